@@ -1,0 +1,1 @@
+"""The services. Each is one process of its own, or all in one: `python -m services NAME`."""

@@ -1,0 +1,114 @@
+"""The one way in: `python -m services all|gateway|socket-edge`, and commands for the operator."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvloop
+from redis.asyncio import Redis
+
+from services import everything
+from services.gateway import command_line
+from services.gateway import service as gateway
+from services.socket_edge import service as socket_edge
+from shared.model.errors import StoreUnavailable
+from shared.runtime.connections import connect
+from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
+from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
+from shared.runtime.logs import configure_logs
+from shared.runtime.serving import CannotListen
+from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+
+logger = logging.getLogger(__name__)
+
+_SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]] = {
+    "gateway": gateway.run,
+    "socket-edge": socket_edge.run,
+}
+
+
+class CannotStart(Exception):
+    """What was asked for does not go with the settings."""
+
+
+def main() -> int:
+    """Runs one command; the exit code. What stops a start is one line on stderr."""
+    arguments = _parser().parse_args()
+    if arguments.command == "settings":
+        print(settings_table())
+        return 0
+    try:
+        settings = load_settings()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_carry_out(arguments, settings))
+    except (CannotListen, CannotStart, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed) as fault:
+        print(f"cannot start: {fault}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services", description="The notification gateway.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("all", help="everything in one process on one origin, with an embedded Valkey")
+    commands.add_parser("gateway", help="REST: accounts, publishing, subscriptions, channels")
+    commands.add_parser("socket-edge", help="WebSockets")
+    commands.add_parser("settings", help="list every setting with its default and meaning")
+    command_line.add_commands(commands)
+    return parser
+
+
+async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
+    configure_logs(log_format=settings.log_format, level=settings.log_level)
+    if arguments.command not in ("all", *_SERVICES):
+        return await _with_redis(settings, arguments)
+    for name in unknown_names():
+        logger.warning("setting.unknown", extra={"facts": {"name": name}})
+    start_metrics(service=arguments.command, replica=settings.replica)
+    start_traces(service=arguments.command, replica=settings.replica, otlp_url=settings.otlp_url)
+    stop = _stop_on_signals()
+    try:
+        if arguments.command == "all":
+            await everything.run(settings, stop)
+        else:
+            await _run_apart(arguments.command, settings, stop)
+    finally:
+        stop_telemetry()
+    return 0
+
+
+async def _run_apart(name: str, settings: Settings, stop: asyncio.Event) -> None:
+    if settings.redis_url is None:
+        raise CannotStart("NOTIFY_REDIS_URL is not set; only `all` can do without it")
+    if name == "gateway" and settings.admin_token is None:
+        raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes one by itself")
+    redis = connect(settings.redis_url)
+    try:
+        await _SERVICES[name](settings, redis, stop)
+    finally:
+        await redis.aclose()
+
+
+async def _with_redis(settings: Settings, arguments: argparse.Namespace) -> int:
+    url = settings.redis_url or await asyncio.to_thread(embedded_url, settings.data_dir)
+    if url is None:
+        raise CannotStart(f"NOTIFY_REDIS_URL is not set, and nothing runs in {settings.data_dir}")
+    redis = connect(url)
+    try:
+        return await command_line.carry_out(arguments, redis)
+    finally:
+        await redis.aclose()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""All services in one process on one origin, for a laptop: `python -m services all`."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from services.gateway.accounts import new_account, new_api_key
+from services.gateway.app import gateway_app
+from services.gateway.context import Context
+from services.gateway.service import make_context
+from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
+from services.socket_edge.service import make_edge
+from shared import telemetry
+from shared.model.api_keys import id_in
+from shared.runtime.connections import connect
+from shared.runtime.embedded import embedded_valkey
+from shared.runtime.health import health_routes
+from shared.runtime.requests import Requests
+from shared.runtime.serving import listener, serve
+from shared.runtime.settings import Settings
+
+_ADMIN_TOKEN = "admin-token"  # noqa: S105 - the name of a file
+_DEMO = "demo.json"
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves everything on PORT until `stop`. Redis is the one at REDIS_URL, else embedded and stopped last."""
+    async with _redis_url(settings) as url:
+        redis = connect(url)
+        try:
+            listening = listener(settings.host, settings.port)
+            context = make_context(redis, admin_token=_admin_token(settings))
+            edge = make_edge(settings, redis)
+            app = _one_origin(context, stop)
+            async with edge.running():
+                secret = await _demo_secret(context, settings.data_dir)
+                await serve(
+                    Requests(by_kind(app, socket_app(edge)), count=telemetry.request_answered),
+                    listening,
+                    stop=stop,
+                    goodbye=edge.goodbye,
+                    started=lambda: print(_welcome(settings, secret), flush=True),
+                )
+        finally:
+            await redis.aclose()
+
+
+def _one_origin(context: Context, stop: asyncio.Event) -> Starlette:
+    return gateway_app(context, more=[*UPGRADE_ROUTES, *health_routes(lambda: not stop.is_set())])
+
+
+@asynccontextmanager
+async def _redis_url(settings: Settings) -> AsyncIterator[str]:
+    if settings.redis_url is not None:
+        yield settings.redis_url
+        return
+    async with embedded_valkey(settings.data_dir) as url:
+        yield url
+
+
+def _admin_token(settings: Settings) -> str:
+    """The one that was set, or the one in the data folder, made at the first start."""
+    if settings.admin_token is not None:
+        return settings.admin_token.get_secret_value()
+    kept = settings.data_dir / _ADMIN_TOKEN
+    if not kept.exists():
+        _write_private(kept, secrets.token_urlsafe(32))
+    return kept.read_text().strip()
+
+
+async def _demo_secret(context: Context, data_dir: Path) -> str:
+    """The secret of the demo's API key; account and key are made when they are not there."""
+    kept = data_dir / _DEMO
+    if kept.exists():
+        secret: str = json.loads(kept.read_text())["secret"]
+        if id_in(secret) and await context.api_keys.proven_by(secret):
+            return secret
+    account = await new_account(context.api_keys, {"name": "demo"})
+    key = await new_api_key(context.api_keys, account["id"], {"name": "demo"})
+    _write_private(kept, json.dumps(key, indent=2) + "\n")
+    return str(key["secret"])
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+
+
+def _welcome(settings: Settings, secret: str) -> str:
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    origin = f"http://{address}:{settings.port}"
+    bearer = f"-H 'Authorization: Bearer {secret}'"
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else "python3"
+    item = '{"ep": "thermometer-1", "path": "/3303/0/5700", "ct": "text/plain", "payload": "MjEuNQ=="}'
+    client = (
+        "from websockets.sync.client import connect; "
+        f'[print(frame, flush=True) for frame in connect("ws{origin.removeprefix("http")}'
+        f'/v2/notification/websocket-connect", subprotocols=["wss", "pelion_{secret}"])]'
+    )
+    return f"""
+The notification gateway listens on {origin} (Ctrl-C ends it; its data is in {settings.data_dir}/).
+
+Register a channel, and subscribe it to every device:
+
+  curl -X PUT {origin}/v2/notification/websocket {bearer}
+  curl -X PUT {origin}/v2/subscriptions {bearer} -d '[{{"endpoint-name": "*"}}]'
+
+Connect, in another terminal (with this or any WebSocket client):
+
+  {python} -c '{client}'
+
+Publish:
+
+  curl -X POST {origin}/v1/events {bearer} -d '{{"topic": "device.notifications", "data": {item}}}'
+
+Make accounts and API keys of your own with the token in {settings.data_dir / _ADMIN_TOKEN}:
+
+  curl -X POST {origin}/v1/accounts -H "Authorization: Bearer $(cat {settings.data_dir / _ADMIN_TOKEN})" \\
+    -d '{{"name": "my account"}}'
+"""

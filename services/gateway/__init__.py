@@ -1,0 +1,1 @@
+"""Short HTTP requests: accounts, publishing, subscriptions, channels."""

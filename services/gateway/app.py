@@ -1,0 +1,57 @@
+"""The routes of a gateway, and how its errors become answers."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from services.gateway import accounts, channels, subscriptions
+from services.gateway.context import Context
+from services.gateway.publish import publish
+from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
+from shared.runtime.answers import Problem, problem_answer
+
+_ROUTES: list[BaseRoute] = [
+    Route("/v1/accounts", accounts.create_account, methods=["POST"]),
+    Route("/v1/accounts/{account_id}/api-keys", accounts.create_api_key, methods=["POST"]),
+    Route("/v1/api-keys/{api_key_id}", accounts.delete_api_key, methods=["DELETE"]),
+    Route("/v1/events", publish, methods=["POST"]),
+    Route("/v2/subscriptions", subscriptions.get_subscriptions, methods=["GET"]),
+    Route("/v2/subscriptions", subscriptions.put_subscriptions, methods=["PUT"]),
+    Route("/v2/subscriptions", subscriptions.delete_subscriptions, methods=["DELETE"]),
+    Route("/v2/notification/websocket", channels.get_websocket, methods=["GET"]),
+    Route("/v2/notification/websocket", channels.put_websocket, methods=["PUT"]),
+    Route("/v2/notification/websocket", channels.delete_websocket, methods=["DELETE"]),
+    Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
+]
+
+
+def gateway_app(context: Context, *, more: list[BaseRoute]) -> Starlette:
+    """The gateway's app. `more` are routes that are not its own, health for one."""
+    app = Starlette(
+        routes=[*_ROUTES, *more],
+        exception_handlers={
+            HTTPException: problem_answer,
+            TooLarge: _answer(413),
+            Invalid: _answer(400, kind="validation_error"),
+            KindConflict: _answer(400),
+            KeyRevoked: _answer(401),
+            StoreUnavailable: _unavailable,
+        },
+    )
+    app.state.context = context
+    return app
+
+
+def _answer(status: int, *, kind: str = ""):  # type: ignore[no-untyped-def]
+    async def answer(request: Request, fault: Exception) -> Response:
+        fields = fault.fields if isinstance(fault, Invalid) else []
+        return problem_answer(request, Problem(status, str(fault), fields=fields, kind=kind))
+
+    return answer
+
+
+async def _unavailable(request: Request, _: Exception) -> Response:
+    message = "the store cannot take this now; try again"
+    return problem_answer(request, Problem(503, message, headers={"retry-after": "1"}))

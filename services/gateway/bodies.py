@@ -1,0 +1,51 @@
+"""Request bodies, bounded in size and time."""
+
+import asyncio
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from shared.model.errors import Invalid
+from shared.runtime.answers import Problem
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+_BODY_S = 30.0
+
+
+async def body_of(request: Request) -> bytes:
+    """The whole body. Raises Problem: 413 when it is too long, 408 when it does not arrive in time."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+        raise _too_long()
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise _too_long()
+                parts.append(part)
+    except TimeoutError:
+        raise Problem(408, "the body did not arrive in time", headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "the body broke off") from None
+    return b"".join(parts)
+
+
+async def object_in(request: Request) -> dict[str, Any]:
+    """The JSON object in the body. Raises Problem or Invalid."""
+    try:
+        value = orjson.loads(await body_of(request))
+    except orjson.JSONDecodeError as fault:
+        raise Invalid(f"the body is not JSON: {fault}") from None
+    if not isinstance(value, dict):
+        raise Invalid("the body must be an object")
+    return value
+
+
+def _too_long() -> Problem:
+    return Problem(
+        413, f"the body is over {MAX_BODY_BYTES // 1024 // 1024} MB", headers={"connection": "close"}
+    )

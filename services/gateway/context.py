@@ -1,0 +1,29 @@
+"""What every request handler of a gateway works with."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from services.gateway.proof import Proof
+from shared.store.api_keys import ApiKeys
+from shared.store.channels import Channels
+from shared.store.nudges import Nudges
+from shared.store.queues import Queues
+from shared.store.routes import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The stores, and who is who."""
+
+    api_keys: ApiKeys
+    channels: Channels
+    nudges: Nudges
+    proof: Proof
+    queues: Queues
+    routing: Routing
+
+
+def context_of(request: Request) -> Context:
+    found: Context = request.app.state.context
+    return found

@@ -1,0 +1,111 @@
+"""POST /v1/events: an event goes into the queue of every channel that wants it, before the answer is sent."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.bodies import body_of
+from services.gateway.context import Context, context_of
+from shared import telemetry
+from shared.model import events as topics
+from shared.model.api_keys import Scope
+from shared.model.bindings import Routes
+from shared.model.errors import Invalid
+from shared.model.events import Event
+from shared.runtime.answers import json_answer
+from shared.store.queues import Appended
+from shared.wire.events import parse_events
+
+_TELLS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
+_FORGETS_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
+
+
+async def publish(request: Request) -> Response:
+    context = context_of(request)
+    key = await context.proof.require(request, Scope.PUBLISH)
+    events = parse_events(await body_of(request))
+    with telemetry.publish_span(key.account_id, len(events)):
+        counts = await publish_events(context, key.account_id, events)
+    telemetry.published.add(len(events))
+    told = [{"id": event.id, "channels": count} for event, count in zip(events, counts, strict=True)]
+    return json_answer({"events": told}, status=202)
+
+
+async def publish_events(context: Context, account_id: str, events: Sequence[Event]) -> list[int]:
+    """Queues the events, in order; tells for each into how many queues it went.
+
+    When this returns Redis holds every copy. Raises Invalid for a `to` that is not the account's;
+    StoreUnavailable when some copies may be held and others not: publishing again is safe, and may double.
+    """
+    routes = await context.routing.routes(account_id)
+    _check_addressees(events, routes)
+    events = await _with_device_types(context, account_id, events, routes)
+    # Everything for one channel goes in one call: order within a request is kept, all or none.
+    wanted: dict[str, list[int]] = {}
+    for index, event in enumerate(events):
+        for api_key_id in routes.channels_for(event):
+            wanted.setdefault(api_key_id, []).append(index)
+    outcomes = await asyncio.gather(
+        *(_append(context, account_id, api_key_id, events, which) for api_key_id, which in wanted.items())
+    )
+    counts: Counter[int] = Counter()
+    for which, queued in zip(wanted.values(), outcomes, strict=True):
+        if queued:
+            counts.update(which)
+    telemetry.queued.add(counts.total())
+    return [counts[index] for index in range(len(events))]
+
+
+async def _append(
+    context: Context, account_id: str, api_key_id: str, events: Sequence[Event], which: list[int]
+) -> bool:
+    outcome, owner = await context.queues.append(api_key_id, [events[index] for index in which])
+    if owner:
+        context.nudges.send(owner, api_key_id)
+    return outcome is Appended.QUEUED
+
+
+def _check_addressees(events: Sequence[Event], routes: Routes) -> None:
+    for index, event in enumerate(events):
+        if event.to is not None and event.to not in routes.api_keys:
+            field = f"[{index}].to" if len(events) > 1 else "to"
+            raise Invalid("to is not an API key of this account", field=field)
+
+
+async def _with_device_types(
+    context: Context, account_id: str, events: Sequence[Event], routes: Routes
+) -> Sequence[Event]:
+    """Learns device types from registrations, and adds them to notifications if any binding asks for one."""
+    told: dict[str, str | None] = {}
+    typed: list[Event] = []
+    needed = set[str]()
+    for event in events:
+        fields = event.fields or {}
+        if event.topic in _TELLS_TYPE and "ept" in fields:
+            told[fields["ep"]] = fields["ept"]
+        elif event.topic in _FORGETS_TYPE:
+            told[fields["ep"]] = None
+        elif event.topic == topics.DEVICE_NOTIFICATIONS and routes.look_at_device_types:
+            # What this request itself has told so far counts already.
+            if fields["ep"] in told:
+                event = replace(event, fields={**fields, "ept": told[fields["ep"]] or ""})
+            else:
+                needed.add(fields["ep"])
+        typed.append(event)
+    if needed:
+        known = await context.routing.device_types(account_id, sorted(needed))
+        typed = [_typed(event, known) for event in typed]
+    if told:
+        await context.routing.learn_device_types(account_id, told)
+    return typed
+
+
+def _typed(event: Event, known: dict[str, str]) -> Event:
+    fields = event.fields or {}
+    if event.topic != topics.DEVICE_NOTIFICATIONS or "ept" in fields:
+        return event
+    return replace(event, fields={**fields, "ept": known.get(fields["ep"], "")})

@@ -1,0 +1,48 @@
+"""Starts and stops a gateway."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from services.gateway.app import gateway_app
+from services.gateway.context import Context
+from services.gateway.proof import Proof
+from shared import telemetry
+from shared.runtime.health import health_routes
+from shared.runtime.requests import Requests
+from shared.runtime.serving import listener, serve
+from shared.runtime.settings import Settings
+from shared.store.api_keys import ApiKeys
+from shared.store.calls import Calls
+from shared.store.channels import Channels
+from shared.store.nudges import Nudges
+from shared.store.queues import Queues
+from shared.store.routes import Routing
+from shared.wire.pelion.subscriptions import compiled
+
+
+def make_context(redis: Redis, *, admin_token: str) -> Context:
+    calls = Calls(redis)
+    routing = Routing(calls, compiled)
+    api_keys = ApiKeys(calls, routing)
+    return Context(
+        api_keys=api_keys,
+        channels=Channels(calls, routing),
+        nudges=Nudges(calls),
+        proof=Proof(api_keys, admin_token=admin_token),
+        queues=Queues(calls),
+        routing=routing,
+    )
+
+
+async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
+    """Serves requests on PORT until `stop`."""
+    assert settings.admin_token is not None
+    context = make_context(redis, admin_token=settings.admin_token.get_secret_value())
+    app = gateway_app(context, more=[*health_routes(lambda: not stop.is_set())])
+    listening = listener(settings.host, settings.port)
+    await serve(Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=_nothing)
+
+
+async def _nothing() -> None:
+    """A gateway holds nothing that would want a goodbye."""

@@ -1,0 +1,1 @@
+"""Held connections: one socket for each channel, drained from its queue."""

@@ -1,0 +1,192 @@
+"""The sockets one process holds, and what keeps them right: nudges, a heartbeat, a slow sweep, pings.
+
+Redis away is no reason to hang up: leases are fenced, so a socket that may have lost its own can do no harm.
+When Redis is back everything held is looked at, and only what somebody else has claimed is closed.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from services.socket_edge.hold import Hold, Limits
+from services.socket_edge.keepalive import Keepalive
+from shared import telemetry
+from shared.model.channels import Ending, boot_of
+from shared.model.errors import StoreUnavailable
+from shared.store.api_keys import ApiKeys
+from shared.store.leases import Leases
+from shared.store.nudges import Nudges, heard_nudges
+from shared.store.queues import Queues
+from shared.store.replicas import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 60.0
+_GOODBYE_S = 5.0
+_LET_GO_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often, and how long, in seconds."""
+
+    ping_interval_s: float
+    heartbeat_s: float
+    redis_away_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What an edge needs of Redis."""
+
+    redis: Redis
+    api_keys: ApiKeys
+    leases: Leases
+    queues: Queues
+    nudges: Nudges
+
+
+class Edge:
+    """All sockets of one process. `boot` names it in leases: the replica, and this run of it."""
+
+    def __init__(
+        self, stores: Stores, heartbeat: Heartbeat, *, boot: str, limits: Limits, timing: Timing, close_codes: int
+    ) -> None:
+        self.stores = stores
+        self.limits = limits
+        self.close_codes = close_codes
+        self.keepalive: Keepalive[Hold] = Keepalive(
+            interval_s=timing.ping_interval_s, timeout_s=limits.ping_timeout_s
+        )
+        self.stopping = False
+        self._heartbeat = heartbeat
+        self._boot = boot
+        self._timing = timing
+        self._holds: dict[str, list[Hold]] = {}
+        self._claims = itertools.count(1)
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        telemetry.watch_sockets(lambda: sum(map(len, self._holds.values())))
+
+    def new_owner(self) -> str:
+        """The name of one claim: no other claim ever has it."""
+        return f"{self._boot}/{next(self._claims)}"
+
+    @contextlib.contextmanager
+    def holding(self, hold: Hold) -> Iterator[None]:
+        """From here on nudges for the channel reach the hold. Whoever it took over from is told to look."""
+        channel = hold.lease.channel
+        self._holds.setdefault(channel, []).append(hold)
+        self._none_left.clear()
+        if hold.lease.previous:
+            telemetry.takeovers.add(1)
+            if boot_of(hold.lease.previous) == self._boot:
+                self._look_at(channel)
+            else:
+                self.stores.nudges.send(hold.lease.previous, channel)
+        try:
+            hold.drain.wake()
+            yield
+        finally:
+            self.keepalive.forget(hold)
+            self._holds[channel].remove(hold)
+            if not self._holds[channel]:
+                del self._holds[channel]
+            if not self._holds:
+                self._none_left.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hears nudges and beats for as long as it is entered."""
+        tasks = [asyncio.create_task(loop) for loop in (self._hear(), self._beat(), self._sweep(), self._pace())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(StoreUnavailable):
+                await self._heartbeat.stop()
+
+    async def goodbye(self) -> None:
+        """Closes every socket, and waits until each has given its lease back, or for a few seconds."""
+        self.stopping = True
+        for hold in self._all():
+            await hold.end(Ending.STOPPING)
+        if not await self._emptied_within(_GOODBYE_S):
+            logger.warning("goodbye.cut-short", extra={"facts": {"sockets": len(self._all())}})
+            for hold in self._all():
+                await hold.abort()
+            await self._emptied_within(_LET_GO_S)
+
+    async def _emptied_within(self, limit_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._none_left.wait(), limit_s)
+        return self._none_left.is_set()
+
+    async def _hear(self) -> None:
+        async for ids in heard_nudges(self.stores.redis, self._boot):
+            if ids is None:
+                await self._try_to_beat()
+                for hold in self._all():
+                    hold.drain.wake_anew()
+            else:
+                for channel in ids:
+                    self._look_at(channel)
+
+    async def _beat(self) -> None:
+        answered_s = time.monotonic()
+        while True:
+            if await self._try_to_beat():
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > self._timing.redis_away_limit_s and self._holds:
+                logger.warning("redis.away-too-long", extra={"facts": {"sockets": len(self._all())}})
+                for hold in self._all():
+                    await hold.end(Ending.REDIS_AWAY)
+            await asyncio.sleep(min(self._timing.heartbeat_s, self._timing.redis_away_limit_s / 2))
+
+    async def _try_to_beat(self) -> bool:
+        try:
+            await self._heartbeat.beat(now_ms=time.time_ns() // 1_000_000)
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for hold in self._all():
+                hold.drain.wake()
+
+    async def _pace(self) -> None:
+        """Pings the quiet, and cuts the stalled."""
+        tick_s = min(1.0, self._timing.ping_interval_s / 4, self.limits.ping_timeout_s / 4)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(tick_s)
+            for hold in self.keepalive.overdue(now_s=loop.time()):
+                await hold.abort_if_stalled()
+            for hold in self.keepalive.to_ping(now_s=loop.time()):
+                try:
+                    await hold.ping()
+                except OSError:
+                    self.keepalive.forget(hold)
+
+    def _look_at(self, channel: str) -> None:
+        for hold in self._holds.get(channel, ()):
+            hold.drain.wake()
+
+    def _all(self) -> list[Hold]:
+        return [hold for holds in self._holds.values() for hold in holds]
+
+
+def new_boot(replica: str) -> str:
+    """`replica/boot`: a replica that comes back under its old name is somebody else."""
+    return f"{replica}/{secrets.token_hex(4)}"

@@ -1,0 +1,237 @@
+"""One socket that holds its channel's lease: the transport that its queue is drained into.
+
+A write to a socket proves nothing, so the hold keeps one ping in flight, whose payload stands for everything
+written so far. The pong that carries it back proves that the client's own WebSocket stack has read all of it;
+only then is it settled. What is written and not confirmed is bounded, in number and in bytes; a client that
+takes long to confirm is given less at once, so that even a very slow one gets on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.types import Send
+
+from services.socket_edge.keepalive import Keepalive
+from shared import telemetry
+from shared.drain import Drain, Room
+from shared.model.channels import Ending
+from shared.model.events import Notification
+from shared.store.leases import Claimed
+from shared.store.queues import BEGINNING, Queues
+from shared.wire.pelion.closing import close_code, close_reason
+from shared.wire.pelion.frames import Frame, frames
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_FRAME_BYTES = 1024
+_FIRST_WINDOW_BYTES = 64 * 1024
+_SMALLEST_WINDOW_BYTES = 8 * 1024
+_NOTHING = Room(count=0, size_bytes=0)
+_DIALECT = {"dialect": "pelion"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be under way on one socket, and in one frame."""
+
+    frame_bytes: int
+    frame_count: int
+    in_flight_count: int
+    in_flight_bytes: int
+    ping_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a socket has got: the last entry, and how much that was in all."""
+
+    entry: str = BEGINNING
+    count: int = 0
+    size_bytes: int = 0
+    frames: int = 0
+
+    def then(self, frame: Frame) -> "Position":
+        size = self.size_bytes + len(frame.text)
+        return Position(frame.last_entry, self.count + frame.count, size, self.frames + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ping:
+    payload: bytes
+    stands_for: Position
+    sent_s: float
+
+
+class Hold:
+    """A socket and its lease."""
+
+    def __init__(
+        self,
+        *,
+        send: Send,
+        unread_bytes: Callable[[], int],
+        claimed: Claimed,
+        queues: Queues,
+        limits: Limits,
+        keepalive: "Keepalive[Hold]",
+        close_codes: int,
+    ) -> None:
+        self.lease = claimed.lease
+        self.ending: Ending | None = None
+        self.drain = Drain(queues, claimed.lease, self)
+        self._send = send
+        self._unread_bytes = unread_bytes
+        self._limits = limits
+        self._keepalive = keepalive
+        self._close_codes = close_codes
+        self._frame_bytes = min(limits.frame_bytes, claimed.frame_limit_bytes or limits.frame_bytes)
+        # Up to here an earlier socket was refused a frame: one at a time, to learn which it is.
+        self._careful_until = _place(claimed.careful_until or BEGINNING)
+        self._window_bytes = min(_FIRST_WINDOW_BYTES, limits.in_flight_bytes)
+        self._written = Position()
+        self._confirmed = Position()
+        self._last_frame_count = 0
+        self._pings = 0
+        self._ping: _Ping | None = None
+        self._unread_when_pinged = 0
+        keepalive.rests(self, now_s=_now_s())
+
+    # As a transport
+
+    @property
+    def room(self) -> Room:
+        count = self._limits.in_flight_count - (self._written.count - self._confirmed.count)
+        size = self._window_bytes - (self._written.size_bytes - self._confirmed.size_bytes)
+        waits = self._is_careful and self._written.frames > self._confirmed.frames
+        if self.ending is not None or count <= 0 or size <= 0 or waits:
+            return _NOTHING
+        return Room(count=count, size_bytes=size)
+
+    @property
+    def confirmed(self) -> str:
+        return self._confirmed.entry
+
+    async def deliver(self, batch: list[Notification]) -> str | None:
+        if self.ending is not None:
+            return None
+        before = self._written
+        limits = self._limits
+        try:
+            for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=limits.frame_count):
+                await self._send({"type": "websocket.send", "utf8": frame.text})
+                self._written = self._written.then(frame)
+                self._last_frame_count = frame.count
+                if self._is_careful:
+                    break
+            if self._ping is None:
+                await self.ping()
+        except OSError:
+            # The client has gone; the endpoint hears of it by itself.
+            self.ending = Ending.CLIENT_GONE
+        telemetry.sent.add(self._written.count - before.count, _DIALECT)
+        telemetry.frames.add(self._written.frames - before.frames, _DIALECT)
+        return self._written.entry
+
+    async def end(self, ending: Ending) -> None:
+        """Says goodbye. The socket lives on until the client's close frame; what it confirms meanwhile counts."""
+        if self.ending is not None:
+            return
+        try:
+            asked_for = self._ping.stands_for if self._ping else self._confirmed
+            if ending is Ending.STOPPING and self._written.count > asked_for.count:
+                # The pong to this one comes before the client's close frame.
+                await self.ping()
+            self.ending = ending
+            code, reason = close_code(ending, self._close_codes), close_reason(ending)
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        except OSError:
+            self.ending = Ending.CLIENT_GONE
+
+    # As a socket
+
+    async def ping(self) -> None:
+        """One ping, for everything written so far; it takes the place of one still in flight."""
+        self._pings += 1
+        now_s = _now_s()
+        self._ping = _Ping(self._pings.to_bytes(8, "big"), self._written, now_s)
+        self._unread_when_pinged = self._unread_bytes() if self._written.count > self._confirmed.count else 0
+        await self._send({"type": "websocket.ping", "bytes": self._ping.payload})
+        self._keepalive.owes(self, now_s=now_s)
+
+    async def heard_pong(self, payload: bytes) -> None:
+        ping = self._ping
+        if ping is None or payload != ping.payload:
+            return
+        self._ping = None
+        news = ping.stands_for.count > self._confirmed.count
+        self._confirmed = ping.stands_for
+        self._keepalive.rests(self, now_s=_now_s())
+        if news:
+            took_s = _now_s() - ping.sent_s
+            telemetry.confirm_s.record(took_s, _DIALECT)
+            self._adapt(took_s)
+            self.drain.wake()
+        if self.ending is None and self._written.count > self._confirmed.count:
+            await self.ping()
+
+    async def abort_if_stalled(self) -> None:
+        """Its pong is overdue: drops the connection, unless the client has at least read something since."""
+        unread = self._unread_bytes()
+        if 0 < unread < self._unread_when_pinged:
+            self._unread_when_pinged = unread
+            self._keepalive.owes(self, now_s=_now_s())
+            return
+        self.ending = self.ending or Ending.STALLED
+        self._keepalive.forget(self)
+        await self.abort()
+
+    def _adapt(self, took_s: float) -> None:
+        """More at once for a client that confirms quickly, less for one that comes near the time-out."""
+        limits = self._limits
+        if took_s < limits.ping_timeout_s / 10:
+            self._window_bytes = min(self._window_bytes * 2, limits.in_flight_bytes)
+        elif took_s > limits.ping_timeout_s / 3:
+            self._window_bytes = max(self._window_bytes // 2, _SMALLEST_WINDOW_BYTES)
+
+    async def abort(self) -> None:
+        await self._send({"type": "websocket.abort"})
+
+    @property
+    def refused(self) -> tuple[int, str, str] | None:
+        """After a 1009: (frame limit from now on, until which entry to be careful, the one refused or '').
+
+        None when nothing was under way, so that it was no frame of ours that the client found too long.
+        """
+        under_way = self._written.frames - self._confirmed.frames
+        if under_way == 0:
+            return None
+        is_single = under_way == 1 and self._last_frame_count == 1
+        limit = self._frame_bytes if is_single else max(self._frame_bytes // 2, SMALLEST_FRAME_BYTES)
+        until = max(self._written.entry, "-".join(map(str, self._careful_until)), key=_place)
+        return limit, until, self._written.entry if is_single else ""
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What the one line in the log tells of it."""
+        return {
+            "channel": self.lease.channel,
+            "owner": self.lease.owner,
+            "ending": self.ending or Ending.CLIENT_GONE,
+            "sent": self._written.count,
+            "confirmed": self._confirmed.count,
+        }
+
+    @property
+    def _is_careful(self) -> bool:
+        return _place(self._confirmed.entry) < self._careful_until
+
+
+def _place(entry: str) -> tuple[int, int]:
+    ms, _, sequence = entry.partition("-")
+    return int(ms), int(sequence)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,131 @@
+"""A Pelion client's WebSocket, from its handshake to its end (docs/protocols/pelion.md, sections 4 to 6)."""
+
+import logging
+from collections.abc import Mapping
+
+from starlette.types import Message, Receive, Scope, Send
+
+from services.socket_edge.edge import Edge
+from services.socket_edge.hold import Hold
+from shared import telemetry
+from shared.model.api_keys import Scope as KeyScope
+from shared.model.channels import Ending
+from shared.model.errors import NoLongerOwner, StoreUnavailable
+from shared.runtime.answers import Problem, refuse_handshake
+from shared.store.leases import Claimed
+from shared.wire.pelion.closing import close_code, close_reason, refuses_at_handshake
+from shared.wire.pelion.opening import secret_offered, subprotocol_answer
+
+logger = logging.getLogger(__name__)
+
+_MESSAGE_TOO_BIG = 1009
+
+
+async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serves one socket. Claims its channel before it accepts, so that a refusal can still be an HTTP answer."""
+    await receive()
+    try:
+        if edge.stopping:
+            raise Problem(503, "this replica is going away; try again", headers={"retry-after": "1"})
+        claimed = await _claim(edge, scope)
+    except StoreUnavailable:
+        telemetry.handshakes.add(1, {"outcome": "unavailable"})
+        problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
+        await refuse_handshake(scope, send, problem)
+    except Problem as problem:
+        telemetry.handshakes.add(1, {"outcome": "refused"})
+        await refuse_handshake(scope, send, problem)
+    except NoLongerOwner as fault:
+        telemetry.handshakes.add(1, {"outcome": fault.ending})
+        await _accept(scope, send)
+        code, reason = close_code(fault.ending, edge.close_codes), close_reason(fault.ending)
+        await send({"type": "websocket.close", "code": code, "reason": reason})
+    else:
+        telemetry.handshakes.add(1, {"outcome": "accepted"})
+        await _hold(edge, claimed, scope, receive, send)
+
+
+async def _claim(edge: Edge, scope: Scope) -> Claimed:
+    secret = secret_offered(_text_headers(scope), scope["subprotocols"])
+    key = await edge.stores.api_keys.proven_by(secret)
+    at_once = refuses_at_handshake(edge.close_codes)
+    if key is None:
+        if at_once:
+            raise Problem(401, close_reason(Ending.BAD_KEY), headers={"www-authenticate": "Bearer"})
+        raise NoLongerOwner(ending=Ending.BAD_KEY)
+    if KeyScope.RECEIVE not in key.scopes:
+        if at_once:
+            raise Problem(403, "the API key lacks the scope receive")
+        raise NoLongerOwner(ending=Ending.BAD_KEY)
+    return await edge.stores.leases.claim(key.id, owner=edge.new_owner())
+
+
+async def _accept(scope: Scope, send: Send) -> None:
+    await send({"type": "websocket.accept", "subprotocol": subprotocol_answer(scope["subprotocols"])})
+
+
+async def _hold(edge: Edge, claimed: Claimed, scope: Scope, receive: Receive, send: Send) -> None:
+    hold = Hold(
+        send=send,
+        unread_bytes=scope["extensions"]["websocket.control"]["unread_bytes"],
+        claimed=claimed,
+        queues=edge.stores.queues,
+        limits=edge.limits,
+        keepalive=edge.keepalive,
+        close_codes=edge.close_codes,
+    )
+    try:
+        with edge.holding(hold):
+            await _accept(scope, send)
+            gone = await _until_gone(hold, receive)
+            await _let_go(edge, hold, client_code=gone.get("code", 0))
+    except OSError:
+        # It went before it was accepted.
+        await _let_go(edge, hold, client_code=0)
+    finally:
+        telemetry.endings.add(1, {"ending": hold.facts["ending"]})
+        logger.info("socket.ended", extra={"facts": hold.facts})
+
+
+async def _until_gone(hold: Hold, receive: Receive) -> Message:
+    """Reads all the time: pongs stick behind what nobody reads. What else a client says means nothing here."""
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.pong":
+            try:
+                await hold.heard_pong(message["bytes"])
+            except OSError:
+                continue
+        elif message["type"] == "websocket.disconnect":
+            return message
+
+
+async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:
+    """Settles what was confirmed, remembers a frame that was too long, gives the lease back."""
+    try:
+        await hold.drain.stop()
+        if client_code == _MESSAGE_TOO_BIG and hold.ending in (None, Ending.CLIENT_GONE):
+            await _remember_refusal(edge, hold)
+        if hold.ending not in (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED):
+            await edge.stores.leases.release(hold.lease)
+    except StoreUnavailable:
+        # The lease stays; the next claim takes it over, and nothing is lost by it.
+        logger.warning("socket.not-released", extra={"facts": hold.facts})
+
+
+async def _remember_refusal(edge: Edge, hold: Hold) -> None:
+    refused = hold.refused
+    if refused is None:
+        return
+    limit, until, single = refused
+    outcome = await edge.stores.queues.refuse(
+        hold.lease, frame_limit_bytes=limit, until=until, single_entry=single
+    )
+    facts = {**hold.facts, "frame_limit_bytes": limit, "entry": single, "outcome": outcome}
+    logger.warning("frame.refused", extra={"facts": facts})
+    if outcome == "dropped":
+        telemetry.dropped.add(1, {"reason": "too-long-for-client"})
+
+
+def _text_headers(scope: Scope) -> Mapping[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

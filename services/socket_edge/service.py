@@ -1,0 +1,61 @@
+"""Starts and stops an edge."""
+
+import asyncio
+from redis.asyncio import Redis
+
+from services.socket_edge.app import edge_app
+from services.socket_edge.edge import Edge, Stores, Timing, new_boot
+from services.socket_edge.hold import Limits
+from shared import telemetry
+from shared.runtime.health import health_routes
+from shared.runtime.requests import Requests
+from shared.runtime.serving import listener, serve
+from shared.runtime.settings import Settings
+from shared.store.api_keys import ApiKeys
+from shared.store.calls import Calls
+from shared.store.leases import Leases
+from shared.store.nudges import Nudges
+from shared.store.queues import Queues
+from shared.store.replicas import Heartbeat
+from shared.store.routes import Routing
+from shared.wire.pelion.subscriptions import compiled
+
+
+def make_edge(settings: Settings, redis: Redis) -> Edge:
+    calls = Calls(redis)
+    boot = new_boot(settings.replica)
+    return Edge(
+        Stores(
+            redis=redis,
+            api_keys=ApiKeys(calls, Routing(calls, compiled)),
+            leases=Leases(calls),
+            queues=Queues(calls),
+            nudges=Nudges(calls),
+        ),
+        Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
+        boot=boot,
+        limits=Limits(
+            frame_bytes=settings.frame_limit_bytes,
+            frame_count=settings.batch_limit,
+            in_flight_count=settings.in_flight_limit,
+            in_flight_bytes=settings.in_flight_bytes,
+            ping_timeout_s=settings.ping_timeout_s,
+        ),
+        timing=Timing(
+            ping_interval_s=settings.ping_interval_s,
+            heartbeat_s=settings.heartbeat_s,
+            redis_away_limit_s=settings.redis_away_limit_s,
+        ),
+        close_codes=settings.pelion_close_codes,
+    )
+
+
+async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
+    """Serves sockets on EDGE_PORT until `stop`, then lets them go."""
+    edge = make_edge(settings, redis)
+    app = edge_app(edge, health=health_routes(lambda: not stop.is_set()))
+    listening = listener(settings.host, settings.edge_port)
+    async with edge.running():
+        await serve(
+            Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=edge.goodbye
+        )

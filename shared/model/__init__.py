@@ -1,0 +1,1 @@
+"""Nouns and rules. Pure Python: no I/O, no clock (`now` is a parameter)."""

@@ -1,0 +1,53 @@
+"""A channel is a destination with a queue; whoever holds its lease may drain that queue."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a channel's notifications reach the application."""
+
+    WEBSOCKET = "websocket"
+
+
+class Ending(StrEnum):
+    """Why a socket is over. Each dialect maps it to its own close code."""
+
+    TAKEN_OVER = "taken-over"
+    CHANNEL_DELETED = "channel-deleted"
+    KEY_REVOKED = "key-revoked"
+    NO_CHANNEL = "no-channel"
+    BAD_KEY = "bad-key"
+    STOPPING = "stopping"
+    REDIS_AWAY = "redis-away"
+    UNEXPECTED = "unexpected"
+    STALLED = "stalled"
+    CLIENT_GONE = "client-gone"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelState:
+    """What is true of a channel now. `queue_size` counts the notifications it is still owed."""
+
+    kind: Kind
+    connected: bool
+    queue_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to drain one channel's queue, as one socket has claimed it.
+
+    `owner` is `replica/boot/claim`; `previous` is the owner this claim replaced. Redis may have lost the
+    claim in a crash: then nobody or `previous` stands there, and the lease is still ours.
+    """
+
+    channel: str
+    incarnation: str
+    owner: str
+    previous: str
+
+
+def boot_of(owner: str) -> str:
+    """The `replica/boot` of an owner: the name under which its process hears nudges."""
+    return owner.rpartition("/")[0]

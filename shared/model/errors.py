@@ -1,0 +1,59 @@
+"""What can go wrong, as facts that make their own sentence.
+
+GatewayError
+├── StoreUnavailable   Redis is away, full or not ready: try again
+├── KindConflict       the API key has a channel of another kind
+├── KeyRevoked         the API key was revoked meanwhile
+├── NoLongerOwner      somebody or something ended our lease
+└── Invalid            what a caller sent breaks a rule; names the fields
+    └── TooLarge       it breaks a bound on size or number
+"""
+
+from shared.model.channels import Ending, Kind
+
+
+class GatewayError(Exception):
+    """The root of our own errors."""
+
+
+class StoreUnavailable(GatewayError):
+    """Redis cannot take or answer a command now. Whether a write was done is not known."""
+
+    def __init__(self, *, why: str) -> None:
+        super().__init__(f"the store is unavailable: {why}")
+
+
+class KindConflict(GatewayError):
+    """The API key already has a channel of another kind."""
+
+    def __init__(self, *, existing: Kind | str) -> None:
+        super().__init__(f"a channel of kind {existing} exists; delete it first")
+        self.existing = existing
+
+
+class KeyRevoked(GatewayError):
+    """The API key was revoked between its proof and what it asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("the API key is revoked")
+
+
+class NoLongerOwner(GatewayError):
+    """The lease is gone; `ending` says why."""
+
+    def __init__(self, *, ending: Ending) -> None:
+        super().__init__(f"the lease is gone: {ending}")
+        self.ending = ending
+
+
+class Invalid(GatewayError):
+    """What a caller sent breaks a rule. `fields` are (name, message)."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = [(field, message)] if field else []
+
+
+class TooLarge(Invalid):
+    """What a caller sent is over a bound."""

@@ -1,0 +1,53 @@
+"""An event is what a publisher posts; a notification is that event as owed to one channel."""
+
+from dataclasses import dataclass
+
+DEVICE_NOTIFICATIONS = "device.notifications"
+DEVICE_REGISTRATIONS = "device.registrations"
+DEVICE_REG_UPDATES = "device.reg-updates"
+DEVICE_DE_REGISTRATIONS = "device.de-registrations"
+DEVICE_REGISTRATIONS_EXPIRED = "device.registrations-expired"
+DEVICE_ASYNC_RESPONSES = "device.async-responses"
+
+# What concerns a device as such goes to every channel of the account, subscribed or not.
+TO_EVERY_CHANNEL = frozenset(
+    {
+        DEVICE_REGISTRATIONS,
+        DEVICE_REG_UPDATES,
+        DEVICE_DE_REGISTRATIONS,
+        DEVICE_REGISTRATIONS_EXPIRED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a publisher posted.
+
+    `fields` are the values that bindings look at (strings only); `data` is the JSON of the event's data,
+    carried as bytes because nobody between publisher and receiver needs to read it.
+    """
+
+    id: str
+    topic: str
+    data: bytes
+    name: str = ""
+    time: str = ""
+    to: str | None = None
+    fields: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """An event as owed to one channel. `entry` is its place in the queue: later places compare as newer."""
+
+    entry: str
+    event_id: str
+    topic: str
+    data: bytes
+    name: str = ""
+    time: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data) + len(self.topic)

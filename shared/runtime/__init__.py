@@ -1,0 +1,1 @@
+"""What any process needs: settings, connections, logs, exporters, an embedded server."""

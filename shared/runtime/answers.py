@@ -1,0 +1,107 @@
+"""What every HTTP answer has in common: a request id, and one form for errors.
+
+`{"object": "error", "code", "type", "message", "fields": [{"name", "message"}], "request_id"}`
+"""
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope, Send
+
+REQUEST_ID = "x-request-id"
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_TYPES = {
+    400: "bad_request",
+    401: "invalid_auth",
+    403: "access_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    409: "conflict",
+    413: "payload_too_large",
+    426: "upgrade_required",
+    431: "headers_too_large",
+    500: "internal_error",
+    503: "service_unavailable",
+}
+
+
+def new_request_id(given: str = "") -> str:
+    """The caller's own id if it is harmless, else a new one."""
+    return given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def request_id_of(scope: Scope) -> str:
+    state = scope.setdefault("state", {})
+    if "request_id" not in state:
+        given = next((v for k, v in scope["headers"] if k == REQUEST_ID.encode()), b"")
+        state["request_id"] = new_request_id(given.decode("latin-1"))
+    found: str = state["request_id"]
+    return found
+
+
+def error_body(
+    status: int, message: str, *, request_id: str, fields: Iterable[tuple[str, str]] = (), kind: str = ""
+) -> bytes:
+    return orjson.dumps(
+        {
+            "object": "error",
+            "code": status,
+            "type": kind or _TYPES.get(status, "error"),
+            "message": message,
+            "fields": [{"name": name, "message": text} for name, text in fields],
+            "request_id": request_id,
+        }
+    )
+
+
+class Problem(HTTPException):
+    """An answer that is an error, raised wherever it is found."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        fields: Sequence[tuple[str, str]] = (),
+        kind: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.fields = fields
+        self.kind = kind
+
+
+def json_answer(value: Any, *, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def problem_answer(request: Request, fault: Exception) -> Response:
+    """The answer to an HTTPException, ours or the framework's."""
+    assert isinstance(fault, HTTPException)
+    fields, kind = (fault.fields, fault.kind) if isinstance(fault, Problem) else ((), "")
+    message = fault.detail or HTTPStatus(fault.status_code).phrase
+    body = error_body(
+        fault.status_code, message, request_id=request_id_of(request.scope), fields=fields, kind=kind
+    )
+    return Response(body, fault.status_code, fault.headers, media_type="application/json")
+
+
+async def refuse_handshake(scope: Scope, send: Send, problem: Problem) -> None:
+    """Answers a WebSocket handshake with an HTTP error instead of an upgrade."""
+    request_id = request_id_of(scope)
+    body = error_body(
+        problem.status_code, problem.detail, request_id=request_id, fields=problem.fields, kind=problem.kind
+    )
+    headers = {"content-type": "application/json", REQUEST_ID: request_id, **(problem.headers or {})}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "websocket.http.response.start", "status": problem.status_code, "headers": pairs})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,102 @@
+"""Logs on stderr: one line for one thing that happened, a constant name and its facts.
+
+Everywhere in the project: `logger.info("socket.ended", extra={"facts": {"channel": id, "took_ms": 12}})`.
+"""
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
+_CHATTY = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq")
+
+
+def configure_logs(*, log_format: Literal["text", "json"], level: str) -> None:
+    """Everything logged from now on goes to stderr in this form; calling again replaces the form."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, _FactsFormatter):
+            root.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class _FactsFormatter(logging.Formatter):
+    def traceback(self, record: logging.LogRecord) -> str:
+        """The record's exception and stack as text, or an empty string."""
+        parts = []
+        if record.exc_info and record.exc_info[0] is not None:
+            parts.append(self.formatException(record.exc_info))
+        if record.stack_info:
+            parts.append(self.formatStack(record.stack_info))
+        return "\n".join(parts)
+
+
+class TextFormatter(_FactsFormatter):
+    """`2026-01-31T08:15:00.123Z INFO socket.ended channel=4f2a took_ms=12`, for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and an exception's traceback below it."""
+        words = [_time(record), record.levelname, record.getMessage()]
+        words += [f"{key}={_text(value)}" for key, value in _facts(record).items()]
+        line = " ".join(words)
+        traceback = self.traceback(record)
+        return f"{line}\n{traceback}" if traceback else line
+
+
+class JsonFormatter(_FactsFormatter):
+    """The same as one JSON object: time, level, logger and name, then the facts as they are called."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line whatever it holds; a fact that is called like one of ours gets a trailing underscore."""
+        entry: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "name": record.getMessage(),
+        }
+        traceback = self.traceback(record)
+        if traceback:
+            entry["exception"] = traceback
+        for key, value in _facts(record).items():
+            entry[f"{key}_" if key in entry else key] = value
+        return _json(entry)
+
+
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    facts = getattr(record, "facts", None)
+    return facts if isinstance(facts, dict) else {}
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(value: object) -> str:
+    # Quoted when it would not read as one word: a fact from outside cannot forge a line or another fact.
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else _json(value)
+
+
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value, default=_named, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        # Half a surrogate pair, or a number beyond 64 bits: a log line is written all the same.
+        return json.dumps(value, default=_named, skipkeys=True)
+
+
+def _named(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,54 @@
+"""The outermost layer of every HTTP service: a request id on each answer, a count, and a 500 for what escapes."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.runtime.answers import REQUEST_ID, error_body, request_id_of
+
+logger = logging.getLogger(__name__)
+
+
+class Requests:
+    """Wraps an ASGI app. `count(method, status)` is told of each answer."""
+
+    def __init__(self, app: ASGIApp, *, count: Callable[[str, int], None]) -> None:
+        self._app = app
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = request_id_of(scope)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+        started = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            facts = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
+            logger.exception("request.failed", extra={"facts": facts})
+            if not status:
+                await _send_500(send_with_id, request_id)
+        self._count(scope["method"], status)
+        if logger.isEnabledFor(logging.DEBUG):
+            took_ms = round((time.perf_counter() - started) * 1000, 1)
+            facts = {"request_id": request_id, "path": scope["path"], "status": str(status)}
+            logger.debug("request.answered", extra={"facts": {**facts, "took_ms": took_ms}})
+
+
+async def _send_500(send: Send, request_id: str) -> None:
+    body = error_body(500, "something went wrong here; it was logged", request_id=request_id)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,94 @@
+"""Serves one ASGI app on one port until told to stop; goodbyes are said before the listener goes."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.runtime.http_protocol import HttpProtocol
+from shared.runtime.socket_protocol import SocketProtocol
+
+logger = logging.getLogger(__name__)
+
+_FINISH_S = 3
+_CLIENT_MESSAGE_LIMIT_BYTES = 64 * 1024
+
+
+class CannotListen(Exception):
+    """The address cannot be bound."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `runtime.signals`, and says goodbye before uvicorn drops what it holds."""
+
+    def __init__(self, config: uvicorn.Config, goodbye: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._goodbye = goodbye
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._goodbye()
+        await super().shutdown(sockets)
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises CannotListen with one clear line."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as fault:
+        raise CannotListen(f"cannot listen on {host}:{port}: {fault.strerror or fault}") from None
+    bound.setblocking(False)
+    return bound
+
+
+async def serve(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    stop: asyncio.Event,
+    goodbye: Callable[[], Awaitable[None]],
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves until `stop` is set, then: goodbye, no new connections, a few seconds for requests under way."""
+    config = uvicorn.Config(
+        app,
+        http=HttpProtocol,
+        ws=SocketProtocol,
+        ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_FINISH_S,
+        timeout_keep_alive=75,
+    )
+    server = _Server(config, goodbye)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(_when_started(server, started))
+    try:
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        for task in (stopping, starting):
+            task.cancel()
+
+
+async def _when_started(server: uvicorn.Server, tell: Callable[[], None]) -> None:
+    while not server.started:
+        await asyncio.sleep(0.01)
+    tell()

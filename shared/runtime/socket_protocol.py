@@ -1,0 +1,169 @@
+"""uvicorn's sans-I/O WebSocket protocol, with what it keeps from the application.
+
+- Pongs reach the application (`websocket.pong`), which sends its own pings (`websocket.ping`): its counters
+  in them prove what the client has read.
+- Nothing waits for a slow reader: what is under way is bounded by the application, and `websocket.abort`
+  drops a connection whose buffer never drains, which a close cannot.
+- After our own close frame the application still hears pongs, until the client's close frame ends it.
+- A handshake that is refused before the application sees it gets our form of error.
+
+`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]["unread_bytes"]`
+tells how many bytes the peer's machine has not confirmed.
+"""
+
+import base64
+import binascii
+import contextlib
+import fcntl
+import struct
+import termios
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
+
+# A client that pings without reading would make us hoard our pongs.
+_PONG_BUFFER_LIMIT = 4 * 1024 * 1024
+_GOODBYE_S = 5.0
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_timeout = _GOODBYE_S
+
+    def handle_connect(self, event: Request) -> None:
+        fault = handshake_fault(event.headers)
+        if fault:
+            self._refuse(event.headers, *fault)
+            return
+        _strip_quotes(event.headers)
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            control = {"unread_bytes": self._unread_bytes}
+            self.scope["extensions"]["websocket.control"] = control  # type: ignore[index]
+
+    def handle_parser_exception(self) -> None:
+        if not self.handshake_initiated:
+            self._refuse(Headers(), 400, "the upgrade request is malformed", "")
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "broke the protocol"})
+        self._write()
+        self.close_sent = True
+        self._hang_up()
+
+    def handle_ping(self) -> None:
+        if self.transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        self.queue.put_nowait({"type": "websocket.pong", "bytes": bytes(event.data)})  # type: ignore[typeddict-item]
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        # It closes by itself once the buffer is empty; a client that reads no more must not keep it.
+        self._hang_up()
+
+    def eof_received(self) -> None:
+        self._hang_up()
+
+    async def send(self, message: Any) -> None:
+        kind = message["type"]
+        if kind == "websocket.abort":
+            self.transport.abort()
+        elif not self.handshake_complete or self.initial_response is not None:
+            await super().send(message)
+        elif self.disconnected or self.close_sent or self.transport.is_closing():
+            raise ClientDisconnected
+        else:
+            try:
+                self._say(kind, message)
+            except InvalidState:
+                raise ClientDisconnected from None
+
+    def _say(self, kind: str, message: Any) -> None:
+        if kind == "websocket.send":
+            self.conn.send_text(message["utf8"])
+        elif kind == "websocket.ping":
+            self.conn.send_ping(message["bytes"])
+        elif kind == "websocket.close":
+            self.conn.send_close(message.get("code", 1000), message.get("reason", ""))
+            self.close_sent = True
+            if self.read_paused:
+                self.read_paused = False
+                self.transport.resume_reading()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        else:
+            raise RuntimeError(f"no such message: {kind}")
+        self._write()
+
+    def _write(self) -> None:
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def _hang_up(self) -> None:
+        self.transport.close()
+        if self.close_timer is None:
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def _unread_bytes(self) -> int:
+        """What waits in our buffer, and what the kernel has not been told that the peer's has got."""
+        waiting = self.transport.get_write_buffer_size()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
+            waiting += struct.unpack("i", answer)[0]
+        return waiting
+
+    def _refuse(self, headers: Headers, status: int, message: str, header: str) -> None:
+        given = headers.get_all("x-request-id")
+        request_id = new_request_id(given[0] if given else "")
+        fields = [(header, message)] if header else []
+        body = error_body(status, message, request_id=request_id, fields=fields)
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            f"{REQUEST_ID}: {request_id}",
+            "sec-websocket-version: 13",
+            "connection: close",
+        ]
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.transport.write("\r\n".join([*lines, "\r\n"]).encode("latin-1") + body)
+        self.transport.close()
+
+
+def handshake_fault(headers: Headers) -> tuple[int, str, str] | None:
+    """What is wrong with an upgrade request, as (status, message, header); None when it is in order."""
+    versions = headers.get_all("Sec-WebSocket-Version")
+    if versions != ["13"]:
+        return 426, "Sec-WebSocket-Version must be 13", "Sec-WebSocket-Version"
+    keys = headers.get_all("Sec-WebSocket-Key")
+    if len(keys) != 1:
+        return 400, "Sec-WebSocket-Key must be given once", "Sec-WebSocket-Key"
+    try:
+        nonce = base64.b64decode(keys[0].strip().encode(), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        nonce = b""
+    if len(nonce) != 16:
+        return 400, "Sec-WebSocket-Key must be 16 bytes in base64", "Sec-WebSocket-Key"
+    return None
+
+
+def _strip_quotes(headers: Headers) -> None:
+    """Early documents of one dialect showed the whole list of subprotocols in quotes; clients copied that."""
+    offered = headers.get_all("Sec-WebSocket-Protocol")
+    if any('"' in value for value in offered):
+        del headers["Sec-WebSocket-Protocol"]
+        for value in offered:
+            headers["Sec-WebSocket-Protocol"] = value.replace('"', "")

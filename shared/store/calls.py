@@ -1,0 +1,135 @@
+"""Redis calls made in the same turn of the event loop travel as one pipeline.
+
+A call by itself costs several times what it costs inside a pipeline, so nobody here talks to Redis directly:
+`Calls` collects, sends one pipeline at a time, and collects again while it is under way. Calls are thus
+carried out in the order in which they were made, which `release` after `peek` relies on.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared import telemetry
+from shared.model.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+_PIPELINE_LIMIT = 1000
+# Answers of a Redis that is there and cannot serve: failing over, loading, its disk broken.
+_NOT_NOW = ("MISCONF", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY")
+
+Argument: TypeAlias = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua file. It is called by the hash of its text, so its hash is its version."""
+
+    name: str
+    source: str
+
+    @property
+    def sha(self) -> str:
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+def load_scripts() -> dict[str, Script]:
+    """Every script in `shared/store/lua`, by name."""
+    return {
+        file.name.removesuffix(".lua"): Script(file.name.removesuffix(".lua"), file.read_text())
+        for file in (files("shared.store") / "lua").iterdir()
+        if file.name.endswith(".lua")
+    }
+
+
+@dataclass(slots=True)
+class _Call:
+    arguments: tuple[Argument, ...]
+    answer: asyncio.Future[Any]
+    script: Script | None = None
+
+
+class Calls:
+    """Sends commands and scripts to one Redis. Raises StoreUnavailable when it cannot serve."""
+
+    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script] | None = None) -> None:
+        self._redis = redis
+        self._scripts = {
+            name: (script, script.sha) for name, script in (scripts or load_scripts()).items()
+        }
+        self._waiting: list[_Call] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def command(self, *arguments: Argument) -> Any:
+        """One Redis command."""
+        return await self._queued(_Call(arguments, asyncio.get_running_loop().create_future()))
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+        """One script, by name. All keys must lie in one slot."""
+        script, sha = self._scripts[name]
+        call = ("EVALSHA", sha, len(keys), *keys, *arguments)
+        return await self._queued(_Call(call, asyncio.get_running_loop().create_future(), script))
+
+    def _queued(self, call: _Call) -> asyncio.Future[Any]:
+        self._waiting.append(call)
+        if self._sender is None:
+            self._sender = asyncio.get_running_loop().create_task(self._send_all())
+        return call.answer
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                sending, self._waiting = self._waiting[:_PIPELINE_LIMIT], self._waiting[_PIPELINE_LIMIT:]
+                # Nobody waits for a cancelled call any more; what it would have done must not happen later.
+                await self._send([call for call in sending if not call.answer.cancelled()])
+        finally:
+            self._sender = None
+
+    async def _send(self, calls: list[_Call]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command(*call.arguments)
+        try:
+            with telemetry.redis_call(len(calls)):
+                answers = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError, TimeoutError) as fault:
+            for call in calls:
+                _fail(call, fault)
+            return
+        unknown_scripts = []
+        for call, answer in zip(calls, answers, strict=True):
+            if isinstance(answer, NoScriptError) and call.script is not None:
+                # The server restarted, or never met this version. Sending the text also makes it known.
+                call.arguments = ("EVAL", call.script.source, *call.arguments[2:])
+                unknown_scripts.append(call)
+            elif isinstance(answer, Exception):
+                _fail(call, answer)
+            elif not call.answer.done():
+                call.answer.set_result(answer)
+        self._waiting[:0] = unknown_scripts
+
+
+def _fail(call: _Call, fault: Exception) -> None:
+    if call.answer.done():
+        return
+    if not isinstance(fault, RedisError | OSError | TimeoutError) or _is_ours(fault):
+        call.answer.set_exception(fault)
+    else:
+        telemetry.redis_failed(type(fault).__name__)
+        call.answer.set_exception(StoreUnavailable(why=type(fault).__name__))
+
+
+def _is_ours(fault: Exception) -> bool:
+    """Is it a mistake in what we sent, rather than a Redis that cannot serve?"""
+    if isinstance(fault, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError):
+        return False
+    return isinstance(fault, ResponseError) and not str(fault).startswith(_NOT_NOW)

@@ -1,0 +1,34 @@
+#!lua flags=allow-oom
+-- The front of a queue after a given place, for the owner only: the look that every nudge asks for.
+-- Tells a socket that is no longer the owner why. If Redis lost the claim in a crash (nobody, or the owner
+-- that this claim had replaced, stands there), the claim is written again: nobody else has claimed since.
+-- KEYS: key, channel, lease, queue     ARGV: owner, previous, incarnation, after, count, bytes
+-- Returns {'held', more (0 or 1), entry...} | {'revoked'} | {'deleted'} | {'taken'}
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
+if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[3] then return {'deleted'} end
+local owner = redis.call('GET', KEYS[3])
+if owner ~= ARGV[1] then
+  if owner and owner ~= ARGV[2] then return {'taken'} end
+  redis.call('SET', KEYS[3], ARGV[1])
+end
+local after, left, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local answer = {'held', 0}
+-- Read in growing steps: entries may be large, and only so many bytes are wanted.
+local step = 4
+while left > 0 do
+  step = math.min(left, step * 2)
+  local entries = redis.call('XRANGE', KEYS[4], '(' .. after, '+', 'COUNT', step)
+  for _, entry in ipairs(entries) do
+    bytes = bytes - #entry[2][6]
+    if bytes < 0 and #answer > 2 then
+      answer[2] = 1
+      return answer
+    end
+    answer[#answer + 1] = entry
+    after = entry[1]
+  end
+  if #entries < step then return answer end
+  left = left - step
+end
+if #redis.call('XRANGE', KEYS[4], '(' .. after, '+', 'COUNT', 1) > 0 then answer[2] = 1 end
+return answer

@@ -1,0 +1,86 @@
+"""Nudges: "look at these channels again", over pub/sub. A lost one costs latency, never a notification.
+
+Each process hears the one name of its boot. What one turn of the event loop wants nudged goes out as one
+message for each boot.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import telemetry
+from shared.model.channels import boot_of
+from shared.model.errors import StoreUnavailable
+from shared.store import keyspace
+from shared.store.calls import Calls
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 0.25
+_SILENCE_S = 5.0
+
+
+class Nudges:
+    """Sends nudges to the owners of channels."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._waiting: dict[str, set[str]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def send(self, owner: str, api_key_id: str) -> None:
+        """Nudges the owner of a channel, soon. Never raises: the owner looks by itself once a minute."""
+        if not self._waiting:
+            task = asyncio.get_running_loop().create_task(self._send_waiting())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        self._waiting.setdefault(boot_of(owner), set()).add(api_key_id)
+
+    async def _send_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        telemetry.nudges.add(len(waiting))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for boot, ids in waiting.items():
+                    group.create_task(self._publish(boot, " ".join(ids)))
+        except* StoreUnavailable:
+            logger.warning("nudge.lost", extra={"facts": {"boots": len(waiting)}})
+
+    async def _publish(self, boot: str, ids: str) -> None:
+        await self._calls.command("PUBLISH", keyspace.nudge(boot), ids)
+
+
+async def heard_nudges(redis: Redis, boot: str) -> AsyncIterator[list[str] | None]:
+    """The API key ids of each nudge for this boot; None after every (re)subscribe: look at everything.
+
+    Never ends by itself: it subscribes again for as long as Redis is away.
+    """
+    while True:
+        pubsub = redis.pubsub(ignore_subscribe_messages=True)
+        try:
+            await pubsub.subscribe(keyspace.nudge(boot))
+            yield None
+            unanswered = 0
+            while True:
+                message = await pubsub.get_message(timeout=_SILENCE_S)
+                if message is None:
+                    # A connection that died without a word is found by asking.
+                    if unanswered > 1:
+                        break
+                    unanswered += 1
+                    await pubsub.ping()
+                elif message["type"] == "pong":
+                    unanswered = 0
+                else:
+                    unanswered = 0
+                    yield message["data"].decode().split()
+        except (RedisError, OSError, TimeoutError):
+            await asyncio.sleep(_RETRY_S)
+        finally:
+            try:
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+            except (RedisError, OSError, TimeoutError):
+                logger.debug("nudges.close-failed")

@@ -1,0 +1,101 @@
+"""The notifications a channel is still owed, oldest first: one Redis stream for each channel.
+
+An entry stays in the stream until it is settled, and settling is always from the front.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.model.channels import Ending, Lease
+from shared.model.errors import NoLongerOwner
+from shared.model.events import Event, Notification
+from shared.store import keyspace
+from shared.store.calls import Calls
+
+BEGINNING = "0-0"
+
+
+class Appended(StrEnum):
+    """What became of an append."""
+
+    QUEUED = "queued"
+    ABSENT = "absent"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The front of a queue after some place. `more`: is there anything behind it already?"""
+
+    notifications: list[Notification]
+    more: bool
+
+
+class Queues:
+    """Appends to queues; reads and settles them for their owners."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def append(self, api_key_id: str, events: Sequence[Event]) -> tuple[Appended, str]:
+        """Queues the events in order, all or none; tells what became of it, and the owner to nudge or ''."""
+        i = api_key_id
+        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
+        word, *owner = await self._calls.script("queue_append", names, *values)
+        return Appended(word.decode()), owner[0].decode() if owner else ""
+
+    async def peek(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
+        """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
+
+        With count 0 it only looks whether the lease holds. Raises NoLongerOwner.
+        """
+        i = lease.channel
+        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        held_by = (lease.owner, lease.previous, lease.incarnation)
+        word, *found = await self._calls.script("queue_peek", names, *held_by, after, count, size_bytes)
+        if word != b"held":
+            raise NoLongerOwner(ending=_ENDINGS[word])
+        return Batch([_notification(*entry) for entry in found[1:]], more=bool(found[0]))
+
+    async def settle(self, lease: Lease, *, until: str) -> int | None:
+        """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
+        names = [keyspace.lease(lease.channel), keyspace.queue(lease.channel)]
+        ms, _, sequence = until.partition("-")
+        gone = await self._calls.script("queue_settle", names, lease.owner, f"{ms}-{int(sequence) + 1}")
+        return None if gone < 0 else int(gone)
+
+    async def refuse(
+        self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str
+    ) -> str:
+        """Remembers a frame that the client found too long; `single_entry` is '' if it held several.
+
+        Answers 'remembered', 'dropped' (the single notification, after three times) or 'stale'.
+        """
+        i = lease.channel
+        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        held_by = (lease.owner, lease.incarnation)
+        word: bytes = await self._calls.script(
+            "queue_refuse", names, *held_by, frame_limit_bytes, until, single_entry
+        )
+        return word.decode()
+
+
+_ENDINGS = {
+    b"revoked": Ending.KEY_REVOKED,
+    b"deleted": Ending.CHANNEL_DELETED,
+    b"taken": Ending.TAKEN_OVER,
+}
+
+
+def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
+    # The field names are always the same, in the order in which queue_append.lua writes them.
+    return Notification(
+        entry=entry.decode(),
+        event_id=values[1].decode(),
+        topic=values[3].decode(),
+        data=values[5],
+        name=values[7].decode(),
+        time=values[9].decode(),
+    )

@@ -1,0 +1,102 @@
+"""What a gateway must know of an account to route its events: keys, channels and bindings, with one version.
+
+Each gateway keeps a compiled copy and checks the version before every publish, so a change that was
+answered is honoured by the next publish through any gateway.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+from shared.model.bindings import Fields, Routes
+from shared.store import keyspace
+from shared.store.calls import Calls
+
+_COPIES = 1000
+
+
+class Routing:
+    """Reads and changes the routes of accounts. `compile_bindings` turns a stored binding into patterns."""
+
+    def __init__(self, calls: Calls, compile_bindings: Callable[[bytes], tuple[Fields, ...]]) -> None:
+        self._calls = calls
+        self._compile = compile_bindings
+        self._copies: OrderedDict[str, Routes] = OrderedDict()
+
+    async def routes(self, account_id: str) -> Routes:
+        """The account's routes as they stand now."""
+        name = keyspace.routes(account_id)
+        version = int(await self._calls.command("HGET", name, "version") or 0)
+        copy = self._copies.get(account_id)
+        if copy is None or copy.version != version:
+            copy = self._compiled(await self._calls.command("HGETALL", name))
+            self._copies[account_id] = copy
+        self._copies.move_to_end(account_id)
+        if len(self._copies) > _COPIES:
+            self._copies.popitem(last=False)
+        return copy
+
+    def _compiled(self, stored: Sequence[bytes] | Mapping[bytes, bytes]) -> Routes:
+        pairs = (
+            stored.items() if isinstance(stored, Mapping) else zip(stored[::2], stored[1::2], strict=True)
+        )
+        version, api_keys, channels, bindings = 0, set[str](), dict[str, str](), dict[str, tuple[Fields, ...]]()
+        for field, value in pairs:
+            kind, _, api_key_id = field.decode().partition(":")
+            match kind:
+                case "version":
+                    version = int(value)
+                case "key":
+                    api_keys.add(api_key_id)
+                case "channel":
+                    channels[api_key_id] = value.decode()
+                case "bindings":
+                    bindings[api_key_id] = self._compile(value)
+        return Routes(version=version, api_keys=frozenset(api_keys), channels=channels, bindings=bindings)
+
+    async def add_key(self, account_id: str, api_key_id: str) -> None:
+        await self._set(account_id, f"key:{api_key_id}", "")
+
+    async def drop_key(self, account_id: str, api_key_id: str) -> None:
+        fields = [f"{kind}:{api_key_id}" for kind in ("key", "channel", "bindings")]
+        await self._drop(account_id, fields)
+
+    async def add_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
+        await self._set(account_id, f"channel:{api_key_id}", incarnation)
+
+    async def drop_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
+        """Forgets this incarnation; a newer one stays."""
+        await self._drop(account_id, [f"channel:{api_key_id}"], only=incarnation)
+
+    async def bindings(self, account_id: str, api_key_id: str) -> bytes | None:
+        """The bindings of an API key, as they were stored."""
+        found: bytes | None = await self._calls.command(
+            "HGET", keyspace.routes(account_id), f"bindings:{api_key_id}"
+        )
+        return found
+
+    async def put_bindings(self, account_id: str, api_key_id: str, bindings: bytes) -> None:
+        await self._set(account_id, f"bindings:{api_key_id}", bindings)
+
+    async def drop_bindings(self, account_id: str, api_key_id: str) -> None:
+        await self._drop(account_id, [f"bindings:{api_key_id}"])
+
+    async def learn_device_types(self, account_id: str, types: Mapping[str, str | None]) -> None:
+        """Remembers the type of each device; None forgets it."""
+        name = keyspace.device_types(account_id)
+        known = [part for device, kind in types.items() if kind is not None for part in (device, kind)]
+        gone = [device for device, kind in types.items() if kind is None]
+        if known:
+            await self._calls.command("HSET", name, *known)
+        if gone:
+            await self._calls.command("HDEL", name, *gone)
+
+    async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
+        """The types of those devices that have told theirs."""
+        found = await self._calls.command("HMGET", keyspace.device_types(account_id), *devices)
+        return {device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None}
+
+    async def _set(self, account_id: str, field: str, value: str | bytes) -> None:
+        await self._calls.script("route_set", [keyspace.routes(account_id)], field, value)
+
+    async def _drop(self, account_id: str, fields: Sequence[str], *, only: str = "") -> None:
+        await self._calls.script("route_drop", [keyspace.routes(account_id)], only, *fields)

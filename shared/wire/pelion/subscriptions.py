@@ -1,0 +1,96 @@
+"""Presubscriptions: which notifications a channel wants, by device name, device type and path (section 3)."""
+
+from typing import Any
+
+import orjson
+
+from shared.model.bindings import Fields
+from shared.model.errors import Invalid
+from shared.model.events import DEVICE_NOTIFICATIONS
+
+MAX_ENTRIES = 1024
+MAX_NAME = 64
+MAX_PATH = 128
+MAX_PATHS = 256
+_NAMES = {"endpoint-name", "endpoint-type", "resource-path"}
+
+
+def parse_presubscriptions(body: bytes) -> list[dict[str, Any]]:
+    """The posted array, checked and otherwise as it came. Raises Invalid naming the field."""
+    try:
+        posted = orjson.loads(body)
+    except orjson.JSONDecodeError as fault:
+        raise Invalid(f"the body is not JSON: {fault}") from None
+    if not isinstance(posted, list):
+        raise Invalid("the body must be an array of presubscriptions")
+    if len(posted) > MAX_ENTRIES:
+        raise Invalid(f"{len(posted)} presubscriptions; at most {MAX_ENTRIES} are kept")
+    paths: set[str] = set()
+    for index, entry in enumerate(posted):
+        paths |= _checked(entry, at=f"[{index}]")
+    if len(paths) > MAX_PATHS:
+        raise Invalid(f"{len(paths)} separate paths; at most {MAX_PATHS} are kept", field="resource-path")
+    return posted
+
+
+def _checked(entry: Any, *, at: str) -> set[str]:
+    """The paths of one presubscription that is in order."""
+    if not isinstance(entry, dict):
+        raise Invalid("a presubscription must be an object", field=at)
+    given = {name: value for name, value in entry.items() if value is not None}
+    unknown = given.keys() - _NAMES
+    if unknown:
+        name = min(unknown)
+        raise Invalid(f"a presubscription has no field {name!r}"[:200], field=f"{at}.{name[:100]}")
+    if not given:
+        raise Invalid("a presubscription must name a device, a type or a path", field=at)
+    if "endpoint-name" in given:
+        _pattern(given["endpoint-name"], limit=MAX_NAME, field=f"{at}.endpoint-name")
+    if "endpoint-type" in given:
+        # No wildcard is documented for types; a trailing star works here as it does for names.
+        _pattern(given["endpoint-type"], limit=MAX_NAME, field=f"{at}.endpoint-type")
+    paths = given.get("resource-path")
+    if paths is None:
+        return set()
+    if not isinstance(paths, list) or not paths:
+        raise Invalid("resource-path must be an array of at least one path", field=f"{at}.resource-path")
+    for number, path in enumerate(paths):
+        _pattern(path, limit=MAX_PATH, field=f"{at}.resource-path[{number}]")
+    return set(paths)
+
+
+def _pattern(value: Any, *, limit: int, field: str) -> None:
+    text = _text(value, limit=limit, field=field)
+    if "*" in text[:-1]:
+        raise Invalid("only the last character may be *", field=field)
+
+
+def _text(value: Any, *, limit: int, field: str) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= limit:
+        raise Invalid(f"must be a string of 1 to {limit} characters", field=field)
+    return value
+
+
+def compiled(stored: bytes) -> tuple[Fields, ...]:
+    """The patterns of presubscriptions as they were stored."""
+    return patterns(orjson.loads(stored))
+
+
+def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:
+    """What the presubscriptions ask for, in the engine's words."""
+    return tuple(_fields(entry) for entry in presubscriptions)
+
+
+def _fields(entry: dict[str, Any]) -> Fields:
+    wanted: list[tuple[str, tuple[str, ...]]] = []
+    if entry.get("endpoint-name") is not None:
+        wanted.append(("ep", (entry["endpoint-name"],)))
+    if entry.get("endpoint-type") is not None:
+        wanted.append(("ept", (entry["endpoint-type"],)))
+    if entry.get("resource-path"):
+        wanted.append(("path", tuple(_path_pattern(path) for path in entry["resource-path"])))
+    return Fields(topic=DEVICE_NOTIFICATIONS, wanted=tuple(wanted))
+
+
+def _path_pattern(path: str) -> str:
+    return path if path == "*" else "/" + path.lstrip("/")
