@@ -31,7 +31,7 @@ _DEMO = "demo.json"
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Serves everything on PORT until `stop`. Redis is the one at REDIS_URL, else embedded and stopped last."""
+    """Serves everything on PORT until `stop`, on the Redis at REDIS_URL or an embedded one, stopped last."""
     async with _redis_url(settings) as url:
         redis = connect(url)
         try:

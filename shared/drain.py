@@ -1,4 +1,4 @@
-"""The loop that empties a channel's queue into a transport: settle, peek, deliver, until nothing is left to do.
+"""The loop that empties a channel's queue into a transport: settle, peek, deliver, until nothing is left.
 
 The queue is the buffer: what a transport has no room for stays in Redis. Settling follows what the transport
 has confirmed, whenever it does; both go to Redis together.
@@ -44,6 +44,9 @@ class Transport(Protocol):
 
         Answers the last entry taken; None when it took nothing.
         """
+
+    def rewind(self) -> None:
+        """Redis lost entries that were delivered: what was asked about them means nothing any more."""
 
     async def end(self, ending: Ending) -> None:
         """The lease is gone: hang up."""
@@ -110,6 +113,10 @@ class Drain:
     async def _pass(self) -> None:
         while True:
             batch = await self._look()
+            if batch.rewound:
+                self._transport.rewind()
+                self._sent = self._settled = BEGINNING
+                continue
             if batch.notifications:
                 self._sent = await self._transport.deliver(batch.notifications) or self._sent
             at_the_end = not batch.more or self._transport.room.count == 0

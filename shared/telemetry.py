@@ -1,4 +1,4 @@
-"""Every span and every metric by name. What is measured is decided here; where it goes, in `runtime.exporters`.
+"""Every span and every metric by name: what is measured. Where it goes is decided in `runtime.exporters`.
 
 Prometheus shows the dots as underscores and adds the unit: `notify.published` is `notify_published_total`.
 """

@@ -1,4 +1,4 @@
-"""Accounts and API keys from the command line, straight in Redis: for the operator who has no token at hand."""
+"""Accounts and API keys from the command line, straight in Redis: for an operator without a token at hand."""
 
 import argparse
 import json
@@ -19,7 +19,9 @@ from shared.wire.pelion.subscriptions import compiled
 
 def add_commands(commands: Any) -> None:
     """Adds `accounts create`, `api-keys create` and `api-keys revoke` to argparse's subcommands."""
-    accounts = commands.add_parser("accounts", help="make accounts").add_subparsers(dest="action", required=True)
+    accounts = commands.add_parser("accounts", help="make accounts").add_subparsers(
+        dest="action", required=True
+    )
     create = accounts.add_parser("create", help="make an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of the account above it")

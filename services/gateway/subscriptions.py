@@ -1,4 +1,4 @@
-"""GET, PUT and DELETE /v2/subscriptions: an API key's presubscriptions (docs/protocols/pelion.md, section 3)."""
+"""An API key's presubscriptions: /v2/subscriptions (docs/protocols/pelion.md, section 3)."""
 
 import orjson
 from starlette.requests import Request

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from services.socket_edge.hold import Hold, Limits
 from services.socket_edge.keepalive import Keepalive
 from shared import telemetry
-from shared.model.channels import Ending, boot_of
+from shared.model.channels import Ending, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.store.api_keys import ApiKeys
 from shared.store.leases import Leases
@@ -57,7 +57,14 @@ class Edge:
     """All sockets of one process. `boot` names it in leases: the replica, and this run of it."""
 
     def __init__(
-        self, stores: Stores, heartbeat: Heartbeat, *, boot: str, limits: Limits, timing: Timing, close_codes: int
+        self,
+        stores: Stores,
+        heartbeat: Heartbeat,
+        *,
+        boot: str,
+        limits: Limits,
+        timing: Timing,
+        close_codes: int,
     ) -> None:
         self.stores = stores
         self.limits = limits
@@ -70,6 +77,7 @@ class Edge:
         self._boot = boot
         self._timing = timing
         self._holds: dict[str, list[Hold]] = {}
+        self._owed: list[Lease] = []
         self._claims = itertools.count(1)
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -102,10 +110,16 @@ class Edge:
             if not self._holds:
                 self._none_left.set()
 
+    def release_later(self, lease: Lease) -> None:
+        """Redis was away when its socket ended: until then the channel would count as connected."""
+        self._owed.append(lease)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hears nudges and beats for as long as it is entered."""
-        tasks = [asyncio.create_task(loop) for loop in (self._hear(), self._beat(), self._sweep(), self._pace())]
+        tasks = [
+            asyncio.create_task(loop) for loop in (self._hear(), self._beat(), self._sweep(), self._pace())
+        ]
         try:
             yield
         finally:
@@ -155,6 +169,9 @@ class Edge:
     async def _try_to_beat(self) -> bool:
         try:
             await self._heartbeat.beat(now_ms=time.time_ns() // 1_000_000)
+            while self._owed:
+                await self.stores.leases.release(self._owed[-1])
+                self._owed.pop()
         except StoreUnavailable:
             return False
         return True

@@ -9,7 +9,7 @@ takes long to confirm is given less at once, so that even a very slow one gets o
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.types import Send
 
@@ -134,8 +134,13 @@ class Hold:
         telemetry.frames.add(self._written.frames - before.frames, _DIALECT)
         return self._written.entry
 
+    def rewind(self) -> None:
+        self._ping = None
+        self._written = replace(self._written, entry=BEGINNING)
+        self._confirmed = self._written
+
     async def end(self, ending: Ending) -> None:
-        """Says goodbye. The socket lives on until the client's close frame; what it confirms meanwhile counts."""
+        """Says goodbye. The socket lives on until the client's close frame; what is confirmed by then counts."""
         if self.ending is not None:
             return
         try:

@@ -22,7 +22,7 @@ _MESSAGE_TOO_BIG = 1009
 
 
 async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket. Claims its channel before it accepts, so that a refusal can still be an HTTP answer."""
+    """Serves one socket. It claims before it accepts, so that a refusal can still be an HTTP answer."""
     await receive()
     try:
         if edge.stopping:
@@ -77,6 +77,9 @@ async def _hold(edge: Edge, claimed: Claimed, scope: Scope, receive: Receive, se
     try:
         with edge.holding(hold):
             await _accept(scope, send)
+            if edge.stopping:
+                # The goodbye began while this one was on its way in.
+                await hold.end(Ending.STOPPING)
             gone = await _until_gone(hold, receive)
             await _let_go(edge, hold, client_code=gone.get("code", 0))
     except OSError:
@@ -88,7 +91,7 @@ async def _hold(edge: Edge, claimed: Claimed, scope: Scope, receive: Receive, se
 
 
 async def _until_gone(hold: Hold, receive: Receive) -> Message:
-    """Reads all the time: pongs stick behind what nobody reads. What else a client says means nothing here."""
+    """Reads all the time, since pongs stick behind what nobody reads; what else a client says is ignored."""
     while True:
         message = await receive()
         if message["type"] == "websocket.pong":
@@ -109,7 +112,7 @@ async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:
         if hold.ending not in (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED):
             await edge.stores.leases.release(hold.lease)
     except StoreUnavailable:
-        # The lease stays; the next claim takes it over, and nothing is lost by it.
+        edge.release_later(hold.lease)
         logger.warning("socket.not-released", extra={"facts": hold.facts})
 
 

@@ -1,6 +1,7 @@
 """Starts and stops an edge."""
 
 import asyncio
+
 from redis.asyncio import Redis
 
 from services.socket_edge.app import edge_app

@@ -36,7 +36,7 @@ class Routes:
     `channels` maps an API key to the incarnation of its channel; `bindings` an API key to its patterns.
     """
 
-    version: int
+    version: str
     api_keys: frozenset[str]
     channels: Mapping[str, str]
     bindings: Mapping[str, tuple[Fields, ...]]

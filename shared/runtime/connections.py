@@ -3,10 +3,10 @@
 A retry after a lost answer would append a notification twice: whoever calls decides what may be tried again.
 """
 
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
 
 ANSWER_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
@@ -23,52 +23,52 @@ def connect(url: str) -> Redis:
 
     Raises ValueError, in a sentence that shows no part of the URL, when the URL is malformed.
     """
-    checked_url(url)
-    options: dict[str, Any] = {}
-    if not url.startswith("unix:"):
-        options["socket_keepalive"] = True
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=ANSWER_TIMEOUT_S,
-        decode_responses=False,
-        socket_timeout=ANSWER_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        health_check_interval=HEALTH_CHECK_INTERVAL_S,
-        retry=None,
-        **options,
-    )
-    return Redis.from_pool(pool)
+    return Redis.from_pool(_pool(url))
 
 
 def checked_url(url: str) -> str:
-    """The URL as it was given; raises ValueError if it is none of redis://, rediss:// and unix://."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        if not url.startswith("unix:///"):
-            raise ValueError("a unix:// URL needs an absolute path, as in unix:///path/valkey.sock")
-    elif parts.scheme in ("redis", "rediss"):
-        _check_host_and_database(url)
-    else:
-        raise ValueError("should begin with redis://, rediss:// or unix://")
-    if any(not name for name in parse_qs(parts.query)):
-        raise ValueError("has an option without a name")
+    """The URL as it was given, if `connect` would take it; raises the same ValueError if not."""
+    _pool(url)
     return url
 
 
-def _check_host_and_database(url: str) -> None:
-    parts = urlsplit(url)
-    # urllib's own complaint about a port quotes it, and after a slash in a password that is the password.
+def _pool(url: str) -> BlockingConnectionPool:
+    _check(url)
+    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=ANSWER_TIMEOUT_S,
+            decode_responses=False,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            health_check_interval=HEALTH_CHECK_INTERVAL_S,
+            retry=None,
+            **keepalive,
+        )
+        # Otherwise an option that redis-py does not know would be found out by the first command.
+        pool.make_connection()
+    except (TypeError, ValueError, RedisError):
+        raise ValueError("has an option with a name or a value that redis-py does not take") from None
+    return pool
+
+
+def _check(url: str) -> None:
+    # What urllib complains about it quotes, and after a / or a [ in a password that is the password.
+    try:
+        parts = urlsplit(url)
         port_is_good = parts.port is None or parts.port > 0
     except ValueError:
-        port_is_good = False
-    if not port_is_good:
-        raise ValueError("has no valid port (a / in a password is written %2F)")
-    if not parts.hostname:
-        raise ValueError("names no host, as in redis://127.0.0.1:6379/0")
+        raise ValueError("is no URL with a host and a port (in a password, / is %2F and [ is %5B)") from None
+    if parts.scheme == "unix":
+        if not url.startswith("unix:///"):
+            raise ValueError("should have an absolute path, as in unix:///path/valkey.sock")
+        return
+    if parts.scheme not in ("redis", "rediss"):
+        raise ValueError("should begin with redis://, rediss:// or unix://")
+    if not parts.hostname or not port_is_good:
+        raise ValueError("should name a host and a port, as in redis://127.0.0.1:6379/0")
     database = unquote(parts.path).strip("/")
     if database and not database.isdecimal():
-        raise ValueError(
-            "the part after the host should be a database number, as in redis://127.0.0.1:6379/0"
-        )
+        raise ValueError("should have a database number after the host, as in redis://127.0.0.1:6379/0")

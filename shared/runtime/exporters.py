@@ -18,7 +18,8 @@ SECONDS_BUCKETS = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 TRACES_PATH = "/v1/traces"
-FLUSH_TIMEOUT_MS = 3000
+# Bounds one batch with all its retries, so also the flush at the end, when the collector is away.
+EXPORT_TIMEOUT_S = 2.0
 
 
 def start_metrics(*, service: str, replica: str) -> None:
@@ -54,15 +55,17 @@ def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
     url = otlp_url.rstrip("/")
     endpoint = url if url.endswith(TRACES_PATH) else url + TRACES_PATH
     provider = TracerProvider(resource=_resource(service, replica))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S))
+    )
     trace.set_tracer_provider(provider)
 
 
 def stop_telemetry() -> None:
-    """Sends the spans that still wait, for FLUSH_TIMEOUT_MS at most; it blocks: the last act of a process."""
+    """Sends the spans that still wait; blocks for some EXPORT_TIMEOUT_S at most: the last act of a process."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
-        provider.force_flush(FLUSH_TIMEOUT_MS)
+        provider.shutdown()
 
 
 def _resource(service: str, replica: str) -> Resource:

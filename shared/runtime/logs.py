@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
-_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
+_ONE_WORD = re.compile(r"[^\s\"=\\]+")
 _CHATTY = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq")
 
 
@@ -47,7 +47,8 @@ class TextFormatter(_FactsFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and an exception's traceback below it."""
-        words = [_time(record), record.levelname, record.getMessage()]
+        message = record.getMessage()
+        words = [_time(record), record.levelname, message if message.isprintable() else _quoted(message)]
         words += [f"{key}={_text(value)}" for key, value in _facts(record).items()]
         line = " ".join(words)
         traceback = self.traceback(record)
@@ -85,9 +86,9 @@ def _time(record: logging.LogRecord) -> str:
 
 def _text(value: object) -> str:
     # Quoted when it would not read as one word: a fact from outside cannot forge a line or another fact.
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
+    if isinstance(value, str) and value.isprintable() and _ONE_WORD.fullmatch(value):
         return value
-    return f"{value:.6g}" if isinstance(value, float) else _json(value)
+    return f"{value:.6g}" if isinstance(value, float) else _quoted(value)
 
 
 def _json(value: object) -> str:
@@ -95,7 +96,11 @@ def _json(value: object) -> str:
         return orjson.dumps(value, default=_named, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
         # Half a surrogate pair, or a number beyond 64 bits: a log line is written all the same.
-        return json.dumps(value, default=_named, skipkeys=True)
+        return _quoted(value)
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, default=_named, skipkeys=True)
 
 
 def _named(value: object) -> str:

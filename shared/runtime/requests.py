@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP service: a request id on each answer, a count, and a 500 for what escapes."""
+"""The outermost layer of every HTTP service: a request id on each answer, a count, a 500 for what escapes."""
 
 import logging
 import time

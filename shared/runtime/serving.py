@@ -25,13 +25,20 @@ class CannotListen(Exception):
 class _Server(uvicorn.Server):
     """Leaves signals to `runtime.signals`, and says goodbye before uvicorn drops what it holds."""
 
-    def __init__(self, config: uvicorn.Config, goodbye: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, goodbye: Callable[[], Awaitable[None]], started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._goodbye = goodbye
+        self._tell_started = started
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._tell_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._goodbye()
@@ -75,20 +82,12 @@ async def serve(
         timeout_graceful_shutdown=_FINISH_S,
         timeout_keep_alive=75,
     )
-    server = _Server(config, goodbye)
+    server = _Server(config, goodbye=goodbye, started=started)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     stopping = asyncio.create_task(stop.wait())
-    starting = asyncio.create_task(_when_started(server, started))
     try:
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
     finally:
-        for task in (stopping, starting):
-            task.cancel()
-
-
-async def _when_started(server: uvicorn.Server, tell: Callable[[], None]) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
-    tell()
+        stopping.cancel()

@@ -169,7 +169,8 @@ def settings_table() -> str:
     rows = [("NAME", "DEFAULT", "MEANING")]
     for field, info in Settings.model_fields.items():
         default = info.get_default()
-        rows.append((_variable(field), "unset" if default is None else str(default), info.description or ""))
+        shown = "unset" if default is None or info.default_factory is not None else str(default)
+        rows.append((_variable(field), shown, info.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows)
 

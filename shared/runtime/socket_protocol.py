@@ -50,7 +50,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:
             control = {"unread_bytes": self._unread_bytes}
-            self.scope["extensions"]["websocket.control"] = control  # type: ignore[index]
+            self.scope["extensions"]["websocket.control"] = control  # type: ignore[assignment]
 
     def handle_parser_exception(self) -> None:
         if not self.handshake_initiated:

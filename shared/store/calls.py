@@ -63,9 +63,7 @@ class Calls:
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script] | None = None) -> None:
         self._redis = redis
-        self._scripts = {
-            name: (script, script.sha) for name, script in (scripts or load_scripts()).items()
-        }
+        self._scripts = {name: (script, script.sha) for name, script in (scripts or load_scripts()).items()}
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -101,7 +99,8 @@ class Calls:
         try:
             with telemetry.redis_call(len(calls)):
                 answers = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as fault:
+        except Exception as fault:
+            # Whatever it was, nobody may wait for an answer that will not come.
             for call in calls:
                 _fail(call, fault)
             return
@@ -130,6 +129,8 @@ def _fail(call: _Call, fault: Exception) -> None:
 
 def _is_ours(fault: Exception) -> bool:
     """Is it a mistake in what we sent, rather than a Redis that cannot serve?"""
-    if isinstance(fault, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError):
+    if isinstance(
+        fault, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError
+    ):
         return False
     return isinstance(fault, ResponseError) and not str(fault).startswith(_NOT_NOW)

@@ -1,19 +1,25 @@
 """Every name in Redis, and the data layout.
 
-What belongs to one API key's channel carries the hash tag `{api_key_id}`, so that a script which judges
-revocation, ownership and the queue together touches one slot. `id` is 32 hex characters.
+What belongs to one API key's channel carries the hash tag `{id}` (the API key's id, 32 hex characters), so
+that a script which judges revocation, ownership and the queue together touches one slot.
 
-| name | type | fields | written by | goes |
-|---|---|---|---|---|
-| {id}:key | hash | account_id name scopes created_at_ms secret_hash | gateway | when revoked |
-| {id}:channel | hash | kind incarnation created_at_ms; after a frame was refused as too long: frame_limit_bytes, refused_until, refused_entry, refused_times | gateway, edge | with the channel or the key |
-| {id}:lease | string | replica/boot/claim: who may drain the queue | edge | on release, with the channel or the key |
-| {id}:queue | stream | id topic data name time total (bytes up to and including it) | gateway; edge settles | from the front as it is settled; with the channel or the key |
-| {account}:account | hash | name parent | gateway | never |
-| {account}:routes | hash | version; key:<id> → ''; channel:<id> → incarnation; bindings:<id> → JSON | gateway | never |
-| {account}:device-types | hash | device → type, learnt from registrations | gateway | with the device's de-registration |
-| {replicas}:heartbeat:<replica/boot> | string | '1', with a TTL: this boot is live | edge | by its TTL |
-| {replicas}:last-seen | sorted set | replica/boot → ms of the last heartbeat | edge | on a stop in good order |
+`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash.
+                Written by the gateway; goes when the key is revoked.
+`{id}:channel`  hash: kind, incarnation, created_at_ms; and after a client refused a frame as too long
+                frame_limit_bytes, refused_until, refused_entry, refused_times.
+                Written by the gateway, and those four by the edge; goes with the channel or the key.
+`{id}:lease`    string: replica/boot/claim, who may drain the queue.
+                Written by the edge; goes on release, with the channel or the key.
+`{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
+                Written by the gateway, settled from the front by the edge; goes with the channel or the key.
+`{account}:account`       hash: name, parent. Written by the gateway; stays.
+`{account}:routes`        hash: version; key:<id> is '', channel:<id> an incarnation, bindings:<id> JSON.
+                          Written by the gateway; stays.
+`{account}:device-types`  hash: device to type, learnt from registrations.
+                          Written by the gateway; a field goes with its device's de-registration.
+`{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
+`{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat.
+                          Written by the edge; a member goes when its boot stops in good order.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
 """

@@ -1,4 +1,4 @@
-"""Who may drain a channel's queue. Every later write names the owner, and is refused if it is no longer the one."""
+"""Who may drain a channel's queue. Every later write names the owner, and is refused to any other."""
 
 from dataclasses import dataclass
 

@@ -26,10 +26,14 @@ class Appended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The front of a queue after some place. `more`: is there anything behind it already?"""
+    """The front of a queue after some place. `more`: is there anything behind it already?
+
+    `rewound`: the queue ends before that place, so Redis has lost what stood there.
+    """
 
     notifications: list[Notification]
     more: bool
+    rewound: bool = False
 
 
 class Queues:
@@ -55,6 +59,8 @@ class Queues:
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
         held_by = (lease.owner, lease.previous, lease.incarnation)
         word, *found = await self._calls.script("queue_peek", names, *held_by, after, count, size_bytes)
+        if word == b"rewound":
+            return Batch([], more=True, rewound=True)
         if word != b"held":
             raise NoLongerOwner(ending=_ENDINGS[word])
         return Batch([_notification(*entry) for entry in found[1:]], more=bool(found[0]))
@@ -66,9 +72,7 @@ class Queues:
         gone = await self._calls.script("queue_settle", names, lease.owner, f"{ms}-{int(sequence) + 1}")
         return None if gone < 0 else int(gone)
 
-    async def refuse(
-        self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str
-    ) -> str:
+    async def refuse(self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str) -> str:
         """Remembers a frame that the client found too long; `single_entry` is '' if it held several.
 
         Answers 'remembered', 'dropped' (the single notification, after three times) or 'stale'.

@@ -4,6 +4,7 @@ Each gateway keeps a compiled copy and checks the version before every publish, 
 answered is honoured by the next publish through any gateway.
 """
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -25,7 +26,7 @@ class Routing:
     async def routes(self, account_id: str) -> Routes:
         """The account's routes as they stand now."""
         name = keyspace.routes(account_id)
-        version = int(await self._calls.command("HGET", name, "version") or 0)
+        version = (await self._calls.command("HGET", name, "version") or b"").decode()
         copy = self._copies.get(account_id)
         if copy is None or copy.version != version:
             copy = self._compiled(await self._calls.command("HGETALL", name))
@@ -36,15 +37,14 @@ class Routing:
         return copy
 
     def _compiled(self, stored: Sequence[bytes] | Mapping[bytes, bytes]) -> Routes:
-        pairs = (
-            stored.items() if isinstance(stored, Mapping) else zip(stored[::2], stored[1::2], strict=True)
-        )
-        version, api_keys, channels, bindings = 0, set[str](), dict[str, str](), dict[str, tuple[Fields, ...]]()
+        pairs = stored.items() if isinstance(stored, Mapping) else zip(stored[::2], stored[1::2], strict=True)
+        version, api_keys = "", set[str]()
+        channels, bindings = dict[str, str](), dict[str, tuple[Fields, ...]]()
         for field, value in pairs:
             kind, _, api_key_id = field.decode().partition(":")
             match kind:
                 case "version":
-                    version = int(value)
+                    version = value.decode()
                 case "key":
                     api_keys.add(api_key_id)
                 case "channel":
@@ -93,10 +93,16 @@ class Routing:
     async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
         """The types of those devices that have told theirs."""
         found = await self._calls.command("HMGET", keyspace.device_types(account_id), *devices)
-        return {device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None}
+        return {
+            device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None
+        }
 
     async def _set(self, account_id: str, field: str, value: str | bytes) -> None:
-        await self._calls.script("route_set", [keyspace.routes(account_id)], field, value)
+        await self._calls.script("route_set", [keyspace.routes(account_id)], _new_version(), field, value)
 
     async def _drop(self, account_id: str, fields: Sequence[str], *, only: str = "") -> None:
-        await self._calls.script("route_drop", [keyspace.routes(account_id)], only, *fields)
+        await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), only, *fields)
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)

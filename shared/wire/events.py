@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from shared.model import events
-from shared.model.events import Event
 from shared.model.errors import Invalid, TooLarge
+from shared.model.events import Event
 
 MAX_EVENTS = 10_000
 MAX_EVENT_BYTES = 256 * 1024
@@ -83,9 +83,7 @@ def _text(value: Any, *, field: str) -> str:
     return value
 
 
-def _device_fields(
-    topic: str, data: Any, *, to: str, where: Callable[[str], str]
-) -> dict[str, str] | None:
+def _device_fields(topic: str, data: Any, *, to: str, where: Callable[[str], str]) -> dict[str, str] | None:
     """The values bindings look at, for topics that carry an item of a NotificationMessage."""
     if topic == events.DEVICE_NOTIFICATIONS:
         fields = _strings(data, ("ep", "path"), where)

@@ -3,7 +3,7 @@
 -- Tells a socket that is no longer the owner why. If Redis lost the claim in a crash (nobody, or the owner
 -- that this claim had replaced, stands there), the claim is written again: nobody else has claimed since.
 -- KEYS: key, channel, lease, queue     ARGV: owner, previous, incarnation, after, count, bytes
--- Returns {'held', more (0 or 1), entry...} | {'revoked'} | {'deleted'} | {'taken'}
+-- Returns {'held', more (0 or 1), entry...} | {'rewound'} | {'revoked'} | {'deleted'} | {'taken'}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[3] then return {'deleted'} end
 local owner = redis.call('GET', KEYS[3])
@@ -11,6 +11,10 @@ if owner ~= ARGV[1] then
   if owner and owner ~= ARGV[2] then return {'taken'} end
   redis.call('SET', KEYS[3], ARGV[1])
 end
+-- What was sent last is the tail, or settled, unless Redis lost it: then what comes next may stand before it.
+local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
+if not tail then return {'held', 0} end
+if tail[1] == ARGV[4] then return {'held', 0} end
 local after, left, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local answer = {'held', 0}
 -- Read in growing steps: entries may be large, and only so many bytes are wanted.
@@ -27,7 +31,10 @@ while left > 0 do
     answer[#answer + 1] = entry
     after = entry[1]
   end
-  if #entries < step then return answer end
+  if #entries < step then
+    if #answer == 2 then return {'rewound'} end
+    return answer
+  end
   left = left - step
 end
 if #redis.call('XRANGE', KEYS[4], '(' .. after, '+', 'COUNT', 1) > 0 then answer[2] = 1 end

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
--- Drops fields of an account's routes and raises their version. With a value given, only while the field
+-- Drops fields of an account's routes and gives them a new version. With a value given, only while the field
 -- still holds it: a deletion that races a re-creation must not erase the new incarnation.
--- KEYS: routes     ARGV: expected value or '', field...
--- Returns the version
-for i = 2, #ARGV do
-  if ARGV[1] == '' or redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[1] then
+-- KEYS: routes     ARGV: new version, expected value or '', field...
+-- Returns 1
+for i = 3, #ARGV do
+  if ARGV[2] == '' or redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[2] then
     redis.call('HDEL', KEYS[1], ARGV[i])
   end
 end
-return redis.call('HINCRBY', KEYS[1], 'version', 1)
+redis.call('HSET', KEYS[1], 'version', ARGV[1])
+return 1
