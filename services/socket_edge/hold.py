@@ -140,7 +140,7 @@ class Hold:
         self._confirmed = self._written
 
     async def end(self, ending: Ending) -> None:
-        """Says goodbye. The socket lives on until the client's close frame; what is confirmed by then counts."""
+        """Says goodbye; what is confirmed before the client's own close frame still counts."""
         if self.ending is not None:
             return
         try:

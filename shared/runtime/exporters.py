@@ -3,6 +3,8 @@
 What is measured, and under which name, is `shared.telemetry`'s; it needs none of this to work.
 """
 
+import threading
+
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
@@ -18,8 +20,9 @@ SECONDS_BUCKETS = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 TRACES_PATH = "/v1/traces"
-# Bounds one batch with all its retries, so also the flush at the end, when the collector is away.
-EXPORT_TIMEOUT_S = 2.0
+# With all its retries, when the collector is away.
+BATCH_TIMEOUT_S = 2.0
+FLUSH_TIMEOUT_S = 3.0
 
 
 def start_metrics(*, service: str, replica: str) -> None:
@@ -54,18 +57,21 @@ def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
 
     url = otlp_url.rstrip("/")
     endpoint = url if url.endswith(TRACES_PATH) else url + TRACES_PATH
-    provider = TracerProvider(resource=_resource(service, replica))
+    provider = TracerProvider(resource=_resource(service, replica), shutdown_on_exit=False)
     provider.add_span_processor(
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S))
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=BATCH_TIMEOUT_S))
     )
     trace.set_tracer_provider(provider)
 
 
 def stop_telemetry() -> None:
-    """Sends the spans that still wait; blocks for some EXPORT_TIMEOUT_S at most: the last act of a process."""
+    """Sends the spans that still wait; blocks for FLUSH_TIMEOUT_S at most: the last act of a process."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
-        provider.shutdown()
+        # In a thread of its own: the SDK goes through its queue batch by batch, and bounds only each of them.
+        flush = threading.Thread(target=provider.shutdown, daemon=True)
+        flush.start()
+        flush.join(FLUSH_TIMEOUT_S)
 
 
 def _resource(service: str, replica: str) -> Resource:

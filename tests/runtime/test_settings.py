@@ -1,0 +1,164 @@
+"""Settings come typed from the environment; a wrong one stops the start with a line that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+
+SECRET = "s3cret-s3cret-s3cret"
+
+
+def test_nothing_set_is_the_defaults() -> None:
+    settings = load_settings({})
+
+    assert settings.redis_url is None
+    assert settings.admin_token is None
+    assert settings.data_dir == Path(".data")
+    assert (settings.host, settings.port, settings.edge_port) == ("127.0.0.1", 8000, 8001)
+    assert (settings.ping_interval_s, settings.heartbeat_s, settings.heartbeat_ttl_s) == (20, 5, 15)
+    assert (settings.frame_limit_bytes, settings.in_flight_bytes) == (49_152, 1_048_576)
+    assert (settings.pelion_close_codes, settings.log_format, settings.log_level) == (2019, "text", "info")
+
+
+def test_values_are_typed() -> None:
+    settings = load_settings(
+        {
+            "NOTIFY_REDIS_URL": "unix:///run/valkey.sock",
+            "NOTIFY_DATA_DIR": "/var/lib/notify",
+            "NOTIFY_PORT": "9000",
+            "NOTIFY_PING_INTERVAL_S": "0.5",
+            "NOTIFY_PELION_CLOSE_CODES": "2020",
+            "NOTIFY_LOG_LEVEL": "INFO",
+            "NOTIFY_ADMIN_TOKEN": SECRET,
+        }
+    )
+
+    assert settings.redis_url == "unix:///run/valkey.sock"
+    assert settings.data_dir == Path("/var/lib/notify")
+    assert (settings.port, settings.ping_interval_s, settings.pelion_close_codes) == (9000, 0.5, 2020)
+    assert settings.log_level == "info"
+    assert settings.admin_token is not None
+    assert settings.admin_token.get_secret_value() == SECRET
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert load_settings({"NOTIFY_PORT": "", "NOTIFY_REDIS_URL": ""}) == load_settings({})
+
+
+def test_neither_a_dotenv_file_nor_another_environment_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("NOTIFY_PORT=9001\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOTIFY_PORT", "9002")
+
+    assert load_settings({}).port == 8000
+    assert load_settings().port == 9002
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOTIFY_PORT", "abc"),
+        ("NOTIFY_PORT", "65536"),
+        ("NOTIFY_EDGE_PORT", "0"),
+        ("NOTIFY_PING_INTERVAL_S", "-1"),
+        ("NOTIFY_PING_TIMEOUT_S", "inf"),
+        ("NOTIFY_REDIS_AWAY_LIMIT_S", "nan"),
+        ("NOTIFY_BATCH_LIMIT", "0"),
+        ("NOTIFY_FRAME_LIMIT_BYTES", "48k"),
+        ("NOTIFY_PELION_CLOSE_CODES", "2021"),
+        ("NOTIFY_LOG_FORMAT", "xml"),
+        ("NOTIFY_LOG_LEVEL", "loud"),
+        ("NOTIFY_REPLICA", "two words"),
+        ("NOTIFY_REPLICA", "line\n"),
+        ("NOTIFY_REPLICA", "a" * 101),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable_and_shows_it(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: value})
+
+    line = str(caught.value)
+    assert line.startswith(f"{name}: ")
+    assert repr(value[:80]) in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOTIFY_ADMIN_TOKEN", "Zq7xWvKj"),
+        ("NOTIFY_ADMIN_TOKEN", "Zq7xWvKj Zq7xWvKj Zq7xWvKj"),
+        ("NOTIFY_REDIS_URL", "mysql://user:Zq7xWvKj@host/0"),
+        ("NOTIFY_REDIS_URL", "redis://user:Zq7x/WvKj@host:6379/0"),
+        ("NOTIFY_REDIS_URL", "redis://:6379/Zq7xWvKj"),
+        ("NOTIFY_REDIS_URL", "redis://host/Zq7xWvKj"),
+        ("NOTIFY_REDIS_URL", "redis://[Zq7xWvKj/0"),
+        ("NOTIFY_REDIS_URL", "redis://[Zq7xWvKj]/0"),
+        ("NOTIFY_REDIS_URL", "redis://:Zq7xWvKj\u2100@host/0"),
+        ("NOTIFY_REDIS_URL", "redis://host/0?Zq7xWvKj=1"),
+        ("NOTIFY_REDIS_URL", "redis://host/0?socket_timeout=Zq7xWvKj"),
+        ("NOTIFY_REDIS_URL", "unix://Zq7xWvKj/valkey.sock"),
+        ("NOTIFY_REDIS_URL", "Zq7xWvKj"),
+        ("NOTIFY_OTLP_URL", "user:Zq7xWvKj@collector"),
+    ],
+)
+def test_a_wrong_secret_is_named_but_never_shown(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: value})
+
+    line = str(caught.value)
+    assert line.startswith(f"{name}: ")
+    assert "Zq7x" not in line
+    assert "WvKj" not in line
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"NOTIFY_HEARTBEAT_S": "5", "NOTIFY_HEARTBEAT_TTL_S": "5"},
+        {"NOTIFY_HEARTBEAT_S": "20"},
+        {"NOTIFY_HEARTBEAT_TTL_S": "4"},
+    ],
+)
+def test_a_heartbeat_outlives_the_next_one(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"^NOTIFY_HEARTBEAT_TTL_S: .*NOTIFY_HEARTBEAT_S"):
+        load_settings(environ)
+
+
+def test_every_wrong_value_is_told_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"NOTIFY_PORT: .*; NOTIFY_BATCH_LIMIT: "):
+        load_settings({"NOTIFY_PORT": "abc", "NOTIFY_BATCH_LIMIT": "many"})
+
+
+def test_secrets_are_not_in_the_settings_repr() -> None:
+    settings = load_settings(
+        {"NOTIFY_ADMIN_TOKEN": SECRET, "NOTIFY_REDIS_URL": f"redis://:{SECRET}@host/0"},
+    )
+    assert SECRET not in repr(settings)
+
+
+def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
+    environ = {"NOTIFY_PROT": "1", "NOTIFY_COLOUR_OF_THE_SKY": "1", "NOTIFY_PORT": "1", "PATH": "/bin"}
+    assert unknown_names(environ) == [
+        "NOTIFY_COLOUR_OF_THE_SKY",
+        "NOTIFY_PROT (did you mean NOTIFY_PORT?)",
+    ]
+
+
+def test_a_known_name_in_lower_case_is_told_too_and_systemds_own_is_not() -> None:
+    assert unknown_names({"notify_port": "1"}) == ["notify_port (did you mean NOTIFY_PORT?)"]
+    assert unknown_names({"NOTIFY_SOCKET": "/run/systemd/notify"}) == []
+
+
+def test_the_table_tells_every_setting_with_default_and_meaning() -> None:
+    rows = {line.split()[0]: line for line in settings_table().splitlines()}
+
+    assert set(rows) == {"NAME"} | {f"NOTIFY_{field.upper()}" for field in Settings.model_fields}
+    assert rows["NOTIFY_PORT"].split()[1] == "8000"
+    assert rows["NOTIFY_REDIS_URL"].split()[1] == "unset"
+    assert rows["NOTIFY_REPLICA"].split()[1] == "unset"
+    meaning_column = rows["NAME"].index("MEANING")
+    assert all(line[meaning_column - 1] == " " != line[meaning_column] for line in rows.values())
