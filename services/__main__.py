@@ -45,7 +45,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_carry_out(arguments, settings))
     except (CannotListen, CannotStart, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed) as fault:
-        print(f"cannot start: {fault}", file=sys.stderr)
+        print(f"stopped: {fault}", file=sys.stderr)
         return 2
 
 

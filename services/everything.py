@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from services.socket_edge.service import make_edge
 from shared import telemetry
 from shared.model.api_keys import id_in
 from shared.runtime.connections import connect
-from shared.runtime.embedded import embedded_valkey
+from shared.runtime.embedded import ValkeyFailed, embedded_valkey
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
@@ -31,8 +31,17 @@ _DEMO = "demo.json"
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Serves everything on PORT until `stop`, on the Redis at REDIS_URL or an embedded one, stopped last."""
-    async with _redis_url(settings) as url:
+    """Serves everything on PORT until `stop`, on the Redis at REDIS_URL or an embedded one, stopped last.
+
+    Raises ValkeyFailed when the embedded one died by itself.
+    """
+    died = asyncio.Event()
+
+    def stop_without_valkey() -> None:
+        died.set()
+        stop.set()
+
+    async with _redis_url(settings, died=stop_without_valkey) as url:
         redis = connect(url)
         try:
             listening = listener(settings.host, settings.port)
@@ -50,6 +59,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 )
         finally:
             await redis.aclose()
+    if died.is_set():
+        raise ValkeyFailed(f"the embedded Valkey died; see {settings.data_dir / 'valkey.log'}")
 
 
 def _one_origin(context: Context, stop: asyncio.Event) -> Starlette:
@@ -57,11 +68,11 @@ def _one_origin(context: Context, stop: asyncio.Event) -> Starlette:
 
 
 @asynccontextmanager
-async def _redis_url(settings: Settings) -> AsyncIterator[str]:
+async def _redis_url(settings: Settings, *, died: Callable[[], None]) -> AsyncIterator[str]:
     if settings.redis_url is not None:
         yield settings.redis_url
         return
-    async with embedded_valkey(settings.data_dir) as url:
+    async with embedded_valkey(settings.data_dir, died=died) as url:
         yield url
 
 
@@ -83,7 +94,8 @@ async def _demo_secret(context: Context, data_dir: Path) -> str:
         if id_in(secret) and await context.api_keys.proven_by(secret):
             return secret
     account = await new_account(context.api_keys, {"name": "demo"})
-    key = await new_api_key(context.api_keys, account["id"], {"name": "demo"})
+    posted = {"name": "demo", "scopes": ["publish", "receive"]}
+    key = await new_api_key(context.api_keys, account["id"], posted)
     _write_private(kept, json.dumps(key, indent=2) + "\n")
     return str(key["secret"])
 

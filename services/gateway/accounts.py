@@ -15,7 +15,6 @@ from shared.runtime.answers import Problem, json_answer
 from shared.store.api_keys import ApiKeys
 
 _MAX_NAME = 255
-_DEFAULT_SCOPES = [Scope.PUBLISH, Scope.RECEIVE]
 
 
 async def create_account(request: Request) -> Response:
@@ -57,17 +56,17 @@ async def new_account(api_keys: ApiKeys, posted: dict[str, Any]) -> dict[str, An
     if parent is not None and (
         not isinstance(parent, str) or not is_id(parent) or await api_keys.account(parent) is None
     ):
-        raise Invalid("parent must be the id of an account", field="parent")
+        raise Invalid("must be the id of an account", field="parent")
     account = Account(id=new_id(), name=_name(posted), parent=parent)
     await api_keys.create_account(account)
     return {"id": account.id, "name": account.name, "parent": account.parent}
 
 
 async def new_api_key(api_keys: ApiKeys, account_id: str, posted: dict[str, Any]) -> dict[str, Any]:
-    """Makes an API key from `{"name", "scopes"?}`; the only time its secret is told. Raises Invalid."""
-    scopes = posted.get("scopes", _DEFAULT_SCOPES)
+    """Makes an API key from `{"name", "scopes"}`; the only time its secret is told. Raises Invalid."""
+    scopes = posted.get("scopes")
     if not isinstance(scopes, list) or not scopes or any(scope not in list(Scope) for scope in scopes):
-        raise Invalid(f"scopes must be an array of {', '.join(Scope)}", field="scopes")
+        raise Invalid(f"must be an array of {', '.join(Scope)}", field="scopes")
     api_key_id = new_id()
     secret = new_secret(api_key_id)
     key = ApiKey(
@@ -93,11 +92,11 @@ async def new_api_key(api_keys: ApiKeys, account_id: str, posted: dict[str, Any]
 def _name(posted: dict[str, Any]) -> str:
     name = posted.get("name")
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME or not name.isprintable():
-        raise Invalid(f"name must be a string of 1 to {_MAX_NAME} printable characters", field="name")
+        raise Invalid(f"must be a string of 1 to {_MAX_NAME} printable characters", field="name")
     return name
 
 
 def _only(posted: dict[str, Any], names: set[str]) -> None:
     unknown = posted.keys() - names
     if unknown:
-        raise Invalid(f"there is no field {min(unknown)!r}"[:200], field=min(unknown)[:100])
+        raise Invalid("there is no such field", field=min(unknown)[:100])

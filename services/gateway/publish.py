@@ -14,22 +14,35 @@ from shared import telemetry
 from shared.model import events as topics
 from shared.model.api_keys import Scope
 from shared.model.bindings import Routes
-from shared.model.errors import Invalid
+from shared.model.errors import GatewayError, Invalid
 from shared.model.events import Event
 from shared.runtime.answers import json_answer
 from shared.store.queues import Appended
-from shared.wire.events import parse_events
+from shared.wire.events import parse_events, place_of
 
 _TELLS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _FORGETS_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
 
 
+class UnknownAddressee(GatewayError):
+    """The event at `index` is for an API key that is not the account's."""
+
+    def __init__(self, *, index: int) -> None:
+        super().__init__("is not an API key of this account")
+        self.index = index
+
+
 async def publish(request: Request) -> Response:
     context = context_of(request)
     key = await context.proof.require(request, Scope.PUBLISH)
-    events = parse_events(await body_of(request))
+    body = await body_of(request)
+    events = parse_events(body)
     with telemetry.publish_span(key.account_id, len(events)):
-        counts = await publish_events(context, key.account_id, events)
+        try:
+            counts = await publish_events(context, key.account_id, events)
+        except UnknownAddressee as fault:
+            at = place_of(fault.index, body=body)
+            raise Invalid(str(fault), field=f"{at}.to" if at else "to") from None
     telemetry.published.add(len(events))
     told = [{"id": event.id, "channels": count} for event, count in zip(events, counts, strict=True)]
     return json_answer({"events": told}, status=202)
@@ -38,7 +51,7 @@ async def publish(request: Request) -> Response:
 async def publish_events(context: Context, account_id: str, events: Sequence[Event]) -> list[int]:
     """Queues the events, in order; tells for each into how many queues it went.
 
-    When this returns Redis holds every copy. Raises Invalid for a `to` that is not the account's;
+    When this returns Redis holds every copy. Raises UnknownAddressee;
     StoreUnavailable when some copies may be held and others not: publishing again is safe, and may double.
     """
     routes = await context.routing.routes(account_id)
@@ -72,8 +85,7 @@ async def _append(
 def _check_addressees(events: Sequence[Event], routes: Routes) -> None:
     for index, event in enumerate(events):
         if event.to is not None and event.to not in routes.api_keys:
-            field = f"[{index}].to" if len(events) > 1 else "to"
-            raise Invalid("to is not an API key of this account", field=field)
+            raise UnknownAddressee(index=index)
 
 
 async def _with_device_types(

@@ -11,7 +11,7 @@ from shared import telemetry
 from shared.model.api_keys import Scope as KeyScope
 from shared.model.channels import Ending
 from shared.model.errors import NoLongerOwner, StoreUnavailable
-from shared.runtime.answers import Problem, refuse_handshake
+from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.store.leases import Claimed
 from shared.wire.pelion.closing import close_code, close_reason, refuses_at_handshake
 from shared.wire.pelion.opening import secret_offered, subprotocol_answer
@@ -61,7 +61,9 @@ async def _claim(edge: Edge, scope: Scope) -> Claimed:
 
 
 async def _accept(scope: Scope, send: Send) -> None:
-    await send({"type": "websocket.accept", "subprotocol": subprotocol_answer(scope["subprotocols"])})
+    headers = [(REQUEST_ID.encode(), request_id_of(scope).encode())]
+    subprotocol = subprotocol_answer(scope["subprotocols"])
+    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
 
 
 async def _hold(edge: Edge, claimed: Claimed, scope: Scope, receive: Receive, send: Send) -> None:

@@ -47,12 +47,12 @@ class NoLongerOwner(GatewayError):
 
 
 class Invalid(GatewayError):
-    """What a caller sent breaks a rule. `fields` are (name, message)."""
+    """What a caller sent breaks a rule. `message` names the field too; `fields` are (name, message)."""
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = f"{field}: {message}" if field else message
         self.fields = [(field, message)] if field else []
+        super().__init__(self.message)
 
 
 class TooLarge(Invalid):

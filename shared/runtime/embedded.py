@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -50,9 +50,10 @@ def valkey_binary() -> Path:
 
 
 @asynccontextmanager
-async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
+async def embedded_valkey(data_dir: Path, *, died: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
     """Holds the folder and runs a Valkey in it; yields its unix:// URL once it has loaded and answers.
 
+    `died` is called if it ends by itself meanwhile: its holder should end too.
     Raises DataDirInUse when another process holds the folder, ValkeyFailed when the server does not start.
     On the way out Valkey writes what it has and ends, before the folder is let go.
     """
@@ -62,9 +63,11 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
             process = await _start(data_dir, socket_path)
             try:
                 await _answering(process, data_dir, socket_path)
-                yield _url(socket_path)
-                if process.returncode is not None:
-                    logger.error("valkey.was_gone", extra={"facts": {"exit_code": process.returncode}})
+                watching = asyncio.create_task(_watch(process, data_dir, died))
+                try:
+                    yield _url(socket_path)
+                finally:
+                    watching.cancel()
             finally:
                 await _end(process)
 
@@ -167,6 +170,12 @@ async def _answering(process: asyncio.subprocess.Process, data_dir: Path, socket
             await asyncio.sleep(POLL_S)
     why = "did not answer" if process.returncode is None else f"ended with code {process.returncode}"
     raise ValkeyFailed(f"the embedded Valkey in {data_dir} {why}:\n{_last_lines(data_dir / 'valkey.log')}")
+
+
+async def _watch(process: asyncio.subprocess.Process, data_dir: Path, died: Callable[[], None]) -> None:
+    facts = {"exit_code": await process.wait(), "log": str(data_dir / "valkey.log")}
+    logger.error("valkey.died", extra={"facts": facts})
+    died()
 
 
 def _last_lines(log: Path) -> str:

@@ -136,6 +136,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             f"content-length: {len(body)}",
             f"{REQUEST_ID}: {request_id}",
             "sec-websocket-version: 13",
+            "upgrade: websocket",
             "connection: close",
         ]
         self.handshake_initiated = self.handshake_complete = self.close_sent = True

@@ -81,6 +81,6 @@ async def heard_nudges(redis: Redis, boot: str) -> AsyncIterator[list[str] | Non
             await asyncio.sleep(_RETRY_S)
         finally:
             try:
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+                await pubsub.aclose()
             except (RedisError, OSError, TimeoutError):
                 logger.debug("nudges.close-failed")

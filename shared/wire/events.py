@@ -19,6 +19,11 @@ _TOPIC = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
+def place_of(index: int, *, body: bytes) -> str:
+    """How faults name the event at `index` of a body: `[3]`, or '' when it is the only one, in no array."""
+    return f"[{index}]" if body.lstrip().startswith(b"[") else ""
+
+
 def parse_events(body: bytes) -> list[Event]:
     """One event or an array of them, in the order given.
 
@@ -46,18 +51,18 @@ def _event(posted: Any, *, at: str) -> Event:
     unknown = posted.keys() - _NAMES
     if unknown:
         name = min(unknown)
-        raise Invalid(f"an event has no field {name!r}"[:200], field=where(name[:100]))
+        raise Invalid("an event has no such field", field=where(name[:100]))
     for name in ("topic", "data"):
         if name not in posted:
-            raise Invalid(f"{name} is missing", field=where(name))
+            raise Invalid("is missing", field=where(name))
     topic = posted["topic"]
     if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
-        raise Invalid("topic must be a string of 1 to 255 characters without blanks", field=where("topic"))
+        raise Invalid("must be a string of 1 to 255 characters without blanks", field=where("topic"))
     texts = {name: _text(posted.get(name), field=where(name)) for name in ("id", "name", "time", "to")}
     try:
         data = orjson.dumps(posted["data"])
     except TypeError:
-        raise Invalid("data is nested too deeply", field=where("data")) from None
+        raise Invalid("is nested too deeply", field=where("data")) from None
     if len(data) + len(topic) + sum(map(len, texts.values())) > MAX_EVENT_BYTES:
         raise TooLarge(f"the event is over {MAX_EVENT_BYTES // 1024} KB", field=where("data"))
     return Event(
@@ -93,23 +98,23 @@ def _device_fields(topic: str, data: Any, *, to: str, where: Callable[[str], str
         fields = _strings(data, ("ep",), where)
         kind = data.get("ept")
         if kind is not None and not isinstance(kind, str):
-            raise Invalid("ept must be a string", field=where("data.ept"))
+            raise Invalid("must be a string", field=where("data.ept"))
         return fields if kind is None else {**fields, "ept": kind}
     if topic in (events.DEVICE_DE_REGISTRATIONS, events.DEVICE_REGISTRATIONS_EXPIRED):
         if not isinstance(data, str) or not data:
-            raise Invalid("data must be the name of a device", field=where("data"))
+            raise Invalid("must be the name of a device on this topic", field=where("data"))
         return {"ep": data}
     if topic == events.DEVICE_ASYNC_RESPONSES:
         if not to:
-            raise Invalid("an async-response must say whom it is for", field=where("to"))
+            raise Invalid("is needed: an async-response must say whom it is for", field=where("to"))
         return _strings(data, ("id",), where)
     return None
 
 
 def _strings(data: Any, names: tuple[str, ...], where: Callable[[str], str]) -> dict[str, str]:
     if not isinstance(data, dict):
-        raise Invalid("data must be an object on this topic", field=where("data"))
+        raise Invalid("must be an object on this topic", field=where("data"))
     for name in names:
         if not isinstance(data.get(name), str) or not data[name]:
-            raise Invalid(f"{name} must be a string that is not empty", field=where(f"data.{name}"))
+            raise Invalid("must be a string that is not empty", field=where(f"data.{name}"))
     return {name: data[name] for name in names}

@@ -41,7 +41,7 @@ def _checked(entry: Any, *, at: str) -> set[str]:
     unknown = given.keys() - _NAMES
     if unknown:
         name = min(unknown)
-        raise Invalid(f"a presubscription has no field {name!r}"[:200], field=f"{at}.{name[:100]}")
+        raise Invalid("a presubscription has no such field", field=f"{at}.{name[:100]}")
     if not given:
         raise Invalid("a presubscription must name a device, a type or a path", field=at)
     if "endpoint-name" in given:
@@ -53,7 +53,7 @@ def _checked(entry: Any, *, at: str) -> set[str]:
     if paths is None:
         return set()
     if not isinstance(paths, list) or not paths:
-        raise Invalid("resource-path must be an array of at least one path", field=f"{at}.resource-path")
+        raise Invalid("must be an array of at least one path", field=f"{at}.resource-path")
     for number, path in enumerate(paths):
         _pattern(path, limit=MAX_PATH, field=f"{at}.resource-path[{number}]")
     return set(paths)
