@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 from shared.model.bindings import Fields, Routes
+from shared.model.errors import KeyRevoked
 from shared.store import keyspace
 from shared.store.calls import Calls
 
@@ -54,14 +55,15 @@ class Routing:
         return Routes(version=version, api_keys=frozenset(api_keys), channels=channels, bindings=bindings)
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
-        await self._set(account_id, f"key:{api_key_id}", "")
+        await self._set(account_id, f"key:{api_key_id}", "", only_with="")
 
     async def drop_key(self, account_id: str, api_key_id: str) -> None:
         fields = [f"{kind}:{api_key_id}" for kind in ("key", "channel", "bindings")]
         await self._drop(account_id, fields)
 
     async def add_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
-        await self._set(account_id, f"channel:{api_key_id}", incarnation)
+        """Raises KeyRevoked when the key has gone meanwhile."""
+        await self._set(account_id, f"channel:{api_key_id}", incarnation, only_with=f"key:{api_key_id}")
 
     async def drop_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets this incarnation; a newer one stays."""
@@ -75,7 +77,8 @@ class Routing:
         return found
 
     async def put_bindings(self, account_id: str, api_key_id: str, bindings: bytes) -> None:
-        await self._set(account_id, f"bindings:{api_key_id}", bindings)
+        """Raises KeyRevoked when the key has gone meanwhile."""
+        await self._set(account_id, f"bindings:{api_key_id}", bindings, only_with=f"key:{api_key_id}")
 
     async def drop_bindings(self, account_id: str, api_key_id: str) -> None:
         await self._drop(account_id, [f"bindings:{api_key_id}"])
@@ -97,8 +100,10 @@ class Routing:
             device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None
         }
 
-    async def _set(self, account_id: str, field: str, value: str | bytes) -> None:
-        await self._calls.script("route_set", [keyspace.routes(account_id)], _new_version(), field, value)
+    async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> None:
+        names = [keyspace.routes(account_id)]
+        if not await self._calls.script("route_set", names, _new_version(), field, value, only_with):
+            raise KeyRevoked
 
     async def _drop(self, account_id: str, fields: Sequence[str], *, only: str = "") -> None:
         await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), only, *fields)
