@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -111,6 +112,8 @@ def _welcome(settings: Settings, secret: str) -> str:
     origin = f"http://{address}:{settings.port}"
     bearer = f"-H 'Authorization: Bearer {secret}'"
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else "python3"
+    kept = settings.data_dir / _ADMIN_TOKEN
+    token = f"$(cat {shlex.quote(str(kept))})" if settings.admin_token is None else "$NOTIFY_ADMIN_TOKEN"
     item = '{"ep": "thermometer-1", "path": "/3303/0/5700", "ct": "text/plain", "payload": "MjEuNQ=="}'
     client = (
         "from websockets.sync.client import connect; "
@@ -133,8 +136,8 @@ Publish:
 
   curl -X POST {origin}/v1/events {bearer} -d '{{"topic": "device.notifications", "data": {item}}}'
 
-Make accounts and API keys of your own with the token in {settings.data_dir / _ADMIN_TOKEN}:
+Make accounts and API keys of your own with the admin token:
 
-  curl -X POST {origin}/v1/accounts -H "Authorization: Bearer $(cat {settings.data_dir / _ADMIN_TOKEN})" \\
+  curl -X POST {origin}/v1/accounts -H "Authorization: Bearer {token}" \\
     -d '{{"name": "my account"}}'
 """
