@@ -19,13 +19,12 @@ from services.gateway.service import make_context
 from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
 from services.socket_edge.service import make_edge
 from shared import telemetry
-from shared.model.api_keys import id_in
 from shared.runtime.connections import connect
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
-from shared.runtime.settings import Settings
+from shared.runtime.settings import ADMIN_TOKEN_LENGTH, Settings
 
 _ADMIN_TOKEN = "admin-token"  # noqa: S105 - the name of a file
 _DEMO = "demo.json"
@@ -82,7 +81,8 @@ def _admin_token(settings: Settings) -> str:
     if settings.admin_token is not None:
         return settings.admin_token.get_secret_value()
     kept = settings.data_dir / _ADMIN_TOKEN
-    if not kept.exists():
+    # A crash may have left an empty file; an empty token would be everybody's.
+    if not kept.exists() or len(kept.read_text().strip()) < ADMIN_TOKEN_LENGTH:
         _write_private(kept, secrets.token_urlsafe(32))
     return kept.read_text().strip()
 
@@ -91,8 +91,8 @@ async def _demo_secret(context: Context, data_dir: Path) -> str:
     """The secret of the demo's API key; account and key are made when they are not there."""
     kept = data_dir / _DEMO
     if kept.exists():
-        secret: str = json.loads(kept.read_text())["secret"]
-        if id_in(secret) and await context.api_keys.proven_by(secret):
+        secret = _secret_in(kept.read_text())
+        if await context.api_keys.proven_by(secret):
             return secret
     account = await new_account(context.api_keys, {"name": "demo"})
     posted = {"name": "demo", "scopes": ["publish", "receive"]}
@@ -101,10 +101,19 @@ async def _demo_secret(context: Context, data_dir: Path) -> str:
     return str(key["secret"])
 
 
+def _secret_in(kept: str) -> str:
+    try:
+        return str(json.loads(kept)["secret"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    whole = path.with_suffix(".new")
+    with open(whole, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(text)
+    whole.replace(path)
 
 
 def _welcome(settings: Settings, secret: str) -> str:

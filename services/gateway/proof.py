@@ -27,7 +27,7 @@ class Proof:
     def require_admin(self, request: Request) -> None:
         """Raises Problem(401) unless the request carries the admin token."""
         given = bearer(request.headers.get("authorization", "")) or ""
-        if not hmac.compare_digest(given.encode(), self._admin_token):
+        if not given or not hmac.compare_digest(given.encode(), self._admin_token):
             raise _unproven("the admin token is missing or wrong")
 
     async def require(self, request: Request, scope: Scope) -> ApiKey:

@@ -13,9 +13,9 @@ from services.gateway.context import Context, context_of
 from shared import telemetry
 from shared.model import events as topics
 from shared.model.api_keys import Scope
-from shared.model.bindings import Routes
 from shared.model.errors import GatewayError, Invalid
 from shared.model.events import Event
+from shared.model.routes import Routes
 from shared.runtime.answers import json_answer
 from shared.store.queues import Appended
 from shared.wire.events import parse_events, place_of

@@ -10,7 +10,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -29,7 +29,8 @@ from shared.store.replicas import Heartbeat
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
-_GOODBYE_S = 5.0
+# Together with what requests under way are given, less than ten seconds, whatever Redis does.
+_GOODBYE_S = 4.0
 _LET_GO_S = 1.0
 
 
@@ -117,17 +118,16 @@ class Edge:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hears nudges and beats for as long as it is entered."""
-        tasks = [
-            asyncio.create_task(loop) for loop in (self._hear(), self._beat(), self._sweep(), self._pace())
-        ]
+        loops = (self._hear, self._beat, self._sweep, self._pace)
+        tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            with contextlib.suppress(StoreUnavailable):
-                await self._heartbeat.stop()
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
     async def goodbye(self) -> None:
         """Closes every socket, and waits until each has given its lease back, or for a few seconds."""
@@ -146,14 +146,15 @@ class Edge:
         return self._none_left.is_set()
 
     async def _hear(self) -> None:
-        async for ids in heard_nudges(self.stores.redis, self._boot):
-            if ids is None:
-                await self._try_to_beat()
-                for hold in self._all():
-                    hold.drain.wake_anew()
-            else:
-                for channel in ids:
-                    self._look_at(channel)
+        async with contextlib.aclosing(heard_nudges(self.stores.redis, self._boot)) as heard:
+            async for ids in heard:
+                if ids is None:
+                    await self._try_to_beat()
+                    for hold in self._all():
+                        hold.drain.wake_anew()
+                else:
+                    for channel in ids:
+                        self._look_at(channel)
 
     async def _beat(self) -> None:
         answered_s = time.monotonic()
@@ -169,12 +170,17 @@ class Edge:
     async def _try_to_beat(self) -> bool:
         try:
             await self._heartbeat.beat(now_ms=time.time_ns() // 1_000_000)
-            while self._owed:
-                await self.stores.leases.release(self._owed[-1])
-                self._owed.pop()
         except StoreUnavailable:
             return False
+        owed, self._owed = self._owed, []
+        await asyncio.gather(*map(self._release, owed))
         return True
+
+    async def _release(self, lease: Lease) -> None:
+        try:
+            await self.stores.leases.release(lease)
+        except StoreUnavailable:
+            self.release_later(lease)
 
     async def _sweep(self) -> None:
         while True:
@@ -202,6 +208,16 @@ class Edge:
 
     def _all(self) -> list[Hold]:
         return [hold for holds in self._holds.values() for hold in holds]
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """Every socket depends on these loops: a fault in one is told, and does not end it."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            logger.exception("edge.loop-failed", extra={"facts": {"loop": loop.__qualname__}})
+            await asyncio.sleep(1.0)
 
 
 def new_boot(replica: str) -> str:

@@ -14,7 +14,7 @@ from shared.runtime.socket_protocol import SocketProtocol
 
 logger = logging.getLogger(__name__)
 
-_FINISH_S = 3
+_FINISH_S = 2
 _CLIENT_MESSAGE_LIMIT_BYTES = 64 * 1024
 
 

@@ -6,7 +6,7 @@ message for each boot.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -53,7 +53,7 @@ class Nudges:
         await self._calls.command("PUBLISH", keyspace.nudge(boot), ids)
 
 
-async def heard_nudges(redis: Redis, boot: str) -> AsyncIterator[list[str] | None]:
+async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | None, None]:
     """The API key ids of each nudge for this boot; None after every (re)subscribe: look at everything.
 
     Never ends by itself: it subscribes again for as long as Redis is away.

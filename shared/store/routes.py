@@ -8,8 +8,9 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
-from shared.model.bindings import Fields, Routes
+from shared.model.bindings import Fields
 from shared.model.errors import KeyRevoked
+from shared.model.routes import Routes
 from shared.store import keyspace
 from shared.store.calls import Calls
 

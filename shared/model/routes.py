@@ -1,0 +1,49 @@
+"""What a gateway must know of one account to tell which channels an event goes to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from shared.model.bindings import Fields
+from shared.model.events import DEVICE_NOTIFICATIONS, TO_EVERY_CHANNEL, Event
+from shared.model.matching import Index
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The routes of one account, as of one version.
+
+    `channels` maps an API key to the incarnation of its channel; `bindings` an API key to its patterns.
+    """
+
+    version: str
+    api_keys: frozenset[str]
+    channels: Mapping[str, str]
+    bindings: Mapping[str, tuple[Fields, ...]]
+
+    def channels_for(self, event: Event) -> list[str]:
+        """The API keys whose channels the event is to be queued for."""
+        if event.to is not None:
+            return [event.to] if event.to in self.channels else []
+        if event.topic in TO_EVERY_CHANNEL:
+            return list(self.channels)
+        if event.topic != DEVICE_NOTIFICATIONS:
+            return []
+        return list(self._index.owners(event.topic, event.fields or {}))
+
+    @cached_property
+    def look_at_device_types(self) -> bool:
+        """Does any binding ask for a device's type, which a notification itself does not tell?"""
+        return any(
+            name == "ept" for patterns in self.bindings.values() for p in patterns for name, _ in p.wanted
+        )
+
+    @cached_property
+    def _index(self) -> Index:
+        index = Index()
+        for api_key_id, patterns in self.bindings.items():
+            # A key without a channel is owed nothing.
+            if api_key_id in self.channels:
+                for pattern in patterns:
+                    index.add(pattern, api_key_id)
+        return index
