@@ -10,7 +10,7 @@ from services.gateway import accounts, channels, subscriptions
 from services.gateway.context import Context
 from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
-from shared.runtime.answers import Problem, problem_answer
+from shared.runtime.answers import Problem, failure_answer, problem_answer
 
 _ROUTES: list[BaseRoute] = [
     Route("/v1/accounts", accounts.create_account, methods=["POST"]),
@@ -38,6 +38,7 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> Starlette:
             KindConflict: _answer(400),
             KeyRevoked: _answer(401),
             StoreUnavailable: _unavailable,
+            Exception: failure_answer,
         },
     )
     app.state.context = context

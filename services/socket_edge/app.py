@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
 from services.socket_edge.pelion_socket import pelion_socket
-from shared.runtime.answers import Problem, problem_answer, refuse_handshake
+from shared.runtime.answers import Problem, failure_answer, problem_answer, refuse_handshake
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 
@@ -51,7 +51,7 @@ def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
     """The app of an edge that runs apart."""
     plain = Starlette(
         routes=[*UPGRADE_ROUTES, *health],
-        exception_handlers={HTTPException: problem_answer},
+        exception_handlers={HTTPException: problem_answer, Exception: failure_answer},
     )
     return by_kind(plain, socket_app(edge))
 

@@ -40,6 +40,10 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
         await _accept(scope, send)
         code, reason = close_code(fault.ending, edge.close_codes), close_reason(fault.ending)
         await send({"type": "websocket.close", "code": code, "reason": reason})
+    except Exception:
+        logger.exception("handshake.failed", extra={"facts": {"request_id": request_id_of(scope)}})
+        telemetry.handshakes.add(1, {"outcome": "failed"})
+        await refuse_handshake(scope, send, Problem(500, "something went wrong here; it was logged"))
     else:
         telemetry.handshakes.add(1, {"outcome": "accepted"})
         await _hold(edge, claimed, scope, receive, send)

@@ -95,6 +95,11 @@ def problem_answer(request: Request, fault: Exception) -> Response:
     return Response(body, fault.status_code, fault.headers, media_type="application/json")
 
 
+def failure_answer(request: Request, _: Exception) -> Response:
+    """The answer to what nobody foresaw; it is logged by whoever hears of it next."""
+    return problem_answer(request, Problem(500, "something went wrong here; it was logged"))
+
+
 async def refuse_handshake(scope: Scope, send: Send, problem: Problem) -> None:
     """Answers a WebSocket handshake with an HTTP error instead of an upgrade."""
     request_id = request_id_of(scope)

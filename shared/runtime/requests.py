@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP service: a request id on each answer, a count, a 500 for what escapes."""
+"""The outermost layer of every HTTP service: a request id on each answer, a count, a log of what escapes."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.runtime.answers import REQUEST_ID, error_body, request_id_of
+from shared.runtime.answers import REQUEST_ID, request_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +38,8 @@ class Requests:
         except Exception:
             facts = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
             logger.exception("request.failed", extra={"facts": facts})
-            if not status:
-                await _send_500(send_with_id, request_id)
         self._count(scope["method"], status)
         if logger.isEnabledFor(logging.DEBUG):
             took_ms = round((time.perf_counter() - started) * 1000, 1)
             facts = {"request_id": request_id, "path": scope["path"], "status": str(status)}
             logger.debug("request.answered", extra={"facts": {**facts, "took_ms": took_ms}})
-
-
-async def _send_500(send: Send, request_id: str) -> None:
-    body = error_body(500, "something went wrong here; it was logged", request_id=request_id)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
