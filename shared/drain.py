@@ -66,6 +66,7 @@ class Drain:
         self._woken = False
         self._stopped = False
         self._lost = False
+        self._doubtful = False
 
     def wake(self) -> None:
         """There may be something to do: a nudge came, something was confirmed, Redis is back."""
@@ -73,10 +74,12 @@ class Drain:
         if self._task is None and not self._stopped:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def wake_anew(self) -> None:
-        """Redis was away, and may have lost the last that it was told: settle once more, too."""
-        self._settled = BEGINNING
-        self.wake()
+    def doubt(self) -> None:
+        """Redis was away, and may have lost the last that it was told: look before settling anything.
+
+        A queue that lost its end may get new entries in places that were confirmed before.
+        """
+        self._doubtful = True
 
     async def stop(self) -> None:
         """Sends nothing more, and settles what was confirmed by now. Raises StoreUnavailable."""
@@ -101,7 +104,10 @@ class Drain:
             self._stopped = self._lost = True
             await self._transport.end(lost.ending)
         except StoreUnavailable:
+            self._doubtful = True
             # Whoever hears that Redis is back wakes us; this is for the faults that nobody hears of.
+            if self._retry is not None:
+                self._retry.cancel()
             self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self.wake)
         except Exception:
             logger.exception("drain.failed", extra={"facts": {"channel": self._lease.channel}})
@@ -116,6 +122,7 @@ class Drain:
             if batch.rewound:
                 self._transport.rewind()
                 self._sent = self._settled = BEGINNING
+                self._doubtful = True
                 continue
             if batch.notifications:
                 self._sent = await self._transport.deliver(batch.notifications) or self._sent
@@ -125,12 +132,25 @@ class Drain:
 
     async def _look(self) -> Batch:
         """Settles what is new, and reads what is next; one round trip for both."""
+        if self._doubtful:
+            return await self._look_in_doubt()
         room = self._transport.room
         peek = self._queues.peek(self._lease, after=self._sent, count=room.count, size_bytes=room.size_bytes)
         confirmed = self._transport.confirmed
         if confirmed == self._settled:
             return await peek
         _, batch = await asyncio.gather(self._settle(confirmed), peek)
+        return batch
+
+    async def _look_in_doubt(self) -> Batch:
+        """Finds out what Redis still knows: our claim, which it may have lost, and what was sent."""
+        if not await self._queues.has_reached(self._lease, self._sent):
+            batch = Batch([], more=True, rewound=True)
+        else:
+            batch = await self._queues.look_again(self._lease)
+            # What was settled may have come back; it is forgotten once more.
+            self._settled = BEGINNING
+        self._doubtful = False
         return batch
 
     async def _settle(self, confirmed: str) -> None:

@@ -43,10 +43,10 @@ async def delete_api_key(request: Request) -> Response:
     key = await context.api_keys.find(api_key_id) if is_id(api_key_id) else None
     if key is None:
         raise Problem(404, "there is no such API key")
-    _, owner = await context.api_keys.revoke(key)
-    context.proof.forget(api_key_id)
-    if owner:
-        context.nudges.send(owner, api_key_id)
+    try:
+        await context.api_keys.revoke(key)
+    finally:
+        context.proof.forget(api_key_id)
     return Response(status_code=204)
 
 

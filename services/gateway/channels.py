@@ -35,11 +35,8 @@ async def put_websocket(request: Request) -> Response:
 async def delete_websocket(request: Request) -> Response:
     context = context_of(request)
     key = await context.proof.require(request, Scope.RECEIVE)
-    existed, owner = await context.channels.delete(key.account_id, key.id, kind=Kind.WEBSOCKET)
-    if not existed:
+    if not await context.channels.delete(key.account_id, key.id, kind=Kind.WEBSOCKET):
         raise Problem(404, "there is no WebSocket channel")
-    if owner:
-        context.nudges.send(owner, key.id)
     return Response(status_code=204)
 
 

@@ -8,11 +8,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from services.gateway.accounts import new_account, new_api_key
-from shared.model.channels import boot_of
 from shared.model.errors import Invalid
-from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
 from shared.store.calls import Calls
+from shared.store.nudges import Nudges
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
 
@@ -39,7 +38,8 @@ def add_commands(commands: Any) -> None:
 async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
     """Does what was asked; the exit code."""
     calls = Calls(redis)
-    api_keys = ApiKeys(calls, Routing(calls, compiled))
+    nudges = Nudges(calls)
+    api_keys = ApiKeys(calls, Routing(calls, compiled), nudges)
     try:
         match arguments.command, arguments.action:
             case "accounts", "create":
@@ -51,20 +51,19 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
                 posted = {"name": arguments.name, "scopes": arguments.scopes.split(",")}
                 _print(await new_api_key(api_keys, arguments.account, posted))
             case _:
-                await _revoke(api_keys, calls, arguments.id)
+                await _revoke(api_keys, arguments.id)
+                await nudges.sent()
     except Invalid as fault:
         print(f"refused: {fault.message}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _revoke(api_keys: ApiKeys, calls: Calls, api_key_id: str) -> None:
+async def _revoke(api_keys: ApiKeys, api_key_id: str) -> None:
     key = await api_keys.find(api_key_id)
     if key is None:
         raise Invalid("there is no such API key", field="id")
-    _, owner = await api_keys.revoke(key)
-    if owner:
-        await calls.command("PUBLISH", keyspace.nudge(boot_of(owner)), api_key_id)
+    await api_keys.revoke(key)
 
 
 def _print(made: dict[str, Any]) -> None:

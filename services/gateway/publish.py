@@ -13,13 +13,18 @@ from services.gateway.context import Context, context_of
 from shared import telemetry
 from shared.model import events as topics
 from shared.model.api_keys import Scope
-from shared.model.errors import GatewayError, Invalid
+from shared.model.errors import GatewayError, Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.routes import Routes
 from shared.runtime.answers import json_answer
 from shared.store.queues import Appended
 from shared.wire.events import parse_events, place_of
 
+# One request's copies; Redis must hold them all before the answer, and the sender must hear it in time.
+MAX_COPIES = 100_000
+MAX_COPIES_BYTES = 64 * 1024 * 1024
+# Others get their turn of the event loop in between.
+_EVENTS_A_TURN = 100
 _TELLS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _FORGETS_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
 
@@ -51,7 +56,7 @@ async def publish(request: Request) -> Response:
 async def publish_events(context: Context, account_id: str, events: Sequence[Event]) -> list[int]:
     """Queues the events, in order; tells for each into how many queues it went.
 
-    When this returns Redis holds every copy. Raises UnknownAddressee;
+    When this returns Redis holds every copy. Raises UnknownAddressee; TooLarge when the copies are too many;
     StoreUnavailable when some copies may be held and others not: publishing again is safe, and may double.
     """
     routes = await context.routing.routes(account_id)
@@ -60,8 +65,11 @@ async def publish_events(context: Context, account_id: str, events: Sequence[Eve
     # Everything for one channel goes in one call: order within a request is kept, all or none.
     wanted: dict[str, list[int]] = {}
     for index, event in enumerate(events):
+        if index % _EVENTS_A_TURN == _EVENTS_A_TURN - 1:
+            await asyncio.sleep(0)
         for api_key_id in routes.channels_for(event):
             wanted.setdefault(api_key_id, []).append(index)
+    _check_copies(events, wanted)
     outcomes = await asyncio.gather(
         *(_append(context, account_id, api_key_id, events, which) for api_key_id, which in wanted.items())
     )
@@ -71,6 +79,16 @@ async def publish_events(context: Context, account_id: str, events: Sequence[Eve
             counts.update(which)
     telemetry.queued.add(counts.total())
     return [counts[index] for index in range(len(events))]
+
+
+def _check_copies(events: Sequence[Event], wanted: dict[str, list[int]]) -> None:
+    copies = sum(map(len, wanted.values()))
+    size = sum(len(events[index].data) for which in wanted.values() for index in which)
+    if copies > MAX_COPIES or size > MAX_COPIES_BYTES:
+        limit = f"{MAX_COPIES} copies or {MAX_COPIES_BYTES // 1024 // 1024} MiB"
+        raise TooLarge(
+            f"events times channels: {copies} copies, {size} bytes; at most {limit} in one request"
+        )
 
 
 async def _append(

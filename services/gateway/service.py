@@ -24,11 +24,12 @@ from shared.wire.pelion.subscriptions import compiled
 def make_context(redis: Redis, *, admin_token: str) -> Context:
     calls = Calls(redis)
     routing = Routing(calls, compiled)
-    api_keys = ApiKeys(calls, routing)
+    nudges = Nudges(calls)
+    api_keys = ApiKeys(calls, routing, nudges)
     return Context(
         api_keys=api_keys,
-        channels=Channels(calls, routing),
-        nudges=Nudges(calls),
+        channels=Channels(calls, routing, nudges),
+        nudges=nudges,
         proof=Proof(api_keys, admin_token=admin_token),
         queues=Queues(calls),
         routing=routing,

@@ -22,7 +22,7 @@ from shared.model.channels import Ending, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.store.api_keys import ApiKeys
 from shared.store.leases import Leases
-from shared.store.nudges import Nudges, heard_nudges
+from shared.store.nudges import Line, Nudges, heard_nudges
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
 
@@ -148,10 +148,14 @@ class Edge:
     async def _hear(self) -> None:
         async with contextlib.aclosing(heard_nudges(self.stores.redis, self._boot)) as heard:
             async for ids in heard:
-                if ids is None:
+                if ids is Line.LOST:
+                    for hold in self._all():
+                        hold.drain.doubt()
+                elif ids is Line.BACK:
                     await self._try_to_beat()
                     for hold in self._all():
-                        hold.drain.wake_anew()
+                        hold.drain.doubt()
+                        hold.drain.wake()
                 else:
                     for channel in ids:
                         self._look_at(channel)

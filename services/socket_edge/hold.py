@@ -26,8 +26,9 @@ from shared.wire.pelion.frames import Frame, frames
 logger = logging.getLogger(__name__)
 
 SMALLEST_FRAME_BYTES = 1024
-_FIRST_WINDOW_BYTES = 64 * 1024
-_SMALLEST_WINDOW_BYTES = 8 * 1024
+# The part of the limits that may be under way: at first, and at least.
+_FIRST_SHARE = 1 / 64
+_SMALLEST_SHARE = 1 / 1024
 _NOTHING = Room(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
 
@@ -89,7 +90,7 @@ class Hold:
         self._frame_bytes = min(limits.frame_bytes, claimed.frame_limit_bytes or limits.frame_bytes)
         # Up to here an earlier socket was refused a frame: one at a time, to learn which it is.
         self._careful_until = _place(claimed.careful_until or BEGINNING)
-        self._window_bytes = min(_FIRST_WINDOW_BYTES, limits.in_flight_bytes)
+        self._share = _FIRST_SHARE
         self._written = Position()
         self._confirmed = Position()
         self._last_frame_count = 0
@@ -102,8 +103,10 @@ class Hold:
 
     @property
     def room(self) -> Room:
-        count = self._limits.in_flight_count - (self._written.count - self._confirmed.count)
-        size = self._window_bytes - (self._written.size_bytes - self._confirmed.size_bytes)
+        most = max(1, int(self._limits.in_flight_count * self._share))
+        most_bytes = max(SMALLEST_FRAME_BYTES, int(self._limits.in_flight_bytes * self._share))
+        count = most - (self._written.count - self._confirmed.count)
+        size = most_bytes - (self._written.size_bytes - self._confirmed.size_bytes)
         waits = self._is_careful and self._written.frames > self._confirmed.frames
         if self.ending is not None or count <= 0 or size <= 0 or waits:
             return _NOTHING
@@ -136,6 +139,7 @@ class Hold:
 
     def rewind(self) -> None:
         self._ping = None
+        self._keepalive.rests(self, now_s=_now_s())
         self._written = replace(self._written, entry=BEGINNING)
         self._confirmed = self._written
 
@@ -194,11 +198,10 @@ class Hold:
 
     def _adapt(self, took_s: float) -> None:
         """More at once for a client that confirms quickly, less for one that comes near the time-out."""
-        limits = self._limits
-        if took_s < limits.ping_timeout_s / 10:
-            self._window_bytes = min(self._window_bytes * 2, limits.in_flight_bytes)
-        elif took_s > limits.ping_timeout_s / 3:
-            self._window_bytes = max(self._window_bytes // 2, _SMALLEST_WINDOW_BYTES)
+        if took_s < self._limits.ping_timeout_s / 10:
+            self._share = min(self._share * 2, 1.0)
+        elif took_s > self._limits.ping_timeout_s / 3:
+            self._share = max(self._share / 2, _SMALLEST_SHARE)
 
     async def abort(self) -> None:
         await self._send({"type": "websocket.abort"})

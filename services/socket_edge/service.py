@@ -24,14 +24,15 @@ from shared.wire.pelion.subscriptions import compiled
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
     calls = Calls(redis)
+    nudges = Nudges(calls)
     boot = new_boot(settings.replica)
     return Edge(
         Stores(
             redis=redis,
-            api_keys=ApiKeys(calls, Routing(calls, compiled)),
+            api_keys=ApiKeys(calls, Routing(calls, compiled), nudges),
             leases=Leases(calls),
             queues=Queues(calls),
-            nudges=Nudges(calls),
+            nudges=nudges,
         ),
         Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
         boot=boot,

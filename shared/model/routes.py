@@ -13,12 +13,12 @@ from shared.model.matching import Index
 class Routes:
     """The routes of one account, as of one version.
 
-    `channels` maps an API key to the incarnation of its channel; `bindings` an API key to its patterns.
+    `channels` are the API keys that have one; `bindings` maps an API key to its patterns.
     """
 
     version: str
     api_keys: frozenset[str]
-    channels: Mapping[str, str]
+    channels: frozenset[str]
     bindings: Mapping[str, tuple[Fields, ...]]
 
     def channels_for(self, event: Event) -> list[str]:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
 
@@ -38,6 +38,10 @@ class HttpProtocol(HttpToolsProtocol):
                 self.send_400_response("the request line and headers are too long")
                 return
         super().data_received(data)
+        # What follows an answer and begins no request disarmed the keep-alive timer: count from here again.
+        cycle: RequestResponseCycle | None = self.cycle
+        if self.transport.get_protocol() is self and (cycle is None or cycle.response_complete):
+            self._await_head()
 
     def send_400_response(self, msg: str) -> None:
         request_id = new_request_id()

@@ -31,6 +31,7 @@ from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
 
 # A client that pings without reading would make us hoard our pongs.
 _PONG_BUFFER_LIMIT = 4 * 1024 * 1024
+_FRAGMENT_LIMIT = 256
 _GOODBYE_S = 5.0
 
 
@@ -68,7 +69,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_ping()
 
     def handle_pong(self, event: Frame) -> None:
-        self.queue.put_nowait({"type": "websocket.pong", "bytes": bytes(event.data)})  # type: ignore[typeddict-item]
+        payload = bytes(event.data)
+        # One message for each ping, whatever a client sends: nobody may be reading any more.
+        if payload == self.pending_ping_payload:
+            self.pending_ping_payload = None
+            self.queue.put_nowait({"type": "websocket.pong", "bytes": payload})  # type: ignore[typeddict-item]
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= _FRAGMENT_LIMIT:
+            self.conn.fail(1009, "too many fragments")
+            self.handle_parser_exception()
+        else:
+            super().handle_cont(event)
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
@@ -77,6 +89,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def eof_received(self) -> None:
         self._hang_up()
+
+    def shutdown(self) -> None:
+        """The process ends. Every socket has had its goodbye; what is left is on its way out or in."""
+        if self.handshake_complete:
+            self.transport.abort()
+        else:
+            self.send_500_response()
+            self.transport.close()
 
     async def send(self, message: Any) -> None:
         kind = message["type"]
@@ -97,6 +117,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.conn.send_text(message["utf8"])
         elif kind == "websocket.ping":
             self.conn.send_ping(message["bytes"])
+            self.pending_ping_payload = message["bytes"]
         elif kind == "websocket.close":
             self.conn.send_close(message.get("code", 1000), message.get("reason", ""))
             self.close_sent = True

@@ -3,15 +3,17 @@
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
 from shared.store import keyspace
 from shared.store.calls import Calls
+from shared.store.nudges import Nudges
 from shared.store.routes import Routing
 
 
 class ApiKeys:
     """Keeps accounts and API keys. The key's record is in its channel's slot, the list in the account's."""
 
-    def __init__(self, calls: Calls, routing: Routing) -> None:
+    def __init__(self, calls: Calls, routing: Routing, nudges: Nudges) -> None:
         self._calls = calls
         self._routing = routing
+        self._nudges = nudges
 
     async def create_account(self, account: Account) -> None:
         name = keyspace.account(account.id)
@@ -57,10 +59,14 @@ class ApiKeys:
         key = await self.find(api_key_id)
         return key if key is not None and key.proves(secret) else None
 
-    async def revoke(self, key: ApiKey) -> tuple[bool, str]:
-        """Ends the key with its channel and queue; tells (was there one, its socket's owner or '')."""
+    async def revoke(self, key: ApiKey) -> bool:
+        """Ends the key with its channel and queue, and tells its socket's owner; False when it was gone."""
         i = key.id
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
-        word, *owner = await self._calls.script("key_revoke", names)
-        await self._routing.drop_key(key.account_id, i)
-        return word == b"revoked", owner[0].decode() if owner else ""
+        word, *found = await self._calls.script("key_revoke", names)
+        owner, incarnation = (value.decode() for value in found) if found else ("", "")
+        if owner:
+            self._nudges.send(owner, i)
+        # Routes that still name it do no harm: nothing can be queued for it any more.
+        await self._routing.drop_key(key.account_id, i, incarnation=incarnation)
+        return bool(word == b"revoked")

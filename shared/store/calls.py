@@ -8,24 +8,25 @@ carried out in the order in which they were made, which `release` after `peek` r
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-_PIPELINE_LIMIT = 1000
-# Answers of a Redis that is there and cannot serve: failing over, loading, its disk broken.
-_NOT_NOW = ("MISCONF", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY")
+# Redis answers nobody else while it reads one: bounded in commands, and in bytes of arguments.
+_PIPELINE_CALLS = 1000
+_PIPELINE_BYTES = 4 * 1024 * 1024
+
+_CODE = re.compile(r"[A-Z]{3,}\b")
 
 Argument: TypeAlias = str | bytes | int | float
 
@@ -57,6 +58,10 @@ class _Call:
     answer: asyncio.Future[Any]
     script: Script | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(part) for part in self.arguments if isinstance(part, str | bytes))
+
 
 class Calls:
     """Sends commands and scripts to one Redis. Raises StoreUnavailable when it cannot serve."""
@@ -86,7 +91,8 @@ class Calls:
     async def _send_all(self) -> None:
         try:
             while self._waiting:
-                sending, self._waiting = self._waiting[:_PIPELINE_LIMIT], self._waiting[_PIPELINE_LIMIT:]
+                count = _first_pipeline(self._waiting)
+                sending, self._waiting = self._waiting[:count], self._waiting[count:]
                 # Nobody waits for a cancelled call any more; what it would have done must not happen later.
                 await self._send([call for call in sending if not call.answer.cancelled()])
         finally:
@@ -100,8 +106,9 @@ class Calls:
             with telemetry.redis_call(len(calls)):
                 answers = await pipeline.execute(raise_on_error=False)
         except Exception as fault:
-            # Whatever it was, nobody may wait for an answer that will not come.
-            for call in calls:
+            # What waits behind would meet the same, each lot after another time-out: tell it now.
+            waiting, self._waiting = self._waiting, []
+            for call in (*calls, *waiting):
                 _fail(call, fault)
             return
         unknown_scripts = []
@@ -117,6 +124,16 @@ class Calls:
         self._waiting[:0] = unknown_scripts
 
 
+def _first_pipeline(waiting: list[_Call]) -> int:
+    """How many of the waiting calls go into the next pipeline: at least one."""
+    size = 0
+    for count, call in enumerate(waiting[:_PIPELINE_CALLS]):
+        size += call.size_bytes
+        if size > _PIPELINE_BYTES and count:
+            return count
+    return min(len(waiting), _PIPELINE_CALLS)
+
+
 def _fail(call: _Call, fault: Exception) -> None:
     if call.answer.done():
         return
@@ -128,9 +145,8 @@ def _fail(call: _Call, fault: Exception) -> None:
 
 
 def _is_ours(fault: Exception) -> bool:
-    """Is it a mistake in what we sent, rather than a Redis that cannot serve?"""
-    if isinstance(
-        fault, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError | OSError
-    ):
-        return False
-    return isinstance(fault, ResponseError) and not str(fault).startswith(_NOT_NOW)
+    """Is it a mistake in what we sent? Every other error is a Redis that cannot serve now: full, failing
+    over, loading, its disk broken, its rights withdrawn."""
+    # redis-py takes the code ERR off; any other code is the first word, or has a class of its own.
+    code = _CODE.match(str(fault))
+    return type(fault) is ResponseError and (code is None or code[0] == "WRONGTYPE")

@@ -6,15 +6,17 @@ from shared.model.channels import ChannelState, Kind, boot_of
 from shared.model.errors import KeyRevoked, KindConflict
 from shared.store import keyspace
 from shared.store.calls import Calls
+from shared.store.nudges import Nudges
 from shared.store.routes import Routing
 
 
 class Channels:
     """Keeps channels. A channel's record is in its own slot, its mention in the account's routes."""
 
-    def __init__(self, calls: Calls, routing: Routing) -> None:
+    def __init__(self, calls: Calls, routing: Routing, nudges: Nudges) -> None:
         self._calls = calls
         self._routing = routing
+        self._nudges = nudges
 
     async def create(self, account_id: str, api_key_id: str, *, kind: Kind, now_ms: int) -> bool:
         """Makes the channel if there is none; tells whether it did.
@@ -45,12 +47,15 @@ class Channels:
     async def _is_live(self, owner: str) -> bool:
         return bool(await self._calls.command("EXISTS", keyspace.heartbeat(boot_of(owner))))
 
-    async def delete(self, account_id: str, api_key_id: str, *, kind: Kind) -> tuple[bool, str]:
-        """Ends the channel and its queue; tells (was there one of this kind, its socket's owner or '')."""
+    async def delete(self, account_id: str, api_key_id: str, *, kind: Kind) -> bool:
+        """Ends the channel and its queue, and tells its socket's owner; False when there was none."""
         i = api_key_id
         names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
         word, *found = await self._calls.script("channel_delete", names, kind)
         if word == b"absent":
-            return False, ""
+            return False
+        if found[1]:
+            self._nudges.send(found[1].decode(), i)
+        # Should this step fail, the routes name a channel that is gone, and appends to it answer so.
         await self._routing.drop_channel(account_id, i, incarnation=found[0].decode())
-        return True, found[1].decode()
+        return True

@@ -13,7 +13,7 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routes`        hash: version; key:<id> is '', channel:<id> an incarnation, bindings:<id> JSON.
+`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '', bindings:<id> JSON.
                           Written by the gateway; stays.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.

@@ -5,8 +5,10 @@ message for each boot.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator
+from enum import StrEnum
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -39,6 +41,11 @@ class Nudges:
             task.add_done_callback(self._sending.discard)
         self._waiting.setdefault(boot_of(owner), set()).add(api_key_id)
 
+    async def sent(self) -> None:
+        """Waits until what was to be sent by now has been."""
+        if self._sending:
+            await asyncio.wait(self._sending)
+
     async def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
         telemetry.nudges.add(len(waiting))
@@ -53,16 +60,24 @@ class Nudges:
         await self._calls.command("PUBLISH", keyspace.nudge(boot), ids)
 
 
-async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | None, None]:
-    """The API key ids of each nudge for this boot; None after every (re)subscribe: look at everything.
+class Line(StrEnum):
+    """What became of the line on which nudges are heard."""
 
-    Never ends by itself: it subscribes again for as long as Redis is away.
+    LOST = "lost"
+    BACK = "back"
+
+
+async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | Line, None]:
+    """The API key ids of each nudge for this boot.
+
+    BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
+    without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.
     """
     while True:
         pubsub = redis.pubsub(ignore_subscribe_messages=True)
         try:
             await pubsub.subscribe(keyspace.nudge(boot))
-            yield None
+            yield Line.BACK
             unanswered = 0
             while True:
                 message = await pubsub.get_message(timeout=_SILENCE_S)
@@ -77,10 +92,10 @@ async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | No
                 else:
                     unanswered = 0
                     yield message["data"].decode().split()
-        except (RedisError, OSError, TimeoutError):
-            await asyncio.sleep(_RETRY_S)
+        except (RedisError, OSError, TimeoutError) as fault:
+            logger.debug("nudges.line-lost", extra={"facts": {"why": type(fault).__name__}})
         finally:
-            try:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await pubsub.aclose()
-            except (RedisError, OSError, TimeoutError):
-                logger.debug("nudges.close-failed")
+        yield Line.LOST
+        await asyncio.sleep(_RETRY_S)

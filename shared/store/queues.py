@@ -55,15 +55,35 @@ class Queues:
 
         With count 0 it only looks whether the lease holds. Raises NoLongerOwner.
         """
+        return await self._look(lease, after, count, size_bytes, reclaims=0)
+
+    async def look_again(self, lease: Lease) -> Batch:
+        """Looks whether the lease holds, and writes the claim again if Redis lost it in a crash.
+
+        Nothing is read; `more` asks for a peek. Raises NoLongerOwner.
+        """
+        await self._look(lease, BEGINNING, 0, 0, reclaims=1)
+        return Batch([], more=True)
+
+    async def _look(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
         i = lease.channel
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
         held_by = (lease.owner, lease.previous, lease.incarnation)
-        word, *found = await self._calls.script("queue_peek", names, *held_by, after, count, size_bytes)
+        word, *found = await self._calls.script(
+            "queue_peek", names, *held_by, after, count, size_bytes, reclaims
+        )
         if word == b"rewound":
             return Batch([], more=True, rewound=True)
         if word != b"held":
             raise NoLongerOwner(ending=_ENDINGS[word])
         return Batch([_notification(*entry) for entry in found[1:]], more=bool(found[0]))
+
+    async def has_reached(self, lease: Lease, entry: str) -> bool:
+        """Has the queue ever held this entry, by its own account? False when Redis lost it in a crash."""
+        if entry == BEGINNING:
+            return True
+        last = await self._calls.script("queue_last", [keyspace.queue(lease.channel)])
+        return _place(last.decode()) >= _place(entry)
 
     async def settle(self, lease: Lease, *, until: str) -> int | None:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
@@ -91,6 +111,11 @@ _ENDINGS = {
     b"deleted": Ending.CHANNEL_DELETED,
     b"taken": Ending.TAKEN_OVER,
 }
+
+
+def _place(entry: str) -> tuple[int, int]:
+    ms, _, sequence = entry.partition("-")
+    return int(ms), int(sequence)
 
 
 def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:

@@ -41,34 +41,44 @@ class Routing:
     def _compiled(self, stored: Sequence[bytes] | Mapping[bytes, bytes]) -> Routes:
         pairs = stored.items() if isinstance(stored, Mapping) else zip(stored[::2], stored[1::2], strict=True)
         version, api_keys = "", set[str]()
-        channels, bindings = dict[str, str](), dict[str, tuple[Fields, ...]]()
+        channels, bindings = set[str](), dict[str, tuple[Fields, ...]]()
         for field, value in pairs:
-            kind, _, api_key_id = field.decode().partition(":")
+            kind, _, name = field.decode().partition(":")
+            api_key_id = name[:32]
             match kind:
                 case "version":
                     version = value.decode()
                 case "key":
                     api_keys.add(api_key_id)
                 case "channel":
-                    channels[api_key_id] = value.decode()
+                    channels.add(api_key_id)
                 case "bindings":
                     bindings[api_key_id] = self._compile(value)
-        return Routes(version=version, api_keys=frozenset(api_keys), channels=channels, bindings=bindings)
+        return Routes(
+            version=version,
+            api_keys=frozenset(api_keys),
+            channels=frozenset(channels),
+            bindings=bindings,
+        )
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", "", only_with="")
 
-    async def drop_key(self, account_id: str, api_key_id: str) -> None:
-        fields = [f"{kind}:{api_key_id}" for kind in ("key", "channel", "bindings")]
+    async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
+        """Forgets the key, its bindings and, if it had one, its channel."""
+        fields = [f"key:{api_key_id}", f"bindings:{api_key_id}", f"channel:{api_key_id}:{incarnation}"]
         await self._drop(account_id, fields)
 
     async def add_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
-        """Raises KeyRevoked when the key has gone meanwhile."""
-        await self._set(account_id, f"channel:{api_key_id}", incarnation, only_with=f"key:{api_key_id}")
+        """Raises KeyRevoked when the key has gone meanwhile.
+
+        Each incarnation has a field of its own, so that late words about an old one touch no newer.
+        """
+        field = f"channel:{api_key_id}:{incarnation}"
+        await self._set(account_id, field, "", only_with=f"key:{api_key_id}")
 
     async def drop_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
-        """Forgets this incarnation; a newer one stays."""
-        await self._drop(account_id, [f"channel:{api_key_id}"], only=incarnation)
+        await self._drop(account_id, [f"channel:{api_key_id}:{incarnation}"])
 
     async def bindings(self, account_id: str, api_key_id: str) -> bytes | None:
         """The bindings of an API key, as they were stored."""
@@ -106,8 +116,8 @@ class Routing:
         if not await self._calls.script("route_set", names, _new_version(), field, value, only_with):
             raise KeyRevoked
 
-    async def _drop(self, account_id: str, fields: Sequence[str], *, only: str = "") -> None:
-        await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), only, *fields)
+    async def _drop(self, account_id: str, fields: Sequence[str]) -> None:
+        await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), *fields)
 
 
 def _new_version() -> str:

@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
 -- The front of a queue after a given place, for the owner only: the look that every nudge asks for.
--- Tells a socket that is no longer the owner why. If Redis lost the claim in a crash (nobody, or the owner
--- that this claim had replaced, stands there), the claim is written again: nobody else has claimed since.
--- KEYS: key, channel, lease, queue     ARGV: owner, previous, incarnation, after, count, bytes
+-- Tells a socket that is no longer the owner why. After a crash of Redis the claim may be lost: if nobody, or
+-- the owner that it had replaced, stands there, nobody else has claimed since, and it is written again.
+-- KEYS: key, channel, lease, queue
+-- ARGV: owner, previous, incarnation, after, count, bytes, 1 if Redis may have lost the claim, else 0
 -- Returns {'held', more (0 or 1), entry...} | {'rewound'} | {'revoked'} | {'deleted'} | {'taken'}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[3] then return {'deleted'} end
 local owner = redis.call('GET', KEYS[3])
 if owner ~= ARGV[1] then
-  if owner and owner ~= ARGV[2] then return {'taken'} end
+  if ARGV[7] ~= '1' or (owner and owner ~= ARGV[2]) then return {'taken'} end
   redis.call('SET', KEYS[3], ARGV[1])
 end
 -- What was sent last is the tail, or settled, unless Redis lost it: then what comes next may stand before it.

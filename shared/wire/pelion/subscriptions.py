@@ -12,6 +12,8 @@ MAX_ENTRIES = 1024
 MAX_NAME = 64
 MAX_PATH = 128
 MAX_PATHS = 256
+# Not the service's: each of them is a place in every gateway's index.
+MAX_MENTIONS = 16_384
 _NAMES = {"endpoint-name", "endpoint-type", "resource-path"}
 
 
@@ -28,6 +30,9 @@ def parse_presubscriptions(body: bytes) -> list[dict[str, Any]]:
     paths: set[str] = set()
     for index, entry in enumerate(posted):
         paths |= _checked(entry, at=f"[{index}]")
+    mentions = sum(len(entry.get("resource-path") or ()) for entry in posted)
+    if mentions > MAX_MENTIONS:
+        raise Invalid(f"{mentions} paths in all; at most {MAX_MENTIONS} are kept", field="resource-path")
     if len(paths) > MAX_PATHS:
         raise Invalid(f"{len(paths)} separate paths; at most {MAX_PATHS} are kept", field="resource-path")
     return posted
