@@ -31,6 +31,11 @@ def assert_none_in_redis(redis: Any) -> None:
         assert_no_secret(f"the value of {name!r}", repr(_value(redis, name)))
 
 
+def places_of(redis: Any, text: str) -> list[bytes]:
+    """The names in Redis that contain the text, or whose value does."""
+    return [name for name in _names(redis) if text in repr(name) or text in repr(_value(redis, name))]
+
+
 def assert_no_secret(where: str, text: str) -> None:
     """Not even a secret's last half: its beginning may be no secret."""
     found = [secret for secret in SECRETS if secret[-32:] in text]

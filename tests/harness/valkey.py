@@ -29,12 +29,13 @@ class Valkey(Process):
     ) -> None:
         self._socket = folder / f"{name}.sock"
         self.port = free_port() if tcp else 0
-        data = folder / f"{name}-data"
-        data.mkdir()
+        self._data = folder / f"{name}-data"
+        self._data.mkdir()
+        self._copy = folder / f"{name}-copy"
         options: Mapping[str, str] = {
             "bind": "127.0.0.1",
             "port": str(self.port),
-            "dir": str(data),
+            "dir": str(self._data),
             "save": '""',
             "appendonly": "yes",
             "appendfsync": appendfsync,
@@ -69,6 +70,16 @@ class Valkey(Process):
             return False
         finally:
             client.close()
+
+    def keep_copy(self) -> None:
+        """Remembers its files as they are now."""
+        shutil.copytree(self._data, self._copy)
+
+    def restore_copy(self) -> None:
+        """Puts the remembered files in the place of the present ones; it must not run."""
+        assert self.ended
+        shutil.rmtree(self._data)
+        self._copy.rename(self._data)
 
     def wait_ready(self) -> None:
         block_until(lambda: self.answers, within_s=60, what=lambda: f"{self.name} ready\n{self.tail}")

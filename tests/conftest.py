@@ -1,0 +1,140 @@
+"""One installation per test run and worker for the stories; a failure shows what its processes said."""
+
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol
+
+import aiohttp
+import pytest
+
+from tests.harness import leaks
+from tests.harness.api import Api, ApiKey
+from tests.harness.processes import RUNNING
+from tests.harness.raw import SilentSocket
+from tests.harness.sockets import Receiver
+from tests.harness.stack import Stack, running_stack
+
+
+class Listen(Protocol):
+    """Opens a receiving socket on an edge; it is closed when the test ends."""
+
+    async def __call__(self, key: ApiKey, url: str | None = None, **options: Any) -> Receiver: ...
+
+
+class ListenSilently(Protocol):
+    """The same with a client that answers nothing by itself."""
+
+    async def __call__(
+        self, key: ApiKey, url: str, headers: dict[str, str] | None = None
+    ) -> SilentSocket: ...
+
+
+class Start(Protocol):
+    """Starts an installation of the test's own: `start(edges=2, HEARTBEAT_S=1)`."""
+
+    def __call__(self, **options: Any) -> Stack: ...
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attaches the output of every process that runs, or has just died, to a failure."""
+    report = yield
+    if report.failed:
+        report.sections.extend((f"output of {process.name}", process.tail) for process in RUNNING)
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_stack() -> Iterator[Stack]:
+    """One Valkey, two gateways, two edges for all stories of this worker."""
+    with running_stack(gateways=2, edges=2) as stack:
+        yield stack
+        leaks.assert_none_in_metrics(stack.services)
+        leaks.assert_none_in_answers()
+        with stack.valkey.client() as redis:
+            leaks.assert_none_in_redis(redis)
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Iterator[Stack]:
+    """The shared installation; after the test, no name in Redis may stand that should not."""
+    yield shared_stack
+    with shared_stack.valkey.client() as redis:
+        leaks.assert_every_name_goes(redis)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A stock HTTP client with room for slow answers."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        yield session
+
+
+@pytest.fixture
+def api(stack: Stack, http: aiohttp.ClientSession) -> Api:
+    """The shared installation's first gateway."""
+    return Api(http, stack.gateways[0].url, stack.admin_token)
+
+
+@pytest.fixture
+def other_api(stack: Stack, http: aiohttp.ClientSession) -> Api:
+    """The shared installation's second gateway."""
+    return Api(http, stack.gateways[1].url, stack.admin_token)
+
+
+@pytest.fixture
+async def key(api: Api) -> ApiKey:
+    """An API key that may publish and receive, in an account of its own."""
+    return await api.api_key()
+
+
+@pytest.fixture
+async def channel(api: Api, key: ApiKey) -> ApiKey:
+    """The same API key, once its WebSocket channel is registered."""
+    await api.register(key)
+    return key
+
+
+@pytest.fixture
+async def listen(request: pytest.FixtureRequest) -> AsyncIterator[Listen]:
+    """Opens sockets: on the shared first edge unless a URL is given."""
+    opened: list[Receiver] = []
+
+    async def open_socket(key: ApiKey, url: str | None = None, **options: Any) -> Receiver:
+        if url is None:
+            url = request.getfixturevalue("stack").edges[0].url
+        opened.append(await Receiver.open(url, key, **options))
+        return opened[-1]
+
+    yield open_socket
+    for receiver in opened:
+        await receiver.drop()
+
+
+@pytest.fixture
+async def listen_silently() -> AsyncIterator[ListenSilently]:
+    """Opens sockets that answer neither pings nor close frames by themselves."""
+    opened: list[SilentSocket] = []
+
+    async def open_socket(key: ApiKey, url: str, headers: dict[str, str] | None = None) -> SilentSocket:
+        bearer = {"Authorization": f"Bearer {key.secret}"}
+        opened.append(await SilentSocket.open(url, bearer if headers is None else headers))
+        return opened[-1]
+
+    yield open_socket
+    for client in opened:
+        await client.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts installations that end with the test."""
+    with ExitStack() as running:
+
+        def begin(**options: Any) -> Stack:
+            installation: AbstractContextManager[Stack] = running_stack(**options)
+            return running.enter_context(installation)
+
+        yield begin

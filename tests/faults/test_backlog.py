@@ -1,0 +1,31 @@
+"""Ten thousand were waiting: a stock client with its default limits gets them all."""
+
+import time
+
+from tests.conftest import Listen
+from tests.harness.api import Api, ApiKey
+from tests.harness.events import readings
+
+
+async def test_ten_thousand_waiting(api: Api, channel: ApiKey, listen: Listen) -> None:
+    await api.publish(channel, *readings(range(10_000), to=channel.id))
+    assert await api.queue_size(channel) == 10_000
+
+    began = time.monotonic()
+    receiver = await listen(channel)
+    await receiver.received_numbers(range(10_000), within_s=60)
+    await api.until(channel, queue_size=0)
+
+    print(f"10,000 received in {receiver.arrived_at[-1] - began:.2f} s, {len(receiver.frames)} frames")
+    assert receiver.open_now
+
+
+async def test_forty_megabytes_waiting(api: Api, channel: ApiKey, listen: Listen) -> None:
+    """Items of 200 KB, each in a frame of its own; a stock client takes up to 1 MiB."""
+    for first in range(0, 200, 20):
+        await api.publish(channel, *readings(range(first, first + 20), to=channel.id, padding=200_000))
+
+    receiver = await listen(channel)
+
+    await receiver.received_numbers(range(200), within_s=60)
+    await api.until(channel, queue_size=0)

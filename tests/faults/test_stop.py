@@ -1,0 +1,141 @@
+"""A service that is asked to stop says goodbye, leaves nothing half done, and goes soon."""
+
+import asyncio
+import signal
+import time
+
+import aiohttp
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.conftest import Listen, ListenSilently, Start
+from tests.harness.api import Api
+from tests.harness.events import readings
+from tests.harness.sockets import Receiver
+from tests.harness.waiting import wait_until
+
+COUNT = 20_000
+
+
+async def test_an_edge_stops_in_the_middle_of_a_backlog(
+    start: Start, http: aiohttp.ClientSession, listen: Listen
+) -> None:
+    stack = start(edges=2)
+    leaving = stack.edges[0]
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    await api.register(key)
+    for begin in range(0, COUNT, 5000):
+        await api.publish(key, *readings(range(begin, begin + 5000), to=key.id))
+
+    first = await listen(key, leaving.url)
+    await wait_until(lambda: len(first.numbers) >= COUNT // 10)
+    leaving.terminate()
+
+    assert await first.closed(within_s=10) == 1001
+    await wait_until(lambda: leaving.ended, within_s=10)
+    assert leaving.exit_code == 0
+    assert await api.status(key) == "disconnected"
+    settled = COUNT - await api.queue_size(key)
+    assert settled == first.confirmed, "exactly what the client had confirmed is not owed any more"
+    second = await listen(key, stack.edges[1].url)
+    await second.received_numbers(range(settled, COUNT))
+    assert settled < COUNT
+    assert first.numbers == [*range(settled)], "in good order nothing is sent twice"
+    assert "Traceback" not in leaving.stderr
+
+
+async def test_what_was_sent_last_can_still_be_confirmed(
+    start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently
+) -> None:
+    """A client answers its pings in order and then the close frame; all that it has read is settled."""
+    stack = start(edges=1)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    await api.register(key)
+    client = await listen_silently(key, stack.edges[0].url)
+    await api.publish(key, *readings(range(10), to=key.id))
+    await wait_until(lambda: client.numbers == [*range(10)] and client.pings)
+    await api.publish(key, *readings(range(10, 20), to=key.id))
+    await wait_until(lambda: client.numbers == [*range(20)])
+
+    stack.edges[0].terminate()
+    await wait_until(lambda: client.close_code == 1001)
+    for payload in client.pings:
+        await client.pong(payload)
+    await client.answer_close()
+
+    await wait_until(lambda: stack.edges[0].ended, within_s=10)
+    assert await api.queue_size(key) == 0
+
+
+async def test_an_edge_waits_for_its_clients_but_not_for_ever(
+    start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently
+) -> None:
+    stack = start(edges=1)
+    leaving = stack.edges[0]
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    await api.register(key)
+    silent = await listen_silently(key, leaving.url)
+    await api.publish(key, *readings(range(10), to=key.id))
+    await wait_until(lambda: silent.numbers == [*range(10)])
+
+    began = time.monotonic()
+    leaving.terminate()
+    await wait_until(lambda: silent.close_code == 1001)
+    assert leaving.get("/readyz") == 503
+    assert leaving.get("/livez") == 200
+    with pytest.raises(InvalidStatus) as refused:
+        await Receiver.open(leaving.url, key)
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["Retry-After"]
+
+    await wait_until(lambda: leaving.ended, within_s=10)
+    assert time.monotonic() - began < 10
+    assert leaving.exit_code == 0
+    assert silent.ended
+    assert await api.status(key) == "disconnected"
+    assert await api.queue_size(key) == 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_with_nothing_to_do_every_service_goes_at_once(start: Start, number: signal.Signals) -> None:
+    stack = start(edges=1)
+    for service in stack.services:
+        service.signal(number)
+
+    await wait_until(lambda: all(service.ended for service in stack.services), within_s=10)
+
+    assert [service.exit_code for service in stack.services] == [0, 0]
+    assert all("Traceback" not in service.stderr for service in stack.services)
+
+
+async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.ClientSession) -> None:
+    """A request it has taken is answered; and nothing that was answered 202 is missing."""
+    stack = start(edges=0, gateways=2)
+    staying = Api(http, stack.gateways[1].url, stack.admin_token)
+    key = await staying.api_key()
+    await staying.register(key)
+    accepted = 0
+
+    async def publish() -> None:
+        nonlocal accepted
+        api = Api(http, stack.gateways[0].url, stack.admin_token)
+        while True:
+            try:
+                answer = await api.post_events(key, readings(range(50), to=key.id))
+            except aiohttp.ClientConnectionError:
+                return
+            assert answer.status in (202, 503), answer
+            if answer.status == 202:
+                accepted += 50
+
+    publishers = [asyncio.create_task(publish()) for _ in range(4)]
+    await wait_until(lambda: accepted >= 500)
+    stack.gateways[0].terminate()
+
+    await asyncio.wait_for(asyncio.gather(*publishers), 20)
+    await wait_until(lambda: stack.gateways[0].ended, within_s=10)
+    assert stack.gateways[0].exit_code == 0
+    assert await staying.queue_size(key) >= accepted

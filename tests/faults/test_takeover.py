@@ -1,0 +1,82 @@
+"""The channel wanders between two edges under load: nothing is lost, nothing is out of order."""
+
+import itertools
+import statistics
+import time
+
+import aiohttp
+
+from tests.conftest import Listen, ListenSilently, Start
+from tests.harness.api import Api
+from tests.harness.events import readings
+from tests.harness.publisher import Publisher
+from tests.harness.sockets import Receiver, assert_consecutive, assert_nothing_lost, in_arrival_order
+from tests.harness.waiting import wait_until
+
+TAKEOVERS = 50
+IN_FLIGHT_LIMIT = 1000
+
+
+async def test_fifty_takeovers_in_a_row_under_load(
+    start: Start, http: aiohttp.ClientSession, listen: Listen
+) -> None:
+    stack = start(edges=2)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    await api.register(key)
+    publisher = Publisher(api, key, to=key)
+    receivers = [await listen(key, stack.edges[0].url)]
+    took_ms: list[float] = []
+
+    async with publisher.publishing():
+        for number in range(1, TAKEOVERS + 1):
+            older = receivers[-1]
+            await wait_until(lambda older=older: older.numbers)  # type: ignore[misc]
+            began = time.monotonic()
+            receivers.append(await listen(key, stack.edges[number % 2].url))
+            assert await older.closed() == 1001
+            took_ms.append(((older.closed_at or 0.0) - began) * 1000)
+    newest = receivers[-1]
+    await wait_until(lambda: newest.numbers[-1:] == [publisher.accepted - 1])
+    await api.until(key, queue_size=0)
+
+    median_ms = statistics.median(took_ms)
+    print(f"old socket closed after: median {median_ms:.0f} ms, worst {max(took_ms):.0f} ms")
+    assert median_ms < 1000
+    assert_nothing_lost(range(publisher.accepted), in_arrival_order(receivers))
+    for older, newer in itertools.pairwise(receivers):
+        assert_handed_over(older, newer)
+    assert newest.open_now
+
+
+def assert_handed_over(older: Receiver, newer: Receiver) -> None:
+    """No gap between the two, and no more repeated than may be unconfirmed."""
+    assert_consecutive(older.numbers)
+    assert_consecutive(newer.numbers)
+    assert older.numbers[-1] - IN_FLIGHT_LIMIT < newer.numbers[0] <= older.numbers[-1] + 1
+
+
+async def test_the_loser_settles_nothing(
+    start: Start, http: aiohttp.ClientSession, listen: Listen, listen_silently: ListenSilently
+) -> None:
+    """It hears a confirmation only after it has lost the channel, and before it can know that it has."""
+    stack = start(edges=2)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    await api.register(key)
+    older = await listen_silently(key, stack.edges[0].url)
+    await api.publish(key, *readings(range(10), to=key.id))
+    await wait_until(lambda: older.numbers == [*range(10)] and older.pings)
+
+    stack.edges[0].freeze()
+    newer = await listen_silently(key, stack.edges[1].url)
+    await wait_until(lambda: newer.numbers == [*range(10)])
+    for payload in older.pings:
+        await older.pong(payload)
+    stack.edges[0].thaw()
+    await wait_until(lambda: older.close_code == 1001)
+
+    assert await api.queue_size(key) == 10
+    newest = await listen(key, stack.edges[0].url)
+    await newest.received_numbers(range(10))
+    await api.until(key, queue_size=0)

@@ -1,0 +1,131 @@
+"""The README's first command: everything on one origin, and lines to paste that do what they say."""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.conftest import Listen
+from tests.harness.api import Api
+from tests.harness.events import readings
+from tests.harness.everything import Everything, everything
+from tests.harness.processes import CHECKOUT, free_port, run_command
+from tests.harness.raw import exchange
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Everything]:
+    with everything() as process:
+        process.start()
+        process.wait_ready()
+        yield process
+
+
+@pytest.fixture
+def api(service: Everything, http: aiohttp.ClientSession) -> Api:
+    return Api(http, service.url, service.admin_token)
+
+
+async def test_everything_is_on_one_origin(service: Everything, api: Api, listen: Listen) -> None:
+    key = await api.api_key()
+    await api.register(key)
+    await api.publish(key, *readings(range(100), to=key.id))
+
+    receiver = await listen(key, service.url)
+
+    await receiver.received_numbers(range(100))
+    assert await api.status(key) == "connected"
+    for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/v3", 404), ("/v1/x", 404)):
+        assert (await api.call("GET", path)).status == status
+    plain = "GET /v2/notification/websocket-connect HTTP/1.1\nHost: localhost\n\n"
+    assert (await exchange(service.url, plain))[0] == 426
+
+
+def test_no_port_but_the_one_that_was_asked_for(service: Everything) -> None:
+    assert service.ports == {service.port}
+
+
+def test_a_second_one_on_the_same_data_refuses(service: Everything) -> None:
+    done = run_command("all", settings={"DATA_DIR": service.data_dir, "PORT": free_port()})
+
+    assert done.returncode not in (0, None)
+    [line] = (done.stdout + done.stderr).strip().splitlines()
+    assert str(service.data_dir) in line
+    assert str(service.pid) in line
+    assert service.get("/readyz") == 200
+    assert len(service.valkeys) == 1
+
+
+def test_a_second_one_on_the_same_port_refuses(service: Everything) -> None:
+    with everything() as other:
+        settings = {"DATA_DIR": other.data_dir, "PORT": service.port}
+        done = run_command("all", settings=settings)
+
+        assert done.returncode not in (0, None)
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        assert str(service.port) in lines[-1]
+        assert "Traceback" not in done.stderr
+        assert other.valkeys == []
+
+
+def test_the_command_line_finds_it_by_its_data(service: Everything) -> None:
+    done = run_command("accounts", "create", "--name", "shell", settings={"DATA_DIR": service.data_dir})
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the printed lines call curl")
+@pytest.mark.parametrize("admin_token", ["of its own making", "given"])
+async def test_the_printed_lines_can_be_pasted(admin_token: str) -> None:
+    with everything() as service:
+        if admin_token != "given":
+            del service.env["NOTIFY_ADMIN_TOKEN"]
+        service.start()
+        service.wait_ready()
+        await _paste_all(service)
+
+
+async def _paste_all(service: Everything) -> None:
+    env = service.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{service.env['PATH']}"}
+    blocks = re.findall(r"^  (\S(?:.*\\\n)*.*)$", service.stdout, flags=re.M)
+    curls = [block for block in blocks if block.startswith("curl")]
+    [connect] = [block for block in blocks if "websocket" in block and not block.startswith("curl")]
+    [publish] = [block for block in curls if "/v1/events" in block]
+    before = curls[: curls.index(publish)]
+    assert len(before) >= 2, service.stdout
+
+    for block in before:
+        await _pasted(block, env)
+    client = await asyncio.create_subprocess_shell(
+        f"exec {connect}", cwd=CHECKOUT, env=env, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert client.stdout is not None
+        assert '"channels":1' in await _pasted(publish, env)
+        frame = await asyncio.wait_for(client.stdout.readline(), 30)
+        assert b"notifications" in frame
+    finally:
+        client.kill()
+        await client.wait()
+    for block in curls[curls.index(publish) + 1 :]:
+        await _pasted(block, env)
+
+
+async def _pasted(block: str, env: dict[str, str]) -> str:
+    """What curl printed, in a shell with the same settings; an answer that is an error is a failure."""
+    done = await asyncio.create_subprocess_shell(
+        block.replace("curl ", "curl --silent --show-error --fail-with-body ", 1),
+        cwd=CHECKOUT,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await done.communicate()
+    assert done.returncode == 0, f"{block}\n{out.decode()}"
+    return out.decode()

@@ -1,0 +1,66 @@
+"""Every service tells on its own port whether it lives, whether it is ready, and how it is doing."""
+
+import re
+
+import pytest
+
+from tests.conftest import Listen
+from tests.harness.api import Api, ApiKey
+from tests.harness.events import reading
+from tests.harness.processes import Service
+from tests.harness.stack import Stack
+
+
+@pytest.fixture(params=["gateway", "socket-edge"])
+def service(request: pytest.FixtureRequest, stack: Stack) -> Service:
+    return stack.gateways[0] if request.param == "gateway" else stack.edges[0]
+
+
+async def test_alive_and_ready(api: Api, service: Service) -> None:
+    api.url = service.url
+    for path in ("/livez", "/readyz"):
+        answer = await api.call("GET", path)
+        assert answer.status == 200
+        assert answer.headers["X-Request-Id"]
+
+
+async def test_metrics_in_prometheus_form(api: Api, service: Service) -> None:
+    api.url = service.url
+    answer = await api.call("GET", "/metrics")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    lines = [line for line in answer.text.splitlines() if line and not line.startswith("#")]
+    assert lines
+    wrong = [line for line in lines if not re.fullmatch(r"[a-z_:][\w:]*(\{.*\})? \S+", line, flags=re.I)]
+    assert not wrong
+
+
+async def test_metrics_name_no_customer(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+    """Neither ids nor topics nor devices: a metric's labels have few values."""
+    receiver = await listen(channel)
+    await api.publish(channel, reading(1, to=channel.id, ep="a-device-of-mine"))
+    await receiver.received_numbers([1])
+
+    for service in stack.services:
+        api.url = service.url
+        text = (await api.call("GET", "/metrics")).text
+        for private in (channel.id, channel.account, "a-device-of-mine"):
+            assert private not in text
+
+
+async def test_the_edge_counts_its_sockets(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+    with stack.more_edges("edge-counting") as [edge]:
+        api.url = edge.url
+        before = await _values(api)
+        await listen(channel, edge.url)
+        after = await _values(api)
+
+    grown = {name for name, value in after.items() if value == before.get(name, 0.0) + 1}
+    assert any("socket" in name for name in grown), grown
+
+
+async def _values(api: Api) -> dict[str, float]:
+    text = (await api.call("GET", "/metrics")).text
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
