@@ -1,0 +1,121 @@
+"""A hold on fakeredis whose client is a list of what was sent, and whose time the test decides."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fakeredis
+import pytest
+from starlette.types import Message
+
+from services.socket_edge.hold import Hold, Limits
+from services.socket_edge.keepalive import Keepalive
+from shared.model.events import Notification
+from shared.store.leases import Claimed
+from tests.store.stores import EDGE, Stores, fake_backend
+
+KIB = 1024
+# Long against anything that a test can take: what is quick is quick on any machine.
+PING_TIMEOUT_S = 3000.0
+LIMITS = Limits(
+    frame_bytes=48 * KIB,
+    frame_count=100,
+    in_flight_count=640,
+    in_flight_bytes=4096 * KIB,
+    ping_timeout_s=PING_TIMEOUT_S,
+)
+
+
+class Clock:
+    """The loop's own time, which can be put forward."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.ahead_s = 0.0
+        self._time = loop.time
+        loop.time = self.now_s  # type: ignore[method-assign]
+
+    def now_s(self) -> float:
+        return self._time() + self.ahead_s
+
+
+class Client:
+    """The other side of one hold: everything sent to it, and the pongs it answers."""
+
+    def __init__(self, stores: Stores, clock: Clock) -> None:
+        self.stores = stores
+        self.clock = clock
+        self.sent: list[Message] = []
+        self.gone = False
+        self.unread_bytes = 0
+        self.keepalive: Keepalive[Hold] = Keepalive(interval_s=20, timeout_s=PING_TIMEOUT_S)
+        self.hold: Hold
+
+    async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> Hold:
+        """Claims the channel; `limits` and `close_codes` as given, or as in `LIMITS` and 2019."""
+        return self.holds(await self.stores.leases.claim(channel, owner=owner), **options)
+
+    def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> Hold:
+        self.hold = Hold(
+            send=self._receive,
+            unread_bytes=lambda: self.unread_bytes,
+            claimed=claimed,
+            queues=self.stores.queues,
+            limits=limits,
+            keepalive=self.keepalive,
+            close_codes=close_codes,
+        )
+        return self.hold
+
+    async def _receive(self, message: Message) -> None:
+        if self.gone:
+            raise OSError("the client has gone")
+        self.sent.append(message)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [str(message["type"]).removeprefix("websocket.") for message in self.sent]
+
+    @property
+    def frames(self) -> list[bytes]:
+        return [message["utf8"] for message in self.sent if message["type"] == "websocket.send"]
+
+    @property
+    def pings(self) -> list[bytes]:
+        return [message["bytes"] for message in self.sent if message["type"] == "websocket.ping"]
+
+    async def answers(self, number: int = -1) -> None:
+        """The pong to one of the pings, the newest if none is named."""
+        await self.hold.heard_pong(self.pings[number])
+
+
+@pytest.fixture
+async def stores() -> AsyncIterator[Stores]:
+    backend = fake_backend(fakeredis.FakeServer())
+    async with backend.connect() as redis:
+        yield Stores(redis, backend)
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def channel(stores: Stores) -> str:
+    return await stores.channel()
+
+
+@pytest.fixture
+async def client(stores: Stores, clock: Clock, channel: str) -> AsyncIterator[Client]:
+    """A client whose hold is open."""
+    client = Client(stores, clock)
+    await client.opens(channel)
+    yield client
+    await client.hold.drain.stop()
+
+
+def owed(*numbers: int, size_bytes: int = 1, topic: str = "device.registrations") -> list[Notification]:
+    """Notifications at the places 1-0, 2-0, …, whose items are about that long."""
+    data = b'"' + b"x" * max(size_bytes - 2, 0) + b'"'
+    return [Notification(entry=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]

@@ -1,0 +1,72 @@
+"""Each test of the store runs on fakeredis and on a real Valkey, which is flushed in between."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+from redis.asyncio import Redis
+
+from shared.runtime.connections import connect
+from shared.store.calls import load_scripts
+from tests.harness import leaks
+from tests.harness.valkey import Valkey
+from tests.store.stores import Backend, Stores, fake_backend
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[Valkey]:
+    """One server for all tests of this worker that do not hurt it."""
+    yield from _running_valkey()
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """A server of the test's own, to be killed."""
+    yield from _running_valkey()
+
+
+def _running_valkey() -> Iterator[Valkey]:
+    # The path of a Unix socket must be short: pytest's own folders can be too deep.
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    server = Valkey(folder)
+    try:
+        server.start()
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def real_backend(shared_valkey: Valkey) -> Iterator[Backend]:
+    """The real Valkey, empty."""
+    with shared_valkey.client() as direct:
+        direct.flushall()
+        yield Backend(connect=lambda: connect(shared_valkey.url), direct=direct, scripts=load_scripts())
+
+
+@pytest.fixture(params=["fakeredis", "valkey"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """One Redis after the other, empty."""
+    if request.param == "fakeredis":
+        return fake_backend(fakeredis.FakeServer())
+    real: Backend = request.getfixturevalue("real_backend")
+    return real
+
+
+@pytest.fixture
+async def redis(backend: Backend) -> AsyncIterator[Redis]:
+    """A client as the engine has it."""
+    async with backend.connect() as client:
+        yield client
+
+
+@pytest.fixture
+async def stores(redis: Redis, backend: Backend) -> AsyncIterator[Stores]:
+    """The store; after the test every name has a time to live or may stand for ever."""
+    yield Stores(redis, backend)
+    leaks.assert_every_name_goes(backend.direct)

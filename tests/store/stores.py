@@ -1,0 +1,119 @@
+"""The store's modules on one Redis, fake or real, and short ways to what a test begins with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fakeredis
+from redis.asyncio import Redis
+
+from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
+from shared.model.channels import Kind, Lease
+from shared.model.events import Event, Notification
+from shared.store import keyspace
+from shared.store.api_keys import ApiKeys
+from shared.store.calls import Calls, Script, load_scripts
+from shared.store.channels import Channels
+from shared.store.leases import Leases
+from shared.store.nudges import Nudges
+from shared.store.queues import BEGINNING, Queues
+from shared.store.routes import Routing
+from shared.wire.pelion.subscriptions import compiled
+
+NOW_MS = 1_700_000_000_000
+EDGE = "edge-1/b00t"
+OTHER_EDGE = "edge-2/b11t"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One Redis: `connect` gives a client as the engine uses it, `direct` is a plain blocking one."""
+
+    connect: Callable[[], Redis]
+    direct: Any
+    scripts: Mapping[str, Script]
+
+
+def fake_backend(server: fakeredis.FakeServer) -> Backend:
+    """fakeredis runs our scripts, but not the line that declares what a real server may do with them."""
+    scripts = {
+        name: Script(name, script.source.partition("\n")[2]) for name, script in load_scripts().items()
+    }
+    return Backend(
+        connect=lambda: fakeredis.FakeAsyncRedis(server=server),
+        direct=fakeredis.FakeRedis(server=server),
+        scripts=scripts,
+    )
+
+
+class Stores:
+    """Everything the store keeps, over one `Calls`."""
+
+    def __init__(self, redis: Redis, backend: Backend) -> None:
+        self.direct = backend.direct
+        self.calls = Calls(redis, scripts=backend.scripts)
+        self.routing = Routing(self.calls, compiled)
+        self.nudges = Nudges(self.calls)
+        self.api_keys = ApiKeys(self.calls, self.routing, self.nudges)
+        self.channels = Channels(self.calls, self.routing, self.nudges)
+        self.leases = Leases(self.calls)
+        self.queues = Queues(self.calls)
+        self.account_id = new_id()
+
+    async def api_key(self) -> tuple[ApiKey, str]:
+        """A new API key of the account, and its secret."""
+        api_key_id = new_id()
+        secret = new_secret(api_key_id)
+        key = ApiKey(
+            id=api_key_id,
+            account_id=self.account_id,
+            name="receiver",
+            scopes=frozenset({Scope.RECEIVE}),
+            created_at_ms=NOW_MS,
+            secret_hash=hash_of(secret),
+        )
+        await self.api_keys.create(key)
+        return key, secret
+
+    async def channel(self) -> str:
+        """A new API key with a channel; its id."""
+        key, _ = await self.api_key()
+        await self.make_channel(key.id)
+        return key.id
+
+    async def make_channel(self, api_key_id: str) -> bool:
+        return await self.channels.create(self.account_id, api_key_id, kind=Kind.WEBSOCKET, now_ms=NOW_MS)
+
+    async def delete_channel(self, api_key_id: str) -> bool:
+        return await self.channels.delete(self.account_id, api_key_id, kind=Kind.WEBSOCKET)
+
+    async def claim(self, channel: str, owner: str = f"{EDGE}/1") -> Lease:
+        return (await self.leases.claim(channel, owner=owner)).lease
+
+    async def queued(self, channel: str, count: int) -> list[str]:
+        """Puts `count` notifications into the queue; their entries."""
+        before = self.entries(channel)
+        await self.queues.append(channel, events(*range(len(before), len(before) + count)))
+        return self.entries(channel)[len(before) :]
+
+    async def owed(self, lease: Lease, after: str = BEGINNING) -> list[Notification]:
+        """Everything the queue holds behind a place, as the lease's owner sees it."""
+        batch = await self.queues.peek(lease, after=after, count=10_000, size_bytes=10_000_000)
+        return batch.notifications
+
+    def entries(self, channel: str) -> list[str]:
+        return [entry.decode() for entry, _ in self.direct.xrange(keyspace.queue(channel))]
+
+    def owner(self, channel: str) -> str | None:
+        """Who stands in the lease."""
+        found = self.direct.get(keyspace.lease(channel))
+        return found.decode() if found else None
+
+
+def events(*numbers: int, size_bytes: int = 0) -> list[Event]:
+    """Events named by their numbers, each with data of about that size."""
+    return [Event(id=str(n), topic="orders", data=b'"' + b"x" * size_bytes + b'"') for n in numbers]
+
+
+def ids(notifications: list[Notification]) -> list[str]:
+    return [notification.event_id for notification in notifications]

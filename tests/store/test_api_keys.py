@@ -1,0 +1,108 @@
+"""Accounts and API keys: found by their secret, kept as a hash, gone when revoked."""
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.model.api_keys import Account, new_id, new_secret
+from shared.model.errors import KeyRevoked, NoLongerOwner
+from shared.store.queues import Appended
+from tests.store.stores import Backend, Stores, events
+
+
+def everything_in(backend: Backend) -> bytes:
+    """Each name with its whole value, as Redis would write it to disk."""
+    names = list(backend.direct.scan_iter())
+    hashes = [backend.direct.hgetall(name) for name in names if backend.direct.type(name) == b"hash"]
+    return repr((names, hashes)).encode()
+
+
+async def test_an_account_is_found_as_it_was_made(stores: Stores) -> None:
+    parent = Account(id=new_id(), name="Größe & Söhne")
+    child = Account(id=new_id(), name="child", parent=parent.id)
+
+    await stores.api_keys.create_account(parent)
+    await stores.api_keys.create_account(child)
+
+    assert await stores.api_keys.account(parent.id) == parent
+    assert await stores.api_keys.account(child.id) == child
+    assert await stores.api_keys.account(new_id()) is None
+
+
+async def test_a_key_is_found_as_it_was_made(stores: Stores) -> None:
+    key, secret = await stores.api_key()
+
+    assert await stores.api_keys.find(key.id) == key
+    assert await stores.api_keys.proven_by(secret) == key
+    assert key.id in (await stores.routing.routes(stores.account_id)).api_keys
+
+
+async def test_another_secret_proves_nothing(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+
+    for wrong in (None, "", "ak_", new_secret(key.id), new_secret(new_id()), key.id, key.secret_hash):
+        assert await stores.api_keys.proven_by(wrong) is None
+
+
+async def test_nothing_secret_is_stored_but_a_hash(stores: Stores, backend: Backend) -> None:
+    key, secret = await stores.api_key()
+    await stores.make_channel(key.id)
+
+    stored = everything_in(backend)
+
+    assert key.secret_hash.encode() in stored
+    assert secret[-48:].encode() not in stored
+
+
+async def test_a_revoked_key_proves_nothing_and_takes_all_with_it(stores: Stores) -> None:
+    key, secret = await stores.api_key()
+    await stores.make_channel(key.id)
+    await stores.routing.put_bindings(stores.account_id, key.id, b"[]")
+    lease = await stores.claim(key.id)
+    await stores.queued(key.id, 2)
+
+    assert await stores.api_keys.revoke(key) is True
+
+    assert await stores.api_keys.find(key.id) is None
+    assert await stores.api_keys.proven_by(secret) is None
+    assert await stores.channels.state(key.id) is None
+    assert stores.direct.keys(f"{{{key.id}}}*") == []
+    routes = await stores.routing.routes(stores.account_id)
+    assert (routes.api_keys, routes.channels, routes.bindings) == (frozenset(), frozenset(), {})
+    assert await stores.queues.settle(lease, until="1-0") is None
+
+
+async def test_nothing_is_made_for_a_revoked_key(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+    await stores.make_channel(key.id)
+    await stores.api_keys.revoke(key)
+
+    with pytest.raises(KeyRevoked):
+        await stores.make_channel(key.id)
+    with pytest.raises(NoLongerOwner):
+        await stores.claim(key.id)
+    assert await stores.queues.append(key.id, events(1)) == (Appended.REVOKED, "")
+    assert stores.direct.keys(f"{{{key.id}}}*") == []
+
+
+async def test_a_key_without_a_socket_has_no_owner_to_tell(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+
+    assert await stores.api_keys.revoke(key) is True
+    assert await stores.api_keys.revoke(key) is False
+
+
+async def test_revoking_one_key_leaves_the_others(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+    other, secret = await stores.api_key()
+    await stores.make_channel(other.id)
+
+    await stores.api_keys.revoke(key)
+
+    assert await stores.api_keys.proven_by(secret) == other
+    assert list((await stores.routing.routes(stores.account_id)).channels) == [other.id]
+
+
+async def test_a_key_is_seen_through_any_client(stores: Stores, redis: Redis, backend: Backend) -> None:
+    _, secret = await stores.api_key()
+
+    assert await Stores(redis, backend).api_keys.proven_by(secret) is not None

@@ -1,0 +1,204 @@
+"""A channel's life: made once, looked at, deleted, and made again."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.model.api_keys import new_id
+from shared.model.channels import ChannelState, Kind, boot_of
+from shared.model.errors import KeyRevoked, KindConflict
+from shared.store import keyspace
+from shared.store.queues import Appended
+from shared.store.replicas import Heartbeat
+from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events
+
+
+async def routed(stores: Stores) -> dict[str, str]:
+    """The channels that the account's routes mention, with their incarnations."""
+    fields = [name.decode().split(":") for name in stores.direct.hkeys(keyspace.routes(stores.account_id))]
+    mentioned = {
+        name: incarnation for kind, *rest in fields if kind == "channel" for name, incarnation in [rest]
+    }
+    assert set(mentioned) == (await stores.routing.routes(stores.account_id)).channels
+    return mentioned
+
+
+def incarnation(stores: Stores, channel: str) -> str:
+    found: bytes = stores.direct.hget(keyspace.channel(channel), "incarnation")
+    return found.decode()
+
+
+async def test_a_channel_is_made_once(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+
+    assert await stores.make_channel(key.id) is True
+    made = incarnation(stores, key.id)
+    assert await stores.make_channel(key.id) is False
+
+    assert incarnation(stores, key.id) == made
+    assert await routed(stores) == {key.id: made}
+
+
+async def test_two_that_make_it_at_once_make_one(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+
+    made = await asyncio.gather(*(stores.make_channel(key.id) for _ in range(5)))
+
+    assert sorted(made) == [False, False, False, False, True]
+    assert await routed(stores) == {key.id: incarnation(stores, key.id)}
+
+
+async def test_making_it_again_keeps_queue_and_owner(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await stores.queued(channel, 3)
+
+    await stores.make_channel(channel)
+
+    assert len(await stores.owed(lease)) == 3
+
+
+async def test_making_it_again_mends_routes_that_miss_it(stores: Stores) -> None:
+    channel = await stores.channel()
+    stores.direct.hdel(
+        keyspace.routes(stores.account_id), f"channel:{channel}:{incarnation(stores, channel)}"
+    )
+
+    await stores.make_channel(channel)
+
+    assert await routed(stores) == {channel: incarnation(stores, channel)}
+
+
+async def test_a_key_that_never_was_gets_no_channel(stores: Stores) -> None:
+    stranger = new_id()
+
+    with pytest.raises(KeyRevoked):
+        await stores.make_channel(stranger)
+
+    assert await routed(stores) == {}
+    assert not stores.direct.exists(keyspace.channel(stranger))
+
+
+async def test_a_channel_of_another_kind_is_in_the_way(stores: Stores) -> None:
+    channel = await stores.channel()
+    stores.direct.hset(keyspace.channel(channel), "kind", "webhook")
+
+    with pytest.raises(KindConflict) as raised:
+        await stores.make_channel(channel)
+    assert raised.value.existing == "webhook"
+    assert await stores.delete_channel(channel) is False
+    assert stores.direct.exists(keyspace.channel(channel))
+
+
+async def test_the_state_of_a_channel(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+    assert await stores.channels.state(key.id) is None
+
+    await stores.make_channel(key.id)
+    await stores.queued(key.id, 2)
+
+    idle = ChannelState(kind=Kind.WEBSOCKET, connected=False, queue_size=2)
+    assert await stores.channels.state(key.id) == idle
+
+
+async def test_connected_means_an_owner_whose_boot_is_live(stores: Stores) -> None:
+    channel = await stores.channel()
+    heartbeat = Heartbeat(stores.calls, boot=boot_of(f"{EDGE}/1"), ttl_ms=60_000)
+
+    async def connected() -> bool:
+        state = await stores.channels.state(channel)
+        return state is not None and state.connected
+
+    await heartbeat.beat(now_ms=NOW_MS)
+    assert not await connected(), "a live boot holds nothing yet"
+    lease = await stores.claim(channel)
+    assert await connected()
+    await heartbeat.stop()
+    assert not await connected(), "the lease stands, but its boot is over"
+    await heartbeat.beat(now_ms=NOW_MS)
+    await stores.leases.release(lease)
+    assert not await connected()
+
+
+async def test_a_deleted_channel_is_gone_with_queue_and_lease(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.claim(channel)
+    await stores.queued(channel, 2)
+
+    assert await stores.delete_channel(channel) is True
+
+    assert await stores.channels.state(channel) is None
+    assert await routed(stores) == {}
+    assert stores.entries(channel) == []
+    assert stores.owner(channel) is None
+    assert await stores.queues.append(channel, events(1)) == (Appended.ABSENT, "")
+    assert await stores.delete_channel(channel) is False
+
+
+async def test_a_deleted_channel_keeps_its_bindings_for_the_next(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.routing.put_bindings(stores.account_id, channel, b'[{"endpoint-name":"*"}]')
+
+    await stores.delete_channel(channel)
+
+    assert channel in (await stores.routing.routes(stores.account_id)).bindings
+
+
+async def test_a_channel_made_anew_is_another_and_empty(stores: Stores) -> None:
+    channel = await stores.channel()
+    first = incarnation(stores, channel)
+    await stores.queued(channel, 2)
+
+    await stores.delete_channel(channel)
+    assert await stores.make_channel(channel) is True
+
+    assert incarnation(stores, channel) != first
+    assert stores.entries(channel) == []
+
+
+async def test_what_a_client_refused_is_forgotten_with_the_channel(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await stores.queues.refuse(lease, frame_limit_bytes=2048, until="5-0", single_entry="")
+
+    await stores.delete_channel(channel)
+    await stores.make_channel(channel)
+
+    claimed = await stores.leases.claim(channel, owner=f"{EDGE}/2")
+    assert (claimed.frame_limit_bytes, claimed.careful_until) == (None, "")
+
+
+async def test_a_late_half_of_a_delete_leaves_the_new_incarnation_routed(stores: Stores) -> None:
+    channel = await stores.channel()
+    old = incarnation(stores, channel)
+    await stores.delete_channel(channel)
+    await stores.make_channel(channel)
+
+    # The delete's second half, as a slow gateway would send it after another has made the channel anew.
+    await stores.routing.drop_channel(stores.account_id, channel, incarnation=old)
+
+    assert await routed(stores) == {channel: incarnation(stores, channel)}
+
+
+@pytest.mark.parametrize("head_start", range(4))
+async def test_a_delete_racing_a_re_create_leaves_the_new_one_routed(
+    stores: Stores, redis: Redis, backend: Backend, head_start: int
+) -> None:
+    channel = await stores.channel()
+    await stores.delete_channel(channel)
+    await stores.make_channel(channel)
+    old = incarnation(stores, channel)
+    elsewhere = Stores(redis, backend)
+    elsewhere.account_id = stores.account_id
+
+    deleting = asyncio.create_task(elsewhere.delete_channel(channel))
+    for _ in range(head_start):
+        await stores.calls.command("PING")
+    # One that came before the delete has found the old channel; it would ask again.
+    made = await stores.make_channel(channel) or await stores.make_channel(channel)
+    await deleting
+
+    if made:
+        assert incarnation(stores, channel) != old
+        assert await routed(stores) == {channel: incarnation(stores, channel)}

@@ -1,0 +1,55 @@
+"""Every name, which of them may stand for ever, and which share a slot."""
+
+import pytest
+
+from shared.model.api_keys import new_id
+from shared.store import keyspace
+
+ID = "0123456789abcdef0123456789abcdef"
+OF_A_CHANNEL = [keyspace.api_key, keyspace.channel, keyspace.lease, keyspace.queue]
+OF_AN_ACCOUNT = [keyspace.account, keyspace.routes, keyspace.device_types]
+
+
+@pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT])
+def test_what_stays(name_of: object) -> None:
+    assert callable(name_of)
+    assert keyspace.is_permanent(name_of(new_id()).encode())
+
+
+def test_last_seen_stays() -> None:
+    assert keyspace.is_permanent(keyspace.LAST_SEEN.encode())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        keyspace.heartbeat("edge-1/b00t"),
+        keyspace.nudge("edge-1/b00t"),
+        "anything",
+        f"{ID}:key",
+        f"{{{ID}}}:keys",
+        f"x{{{ID}}}:key",
+        f"{{{ID[:-1]}}}:key",
+        f"{{{ID}}}:key\n",
+        "{replicas}:last-seen:x",
+    ],
+)
+def test_what_does_not(name: str) -> None:
+    assert not keyspace.is_permanent(name.encode())
+
+
+def test_no_two_names_are_the_same() -> None:
+    names = [name_of(ID) for name_of in (*OF_A_CHANNEL, *OF_AN_ACCOUNT)]
+
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT])
+def test_what_a_script_touches_together_shares_a_slot(name_of: object) -> None:
+    assert callable(name_of)
+    assert name_of(ID).startswith(f"{{{ID}}}:")
+
+
+def test_heartbeat_and_last_seen_share_a_slot() -> None:
+    assert keyspace.heartbeat("a/b").startswith("{replicas}:")
+    assert keyspace.LAST_SEEN.startswith("{replicas}:")

@@ -1,0 +1,140 @@
+"""Nudges: one message for each boot and turn; who listens is told when it may have missed some."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.runtime.connections import connect
+from shared.store.calls import Calls, load_scripts
+from shared.store.keyspace import nudge
+from shared.store.nudges import Line, Nudges, heard_nudges
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+from tests.store.stores import EDGE, OTHER_EDGE, Backend, Stores
+
+
+class Heard:
+    """Everything one boot hears, from its first subscription on."""
+
+    def __init__(self, redis: Redis, boot: str) -> None:
+        self.all: list[list[str] | Line] = []
+        self._nudges = heard_nudges(redis, boot)
+        self._task = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        async for ids in self._nudges:
+            self.all.append(ids if isinstance(ids, Line) else sorted(ids))
+
+    async def until(self, *expected: list[str] | Line) -> None:
+        await wait_until(lambda: len(self.all) >= len(expected), what=lambda: self.all)
+        assert self.all == list(expected)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        # A generator that is left to the garbage collector would close its connection after the loop.
+        await cast(AsyncGenerator[Any, None], self._nudges).aclose()
+
+
+@contextlib.asynccontextmanager
+async def listening(redis: Redis, boot: str) -> AsyncIterator[Heard]:
+    heard = Heard(redis, boot)
+    try:
+        await heard.until(Line.BACK)
+        yield heard
+    finally:
+        await heard.stop()
+
+
+@pytest.fixture
+async def heard(redis: Redis) -> AsyncIterator[Heard]:
+    """What the first edge hears."""
+    async with listening(redis, EDGE) as heard:
+        yield heard
+
+
+async def test_who_listens_is_first_told_to_look_at_everything(heard: Heard) -> None:
+    assert heard.all == [Line.BACK]
+
+
+async def test_a_nudge_reaches_the_boot_of_the_owner_and_no_other(
+    heard: Heard, redis: Redis, stores: Stores
+) -> None:
+    async with listening(redis, OTHER_EDGE) as other:
+        stores.nudges.send(f"{EDGE}/7", "a")
+        await heard.until(Line.BACK, ["a"])
+        stores.nudges.send(f"{OTHER_EDGE}/7", "b")
+        await other.until(Line.BACK, ["b"])
+
+        assert heard.all == [Line.BACK, ["a"]]
+
+
+async def test_nudges_of_one_turn_are_one_message_for_each_boot(
+    heard: Heard, redis: Redis, stores: Stores
+) -> None:
+    async with listening(redis, OTHER_EDGE) as other:
+        for claim in range(3):
+            stores.nudges.send(f"{EDGE}/{claim}", f"channel-{claim}")
+            stores.nudges.send(f"{OTHER_EDGE}/{claim}", "same")
+        await heard.until(Line.BACK, ["channel-0", "channel-1", "channel-2"])
+        await other.until(Line.BACK, ["same"])
+
+
+async def test_nudges_of_two_turns_are_two_messages(heard: Heard, stores: Stores) -> None:
+    stores.nudges.send(f"{EDGE}/1", "a")
+    await heard.until(Line.BACK, ["a"])
+    stores.nudges.send(f"{EDGE}/1", "b")
+    await heard.until(Line.BACK, ["a"], ["b"])
+
+
+async def test_a_nudge_that_nobody_hears_hurts_nobody(heard: Heard, stores: Stores) -> None:
+    stores.nudges.send("gone/boot/1", "a")
+    stores.nudges.send(f"{EDGE}/1", "b")
+
+    await heard.until(Line.BACK, ["b"])
+
+
+async def test_a_nudge_without_redis_is_lost_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody:
+        nudges = Nudges(Calls(nobody, scripts=load_scripts()))
+
+        nudges.send(f"{EDGE}/1", "a")
+        nudges.send(f"{OTHER_EDGE}/1", "a")
+        await wait_until(lambda: "nudge.lost" in caplog.messages)
+
+    assert caplog.messages.count("nudge.lost") == 1
+
+
+async def test_who_stops_listening_leaves_no_subscription(real_backend: Backend) -> None:
+    def listeners() -> int:
+        [(_, count)] = real_backend.direct.pubsub_numsub(nudge(EDGE))
+        return int(count)
+
+    async with real_backend.connect() as redis:
+        async with listening(redis, EDGE):
+            assert listeners() == 1
+        await wait_until(lambda: listeners() == 0)
+
+
+async def test_a_broken_connection_is_told_and_mended(real_backend: Backend) -> None:
+    async with real_backend.connect() as redis, listening(redis, EDGE) as heard:
+        real_backend.direct.client_kill_filter(_type="pubsub")
+        await heard.until(Line.BACK, Line.LOST, Line.BACK)
+
+        real_backend.direct.publish(nudge(EDGE), "a b")
+        await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a", "b"])
+
+
+async def test_a_server_that_was_started_again_is_heard_again(valkey: Valkey) -> None:
+    async with connect(valkey.url) as redis, listening(redis, EDGE) as heard:
+        valkey.kill()
+        valkey.start()
+        valkey.wait_ready()
+        await heard.until(Line.BACK, Line.LOST, Line.BACK)
+
+        Nudges(Calls(redis, scripts=load_scripts())).send(f"{EDGE}/1", "a")
+        await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a"])

@@ -1,0 +1,185 @@
+"""What Redis may have lost, and what a client may refuse: the queue finds its way."""
+
+import pytest
+
+from shared.model.channels import Ending, Lease
+from shared.model.errors import NoLongerOwner
+from shared.store import keyspace
+from shared.store.queues import BEGINNING
+from tests.store.stores import EDGE, OTHER_EDGE, Stores, ids
+
+
+async def test_a_claim_that_redis_lost_is_written_again(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    entries = await stores.queued(channel, 2)
+    stores.direct.delete(keyspace.lease(channel))
+
+    assert await stores.queues.settle(lease, until=entries[0]) is None
+    await stores.queues.look_again(lease)
+
+    assert stores.owner(channel) == lease.owner
+    assert await stores.queues.settle(lease, until=entries[0]) == 1
+
+
+async def test_a_claim_is_written_again_over_the_owner_it_had_replaced(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.claim(channel, f"{EDGE}/1")
+    lease = await stores.claim(channel, f"{OTHER_EDGE}/1")
+    stores.direct.set(keyspace.lease(channel), f"{EDGE}/1")
+
+    await stores.queues.look_again(lease)
+
+    assert stores.owner(channel) == f"{OTHER_EDGE}/1"
+
+
+async def test_without_a_reason_to_doubt_a_claim_that_is_gone_is_gone(stores: Stores) -> None:
+    """Somebody newer has come and gone again; the nudge that told of it was lost."""
+    channel = await stores.channel()
+    lease = await stores.claim(channel, f"{EDGE}/1")
+    await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"))
+
+    with pytest.raises(NoLongerOwner) as raised:
+        await stores.owed(lease)
+
+    assert raised.value.ending is Ending.TAKEN_OVER
+    assert stores.owner(channel) is None
+
+
+@pytest.mark.parametrize("standing", [f"{EDGE}/1", f"{EDGE}/3", f"{OTHER_EDGE}/1"])
+async def test_a_newer_claim_is_never_written_over(stores: Stores, standing: str) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel, f"{EDGE}/2")
+    stores.direct.set(keyspace.lease(channel), standing)
+
+    for look in (stores.owed, stores.queues.look_again):
+        with pytest.raises(NoLongerOwner) as raised:
+            await look(lease)
+        assert raised.value.ending is Ending.TAKEN_OVER
+    assert stores.owner(channel) == standing
+
+
+async def test_a_claim_that_is_lost_is_not_written_again_by_a_settle_or_a_release(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    stores.direct.delete(keyspace.lease(channel))
+
+    await stores.queues.settle(lease, until="9-9")
+    await stores.leases.release(lease)
+
+    assert stores.owner(channel) is None
+
+
+async def test_a_queue_that_lost_its_end_is_rewound(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    entries = await stores.queued(channel, 5)
+    stores.direct.xdel(keyspace.queue(channel), *entries[3:])
+
+    batch = await stores.queues.peek(lease, after=entries[4], count=10, size_bytes=1000)
+
+    assert batch.rewound
+    assert batch.notifications == []
+    assert ids(await stores.owed(lease, BEGINNING)) == ["0", "1", "2"]
+
+
+async def test_a_queue_that_is_read_to_its_end_or_settled_is_not_rewound(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    entries = await stores.queued(channel, 20)
+
+    for settled in (None, entries[3], entries[19]):
+        if settled:
+            await stores.queues.settle(lease, until=settled)
+        for after in (entries[19], entries[18]):
+            batch = await stores.queues.peek(lease, after=after, count=10, size_bytes=1000)
+            assert not batch.rewound
+
+
+# Refused frames
+
+
+async def learnt(stores: Stores, channel: str, owner: str) -> tuple[Lease, int | None, str]:
+    """What the next socket is told."""
+    claimed = await stores.leases.claim(channel, owner=owner)
+    return claimed.lease, claimed.frame_limit_bytes, claimed.careful_until
+
+
+async def test_a_refusal_is_remembered_for_the_next_socket(stores: Stores) -> None:
+    channel = await stores.channel()
+    entries = await stores.queued(channel, 3)
+    lease = await stores.claim(channel)
+
+    word = await stores.queues.refuse(lease, frame_limit_bytes=24_576, until=entries[2], single_entry="")
+
+    assert word == "remembered"
+    assert (await learnt(stores, channel, f"{EDGE}/2"))[1:] == (24_576, entries[2])
+    assert stores.entries(channel) == entries
+
+
+async def test_a_single_entry_refused_three_times_is_dropped_and_no_other(stores: Stores) -> None:
+    channel = await stores.channel()
+    entries = await stores.queued(channel, 4)
+
+    words = []
+    for attempt in range(3):
+        lease, *_ = await learnt(stores, channel, f"{EDGE}/{attempt}")
+        words.append(
+            await stores.queues.refuse(
+                lease, frame_limit_bytes=1024, until=entries[3], single_entry=entries[1]
+            )
+        )
+
+    assert words == ["remembered", "remembered", "dropped"]
+    assert stores.entries(channel) == [entries[0], *entries[2:]]
+
+
+async def test_refusals_of_several_or_of_another_do_not_count(stores: Stores) -> None:
+    channel = await stores.channel()
+    entries = await stores.queued(channel, 2)
+    lease = await stores.claim(channel)
+
+    async def refuse(entry: str) -> str:
+        return await stores.queues.refuse(lease, frame_limit_bytes=1024, until=entries[1], single_entry=entry)
+
+    order = [entries[0], "", entries[0], entries[1], entries[0], "", entries[0]]
+    assert [await refuse(entry) for entry in order] == ["remembered"] * 7
+    assert await refuse(entries[0]) == "dropped"
+    assert stores.entries(channel) == [entries[1]]
+
+
+async def test_after_a_drop_the_counting_begins_anew(stores: Stores) -> None:
+    channel = await stores.channel()
+    entries = await stores.queued(channel, 2)
+    lease = await stores.claim(channel)
+
+    words = [
+        await stores.queues.refuse(lease, frame_limit_bytes=1024, until=entry, single_entry=entry)
+        for entry in (*[entries[0]] * 3, *[entries[1]] * 3)
+    ]
+
+    assert words == ["remembered", "remembered", "dropped"] * 2
+    assert stores.entries(channel) == []
+
+
+async def test_an_old_owner_refuses_nothing(stores: Stores) -> None:
+    channel = await stores.channel()
+    entries = await stores.queued(channel, 1)
+    old = await stores.claim(channel, f"{EDGE}/1")
+    await stores.claim(channel, f"{EDGE}/2")
+
+    for _ in range(3):
+        word = await stores.queues.refuse(old, frame_limit_bytes=1, until="1-0", single_entry=entries[0])
+        assert word == "stale"
+
+    assert stores.entries(channel) == entries
+    assert (await learnt(stores, channel, f"{EDGE}/3"))[1:] == (None, "")
+
+
+async def test_a_refusal_on_a_deleted_channel_makes_no_channel(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await stores.delete_channel(channel)
+
+    assert await stores.queues.refuse(lease, frame_limit_bytes=1, until="1-0", single_entry="") == "stale"
+    assert not stores.direct.exists(keyspace.channel(channel))

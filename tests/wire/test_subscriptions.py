@@ -1,0 +1,180 @@
+"""Presubscriptions: their limits, their wildcards, and what they match once compiled."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.model.errors import Invalid
+from shared.wire.pelion.subscriptions import compiled, parse_presubscriptions, patterns
+
+LAMP: dict[str, Any] = {"endpoint-name": "lamp"}
+
+
+def body(posted: object) -> bytes:
+    return json.dumps(posted).encode()
+
+
+def fault_of(posted: object) -> Invalid:
+    with pytest.raises(Invalid) as raised:
+        parse_presubscriptions(body(posted))
+    return raised.value
+
+
+def names_of(fault: Invalid) -> list[str]:
+    return [name for name, _ in fault.fields]
+
+
+@pytest.mark.parametrize(
+    "posted",
+    [
+        [],
+        [LAMP],
+        [{"endpoint-name": "*"}],
+        [{"endpoint-name": "lamp*", "endpoint-type": "light", "resource-path": ["/3/0", "3303/*", "*"]}],
+        [LAMP, LAMP],
+        [{"endpoint-name": "lamp", "endpoint-type": None, "resource-path": None}],
+        [{"resource-path": ["/3/0"]}, {"endpoint-type": "light*"}],
+    ],
+)
+def test_what_is_taken_comes_back_as_it_was_put(posted: list[dict[str, Any]]) -> None:
+    assert parse_presubscriptions(body(posted)) == posted
+
+
+@pytest.mark.parametrize("raw", [b"", b"[", b"endpoint-name=lamp", b'["\xff"]'])
+def test_what_is_not_json(raw: bytes) -> None:
+    with pytest.raises(Invalid, match="not JSON"):
+        parse_presubscriptions(raw)
+
+
+@pytest.mark.parametrize("posted", [None, 7, "lamp", {}, LAMP])
+def test_what_is_no_array(posted: object) -> None:
+    assert names_of(fault_of(posted)) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        (7, ""),
+        ("lamp", ""),
+        ([], ""),
+        ({}, ""),
+        ({"endpoint-name": None}, ""),
+        ({"ep": "lamp"}, ".ep"),
+        ({**LAMP, "Endpoint-Name": "x"}, ".Endpoint-Name"),
+        ({"endpoint-name": 7}, ".endpoint-name"),
+        ({"endpoint-name": ["lamp"]}, ".endpoint-name"),
+        ({"endpoint-name": ""}, ".endpoint-name"),
+        ({"endpoint-name": "la*mp"}, ".endpoint-name"),
+        ({"endpoint-name": "*lamp"}, ".endpoint-name"),
+        ({"endpoint-name": "lamp**"}, ".endpoint-name"),
+        ({"endpoint-name": "x" * 65}, ".endpoint-name"),
+        ({"endpoint-type": True}, ".endpoint-type"),
+        ({"endpoint-type": ""}, ".endpoint-type"),
+        ({"endpoint-type": "x" * 65}, ".endpoint-type"),
+        ({"endpoint-type": "*x"}, ".endpoint-type"),
+        ({"resource-path": "/3/0"}, ".resource-path"),
+        ({"resource-path": []}, ".resource-path"),
+        ({"resource-path": {}}, ".resource-path"),
+        ({"resource-path": ["/3", 7]}, ".resource-path[1]"),
+        ({"resource-path": ["/3", ["/4"]]}, ".resource-path[1]"),
+        ({"resource-path": [""]}, ".resource-path[0]"),
+        ({"resource-path": ["/3/*/1"]}, ".resource-path[0]"),
+        ({"resource-path": ["/3", "/" + "x" * 128]}, ".resource-path[1]"),
+    ],
+)
+def test_a_fault_names_its_field(entry: object, field: str) -> None:
+    fault = fault_of([LAMP, entry])
+
+    assert names_of(fault) == [f"[1]{field}"]
+    assert f"[1]{field}" in fault.message
+
+
+def test_lengths_at_their_limits() -> None:
+    entry = {
+        "endpoint-name": "n" * 63 + "*",
+        "endpoint-type": "é" * 64,
+        "resource-path": ["/" + "p" * 127, "p" * 127 + "*"],
+    }
+
+    assert parse_presubscriptions(body([entry])) == [entry]
+
+
+def test_as_many_entries_as_are_kept() -> None:
+    assert len(parse_presubscriptions(body([LAMP] * 1024))) == 1024
+
+
+def test_one_entry_more_is_too_many() -> None:
+    assert "1024" in fault_of([LAMP] * 1025).message
+
+
+def test_as_many_separate_paths_as_are_kept() -> None:
+    halves = [[f"/3/{number}" for number in range(start, start + 128)] for start in (0, 128)]
+    entries = [{"resource-path": half} for half in [*halves, *halves]]
+
+    assert parse_presubscriptions(body(entries)) == entries
+
+
+@pytest.mark.parametrize("split", [1, 128, 256])
+def test_one_separate_path_more_is_too_many(split: int) -> None:
+    paths = [f"/3/{number}" for number in range(257)]
+
+    fault = fault_of([{"resource-path": paths[:split]}, {"resource-path": paths[split:]}])
+
+    assert names_of(fault) == ["resource-path"]
+    assert "256" in fault.message
+
+
+def matched(entry: dict[str, Any], **fields: str) -> bool:
+    """Does the presubscription, put and read back from where it is stored, want this notification?"""
+    [pattern] = compiled(orjson.dumps(parse_presubscriptions(body([entry]))))
+    return pattern.matches("device.notifications", fields)
+
+
+@pytest.mark.parametrize(
+    ("entry", "wanted"),
+    [
+        ({"endpoint-name": "lamp-1"}, True),
+        ({"endpoint-name": "lamp"}, False),
+        ({"endpoint-name": "lamp*"}, True),
+        ({"endpoint-name": "lamp-1*"}, True),
+        ({"endpoint-name": "*"}, True),
+        ({"endpoint-name": "door*"}, False),
+        ({"endpoint-type": "light"}, True),
+        ({"endpoint-type": "li*"}, True),
+        ({"endpoint-type": "door"}, False),
+        ({"resource-path": ["/3303/0/5700"]}, True),
+        ({"resource-path": ["3303/0/5700"]}, True),
+        ({"resource-path": ["/3303/0/57"]}, False),
+        ({"resource-path": ["/3303/*"]}, True),
+        ({"resource-path": ["3303*"]}, True),
+        ({"resource-path": ["/*"]}, True),
+        ({"resource-path": ["*"]}, True),
+        ({"resource-path": ["/3/*", "/3303/*"]}, True),
+        ({"resource-path": ["/3/*", "/4/*"]}, False),
+        ({"endpoint-name": "lamp*", "endpoint-type": "light", "resource-path": ["/3303*"]}, True),
+        ({"endpoint-name": "lamp*", "endpoint-type": "door", "resource-path": ["/3303*"]}, False),
+        ({"endpoint-name": "lamp*", "resource-path": ["/3/0"]}, False),
+        ({"endpoint-name": "door", "resource-path": ["*"]}, False),
+        ({"endpoint-name": "lamp-1", "endpoint-type": None}, True),
+    ],
+)
+def test_what_a_presubscription_wants(entry: dict[str, Any], *, wanted: bool) -> None:
+    assert matched(entry, ep="lamp-1", ept="light", path="/3303/0/5700") is wanted
+
+
+def test_a_device_of_unknown_type_matches_no_type_but_any() -> None:
+    assert not matched({"endpoint-type": "light"}, ep="lamp", path="/3")
+    assert matched({"endpoint-type": "*"}, ep="lamp", path="/3")
+
+
+def test_presubscriptions_are_about_device_notifications_only() -> None:
+    [pattern] = patterns([{"endpoint-name": "*"}])
+
+    assert not pattern.matches("device.registrations", {"ep": "lamp"})
+
+
+def test_each_entry_is_a_pattern_of_its_own() -> None:
+    assert len(patterns([LAMP, {"endpoint-name": "door"}])) == 2
+    assert patterns([]) == ()
