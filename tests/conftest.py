@@ -29,6 +29,12 @@ class ListenSilently(Protocol):
     ) -> SilentSocket: ...
 
 
+class Measured(Protocol):
+    """pytest's `record_property`: what it is given is printed at the end of the run."""
+
+    def __call__(self, name: str, value: object) -> None: ...
+
+
 class Start(Protocol):
     """Starts an installation of the test's own: `start(edges=2, HEARTBEAT_S=1)`."""
 
@@ -46,10 +52,18 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what the tests measured, whichever worker they ran on."""
+    reports = [report for report in terminalreporter.stats.get("passed", ()) if report.user_properties]
+    for report in reports:
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+
+
 @pytest.fixture(scope="session")
 def shared_stack() -> Iterator[Stack]:
-    """One Valkey, two gateways, two edges for all stories of this worker."""
-    with running_stack(gateways=2, edges=2) as stack:
+    """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
+    with running_stack(gateways=2, edges=2, tcp=True) as stack:
         yield stack
         leaks.assert_none_in_metrics(stack.services)
         leaks.assert_none_in_answers()

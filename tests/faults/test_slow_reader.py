@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from tests.conftest import Listen, ListenSilently
+from tests.conftest import Listen, ListenSilently, Measured
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading, readings
 from tests.harness.processes import Service
@@ -51,7 +51,12 @@ async def publish_20_mb(api: Api, key: ApiKey) -> None:
 
 
 async def test_who_stops_reading_for_good_is_cut_and_comes_back(
-    api: Api, channel: ApiKey, quick: Service, patient: Service, listen: Listen
+    api: Api,
+    channel: ApiKey,
+    quick: Service,
+    patient: Service,
+    listen: Listen,
+    record_property: Measured,
 ) -> None:
     stalled = await listen(channel, quick.url, hold=True)
     before = quick.rss_bytes
@@ -60,7 +65,7 @@ async def test_who_stops_reading_for_good_is_cut_and_comes_back(
     await api.until(channel, status="disconnected", within_s=60)
 
     growth = quick.peak_rss_bytes - before
-    print(f"the edge grew by {growth / 1e6:.1f} MB")
+    record_property("memory an edge grew by, 20 MB waiting for who stopped reading", f"{growth / 1e6:.1f} MB")
     assert growth < GROWTH_LIMIT_BYTES
     settled = COUNT - await api.queue_size(channel)
     again = await listen(channel, patient.url)
@@ -84,7 +89,6 @@ async def test_who_pauses_goes_on_where_it_was(
     await pausing.received_numbers(range(COUNT), within_s=60)
     await api.until(channel, queue_size=0)
     assert pausing.open_now
-    print(f"the edge grew by {growth / 1e6:.1f} MB")
     assert growth < GROWTH_LIMIT_BYTES
 
 

@@ -62,6 +62,7 @@ def running_stack(
     edges: int = 2,
     appendfsync: str = "everysec",
     maxmemory: str | None = None,
+    tcp: bool = False,
     **settings: object,
 ) -> Iterator[Stack]:
     """Starts everything, waits until all are ready, and ends everything, come what may.
@@ -69,7 +70,7 @@ def running_stack(
     `settings` go to every service (`HEARTBEAT_S=1` is `NOTIFY_HEARTBEAT_S=1`).
     """
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    valkey = Valkey(folder, appendfsync=appendfsync, maxmemory=maxmemory)
+    valkey = Valkey(folder, appendfsync=appendfsync, maxmemory=maxmemory, tcp=tcp)
     stack = Stack(folder, secrets.token_hex(16), valkey, [], [], dict(settings))
     try:
         valkey.start()

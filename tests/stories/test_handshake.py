@@ -43,6 +43,7 @@ async def test_the_key_among_the_subprotocols(
 
     assert client.response is not None
     assert client.response.headers["Sec-WebSocket-Protocol"] == "wss"
+    assert client.response.headers["X-Request-Id"]
     assert channel.secret not in str(client.response.headers)
     await api.publish(channel, reading(1, to=channel.id))
     await wait_until(lambda: client.numbers == [1])

@@ -107,6 +107,17 @@ async def test_an_event_of_ones_own_topic_travels_as_an_event(
     }
 
 
+async def test_an_event_without_an_id_is_given_one(api: Api, channel: ApiKey, listen: Listen) -> None:
+    event = {"topic": "orders.created", "data": None, "to": channel.id}
+
+    answer = await api.post_events(channel, [event, event])
+
+    given = [receipt["id"] for receipt in answer.json["events"]]
+    assert len(set(given)) == 2
+    receiver = await listen(channel)
+    assert [item["id"] for _, item in await receiver.received(2)] == given
+
+
 async def test_an_async_response_goes_to_the_key_that_asked(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:

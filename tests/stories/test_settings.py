@@ -1,9 +1,14 @@
 """Settings come from the environment: listed with default and meaning, checked at the start."""
 
+import json
+
 import pytest
 
+from tests.conftest import Listen
+from tests.harness.api import Api, ApiKey
 from tests.harness.processes import free_port, run_command
 from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
 
 DEFAULTS = {
     "DATA_DIR": ".data",
@@ -82,6 +87,16 @@ def test_an_unknown_name_warns_and_starts(stack: Stack) -> None:
         warnings = [line for line in edge.stderr.splitlines() if "NOTIFY_PING_INTERVALL_S" in line]
         assert len(warnings) == 1
         assert edge.get("/readyz") == 200
+
+
+async def test_logs_can_be_one_object_a_line(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+    with stack.more_edges("edge-json", LOG_FORMAT="json") as [edge]:
+        receiver = await listen(channel, edge.url)
+        await receiver.close()
+        await api.until(channel, status="disconnected")
+        await wait_until(lambda: "socket.ended" in edge.stderr)
+        lines = [json.loads(line) for line in edge.stderr.splitlines()]
+        assert any(channel.id in line.values() for line in lines)
 
 
 def _assert_refused(names: str, command: str, **settings: object) -> None:
