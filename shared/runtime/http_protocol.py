@@ -1,4 +1,8 @@
-"""uvicorn's HTTP protocol with bounds on what a stranger may send before the application sees a request."""
+"""uvicorn's HTTP protocol with bounds on what a stranger may send before the application sees a request.
+
+Only a GET over HTTP/1.1 without a body can become a WebSocket. In any other request the headers that ask for an
+upgrade are ignored, as a server may, and the application answers it as the plain request that it is.
+"""
 
 import asyncio
 from typing import Any
@@ -43,6 +47,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.get_protocol() is self and (cycle is None or cycle.response_complete):
             self._await_head()
 
+    def _should_upgrade(self) -> bool:
+        upgradable = self.scope["method"] == "GET" and self.scope["http_version"] == "1.1"
+        return upgradable and not _has_body(self.headers) and super()._should_upgrade()
+
+    def _get_upgrade(self) -> bytes | None:
+        connection = [value for name, value in self.headers if name == b"connection"]
+        upgrade = [value for name, value in self.headers if name == b"upgrade"]
+        options = [option.strip().lower() for option in b",".join(connection).split(b",")]
+        return upgrade[-1].lower() if upgrade and b"upgrade" in options else None
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Clients ask for h2c as a matter of course; it is answered, and no news."""
+
     def send_400_response(self, msg: str) -> None:
         request_id = new_request_id()
         body = error_body(400, msg, request_id=request_id)
@@ -69,3 +86,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
+        for name, value in headers
+    )

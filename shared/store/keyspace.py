@@ -3,7 +3,8 @@
 What belongs to one API key's channel carries the hash tag `{id}` (the API key's id, 32 hex characters), so
 that a script which judges revocation, ownership and the queue together touches one slot.
 
-`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash.
+`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; if it expires expires_at_ms;
+                after a rotation old_secret_hash and old_valid_until_ms.
                 Written by the gateway; goes when the key is revoked.
 `{id}:channel`  hash: kind, incarnation, created_at_ms; and after a client refused a frame as too long
                 frame_limit_bytes, refused_until, refused_entry, refused_times.
@@ -13,7 +14,8 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '', bindings:<id> JSON.
+`{account}:routes`        hash: version; key:<id> is when it expires in ms, or '';
+                          channel:<id>:<incarnation> is '', bindings:<id> JSON.
                           Written by the gateway; stays.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.
@@ -22,6 +24,7 @@ that a script which judges revocation, ownership and the queue together touches 
                           Written by the edge; a member goes when its boot stops in good order.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
+`key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
 """
 
 import re
