@@ -46,7 +46,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
         fault = self.conn.handshake_exc
         if not self.handshake_initiated and fault is not None:
-            # The parser of handshakes has smaller bounds than ours for plain requests: 8 KiB a line, 128 lines.
+            # Handshakes have smaller bounds than plain requests: 8 KiB a line, 128 lines.
             if isinstance(fault, SecurityError):
                 self._refuse(Headers(), 431, "a header is too long, or there are too many", "")
             else:

@@ -1,4 +1,4 @@
-"""A handshake that is not in order is told so over HTTP: a 4xx in our form, at once, and never by a hang-up."""
+"""A handshake that is not in order is told so by a 4xx in our form, at once, and never by a hang-up."""
 
 import json
 
@@ -172,7 +172,7 @@ async def test_a_plain_request_that_offers_an_upgrade_is_answered_as_it_is(
         body=event,
     )
 
-    status, _, _ = await exchange(stack.gateways[0].url, text)
+    status, _, answer = await exchange(stack.gateways[0].url, text)
 
-    assert status == 202
+    assert status == 202, answer
     assert await api.queue_size(channel) == 1
