@@ -52,10 +52,11 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
                 _print(await new_api_key(api_keys, arguments.account, posted))
             case _:
                 await _revoke(api_keys, arguments.id)
-                await nudges.sent()
     except Invalid as fault:
         print(f"refused: {fault.message}", file=sys.stderr)
         return 1
+    finally:
+        await nudges.sent()
     return 0
 
 

@@ -6,7 +6,7 @@ answered is honoured by the next publish through any gateway.
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from shared.model.bindings import Fields
 from shared.model.errors import KeyRevoked
@@ -110,6 +110,29 @@ class Routing:
         return {
             device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None
         }
+
+    async def accounts(self) -> AsyncIterator[list[str]]:
+        """The ids of all accounts with routes, in lots. One may come twice, or not at all if it is new."""
+        cursor: bytes | int = 0
+        while True:
+            pattern = keyspace.routes("*")
+            cursor, names = await self._calls.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            if names:
+                yield [keyspace.id_in(name) for name in names]
+            if int(cursor) == 0:
+                return
+
+    async def mentioned(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """What the routes name, right or not: API keys, and channels as (API key, incarnation)."""
+        keys, channels = list[str](), list[tuple[str, str]]()
+        for field in await self._calls.command("HKEYS", keyspace.routes(account_id)):
+            kind, _, name = field.decode().partition(":")
+            if kind == "key":
+                keys.append(name)
+            elif kind == "channel":
+                api_key_id, _, incarnation = name.partition(":")
+                channels.append((api_key_id, incarnation))
+        return keys, channels
 
     async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> None:
         names = [keyspace.routes(account_id)]
