@@ -1,4 +1,4 @@
-"""The one way in: `python -m services all|gateway|socket-edge`, and commands for the operator."""
+"""The one way in: `python -m services NAME`, for each service and for `all`; and the operator's commands."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from services import everything
+from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
 from services.socket_edge import service as socket_edge
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 _SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]] = {
     "gateway": gateway.run,
     "socket-edge": socket_edge.run,
+    "expiry-reaper": expiry_reaper.run,
 }
 
 
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("all", help="everything in one process on one origin, with an embedded Valkey")
     commands.add_parser("gateway", help="REST: accounts, publishing, subscriptions, channels")
     commands.add_parser("socket-edge", help="WebSockets")
+    commands.add_parser("expiry-reaper", help="ends what is due: idle channels, old notifications")
     commands.add_parser("settings", help="list every setting with its default and meaning")
     command_line.add_commands(commands)
     return parser

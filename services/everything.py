@@ -12,6 +12,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from services.expiry_reaper.service import reaping
 from services.gateway.accounts import new_account
 from services.gateway.api_keys import new_api_key
 from services.gateway.app import gateway_app
@@ -47,10 +48,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         redis = connect(url)
         try:
             listening = listener(settings.host, settings.port)
-            context = make_context(redis, admin_token=_admin_token(settings))
+            context = make_context(settings, redis, admin_token=_admin_token(settings))
             edge = make_edge(settings, redis)
             app = _one_origin(context, stop)
-            async with edge.running():
+            async with edge.running(), reaping(settings, redis, redis):
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
                     Requests(by_kind(app, socket_app(edge)), count=telemetry.request_answered),

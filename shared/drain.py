@@ -45,6 +45,9 @@ class Transport(Protocol):
         Answers the last entry taken; None when it took nothing.
         """
 
+    def adopt(self, serialization: bytes) -> None:
+        """How the channel's owner wants its notifications encoded from now on; b"" is the default."""
+
     def rewind(self) -> None:
         """Redis lost entries that were delivered: what was asked about them means nothing any more."""
 
@@ -67,6 +70,7 @@ class Drain:
         self._stopped = False
         self._lost = False
         self._doubtful = False
+        self._serialization = b""
 
     def wake(self) -> None:
         """There may be something to do: a nudge came, something was confirmed, Redis is back."""
@@ -124,6 +128,9 @@ class Drain:
                 self._sent = self._settled = BEGINNING
                 self._doubtful = True
                 continue
+            if batch.serialization is not None and batch.serialization != self._serialization:
+                self._serialization = batch.serialization
+                self._transport.adopt(batch.serialization)
             if batch.notifications:
                 self._sent = await self._transport.deliver(batch.notifications) or self._sent
             at_the_end = not batch.more or self._transport.room.count == 0

@@ -17,6 +17,7 @@ _tracer = trace.get_tracer("notification-gateway")
 published = _meter.create_counter("notify.published", description="events taken by POST /v1/events")
 queued = _meter.create_counter("notify.queued", description="notifications put into a channel's queue")
 sent = _meter.create_counter("notify.sent", description="notifications written to a socket, by dialect")
+expired = _meter.create_counter("notify.expired", description="channels that ended without a socket")
 frames = _meter.create_counter("notify.frames", description="text frames written to a socket, by dialect")
 settled = _meter.create_counter("notify.settled", description="notifications confirmed and forgotten")
 dropped = _meter.create_counter("notify.dropped", description="notifications given up, by reason")
@@ -74,6 +75,14 @@ def redis_call(commands: int) -> Iterator[None]:
 
 def redis_failed(error: str) -> None:
     _redis_errors.add(1, {"error": error})
+
+
+def dropped_from_queue(*, over: int, old: int) -> None:
+    """Notifications that a queue gave up: as over its limit, as too old."""
+    if over:
+        dropped.add(over, {"reason": "queue-full"})
+    if old:
+        dropped.add(old, {"reason": "too-old"})
 
 
 @contextmanager

@@ -5,11 +5,13 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.bodies import body_of
 from services.gateway.context import context_of
 from shared.model.api_keys import Scope
 from shared.model.channels import ChannelState, Kind
 from shared.runtime.answers import Problem, json_answer
 from shared.wire.pelion.answers import channel_metadata, websocket_channel
+from shared.wire.pelion.serialization import wanted_in
 
 
 async def get_websocket(request: Request) -> Response:
@@ -22,12 +24,15 @@ async def get_websocket(request: Request) -> Response:
 
 
 async def put_websocket(request: Request) -> Response:
-    """Registers the channel; one that is there keeps its queue and its socket."""
+    """Registers the channel, or changes how it wants its notifications; queue and socket stay."""
     context = context_of(request)
     key = await context.proof.require(request, Scope.RECEIVE)
     now_ms = time.time_ns() // 1_000_000
-    made = await context.channels.create(key.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms)
-    fresh = ChannelState(kind=Kind.WEBSOCKET, connected=False, queue_size=0)
+    serialization = wanted_in(await body_of(request))
+    made = await context.channels.create(
+        key.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms, serialization=serialization
+    )
+    fresh = ChannelState(Kind.WEBSOCKET, connected=False, queue_size=0, serialization=serialization)
     state = fresh if made else await context.channels.state(key.id) or fresh
     return json_answer(websocket_channel(state), status=201 if made else 200)
 

@@ -70,12 +70,13 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
                 _print(await new_secret_of(api_keys, key, posted))
             case _:
                 await api_keys.revoke(await _key(api_keys, arguments.id))
-        await nudges.sent()
     except StoreUnavailable:
         raise
     except GatewayError as fault:
         print(f"refused: {_told(fault)}", file=sys.stderr)
         return 1
+    finally:
+        await nudges.sent()
     return 0
 
 

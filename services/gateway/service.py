@@ -16,12 +16,12 @@ from shared.store.api_keys import ApiKeys
 from shared.store.calls import Calls
 from shared.store.channels import Channels
 from shared.store.nudges import Nudges
-from shared.store.queues import Queues
+from shared.store.queues import QueueLimits, Queues
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
 
 
-def make_context(redis: Redis, *, admin_token: str) -> Context:
+def make_context(settings: Settings, redis: Redis, *, admin_token: str) -> Context:
     calls = Calls(redis)
     routing = Routing(calls, compiled)
     nudges = Nudges(calls)
@@ -31,7 +31,9 @@ def make_context(redis: Redis, *, admin_token: str) -> Context:
         channels=Channels(calls, routing, nudges),
         nudges=nudges,
         proof=Proof(api_keys, admin_token=admin_token),
-        queues=Queues(calls),
+        queues=Queues(
+            calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+        ),
         routing=routing,
     )
 
@@ -39,7 +41,7 @@ def make_context(redis: Redis, *, admin_token: str) -> Context:
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves requests on PORT until `stop`."""
     assert settings.admin_token is not None
-    context = make_context(redis, admin_token=settings.admin_token.get_secret_value())
+    context = make_context(settings, redis, admin_token=settings.admin_token.get_secret_value())
     app = gateway_app(context, more=[*health_routes(lambda: not stop.is_set())])
     listening = listener(settings.host, settings.port)
     await serve(Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=_nothing)

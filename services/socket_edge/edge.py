@@ -190,12 +190,16 @@ class Edge:
         except StoreUnavailable:
             return False
         owed, self._owed = self._owed, []
-        await asyncio.gather(*map(self._release, owed))
+        await asyncio.gather(*map(self._release_owed, owed))
         return True
 
-    async def _release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease) -> None:
+        """Gives a lease back. Raises StoreUnavailable."""
+        await self.stores.leases.release(lease, now_ms=now_ms())
+
+    async def _release_owed(self, lease: Lease) -> None:
         try:
-            await self.stores.leases.release(lease)
+            await self.release(lease)
         except StoreUnavailable:
             self.release_later(lease)
 

@@ -22,6 +22,7 @@ from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Queues
 from shared.wire.pelion.closing import close_code, close_reason
 from shared.wire.pelion.frames import Frame, frames
+from shared.wire.pelion.serialization import Serialization, stored
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Hold:
         # Up to here an earlier socket was refused a frame: one at a time, to learn which it is.
         self._careful_until = _place(claimed.careful_until or BEGINNING)
         self._share = _FIRST_SHARE
+        self._wanted = Serialization()
         self._written = Position()
         self._confirmed = Position()
         self._last_frame_count = 0
@@ -122,7 +124,8 @@ class Hold:
         before = self._written
         limits = self._limits
         try:
-            for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=limits.frame_count):
+            most = min(limits.frame_count, self._wanted.chunk)
+            for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
                 await self._send({"type": "websocket.send", "utf8": frame.text})
                 self._written = self._written.then(frame)
                 self._last_frame_count = frame.count
@@ -136,6 +139,9 @@ class Hold:
         telemetry.sent.add(self._written.count - before.count, _DIALECT)
         telemetry.frames.add(self._written.frames - before.frames, _DIALECT)
         return self._written.entry
+
+    def adopt(self, serialization: bytes) -> None:
+        self._wanted = stored(serialization)
 
     def rewind(self) -> None:
         self._ping = None

@@ -140,7 +140,7 @@ async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:
         if client_code == _MESSAGE_TOO_BIG and hold.ending in (None, Ending.CLIENT_GONE):
             await _remember_refusal(edge, hold)
         if hold.ending not in (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED):
-            await edge.stores.leases.release(hold.lease)
+            await edge.release(hold.lease)
     except StoreUnavailable:
         edge.release_later(hold.lease)
         logger.warning("socket.not-released", extra={"facts": hold.facts})

@@ -16,7 +16,7 @@ from shared.store.api_keys import ApiKeys
 from shared.store.calls import Calls
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
-from shared.store.queues import Queues
+from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
@@ -31,7 +31,9 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             redis=redis,
             api_keys=ApiKeys(calls, Routing(calls, compiled), nudges),
             leases=Leases(calls),
-            queues=Queues(calls),
+            queues=Queues(
+                calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+            ),
             nudges=nudges,
         ),
         Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),

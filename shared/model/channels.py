@@ -28,11 +28,17 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """What is true of a channel now. `queue_size` counts the notifications it is still owed."""
+    """What is true of a channel now.
+
+    `queue_size` counts the notifications it is still owed, `dropped` those it was owed and will not get:
+    too old, or pushed out by newer ones. `serialization` is how it wants them, as it was stored.
+    """
 
     kind: Kind
     connected: bool
     queue_size: int
+    dropped: int = 0
+    serialization: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ from shared.runtime.connections import checked_url
 PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
 # What these hold, or may hold in a user:password@ part, is never printed.
-_CONFIDENTIAL = frozenset({"admin_token", "redis_url", "otlp_url"})
+_CONFIDENTIAL = frozenset({"admin_token", "redis_url", "jobs_redis_url", "otlp_url"})
 # systemd's own name, set for every service it starts with Type=notify.
 _NOT_OURS = frozenset({"NOTIFY_SOCKET"})
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
 
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: Port = Field(8000, description="port of the gateway; in `all` the only port")
     edge_port: Port = Field(8001, description="port of the socket edge when it runs apart")
+    reaper_port: Port = Field(8003, description="port of the expiry reaper's health and metrics")
+    jobs_redis_url: str | None = Field(
+        None, repr=False, description="another Redis for the job queue; unset: the same as REDIS_URL"
+    )
     admin_token: SecretStr | None = Field(
         None,
         description=f"secret for accounts and API keys, at least {ADMIN_TOKEN_LENGTH} characters; "
@@ -84,6 +89,15 @@ class Settings(BaseSettings):
     frame_limit_bytes: Bytes = Field(48 * 1024, description="a frame's size; a larger single item goes alone")
     in_flight_limit: Count = Field(1000, description="unconfirmed notifications per socket, at most")
     in_flight_bytes: Bytes = Field(1024 * 1024, description="unconfirmed bytes per socket, at most")
+    websocket_expiry_s: LongSeconds = Field(
+        86_400, description="a WebSocket channel without a socket for so long ends, and its queue with it"
+    )
+    notification_lifetime_s: LongSeconds = Field(
+        86_400, description="notifications older than this are dropped from a queue"
+    )
+    queue_limit_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**4)] = Field(
+        50 * 1024 * 1024, description="a queue's size; over it the oldest notifications are dropped"
+    )
     pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(_year)] = Field(
         2019, description="close codes as the Pelion service had them in 2019 or 2020"
     )
@@ -100,7 +114,7 @@ class Settings(BaseSettings):
         description="traces go there as OTLP over HTTP, as in http://collector:4318; unset: no traces",
     )
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", "jobs_redis_url")
     @classmethod
     def _is_redis_url(cls, value: str | None) -> str | None:
         return None if value is None else checked_url(value)

@@ -6,9 +6,10 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; if it expires expires_at_ms;
                 after a rotation old_secret_hash and old_valid_until_ms.
                 Written by the gateway; goes when the key is revoked.
-`{id}:channel`  hash: kind, incarnation, created_at_ms; and after a client refused a frame as too long
-                frame_limit_bytes, refused_until, refused_entry, refused_times.
-                Written by the gateway, and those four by the edge; goes with the channel or the key.
+`{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket went),
+                serialization (JSON, as it was put), dropped (how many notifications were); and after a client
+                refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
+                Written by gateway and edge; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
@@ -20,8 +21,9 @@ that a script which judges revocation, ownership and the queue together touches 
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
-`{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat.
-                          Written by the edge; a member goes when its boot stops in good order.
+`{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
+                          a member goes when its boot stops in good order, or the reaper forgets it.
+`notify:jobs`             sorted set: arq's queue of jobs; arq's other names begin with `arq:` and have a TTL.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
 `key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
@@ -30,7 +32,7 @@ Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at
 import re
 
 _PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)|\{replicas\}:last-seen"
+    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)|\{replicas\}:last-seen|notify:jobs"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
@@ -55,6 +57,11 @@ def lease(api_key_id: str) -> str:
 
 def queue(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:queue"
+
+
+def id_in(name: bytes) -> str:
+    """The id between the braces of a name."""
+    return name.decode().partition("{")[2].partition("}")[0]
 
 
 def account(account_id: str) -> str:

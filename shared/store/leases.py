@@ -43,7 +43,7 @@ class Leases:
             careful_until=careful_until,
         )
 
-    async def release(self, lease: Lease) -> bool:
-        """Gives the lease back; tells whether it was still ours."""
-        names = [keyspace.lease(lease.channel)]
-        return bool(await self._calls.script("lease_release", names, lease.owner))
+    async def release(self, lease: Lease, *, now_ms: int) -> bool:
+        """Gives the lease back, so that the channel is idle from now; tells whether it was still ours."""
+        names = [keyspace.channel(lease.channel), keyspace.lease(lease.channel)]
+        return bool(await self._calls.script("lease_release", names, lease.owner, now_ms))

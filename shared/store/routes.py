@@ -6,7 +6,7 @@ answered is honoured by the next publish through any gateway.
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from shared.model.bindings import Fields
 from shared.model.errors import KeyRevoked
@@ -68,17 +68,6 @@ class Routing:
         expires = "" if expires_at_ms is None else str(expires_at_ms)
         await self._set(account_id, f"key:{api_key_id}", expires, only_with="")
 
-    async def api_keys(self, account_id: str) -> list[str]:
-        """The ids of the account's API keys, in order. Reads them in parts: an account may have many."""
-        found = set[str]()
-        cursor = b"0"
-        while True:
-            scan = ("HSCAN", keyspace.routes(account_id), cursor, "MATCH", "key:*", "COUNT", 1000)
-            cursor, fields = await self._calls.command(*scan)
-            found.update(field.decode().removeprefix("key:") for field in _names(fields))
-            if int(cursor) == 0:
-                return sorted(found)
-
     async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets the key, its bindings and, if it had one, its channel."""
         fields = [f"key:{api_key_id}", f"bindings:{api_key_id}", f"channel:{api_key_id}:{incarnation}"]
@@ -126,6 +115,29 @@ class Routing:
             device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None
         }
 
+    async def accounts(self) -> AsyncIterator[list[str]]:
+        """The ids of all accounts with routes, in lots. One may come twice, or not at all if it is new."""
+        cursor: bytes | int = 0
+        while True:
+            pattern = keyspace.routes("*")
+            cursor, names = await self._calls.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            if names:
+                yield [keyspace.id_in(name) for name in names]
+            if int(cursor) == 0:
+                return
+
+    async def mentioned(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """What the routes name, right or not: API keys, and channels as (API key, incarnation)."""
+        keys, channels = list[str](), list[tuple[str, str]]()
+        for field in await self._calls.command("HKEYS", keyspace.routes(account_id)):
+            kind, _, name = field.decode().partition(":")
+            if kind == "key":
+                keys.append(name)
+            elif kind == "channel":
+                api_key_id, _, incarnation = name.partition(":")
+                channels.append((api_key_id, incarnation))
+        return keys, channels
+
     async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> None:
         names = [keyspace.routes(account_id)]
         if not await self._calls.script("route_set", names, _new_version(), field, value, only_with):
@@ -133,10 +145,6 @@ class Routing:
 
     async def _drop(self, account_id: str, fields: Sequence[str]) -> None:
         await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), *fields)
-
-
-def _names(pairs: Sequence[bytes] | Mapping[bytes, bytes]) -> Sequence[bytes]:
-    return list(pairs) if isinstance(pairs, Mapping) else pairs[::2]
 
 
 def _new_version() -> str:

@@ -235,7 +235,7 @@ async def test_a_full_redis_refuses_the_append_and_nothing_that_makes_room(valke
             names = [keyspace.heartbeat("a"), keyspace.LAST_SEEN]
             assert await stores.calls.script("heartbeat", names, "a", 60_000, NOW_MS) == 1
             assert await stores.calls.script("heartbeat_stop", names, "a") == 1
-            assert await stores.leases.release(lease) is True
+            assert await stores.leases.release(lease, now_ms=NOW_MS) is True
             assert await stores.delete_channel(channel) is True
             key = await stores.api_keys.find(other)
             assert key is not None

@@ -117,7 +117,7 @@ async def test_connected_means_an_owner_whose_boot_is_live(stores: Stores) -> No
     await heartbeat.stop()
     assert not await connected(), "the lease stands, but its boot is over"
     await heartbeat.beat(now_ms=NOW_MS)
-    await stores.leases.release(lease)
+    await stores.leases.release(lease, now_ms=NOW_MS)
     assert not await connected()
 
 

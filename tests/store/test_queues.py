@@ -10,7 +10,7 @@ from shared.model.errors import NoLongerOwner
 from shared.model.events import Event
 from shared.store import keyspace
 from shared.store.queues import BEGINNING, Appended, Batch
-from tests.store.stores import EDGE, OTHER_EDGE, Stores, events, ids
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
 
 PLENTY = 10_000_000
 
@@ -67,7 +67,7 @@ async def test_an_append_tells_whom_to_nudge(stores: Stores) -> None:
     assert await stores.queues.append(channel, events(1)) == (Appended.QUEUED, f"{EDGE}/1")
     await stores.claim(channel, f"{OTHER_EDGE}/1")
     assert await stores.queues.append(channel, events(2)) == (Appended.QUEUED, f"{OTHER_EDGE}/1")
-    assert await stores.leases.release(lease) is False
+    assert await stores.leases.release(lease, now_ms=NOW_MS) is False
 
 
 async def test_nothing_is_queued_where_no_channel_is(stores: Stores) -> None:
@@ -203,7 +203,7 @@ async def test_only_the_owner_settles(stores: Stores) -> None:
     assert await stores.queues.settle(old, until=entries[1]) is None
     assert stores.entries(channel) == entries
     assert await stores.queues.settle(new, until=entries[1]) == 2
-    await stores.leases.release(new)
+    await stores.leases.release(new, now_ms=NOW_MS)
     assert await stores.queues.settle(new, until=entries[1]) is None
 
 

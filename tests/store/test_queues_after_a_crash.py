@@ -6,7 +6,7 @@ from shared.model.channels import Ending, Lease
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
 from shared.store.queues import BEGINNING
-from tests.store.stores import EDGE, OTHER_EDGE, Stores, ids
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, ids
 
 
 async def test_a_claim_that_redis_lost_is_written_again(stores: Stores) -> None:
@@ -37,7 +37,7 @@ async def test_without_a_reason_to_doubt_a_claim_that_is_gone_is_gone(stores: St
     """Somebody newer has come and gone again; the nudge that told of it was lost."""
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/1")
-    await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"))
+    await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"), now_ms=NOW_MS)
 
     with pytest.raises(NoLongerOwner) as raised:
         await stores.owed(lease)
@@ -65,7 +65,7 @@ async def test_a_claim_that_is_lost_is_not_written_again_by_a_settle_or_a_releas
     stores.direct.delete(keyspace.lease(channel))
 
     await stores.queues.settle(lease, until="9-9")
-    await stores.leases.release(lease)
+    await stores.leases.release(lease, now_ms=NOW_MS)
 
     assert stores.owner(channel) is None
 

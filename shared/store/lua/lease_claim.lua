@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Makes a socket the owner of its channel, whoever was before: the newest wins.
 -- KEYS: key, channel, lease     ARGV: owner, kind
--- Returns {'claimed', previous or '', incarnation, frame limit or '', refused until or ''} | {'revoked'} | {'absent'}
+-- Returns {'claimed', previous or '', incarnation, frame limit or '', refused until or ''}
+--       | {'revoked'} | {'absent'}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'kind', 'incarnation', 'frame_limit_bytes', 'refused_until')
 if channel[1] ~= ARGV[2] then return {'absent'} end

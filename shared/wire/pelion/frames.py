@@ -12,6 +12,7 @@ import orjson
 
 from shared.model import events
 from shared.model.events import Notification
+from shared.wire.pelion.serialization import Serialization
 
 _SECTIONS = {
     events.DEVICE_NOTIFICATIONS: b"notifications",
@@ -34,11 +35,18 @@ class Frame:
     count: int
 
 
-def frames(batch: Iterable[Notification], *, limit_bytes: int, limit_count: int) -> Iterator[Frame]:
+_PLAIN = Serialization()
+_NAMES_ONLY = (b"de-registrations", b"registrations-expired")
+_NEVER_ADDED_TO = (b"async-responses", _EVENTS)
+
+
+def frames(
+    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = _PLAIN
+) -> Iterator[Frame]:
     """The batch as frames, in order. A notification that alone is over `limit_bytes` goes alone."""
     section, items, size, last = b"", list[bytes](), 0, ""
     for notification in batch:
-        belongs_to, item = _item(notification)
+        belongs_to, item = _item(notification, wanted)
         full = size + len(item) + 1 > limit_bytes or len(items) >= limit_count
         if items and (belongs_to != section or full):
             yield _frame(section, items, last)
@@ -56,9 +64,12 @@ def _frame(section: bytes, items: list[bytes], last: str) -> Frame:
     return Frame(b'{"%b":[%b]}' % (section, b",".join(items)), last, len(items))
 
 
-def _item(notification: Notification) -> tuple[bytes, bytes]:
+def _item(notification: Notification, wanted: Serialization) -> tuple[bytes, bytes]:
     section = _SECTIONS.get(notification.topic)
     if section is not None:
+        as_object = section in _NAMES_ONLY and wanted.deregistrations_as_object
+        if as_object or (wanted.adds_to_items and section not in (*_NAMES_ONLY, *_NEVER_ADDED_TO)):
+            return section, _added_to(notification, wanted, as_object=as_object)
         return section, notification.data
     item = {
         "id": notification.event_id,
@@ -70,6 +81,22 @@ def _item(notification: Notification) -> tuple[bytes, bytes]:
     return _EVENTS, orjson.dumps(item)
 
 
+def _added_to(notification: Notification, wanted: Serialization, *, as_object: bool) -> bytes:
+    data = orjson.loads(notification.data)
+    item = {"ep": data} if as_object else data
+    if wanted.uid:
+        item["uid"] = notification.event_id
+    if wanted.timestamp:
+        item["timestamp"] = _queued_ms(notification.entry)
+    if wanted.original_ep:
+        item.setdefault("original-ep", item["ep"])
+    return orjson.dumps(item)
+
+
+def _queued_ms(entry: str) -> int:
+    return int(entry.partition("-")[0])
+
+
 def _queued_at(entry: str) -> str:
-    at = datetime.fromtimestamp(int(entry.partition("-")[0]) / 1000, UTC)
+    at = datetime.fromtimestamp(_queued_ms(entry) / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,92 @@
+"""One round of the reaper: every channel is looked at, and what is due goes.
+
+Each thing goes by a script that judges it anew, so several reapers at once do no harm, and neither does a
+claim, a publish or a deletion in between. A channel with an open socket never expires.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from shared import telemetry
+from shared.store.channels import Channels
+from shared.store.queues import Queues
+from shared.store.replicas import Replicas
+from shared.store.routes import Routing
+
+logger = logging.getLogger(__name__)
+
+# How long a boot is remembered beyond the time in which its channels expire.
+_REMEMBERED_MS = 24 * 3600 * 1000
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round did."""
+
+    channels: int = 0
+    expired: list[str] = field(default_factory=list)
+    dropped: int = 0
+    boots_forgotten: int = 0
+    routes_mended: int = 0
+
+
+class Reaper:
+    """Looks at everything, now and then. Times are in ms."""
+
+    def __init__(
+        self,
+        *,
+        channels: Channels,
+        queues: Queues,
+        replicas: Replicas,
+        routing: Routing,
+        idle_expiry_ms: int,
+    ) -> None:
+        self._channels = channels
+        self._queues = queues
+        self._replicas = replicas
+        self._routing = routing
+        self._idle_expiry_ms = idle_expiry_ms
+
+    async def round(self, *, now_ms: int) -> Round:
+        """Looks at every channel and every account. Raises StoreUnavailable; the next round goes on."""
+        done = Round()
+        async for lot in self._channels.all():
+            done.channels += len(lot)
+            await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
+        async for accounts in self._routing.accounts():
+            for account in accounts:
+                done.routes_mended += await self._mend(account)
+        before_ms = now_ms - self._idle_expiry_ms - _REMEMBERED_MS
+        done.boots_forgotten = await self._replicas.forget(before_ms=before_ms)
+        telemetry.expired.add(len(done.expired))
+        facts = {"channels": done.channels, "expired": len(done.expired), "dropped": done.dropped}
+        logger.debug("reaper.round", extra={"facts": {**facts, "routes_mended": done.routes_mended}})
+        return done
+
+    async def _look_at(self, channel: str, now_ms: int, done: Round) -> None:
+        account, incarnation = await self._channels.whose(channel)
+        if not account or not incarnation:
+            return
+        done.dropped += await self._queues.forget_old(channel)
+        times = {"now_ms": now_ms, "idle_expiry_ms": self._idle_expiry_ms}
+        if await self._channels.expire(account, channel, incarnation=incarnation, **times):
+            done.expired.append(channel)
+            logger.info("channel.expired", extra={"facts": {"channel": channel, "account": account}})
+        else:
+            # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
+            await self._routing.add_key(account, channel)
+            await self._routing.add_channel(account, channel, incarnation=incarnation)
+
+    async def _mend(self, account: str) -> int:
+        """Drops from an account's routes what names a channel or a key that is gone; tells how many."""
+        keys, channels = await self._routing.mentioned(account)
+        whose = dict(zip(keys, await asyncio.gather(*map(self._channels.whose, keys)), strict=True))
+        gone = [key for key, (owner, _) in whose.items() if not owner]
+        stale = [(key, inc) for key, inc in channels if whose.get(key, ("", ""))[1] != inc]
+        for key in gone:
+            await self._routing.drop_key(account, key, incarnation="")
+        for key, incarnation in stale:
+            await self._routing.drop_channel(account, key, incarnation=incarnation)
+        return len(gone) + len(stale)

@@ -1,0 +1,101 @@
+"""Starts and stops a reaper: an arq worker whose cron runs its rounds, and a port for health and metrics."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from arq.connections import ArqRedis
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from services.expiry_reaper.reaper import Reaper
+from shared import telemetry
+from shared.jobs import reap_job, worker
+from shared.model.errors import StoreUnavailable
+from shared.runtime.answers import failure_answer, problem_answer
+from shared.runtime.connections import connect
+from shared.runtime.health import health_routes
+from shared.runtime.requests import Requests
+from shared.runtime.serving import listener, serve
+from shared.runtime.settings import Settings
+from shared.store.calls import Calls
+from shared.store.channels import Channels
+from shared.store.nudges import Nudges
+from shared.store.queues import QueueLimits, Queues
+from shared.store.replicas import Replicas
+from shared.store.routes import Routing
+from shared.wire.pelion.subscriptions import compiled
+
+logger = logging.getLogger(__name__)
+
+# A round looks at everything, so what is due goes within a hundredth of its time, but a minute at the least.
+_ROUNDS = 100
+_LONGEST_S = 15 * 60
+_AGAIN_S = 1.0
+
+
+def make_reaper(settings: Settings, redis: Redis) -> Reaper:
+    calls = Calls(redis)
+    routing = Routing(calls, compiled)
+    limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+    return Reaper(
+        channels=Channels(calls, routing, Nudges(calls)),
+        queues=Queues(calls, limits=limits),
+        replicas=Replicas(calls),
+        routing=routing,
+        idle_expiry_ms=round(settings.websocket_expiry_s * 1000),
+    )
+
+
+@contextlib.asynccontextmanager
+async def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
+    """Rounds by the clock for as long as it is entered."""
+    task = asyncio.create_task(_work(settings, make_reaper(settings, redis), jobs))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
+    """Reaps until `stop`; health and metrics are on REAPER_PORT."""
+    handlers = {HTTPException: problem_answer, Exception: failure_answer}
+    app = Starlette(routes=health_routes(lambda: not stop.is_set()), exception_handlers=handlers)
+    listening = listener(settings.host, settings.reaper_port)
+    jobs = connect(settings.jobs_redis_url) if settings.jobs_redis_url else redis
+    try:
+        async with reaping(settings, redis, jobs):
+            counted = Requests(app, count=telemetry.request_answered)
+            await serve(counted, listening, stop=stop, goodbye=_nothing)
+    finally:
+        if jobs is not redis:
+            await jobs.aclose()
+
+
+async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
+    async def reap() -> None:
+        try:
+            await reaper.round(now_ms=time.time_ns() // 1_000_000)
+        except StoreUnavailable as fault:
+            logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(fault)}})
+
+    shortest_s = min(settings.websocket_expiry_s, settings.notification_lifetime_s)
+    every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
+    while True:
+        try:
+            job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
+            await worker(ArqRedis(pool_or_conn=jobs.connection_pool), [job]).async_run()
+        except (RedisError, OSError, TimeoutError) as fault:
+            logger.warning("reaper.worker-ended", extra={"facts": {"why": type(fault).__name__}})
+        except Exception:
+            logger.exception("reaper.worker-failed")
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _nothing() -> None:
+    """A reaper holds nothing that would want a goodbye."""

@@ -1,0 +1,7 @@
+#!lua flags=allow-oom
+-- Drops from the front of a queue what is too old, and counts it.
+-- KEYS: channel, queue     ARGV: the first place that is not too old
+-- Returns the number dropped
+local dropped = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[1])
+if dropped > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'dropped', dropped) end
+return dropped

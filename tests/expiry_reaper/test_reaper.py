@@ -1,0 +1,110 @@
+"""A round of the reaper ends what is due, mends what drifted, and leaves all else alone."""
+
+from collections.abc import AsyncIterator
+
+import fakeredis
+import pytest
+
+from services.expiry_reaper.reaper import Reaper
+from shared.model.api_keys import new_id
+from shared.model.channels import boot_of
+from shared.store import keyspace
+from shared.store.queues import QueueLimits, Queues
+from shared.store.replicas import Heartbeat, Replicas
+from tests.store.stores import NOW_MS, Stores, fake_backend
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@pytest.fixture
+async def stores() -> AsyncIterator[Stores]:
+    backend = fake_backend(fakeredis.FakeServer())
+    async with backend.connect() as redis:
+        yield Stores(redis, backend)
+
+
+@pytest.fixture
+def reaper(stores: Stores) -> Reaper:
+    limits = QueueLimits(lifetime_ms=DAY_MS)
+    return Reaper(
+        channels=stores.channels,
+        queues=Queues(stores.calls, limits=limits, now_ms=lambda: NOW_MS + DAY_MS),
+        replicas=Replicas(stores.calls),
+        routing=stores.routing,
+        idle_expiry_ms=DAY_MS,
+    )
+
+
+async def test_idle_channels_end_and_held_ones_stay(stores: Stores, reaper: Reaper) -> None:
+    idle, held = await stores.channel(), await stores.channel()
+    lease = await stores.claim(held)
+    await Heartbeat(stores.calls, boot=boot_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
+
+    done = await reaper.round(now_ms=NOW_MS + DAY_MS)
+
+    assert done.expired == [idle]
+    assert done.channels == 2
+    assert (await stores.routing.routes(stores.account_id)).channels == {held}
+
+
+async def test_nothing_ends_before_its_time(stores: Stores, reaper: Reaper) -> None:
+    await stores.channel()
+
+    done = await reaper.round(now_ms=NOW_MS + DAY_MS - 1)
+
+    assert done.expired == []
+    assert done.routes_mended == 0
+
+
+async def test_old_notifications_go_from_queues_that_nobody_touches(stores: Stores, reaper: Reaper) -> None:
+    channel = await stores.channel()
+    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
+    for at in (NOW_MS - 1, NOW_MS + 1):
+        stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
+
+    done = await reaper.round(now_ms=NOW_MS + DAY_MS - 1)
+
+    assert done.dropped == 1
+    assert stores.entries(channel) == [f"{NOW_MS + 1}-0"]
+
+
+async def test_routes_that_miss_a_channel_are_mended(stores: Stores, reaper: Reaper) -> None:
+    channel = await stores.channel()
+    stores.direct.delete(keyspace.routes(stores.account_id))
+
+    await reaper.round(now_ms=NOW_MS)
+
+    routes = await stores.routing.routes(stores.account_id)
+    assert routes.channels == routes.api_keys == {channel}
+
+
+async def test_routes_that_name_what_is_gone_are_mended(stores: Stores, reaper: Reaper) -> None:
+    channel = await stores.channel()
+    await stores.routing.put_bindings(stores.account_id, channel, b"[]")
+    gone = new_id()
+    for field in (f"key:{gone}", f"bindings:{gone}", f"channel:{gone}:1", f"channel:{channel}:old"):
+        stores.direct.hset(keyspace.routes(stores.account_id), field, "[]" if "bind" in field else "")
+
+    done = await reaper.round(now_ms=NOW_MS)
+
+    assert done.routes_mended == 3
+    keys, channels = await stores.routing.mentioned(stores.account_id)
+    assert keys == [channel]
+    assert [key for key, _ in channels] == [channel]
+    routes = await stores.routing.routes(stores.account_id)
+    assert set(routes.bindings) == {channel}
+
+
+async def test_many_channels_are_all_looked_at(stores: Stores, reaper: Reaper) -> None:
+    channels = {await stores.channel() for _ in range(1500)}
+
+    done = await reaper.round(now_ms=NOW_MS + DAY_MS)
+
+    assert set(done.expired) == channels
+
+
+async def test_boots_that_are_long_gone_are_forgotten(stores: Stores, reaper: Reaper) -> None:
+    await Heartbeat(stores.calls, boot="a/1", ttl_ms=60_000).beat(now_ms=NOW_MS)
+
+    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS)).boots_forgotten == 0
+    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS + 1)).boots_forgotten == 1

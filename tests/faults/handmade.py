@@ -1,0 +1,108 @@
+"""A connection whose every byte the test says, and which reads only when it is told to."""
+
+import asyncio
+import contextlib
+import socket
+import urllib.parse
+from typing import Self
+
+from websockets.client import ClientProtocol
+from websockets.frames import Close, Frame, Opcode
+from websockets.uri import parse_uri
+
+from tests.harness.sockets import CONNECT_PATH
+
+PATIENCE_S = 30.0
+
+
+class Line:
+    """One TCP connection. What is not read stays in the kernel, so that the peer feels it."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._ahead = b""
+
+    @classmethod
+    async def open(cls, url: str, *, receive_buffer: int | None = None) -> Self:
+        parts = urllib.parse.urlsplit(url)
+        line = socket.socket()
+        line.setblocking(False)
+        if receive_buffer is not None:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await asyncio.get_running_loop().sock_connect(line, (parts.hostname, parts.port))
+        return cls(line)
+
+    async def say(self, data: bytes) -> bool:
+        """Sends it all; False when the peer has hung up meanwhile."""
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self._line, data)
+            return True
+        return False
+
+    async def hear(self, size: int) -> bytes:
+        """Exactly so many bytes. Raises EOFError when the peer hangs up before."""
+        while len(self._ahead) < size:
+            self._ahead += await self._more()
+        heard, self._ahead = self._ahead[:size], self._ahead[size:]
+        return heard
+
+    async def hear_until(self, end: bytes) -> bytes:
+        """Everything up to and including `end`. Raises EOFError when the peer hangs up before."""
+        while end not in self._ahead:
+            self._ahead += await self._more()
+        return await self.hear(self._ahead.index(end) + len(end))
+
+    async def _more(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        try:
+            data = await asyncio.wait_for(loop.sock_recv(self._line, 65_536), PATIENCE_S)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EOFError
+        return data
+
+    async def rest(self) -> bytes:
+        """What comes until the peer hangs up, with or without good manners; fails if it does not."""
+        said = b""
+        try:
+            while True:
+                said += await self.hear(1)
+        except EOFError:
+            return said
+
+    def close(self) -> None:
+        self._line.close()
+
+
+class HandmadeSocket(Line):
+    """A WebSocket on an edge."""
+
+    @classmethod
+    async def connect(cls, url: str, secret: str, *, receive_buffer: int | None = None) -> Self:
+        """Connects, and has been accepted."""
+        client = await cls.open(url, receive_buffer=receive_buffer)
+        request = ClientProtocol(parse_uri("ws" + url.removeprefix("http") + CONNECT_PATH)).connect()
+        request.headers["Authorization"] = f"Bearer {secret}"
+        await client.say(request.serialize())
+        head = await client.hear_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return client
+
+    async def send(self, opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bool:
+        return await self.say(as_sent(opcode, payload, final=final))
+
+    async def send_close(self) -> bool:
+        return await self.send(Opcode.CLOSE, Close(1000, "").serialize())
+
+    async def frame(self) -> tuple[Opcode, bytes]:
+        """The next frame. Raises EOFError at the end."""
+        first, length = await self.hear(2)
+        if length > 125:
+            length = int.from_bytes(await self.hear(2 if length == 126 else 8), "big")
+        return Opcode(first & 0x0F), await self.hear(length)
+
+
+def as_sent(opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bytes:
+    """A frame as a client puts it on the line."""
+    return Frame(opcode, payload, fin=final).serialize(mask=True)

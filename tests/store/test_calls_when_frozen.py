@@ -1,0 +1,86 @@
+"""Redis accepts and does not answer: whoever waits hears of it with the first who was let down."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from shared.model.errors import StoreUnavailable
+from shared.store.calls import Calls, load_scripts
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+
+# More than go into three pipelines.
+CALLS = 3500
+
+
+class CountedRedis(Redis):
+    """Counts the pipelines it is asked for."""
+
+    pipelines = 0
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        self.pipelines += 1
+        return super().pipeline(transaction, shard_hint)
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[CountedRedis]:
+    """A client that waits half a second for an answer."""
+    path = valkey.url.removeprefix("unix://")
+    async with CountedRedis(unix_socket_path=path, socket_timeout=0.5) as client:
+        yield client
+
+
+@pytest.fixture
+def calls(redis: CountedRedis) -> Calls:
+    return Calls(redis, scripts=load_scripts())
+
+
+async def test_those_who_wait_behind_a_time_out_are_let_down_with_it(
+    valkey: Valkey, redis: CountedRedis, calls: Calls
+) -> None:
+    await calls.command("PING")
+    before = redis.pipelines
+
+    valkey.freeze()
+    outcomes = await asyncio.gather(
+        *(calls.command("RPUSH", "line", n) for n in range(CALLS)), return_exceptions=True
+    )
+
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+    assert redis.pipelines == before + 1, "not each lot after a time-out of its own"
+    valkey.thaw()
+    await wait_until(lambda: valkey.answers)
+    assert await calls.command("ECHO", "again") == b"again"
+
+
+async def test_what_was_let_down_while_it_waited_never_happens(
+    valkey: Valkey, redis: CountedRedis, calls: Calls
+) -> None:
+    await calls.command("PING")
+    before = redis.pipelines
+    valkey.freeze()
+    first = asyncio.create_task(calls.command("SET", "under way", "1"))
+    await wait_until(lambda: redis.pipelines == before + 1)
+
+    behind = asyncio.create_task(calls.command("SET", "behind", "1"))
+    outcomes = await asyncio.gather(first, behind, return_exceptions=True)
+    valkey.thaw()
+    await wait_until(lambda: valkey.answers)
+
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
+    assert await calls.command("GET", "behind") is None
+
+
+async def test_a_new_call_after_a_time_out_is_tried(valkey: Valkey, calls: Calls) -> None:
+    valkey.freeze()
+    with pytest.raises(StoreUnavailable):
+        await calls.command("PING")
+
+    again = asyncio.create_task(calls.command("PING"))
+    valkey.thaw()
+
+    assert await again

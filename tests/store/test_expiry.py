@@ -1,0 +1,122 @@
+"""A channel without a socket for too long ends; judged anew by the script, whatever happened meanwhile."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from shared.model.channels import boot_of
+from shared.store import keyspace
+from shared.store.queues import Appended
+from shared.store.replicas import Heartbeat, Replicas
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
+
+DAY_MS = 24 * 3600 * 1000
+
+
+async def expire(stores: Stores, channel: str, *, now_ms: int) -> bool:
+    _, incarnation = await stores.channels.whose(channel)
+    return await stores.channels.expire(
+        stores.account_id, channel, incarnation=incarnation, now_ms=now_ms, idle_expiry_ms=DAY_MS
+    )
+
+
+async def test_it_counts_from_the_making(stores: Stores) -> None:
+    channel = await stores.channel()
+
+    assert not await expire(stores, channel, now_ms=NOW_MS + DAY_MS - 1)
+    assert await expire(stores, channel, now_ms=NOW_MS + DAY_MS)
+
+    assert await stores.channels.state(channel) is None
+    assert channel not in (await stores.routing.routes(stores.account_id)).channels
+    assert await stores.queues.append(channel, events(1)) == (Appended.ABSENT, "")
+
+
+async def test_its_queue_and_lease_go_with_it_and_the_key_stays(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.queued(channel, 3)
+
+    await expire(stores, channel, now_ms=NOW_MS + DAY_MS)
+
+    assert stores.direct.keys(f"{{{channel}}}*") == [keyspace.api_key(channel).encode()]
+    assert await stores.make_channel(channel) is True
+
+
+async def test_it_counts_from_the_last_release(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await stores.leases.release(lease, now_ms=NOW_MS + DAY_MS)
+
+    assert not await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS - 1)
+    assert await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS)
+
+
+async def test_with_a_live_owner_it_never_ends(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await Heartbeat(stores.calls, boot=boot_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
+
+    assert not await expire(stores, channel, now_ms=NOW_MS + 1000 * DAY_MS)
+
+
+async def test_with_an_owner_that_was_killed_it_counts_from_the_last_heartbeat(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await Heartbeat(stores.calls, boot=boot_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS + DAY_MS)
+    stores.direct.delete(keyspace.heartbeat(boot_of(lease.owner)))
+
+    assert not await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS - 1)
+    assert await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS)
+    assert stores.owner(channel) is None
+
+
+MEANWHILE: dict[str, Callable[[Stores, str], Awaitable[object]]] = {
+    "a socket claimed": lambda stores, channel: stores.claim(channel, f"{OTHER_EDGE}/1"),
+    "it was made anew": lambda stores, channel: _made_anew(stores, channel),
+}
+
+
+async def _made_anew(stores: Stores, channel: str) -> None:
+    await stores.delete_channel(channel)
+    await stores.make_channel(channel)
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, what: str) -> None:
+    """The script is called as a reaper would that had looked before."""
+    channel = await stores.channel()
+    _, incarnation = await stores.channels.whose(channel)
+    names = [keyspace.channel(channel), keyspace.lease(channel), keyspace.queue(channel)]
+
+    await MEANWHILE[what](stores, channel)
+
+    judged_by = (incarnation, "", 0, NOW_MS + DAY_MS, DAY_MS)
+    word, *_ = await stores.calls.script("channel_expire", names, *judged_by)
+    assert word in (b"kept", b"absent")
+    assert await stores.channels.state(channel) is not None
+
+
+async def test_several_reapers_at_once_end_it_once(stores: Stores) -> None:
+    channel = await stores.channel()
+    _, incarnation = await stores.channels.whose(channel)
+    times = {"now_ms": NOW_MS + DAY_MS, "idle_expiry_ms": DAY_MS}
+
+    ended = await asyncio.gather(
+        *(
+            stores.channels.expire(stores.account_id, channel, incarnation=incarnation, **times)
+            for _ in range(5)
+        )
+    )
+
+    assert sorted(ended) == [False, False, False, False, True]
+
+
+async def test_boots_are_forgotten_by_their_last_heartbeat(stores: Stores) -> None:
+    replicas = Replicas(stores.calls)
+    for boot, at_ms in ((EDGE, NOW_MS), (OTHER_EDGE, NOW_MS + DAY_MS)):
+        await Heartbeat(stores.calls, boot=boot, ttl_ms=60_000).beat(now_ms=at_ms)
+
+    assert await replicas.forget(before_ms=NOW_MS + 1) == 1
+
+    assert (await replicas.seen(EDGE)).last_ms == 0
+    assert (await replicas.seen(OTHER_EDGE)).last_ms == NOW_MS + DAY_MS

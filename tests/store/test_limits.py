@@ -1,0 +1,114 @@
+"""What a queue keeps: so many bytes, none older than so long; the oldest go first, and are counted."""
+
+from shared.model.channels import ChannelState
+from shared.store import keyspace
+from shared.store.queues import QueueLimits, Queues
+from tests.store.stores import Stores, events, ids
+
+HOUR_MS = 3600 * 1000
+
+
+async def state(stores: Stores, channel: str) -> ChannelState:
+    found = await stores.channels.state(channel)
+    assert found is not None
+    return found
+
+
+def put_at(stores: Stores, channel: str, *ms: int) -> None:
+    """Entries as an append would have made them at those times."""
+    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
+    for at in ms:
+        stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
+
+
+async def test_over_the_limit_the_oldest_go_and_are_counted(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    # Each is counted with its 102 bytes, its topic's 6, and 220 for what it costs beside.
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+
+    for number in range(25):
+        await queues.append(channel, events(number, size_bytes=100))
+
+    assert ids(await stores.owed(lease)) == [str(number) for number in range(15, 25)]
+    assert (await state(stores, channel)).dropped == 15
+    assert (await state(stores, channel)).queue_size == 10
+
+
+async def test_one_append_over_the_limit_keeps_its_own_end(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+
+    await queues.append(channel, events(*range(100), size_bytes=100))
+
+    assert ids(await stores.owed(lease)) == [str(number) for number in range(90, 100)]
+    assert (await state(stores, channel)).dropped == 90
+
+
+async def test_what_was_settled_does_not_count(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+
+    for first in range(0, 100, 8):
+        await queues.append(channel, events(*range(first, first + 8), size_bytes=100))
+        await queues.settle(lease, until=stores.entries(channel)[-1])
+
+    assert (await state(stores, channel)).dropped == 0
+
+
+async def test_the_limit_holds_exactly_at_its_edge(stores: Stores) -> None:
+    channel = await stores.channel()
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+
+    await queues.append(channel, events(*range(10), size_bytes=100))
+    assert (await state(stores, channel)).dropped == 0
+    await queues.append(channel, events(10, size_bytes=100))
+    assert (await state(stores, channel)).dropped == 1
+
+
+async def test_what_is_too_old_goes_when_something_is_appended(stores: Stores) -> None:
+    channel = await stores.channel()
+    put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS)
+    queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 3 * HOUR_MS)
+
+    await queues.append(channel, events(1))
+
+    assert stores.entries(channel)[:2] == [f"{2 * HOUR_MS}-0", f"{3 * HOUR_MS}-0"]
+    assert (await state(stores, channel)).dropped == 1
+
+
+async def test_what_is_too_old_is_not_delivered(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    put_at(stores, channel, 1 * HOUR_MS, 3 * HOUR_MS)
+    queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 3 * HOUR_MS)
+
+    batch = await queues.peek(lease, after="0-0", count=10, size_bytes=1000)
+
+    assert [n.entry for n in batch.notifications] == [f"{3 * HOUR_MS}-0"]
+    assert (await state(stores, channel)).dropped == 1
+
+
+async def test_what_is_too_old_goes_though_nobody_touches_the_queue(stores: Stores) -> None:
+    channel = await stores.channel()
+    put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS)
+    queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 10 * HOUR_MS)
+
+    assert await queues.forget_old(channel) == 2
+    assert await queues.forget_old(channel) == 0
+
+    assert stores.entries(channel) == []
+    assert (await state(stores, channel)).dropped == 2
+
+
+async def test_a_channel_that_is_gone_is_not_made_by_forgetting(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.delete_channel(channel)
+    put_at(stores, channel, HOUR_MS)
+
+    await Queues(stores.calls, now_ms=lambda: 1000 * HOUR_MS).forget_old(channel)
+
+    assert not stores.direct.exists(keyspace.channel(channel))
+    stores.direct.delete(keyspace.queue(channel))

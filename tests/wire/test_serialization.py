@@ -1,0 +1,100 @@
+"""How a channel wants its notifications: read leniently, refused by name, and done to each item."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.model.errors import Invalid
+from shared.model.events import Notification
+from shared.wire.pelion.frames import frames
+from shared.wire.pelion.serialization import Serialization, stored, wanted_in
+
+ALL = Serialization(uid=True, timestamp=True, original_ep=True, deregistrations_as_object=True)
+
+
+def body(**serialization: Any) -> bytes:
+    return json.dumps({"serialization": serialization}).encode()
+
+
+def items(wanted: Serialization, topic: str, data: Any) -> Any:
+    notification = Notification(
+        entry="1700000000123-4", event_id="the-id", topic=topic, data=json.dumps(data).encode()
+    )
+    [frame] = frames([notification], limit_bytes=10_000, limit_count=100, wanted=wanted)
+    return json.loads(frame.text)
+
+
+@pytest.mark.parametrize(
+    "posted",
+    [
+        {"type": "v2", "max_chunk_size": "100", "cfg": {"include_uid": "true", "include_timestamp": "FALSE"}},
+        {"type": "v2", "max_chunk_size": 100, "cfg": {"include_uid": True, "include_timestamp": False}},
+    ],
+)
+def test_strings_and_numbers_are_both_taken(posted: dict[str, Any]) -> None:
+    assert stored(wanted_in(body(**posted))) == Serialization(chunk=100, uid=True)
+
+
+@pytest.mark.parametrize("nothing", [b"", b" \n", b"{}", b'{"serialization": null}', b'{"other": 1}'])
+def test_nothing_asked_for_changes_nothing(nothing: bytes) -> None:
+    assert wanted_in(nothing) == b""
+
+
+def test_the_default_is_what_is_answered() -> None:
+    assert stored(b"").as_json()["max_chunk_size"] == 10_000
+    assert set(stored(b"").as_json()["cfg"].values()) == {False}
+
+
+@pytest.mark.parametrize(
+    ("posted", "field"),
+    [
+        (b"{", ""),
+        (b"[]", ""),
+        (b'{"serialization": 1}', "serialization"),
+        (body(), "serialization.type"),
+        (body(type="v1"), "serialization.type"),
+        (body(type="v2", max_chunk_size=99), "serialization.max_chunk_size"),
+        (body(type="v2", max_chunk_size="10001"), "serialization.max_chunk_size"),
+        (body(type="v2", max_chunk_size=True), "serialization.max_chunk_size"),
+        (body(type="v2", cfg=[]), "serialization.cfg"),
+        (body(type="v2", cfg={"include_uid": 1}), "serialization.cfg.include_uid"),
+        (body(type="v2", cfg={"include_original_ep": "yes"}), "serialization.cfg.include_original_ep"),
+    ],
+)
+def test_what_is_wrong_is_named(posted: bytes, field: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        wanted_in(posted)
+    assert [name for name, _ in raised.value.fields] == ([field] if field else [])
+
+
+@pytest.mark.parametrize("topic", ["device.notifications", "device.registrations", "device.reg-updates"])
+def test_items_get_what_was_asked_for(topic: str) -> None:
+    [[item]] = items(ALL, topic, {"ep": "lamp", "path": "/1"}).values()
+    assert item == {
+        "ep": "lamp",
+        "path": "/1",
+        "uid": "the-id",
+        "timestamp": 1700000000123,
+        "original-ep": "lamp",
+    }
+
+
+def test_the_devices_own_name_is_not_written_over() -> None:
+    data = {"ep": "lamp", "path": "/1", "original-ep": "urn:lamp"}
+    [[item]] = items(Serialization(original_ep=True), "device.notifications", data).values()
+    assert item == data
+
+
+@pytest.mark.parametrize("topic", ["device.de-registrations", "device.registrations-expired"])
+def test_names_become_objects_only_when_asked(topic: str) -> None:
+    [[item]] = items(Serialization(uid=True), topic, "lamp").values()
+    assert item == "lamp"
+    [[item]] = items(Serialization(deregistrations_as_object=True), topic, "lamp").values()
+    assert item == {"ep": "lamp"}
+    [[item]] = items(ALL, topic, "lamp").values()
+    assert item == {"ep": "lamp", "uid": "the-id", "timestamp": 1700000000123, "original-ep": "lamp"}
+
+
+def test_async_responses_stay_as_they_are() -> None:
+    assert items(ALL, "device.async-responses", {"id": "a"}) == {"async-responses": [{"id": "a"}]}
