@@ -96,7 +96,7 @@ async def test_an_edge_waits_for_its_clients_but_not_for_ever(
     assert leaving.exit_code == 0
     assert silent.ended
     assert await api.status(key) == "disconnected"
-    assert await api.queue_size(key) == 10
+    assert await api.queue_size(key) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
