@@ -14,7 +14,7 @@ that a script which judges revocation, ownership and the queue together touches 
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
-                answer, with a TTL of a day. Written by the gateway; goes by itself, or when the request fails.
+                answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
 `{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '', bindings:<id> JSON.
                           Written by the gateway; stays.

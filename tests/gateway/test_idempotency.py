@@ -64,7 +64,7 @@ async def test_nothing_renews_what_is_over(once: Once, redis: Any) -> None:
         await once.run(REQUEST, fails)
 
     assert not redis.exists(NAME)
-    await wait_until(lambda: not any("_renew" in repr(task) for task in asyncio.all_tasks()))
+    await wait_until(lambda: not any("Once._renew" in repr(task) for task in asyncio.all_tasks()))
 
 
 async def test_work_is_done_once(once: Once) -> None:
