@@ -95,7 +95,10 @@ class Drain:
             self._task.cancel()
             await asyncio.wait([self._task])
         confirmed = self._transport.confirmed
-        if confirmed != self._settled and not self._lost:
+        if confirmed == self._settled or self._lost:
+            return
+        # In doubt nothing is settled unseen.
+        if not self._doubtful or await self._queues.has_reached(self._lease, self._sent):
             await self._settle(confirmed)
 
     async def _run(self) -> None:

@@ -15,6 +15,9 @@ _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
 
 published = _meter.create_counter("notify.published", description="events taken by POST /v1/events")
+repeatable = _meter.create_counter(
+    "notify.repeatable", description="publish requests with an Idempotency-Key, by what was known of it"
+)
 queued = _meter.create_counter("notify.queued", description="notifications put into a channel's queue")
 sent = _meter.create_counter("notify.sent", description="notifications written to a socket, by dialect")
 expired = _meter.create_counter("notify.expired", description="channels that ended without a socket")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from services.gateway.idempotency import Once
 from services.gateway.proof import Proof
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
@@ -19,6 +20,7 @@ class Context:
     api_keys: ApiKeys
     channels: Channels
     nudges: Nudges
+    once: Once
     proof: Proof
     queues: Queues
     routing: Routing

@@ -1,10 +1,12 @@
 """POST /v1/events: an event goes into the queue of every channel that wants it, before the answer is sent."""
 
 import asyncio
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,11 +17,13 @@ from shared.model import events as topics
 from shared.model.api_keys import Scope
 from shared.model.errors import GatewayError, Invalid, TooLarge
 from shared.model.events import Event
+from shared.model.idempotency import Repeatable
 from shared.model.routes import Routes
 from shared.runtime.answers import json_answer
 from shared.runtime.clock import now_ms
 from shared.store.queues import Appended
-from shared.wire.events import parse_events, place_of
+from shared.wire.events import Form, form_of, parse_events, place_of
+from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 
 # One request's copies; Redis must hold them all before the answer, and the sender must hear it in time.
 MAX_COPIES = 100_000
@@ -42,16 +46,52 @@ async def publish(request: Request) -> Response:
     context = context_of(request)
     key = await context.proof.require(request, Scope.PUBLISH)
     body = await body_of(request)
-    events = parse_events(body)
-    with telemetry.publish_span(key.account_id, len(events)):
-        try:
-            counts = await publish_events(context, key.account_id, events)
-        except UnknownAddressee as fault:
-            at = place_of(fault.index, body=body)
-            raise Invalid(str(fault), field=f"{at}.to" if at else "to") from None
-    telemetry.published.add(len(events))
+    idempotency_key = idempotency_key_in(request.headers.getlist(HEADER))
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    form = form_of(media_type)
+    if idempotency_key is None:
+        events = parse_events(body, form=form)
+        return _answer(events, await _queue(context, key.account_id, events, body=body, form=form))
+    repeatable = Repeatable(key.id, idempotency_key, fingerprint_of(media_type, body))
+    events = parse_events(body, form=form, id_of=repeatable.event_id)
+
+    async def counts() -> bytes:
+        return _packed(await _queue(context, key.account_id, events, body=body, form=form))
+
+    packed, is_repetition = await context.once.run(repeatable, counts)
+    answer = _answer(events, _unpacked(packed))
+    if is_repetition:
+        answer.headers["idempotent-replayed"] = "true"
+    return answer
+
+
+def _answer(events: Sequence[Event], counts: Sequence[int]) -> Response:
     told = [{"id": event.id, "channels": count} for event, count in zip(events, counts, strict=True)]
     return json_answer({"events": told}, status=202)
+
+
+def _packed(counts: Sequence[int]) -> bytes:
+    """What is kept of an answer. A repetition brings all else along, and this is a thousandth of it."""
+    return zlib.compress(orjson.dumps(counts))
+
+
+def _unpacked(packed: bytes) -> list[int]:
+    counts: list[int] = orjson.loads(zlib.decompress(packed))
+    return counts
+
+
+async def _queue(
+    context: Context, account_id: str, events: Sequence[Event], *, body: bytes, form: Form
+) -> list[int]:
+    """`publish_events` with its span, its count, and faults that name places in the body."""
+    with telemetry.publish_span(account_id, len(events)):
+        try:
+            counts = await publish_events(context, account_id, events)
+        except UnknownAddressee as fault:
+            at = place_of(fault.index, body=body, form=form)
+            raise Invalid(str(fault), field=f"{at}.to" if at else "to") from None
+    telemetry.published.add(len(events))
+    return counts
 
 
 async def publish_events(context: Context, account_id: str, events: Sequence[Event]) -> list[int]:

@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
+from services.gateway.idempotency import Once
 from services.gateway.proof import Proof
 from shared import telemetry
 from shared.runtime.health import health_routes
@@ -15,6 +16,7 @@ from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.calls import Calls
 from shared.store.channels import Channels
+from shared.store.idempotency import Idempotency
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.routes import Routing
@@ -30,6 +32,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str) -> Conte
         api_keys=api_keys,
         channels=Channels(calls, routing, nudges),
         nudges=nudges,
+        once=Once(Idempotency(calls)),
         proof=Proof(api_keys, admin_token=admin_token),
         queues=Queues(
             calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_FRAME_BYTES = 1024
 # The part of the limits that may be under way: at first, and at least.
-_FIRST_SHARE = 1 / 64
+_FIRST_SHARE = 1 / 256
 _SMALLEST_SHARE = 1 / 1024
 _NOTHING = Room(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}

@@ -14,6 +14,9 @@ that a script which judges revocation, ownership and the queue together touches 
                 Written by the edge; goes on release, with the channel or the key.
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
+`{id}:idempotency:<SHA-256 of the Idempotency-Key>`
+                hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
+                answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
 `{account}:routes`        hash: version; key:<id> is when it expires in ms, or '';
                           channel:<id>:<incarnation> is '', bindings:<id> JSON.
@@ -29,6 +32,7 @@ Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at
 `key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
 """
 
+import hashlib
 import re
 
 _PERMANENT = re.compile(
@@ -62,6 +66,11 @@ def queue(api_key_id: str) -> str:
 def id_in(name: bytes) -> str:
     """The id between the braces of a name."""
     return name.decode().partition("{")[2].partition("}")[0]
+
+
+def idempotency(api_key_id: str, idempotency_key: str) -> str:
+    """Hashed: the publisher may have chosen any characters, and more of them than a name should have."""
+    return f"{{{api_key_id}}}:idempotency:{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
 def account(account_id: str) -> str:

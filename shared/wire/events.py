@@ -2,7 +2,9 @@
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -16,35 +18,88 @@ MAX_EVENT_BYTES = 256 * 1024
 _MAX_TEXT = 255
 _NAMES = frozenset({"topic", "data", "id", "name", "time", "to"})
 _TOPIC = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
-def place_of(index: int, *, body: bytes) -> str:
-    """How faults name the event at `index` of a body: `[3]`, or '' when it is the only one, in no array."""
+class Form(StrEnum):
+    """How events are written down in a body."""
+
+    JSON = "one event or an array of them"
+    LINES = "one event a line"
+
+
+def form_of(media_type: str) -> Form:
+    """Only what says that it is newline-delimited is read so; anything else is taken for JSON."""
+    return Form.LINES if media_type in ("application/x-ndjson", "application/ndjson") else Form.JSON
+
+
+def place_of(index: int, *, body: bytes, form: Form = Form.JSON) -> str:
+    """How faults name the event at `index` of a body: `[3]`, `line 4`, or '' when it is the only one, in no
+    array."""
+    if form is Form.LINES:
+        return next(islice(_lines(body), index, None))[0]
     return f"[{index}]" if body.lstrip().startswith(b"[") else ""
 
 
-def parse_events(body: bytes) -> list[Event]:
-    """One event or an array of them, in the order given.
+def _random_id(_: int) -> str:
+    return str(uuid.uuid4())
+
+
+def parse_events(
+    body: bytes, *, form: Form = Form.JSON, id_of: Callable[[int], str] = _random_id
+) -> list[Event]:
+    """The events, in the order given. `id_of(index)` names those that came without an id.
 
     Raises Invalid (what is wrong, and where) or TooLarge. Numbers beyond 64 bits come out as doubles.
     """
+    items = enumerate(_items(body, form))
+    return [_event(item, at=at, index=index, id_of=id_of) for index, (at, item) in items]
+
+
+def _items(body: bytes, form: Form) -> Iterator[tuple[str, Any]]:
+    """What stands for an event, and how faults name its place."""
+    if form is Form.LINES:
+        return _items_in_lines(body)
     try:
         posted = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise Invalid(f"the body is not JSON: {fault}") from None
     if isinstance(posted, dict):
-        return [_event(posted, at="")]
+        return iter([("", posted)])
     if not isinstance(posted, list):
         raise Invalid("the body must be an event or an array of events")
     if not posted:
         raise Invalid("the array of events is empty")
     if len(posted) > MAX_EVENTS:
         raise TooLarge(f"{len(posted)} events; at most {MAX_EVENTS} are taken at once")
-    return [_event(item, at=f"[{index}]") for index, item in enumerate(posted)]
+    return ((f"[{index}]", item) for index, item in enumerate(posted))
 
 
-def _event(posted: Any, *, at: str) -> Event:
+def _items_in_lines(body: bytes) -> Iterator[tuple[str, Any]]:
+    count = 0
+    for at, line in _lines(body):
+        count += 1
+        if count > MAX_EVENTS:
+            raise TooLarge(f"more than {MAX_EVENTS} events; so many are taken at once")
+        try:
+            yield at, orjson.loads(line)
+        except orjson.JSONDecodeError as fault:
+            raise Invalid(f"is not JSON: {fault.msg}", field=at) from None
+    if not count:
+        raise Invalid("the body holds no event")
+
+
+def _lines(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Lines that are not blank, with their names; all lines count, from 1. Runs of blank ones cost little."""
+    number, end = 1, 0
+    for line in _LINE.finditer(body):
+        number += body.count(b"\n", end, line.start())
+        end = line.end()
+        yield f"line {number}", line[0]
+
+
+def _event(posted: Any, *, at: str, index: int, id_of: Callable[[int], str]) -> Event:
     if not isinstance(posted, dict):
         raise Invalid("an event must be an object", field=at)
     where = _namer(at)
@@ -66,7 +121,7 @@ def _event(posted: Any, *, at: str) -> Event:
     if len(data) + len(topic) + sum(map(len, texts.values())) > MAX_EVENT_BYTES:
         raise TooLarge(f"the event is over {MAX_EVENT_BYTES // 1024} KB", field=where("data"))
     return Event(
-        id=texts["id"] or str(uuid.uuid4()),
+        id=texts["id"] or id_of(index),
         topic=topic,
         data=data,
         name=texts["name"],

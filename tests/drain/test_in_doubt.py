@@ -184,3 +184,16 @@ async def test_a_settle_that_was_lost_is_made_again_and_nothing_is_sent_again(
     await wait_until(lambda: client.taken == [*BEFORE, "4000-0"])
     await wait_until(lambda: stores.entries(channel) == ["4000-0"])
     assert client.rewinds == 0
+
+
+async def test_one_that_stops_before_it_has_looked_settles_nothing_new(
+    stores: Stores, channel: str, drain: Drain, client: Confirming
+) -> None:
+    come_back_with(stores, channel)
+    await put(stores, channel, "2500-0", "2600-0")
+    client.confirmed = BEFORE[-1]
+
+    drain.doubt()
+    await drain.stop()
+
+    assert stores.entries(channel) == ["2500-0", "2600-0"]

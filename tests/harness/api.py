@@ -47,6 +47,10 @@ class Api:
         self.url = url
         self._admin_token = admin_token
 
+    def at(self, url: str) -> "Api":
+        """Another gateway of the same installation."""
+        return Api(self._http, url, self._admin_token)
+
     async def call(
         self,
         method: str,

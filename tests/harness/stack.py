@@ -5,7 +5,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ class Stack:
     gateways: list[Service]
     edges: list[Service]
     settings: dict[str, Any]
+    reapers: list[Service] = field(default_factory=list)
 
     @property
     def services(self) -> list[Service]:
-        return [*self.gateways, *self.edges]
+        return [*self.gateways, *self.edges, *self.reapers]
 
     def new_edge(self, name: str, **settings: object) -> Service:
         """One more edge on the same Valkey, not yet started."""
@@ -39,6 +40,11 @@ class Stack:
         token = {"ADMIN_TOKEN": self.admin_token}
         merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **token, **self.settings, **settings}
         return Service(name, "gateway", folder=self.folder, settings=merged)
+
+    def new_reaper(self, name: str, **settings: object) -> Service:
+        """One more expiry-reaper on the same Valkey, not yet started."""
+        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
+        return Service(name, "expiry-reaper", folder=self.folder, settings=merged, port_setting="REAPER_PORT")
 
     @contextlib.contextmanager
     def more_edges(self, *names: str, **settings: object) -> Iterator[list[Service]]:
@@ -60,6 +66,7 @@ def running_stack(
     *,
     gateways: int = 1,
     edges: int = 2,
+    reapers: int = 0,
     appendfsync: str = "everysec",
     maxmemory: str | None = None,
     tcp: bool = False,
@@ -76,6 +83,7 @@ def running_stack(
         valkey.start()
         stack.gateways.extend(stack.new_gateway(f"gateway-{n}") for n in range(gateways))
         stack.edges.extend(stack.new_edge(f"edge-{n}") for n in range(edges))
+        stack.reapers.extend(stack.new_reaper(f"reaper-{n}") for n in range(reapers))
         valkey.wait_ready()
         for service in stack.services:
             service.start()

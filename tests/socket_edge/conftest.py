@@ -20,8 +20,8 @@ PING_TIMEOUT_S = 3000.0
 LIMITS = Limits(
     frame_bytes=48 * KIB,
     frame_count=100,
-    in_flight_count=640,
-    in_flight_bytes=4096 * KIB,
+    in_flight_count=2560,
+    in_flight_bytes=16384 * KIB,
     ping_timeout_s=PING_TIMEOUT_S,
 )
 

@@ -151,7 +151,7 @@ async def confirm_after(client: Client, clock: Clock, number: int, took_s: float
 async def test_the_window_grows_for_a_quick_client_up_to_the_limit(client: Client, clock: Clock) -> None:
     sizes = [await confirm_after(client, clock, number, 0) for number in range(1, 8)]
 
-    assert sizes == [128 * KIB, 256 * KIB, 512 * KIB, 1024 * KIB, 2048 * KIB, 4096 * KIB, 4096 * KIB]
+    assert sizes == [128 * KIB, 256 * KIB, 512 * KIB, 1024 * KIB, 2048 * KIB, 4096 * KIB, 8192 * KIB]
 
 
 async def test_the_window_shrinks_for_a_slow_client_and_never_to_nothing(
@@ -161,7 +161,7 @@ async def test_the_window_shrinks_for_a_slow_client_and_never_to_nothing(
 
     sizes = [await confirm_after(client, clock, number, slow_s) for number in range(1, 6)]
 
-    assert sizes == [32 * KIB, 16 * KIB, 8 * KIB, 4 * KIB, 4 * KIB]
+    assert sizes == [32 * KIB, 16 * KIB, 16 * KIB, 16 * KIB, 16 * KIB]
 
 
 async def test_the_window_stays_for_a_client_in_between(client: Client, clock: Clock) -> None:

@@ -1,0 +1,37 @@
+"""The Idempotency-Key header, as in the IETF's draft of that name; bare keys, as Stripe takes them, too."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from shared.model.errors import Invalid
+
+HEADER = "Idempotency-Key"
+_BARE = re.compile(r"[\x20\x21\x23-\x7e][\x20-\x7e]*")
+# A string of RFC 8941: only the quote and the backslash are escaped.
+_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+_ESCAPED = re.compile(r"\\(.)")
+_LONGEST = 255
+
+
+def idempotency_key_in(values: Sequence[str]) -> str | None:
+    """The key in the request's headers of that name; None without one. `abc` and `"abc"` are the same key.
+
+    Raises Invalid.
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise Invalid("must be given once", field=HEADER)
+    bare, quoted = _BARE.fullmatch(values[0]), _QUOTED.fullmatch(values[0])
+    found = bare[0] if bare else _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""
+    if not 1 <= len(found) <= _LONGEST:
+        raise Invalid(f"must be 1 to {_LONGEST} printable ASCII characters, or a quoted string", field=HEADER)
+    return found
+
+
+def fingerprint_of(media_type: str, body: bytes) -> str:
+    """A hash of what a request says: the same bytes of another media type are another request."""
+    digest = hashlib.sha256(media_type.encode() + b"\n")
+    digest.update(body)
+    return digest.hexdigest()

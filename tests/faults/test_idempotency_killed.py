@@ -1,0 +1,152 @@
+"""A request with an Idempotency-Key breaks half way: sent again it is carried out, under the same uids."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from shared.store.calls import load_scripts
+from tests.conftest import Listen, Start
+from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.events import Event
+from tests.harness.processes import Service
+from tests.harness.proxy import Proxy, gateway_behind_proxy
+from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
+
+STOP = "stop here"
+
+
+@dataclass
+class Scene:
+    """Two gateways, one of them behind a proxy, and a request for two channels that can stop between them."""
+
+    stack: Stack
+    proxy: Proxy
+    doomed: Service
+    first: Api
+    other: Api
+    here: ApiKey
+    there: ApiKey
+
+    @property
+    def events(self) -> list[Event]:
+        return [
+            {"topic": "orders", "data": "goes through", "to": self.here.id},
+            {"topic": "orders", "data": STOP, "to": self.there.id},
+        ]
+
+    async def post(self, through: Api) -> Answer:
+        headers = {"Idempotency-Key": "again"}
+        return await through.call("POST", "/v1/events", key=self.here, json=self.events, headers=headers)
+
+    async def begun(self) -> asyncio.Task[Answer]:
+        """The request through the first gateway, stopped when one channel has its event and one has not."""
+        self.proxy.hold_from(STOP.encode())
+        running = asyncio.create_task(self.post(self.first))
+        await self.proxy.until_it_holds()
+        await self.other.until(self.here, queue_size=1)
+        assert await self.other.queue_size(self.there) == 0
+        return running
+
+    async def carried_out(self) -> Answer:
+        """The request through the other gateway, as often as it is told to come again."""
+        answers: list[Answer] = []
+
+        async def is_carried_out() -> bool:
+            answers.append(await self.post(self.other))
+            assert answers[-1].status in (202, 409), answers[-1].text
+            return answers[-1].status == 202
+
+        await wait_until(is_carried_out, within_s=30)
+        return answers[-1]
+
+
+@pytest.fixture
+async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
+    stack = start(edges=1, tcp=True)
+    async with gateway_behind_proxy(stack) as (doomed, proxy):
+        other = Api(http, stack.gateways[0].url, stack.admin_token)
+        here = await other.api_key()
+        there = await other.api_key(account=here.account)
+        for key in (here, there):
+            await other.register(key)
+        # Valkey knows the scripts from here on, so that each call is one step.
+        scene = Scene(stack, proxy, doomed, other.at(doomed.url), other, here, there)
+        assert (await other.post_events(here, {"topic": "orders", "data": 0, "to": there.id})).status == 202
+        await other.delete_channel(there)
+        await other.register(there)
+        yield scene
+
+
+async def assert_each_once_by_uid(scene: Scene, answer: Answer, listen: Listen, *, times: int) -> None:
+    """Both channels have their event under the uid that was answered, the first channel so many times."""
+    uids = [event["id"] for event in answer.json["events"]]
+    for key, uid, count in ((scene.here, uids[0], times), (scene.there, uids[1], 1)):
+        receiver = await listen(key, scene.stack.edges[0].url)
+        assert [item["id"] for _, item in await receiver.received(count)] == [uid] * count
+        await scene.other.until(key, queue_size=0)
+
+
+async def test_a_killed_gateway_does_not_block_its_key_for_long(scene: Scene, listen: Listen) -> None:
+    running = await scene.begun()
+
+    scene.doomed.kill()
+    scene.proxy.hang_up()
+
+    with pytest.raises(aiohttp.ClientError):
+        await running
+    assert (await scene.post(scene.other)).status == 409, "nobody can tell yet that it died"
+    answer = await scene.carried_out()
+    assert "Idempotent-Replayed" not in answer.headers
+    assert (await scene.carried_out()).text == answer.text
+    await assert_each_once_by_uid(scene, answer, listen, times=2)
+
+
+async def test_after_a_503_half_way_the_key_is_free_and_the_uids_are_the_same(
+    scene: Scene, listen: Listen
+) -> None:
+    running = await scene.begun()
+
+    scene.proxy.hang_up()
+
+    assert (await running).status == 503
+    answer = await scene.post(scene.other)
+    assert answer.status == 202
+    assert "Idempotent-Replayed" not in answer.headers
+    await assert_each_once_by_uid(scene, answer, listen, times=2)
+
+
+async def test_if_it_cannot_begin_nothing_is_queued(scene: Scene, listen: Listen) -> None:
+    scene.proxy.hold_from(load_scripts()["idempotency_begin"].sha.encode())
+    running = asyncio.create_task(scene.post(scene.first))
+    await scene.proxy.until_it_holds()
+
+    scene.proxy.hang_up()
+
+    refused = await running
+    assert refused.status == 503
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert {await scene.other.queue_size(key) for key in (scene.here, scene.there)} == {0}
+    answer = await scene.carried_out()
+    assert "Idempotent-Replayed" not in answer.headers
+    await assert_each_once_by_uid(scene, answer, listen, times=1)
+
+
+async def test_if_the_end_cannot_be_written_the_answer_is_the_same_and_is_kept_later(
+    scene: Scene, listen: Listen
+) -> None:
+    scene.proxy.hold_from(load_scripts()["idempotency_end"].sha.encode())
+
+    first = await scene.post(scene.first)
+
+    assert scene.proxy.holds
+    assert first.status == 202
+    assert (await scene.post(scene.other)).status == 409
+    scene.proxy.hang_up()
+    again = await scene.carried_out()
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.text == first.text
+    await assert_each_once_by_uid(scene, first, listen, times=1)

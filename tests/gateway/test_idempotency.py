@@ -1,0 +1,106 @@
+"""A request that runs keeps its mark, however long it takes, and ends in one of two ways."""
+
+import asyncio
+from typing import Any
+
+import fakeredis
+import pytest
+
+from services.gateway import idempotency
+from services.gateway.idempotency import Once
+from shared.model.idempotency import Repeatable
+from shared.runtime.answers import Problem
+from shared.store import keyspace
+from shared.store.calls import Calls
+from shared.store.idempotency import RUNNING_S, Idempotency
+from tests.harness.waiting import wait_until
+from tests.store.stores import Backend, fake_backend
+
+REQUEST = Repeatable("0123456789abcdef0123456789abcdef", "order-17", "a1b2")
+NAME = keyspace.idempotency(REQUEST.api_key_id, REQUEST.idempotency_key)
+
+
+@pytest.fixture
+def backend() -> Backend:
+    return fake_backend(fakeredis.FakeServer())
+
+
+@pytest.fixture
+def once(backend: Backend) -> Once:
+    return Once(Idempotency(Calls(backend.connect(), scripts=backend.scripts)))
+
+
+@pytest.fixture
+def redis(backend: Backend) -> Any:
+    return backend.direct
+
+
+async def one() -> bytes:
+    return b"[1]"
+
+
+async def test_long_work_renews_its_mark(once: Once, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
+    nearly_over_ms = 5000
+
+    async def work() -> bytes:
+        redis.pexpire(NAME, nearly_over_ms)
+        await wait_until(lambda: redis.pttl(NAME) > nearly_over_ms)
+        return b"[1]"
+
+    assert await once.run(REQUEST, work) == (b"[1]", False)
+    assert await once.run(REQUEST, one) == (b"[1]", True)
+
+
+def test_several_renewals_fit_into_a_marks_life() -> None:
+    assert idempotency._RENEWAL_S * 3 < RUNNING_S
+
+
+async def test_nothing_renews_what_is_over(once: Once, redis: Any) -> None:
+    async def fails() -> bytes:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await once.run(REQUEST, fails)
+
+    assert not redis.exists(NAME)
+    await wait_until(lambda: not any("Once._renew" in repr(task) for task in asyncio.all_tasks()))
+
+
+async def test_work_is_done_once(once: Once) -> None:
+    go = asyncio.Event()
+    times = 0
+
+    async def work() -> bytes:
+        nonlocal times
+        times += 1
+        await go.wait()
+        return b"[1]"
+
+    running = asyncio.create_task(once.run(REQUEST, work))
+    await wait_until(lambda: times)
+    with pytest.raises(Problem) as raised:
+        await once.run(REQUEST, work)
+    assert raised.value.status_code == 409
+    go.set()
+
+    assert await running == (b"[1]", False)
+    assert await once.run(REQUEST, work) == (b"[1]", True)
+    assert times == 1
+
+
+async def test_what_is_cancelled_leaves_its_mark_to_time(once: Once, redis: Any) -> None:
+    """The process is ending: nobody knows how far the work came, nor waits for another word to Redis."""
+    begun = asyncio.Event()
+
+    async def work() -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    running = asyncio.create_task(once.run(REQUEST, work))
+    await begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert 0 < redis.pttl(NAME) <= RUNNING_S * 1000

@@ -1,0 +1,106 @@
+"""A line to Valkey that holds back what is sent from a given text on, so that a request stops half way."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from tests.harness.processes import Service
+from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
+
+
+class Proxy:
+    """Passes every connection on to a port of 127.0.0.1; answers are never held back."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._text = b""
+        self._go = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.holds = False
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    def hold_from(self, text: bytes) -> None:
+        """From now on the text, where it first comes, stays here with all that follows it."""
+        self._text = text
+        self._go.clear()
+
+    async def until_it_holds(self) -> None:
+        await wait_until(lambda: self.holds, what="the text to be sent")
+
+    def let_go(self) -> None:
+        """What is held goes its way, and nothing is held any more."""
+        self._text, self.holds = b"", False
+        self._go.set()
+
+    def hang_up(self) -> None:
+        """What is held is lost with its connection, and with all others; new ones are served."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._text, self.holds = b"", False
+
+    async def close(self) -> None:
+        self.hang_up()
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_valkey, to_valkey = await asyncio.open_connection("127.0.0.1", self._port)
+        ours = {writer, to_valkey}
+        self._writers |= ours
+        both = [
+            asyncio.create_task(self._send(reader, to_valkey)),
+            asyncio.create_task(_answer(from_valkey, writer)),
+        ]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+        for each in ours:
+            each.transport.abort()
+        self._writers -= ours
+
+    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tail = b""
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                at = (tail + data).find(self._text) if self._text else -1
+                if at >= 0:
+                    # A text that began in the piece before is cut in the middle, which is as good.
+                    cut = max(0, at - len(tail))
+                    writer.write(data[:cut])
+                    self.holds = True
+                    await self._go.wait()
+                    data = data[cut:]
+                writer.write(data)
+                await writer.drain()
+                tail = data[-len(self._text) :]
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def gateway_behind_proxy(stack: Stack) -> AsyncIterator[tuple[Service, Proxy]]:
+    """One more gateway, whose line to the stack's Valkey (which must be on TCP) is a proxy."""
+    proxy = Proxy(stack.valkey.port)
+    await proxy.start()
+    gateway = stack.new_gateway("gateway-behind-proxy", REDIS_URL=proxy.url)
+    try:
+        gateway.start()
+        await wait_until(lambda: gateway.get("/readyz") == 200, within_s=60, what=lambda: gateway.tail)
+        yield gateway, proxy
+    finally:
+        gateway.close()
+        await proxy.close()
