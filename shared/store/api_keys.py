@@ -33,8 +33,11 @@ class ApiKeys:
 
     async def create(self, key: ApiKey) -> None:
         # The record last: a key that proves something is in its account's routes.
-        await self._routing.add_key(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
-        expires = () if key.expires_at_ms is None else ("expires_at_ms", key.expires_at_ms)
+        await self._routing.add_key(key.account_id, key.id)
+        expires: tuple[str | int, ...] = ()
+        if key.expires_at_ms is not None:
+            await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
+            expires = ("expires_at_ms", key.expires_at_ms)
         await self._calls.command(
             "HSET",
             keyspace.api_key(key.id),

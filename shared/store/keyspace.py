@@ -18,8 +18,8 @@ that a script which judges revocation, ownership and the queue together touches 
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routes`        hash: version; key:<id> is when it expires in ms, or '';
-                          channel:<id>:<incarnation> is '', bindings:<id> JSON.
+`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '', bindings:<id> JSON,
+                          expires:<id> when a key does, in ms.
                           Written by the gateway; stays.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.

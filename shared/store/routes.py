@@ -50,8 +50,8 @@ class Routing:
                     version = value.decode()
                 case "key":
                     api_keys.add(api_key_id)
-                    if value:
-                        expiring[api_key_id] = int(value)
+                case "expires":
+                    expiring[api_key_id] = int(value)
                 case "channel":
                     channels.add(api_key_id)
                 case "bindings":
@@ -64,14 +64,18 @@ class Routing:
             expiring=expiring,
         )
 
-    async def add_key(self, account_id: str, api_key_id: str, *, expires_at_ms: int | None = None) -> None:
-        expires = "" if expires_at_ms is None else str(expires_at_ms)
-        await self._set(account_id, f"key:{api_key_id}", expires, only_with="")
+    async def add_key(self, account_id: str, api_key_id: str) -> None:
+        await self._set(account_id, f"key:{api_key_id}", "", only_with="")
+
+    async def add_expiry(self, account_id: str, api_key_id: str, *, expires_at_ms: int) -> None:
+        """From then on nothing is queued for the key. Raises KeyRevoked when it has gone meanwhile."""
+        field = f"expires:{api_key_id}"
+        await self._set(account_id, field, str(expires_at_ms), only_with=f"key:{api_key_id}")
 
     async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets the key, its bindings and, if it had one, its channel."""
-        fields = [f"key:{api_key_id}", f"bindings:{api_key_id}", f"channel:{api_key_id}:{incarnation}"]
-        await self._drop(account_id, fields)
+        fields = [f"{kind}:{api_key_id}" for kind in ("key", "expires", "bindings")]
+        await self._drop(account_id, [*fields, f"channel:{api_key_id}:{incarnation}"])
 
     async def add_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Raises KeyRevoked when the key has gone meanwhile.

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -14,7 +15,7 @@ def moment_ms(text: str) -> int | None:
     try:
         moment = datetime.fromisoformat(text.upper())
         # The years 1 to 9999 in UTC: what lies beyond could not be told again.
-        return (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // _MS
+        return (moment.astimezone(UTC) - _EPOCH) // _MS
     except (ValueError, OverflowError):
         # A 13th month, a 25th hour.
         return None
@@ -22,4 +23,4 @@ def moment_ms(text: str) -> int | None:
 
 def moment_text(ms: int) -> str:
     """The moment in UTC, with milliseconds."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds").replace("+00:00", "Z")

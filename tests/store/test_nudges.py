@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from shared.runtime.connections import connect
 from shared.store.calls import Calls, load_scripts
 from shared.store.keyspace import nudge
-from shared.store.nudges import Line, Nudges, heard_nudges
+from shared.store.nudges import Line, Nudges, changed_key, heard_nudges
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE, OTHER_EDGE, Backend, Stores
@@ -82,6 +82,16 @@ async def test_nudges_of_one_turn_are_one_message_for_each_boot(
             stores.nudges.send(f"{OTHER_EDGE}/{claim}", "same")
         await heard.until(Line.BACK, ["channel-0", "channel-1", "channel-2"])
         await other.until(Line.BACK, ["same"])
+
+
+async def test_a_changed_key_is_told_apart_from_its_channel(heard: Heard, stores: Stores) -> None:
+    stores.nudges.send(f"{EDGE}/1", "a")
+    stores.nudges.send_key_changed(f"{EDGE}/1", "a")
+
+    await wait_until(lambda: len(heard.all) == 2, what=lambda: heard.all)
+    words = heard.all[1]
+    assert isinstance(words, list)
+    assert [changed_key(word) for word in words] == [None, "a"]
 
 
 async def test_nudges_of_two_turns_are_two_messages(heard: Heard, stores: Stores) -> None:

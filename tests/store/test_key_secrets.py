@@ -1,0 +1,149 @@
+"""An API key's secrets: rotated by one script, two at most; and what is kept of a key that expires."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from shared.model.api_keys import ApiKey, hash_of, new_id, new_secret
+from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
+from tests.store.stores import NOW_MS, Stores
+
+LATER_MS = NOW_MS + 60_000
+
+
+async def rotated(stores: Stores, key: ApiKey, *, until_ms: int, now_ms: int = NOW_MS) -> str:
+    """The new secret."""
+    secret = new_secret(key.id)
+    await stores.api_keys.rotate(key, secret_hash=hash_of(secret), old_valid_until_ms=until_ms, now_ms=now_ms)
+    return secret
+
+
+async def proves(stores: Stores, secret: str, *, now_ms: int) -> bool:
+    return await stores.api_keys.proven_by(secret, now_ms=now_ms) is not None
+
+
+async def expiring(stores: Stores, expires_at_ms: int) -> tuple[ApiKey, str]:
+    plain, _ = await stores.api_key()
+    await stores.api_keys.revoke(plain)
+    api_key_id = new_id()
+    secret = new_secret(api_key_id)
+    key = replace(plain, id=api_key_id, secret_hash=hash_of(secret), expires_at_ms=expires_at_ms)
+    await stores.api_keys.create(key)
+    return key, secret
+
+
+async def test_both_secrets_are_valid_until_the_old_one_ends(stores: Stores) -> None:
+    key, old = await stores.api_key()
+
+    new = await rotated(stores, key, until_ms=LATER_MS)
+
+    assert await proves(stores, old, now_ms=LATER_MS - 1)
+    assert not await proves(stores, old, now_ms=LATER_MS)
+    assert await proves(stores, new, now_ms=NOW_MS)
+    assert await proves(stores, new, now_ms=LATER_MS)
+
+
+async def test_the_old_one_can_end_at_once(stores: Stores) -> None:
+    key, old = await stores.api_key()
+
+    new = await rotated(stores, key, until_ms=NOW_MS)
+
+    assert not await proves(stores, old, now_ms=NOW_MS)
+    assert not await proves(stores, old, now_ms=NOW_MS - 1000), "its hash is gone"
+    assert await proves(stores, new, now_ms=NOW_MS)
+    assert await proves(stores, await rotated(stores, key, until_ms=NOW_MS), now_ms=NOW_MS)
+
+
+async def test_there_are_never_three(stores: Stores) -> None:
+    key, old = await stores.api_key()
+    new = await rotated(stores, key, until_ms=LATER_MS)
+
+    for until_ms in (NOW_MS, LATER_MS, 2 * LATER_MS):
+        with pytest.raises(SecretsInUse) as refused:
+            await rotated(stores, key, until_ms=until_ms, now_ms=LATER_MS - 1)
+        assert refused.value.until_ms == LATER_MS
+    assert await proves(stores, old, now_ms=NOW_MS)
+    assert await proves(stores, new, now_ms=NOW_MS)
+
+    third = await rotated(stores, key, until_ms=3 * LATER_MS, now_ms=LATER_MS)
+    assert [await proves(stores, each, now_ms=LATER_MS) for each in (old, new, third)] == [False, True, True]
+
+
+async def test_of_two_rotations_at_the_same_time_one_is_refused(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+
+    outcomes = await asyncio.gather(
+        *(rotated(stores, key, until_ms=LATER_MS) for _ in range(5)), return_exceptions=True
+    )
+
+    assert sum(isinstance(outcome, str) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, SecretsInUse) for outcome in outcomes) == 4
+
+
+async def test_a_key_that_is_gone_or_over_gets_no_new_secret(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+    await stores.api_keys.revoke(key)
+    with pytest.raises(KeyRevoked):
+        await rotated(stores, key, until_ms=LATER_MS)
+    assert stores.direct.keys(f"{{{key.id}}}*") == []
+
+    over, _ = await expiring(stores, LATER_MS)
+    with pytest.raises(KeyExpired):
+        await rotated(stores, over, until_ms=2 * LATER_MS, now_ms=LATER_MS)
+
+
+async def test_a_key_that_expires_is_found_as_it_was_made(stores: Stores) -> None:
+    key, secret = await expiring(stores, LATER_MS)
+
+    assert await stores.api_keys.find(key.id) == key
+    assert await stores.api_keys.proven_by(secret, now_ms=LATER_MS - 1) == key
+    assert await stores.api_keys.proven_by(secret, now_ms=LATER_MS) is None
+    assert await stores.api_keys.find(key.id) == key, "it stays until it is revoked"
+
+
+async def test_the_routes_know_when_a_key_expires(stores: Stores) -> None:
+    for_ever, _ = await stores.api_key()
+    key, _ = await expiring(stores, LATER_MS)
+    # The reaper does so for every channel.
+    await stores.routing.add_key(stores.account_id, key.id)
+
+    routes = await stores.routing.routes(stores.account_id)
+
+    assert routes.api_keys == {key.id, for_ever.id}
+    assert not routes.is_expired(key.id, now_ms=LATER_MS - 1)
+    assert routes.is_expired(key.id, now_ms=LATER_MS)
+    assert not routes.is_expired(for_ever.id, now_ms=2 * LATER_MS)
+
+
+async def test_a_revoked_key_leaves_no_expiry_behind(stores: Stores) -> None:
+    key, _ = await expiring(stores, LATER_MS)
+
+    await stores.api_keys.revoke(key)
+
+    assert (await stores.routing.routes(stores.account_id)).expiring == {}
+
+
+async def test_an_accounts_keys_are_listed_in_parts(stores: Stores) -> None:
+    keys = [(await stores.api_key())[0] for _ in range(5)]
+    stranger = replace(keys[0], id=new_id(), account_id=new_id())
+    await stores.api_keys.create(stranger)
+
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        part, after = await stores.api_keys.of_account(stores.account_id, after=after, count=2)
+        assert len(part) <= 2
+        seen += [key.id for key in part]
+
+    assert seen == sorted(key.id for key in keys)
+
+
+async def test_one_without_a_record_is_not_listed(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+    await stores.routing.add_key(stores.account_id, new_id())
+
+    keys, after = await stores.api_keys.of_account(stores.account_id, after="", count=10)
+
+    assert keys == [key]
+    assert after is None
