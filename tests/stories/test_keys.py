@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
@@ -278,8 +277,8 @@ class TestList:
 
 class TestAdmins:
     @pytest.fixture
-    async def admin(self, api: Api) -> AsyncIterator[ApiKey]:
-        yield await made(api, scopes=ADMIN)
+    async def admin(self, api: Api) -> ApiKey:
+        return await made(api, scopes=ADMIN)
 
     async def test_an_admin_looks_after_its_accounts_keys(self, api: Api, admin: ApiKey) -> None:
         path = f"/v1/accounts/{admin.account}/api-keys"
