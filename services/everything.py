@@ -13,13 +13,15 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from services.expiry_reaper.service import reaping
-from services.gateway.accounts import new_account, new_api_key
+from services.gateway.accounts import new_account
+from services.gateway.api_keys import new_api_key
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
 from services.gateway.service import make_context
 from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
 from services.socket_edge.service import make_edge
 from shared import telemetry
+from shared.runtime.clock import now_ms
 from shared.runtime.connections import connect
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
 from shared.runtime.health import health_routes
@@ -93,7 +95,7 @@ async def _demo_secret(context: Context, data_dir: Path) -> str:
     kept = data_dir / _DEMO
     if kept.exists():
         secret = _secret_in(kept.read_text())
-        if await context.api_keys.proven_by(secret):
+        if await context.api_keys.proven_by(secret, now_ms=now_ms()):
             return secret
     account = await new_account(context.api_keys, {"name": "demo"})
     posted = {"name": "demo", "scopes": ["publish", "receive"]}

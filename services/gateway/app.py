@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway import accounts, channels, subscriptions
+from services.gateway import accounts, api_keys, channels, subscriptions
 from services.gateway.context import Context
 from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
@@ -14,8 +14,11 @@ from shared.runtime.answers import Problem, failure_answer, problem_answer
 
 _ROUTES: list[BaseRoute] = [
     Route("/v1/accounts", accounts.create_account, methods=["POST"]),
-    Route("/v1/accounts/{account_id}/api-keys", accounts.create_api_key, methods=["POST"]),
-    Route("/v1/api-keys/{api_key_id}", accounts.delete_api_key, methods=["DELETE"]),
+    Route("/v1/accounts/{account_id}/api-keys", api_keys.create_api_key, methods=["POST"]),
+    Route("/v1/accounts/{account_id}/api-keys", api_keys.list_api_keys, methods=["GET"]),
+    Route("/v1/api-keys/{api_key_id}", api_keys.get_api_key, methods=["GET"]),
+    Route("/v1/api-keys/{api_key_id}", api_keys.delete_api_key, methods=["DELETE"]),
+    Route("/v1/api-keys/{api_key_id}/secrets", api_keys.create_secret, methods=["POST"]),
     Route("/v1/events", publish, methods=["POST"]),
     Route("/v2/subscriptions", subscriptions.get_subscriptions, methods=["GET"]),
     Route("/v2/subscriptions", subscriptions.put_subscriptions, methods=["PUT"]),

@@ -12,6 +12,7 @@ from shared.runtime.answers import Problem
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _READ_ON_BYTES = 4 * MAX_BODY_BYTES
 _BODY_S = 30.0
+_MAX_NAME = 255
 
 
 async def body_of(request: Request) -> bytes:
@@ -41,10 +42,35 @@ async def body_of(request: Request) -> bytes:
 
 async def object_in(request: Request) -> dict[str, Any]:
     """The JSON object in the body. Raises Problem or Invalid."""
+    return _object(await body_of(request))
+
+
+async def object_if_any(request: Request) -> dict[str, Any]:
+    """The JSON object in the body; an empty one when there is no body. Raises Problem or Invalid."""
+    body = await body_of(request)
+    return _object(body) if body else {}
+
+
+def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = orjson.loads(await body_of(request))
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise Invalid(f"the body is not JSON: {fault}") from None
     if not isinstance(value, dict):
         raise Invalid("the body must be an object")
     return value
+
+
+def only(posted: dict[str, Any], names: set[str]) -> None:
+    """Raises Invalid for a field that is none of these."""
+    unknown = posted.keys() - names
+    if unknown:
+        raise Invalid("there is no such field", field=min(unknown)[:100])
+
+
+def name_in(posted: dict[str, Any]) -> str:
+    """The name that people give to what they make. Raises Invalid."""
+    name = posted.get("name")
+    if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME or not name.isprintable():
+        raise Invalid(f"must be a string of 1 to {_MAX_NAME} printable characters", field="name")
+    return name

@@ -7,30 +7,41 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from services.gateway.accounts import new_account, new_api_key
-from shared.model.errors import Invalid
+from services.gateway.accounts import new_account
+from services.gateway.api_keys import PAGE, new_api_key, new_secret_of, shown
+from shared.model.api_keys import ApiKey, is_id
+from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
 from shared.store.api_keys import ApiKeys
 from shared.store.calls import Calls
 from shared.store.nudges import Nudges
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.times import moment_text
 
 
 def add_commands(commands: Any) -> None:
-    """Adds `accounts create`, `api-keys create` and `api-keys revoke` to argparse's subcommands."""
+    """Adds `accounts create` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
     accounts = commands.add_parser("accounts", help="make accounts").add_subparsers(
         dest="action", required=True
     )
     create = accounts.add_parser("create", help="make an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of the account above it")
-    keys = commands.add_parser("api-keys", help="make and revoke API keys").add_subparsers(
+    keys = commands.add_parser("api-keys", help="make, list, rotate and revoke API keys").add_subparsers(
         dest="action", required=True
     )
     create = keys.add_parser("create", help="make an API key; prints it, with its secret, as JSON")
     create.add_argument("--account", required=True, help="id of the account")
     create.add_argument("--name", required=True)
     create.add_argument("--scopes", default="publish,receive", help="separated by commas")
+    create.add_argument("--expires-at", help="from when it is refused, as in 2027-01-31T12:00:00Z")
+    listing = keys.add_parser("list", help="list an account's API keys as JSON, without secrets")
+    listing.add_argument("--account", required=True, help="id of the account")
+    rotate = keys.add_parser("rotate", help="give an API key a new secret; prints it as JSON")
+    rotate.add_argument("id")
+    rotate.add_argument(
+        "--old-valid-until", help="until when the old secret is valid: a time, or now; 24 hours if left out"
+    )
     revoke = keys.add_parser("revoke", help="end an API key, with its channel and queue")
     revoke.add_argument("id")
 
@@ -46,26 +57,55 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
                 posted = {"name": arguments.name, "parent": arguments.parent}
                 _print(await new_account(api_keys, posted))
             case "api-keys", "create":
-                if await api_keys.account(arguments.account) is None:
-                    raise Invalid("there is no such account", field="account")
+                await _check_account(api_keys, arguments.account)
                 posted = {"name": arguments.name, "scopes": arguments.scopes.split(",")}
+                posted |= {"expires_at": arguments.expires_at}
                 _print(await new_api_key(api_keys, arguments.account, posted))
+            case "api-keys", "list":
+                await _check_account(api_keys, arguments.account)
+                _print([shown(key) for key in await _all(api_keys, arguments.account)])
+            case "api-keys", "rotate":
+                key = await _key(api_keys, arguments.id)
+                posted = {"old_valid_until": arguments.old_valid_until}
+                _print(await new_secret_of(api_keys, key, posted))
             case _:
-                await _revoke(api_keys, arguments.id)
-    except Invalid as fault:
-        print(f"refused: {fault.message}", file=sys.stderr)
+                await api_keys.revoke(await _key(api_keys, arguments.id))
+    except StoreUnavailable:
+        raise
+    except GatewayError as fault:
+        print(f"refused: {_told(fault)}", file=sys.stderr)
         return 1
     finally:
         await nudges.sent()
     return 0
 
 
-async def _revoke(api_keys: ApiKeys, api_key_id: str) -> None:
-    key = await api_keys.find(api_key_id)
+async def _check_account(api_keys: ApiKeys, account_id: str) -> None:
+    if not is_id(account_id) or await api_keys.account(account_id) is None:
+        raise Invalid("there is no such account", field="account")
+
+
+async def _key(api_keys: ApiKeys, api_key_id: str) -> ApiKey:
+    key = await api_keys.find(api_key_id) if is_id(api_key_id) else None
     if key is None:
         raise Invalid("there is no such API key", field="id")
-    await api_keys.revoke(key)
+    return key
 
 
-def _print(made: dict[str, Any]) -> None:
+async def _all(api_keys: ApiKeys, account_id: str) -> list[ApiKey]:
+    found: list[ApiKey] = []
+    after: str | None = ""
+    while after is not None:
+        keys, after = await api_keys.of_account(account_id, after=after, count=PAGE)
+        found += keys
+    return found
+
+
+def _told(fault: GatewayError) -> str:
+    if isinstance(fault, SecretsInUse):
+        return f"{fault}, the older until {moment_text(fault.until_ms)}"
+    return str(fault)
+
+
+def _print(made: Any) -> None:
     print(json.dumps(made, indent=2))

@@ -1,19 +1,35 @@
-"""Who is asking: the operator by the admin token, or an application by its API key."""
+"""Who is asking: the operator by the admin token, or an application by its API key.
+
+Copies of API keys spare Redis a question for each request. They are judged by the time of day, so that what
+ends at a known time does; what an administrator may do is never decided by a copy.
+"""
 
 import hmac
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from shared.model.api_keys import ApiKey, Scope, id_in
 from shared.runtime.answers import Problem
+from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
 from shared.wire.pelion.opening import bearer
 
-# A revocation through another gateway is heard of when the copy is this old.
+# A revocation or rotation through another gateway is heard of when the copy is this old.
 _COPY_S = 1.0
 _COPIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """Who may make and end API keys: of one account, or the operator, of all."""
+
+    account_id: str | None
+
+    def administers(self, account_id: str) -> bool:
+        return self.account_id is None or self.account_id == account_id
 
 
 class Proof:
@@ -24,41 +40,68 @@ class Proof:
         self._admin_token = admin_token.encode()
         self._copies: OrderedDict[str, tuple[ApiKey, float]] = OrderedDict()
 
-    def require_admin(self, request: Request) -> None:
-        """Raises Problem(401) unless the request carries the admin token."""
-        given = bearer(request.headers.get("authorization", "")) or ""
-        if not given or not hmac.compare_digest(given.encode(), self._admin_token):
-            raise _unproven("the admin token is missing or wrong")
+    async def require_operator(self, request: Request) -> None:
+        """Raises Problem unless the request carries the admin token: 403 when it is an API key, else 401."""
+        if not self._is_operator(request):
+            await self._proven_now(request)
+            raise Problem(403, "this takes the admin token; an API key is not enough")
+
+    async def administrator(self, request: Request) -> Administrator:
+        """Whose API keys the caller may make and end.
+
+        Raises Problem(401) when it proves nothing, 403 when it is an API key without the scope `admin`.
+        """
+        if self._is_operator(request):
+            return Administrator(account_id=None)
+        key = await self._proven_now(request)
+        _check_scope(key, Scope.ADMIN)
+        return Administrator(account_id=key.account_id)
 
     async def require(self, request: Request, scope: Scope) -> ApiKey:
         """The caller's API key. Raises Problem(401) when it proves nothing, 403 when it lacks the scope."""
         key = await self._key(bearer(request.headers.get("authorization", "")))
         if key is None:
             raise _unproven("the API key is missing or not valid")
-        if scope not in key.scopes:
-            raise Problem(
-                403, f"the API key lacks the scope {scope}", fields=[("scopes", f"must include {scope}")]
-            )
+        _check_scope(key, scope)
         return key
 
     def forget(self, api_key_id: str) -> None:
-        """The key was revoked here; its copy must not serve another request."""
+        """The key was revoked or rotated here; its copy must not serve another request."""
         self._copies.pop(api_key_id, None)
+
+    def _is_operator(self, request: Request) -> bool:
+        given = bearer(request.headers.get("authorization", "")) or ""
+        return bool(given) and hmac.compare_digest(given.encode(), self._admin_token)
+
+    async def _proven_now(self, request: Request) -> ApiKey:
+        secret = bearer(request.headers.get("authorization", ""))
+        key = await self._api_keys.proven_by(secret, now_ms=now_ms())
+        if key is None:
+            raise _unproven("the admin token or API key is missing or not valid")
+        return key
 
     async def _key(self, secret: str | None) -> ApiKey | None:
         if secret is None:
             return None
         now_s = time.monotonic()
         copy = self._copies.get(id_in(secret) or "")
-        if copy is not None and now_s - copy[1] < _COPY_S:
-            return copy[0] if copy[0].proves(secret) else None
-        key = await self._api_keys.proven_by(secret)
+        if copy is not None and now_s - copy[1] < _COPY_S and copy[0].proves(secret, now_ms=now_ms()):
+            return copy[0]
+        # Also when the copy knows nothing of this secret: it may be new.
+        key = await self._api_keys.proven_by(secret, now_ms=now_ms())
         if key is not None:
             self._copies[key.id] = (key, now_s)
             self._copies.move_to_end(key.id)
             if len(self._copies) > _COPIES:
                 self._copies.popitem(last=False)
         return key
+
+
+def _check_scope(key: ApiKey, scope: Scope) -> None:
+    if scope not in key.scopes:
+        raise Problem(
+            403, f"the API key lacks the scope {scope}", fields=[("scopes", f"must include {scope}")]
+        )
 
 
 def _unproven(message: str) -> Problem:

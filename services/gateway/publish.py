@@ -20,6 +20,7 @@ from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.routes import Routes
 from shared.runtime.answers import json_answer
+from shared.runtime.clock import now_ms
 from shared.store.queues import Appended
 from shared.wire.events import Form, form_of, parse_events, place_of
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
@@ -109,6 +110,8 @@ async def publish_events(context: Context, account_id: str, events: Sequence[Eve
             await asyncio.sleep(0)
         for api_key_id in routes.channels_for(event):
             wanted.setdefault(api_key_id, []).append(index)
+    now = now_ms()
+    wanted = {key: which for key, which in wanted.items() if not routes.is_expired(key, now_ms=now)}
     _check_copies(events, wanted)
     outcomes = await asyncio.gather(
         *(_append(context, account_id, api_key_id, events, which) for api_key_id, which in wanted.items())

@@ -38,7 +38,8 @@ async def upgrade_required(_: Request) -> Response:
     missing = [("Connection", "must be Upgrade"), ("Upgrade", "must be websocket")]
     raise Problem(
         426,
-        "this is a WebSocket: send the headers Connection: Upgrade and Upgrade: websocket",
+        "this is a WebSocket: send the headers Connection: Upgrade and Upgrade: websocket, over HTTP/1.1"
+        " and without a body",
         fields=missing,
         headers={"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"},
     )

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.hold import Hold, Limits
 from services.socket_edge.keepalive import Keepalive
+from services.socket_edge.proofs import Proof, Proofs
 from shared import telemetry
 from shared.model.channels import Ending, Lease, boot_of
 from shared.model.errors import StoreUnavailable
+from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
 from shared.store.leases import Leases
-from shared.store.nudges import Line, Nudges, heard_nudges
+from shared.store.nudges import Line, Nudges, changed_key, heard_nudges
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
 
@@ -73,7 +76,9 @@ class Edge:
         self.keepalive: Keepalive[Hold] = Keepalive(
             interval_s=timing.ping_interval_s, timeout_s=limits.ping_timeout_s
         )
+        self.handshakes = Handshakes()
         self.stopping = False
+        self._proofs: Proofs[Hold] = Proofs(stores.api_keys)
         self._heartbeat = heartbeat
         self._boot = boot
         self._timing = timing
@@ -89,8 +94,11 @@ class Edge:
         return f"{self._boot}/{next(self._claims)}"
 
     @contextlib.contextmanager
-    def holding(self, hold: Hold) -> Iterator[None]:
-        """From here on nudges for the channel reach the hold. Whoever it took over from is told to look."""
+    def holding(self, hold: Hold, proof: Proof) -> Iterator[None]:
+        """From here on nudges for the channel reach the hold, and it ends with its proof.
+
+        Whoever it took over from is told to look.
+        """
         channel = hold.lease.channel
         self._holds.setdefault(channel, []).append(hold)
         self._none_left.clear()
@@ -102,8 +110,12 @@ class Edge:
                 self.stores.nudges.send(hold.lease.previous, channel)
         try:
             hold.drain.wake()
+            self._proofs.keep(hold, proof)
+            # What happened to the key before a nudge could reach us.
+            self._proofs.doubt([hold])
             yield
         finally:
+            self._proofs.forget(hold)
             self.keepalive.forget(hold)
             self._holds[channel].remove(hold)
             if not self._holds[channel]:
@@ -118,7 +130,7 @@ class Edge:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hears nudges and beats for as long as it is entered."""
-        loops = (self._hear, self._beat, self._sweep, self._pace)
+        loops = (self._hear, self._beat, self._sweep, self._pace, self._proofs.look_again)
         tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         try:
             yield
@@ -156,9 +168,10 @@ class Edge:
                     for hold in self._all():
                         hold.drain.doubt()
                         hold.drain.wake()
+                    self._proofs.doubt(self._all())
                 else:
-                    for channel in ids:
-                        self._look_at(channel)
+                    for word in ids:
+                        self._heard(word)
 
     async def _beat(self) -> None:
         answered_s = time.monotonic()
@@ -173,7 +186,7 @@ class Edge:
 
     async def _try_to_beat(self) -> bool:
         try:
-            await self._heartbeat.beat(now_ms=time.time_ns() // 1_000_000)
+            await self._heartbeat.beat(now_ms=now_ms())
         except StoreUnavailable:
             return False
         owed, self._owed = self._owed, []
@@ -195,13 +208,16 @@ class Edge:
             await asyncio.sleep(SWEEP_S)
             for hold in self._all():
                 hold.drain.wake()
+            self._proofs.doubt(self._all())
 
     async def _pace(self) -> None:
-        """Pings the quiet, and cuts the stalled."""
+        """Pings the quiet, cuts the stalled, and closes those whose key or secret has ended."""
         tick_s = min(1.0, self._timing.ping_interval_s / 4, self.limits.ping_timeout_s / 4)
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(tick_s)
+            for hold in self._proofs.over(now_ms=now_ms()):
+                await hold.end(Ending.KEY_EXPIRED)
             for hold in self.keepalive.overdue(now_s=loop.time()):
                 await hold.abort_if_stalled()
             for hold in self.keepalive.to_ping(now_s=loop.time()):
@@ -209,6 +225,13 @@ class Edge:
                     await hold.ping()
                 except OSError:
                     self.keepalive.forget(hold)
+
+    def _heard(self, word: str) -> None:
+        api_key_id = changed_key(word)
+        if api_key_id is None:
+            self._look_at(word)
+        else:
+            self._proofs.doubt(self._holds.get(api_key_id, ()))
 
     def _look_at(self, channel: str) -> None:
         for hold in self._holds.get(channel, ()):

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from starlette.types import Message, Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
+from services.socket_edge.handshakes import Mark
 from services.socket_edge.hold import Hold
+from services.socket_edge.proofs import Proof
 from shared import telemetry
 from shared.model.api_keys import Scope as KeyScope
+from shared.model.api_keys import hash_of
 from shared.model.channels import Ending
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
+from shared.runtime.clock import now_ms
 from shared.store.leases import Claimed
 from shared.wire.pelion.closing import close_code, close_reason, refuses_at_handshake
 from shared.wire.pelion.opening import secret_offered, subprotocol_answer
@@ -22,12 +26,29 @@ _MESSAGE_TOO_BIG = 1009
 
 
 async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket. It claims before it accepts, so that a refusal can still be an HTTP answer."""
+    """Serves one socket. Of those with one secret only one at a time is let in, the others get a 429."""
     await receive()
+    secret = secret_offered(_text_headers(scope), scope["subprotocols"])
+    mark = edge.handshakes.begin(secret)
+    if mark is None:
+        telemetry.handshakes.add(1, {"outcome": "busy"})
+        message = "another handshake with this secret is in progress; try again"
+        await refuse_handshake(scope, send, Problem(429, message, headers={"retry-after": "1"}))
+        return
+    try:
+        await _serve(edge, secret, mark, scope, receive, send)
+    finally:
+        mark.over()
+
+
+async def _serve(
+    edge: Edge, secret: str | None, mark: Mark, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Claims before it accepts, so that a refusal can still be an HTTP answer."""
     try:
         if edge.stopping:
             raise Problem(503, "this replica is going away; try again", headers={"retry-after": "1"})
-        claimed = await _claim(edge, scope)
+        claimed, proof = await _claim(edge, secret)
     except StoreUnavailable:
         telemetry.handshakes.add(1, {"outcome": "unavailable"})
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
@@ -46,14 +67,13 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
         await refuse_handshake(scope, send, Problem(500, "something went wrong here; it was logged"))
     else:
         telemetry.handshakes.add(1, {"outcome": "accepted"})
-        await _hold(edge, claimed, scope, receive, send)
+        await _hold(edge, claimed, proof, mark, scope, receive, send)
 
 
-async def _claim(edge: Edge, scope: Scope) -> Claimed:
-    secret = secret_offered(_text_headers(scope), scope["subprotocols"])
-    key = await edge.stores.api_keys.proven_by(secret)
+async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Proof]:
+    key = await edge.stores.api_keys.proven_by(secret, now_ms=now_ms())
     at_once = refuses_at_handshake(edge.close_codes)
-    if key is None:
+    if secret is None or key is None:
         if at_once:
             raise Problem(401, close_reason(Ending.BAD_KEY), headers={"www-authenticate": "Bearer"})
         raise NoLongerOwner(ending=Ending.BAD_KEY)
@@ -61,7 +81,8 @@ async def _claim(edge: Edge, scope: Scope) -> Claimed:
         if at_once:
             raise Problem(403, "the API key lacks the scope receive")
         raise NoLongerOwner(ending=Ending.BAD_KEY)
-    return await edge.stores.leases.claim(key.id, owner=edge.new_owner())
+    proof = Proof(key.id, secret_hash := hash_of(secret), key.valid_until_ms(secret_hash))
+    return await edge.stores.leases.claim(key.id, owner=edge.new_owner()), proof
 
 
 async def _accept(scope: Scope, send: Send) -> None:
@@ -70,7 +91,9 @@ async def _accept(scope: Scope, send: Send) -> None:
     await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
 
 
-async def _hold(edge: Edge, claimed: Claimed, scope: Scope, receive: Receive, send: Send) -> None:
+async def _hold(
+    edge: Edge, claimed: Claimed, proof: Proof, mark: Mark, scope: Scope, receive: Receive, send: Send
+) -> None:
     hold = Hold(
         send=send,
         unread_bytes=scope["extensions"]["websocket.control"]["unread_bytes"],
@@ -81,8 +104,9 @@ async def _hold(edge: Edge, claimed: Claimed, scope: Scope, receive: Receive, se
         close_codes=edge.close_codes,
     )
     try:
-        with edge.holding(hold):
+        with edge.holding(hold, proof):
             await _accept(scope, send)
+            mark.over()
             if edge.stopping:
                 # The goodbye began while this one was on its way in.
                 await hold.end(Ending.STOPPING)

@@ -6,6 +6,7 @@ The secret carries the key's id, so that one look-up in one slot of Redis finds 
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from enum import StrEnum
 
 _SECRET = re.compile(r"ak_([0-9a-f]{32})[0-9a-f]{48}")
 _ID = re.compile(r"[0-9a-f]{32}")
+# No secret is known that would have it: to compare with where there is no hash, in the same time.
+_NOBODYS_HASH = "0" * 64
 
 
 class Scope(StrEnum):
@@ -20,6 +23,7 @@ class Scope(StrEnum):
 
     PUBLISH = "publish"
     RECEIVE = "receive"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What a caller proves itself by. `secret_hash` is the SHA-256 of a secret of 192 random bits."""
+    """What a caller proves itself by. Hashes are the SHA-256 of secrets of 192 random bits.
+
+    After a rotation the secret before it is valid too, until `old_valid_until_ms`.
+    """
 
     id: str
     account_id: str
@@ -41,10 +48,25 @@ class ApiKey:
     scopes: frozenset[Scope]
     created_at_ms: int
     secret_hash: str
+    expires_at_ms: int | None = None
+    old_secret_hash: str | None = None
+    old_valid_until_ms: int | None = None
 
-    def proves(self, secret: str) -> bool:
-        """Is this the key's secret? Takes the same time whatever is wrong with it."""
-        return hmac.compare_digest(self.secret_hash, hash_of(secret))
+    def proves(self, secret: str, *, now_ms: float) -> bool:
+        """Is this a secret of the key, now? Takes the same time whatever is wrong with it."""
+        return now_ms < self.valid_until_ms(hash_of(secret))
+
+    def valid_until_ms(self, secret_hash: str) -> float:
+        """When the secret with this hash ends, or the key; infinity for never, 0 for none of its own."""
+        is_new = hmac.compare_digest(self.secret_hash, secret_hash)
+        is_old = hmac.compare_digest(self.old_secret_hash or _NOBODYS_HASH, secret_hash)
+        ends_ms = math.inf if is_new else (self.old_valid_until_ms or 0) if is_old else 0
+        return min(ends_ms, math.inf if self.expires_at_ms is None else self.expires_at_ms)
+
+    def old_secret_until_ms(self, *, now_ms: float) -> int | None:
+        """Until when the secret before the newest is valid; None when it is not."""
+        until_ms = self.old_valid_until_ms
+        return until_ms if until_ms is not None and until_ms > now_ms else None
 
 
 def new_id() -> str:

@@ -16,6 +16,7 @@ class Ending(StrEnum):
     TAKEN_OVER = "taken-over"
     CHANNEL_DELETED = "channel-deleted"
     KEY_REVOKED = "key-revoked"
+    KEY_EXPIRED = "key-expired"
     NO_CHANNEL = "no-channel"
     BAD_KEY = "bad-key"
     STOPPING = "stopping"

@@ -4,6 +4,8 @@ GatewayError
 ├── StoreUnavailable   Redis is away, full or not ready: try again
 ├── KindConflict       the API key has a channel of another kind
 ├── KeyRevoked         the API key was revoked meanwhile
+├── SecretsInUse       two secrets of the API key are valid: no third
+├── KeyExpired         the API key's time is over
 ├── NoLongerOwner      somebody or something ended our lease
 └── Invalid            what a caller sent breaks a rule; names the fields
     └── TooLarge       it breaks a bound on size or number
@@ -36,6 +38,21 @@ class KeyRevoked(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("the API key is revoked")
+
+
+class SecretsInUse(GatewayError):
+    """The API key has two valid secrets, the older until `until_ms`."""
+
+    def __init__(self, *, until_ms: int) -> None:
+        super().__init__("two secrets of the API key are valid")
+        self.until_ms = until_ms
+
+
+class KeyExpired(GatewayError):
+    """The API key has expired: a new secret would prove nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("the API key has expired")
 
 
 class NoLongerOwner(GatewayError):

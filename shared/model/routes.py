@@ -1,7 +1,7 @@
 """What a gateway must know of one account to tell which channels an event goes to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from shared.model.bindings import Fields
@@ -13,13 +13,19 @@ from shared.model.matching import Index
 class Routes:
     """The routes of one account, as of one version.
 
-    `channels` are the API keys that have one; `bindings` maps an API key to its patterns.
+    `channels` are the API keys that have one; `bindings` maps an API key to its patterns; `expiring` tells
+    of some keys when they do, in ms.
     """
 
     version: str
     api_keys: frozenset[str]
     channels: frozenset[str]
     bindings: Mapping[str, tuple[Fields, ...]]
+    expiring: Mapping[str, int] = field(default_factory=dict)
+
+    def is_expired(self, api_key_id: str, *, now_ms: int) -> bool:
+        """Is the key's time over? Its channel stays for a while, but is owed nothing more."""
+        return self.expiring.get(api_key_id, now_ms + 1) <= now_ms
 
     def channels_for(self, event: Event) -> list[str]:
         """The API keys whose channels the event is to be queued for."""

@@ -28,6 +28,7 @@ _TYPES = {
     409: "conflict",
     413: "payload_too_large",
     426: "upgrade_required",
+    429: "too_many_requests",
     431: "headers_too_large",
     500: "internal_error",
     503: "service_unavailable",

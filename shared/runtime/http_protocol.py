@@ -1,8 +1,14 @@
-"""uvicorn's HTTP protocol with bounds on what a stranger may send before the application sees a request."""
+"""uvicorn's HTTP protocol with bounds on what a stranger may send before the application sees a request.
+
+Only a GET over HTTP/1.1 without a body can become a WebSocket. In any other request the offer of an upgrade
+is ignored, as a server may, and the application answers the plain request that it is: some HTTP clients offer
+h2c with everything they send.
+"""
 
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
@@ -29,7 +35,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_arrived()
-        super().on_headers_complete()
+        if not self._ignores_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._ignores_upgrade():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._ignores_upgrade():
+            super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         if self._head_timer is not None:
@@ -37,11 +52,46 @@ class HttpProtocol(HttpToolsProtocol):
             if self._head_bytes > _HEAD_BYTES + len(data):
                 self.send_400_response("the request line and headers are too long")
                 return
-        super().data_received(data)
+        self._parse(data)
         # What follows an answer and begins no request disarmed the keep-alive timer: count from here again.
         cycle: RequestResponseCycle | None = self.cycle
         if self.transport.get_protocol() is self and (cycle is None or cycle.response_complete):
             self._await_head()
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("the request is malformed")
+        except httptools.HttpParserUpgrade as offer:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self._ignores_upgrade():
+                self._parse_without_offer(data[offer.args[0] :])
+
+    def _parse_without_offer(self, rest: bytes) -> None:
+        """The parser leaves what follows an offer to us, the body too: reads all again, without one."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        head = [method + b" " + self.url + b" HTTP/" + version]
+        head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"\r\n".join([*head, b"", rest]))
+
+    def _ignores_upgrade(self) -> bool:
+        offers = any(name == b"upgrade" for name, _ in self.headers)
+        return offers and self.parser.should_upgrade() and not self._should_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        upgradable = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        return upgradable and not _has_body(self.headers) and super()._should_upgrade()
+
+    def _get_upgrade(self) -> bytes | None:
+        connection = [value for name, value in self.headers if name == b"connection"]
+        upgrade = [value for name, value in self.headers if name == b"upgrade"]
+        options = [option.strip().lower() for option in b",".join(connection).split(b",")]
+        return upgrade[-1].lower() if upgrade and b"upgrade" in options else None
 
     def send_400_response(self, msg: str) -> None:
         request_id = new_request_id()
@@ -69,3 +119,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
+        for name, value in headers
+    )

@@ -23,7 +23,7 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidState
+from websockets.exceptions import InvalidHeader, InvalidState, SecurityError
 from websockets.frames import Frame
 from websockets.http11 import Request
 
@@ -42,21 +42,39 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.close_timeout = _GOODBYE_S
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        fault = self.conn.handshake_exc
+        if not self.handshake_initiated and fault is not None:
+            # Handshakes have smaller bounds than plain requests: 8 KiB a line, 128 lines.
+            if isinstance(fault, SecurityError):
+                self._refuse(Headers(), 431, "a header is too long, or there are too many", "")
+            else:
+                self._refuse(Headers(), 400, "the upgrade request is malformed", "")
+
     def handle_connect(self, event: Request) -> None:
         fault = handshake_fault(event.headers)
+        if not fault:
+            _strip_quotes(event.headers)
+            fault = self._deeper_fault(event)
         if fault:
             self._refuse(event.headers, *fault)
             return
-        _strip_quotes(event.headers)
         super().handle_connect(event)
         if not self.handshake_complete:
             control = {"unread_bytes": self._unread_bytes}
             self.scope["extensions"]["websocket.control"] = control  # type: ignore[assignment]
 
+    def _deeper_fault(self, event: Request) -> tuple[int, str, str] | None:
+        """What the library finds wrong. Its own answer has another form, and repeats what it was sent."""
+        status = self.conn.accept(event).status_code
+        if status == 101:
+            return None
+        fault = self.conn.handshake_exc
+        header = fault.name if isinstance(fault, InvalidHeader) else ""
+        return status, f"{header} is malformed" if header else "the upgrade request is malformed", header
+
     def handle_parser_exception(self) -> None:
-        if not self.handshake_initiated:
-            self._refuse(Headers(), 400, "the upgrade request is malformed", "")
-            return
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "broke the protocol"})
         self._write()
         self.close_sent = True

@@ -1,10 +1,16 @@
 """Accounts and their API keys."""
 
+import asyncio
+
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
+from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
 from shared.store import keyspace
 from shared.store.calls import Calls
 from shared.store.nudges import Nudges
 from shared.store.routes import Routing
+
+_FIELDS = ("account_id", "name", "scopes", "created_at_ms", "secret_hash")
+_MAY_LACK = ("expires_at_ms", "old_secret_hash", "old_valid_until_ms")
 
 
 class ApiKeys:
@@ -27,21 +33,22 @@ class ApiKeys:
 
     async def create(self, key: ApiKey) -> None:
         # The record last: a key that proves something is in its account's routes.
-        await self._routing.add_key(key.account_id, key.id)
+        await self._routing.add_key(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
+        expires = () if key.expires_at_ms is None else ("expires_at_ms", key.expires_at_ms)
         await self._calls.command(
             "HSET",
             keyspace.api_key(key.id),
             *("account_id", key.account_id, "name", key.name, "scopes", " ".join(sorted(key.scopes))),
-            *("created_at_ms", key.created_at_ms, "secret_hash", key.secret_hash),
+            *("created_at_ms", key.created_at_ms, "secret_hash", key.secret_hash, *expires),
         )
 
     async def find(self, api_key_id: str) -> ApiKey | None:
-        """The API key as it stands now; None when it was never made, or was revoked."""
-        names = ("account_id", "name", "scopes", "created_at_ms", "secret_hash")
-        found = await self._calls.command("HMGET", keyspace.api_key(api_key_id), *names)
+        """The API key as it stands now, expired or not; None when it was never made, or was revoked."""
+        found = await self._calls.command("HMGET", keyspace.api_key(api_key_id), *_FIELDS, *_MAY_LACK)
         if found[0] is None:
             return None
-        account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in found)
+        account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in found[:5])
+        expires_at_ms, old_secret_hash, old_valid_until_ms = found[5:]
         return ApiKey(
             id=api_key_id,
             account_id=account_id,
@@ -49,15 +56,46 @@ class ApiKeys:
             scopes=frozenset(Scope(scope) for scope in scopes.split()),
             created_at_ms=int(created_at_ms),
             secret_hash=secret_hash,
+            expires_at_ms=_number(expires_at_ms),
+            old_secret_hash=None if old_secret_hash is None else old_secret_hash.decode(),
+            old_valid_until_ms=_number(old_valid_until_ms),
         )
 
-    async def proven_by(self, secret: str | None) -> ApiKey | None:
-        """The API key whose secret this is; None for anything else."""
+    async def of_account(self, account_id: str, *, after: str, count: int) -> tuple[list[ApiKey], str | None]:
+        """API keys of an account in the order of their ids, from behind `after`, at most `count` of them.
+
+        With them what `after` must be to see the next; None when there are no more.
+        """
+        ids = [i for i in await self._routing.api_keys(account_id) if i > after]
+        found = await asyncio.gather(*map(self.find, ids[:count]))
+        # One that is being made or revoked has no record.
+        keys = [key for key in found if key is not None]
+        return keys, ids[count - 1] if len(ids) > count else None
+
+    async def proven_by(self, secret: str | None, *, now_ms: int) -> ApiKey | None:
+        """The API key whose secret this is, valid now; None for anything else."""
         api_key_id = id_in(secret) if secret else None
         if secret is None or api_key_id is None:
             return None
         key = await self.find(api_key_id)
-        return key if key is not None and key.proves(secret) else None
+        return key if key is not None and key.proves(secret, now_ms=now_ms) else None
+
+    async def rotate(self, key: ApiKey, *, secret_hash: str, old_valid_until_ms: int, now_ms: int) -> None:
+        """Gives the key a new secret; the one it had stays valid until then. Tells the owner of its socket.
+
+        Raises SecretsInUse when the last rotation's old secret is still valid; KeyExpired; KeyRevoked.
+        """
+        names = [keyspace.api_key(key.id), keyspace.lease(key.id)]
+        word, *found = await self._calls.script("key_rotate", names, secret_hash, old_valid_until_ms, now_ms)
+        match word:
+            case b"in use":
+                raise SecretsInUse(until_ms=int(found[0]))
+            case b"expired":
+                raise KeyExpired
+            case b"absent":
+                raise KeyRevoked
+        if found[0]:
+            self._nudges.send_key_changed(found[0].decode(), key.id)
 
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and tells its socket's owner; False when it was gone."""
@@ -70,3 +108,7 @@ class ApiKeys:
         # Routes that still name it do no harm: nothing can be queued for it any more.
         await self._routing.drop_key(key.account_id, i, incarnation=incarnation)
         return bool(word == b"revoked")
+
+
+def _number(stored: bytes | None) -> int | None:
+    return None if stored is None else int(stored)

@@ -3,7 +3,8 @@
 What belongs to one API key's channel carries the hash tag `{id}` (the API key's id, 32 hex characters), so
 that a script which judges revocation, ownership and the queue together touches one slot.
 
-`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash.
+`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; if it expires expires_at_ms;
+                after a rotation old_secret_hash and old_valid_until_ms.
                 Written by the gateway; goes when the key is revoked.
 `{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
@@ -17,7 +18,8 @@ that a script which judges revocation, ownership and the queue together touches 
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '', bindings:<id> JSON.
+`{account}:routes`        hash: version; key:<id> is when it expires in ms, or '';
+                          channel:<id>:<incarnation> is '', bindings:<id> JSON.
                           Written by the gateway; stays.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.
@@ -27,6 +29,7 @@ that a script which judges revocation, ownership and the queue together touches 
 `notify:jobs`             sorted set: arq's queue of jobs; arq's other names begin with `arq:` and have a TTL.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
+`key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
 """
 
 import hashlib

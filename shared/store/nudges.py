@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.25
 _SILENCE_S = 5.0
+_KEY = "key:"
 
 
 class Nudges:
@@ -35,11 +36,18 @@ class Nudges:
 
     def send(self, owner: str, api_key_id: str) -> None:
         """Nudges the owner of a channel, soon. Never raises: the owner looks by itself once a minute."""
+        self._send(owner, api_key_id)
+
+    def send_key_changed(self, owner: str, api_key_id: str) -> None:
+        """Nudges the owner to look at the key's record, too: its socket's secret may have got an end."""
+        self._send(owner, _KEY + api_key_id)
+
+    def _send(self, owner: str, word: str) -> None:
         if not self._waiting:
             task = asyncio.get_running_loop().create_task(self._send_waiting())
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        self._waiting.setdefault(boot_of(owner), set()).add(api_key_id)
+        self._waiting.setdefault(boot_of(owner), set()).add(word)
 
     async def sent(self) -> None:
         """Waits until what was to be sent by now has been."""
@@ -60,6 +68,11 @@ class Nudges:
         await self._calls.command("PUBLISH", keyspace.nudge(boot), ids)
 
 
+def changed_key(word: str) -> str | None:
+    """The API key whose record has changed, when this is what a word of a nudge tells."""
+    return word.removeprefix(_KEY) if word.startswith(_KEY) else None
+
+
 class Line(StrEnum):
     """What became of the line on which nudges are heard."""
 
@@ -68,7 +81,7 @@ class Line(StrEnum):
 
 
 async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | Line, None]:
-    """The API key ids of each nudge for this boot.
+    """The words of each nudge for this boot: API key ids, or what `changed_key` understands.
 
     BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
     without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.

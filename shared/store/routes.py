@@ -40,7 +40,7 @@ class Routing:
 
     def _compiled(self, stored: Sequence[bytes] | Mapping[bytes, bytes]) -> Routes:
         pairs = stored.items() if isinstance(stored, Mapping) else zip(stored[::2], stored[1::2], strict=True)
-        version, api_keys = "", set[str]()
+        version, api_keys, expiring = "", set[str](), dict[str, int]()
         channels, bindings = set[str](), dict[str, tuple[Fields, ...]]()
         for field, value in pairs:
             kind, _, name = field.decode().partition(":")
@@ -50,6 +50,8 @@ class Routing:
                     version = value.decode()
                 case "key":
                     api_keys.add(api_key_id)
+                    if value:
+                        expiring[api_key_id] = int(value)
                 case "channel":
                     channels.add(api_key_id)
                 case "bindings":
@@ -59,10 +61,23 @@ class Routing:
             api_keys=frozenset(api_keys),
             channels=frozenset(channels),
             bindings=bindings,
+            expiring=expiring,
         )
 
-    async def add_key(self, account_id: str, api_key_id: str) -> None:
-        await self._set(account_id, f"key:{api_key_id}", "", only_with="")
+    async def add_key(self, account_id: str, api_key_id: str, *, expires_at_ms: int | None = None) -> None:
+        expires = "" if expires_at_ms is None else str(expires_at_ms)
+        await self._set(account_id, f"key:{api_key_id}", expires, only_with="")
+
+    async def api_keys(self, account_id: str) -> list[str]:
+        """The ids of the account's API keys, in order. Reads them in parts: an account may have many."""
+        found = set[str]()
+        cursor = b"0"
+        while True:
+            scan = ("HSCAN", keyspace.routes(account_id), cursor, "MATCH", "key:*", "COUNT", 1000)
+            cursor, fields = await self._calls.command(*scan)
+            found.update(field.decode().removeprefix("key:") for field in _names(fields))
+            if int(cursor) == 0:
+                return sorted(found)
 
     async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets the key, its bindings and, if it had one, its channel."""
@@ -141,6 +156,10 @@ class Routing:
 
     async def _drop(self, account_id: str, fields: Sequence[str]) -> None:
         await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), *fields)
+
+
+def _names(pairs: Sequence[bytes] | Mapping[bytes, bytes]) -> Sequence[bytes]:
+    return list(pairs) if isinstance(pairs, Mapping) else pairs[::2]
 
 
 def _new_version() -> str:

@@ -1,6 +1,8 @@
 """An API key's secret carries the key's id, and proves that key and no other."""
 
+import math
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +29,7 @@ GARBAGE = [
 ]
 
 
-def key_of(secret: str) -> ApiKey:
+def key_of(secret: str, **more: Any) -> ApiKey:
     return ApiKey(
         id=ID,
         account_id=new_id(),
@@ -35,6 +37,7 @@ def key_of(secret: str) -> ApiKey:
         scopes=frozenset({Scope.RECEIVE}),
         created_at_ms=1,
         secret_hash=hash_of(secret),
+        **more,
     )
 
 
@@ -81,14 +84,50 @@ def test_only_its_own_secret_proves_a_key() -> None:
     secret = new_secret(ID)
     key = key_of(secret)
 
-    assert key.proves(secret)
-    assert not key.proves(new_secret(ID))
-    assert not key.proves("")
-    assert not key.proves(secret[:-1])
-    assert not key.proves(key.secret_hash), "a stolen hash would be as good as the secret"
+    assert key.proves(secret, now_ms=1)
+    assert not key.proves(new_secret(ID), now_ms=1)
+    assert not key.proves("", now_ms=1)
+    assert not key.proves(secret[:-1], now_ms=1)
+    assert not key.proves(key.secret_hash, now_ms=1), "a stolen hash would be as good as the secret"
 
 
 def test_a_key_shows_no_secret() -> None:
     secret = new_secret(ID)
 
     assert secret[-48:] not in repr(key_of(secret))
+
+
+def test_an_expired_key_is_proven_by_nothing() -> None:
+    secret = new_secret(ID)
+    key = key_of(secret, expires_at_ms=1000)
+
+    assert key.proves(secret, now_ms=999)
+    assert not key.proves(secret, now_ms=1000)
+
+
+def test_after_a_rotation_both_secrets_prove_the_key_until_the_older_ends() -> None:
+    old, new = new_secret(ID), new_secret(ID)
+    key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=1000)
+
+    assert key.proves(old, now_ms=999)
+    assert not key.proves(old, now_ms=1000)
+    assert key.proves(new, now_ms=999)
+    assert key.proves(new, now_ms=1000)
+    assert (key.old_secret_until_ms(now_ms=999), key.old_secret_until_ms(now_ms=1000)) == (1000, None)
+
+
+def test_no_secret_outlives_its_key() -> None:
+    old, new = new_secret(ID), new_secret(ID)
+    key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=3000, expires_at_ms=2000)
+
+    assert key.valid_until_ms(hash_of(old)) == key.valid_until_ms(hash_of(new)) == 2000
+
+
+def test_when_a_secret_ends() -> None:
+    old, new = new_secret(ID), new_secret(ID)
+    key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=1000)
+
+    assert key.valid_until_ms(hash_of(new)) == math.inf
+    assert key.valid_until_ms(hash_of(old)) == 1000
+    assert key.valid_until_ms(hash_of(new_secret(ID))) == 0
+    assert key_of(new).valid_until_ms("0" * 64) == 0, "what stands for no hash is nobody's"

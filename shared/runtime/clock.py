@@ -1,0 +1,8 @@
+"""The time of day, for services to hand on: the rooms below take `now_ms` as a parameter."""
+
+import time
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
