@@ -195,7 +195,7 @@ class Edge:
 
     async def release(self, lease: Lease) -> None:
         """Gives a lease back. Raises StoreUnavailable."""
-        await self.stores.leases.release(lease, now_ms=time.time_ns() // 1_000_000)
+        await self.stores.leases.release(lease, now_ms=now_ms())
 
     async def _release_owed(self, lease: Lease) -> None:
         try:

@@ -66,7 +66,8 @@ class ApiKeys:
 
         With them what `after` must be to see the next; None when there are no more.
         """
-        ids = [i for i in await self._routing.api_keys(account_id) if i > after]
+        mentioned, _ = await self._routing.mentioned(account_id)
+        ids = sorted(api_key_id for api_key_id in mentioned if api_key_id > after)
         found = await asyncio.gather(*map(self.find, ids[:count]))
         # One that is being made or revoked has no record.
         keys = [key for key in found if key is not None]

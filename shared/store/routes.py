@@ -68,17 +68,6 @@ class Routing:
         expires = "" if expires_at_ms is None else str(expires_at_ms)
         await self._set(account_id, f"key:{api_key_id}", expires, only_with="")
 
-    async def api_keys(self, account_id: str) -> list[str]:
-        """The ids of the account's API keys, in order. Reads them in parts: an account may have many."""
-        found = set[str]()
-        cursor = b"0"
-        while True:
-            scan = ("HSCAN", keyspace.routes(account_id), cursor, "MATCH", "key:*", "COUNT", 1000)
-            cursor, fields = await self._calls.command(*scan)
-            found.update(field.decode().removeprefix("key:") for field in _names(fields))
-            if int(cursor) == 0:
-                return sorted(found)
-
     async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets the key, its bindings and, if it had one, its channel."""
         fields = [f"key:{api_key_id}", f"bindings:{api_key_id}", f"channel:{api_key_id}:{incarnation}"]
@@ -156,10 +145,6 @@ class Routing:
 
     async def _drop(self, account_id: str, fields: Sequence[str]) -> None:
         await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), *fields)
-
-
-def _names(pairs: Sequence[bytes] | Mapping[bytes, bytes]) -> Sequence[bytes]:
-    return list(pairs) if isinstance(pairs, Mapping) else pairs[::2]
 
 
 def _new_version() -> str:
