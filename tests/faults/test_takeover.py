@@ -75,7 +75,7 @@ async def test_the_loser_settles_nothing(
     for payload in older.pings:
         await older.pong(payload)
     stack.edges[0].thaw()
-    await wait_until(lambda: older.close_code == 301)
+    await wait_until(lambda: older.close_code == 1001)
 
     assert await api.queue_size(key) == 3
     newest = await listen(key, stack.edges[0].url)
