@@ -2,7 +2,8 @@
 
 A call by itself costs several times what it costs inside a pipeline, so nobody here talks to Redis directly:
 `Calls` collects, sends one pipeline at a time, and collects again while it is under way. Calls are thus
-carried out in the order in which they were made, which `release` after `peek` relies on.
+carried out in the order in which they were made, but for a script that the server does not know yet: it is
+sent again, unless nobody waits for it any more, which a release after a cancelled look relies on.
 """
 
 import asyncio

@@ -101,7 +101,7 @@ async def test_a_key_revoked_while_it_is_used_leaves_nothing_behind(
 
 async def test_only_an_operator_revokes_and_only_once(api: Api, key: ApiKey) -> None:
     path = f"/v1/api-keys/{key.id}"
-    assert (await api.call("DELETE", path, key=key)).status == 403
+    assert (await api.call("DELETE", path, key=key)).status == 403, "it lacks the scope admin"
     assert (await api.call("DELETE", path)).status == 401
     assert await api.publish(key, reading(1)) == [0]
 
