@@ -102,7 +102,7 @@ async def publish_events(context: Context, account_id: str, events: Sequence[Eve
     """
     routes = await context.routing.routes(account_id)
     _check_addressees(events, routes)
-    events = await _with_device_types(context, account_id, events, routes)
+    events, types = await _with_device_types(context, account_id, events, routes)
     # Everything for one channel goes in one call: order within a request is kept, all or none.
     wanted: dict[str, list[int]] = {}
     for index, event in enumerate(events):
@@ -113,6 +113,8 @@ async def publish_events(context: Context, account_id: str, events: Sequence[Eve
     now = now_ms()
     wanted = {key: which for key, which in wanted.items() if not routes.is_expired(key, now_ms=now)}
     _check_copies(events, wanted)
+    if types:
+        await context.routing.learn_device_types(account_id, types)
     outcomes = await asyncio.gather(
         *(_append(context, account_id, api_key_id, events, which) for api_key_id, which in wanted.items())
     )
@@ -151,8 +153,9 @@ def _check_addressees(events: Sequence[Event], routes: Routes) -> None:
 
 async def _with_device_types(
     context: Context, account_id: str, events: Sequence[Event], routes: Routes
-) -> Sequence[Event]:
-    """Learns device types from registrations, and adds them to notifications if any binding asks for one."""
+) -> tuple[Sequence[Event], dict[str, str | None]]:
+    """The events, notifications with their device's type if any binding asks for one; and the types that
+    registrations among them tell (None: forget it)."""
     told: dict[str, str | None] = {}
     typed: list[Event] = []
     needed = set[str]()
@@ -172,9 +175,7 @@ async def _with_device_types(
     if needed:
         known = await context.routing.device_types(account_id, sorted(needed))
         typed = [_typed(event, known) for event in typed]
-    if told:
-        await context.routing.learn_device_types(account_id, told)
-    return typed
+    return typed, told
 
 
 def _typed(event: Event, known: dict[str, str]) -> Event:
