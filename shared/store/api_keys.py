@@ -32,18 +32,18 @@ class ApiKeys:
         return Account(id=account_id, name=found[0].decode(), parent=found[1].decode() or None)
 
     async def create(self, key: ApiKey) -> None:
-        # The record last: a key that proves something is in its account's routes.
-        await self._routing.add_key(key.account_id, key.id)
-        expires: tuple[str | int, ...] = ()
-        if key.expires_at_ms is not None:
-            await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
-            expires = ("expires_at_ms", key.expires_at_ms)
+        # The record first: routes that name a key without one are taken for old, and mended. Until both are
+        # written nobody has been told the secret.
+        expires = () if key.expires_at_ms is None else ("expires_at_ms", key.expires_at_ms)
         await self._calls.command(
             "HSET",
             keyspace.api_key(key.id),
             *("account_id", key.account_id, "name", key.name, "scopes", " ".join(sorted(key.scopes))),
             *("created_at_ms", key.created_at_ms, "secret_hash", key.secret_hash, *expires),
         )
+        await self._routing.add_key(key.account_id, key.id)
+        if key.expires_at_ms is not None:
+            await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
 
     async def find(self, api_key_id: str) -> ApiKey | None:
         """The API key as it stands now, expired or not; None when it was never made, or was revoked."""
