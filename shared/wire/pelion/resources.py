@@ -63,10 +63,10 @@ def _text(text: str, *, limit: int, field: str) -> str:
     return text
 
 
-def paths_of(device: Resource, stored: bytes | None) -> list[str]:
-    """The paths subscribed to, of those of one device, oldest first."""
-    lines = (stored or b"").decode().split("\n")
-    return [line.removeprefix(device.line) for line in lines if line.startswith(device.line)]
+def paths_of(device: str, stored: bytes | None) -> list[str]:
+    """The paths of a device that are subscribed to, in the order in which they came."""
+    pairs = (line.partition("\t") for line in (stored or b"").decode().split("\n"))
+    return [path for name, _, path in pairs if name == device]
 
 
 def uri_list(paths: list[str]) -> bytes:
