@@ -28,6 +28,7 @@ nudges = _meter.create_counter("notify.nudges", description="nudges sent, one fo
 takeovers = _meter.create_counter("notify.takeovers", description="sockets that replaced another one")
 handshakes = _meter.create_counter("notify.handshakes", description="WebSocket handshakes, by outcome")
 endings = _meter.create_counter("notify.endings", description="sockets that ended, by ending")
+routes_read = _meter.create_counter("notify.routes.read", description="reads of routes: all, or changes")
 requests = _meter.create_counter("notify.http.requests", description="HTTP requests, by method and status")
 publish_s = _meter.create_histogram(
     "notify.publish", unit="s", description="from a publish request's body to Redis holding every copy"

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway import accounts, api_keys, channels, subscriptions
+from services.gateway import accounts, api_keys, bindings, channels, resources, subscriptions
 from services.gateway.context import Context
 from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
@@ -20,9 +20,15 @@ _ROUTES: list[BaseRoute] = [
     Route("/v1/api-keys/{api_key_id}", api_keys.delete_api_key, methods=["DELETE"]),
     Route("/v1/api-keys/{api_key_id}/secrets", api_keys.create_secret, methods=["POST"]),
     Route("/v1/events", publish, methods=["POST"]),
+    Route("/v1/bindings", bindings.get_bindings, methods=["GET"]),
+    Route("/v1/bindings", bindings.put_bindings, methods=["PUT"]),
+    Route("/v1/bindings", bindings.delete_bindings, methods=["DELETE"]),
     Route("/v2/subscriptions", subscriptions.get_subscriptions, methods=["GET"]),
     Route("/v2/subscriptions", subscriptions.put_subscriptions, methods=["PUT"]),
     Route("/v2/subscriptions", subscriptions.delete_subscriptions, methods=["DELETE"]),
+    Route(f"{resources.PREFIX}{{rest:path}}", resources.get_resource, methods=["GET"]),
+    Route(f"{resources.PREFIX}{{rest:path}}", resources.put_resource, methods=["PUT"]),
+    Route(f"{resources.PREFIX}{{rest:path}}", resources.delete_resource, methods=["DELETE"]),
     Route("/v2/notification/websocket", channels.get_websocket, methods=["GET"]),
     Route("/v2/notification/websocket", channels.put_websocket, methods=["PUT"]),
     Route("/v2/notification/websocket", channels.delete_websocket, methods=["DELETE"]),

@@ -19,6 +19,13 @@ TO_EVERY_CHANNEL = frozenset(
     }
 )
 
+_OF_A_DEVICE = "device."
+
+
+def is_of_a_device(topic: str) -> bool:
+    """Has the topic rules of its own about who gets it? No plain topic binding matches such a one."""
+    return topic.startswith(_OF_A_DEVICE)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -1,62 +1,166 @@
-"""Which of many `Fields` patterns match an event, by walking a tree instead of asking each.
+"""Which of many patterns match an event, by walking an index instead of asking each.
 
-Patterns that ask for the same fields of the same topic share a tree: a level for each field, where an exact
-value is one look-up, and a prefix one look-up for each length of prefix in use.
+Topics share a trie, a level for each word. `Fields` that ask for the same fields of the same topic share a
+tree: a level for each field, where an exact value is one look-up, and a prefix one for each length of prefix
+in use. Either way a look-up costs what it finds, hardly what else is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from shared.model.bindings import Fields
+from shared.model import topics
+from shared.model.bindings import Fields, Pattern, Topic
+from shared.model.events import is_of_a_device
 
 
 class _Node:
+    """A place in a trie or tree. An owner is counted: it may have said the same in several ways."""
+
     __slots__ = ("exact", "owners", "prefixes")
 
     def __init__(self) -> None:
         self.exact: dict[str, _Node] = {}
         self.prefixes: dict[int, dict[str, _Node]] = {}
-        self.owners: set[str] = set()
+        self.owners: dict[str, int] = {}
 
-    def below(self, pattern: str) -> "_Node":
-        """The node for a pattern, made if it is not there."""
-        if not pattern.endswith("*"):
-            return self.exact.setdefault(pattern, _Node())
-        prefix = pattern[:-1]
-        return self.prefixes.setdefault(len(prefix), {}).setdefault(prefix, _Node())
+    @property
+    def empty(self) -> bool:
+        return not (self.exact or self.prefixes or self.owners)
 
 
 class Index:
-    """Owners by their patterns."""
+    """Owners by their patterns. `nodes_visited` counts what all look-ups so far have cost."""
 
     def __init__(self) -> None:
-        self._trees: dict[tuple[str, tuple[str, ...]], _Node] = {}
+        self._topics = _Node()
+        self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
+        self.nodes_visited = 0
 
-    def add(self, pattern: Fields, owner: str) -> None:
-        names = tuple(name for name, _ in pattern.wanted)
-        level = [self._trees.setdefault((pattern.topic, names), _Node())]
-        for _, alternatives in pattern.wanted:
-            level = [node.below(alternative) for node in level for alternative in alternatives]
-        for node in level:
-            node.owners.add(owner)
+    @property
+    def empty(self) -> bool:
+        return self._topics.empty and not self._trees
+
+    def add(self, pattern: Pattern, owner: str) -> None:
+        match pattern:
+            case Topic():
+                _change(self._topics, _topic_levels(pattern), owner, by=1)
+            case Fields():
+                trees = self._trees.setdefault(pattern.topic, {})
+                root = trees.setdefault(_names(pattern), _Node())
+                _change(root, _field_levels(pattern), owner, by=1)
+
+    def remove(self, pattern: Pattern, owner: str) -> None:
+        """Takes back one `add` of the same pattern and owner; what nobody asks for any more goes."""
+        match pattern:
+            case Topic():
+                _change(self._topics, _topic_levels(pattern), owner, by=-1)
+            case Fields():
+                trees = self._trees.get(pattern.topic, {})
+                names = _names(pattern)
+                if names not in trees:
+                    return
+                _change(trees[names], _field_levels(pattern), owner, by=-1)
+                if trees[names].empty:
+                    del trees[names]
+                if not trees:
+                    del self._trees[pattern.topic]
 
     def owners(self, topic: str, fields: Mapping[str, str]) -> set[str]:
-        """The owners of all patterns that match."""
+        """The owners of all patterns that match, each once."""
         found: set[str] = set()
-        for (wanted_topic, names), root in self._trees.items():
-            if wanted_topic == topic:
-                _walk(root, [fields.get(name, "") for name in names], 0, found)
+        if not is_of_a_device(topic):
+            for node in self._topic_nodes(topics.words(topic)):
+                found.update(node.owners)
+        for names, root in self._trees.get(topic, {}).items():
+            values = [fields.get(name, "") for name in names]
+            for node in self._field_nodes(root, values, 0):
+                found.update(node.owners)
         return found
 
+    def _topic_nodes(self, words: list[str]) -> Iterable[_Node]:
+        """All places where the words may end. Each step holds a place once, so many `#` cost no more."""
+        # `here` holds places by whether a `#` led there, which may take up further words.
+        here: dict[_Node, bool] = {}
+        _arrive(self._topics, here, by_any=False)
+        self.nodes_visited += len(here)
+        for word in words:
+            after: dict[_Node, bool] = {}
+            for node, by_any in here.items():
+                if by_any:
+                    _arrive(node, after, by_any=True)
+                for step in {word, topics.ONE} - {topics.ANY}:
+                    below = node.exact.get(step)
+                    if below is not None:
+                        _arrive(below, after, by_any=False)
+            here = after
+            self.nodes_visited += len(here)
+        return here
 
-def _walk(node: _Node, values: list[str], depth: int, found: set[str]) -> None:
-    if depth == len(values):
-        found |= node.owners
+    def _field_nodes(self, node: _Node, values: list[str], depth: int) -> Iterator[_Node]:
+        self.nodes_visited += 1
+        if depth == len(values):
+            yield node
+            return
+        value = values[depth]
+        exact = node.exact.get(value)
+        if exact is not None:
+            yield from self._field_nodes(exact, values, depth + 1)
+        for length, table in node.prefixes.items():
+            prefixed = table.get(value[:length]) if len(value) >= length else None
+            if prefixed is not None:
+                yield from self._field_nodes(prefixed, values, depth + 1)
+
+
+def _arrive(node: _Node, places: dict[_Node, bool], *, by_any: bool) -> None:
+    """Notes a place, and those behind every `#` that may follow it and take up nothing."""
+    if node in places:
         return
-    value = values[depth]
-    exact = node.exact.get(value)
-    if exact is not None:
-        _walk(exact, values, depth + 1, found)
-    for length, table in node.prefixes.items():
-        prefixed = table.get(value[:length]) if len(value) >= length else None
-        if prefixed is not None:
-            _walk(prefixed, values, depth + 1, found)
+    places[node] = by_any
+    beyond = node.exact.get(topics.ANY)
+    if beyond is not None:
+        _arrive(beyond, places, by_any=True)
+
+
+def _names(pattern: Fields) -> tuple[str, ...]:
+    return tuple(name for name, _ in pattern.wanted)
+
+
+_Levels = tuple[tuple[tuple[str, int | None], ...], ...]
+"""For each level the steps that lead on: a word or value, or a prefix and its length."""
+
+
+def _topic_levels(pattern: Topic) -> _Levels:
+    return tuple(((word, None),) for word in topics.words(pattern.pattern))
+
+
+def _field_levels(pattern: Fields) -> _Levels:
+    return tuple(tuple(_step(alternative) for alternative in patterns) for _, patterns in pattern.wanted)
+
+
+def _step(pattern: str) -> tuple[str, int | None]:
+    return (pattern[:-1], len(pattern) - 1) if pattern.endswith("*") else (pattern, None)
+
+
+def _change(node: _Node, levels: _Levels, owner: str, *, by: int, depth: int = 0) -> None:
+    """Counts the owner at every place the levels lead to: makes what is missing, takes away what is empty."""
+    if depth == len(levels):
+        count = node.owners.get(owner, 0) + by
+        if count > 0:
+            node.owners[owner] = count
+        else:
+            node.owners.pop(owner, None)
+        return
+    for text, length in levels[depth]:
+        table = node.exact if length is None else node.prefixes.get(length, {})
+        below = table.get(text)
+        if below is None:
+            if by < 0:
+                continue
+            below = _Node()
+            if length is not None:
+                table = node.prefixes.setdefault(length, {})
+            table[text] = below
+        _change(below, levels, owner, by=by, depth=depth + 1)
+        if below.empty:
+            del table[text]
+            if length is not None and not table:
+                del node.prefixes[length]

@@ -18,9 +18,14 @@ that a script which judges revocation, ownership and the queue together touches 
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '', bindings:<id> JSON,
-                          expires:<id> when a key does, in ms.
-                          Written by the gateway; stays.
+`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '';
+                          expires:<id> when a key does, in ms; what a key wants:
+                          bindings:<id> its presubscriptions and topics:<id> its plain topics, both JSON,
+                          resources:<id> single resources of devices, a line `device TAB path` for each.
+                          Written by the gateway; stays, but what is an API key's goes with the key.
+`{account}:route-changes` list, newest first: `version before, version after, field...` between blanks, of the
+                          last changes to the routes: an eighth of their fields, at least 64, at most 4096.
+                          Written with the routes; goes an hour after the last change.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
@@ -79,6 +84,10 @@ def account(account_id: str) -> str:
 
 def routes(account_id: str) -> str:
     return f"{{{account_id}}}:routes"
+
+
+def route_changes(account_id: str) -> str:
+    return f"{{{account_id}}}:route-changes"
 
 
 def device_types(account_id: str) -> str:

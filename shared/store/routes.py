@@ -5,64 +5,36 @@ answered is honoured by the next publish through any gateway.
 """
 
 import secrets
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
 
-from shared.model.bindings import Fields
+from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
 from shared.model.routes import Routes
 from shared.store import keyspace
-from shared.store.calls import Calls
+from shared.store.calls import Argument, Calls
+from shared.store.route_copies import Compile, RouteCopies
 
-_COPIES = 1000
+
+class Added(StrEnum):
+    """What came of adding a line."""
+
+    ADDED = "added"
+    PRESENT = "present"
+    FULL = "full"
 
 
 class Routing:
-    """Reads and changes the routes of accounts. `compile_bindings` turns a stored binding into patterns."""
+    """Reads and changes the routes of accounts. `compile_bindings` turns what is stored into patterns."""
 
-    def __init__(self, calls: Calls, compile_bindings: Callable[[bytes], tuple[Fields, ...]]) -> None:
+    def __init__(self, calls: Calls, compile_bindings: Compile) -> None:
         self._calls = calls
-        self._compile = compile_bindings
-        self._copies: OrderedDict[str, Routes] = OrderedDict()
+        self._copies = RouteCopies(calls, compile_bindings)
 
     async def routes(self, account_id: str) -> Routes:
         """The account's routes as they stand now."""
-        name = keyspace.routes(account_id)
-        version = (await self._calls.command("HGET", name, "version") or b"").decode()
-        copy = self._copies.get(account_id)
-        if copy is None or copy.version != version:
-            copy = self._compiled(await self._calls.command("HGETALL", name))
-            self._copies[account_id] = copy
-        self._copies.move_to_end(account_id)
-        if len(self._copies) > _COPIES:
-            self._copies.popitem(last=False)
-        return copy
-
-    def _compiled(self, stored: Sequence[bytes] | Mapping[bytes, bytes]) -> Routes:
-        pairs = stored.items() if isinstance(stored, Mapping) else zip(stored[::2], stored[1::2], strict=True)
-        version, api_keys, expiring = "", set[str](), dict[str, int]()
-        channels, bindings = set[str](), dict[str, tuple[Fields, ...]]()
-        for field, value in pairs:
-            kind, _, name = field.decode().partition(":")
-            api_key_id = name[:32]
-            match kind:
-                case "version":
-                    version = value.decode()
-                case "key":
-                    api_keys.add(api_key_id)
-                case "expires":
-                    expiring[api_key_id] = int(value)
-                case "channel":
-                    channels.add(api_key_id)
-                case "bindings":
-                    bindings[api_key_id] = self._compile(value)
-        return Routes(
-            version=version,
-            api_keys=frozenset(api_keys),
-            channels=frozenset(channels),
-            bindings=bindings,
-            expiring=expiring,
-        )
+        return await self._copies.current(account_id)
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", "", only_with="")
@@ -74,7 +46,7 @@ class Routing:
 
     async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets the key, its bindings and, if it had one, its channel."""
-        fields = [f"{kind}:{api_key_id}" for kind in ("key", "expires", "bindings")]
+        fields = [f"{kind}:{api_key_id}" for kind in ("key", "expires", *Source)]
         await self._drop(account_id, [*fields, f"channel:{api_key_id}:{incarnation}"])
 
     async def add_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
@@ -88,19 +60,47 @@ class Routing:
     async def drop_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         await self._drop(account_id, [f"channel:{api_key_id}:{incarnation}"])
 
-    async def bindings(self, account_id: str, api_key_id: str) -> bytes | None:
-        """The bindings of an API key, as they were stored."""
+    async def bindings(
+        self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
+    ) -> bytes | None:
+        """The bindings of an API key from one source, as they were stored."""
         found: bytes | None = await self._calls.command(
-            "HGET", keyspace.routes(account_id), f"bindings:{api_key_id}"
+            "HGET", keyspace.routes(account_id), f"{source}:{api_key_id}"
         )
         return found
 
-    async def put_bindings(self, account_id: str, api_key_id: str, bindings: bytes) -> None:
+    async def put_bindings(
+        self,
+        account_id: str,
+        api_key_id: str,
+        bindings: bytes,
+        *,
+        source: Source = Source.PRESUBSCRIPTIONS,
+    ) -> None:
         """Raises KeyRevoked when the key has gone meanwhile."""
-        await self._set(account_id, f"bindings:{api_key_id}", bindings, only_with=f"key:{api_key_id}")
+        await self._set(account_id, f"{source}:{api_key_id}", bindings, only_with=f"key:{api_key_id}")
 
-    async def drop_bindings(self, account_id: str, api_key_id: str) -> None:
-        await self._drop(account_id, [f"bindings:{api_key_id}"])
+    async def drop_bindings(
+        self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
+    ) -> None:
+        await self._drop(account_id, [f"{source}:{api_key_id}"])
+
+    async def add_line(
+        self, account_id: str, api_key_id: str, line: str, *, source: Source, limit: int
+    ) -> Added:
+        """Adds a line, with its line end, to bindings that are stored as lines, unless there are `limit`.
+
+        Raises KeyRevoked when the key has gone meanwhile.
+        """
+        field, key_field = f"{source}:{api_key_id}", f"key:{api_key_id}"
+        word = await self._change("route_add_line", account_id, field, line, key_field, limit)
+        if word == b"revoked":
+            raise KeyRevoked
+        return Added(word.decode())
+
+    async def drop_lines(self, account_id: str, api_key_id: str, beginning: str, *, source: Source) -> None:
+        """Drops the lines that begin so from bindings that are stored as lines."""
+        await self._change("route_drop_lines", account_id, f"{source}:{api_key_id}", beginning)
 
     async def learn_device_types(self, account_id: str, types: Mapping[str, str | None]) -> None:
         """Remembers the type of each device; None forgets it."""
@@ -143,13 +143,13 @@ class Routing:
         return keys, channels
 
     async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> None:
-        names = [keyspace.routes(account_id)]
-        if not await self._calls.script("route_set", names, _new_version(), field, value, only_with):
+        if not await self._change("route_set", account_id, field, value, only_with):
             raise KeyRevoked
 
     async def _drop(self, account_id: str, fields: Sequence[str]) -> None:
-        await self._calls.script("route_drop", [keyspace.routes(account_id)], _new_version(), *fields)
+        await self._change("route_drop", account_id, *fields)
 
-
-def _new_version() -> str:
-    return secrets.token_hex(8)
+    async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
+        """Every change gives the routes a version that never was and never will be another's."""
+        names = [keyspace.routes(account_id), keyspace.route_changes(account_id)]
+        return await self._calls.script(script, names, secrets.token_hex(8), *arguments)

@@ -80,7 +80,7 @@ async def test_routes_that_miss_a_channel_are_mended(stores: Stores, reaper: Rea
 
 async def test_routes_that_name_what_is_gone_are_mended(stores: Stores, reaper: Reaper) -> None:
     channel = await stores.channel()
-    await stores.routing.put_bindings(stores.account_id, channel, b"[]")
+    await stores.routing.put_bindings(stores.account_id, channel, b'[{"endpoint-name":"*"}]')
     gone = new_id()
     for field in (f"key:{gone}", f"bindings:{gone}", f"channel:{gone}:1", f"channel:{channel}:old"):
         stores.direct.hset(keyspace.routes(stores.account_id), field, "[]" if "bind" in field else "")

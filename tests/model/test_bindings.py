@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.model.bindings import Fields
+from shared.model.bindings import Fields, Pattern, Source, Topic
 from shared.model.events import (
     DEVICE_ASYNC_RESPONSES,
     DEVICE_DE_REGISTRATIONS,
@@ -106,19 +106,24 @@ def test_matches_as_a_plain_reference_does(
     assert Fields(topic=DEVICE_NOTIFICATIONS, wanted=wanted).matches(topic, fields) is expected
 
 
+BINDINGS: dict[str, tuple[Pattern, ...]] = {
+    "lamps": (wants(ep=("door",)), wants(ep=("lamp*",))),
+    "doors": (wants(ep=("door",)), Topic("orders.*")),
+    "keyless": (wants(ep=("*",)), Topic("#")),
+}
+
+
 @pytest.fixture
 def routes() -> Routes:
     """`lamps` and `doors` want those, `silent` wants nothing, `keyless` wants all and has no channel."""
-    return Routes(
-        version="1",
-        api_keys=frozenset({"lamps", "doors", "silent", "keyless"}),
-        channels=frozenset({"lamps", "doors", "silent"}),
-        bindings={
-            "lamps": (wants(ep=("door",)), wants(ep=("lamp*",))),
-            "doors": (wants(ep=("door",)),),
-            "keyless": (wants(ep=("*",)),),
-        },
-    )
+    made = Routes()
+    for key in ("lamps", "doors", "silent", "keyless"):
+        made.add_key(key)
+    for key in ("lamps", "doors", "silent"):
+        made.add_channel(key, "1")
+    for key, patterns in BINDINGS.items():
+        made.bind(key, Source.PRESUBSCRIPTIONS, patterns)
+    return made
 
 
 def test_a_device_notification_goes_where_one_binding_matches(routes: Routes) -> None:
@@ -145,18 +150,73 @@ def test_an_addressed_event_goes_to_its_addressee_only(routes: Routes, topic: st
     assert routes.channels_for(event(topic, to="stranger")) == []
 
 
-@pytest.mark.parametrize("topic", [DEVICE_ASYNC_RESPONSES, "orders", "orders.paid", "device.other"])
-def test_another_topic_without_an_addressee_goes_nowhere(routes: Routes, topic: str) -> None:
+@pytest.mark.parametrize("topic", [DEVICE_ASYNC_RESPONSES, "orders", "orders.paid.twice", "device.other"])
+def test_another_topic_that_nobody_wants_goes_nowhere(routes: Routes, topic: str) -> None:
     assert routes.channels_for(event(topic)) == []
 
 
-def test_device_types_are_looked_at_only_when_a_binding_asks(routes: Routes) -> None:
-    asking = Routes(
-        version="2",
-        api_keys=routes.api_keys,
-        channels=routes.channels,
-        bindings={**routes.bindings, "doors": (wants(ep=("x",)), wants(path=("/3",), ept=("thermometer",)))},
-    )
+def test_a_plain_topic_goes_where_it_is_bound(routes: Routes) -> None:
+    assert routes.channels_for(event("orders.paid")) == ["doors"]
 
-    assert not routes.look_at_device_types
-    assert asking.look_at_device_types
+
+def test_no_plain_topic_asks_for_what_is_of_a_device(routes: Routes) -> None:
+    routes.bind("silent", Source.TOPICS, (Topic("#"), Topic("device.#"), Topic(DEVICE_NOTIFICATIONS)))
+
+    assert routes.channels_for(notification(ep="window")) == []
+    assert routes.channels_for(event("device.other")) == []
+    assert routes.channels_for(event("devices.other")) == ["silent"]
+
+
+def test_matching_from_several_sources_is_one_channel(routes: Routes) -> None:
+    routes.bind("doors", Source.RESOURCES, (wants(ep=("door",)),))
+    routes.bind("doors", Source.TOPICS, (Topic("orders.*"), Topic("#")))
+
+    assert sorted(routes.channels_for(notification(ep="door"))) == ["doors", "lamps"]
+    assert routes.channels_for(event("orders.paid")) == ["doors"]
+
+
+def test_what_one_source_loses_another_still_wants(routes: Routes) -> None:
+    routes.bind("doors", Source.RESOURCES, (wants(ep=("door",)),))
+    routes.bind("doors", Source.RESOURCES, ())
+    assert "doors" in routes.channels_for(notification(ep="door"))
+
+    routes.bind("doors", Source.PRESUBSCRIPTIONS, ())
+    assert "doors" not in routes.channels_for(notification(ep="door"))
+
+
+def test_a_newer_incarnation_of_a_channel_outlives_the_older(routes: Routes) -> None:
+    routes.add_channel("doors", "2")
+    routes.drop_channel("doors", "1")
+    assert "doors" in routes.channels_for(notification(ep="door"))
+
+    routes.drop_channel("doors", "2")
+    assert routes.channels_for(notification(ep="door")) == ["lamps"]
+
+    routes.add_channel("doors", "3")
+    assert "doors" in routes.channels_for(notification(ep="door"))
+
+
+def test_routes_of_which_all_is_dropped_keep_nothing(routes: Routes) -> None:
+    for key in list(routes.api_keys):
+        routes.drop_channel(key, "1")
+        routes.drop_key(key)
+        for source in Source:
+            routes.bind(key, source, ())
+
+    assert (set(routes.api_keys), set(routes.channels), dict(routes.bindings)) == (set(), set(), {})
+    assert routes.index.empty
+
+
+def test_device_types_are_looked_at_only_while_a_binding_asks(routes: Routes) -> None:
+    looked_at = [routes.look_at_device_types]
+    asking = wants(path=("/3",), ept=("thermometer",))
+
+    routes.bind("doors", Source.PRESUBSCRIPTIONS, (wants(ep=("x",)), asking))
+    routes.bind("lamps", Source.PRESUBSCRIPTIONS, (asking,))
+    looked_at.append(routes.look_at_device_types)
+    routes.bind("doors", Source.PRESUBSCRIPTIONS, ())
+    looked_at.append(routes.look_at_device_types)
+    routes.drop_channel("lamps", "1")
+    looked_at.append(routes.look_at_device_types)
+
+    assert looked_at == [False, True, True, False]

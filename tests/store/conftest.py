@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import fakeredis
@@ -13,6 +13,7 @@ from shared.runtime.connections import connect
 from shared.store.calls import load_scripts
 from tests.harness import leaks
 from tests.harness.valkey import Valkey
+from tests.store.routing import Gateway
 from tests.store.stores import Backend, Stores, fake_backend
 
 
@@ -70,3 +71,14 @@ async def stores(redis: Redis, backend: Backend) -> AsyncIterator[Stores]:
     """The store; after the test every name has a time to live or may stand for ever."""
     yield Stores(redis, backend)
     leaks.assert_every_name_goes(backend.direct)
+
+
+@pytest.fixture
+def elsewhere(redis: Redis, backend: Backend) -> Gateway:
+    return Gateway(redis, backend)
+
+
+@pytest.fixture
+def fresh(redis: Redis, backend: Backend) -> Callable[[], Gateway]:
+    """Makes gateways that know nothing yet."""
+    return lambda: Gateway(redis, backend)

@@ -7,6 +7,7 @@ import pytest
 
 from shared.model.api_keys import ApiKey, hash_of, new_id, new_secret
 from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
+from shared.store import keyspace
 from tests.store.stores import NOW_MS, Stores
 
 LATER_MS = NOW_MS + 60_000
@@ -121,7 +122,9 @@ async def test_a_revoked_key_leaves_no_expiry_behind(stores: Stores) -> None:
 
     await stores.api_keys.revoke(key)
 
-    assert (await stores.routing.routes(stores.account_id)).expiring == {}
+    routes = await stores.routing.routes(stores.account_id)
+    assert not routes.is_expired(key.id, now_ms=2 * LATER_MS)
+    assert stores.direct.hkeys(keyspace.routes(stores.account_id)) == [b"version"]
 
 
 async def test_an_accounts_keys_are_listed_in_parts(stores: Stores) -> None:

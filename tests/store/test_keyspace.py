@@ -8,6 +8,7 @@ from shared.store import keyspace
 ID = "0123456789abcdef0123456789abcdef"
 OF_A_CHANNEL = [keyspace.api_key, keyspace.channel, keyspace.lease, keyspace.queue]
 OF_AN_ACCOUNT = [keyspace.account, keyspace.routes, keyspace.device_types]
+OF_ACCOUNTS_FOR_A_WHILE = [keyspace.route_changes]
 
 
 @pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT])
@@ -25,6 +26,7 @@ def test_last_seen_stays() -> None:
     [
         keyspace.heartbeat("edge-1/b00t"),
         keyspace.nudge("edge-1/b00t"),
+        keyspace.route_changes(ID),
         "anything",
         f"{ID}:key",
         f"{{{ID}}}:keys",
@@ -39,12 +41,12 @@ def test_what_does_not(name: str) -> None:
 
 
 def test_no_two_names_are_the_same() -> None:
-    names = [name_of(ID) for name_of in (*OF_A_CHANNEL, *OF_AN_ACCOUNT)]
+    names = [name_of(ID) for name_of in (*OF_A_CHANNEL, *OF_AN_ACCOUNT, *OF_ACCOUNTS_FOR_A_WHILE)]
 
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT])
+@pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT, *OF_ACCOUNTS_FOR_A_WHILE])
 def test_what_a_script_touches_together_shares_a_slot(name_of: object) -> None:
     assert callable(name_of)
     assert name_of(ID).startswith(f"{{{ID}}}:")

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from shared.model.bindings import Source
 from shared.model.errors import Invalid
 from shared.wire.pelion.subscriptions import compiled, parse_presubscriptions, patterns
 
@@ -128,7 +129,7 @@ def test_one_separate_path_more_is_too_many(split: int) -> None:
 
 def matched(entry: dict[str, Any], **fields: str) -> bool:
     """Does the presubscription, put and read back from where it is stored, want this notification?"""
-    [pattern] = compiled(orjson.dumps(parse_presubscriptions(body([entry]))))
+    [pattern] = compiled(Source.PRESUBSCRIPTIONS, orjson.dumps(parse_presubscriptions(body([entry]))))
     return pattern.matches("device.notifications", fields)
 
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import orjson
 
-from shared.model.bindings import Fields
+from shared.model.bindings import Fields, Pattern, Source
 from shared.model.errors import Invalid
 from shared.model.events import DEVICE_NOTIFICATIONS
+from shared.wire.pelion.resources import stored_resources
+from shared.wire.topic_bindings import stored_topics
 
 MAX_ENTRIES = 1024
 MAX_NAME = 64
@@ -76,9 +78,15 @@ def _text(value: Any, *, limit: int, field: str) -> str:
     return value
 
 
-def compiled(stored: bytes) -> tuple[Fields, ...]:
-    """The patterns of presubscriptions as they were stored."""
-    return patterns(orjson.loads(stored))
+def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
+    """The patterns of bindings as they were stored, wherever they come from."""
+    match source:
+        case Source.PRESUBSCRIPTIONS:
+            return patterns(orjson.loads(stored))
+        case Source.RESOURCES:
+            return stored_resources(stored)
+        case Source.TOPICS:
+            return stored_topics(stored)
 
 
 def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:

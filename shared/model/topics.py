@@ -1,0 +1,43 @@
+"""Topic patterns by AMQP's rules: words between dots, `*` for exactly one word, `#` for any number or none.
+
+Both stand for whole words only. An empty word, as in `a..b`, is a word like any other.
+"""
+
+import re
+
+ONE = "*"
+ANY = "#"
+MAX_LENGTH = 255
+# As in the topics of events: what could never be published need not be bound.
+_NO_BLANKS = re.compile(r"[^\s\x00-\x1f\x7f]+")
+
+
+def words(topic: str) -> list[str]:
+    """The words of a topic or of a pattern."""
+    return topic.split(".")
+
+
+def fault_of(pattern: str) -> str | None:
+    """What is wrong with a pattern, as the end of a sentence that begins with its name; None for nothing."""
+    if not 1 <= len(pattern) <= MAX_LENGTH:
+        return f"must be a string of 1 to {MAX_LENGTH} characters"
+    if not _NO_BLANKS.fullmatch(pattern):
+        return "must have no blanks or control characters"
+    if any(len(word) > 1 and (ONE in word or ANY in word) for word in words(pattern)):
+        return "may have * and # only as whole words, between dots"
+    return None
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Does this one pattern match? To ask many, use `matching.Index`."""
+    wanted = words(pattern)
+    # at[i]: can the first i words of the pattern be used up by the topic's words so far?
+    at = [all(word == ANY for word in wanted[:i]) for i in range(len(wanted) + 1)]
+    for word in words(topic):
+        after = [False]
+        for i, want in enumerate(wanted):
+            here = at[i] and want in (ONE, word) and want != ANY
+            any_number = want == ANY and (after[i] or at[i] or at[i + 1])
+            after.append(here or any_number)
+        at = after
+    return at[-1]

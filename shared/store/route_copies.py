@@ -1,0 +1,108 @@
+"""A gateway's copies of accounts' routes: the version of each is checked before every use.
+
+A copy that is a few versions behind reads only the fields that changed since, as the log of changes tells.
+Where the log cannot vouch for that, because it is too short or Redis has lost writes, all is read anew.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from shared import telemetry
+from shared.model.bindings import Pattern, Source
+from shared.model.routes import Routes
+from shared.store import keyspace
+from shared.store.calls import Calls
+
+_COPIES = 1000
+# Others get their turn of the event loop after as many fields, or as many bytes of bindings.
+_FIELDS_A_TURN = 500
+_BYTES_A_TURN = 32 * 1024
+
+Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
+
+
+@dataclass(slots=True)
+class _Copy:
+    routes: Routes | None = None
+    updating: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class RouteCopies:
+    """The accounts used last. `compile_bindings` turns what is stored of one source into patterns."""
+
+    def __init__(self, calls: Calls, compile_bindings: Compile) -> None:
+        self._calls = calls
+        self._compile = compile_bindings
+        self._copies: OrderedDict[str, _Copy] = OrderedDict()
+
+    async def current(self, account_id: str) -> Routes:
+        """The account's routes, as they stand now or newer."""
+        stored = await self._calls.command("HGET", keyspace.routes(account_id), "version")
+        version = (stored or b"").decode()
+        copy = self._copies.setdefault(account_id, _Copy())
+        self._copies.move_to_end(account_id)
+        if len(self._copies) > _COPIES:
+            self._copies.popitem(last=False)
+        if copy.routes is not None and copy.routes.version == version:
+            return copy.routes
+        async with copy.updating:
+            # Whoever updated it while we waited may have reached the version we saw.
+            if copy.routes is None or copy.routes.version != version:
+                copy.routes = await self._updated(account_id, copy.routes)
+            return copy.routes
+
+    async def _updated(self, account_id: str, routes: Routes | None) -> Routes:
+        if routes is not None and routes.version is not None:
+            names = [keyspace.routes(account_id), keyspace.route_changes(account_id)]
+            word, *changes = await self._calls.script("route_changes", names, routes.version)
+            if word == b"changed":
+                telemetry.routes_read.add(1, {"what": "changes"})
+                version = changes[0].decode()
+                # Until every change is in, and for good if we are interrupted, it stands for no version.
+                routes.version = None
+                await self._take(routes, zip(changes[1::2], changes[2::2], strict=True))
+                routes.version = version
+                return routes
+        telemetry.routes_read.add(1, {"what": "all"})
+        stored = await self._calls.command("HGETALL", keyspace.routes(account_id))
+        pairs = stored.items() if isinstance(stored, dict) else zip(stored[::2], stored[1::2], strict=True)
+        fresh = Routes()
+        version = await self._take(fresh, pairs)
+        fresh.version = version
+        return fresh
+
+    async def _take(self, routes: Routes, pairs: Iterable[tuple[bytes, bytes | None]]) -> str:
+        """Puts fields as they stand (None: gone) into the routes, in turns; the version, if it is there."""
+        version = ""
+        fields = size = 0
+        for name, value in pairs:
+            if name == b"version":
+                version = (value or b"").decode()
+                continue
+            self._take_one(routes, name.decode(), value)
+            fields += 1
+            size += len(value or b"")
+            if fields >= _FIELDS_A_TURN or size >= _BYTES_A_TURN:
+                fields = size = 0
+                await asyncio.sleep(0)
+        return version
+
+    def _take_one(self, routes: Routes, name: str, value: bytes | None) -> None:
+        kind, _, rest = name.partition(":")
+        api_key_id, _, incarnation = rest.partition(":")
+        match kind:
+            case "key" if value is None:
+                routes.drop_key(api_key_id)
+            case "key":
+                routes.add_key(api_key_id)
+            case "expires":
+                routes.expire(api_key_id, None if value is None else int(value))
+            case "channel" if value is None:
+                routes.drop_channel(api_key_id, incarnation)
+            case "channel":
+                routes.add_channel(api_key_id, incarnation)
+            case Source.PRESUBSCRIPTIONS | Source.RESOURCES | Source.TOPICS:
+                source = Source(kind)
+                routes.bind(api_key_id, source, () if value is None else self._compile(source, value))

@@ -1,0 +1,67 @@
+"""AMQP's rules for topics, and which patterns are none."""
+
+import pytest
+
+from shared.model.topics import fault_of, matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "wanted"),
+    [
+        ("orders", "orders", True),
+        ("orders", "orders.paid", False),
+        ("orders.paid", "orders", False),
+        ("orders.paid", "orders.Paid", False),
+        ("*", "orders", True),
+        ("*", "orders.paid", False),
+        ("orders.*", "orders.paid", True),
+        ("orders.*", "orders", False),
+        ("orders.*", "orders.", True),
+        ("orders.*.created", "orders.eu.created", True),
+        ("orders.*.created", "orders.eu.west.created", False),
+        ("#", "orders", True),
+        ("#", "orders.eu.created", True),
+        ("orders.#", "orders", True),
+        ("orders.#", "orders.eu.created", True),
+        ("orders.#", "order", False),
+        ("#.created", "created", True),
+        ("#.created", "orders.eu.created", True),
+        ("orders.#.created", "orders.created", True),
+        ("orders.#.created", "orders.eu.west.created", True),
+        ("orders.#.created", "orders.eu.west", False),
+        ("*.#", "orders", True),
+        ("#.*", "orders.eu", True),
+        ("#.#", "orders", True),
+        ("#.a.#.b.#", "x.a.y.z.b", True),
+        ("#.a.#.b.#", "x.b.y.z.a", False),
+        ("a..b", "a..b", True),
+        ("a.*.b", "a..b", True),
+        ("a.b", "a..b", False),
+        ("a", "*", False),
+        ("*", "#", True),
+    ],
+)
+def test_a_pattern_and_a_topic(pattern: str, topic: str, *, wanted: bool) -> None:
+    assert matches(pattern, topic) is wanted
+
+
+@pytest.mark.parametrize("pattern", ["orders", "#", "*", "a.*.#.b", "a..b", "ä.ö", "x" * 255, "a/b:c-d_e"])
+def test_what_is_a_pattern(pattern: str) -> None:
+    assert fault_of(pattern) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("", "255"),
+        ("x" * 256, "255"),
+        ("orders paid", "blanks"),
+        ("orders\n", "blanks"),
+        ("orders\x00", "blanks"),
+        ("orders*", "whole words"),
+        ("orders.#x", "whole words"),
+        ("orders.**", "whole words"),
+    ],
+)
+def test_what_is_none(pattern: str, says: str) -> None:
+    assert says in (fault_of(pattern) or "")

@@ -1,0 +1,209 @@
+"""Who has no devices binds plain topics, and gets them under `events`, from the very next publish on."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.conftest import Listen
+from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.events import Event, reading
+
+
+async def put(api: Api, key: ApiKey, topics: object) -> Answer:
+    return await api.call("PUT", "/v1/bindings", key=key, json=topics)
+
+
+async def bind(api: Api, key: ApiKey, *topics: str) -> None:
+    answer = await put(api, key, list(topics))
+    assert (answer.status, answer.text) == (204, "")
+
+
+async def bound(api: Api, key: ApiKey) -> Any:
+    answer = await api.call("GET", "/v1/bindings", key=key)
+    assert answer.status == 200
+    return answer.json
+
+
+def event(topic: str, data: object = 1, **more: str) -> Event:
+    return {"topic": topic, "data": data, **more}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "wanted"),
+    [
+        ("orders.paid", "orders.paid", True),
+        ("orders.paid", "orders.paid.late", False),
+        ("orders.*.created", "orders.eu.created", True),
+        ("orders.*.created", "orders.created", False),
+        ("orders.*.created", "orders.eu.west.created", False),
+        ("audit.#", "audit", True),
+        ("audit.#", "audit.login.failed", True),
+        ("audit.#", "audits", False),
+        ("#", "anything.at.all", True),
+        ("#.failed", "audit.login.failed", True),
+        ("device", "device", True),
+    ],
+)
+async def test_what_matches(api: Api, channel: ApiKey, pattern: str, topic: str, wanted: bool) -> None:
+    await bind(api, channel, pattern)
+
+    assert await api.publish(channel, event(topic)) == [int(wanted)]
+
+    assert await api.queue_size(channel) == int(wanted)
+
+
+async def test_what_arrives(api: Api, channel: ApiKey, listen: Listen) -> None:
+    await bind(api, channel, "orders.#", "audit.*")
+    receiver = await listen(channel)
+
+    first = event("orders.eu.created", {"order": 17}, id="e-1", name="created", time="noon")
+    second = event("audit.login", "x", id="e-2")
+    assert await api.publish(channel, first, event("nothing"), second) == [1, 0, 1]
+
+    (_, one), (_, two) = await receiver.received(2)
+    assert {section for section, _ in receiver.items} == {"events"}
+    assert one == {**first, "name": "created", "time": "noon"}
+    assert (two["id"], two["topic"], two["data"]) == ("e-2", "audit.login", "x")
+
+
+async def test_a_204_means_that_the_next_publish_through_any_gateway_honours_it(
+    api: Api, other_api: Api, channel: ApiKey
+) -> None:
+    for here, there in ((api, other_api), (other_api, api)) * 10:
+        await bind(here, channel, "orders.*")
+        assert await there.publish(channel, event("orders.paid")) == [1]
+        await bind(there, channel)
+        assert await here.publish(channel, event("orders.paid")) == [0]
+
+
+async def test_many_keys_that_change_at_once_are_each_honoured(api: Api, other_api: Api) -> None:
+    publisher = await api.api_key()
+    keys = [await api.api_key(account=publisher.account) for _ in range(8)]
+    await asyncio.gather(*(api.register(key) for key in keys))
+
+    async def change(number: int) -> None:
+        here, there = (api, other_api) if number % 2 else (other_api, api)
+        for turn in range(5):
+            await bind(here, keys[number], f"own.{number}.{turn}", f"own.{number}.{turn}.#")
+            publishing = there.publish(
+                publisher, event(f"own.{number}.{turn}"), event(f"own.{number}.{turn - 1}")
+            )
+            assert await publishing == [1, 0]
+
+    await asyncio.gather(*(change(number) for number in range(len(keys))))
+
+
+async def test_matching_several_bindings_is_still_one_notification(
+    api: Api, channel: ApiKey, listen: Listen
+) -> None:
+    await bind(api, channel, "orders.*", "orders.paid", "#", "orders.paid")
+
+    assert await api.publish(channel, event("orders.paid", id="once")) == [1]
+
+    receiver = await listen(channel)
+    await api.publish(channel, event("last", id="last"))
+    assert [item["id"] for _, item in await receiver.received(2)] == ["once", "last"]
+
+
+async def test_no_topic_asks_for_what_is_of_a_device(api: Api, channel: ApiKey) -> None:
+    await bind(api, channel, "#", "device.#", "device.notifications")
+
+    unwanted = [reading(1), event("device.unheard-of")]
+    assert await api.publish(channel, *unwanted) == [0, 0]
+    await api.subscribe(channel, {"endpoint-name": "*"})
+    assert await api.publish(channel, *unwanted, event("other")) == [1, 0, 1]
+
+
+async def test_an_addressed_event_goes_to_its_addressee_only(api: Api, channel: ApiKey) -> None:
+    sibling = await api.api_key(account=channel.account)
+    await api.register(sibling)
+    await bind(api, channel, "#")
+
+    assert await api.publish(channel, event("orders.paid", to=sibling.id)) == [1]
+
+    assert (await api.queue_size(channel), await api.queue_size(sibling)) == (0, 1)
+
+
+async def test_an_account_hears_nothing_of_another(api: Api, channel: ApiKey) -> None:
+    await bind(api, channel, "#")
+
+    assert await api.publish(await api.api_key(), event("orders.paid")) == [0]
+
+
+async def test_they_outlive_the_channel_and_need_none(api: Api, key: ApiKey) -> None:
+    await bind(api, key, "orders.*")
+    assert await api.publish(key, event("orders.paid")) == [0]
+
+    for _ in range(2):
+        await api.register(key)
+        assert await api.publish(key, event("orders.paid")) == [1]
+        await api.delete_channel(key)
+        assert await api.publish(key, event("orders.paid")) == [0]
+        assert await bound(api, key) == ["orders.*"]
+
+
+async def test_they_and_presubscriptions_leave_each_other_alone(api: Api, key: ApiKey) -> None:
+    await bind(api, key, "orders.*")
+    await api.subscribe(key, {"endpoint-name": "a"})
+    assert (await bound(api, key), await api.subscriptions(key)) == (["orders.*"], [{"endpoint-name": "a"}])
+
+    await api.subscribe(key)
+    assert await bound(api, key) == ["orders.*"]
+
+    await api.subscribe(key, {"endpoint-name": "a"})
+    await bind(api, key)
+    assert (await bound(api, key), await api.subscriptions(key)) == ([], [{"endpoint-name": "a"}])
+
+
+async def test_a_put_replaces_all_and_a_get_gives_them_back(api: Api, other_api: Api, key: ApiKey) -> None:
+    assert await bound(api, key) == []
+    await bind(api, key, "b.#", "a", "ä.*")
+    assert await bound(other_api, key) == ["b.#", "a", "ä.*"]
+
+    await bind(api, key, "c")
+    assert await bound(api, key) == ["c"]
+
+    for _ in range(2):
+        assert (await api.call("DELETE", "/v1/bindings", key=key)).status == 204
+        assert await bound(api, key) == []
+
+
+async def test_the_limits_are_exact(api: Api, key: ApiKey) -> None:
+    for topics in (["x" * 255], [f"t.{n}" for n in range(1024)]):
+        await bind(api, key, *topics)
+        assert await bound(api, key) == topics
+
+
+@pytest.mark.parametrize(
+    ("topics", "field"),
+    [
+        (["ok", "x" * 256], "[1]"),
+        ([""], "[0]"),
+        ([5], "[0]"),
+        ([None], "[0]"),
+        (["a", ["b"]], "[1]"),
+        (["a b"], "[0]"),
+        (["orders*"], "[0]"),
+        (["orders.#x"], "[0]"),
+        ([f"t.{n}" for n in range(1025)], ""),
+        ({"topic": "a"}, ""),
+        ("a", ""),
+        (None, ""),
+    ],
+)
+async def test_what_is_malformed_changes_nothing(api: Api, key: ApiKey, topics: object, field: str) -> None:
+    await bind(api, key, "before")
+
+    answer = await put(api, key, topics)
+
+    assert (answer.status, answer.json["type"]) == (400, "validation_error")
+    assert [each["name"] for each in answer.json["fields"]] == ([field] if field else [])
+    assert await bound(api, key) == ["before"]
+
+
+async def test_who_may(api: Api) -> None:
+    publisher = await api.api_key(scopes=("publish",))
+    for method in ("GET", "PUT", "DELETE"):
+        assert (await api.call(method, "/v1/bindings", key=publisher, json=[])).status == 403
+        assert (await api.call(method, "/v1/bindings", json=[])).status == 401
