@@ -8,6 +8,8 @@ import re
 ONE = "*"
 ANY = "#"
 MAX_LENGTH = 255
+# Each `#` is a place that every further word of a topic is tried at: a few are use, many are an attack.
+MAX_ANY = 4
 # As in the topics of events: what could never be published need not be bound.
 _NO_BLANKS = re.compile(r"[^\s\x00-\x1f\x7f]+")
 
@@ -25,6 +27,8 @@ def fault_of(pattern: str) -> str | None:
         return "must have no blanks or control characters"
     if any(len(word) > 1 and (ONE in word or ANY in word) for word in words(pattern)):
         return "may have * and # only as whole words, between dots"
+    if words(pattern).count(ANY) > MAX_ANY:
+        return f"may have # at most {MAX_ANY} times"
     return None
 
 

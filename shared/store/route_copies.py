@@ -5,8 +5,10 @@ Where the log cannot vouch for that, because it is too short or Redis has lost w
 """
 
 import asyncio
+import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from shared import telemetry
@@ -19,6 +21,8 @@ _COPIES = 1000
 # Others get their turn of the event loop after as many fields, or as many bytes of bindings.
 _FIELDS_A_TURN = 500
 _BYTES_A_TURN = 32 * 1024
+# So many fields are worth sparing the garbage collector.
+_LARGE = 20_000
 
 Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 
@@ -27,6 +31,21 @@ Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 class _Copy:
     routes: Routes | None = None
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps the garbage collector from walking what is made meanwhile, now and later.
+
+    Routes are trees, without cycles, so reference counts free them. Walking a million places of them again
+    and again while they grow would stop the event loop for half a second each time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class RouteCopies:
@@ -66,6 +85,11 @@ class RouteCopies:
                 routes.version = version
                 return routes
         telemetry.routes_read.add(1, {"what": "all"})
+        fields = int(await self._calls.command("HLEN", keyspace.routes(account_id)))
+        with _uncollected() if fields > _LARGE else nullcontext():
+            return await self._read_anew(account_id)
+
+    async def _read_anew(self, account_id: str) -> Routes:
         stored = await self._calls.command("HGETALL", keyspace.routes(account_id))
         pairs = stored.items() if isinstance(stored, dict) else zip(stored[::2], stored[1::2], strict=True)
         fresh = Routes()

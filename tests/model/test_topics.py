@@ -61,6 +61,7 @@ def test_what_is_a_pattern(pattern: str) -> None:
         ("orders*", "whole words"),
         ("orders.#x", "whole words"),
         ("orders.**", "whole words"),
+        ("#.a.#.b.#.c.#.d.#", "at most 4"),
     ],
 )
 def test_what_is_none(pattern: str, says: str) -> None:

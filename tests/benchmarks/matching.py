@@ -1,0 +1,214 @@
+"""What routing one event costs as an account's bindings grow: `python -m tests.benchmarks.matching`.
+
+The same ten bindings match at every size. Exits with 1 if the largest account costs over three times what
+the smallest does.
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from shared.model.bindings import Source
+from shared.model.events import Event
+from shared.model.routes import Routes
+from shared.runtime.connections import connect
+from shared.store import keyspace
+from shared.store.calls import Calls
+from shared.store.routes import Routing
+from shared.wire.pelion.subscriptions import compiled
+from tests.harness.valkey import Valkey
+
+SIZES = (10, 1_000, 100_000)
+LIMIT = 3.0
+MATCHING = 10
+_ROUNDS = 1_000
+_CHANGES = 100
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of binding, as it is stored: the ten that match the event, and any number that do not."""
+
+    name: str
+    source: Source
+    event: Event
+    match: tuple[object, ...]
+    others: Callable[[int], object]
+
+    def bindings(self, count: int) -> Iterator[tuple[str, bytes]]:
+        """`count` API keys with a binding each; those that match are spread among them."""
+        step = count // MATCHING
+        for number in range(count):
+            ours = number % step == 0
+            wanted = self.match[number // step] if ours else self.others(number)
+            yield f"{number:032x}", json.dumps([wanted]).encode()
+
+
+def _other_topic(number: int) -> str:
+    forms = ("orders.region-{}.created", "audit.{}.#", "*.region-{}.*", "#.never-{}", "orders.eu.created.{}")
+    return forms[number % len(forms)].format(number)
+
+
+def _other_subscription(number: int) -> dict[str, object]:
+    forms: tuple[dict[str, object], ...] = (
+        {"endpoint-name": f"device-{number}"},
+        {"endpoint-name": f"device-{number}*", "resource-path": ["/3303/*"]},
+        {"endpoint-name": "sensor-1", "resource-path": [f"/other-{number}/0"]},
+        {"resource-path": [f"/other-{number}/*"]},
+    )
+    return forms[number % len(forms)]
+
+
+TOPICS = Case(
+    name="plain topics",
+    source=Source.TOPICS,
+    event=Event(id="1", topic="orders.eu.created", data=b"1"),
+    match=(
+        *("orders.eu.created", "orders.*.created", "orders.#", "#.created", "*.eu.*"),
+        *("orders.eu.#", "#.eu.created", "orders.eu.*", "*.*.created", "#"),
+    ),
+    others=_other_topic,
+)
+PRESUBSCRIPTIONS = Case(
+    name="presubscriptions",
+    source=Source.PRESUBSCRIPTIONS,
+    event=Event(
+        id="1",
+        topic="device.notifications",
+        data=b"{}",
+        fields={"ep": "sensor-1", "path": "/3303/0/5700"},
+    ),
+    match=(
+        *({"endpoint-name": name} for name in ("sensor-1", "sensor-*", "sensor*", "s*", "*")),
+        *({"resource-path": [path]} for path in ("/3303/0/5700", "/3303/*", "*")),
+        {"endpoint-name": "sensor-1", "resource-path": ["/3303/0/5700"]},
+        {"endpoint-name": "sensor-*", "resource-path": ["/1", "/3303/*"]},
+    ),
+    others=_other_subscription,
+)
+CASES = (TOPICS, PRESUBSCRIPTIONS)
+
+
+def compiled_routes(case: Case, count: int) -> Routes:
+    """An account with so many bindings, as a gateway has it in memory."""
+    routes = Routes()
+    for api_key_id, stored in case.bindings(count):
+        routes.add_key(api_key_id)
+        routes.add_channel(api_key_id, "1")
+        routes.bind(api_key_id, case.source, compiled(case.source, stored))
+    return routes
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Medians, in microseconds, but `first_ms`: reading and compiling all, once for each gateway."""
+
+    match_us: float
+    route_us: float
+    change_us: float
+    first_ms: float
+
+
+async def _measured(case: Case, count: int, routing: Routing, calls: Calls) -> Costs:
+    account_id = f"{count:032x}"
+    await _fill(case, count, calls, account_id)
+    started = time.perf_counter()
+    routes = await routing.routes(account_id)
+    first_ms = (time.perf_counter() - started) * 1e3
+    assert len(routes.channels_for(case.event)) == MATCHING
+
+    async def match() -> None:
+        routes.channels_for(case.event)
+
+    async def route() -> None:
+        (await routing.routes(account_id)).channels_for(case.event)
+
+    async def route_after_a_change() -> None:
+        # The change's own time is taken off below: what is left is to read and honour it.
+        await change()
+        await route()
+
+    async def change() -> None:
+        await routing.add_key(account_id, f"{time.perf_counter_ns():032x}")
+
+    return Costs(
+        match_us=await _median_us(match, _ROUNDS),
+        route_us=await _median_us(route, _ROUNDS),
+        change_us=await _median_us(route_after_a_change, _CHANGES) - await _median_us(change, _CHANGES),
+        first_ms=first_ms,
+    )
+
+
+async def _fill(case: Case, count: int, calls: Calls, account_id: str) -> None:
+    name = keyspace.routes(account_id)
+    await calls.command("HSET", name, "version", f"filled-{count}")
+    bindings = case.bindings(count)
+    while some := list(islice(bindings, 1_000)):
+        await calls.command(
+            "HSET",
+            name,
+            *(
+                part
+                for key, stored in some
+                for part in (f"key:{key}", "", f"channel:{key}:1", "", f"{case.source}:{key}", stored)
+            ),
+        )
+
+
+async def _median_us(act: Callable[[], Awaitable[None]], rounds: int) -> float:
+    """The lowest median of a few rounds: what else the machine does must not decide."""
+    medians = []
+    for _ in range(_REPEATS):
+        took = []
+        for _ in range(rounds // _REPEATS):
+            started = time.perf_counter_ns()
+            await act()
+            took.append(time.perf_counter_ns() - started)
+        medians.append(statistics.median(took))
+    return min(medians) / 1e3
+
+
+async def _run(url: str) -> bool:
+    within = True
+    for case in CASES:
+        print(f"\n{case.name}: {MATCHING} of them match\n")
+        print("  bindings   match µs  ratio   route µs  ratio   after a change µs   first read ms")
+        first: Costs | None = None
+        for size in SIZES:
+            async with connect(url) as redis:
+                await redis.flushall()
+                calls = Calls(redis)
+                costs = await _measured(case, size, Routing(calls, compiled), calls)
+            first = first or costs
+            ratios = (costs.match_us / first.match_us, costs.route_us / first.route_us)
+            print(
+                f"  {size:8,} {costs.match_us:10.1f} {ratios[0]:6.2f} {costs.route_us:10.1f} {ratios[1]:6.2f}"
+                f" {costs.change_us:19.1f} {costs.first_ms:15.1f}"
+            )
+        within = within and max(ratios) <= LIMIT
+    print(f"\nthe largest is {'within' if within else 'OVER'} {LIMIT:.0f} times the smallest")
+    return within
+
+
+def main() -> int:
+    """Measures on a Valkey of its own; the exit code."""
+    with tempfile.TemporaryDirectory(prefix="notify-") as folder:
+        valkey = Valkey(Path(folder))
+        try:
+            valkey.start()
+            valkey.wait_ready()
+            return 0 if asyncio.run(_run(valkey.url)) else 1
+        finally:
+            valkey.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
