@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias
@@ -82,6 +82,16 @@ class Calls:
         script, sha = self._scripts[name]
         call = ("EVALSHA", sha, len(keys), *keys, *arguments)
         return await self._queued(_Call(call, asyncio.get_running_loop().create_future(), script))
+
+    async def names(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """All names that match, in lots. One may come twice; one that is new may not come at all."""
+        cursor: bytes | int = 0
+        while True:
+            cursor, names = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            if names:
+                yield names
+            if int(cursor) == 0:
+                return
 
     def _queued(self, call: _Call) -> asyncio.Future[Any]:
         self._waiting.append(call)

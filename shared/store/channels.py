@@ -62,15 +62,9 @@ class Channels:
         )
 
     async def all(self) -> AsyncIterator[list[str]]:
-        """The API key ids of all channels, in lots. One may come twice, or not at all if it is new."""
-        cursor: bytes | int = 0
-        while True:
-            pattern = keyspace.channel("*")
-            cursor, names = await self._calls.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            if names:
-                yield [keyspace.id_in(name) for name in names]
-            if int(cursor) == 0:
-                return
+        """The API key ids of all channels, in lots, as `Calls.names` finds them."""
+        async for names in self._calls.names(keyspace.channel("*")):
+            yield [keyspace.id_in(name) for name in names]
 
     async def expire(
         self, account_id: str, api_key_id: str, *, incarnation: str, now_ms: int, idle_expiry_ms: int

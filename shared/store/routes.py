@@ -120,15 +120,9 @@ class Routing:
         }
 
     async def accounts(self) -> AsyncIterator[list[str]]:
-        """The ids of all accounts with routes, in lots. One may come twice, or not at all if it is new."""
-        cursor: bytes | int = 0
-        while True:
-            pattern = keyspace.routes("*")
-            cursor, names = await self._calls.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            if names:
-                yield [keyspace.id_in(name) for name in names]
-            if int(cursor) == 0:
-                return
+        """The ids of all accounts with routes, in lots, as `Calls.names` finds them."""
+        async for names in self._calls.names(keyspace.routes("*")):
+            yield [keyspace.id_in(name) for name in names]
 
     async def mentioned(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
         """What the routes name, right or not: API keys, and channels as (API key, incarnation)."""
