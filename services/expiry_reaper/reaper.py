@@ -6,9 +6,11 @@ claim, a publish or a deletion in between. A channel with an open socket never e
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared import telemetry
+from shared.model.channels import Kind
 from shared.store.channels import Channels
 from shared.store.queues import Queues
 from shared.store.replicas import Replicas
@@ -41,7 +43,7 @@ class Reaper:
         queues: Queues,
         replicas: Replicas,
         routing: Routing,
-        idle_expiry_ms: int,
+        idle_expiry_ms: Mapping[Kind, int],
     ) -> None:
         self._channels = channels
         self._queues = queues
@@ -58,7 +60,7 @@ class Reaper:
         async for accounts in self._routing.accounts():
             for account in accounts:
                 done.routes_mended += await self._mend(account)
-        before_ms = now_ms - self._idle_expiry_ms - _REMEMBERED_MS
+        before_ms = now_ms - max(self._idle_expiry_ms.values()) - _REMEMBERED_MS
         done.boots_forgotten = await self._replicas.forget(before_ms=before_ms)
         telemetry.expired.add(len(done.expired))
         facts = {"channels": done.channels, "expired": len(done.expired), "dropped": done.dropped}
@@ -66,25 +68,29 @@ class Reaper:
         return done
 
     async def _look_at(self, channel: str, now_ms: int, done: Round) -> None:
-        account, incarnation = await self._channels.whose(channel)
-        if not account or not incarnation:
+        whose = await self._channels.whose(channel)
+        if not whose.account or whose.kind is None:
             return
         done.dropped += await self._queues.forget_old(channel)
-        times = {"now_ms": now_ms, "idle_expiry_ms": self._idle_expiry_ms}
-        if await self._channels.expire(account, channel, incarnation=incarnation, **times):
+        account, incarnation = whose.account, whose.incarnation
+        # A webhook has no expiry here: nobody connects to it.
+        idle_expiry_ms = self._idle_expiry_ms.get(whose.kind)
+        times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms or 0}
+        if idle_expiry_ms and await self._channels.expire(account, channel, incarnation=incarnation, **times):
             done.expired.append(channel)
-            logger.info("channel.expired", extra={"facts": {"channel": channel, "account": account}})
+            facts = {"channel": channel, "account": account, "kind": whose.kind}
+            logger.info("channel.expired", extra={"facts": facts})
         else:
             # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
             await self._routing.add_key(account, channel)
-            await self._routing.add_channel(account, channel, incarnation=incarnation)
+            await self._channels.mention(account, channel, kind=whose.kind, incarnation=incarnation)
 
     async def _mend(self, account: str) -> int:
         """Drops from an account's routes what names a channel or a key that is gone; tells how many."""
         keys, channels = await self._routing.mentioned(account)
         whose = dict(zip(keys, await asyncio.gather(*map(self._channels.whose, keys)), strict=True))
-        gone = [key for key, (owner, _) in whose.items() if not owner]
-        stale = [(key, inc) for key, inc in channels if whose.get(key, ("", ""))[1] != inc]
+        gone = [key for key, found in whose.items() if not found.account]
+        stale = [(key, inc) for key, inc in channels if key not in whose or whose[key].incarnation != inc]
         for key in gone:
             await self._routing.drop_key(account, key, incarnation="")
         for key, incarnation in stale:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
 from shared.jobs import reap_job, worker
+from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.answers import failure_answer, problem_answer
 from shared.runtime.connections import connect
@@ -47,7 +48,10 @@ def make_reaper(settings: Settings, redis: Redis) -> Reaper:
         queues=Queues(calls, limits=limits),
         replicas=Replicas(calls),
         routing=routing,
-        idle_expiry_ms=round(settings.websocket_expiry_s * 1000),
+        idle_expiry_ms={
+            Kind.WEBSOCKET: round(settings.websocket_expiry_s * 1000),
+            Kind.PULL: round(settings.pull_expiry_s * 1000),
+        },
     )
 
 
@@ -84,7 +88,8 @@ async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
         except StoreUnavailable as fault:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(fault)}})
 
-    shortest_s = min(settings.websocket_expiry_s, settings.notification_lifetime_s)
+    expiries_s = (settings.websocket_expiry_s, settings.pull_expiry_s, settings.notification_lifetime_s)
+    shortest_s = min(expiries_s)
     every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
     while True:
         try:

@@ -1,5 +1,6 @@
 """A channel is a destination with a queue; whoever holds its lease may drain that queue."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -8,6 +9,8 @@ class Kind(StrEnum):
     """How a channel's notifications reach the application."""
 
     WEBSOCKET = "websocket"
+    WEBHOOK = "webhook"
+    PULL = "pull"
 
 
 class Ending(StrEnum):
@@ -42,6 +45,14 @@ class ChannelState:
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a webhook channel's notifications go, and the headers its owner wants on each request."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to drain one channel's queue, as one socket has claimed it.
 
@@ -53,6 +64,10 @@ class Lease:
     incarnation: str
     owner: str
     previous: str
+
+
+# Stands for an owner where a webhook channel has none: every dispatcher hears its nudges.
+ANY_DISPATCHER = "dispatchers/any"
 
 
 def boot_of(owner: str) -> str:

@@ -7,6 +7,7 @@ GatewayError
 ├── SecretsInUse       two secrets of the API key are valid: no third
 ├── KeyExpired         the API key's time is over
 ├── NoLongerOwner      somebody or something ended our lease
+├── HeldByAnother      somebody live has the lease, and is to keep it
 └── Invalid            what a caller sent breaks a rule; names the fields
     └── TooLarge       it breaks a bound on size or number
 """
@@ -61,6 +62,14 @@ class NoLongerOwner(GatewayError):
     def __init__(self, *, ending: Ending) -> None:
         super().__init__(f"the lease is gone: {ending}")
         self.ending = ending
+
+
+class HeldByAnother(GatewayError):
+    """The channel has an owner that lives."""
+
+    def __init__(self, *, owner: str) -> None:
+        super().__init__("the channel is held by another owner")
+        self.owner = owner
 
 
 class Invalid(GatewayError):

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: Port = Field(8000, description="port of the gateway; in `all` the only port")
     edge_port: Port = Field(8001, description="port of the socket edge when it runs apart")
+    dispatcher_port: Port = Field(8002, description="port of the webhook dispatcher's health and metrics")
     reaper_port: Port = Field(8003, description="port of the expiry reaper's health and metrics")
     jobs_redis_url: str | None = Field(
         None, repr=False, description="another Redis for the job queue; unset: the same as REDIS_URL"
@@ -92,6 +93,23 @@ class Settings(BaseSettings):
     websocket_expiry_s: LongSeconds = Field(
         86_400, description="a WebSocket channel without a socket for so long ends, and its queue with it"
     )
+    pull_expiry_s: LongSeconds = Field(
+        600, description="a long-poll channel without a poll for so long ends, and its queue with it"
+    )
+    long_poll_wait_s: Seconds = Field(30, description="a long poll with nothing to tell is answered with 204")
+    webhook_expiry_s: LongSeconds = Field(
+        86_400, description="a webhook whose every try failed for so long ends, and its queue with it"
+    )
+    channel_idle_expiry_s: LongSeconds | None = Field(
+        None, description="a webhook that had no data for so long ends; unset: never"
+    )
+    webhook_batch_bytes: Bytes = Field(
+        256 * 1024, description="the body of one request to a webhook; a larger single item goes alone"
+    )
+    webhook_requests: Count = Field(
+        500, description="requests to webhooks under way at once in one dispatcher, at most"
+    )
+    sweep_s: Seconds = Field(5, description="a dispatcher looks this often for webhooks that nobody nudged")
     notification_lifetime_s: LongSeconds = Field(
         86_400, description="notifications older than this are dropped from a queue"
     )

@@ -101,6 +101,16 @@ class ApiKeys:
         if found[0]:
             self._nudges.send_key_changed(found[0].decode(), key.id)
 
+    async def signing_secret(self, api_key_id: str, *, offered: str) -> str:
+        """The secret that signs this API key's webhooks; the one offered if there is none yet.
+
+        Raises KeyRevoked.
+        """
+        word, *found = await self._calls.script("key_sign", [keyspace.api_key(api_key_id)], offered)
+        if word == b"revoked":
+            raise KeyRevoked
+        return str(found[0].decode())
+
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and tells its socket's owner; False when it was gone."""
         i = key.id

@@ -1,15 +1,27 @@
 """The life of an API key's channel: made, looked at, deleted."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 
-from shared.model.channels import ChannelState, Kind, boot_of
+import orjson
+
+from shared.model.channels import ANY_DISPATCHER, Callback, ChannelState, Kind, boot_of
 from shared.model.errors import KeyRevoked, KindConflict
 from shared.store import keyspace
 from shared.store.calls import Calls
 from shared.store.nudges import Nudges
 from shared.store.replicas import Replicas
 from shared.store.routes import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """A channel's account, incarnation and kind; what is not there is '' or None."""
+
+    account: str
+    incarnation: str
+    kind: Kind | None
 
 
 class Channels:
@@ -28,20 +40,57 @@ class Channels:
 
         Raises KindConflict when one of another kind is there, KeyRevoked when the key is gone.
         """
+        given = {"serialization": serialization} if serialization else {}
+        return await self._create(account_id, api_key_id, kind, now_ms=now_ms, given=given)
+
+    async def put_webhook(
+        self, account_id: str, api_key_id: str, callback: Callback, *, now_ms: int, serialization: bytes
+    ) -> bool:
+        """Makes a webhook channel, or gives the one that is there all it is to have from now on.
+
+        What waits in its queue goes to the new URL at once. Tells and raises what `create` does.
+        """
+        given = {
+            "url": callback.url.encode(),
+            "headers": orjson.dumps(dict(callback.headers)),
+            "serialization": serialization,
+            "setup": secrets.token_hex(8).encode(),
+        }
+        made = await self._create(account_id, api_key_id, Kind.WEBHOOK, now_ms=now_ms, given=given)
+        self._nudges.send(ANY_DISPATCHER, api_key_id)
+        return made
+
+    async def _create(
+        self, account_id: str, api_key_id: str, kind: Kind, *, now_ms: int, given: Mapping[str, bytes]
+    ) -> bool:
         i = api_key_id
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
-        fresh = (kind, secrets.token_hex(8), now_ms, serialization)
-        word, *found = await self._calls.script("channel_create", names, *fresh)
+        pairs = [part for pair in given.items() for part in pair]
+        word, *found = await self._calls.script(
+            "channel_create", names, kind, secrets.token_hex(8), now_ms, *pairs
+        )
         if word == b"revoked":
             raise KeyRevoked
         existing, incarnation, owner = (value.decode() for value in found)
         if existing != kind:
             raise KindConflict(existing=existing)
-        if owner and serialization:
+        if owner and given:
             self._nudges.send(owner, i)
         # Also when it existed: whoever made it may have died before this line.
-        await self._routing.add_channel(account_id, i, incarnation=incarnation)
+        await self.mention(account_id, i, kind=kind, incarnation=incarnation)
         return bool(word == b"created")
+
+    async def mention(self, account_id: str, api_key_id: str, *, kind: Kind, incarnation: str) -> None:
+        """Says where others look that the channel is there: in the routes, and where dispatchers look."""
+        if kind is Kind.WEBHOOK:
+            await self._calls.command("SADD", keyspace.WEBHOOKS, f"{api_key_id}:{incarnation}")
+        await self._routing.add_channel(account_id, api_key_id, incarnation=incarnation)
+
+    async def forget(self, account_id: str, api_key_id: str, *, kind: Kind, incarnation: str) -> None:
+        """Takes back what `mention` said, of a channel that has ended."""
+        if kind is Kind.WEBHOOK:
+            await self._calls.command("SREM", keyspace.WEBHOOKS, f"{api_key_id}:{incarnation}")
+        await self._routing.drop_channel(account_id, api_key_id, incarnation=incarnation)
 
     async def state(self, api_key_id: str) -> ChannelState | None:
         """The channel as it is now; None when there is none."""
@@ -61,6 +110,12 @@ class Channels:
             serialization=serialization or b"",
         )
 
+    async def callback(self, api_key_id: str) -> Callback | None:
+        """Where the webhook channel's notifications go; None when there is no such channel."""
+        name = keyspace.channel(api_key_id)
+        url, headers = await self._calls.command("HMGET", name, "url", "headers")
+        return None if url is None else Callback(url.decode(), orjson.loads(headers))
+
     async def all(self) -> AsyncIterator[list[str]]:
         """The API key ids of all channels, in lots, as `Calls.names` finds them."""
         async for names in self._calls.names(keyspace.channel("*")):
@@ -69,7 +124,7 @@ class Channels:
     async def expire(
         self, account_id: str, api_key_id: str, *, incarnation: str, now_ms: int, idle_expiry_ms: int
     ) -> bool:
-        """Ends the channel if it has had no socket for so long; tells whether it did.
+        """Ends a channel that has had no socket, or no poll, for so long; tells whether it did.
 
         The time counts from the last release, the last heartbeat of an owner that is gone, or the making.
         """
@@ -89,11 +144,13 @@ class Channels:
         await self._routing.drop_channel(account_id, i, incarnation=incarnation)
         return True
 
-    async def whose(self, api_key_id: str) -> tuple[str, str]:
-        """The channel's account and incarnation, each '' when it is not there."""
+    async def whose(self, api_key_id: str) -> Whose:
+        """Whose channel it is, and which."""
         account = await self._calls.command("HGET", keyspace.api_key(api_key_id), "account_id")
-        incarnation = await self._calls.command("HGET", keyspace.channel(api_key_id), "incarnation")
-        return (account or b"").decode(), (incarnation or b"").decode()
+        name = keyspace.channel(api_key_id)
+        incarnation, kind = await self._calls.command("HMGET", name, "incarnation", "kind")
+        found = Kind(kind.decode()) if kind else None
+        return Whose((account or b"").decode(), (incarnation or b"").decode(), found)
 
     async def delete(self, account_id: str, api_key_id: str, *, kind: Kind) -> bool:
         """Ends the channel and its queue, and tells its socket's owner; False when there was none."""
@@ -105,5 +162,5 @@ class Channels:
         if found[1]:
             self._nudges.send(found[1].decode(), i)
         # Should this step fail, the routes name a channel that is gone, and appends to it answer so.
-        await self._routing.drop_channel(account_id, i, incarnation=found[0].decode())
+        await self.forget(account_id, i, kind=kind, incarnation=found[0].decode())
         return True

@@ -4,11 +4,12 @@ What belongs to one API key's channel carries the hash tag `{id}` (the API key's
 that a script which judges revocation, ownership and the queue together touches one slot.
 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; if it expires expires_at_ms;
-                after a rotation old_secret_hash and old_valid_until_ms.
+                after a rotation old_secret_hash and old_valid_until_ms; signing_secret of its webhooks.
                 Written by the gateway; goes when the key is revoked.
-`{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket went),
+`{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket or poll went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
+                Of a webhook: url, headers (JSON), setup (random, new with each PUT).
                 Written by gateway and edge; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
@@ -28,12 +29,15 @@ that a script which judges revocation, ownership and the queue together touches 
                           Written with the routes; goes an hour after the last change.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.
+`{webhooks}:channels`     set: id:incarnation of every webhook channel, for dispatchers to visit.
+                          Written by the gateway; a member goes with its channel, or is found stale.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
 `{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
                           a member goes when its boot stops in good order, or the reaper forgets it.
 `notify:jobs`             sorted set: arq's queue of jobs; arq's other names begin with `arq:` and have a TTL.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
+`nudge:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
 `key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
 """
 
@@ -41,10 +45,12 @@ import hashlib
 import re
 
 _PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)|\{replicas\}:last-seen|notify:jobs"
+    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)"
+    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:jobs"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
+WEBHOOKS = "{webhooks}:channels"
 
 
 def is_permanent(name: bytes) -> bool:

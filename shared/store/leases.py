@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from shared import telemetry
-from shared.model.channels import Ending, Kind, Lease
-from shared.model.errors import NoLongerOwner
+from shared.model.channels import Ending, Kind, Lease, boot_of
+from shared.model.errors import HeldByAnother, NoLongerOwner
 from shared.store import keyspace
 from shared.store.calls import Calls
+from shared.store.replicas import Replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Leases:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
+        self._replicas = Replicas(calls)
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         """Makes `owner` the owner of the channel, whoever was before.
@@ -42,6 +44,26 @@ class Leases:
             frame_limit_bytes=int(frame_limit) if frame_limit else None,
             careful_until=careful_until,
         )
+
+    async def claim_unheld(self, api_key_id: str, *, owner: str, kind: Kind, silent: str = "") -> Lease:
+        """Makes `owner` the owner of a channel of this kind that nobody live holds.
+
+        `silent` is an owner that was asked and did not answer: it counts as gone, heartbeat or not.
+        Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
+        """
+        i = api_key_id
+        seen = (await self._calls.command("GET", keyspace.lease(i)) or b"").decode()
+        if seen and seen != silent and (await self._replicas.seen(boot_of(seen))).live:
+            raise HeldByAnother(owner=seen)
+        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
+        with telemetry.claim_span(i):
+            word, *found = await self._calls.script("lease_claim_unheld", names, owner, kind, seen)
+        if word == b"held":
+            raise HeldByAnother(owner=found[0].decode())
+        if word != b"claimed":
+            raise NoLongerOwner(ending=Ending.NO_CHANNEL if word == b"absent" else Ending.KEY_REVOKED)
+        previous, incarnation = (value.decode() for value in found)
+        return Lease(channel=i, incarnation=incarnation, owner=owner, previous=previous)
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
         """Gives the lease back, so that the channel is idle from now; tells whether it was still ours."""

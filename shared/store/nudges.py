@@ -80,8 +80,8 @@ class Line(StrEnum):
     BACK = "back"
 
 
-async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | Line, None]:
-    """The words of each nudge for this boot: API key ids, or what `changed_key` understands.
+async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[list[str] | Line, None]:
+    """The words of each nudge for these boots: API key ids, or what `changed_key` understands.
 
     BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
     without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.
@@ -89,7 +89,7 @@ async def heard_nudges(redis: Redis, boot: str) -> AsyncGenerator[list[str] | Li
     while True:
         pubsub = redis.pubsub(ignore_subscribe_messages=True)
         try:
-            await pubsub.subscribe(keyspace.nudge(boot))
+            await pubsub.subscribe(*map(keyspace.nudge, boots))
             yield Line.BACK
             unanswered = 0
             while True:

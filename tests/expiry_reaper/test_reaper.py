@@ -7,12 +7,13 @@ import pytest
 
 from services.expiry_reaper.reaper import Reaper
 from shared.model.api_keys import new_id
-from shared.model.channels import boot_of
+from shared.model.channels import Kind, boot_of
 from shared.store import keyspace
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat, Replicas
 from tests.store.stores import NOW_MS, Stores, fake_backend
 
+POLL_MS = 600_000
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -31,7 +32,7 @@ def reaper(stores: Stores) -> Reaper:
         queues=Queues(stores.calls, limits=limits, now_ms=lambda: NOW_MS + DAY_MS),
         replicas=Replicas(stores.calls),
         routing=stores.routing,
-        idle_expiry_ms=DAY_MS,
+        idle_expiry_ms={Kind.WEBSOCKET: DAY_MS, Kind.PULL: POLL_MS},
     )
 
 

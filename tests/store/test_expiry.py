@@ -15,7 +15,7 @@ DAY_MS = 24 * 3600 * 1000
 
 
 async def expire(stores: Stores, channel: str, *, now_ms: int) -> bool:
-    _, incarnation = await stores.channels.whose(channel)
+    incarnation = (await stores.channels.whose(channel)).incarnation
     return await stores.channels.expire(
         stores.account_id, channel, incarnation=incarnation, now_ms=now_ms, idle_expiry_ms=DAY_MS
     )
@@ -85,7 +85,7 @@ async def _made_anew(stores: Stores, channel: str) -> None:
 async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, what: str) -> None:
     """The script is called as a reaper would that had looked before."""
     channel = await stores.channel()
-    _, incarnation = await stores.channels.whose(channel)
+    incarnation = (await stores.channels.whose(channel)).incarnation
     names = [keyspace.channel(channel), keyspace.lease(channel), keyspace.queue(channel)]
 
     await MEANWHILE[what](stores, channel)
@@ -98,7 +98,7 @@ async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, wha
 
 async def test_several_reapers_at_once_end_it_once(stores: Stores) -> None:
     channel = await stores.channel()
-    _, incarnation = await stores.channels.whose(channel)
+    incarnation = (await stores.channels.whose(channel)).incarnation
     times = {"now_ms": NOW_MS + DAY_MS, "idle_expiry_ms": DAY_MS}
 
     ended = await asyncio.gather(

@@ -5,9 +5,10 @@
 -- No allow-oom: a full Redis refuses exactly this, and nothing else.
 -- KEYS: key, channel, lease, queue
 -- ARGV: limit in bytes, the first place that is not too old, then groups of five: id, topic, data, name, time
--- Returns {'queued', owner or '', dropped as over the limit, dropped as too old} | {'revoked'} | {'absent'}
+-- Returns {'queued', whom to nudge or '', dropped as over the limit, dropped as too old} | {'revoked'} | {'absent'}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-if redis.call('EXISTS', KEYS[2]) == 0 then return {'absent'} end
+local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_try_ms')
+if not channel[1] then return {'absent'} end
 
 -- What an entry is counted with: its text, and about what it costs beside.
 local function size(topic, data, name) return #topic + #data + #name + 220 end
@@ -40,4 +41,8 @@ if head then
   if over > 0 then redis.call('XTRIM', KEYS[4], 'MAXLEN', redis.call('XLEN', KEYS[4]) - over) end
 end
 if old + over > 0 then redis.call('HINCRBY', KEYS[2], 'dropped', old + over) end
-return {'queued', redis.call('GET', KEYS[3]) or '', over, old}
+
+-- A webhook without an owner is every dispatcher's business, unless it failed and waits for its next try.
+local nudged = redis.call('GET', KEYS[3]) or ''
+if nudged == '' and channel[1] == 'webhook' and not channel[2] then nudged = 'dispatchers/any' end
+return {'queued', nudged, over, old}

@@ -5,7 +5,7 @@ from typing import Any
 from shared.model.channels import ChannelState, Kind
 from shared.wire.pelion.serialization import stored
 
-_MECHANISMS = {Kind.WEBSOCKET: "WEB_SOCKET"}
+_MECHANISMS = {Kind.WEBSOCKET: "WEB_SOCKET", Kind.WEBHOOK: "CALLBACK", Kind.PULL: "LONG_POLLING"}
 
 
 def websocket_channel(state: ChannelState) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""One kind of channel at a time; what nobody live holds can be claimed; a webhook keeps where it goes."""
+
+import pytest
+
+from shared.model.api_keys import new_id
+from shared.model.channels import ANY_DISPATCHER, Callback, Ending, Kind, Lease
+from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner
+from shared.store import keyspace
+from shared.store.queues import Appended
+from shared.store.replicas import Heartbeat
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
+
+CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
+TTL_MS = 60_000
+
+
+async def channel_of(stores: Stores, kind: Kind) -> str:
+    key, _ = await stores.api_key()
+    await make(stores, key.id, kind)
+    return key.id
+
+
+async def make(stores: Stores, api_key_id: str, kind: Kind) -> bool:
+    if kind is Kind.WEBHOOK:
+        return await stores.channels.put_webhook(
+            stores.account_id, api_key_id, CALLBACK, now_ms=NOW_MS, serialization=b""
+        )
+    return await stores.channels.create(stores.account_id, api_key_id, kind=kind, now_ms=NOW_MS)
+
+
+async def claim(stores: Stores, channel: str, owner: str, *, silent: str = "") -> Lease:
+    return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.PULL, silent=silent)
+
+
+@pytest.mark.parametrize("first", list(Kind))
+@pytest.mark.parametrize("second", list(Kind))
+async def test_there_is_one_kind_at_a_time(stores: Stores, first: Kind, second: Kind) -> None:
+    channel = await channel_of(stores, first)
+
+    if first is second:
+        assert await make(stores, channel, second) is False
+        return
+    with pytest.raises(KindConflict) as fault:
+        await make(stores, channel, second)
+    assert fault.value.existing == first
+    assert await stores.channels.delete(stores.account_id, channel, kind=second) is False
+    assert await stores.channels.delete(stores.account_id, channel, kind=first) is True
+    assert await make(stores, channel, second) is True
+
+
+async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.WEBHOOK)
+    assert await stores.channels.callback(channel) == CALLBACK
+    setup = stores.direct.hget(keyspace.channel(channel), "setup")
+    stores.direct.hset(keyspace.channel(channel), mapping={"tries": 3, "next_try_ms": NOW_MS + 9000})
+
+    elsewhere = Callback("https://example.org/", {})
+    await stores.channels.put_webhook(stores.account_id, channel, elsewhere, now_ms=NOW_MS, serialization=b"")
+
+    assert await stores.channels.callback(channel) == elsewhere
+    record = stores.direct.hgetall(keyspace.channel(channel))
+    assert record[b"setup"] != setup
+    assert not {b"tries", b"next_try_ms"} & set(record), "a new address is tried at once"
+
+
+async def test_dispatchers_find_webhooks_and_nothing_else(stores: Stores) -> None:
+    await channel_of(stores, Kind.WEBSOCKET)
+    channel = await channel_of(stores, Kind.WEBHOOK)
+    incarnation = (await stores.channels.whose(channel)).incarnation
+
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{incarnation}".encode()}
+    await stores.channels.delete(stores.account_id, channel, kind=Kind.WEBHOOK)
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == set()
+
+
+async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.WEBHOOK)
+    assert await stores.queues.append(channel, events(1)) == (Appended.QUEUED, ANY_DISPATCHER)
+
+    stores.direct.hset(keyspace.channel(channel), "next_try_ms", NOW_MS)
+    assert await stores.queues.append(channel, events(2)) == (Appended.QUEUED, ""), "its next try is set"
+
+    await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1", kind=Kind.WEBHOOK)
+    assert await stores.queues.append(channel, events(3)) == (Appended.QUEUED, f"{EDGE}/1")
+
+
+async def test_what_nobody_holds_is_claimed(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.PULL)
+
+    lease = await claim(stores, channel, f"{EDGE}/1")
+
+    assert (lease.owner, lease.previous) == (f"{EDGE}/1", "")
+    assert stores.owner(channel) == f"{EDGE}/1"
+
+
+async def test_a_live_owner_keeps_its_lease(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.PULL)
+    await Heartbeat(stores.calls, boot=EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    await claim(stores, channel, f"{EDGE}/1")
+
+    with pytest.raises(HeldByAnother) as fault:
+        await claim(stores, channel, f"{OTHER_EDGE}/1")
+
+    assert fault.value.owner == f"{EDGE}/1"
+    assert stores.owner(channel) == f"{EDGE}/1"
+
+
+async def test_an_owner_that_is_gone_or_silent_is_replaced(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.PULL)
+    await claim(stores, channel, f"{EDGE}/1")
+    assert (await claim(stores, channel, f"{OTHER_EDGE}/1")).previous == f"{EDGE}/1", "no heartbeat"
+
+    await Heartbeat(stores.calls, boot=OTHER_EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    lease = await claim(stores, channel, f"{EDGE}/2", silent=f"{OTHER_EDGE}/1")
+    assert lease.previous == f"{OTHER_EDGE}/1"
+
+
+async def test_whoever_claimed_since_the_look_keeps_it(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.PULL)
+    names = [keyspace.api_key(channel), keyspace.channel(channel), keyspace.lease(channel)]
+    await claim(stores, channel, f"{EDGE}/1")
+
+    answer = await stores.calls.script("lease_claim_unheld", names, f"{OTHER_EDGE}/1", Kind.PULL, "")
+
+    assert answer == [b"held", f"{EDGE}/1".encode()]
+
+
+async def test_a_claim_needs_a_channel_of_its_kind(stores: Stores) -> None:
+    channel = await channel_of(stores, Kind.WEBSOCKET)
+    with pytest.raises(NoLongerOwner) as fault:
+        await claim(stores, channel, f"{EDGE}/1")
+    assert fault.value.ending is Ending.NO_CHANNEL
+
+    with pytest.raises(NoLongerOwner) as fault:
+        await claim(stores, new_id(), f"{EDGE}/1")
+    assert fault.value.ending is Ending.KEY_REVOKED
+
+
+async def test_the_signing_secret_stays_and_goes_with_the_key(stores: Stores) -> None:
+    key, _ = await stores.api_key()
+
+    assert await stores.api_keys.signing_secret(key.id, offered="whsec_a") == "whsec_a"
+    assert await stores.api_keys.signing_secret(key.id, offered="whsec_b") == "whsec_a"
+    await stores.api_keys.revoke(key)
+    with pytest.raises(KeyRevoked):
+        await stores.api_keys.signing_secret(key.id, offered="whsec_c")

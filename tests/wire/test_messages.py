@@ -1,0 +1,126 @@
+"""Waiting notifications merged into one message: each section once, bounded, and in the order that matters."""
+
+import json
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.model.events import Notification
+from shared.wire.pelion.messages import Message, message
+from shared.wire.pelion.serialization import Serialization
+
+SECTIONS = {
+    "device.notifications": "notifications",
+    "device.registrations": "registrations",
+    "device.reg-updates": "reg-updates",
+    "device.de-registrations": "de-registrations",
+    "device.registrations-expired": "registrations-expired",
+    "device.async-responses": "async-responses",
+    "orders": "events",
+}
+LIVES = ("registrations", "reg-updates", "de-registrations", "registrations-expired")
+FAR = 1_000_000
+
+
+def batch_of(*topics: str) -> list[Notification]:
+    """Notifications of these topics; the data of each is its number."""
+    return [
+        Notification(entry=f"{1000 + n}-0", event_id=f"id-{n}", topic=topic, data=b"%d" % n)
+        for n, topic in enumerate(topics)
+    ]
+
+
+def merged(batch: Sequence[Notification], *, limit_bytes: int = FAR, limit_count: int = FAR) -> Message:
+    found = message(batch, limit_bytes=limit_bytes, limit_count=limit_count)
+    assert found is not None
+    return found
+
+
+def numbers_in(one: Message) -> dict[str, list[int]]:
+    """The numbers of the notifications in each section, as they stand."""
+    opened = json.loads(one.text)
+    return {
+        section: [item["data"] if section == "events" else item for item in items]
+        for section, items in opened.items()
+    }
+
+
+def test_nothing_is_no_message() -> None:
+    assert message([], limit_bytes=FAR, limit_count=FAR) is None
+
+
+def test_sections_are_merged() -> None:
+    one = merged(batch_of("device.notifications", "device.async-responses", "device.notifications", "orders"))
+
+    assert numbers_in(one) == {"notifications": [0, 2], "async-responses": [1], "events": [3]}
+    assert (one.last_entry, one.count) == ("1003-0", 4)
+
+
+def test_a_value_does_not_pass_the_registration_before_it() -> None:
+    one = merged(batch_of("device.notifications", "device.registrations", "device.notifications"))
+
+    assert numbers_in(one) == {"notifications": [0], "registrations": [1]}
+    assert (one.last_entry, one.count) == ("1001-0", 2)
+
+
+def test_a_registration_passes_nothing() -> None:
+    one = merged(batch_of("device.registrations", "device.notifications", "device.registrations"))
+
+    assert numbers_in(one) == {"registrations": [0], "notifications": [1]}
+
+
+def test_a_message_is_bounded_in_number_and_in_bytes() -> None:
+    batch = batch_of(*["device.notifications"] * 100)
+
+    assert merged(batch, limit_count=7).count == 7
+    short = merged(batch, limit_bytes=200)
+    assert 1 < short.count < 100
+    assert len(short.text) <= 200
+
+
+def test_what_is_too_large_alone_goes_alone() -> None:
+    huge = Notification(entry="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000))
+
+    assert merged([huge, huge], limit_bytes=1000).count == 1
+
+
+def test_items_are_encoded_as_the_channel_wants_them() -> None:
+    value = Notification(entry="1700-3", event_id="a", topic="device.notifications", data=b'{"ep":"d"}')
+    wanted = Serialization(uid=True, timestamp=True, original_ep=True)
+
+    one = message([value], limit_bytes=FAR, limit_count=FAR, wanted=wanted)
+
+    assert one is not None
+    item = {"ep": "d", "uid": "a", "timestamp": 1700, "original-ep": "d"}
+    assert json.loads(one.text) == {"notifications": [item]}
+
+
+@given(
+    st.lists(st.sampled_from(list(SECTIONS)), min_size=1, max_size=40),
+    st.integers(30, 2000),
+    st.integers(1, 50),
+)
+def test_a_reader_who_goes_through_the_sections_sees_every_order_that_matters(
+    topics: list[str], limit_bytes: int, limit_count: int
+) -> None:
+    batch = batch_of(*topics)
+    seen: list[tuple[int, str]] = []
+    rest = list(batch)
+    while rest:
+        one = merged(rest, limit_bytes=limit_bytes, limit_count=limit_count)
+        assert one.count <= limit_count
+        assert one.count == 1 or len(one.text) <= limit_bytes
+        assert one.last_entry == rest[one.count - 1].entry
+        for section, numbers in numbers_in(one).items():
+            seen += [(number, section) for number in numbers]
+        del rest[: one.count]
+
+    assert sorted(number for number, _ in seen) == list(range(len(batch)))
+    for section in SECTIONS.values():
+        own = [number for number, name in seen if name == section]
+        assert own == sorted(own)
+    for place, (number, section) in enumerate(seen):
+        if section in LIVES:
+            assert all(other < number for other, _ in seen[:place])
+            assert all(other > number for other, _ in seen[place + 1 :])
