@@ -13,7 +13,7 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
-                and if its publisher wants it followed, trail: 'r' for a receipt, a traceparent, or both.
+                and if its publisher wants it followed, trail: r for a receipt, a traceparent, or both.
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
 `{id}:receipts` stream: the places in the queue of what wants a receipt; event (SHA-1 of the event's id).
                 At most 10,000. Written with the queue, and goes with it, or an hour after the last was added.
@@ -88,9 +88,13 @@ def of_a_queue(api_key_id: str) -> list[str]:
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:
-    """Hashed: the publisher may have chosen characters that make it look like another name."""
-    digest = hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
-    return f"{{{channel_or_account}}}:receipt:{digest}"
+    """What became of an event."""
+    return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+
+
+def hash_of(event_id: str) -> str:
+    """The publisher may have chosen characters that would make a name look like another."""
+    return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
 def id_in(name: bytes) -> str:

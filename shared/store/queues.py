@@ -77,11 +77,8 @@ class Queues:
         `traceparent` travels with each of them, as does the wish for a receipt.
         """
         names = keyspace.of_a_queue(api_key_id)
-        both = f"r {traceparent}" if traceparent else "r"
         values = [
-            part
-            for e in events
-            for part in (e.id, e.topic, e.data, e.name, e.time, both if e.receipt else traceparent)
+            part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, traceparent, _hash(e))
         ]
         limits = (self._limits.size_bytes, self._oldest())
         word, *found = await self._calls.script("queue_append", names, *limits, *values)
@@ -185,6 +182,10 @@ def place(entry: str) -> tuple[int, int]:
     return int(ms), int(sequence)
 
 
+def _hash(event: Event) -> str:
+    return keyspace.hash_of(event.id) if event.receipt else ""
+
+
 def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
     # The field names are always the same, in the order in which queue_append.lua writes them.
     return Notification(
@@ -200,4 +201,4 @@ def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
 
 
 def _trail(stored: str) -> Trail:
-    return Trail(receipt=stored.startswith("r"), traceparent=stored.removeprefix("r").lstrip())
+    return Trail(receipt=stored.startswith("r"), traceparent=stored.removeprefix("r"))

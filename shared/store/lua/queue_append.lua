@@ -3,9 +3,9 @@
 -- Judges the key and the channel in the same step: nothing is queued after a revocation or a deletion.
 -- Then drops from the front what is too old, and what is over the limit, oldest first; both are counted.
 -- No allow-oom: a full Redis refuses exactly this, and nothing else.
--- KEYS: key, channel, lease, queue, receipts (and the receipts of the events, by their ids)
--- ARGV: limit in bytes, the first place that is not too old, then groups of six: id, topic, data, name, time,
---       trail ('', or what is to be followed: 'r' for a receipt, a traceparent, or both with a blank between)
+-- KEYS: key, channel, lease, queue, receipts
+-- ARGV: limit in bytes, the first place that is not too old, then groups of seven: id, topic, data, name, time,
+--       traceparent or '', and for a receipt the hash of the id, else ''
 -- Returns {'queued', owner or '', dropped as over the limit, dropped as too old} | {'revoked'} | {'absent'}
 --include receipts
 -- More are not followed in one queue: a script that ends the channel tells all of them at once.
@@ -17,10 +17,9 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return {'absent'} end
 -- What an entry is counted with: its text, and about what it costs beside.
 local function size(topic, data, name, trail) return #topic + #data + #name + #trail + 220 end
 
-local function open_receipt(place, event_id)
-  local entry = {place, {'event', redis.sha1hex(event_id)}}
-  redis.call('XADD', KEYS[5], place, unpack(entry[2]))
-  local receipt = receipt_of(KEYS[5], entry)
+local function open_receipt(place, hash)
+  redis.call('XADD', KEYS[5], place, 'event', hash)
+  local receipt = receipt_of(KEYS[5], hash)
   redis.call('DEL', receipt)
   redis.call('HSET', receipt, 'entry', place, 'queued', string.match(place, '^%d+'))
   redis.call('PEXPIRE', receipt, RECEIPT_TTL_MS)
@@ -29,7 +28,7 @@ end
 -- What nobody will follow any more must not look as if it were still under way.
 local function forget_receipts(count)
   for _, entry in ipairs(redis.call('XRANGE', KEYS[5], '-', '+', 'COUNT', count)) do
-    local receipt = receipt_of(KEYS[5], entry)
+    local receipt = receipt_of(KEYS[5], entry[2][2])
     if redis.call('HGET', receipt, 'entry') == entry[1] then redis.call('DEL', receipt) end
     redis.call('XDEL', KEYS[5], entry[1])
   end
@@ -38,15 +37,19 @@ end
 local total, asked = 0, false
 local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
 if tail then total = tonumber(tail[2][12]) end
-for i = 3, #ARGV, 6 do
-  local trail = ARGV[i + 5]
+for i = 3, #ARGV, 7 do
+  local hash = ARGV[i + 6]
+  -- What is to be followed stands in the entry: a traceparent, an r before it or alone for a receipt.
+  local trail = (hash ~= '' and 'r' or '') .. ARGV[i + 5]
   total = total + size(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], trail)
   local entry = {'id', ARGV[i], 'topic', ARGV[i + 1], 'data', ARGV[i + 2], 'name', ARGV[i + 3],
     'time', ARGV[i + 4], 'total', string.format('%.0f', total)}
   if trail ~= '' then entry[13], entry[14] = 'trail', trail end
   local place = redis.call('XADD', KEYS[4], '*', unpack(entry))
-  if string.sub(trail, 1, 1) == 'r' then
-    open_receipt(place, ARGV[i])
+  if hash ~= '' then
+    -- In a queue that was empty nothing was followed; what an older release left there must not be in the way.
+    if not asked and not tail then redis.call('DEL', KEYS[5]) end
+    open_receipt(place, hash)
     asked = true
   end
 end
