@@ -10,6 +10,7 @@ from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.nudges import Nudges
 from shared.store.queues import Queues
+from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 
 
@@ -23,6 +24,7 @@ class Context:
     once: Once
     proof: Proof
     queues: Queues
+    receipts: Receipts
     routing: Routing
 
 

@@ -19,6 +19,7 @@ from shared.store.channels import Channels
 from shared.store.idempotency import Idempotency
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
+from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
 
@@ -37,6 +38,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str) -> Conte
         queues=Queues(
             calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
         ),
+        receipts=Receipts(calls),
         routing=routing,
     )
 

@@ -14,7 +14,13 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
+                and if its publisher wants it followed, trail: r for a receipt, a traceparent, or both.
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
+`{id}:receipts` stream: the places in the queue of what wants a receipt; event (SHA-1 of the event's id).
+                At most 10,000. Written with the queue, and goes with it, or an hour after the last was added.
+`{id}:receipt:<SHA-1 of the event's id>`
+                hash: entry (the place in the queue); queued, sent, settled, dropped (ms, as far as it got);
+                why it was dropped. Written by gateway and edge; goes an hour after it was queued.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
@@ -31,6 +37,9 @@ that a script which judges revocation, ownership and the queue together touches 
                           Written by the gateway; a field goes with its device's de-registration.
 `{webhooks}:channels`     set: id:incarnation of every webhook channel, for dispatchers to visit.
                           Written by the gateway; a member goes with its channel, or is found stale.
+`{account}:receipt:<SHA-1 of the event's id>`
+                          string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
+                          Written by the gateway; goes after an hour.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
 `{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
                           a member goes when its boot stops in good order, or the reaper forgets it.
@@ -72,6 +81,26 @@ def lease(api_key_id: str) -> str:
 
 def queue(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:queue"
+
+
+def receipts(api_key_id: str) -> str:
+    return f"{{{api_key_id}}}:receipts"
+
+
+def of_a_queue(api_key_id: str) -> list[str]:
+    """All that judges, holds and tells of a channel's queue."""
+    i = api_key_id
+    return [api_key(i), channel(i), lease(i), queue(i), receipts(i)]
+
+
+def receipt(channel_or_account: str, event_id: str) -> str:
+    """What became of an event."""
+    return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+
+
+def hash_of(event_id: str) -> str:
+    """The publisher may have chosen characters that would make a name look like another."""
+    return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
 def id_in(name: bytes) -> str:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from shared import telemetry
 from shared.model.channels import Ending, Lease
 from shared.model.errors import NoLongerOwner
-from shared.model.events import Event, Notification
+from shared.model.events import Event, Notification, Trail
 from shared.store import keyspace
 from shared.store.calls import Calls
 
@@ -69,11 +69,17 @@ class Queues:
         self._limits = limits
         self._now_ms = now_ms
 
-    async def append(self, api_key_id: str, events: Sequence[Event]) -> tuple[Appended, str]:
-        """Queues the events in order, all or none; tells what became of it, and the owner to nudge or ''."""
-        i = api_key_id
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
-        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
+    async def append(
+        self, api_key_id: str, events: Sequence[Event], *, traceparent: str = ""
+    ) -> tuple[Appended, str]:
+        """Queues the events in order, all or none; tells what became of it, and the owner to nudge or ''.
+
+        `traceparent` travels with each of them, as does the wish for a receipt.
+        """
+        names = keyspace.of_a_queue(api_key_id)
+        values = [
+            part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, traceparent, _hash(e))
+        ]
         limits = (self._limits.size_bytes, self._oldest())
         word, *found = await self._calls.script("queue_append", names, *limits, *values)
         if word != b"queued":
@@ -84,7 +90,8 @@ class Queues:
 
     async def forget_old(self, api_key_id: str) -> int:
         """Drops what is too old from a queue that nobody touches; tells how many."""
-        names = [keyspace.channel(api_key_id), keyspace.queue(api_key_id)]
+        i = api_key_id
+        names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i)]
         old = int(await self._calls.script("queue_age", names, self._oldest()))
         telemetry.dropped_from_queue(over=0, old=old)
         return old
@@ -109,8 +116,7 @@ class Queues:
         return Batch([], more=True)
 
     async def _look(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
-        i = lease.channel
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = keyspace.of_a_queue(lease.channel)
         held_by = (lease.owner, lease.previous, lease.incarnation)
         word, *found = await self._calls.script(
             "queue_peek", names, *held_by, after, count, size_bytes, reclaims, self._oldest()
@@ -133,12 +139,13 @@ class Queues:
             return True
         last, head, is_there = await self._calls.script("queue_ends", [keyspace.queue(lease.channel)], entry)
         if head:
-            return bool(is_there) or _place(head.decode()) > _place(entry)
-        return _place(last.decode()) >= _place(entry)
+            return bool(is_there) or place(head.decode()) > place(entry)
+        return place(last.decode()) >= place(entry)
 
     async def settle(self, lease: Lease, *, until: str) -> int | None:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
-        names = [keyspace.lease(lease.channel), keyspace.queue(lease.channel)]
+        i = lease.channel
+        names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
         ms, _, sequence = until.partition("-")
         gone = await self._calls.script("queue_settle", names, lease.owner, f"{ms}-{int(sequence) + 1}")
         return None if gone < 0 else int(gone)
@@ -149,12 +156,17 @@ class Queues:
         Answers 'remembered', 'dropped' (the single notification, after three times) or 'stale'.
         """
         i = lease.channel
-        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
         held_by = (lease.owner, lease.incarnation)
         word: bytes = await self._calls.script(
             "queue_refuse", names, *held_by, frame_limit_bytes, until, single_entry
         )
         return word.decode()
+
+    async def tell_sent(self, lease: Lease, notifications: Sequence[Notification]) -> None:
+        """Writes on the receipts of these that they were sent; the first time counts."""
+        names = [keyspace.receipt(lease.channel, n.event_id) for n in notifications]
+        await self._calls.script("receipt_send", names, *(n.entry for n in notifications))
 
 
 _ENDINGS = {
@@ -164,9 +176,14 @@ _ENDINGS = {
 }
 
 
-def _place(entry: str) -> tuple[int, int]:
+def place(entry: str) -> tuple[int, int]:
+    """Where an entry stands: later ones compare as greater."""
     ms, _, sequence = entry.partition("-")
     return int(ms), int(sequence)
+
+
+def _hash(event: Event) -> str:
+    return keyspace.hash_of(event.id) if event.receipt else ""
 
 
 def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
@@ -178,4 +195,10 @@ def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
         data=values[5],
         name=values[7].decode(),
         time=values[9].decode(),
+        # Behind the running total, and only where a publisher asked for something.
+        trail=_trail(values[13].decode()) if len(values) > 12 else None,
     )
+
+
+def _trail(stored: str) -> Trail:
+    return Trail(receipt=stored.startswith("r"), traceparent=stored.removeprefix("r"))
