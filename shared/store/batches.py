@@ -1,7 +1,7 @@
-"""Batches: the front of a webhook's queue, taken together, and taken again as it was until the webhook took it.
+"""Batches: the front of a webhook's queue, taken together, and taken again as it was until it is settled.
 
-Where a batch ends stands in Redis, not with whoever sends it: a retry has the same notifications under the same
-id, also when another dispatcher makes it.
+Where a batch ends stands in Redis, not with whoever sends it: a retry has the same notifications under the
+same id, also when another dispatcher makes it.
 """
 
 import time
@@ -53,23 +53,19 @@ class Batches:
     """Takes, settles and puts back batches, for the owners of webhook channels. Times are in ms."""
 
     def __init__(
-        self,
-        calls: Calls,
-        *,
-        limits: QueueLimits = QueueLimits(),
-        now_ms: Callable[[], int] = _wall_clock_ms,
+        self, calls: Calls, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
     ) -> None:
         self._calls = calls
         self._limits = limits
         self._now_ms = now_ms
 
     async def take(self, lease: Lease, *, count: int, size_bytes: int) -> Taken | None:
-        """Up to `count` notifications of about `size_bytes`, at least one; None when nothing is to be sent now.
+        """Up to `count` notifications of about `size_bytes`, at least one; None when none is to be sent now.
 
         Raises NoLongerOwner.
         """
         i, now = lease.channel, self._now_ms()
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = keyspace.of_a_queue(i)
         held_by = (lease.owner, lease.incarnation)
         oldest = oldest_place(self._limits, now_ms=now)
         word, *found = await self._calls.script("batch_take", names, *held_by, count, size_bytes, oldest, now)
@@ -109,9 +105,7 @@ class Batches:
         times = (self._now_ms(), next_try_ms, expiry_ms)
         notes = (orjson.dumps(replace(delivery, next_try_ms=next_try_ms)), orjson.dumps(delivery))
         kept = (_NOTED, _NOTED_TTL_MS)
-        word, *lost = await self._calls.script(
-            "batch_fail", _names(lease), *tried, *times, *notes, *kept
-        )
+        word, *lost = await self._calls.script("batch_fail", _names(lease), *tried, *times, *notes, *kept)
         return Failed(word.decode()), int(lost[0]) if lost else 0
 
 
@@ -124,4 +118,4 @@ _ENDINGS = {
 
 def _names(lease: Lease) -> list[str]:
     i = lease.channel
-    return [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.deliveries(i)]
+    return [*keyspace.of_a_queue(i)[1:], keyspace.deliveries(i)]

@@ -9,11 +9,12 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket or poll went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
-                Of a webhook: url, headers (JSON), setup (random, new with each PUT).
-                Written by gateway and edge; goes with the channel or the key, or when it expires.
+                Of a webhook: url, headers (JSON), setup (random, new with each PUT); batch_until (where the
+                batch under way ends); while its tries fail tries, failing_since_ms and next_try_ms.
+                Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
-`{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
+`{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry);
                 and if its publisher wants it followed, trail: r for a receipt, a traceparent, or both.
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
 `{id}:receipts` stream: the places in the queue of what wants a receipt; event (SHA-1 of the event's id).
@@ -21,6 +22,8 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:receipt:<SHA-1 of the event's id>`
                 hash: entry (the place in the queue); queued, sent, settled, dropped (ms, as far as it got);
                 why it was dropped. Written by gateway and edge; goes an hour after it was queued.
+`{id}:deliveries` list of JSON, newest first: the last 100 attempts to deliver to its webhook.
+                Written by the dispatcher; goes a week after the last.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
@@ -43,7 +46,8 @@ that a script which judges revocation, ownership and the queue together touches 
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
 `{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
                           a member goes when its boot stops in good order, or the reaper forgets it.
-`notify:jobs`             sorted set: arq's queue of jobs; arq's other names begin with `arq:` and have a TTL.
+`notify:jobs`, `notify:tries`  sorted sets: arq's queues of the reaper's jobs, and of later tries of webhooks;
+                          arq's other names begin with `arq:` and have a TTL.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
 `nudge:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
@@ -55,7 +59,7 @@ import re
 
 _PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)"
-    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:jobs"
+    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
@@ -85,6 +89,10 @@ def queue(api_key_id: str) -> str:
 
 def receipts(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:receipts"
+
+
+def deliveries(api_key_id: str) -> str:
+    return f"{{{api_key_id}}}:deliveries"
 
 
 def of_a_queue(api_key_id: str) -> list[str]:

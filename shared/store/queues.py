@@ -97,8 +97,7 @@ class Queues:
         return old
 
     def _oldest(self) -> str:
-        """The first place in a queue that is not too old: places begin with their time in ms."""
-        return f"{max(0, self._now_ms() - self._limits.lifetime_ms)}-0"
+        return oldest_place(self._limits, now_ms=self._now_ms())
 
     async def peek(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
@@ -127,7 +126,7 @@ class Queues:
             raise NoLongerOwner(ending=_ENDINGS[word])
         more, dropped, serialization, *entries = found
         telemetry.dropped_from_queue(over=0, old=dropped)
-        batch = [_notification(*entry) for entry in entries]
+        batch = [notification_of(*entry) for entry in entries]
         return Batch(batch, more=bool(more), serialization=serialization)
 
     async def has_reached(self, lease: Lease, entry: str) -> bool:
@@ -146,8 +145,7 @@ class Queues:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
         i = lease.channel
         names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
-        ms, _, sequence = until.partition("-")
-        gone = await self._calls.script("queue_settle", names, lease.owner, f"{ms}-{int(sequence) + 1}")
+        gone = await self._calls.script("queue_settle", names, lease.owner, next_place(until))
         return None if gone < 0 else int(gone)
 
     async def refuse(self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str) -> str:
@@ -182,11 +180,23 @@ def place(entry: str) -> tuple[int, int]:
     return int(ms), int(sequence)
 
 
+def next_place(entry: str) -> str:
+    """The first place behind an entry."""
+    ms, _, sequence = entry.partition("-")
+    return f"{ms}-{int(sequence) + 1}"
+
+
+def oldest_place(limits: QueueLimits, *, now_ms: int) -> str:
+    """The first place in a queue that is not too old: places begin with their time in ms."""
+    return f"{max(0, now_ms - limits.lifetime_ms)}-0"
+
+
 def _hash(event: Event) -> str:
     return keyspace.hash_of(event.id) if event.receipt else ""
 
 
-def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
+def notification_of(entry: bytes, values: Sequence[bytes]) -> Notification:
+    """An entry of a queue as Redis gives it."""
     # The field names are always the same, in the order in which queue_append.lua writes them.
     return Notification(
         entry=entry.decode(),

@@ -151,7 +151,7 @@ async def _refused_three_times(stores: Stores, channel: str) -> None:
 
 
 async def _expired(stores: Stores, channel: str) -> None:
-    _, incarnation = await stores.channels.whose(channel)
+    incarnation = (await stores.channels.whose(channel)).incarnation
     assert await stores.channels.expire(
         stores.account_id, channel, incarnation=incarnation, now_ms=FAR_AHEAD_MS, idle_expiry_ms=HOUR_MS
     )

@@ -2,10 +2,11 @@
 -- The front of a webhook's queue, for the owner only, and where it goes. What was taken once and not settled is
 -- taken again with the same end, so that a retry has what the first try had; newcomers wait for the next.
 -- What is too old is dropped first, and counted.
--- KEYS: key, channel, lease, queue
+-- KEYS: key, channel, lease, queue, receipts
 -- ARGV: owner, incarnation, count, bytes, the first place that is not too old, now in ms
 -- Returns {'taken', setup, url, headers, serialization, signing secret, failed tries, dropped, entry...}
 --       | {'nothing', dropped} | {'waits', dropped} | {'revoked'} | {'deleted'} | {'lost'}
+--include receipts
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'incarnation', 'setup', 'url', 'headers', 'serialization', 'tries',
   'next_try_ms', 'batch_until')
@@ -13,7 +14,10 @@ if channel[1] ~= ARGV[2] then return {'deleted'} end
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return {'lost'} end
 
 local dropped = redis.call('XTRIM', KEYS[4], 'MINID', ARGV[5])
-if dropped > 0 then redis.call('HINCRBY', KEYS[2], 'dropped', dropped) end
+if dropped > 0 then
+  redis.call('HINCRBY', KEYS[2], 'dropped', dropped)
+  tell(KEYS[5], '-', '(' .. ARGV[5], 'dropped', 'too-old')
+end
 if channel[7] and tonumber(channel[7]) > tonumber(ARGV[6]) then return {'waits', dropped} end
 
 local answer = {'taken', channel[2] or '', channel[3], channel[4], channel[5] or '',
