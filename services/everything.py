@@ -20,6 +20,7 @@ from services.gateway.context import Context
 from services.gateway.service import make_context
 from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
 from services.socket_edge.service import make_edge
+from services.webhook_dispatcher.service import dispatching
 from shared import telemetry
 from shared.runtime.clock import now_ms
 from shared.runtime.connections import connect
@@ -51,7 +52,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             context = make_context(settings, redis, admin_token=_admin_token(settings))
             edge = make_edge(settings, redis)
             app = _one_origin(context, stop)
-            async with edge.running(), reaping(settings, redis, redis):
+            services = (edge.running(), dispatching(settings, redis, redis), reaping(settings, redis, redis))
+            async with services[0], services[1], services[2]:
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
                     Requests(by_kind(app, socket_app(edge)), count=telemetry.request_answered),

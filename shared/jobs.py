@@ -64,7 +64,7 @@ class Tries:
         self._redis = connected(redis)
 
     async def later(self, channel: str, *, number: int, at_ms: int) -> None:
-        """Has this try made at that time, more or less. Not at all if Redis is away: the sweep makes it then."""
+        """Has this try made at about that time. If Redis is away nothing is written: the sweep makes it."""
         try:
             await self._redis.enqueue_job(
                 TRY,

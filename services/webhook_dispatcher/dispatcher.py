@@ -101,7 +101,7 @@ class Dispatcher:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Hears nudges, beats and sweeps for as long as it is entered; then ends all visits within seconds."""
+        """Hears nudges, beats and sweeps for as long as it is entered; then ends all visits in seconds."""
         tasks = [asyncio.create_task(forever(loop)) for loop in (self._hear, self._beat, self._sweep)]
         try:
             yield
@@ -114,7 +114,7 @@ class Dispatcher:
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
     async def _goodbye(self) -> None:
-        """Begins nothing more; requests under way have some seconds, then they are another's to make again."""
+        """Begins nothing more; requests under way have some seconds, then another makes them again."""
         self._stopping.set()
         for visit in self._visits.values():
             visit.woken.set()

@@ -12,7 +12,8 @@ from enum import StrEnum
 import orjson
 
 from shared import telemetry
-from shared.model.channels import Callback, Ending, Lease
+from shared.model.callbacks import Callback
+from shared.model.channels import Ending, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification

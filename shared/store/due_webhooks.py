@@ -30,7 +30,10 @@ class DueWebhooks:
         self._now_ms = now_ms
 
     async def lots(self) -> AsyncIterator[list[Due]]:
-        """What is due in each lot of some hundreds; forgets on its way what is gone. Raises StoreUnavailable."""
+        """What is due in each lot of some hundreds; forgets on its way what is gone.
+
+        Raises StoreUnavailable.
+        """
         cursor = b"0"
         while True:
             cursor, members = await self._calls.command("SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _LOT)

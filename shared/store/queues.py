@@ -77,11 +77,9 @@ class Queues:
         `traceparent` travels with each of them, as does the wish for a receipt.
         """
         names = keyspace.of_a_queue(api_key_id)
-        values = [
-            part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, traceparent, _hash(e))
-        ]
+        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, _hash(e))]
         limits = (self._limits.size_bytes, self._oldest())
-        word, *found = await self._calls.script("queue_append", names, *limits, *values)
+        word, *found = await self._calls.script("queue_append", names, *limits, traceparent, *values)
         if word != b"queued":
             return Appended(word.decode()), ""
         owner, over, old = found

@@ -248,6 +248,17 @@ async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
     assert not stores.direct.exists(keyspace.receipt(channel, "1"))
 
 
+async def test_what_was_followed_in_a_queue_that_is_gone_is_not_in_the_way(stores: Stores) -> None:
+    """A replica of an older release deletes the channel without it; the clock may have been put back since."""
+    channel = await stores.channel()
+    stores.direct.xadd(keyspace.receipts(channel), {"event": "0" * 40}, id=f"{FAR_AHEAD_MS}-0")
+
+    await published(stores, channel, 1, 2)
+
+    assert await states(stores, 1, 2) == ["queued", "queued"]
+    assert stores.direct.xlen(keyspace.receipts(channel)) == 2
+
+
 async def test_all_of_it_goes_after_an_hour(stores: Stores) -> None:
     channel = await stores.channel()
     await published(stores, channel, 1)

@@ -4,8 +4,8 @@
 -- Then drops from the front what is too old, and what is over the limit, oldest first; both are counted.
 -- No allow-oom: a full Redis refuses exactly this, and nothing else.
 -- KEYS: key, channel, lease, queue, receipts
--- ARGV: limit in bytes, the first place that is not too old, then groups of seven: id, topic, data, name, time,
---       traceparent or '', and for a receipt the hash of the id, else ''
+-- ARGV: limit in bytes, the first place that is not too old, traceparent or '',
+--       then groups of six: id, topic, data, name, time, and for a receipt the hash of the id, else ''
 -- Returns {'queued', whom to nudge or '', dropped as over the limit, dropped as too old} | {'revoked'} | {'absent'}
 --include receipts
 -- More are not followed in one queue: a script that ends the channel tells all of them at once.
@@ -17,6 +17,15 @@ if not channel[1] then return {'absent'} end
 
 -- What an entry is counted with: its text, and about what it costs beside.
 local function size(topic, data, name, trail) return #topic + #data + #name + #trail + 220 end
+
+local function add(i, total, trail)
+  if trail == '' then
+    return redis.call('XADD', KEYS[4], '*', 'id', ARGV[i], 'topic', ARGV[i + 1], 'data', ARGV[i + 2],
+      'name', ARGV[i + 3], 'time', ARGV[i + 4], 'total', total)
+  end
+  return redis.call('XADD', KEYS[4], '*', 'id', ARGV[i], 'topic', ARGV[i + 1], 'data', ARGV[i + 2],
+    'name', ARGV[i + 3], 'time', ARGV[i + 4], 'total', total, 'trail', trail)
+end
 
 local function open_receipt(place, hash)
   redis.call('XADD', KEYS[5], place, 'event', hash)
@@ -38,15 +47,12 @@ end
 local total, asked = 0, false
 local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
 if tail then total = tonumber(tail[2][12]) end
-for i = 3, #ARGV, 7 do
-  local hash = ARGV[i + 6]
+for i = 4, #ARGV, 6 do
+  local hash = ARGV[i + 5]
   -- What is to be followed stands in the entry: a traceparent, an r before it or alone for a receipt.
-  local trail = (hash ~= '' and 'r' or '') .. ARGV[i + 5]
+  local trail = hash == '' and ARGV[3] or 'r' .. ARGV[3]
   total = total + size(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], trail)
-  local entry = {'id', ARGV[i], 'topic', ARGV[i + 1], 'data', ARGV[i + 2], 'name', ARGV[i + 3],
-    'time', ARGV[i + 4], 'total', string.format('%.0f', total)}
-  if trail ~= '' then entry[13], entry[14] = 'trail', trail end
-  local place = redis.call('XADD', KEYS[4], '*', unpack(entry))
+  local place = add(i, string.format('%.0f', total), trail)
   if hash ~= '' then
     -- In a queue that was empty nothing was followed; what an older release left there must not be in the way.
     if not asked and not tail then redis.call('DEL', KEYS[5]) end
