@@ -249,7 +249,7 @@ async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
 
 
 async def test_what_was_followed_in_a_queue_that_is_gone_is_not_in_the_way(stores: Stores) -> None:
-    """A replica of an older release deletes the channel without it; the clock may have been put back since."""
+    """A replica of an older release deletes the channel without it; and clocks are put back sometimes."""
     channel = await stores.channel()
     stores.direct.xadd(keyspace.receipts(channel), {"event": "0" * 40}, id=f"{FAR_AHEAD_MS}-0")
 
