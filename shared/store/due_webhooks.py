@@ -34,12 +34,12 @@ class DueWebhooks:
 
         Raises StoreUnavailable.
         """
-        cursor = 0
+        cursor: bytes | int = 0
         while True:
             cursor, members = await self._calls.command("SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _LOT)
             looked = await asyncio.gather(*(self._look_at(member.decode()) for member in members))
             yield await self._unheld([found for found in looked if found is not None])
-            if cursor == 0:
+            if int(cursor) == 0:
                 return
 
     async def _look_at(self, member: str) -> tuple[Due, str] | None:
