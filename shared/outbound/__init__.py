@@ -271,23 +271,12 @@ def _word_for(fault: Exception) -> str:
             return "tls-failed"
         case aiohttp.ClientConnectorError():
             return "not-connected"
-        case _Dropped():
-            return "tls-failed" if _is_tls(fault) else "closed"
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
             return "bad-answer"
         case ValueError() | aiohttp.NonHttpUrlClientError():
             return "not-sendable"
         case _:
             return "closed"
-
-
-def _is_tls(fault: BaseException | None) -> bool:
-    """A receiver that wants another client certificate says so after the handshake."""
-    while fault is not None:
-        if isinstance(fault, ssl.SSLError):
-            return True
-        fault = fault.__cause__
-    return False
 
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:

@@ -45,7 +45,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 @pytest.mark.parametrize(
     "host",
     [
-        *("127.0.0.1", "127.1.2.3", "[::1]", "[::]", "0.0.0.0", "localhost", "localhost.", "LOCALHOST"),
+        *("127.0.0.1", "127.1.2.3", "[::1]", "[::]", "0.0.0.0", "localhost", "LOCALHOST"),
         *("0x7f.1", "0x7f000001", "0X7F.0.0.1", "0x7f.0x0.0x0.0x1"),
         *(
             "[::ffff:127.0.0.1]",
@@ -76,7 +76,7 @@ async def test_closed_addresses_are_refused_in_every_form(receiver: Receiver, ho
 @pytest.mark.parametrize(
     "host",
     [
-        *("2130706433", "017700000001", "0177.0.0.1", "127.1", "127.0.1", "127.0.0.01"),
+        *("2130706433", "017700000001", "0177.0.0.1", "127.1", "127.0.1", "127.0.0.01", "localhost."),
         *("①②⑦.⓪.⓪.①", "127。0。0。1", "1②7.1", "[fe80::1%25lo]", "[::1%25lo]"),
         *("user@127.0.0.1", "user:secret@127.0.0.1", "example.com\\@127.0.0.1", "127.0.0.1\\.example.com"),
     ],
