@@ -68,8 +68,6 @@ def server(certificates: Certificates, *, wants_client: bool = False) -> ssl.SSL
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.pem("authority"))
     context.load_cert_chain(certificates.pem("receiver"), certificates.key("receiver"))
     context.verify_mode = ssl.CERT_REQUIRED if wants_client else ssl.CERT_NONE
-    # From 1.3 on a client hears of a certificate that is missing when it believes the handshake is over.
-    context.maximum_version = ssl.TLSVersion.TLSv1_2 if wants_client else ssl.TLSVersion.TLSv1_3
     return context
 
 
@@ -113,7 +111,9 @@ async def test_the_client_certificate_is_shown_to_who_wants_one(certificates: Ce
             assert (await calls.put(url, headers={}, body=b"{}")).taken
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
             attempt = await calls.put(url, headers={}, body=b"{}")
-            assert (attempt.status, attempt.error) == (None, "tls-failed")
+            # A receiver says so when the client believes the handshake is over, if at all.
+            assert attempt.status is None
+            assert attempt.error in ("tls-failed", "closed", "not-connected")
         assert len(receiver.heads) == 1
 
 
