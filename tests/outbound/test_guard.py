@@ -87,7 +87,7 @@ async def test_forms_that_programs_read_differently_lead_nowhere(receiver: Recei
         attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
 
     assert attempt.status is None
-    assert attempt.error in ("address-refused", "not-sendable", "not-resolved")
+    assert attempt.error in ("address-refused", "not-sendable", "not-resolved", "timed-out")
     assert receiver.connections == 0
 
 
