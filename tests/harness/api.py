@@ -116,6 +116,11 @@ class Api:
         assert answer.status in (200, 201), answer
         return answer
 
+    async def register_webhook(self, key: ApiKey, url: str, **more: Any) -> None:
+        """PUT the webhook channel, which is tested on the way; `more` are headers and serialization."""
+        body = {"url": url, **more}
+        _expect(await self.call("PUT", "/v2/notification/callback", key=key, json=body), 204)
+
     async def channel(self, key: ApiKey) -> Answer:
         return await self.call("GET", "/v2/notification/websocket", key=key)
 
