@@ -1,6 +1,7 @@
 """What is owed to a webhook reaches it: signed, in order, tried again until it is taken."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -127,7 +128,7 @@ async def test_tries_follow_at_1_2_and_4_seconds(api: Api, hook: Webhook, hooked
     await wait_until(lambda: len(hook.calls) >= 4)
 
     at_s = [call.at_s for call in hook.calls]
-    gaps_s = [later - earlier for earlier, later in zip(at_s, at_s[1:], strict=False)]
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(at_s)]
     for gap_s, wanted_s in zip(gaps_s, (1, 2, 4), strict=False):
         assert gap_s >= wanted_s, gaps_s
 
