@@ -36,6 +36,9 @@ publish_s = _meter.create_histogram(
 confirm_s = _meter.create_histogram(
     "notify.confirm", unit="s", description="from a frame written to the pong that confirms it"
 )
+_callback_s = _meter.create_histogram(
+    "notify.callback", unit="s", description="a call of a customer's URL, by outcome"
+)
 _redis_calls = _meter.create_counter("notify.redis.calls", description="Redis commands sent")
 _redis_errors = _meter.create_counter("notify.redis.errors", description="Redis calls that failed, by error")
 _redis_s = _meter.create_histogram("notify.redis.pipeline", unit="s", description="one pipeline to Redis")
@@ -114,3 +117,8 @@ def drain_span(channel: str) -> Iterator[Span]:
 
 def request_answered(method: str, status: int) -> None:
     requests.add(1, {"method": method, "status": status})
+
+
+def called(outcome: str, took_s: float) -> None:
+    """A customer's URL was called."""
+    _callback_s.record(took_s, {"outcome": outcome})

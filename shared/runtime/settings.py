@@ -5,9 +5,11 @@ values.
 """
 
 import difflib
+import ipaddress
 import os
 import re
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,6 +31,8 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_EVERY_NETWORK = ("0.0.0.0/0", "::/0")
 
 
 class SettingsError(Exception):
@@ -45,6 +49,19 @@ def _lower(value: object) -> object:
 
 def _year(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _networks(value: object) -> object:
+    """`1` is every network, `0` none; else a list."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("0", "false"):
+        return ()
+    names = _EVERY_NETWORK if value.lower() in ("1", "true") else value.split(",")
+    try:
+        return tuple(ipaddress.ip_network(name.strip()) for name in names)
+    except ValueError:
+        raise ValueError("should be 1, or networks as in 10.0.0.0/8,fd00::/8") from None
 
 
 class Settings(BaseSettings):
@@ -116,6 +133,23 @@ class Settings(BaseSettings):
     queue_limit_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**4)] = Field(
         50 * 1024 * 1024, description="a queue's size; over it the oldest notifications are dropped"
     )
+    allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
+        (),
+        description="1: callbacks may lead to private addresses, too; or to these networks only, "
+        "as in 10.0.0.0/8,fd00::/8; cloud metadata stays closed",
+    )
+    callback_timeout_s: Seconds = Field(
+        20, description="a callback is answered within so long, its look-up and connection included"
+    )
+    callback_client_cert: Path | None = Field(
+        None, description="PEM file: the certificate shown to callbacks by https that ask for one"
+    )
+    callback_client_key: Path | None = Field(
+        None, validate_default=True, description="PEM file: its key, without a password"
+    )
+    callback_ca: Path | None = Field(
+        None, description="PEM file: authorities trusted for callbacks by https, besides the system's"
+    )
     pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(_year)] = Field(
         2019, description="close codes as the Pelion service had them in 2019 or 2020"
     )
@@ -154,6 +188,32 @@ class Settings(BaseSettings):
         heartbeat_s = info.data.get("heartbeat_s")
         if heartbeat_s is not None and value <= heartbeat_s:
             raise ValueError(f"should be more than {PREFIX}HEARTBEAT_S ({heartbeat_s:g})")
+        return value
+
+    @field_validator("callback_client_key")
+    @classmethod
+    def _fits_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "callback_client_cert" not in info.data:
+            return value
+        cert = info.data["callback_client_cert"]
+        if (value is None) != (cert is None):
+            raise ValueError(f"should be set together with {PREFIX}CALLBACK_CLIENT_CERT")
+        if cert is not None:
+            try:
+                # An empty password: OpenSSL would otherwise ask for one at the terminal.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, value, password="")
+            except OSError as fault:
+                raise ValueError(f"cannot be used with {cert}: {fault.strerror}") from None
+        return value
+
+    @field_validator("callback_ca")
+    @classmethod
+    def _holds_certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+            except OSError as fault:
+                raise ValueError(f"should be a PEM file of certificates: {fault.strerror}") from None
         return value
 
     @classmethod
@@ -201,7 +261,7 @@ def settings_table() -> str:
     rows = [("NAME", "DEFAULT", "MEANING")]
     for field, info in Settings.model_fields.items():
         default = info.get_default()
-        shown = "unset" if default is None or info.default_factory is not None else str(default)
+        shown = "unset" if default in (None, ()) or info.default_factory is not None else str(default)
         rows.append((_variable(field), shown, info.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows)
@@ -216,6 +276,10 @@ def _complaints(error: ValidationError) -> list[str]:
     for detail in error.errors(include_url=False):
         field = str(detail["loc"][0])
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
-        got = "" if field in _CONFIDENTIAL else f", got {str(detail['input'])[:80]!r}"
+        got = (
+            ""
+            if field in _CONFIDENTIAL or detail["input"] is None
+            else f", got {str(detail['input'])[:80]!r}"
+        )
         complaints.append(f"{_variable(field)}: {text}{got}")
     return complaints

@@ -1,0 +1,142 @@
+"""What a callback URL and its headers may be. Where the URL's host leads is judged at each call, not here.
+
+URL and headers are kept and shown as they were given: clients compare what they read with what they wrote.
+"""
+
+import base64
+import ipaddress
+import re
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shared.model.errors import Invalid
+
+LONGEST = 400
+
+_URL = re.compile(r"https?://(?P<authority>[^/?]*)(?:[/?].*)?", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+# What some parser or other takes for a number, and so the whole name for an IPv4 address.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
+_NAME_LIMIT = 253
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_OURS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
+_OF_THE_CONNECTION = frozenset(
+    {
+        *("host", "content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive"),
+        *("te", "trailer", "upgrade", "expect", "http2-settings"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a webhook channel's notifications go. Headers may hold credentials: they are not in the repr."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def callback(url: str, headers: Mapping[str, str]) -> Callback:
+    """The callback these make, as they were given. Raises Invalid, naming `url` or `headers`.
+
+    URL, names and values of the headers have 400 characters together, as with the Pelion service.
+    """
+    checked = Callback(callback_url(url), callback_headers(headers))
+    length = len(url) + sum(len(name) + len(value) for name, value in headers.items())
+    if length > LONGEST:
+        raise Invalid(f"url and headers together have {length} characters, at most {LONGEST} are taken")
+    return checked
+
+
+def callback_url(url: str) -> str:
+    """The same URL, if it can be called. Raises Invalid, naming `url`.
+
+    Names in other scripts are taken; numbers that some programs read as an IPv4 address (`2130706433`,
+    `0x7f.1`, `127.1`) are not, nor what a program might read in another way than the next: blanks, controls,
+    backslashes, credentials.
+    """
+    if len(url) > LONGEST:
+        raise _wrong_url(f"has {len(url)} characters, at most {LONGEST} are taken")
+    if not url.isprintable() or any(sign.isspace() or sign == "\\" for sign in url):
+        raise _wrong_url("must not contain blanks, control characters or backslashes")
+    if "#" in url:
+        raise _wrong_url("must not have a fragment; write a # as %23")
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise _wrong_url("must start with http:// or https://")
+    if "@" in parts["authority"]:
+        raise _wrong_url("must not contain credentials; use headers")
+    authority = _AUTHORITY.fullmatch(parts["authority"])
+    if authority is None or not _is_host(authority):
+        raise _wrong_url("must name a host, by its DNS name or an IP address in its usual form")
+    if authority["port"] is not None and not 1 <= int(authority["port"]) <= 65535:
+        raise _wrong_url("must have a port between 1 and 65535")
+    return url
+
+
+def callback_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The same headers, if they can be sent. Raises Invalid, naming `headers`.
+
+    `Authorization`, `Cookie`, `User-Agent` and `Content-Type` are the customer's to choose; its Content-Type
+    replaces ours. What frames the request or belongs to one connection is not, nor what signs it. Values are
+    ASCII: receivers disagree on how to read anything else.
+    """
+    seen: set[str] = set()
+    for name, value in headers.items():
+        lower = name.lower()
+        if not _TOKEN.fullmatch(name):
+            raise _wrong_headers("a header's name must be letters, digits and !#$%&'*+-.^_`|~")
+        if lower in _OURS or lower in _OF_THE_CONNECTION or lower.startswith("proxy-"):
+            raise _wrong_headers(f"{name} is set by the gateway")
+        if lower in seen:
+            raise _wrong_headers(f"{name} must be given once")
+        if not _VALUE.fullmatch(value):
+            raise _wrong_headers(f"the value of {name} must be printable ASCII")
+        seen.add(lower)
+    return dict(headers)
+
+
+def new_signing_secret() -> str:
+    """A secret for signed requests in the form of Standard Webhooks: 256 random bits."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _is_host(authority: re.Match[str]) -> bool:
+    if authority["literal"] is not None:
+        return _is_address(ipaddress.IPv6Address, authority["literal"])
+    name = authority["name"]
+    if name.isascii():
+        return _is_address(ipaddress.IPv4Address, name) or _is_name(name)
+    # Compatibility forms fold to ASCII (①②⑦ is 127), and the ideographic full stop is a dot.
+    folded = unicodedata.normalize("NFKC", name).replace("。", ".")
+    return _is_name("".join(sign if sign.isascii() else "x" for sign in folded), longest=LONGEST)
+
+
+def _is_name(name: str, *, longest: int = _NAME_LIMIT) -> bool:
+    labels = name.removesuffix(".").split(".")
+    return (
+        len(name) <= longest
+        and all(_LABEL.fullmatch(label) for label in labels)
+        and not _NUMBER.fullmatch(labels[-1])
+    )
+
+
+def _is_address(kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _wrong_url(message: str) -> Invalid:
+    return Invalid(message, field="url")
+
+
+def _wrong_headers(message: str) -> Invalid:
+    return Invalid(message, field="headers")
