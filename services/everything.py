@@ -17,12 +17,13 @@ from services.gateway.accounts import new_account
 from services.gateway.api_keys import new_api_key
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
-from services.gateway.service import make_context
+from services.gateway.service import make_context, make_outbound
 from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
 from services.socket_edge.service import make_edge
 from shared import telemetry
 from shared.runtime.clock import now_ms
 from shared.runtime.connections import connect
+from shared.runtime.cross_origin import cross_origin
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
@@ -48,13 +49,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         redis = connect(url)
         try:
             listening = listener(settings.host, settings.port)
-            context = make_context(settings, redis, admin_token=_admin_token(settings))
+            outbound = make_outbound(settings)
+            context = make_context(settings, redis, admin_token=_admin_token(settings), outbound=outbound)
             edge = make_edge(settings, redis)
             app = _one_origin(context, stop)
-            async with edge.running(), reaping(settings, redis, redis):
+            open_app = cross_origin(by_kind(app, socket_app(edge)), origins=settings.cors_origins)
+            async with outbound, edge.running(), reaping(settings, redis, redis):
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
-                    Requests(by_kind(app, socket_app(edge)), count=telemetry.request_answered),
+                    Requests(open_app, count=telemetry.request_answered),
                     listening,
                     stop=stop,
                     goodbye=edge.goodbye,

@@ -8,6 +8,7 @@ from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Stores, Timing, new_boot
 from services.socket_edge.hold import Limits
 from shared import telemetry
+from shared.runtime.cross_origin import cross_origin
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
@@ -58,6 +59,7 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves sockets on EDGE_PORT until `stop`, then lets them go."""
     edge = make_edge(settings, redis)
     app = edge_app(edge, health=health_routes(lambda: not stop.is_set()))
+    app = cross_origin(app, origins=settings.cors_origins)
     listening = listener(settings.host, settings.edge_port)
     async with edge.running():
         await serve(

@@ -1,6 +1,5 @@
 """A channel is a destination with a queue; whoever holds its lease may drain that queue."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,14 +41,6 @@ class ChannelState:
     queue_size: int
     dropped: int = 0
     serialization: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Callback:
-    """Where a webhook channel's notifications go, and the headers its owner wants on each request."""
-
-    url: str
-    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

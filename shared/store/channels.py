@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from shared.model.channels import ANY_DISPATCHER, Callback, ChannelState, Kind, boot_of
+from shared.model.callbacks import Callback
+from shared.model.channels import ANY_DISPATCHER, ChannelState, Kind, boot_of
 from shared.model.errors import KeyRevoked, KindConflict
 from shared.store import keyspace
 from shared.store.calls import Calls

@@ -15,6 +15,8 @@ that a script which judges revocation, ownership and the queue together touches 
                 Written by the edge; goes on release, with the channel or the key.
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
+`{id}:deliveries` list of JSON, newest first: the last 100 attempts to deliver to its webhook.
+                Written by the dispatcher; goes a week after the last.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
@@ -72,6 +74,10 @@ def lease(api_key_id: str) -> str:
 
 def queue(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:queue"
+
+
+def deliveries(api_key_id: str) -> str:
+    return f"{{{api_key_id}}}:deliveries"
 
 
 def id_in(name: bytes) -> str:

@@ -3,7 +3,8 @@
 import pytest
 
 from shared.model.api_keys import new_id
-from shared.model.channels import ANY_DISPATCHER, Callback, Ending, Kind, Lease
+from shared.model.callbacks import Callback
+from shared.model.channels import ANY_DISPATCHER, Ending, Kind, Lease
 from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner
 from shared.store import keyspace
 from shared.store.queues import Appended

@@ -1,0 +1,27 @@
+"""A delivery is one attempt to hand a batch to a webhook."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What was tried, and what came of it. `status` is the receiver's, None when there was no answer and
+    `error` says why; `next_try_ms` is when the batch is tried again, if it is."""
+
+    at_ms: int
+    webhook_id: str
+    count: int
+    status: int | None
+    error: str
+    took_ms: int
+    next_try_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """How long a webhook has not taken what waits for it: since when, after how many tries, and when the
+    next one is (None: at once)."""
+
+    since_ms: int
+    tries: int
+    next_try_ms: int | None
