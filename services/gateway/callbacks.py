@@ -61,5 +61,5 @@ async def _try(context: Context, api_key_id: str, callback: Callback) -> None:
     attempt = await context.trials.attempt(api_key_id, callback, signing_secret=secret)
     if not attempt.taken:
         why = attempt.error or f"it answered {attempt.status}"
-        message = f"the URL did not take the test request with 200 or 204: {why}"
-        raise Problem(400, message, fields=[("url", f"did not take the test request: {why}")])
+        message = f"did not take the test request with 200 or 204: {why}"
+        raise Problem(400, f"url: {message}", fields=[("url", message)])

@@ -111,6 +111,15 @@ class Api:
         assert answer.status in (200, 201), answer
         return answer
 
+    async def put_callback(self, key: ApiKey, url: str, **more: Any) -> Answer:
+        return await self.call("PUT", "/v2/notification/callback", key=key, json={"url": url, **more})
+
+    async def callback(self, key: ApiKey) -> Answer:
+        return await self.call("GET", "/v2/notification/callback", key=key)
+
+    async def delete_callback(self, key: ApiKey) -> Answer:
+        return await self.call("DELETE", "/v2/notification/callback", key=key)
+
     async def channel(self, key: ApiKey) -> Answer:
         return await self.call("GET", "/v2/notification/websocket", key=key)
 
