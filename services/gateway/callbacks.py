@@ -1,4 +1,4 @@
-"""The REST side of a webhook: /v2/notification/callback (docs/protocols/pelion.md, section 7)."""
+"""The REST side of a webhook: /v2/notification/callback (docs/protocols/pelion.md, section 8)."""
 
 from starlette.requests import Request
 from starlette.responses import Response

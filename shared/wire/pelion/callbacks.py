@@ -1,4 +1,4 @@
-"""What is put at /v2/notification/callback, and the request that tries the URL (section 7)."""
+"""What is put at /v2/notification/callback, and the request that tries the URL (section 8)."""
 
 from dataclasses import dataclass
 from typing import Any
