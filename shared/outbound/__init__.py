@@ -123,7 +123,7 @@ class Outbound:
         await self._session.close()
 
     async def put(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Attempt:
-        """Calls `url`, and tells what came of it; raises nothing. A redirect is an answer like any other.
+        """Calls `url`, and tells what came of it, whatever that is. A redirect is an answer like any other.
 
         Only where a connection was kept from an earlier call, and turns out dead, it is called once more.
         """
@@ -190,21 +190,30 @@ class _Dropped(aiohttp.ClientError):
     """The connection was lost before an answer. Not aiohttp's own, which it would try again by itself."""
 
 
-# Connections that have carried a request: an end that they meet at the next one may be an old one.
-_USED: weakref.WeakSet[Any] = weakref.WeakSet()
+# The last request that each connection has carried, by a mark of its own.
+_LAST: weakref.WeakKeyDictionary[Any, object] = weakref.WeakKeyDictionary()
 
 
 class _Request(aiohttp.ClientRequest):
-    """Remembers its connection: what is not over when we give up must be cut, not closed."""
+    """Remembers its connection: what is not over when we give up must be cut, not closed.
+
+    `reused` tells that it has carried others: an end that it meets now may be an old one.
+    """
 
     transport: asyncio.Transport | None = None
     reused = False
+    _protocol: Any = None
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        self.transport = conn.transport
-        self.reused = conn.protocol in _USED
-        _USED.add(conn.protocol)
+        self.transport, self._protocol = conn.transport, conn.protocol
+        self.reused = self._protocol in _LAST
+        self._mark = _LAST[self._protocol] = object()
         return await super().send(conn)
+
+    @property
+    def is_last(self) -> bool:
+        """Has the connection carried nothing since?"""
+        return self._protocol is not None and _LAST.get(self._protocol) is self._mark
 
 
 class _Call:
@@ -214,7 +223,7 @@ class _Call:
         self.answered = False
         self.reused = False
         self._began = time.monotonic()
-        self._transport: asyncio.Transport | None = None
+        self._request: _Request | None = None
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -227,7 +236,7 @@ class _Call:
         except (aiohttp.ClientConnectionError, OSError) as fault:
             raise _Dropped from fault
         finally:
-            self._transport, self.reused = request.transport, request.reused
+            self._request, self.reused = request, request.reused
 
     @property
     def took_ms(self) -> int:
@@ -235,14 +244,16 @@ class _Call:
 
     def cut(self) -> None:
         """Ends the connection at once: closing waits until all is sent, for a receiver that reads nothing."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._request is not None and self._request.transport is not None:
+            self._request.transport.abort()
 
     def cut_if_stuck(self) -> None:
         """The same after an answer that came before all was sent, or was not read to its end."""
-        transport = self._transport
-        if transport is not None and (transport.is_closing() or transport.get_write_buffer_size()):
-            transport.abort()
+        # It may have gone back to the others, and carry another call already.
+        if self._request is None or not self._request.is_last or self._request.transport is None:
+            return
+        if self._request.transport.is_closing() or self._request.transport.get_write_buffer_size():
+            self._request.transport.abort()
 
 
 async def _leave(response: aiohttp.ClientResponse) -> None:
@@ -271,23 +282,12 @@ def _word_for(fault: Exception) -> str:
             return "tls-failed"
         case aiohttp.ClientConnectorError():
             return "not-connected"
-        case _Dropped():
-            return "tls-failed" if _is_tls(fault) else "closed"
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
             return "bad-answer"
         case ValueError() | aiohttp.NonHttpUrlClientError():
             return "not-sendable"
         case _:
             return "closed"
-
-
-def _is_tls(fault: BaseException | None) -> bool:
-    """A receiver that wants another client certificate says so after the handshake."""
-    while fault is not None:
-        if isinstance(fault, ssl.SSLError):
-            return True
-        fault = fault.__cause__
-    return False
 
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:

@@ -71,6 +71,11 @@ def test_neither_a_dotenv_file_nor_another_environment_is_read(
         ("NOTIFY_PELION_CLOSE_CODES", "2021"),
         ("NOTIFY_LOG_FORMAT", "xml"),
         ("NOTIFY_LOG_LEVEL", "loud"),
+        ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "yes please"),
+        ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "10.0.0.1/8"),
+        ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "10.0.0.0/8,"),
+        ("NOTIFY_CALLBACK_TIMEOUT_S", "0"),
+        ("NOTIFY_CALLBACK_CA", "/no/such/file"),
         ("NOTIFY_REPLICA", "two words"),
         ("NOTIFY_REPLICA", "line\n"),
         ("NOTIFY_REPLICA", "a" * 101),
@@ -126,6 +131,32 @@ def test_a_wrong_secret_is_named_but_never_shown(name: str, value: str) -> None:
 def test_a_heartbeat_outlives_the_next_one(environ: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"^NOTIFY_HEARTBEAT_TTL_S: .*NOTIFY_HEARTBEAT_S"):
         load_settings(environ)
+
+
+@pytest.mark.parametrize(
+    ("value", "networks"),
+    [
+        ("1", ["0.0.0.0/0", "::/0"]),
+        ("True", ["0.0.0.0/0", "::/0"]),
+        ("0", []),
+        ("false", []),
+        ("", []),
+        ("10.0.0.0/8", ["10.0.0.0/8"]),
+        ("10.0.0.0/8, fd00::/8,192.168.1.7", ["10.0.0.0/8", "fd00::/8", "192.168.1.7/32"]),
+    ],
+)
+def test_callbacks_may_lead_to_all_private_addresses_or_to_some_networks(
+    value: str, networks: list[str]
+) -> None:
+    opened = load_settings({"NOTIFY_ALLOW_PRIVATE_CALLBACKS": value}).allow_private_callbacks
+
+    assert [str(network) for network in opened] == networks
+
+
+@pytest.mark.parametrize("given", ["CERT", "KEY"])
+def test_a_client_certificate_and_its_key_come_together(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"CLIENT_KEY: should be set together with .*CLIENT_CERT"):
+        load_settings({f"NOTIFY_CALLBACK_CLIENT_{given}": "/some/file"})
 
 
 def test_every_wrong_value_is_told_at_once() -> None:

@@ -1,0 +1,200 @@
+"""No call goes to a closed address, whichever way a URL leads there."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.model.addresses import AddressPolicy
+from shared.outbound import Outbound
+from tests.outbound.conftest import LOOPBACK
+from tests.outbound.receivers import Receiver, receiving, status
+
+JSON = b"{}"
+
+
+class Names:
+    """A name server of the test's own: what each name's next look-ups answer."""
+
+    def __init__(self, **answers: list[list[str]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str) -> list[str]:
+        self.asked.append(host)
+        waiting = self.answers[host]
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+
+@contextlib.asynccontextmanager
+async def calling(policy: AddressPolicy, names: Names) -> AsyncIterator[Outbound]:
+    async with Outbound(policy=policy, look_up=names, look_up_ttl_s=0, timeout_s=5) as calls:
+        yield calls
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Listens on loopback, which is closed by default."""
+    async with receiving(status(200, headers="Connection: close\r\n")) as listening:
+        yield listening
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.1.2.3", "[::1]", "[::]", "0.0.0.0", "localhost", "LOCALHOST"),
+        *("0x7f.1", "0x7f000001", "0X7F.0.0.1", "0x7f.0x0.0x0.0x1"),
+        *(
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[64:ff9b::127.0.0.1]",
+            "[2002:7f00:1::]",
+            "[::127.0.0.1]",
+        ),
+        *(
+            "169.254.169.254",
+            "[::ffff:169.254.169.254]",
+            "10.0.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "224.0.0.1",
+        ),
+        *("[fe80::1]", "[fd00:ec2::254]", "[ff02::1]", "255.255.255.255"),
+    ],
+)
+async def test_closed_addresses_are_refused_in_every_form(receiver: Receiver, host: str) -> None:
+    async with Outbound(policy=AddressPolicy(), timeout_s=5) as calls:
+        attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
+
+    assert (attempt.status, attempt.error) == (None, "address-refused")
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("2130706433", "017700000001", "0177.0.0.1", "127.1", "127.0.1", "127.0.0.01", "localhost."),
+        *("①②⑦.⓪.⓪.①", "127。0。0。1", "1②7.1", "[fe80::1%25lo]", "[::1%25lo]"),
+        *("user@127.0.0.1", "user:secret@127.0.0.1", "example.com\\@127.0.0.1", "127.0.0.1\\.example.com"),
+    ],
+)
+async def test_forms_that_programs_read_differently_lead_nowhere(receiver: Receiver, host: str) -> None:
+    """Some are no URL to the HTTP client, some are read as loopback and judged so: none connects."""
+    async with Outbound(policy=AddressPolicy(), timeout_s=5) as calls:
+        attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
+
+    assert attempt.status is None
+    assert attempt.error in ("address-refused", "not-sendable", "not-resolved", "timed-out")
+    assert receiver.connections == 0
+
+
+async def test_a_name_leads_where_it_was_judged_to_lead(receiver: Receiver) -> None:
+    names = Names(good=[["127.0.0.1"], ["10.0.0.1"]])
+    async with calling(LOOPBACK, names) as calls:
+        attempt = await calls.put(receiver.url("good"), headers={}, body=JSON)
+
+    assert attempt.taken
+    assert names.asked == ["good"], "no second look-up between judging and connecting"
+    assert receiver.header("host") == [f"good:{receiver.port}"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ["127.0.0.1", "10.0.0.1"],
+        ["10.0.0.1", "127.0.0.1"],
+        ["127.0.0.1", "::ffff:169.254.169.254"],
+        ["127.0.0.1", "fe80::1%lo"],
+        ["127.0.0.1", "not an address"],
+    ],
+)
+async def test_one_bad_address_among_good_ones_refuses_the_call(
+    receiver: Receiver, answer: list[str]
+) -> None:
+    async with calling(LOOPBACK, Names(mixed=[answer])) as calls:
+        attempt = await calls.put(receiver.url("mixed"), headers={}, body=JSON)
+
+    assert (attempt.status, attempt.error) == (None, "address-refused")
+    assert receiver.connections == 0
+
+
+async def test_a_name_that_changes_its_answer_is_judged_anew(receiver: Receiver) -> None:
+    names = Names(turncoat=[["127.0.0.1"], ["169.254.169.254"]])
+    async with calling(LOOPBACK, names) as calls:
+        first = await calls.put(receiver.url("turncoat"), headers={}, body=JSON)
+        second = await calls.put(receiver.url("turncoat"), headers={}, body=JSON)
+
+    assert first.taken
+    assert second.error == "address-refused"
+    assert receiver.connections == 1
+
+
+async def test_an_address_that_nobody_answers_gives_way_to_the_next(receiver: Receiver) -> None:
+    async with calling(LOOPBACK, Names(two=[["127.0.0.2", "127.0.0.1"]])) as calls:
+        attempt = await calls.put(receiver.url("two"), headers={}, body=JSON)
+
+    assert attempt.taken
+
+
+async def test_metadata_stays_closed_when_all_is_open(receiver: Receiver) -> None:
+    everything = AddressPolicy((ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")))
+    async with calling(everything, Names(clouds=[["127.0.0.1", "64:ff9b::a9fe:a9fe"]])) as calls:
+        by_name = await calls.put(receiver.url("clouds"), headers={}, body=JSON)
+        by_address = await calls.put("http://[::ffff:169.254.169.254]/latest/", headers={}, body=JSON)
+        allowed = await calls.put(receiver.url(), headers={}, body=JSON)
+
+    assert (by_name.error, by_address.error) == ("address-refused", "address-refused")
+    assert allowed.taken
+
+
+@pytest.mark.parametrize("answer", [[], OSError("no such name")])
+async def test_a_name_without_an_address(answer: list[str] | OSError) -> None:
+    async def look_up(_: str) -> list[str]:
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async with Outbound(policy=LOOPBACK, look_up=look_up) as calls:
+        attempt = await calls.put("http://nowhere.example/", headers={}, body=JSON)
+
+    assert (attempt.status, attempt.error) == (None, "not-resolved")
+
+
+async def test_the_systems_look_up_refuses_what_is_no_name() -> None:
+    async with Outbound(policy=LOOPBACK, timeout_s=20) as calls:
+        attempt = await calls.put(f"http://{'a' * 64}.invalid/", headers={}, body=JSON)
+
+    assert attempt.error == "not-resolved"
+
+
+async def test_a_name_server_that_does_not_answer_meets_the_deadline() -> None:
+    async def look_up(_: str) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    async with Outbound(policy=LOOPBACK, look_up=look_up, timeout_s=0.1) as calls:
+        attempt = await calls.put("http://slow.example/", headers={}, body=JSON)
+
+    assert (attempt.status, attempt.error) == (None, "timed-out")
+
+
+async def test_names_in_other_scripts_are_looked_up_in_ascii(receiver: Receiver) -> None:
+    names = Names(**{"xn--bcher-kva.example": [["127.0.0.1"]]})
+    async with calling(LOOPBACK, names) as calls:
+        attempt = await calls.put(receiver.url("bücher.example"), headers={}, body=JSON)
+
+    assert attempt.taken
+    assert receiver.header("host") == [f"xn--bcher-kva.example:{receiver.port}"]
+
+
+async def test_logs_show_neither_path_nor_headers_nor_body(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Outbound(policy=AddressPolicy()) as calls:
+        await calls.put("http://10.0.0.1/Zq7x?k=Zq7x", headers={"X": "Zq7x"}, body=b"Zq7x")
+
+    facts = [getattr(record, "facts", {}) for record in caplog.records if record.name == "shared.outbound"]
+    assert facts == [{"origin": "http://10.0.0.1", "error": "address-refused"}]
+    assert "Zq7x" not in caplog.text

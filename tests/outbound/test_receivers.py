@@ -1,0 +1,285 @@
+"""Whatever a receiver does, a call ends in time with a status or a word, and costs little."""
+
+import asyncio
+import socket
+import tracemalloc
+
+import pytest
+
+from shared.outbound import Attempt, Outbound
+from tests.harness.waiting import wait_until
+from tests.outbound.conftest import LOOPBACK
+from tests.outbound.receivers import Receiver, hang_up, never, receiving, saying, status
+
+JSON = b'{"notifications":[]}'
+MEGABYTE = 1024 * 1024
+
+
+async def put(outbound: Outbound, receiver: Receiver, body: bytes = JSON, **headers: str) -> Attempt:
+    return await outbound.put(receiver.url(), headers=headers, body=body)
+
+
+def told(attempt: Attempt) -> tuple[int | None, str, bool]:
+    return attempt.status, attempt.error, attempt.taken
+
+
+@pytest.mark.parametrize(
+    ("code", "taken", "outcome"),
+    [
+        *((200, True, "taken"), (204, True, "taken"), (201, False, "2xx"), (202, False, "2xx")),
+        *((302, False, "3xx"), (400, False, "4xx"), (410, False, "4xx"), (500, False, "5xx")),
+    ],
+)
+async def test_only_200_and_204_are_success(
+    outbound: Outbound, code: int, outcome: str, *, taken: bool
+) -> None:
+    async with receiving(status(code)) as receiver:
+        attempt = await put(outbound, receiver)
+
+    assert told(attempt) == (code, "", taken)
+    assert attempt.outcome == outcome
+
+
+async def test_a_request_is_a_put_with_the_body_and_the_customers_headers(outbound: Outbound) -> None:
+    async with receiving(status(200)) as receiver:
+        await put(outbound, receiver, Authorization="Bearer x")
+
+    assert receiver.heads[0].startswith("PUT /callback HTTP/1.1\r\n")
+    assert receiver.bodies == [JSON]
+    assert receiver.header("authorization") == ["Bearer x"]
+    assert receiver.header("content-type") == ["application/json"]
+    assert receiver.header("content-length") == [str(len(JSON))]
+    assert receiver.header("accept-encoding") == ["identity"]
+    assert receiver.header("user-agent") == ["notification-gateway"]
+    assert receiver.header("host") == [f"127.0.0.1:{receiver.port}"]
+
+
+async def test_a_customers_own_content_type_and_user_agent_win(outbound: Outbound) -> None:
+    async with receiving(status(200)) as receiver:
+        await outbound.put(
+            receiver.url(), headers={"content-type": "text/x", "USER-AGENT": "mine"}, body=JSON
+        )
+
+    assert receiver.header("content-type") == ["text/x"]
+    assert receiver.header("user-agent") == ["mine"]
+
+
+async def test_a_path_is_called_as_it_was_written(outbound: Outbound) -> None:
+    async with receiving(status(200)) as receiver:
+        base = f"http://127.0.0.1:{receiver.port}"
+        for path in ("/a/../b%2f%7E?c=+%20&d={e}", "/ä?ö=ü"):
+            await outbound.put(base + path, headers={}, body=JSON)
+
+    targets = [head.split(" ")[1] for head in receiver.heads]
+    assert targets == ["/a/../b%2f%7E?c=+%20&d={e}", "/%C3%A4?%C3%B6=%C3%BC"]
+
+
+async def test_a_redirect_is_not_followed(outbound: Outbound) -> None:
+    async with receiving(status(200)) as elsewhere:
+        location = f"Location: {elsewhere.url()}\r\n"
+        async with receiving(status(307, headers=location)) as receiver:
+            attempt = await put(outbound, receiver)
+
+    assert told(attempt) == (307, "", False)
+    assert elsewhere.connections == 0
+
+
+async def test_nothing_that_a_receiver_sets_comes_back_to_it(outbound: Outbound) -> None:
+    async with receiving(status(200, headers="Set-Cookie: a=b\r\n")) as receiver:
+        await put(outbound, receiver)
+        await put(outbound, receiver)
+
+    assert receiver.header("cookie") == []
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    outbound: Outbound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiving(status(500)) as proxy, receiving(status(200)) as receiver:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        attempt = await put(outbound, receiver)
+
+    assert attempt.taken
+    assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("body", ["", "x" * 8192])
+async def test_a_connection_serves_again_after_a_short_answer(outbound: Outbound, body: str) -> None:
+    async with receiving(status(200, body=body)) as receiver:
+        assert all([(await put(outbound, receiver)).taken for _ in range(3)])
+
+        assert receiver.connections == 1
+
+
+async def test_a_refused_connection(outbound: Outbound) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        assert told(await outbound.put(url, headers={}, body=JSON)) == (None, "not-connected", False)
+
+
+async def test_no_answer_in_time(hasty: Outbound) -> None:
+    async with receiving(never) as receiver:
+        attempt = await put(hasty, receiver)
+
+        assert told(attempt) == (None, "timed-out", False)
+        assert attempt.took_ms >= 300
+        await wait_until(lambda: receiver.ended == 1, what="the connection is given up")
+
+
+async def test_a_dripping_head_meets_the_same_deadline(hasty: Outbound) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(b"X: y\r\n")
+            await writer.drain()
+            await asyncio.wait([gone], timeout=0.05)
+            if reader.at_eof():
+                return
+
+    gone = asyncio.get_running_loop().create_future()
+    async with receiving(drip) as receiver:
+        assert told(await put(hasty, receiver)) == (None, "timed-out", False)
+        gone.cancel()
+
+
+async def test_a_dripping_body_is_success_all_the_same(outbound: Outbound) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
+        await reader.read()
+
+    async with receiving(drip) as receiver:
+        assert told(await put(outbound, receiver)) == (200, "", True)
+        await wait_until(lambda: receiver.ended == 1, what="the connection is not kept")
+
+
+async def test_an_endless_body_is_success_and_is_not_kept(outbound: Outbound) -> None:
+    piece = b"x" * 65536
+
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1000 * MEGABYTE))
+        while True:
+            writer.write(piece)
+            await writer.drain()
+
+    async with receiving(pour) as receiver:
+        await put(outbound, receiver)
+        tracemalloc.start()
+        try:
+            attempts = await asyncio.gather(*(put(outbound, receiver) for _ in range(10)))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert [told(attempt) for attempt in attempts] == [(200, "", True)] * 10
+        assert peak < 10 * MEGABYTE
+        await wait_until(lambda: receiver.ended == 11, what="the connections are not kept")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x00\x01\x02garbage\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        "HTTP/1.1 abc\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nX: {'y' * MEGABYTE}\r\n\r\n",
+        f"HTTP/1.1 200 {'y' * MEGABYTE}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n" + "X: y\r\n" * 100_000 + "\r\n",
+    ],
+)
+async def test_garbage_and_huge_heads(outbound: Outbound, text: str) -> None:
+    async with receiving(saying(text, close=True)) as receiver:
+        assert told(await put(outbound, receiver)) == (None, "bad-answer", False)
+        assert receiver.connections == 1
+
+
+@pytest.mark.parametrize("part", ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Le"])
+async def test_a_close_before_the_head_is_told_once(outbound: Outbound, part: str) -> None:
+    async with receiving(saying(part, close=True)) as receiver:
+        assert told(await put(outbound, receiver)) == (None, "closed", False)
+        assert len(receiver.heads) == 1
+
+
+async def test_a_close_in_the_middle_of_the_body_is_success(outbound: Outbound) -> None:
+    text = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"
+    async with receiving(saying(text, close=True)) as receiver:
+        assert told(await put(outbound, receiver)) == (200, "", True)
+
+
+async def test_a_kept_connection_that_turns_out_dead_is_not_the_receivers_fault(outbound: Outbound) -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(receiver.heads) == 2:
+            await hang_up(reader, writer)
+        await status(200)(reader, writer)
+
+    async with receiving(once) as receiver:
+        assert (await put(outbound, receiver)).taken
+        assert (await put(outbound, receiver)).taken
+
+        assert (receiver.connections, len(receiver.heads)) == (2, 3)
+
+
+async def test_an_interim_answer_is_not_the_answer(outbound: Outbound) -> None:
+    text = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
+    async with receiving(saying(text)) as receiver:
+        assert told(await put(outbound, receiver)) == (204, "", True)
+
+
+async def test_large_bodies_arrive_whole(outbound: Outbound) -> None:
+    body = bytes(range(256)) * (4 * MEGABYTE // 256)
+    async with receiving(status(200)) as receiver:
+        assert (await put(outbound, receiver, body)).taken
+
+    assert receiver.bodies == [body]
+    assert receiver.header("content-length") == [str(len(body))]
+    assert receiver.header("transfer-encoding") == []
+
+
+async def test_calls_wait_for_a_place_without_losing_time() -> None:
+    waiting: list[asyncio.Event] = []
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting.append(asyncio.Event())
+        await waiting[-1].wait()
+        await status(200)(_, writer)
+
+    async with receiving(hold) as receiver, Outbound(policy=LOOPBACK, calls_at_once=1) as calls:
+        both = [asyncio.create_task(put(calls, receiver)) for _ in range(2)]
+        await wait_until(lambda: len(waiting) == 1)
+        waiting[0].set()
+        await wait_until(lambda: len(waiting) == 2)
+        assert both[0].done()
+        assert not both[1].done()
+        waiting[1].set()
+        assert all([(await call).taken for call in both])
+
+
+async def test_a_cancelled_call_leaves_nothing_open(outbound: Outbound) -> None:
+    async with receiving(never) as receiver:
+        call = asyncio.create_task(put(outbound, receiver))
+        await wait_until(lambda: receiver.heads)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await wait_until(lambda: receiver.ended == 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("http://127.0.0.1:1/\r\nX: y", {}),
+        ("http://127.0.0.1:1/ x", {}),
+        ("http://127.0.0.1:99999/", {}),
+        ("ftp://127.0.0.1:1/", {}),
+        ("127.0.0.1", {}),
+        ("http://[::1/", {}),
+        ("http://127.0.0.1:1/", {"X": "a\r\nY: b"}),
+    ],
+)
+async def test_what_is_no_request_is_not_sent(outbound: Outbound, url: str, headers: dict[str, str]) -> None:
+    attempt = await outbound.put(url, headers=headers, body=JSON)
+
+    assert attempt.status is None
+    assert attempt.error in ("not-sendable", "not-connected")

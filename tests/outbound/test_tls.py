@@ -1,0 +1,148 @@
+"""Callbacks by https: who we trust, and the certificate we show."""
+
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shared.outbound import Outbound
+from shared.runtime.settings import SettingsError, load_settings
+from tests.outbound.conftest import LOOPBACK
+from tests.outbound.receivers import receiving, status
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Authorities of the test's own, and what they signed."""
+
+    folder: Path
+
+    def pem(self, name: str) -> Path:
+        return self.folder / f"{name}.pem"
+
+    def key(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def make(self, name: str, *, by: str = "", subject: str = "", password: str = "") -> None:
+        """A certificate signed by another, or by itself."""
+        signed_by = ("-CA", self.pem(by), "-CAkey", self.key(by)) if by else ()
+        names = ("-addext", "subjectAltName=IP:127.0.0.1") if by else ()
+        locked = ("-passout", f"pass:{password}") if password else ("-nodes",)
+        command = (
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-days",
+                "2",
+            ),
+            *("-subj", f"/CN={subject or name}", "-out", self.pem(name), "-keyout", self.key(name)),
+            *(*signed_by, *names, *locked),
+        )
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"openssl cannot make certificates here: {made.stderr[-200:]}")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    made = Certificates(tmp_path_factory.mktemp("certificates"))
+    try:
+        made.make("authority")
+    except FileNotFoundError:
+        pytest.skip("there is no openssl to make certificates with")
+    made.make("stranger")
+    made.make("receiver", by="authority")
+    made.make("gateway", by="authority", subject="notifications.example")
+    made.make("locked", password="Zq7xWvKj")
+    return made
+
+
+def server(certificates: Certificates, *, wants_client: bool = False) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.pem("authority"))
+    context.load_cert_chain(certificates.pem("receiver"), certificates.key("receiver"))
+    context.verify_mode = ssl.CERT_REQUIRED if wants_client else ssl.CERT_NONE
+    return context
+
+
+async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> None:
+    async with receiving(status(200), tls=server(certificates)) as receiver:
+        url = receiver.url(scheme="https")
+        async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
+            assert (await calls.put(url, headers={}, body=b"{}")).taken
+            assert (await calls.put(url, headers={}, body=b"{}")).taken
+            assert receiver.connections == 1
+        for trusted in (None, certificates.pem("stranger")):
+            async with Outbound(policy=LOOPBACK, ca=trusted) as calls:
+                attempt = await calls.put(url, headers={}, body=b"{}")
+                assert (attempt.status, attempt.error) == (None, "tls-failed")
+        assert len(receiver.heads) == 2
+
+
+async def test_a_name_that_is_not_in_the_certificate(certificates: Certificates) -> None:
+    async def look_up(_: str) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with (
+        receiving(status(200), tls=server(certificates)) as receiver,
+        Outbound(policy=LOOPBACK, ca=certificates.pem("authority"), look_up=look_up) as calls,
+    ):
+        attempt = await calls.put(receiver.url("other.example", scheme="https"), headers={}, body=b"{}")
+
+    assert attempt.error == "tls-failed"
+    assert receiver.heads == []
+
+
+async def test_the_client_certificate_is_shown_to_who_wants_one(certificates: Certificates) -> None:
+    async with receiving(status(200), tls=server(certificates, wants_client=True)) as receiver:
+        url = receiver.url(scheme="https")
+        async with Outbound(
+            policy=LOOPBACK,
+            ca=certificates.pem("authority"),
+            client_cert=certificates.pem("gateway"),
+            client_key=certificates.key("gateway"),
+        ) as calls:
+            assert (await calls.put(url, headers={}, body=b"{}")).taken
+        async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
+            attempt = await calls.put(url, headers={}, body=b"{}")
+            # A receiver says so when the client believes the handshake is over, if at all.
+            assert attempt.status is None
+            assert attempt.error in ("tls-failed", "closed", "not-connected")
+        assert len(receiver.heads) == 1
+
+
+async def test_a_receiver_that_speaks_no_tls(certificates: Certificates) -> None:
+    async with receiving(status(200)) as receiver, Outbound(policy=LOOPBACK, timeout_s=0.5) as calls:
+        attempt = await calls.put(receiver.url(scheme="https"), headers={}, body=b"{}")
+
+    assert attempt.status is None
+    assert attempt.error in ("tls-failed", "timed-out", "not-connected")
+
+
+def test_settings_take_a_pair_that_fits(certificates: Certificates) -> None:
+    settings = load_settings(
+        {
+            "NOTIFY_CALLBACK_CLIENT_CERT": str(certificates.pem("gateway")),
+            "NOTIFY_CALLBACK_CLIENT_KEY": str(certificates.key("gateway")),
+            "NOTIFY_CALLBACK_CA": str(certificates.pem("authority")),
+        }
+    )
+
+    assert settings.callback_client_cert == certificates.pem("gateway")
+    assert settings.callback_ca == certificates.pem("authority")
+
+
+@pytest.mark.parametrize(("cert", "key"), [("gateway", "receiver"), ("locked", "locked"), ("gateway", "no")])
+def test_settings_refuse_a_pair_that_cannot_be_used(certificates: Certificates, cert: str, key: str) -> None:
+    environ = {
+        "NOTIFY_CALLBACK_CLIENT_CERT": str(certificates.pem(cert)),
+        "NOTIFY_CALLBACK_CLIENT_KEY": str(certificates.key(key)),
+    }
+    with pytest.raises(SettingsError, match=r"^NOTIFY_CALLBACK_CLIENT_KEY: cannot be used with "):
+        load_settings(environ)
