@@ -19,6 +19,8 @@ from services.gateway.app import gateway_app
 from services.gateway.context import Context
 from services.gateway.service import make_context, make_outbound
 from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
+from services.socket_edge.edge import Edge
+from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.service import make_edge
 from shared import telemetry
 from shared.runtime.clock import now_ms
@@ -52,7 +54,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             outbound = make_outbound(settings)
             context = make_context(settings, redis, admin_token=_admin_token(settings), outbound=outbound)
             edge = make_edge(settings, redis)
-            app = _one_origin(context, stop)
+            app = _one_origin(context, edge, stop)
             open_app = cross_origin(by_kind(app, socket_app(edge)), origins=settings.cors_origins)
             async with outbound, edge.running(), reaping(settings, redis, redis):
                 secret = await _demo_secret(context, settings.data_dir)
@@ -69,8 +71,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         raise ValkeyFailed(f"the embedded Valkey died; see {settings.data_dir / 'valkey.log'}")
 
 
-def _one_origin(context: Context, stop: asyncio.Event) -> Starlette:
-    return gateway_app(context, more=[*UPGRADE_ROUTES, *health_routes(lambda: not stop.is_set())])
+def _one_origin(context: Context, edge: Edge, stop: asyncio.Event) -> Starlette:
+    health = health_routes(lambda: not stop.is_set())
+    return gateway_app(context, more=[*UPGRADE_ROUTES, *pull_routes(edge), *health])
 
 
 @asynccontextmanager
