@@ -15,13 +15,3 @@ class Delivery:
     error: str
     took_ms: int
     next_try_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failing:
-    """How long a webhook has not taken what waits for it: since when, after how many tries, and when the
-    next one is (None: at once)."""
-
-    since_ms: int
-    tries: int
-    next_try_ms: int | None

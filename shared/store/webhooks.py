@@ -2,8 +2,8 @@
 
 import orjson
 
-from shared.model.channels import ANY_DISPATCHER
-from shared.model.deliveries import Delivery, Failing
+from shared.model.channels import ANY_DISPATCHER, Failing
+from shared.model.deliveries import Delivery
 from shared.store import keyspace
 from shared.store.calls import Calls
 from shared.store.nudges import Nudges

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from shared.model.channels import ChannelState, Kind
-from shared.model.deliveries import Delivery, Failing
+from shared.model.channels import ChannelState, Failing, Kind
+from shared.model.deliveries import Delivery
 from shared.wire.pelion.serialization import stored
 from shared.wire.times import moment_text
 
