@@ -15,6 +15,7 @@ from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
 from services.socket_edge import service as socket_edge
+from services.webhook_dispatcher import service as webhook_dispatcher
 from shared.model.errors import StoreUnavailable
 from shared.runtime.connections import connect
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]] = {
     "gateway": gateway.run,
     "socket-edge": socket_edge.run,
+    "webhook-dispatcher": webhook_dispatcher.run,
     "expiry-reaper": expiry_reaper.run,
 }
 
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("all", help="everything in one process on one origin, with an embedded Valkey")
     commands.add_parser("gateway", help="REST: accounts, publishing, subscriptions, channels")
     commands.add_parser("socket-edge", help="WebSockets")
+    commands.add_parser("webhook-dispatcher", help="calls customers' URLs")
     commands.add_parser("expiry-reaper", help="ends what is due: idle channels, old notifications")
     commands.add_parser("settings", help="list every setting with its default and meaning")
     command_line.add_commands(commands)

@@ -22,6 +22,7 @@ from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.service import make_edge
+from services.webhook_dispatcher.service import dispatching
 from shared import telemetry
 from shared.runtime.clock import now_ms
 from shared.runtime.connections import connect
@@ -56,7 +57,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             edge = make_edge(settings, redis)
             app = _one_origin(context, edge, stop)
             open_app = cross_origin(by_kind(app, socket_app(edge)), origins=settings.cors_origins)
-            async with outbound, edge.running(), reaping(settings, redis, redis):
+            services = (edge.running(), dispatching(settings, redis, redis), reaping(settings, redis, redis))
+            async with outbound, services[0], services[1], services[2]:
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
                     Requests(open_app, count=telemetry.request_answered),

@@ -6,6 +6,8 @@ has confirmed, whenever it does; both go to Redis together.
 
 import asyncio
 import logging
+import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +15,7 @@ from shared import telemetry
 from shared.model.channels import Ending, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Notification
-from shared.store.queues import BEGINNING, Batch, Queues
+from shared.store.queues import BEGINNING, Batch, Queues, place
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Drain:
         self._lost = False
         self._doubtful = False
         self._serialization = b""
+        self._traced = _Traced(lease.channel)
 
     def wake(self) -> None:
         """There may be something to do: a nudge came, something was confirmed, Redis is back."""
@@ -134,16 +137,29 @@ class Drain:
             if batch.rewound:
                 self._transport.rewind()
                 self._sent = self._settled = BEGINNING
+                self._traced.forget()
                 self._doubtful = True
                 continue
             if batch.serialization is not None and batch.serialization != self._serialization:
                 self._serialization = batch.serialization
                 self._transport.adopt(batch.serialization)
             if batch.notifications:
-                self._sent = await self._transport.deliver(batch.notifications) or self._sent
+                await self._deliver(batch.notifications)
             at_the_end = not batch.more or self._transport.room.count == 0
             if at_the_end and self._transport.confirmed == self._settled:
                 return
+
+    async def _deliver(self, batch: list[Notification]) -> None:
+        followed = [notification for notification in batch if notification.trail]
+        taken_ns = time.time_ns() if followed else 0
+        self._sent = await self._transport.deliver(batch) or self._sent
+        if not followed:
+            return
+        sent = [n for n in followed if place(n.entry) <= place(self._sent)]
+        self._traced.were_sent(sent, taken_ns=taken_ns)
+        want_receipt = [n for n in sent if n.trail and n.trail.receipt]
+        if want_receipt:
+            await self._queues.tell_sent(self._lease, want_receipt)
 
     async def _look(self) -> Batch:
         """Settles what is new, and reads what is next; one round trip for both."""
@@ -169,8 +185,51 @@ class Drain:
         return batch
 
     async def _settle(self, confirmed: str) -> None:
+        confirmed_ns = time.time_ns()
         count = await self._queues.settle(self._lease, until=confirmed)
         # None: we are not the owner. Why, or that we are again, the look that travels with it tells.
         if count is not None:
             self._settled = confirmed
             telemetry.settled.add(count)
+            self._traced.were_settled(confirmed, confirmed_ns=confirmed_ns)
+
+
+class _Traced:
+    """What was sent and is not settled, as far as anybody wants spans of it; most often nothing."""
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self._under_way = deque[tuple[Notification, str, int]]()
+
+    def were_sent(self, notifications: list[Notification], *, taken_ns: int) -> None:
+        """Taken from the queue then, and written by now."""
+        written_ns = time.time_ns()
+        for notification in notifications:
+            traceparent = notification.trail.traceparent if notification.trail else ""
+            if telemetry.is_recorded(traceparent):
+                queued_ns = place(notification.entry)[0] * 1_000_000
+                # Redis may have another idea of the time.
+                self._span("queued", notification, traceparent, min(queued_ns, taken_ns), taken_ns)
+                self._under_way.append((notification, traceparent, written_ns))
+
+    def were_settled(self, until: str, *, confirmed_ns: int) -> None:
+        """Everything up to there: confirmed then, and forgotten by the queue now."""
+        while self._under_way and place(self._under_way[0][0].entry) <= place(until):
+            notification, traceparent, written_ns = self._under_way.popleft()
+            self._span("sent", notification, traceparent, written_ns, confirmed_ns)
+            self._span("settled", notification, traceparent, confirmed_ns, time.time_ns())
+
+    def forget(self) -> None:
+        self._under_way.clear()
+
+    def _span(
+        self, step: str, notification: Notification, traceparent: str, start_ns: int, end_ns: int
+    ) -> None:
+        telemetry.notification_span(
+            step,
+            traceparent=traceparent,
+            channel=self._channel,
+            event=notification.event_id,
+            start_ns=start_ns,
+            end_ns=end_ns,
+        )

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Span
+from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
@@ -103,12 +105,48 @@ def dropped_from_queue(*, over: int, old: int) -> None:
 
 
 @contextmanager
-def publish_span(account: str, events: int) -> Iterator[Span]:
-    """`publish`: one request's events, from their reading to Redis holding every copy."""
+def publish_span(account: str, events: int, *, traceparent: str | None) -> Iterator[str]:
+    """`publish`: one request's events, from their reading to Redis holding every copy.
+
+    A child of the publisher's own span, if it named one. Gives the traceparent that is to travel with the
+    events: of this span if it is recorded, else the publisher's; '' if there was none, or a malformed one.
+    """
     started = time.perf_counter()
-    with _tracer.start_as_current_span("publish", attributes={"account": account, "events": events}) as span:
-        yield span
+    parent = _context_in(traceparent) if traceparent else None
+    publishers = trace.get_current_span(parent).get_span_context() if parent is not None else None
+    facts: dict[str, str | int] = {"account": account, "events": events}
+    with _tracer.start_as_current_span("publish", context=parent, attributes=facts) as span:
+        if publishers is None or not publishers.is_valid:
+            yield ""
+        else:
+            yield _traceparent(span.get_span_context() if span.is_recording() else publishers)
     publish_s.record(time.perf_counter() - started)
+
+
+def is_recorded(traceparent: str) -> bool:
+    """Does anybody want spans of this trace? Not if its flag says no, nor without a place to send them to."""
+    is_sampled = traceparent != "" and int(traceparent[-2:], 16) & 1 == 1
+    return is_sampled and not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
+
+
+def notification_span(
+    step: str, *, traceparent: str, channel: str, event: str, start_ns: int, end_ns: int
+) -> None:
+    """`notification.queued`, `.sent` or `.settled`: a step on one notification's way that is over."""
+    facts = {"channel": channel, "event": event}
+    span = _tracer.start_span(
+        f"notification.{step}", context=_context_in(traceparent), start_time=start_ns, attributes=facts
+    )
+    span.end(end_ns)
+
+
+def _context_in(traceparent: str) -> Context:
+    # A context of its own, not the current one: what is malformed must not become a child of whatever runs.
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent}, context=Context())
+
+
+def _traceparent(span: SpanContext) -> str:
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
-from arq.connections import ArqRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -14,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
-from shared.jobs import reap_job, worker
+from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.answers import failure_answer, problem_answer
@@ -94,7 +93,7 @@ async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
     while True:
         try:
             job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
-            await worker(ArqRedis(pool_or_conn=jobs.connection_pool), [job]).async_run()
+            await reap_worker(jobs, [job]).async_run()
         except (RedisError, OSError, TimeoutError) as fault:
             logger.warning("reaper.worker-ended", extra={"facts": {"why": type(fault).__name__}})
         except Exception:

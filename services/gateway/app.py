@@ -13,6 +13,7 @@ from services.gateway import (
     callbacks,
     channel_views,
     channels,
+    receipts,
     resources,
     subscriptions,
 )
@@ -29,6 +30,8 @@ _ROUTES: list[BaseRoute] = [
     Route("/v1/api-keys/{api_key_id}", api_keys.delete_api_key, methods=["DELETE"]),
     Route("/v1/api-keys/{api_key_id}/secrets", api_keys.create_secret, methods=["POST"]),
     Route("/v1/events", publish, methods=["POST"]),
+    # An id may be any text of the publisher's, with slashes too.
+    Route("/v1/events/{event_id:path}", receipts.get_receipt, methods=["GET"]),
     Route("/v1/bindings", bindings.get_bindings, methods=["GET"]),
     Route("/v1/bindings", bindings.put_bindings, methods=["PUT"]),
     Route("/v1/bindings", bindings.delete_bindings, methods=["DELETE"]),

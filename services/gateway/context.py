@@ -11,6 +11,7 @@ from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.nudges import Nudges
 from shared.store.queues import Queues
+from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 from shared.store.webhooks import Webhooks
 
@@ -25,6 +26,7 @@ class Context:
     once: Once
     proof: Proof
     queues: Queues
+    receipts: Receipts
     routing: Routing
     trials: Trials
     webhooks: Webhooks

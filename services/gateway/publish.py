@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import orjson
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from services.gateway.bodies import body_of
 from services.gateway.context import Context, context_of
+from services.gateway.receipts import opened_receipts
 from shared import telemetry
 from shared.model import events as topics
 from shared.model.api_keys import Scope
@@ -30,8 +31,18 @@ MAX_COPIES = 100_000
 MAX_COPIES_BYTES = 64 * 1024 * 1024
 # Others get their turn of the event loop in between.
 _EVENTS_A_TURN = 100
+_TRACEPARENT = "traceparent"
 _TELLS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _FORGETS_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the events were read from, and the span of the publisher's that they belong to."""
+
+    body: bytes
+    form: Form
+    traceparent: str | None
 
 
 class UnknownAddressee(GatewayError):
@@ -49,14 +60,17 @@ async def publish(request: Request) -> Response:
     idempotency_key = idempotency_key_in(request.headers.getlist(HEADER))
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form = form_of(media_type)
+    traceparents = request.headers.getlist(_TRACEPARENT)
+    # Two name no one parent; a publish is never refused for its trace.
+    source = _Source(body, form, traceparents[0] if len(traceparents) == 1 else None)
     if idempotency_key is None:
         events = parse_events(body, form=form)
-        return _answer(events, await _queue(context, key.account_id, events, body=body, form=form))
+        return _answer(events, await _queue(context, key.account_id, events, source))
     repeatable = Repeatable(key.id, idempotency_key, fingerprint_of(media_type, body))
     events = parse_events(body, form=form, id_of=repeatable.event_id)
 
     async def counts() -> bytes:
-        return _packed(await _queue(context, key.account_id, events, body=body, form=form))
+        return _packed(await _queue(context, key.account_id, events, source))
 
     packed, is_repetition = await context.once.run(repeatable, counts)
     answer = _answer(events, _unpacked(packed))
@@ -80,21 +94,21 @@ def _unpacked(packed: bytes) -> list[int]:
     return counts
 
 
-async def _queue(
-    context: Context, account_id: str, events: Sequence[Event], *, body: bytes, form: Form
-) -> list[int]:
+async def _queue(context: Context, account_id: str, events: Sequence[Event], source: _Source) -> list[int]:
     """`publish_events` with its span, its count, and faults that name places in the body."""
-    with telemetry.publish_span(account_id, len(events)):
+    with telemetry.publish_span(account_id, len(events), traceparent=source.traceparent) as traceparent:
         try:
-            counts = await publish_events(context, account_id, events)
+            counts = await publish_events(context, account_id, events, traceparent=traceparent)
         except UnknownAddressee as fault:
-            at = place_of(fault.index, body=body, form=form)
+            at = place_of(fault.index, body=source.body, form=source.form)
             raise Invalid(str(fault), field=f"{at}.to" if at else "to") from None
     telemetry.published.add(len(events))
     return counts
 
 
-async def publish_events(context: Context, account_id: str, events: Sequence[Event]) -> list[int]:
+async def publish_events(
+    context: Context, account_id: str, events: Sequence[Event], *, traceparent: str = ""
+) -> list[int]:
     """Queues the events, in order; tells for each into how many queues it went.
 
     When this returns Redis holds every copy. Raises UnknownAddressee; TooLarge when the copies are too many;
@@ -115,9 +129,12 @@ async def publish_events(context: Context, account_id: str, events: Sequence[Eve
     _check_copies(events, wanted)
     if types:
         await context.routing.learn_device_types(account_id, types)
-    outcomes = await asyncio.gather(
-        *(_append(context, account_id, api_key_id, events, which) for api_key_id, which in wanted.items())
-    )
+    receipts = opened_receipts(context, account_id, events, wanted, now_ms=now)
+    appends = [
+        _append(context, api_key_id, [events[index] for index in which], traceparent=traceparent)
+        for api_key_id, which in wanted.items()
+    ]
+    outcomes = (await asyncio.gather(*receipts, *appends))[len(receipts) :]
     counts: Counter[int] = Counter()
     for which, queued in zip(wanted.values(), outcomes, strict=True):
         if queued:
@@ -136,10 +153,8 @@ def _check_copies(events: Sequence[Event], wanted: dict[str, list[int]]) -> None
         )
 
 
-async def _append(
-    context: Context, account_id: str, api_key_id: str, events: Sequence[Event], which: list[int]
-) -> bool:
-    outcome, owner = await context.queues.append(api_key_id, [events[index] for index in which])
+async def _append(context: Context, api_key_id: str, events: Sequence[Event], *, traceparent: str) -> bool:
+    outcome, owner = await context.queues.append(api_key_id, events, traceparent=traceparent)
     if owner:
         context.nudges.send(owner, api_key_id)
     return outcome is Appended.QUEUED

@@ -23,6 +23,7 @@ from shared.store.channels import Channels
 from shared.store.idempotency import Idempotency
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
+from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.subscriptions import compiled
@@ -53,6 +54,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
         queues=Queues(
             calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
         ),
+        receipts=Receipts(calls),
         routing=routing,
         trials=Trials(outbound),
         webhooks=Webhooks(calls, nudges),

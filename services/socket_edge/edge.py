@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from shared.drain import Drain
 from shared.model.channels import Ending, Kind, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
+from shared.runtime.loops import forever
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.leases import Leases
@@ -161,7 +161,7 @@ class Edge:
     async def running(self) -> AsyncIterator[None]:
         """Hears nudges and beats for as long as it is entered."""
         loops = (self._hear, self._beat, self._sweep, self._pace, self._proofs.look_again)
-        tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
+        tasks = [asyncio.create_task(forever(loop)) for loop in loops]
         try:
             yield
         finally:
@@ -280,18 +280,3 @@ class Edge:
 
     def _count(self, kind: Kind) -> int:
         return sum(hold.kind is kind for hold in self._all())
-
-
-async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
-    """Every socket depends on these loops: a fault in one is told, and does not end it."""
-    while True:
-        try:
-            await loop()
-        except Exception:
-            logger.exception("edge.loop-failed", extra={"facts": {"loop": loop.__qualname__}})
-            await asyncio.sleep(1.0)
-
-
-def new_boot(replica: str) -> str:
-    """`replica/boot`: a replica that comes back under its old name is somebody else."""
-    return f"{replica}/{secrets.token_hex(4)}"

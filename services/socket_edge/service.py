@@ -5,7 +5,7 @@ import asyncio
 from redis.asyncio import Redis
 
 from services.socket_edge.app import edge_app
-from services.socket_edge.edge import Edge, Stores, Timing, new_boot
+from services.socket_edge.edge import Edge, Stores, Timing
 from services.socket_edge.hold import Limits
 from shared import telemetry
 from shared.runtime.cross_origin import cross_origin
@@ -19,7 +19,7 @@ from shared.store.channels import Channels
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
-from shared.store.replicas import Heartbeat
+from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
 

@@ -32,7 +32,8 @@ class Event:
     """What a publisher posted.
 
     `fields` are the values that bindings look at (strings only); `data` is the JSON of the event's data,
-    carried as bytes because nobody between publisher and receiver needs to read it.
+    carried as bytes because nobody between publisher and receiver needs to read it. With `receipt` the
+    publisher may ask later what became of it.
     """
 
     id: str
@@ -42,6 +43,15 @@ class Event:
     time: str = ""
     to: str | None = None
     fields: dict[str, str] | None = None
+    receipt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """How a notification's way is followed: by a receipt, by spans under `traceparent`, or both."""
+
+    receipt: bool = False
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class Notification:
     data: bytes
     name: str = ""
     time: str = ""
+    trail: Trail | None = None
 
     @property
     def size_bytes(self) -> int:

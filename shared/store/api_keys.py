@@ -114,7 +114,7 @@ class ApiKeys:
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and tells its socket's owner; False when it was gone."""
         i = key.id
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = keyspace.of_a_queue(i)
         word, *found = await self._calls.script("key_revoke", names)
         owner, incarnation = (value.decode() for value in found) if found else ("", "")
         if owner:

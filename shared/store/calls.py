@@ -28,13 +28,14 @@ _PIPELINE_CALLS = 1000
 _PIPELINE_BYTES = 4 * 1024 * 1024
 
 _CODE = re.compile(r"[A-Z]{3,}\b")
+_INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
 Argument: TypeAlias = str | bytes | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua file. It is called by the hash of its text, so its hash is its version."""
+    """A Lua file, with what it includes. It is called by the hash of its text: its hash is its version."""
 
     name: str
     source: str
@@ -45,10 +46,18 @@ class Script:
 
 
 def load_scripts() -> dict[str, Script]:
-    """Every script in `shared/store/lua`, by name."""
+    """Every script in `shared/store/lua`, by name.
+
+    Lua files know nothing of each other: a line `--include X` stands for the text of `included/X.lua`.
+    """
+    folder = files("shared.store") / "lua"
+
+    def whole(source: str) -> str:
+        return _INCLUDE.sub(lambda line: (folder / "included" / f"{line[1]}.lua").read_text(), source)
+
     return {
-        file.name.removesuffix(".lua"): Script(file.name.removesuffix(".lua"), file.read_text())
-        for file in (files("shared.store") / "lua").iterdir()
+        file.name.removesuffix(".lua"): Script(file.name.removesuffix(".lua"), whole(file.read_text()))
+        for file in folder.iterdir()
         if file.name.endswith(".lua")
     }
 

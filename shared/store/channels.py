@@ -137,7 +137,7 @@ class Channels:
             if seen.live:
                 return False
             last_ms = seen.last_ms
-        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
         judged_by = (incarnation, owner, last_ms, now_ms, idle_expiry_ms)
         word, *_ = await self._calls.script("channel_expire", names, *judged_by)
         if word != b"expired":
@@ -156,7 +156,7 @@ class Channels:
     async def delete(self, account_id: str, api_key_id: str, *, kind: Kind) -> bool:
         """Ends the channel and its queue, and tells its socket's owner; False when there was none."""
         i = api_key_id
-        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
         word, *found = await self._calls.script("channel_delete", names, kind)
         if word == b"absent":
             return False

@@ -9,12 +9,19 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket or poll went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
-                Of a webhook: url, headers (JSON), setup (random, new with each PUT).
-                Written by gateway and edge; goes with the channel or the key, or when it expires.
+                Of a webhook: url, headers (JSON), setup (random, new with each PUT); batch_until (where the
+                batch under way ends); while its tries fail tries, failing_since_ms and next_try_ms.
+                Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
-`{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry).
+`{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry);
+                and if its publisher wants it followed, trail: r for a receipt, a traceparent, or both.
                 Written by the gateway, settled from the front by the edge; goes with the channel or the key.
+`{id}:receipts` stream: the places in the queue of what wants a receipt; event (SHA-1 of the event's id).
+                At most 10,000. Written with the queue, and goes with it, or an hour after the last was added.
+`{id}:receipt:<SHA-1 of the event's id>`
+                hash: entry (the place in the queue); queued, sent, settled, dropped (ms, as far as it got);
+                why it was dropped. Written by gateway and edge; goes an hour after it was queued.
 `{id}:deliveries` list of JSON, newest first: the last 100 attempts to deliver to its webhook.
                 Written by the dispatcher; goes a week after the last.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
@@ -33,10 +40,14 @@ that a script which judges revocation, ownership and the queue together touches 
                           Written by the gateway; a field goes with its device's de-registration.
 `{webhooks}:channels`     set: id:incarnation of every webhook channel, for dispatchers to visit.
                           Written by the gateway; a member goes with its channel, or is found stale.
+`{account}:receipt:<SHA-1 of the event's id>`
+                          string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
+                          Written by the gateway; goes after an hour.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
 `{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
                           a member goes when its boot stops in good order, or the reaper forgets it.
-`notify:jobs`             sorted set: arq's queue of jobs; arq's other names begin with `arq:` and have a TTL.
+`notify:jobs`, `notify:tries`  sorted sets: arq's queues of the reaper's jobs, and of later tries of webhooks;
+                          arq's other names begin with `arq:` and have a TTL.
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
 `nudge:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
@@ -49,7 +60,7 @@ import re
 
 _PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)"
-    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:jobs"
+    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
@@ -77,8 +88,28 @@ def queue(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:queue"
 
 
+def receipts(api_key_id: str) -> str:
+    return f"{{{api_key_id}}}:receipts"
+
+
 def deliveries(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:deliveries"
+
+
+def of_a_queue(api_key_id: str) -> list[str]:
+    """All that judges, holds and tells of a channel's queue."""
+    i = api_key_id
+    return [api_key(i), channel(i), lease(i), queue(i), receipts(i)]
+
+
+def receipt(channel_or_account: str, event_id: str) -> str:
+    """What became of an event."""
+    return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+
+
+def hash_of(event_id: str) -> str:
+    """The publisher may have chosen characters that would make a name look like another."""
+    return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
 def id_in(name: bytes) -> str:

@@ -51,13 +51,14 @@ class Leases:
         `silent` is an owner that was asked and did not answer: it counts as gone, heartbeat or not.
         Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
-        i = api_key_id
-        seen = (await self._calls.command("GET", keyspace.lease(i)) or b"").decode()
-        if seen and seen != silent and (await self._replicas.seen(boot_of(seen))).live:
-            raise HeldByAnother(owner=seen)
+        i, seen = api_key_id, silent
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
         with telemetry.claim_span(i):
             word, *found = await self._calls.script("lease_claim_unheld", names, owner, kind, seen)
+            if word == b"held" and (holder := found[0].decode()) != seen:
+                if holder and (await self._replicas.seen(boot_of(holder))).live:
+                    raise HeldByAnother(owner=holder)
+                word, *found = await self._calls.script("lease_claim_unheld", names, owner, kind, holder)
         if word == b"held":
             raise HeldByAnother(owner=found[0].decode())
         if word != b"claimed":

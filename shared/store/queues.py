@@ -11,7 +11,7 @@ from enum import StrEnum
 from shared import telemetry
 from shared.model.channels import Ending, Lease
 from shared.model.errors import NoLongerOwner
-from shared.model.events import Event, Notification
+from shared.model.events import Event, Notification, Trail
 from shared.store import keyspace
 from shared.store.calls import Calls
 
@@ -69,13 +69,17 @@ class Queues:
         self._limits = limits
         self._now_ms = now_ms
 
-    async def append(self, api_key_id: str, events: Sequence[Event]) -> tuple[Appended, str]:
-        """Queues the events in order, all or none; tells what became of it, and the owner to nudge or ''."""
-        i = api_key_id
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
-        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
+    async def append(
+        self, api_key_id: str, events: Sequence[Event], *, traceparent: str = ""
+    ) -> tuple[Appended, str]:
+        """Queues the events in order, all or none; tells what became of it, and the owner to nudge or ''.
+
+        `traceparent` travels with each of them, as does the wish for a receipt.
+        """
+        names = keyspace.of_a_queue(api_key_id)
+        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, _hash(e))]
         limits = (self._limits.size_bytes, self._oldest())
-        word, *found = await self._calls.script("queue_append", names, *limits, *values)
+        word, *found = await self._calls.script("queue_append", names, *limits, traceparent, *values)
         if word != b"queued":
             return Appended(word.decode()), ""
         owner, over, old = found
@@ -84,14 +88,14 @@ class Queues:
 
     async def forget_old(self, api_key_id: str) -> int:
         """Drops what is too old from a queue that nobody touches; tells how many."""
-        names = [keyspace.channel(api_key_id), keyspace.queue(api_key_id)]
+        i = api_key_id
+        names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i)]
         old = int(await self._calls.script("queue_age", names, self._oldest()))
         telemetry.dropped_from_queue(over=0, old=old)
         return old
 
     def _oldest(self) -> str:
-        """The first place in a queue that is not too old: places begin with their time in ms."""
-        return f"{max(0, self._now_ms() - self._limits.lifetime_ms)}-0"
+        return oldest_place(self._limits, now_ms=self._now_ms())
 
     async def peek(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
@@ -109,8 +113,7 @@ class Queues:
         return Batch([], more=True)
 
     async def _look(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
-        i = lease.channel
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = keyspace.of_a_queue(lease.channel)
         held_by = (lease.owner, lease.previous, lease.incarnation)
         word, *found = await self._calls.script(
             "queue_peek", names, *held_by, after, count, size_bytes, reclaims, self._oldest()
@@ -121,7 +124,7 @@ class Queues:
             raise NoLongerOwner(ending=_ENDINGS[word])
         more, dropped, serialization, *entries = found
         telemetry.dropped_from_queue(over=0, old=dropped)
-        batch = [_notification(*entry) for entry in entries]
+        batch = [notification_of(*entry) for entry in entries]
         return Batch(batch, more=bool(more), serialization=serialization)
 
     async def has_reached(self, lease: Lease, entry: str) -> bool:
@@ -133,14 +136,14 @@ class Queues:
             return True
         last, head, is_there = await self._calls.script("queue_ends", [keyspace.queue(lease.channel)], entry)
         if head:
-            return bool(is_there) or _place(head.decode()) > _place(entry)
-        return _place(last.decode()) >= _place(entry)
+            return bool(is_there) or place(head.decode()) > place(entry)
+        return place(last.decode()) >= place(entry)
 
     async def settle(self, lease: Lease, *, until: str) -> int | None:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
-        names = [keyspace.lease(lease.channel), keyspace.queue(lease.channel)]
-        ms, _, sequence = until.partition("-")
-        gone = await self._calls.script("queue_settle", names, lease.owner, f"{ms}-{int(sequence) + 1}")
+        i = lease.channel
+        names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
+        gone = await self._calls.script("queue_settle", names, lease.owner, next_place(until))
         return None if gone < 0 else int(gone)
 
     async def settle_event(self, lease: Lease, event_id: str, *, count: int, size_bytes: int) -> int | None:
@@ -159,12 +162,17 @@ class Queues:
         Answers 'remembered', 'dropped' (the single notification, after three times) or 'stale'.
         """
         i = lease.channel
-        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i)]
+        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
         held_by = (lease.owner, lease.incarnation)
         word: bytes = await self._calls.script(
             "queue_refuse", names, *held_by, frame_limit_bytes, until, single_entry
         )
         return word.decode()
+
+    async def tell_sent(self, lease: Lease, notifications: Sequence[Notification]) -> None:
+        """Writes on the receipts of these that they were sent; the first time counts."""
+        names = [keyspace.receipt(lease.channel, n.event_id) for n in notifications]
+        await self._calls.script("receipt_send", names, *(n.entry for n in notifications))
 
 
 _ENDINGS = {
@@ -174,12 +182,29 @@ _ENDINGS = {
 }
 
 
-def _place(entry: str) -> tuple[int, int]:
+def place(entry: str) -> tuple[int, int]:
+    """Where an entry stands: later ones compare as greater."""
     ms, _, sequence = entry.partition("-")
     return int(ms), int(sequence)
 
 
-def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
+def next_place(entry: str) -> str:
+    """The first place behind an entry."""
+    ms, _, sequence = entry.partition("-")
+    return f"{ms}-{int(sequence) + 1}"
+
+
+def oldest_place(limits: QueueLimits, *, now_ms: int) -> str:
+    """The first place in a queue that is not too old: places begin with their time in ms."""
+    return f"{max(0, now_ms - limits.lifetime_ms)}-0"
+
+
+def _hash(event: Event) -> str:
+    return keyspace.hash_of(event.id) if event.receipt else ""
+
+
+def notification_of(entry: bytes, values: Sequence[bytes]) -> Notification:
+    """An entry of a queue as Redis gives it."""
     # The field names are always the same, in the order in which queue_append.lua writes them.
     return Notification(
         entry=entry.decode(),
@@ -188,4 +213,10 @@ def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
         data=values[5],
         name=values[7].decode(),
         time=values[9].decode(),
+        # Behind the running total, and only where a publisher asked for something.
+        trail=_trail(values[13].decode()) if len(values) > 12 else None,
     )
+
+
+def _trail(stored: str) -> Trail:
+    return Trail(receipt=stored.startswith("r"), traceparent=stored.removeprefix("r"))

@@ -1,9 +1,15 @@
 """Which boots of which replicas are live. A lease is worth something while its boot's heartbeat is there."""
 
+import secrets
 from dataclasses import dataclass
 
 from shared.store import keyspace
 from shared.store.calls import Calls
+
+
+def new_boot(replica: str) -> str:
+    """`replica/boot`: a replica that comes back under its old name is somebody else."""
+    return f"{replica}/{secrets.token_hex(4)}"
 
 
 class Heartbeat:

@@ -16,7 +16,7 @@ from shared.model.events import Event
 MAX_EVENTS = 10_000
 MAX_EVENT_BYTES = 256 * 1024
 _MAX_TEXT = 255
-_NAMES = frozenset({"topic", "data", "id", "name", "time", "to"})
+_NAMES = frozenset({"topic", "data", "id", "name", "time", "to", "receipt"})
 _TOPIC = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
@@ -114,6 +114,9 @@ def _event(posted: Any, *, at: str, index: int, id_of: Callable[[int], str]) -> 
     if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
         raise Invalid("must be a string of 1 to 255 characters without blanks", field=where("topic"))
     texts = {name: _text(posted.get(name), field=where(name)) for name in ("id", "name", "time", "to")}
+    receipt = posted.get("receipt", False)
+    if not isinstance(receipt, bool):
+        raise Invalid("must be true or false", field=where("receipt"))
     try:
         data = orjson.dumps(posted["data"])
     except TypeError:
@@ -128,6 +131,7 @@ def _event(posted: Any, *, at: str, index: int, id_of: Callable[[int], str]) -> 
         time=texts["time"],
         to=texts["to"] or None,
         fields=_device_fields(topic, posted["data"], to=texts["to"], where=where),
+        receipt=receipt,
     )
 
 

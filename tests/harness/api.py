@@ -4,6 +4,7 @@ import json as json_module
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -104,6 +105,10 @@ class Api:
         receipts = answer.json["events"]
         assert len(receipts) == len(events), answer.text[:1000]
         return [receipt["channels"] for receipt in receipts]
+
+    async def receipt(self, key: ApiKey, event_id: str) -> Answer:
+        """What became of an event that was published with a receipt."""
+        return await self.call("GET", f"/v1/events/{quote(event_id, safe='')}", key=key)
 
     async def register(self, key: ApiKey) -> Answer:
         """PUT the WebSocket channel: 201 when it is new, else 200."""

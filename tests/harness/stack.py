@@ -25,10 +25,11 @@ class Stack:
     edges: list[Service]
     settings: dict[str, Any]
     reapers: list[Service] = field(default_factory=list)
+    dispatchers: list[Service] = field(default_factory=list)
 
     @property
     def services(self) -> list[Service]:
-        return [*self.gateways, *self.edges, *self.reapers]
+        return [*self.gateways, *self.edges, *self.reapers, *self.dispatchers]
 
     def new_edge(self, name: str, **settings: object) -> Service:
         """One more edge on the same Valkey, not yet started."""
@@ -45,6 +46,13 @@ class Stack:
         """One more expiry-reaper on the same Valkey, not yet started."""
         merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
         return Service(name, "expiry-reaper", folder=self.folder, settings=merged, port_setting="REAPER_PORT")
+
+    def new_dispatcher(self, name: str, **settings: object) -> Service:
+        """One more webhook-dispatcher on the same Valkey, not yet started."""
+        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
+        return Service(
+            name, "webhook-dispatcher", folder=self.folder, settings=merged, port_setting="DISPATCHER_PORT"
+        )
 
     @contextlib.contextmanager
     def more_edges(self, *names: str, **settings: object) -> Iterator[list[Service]]:
@@ -67,6 +75,7 @@ def running_stack(
     gateways: int = 1,
     edges: int = 2,
     reapers: int = 0,
+    dispatchers: int = 0,
     appendfsync: str = "everysec",
     maxmemory: str | None = None,
     tcp: bool = False,
@@ -84,6 +93,7 @@ def running_stack(
         stack.gateways.extend(stack.new_gateway(f"gateway-{n}") for n in range(gateways))
         stack.edges.extend(stack.new_edge(f"edge-{n}") for n in range(edges))
         stack.reapers.extend(stack.new_reaper(f"reaper-{n}") for n in range(reapers))
+        stack.dispatchers.extend(stack.new_dispatcher(f"dispatcher-{n}") for n in range(dispatchers))
         valkey.wait_ready()
         for service in stack.services:
             service.start()

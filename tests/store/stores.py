@@ -17,6 +17,7 @@ from shared.store.channels import Channels
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
 from shared.store.queues import BEGINNING, Queues
+from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
 
@@ -58,6 +59,7 @@ class Stores:
         self.channels = Channels(self.calls, self.routing, self.nudges)
         self.leases = Leases(self.calls)
         self.queues = Queues(self.calls)
+        self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 
     async def api_key(self) -> tuple[ApiKey, str]:

@@ -1,5 +1,8 @@
 """Every name, which of them may stand for ever, and which share a slot."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from shared.model.api_keys import new_id
@@ -9,6 +12,10 @@ ID = "0123456789abcdef0123456789abcdef"
 OF_A_CHANNEL = [keyspace.api_key, keyspace.channel, keyspace.lease, keyspace.queue]
 OF_AN_ACCOUNT = [keyspace.account, keyspace.routes, keyspace.device_types]
 OF_ACCOUNTS_FOR_A_WHILE = [keyspace.route_changes]
+OF_CHANNELS_FOR_A_WHILE: list[Callable[[str], str]] = [
+    keyspace.receipts,
+    partial(keyspace.receipt, event_id="an event"),
+]
 
 
 @pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT])
@@ -27,6 +34,8 @@ def test_last_seen_stays() -> None:
         keyspace.heartbeat("edge-1/b00t"),
         keyspace.nudge("edge-1/b00t"),
         keyspace.route_changes(ID),
+        keyspace.receipts(ID),
+        keyspace.receipt(ID, f"{{{ID}}}:queue"),
         "anything",
         f"{ID}:key",
         f"{{{ID}}}:keys",
@@ -41,12 +50,15 @@ def test_what_does_not(name: str) -> None:
 
 
 def test_no_two_names_are_the_same() -> None:
-    names = [name_of(ID) for name_of in (*OF_A_CHANNEL, *OF_AN_ACCOUNT, *OF_ACCOUNTS_FOR_A_WHILE)]
+    for_a_while = (*OF_ACCOUNTS_FOR_A_WHILE, *OF_CHANNELS_FOR_A_WHILE)
+    names = [name_of(ID) for name_of in (*OF_A_CHANNEL, *OF_AN_ACCOUNT, *for_a_while)]
 
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT, *OF_ACCOUNTS_FOR_A_WHILE])
+@pytest.mark.parametrize(
+    "name_of", [*OF_A_CHANNEL, *OF_AN_ACCOUNT, *OF_ACCOUNTS_FOR_A_WHILE, *OF_CHANNELS_FOR_A_WHILE]
+)
 def test_what_a_script_touches_together_shares_a_slot(name_of: object) -> None:
     assert callable(name_of)
     assert name_of(ID).startswith(f"{{{ID}}}:")
@@ -55,3 +67,10 @@ def test_what_a_script_touches_together_shares_a_slot(name_of: object) -> None:
 def test_heartbeat_and_last_seen_share_a_slot() -> None:
     assert keyspace.heartbeat("a/b").startswith("{replicas}:")
     assert keyspace.LAST_SEEN.startswith("{replicas}:")
+
+
+def test_an_events_id_cannot_make_its_receipt_look_like_another_name() -> None:
+    """Whoever walks over all channels would else find one that a publisher made up."""
+    name = keyspace.receipt(ID, f"{{{ID}}}:channel")
+
+    assert not name.endswith(":channel")

@@ -49,6 +49,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({**LEAST, "topic": 7}, "topic"),
     ({**LEAST, "topic": None}, "topic"),
     *(({**LEAST, name: 7}, name) for name in ("id", "name", "time", "to")),
+    *(({**LEAST, "receipt": value}, "receipt") for value in (1, "true", None, [True])),
     *(({**LEAST, name: ""}, name) for name in ("id", "name", "time", "to")),
     *(({**LEAST, name: "a\nb"}, name) for name in ("id", "name", "time", "to")),
     *(({**LEAST, name: "x" * 256}, name) for name in ("id", "name", "time", "to")),
@@ -134,6 +135,14 @@ def test_the_least_event() -> None:
     assert (event.topic, event.data, event.name, event.time, event.to) == ("orders.paid", b"1", "", "", None)
     assert event.id
     assert event.fields is None
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_receipt_may_be_asked_for(wanted: bool) -> None:
+    asked, not_asked = parse_events(body([{**LEAST, "receipt": wanted}, LEAST]))
+
+    assert asked.receipt is wanted
+    assert not_asked.receipt is False
 
 
 def test_an_event_with_everything() -> None:

@@ -24,7 +24,7 @@ MANY = 10_000
 FAR = 1_000_000
 
 
-def notification(number: int, topic: str = "orders", data: Any = 1, **more: str) -> Notification:
+def notification(number: int, topic: str = "orders", data: Any = 1, **more: Any) -> Notification:
     raw = json.dumps(data, ensure_ascii=False).encode()
     entry = f"{1_700_000_000_000 + number}-0"
     return Notification(entry=entry, event_id=f"id-{number}", topic=topic, data=raw, **more)

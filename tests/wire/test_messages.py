@@ -1,4 +1,4 @@
-"""Waiting notifications merged into one message: each section once, bounded, and in the order that matters."""
+"""Waiting notifications merged into one message: each section once, bounded, in the order that matters."""
 
 import json
 from collections.abc import Sequence

@@ -3,11 +3,12 @@
 -- Tells a socket that is no longer the owner why. After a crash of Redis the claim may be lost: if nobody, or
 -- the owner that it had replaced, stands there, nobody else has claimed since, and it is written again.
 -- What is too old is dropped first, and counted.
--- KEYS: key, channel, lease, queue
+-- KEYS: key, channel, lease, queue, receipts
 -- ARGV: owner, previous, incarnation, after, count, bytes, 1 if Redis may have lost the claim, else 0,
 --       the first place that is not too old
 -- Returns {'held', more (0 or 1), dropped, serialization or '', entry...}
 --       | {'rewound'} | {'revoked'} | {'deleted'} | {'taken'}
+--include receipts
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'incarnation', 'serialization')
 if channel[1] ~= ARGV[3] then return {'deleted'} end
@@ -17,7 +18,10 @@ if owner ~= ARGV[1] then
   redis.call('SET', KEYS[3], ARGV[1])
 end
 local dropped = redis.call('XTRIM', KEYS[4], 'MINID', ARGV[8])
-if dropped > 0 then redis.call('HINCRBY', KEYS[2], 'dropped', dropped) end
+if dropped > 0 then
+  redis.call('HINCRBY', KEYS[2], 'dropped', dropped)
+  tell(KEYS[5], '-', '(' .. ARGV[8], 'dropped', 'too-old')
+end
 local answer = {'held', 0, dropped, channel[2] or ''}
 -- What was sent last is the tail, or settled, unless Redis lost it: then what comes next may stand before it.
 local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]

@@ -2,9 +2,10 @@
 -- Remembers that the client closed with 1009 (message too big), for the owner only: the next socket is sent
 -- frames of half the size, one at a time until it is past the place. A single notification that was refused
 -- three times is dropped: it would be refused for ever, and hold up all behind it.
--- KEYS: channel, lease, queue
+-- KEYS: channel, lease, queue, receipts
 -- ARGV: owner, incarnation, new frame limit, last entry sent, the single entry refused or ''
 -- Returns 'remembered' | 'dropped' | 'stale'
+--include receipts
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'stale' end
 if redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[2] then return 'stale' end
 redis.call('HSET', KEYS[1], 'frame_limit_bytes', ARGV[3], 'refused_until', ARGV[4])
@@ -16,5 +17,6 @@ end
 redis.call('HSET', KEYS[1], 'refused_entry', ARGV[5], 'refused_times', times)
 if times < 3 then return 'remembered' end
 redis.call('XDEL', KEYS[3], ARGV[5])
+tell(KEYS[4], ARGV[5], ARGV[5], 'dropped', 'too-long-for-client')
 redis.call('HDEL', KEYS[1], 'refused_entry', 'refused_times')
 return 'dropped'

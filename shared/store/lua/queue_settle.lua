@@ -1,7 +1,10 @@
 #!lua flags=allow-oom
 -- Forgets the front of a queue, for the owner only: an old owner may still send, but never settle.
 -- Idempotent: what is gone already is not counted again.
--- KEYS: lease, queue     ARGV: owner, the first entry to keep
+-- KEYS: lease, queue, receipts     ARGV: owner, the first entry to keep
 -- Returns the number settled, or -1 when ARGV[1] is not the owner
+--include receipts
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-return redis.call('XTRIM', KEYS[2], 'MINID', ARGV[2])
+local settled = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[2])
+if settled > 0 then tell(KEYS[3], '-', '(' .. ARGV[2], 'settled') end
+return settled

@@ -1,0 +1,142 @@
+"""One delivery: the front of a webhook's queue is sent in one request, and settled or put back."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from shared import telemetry
+from shared.jobs import Tries
+from shared.model.channels import Kind, Lease
+from shared.model.deliveries import Delivery
+from shared.model.retries import retry_delay_s
+from shared.outbound import Attempt, Outbound
+from shared.store.batches import Batches, Failed, Taken
+from shared.store.channels import Channels
+from shared.store.queues import Queues
+from shared.wire.pelion.messages import Message, message
+from shared.wire.pelion.serialization import stored
+from shared.wire.signatures import signed_headers
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """What came of looking at a channel."""
+
+    NOTHING_TO_SEND = auto()
+    TAKEN = auto()
+    GIVEN_BACK = auto()
+    """The lease is not ours any more, and the batch is somebody's later try."""
+    GIVEN_BACK_FOR_NOW = auto()
+    """The lease is not ours any more, but the channel is to be looked at again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one request may hold, and for how long a webhook may fail."""
+
+    count: int
+    size_bytes: int
+    expiry_ms: int
+
+
+class Deliveries:
+    """Makes deliveries, for whoever holds a channel's lease."""
+
+    def __init__(
+        self,
+        *,
+        batches: Batches,
+        channels: Channels,
+        queues: Queues,
+        outbound: Outbound,
+        tries: Tries,
+        limits: BatchLimits,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._batches = batches
+        self._channels = channels
+        self._queues = queues
+        self._outbound = outbound
+        self._tries = tries
+        self._limits = limits
+        self._now_ms = now_ms
+
+    async def deliver(self, lease: Lease) -> Outcome:
+        """Sends what comes next, if anything may be sent now. Raises NoLongerOwner, StoreUnavailable."""
+        limits = self._limits
+        taken = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
+        if taken is None:
+            return Outcome.NOTHING_TO_SEND
+        wanted = stored(taken.serialization)
+        most = min(limits.count, wanted.chunk)
+        body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
+        assert body is not None, "what is taken holds one notification at least"
+        webhook_id = f"msg_{lease.incarnation}_{body.last_entry}"
+        attempt = await self._send(lease, taken, body, webhook_id)
+        delivery = Delivery(
+            at_ms=self._now_ms() - attempt.took_ms,
+            webhook_id=webhook_id,
+            count=body.count,
+            status=attempt.status,
+            error=attempt.error,
+            took_ms=attempt.took_ms,
+        )
+        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": body.count}
+        logger.info("delivery.attempted", extra={"facts": {**facts, "took_ms": attempt.took_ms}})
+        if attempt.taken:
+            return await self._settle(lease, body, delivery)
+        return await self._put_back(lease, taken, delivery)
+
+    async def _send(self, lease: Lease, taken: Taken, body: Message, webhook_id: str) -> Attempt:
+        followed = [n for n in taken.notifications[: body.count] if n.trail and n.trail.receipt]
+        if followed:
+            await self._queues.tell_sent(lease, followed)
+        signed = signed_headers(
+            taken.signing_secret,
+            webhook_id=webhook_id,
+            timestamp_s=self._now_ms() // 1000,
+            body=body.text,
+        )
+        headers = {**taken.callback.headers, **signed}
+        return await self._outbound.put(taken.callback.url, headers=headers, body=body.text)
+
+    async def _settle(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
+        count = await self._batches.settle(lease, until=body.last_entry, delivery=delivery)
+        telemetry.sent.add(body.count, {"dialect": "webhook"})
+        if count is None:
+            return Outcome.GIVEN_BACK
+        telemetry.settled.add(count)
+        return Outcome.TAKEN
+
+    async def _put_back(self, lease: Lease, taken: Taken, delivery: Delivery) -> Outcome:
+        failed = taken.failed + 1
+        next_try_ms = self._now_ms() + retry_delay_s(failed) * 1000
+        what_follows, lost = await self._batches.fail(
+            lease,
+            taken=taken,
+            delivery=delivery,
+            next_try_ms=next_try_ms,
+            expiry_ms=self._limits.expiry_ms,
+        )
+        match what_follows:
+            case Failed.LATER:
+                await self._tries.later(lease.channel, number=failed, at_ms=next_try_ms)
+            case Failed.CHANGED:
+                return Outcome.GIVEN_BACK_FOR_NOW
+            case Failed.ENDED:
+                await self._ended(lease, lost)
+        return Outcome.GIVEN_BACK
+
+    async def _ended(self, lease: Lease, lost: int) -> None:
+        """Every try has failed for too long: nobody is there to read what waits."""
+        facts = {"channel": lease.channel, "lost": lost}
+        logger.warning("webhook.ended", extra={"facts": facts})
+        telemetry.expired.add(1)
+        telemetry.dropped.add(lost, {"reason": "channel-expired"})
+        whose = await self._channels.whose(lease.channel)
+        if whose.account:
+            await self._channels.forget(
+                whose.account, lease.channel, kind=Kind.WEBHOOK, incarnation=lease.incarnation
+            )

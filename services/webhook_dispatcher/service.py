@@ -1,0 +1,124 @@
+"""Starts and stops a dispatcher: its visits, the arq worker that begins later tries, a port for health."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
+from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
+from shared import telemetry
+from shared.jobs import Tries
+from shared.model.addresses import AddressPolicy
+from shared.outbound import Outbound
+from shared.runtime.answers import failure_answer, problem_answer
+from shared.runtime.clock import now_ms
+from shared.runtime.connections import connect
+from shared.runtime.health import health_routes
+from shared.runtime.requests import Requests
+from shared.runtime.serving import listener, serve
+from shared.runtime.settings import Settings
+from shared.store.batches import Batches
+from shared.store.calls import Calls
+from shared.store.channels import Channels
+from shared.store.due_webhooks import DueWebhooks
+from shared.store.leases import Leases
+from shared.store.nudges import Nudges
+from shared.store.queues import QueueLimits, Queues
+from shared.store.replicas import Heartbeat, new_boot
+from shared.store.routes import Routing
+from shared.wire.pelion.subscriptions import compiled
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_S = 1.0
+
+
+@contextlib.asynccontextmanager
+async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
+    """Delivers for as long as it is entered. Raises OSError when a certificate's file cannot be used."""
+    tries = Tries(jobs)
+    async with _outbound(settings) as outbound:
+        dispatcher = _make_dispatcher(settings, redis, outbound=outbound, tries=tries)
+        async with dispatcher.running():
+            working = asyncio.create_task(_work(tries, dispatcher))
+            try:
+                yield
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+
+
+async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
+    """Dispatches until `stop`; health and metrics are on DISPATCHER_PORT."""
+    handlers = {HTTPException: problem_answer, Exception: failure_answer}
+    app = Starlette(routes=health_routes(lambda: not stop.is_set()), exception_handlers=handlers)
+    listening = listener(settings.host, settings.dispatcher_port)
+    jobs = connect(settings.jobs_redis_url) if settings.jobs_redis_url else redis
+    try:
+        async with dispatching(settings, redis, jobs):
+            counted = Requests(app, count=telemetry.request_answered)
+            await serve(counted, listening, stop=stop, goodbye=_nothing)
+    finally:
+        if jobs is not redis:
+            await jobs.aclose()
+
+
+def _outbound(settings: Settings) -> Outbound:
+    return Outbound(
+        policy=AddressPolicy(settings.allow_private_callbacks),
+        timeout_s=settings.callback_timeout_s,
+        calls_at_once=settings.webhook_requests,
+        client_cert=settings.callback_client_cert,
+        client_key=settings.callback_client_key,
+        ca=settings.callback_ca,
+    )
+
+
+def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tries: Tries) -> Dispatcher:
+    calls = Calls(redis)
+    limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+    boot = new_boot(settings.replica)
+    return Dispatcher(
+        redis=redis,
+        leases=Leases(calls),
+        deliveries=Deliveries(
+            batches=Batches(calls, limits=limits),
+            channels=Channels(calls, Routing(calls, compiled), Nudges(calls)),
+            queues=Queues(calls, limits=limits),
+            outbound=outbound,
+            tries=tries,
+            limits=BatchLimits(
+                count=settings.batch_limit,
+                size_bytes=settings.webhook_batch_bytes,
+                expiry_ms=round(settings.webhook_expiry_s * 1000),
+            ),
+            now_ms=now_ms,
+        ),
+        due=DueWebhooks(calls, boot=boot, now_ms=now_ms),
+        heartbeat=Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
+        boot=boot,
+        timing=Timing(heartbeat_s=settings.heartbeat_s, sweep_s=settings.sweep_s),
+        requests=settings.webhook_requests,
+        now_ms=now_ms,
+    )
+
+
+async def _work(tries: Tries, dispatcher: Dispatcher) -> None:
+    while True:
+        try:
+            await tries.worker(dispatcher.try_again).async_run()
+        except (RedisError, OSError, TimeoutError) as fault:
+            logger.warning("dispatcher.worker-ended", extra={"facts": {"why": type(fault).__name__}})
+        except Exception:
+            logger.exception("dispatcher.worker-failed")
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _nothing() -> None:
+    """What a dispatcher holds it lets go after its listener."""

@@ -1,0 +1,122 @@
+"""Batches: the front of a webhook's queue, taken together, and taken again as it was until it is settled.
+
+Where a batch ends stands in Redis, not with whoever sends it: a retry has the same notifications under the
+same id, also when another dispatcher makes it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import orjson
+
+from shared import telemetry
+from shared.model.callbacks import Callback
+from shared.model.channels import Ending, Lease
+from shared.model.deliveries import Delivery
+from shared.model.errors import NoLongerOwner
+from shared.model.events import Notification
+from shared.store import keyspace
+from shared.store.calls import Calls
+from shared.store.queues import QueueLimits, next_place, notification_of, oldest_place
+
+_NOTED = 100
+_NOTED_TTL_MS = 7 * 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The front of a queue, and where it is to go. `failed` tells how often it did not get there."""
+
+    notifications: list[Notification]
+    callback: Callback
+    setup: str
+    serialization: bytes
+    signing_secret: str
+    failed: int
+
+
+class Failed(StrEnum):
+    """What follows from a delivery that failed."""
+
+    LATER = "later"
+    CHANGED = "changed"
+    ENDED = "ended"
+    STALE = "stale"
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Batches:
+    """Takes, settles and puts back batches, for the owners of webhook channels. Times are in ms."""
+
+    def __init__(
+        self, calls: Calls, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
+    ) -> None:
+        self._calls = calls
+        self._limits = limits
+        self._now_ms = now_ms
+
+    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> Taken | None:
+        """Up to `count` notifications of about `size_bytes`, at least one; None when none is to be sent now.
+
+        Raises NoLongerOwner.
+        """
+        i, now = lease.channel, self._now_ms()
+        names = keyspace.of_a_queue(i)
+        held_by = (lease.owner, lease.incarnation)
+        oldest = oldest_place(self._limits, now_ms=now)
+        word, *found = await self._calls.script("batch_take", names, *held_by, count, size_bytes, oldest, now)
+        if word in _ENDINGS:
+            raise NoLongerOwner(ending=_ENDINGS[word])
+        if word != b"taken":
+            telemetry.dropped_from_queue(over=0, old=found[0])
+            return None
+        setup, url, headers, serialization, secret, failed, dropped, *entries = found
+        telemetry.dropped_from_queue(over=0, old=dropped)
+        return Taken(
+            notifications=[notification_of(*entry) for entry in entries],
+            callback=Callback(url.decode(), orjson.loads(headers)),
+            setup=setup.decode(),
+            serialization=serialization,
+            signing_secret=secret.decode(),
+            failed=int(failed),
+        )
+
+    async def settle(self, lease: Lease, *, until: str, delivery: Delivery) -> int | None:
+        """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
+        held_by = (lease.owner, lease.incarnation)
+        noted = (orjson.dumps(delivery), _NOTED, _NOTED_TTL_MS)
+        count = await self._calls.script(
+            "batch_settle", _names(lease), *held_by, until, next_place(until), *noted
+        )
+        return None if count < 0 else int(count)
+
+    async def fail(
+        self, lease: Lease, *, taken: Taken, delivery: Delivery, next_try_ms: int, expiry_ms: int
+    ) -> tuple[Failed, int]:
+        """Puts the batch back until its next try, and gives the lease back; the channel may be over instead.
+
+        Tells what follows, and how many notifications were lost if the channel ended.
+        """
+        tried = (lease.owner, lease.incarnation, taken.setup, taken.failed + 1)
+        times = (self._now_ms(), next_try_ms, expiry_ms)
+        notes = (orjson.dumps(replace(delivery, next_try_ms=next_try_ms)), orjson.dumps(delivery))
+        kept = (_NOTED, _NOTED_TTL_MS)
+        word, *lost = await self._calls.script("batch_fail", _names(lease), *tried, *times, *notes, *kept)
+        return Failed(word.decode()), int(lost[0]) if lost else 0
+
+
+_ENDINGS = {
+    b"revoked": Ending.KEY_REVOKED,
+    b"deleted": Ending.CHANNEL_DELETED,
+    b"lost": Ending.TAKEN_OVER,
+}
+
+
+def _names(lease: Lease) -> list[str]:
+    i = lease.channel
+    return [*keyspace.of_a_queue(i)[1:], keyspace.deliveries(i)]

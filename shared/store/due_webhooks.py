@@ -1,0 +1,60 @@
+"""Webhooks that are owed something, though no nudge told of it: it was lost, or whoever heard it has died."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from shared.model.channels import boot_of
+from shared.store import keyspace
+from shared.store.calls import Calls
+from shared.store.replicas import Replicas
+
+_LOT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A webhook channel that is owed something now, and that nobody live but perhaps oneself holds."""
+
+    channel: str
+    failed: int
+
+
+class DueWebhooks:
+    """Walks through all webhook channels, in lots."""
+
+    def __init__(self, calls: Calls, *, boot: str, now_ms: Callable[[], int]) -> None:
+        self._calls = calls
+        self._replicas = Replicas(calls)
+        self._boot = boot
+        self._now_ms = now_ms
+
+    async def lots(self) -> AsyncIterator[list[Due]]:
+        """What is due in each lot of some hundreds; forgets on its way what is gone.
+
+        Raises StoreUnavailable.
+        """
+        cursor: bytes | int = 0
+        while True:
+            cursor, members = await self._calls.command("SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _LOT)
+            looked = await asyncio.gather(*(self._look_at(member.decode()) for member in members))
+            yield await self._unheld([found for found in looked if found is not None])
+            if int(cursor) == 0:
+                return
+
+    async def _look_at(self, member: str) -> tuple[Due, str] | None:
+        channel, _, incarnation = member.partition(":")
+        names = [keyspace.channel(channel), keyspace.lease(channel), keyspace.queue(channel)]
+        word, *found = await self._calls.script("webhook_look", names, incarnation, self._now_ms())
+        if word == b"gone":
+            # The member names the incarnation: one that was made anew is another member.
+            await self._calls.command("SREM", keyspace.WEBHOOKS, member)
+        if word != b"due":
+            return None
+        return Due(channel, int(found[1])), found[0].decode()
+
+    async def _unheld(self, found: list[tuple[Due, str]]) -> list[Due]:
+        boots = {boot_of(owner) for _, owner in found if owner} - {self._boot}
+        seen = await asyncio.gather(*map(self._replicas.seen, boots))
+        live = {boot for boot, its in zip(boots, seen, strict=True) if its.live}
+        return [due for due, owner in found if boot_of(owner) not in live]

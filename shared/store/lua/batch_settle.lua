@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Forgets what a webhook has taken, for the owner only, and notes the delivery. Whatever failed before is over.
+-- A queue whose end Redis lost in a crash may have got new entries before the place: they stay.
+-- KEYS: channel, lease, queue, receipts, deliveries
+-- ARGV: owner, incarnation, last entry taken, the first entry to keep, delivery, how many are noted, their TTL in ms
+-- Returns the number settled, or -1 when ARGV[1] is not the owner
+--include receipts
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+local channel = redis.call('HMGET', KEYS[1], 'incarnation', 'batch_until')
+if channel[1] ~= ARGV[2] then return -1 end
+redis.call('LPUSH', KEYS[5], ARGV[5])
+redis.call('LTRIM', KEYS[5], 0, ARGV[6] - 1)
+redis.call('PEXPIRE', KEYS[5], ARGV[7])
+redis.call('HDEL', KEYS[1], 'tries', 'failing_since_ms', 'next_try_ms')
+if channel[2] == ARGV[3] then redis.call('HDEL', KEYS[1], 'batch_until') end
+if #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 0 end
+tell(KEYS[4], '-', ARGV[3], 'settled')
+return redis.call('XTRIM', KEYS[3], 'MINID', ARGV[4])

@@ -1,0 +1,57 @@
+"""What a drain tells the receipts: what was delivered, not what was offered, and when it was confirmed."""
+
+from dataclasses import replace
+
+from shared.drain import Drain
+from shared.store import keyspace
+from tests.drain.conftest import Receiver, has_looked, took
+from tests.harness.waiting import wait_until
+from tests.store.stores import Stores, events
+
+
+def sent(stores: Stores, channel: str, *numbers: int) -> list[bool]:
+    return [bool(stores.direct.hexists(keyspace.receipt(channel, str(n)), "sent")) for n in numbers]
+
+
+def settled(stores: Stores, channel: str, *numbers: int) -> list[bool]:
+    return [bool(stores.direct.hexists(keyspace.receipt(channel, str(n)), "settled")) for n in numbers]
+
+
+async def test_only_what_the_transport_took_was_sent(
+    stores: Stores, channel: str, drain: Drain, receiver: Receiver
+) -> None:
+    receiver.at_once = 2
+    await stores.queues.append(channel, [replace(event, receipt=True) for event in events(*range(4))])
+
+    drain.wake()
+    await took(receiver, 2)
+    await wait_until(lambda: sent(stores, channel, 0, 1) == [True, True])
+    await has_looked(stores)
+
+    assert sent(stores, channel, 2, 3) == [False, False]
+    assert settled(stores, channel, *range(4)) == [False] * 4
+    receiver.confirm(1)
+    drain.wake()
+    await took(receiver, 4)
+    await wait_until(lambda: sent(stores, channel, 2, 3) == [True, True])
+    await has_looked(stores)
+    assert receiver.batches == [4, 2]
+    assert settled(stores, channel, *range(4)) == [True, False, False, False]
+
+
+async def test_of_a_mixed_batch_only_what_asked_has_a_receipt(
+    stores: Stores, channel: str, drain: Drain, receiver: Receiver
+) -> None:
+    await stores.queues.append(
+        channel, [replace(event, receipt=event.id == "1") for event in events(0, 1, 2)]
+    )
+
+    drain.wake()
+    await took(receiver, 3)
+    await wait_until(lambda: sent(stores, channel, 1) == [True])
+    receiver.confirm(3)
+    drain.wake()
+
+    await wait_until(lambda: settled(stores, channel, 1) == [True])
+    names = {name.decode() for name in stores.direct.keys("*:receipt:*")}
+    assert names == {keyspace.receipt(channel, "1")}

@@ -1,0 +1,288 @@
+"""A webhook's batch: taken for the owner, the same again until it is settled, put back when it failed."""
+
+import json
+
+import pytest
+
+from shared.model.callbacks import Callback
+from shared.model.channels import Ending, Kind, Lease
+from shared.model.deliveries import Delivery
+from shared.model.errors import NoLongerOwner
+from shared.store import keyspace
+from shared.store.batches import Batches, Failed, Taken
+from shared.store.due_webhooks import Due, DueWebhooks
+from shared.store.queues import QueueLimits
+from shared.store.replicas import Heartbeat
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
+
+CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
+MANY = 10_000
+PLENTY = 10_000_000
+EXPIRY_MS = 24 * 3600 * 1000
+
+
+class Clock:
+    """The time as a test says. Real time in its beginning: Redis gives places by its own clock."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return NOW_MS + self.ahead_ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def batches(stores: Stores, clock: Clock) -> Batches:
+    return Batches(stores.calls, limits=QueueLimits(), now_ms=clock)
+
+
+@pytest.fixture
+async def channel(stores: Stores) -> str:
+    """A webhook channel."""
+    key, _ = await stores.api_key()
+    await stores.api_keys.signing_secret(key.id, offered="whsec_x")
+    await put(stores, key.id)
+    return key.id
+
+
+async def put(stores: Stores, channel: str, callback: Callback = CALLBACK) -> None:
+    await stores.channels.put_webhook(stores.account_id, channel, callback, now_ms=NOW_MS, serialization=b"")
+
+
+async def claim(stores: Stores, channel: str, owner: str = f"{EDGE}/1") -> Lease:
+    return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
+
+
+async def take(batches: Batches, lease: Lease, *, count: int = MANY, size_bytes: int = PLENTY) -> Taken:
+    taken = await batches.take(lease, count=count, size_bytes=size_bytes)
+    assert taken is not None
+    return taken
+
+
+def delivery(status: int = 200) -> Delivery:
+    return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=5)
+
+
+async def fail(batches: Batches, lease: Lease, taken: Taken, *, next_try_ms: int) -> tuple[Failed, int]:
+    return await batches.fail(
+        lease, taken=taken, delivery=delivery(500), next_try_ms=next_try_ms, expiry_ms=EXPIRY_MS
+    )
+
+
+def noted(stores: Stores, channel: str) -> list[dict[str, object]]:
+    return [json.loads(note) for note in stores.direct.lrange(keyspace.deliveries(channel), 0, -1)]
+
+
+async def test_what_waits_is_taken_with_where_it_goes(stores: Stores, batches: Batches, channel: str) -> None:
+    await stores.queued(channel, 3)
+
+    taken = await take(batches, await claim(stores, channel))
+
+    assert ids(taken.notifications) == ["0", "1", "2"]
+    assert (taken.callback, taken.signing_secret, taken.failed) == (CALLBACK, "whsec_x", 0)
+
+
+async def test_nothing_waits(stores: Stores, batches: Batches, channel: str) -> None:
+    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is None
+
+
+async def test_a_batch_is_bounded(stores: Stores, batches: Batches, channel: str) -> None:
+    await stores.queues.append(channel, events(*range(50), size_bytes=1000))
+    lease = await claim(stores, channel)
+
+    assert len((await take(batches, lease, size_bytes=10_500)).notifications) == 10
+
+
+async def test_at_least_one_is_taken(stores: Stores, batches: Batches, channel: str) -> None:
+    await stores.queues.append(channel, events(1, 2, size_bytes=1000))
+
+    assert len((await take(batches, await claim(stores, channel), size_bytes=10)).notifications) == 1
+
+
+async def test_newcomers_wait_for_the_next_batch_whoever_takes_it(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    await stores.queued(channel, 2)
+    await take(batches, await claim(stores, channel))
+    await stores.queued(channel, 2)
+
+    again = await take(batches, await claim(stores, channel, f"{OTHER_EDGE}/1"))
+
+    assert ids(again.notifications) == ["0", "1"]
+    lease = await claim(stores, channel)
+    await batches.settle(lease, until=again.notifications[-1].entry, delivery=delivery())
+    assert ids((await take(batches, lease)).notifications) == ["2", "3"]
+
+
+async def test_a_part_of_a_batch_is_settled_and_the_rest_is_next(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    await stores.queued(channel, 4)
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+    await stores.queued(channel, 1)
+
+    assert await batches.settle(lease, until=taken.notifications[1].entry, delivery=delivery()) == 2
+
+    assert ids((await take(batches, lease)).notifications) == ["2", "3"]
+
+
+async def test_only_the_owner_takes_settles_and_puts_back(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    await stores.queued(channel, 1)
+    old = await claim(stores, channel)
+    taken = await take(batches, old)
+    await claim(stores, channel, f"{OTHER_EDGE}/1")
+
+    assert await batches.settle(old, until=taken.notifications[0].entry, delivery=delivery()) is None
+    assert await fail(batches, old, taken, next_try_ms=NOW_MS) == (Failed.STALE, 0)
+    with pytest.raises(NoLongerOwner) as fault:
+        await batches.take(old, count=MANY, size_bytes=PLENTY)
+    assert fault.value.ending is Ending.TAKEN_OVER
+    assert len(stores.entries(channel)) == 1
+    assert noted(stores, channel) == []
+
+
+async def test_what_failed_waits_for_its_time(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+
+    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 1000) == (Failed.LATER, 0)
+
+    assert stores.owner(channel) is None, "it is given back"
+    lease = await claim(stores, channel)
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is None
+    clock.ahead_ms = 1000
+    again = await take(batches, lease)
+    assert (ids(again.notifications), again.failed) == (["0"], 1)
+    [note] = noted(stores, channel)
+    assert (note["status"], note["next_try_ms"]) == (500, NOW_MS + 1000)
+
+
+async def test_success_ends_the_failures(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS)
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+
+    assert await batches.settle(lease, until=taken.notifications[0].entry, delivery=delivery()) == 1
+
+    assert stores.entries(channel) == []
+    record = set(stores.direct.hgetall(keyspace.channel(channel)))
+    assert not {b"tries", b"failing_since_ms", b"next_try_ms", b"batch_until"} & record
+    assert [note["status"] for note in noted(stores, channel)] == [200, 500]
+
+
+async def test_after_failing_for_too_long_the_channel_ends(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    await stores.queued(channel, 3)
+    lease = await claim(stores, channel)
+    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1)
+    clock.ahead_ms = EXPIRY_MS - 1
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + EXPIRY_MS) == (Failed.LATER, 0)
+
+    clock.ahead_ms = EXPIRY_MS
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 2 * EXPIRY_MS) == (Failed.ENDED, 3)
+
+    assert await stores.channels.state(channel) is None
+    assert stores.entries(channel) == []
+    assert noted(stores, channel)[0]["next_try_ms"] is None, "one can still read why"
+
+
+async def test_what_failed_under_an_older_setup_is_tried_at_once_under_the_new_one(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+    elsewhere = Callback("https://example.org/", {})
+    await put(stores, channel, elsewhere)
+
+    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+
+    again = await take(batches, await claim(stores, channel))
+    assert (again.callback, again.failed) == (elsewhere, 0)
+
+
+async def test_a_queue_that_lost_its_end_does_not_lose_what_came_since(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    """Redis crashed and came back without the batch; what is queued since may stand before its places."""
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+    last = taken.notifications[-1].entry
+    stores.direct.delete(keyspace.queue(channel))
+    earlier = f"{int(last.partition('-')[0]) - 5}-0"
+    fields = {"id": "new", "topic": "orders", "data": "1", "name": "", "time": "", "total": 1}
+    stores.direct.xadd(keyspace.queue(channel), fields, id=earlier)
+
+    assert await batches.settle(lease, until=last, delivery=delivery()) == 0
+
+    assert ids((await take(batches, lease)).notifications) == ["new"]
+
+
+async def test_a_deleted_channel_and_a_revoked_key_end_it(stores: Stores, batches: Batches) -> None:
+    key, _ = await stores.api_key()
+    await put(stores, key.id)
+    lease = await claim(stores, key.id)
+    await stores.channels.delete(stores.account_id, key.id, kind=Kind.WEBHOOK)
+    with pytest.raises(NoLongerOwner) as fault:
+        await batches.take(lease, count=MANY, size_bytes=PLENTY)
+    assert fault.value.ending is Ending.CHANNEL_DELETED
+
+    await stores.api_keys.revoke(key)
+    with pytest.raises(NoLongerOwner) as fault:
+        await batches.take(lease, count=MANY, size_bytes=PLENTY)
+    assert fault.value.ending is Ending.KEY_REVOKED
+
+
+async def due_now(stores: Stores, clock: Clock) -> list[Due]:
+    due = DueWebhooks(stores.calls, boot=EDGE, now_ms=clock)
+    return [found async for lot in due.lots() for found in lot]
+
+
+async def test_a_sweep_finds_what_is_owed_and_not_held(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    assert await due_now(stores, clock) == [], "nothing is owed"
+    await stores.queued(channel, 1)
+    assert await due_now(stores, clock) == [Due(channel, 0)]
+
+    lease = await claim(stores, channel, f"{OTHER_EDGE}/1")
+    assert await due_now(stores, clock) == [Due(channel, 0)], "its owner is dead"
+    await Heartbeat(stores.calls, boot=OTHER_EDGE, ttl_ms=60_000).beat(now_ms=NOW_MS)
+    assert await due_now(stores, clock) == [], "its owner lives"
+
+    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1000)
+    assert await due_now(stores, clock) == [], "its time has not come"
+    clock.ahead_ms = 1000
+    assert await due_now(stores, clock) == [Due(channel, 1)]
+
+
+async def test_a_sweep_forgets_what_is_gone_but_not_what_was_made_anew(
+    stores: Stores, channel: str, clock: Clock
+) -> None:
+    stores.direct.sadd(keyspace.WEBHOOKS, f"{channel}:{'0' * 16}")
+
+    await due_now(stores, clock)
+
+    incarnation = (await stores.channels.whose(channel)).incarnation
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{incarnation}".encode()}

@@ -1,0 +1,334 @@
+"""What became of events whose publisher asked: written together with what happens to them, for an hour."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from shared.model.channels import Kind
+from shared.model.events import Event, Trail
+from shared.model.receipts import ChannelReceipt, State
+from shared.store import keyspace
+from shared.store.queues import QueueLimits, Queues
+from shared.store.receipts import MOST_CHANNELS
+from tests.store.stores import NOW_MS, Backend, Stores, events
+
+HOUR_MS = 60 * 60 * 1000
+FAR_AHEAD_MS = 10**14
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+MOST_IN_A_QUEUE = 10_000
+
+
+def asking(*numbers: int, size_bytes: int = 0) -> list[Event]:
+    """Events as `events` makes them, each with a receipt."""
+    return [replace(event, receipt=True) for event in events(*numbers, size_bytes=size_bytes)]
+
+
+async def published(stores: Stores, channel: str, *numbers: int) -> list[str]:
+    """Queues events that ask for receipts, as a gateway does; their entries."""
+    for event in asking(*numbers):
+        await stores.receipts.open(stores.account_id, event, channels=[channel], now_ms=NOW_MS)
+    before = len(stores.entries(channel))
+    await stores.queues.append(channel, asking(*numbers))
+    return stores.entries(channel)[before:]
+
+
+async def told_of(stores: Stores, number: int) -> ChannelReceipt:
+    """What its one channel did with it."""
+    found = await stores.receipts.find(stores.account_id, str(number))
+    assert found is not None
+    [told] = found.channels
+    return told
+
+
+async def states(stores: Stores, *numbers: int) -> list[State]:
+    return [(await told_of(stores, number)).state for number in numbers]
+
+
+async def test_on_its_way_it_is_queued_sent_and_settled(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    [entry] = await published(stores, channel, 1)
+    queued = await told_of(stores, 1)
+    await stores.queues.tell_sent(lease, await stores.owed(lease))
+    sent = await told_of(stores, 1)
+
+    await stores.queues.settle(lease, until=entry)
+
+    settled = await told_of(stores, 1)
+    assert [told.state for told in (queued, sent, settled)] == ["queued", "sent", "settled"]
+    assert queued.queued_ms == int(entry.partition("-")[0])
+    assert sent.sent_ms is not None
+    assert settled.settled_ms is not None
+    assert settled == replace(sent, settled_ms=settled.settled_ms)
+    assert queued.queued_ms <= sent.sent_ms <= settled.settled_ms
+
+
+async def test_without_a_receipt_nothing_is_kept(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+
+    [entry] = await stores.queued(channel, 1)
+
+    assert stores.direct.keys("*receipt*") == []
+    [(_, fields)] = stores.direct.xrange(keyspace.queue(channel))
+    assert list(fields) == [b"id", b"topic", b"data", b"name", b"time", b"total"]
+    assert (await stores.owed(lease))[0].trail is None
+    await stores.queues.settle(lease, until=entry)
+    assert stores.direct.keys("*receipt*") == []
+    assert await stores.receipts.find(stores.account_id, "0") is None
+
+
+@pytest.mark.parametrize(
+    ("receipt", "traceparent", "trail"),
+    [
+        (True, "", Trail(receipt=True)),
+        (False, TRACEPARENT, Trail(traceparent=TRACEPARENT)),
+        (True, TRACEPARENT, Trail(receipt=True, traceparent=TRACEPARENT)),
+    ],
+    ids=["receipt", "trace", "both"],
+)
+async def test_what_is_to_be_followed_goes_with_the_notification(
+    stores: Stores, receipt: bool, traceparent: str, trail: Trail
+) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    event = replace(events(1)[0], receipt=receipt)
+
+    await stores.queues.append(channel, [event], traceparent=traceparent)
+
+    assert [notification.trail for notification in await stores.owed(lease)] == [trail]
+    assert bool(stores.direct.exists(keyspace.receipts(channel))) is receipt
+
+
+async def test_only_what_was_settled_is(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    entries = await published(stores, channel, 1, 2, 3)
+
+    await stores.queues.settle(lease, until=entries[1])
+
+    assert await states(stores, 1, 2, 3) == ["settled", "settled", "queued"]
+    left = stores.direct.xrange(keyspace.receipts(channel))
+    assert [entry.decode() for entry, _ in left] == entries[2:]
+
+
+async def test_settled_by_nobody_but_the_owner(stores: Stores) -> None:
+    channel = await stores.channel()
+    old = await stores.claim(channel, "edge-1/b00t/1")
+    [entry] = await published(stores, channel, 1)
+    await stores.claim(channel, "edge-2/b11t/1")
+
+    await stores.queues.settle(old, until=entry)
+
+    assert await states(stores, 1) == ["queued"]
+
+
+async def _over_the_limit(stores: Stores, channel: str) -> None:
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=400))
+    await queues.append(channel, events(2, size_bytes=100))
+
+
+async def _too_old_for_append(stores: Stores, channel: str) -> None:
+    await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).append(channel, events(2))
+
+
+async def _too_old_for_peek(stores: Stores, channel: str) -> None:
+    lease = await stores.claim(channel)
+    queues = Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS)
+    await queues.peek(lease, after="0-0", count=1, size_bytes=1)
+
+
+async def _too_old_for_the_reaper(stores: Stores, channel: str) -> None:
+    await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).forget_old(channel)
+
+
+async def _refused_three_times(stores: Stores, channel: str) -> None:
+    lease = await stores.claim(channel)
+    [entry] = stores.entries(channel)
+    for _ in range(3):
+        await stores.queues.refuse(lease, frame_limit_bytes=1024, until=entry, single_entry=entry)
+
+
+async def _expired(stores: Stores, channel: str) -> None:
+    incarnation = (await stores.channels.whose(channel)).incarnation
+    assert await stores.channels.expire(
+        stores.account_id, channel, incarnation=incarnation, now_ms=FAR_AHEAD_MS, idle_expiry_ms=HOUR_MS
+    )
+
+
+async def _deleted(stores: Stores, channel: str) -> None:
+    assert await stores.channels.delete(stores.account_id, channel, kind=Kind.WEBSOCKET)
+
+
+async def _revoked(stores: Stores, channel: str) -> None:
+    key = await stores.api_keys.find(channel)
+    assert key is not None
+    assert await stores.api_keys.revoke(key)
+
+
+DROPS: list[tuple[Callable[[Stores, str], Awaitable[None]], str]] = [
+    (_over_the_limit, "queue-full"),
+    (_too_old_for_append, "too-old"),
+    (_too_old_for_peek, "too-old"),
+    (_too_old_for_the_reaper, "too-old"),
+    (_refused_three_times, "too-long-for-client"),
+    (_expired, "channel-expired"),
+    (_deleted, "channel-deleted"),
+    (_revoked, "key-revoked"),
+]
+
+
+@pytest.mark.parametrize(("drop", "reason"), DROPS)
+async def test_what_is_dropped_says_why(
+    stores: Stores, drop: Callable[[Stores, str], Awaitable[None]], reason: str
+) -> None:
+    channel, other = await stores.channel(), await stores.channel()
+    await published(stores, channel, 1)
+    await published(stores, other, 7)
+
+    await drop(stores, channel)
+
+    told = await told_of(stores, 1)
+    assert (told.state, told.reason) == ("dropped", reason)
+    assert told.dropped_ms is not None
+    assert told.dropped_ms >= told.queued_ms
+    assert not stores.direct.exists(keyspace.receipts(channel)), "nothing is followed any more"
+    assert await states(stores, 7) == ["queued"]
+
+
+async def test_an_append_tells_of_what_it_drops_itself(stores: Stores) -> None:
+    channel = await stores.channel()
+    for event in asking(1, 2):
+        await stores.receipts.open(stores.account_id, event, channels=[channel], now_ms=NOW_MS)
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=400))
+
+    await queues.append(channel, asking(1, 2, size_bytes=100))
+
+    assert await states(stores, 1, 2) == ["dropped", "queued"]
+
+
+async def test_sent_again_it_keeps_the_first_time(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await published(stores, channel, 1)
+    owed = await stores.owed(lease)
+    await stores.queues.tell_sent(lease, owed)
+    stores.direct.hset(keyspace.receipt(channel, "1"), "sent", NOW_MS)
+
+    await stores.queues.tell_sent(lease, owed)
+
+    assert (await told_of(stores, 1)).sent_ms == NOW_MS
+
+
+async def test_an_id_that_is_published_again_is_told_of_anew(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    [first] = await published(stores, channel, 1)
+    await stores.queues.tell_sent(lease, await stores.owed(lease))
+    [second] = await published(stores, channel, 1)
+    assert await states(stores, 1) == ["queued"]
+
+    await stores.queues.settle(lease, until=first)
+    assert await states(stores, 1) == ["queued"], "that was the older one"
+    await stores.queues.settle(lease, until=second)
+
+    assert await states(stores, 1) == ["settled"]
+
+
+async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    [entry] = await published(stores, channel, 1)
+    stores.direct.delete(keyspace.receipt(channel, "1"))
+
+    await stores.queues.tell_sent(lease, await stores.owed(lease))
+    await stores.queues.settle(lease, until=entry)
+
+    assert not stores.direct.exists(keyspace.receipt(channel, "1"))
+
+
+async def test_what_was_followed_in_a_queue_that_is_gone_is_not_in_the_way(stores: Stores) -> None:
+    """A replica of an older release deletes the channel without it; and clocks are put back sometimes."""
+    channel = await stores.channel()
+    stores.direct.xadd(keyspace.receipts(channel), {"event": "0" * 40}, id=f"{FAR_AHEAD_MS}-0")
+
+    await published(stores, channel, 1, 2)
+
+    assert await states(stores, 1, 2) == ["queued", "queued"]
+    assert stores.direct.xlen(keyspace.receipts(channel)) == 2
+
+
+async def test_all_of_it_goes_after_an_hour(stores: Stores) -> None:
+    channel = await stores.channel()
+    await published(stores, channel, 1)
+
+    names = stores.direct.keys("*receipt*")
+
+    assert len(names) == 3
+    assert all(HOUR_MS - 60_000 < stores.direct.pttl(name) <= HOUR_MS for name in names)
+
+
+async def test_following_goes_on_while_there_is_something_new(stores: Stores) -> None:
+    channel = await stores.channel()
+    await published(stores, channel, 1)
+    stores.direct.pexpire(keyspace.receipts(channel), 60_000)
+    stores.direct.pexpire(keyspace.receipt(channel, "1"), 60_000)
+
+    await published(stores, channel, 2)
+
+    assert stores.direct.pttl(keyspace.receipts(channel)) > 60_000
+    assert stores.direct.pttl(keyspace.receipt(channel, "1")) <= 60_000
+
+
+async def test_only_an_account_knows_its_own(stores: Stores) -> None:
+    await published(stores, await stores.channel(), 1)
+
+    assert await stores.receipts.find("0" * 32, "1") is None
+
+
+async def test_a_channel_that_never_got_it_is_left_out(stores: Stores) -> None:
+    channels = [await stores.channel() for _ in range(3)]
+    await stores.delete_channel(channels[1])
+    [event] = asking(1)
+    await stores.receipts.open(stores.account_id, event, channels=channels, now_ms=NOW_MS)
+    for channel in channels:
+        await stores.queues.append(channel, [event])
+
+    found = await stores.receipts.find(stores.account_id, "1")
+
+    assert found is not None
+    assert [told.channel for told in found.channels] == [channels[0], channels[2]]
+    assert found.channels_total == 3
+
+
+async def test_of_very_many_channels_the_first_are_told(stores: Stores) -> None:
+    channel = await stores.channel()
+    [event] = asking(1)
+    names = [channel, *(f"{number:032x}" for number in range(MOST_CHANNELS))]
+    await stores.receipts.open(stores.account_id, event, channels=names, now_ms=NOW_MS)
+    await stores.queues.append(channel, [event])
+
+    found = await stores.receipts.find(stores.account_id, "1")
+
+    assert found is not None
+    assert [told.channel for told in found.channels] == [channel]
+    assert found.channels_total == MOST_CHANNELS + 1
+    kept = stores.direct.get(keyspace.receipt(stores.account_id, "1"))
+    assert kept.count(names[-2].encode()) == 1
+    assert kept.count(names[-1].encode()) == 0
+
+
+async def test_of_very_many_in_one_queue_the_newest_are_followed(real_backend: Backend) -> None:
+    """What ends a channel tells all its receipts in one script, which must not take long."""
+    async with real_backend.connect() as redis:
+        stores = Stores(redis, real_backend)
+        channel = await stores.channel()
+        await stores.queues.append(channel, asking(*range(5)))
+
+        await stores.queues.append(channel, asking(*range(5, MOST_IN_A_QUEUE + 2)))
+
+        assert len(stores.entries(channel)) == MOST_IN_A_QUEUE + 2, "they are owed all the same"
+        assert stores.direct.xlen(keyspace.receipts(channel)) == MOST_IN_A_QUEUE
+        kept = [bool(stores.direct.exists(keyspace.receipt(channel, str(n)))) for n in range(4)]
+        assert kept == [False, False, True, True]

@@ -1,0 +1,175 @@
+"""A publisher that asks for a receipt can look for an hour what became of its event, channel by channel."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Listen, ListenSilently
+from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.events import Event, reading
+from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
+from tests.stories.test_errors import assert_error
+
+
+async def published(api: Api, key: ApiKey, *events: Event, **headers: str) -> list[str]:
+    """The ids of events that are published with receipts."""
+    asking = [event | {"receipt": True} for event in events]
+    answer = await api.call("POST", "/v1/events", key=key, json=asking, headers=headers)
+    assert answer.status == 202, answer.text
+    return [each["id"] for each in answer.json["events"]]
+
+
+async def receipt(api: Api, key: ApiKey, event_id: str) -> Any:
+    answer = await api.receipt(key, event_id)
+    assert answer.status == 200, answer.text
+    return answer.json
+
+
+async def told_of(api: Api, key: ApiKey, event_id: str) -> dict[str, str]:
+    """What the only channel did with the event."""
+    [told] = (await receipt(api, key, event_id))["channels"]
+    return dict(told)
+
+
+async def until(api: Api, key: ApiKey, event_id: str, state: str) -> dict[str, str]:
+    """Waits until the event has got so far in its only channel."""
+
+    async def is_there() -> bool:
+        return (await told_of(api, key, event_id))["state"] == state
+
+    await wait_until(is_there, what=state)
+    return await told_of(api, key, event_id)
+
+
+async def test_queued_and_then_settled(api: Api, other_api: Api, channel: ApiKey, listen: Listen) -> None:
+    [event] = await published(api, channel, reading(1, to=channel.id))
+
+    queued = await receipt(other_api, channel, event)
+    await listen(channel)
+    settled = await until(api, channel, event, "settled")
+
+    [before] = queued["channels"]
+    assert set(queued) == {"id", "topic", "published_at", "channels", "channels_total"}
+    assert (queued["id"], queued["topic"], queued["channels_total"]) == (event, "device.notifications", 1)
+    assert before == {"channel": channel.id, "state": "queued", "queued_at": before["queued_at"]}
+    assert set(settled) == {"channel", "state", "queued_at", "sent_at", "settled_at"}
+    assert before["queued_at"] == settled["queued_at"] <= settled["sent_at"] <= settled["settled_at"]
+
+
+async def test_sent_is_not_settled(
+    api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
+) -> None:
+    """A client that confirms nothing; a later one that does is sent it again."""
+    await listen_silently(channel, stack.edges[0].url)
+    [event] = await published(api, channel, reading(1, to=channel.id))
+    sent = await until(api, channel, event, "sent")
+
+    await listen(channel, stack.edges[1].url)
+
+    settled = await until(api, channel, event, "settled")
+    assert set(sent) == {"channel", "state", "queued_at", "sent_at"}
+    assert settled["sent_at"] == sent["sent_at"], "the first time counts"
+
+
+async def test_dropped_with_its_channel(api: Api, channel: ApiKey) -> None:
+    [event] = await published(api, channel, reading(1, to=channel.id))
+
+    await api.delete_channel(channel)
+
+    told = await told_of(api, channel, event)
+    assert (told["state"], told["reason"]) == ("dropped", "channel-deleted")
+    assert told["dropped_at"] >= told["queued_at"]
+
+
+async def test_each_channel_has_its_own_fate(api: Api, channel: ApiKey, listen: Listen) -> None:
+    colleague, third = [await api.api_key(account=channel.account) for _ in range(2)]
+    for key in (channel, colleague, third):
+        await api.call("PUT", "/v1/bindings", key=key, json=["orders.#"])
+    await api.register(colleague)
+    receiver = await listen(colleague)
+    [event] = await published(api, channel, {"topic": "orders.paid", "data": 1})
+    await receiver.received(1)
+    await api.until(colleague, queue_size=0)
+
+    told = await receipt(api, channel, event)
+
+    assert {each["channel"]: each["state"] for each in told["channels"]} == {
+        channel.id: "queued",
+        colleague.id: "settled",
+    }
+    assert told["channels_total"] == 2, "the third has no channel"
+
+
+async def test_an_event_that_nobody_wanted(api: Api, key: ApiKey) -> None:
+    [event] = await published(api, key, {"topic": "orders.paid", "data": 1})
+
+    told = await receipt(api, key, event)
+
+    assert (told["channels"], told["channels_total"]) == ([], 0)
+
+
+async def test_only_what_asks_for_a_receipt_has_one(api: Api, channel: ApiKey) -> None:
+    events = [reading(n, to=channel.id) | {"receipt": n == 1} for n in range(2)]
+    answer = await api.post_events(channel, [*events, reading(2, to=channel.id)])
+
+    ids = [each["id"] for each in answer.json["events"]]
+
+    assert [(await api.receipt(channel, event)).status for event in ids] == [404, 200, 404]
+
+
+async def test_after_an_hour_nothing_is_known(api: Api, channel: ApiKey, stack: Stack) -> None:
+    [event] = await published(api, channel, reading(1, to=channel.id))
+    with stack.valkey.client() as redis:
+        names = [*redis.keys(f"{{{channel.id}}}:receipt*"), *redis.keys(f"{{{channel.account}}}:receipt*")]
+        assert len(names) == 3
+        assert all(3_500_000 < redis.pttl(name) <= 3_600_000 for name in names)
+        for name in names:
+            redis.pexpire(name, 1)
+
+    async def is_gone() -> bool:
+        return (await api.receipt(channel, event)).status == 404
+
+    await wait_until(is_gone)
+    assert_error(await api.receipt(channel, event), 404, "not_found")
+
+
+async def test_a_repetition_publishes_nothing_and_the_receipt_stays(
+    api: Api, other_api: Api, channel: ApiKey
+) -> None:
+    one = reading(1, to=channel.id)
+    [event] = await published(api, channel, one, **{"Idempotency-Key": "once"})
+    told = await receipt(api, channel, event)
+
+    again = await published(other_api, channel, one, **{"Idempotency-Key": "once"})
+
+    assert again == [event]
+    assert await receipt(api, channel, event) == told
+
+
+@pytest.mark.parametrize("given", ["a/b", "%2F", "a/../b", "?x#y", "größer als {x}:channel", "x" * 255])
+async def test_any_id_that_can_be_given_can_be_asked_for(api: Api, channel: ApiKey, given: str) -> None:
+    await published(api, channel, reading(1, to=channel.id) | {"id": given})
+
+    assert (await receipt(api, channel, given))["id"] == given
+
+
+async def test_who_may_ask(api: Api, channel: ApiKey) -> None:
+    [event] = await published(api, channel, reading(1, to=channel.id))
+    colleague = await api.api_key(account=channel.account, scopes=("publish",))
+    receiver = await api.api_key(account=channel.account, scopes=("receive",))
+    stranger = await api.api_key()
+
+    def asked_by(key: ApiKey | None) -> Any:
+        return api.call("GET", f"/v1/events/{event}", key=key)
+
+    answers: list[Answer] = [await asked_by(key) for key in (colleague, receiver, stranger, None)]
+
+    assert [answer.status for answer in answers] == [200, 403, 404, 401]
+
+
+async def test_a_receipt_is_wanted_or_not(api: Api, channel: ApiKey) -> None:
+    answer = await api.post_events(channel, reading(1, to=channel.id) | {"receipt": "yes"})
+
+    assert_error(answer, 400, "validation_error", field="receipt")
+    assert await api.queue_size(channel) == 0
