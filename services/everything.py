@@ -17,13 +17,16 @@ from services.gateway.accounts import new_account
 from services.gateway.api_keys import new_api_key
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
-from services.gateway.service import make_context
+from services.gateway.service import make_context, make_outbound
 from services.socket_edge.app import UPGRADE_ROUTES, by_kind, socket_app
+from services.socket_edge.edge import Edge
+from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.service import make_edge
 from services.webhook_dispatcher.service import dispatching
 from shared import telemetry
 from shared.runtime.clock import now_ms
 from shared.runtime.connections import connect
+from shared.runtime.cross_origin import cross_origin
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
@@ -49,14 +52,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         redis = connect(url)
         try:
             listening = listener(settings.host, settings.port)
-            context = make_context(settings, redis, admin_token=_admin_token(settings))
+            outbound = make_outbound(settings)
+            context = make_context(settings, redis, admin_token=_admin_token(settings), outbound=outbound)
             edge = make_edge(settings, redis)
-            app = _one_origin(context, stop)
+            app = _one_origin(context, edge, stop)
+            open_app = cross_origin(by_kind(app, socket_app(edge)), origins=settings.cors_origins)
             services = (edge.running(), dispatching(settings, redis, redis), reaping(settings, redis, redis))
-            async with services[0], services[1], services[2]:
+            async with outbound, services[0], services[1], services[2]:
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
-                    Requests(by_kind(app, socket_app(edge)), count=telemetry.request_answered),
+                    Requests(open_app, count=telemetry.request_answered),
                     listening,
                     stop=stop,
                     goodbye=edge.goodbye,
@@ -68,8 +73,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         raise ValkeyFailed(f"the embedded Valkey died; see {settings.data_dir / 'valkey.log'}")
 
 
-def _one_origin(context: Context, stop: asyncio.Event) -> Starlette:
-    return gateway_app(context, more=[*UPGRADE_ROUTES, *health_routes(lambda: not stop.is_set())])
+def _one_origin(context: Context, edge: Edge, stop: asyncio.Event) -> Starlette:
+    health = health_routes(lambda: not stop.is_set())
+    return gateway_app(context, more=[*UPGRADE_ROUTES, *pull_routes(edge), *health])
 
 
 @asynccontextmanager

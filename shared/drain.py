@@ -88,6 +88,11 @@ class Drain:
         """
         self._doubtful = True
 
+    async def rested(self) -> None:
+        """Waits until nothing that it was woken for is left to do."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
     async def stop(self) -> None:
         """Sends nothing more, and settles what was confirmed by now. Raises StoreUnavailable."""
         self._stopped = True

@@ -29,6 +29,7 @@ dropped = _meter.create_counter("notify.dropped", description="notifications giv
 nudges = _meter.create_counter("notify.nudges", description="nudges sent, one for each replica and turn")
 takeovers = _meter.create_counter("notify.takeovers", description="sockets that replaced another one")
 handshakes = _meter.create_counter("notify.handshakes", description="WebSocket handshakes, by outcome")
+polls_ended = _meter.create_counter("notify.polls.ended", description="long polls, by what came of them")
 endings = _meter.create_counter("notify.endings", description="sockets that ended, by ending")
 routes_read = _meter.create_counter("notify.routes.read", description="reads of routes: all, or changes")
 requests = _meter.create_counter("notify.http.requests", description="HTTP requests, by method and status")
@@ -66,6 +67,15 @@ def watch_sockets(count: Callable[[], int]) -> None:
         yield Observation(count())
 
     _meter.create_observable_gauge("notify.sockets", [observe], description="sockets held now")
+
+
+def watch_polls(count: Callable[[], int]) -> None:
+    """Shows the number of long polls an edge holds, as of each scrape."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(count())
+
+    _meter.create_observable_gauge("notify.polls", [observe], description="long polls held now")
 
 
 @contextmanager

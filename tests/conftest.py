@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness import leaks
 from tests.harness.api import Api, ApiKey
+from tests.harness.callbacks import Hook, running_hook
 from tests.harness.processes import RUNNING
 from tests.harness.raw import SilentSocket
 from tests.harness.sockets import Receiver
@@ -63,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def shared_stack() -> Iterator[Stack]:
     """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
-    with running_stack(gateways=2, edges=2, tcp=True) as stack:
+    with running_stack(gateways=2, edges=2, tcp=True, ALLOW_PRIVATE_CALLBACKS=1) as stack:
         yield stack
         leaks.assert_none_in_metrics(stack.services)
         leaks.assert_none_in_answers()
@@ -109,6 +110,13 @@ async def channel(api: Api, key: ApiKey) -> ApiKey:
     """The same API key, once its WebSocket channel is registered."""
     await api.register(key)
     return key
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    """A receiver of callbacks on this machine."""
+    async with running_hook() as receiver:
+        yield receiver
 
 
 @pytest.fixture

@@ -6,7 +6,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway import accounts, api_keys, bindings, channels, receipts, resources, subscriptions
+from services.gateway import (
+    accounts,
+    api_keys,
+    bindings,
+    callbacks,
+    channel_views,
+    channels,
+    receipts,
+    resources,
+    subscriptions,
+)
 from services.gateway.context import Context
 from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
@@ -25,6 +35,10 @@ _ROUTES: list[BaseRoute] = [
     Route("/v1/bindings", bindings.get_bindings, methods=["GET"]),
     Route("/v1/bindings", bindings.put_bindings, methods=["PUT"]),
     Route("/v1/bindings", bindings.delete_bindings, methods=["DELETE"]),
+    Route("/v1/channels/{api_key_id}", channel_views.get_channel_view, methods=["GET"]),
+    Route("/v1/channels/{api_key_id}/signing-secret", channel_views.get_signing_secret, methods=["GET"]),
+    Route("/v1/channels/{api_key_id}/deliveries", channel_views.get_deliveries, methods=["GET"]),
+    Route("/v1/channels/{api_key_id}/deliveries/retry", channel_views.retry_deliveries, methods=["POST"]),
     Route("/v2/subscriptions", subscriptions.get_subscriptions, methods=["GET"]),
     Route("/v2/subscriptions", subscriptions.put_subscriptions, methods=["PUT"]),
     Route("/v2/subscriptions", subscriptions.delete_subscriptions, methods=["DELETE"]),
@@ -34,6 +48,9 @@ _ROUTES: list[BaseRoute] = [
     Route("/v2/notification/websocket", channels.get_websocket, methods=["GET"]),
     Route("/v2/notification/websocket", channels.put_websocket, methods=["PUT"]),
     Route("/v2/notification/websocket", channels.delete_websocket, methods=["DELETE"]),
+    Route("/v2/notification/callback", callbacks.get_callback, methods=["GET"]),
+    Route("/v2/notification/callback", callbacks.put_callback, methods=["PUT"]),
+    Route("/v2/notification/callback", callbacks.delete_callback, methods=["DELETE"]),
     Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
 ]
 

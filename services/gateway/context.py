@@ -6,12 +6,14 @@ from starlette.requests import Request
 
 from services.gateway.idempotency import Once
 from services.gateway.proof import Proof
+from services.gateway.trials import Trials
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.nudges import Nudges
 from shared.store.queues import Queues
 from shared.store.receipts import Receipts
 from shared.store.routes import Routing
+from shared.store.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Context:
     queues: Queues
     receipts: Receipts
     routing: Routing
+    trials: Trials
+    webhooks: Webhooks
 
 
 def context_of(request: Request) -> Context:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from shared.model.api_keys import ApiKey, Scope, id_in
+from shared.model.api_keys import ApiKey, Scope, id_in, is_id
 from shared.runtime.answers import Problem
 from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
@@ -63,6 +63,22 @@ class Proof:
         if key is None:
             raise _unproven("the API key is missing or not valid")
         _check_scope(key, scope)
+        return key
+
+    async def receiver(self, request: Request, api_key_id: str) -> ApiKey:
+        """The API key whose channel is asked about: by itself, an admin of its account or the operator.
+
+        Raises Problem(401) when the caller proves nothing, 403 when it may not look at this one, 404 when
+        there is no such API key in the caller's reach.
+        """
+        caller = None if self._is_operator(request) else await self._proven_now(request)
+        if caller is not None and caller.id == api_key_id and Scope.RECEIVE in caller.scopes:
+            return caller
+        if caller is not None:
+            _check_scope(caller, Scope.RECEIVE if caller.id == api_key_id else Scope.ADMIN)
+        key = await self._api_keys.find(api_key_id) if is_id(api_key_id) else None
+        if key is None or (caller is not None and caller.account_id != key.account_id):
+            raise Problem(404, "there is no such API key")
         return key
 
     def forget(self, api_key_id: str) -> None:

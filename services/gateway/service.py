@@ -8,7 +8,11 @@ from services.gateway.app import gateway_app
 from services.gateway.context import Context
 from services.gateway.idempotency import Once
 from services.gateway.proof import Proof
+from services.gateway.trials import Trials
 from shared import telemetry
+from shared.model.addresses import AddressPolicy
+from shared.outbound import Outbound
+from shared.runtime.cross_origin import cross_origin
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
@@ -21,10 +25,22 @@ from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.receipts import Receipts
 from shared.store.routes import Routing
+from shared.store.webhooks import Webhooks
 from shared.wire.pelion.subscriptions import compiled
 
 
-def make_context(settings: Settings, redis: Redis, *, admin_token: str) -> Context:
+def make_outbound(settings: Settings) -> Outbound:
+    """What tries the URLs of webhooks; to be entered before it is used."""
+    return Outbound(
+        policy=AddressPolicy(settings.allow_private_callbacks),
+        timeout_s=settings.callback_timeout_s,
+        client_cert=settings.callback_client_cert,
+        client_key=settings.callback_client_key,
+        ca=settings.callback_ca,
+    )
+
+
+def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
     calls = Calls(redis)
     routing = Routing(calls, compiled)
     nudges = Nudges(calls)
@@ -40,16 +56,22 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str) -> Conte
         ),
         receipts=Receipts(calls),
         routing=routing,
+        trials=Trials(outbound),
+        webhooks=Webhooks(calls, nudges),
     )
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves requests on PORT until `stop`."""
     assert settings.admin_token is not None
-    context = make_context(settings, redis, admin_token=settings.admin_token.get_secret_value())
-    app = gateway_app(context, more=[*health_routes(lambda: not stop.is_set())])
+    admin_token = settings.admin_token.get_secret_value()
     listening = listener(settings.host, settings.port)
-    await serve(Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=_nothing)
+    async with make_outbound(settings) as outbound:
+        context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
+        app = gateway_app(context, more=[*health_routes(lambda: not stop.is_set())])
+        open_app = cross_origin(app, origins=settings.cors_origins)
+        counted = Requests(open_app, count=telemetry.request_answered)
+        await serve(counted, listening, stop=stop, goodbye=_nothing)
 
 
 async def _nothing() -> None:

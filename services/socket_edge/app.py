@@ -1,4 +1,4 @@
-"""What an edge answers: WebSockets on the dialects' paths, and little else."""
+"""What an edge answers: WebSockets on the dialects' paths, long polls, and little else."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
+from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
 from shared.runtime.answers import Problem, failure_answer, problem_answer, refuse_handshake
 
@@ -51,7 +52,7 @@ UPGRADE_ROUTES: list[BaseRoute] = [Route(path, upgrade_required, methods=["GET"]
 def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
     """The app of an edge that runs apart."""
     plain = Starlette(
-        routes=[*UPGRADE_ROUTES, *health],
+        routes=[*UPGRADE_ROUTES, *pull_routes(edge), *health],
         exception_handlers={HTTPException: problem_answer, Exception: failure_answer},
     )
     return by_kind(plain, socket_app(edge))

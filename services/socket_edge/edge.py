@@ -1,4 +1,5 @@
-"""The sockets one process holds, and what keeps them right: nudges, a heartbeat, a slow sweep, pings.
+"""All that one process holds, sockets and long polls, and what keeps it right: nudges, a heartbeat, a slow
+sweep, pings.
 
 Redis away is no reason to hang up: leases are fenced, so a socket that may have lost its own can do no harm.
 When Redis is back everything held is looked at, and only what somebody else has claimed is closed.
@@ -11,21 +12,26 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from redis.asyncio import Redis
 
 from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.hold import Hold, Limits
 from services.socket_edge.keepalive import Keepalive
+from services.socket_edge.poll import Poll
 from services.socket_edge.proofs import Proof, Proofs
+from services.socket_edge.questions import Questions
 from shared import telemetry
-from shared.model.channels import Ending, Lease, boot_of
+from shared.drain import Drain
+from shared.model.channels import Ending, Kind, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import forever
 from shared.store.api_keys import ApiKeys
+from shared.store.channels import Channels
 from shared.store.leases import Leases
-from shared.store.nudges import Line, Nudges, changed_key, heard_nudges
+from shared.store.nudges import Line, Nudges, answer_in, changed_key, heard_nudges, question_in
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
 
@@ -44,6 +50,7 @@ class Timing:
     ping_interval_s: float
     heartbeat_s: float
     redis_away_limit_s: float
+    long_poll_wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,34 @@ class Stores:
 
     redis: Redis
     api_keys: ApiKeys
+    channels: Channels
     leases: Leases
     queues: Queues
     nudges: Nudges
 
 
+class Held(Protocol):
+    """What an edge holds: a socket or a long poll, and the lease of its channel."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its channel."""
+
+    @property
+    def lease(self) -> Lease: ...
+
+    @property
+    def drain(self) -> Drain: ...
+
+    async def end(self, ending: Ending) -> None:
+        """Says goodbye, and will be over soon."""
+
+    async def abort(self) -> None:
+        """Drops the connection, and will be over at once."""
+
+
 class Edge:
-    """All sockets of one process. `boot` names it in leases: the replica, and this run of it."""
+    """All that one process holds. `boot` names it in leases: the replica, and this run of it."""
 
     def __init__(
         self,
@@ -78,23 +106,26 @@ class Edge:
         )
         self.handshakes = Handshakes()
         self.stopping = False
-        self._proofs: Proofs[Hold] = Proofs(stores.api_keys)
+        self.long_poll_wait_s = timing.long_poll_wait_s
+        self.questions = Questions(stores.nudges, boot=boot, find=self._poll)
+        self._proofs: Proofs[Held] = Proofs(stores.api_keys)
         self._heartbeat = heartbeat
         self._boot = boot
         self._timing = timing
-        self._holds: dict[str, list[Hold]] = {}
+        self._holds: dict[str, list[Held]] = {}
         self._owed: list[Lease] = []
         self._claims = itertools.count(1)
         self._none_left = asyncio.Event()
         self._none_left.set()
-        telemetry.watch_sockets(lambda: sum(map(len, self._holds.values())))
+        telemetry.watch_sockets(lambda: self._count(Kind.WEBSOCKET))
+        telemetry.watch_polls(lambda: self._count(Kind.PULL))
 
     def new_owner(self) -> str:
         """The name of one claim: no other claim ever has it."""
         return f"{self._boot}/{next(self._claims)}"
 
     @contextlib.contextmanager
-    def holding(self, hold: Hold, proof: Proof) -> Iterator[None]:
+    def holding(self, hold: Held, proof: Proof) -> Iterator[None]:
         """From here on nudges for the channel reach the hold, and it ends with its proof.
 
         Whoever it took over from is told to look.
@@ -116,7 +147,6 @@ class Edge:
             yield
         finally:
             self._proofs.forget(hold)
-            self.keepalive.forget(hold)
             self._holds[channel].remove(hold)
             if not self._holds[channel]:
                 del self._holds[channel]
@@ -124,7 +154,7 @@ class Edge:
                 self._none_left.set()
 
     def release_later(self, lease: Lease) -> None:
-        """Redis was away when its socket ended: until then the channel would count as connected."""
+        """Redis was away when its socket or poll ended: until then the channel would count as connected."""
         self._owed.append(lease)
 
     @contextlib.asynccontextmanager
@@ -142,12 +172,12 @@ class Edge:
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
     async def goodbye(self) -> None:
-        """Closes every socket, and waits until each has given its lease back, or for a few seconds."""
+        """Closes every socket, answers every poll, and waits until each has given its lease back, but not long."""
         self.stopping = True
         for hold in self._all():
             await hold.end(Ending.STOPPING)
         if not await self._emptied_within(_GOODBYE_S):
-            logger.warning("goodbye.cut-short", extra={"facts": {"sockets": len(self._all())}})
+            logger.warning("goodbye.cut-short", extra={"facts": {"held": len(self._all())}})
             for hold in self._all():
                 await hold.abort()
             await self._emptied_within(_LET_GO_S)
@@ -179,7 +209,7 @@ class Edge:
             if await self._try_to_beat():
                 answered_s = time.monotonic()
             elif time.monotonic() - answered_s > self._timing.redis_away_limit_s and self._holds:
-                logger.warning("redis.away-too-long", extra={"facts": {"sockets": len(self._all())}})
+                logger.warning("redis.away-too-long", extra={"facts": {"held": len(self._all())}})
                 for hold in self._all():
                     await hold.end(Ending.REDIS_AWAY)
             await asyncio.sleep(min(self._timing.heartbeat_s, self._timing.redis_away_limit_s / 2))
@@ -227,15 +257,26 @@ class Edge:
                     self.keepalive.forget(hold)
 
     def _heard(self, word: str) -> None:
-        api_key_id = changed_key(word)
-        if api_key_id is None:
-            self._look_at(word)
-        else:
+        if (question := question_in(word)) is not None:
+            self.questions.asked(question)
+        elif (answer := answer_in(word)) is not None:
+            self.questions.heard(answer)
+        elif (api_key_id := changed_key(word)) is not None:
             self._proofs.doubt(self._holds.get(api_key_id, ()))
+        else:
+            self._look_at(word)
 
     def _look_at(self, channel: str) -> None:
         for hold in self._holds.get(channel, ()):
             hold.drain.wake()
 
-    def _all(self) -> list[Hold]:
+    def _poll(self, owner: str, channel: str) -> Poll | None:
+        """The poll that has this owner's name."""
+        polls = (hold for hold in self._holds.get(channel, ()) if isinstance(hold, Poll))
+        return next((poll for poll in polls if poll.lease.owner == owner), None)
+
+    def _all(self) -> list[Held]:
         return [hold for holds in self._holds.values() for hold in holds]
+
+    def _count(self, kind: Kind) -> int:
+        return sum(hold.kind is kind for hold in self._all())

@@ -16,7 +16,7 @@ from starlette.types import Send
 from services.socket_edge.keepalive import Keepalive
 from shared import telemetry
 from shared.drain import Drain, Room
-from shared.model.channels import Ending
+from shared.model.channels import Ending, Kind
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Queues
@@ -68,6 +68,8 @@ class _Ping:
 
 class Hold:
     """A socket and its lease."""
+
+    kind = Kind.WEBSOCKET
 
     def __init__(
         self,

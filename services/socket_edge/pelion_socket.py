@@ -116,6 +116,7 @@ async def _hold(
         # It went before it was accepted.
         await _let_go(edge, hold, client_code=0)
     finally:
+        edge.keepalive.forget(hold)
         telemetry.endings.add(1, {"ending": hold.facts["ending"]})
         logger.info("socket.ended", extra={"facts": hold.facts})
 

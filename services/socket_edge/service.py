@@ -8,12 +8,14 @@ from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Stores, Timing
 from services.socket_edge.hold import Limits
 from shared import telemetry
+from shared.runtime.cross_origin import cross_origin
 from shared.runtime.health import health_routes
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.calls import Calls
+from shared.store.channels import Channels
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
@@ -25,11 +27,13 @@ from shared.wire.pelion.subscriptions import compiled
 def make_edge(settings: Settings, redis: Redis) -> Edge:
     calls = Calls(redis)
     nudges = Nudges(calls)
+    routing = Routing(calls, compiled)
     boot = new_boot(settings.replica)
     return Edge(
         Stores(
             redis=redis,
-            api_keys=ApiKeys(calls, Routing(calls, compiled), nudges),
+            api_keys=ApiKeys(calls, routing, nudges),
+            channels=Channels(calls, routing, nudges),
             leases=Leases(calls),
             queues=Queues(
                 calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
@@ -49,15 +53,17 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             ping_interval_s=settings.ping_interval_s,
             heartbeat_s=settings.heartbeat_s,
             redis_away_limit_s=settings.redis_away_limit_s,
+            long_poll_wait_s=settings.long_poll_wait_s,
         ),
         close_codes=settings.pelion_close_codes,
     )
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
-    """Serves sockets on EDGE_PORT until `stop`, then lets them go."""
+    """Serves sockets and long polls on EDGE_PORT until `stop`, then lets them go."""
     edge = make_edge(settings, redis)
     app = edge_app(edge, health=health_routes(lambda: not stop.is_set()))
+    app = cross_origin(app, origins=settings.cors_origins)
     listening = listener(settings.host, settings.edge_port)
     async with edge.running():
         await serve(

@@ -44,6 +44,16 @@ class ChannelState:
 
 
 @dataclass(frozen=True, slots=True)
+class Failing:
+    """How long a webhook has not taken what waits for it: since when, after how many tries, and when the
+    next one is (None: at once)."""
+
+    since_ms: int
+    tries: int
+    next_try_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to drain one channel's queue, as one socket has claimed it.
 

@@ -27,6 +27,7 @@ _TYPES = {
     408: "request_timeout",
     409: "conflict",
     413: "payload_too_large",
+    415: "unsupported_media_type",
     426: "upgrade_required",
     429: "too_many_requests",
     431: "headers_too_large",

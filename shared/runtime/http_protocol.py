@@ -3,18 +3,34 @@
 Only a GET over HTTP/1.1 without a body can become a WebSocket. In any other request the offer of an upgrade
 is ignored, as a server may, and the application answers the plain request that it is: some HTTP clients offer
 h2c with everything they send.
+
+`scope["extensions"]["http.connection"]` is a `Connection`: what became of the bytes of an answer.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
+from shared.runtime.send_queue import is_broken, unread_bytes
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
+
+
+class Connection(TypedDict):
+    """The connection of a request.
+
+    `is_open`: does what is written now go on its way? `unread_bytes`: how much of all that did the peer's
+    machine has not confirmed; None when nobody will ever know. `abort` drops it with all that waits.
+    """
+
+    is_open: Callable[[], bool]
+    unread_bytes: Callable[[], int | None]
+    abort: Callable[[], None]
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -24,6 +40,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._lost = False
+        self._unread_when_lost: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -31,6 +49,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        connection: Connection = {
+            "is_open": self._is_open,
+            "unread_bytes": self._unread_bytes,
+            "abort": self.transport.abort,
+        }
+        self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
         self._await_head()
 
     def on_headers_complete(self) -> None:
@@ -108,7 +132,18 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_arrived()
+        # Some clients hang up as soon as they have read: now is the last moment to see that they had.
+        self._unread_when_lost = self._unread_bytes() if exc is None else None
+        self._lost = True
         super().connection_lost(exc)
+
+    def _is_open(self) -> bool:
+        return not self._lost and not self.transport.is_closing()
+
+    def _unread_bytes(self) -> int | None:
+        if self._lost:
+            return self._unread_when_lost
+        return None if is_broken(self.transport) else unread_bytes(self.transport)
 
     def _await_head(self) -> None:
         if self._head_timer is None:

@@ -32,6 +32,8 @@ LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# As browsers write them: no path, no default port, no slash at the end.
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _EVERY_NETWORK = ("0.0.0.0/0", "::/0")
 
 
@@ -62,6 +64,16 @@ def _networks(value: object) -> object:
         return tuple(ipaddress.ip_network(name.strip()) for name in names)
     except ValueError:
         raise ValueError("should be 1, or networks as in 10.0.0.0/8,fd00::/8") from None
+
+
+def _origins(value: object) -> object:
+    """`*` is every origin, `none` no origin; else a list."""
+    if not isinstance(value, str):
+        return value
+    names = () if value.strip().lower() == "none" else tuple(name.strip() for name in value.split(","))
+    if names != ("*",) and not all(_ORIGIN.fullmatch(name) for name in names):
+        raise ValueError("should be *, none, or origins as in https://app.example,http://localhost:3000")
+    return tuple(name.lower() for name in names)
 
 
 class Settings(BaseSettings):
@@ -149,6 +161,11 @@ class Settings(BaseSettings):
     )
     callback_ca: Path | None = Field(
         None, description="PEM file: authorities trusted for callbacks by https, besides the system's"
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
+        ("*",),
+        description="web pages that may use the API: * for all, none, or a list as in "
+        "https://app.example,https://admin.example",
     )
     pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(_year)] = Field(
         2019, description="close codes as the Pelion service had them in 2019 or 2020"
@@ -261,10 +278,15 @@ def settings_table() -> str:
     rows = [("NAME", "DEFAULT", "MEANING")]
     for field, info in Settings.model_fields.items():
         default = info.get_default()
-        shown = "unset" if default in (None, ()) or info.default_factory is not None else str(default)
+        shown = "unset" if default in (None, ()) or info.default_factory is not None else _written(default)
         rows.append((_variable(field), shown, info.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows)
+
+
+def _written(value: object) -> str:
+    """As it would be set."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _variable(field: str) -> str:

@@ -13,10 +13,6 @@ tells how many bytes the peer's machine has not confirmed.
 
 import base64
 import binascii
-import contextlib
-import fcntl
-import struct
-import termios
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +24,7 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
+from shared.runtime.send_queue import unread_bytes
 
 # A client that pings without reading would make us hoard our pongs.
 _PONG_BUFFER_LIMIT = 4 * 1024 * 1024
@@ -156,13 +153,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def _unread_bytes(self) -> int:
-        """What waits in our buffer, and what the kernel has not been told that the peer's has got."""
-        waiting = self.transport.get_write_buffer_size()
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
-            waiting += struct.unpack("i", answer)[0]
-        return waiting
+        return unread_bytes(self.transport)
 
     def _refuse(self, headers: Headers, status: int, message: str, header: str) -> None:
         given = headers.get_all("x-request-id")

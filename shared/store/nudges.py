@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from enum import StrEnum
 
 from redis.asyncio import Redis
@@ -24,6 +25,33 @@ logger = logging.getLogger(__name__)
 _RETRY_S = 0.25
 _SILENCE_S = 5.0
 _KEY = "key:"
+_ASKED = "held?"
+_TOLD = "held:"
+
+
+class Standing(StrEnum):
+    """How a long poll that has a lease stands, in its own replica's word."""
+
+    OPEN = "open"
+    ENDING = "ending"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How does the poll with this owner's name stand? `asker` is the name that asks, as an owner's."""
+
+    owner: str
+    channel: str
+    asker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to what `asker` asked."""
+
+    asker: str
+    standing: Standing
 
 
 class Nudges:
@@ -41,6 +69,13 @@ class Nudges:
     def send_key_changed(self, owner: str, api_key_id: str) -> None:
         """Nudges the owner to look at the key's record, too: its socket's secret may have got an end."""
         self._send(owner, _KEY + api_key_id)
+
+    def ask(self, question: Asked) -> None:
+        """Asks the replica of a lease's owner. An answer may never come."""
+        self._send(question.owner, _ASKED + f"{question.owner}?{question.channel}?{question.asker}")
+
+    def tell(self, answer: Told) -> None:
+        self._send(answer.asker, _TOLD + f"{answer.asker}:{answer.standing}")
 
     def _send(self, owner: str, word: str) -> None:
         if not self._waiting:
@@ -73,6 +108,18 @@ def changed_key(word: str) -> str | None:
     return word.removeprefix(_KEY) if word.startswith(_KEY) else None
 
 
+def question_in(word: str) -> Asked | None:
+    """The question that a word of a nudge is; None when it is none."""
+    parts = word.removeprefix(_ASKED).split("?") if word.startswith(_ASKED) else []
+    return Asked(*parts) if len(parts) == 3 else None
+
+
+def answer_in(word: str) -> Told | None:
+    """The answer that a word of a nudge is; None when it is none."""
+    asker, _, standing = word.removeprefix(_TOLD).partition(":") if word.startswith(_TOLD) else ("", "", "")
+    return Told(asker, Standing(standing)) if standing in list(Standing) else None
+
+
 class Line(StrEnum):
     """What became of the line on which nudges are heard."""
 
@@ -81,7 +128,7 @@ class Line(StrEnum):
 
 
 async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[list[str] | Line, None]:
-    """The words of each nudge for these boots: API key ids, or what `changed_key` understands.
+    """The words of each nudge for these boots: API key ids, or what the functions above understand.
 
     BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
     without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.

@@ -146,6 +146,16 @@ class Queues:
         gone = await self._calls.script("queue_settle", names, lease.owner, next_place(until))
         return None if gone < 0 else int(gone)
 
+    async def settle_event(self, lease: Lease, event_id: str, *, count: int, size_bytes: int) -> int | None:
+        """Forgets everything up to and including the first notification of this event.
+
+        It looks among the front `count`, or about `size_bytes`. Tells how many that were, 0 when it does not
+        stand there, None if not the owner.
+        """
+        names = [keyspace.lease(lease.channel), keyspace.queue(lease.channel)]
+        gone = await self._calls.script("queue_settle_event", names, lease.owner, event_id, count, size_bytes)
+        return None if gone < 0 else int(gone)
+
     async def refuse(self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str) -> str:
         """Remembers a frame that the client found too long; `single_entry` is '' if it held several.
 

@@ -116,10 +116,18 @@ class Api:
         assert answer.status in (200, 201), answer
         return answer
 
+    async def put_callback(self, key: ApiKey, url: str, **more: Any) -> Answer:
+        return await self.call("PUT", "/v2/notification/callback", key=key, json={"url": url, **more})
+
+    async def callback(self, key: ApiKey) -> Answer:
+        return await self.call("GET", "/v2/notification/callback", key=key)
+
+    async def delete_callback(self, key: ApiKey) -> Answer:
+        return await self.call("DELETE", "/v2/notification/callback", key=key)
+
     async def register_webhook(self, key: ApiKey, url: str, **more: Any) -> None:
-        """PUT the webhook channel, which is tested on the way; `more` are headers and serialization."""
-        body = {"url": url, **more}
-        _expect(await self.call("PUT", "/v2/notification/callback", key=key, json=body), 204)
+        """Puts the callback, which is tested on the way; `more` are headers and serialization."""
+        _expect(await self.put_callback(key, url, **more), 204)
 
     async def channel(self, key: ApiKey) -> Answer:
         return await self.call("GET", "/v2/notification/websocket", key=key)

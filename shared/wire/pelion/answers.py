@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shared.model.callbacks import Callback
 from shared.model.channels import ChannelState, Kind
 from shared.wire.pelion.serialization import stored
 
@@ -15,6 +16,15 @@ def websocket_channel(state: ChannelState) -> dict[str, Any]:
         "queue_size": state.queue_size,
         "serialization": stored(state.serialization).as_json(),
         "dropped": state.dropped,
+    }
+
+
+def webhook(callback: Callback, serialization: bytes) -> dict[str, Any]:
+    """The Webhook object: URL and headers as they were put."""
+    return {
+        "url": callback.url,
+        "headers": dict(callback.headers),
+        "serialization": stored(serialization).as_json(),
     }
 
 

@@ -1,5 +1,6 @@
 """How a channel wants its notifications encoded: what was put with it, read leniently (section 2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +56,13 @@ def wanted_in(body: bytes) -> bytes:
         raise Invalid(f"the body is not JSON: {fault}") from None
     if not isinstance(posted, dict):
         raise Invalid("the body must be an object")
+    return wanted_of(posted)
+
+
+def wanted_of(posted: Mapping[str, Any]) -> bytes:
+    """The same of a body that was read already. Raises Invalid."""
     wanted = posted.get("serialization")
-    if wanted is None:
-        return b""
-    return orjson.dumps(_parsed(wanted).as_json())
+    return b"" if wanted is None else orjson.dumps(_parsed(wanted).as_json())
 
 
 def _parsed(wanted: Any) -> Serialization:

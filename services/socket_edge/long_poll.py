@@ -1,0 +1,224 @@
+"""`/v2/notification/pull`: answered when there is something to tell (docs/protocols/pelion.md, section 9).
+
+A 200 is written whole, but ended only when it has been read and settled: HTTP then keeps the next poll on the
+same connection waiting, so that it meets no lease.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from services.socket_edge.edge import Edge
+from services.socket_edge.poll import Poll
+from services.socket_edge.proofs import Proof
+from shared import telemetry
+from shared.drain import Room
+from shared.model.api_keys import ApiKey, hash_of
+from shared.model.api_keys import Scope as KeyScope
+from shared.model.channels import Ending, Kind, Lease
+from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner, StoreUnavailable
+from shared.runtime.answers import Problem, problem_answer
+from shared.runtime.clock import now_ms
+from shared.store.nudges import Asked
+from shared.wire.pelion import pulling
+from shared.wire.pelion.opening import bearer
+from shared.wire.pelion.pulling import Pull, asked_for
+
+logger = logging.getLogger(__name__)
+
+PULL_PATH = "/v2/notification/pull"
+
+# A release that takes longer does not keep the client waiting.
+_RELEASE_S = 0.5
+_TRIES = 5
+_LEASE_IS_GONE = (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED)
+_KEY_IS_GONE = (Ending.KEY_REVOKED, Ending.KEY_EXPIRED)
+
+
+def pull_routes(edge: Edge) -> list[BaseRoute]:
+    """A plain ASGI callable: it ends its answers itself. No HEAD: it would take what it does not tell."""
+    route = Route(PULL_PATH, _LongPolls(edge), methods=["GET", "DELETE"])
+    assert route.methods is not None
+    route.methods.discard("HEAD")
+    return [route]
+
+
+class _LongPolls:
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        serve = _get if scope["method"] == "GET" else _delete
+        try:
+            await serve(self._edge, scope, receive, send)
+        except StoreUnavailable:
+            raise _come_back("the store cannot take this now; try again") from None
+
+
+async def _delete(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+    """200 whether or not it was there: every client's clean-up relies on it."""
+    key, _ = await _proven(edge, scope)
+    was_there = await edge.stores.channels.delete(key.account_id, key.id, kind=Kind.PULL)
+    answer = PlainTextResponse(pulling.REMOVED if was_there else pulling.ALREADY_DELETED)
+    await answer(scope, receive, send)
+
+
+async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+    if edge.stopping:
+        raise _come_back("this replica is going away; try again")
+    asked = asked_for(scope["query_string"])
+    key, proof = await _proven(edge, scope)
+    lease = await _claimed(edge, key)
+    if lease is None:
+        telemetry.polls_ended.add(1, {"outcome": "concurrent"})
+        await PlainTextResponse(pulling.CONCURRENT, 409)(scope, receive, send)
+        return
+    limits = edge.limits
+    poll = Poll(
+        lease=lease,
+        queues=edge.stores.queues,
+        connection=scope["extensions"]["http.connection"],
+        most=Room(count=limits.frame_count, size_bytes=limits.in_flight_bytes),
+        asked=asked,
+    )
+    try:
+        with edge.holding(poll, proof):
+            await _serve(edge, poll, asked, scope, receive, send)
+    finally:
+        telemetry.polls_ended.add(1, {"outcome": poll.outcome})
+        logger.debug("poll.ended", extra={"facts": poll.facts})
+
+
+async def _proven(edge: Edge, scope: Scope) -> tuple[ApiKey, Proof]:
+    secret = bearer(Request(scope).headers.get("authorization", ""))
+    key = await edge.stores.api_keys.proven_by(secret, now_ms=now_ms())
+    if secret is None or key is None:
+        raise _unproven("the API key is missing or not valid")
+    if KeyScope.RECEIVE not in key.scopes:
+        fields = [("scopes", f"must include {KeyScope.RECEIVE}")]
+        raise Problem(403, f"the API key lacks the scope {KeyScope.RECEIVE}", fields=fields)
+    secret_hash = hash_of(secret)
+    return key, Proof(key.id, secret_hash, key.valid_until_ms(secret_hash))
+
+
+async def _claimed(edge: Edge, key: ApiKey) -> Lease | None:
+    """The lease of the channel, which is made if there is none; None when another poll is open."""
+    silent = ""
+    for _ in range(_TRIES):
+        owner = edge.new_owner()
+        try:
+            await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
+            return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
+        except HeldByAnother as held:
+            if await edge.questions.is_held(Asked(held.owner, key.id, asker=owner)):
+                return None
+            silent = held.owner
+        except KindConflict as conflict:
+            raise Problem(400, str(conflict)) from None
+        except KeyRevoked:
+            raise _unproven("the API key is revoked") from None
+        except NoLongerOwner as lost:
+            # Without a channel: it was deleted since it was made.
+            if lost.ending is not Ending.NO_CHANNEL:
+                raise _unproven("the API key is revoked") from None
+    raise _come_back("the channel does not come to rest; try again")
+
+
+async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Receive, send: Send) -> None:
+    watching = asyncio.create_task(_watch(poll, receive))
+    try:
+        if edge.stopping:
+            # The goodbye began while this one was on its way in.
+            await poll.end(Ending.STOPPING)
+        await _decide(edge, poll, asked)
+        if poll.message is not None:
+            await _write(poll, asked, send)
+    finally:
+        watching.cancel()
+        letting_go = asyncio.create_task(_let_go(edge, poll))
+        await asyncio.wait([letting_go], timeout=_RELEASE_S)
+    if poll.message is not None:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    elif poll.ending is not Ending.CLIENT_GONE:
+        await _answer(poll, scope)(scope, receive, send)
+    await letting_go
+
+
+async def _watch(poll: Poll, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+    await poll.end(Ending.CLIENT_GONE)
+
+
+async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
+    """Waits until there is something to tell, or no time left to wait."""
+    if asked.after is not None:
+        await _settle_after(edge, poll.lease, asked.after)
+        poll.begin()
+    if asked.waits:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(poll.decided.wait(), edge.long_poll_wait_s)
+    else:
+        await poll.drain.rested()
+    poll.give_up()
+
+
+async def _settle_after(edge: Edge, lease: Lease, uid: str) -> None:
+    if uid:
+        limits = edge.limits
+        count = await edge.stores.queues.settle_event(
+            lease, uid, count=limits.frame_count, size_bytes=limits.in_flight_bytes
+        )
+        telemetry.settled.add(count or 0)
+
+
+async def _write(poll: Poll, asked: Pull, send: Send) -> None:
+    """Everything of a 200 but its end, which the peer does not need: it was told the length."""
+    assert poll.message is not None
+    text = poll.message.text
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
+    if asked.after is not None:
+        headers.append((b"x-last-uid", poll.last_uid.encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text, "more_body": True})
+    await poll.until_read()
+
+
+async def _let_go(edge: Edge, poll: Poll) -> None:
+    """Settles what was read, and gives the lease back."""
+    try:
+        await poll.drain.stop()
+        if poll.ending not in _LEASE_IS_GONE:
+            await edge.release(poll.lease)
+    except StoreUnavailable:
+        edge.release_later(poll.lease)
+        logger.warning("poll.not-released", extra={"facts": poll.facts})
+    finally:
+        edge.questions.over(poll)
+
+
+def _answer(poll: Poll, scope: Scope) -> Response:
+    """What a poll answers that has nothing to tell. Who can poll again is told no error: some count those."""
+    if poll.ending is Ending.CHANNEL_DELETED:
+        return PlainTextResponse(pulling.CHANNEL_DELETED, 410)
+    if poll.ending in _KEY_IS_GONE:
+        return problem_answer(Request(scope), _unproven("the API key or its secret is no longer valid"))
+    if poll.ending is Ending.UNEXPECTED:
+        return problem_answer(Request(scope), Problem(500, "something went wrong here; it was logged"))
+    # Its next poll is better off with another replica, behind another connection.
+    leaves = poll.ending is Ending.STOPPING
+    return Response(status_code=204, headers={"connection": "close"} if leaves else None)
+
+
+def _unproven(message: str) -> Problem:
+    fields = [("Authorization", "must be Bearer and a valid secret")]
+    return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
+
+
+def _come_back(message: str) -> Problem:
+    return Problem(503, message, headers={"retry-after": "1"})

@@ -1,0 +1,78 @@
+"""Does whoever holds a lease still poll? A 409 is for the second of two live polls, and for nothing else.
+
+A heartbeat outlives a killed replica by seconds, and a client that was cut off comes back within one. So who
+finds a live owner asks its replica: a poll that is about to end is waited for, and one that nobody answers for
+is none.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from services.socket_edge.poll import STALLED_S, Poll
+from shared.model.channels import boot_of
+from shared.store.nudges import Asked, Nudges, Standing, Told
+
+_ANSWER_S = 1.0
+# By then an answer that nobody reads has been cut; one that is still being read is a poll that lives.
+_ENDING_S = STALLED_S + 1.0
+
+
+class Questions:
+    """What one edge asks others, and answers them. `find(owner, channel)` gives a poll of its own."""
+
+    def __init__(self, nudges: Nudges, *, boot: str, find: Callable[[str, str], Poll | None]) -> None:
+        self._nudges = nudges
+        self._boot = boot
+        self._find = find
+        self._open: dict[str, asyncio.Queue[Standing]] = {}
+        self._told_at_end: dict[Poll, list[str]] = {}
+
+    async def is_held(self, question: Asked) -> bool:
+        """Does the owner keep its lease? Waits for one that is about to give it back."""
+        if boot_of(question.owner) == self._boot:
+            return await self._is_held_here(question)
+        answers = self._open[question.asker] = asyncio.Queue()
+        was_ending = False
+        try:
+            self._nudges.ask(question)
+            while True:
+                limit_s = _ENDING_S if was_ending else _ANSWER_S
+                standing = await asyncio.wait_for(answers.get(), limit_s)
+                if standing is not Standing.ENDING:
+                    return standing is Standing.OPEN
+                was_ending = True
+        except TimeoutError:
+            return was_ending
+        finally:
+            del self._open[question.asker]
+
+    async def _is_held_here(self, question: Asked) -> bool:
+        poll = self._find(question.owner, question.channel)
+        if poll is not None and not poll.is_open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(poll.over.wait(), _ENDING_S)
+        return poll is not None and not poll.over.is_set()
+
+    def heard(self, told: Told) -> None:
+        """An answer came; maybe to a question that nobody waits for any more."""
+        if told.asker in self._open:
+            self._open[told.asker].put_nowait(told.standing)
+
+    def asked(self, question: Asked) -> None:
+        """Answers another edge: at once, and again when a poll that was ending is over."""
+        poll = self._find(question.owner, question.channel)
+        if poll is None or poll.over.is_set():
+            standing = Standing.NONE
+        elif poll.is_open:
+            standing = Standing.OPEN
+        else:
+            standing = Standing.ENDING
+            self._told_at_end.setdefault(poll, []).append(question.asker)
+        self._nudges.tell(Told(question.asker, standing))
+
+    def over(self, poll: Poll) -> None:
+        """It has given its lease back."""
+        poll.over.set()
+        for asker in self._told_at_end.pop(poll, ()):
+            self._nudges.tell(Told(asker, Standing.NONE))

@@ -1,0 +1,147 @@
+"""Our own view of a channel: its state, how deliveries went, the secret that signs them; and who may look."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.store import keyspace
+from tests.conftest import Listen
+from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.callbacks import Hook
+from tests.harness.events import readings
+from tests.harness.stack import Stack
+from tests.stories.test_errors import assert_error
+
+AT_MS = 1_800_000_000_000
+AT = "2027-01-15T08:00:00.000Z"
+
+
+@pytest.fixture
+def redis(stack: Stack) -> Iterator[Any]:
+    with stack.valkey.client() as client:
+        yield client
+
+
+async def view(api: Api, key: ApiKey, rest: str = "") -> Answer:
+    return await api.call("GET", f"/v1/channels/{key.id}{rest}", key=key)
+
+
+def noted(number: int, **more: object) -> bytes:
+    facts = {
+        "at_ms": AT_MS,
+        "webhook_id": f"msg_{number}",
+        "count": 3,
+        "status": 200,
+        "error": "",
+        "took_ms": 7,
+    }
+    return orjson.dumps({**facts, "next_try_ms": None, **more})
+
+
+async def test_of_a_websocket(api: Api, key: ApiKey, listen: Listen) -> None:
+    assert_error(await view(api, key), 404, "not_found")
+    await api.register(key)
+    await api.publish(key, *readings(range(3), to=key.id))
+
+    state = (await view(api, key)).json
+
+    assert state.pop("serialization")["max_chunk_size"] == 10_000
+    assert state == {"kind": "websocket", "connected": False, "queue_size": 3, "dropped": 0}
+    await listen(key)
+    await api.until(key, status="connected")
+    assert (await view(api, key)).json["connected"] is True
+
+
+async def test_of_a_webhook_that_fails(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
+    await api.put_callback(key, hook.url)
+    state = (await view(api, key)).json
+    assert set(state) == {"kind", "queue_size", "dropped", "serialization"}
+    assert (state["kind"], state["queue_size"]) == ("webhook", 0)
+    trouble = {"failing_since_ms": AT_MS, "tries": 4, "next_try_ms": AT_MS + 8_000}
+    redis.hset(keyspace.channel(key.id), mapping=trouble)
+
+    state = (await view(api, key)).json
+
+    assert (state["failing_since"], state["tries"]) == (AT, 4)
+    assert state["next_try_at"] == "2027-01-15T08:00:08.000Z"
+
+
+async def test_deliveries_newest_first_and_at_most_a_hundred(
+    api: Api, key: ApiKey, hook: Hook, redis: Any
+) -> None:
+    assert (await view(api, key, "/deliveries")).json == {"deliveries": []}
+    await api.put_callback(key, hook.url)
+    notes = [noted(n) for n in range(150)]
+    notes.append(noted(150, status=None, error="timed-out", next_try_ms=AT_MS))
+    redis.lpush(keyspace.deliveries(key.id), *notes)
+    redis.expire(keyspace.deliveries(key.id), 60)
+
+    told = (await view(api, key, "/deliveries")).json["deliveries"]
+
+    assert [each["webhook_id"] for each in told] == [f"msg_{n}" for n in range(150, 50, -1)]
+    failed, taken = told[:2]
+    assert taken == {
+        "at": AT,
+        "webhook_id": "msg_149",
+        "batch": 3,
+        "status": 200,
+        "error": "",
+        "took_ms": 7,
+        "next_try_at": None,
+    }
+    assert (failed["status"], failed["error"], failed["next_try_at"]) == (None, "timed-out", AT)
+
+
+async def test_a_retry_is_due_now(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
+    retry = f"/v1/channels/{key.id}/deliveries/retry"
+    assert_error(await api.call("POST", retry, key=key), 404, "not_found")
+    await api.register(key)
+    assert_error(await api.call("POST", retry, key=key), 404, "not_found")
+    await api.delete_channel(key)
+    await api.put_callback(key, hook.url)
+    trouble = {"failing_since_ms": AT_MS, "tries": 4, "next_try_ms": AT_MS + 8_000}
+    redis.hset(keyspace.channel(key.id), mapping=trouble)
+
+    answer = await api.call("POST", retry, key=key)
+
+    assert (answer.status, answer.text) == (202, "")
+    assert not redis.hexists(keyspace.channel(key.id), "next_try_ms")
+
+
+async def test_the_signing_secret_stays_the_same(api: Api, other_api: Api, key: ApiKey, hook: Hook) -> None:
+    before = await view(api, key, "/signing-secret")
+    await api.put_callback(key, hook.url)
+    after = await view(other_api, key, "/signing-secret")
+
+    assert before.json["signing_secret"].startswith("whsec_")
+    assert before.json == after.json
+    assert before.headers["Cache-Control"] == "no-store"
+    stranger = await api.api_key(account=key.account)
+    assert (await view(api, stranger, "/signing-secret")).json != before.json
+
+
+async def test_who_may_look(api: Api, key: ApiKey) -> None:
+    await api.register(key)
+    admin = await api.api_key(account=key.account, scopes=("admin",))
+    elsewhere = await api.api_key(scopes=("admin", "receive"))
+    sibling = await api.api_key(account=key.account)
+    publisher = await api.api_key(account=key.account, scopes=("publish",))
+    for method, rest, status in (
+        ("GET", "", 200),
+        ("GET", "/signing-secret", 200),
+        ("GET", "/deliveries", 200),
+        ("POST", "/deliveries/retry", 404),
+    ):
+        path = f"/v1/channels/{key.id}{rest}"
+        assert (await api.call(method, path, key=key)).status == status
+        assert (await api.call(method, path, key=admin)).status == status
+        assert (await api.admin(method, path)).status == status
+        assert_error(await api.call(method, path, key=elsewhere), 404, "not_found")
+        assert_error(await api.call(method, path, key=sibling), 403, "access_denied")
+        assert_error(await api.call(method, path), 401, "invalid_auth")
+        own = f"/v1/channels/{publisher.id}{rest}"
+        assert_error(await api.call(method, own, key=publisher), 403, "access_denied")
+        for nobody in ("0" * 32, "x"):
+            assert_error(await api.admin(method, f"/v1/channels/{nobody}{rest}"), 404, "not_found")

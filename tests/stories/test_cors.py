@@ -1,0 +1,116 @@
+"""A page of another origin may use the API, from a preflight to an error it can read."""
+
+import pytest
+
+from shared.store import keyspace
+from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.stack import Stack
+
+PAGE = "https://app.example"
+ORIGIN = {"Origin": PAGE}
+
+
+def words(answer: Answer, header: str) -> set[str]:
+    return {word.strip().lower() for word in answer.headers[header].split(",")}
+
+
+async def preflight(
+    api: Api, path: str, *, method: str = "PUT", headers: str = "", origin: str = PAGE
+) -> Answer:
+    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    if headers:
+        asked["Access-Control-Request-Headers"] = headers
+    return await api.call("OPTIONS", path, headers=asked)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/v1/events", "/v2/subscriptions/lamp/3/0", "/v2/notification/callback", "/v2/nothing"]
+)
+async def test_a_preflight(api: Api, path: str, method: str) -> None:
+    answer = await preflight(
+        api, path, method=method, headers="authorization,content-type,idempotency-key,x-requested-with"
+    )
+
+    assert answer.status == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert method.lower() in words(answer, "Access-Control-Allow-Methods")
+    allowed = words(answer, "Access-Control-Allow-Headers")
+    assert {"authorization", "content-type", "idempotency-key", "x-requested-with"} <= allowed
+    assert int(answer.headers["Access-Control-Max-Age"]) >= 600
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+async def test_answers_and_errors_can_be_read(api: Api, key: ApiKey) -> None:
+    answers = [
+        await api.call("GET", "/v2/subscriptions", key=key, headers=ORIGIN),
+        await api.call("GET", "/v2/subscriptions", headers=ORIGIN),
+        await api.call("GET", "/v2/nothing", headers=ORIGIN),
+        await api.call("PATCH", "/v2/subscriptions", headers=ORIGIN),
+        await api.call("PUT", "/v2/subscriptions", key=key, data=b"{", headers=ORIGIN),
+        await api.call("POST", "/v1/events", key=key, data=b" " * (8 * 1024 * 1024 + 1), headers=ORIGIN),
+    ]
+
+    assert [answer.status for answer in answers] == [200, 401, 404, 405, 400, 413]
+    for answer in answers:
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert {"x-request-id", "retry-after"} <= words(answer, "Access-Control-Expose-Headers")
+
+
+async def test_what_nobody_foresaw_can_be_read(api: Api, channel: ApiKey, stack: Stack) -> None:
+    with stack.valkey.client() as redis:
+        redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
+
+    answer = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
+
+    assert answer.status == 500
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_the_edge_answers_so_too(api: Api, stack: Stack) -> None:
+    edge = api.at(stack.edges[0].url)
+
+    answer = await edge.call("GET", "/v2/notification/websocket-connect", headers=ORIGIN)
+
+    assert answer.status == 426
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert (await preflight(edge, "/v2/notification/pull", headers="authorization")).status == 200
+
+
+async def test_without_an_origin_nothing_is_said(api: Api, key: ApiKey) -> None:
+    answer = await api.call("GET", "/v2/subscriptions", key=key)
+
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz"])
+async def test_what_is_the_operators_is_not_for_pages(api: Api, path: str) -> None:
+    answer = await api.call("GET", path, headers=ORIGIN)
+
+    assert answer.status == 200
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_the_operator_chooses_the_pages(api: Api, stack: Stack, key: ApiKey) -> None:
+    listed = stack.new_gateway("listed", CORS_ORIGINS=f"{PAGE}, http://localhost:3000")
+    closed = stack.new_gateway("closed", CORS_ORIGINS="none")
+    try:
+        for gateway in (listed, closed):
+            gateway.start()
+        for gateway in (listed, closed):
+            gateway.wait_ready()
+        here, there = api.at(listed.url), api.at(closed.url)
+
+        theirs = await here.call("GET", "/v2/subscriptions", key=key, headers=ORIGIN)
+        assert theirs.headers["Access-Control-Allow-Origin"] == PAGE
+        assert (await preflight(here, "/v1/events")).headers["Access-Control-Allow-Origin"] == PAGE
+        for at, page in ((here, "https://other.example"), (there, PAGE)):
+            answer = await at.call("GET", "/v2/subscriptions", key=key, headers={"Origin": page})
+            assert answer.status == 200
+            assert "Access-Control-Allow-Origin" not in answer.headers
+            refused = await preflight(at, "/v1/events", origin=page)
+            assert refused.status == 405
+            assert "Access-Control-Allow-Origin" not in refused.headers
+    finally:
+        listed.close()
+        closed.close()
