@@ -1,8 +1,8 @@
 """Does whoever holds a lease still poll? A 409 is for the second of two live polls, and for nothing else.
 
 A heartbeat outlives a killed replica by seconds, and a client that was cut off comes back within one. So who
-finds a live owner asks its replica: a poll that is about to end is waited for, and one that nobody answers for
-is none.
+finds a live owner asks its replica: a poll that is about to end is waited for, and one that nobody answers
+for is none.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ import orjson
 from starlette.types import Message
 
 from services.socket_edge import edge as edges
-from services.socket_edge.edge import Edge, Timing, new_boot
+from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.hold import Limits
 from services.socket_edge.pelion_socket import pelion_socket
 from shared.model.channels import Lease
@@ -28,7 +28,7 @@ from shared.store.channels import Channels
 from shared.store.leases import Claimed, Leases
 from shared.store.nudges import Nudges
 from shared.store.queues import Appended, Batch, Queues
-from shared.store.replicas import Heartbeat
+from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.properties.owed import Owed, Reader
@@ -45,7 +45,7 @@ LIMITS = Limits(
     in_flight_bytes=4 * 1024 * 1024,
     ping_timeout_s=30.0,
 )
-_TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_away_limit_s=120)
+_TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_away_limit_s=120, long_poll_wait_s=30)
 
 
 class World:
@@ -177,8 +177,10 @@ class ToldQueues(Queues):
         super().__init__(calls)
         self._world = world
 
-    async def append(self, api_key_id: str, events: Sequence[Event]) -> tuple[Appended, str]:
-        appended, owner = await super().append(api_key_id, events)
+    async def append(
+        self, api_key_id: str, events: Sequence[Event], *, traceparent: str = ""
+    ) -> tuple[Appended, str]:
+        appended, owner = await super().append(api_key_id, events, traceparent=traceparent)
         numbers = [int(event.id) for event in events]
         self._world.owed.appended(api_key_id, numbers, queued=appended is Appended.QUEUED)
         return appended, owner
@@ -323,7 +325,7 @@ class GatedEdge(Edge):
         self.clients: list[Client] = []
         self.missed_a_nudge = False
         super().__init__(
-            edges.Stores(a.calls.redis, a.api_keys, a.leases, a.queues, a.nudges),
+            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges),
             ToldHeartbeat(a.calls, world, boot=self.boot),
             boot=self.boot,
             limits=LIMITS,

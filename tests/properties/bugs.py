@@ -152,9 +152,7 @@ BUGS = [
             "queue_append",
             {
                 "if redis.call('EXISTS', KEYS[1]) == 0": "local key = redis.call('EXISTS', KEYS[1])\n",
-                "if redis.call('EXISTS', KEYS[2]) == 0": (
-                    "if key == 1 and redis.call('EXISTS', KEYS[2]) == 0 then return {'absent'} end\n"
-                ),
+                "if not channel[1]": "if key == 1 and not channel[1] then return {'absent'} end\n",
             },
         ),
     ),
