@@ -1,8 +1,8 @@
 """What a dead webhook costs the healthy ones: `python -m tests.benchmarks.webhooks`.
 
-Two hundred channels are sent to at an even rate, in turns without and with one more that never answers and has
-10,000 waiting. Latency goes from the publish request to the webhook. Exits with 1 if the dead one makes the p99
-of the healthy ones over 20 % longer.
+Two hundred channels are sent to at an even rate, in turns without and with one more that never answers and
+has 10,000 waiting. Latency goes from the publish request to the webhook. Exits with 1 if the dead one makes
+the p99 of the healthy ones over 20 % longer.
 """
 
 import asyncio
