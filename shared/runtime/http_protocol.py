@@ -24,8 +24,8 @@ _HEAD_BYTES = 64 * 1024
 class Connection(TypedDict):
     """The connection of a request.
 
-    `is_open`: does what is written now go on its way? `unread_bytes`: how much of what did is not confirmed by
-    the peer's machine; None when nobody will ever know. `has_hung_up`: has the peer, whether or not the
+    `is_open`: does what is written now go on its way? `unread_bytes`: how much of what did is not confirmed
+    by the peer's machine; None when nobody will ever know. `has_hung_up`: has the peer, whether or not the
     application was told already? `abort` drops it with all that waits.
     """
 
