@@ -117,7 +117,7 @@ async def test_who_reads_on_is_waited_for(
     poll = begin()
     await decided(stores, poll, 3)
 
-    left = [*range(10)]
+    left: list[int] = [*range(10)]
 
     def read_one() -> int:
         clock.ahead_s += STALLED_S / 2

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.api import Api, ApiKey
+from tests.harness.api import SECRETS, Api, ApiKey
 from tests.harness.events import reading, readings, registration
 from tests.harness.polls import PULL, Polls, numbers_in
 from tests.harness.processes import Service
@@ -296,5 +297,18 @@ class TestProof:
         await api.revoke(key)
 
         answer = await waiting
+        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        assert (await polls.get()).status == 401
+
+    async def test_an_expired_key_ends_its_poll(self, api: Api, stack: Stack) -> None:
+        account = await api.account()
+        expires_at = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+        body = {"name": "brief", "scopes": ["receive"], "expires_at": expires_at}
+        made = (await api.admin("POST", f"/v1/accounts/{account}/api-keys", json=body)).json
+        SECRETS.append(made["secret"])
+        polls = Polls(api, ApiKey(made["id"], account, made["secret"]), stack.edges[0])
+
+        answer = await polls.get()
+
         assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
         assert (await polls.get()).status == 401
