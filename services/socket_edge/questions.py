@@ -49,7 +49,7 @@ class Questions:
 
     async def _is_held_here(self, question: Asked) -> bool:
         poll = self._find(question.owner, question.channel)
-        if poll is not None and not poll.is_open:
+        if poll is not None and not poll.is_live:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(poll.over.wait(), _ENDING_S)
         return poll is not None and not poll.over.is_set()
@@ -64,7 +64,7 @@ class Questions:
         poll = self._find(question.owner, question.channel)
         if poll is None or poll.over.is_set():
             standing = Standing.NONE
-        elif poll.is_open:
+        elif poll.is_live:
             standing = Standing.OPEN
         else:
             standing = Standing.ENDING
