@@ -15,7 +15,7 @@ from shared.store.nudges import Asked, Nudges, Standing, Told
 
 _ANSWER_S = 1.0
 # By then an answer that nobody reads has been cut; one that is still being read is a poll that lives.
-_ENDING_S = STALLED_S + 1.0
+_ENDING_S = STALLED_S + 3.0
 
 
 class Questions:
