@@ -13,6 +13,7 @@ from services.gateway import (
     callbacks,
     channel_views,
     channels,
+    openapi,
     receipts,
     resources,
     subscriptions,
@@ -23,6 +24,7 @@ from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavaila
 from shared.runtime.answers import Problem, failure_answer, problem_answer
 
 _ROUTES: list[BaseRoute] = [
+    Route("/openapi.json", openapi.get_document, methods=["GET"]),
     Route("/v1/accounts", accounts.create_account, methods=["POST"]),
     Route("/v1/accounts/{account_id}/api-keys", api_keys.create_api_key, methods=["POST"]),
     Route("/v1/accounts/{account_id}/api-keys", api_keys.list_api_keys, methods=["GET"]),
