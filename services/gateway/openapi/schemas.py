@@ -148,7 +148,6 @@ SCHEMAS: Json = {
         "properties": {
             "url": {
                 "type": "string",
-                "format": "uri",
                 "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://",
                 "maxLength": 400,
                 "description": "With the names and values of the headers at most 400 characters.",
