@@ -73,7 +73,7 @@ class Drain:
         self._lost = False
         self._doubtful = False
         self._serialization = b""
-        self._traced = _Traced(lease.channel)
+        self._traced = Traced(lease.channel)
 
     def wake(self) -> None:
         """There may be something to do: a nudge came, something was confirmed, Redis is back."""
@@ -194,7 +194,7 @@ class Drain:
             self._traced.were_settled(confirmed, confirmed_ns=confirmed_ns)
 
 
-class _Traced:
+class Traced:
     """What was sent and is not settled, as far as anybody wants spans of it; most often nothing."""
 
     def __init__(self, channel: str) -> None:

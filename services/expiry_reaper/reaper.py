@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from shared import telemetry
 from shared.model.channels import Kind
-from shared.store.channels import Channels
+from shared.store.channels import Channels, Whose
 from shared.store.queues import Queues
 from shared.store.replicas import Replicas
 from shared.store.routes import Routing
@@ -73,10 +73,7 @@ class Reaper:
             return
         done.dropped += await self._queues.forget_old(channel)
         account, incarnation = whose.account, whose.incarnation
-        # A webhook has no expiry here: nobody connects to it.
-        idle_expiry_ms = self._idle_expiry_ms.get(whose.kind)
-        times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms or 0}
-        if idle_expiry_ms and await self._channels.expire(account, channel, incarnation=incarnation, **times):
+        if await self._expire(channel, whose, now_ms):
             done.expired.append(channel)
             facts = {"channel": channel, "account": account, "kind": whose.kind}
             logger.info("channel.expired", extra={"facts": facts})
@@ -84,6 +81,16 @@ class Reaper:
             # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
             await self._routing.add_key(account, channel)
             await self._channels.mention(account, channel, kind=whose.kind, incarnation=incarnation)
+
+    async def _expire(self, channel: str, whose: Whose, now_ms: int) -> bool:
+        idle_expiry_ms = self._idle_expiry_ms.get(whose.kind) if whose.kind else None
+        if idle_expiry_ms is None:
+            return False
+        # Nobody connects to a webhook: it is idle while nothing comes for it.
+        webhook = whose.kind is Kind.WEBHOOK
+        expire = self._channels.expire_idle_webhook if webhook else self._channels.expire
+        times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms}
+        return await expire(whose.account, channel, incarnation=whose.incarnation, **times)
 
     async def _mend(self, account: str) -> int:
         """Drops from an account's routes what names a channel or a key that is gone; tells how many."""

@@ -47,11 +47,15 @@ def make_reaper(settings: Settings, redis: Redis) -> Reaper:
         queues=Queues(calls, limits=limits),
         replicas=Replicas(calls),
         routing=routing,
-        idle_expiry_ms={
-            Kind.WEBSOCKET: round(settings.websocket_expiry_s * 1000),
-            Kind.PULL: round(settings.pull_expiry_s * 1000),
-        },
+        idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()},
     )
+
+
+def _expiries_s(settings: Settings) -> dict[Kind, float]:
+    """After how long a channel of a kind is over; a webhook only if the operator wants that."""
+    always = {Kind.WEBSOCKET: settings.websocket_expiry_s, Kind.PULL: settings.pull_expiry_s}
+    idle = settings.channel_idle_expiry_s
+    return always if idle is None else {**always, Kind.WEBHOOK: idle}
 
 
 @contextlib.asynccontextmanager
@@ -87,8 +91,7 @@ async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
         except StoreUnavailable as fault:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(fault)}})
 
-    expiries_s = (settings.websocket_expiry_s, settings.pull_expiry_s, settings.notification_lifetime_s)
-    shortest_s = min(expiries_s)
+    shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
     every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
     while True:
         try:

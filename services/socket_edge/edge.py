@@ -172,7 +172,7 @@ class Edge:
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
     async def goodbye(self) -> None:
-        """Closes every socket, answers every poll, and waits until each has given its lease back, but not long."""
+        """Closes sockets, answers polls, and waits until each has given its lease back, but not long."""
         self.stopping = True
         for hold in self._all():
             await hold.end(Ending.STOPPING)

@@ -1,14 +1,17 @@
 """One delivery: the front of a webhook's queue is sent in one request, and settled or put back."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared import telemetry
+from shared.drain import Traced
 from shared.jobs import Tries
 from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
+from shared.model.events import Notification
 from shared.model.retries import retry_delay_s
 from shared.outbound import Attempt, Outbound
 from shared.store.batches import Batches, Failed, Taken
@@ -19,6 +22,14 @@ from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
 
 logger = logging.getLogger(__name__)
+
+
+def _trace_of(followed: list[Notification], *, of: int) -> dict[str, str]:
+    """The header that continues a publisher's trace, where all of a request is of one."""
+    traces = {n.trail.traceparent for n in followed if n.trail}
+    if len(followed) < of or len(traces) != 1 or "" in traces:
+        return {}
+    return {"traceparent": traces.pop()}
 
 
 class Outcome(Enum):
@@ -74,7 +85,10 @@ class Deliveries:
         body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "what is taken holds one notification at least"
         webhook_id = f"msg_{lease.incarnation}_{body.last_entry}"
-        attempt = await self._send(lease, taken, body, webhook_id)
+        sent = taken.notifications[: body.count]
+        traced = Traced(lease.channel)
+        traced.were_sent(followed := [n for n in sent if n.trail], taken_ns=time.time_ns())
+        attempt = await self._send(lease, taken, body, webhook_id=webhook_id, followed=followed)
         delivery = Delivery(
             at_ms=self._now_ms() - attempt.took_ms,
             webhook_id=webhook_id,
@@ -84,22 +98,27 @@ class Deliveries:
             took_ms=attempt.took_ms,
         )
         facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": body.count}
-        logger.info("delivery.attempted", extra={"facts": {**facts, "took_ms": attempt.took_ms}})
-        if attempt.taken:
-            return await self._settle(lease, body, delivery)
-        return await self._put_back(lease, taken, delivery)
+        level = logging.DEBUG if attempt.taken else logging.INFO
+        logger.log(level, "delivery.attempted", extra={"facts": {**facts, "took_ms": attempt.took_ms}})
+        if not attempt.taken:
+            return await self._put_back(lease, taken, delivery)
+        answered_ns = time.time_ns()
+        outcome = await self._settle(lease, body, delivery)
+        traced.were_settled(body.last_entry, confirmed_ns=answered_ns)
+        return outcome
 
-    async def _send(self, lease: Lease, taken: Taken, body: Message, webhook_id: str) -> Attempt:
-        followed = [n for n in taken.notifications[: body.count] if n.trail and n.trail.receipt]
-        if followed:
-            await self._queues.tell_sent(lease, followed)
+    async def _send(
+        self, lease: Lease, taken: Taken, body: Message, *, webhook_id: str, followed: list[Notification]
+    ) -> Attempt:
+        if receipts := [n for n in followed if n.trail and n.trail.receipt]:
+            await self._queues.tell_sent(lease, receipts)
         signed = signed_headers(
             taken.signing_secret,
             webhook_id=webhook_id,
             timestamp_s=self._now_ms() // 1000,
             body=body.text,
         )
-        headers = {**taken.callback.headers, **signed}
+        headers = {**taken.callback.headers, **signed, **_trace_of(followed, of=body.count)}
         return await self._outbound.put(taken.callback.url, headers=headers, body=body.text)
 
     async def _settle(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:

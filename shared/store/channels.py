@@ -145,6 +145,17 @@ class Channels:
         await self._routing.drop_channel(account_id, i, incarnation=incarnation)
         return True
 
+    async def expire_idle_webhook(
+        self, account_id: str, api_key_id: str, *, incarnation: str, now_ms: int, idle_expiry_ms: int
+    ) -> bool:
+        """Ends a webhook channel that nothing was queued for so long; tells whether it did."""
+        names = keyspace.of_a_queue(api_key_id)[1:]
+        word, *_ = await self._calls.script("webhook_expire", names, incarnation, now_ms, idle_expiry_ms)
+        if word != b"expired":
+            return False
+        await self.forget(account_id, api_key_id, kind=Kind.WEBHOOK, incarnation=incarnation)
+        return True
+
     async def whose(self, api_key_id: str) -> Whose:
         """Whose channel it is, and which."""
         account = await self._calls.command("HGET", keyspace.api_key(api_key_id), "account_id")

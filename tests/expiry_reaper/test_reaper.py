@@ -7,6 +7,7 @@ import pytest
 
 from services.expiry_reaper.reaper import Reaper
 from shared.model.api_keys import new_id
+from shared.model.callbacks import Callback
 from shared.model.channels import Kind, boot_of
 from shared.store import keyspace
 from shared.store.queues import QueueLimits, Queues
@@ -26,13 +27,17 @@ async def stores() -> AsyncIterator[Stores]:
 
 @pytest.fixture
 def reaper(stores: Stores) -> Reaper:
+    return a_reaper(stores, {Kind.WEBSOCKET: DAY_MS, Kind.PULL: POLL_MS})
+
+
+def a_reaper(stores: Stores, idle_expiry_ms: dict[Kind, int]) -> Reaper:
     limits = QueueLimits(lifetime_ms=DAY_MS)
     return Reaper(
         channels=stores.channels,
         queues=Queues(stores.calls, limits=limits, now_ms=lambda: NOW_MS + DAY_MS),
         replicas=Replicas(stores.calls),
         routing=stores.routing,
-        idle_expiry_ms={Kind.WEBSOCKET: DAY_MS, Kind.PULL: POLL_MS},
+        idle_expiry_ms=idle_expiry_ms,
     )
 
 
@@ -96,6 +101,44 @@ async def test_routes_that_name_what_is_gone_are_mended(stores: Stores, reaper: 
     assert set(routes.bindings) == {channel}
 
 
+async def webhook(stores: Stores) -> str:
+    key, _ = await stores.api_key()
+    there = Callback("https://example.com/", {})
+    await stores.channels.put_webhook(stores.account_id, key.id, there, now_ms=NOW_MS, serialization=b"")
+    return key.id
+
+
+async def test_a_webhook_does_not_end_for_want_of_data(stores: Stores, reaper: Reaper) -> None:
+    await webhook(stores)
+
+    assert (await reaper.round(now_ms=NOW_MS + 1000 * DAY_MS)).expired == []
+
+
+async def test_a_webhook_without_data_ends_if_the_operator_wants_that(stores: Stores) -> None:
+    reaper = a_reaper(stores, {Kind.WEBSOCKET: DAY_MS, Kind.WEBHOOK: DAY_MS})
+    idle, busy = await webhook(stores), await webhook(stores)
+    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
+    stores.direct.xadd(keyspace.queue(busy), fields, id=f"{NOW_MS + 1}-0")
+    stores.direct.xtrim(keyspace.queue(busy), maxlen=0, approximate=False)
+
+    assert (await reaper.round(now_ms=NOW_MS + DAY_MS - 1)).expired == []
+    assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == [idle]
+    assert len(stores.direct.smembers(keyspace.WEBHOOKS)) == 1
+    assert (await reaper.round(now_ms=NOW_MS + DAY_MS + 1)).expired == [busy]
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == set()
+
+
+async def test_a_webhook_that_dispatchers_do_not_know_is_mentioned(stores: Stores, reaper: Reaper) -> None:
+    channel = await webhook(stores)
+    known = stores.direct.smembers(keyspace.WEBHOOKS)
+    stores.direct.delete(keyspace.WEBHOOKS)
+
+    await reaper.round(now_ms=NOW_MS)
+
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == known
+    assert channel in str(known)
+
+
 async def test_many_channels_are_all_looked_at(stores: Stores, reaper: Reaper) -> None:
     channels = {await stores.channel() for _ in range(1500)}
 
@@ -109,3 +152,23 @@ async def test_boots_that_are_long_gone_are_forgotten(stores: Stores, reaper: Re
 
     assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS)).boots_forgotten == 0
     assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS + 1)).boots_forgotten == 1
+
+
+async def test_a_channel_that_nobody_polls_ends_after_ten_minutes(stores: Stores, reaper: Reaper) -> None:
+    key, _ = await stores.api_key()
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
+    later_ms = NOW_MS + 60_000
+    lease = await stores.leases.claim_unheld(key.id, owner="edge-1/boot/1", kind=Kind.PULL)
+    await stores.leases.release(lease, now_ms=later_ms)
+
+    assert (await reaper.round(now_ms=later_ms + POLL_MS - 1)).expired == []
+    assert (await reaper.round(now_ms=later_ms + POLL_MS)).expired == [key.id]
+
+
+async def test_a_channel_with_an_open_poll_never_ends(stores: Stores, reaper: Reaper) -> None:
+    key, _ = await stores.api_key()
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
+    await stores.leases.claim_unheld(key.id, owner="edge-1/boot/1", kind=Kind.PULL)
+    await Heartbeat(stores.calls, boot="edge-1/boot", ttl_ms=60_000).beat(now_ms=NOW_MS)
+
+    assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == []

@@ -125,6 +125,10 @@ class Api:
     async def delete_callback(self, key: ApiKey) -> Answer:
         return await self.call("DELETE", "/v2/notification/callback", key=key)
 
+    async def register_webhook(self, key: ApiKey, url: str, **more: Any) -> None:
+        """Puts the callback, which is tested on the way; `more` are headers and serialization."""
+        _expect(await self.put_callback(key, url, **more), 204)
+
     async def channel(self, key: ApiKey) -> Answer:
         return await self.call("GET", "/v2/notification/websocket", key=key)
 

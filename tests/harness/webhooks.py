@@ -1,0 +1,108 @@
+"""A customer's webhook: a stock HTTP server that remembers what it was sent, and answers as a test says."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tests.harness.processes import free_port
+
+
+@dataclass
+class Call:
+    """One request: when, with which headers and what body, and how many were under way with it."""
+
+    at_s: float
+    headers: Mapping[str, str]
+    body: bytes
+    at_once: int
+
+    @property
+    def message(self) -> dict[str, list[Any]]:
+        """The NotificationMessage."""
+        found: dict[str, list[Any]] = json.loads(self.body)
+        return found
+
+    @property
+    def webhook_id(self) -> str:
+        return self.headers["webhook-id"]
+
+
+Answer = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+async def _taken(_: Call) -> web.StreamResponse:
+    return web.Response(status=204)
+
+
+@dataclass
+class Webhook:
+    """What has arrived so far. `answer` may be replaced at any time; the test request is always taken."""
+
+    port: int
+    answer: Answer = _taken
+    calls: list[Call] = field(default_factory=list)
+    tests: int = 0
+    under_way: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/callback"
+
+    @property
+    def items(self) -> list[Any]:
+        """What every call that held notifications brought, in order; retries come again."""
+        return [item for call in self.calls for items in call.message.values() for item in items]
+
+    def says(self, status: int, **headers: str) -> None:
+        """Every answer from now on has this status."""
+
+        async def answer(_: Call) -> web.StreamResponse:
+            return web.Response(status=status, headers=headers)
+
+        self.answer = answer
+
+    def hangs(self) -> None:
+        """No answer from now on."""
+
+        async def answer(_: Call) -> web.StreamResponse:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        self.answer = answer
+
+    def takes(self) -> None:
+        self.answer = _taken
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if body == b"{}":
+            self.tests += 1
+            return web.Response(status=200)
+        self.under_way += 1
+        try:
+            now_s = asyncio.get_running_loop().time()
+            call = Call(now_s, request.headers, body, self.under_way)
+            self.calls.append(call)
+            return await self.answer(call)
+        finally:
+            self.under_way -= 1
+
+
+@contextlib.asynccontextmanager
+async def webhook(port: int | None = None) -> AsyncIterator[Webhook]:
+    """A webhook that listens; on a port of its own unless one is given."""
+    receiver = Webhook(port or free_port())
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.router.add_route("PUT", "/{path:.*}", receiver.serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", receiver.port).start()
+        yield receiver
+    finally:
+        await runner.cleanup()
