@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _OPERATORS = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = ("DELETE", "GET", "HEAD", "POST", "PUT")
-_SHOWN = ("X-Request-Id", "Retry-After", "Idempotent-Replayed", "WWW-Authenticate")
+_SHOWN = ("X-Request-Id", "Retry-After", "Idempotent-Replayed", "X-Last-Uid", "WWW-Authenticate")
 _PREFLIGHT_S = 24 * 60 * 60
 
 

@@ -83,7 +83,11 @@ _CHANNEL: Json = {
             },
             parameters=(
                 in_query("noWait", "true: answer at once.", {"type": "boolean"}),
-                in_query("after", "The uid up to which all has been handled.", {"type": "string"}),
+                in_query(
+                    "after",
+                    "The uid up to which all has been handled: X-Last-Uid of the answer before, or nothing.",
+                    {"type": "string"},
+                ),
             ),
         ),
         "delete": operation(
