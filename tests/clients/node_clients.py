@@ -22,7 +22,7 @@ _FILES = ("package.json", "package-lock.json")
 
 
 def installed(cache: Path) -> Path:
-    """The folder with the packages of our lock file: installed once, and kept. Skips the test if it cannot be.
+    """The folder with the packages of our lock file, installed once and kept. Skips where that cannot be.
 
     Two workers may install at once, each in a folder of its own: the first to be ready stays.
     """
@@ -73,9 +73,11 @@ class NodeLibrary:
         )
         socket = _NodeSocket(process)
         try:
-            socket.order(open={"url": offer.url, "subprotocols": offer.subprotocols, "headers": offer.headers})
+            socket.order(
+                open={"url": offer.url, "subprotocols": offer.subprotocols, "headers": offer.headers}
+            )
             await wait_until(lambda: socket.opened or socket.faults, what=f"an open socket of {self.name}")
-            assert not socket.faults, socket.faults
+            assert socket.opened, socket.faults
         except BaseException:
             await socket.close()
             raise

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.clients.in_thread import in_thread
 from tests.harness.api import HEARD, ApiKey
 from tests.harness.events import number_of
 from tests.harness.sockets import CONNECT_PATH
@@ -176,8 +177,8 @@ class WebsocketClient:
 
     async def open(self, offer: Offer) -> Socket:
         socket = _WebsocketClientSocket(offer)
-        await wait_until(socket.is_decided, what="an open socket")
-        assert not socket.faults, socket.faults
+        await wait_until(lambda: socket.opened.is_set() or socket.faults, what="an open socket")
+        assert socket.opened.is_set(), socket.faults
         return socket
 
 
@@ -187,7 +188,7 @@ class _WebsocketClientSocket(Socket):
     def __init__(self, offer: Offer) -> None:
         super().__init__()
         self.faults: list[object] = []
-        self._opened = threading.Event()
+        self.opened = threading.Event()
         self._app = websocket.WebSocketApp(
             offer.url,
             header=offer.headers,
@@ -198,22 +199,20 @@ class _WebsocketClientSocket(Socket):
             on_error=lambda _, fault: self.faults.append(fault),
             on_close=self._on_close,
         )
-        self._thread = threading.Thread(target=self._app.run_forever, daemon=True)
-        self._thread.start()
-
-    def is_decided(self) -> bool:
-        return self._opened.is_set() or bool(self.faults)
+        threading.Thread(target=self._app.run_forever, daemon=True).start()
 
     def _on_open(self, app: websocket.WebSocketApp) -> None:
+        assert app.sock is not None
         self.subprotocol = app.sock.getsubprotocol()
-        self._opened.set()
+        self.opened.set()
 
     def _on_close(self, _: websocket.WebSocketApp, code: int | None, reason: str | None) -> None:
         self.close_code = code or 1006
 
     def ping(self, payload: bytes) -> None:
+        assert self._app.sock is not None
         self._app.sock.ping(payload)
 
     async def close(self) -> None:
-        self._app.close()
-        await wait_until(lambda: not self._thread.is_alive(), what="the end of its thread")
+        # Its thread looks again after 10 s only, and is not waited for.
+        await in_thread(self._app.close)
