@@ -13,6 +13,7 @@ from services.gateway import (
     callbacks,
     channel_views,
     channels,
+    openapi,
     receipts,
     resources,
     subscriptions,
@@ -22,7 +23,8 @@ from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
 from shared.runtime.answers import Problem, failure_answer, problem_answer
 
-_ROUTES: list[BaseRoute] = [
+ROUTES: list[BaseRoute] = [
+    Route("/openapi.json", openapi.get_document, methods=["GET"]),
     Route("/v1/accounts", accounts.create_account, methods=["POST"]),
     Route("/v1/accounts/{account_id}/api-keys", api_keys.create_api_key, methods=["POST"]),
     Route("/v1/accounts/{account_id}/api-keys", api_keys.list_api_keys, methods=["GET"]),
@@ -42,9 +44,9 @@ _ROUTES: list[BaseRoute] = [
     Route("/v2/subscriptions", subscriptions.get_subscriptions, methods=["GET"]),
     Route("/v2/subscriptions", subscriptions.put_subscriptions, methods=["PUT"]),
     Route("/v2/subscriptions", subscriptions.delete_subscriptions, methods=["DELETE"]),
-    Route(f"{resources.PREFIX}{{rest:path}}", resources.get_resource, methods=["GET"]),
-    Route(f"{resources.PREFIX}{{rest:path}}", resources.put_resource, methods=["PUT"]),
-    Route(f"{resources.PREFIX}{{rest:path}}", resources.delete_resource, methods=["DELETE"]),
+    Route(f"{resources.PREFIX}{{rest:device}}", resources.get_resource, methods=["GET"]),
+    Route(f"{resources.PREFIX}{{rest:resource}}", resources.put_resource, methods=["PUT"]),
+    Route(f"{resources.PREFIX}{{rest:device}}", resources.delete_resource, methods=["DELETE"]),
     Route("/v2/notification/websocket", channels.get_websocket, methods=["GET"]),
     Route("/v2/notification/websocket", channels.put_websocket, methods=["PUT"]),
     Route("/v2/notification/websocket", channels.delete_websocket, methods=["DELETE"]),
@@ -58,7 +60,7 @@ _ROUTES: list[BaseRoute] = [
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> Starlette:
     """The gateway's app. `more` are routes that are not its own, health for one."""
     app = Starlette(
-        routes=[*_ROUTES, *more],
+        routes=[*ROUTES, *more],
         exception_handlers={
             HTTPException: problem_answer,
             TooLarge: _answer(413),

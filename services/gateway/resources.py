@@ -1,5 +1,6 @@
 """Subscriptions to one device's resources: /v2/subscriptions/{device-id}[/{resourcePath}] (section 3)."""
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +13,22 @@ from shared.store.routes import Added
 from shared.wire.pelion.resources import MAX_RESOURCES, Resource, paths_of, resource_in, uri_list
 
 PREFIX = "/v2/subscriptions/"
+
+
+class _Rest(PathConvertor):
+    """Newlines too: a name that holds one is refused for it, and not for a path that nobody knows."""
+
+    regex = "(?s:.*)"
+
+
+class _RestOfTwo(PathConvertor):
+    """What may name a resource of a device."""
+
+    regex = "(?s:[^/]*/.*)"
+
+
+register_url_convertor("device", _Rest())
+register_url_convertor("resource", _RestOfTwo())
 
 
 async def get_resource(request: Request) -> Response:

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.poll import Poll
+from services.socket_edge.poll import STALLED_S, Poll
 from services.socket_edge.proofs import Proof
 from shared import telemetry
 from shared.drain import Room
@@ -138,10 +138,13 @@ async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Rec
         await _decide(edge, poll, asked)
         if poll.message is not None:
             await _write(poll, asked, send)
+    except Exception:
+        await _let_go(edge, poll)
+        raise
     finally:
         watching.cancel()
-        letting_go = asyncio.create_task(_let_go(edge, poll))
-        await asyncio.wait([letting_go], timeout=_RELEASE_S)
+    letting_go = asyncio.create_task(_let_go(edge, poll))
+    await asyncio.wait([letting_go], timeout=_RELEASE_S)
     if poll.message is not None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     elif poll.ending is not Ending.CLIENT_GONE:
@@ -184,8 +187,13 @@ async def _write(poll: Poll, asked: Pull, send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
     if asked.after is not None:
         headers.append((b"x-last-uid", poll.last_uid.encode()))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": text, "more_body": True})
+    try:
+        async with asyncio.timeout(STALLED_S):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+    except TimeoutError:
+        # It asks ahead, and does not read what it was answered before.
+        await poll.abort()
     await poll.until_read()
 
 

@@ -55,6 +55,11 @@ class Poll:
         """Is it still to be decided what it answers?"""
         return not self.decided.is_set()
 
+    @property
+    def is_live(self) -> bool:
+        """Is it open, and its client still there?"""
+        return self.is_open and not self._connection["has_hung_up"]()
+
     def begin(self) -> None:
         """Reads from now on."""
         self._begun = True

@@ -1,8 +1,8 @@
 """Does whoever holds a lease still poll? A 409 is for the second of two live polls, and for nothing else.
 
 A heartbeat outlives a killed replica by seconds, and a client that was cut off comes back within one. So who
-finds a live owner asks its replica: a poll that is about to end is waited for, and one that nobody answers for
-is none.
+finds a live owner asks its replica: a poll that is about to end is waited for, and one that nobody answers
+for is none.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from shared.store.nudges import Asked, Nudges, Standing, Told
 
 _ANSWER_S = 1.0
 # By then an answer that nobody reads has been cut; one that is still being read is a poll that lives.
-_ENDING_S = STALLED_S + 1.0
+_ENDING_S = STALLED_S + 3.0
 
 
 class Questions:
@@ -49,7 +49,7 @@ class Questions:
 
     async def _is_held_here(self, question: Asked) -> bool:
         poll = self._find(question.owner, question.channel)
-        if poll is not None and not poll.is_open:
+        if poll is not None and not poll.is_live:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(poll.over.wait(), _ENDING_S)
         return poll is not None and not poll.over.is_set()
@@ -64,7 +64,7 @@ class Questions:
         poll = self._find(question.owner, question.channel)
         if poll is None or poll.over.is_set():
             standing = Standing.NONE
-        elif poll.is_open:
+        elif poll.is_live:
             standing = Standing.OPEN
         else:
             standing = Standing.ENDING

@@ -13,6 +13,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope, Send
 
 REQUEST_ID = "x-request-id"
@@ -94,7 +95,16 @@ def problem_answer(request: Request, fault: Exception) -> Response:
     body = error_body(
         fault.status_code, message, request_id=request_id_of(request.scope), fields=fields, kind=kind
     )
-    return Response(body, fault.status_code, fault.headers, media_type="application/json")
+    headers = fault.headers
+    if fault.status_code == 405 and not isinstance(fault, Problem):
+        headers = {"allow": ", ".join(_methods_at(request))}
+    return Response(body, fault.status_code, headers, media_type="application/json")
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What this path takes. The framework knows it of one route only, and we have one for each method."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in routes for method in route.methods})
 
 
 def failure_answer(request: Request, _: Exception) -> Response:

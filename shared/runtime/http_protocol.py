@@ -15,7 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
-from shared.runtime.send_queue import is_broken, unread_bytes
+from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
@@ -24,12 +24,14 @@ _HEAD_BYTES = 64 * 1024
 class Connection(TypedDict):
     """The connection of a request.
 
-    `is_open`: does what is written now go on its way? `unread_bytes`: how much of all that did the peer's
-    machine has not confirmed; None when nobody will ever know. `abort` drops it with all that waits.
+    `is_open`: does what is written now go on its way? `unread_bytes`: how much of what did is not confirmed
+    by the peer's machine; None when nobody will ever know. `has_hung_up`: has the peer, whether or not the
+    application was told already? `abort` drops it with all that waits.
     """
 
     is_open: Callable[[], bool]
     unread_bytes: Callable[[], int | None]
+    has_hung_up: Callable[[], bool]
     abort: Callable[[], None]
 
 
@@ -52,6 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
         connection: Connection = {
             "is_open": self._is_open,
             "unread_bytes": self._unread_bytes,
+            "has_hung_up": self._has_hung_up,
             "abort": self.transport.abort,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
@@ -139,6 +142,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _is_open(self) -> bool:
         return not self._lost and not self.transport.is_closing()
+
+    def _has_hung_up(self) -> bool:
+        return not self._is_open() or has_hung_up(self.transport)
 
     def _unread_bytes(self) -> int | None:
         if self._lost:

@@ -7,8 +7,9 @@ import socket
 import struct
 import termios
 
-# Linux' numbers for a connection that carries data from us: open, or the peer has said that it sends no more.
-_CARRIES = (1, 8)
+# Linux' numbers for the states in which a connection carries what we write.
+_ESTABLISHED = 1
+_CLOSED_BY_PEER = 8
 
 
 def unread_bytes(transport: asyncio.Transport) -> int:
@@ -21,10 +22,18 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     return waiting
 
 
+def has_hung_up(transport: asyncio.Transport) -> bool:
+    """Has the peer said that it sends no more, or reset it? The kernel knows before the event loop does."""
+    return _state(transport) != _ESTABLISHED
+
+
 def is_broken(transport: asyncio.Transport) -> bool:
     """Was it reset, or is it gone in another way? Then it means nothing that nothing is unread."""
-    try:
-        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    except (OSError, ValueError, AttributeError):
-        return True
-    return info[0] not in _CARRIES
+    return _state(transport) not in (_ESTABLISHED, _CLOSED_BY_PEER)
+
+
+def _state(transport: asyncio.Transport) -> int:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        kernel_socket = transport.get_extra_info("socket")
+        return int(kernel_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+    return 0

@@ -152,3 +152,23 @@ async def test_boots_that_are_long_gone_are_forgotten(stores: Stores, reaper: Re
 
     assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS)).boots_forgotten == 0
     assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS + 1)).boots_forgotten == 1
+
+
+async def test_a_channel_that_nobody_polls_ends_after_ten_minutes(stores: Stores, reaper: Reaper) -> None:
+    key, _ = await stores.api_key()
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
+    later_ms = NOW_MS + 60_000
+    lease = await stores.leases.claim_unheld(key.id, owner="edge-1/boot/1", kind=Kind.PULL)
+    await stores.leases.release(lease, now_ms=later_ms)
+
+    assert (await reaper.round(now_ms=later_ms + POLL_MS - 1)).expired == []
+    assert (await reaper.round(now_ms=later_ms + POLL_MS)).expired == [key.id]
+
+
+async def test_a_channel_with_an_open_poll_never_ends(stores: Stores, reaper: Reaper) -> None:
+    key, _ = await stores.api_key()
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
+    await stores.leases.claim_unheld(key.id, owner="edge-1/boot/1", kind=Kind.PULL)
+    await Heartbeat(stores.calls, boot="edge-1/boot", ttl_ms=60_000).beat(now_ms=NOW_MS)
+
+    assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == []

@@ -74,6 +74,10 @@ def test_neither_a_dotenv_file_nor_another_environment_is_read(
         ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "yes please"),
         ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "10.0.0.1/8"),
         ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "10.0.0.0/8,"),
+        ("NOTIFY_CORS_ORIGINS", "app.example"),
+        ("NOTIFY_CORS_ORIGINS", "https://app.example/"),
+        ("NOTIFY_CORS_ORIGINS", "*,https://app.example"),
+        ("NOTIFY_CORS_ORIGINS", "https://app.example,"),
         ("NOTIFY_CALLBACK_TIMEOUT_S", "0"),
         ("NOTIFY_CALLBACK_CA", "/no/such/file"),
         ("NOTIFY_REPLICA", "two words"),
@@ -151,6 +155,23 @@ def test_callbacks_may_lead_to_all_private_addresses_or_to_some_networks(
     opened = load_settings({"NOTIFY_ALLOW_PRIVATE_CALLBACKS": value}).allow_private_callbacks
 
     assert [str(network) for network in opened] == networks
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ("*",)),
+        ("*", ("*",)),
+        ("none", ()),
+        ("https://App.example", ("https://app.example",)),
+        (
+            "https://a.b , http://localhost:3000,http://[::1]:8",
+            ("https://a.b", "http://localhost:3000", "http://[::1]:8"),
+        ),
+    ],
+)
+def test_pages_of_all_origins_of_some_or_of_none(value: str, origins: tuple[str, ...]) -> None:
+    assert load_settings({"NOTIFY_CORS_ORIGINS": value}).cors_origins == origins
 
 
 @pytest.mark.parametrize("given", ["CERT", "KEY"])

@@ -11,7 +11,17 @@ from redis.asyncio import Redis
 from shared.runtime.connections import connect
 from shared.store.calls import Calls, load_scripts
 from shared.store.keyspace import nudge
-from shared.store.nudges import Line, Nudges, changed_key, heard_nudges
+from shared.store.nudges import (
+    Asked,
+    Line,
+    Nudges,
+    Standing,
+    Told,
+    answer_in,
+    changed_key,
+    heard_nudges,
+    question_in,
+)
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE, OTHER_EDGE, Backend, Stores
@@ -148,3 +158,24 @@ async def test_a_server_that_was_started_again_is_heard_again(valkey: Valkey) ->
 
         Nudges(Calls(redis, scripts=load_scripts())).send(f"{EDGE}/1", "a")
         await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a"])
+
+
+async def test_a_question_reaches_the_owner_and_its_answer_the_asker(redis: Redis, stores: Stores) -> None:
+    question = Asked(owner=f"{EDGE}/1", channel="a" * 32, asker=f"{OTHER_EDGE}/7")
+    async with listening(redis, EDGE) as owner, listening(redis, OTHER_EDGE) as asker:
+        stores.nudges.ask(question)
+        await wait_until(lambda: len(owner.all) == 2)
+        stores.nudges.tell(Told(question.asker, Standing.ENDING))
+        await wait_until(lambda: len(asker.all) == 2)
+
+    [asked], [told] = owner.all[1], asker.all[1]
+    assert question_in(asked) == question
+    assert answer_in(told) == Told(question.asker, Standing.ENDING)
+
+
+@pytest.mark.parametrize(
+    "word", ["a" * 32, "key:" + "a" * 32, "held?", "held?a?b", "held:", "held:a/b/1:maybe"]
+)
+def test_other_words_are_neither_question_nor_answer(word: str) -> None:
+    assert question_in(word) is None
+    assert answer_in(word) is None

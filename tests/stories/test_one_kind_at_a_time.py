@@ -9,25 +9,41 @@ import pytest
 from tests.harness.api import Answer, Api, ApiKey
 from tests.harness.callbacks import Hook
 from tests.harness.events import reading
+from tests.harness.stack import Stack
 from tests.stories.test_errors import assert_error
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How a kind of channel is made, seen and ended, and what each answers.
+class Sites:
+    """Where requests go: a gateway, an edge, and a receiver of callbacks."""
 
-    `absent` is the answer to ending what is not there, `shown` how /v1/channels names the kind.
+    gateway: Api
+    edge: Api
+    hook: Hook
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of channel is made and ended, and what is answered: a status, the body.
+
+    `absent` is the answer to ending what is not there, without a body when it is an error of ours; `shown`
+    is how /v1/channels names the kind.
     """
 
     shown: str
-    make: Callable[[Api, ApiKey, Hook], Awaitable[Answer]]
+    make: Callable[[Sites, ApiKey], Awaitable[Answer]]
     made: int
     path: str
-    ended: int
-    absent: int
+    ended: tuple[int, str]
+    absent: tuple[int, str]
 
-    async def end(self, api: Api, key: ApiKey) -> Answer:
-        return await api.call("DELETE", self.path, key=key)
+    async def end(self, sites: Sites, key: ApiKey) -> tuple[int, str]:
+        at = sites.edge if self.path.endswith("/pull") else sites.gateway
+        answer = await at.call("DELETE", self.path, key=key)
+        if answer.status == 404:
+            assert_error(answer, 404, "not_found")
+            return 404, ""
+        return answer.status, answer.text
 
     def __str__(self) -> str:
         return self.shown
@@ -36,56 +52,75 @@ class Kind:
 KINDS = [
     Kind(
         shown="websocket",
-        make=lambda api, key, _: api.call("PUT", "/v2/notification/websocket", key=key),
+        make=lambda sites, key: sites.gateway.call("PUT", "/v2/notification/websocket", key=key),
         made=201,
         path="/v2/notification/websocket",
-        ended=204,
-        absent=404,
+        ended=(204, ""),
+        absent=(404, ""),
     ),
     Kind(
         shown="webhook",
-        make=lambda api, key, hook: api.put_callback(key, hook.url),
+        make=lambda sites, key: sites.gateway.put_callback(key, sites.hook.url),
         made=204,
         path="/v2/notification/callback",
-        ended=204,
-        absent=404,
+        ended=(204, ""),
+        absent=(404, ""),
+    ),
+    Kind(
+        shown="pull",
+        make=lambda sites, key: sites.edge.call("GET", "/v2/notification/pull?noWait=true", key=key),
+        made=204,
+        path="/v2/notification/pull",
+        ended=(200, "REMOVED"),
+        absent=(200, "ALREADY_DELETED"),
     ),
 ]
 
 
+@pytest.fixture
+def sites(api: Api, stack: Stack, hook: Hook) -> Sites:
+    return Sites(api, api.at(stack.edges[0].url), hook)
+
+
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(KINDS, 2)), ids=str)
 async def test_another_kind_waits_until_the_first_is_deleted(
-    api: Api, other_api: Api, key: ApiKey, hook: Hook, first: Kind, second: Kind
+    sites: Sites, key: ApiKey, first: Kind, second: Kind
 ) -> None:
-    assert (await first.make(api, key, hook)).status == first.made
-    await api.publish(key, reading(1, to=key.id))
-    called = len(hook.called)
+    assert (await first.make(sites, key)).status == first.made
+    await sites.gateway.publish(key, reading(1, to=key.id))
+    called = len(sites.hook.called)
 
-    refused = await second.make(other_api, key, hook)
+    refused = await second.make(sites, key)
 
     assert_error(refused, 400, "bad_request")
     assert first.shown in refused.json["message"]
-    assert (await second.end(api, key)).status == second.absent
-    kept = (await api.call("GET", f"/v1/channels/{key.id}", key=key)).json
-    assert kept["kind"] == first.shown
-    if second.shown == "webhook":
-        assert len(hook.called) == called, "the test request was made all the same"
+    assert len(sites.hook.called) == called, "the test request was made all the same"
+    assert await second.end(sites, key) == second.absent
+    kept = (await sites.gateway.call("GET", f"/v1/channels/{key.id}", key=key)).json
+    assert (kept["kind"], kept["queue_size"]) == (first.shown, 1)
 
-    assert (await first.end(other_api, key)).status == first.ended
-    assert (await first.end(api, key)).status == first.absent
-    assert (await second.make(api, key, hook)).status == second.made
-    assert (await api.call("GET", f"/v1/channels/{key.id}", key=key)).json["kind"] == second.shown
+    assert await first.end(sites, key) == first.ended
+    assert await first.end(sites, key) == first.absent
+    assert (await second.make(sites, key)).status == second.made
+    made = (await sites.gateway.call("GET", f"/v1/channels/{key.id}", key=key)).json
+    assert (made["kind"], made["queue_size"]) == (second.shown, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-async def test_all_kinds_are_cleared_blindly(api: Api, key: ApiKey, hook: Hook, kind: Kind) -> None:
+async def test_the_same_kind_again_is_no_conflict(sites: Sites, key: ApiKey, kind: Kind) -> None:
+    await kind.make(sites, key)
+
+    assert (await kind.make(sites, key)).status in (kind.made, 200)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+async def test_all_kinds_are_cleared_blindly(sites: Sites, key: ApiKey, kind: Kind) -> None:
     """As many clients begin: DELETE of each kind, whichever is there."""
-    await kind.make(api, key, hook)
+    await kind.make(sites, key)
 
     for each in KINDS:
-        expected = each.ended if each is kind else each.absent
-        assert (await each.end(api, key)).status == expected
+        assert await each.end(sites, key) == (each.ended if each is kind else each.absent)
 
     for each in KINDS:
-        assert (await each.end(api, key)).status == each.absent
-    assert (await api.call("GET", "/v2/notification/channel", key=key)).status == 404
+        assert await each.end(sites, key) == each.absent
+    assert (await sites.gateway.call("GET", "/v2/notification/channel", key=key)).status == 404

@@ -25,6 +25,7 @@ DEFAULTS = {
     "IN_FLIGHT_LIMIT": "1000",
     "IN_FLIGHT_BYTES": "1048576",
     "PELION_CLOSE_CODES": "2019",
+    "CORS_ORIGINS": "*",
 }
 WITHOUT_A_FIXED_DEFAULT = ("REDIS_URL", "ADMIN_TOKEN", "REPLICA", "LOG_FORMAT")
 
@@ -50,6 +51,7 @@ def test_each_is_listed_with_its_default_and_meaning() -> None:
         ("gateway", "REDIS_URL", "http://nowhere"),
         ("gateway", "LOG_FORMAT", "morse"),
         ("gateway", "ADMIN_TOKEN", "short"),
+        ("gateway", "CORS_ORIGINS", "app.example"),
         ("socket-edge", "EDGE_PORT", "-1"),
         ("socket-edge", "PING_INTERVAL_S", "-1"),
         ("socket-edge", "HEARTBEAT_TTL_S", "5"),

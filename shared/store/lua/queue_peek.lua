@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- The front of a queue after a given place, for the owner only: the look that every nudge asks for.
 -- Tells a socket that is no longer the owner why. After a crash of Redis the claim may be lost: if nobody, or
--- the owner that it had replaced, stands there, nobody else has claimed since, and it is written again.
+-- the owner that it had replaced, stands there, nobody else holds it now, and it is written again.
 -- What is too old is dropped first, and counted.
 -- KEYS: key, channel, lease, queue, receipts
 -- ARGV: owner, previous, incarnation, after, count, bytes, 1 if Redis may have lost the claim, else 0,

@@ -1,0 +1,78 @@
+"""The document names every route and nothing else."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import schemathesis
+from starlette.routing import BaseRoute, Match, Route
+
+from services.gateway.app import ROUTES
+from services.gateway.openapi import DOCUMENT, VERSION
+from services.socket_edge.app import UPGRADE_ROUTES
+from services.socket_edge.edge import Edge
+from services.socket_edge.long_poll import pull_routes
+from shared.runtime.health import health_routes
+
+SERVED: list[BaseRoute] = [
+    *ROUTES,
+    *UPGRADE_ROUTES,
+    *pull_routes(cast(Edge, None)),
+    *health_routes(lambda: True),
+]
+
+
+def served() -> Iterator[tuple[Route, str]]:
+    """Every route with each of its methods; HEAD goes without saying where there is a GET."""
+    for route in SERVED:
+        assert isinstance(route, Route)
+        assert route.methods
+        yield from ((route, method) for method in sorted(route.methods - {"HEAD"}))
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    for path, item in DOCUMENT["paths"].items():
+        yield from ((path, method.upper()) for method in item)
+
+
+def serves(route: BaseRoute, path: str, method: str) -> bool:
+    example = path.replace("{", "a").replace("}", "b")
+    scope = {"type": "http", "path": example, "root_path": "", "method": method}
+    return route.matches(scope)[0] is Match.FULL
+
+
+def test_every_route_is_documented() -> None:
+    missing = [
+        f"{method} {route.path}"
+        for route, method in served()
+        if not any(method == told and serves(route, path, told) for path, told in documented())
+    ]
+    assert missing == []
+
+
+def test_nothing_else_is_documented() -> None:
+    routes = [route for route, _ in served()]
+    unserved = [
+        f"{method} {path}"
+        for path, method in documented()
+        if not any(serves(route, path, method) for route in routes)
+    ]
+    assert unserved == []
+
+
+def test_the_document_is_valid() -> None:
+    schemathesis.openapi.from_dict(DOCUMENT).validate()
+
+
+def test_operations_have_names_of_their_own() -> None:
+    operations: list[Any] = [told for item in DOCUMENT["paths"].values() for told in item.values()]
+    names = [told["operationId"] for told in operations]
+
+    assert len(set(names)) == len(names) > 30
+
+
+def test_its_version_is_the_packages() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+
+    assert project["project"]["version"] == VERSION

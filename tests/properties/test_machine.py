@@ -1,0 +1,20 @@
+"""The engine against the model: nothing owed is lost, doubled after it was settled, or out of order."""
+
+import pytest
+from hypothesis import settings
+
+from shared.store.calls import load_scripts
+from tests.harness.valkey import Valkey
+from tests.properties.machine import BUDGET, searches
+
+
+def test_the_engine_does_what_the_model_says(valkey: Valkey) -> None:
+    searches(valkey, scripts=load_scripts())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_engine_does_what_the_model_says_for_long(valkey: Valkey) -> None:
+    """Other examples each time; what it finds is told with the steps that lead there."""
+    budget = settings(BUDGET, derandomize=False, max_examples=2000, stateful_step_count=80)
+    searches(valkey, scripts=load_scripts(), budget=budget)

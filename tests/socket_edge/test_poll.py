@@ -1,0 +1,183 @@
+"""A poll takes one message, and settles it only when its peer's kernel has all of it."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from services.socket_edge.poll import STALLED_S, Poll
+from shared.drain import Room
+from shared.model.channels import Ending, Kind
+from shared.store.queues import BEGINNING
+from shared.wire.pelion.pulling import Pull
+from tests.harness.waiting import wait_until
+from tests.socket_edge.conftest import Clock, owed
+from tests.store.stores import EDGE, Stores
+
+
+class Peer:
+    """The other side of a poll's connection, as the kernel sees it."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.unread: Callable[[], int | None] = lambda: 0
+        self.was_cut = False
+
+    def cut(self) -> None:
+        self.was_cut = True
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+@pytest.fixture
+async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]]:
+    key, _ = await stores.api_key()
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=1)
+    lease = await stores.leases.claim_unheld(key.id, owner=f"{EDGE}/1", kind=Kind.PULL)
+    polls: list[Poll] = []
+
+    def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
+        polls.append(
+            Poll(
+                lease=lease,
+                queues=stores.queues,
+                connection={
+                    "is_open": lambda: peer.is_open,
+                    "unread_bytes": lambda: peer.unread(),
+                    "has_hung_up": lambda: not peer.is_open,
+                    "abort": peer.cut,
+                },
+                most=Room(count=count, size_bytes=100_000),
+                asked=Pull(after=after),
+            )
+        )
+        return polls[-1]
+
+    yield begin_poll
+    for one in polls:
+        await one.drain.stop()
+
+
+async def decided(stores: Stores, poll: Poll, count: int) -> list[str]:
+    """Queues and waits for the message; the entries."""
+    entries = await stores.queued(poll.lease.channel, count)
+    poll.drain.wake()
+    await wait_until(lambda: not poll.is_open)
+    return entries
+
+
+async def test_what_was_read_is_settled(stores: Stores, begin: Callable[..., Poll]) -> None:
+    poll = begin()
+    await decided(stores, poll, 3)
+    assert poll.confirmed == BEGINNING
+
+    await poll.until_read()
+    await poll.drain.stop()
+
+    assert stores.entries(poll.lease.channel) == []
+    assert poll.outcome == "delivered"
+
+
+async def test_one_message_and_no_more(stores: Stores, begin: Callable[..., Poll]) -> None:
+    poll = begin(count=2)
+    entries = await decided(stores, poll, 5)
+    await poll.drain.rested()
+
+    await poll.until_read()
+    await poll.drain.stop()
+
+    assert stores.entries(poll.lease.channel) == entries[2:]
+
+
+@pytest.mark.parametrize("unread", [None, 1])
+async def test_who_is_gone_or_stalls_has_read_nothing(
+    stores: Stores, begin: Callable[..., Poll], peer: Peer, clock: Clock, unread: int | None
+) -> None:
+    poll = begin()
+    entries = await decided(stores, poll, 3)
+
+    def look_later() -> int | None:
+        clock.ahead_s += STALLED_S
+        return unread
+
+    peer.unread = look_later
+    await poll.until_read()
+    await poll.drain.stop()
+
+    assert stores.entries(poll.lease.channel) == entries
+    assert poll.ending is Ending.CLIENT_GONE
+    assert peer.was_cut is (unread is not None)
+
+
+async def test_who_reads_on_is_waited_for(
+    stores: Stores, begin: Callable[..., Poll], peer: Peer, clock: Clock
+) -> None:
+    poll = begin()
+    await decided(stores, poll, 3)
+
+    left: list[int] = [*range(10)]
+
+    def read_one() -> int:
+        clock.ahead_s += STALLED_S / 2
+        return left.pop()
+
+    peer.unread = read_one
+    await poll.until_read()
+    await poll.drain.stop()
+
+    assert left == []
+    assert stores.entries(poll.lease.channel) == []
+
+
+async def test_what_was_written_to_nobody_is_not_settled(
+    stores: Stores, begin: Callable[..., Poll], peer: Peer
+) -> None:
+    """Nothing unread, since nothing went on its way."""
+    poll = begin()
+    entries = await decided(stores, poll, 3)
+    peer.is_open = False
+
+    await poll.until_read()
+    await poll.drain.stop()
+
+    assert stores.entries(poll.lease.channel) == entries
+
+
+async def test_after_a_loss_in_redis_nothing_is_settled_unseen(
+    stores: Stores, begin: Callable[..., Poll]
+) -> None:
+    poll = begin()
+    await decided(stores, poll, 3)
+    poll.rewind()
+
+    await poll.until_read()
+
+    assert poll.confirmed == BEGINNING
+
+
+async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callable[..., Poll]) -> None:
+    poll = begin(after="")
+    entries = await stores.queued(poll.lease.channel, 3)
+    poll.drain.wake()
+    await poll.drain.rested()
+    assert poll.is_open, "what was handled is settled before anything is read"
+
+    poll.begin()
+    await wait_until(lambda: not poll.is_open)
+    await poll.until_read()
+    await poll.drain.stop()
+
+    assert stores.entries(poll.lease.channel) == entries
+    assert poll.last_uid == "2"
+
+
+async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]) -> None:
+    poll = begin()
+    poll.give_up()
+
+    assert await poll.deliver(owed(1, 2)) is None
+    assert poll.room.count == 0
+    await poll.end(Ending.CHANNEL_DELETED)
+    assert poll.outcome == "nothing"

@@ -1,0 +1,64 @@
+"""How a webhook is looked at from outside, and tried again by hand."""
+
+import orjson
+
+from shared.model.callbacks import Callback
+from shared.model.channels import Failing
+from shared.model.deliveries import Delivery
+from shared.store import keyspace
+from shared.store.webhooks import Webhooks
+from tests.store.stores import NOW_MS, Stores
+
+TROUBLE = {"failing_since_ms": NOW_MS, "tries": 3, "next_try_ms": NOW_MS + 4_000}
+
+
+async def webhook(stores: Stores) -> str:
+    key, _ = await stores.api_key()
+    to = Callback("https://example.com/hook")
+    await stores.channels.put_webhook(stores.account_id, key.id, to, now_ms=NOW_MS, serialization=b"")
+    return key.id
+
+
+async def test_deliveries_come_as_they_were_noted(stores: Stores) -> None:
+    webhooks = Webhooks(stores.calls, stores.nudges)
+    channel = await webhook(stores)
+    assert await webhooks.deliveries(channel) == []
+    noted = [Delivery(NOW_MS, f"msg_{n}", n, 500, "", 3, NOW_MS + n) for n in range(120)]
+    name = keyspace.deliveries(channel)
+    stores.direct.lpush(name, *map(orjson.dumps, noted))
+    stores.direct.expire(name, 60)
+
+    assert await webhooks.deliveries(channel) == noted[:19:-1]
+
+
+async def test_a_retry_is_due_now_and_what_failed_is_remembered(stores: Stores) -> None:
+    webhooks = Webhooks(stores.calls, stores.nudges)
+    channel = await webhook(stores)
+    assert await webhooks.failing(channel) is None
+    stores.direct.hset(keyspace.channel(channel), mapping=TROUBLE)
+    assert await webhooks.failing(channel) == Failing(NOW_MS, 3, NOW_MS + 4_000)
+    await stores.nudges.sent()
+    heard = stores.direct.pubsub(ignore_subscribe_messages=True)
+    heard.subscribe(keyspace.nudge("dispatchers"))
+    heard.get_message(timeout=5)
+
+    assert await webhooks.retry_now(channel) is True
+
+    await stores.nudges.sent()
+    message = heard.get_message(timeout=5) or heard.get_message(timeout=5)
+    heard.close()
+    assert message is not None
+    assert message["data"] == channel.encode()
+    assert await webhooks.failing(channel) == Failing(NOW_MS, 3, None)
+
+
+async def test_there_is_nothing_to_retry_without_a_webhook(stores: Stores) -> None:
+    webhooks = Webhooks(stores.calls, stores.nudges)
+    nobody, _ = await stores.api_key()
+    websocket = await stores.channel()
+    stores.direct.hset(keyspace.channel(websocket), mapping=TROUBLE)
+
+    assert await webhooks.retry_now(nobody.id) is False
+    assert await webhooks.retry_now(websocket) is False
+
+    assert stores.direct.hget(keyspace.channel(websocket), "next_try_ms") is not None

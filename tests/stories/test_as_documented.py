@@ -1,0 +1,102 @@
+"""Whatever is sent that the document allows, and much that it does not, is answered as the document says."""
+
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import hypothesis
+import pytest
+import requests
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from services.gateway.openapi import DOCUMENT
+from tests.harness.stack import Stack
+
+ON_THE_EDGE = ("/v2/notification/pull", "/v2/notification/websocket-connect")
+CHECKS: list[Any] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+    allow_header_conformance,
+]
+# Besides the usual ones: a body that is too long, and a plain request where a WebSocket belongs.
+REFUSALS = [400, 401, 403, 404, 405, 409, 413, 415, 422, 426]
+CONFIG = SchemathesisConfig.from_dict(
+    {"seed": 1, "checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}}
+)
+DOCUMENTED = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
+BOUNDED = hypothesis.settings(
+    max_examples=10,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
+
+
+class _Takes(BaseHTTPRequestHandler):
+    def do_PUT(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def taking() -> Iterator[str]:
+    """The URL of a receiver that takes everything."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Takes) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def secret(stack: Stack) -> str:
+    """The secret of a new API key that may do everything an API key may."""
+    admin = {"Authorization": f"Bearer {stack.admin_token}"}
+    url = stack.gateways[0].url
+    account = requests.post(f"{url}/v1/accounts", json={"name": "x"}, headers=admin, timeout=20).json()
+    wanted = {"name": "x", "scopes": ["publish", "receive", "admin"]}
+    made = requests.post(
+        f"{url}/v1/accounts/{account['id']}/api-keys", json=wanted, headers=admin, timeout=20
+    )
+    return str(made.json()["secret"])
+
+
+@DOCUMENTED.parametrize()
+@BOUNDED
+def test_whatever_is_sent(case: Any, stack: Stack, secret: str, taking: str) -> None:
+    if case.path == "/v2/notification/pull":
+        case.query = {**(case.query or {}), "noWait": "true"}
+    if case.path == "/v2/notification/callback" and isinstance(case.body, dict):
+        url = case.body.get("url")
+        # Nobody's host is to be called by a test.
+        if isinstance(url, str) and re.match("https?://", url, re.IGNORECASE) and len(url) <= 400:
+            case.body["url"] = taking
+    server = stack.edges[0] if case.path in ON_THE_EDGE else stack.gateways[0]
+    token = stack.admin_token if case.path == "/v1/accounts" else secret
+    case.call_and_validate(
+        base_url=server.url, headers={"Authorization": f"Bearer {token}"}, checks=CHECKS, timeout=20
+    )

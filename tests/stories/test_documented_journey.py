@@ -1,0 +1,167 @@
+"""Everything the API can do, done once: each answer is as the document says, and each success was met."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import jsonschema_rs
+
+from services.gateway.openapi import DOCUMENT
+from tests.harness.api import Answer, Api
+from tests.harness.callbacks import Hook
+from tests.harness.events import reading
+from tests.harness.stack import Stack
+
+# A WebSocket's handshake is told of by tests/stories/test_handshake.py.
+NOT_BY_HTTP = {("GET", "/v2/notification/websocket-connect", 101)}
+
+
+def successes() -> Iterator[tuple[str, str, int]]:
+    for path, item in DOCUMENT["paths"].items():
+        for method, told in item.items():
+            yield from (
+                (method.upper(), path, int(status)) for status in told["responses"] if int(status) < 400
+            )
+
+
+class Journey:
+    """Calls operations by the document, and holds each answer to it."""
+
+    def __init__(self, api: Api, edge: Api) -> None:
+        self._api = api
+        self._edge = edge
+        self.key: Any = None
+        self.met: set[tuple[str, str, int]] = set()
+
+    async def go(self, method: str, path: str, status: int, **options: Any) -> Answer:
+        """One call, with `{name}` in the path filled from `at`."""
+        at = options.pop("at", {})
+        filled = path
+        for name, value in at.items():
+            filled = filled.replace(f"{{{name}}}", quote(value, safe=""))
+        query = options.pop("query", "")
+        if path.startswith("/v1/accounts"):
+            answer = await self._api.admin(method, filled + query, **options)
+        else:
+            api = self._edge if path == "/v2/notification/pull" else self._api
+            answer = await api.call(method, filled + query, key=self.key, **options)
+        assert answer.status == status, f"{method} {path}: {answer.status} {answer.text}"
+        check(method, path, answer)
+        self.met.add((method, path, status))
+        return answer
+
+
+def check(method: str, path: str, answer: Answer) -> None:
+    """That the answer is of a documented status, type and form."""
+    told = DOCUMENT["paths"][path][method.lower()]["responses"][str(answer.status)]
+    for name, header in told["headers"].items():
+        if name != "Idempotent-Replayed":
+            assert name in answer.headers, f"{method} {path}: no {name} in {answer.headers}"
+            assert header["schema"].get("const", answer.headers[name]) == answer.headers[name]
+    content = told.get("content")
+    if content is None:
+        assert answer.text == ""
+        return
+    [(media_type, form)] = content.items()
+    assert answer.headers["Content-Type"].partition(";")[0] == media_type
+    value = answer.json if media_type == "application/json" else answer.text
+    whole = {**form["schema"], "components": DOCUMENT["components"]}
+    jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
+
+
+async def test_every_success(api: Api, stack: Stack, hook: Hook) -> None:
+    journey = Journey(api, api.at(stack.edges[0].url))
+    go = journey.go
+    for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
+        await go("GET", path, 200)
+
+    account = (await go("POST", "/v1/accounts", 201, json={"name": "a"})).json["id"]
+    keys = "/v1/accounts/{account_id}/api-keys"
+    here = {"account_id": account}
+    journey.key = await api.api_key(account=account, scopes=("publish", "receive", "admin"))
+    other = (await go("POST", keys, 201, at=here, json={"name": "b", "scopes": ["receive"]})).json["id"]
+    assert len((await go("GET", keys, 200, at=here)).json["api_keys"]) == 2
+    of_other = {"api_key_id": other}
+    await go("GET", "/v1/api-keys/{api_key_id}", 200, at=of_other)
+    await go("POST", "/v1/api-keys/{api_key_id}/secrets", 201, at=of_other)
+    await go("POST", "/v1/api-keys/{api_key_id}/secrets", 409, at=of_other)
+    await go("DELETE", "/v1/api-keys/{api_key_id}", 204, at=of_other)
+    await go("DELETE", "/v1/api-keys/{api_key_id}", 404, at=of_other)
+
+    await go("PUT", "/v1/bindings", 204, json=["orders.#"])
+    assert (await go("GET", "/v1/bindings", 200)).json == ["orders.#"]
+    entry = {"endpoint-name": "lamp", "endpoint-type": "t", "resource-path": ["/1/*"]}
+    await go("PUT", "/v2/subscriptions", 204, json=[entry])
+    assert (await go("GET", "/v2/subscriptions", 200)).json == [entry]
+    one, all_of_it = "/v2/subscriptions/{device-id}/{resourcePath}", "/v2/subscriptions/{device-id}"
+    lamp = {"device-id": "lamp", "resourcePath": "3303/0/5700"}
+    await go("GET", one, 404, at=lamp)
+    await go("PUT", one, 200, at=lamp)
+    await go("GET", one, 200, at=lamp)
+    await go("GET", all_of_it, 200, at={"device-id": "lamp"})
+    await go("DELETE", one, 204, at=lamp)
+    await go("DELETE", all_of_it, 204, at={"device-id": "lamp"})
+    await go("GET", all_of_it, 404, at={"device-id": "lamp"})
+
+    await channels(journey, hook)
+
+    await go("DELETE", "/v1/bindings", 204)
+    await go("DELETE", "/v2/subscriptions", 204)
+    assert set(successes()) - journey.met == NOT_BY_HTTP
+
+
+async def channels(journey: Journey, hook: Hook) -> None:
+    """Each kind of channel, from its making to its end."""
+    go, me = journey.go, {"api_key_id": journey.key.id}
+    view = "/v1/channels/{api_key_id}"
+    await go("GET", view, 404, at=me)
+    await go("GET", "/v2/notification/channel", 404)
+    websocket = "/v2/notification/websocket"
+    await go("PUT", websocket, 201)
+    wanted = {"type": "v2", "max_chunk_size": "100", "cfg": {"include_uid": "true"}}
+    await go("PUT", websocket, 200, json={"serialization": wanted})
+    await go("GET", websocket, 200)
+    await go("GET", "/v2/notification/channel", 200)
+    await go("GET", view, 200, at=me)
+    await published(journey)
+    await go("PUT", "/v2/notification/callback", 400, json={"url": hook.url})
+    await go("GET", "/v2/notification/pull", 400)
+    await go("DELETE", websocket, 204)
+
+    callback = "/v2/notification/callback"
+    await go("PUT", callback, 415, data=b"{}", headers={"Content-Type": "text/plain"})
+    await go("PUT", callback, 204, json={"url": hook.url, "headers": {"a": "b"}})
+    await go("GET", callback, 200)
+    await go("GET", view, 200, at=me)
+    await go("GET", f"{view}/signing-secret", 200, at=me)
+    await go("GET", f"{view}/deliveries", 200, at=me)
+    await go("POST", f"{view}/deliveries/retry", 202, at=me)
+    await go("DELETE", callback, 204)
+    await go("POST", f"{view}/deliveries/retry", 404, at=me)
+
+    pull = "/v2/notification/pull"
+    assert (await go("DELETE", pull, 200)).text == "ALREADY_DELETED"
+    await go("GET", pull, 204, query="?noWait=true")
+    await go("GET", view, 200, at=me)
+    await published(journey)
+    told = (await go("GET", pull, 200)).json
+    assert set(told) == {"notifications", "events", "registrations"}
+    assert (await go("DELETE", pull, 200)).text == "REMOVED"
+
+
+async def published(journey: Journey) -> None:
+    """Events of several kinds for the API key's channel, and what became of one."""
+    to = journey.key.id
+    events = [
+        {**reading(1, to=to), "id": "a/1", "receipt": True},
+        {"topic": "orders.paid", "data": {"order": 17}, "name": None},
+        {"topic": "device.registrations", "data": {"ep": "lamp", "ept": "t"}},
+    ]
+    await journey.go("POST", "/v1/events", 202, json=events)
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    await journey.go("POST", "/v1/events", 202, data=lines, headers=ndjson)
+    receipt = await journey.go("GET", "/v1/events/{event_id}", 200, at={"event_id": "a/1"})
+    assert receipt.json["channels"][0]["state"] == "queued"
+    await journey.go("GET", "/v1/events/{event_id}", 404, at={"event_id": "b"})

@@ -1,0 +1,314 @@
+"""An application that polls: a request waits for notifications, and is answered with all of them at once."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.conftest import Listen
+from tests.harness.api import SECRETS, Api, ApiKey
+from tests.harness.events import reading, readings, registration
+from tests.harness.polls import PULL, Polls, numbers_in
+from tests.harness.processes import Service
+from tests.harness.stack import Stack
+
+
+@pytest.fixture
+def polls(api: Api, key: ApiKey, stack: Stack) -> Polls:
+    return Polls(api, key, stack.edges[0])
+
+
+@pytest.fixture
+def elsewhere(api: Api, key: ApiKey, stack: Stack) -> Polls:
+    """The same API key through the other edge."""
+    return Polls(api, key, stack.edges[1])
+
+
+@pytest.fixture(scope="module")
+def brief(shared_stack: Stack) -> Iterator[Service]:
+    """An edge that lets nobody wait for long."""
+    with shared_stack.more_edges("edge-brief", LONG_POLL_WAIT_S=0.2) as [edge]:
+        yield edge
+
+
+class TestAPoll:
+    async def test_the_first_one_makes_the_channel(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        assert await api.publish(key, reading(0, to=key.id)) == [0]
+
+        assert (await polls.now()).status == 204
+
+        metadata = await api.call("GET", "/v2/notification/channel", key=key)
+        assert metadata.json == {"delivery_mechanism": "LONG_POLLING"}
+        assert await api.publish(key, reading(1, to=key.id)) == [1]
+        assert numbers_in(await polls.now()) == [1]
+
+    async def test_all_that_waits_comes_in_one_message(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        await polls.now()
+        await api.publish(key, registration("lamp"))
+        await api.publish(key, *readings(range(3), to=key.id), {"topic": "orders", "data": 1, "to": key.id})
+        await api.publish(key, *readings(range(3, 5), to=key.id))
+
+        answer = await polls.get()
+
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.headers["X-Request-Id"]
+        assert [*answer.json] == ["registrations", "notifications", "events"]
+        assert numbers_in(answer) == [*range(5)]
+
+    async def test_it_is_answered_as_soon_as_something_comes(
+        self, api: Api, key: ApiKey, polls: Polls
+    ) -> None:
+        waiting = await polls.opened()
+
+        await api.publish(key, reading(1, to=key.id))
+
+        assert numbers_in(await waiting) == [1]
+
+    async def test_with_nothing_to_tell_it_ends_empty_in_time(
+        self, api: Api, key: ApiKey, brief: Service
+    ) -> None:
+        answer = await Polls(api, key, brief).get()
+
+        assert answer.status == 204
+        assert answer.text == ""
+
+    async def test_what_was_read_is_not_told_again(
+        self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
+    ) -> None:
+        await polls.now()
+        for number in range(10):
+            await api.publish(key, reading(number, to=key.id))
+            assert numbers_in(await polls.get()) == [number]
+            assert (await elsewhere.now()).status == 204
+
+    async def test_one_after_the_other_tell_everything_in_order(
+        self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
+    ) -> None:
+        await polls.now()
+        told: list[int] = []
+        for first in range(0, 500, 50):
+            await api.publish(key, *readings(range(first, first + 50), to=key.id))
+            told += numbers_in(await polls.get())
+            await api.publish(key, *readings(range(first + 500, first + 550), to=key.id))
+            told += numbers_in(await elsewhere.get())
+
+        assert told == [
+            n + at for n in range(0, 500, 50) for part in (0, 500) for at in range(part, part + 50)
+        ]
+
+    async def test_a_message_is_bounded(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        await polls.now()
+        await api.publish(key, *readings(range(40), to=key.id, padding=60_000))
+
+        first = await polls.get()
+
+        assert len(first.text) <= 1024 * 1024
+        told = numbers_in(first)
+        while len(told) < 40:
+            told += numbers_in(await polls.get())
+        assert told == [*range(40)]
+
+    @pytest.mark.parametrize("query", [{"noWait": "TRUE"}, {"noWait": "true", "x": "%ff", "limit": "-1"}])
+    async def test_what_it_does_not_know_of_is_ignored(self, polls: Polls, query: dict[str, str]) -> None:
+        assert (await polls.get(**query)).status == 204
+
+
+class TestSecondPoll:
+    @pytest.mark.parametrize("edge", [0, 1])
+    async def test_the_newcomer_is_refused_and_the_old_goes_on(
+        self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
+    ) -> None:
+        waiting = await polls.opened()
+        newcomer = Polls(api, key, stack.edges[edge])
+
+        for _ in range(3):
+            answer = await newcomer.get()
+            assert answer.status == 409
+            assert answer.text == "CONCURRENT_PULL_REQUEST_RECEIVED"
+            assert answer.headers["Content-Type"].startswith("text/plain")
+
+        await api.publish(key, reading(1, to=key.id))
+        assert numbers_in(await waiting) == [1]
+        assert (await newcomer.now()).status == 204
+
+    @pytest.mark.parametrize("edge", [0, 1])
+    async def test_one_whose_client_has_gone_is_none(
+        self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
+    ) -> None:
+        newcomer = Polls(api, key, stack.edges[edge])
+        for number in range(5):
+            waiting = await polls.opened()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+            assert (await newcomer.now()).status == 204
+            await api.publish(key, reading(number, to=key.id))
+            assert numbers_in(await newcomer.get()) == [number]
+
+
+class TestDelete:
+    @pytest.mark.parametrize("edge", [0, 1])
+    async def test_it_ends_the_open_poll(
+        self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
+    ) -> None:
+        waiting = await polls.opened()
+
+        deleted = await Polls(api, key, stack.edges[edge]).delete()
+
+        assert (deleted.status, deleted.text) == (200, "REMOVED")
+        ended = await waiting
+        assert (ended.status, ended.text) == (410, "CHANNEL_DELETED")
+
+    async def test_there_is_nothing_to_delete_twice(self, polls: Polls) -> None:
+        before = await polls.delete()
+        await polls.now()
+        first, second = await polls.delete(), await polls.delete()
+
+        assert [(a.status, a.text) for a in (before, first, second)] == [
+            (200, "ALREADY_DELETED"),
+            (200, "REMOVED"),
+            (200, "ALREADY_DELETED"),
+        ]
+
+    async def test_the_next_poll_makes_it_anew_at_once(
+        self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
+    ) -> None:
+        for number in range(10):
+            old = await polls.opened()
+            await elsewhere.delete()
+            newer = polls if number % 2 else elsewhere
+            assert (await newer.now()).status == 204
+            await api.publish(key, reading(number, to=key.id))
+
+            assert numbers_in(await newer.get()) == [number]
+            assert (await old).status == 410
+
+    async def test_the_queue_goes_with_it(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        await polls.now()
+        await api.publish(key, reading(1, to=key.id))
+
+        await polls.delete()
+
+        assert (await polls.now()).status == 204
+
+
+class TestOneKindAtATime:
+    async def test_a_websocket_channel_is_in_the_way(
+        self, api: Api, channel: ApiKey, polls: Polls, listen: Listen
+    ) -> None:
+        receiver = await listen(channel)
+
+        refused = await polls.get()
+        deleted = await polls.delete()
+
+        assert refused.status == 400
+        assert refused.json["type"] == "bad_request"
+        assert (deleted.status, deleted.text) == (200, "ALREADY_DELETED")
+        await api.publish(channel, reading(1, to=channel.id))
+        await receiver.received_numbers([1])
+
+    async def test_a_long_poll_is_in_the_way(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        waiting = await polls.opened()
+
+        refused = await api.call("PUT", "/v2/notification/websocket", key=key)
+
+        assert refused.status == 400
+        assert (await api.channel(key)).status == 404
+        assert (await api.delete_channel(key)).status == 404
+        await api.publish(key, reading(1, to=key.id))
+        assert numbers_in(await waiting) == [1]
+        await polls.delete()
+        await api.register(key)
+
+
+class TestAfter:
+    """A client that says itself what it has handled."""
+
+    async def test_nothing_is_forgotten_before_it_says_so(
+        self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
+    ) -> None:
+        await polls.get(after="", noWait="true")
+        await api.publish(key, *readings(range(3), to=key.id))
+        first = await polls.get(after="")
+        again = await elsewhere.get(after="")
+        assert first.json == again.json
+        uids = [item["uid"] for item in first.json["notifications"]]
+        assert first.headers["X-Last-Uid"] == uids[-1]
+
+        rest = await elsewhere.get(after=uids[1])
+        assert numbers_in(rest) == [2]
+        await api.publish(key, reading(3, to=key.id))
+
+        assert numbers_in(await polls.get(after=uids[2])) == [3]
+
+    async def test_a_uid_that_is_not_there_settles_nothing(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        await polls.now()
+        await api.publish(key, *readings(range(3), to=key.id))
+
+        assert numbers_in(await polls.get(after="0" * 32)) == [0, 1, 2]
+        last = (await polls.get(after="")).headers["X-Last-Uid"]
+        assert (await polls.get(after=last, noWait="true")).status == 204
+        assert (await polls.get(after=last, noWait="true")).status == 204
+
+    async def test_every_item_can_be_named(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        """Also a device's name alone, and an answer that has an id of its own."""
+        await polls.now()
+        await api.publish(key, {"topic": "device.de-registrations", "data": "lamp"})
+        answer = await polls.get(after="")
+        assert answer.json == {"de-registrations": [{"ep": "lamp", "uid": answer.headers["X-Last-Uid"]}]}
+        response = {"id": "mine", "status": 200}
+        await api.publish(key, {"topic": "device.async-responses", "data": response, "to": key.id})
+        answer = await polls.get(after=answer.headers["X-Last-Uid"])
+        assert answer.json == {"async-responses": [response]}
+        last = answer.headers["X-Last-Uid"]
+        assert (await polls.get(after=last, noWait="true")).status == 204
+
+    async def test_one_that_waits_is_answered_too(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        waiting = await polls.opened(after="")
+        await api.publish(key, reading(1, to=key.id))
+        assert numbers_in(await waiting) == [1]
+
+
+class TestProof:
+    async def test_who_proves_nothing_is_refused(self, api: Api, stack: Stack, key: ApiKey) -> None:
+        edge = api.at(stack.edges[0].url)
+        for method in ("GET", "DELETE"):
+            for token in (None, "ak_wrong", key.secret[:-1]):
+                answer = await edge.call(method, PULL, token=token)
+                assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+            publisher = await api.api_key(scopes=("publish",))
+            answer = await edge.call(method, PULL, key=publisher)
+            assert (answer.status, answer.json["type"]) == (403, "access_denied")
+
+    @pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "PATCH"])
+    async def test_other_methods_are_not_there(
+        self, api: Api, stack: Stack, key: ApiKey, method: str
+    ) -> None:
+        answer = await api.at(stack.edges[0].url).call(method, PULL, key=key)
+
+        assert answer.status == 405
+        assert {word.strip() for word in answer.headers["Allow"].split(",")} == {"GET", "DELETE"}
+
+    async def test_a_revoked_key_ends_its_poll(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        waiting = await polls.opened()
+
+        await api.revoke(key)
+
+        answer = await waiting
+        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        assert (await polls.get()).status == 401
+
+    async def test_an_expired_key_ends_its_poll(self, api: Api, stack: Stack) -> None:
+        account = await api.account()
+        expires_at = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+        body = {"name": "brief", "scopes": ["receive"], "expires_at": expires_at}
+        made = (await api.admin("POST", f"/v1/accounts/{account}/api-keys", json=body)).json
+        SECRETS.append(made["secret"])
+        polls = Polls(api, ApiKey(made["id"], account, made["secret"]), stack.edges[0])
+
+        answer = await polls.get()
+
+        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        assert (await polls.get()).status == 401
