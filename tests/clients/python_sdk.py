@@ -46,7 +46,8 @@ async def values_of(sdk: Any) -> list[int]:
         assert (device, path) == RESOURCE
         values.append(int(value))
 
-    await in_thread(sdk.add_resource_subscription_async, *RESOURCE, arrived)
+    device, path = RESOURCE
+    await in_thread(sdk.add_resource_subscription_async, device, path, arrived)
     return values
 
 

@@ -87,7 +87,10 @@ async def test_presubscriptions(api: Api, key: ApiKey, sdk: Any) -> None:
 
 
 async def test_observers_of_values_and_of_devices(api: Api, key: ApiKey, sdk: Any) -> None:
-    """The SDK's newer way, which puts presubscriptions and starts to poll by itself."""
+    """The SDK's newer way, which puts presubscriptions and starts to poll by itself.
+
+    It reads the sections of a message in an order of its own: what undoes a registration comes in another.
+    """
     channels = sdk.subscribe.channels
     values: list[dict[str, Any]] = []
     lives: list[dict[str, Any]] = []
