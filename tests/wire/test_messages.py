@@ -70,6 +70,13 @@ def test_a_registration_passes_nothing() -> None:
     assert numbers_in(one) == {"registrations": [0], "notifications": [1]}
 
 
+def test_a_registration_and_what_undoes_it_stand_in_two_messages() -> None:
+    """In one, a reader with its own order of sections would take the device for one that is there."""
+    one = merged(batch_of("device.registrations", "device.notifications", "device.de-registrations"))
+
+    assert numbers_in(one) == {"registrations": [0], "notifications": [1]}
+
+
 def test_a_message_is_bounded_in_number_and_in_bytes() -> None:
     batch = batch_of(*["device.notifications"] * 100)
 
@@ -112,6 +119,7 @@ def test_a_reader_who_goes_through_the_sections_sees_every_order_that_matters(
         assert one.count <= limit_count
         assert one.count == 1 or len(one.text) <= limit_bytes
         assert one.last_entry == rest[one.count - 1].entry
+        assert len(numbers_in(one).keys() & set(LIVES)) <= 1
         for section, numbers in numbers_in(one).items():
             seen += [(number, section) for number in numbers]
         del rest[: one.count]

@@ -3,6 +3,8 @@
 A webhook and a long poll get what waits merged: each section stands in it once. Merging must not change the
 order that matters: an item goes to a section that is there already only if it passes no item about the life
 of a device on its way, and if it is about the life of a device itself, no item of another section at all.
+Nor do two sections about the lives of devices stand in one message: the Python SDK reads sections in an order
+of its own, and would take a device that registered and went for one that went and registered.
 """
 
 from collections.abc import Iterable
@@ -47,7 +49,9 @@ def message(
 
 
 def _keeps_order(sections: dict[bytes, list[bytes]], section: bytes) -> bool:
-    """May an item go to its section, though others were begun after it?"""
+    """May an item go to its section, whatever others are there?"""
+    if section in LIVES_OF_DEVICES and LIVES_OF_DEVICES & sections.keys() - {section}:
+        return False
     if section not in sections or section == next(reversed(sections)):
         return True
     names = list(sections)

@@ -1,0 +1,1 @@
+"""The clients that people use, unchanged but for their host."""

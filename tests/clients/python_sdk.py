@@ -1,0 +1,61 @@
+"""The real Python SDK (mbed-cloud-sdk 2.2.0), with nothing set but its host and its key.
+
+It has threads of its own and blocks, so tests call it through `in_thread`.
+"""
+
+import contextlib
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from mbed_cloud import ConnectAPI
+
+from tests.clients.in_thread import in_thread
+from tests.harness.api import Api, ApiKey
+from tests.harness.waiting import wait_until
+
+RESOURCE = ("sensor-1", "/3303/0/5700")
+
+
+@contextlib.asynccontextmanager
+async def python_sdk(url: str, key: ApiKey) -> AsyncIterator[Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Beta", category=FutureWarning)
+        sdk = ConnectAPI({"host": url, "api_key": key.secret})
+    try:
+        yield sdk
+    finally:
+        await in_thread(sdk.stop_notifications)
+
+
+async def until_it_polls(api: Api, key: ApiKey) -> None:
+    """`start_notifications` does not wait for that; what is published before has no channel to go to."""
+
+    async def polls() -> bool:
+        answer = await api.call("GET", f"/v1/channels/{key.id}", key=key)
+        return answer.status == 200 and answer.json["kind"] == "pull" and answer.json["connected"]
+
+    await wait_until(polls, what="an open poll")
+
+
+async def values_of(sdk: Any) -> list[int]:
+    """Subscribes a function to RESOURCE; the numbers that it is called with."""
+    values: list[int] = []
+
+    def arrived(device: str, path: str, value: bytes) -> None:
+        assert (device, path) == RESOURCE
+        values.append(int(value))
+
+    device, path = RESOURCE
+    await in_thread(sdk.add_resource_subscription_async, device, path, arrived)
+    return values
+
+
+async def until_equal(values: list[Any], wanted: list[Any]) -> None:
+    await wait_until(lambda: len(values) >= len(wanted), what=lambda: f"{wanted}: {values}")
+    assert values == wanted
+
+
+def taken_from(queue: Any) -> Callable[[], bytes]:
+    """The next value in a queue that the SDK fills, in at most 20 s."""
+    return lambda: queue.get(timeout=20)

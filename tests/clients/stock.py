@@ -1,0 +1,218 @@
+"""Stock WebSocket clients of Python behind one face, each answering pings by itself as it comes."""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import aiohttp
+import websocket
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.clients.in_thread import in_thread
+from tests.harness.api import HEARD, ApiKey
+from tests.harness.events import number_of
+from tests.harness.sockets import CONNECT_PATH
+from tests.harness.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a client opens its socket with."""
+
+    url: str
+    subprotocols: Sequence[str] = ()
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def as_browsers_do(url: str, key: ApiKey) -> Offer:
+    return Offer(_target(url), ("wss", f"pelion_{key.secret}"))
+
+
+def key_first(url: str, key: ApiKey) -> Offer:
+    return Offer(_target(url), (f"pelion_{key.secret}", "wss"))
+
+
+def with_header(url: str, key: ApiKey) -> Offer:
+    return Offer(_target(url), headers={"Authorization": f"Bearer {key.secret}"})
+
+
+def _target(url: str) -> str:
+    return url.replace("http://", "ws://", 1) + CONNECT_PATH
+
+
+@dataclass
+class Socket:
+    """What has become of a socket so far. `subprotocol` is what was agreed on."""
+
+    subprotocol: str | None = None
+    messages: list[dict[str, list[Any]]] = field(default_factory=list)
+    pongs: list[bytes] = field(default_factory=list)
+    close_code: int | None = None
+
+    def heard(self, message: str | bytes) -> None:
+        assert isinstance(message, str), "messages are text"
+        self.messages.append(json.loads(message))
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number_of(item) for message in self.messages for item in message.get("notifications", ())]
+
+    async def has(self, numbers: Sequence[int]) -> None:
+        """Waits for as many, and that they are these in this order."""
+        what = lambda: f"{numbers}: {self.numbers}, closed with {self.close_code}"  # noqa: E731
+        await wait_until(lambda: len(self.numbers) >= len(numbers), what=what)
+        assert self.numbers == list(numbers)
+
+    async def closed(self) -> int:
+        """The close code that the client tells, once it tells one."""
+        await wait_until(lambda: self.close_code is not None, what="a close")
+        assert self.close_code is not None
+        return self.close_code
+
+    async def mirrored(self, payload: bytes) -> None:
+        """A ping of the client with this payload, until the same comes back."""
+        self.ping(payload)
+        await wait_until(lambda: self.pongs[-1:] == [payload], what=lambda: f"{payload!r}: {self.pongs}")
+
+    def ping(self, payload: bytes) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close from the client's side; once more does no harm."""
+        raise NotImplementedError
+
+
+class Library(Protocol):
+    """One client library: how it is called, can it ping by hand, and how it opens a socket."""
+
+    name: str
+    pings: bool
+
+    async def open(self, offer: Offer) -> Socket: ...
+
+
+class Websockets:
+    name, pings = "websockets", True
+
+    async def open(self, offer: Offer) -> Socket:
+        subprotocols = [Subprotocol(each) for each in offer.subprotocols] or None
+        connection = await connect(
+            offer.url, subprotocols=subprotocols, additional_headers=offer.headers, proxy=None
+        )
+        assert connection.response is not None
+        HEARD.append(str(connection.response.headers))
+        return _WebsocketsSocket(connection)
+
+
+class _WebsocketsSocket(Socket):
+    def __init__(self, connection: ClientConnection) -> None:
+        super().__init__(connection.subprotocol)
+        self._connection = connection
+        self._reader = asyncio.create_task(self._read())
+        self._pings: set[asyncio.Task[None]] = set()
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for message in self._connection:
+                self.heard(message)
+        self.close_code = self._connection.close_code
+
+    def ping(self, payload: bytes) -> None:
+        self._pings.add(asyncio.create_task(self._ping(payload)))
+
+    async def _ping(self, payload: bytes) -> None:
+        # Resolved by the pong with the same payload, and by no other.
+        await (await self._connection.ping(payload))
+        self.pongs.append(payload)
+
+    async def close(self) -> None:
+        await self._connection.close()
+        await self._reader
+
+
+class Aiohttp:
+    # It keeps the pongs to itself.
+    name, pings = "aiohttp", False
+
+    async def open(self, offer: Offer) -> Socket:
+        session = aiohttp.ClientSession()
+        try:
+            connection = await session.ws_connect(
+                offer.url, protocols=offer.subprotocols, headers=offer.headers
+            )
+        except BaseException:
+            await session.close()
+            raise
+        return _AiohttpSocket(session, connection)
+
+
+class _AiohttpSocket(Socket):
+    def __init__(
+        self, session: aiohttp.ClientSession, connection: aiohttp.ClientWebSocketResponse[bool]
+    ) -> None:
+        super().__init__(connection.protocol)
+        self._session = session
+        self._connection = connection
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for message in self._connection:
+            self.heard(message.data)
+        self.close_code = self._connection.close_code
+
+    async def close(self) -> None:
+        await self._connection.close()
+        await self._reader
+        await self._session.close()
+
+
+class WebsocketClient:
+    name, pings = "websocket-client", True
+
+    async def open(self, offer: Offer) -> Socket:
+        socket = _WebsocketClientSocket(offer)
+        await wait_until(lambda: socket.opened.is_set() or socket.faults, what="an open socket")
+        assert socket.opened.is_set(), socket.faults
+        return socket
+
+
+class _WebsocketClientSocket(Socket):
+    """Its callbacks come from its own thread, where `run_forever` runs."""
+
+    def __init__(self, offer: Offer) -> None:
+        super().__init__()
+        self.faults: list[object] = []
+        self.opened = threading.Event()
+        self._app = websocket.WebSocketApp(
+            offer.url,
+            header=offer.headers,
+            subprotocols=list(offer.subprotocols) or None,
+            on_open=self._on_open,
+            on_message=lambda _, message: self.heard(message),
+            on_pong=lambda _, payload: self.pongs.append(bytes(payload)),
+            on_error=lambda _, fault: self.faults.append(fault),
+            on_close=self._on_close,
+        )
+        threading.Thread(target=self._app.run_forever, daemon=True).start()
+
+    def _on_open(self, app: websocket.WebSocketApp) -> None:
+        assert app.sock is not None
+        self.subprotocol = app.sock.getsubprotocol()
+        self.opened.set()
+
+    def _on_close(self, _: websocket.WebSocketApp, code: int | None, reason: str | None) -> None:
+        self.close_code = code or 1006
+
+    def ping(self, payload: bytes) -> None:
+        assert self._app.sock is not None
+        self._app.sock.ping(payload)
+
+    async def close(self) -> None:
+        # Its thread looks again after 10 s only, and is not waited for.
+        await in_thread(self._app.close)

@@ -1,0 +1,159 @@
+"""The WebSocket clients that people use, from Python and from npm: they open, are told, ping, and are closed.
+
+Between them they write the subprotocols with a space after the comma and without one.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import aiohttp
+import pytest
+
+from tests.clients.node_clients import NodeLibrary, installed
+from tests.clients.stock import (
+    Aiohttp,
+    Library,
+    Offer,
+    Socket,
+    WebsocketClient,
+    Websockets,
+    as_browsers_do,
+    key_first,
+    with_header,
+)
+from tests.harness.api import Api, ApiKey
+from tests.harness.events import readings
+from tests.harness.everything import Everything
+
+PYTHON: list[type[Library]] = [Websockets, Aiohttp, WebsocketClient]
+NODE = ["ws", "websocket", "w3c"]
+
+
+@pytest.fixture(params=[*(library.name for library in PYTHON), *NODE])
+def library(request: pytest.FixtureRequest) -> Library:
+    found = next((each() for each in PYTHON if each.name == request.param), None)
+    if found is not None:
+        return found
+    return NodeLibrary(request.param, installed(request.config.cache.mkdir("npm")))
+
+
+class Open(Protocol):
+    """Opens a socket of the library; it is closed when the test ends."""
+
+    async def __call__(self, offer: Offer) -> Socket: ...
+
+
+@pytest.fixture
+async def connect(library: Library) -> AsyncIterator[Open]:
+    opened: list[Socket] = []
+
+    async def open_socket(offer: Offer) -> Socket:
+        opened.append(await library.open(offer))
+        return opened[-1]
+
+    yield open_socket
+    for socket in opened:
+        await socket.close()
+
+
+@pytest.fixture
+async def channel(api: Api, key: ApiKey) -> ApiKey:
+    await api.register(key)
+    return key
+
+
+@pytest.mark.parametrize(
+    ("offer", "agreed"), [(as_browsers_do, "wss"), (key_first, "wss"), (with_header, None)]
+)
+async def test_it_opens_is_told_and_settles_by_its_own_pongs(
+    origin: Everything,
+    api: Api,
+    channel: ApiKey,
+    connect: Open,
+    offer: Callable[[str, ApiKey], Offer],
+    agreed: str | None,
+) -> None:
+    """Clients end a handshake that answers another subprotocol than `wss`, or one they did not ask for."""
+    socket = await connect(offer(origin.url, channel))
+    assert socket.subprotocol == agreed
+
+    await api.publish(channel, *readings(range(500), to=channel.id, padding=400))
+
+    await socket.has(range(500))
+    await api.until(channel, status="connected", queue_size=0)
+    assert len(socket.messages) > 1
+
+
+async def test_its_pings_are_mirrored(
+    origin: Everything, api: Api, channel: ApiKey, library: Library, connect: Open
+) -> None:
+    socket = await connect(with_header(origin.url, channel))
+    if library.pings:
+        for payload in (b"ping", b"p" * 125):
+            await socket.mirrored(payload)
+
+    # And no pong of ours is taken for one of its own.
+    await api.publish(channel, *readings(range(3), to=channel.id))
+    await socket.has(range(3))
+    await api.until(channel, queue_size=0)
+
+
+async def test_a_newer_socket_takes_over(
+    origin: Everything, api: Api, channel: ApiKey, connect: Open
+) -> None:
+    older = await connect(as_browsers_do(origin.url, channel))
+    await api.publish(channel, *readings(range(3), to=channel.id))
+    await older.has(range(3))
+    await api.until(channel, queue_size=0)
+
+    newer = await connect(as_browsers_do(origin.url, channel))
+
+    assert await older.closed() == 1001
+    await api.publish(channel, *readings(range(3, 6), to=channel.id))
+    await newer.has(range(3, 6))
+    assert older.numbers == [0, 1, 2]
+
+
+async def test_it_closes_and_comes_back(origin: Everything, api: Api, channel: ApiKey, connect: Open) -> None:
+    first = await connect(as_browsers_do(origin.url, channel))
+    await first.close()
+    await api.until(channel, status="disconnected")
+    await api.publish(channel, *readings(range(3), to=channel.id))
+
+    second = await connect(as_browsers_do(origin.url, channel))
+
+    await second.has(range(3))
+    await api.until(channel, queue_size=0)
+
+
+async def test_without_a_channel_it_is_told_to_register(
+    origin: Everything, api: Api, key: ApiKey, connect: Open
+) -> None:
+    """By a close code: clients that meet an HTTP error instead do not register."""
+    assert await (await connect(as_browsers_do(origin.url, key))).closed() == 1011
+
+    await api.register(key)
+    socket = await connect(as_browsers_do(origin.url, key))
+    await api.publish(key, *readings(range(3), to=key.id))
+    await socket.has(range(3))
+
+
+async def test_deleting_the_channel_closes_it(
+    origin: Everything, api: Api, channel: ApiKey, connect: Open
+) -> None:
+    socket = await connect(as_browsers_do(origin.url, channel))
+
+    assert (await api.delete_channel(channel)).status == 204
+
+    assert await socket.closed() == 1001
+
+
+async def test_pings_of_aiohttp(origin: Everything, channel: ApiKey, http: aiohttp.ClientSession) -> None:
+    """Its pongs are seen only by who answers its pings by hand."""
+    offer = with_header(origin.url, channel)
+    async with http.ws_connect(offer.url, headers=offer.headers, autoping=False) as socket:
+        await socket.ping(b"ping")
+
+        answer = await socket.receive(timeout=20)
+
+        assert (answer.type, answer.data) == (aiohttp.WSMsgType.PONG, b"ping")
