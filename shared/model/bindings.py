@@ -19,6 +19,7 @@ class Source(StrEnum):
     PRESUBSCRIPTIONS = "bindings"
     RESOURCES = "resources"
     TOPICS = "topics"
+    SESSION = "session"
 
 
 @dataclass(frozen=True, slots=True)
