@@ -28,11 +28,12 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The tenant: events are matched within one."""
+    """The tenant: events are matched within one. Sessions of a master account may ask for those of all."""
 
     id: str
     name: str
     parent: str | None = None
+    master: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,16 @@ class ApiKey:
         """Until when the secret before the newest is valid; None when it is not."""
         until_ms = self.old_valid_until_ms
         return until_ms if until_ms is not None and until_ms > now_ms else None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who has proven itself: an API key, and the account that it speaks for."""
+
+    api_key_id: str
+    account_id: str
+    scopes: frozenset[Scope]
+    master: bool = False
 
 
 def new_id() -> str:

@@ -56,7 +56,10 @@ class Trail:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """An event as owed to one channel. `entry` is its place in the queue: later places compare as newer."""
+    """An event as owed to one channel. `entry` is its place in the queue: later places compare as newer.
+
+    `account` tells whose event it is, where a channel may be owed those of several.
+    """
 
     entry: str
     event_id: str
@@ -65,6 +68,7 @@ class Notification:
     name: str = ""
     time: str = ""
     trail: Trail | None = None
+    account: str = ""
 
     @property
     def size_bytes(self) -> int:
