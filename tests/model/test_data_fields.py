@@ -187,12 +187,12 @@ def test_an_index_from_which_all_is_removed_keeps_nothing(held: list[tuple[DataF
     index = Index()
     for pattern, owner, _ in held:
         index.add(pattern, owner)
-    assert index.looks_at_data is bool(held)
+    assert index.asks_for_data is bool(held)
     for pattern, owner, _ in reversed(held):
         index.remove(pattern, owner)
 
     assert index.empty
-    assert not index.looks_at_data
+    assert not index.asks_for_data
 
 
 def test_removing_what_was_never_added_changes_nothing() -> None:
