@@ -47,7 +47,7 @@ class Index:
         return self._topics.empty and not self._trees and self._data.empty
 
     @property
-    def looks_at_data(self) -> bool:
+    def asks_for_data(self) -> bool:
         """Does any pattern ask for what only the parsed data tells?"""
         return not self._data.empty
 

@@ -70,7 +70,7 @@ class Routes:
     @property
     def look_at_data(self) -> bool:
         """Does any session ask for values in an event's data?"""
-        return self._sessions_index.looks_at_data
+        return self._sessions_index.asks_for_data
 
     def sessions_for(self, event: Event, data: object) -> set[str]:
         """The sessions that the event is for; `data` is what `look_at_data` asks for, parsed, else None."""
