@@ -78,6 +78,16 @@ def watch_polls(count: Callable[[], int]) -> None:
     _meter.create_observable_gauge("notify.polls", [observe], description="long polls held now")
 
 
+def watch_sessions(count: Callable[[str], int]) -> None:
+    """Shows the number of session sockets an edge holds, by dialect, as of each scrape."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        for dialect in ("kazoo", "cognism"):
+            yield Observation(count(dialect), {"dialect": dialect})
+
+    _meter.create_observable_gauge("notify.sessions", [observe], description="session sockets held now")
+
+
 @contextmanager
 def redis_call(commands: int) -> Iterator[None]:
     """Counts and times one pipeline; tells whether Redis answers."""
@@ -94,6 +104,12 @@ def redis_call(commands: int) -> Iterator[None]:
 
 def redis_failed(error: str) -> None:
     _redis_errors.add(1, {"error": error})
+
+
+def dropped_for_slow_reader(count: int) -> None:
+    """Notifications that a session's socket did not take fast enough."""
+    if count:
+        dropped.add(count, {"reason": "slow-reader"})
 
 
 def dropped_from_queue(*, over: int, old: int) -> None:

@@ -10,16 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared import telemetry
-from shared.model.channels import Kind
+from shared.model.channels import Kind, boot_of
+from shared.model.sessions import Session
 from shared.store.channels import Channels, Whose
 from shared.store.queues import Queues
 from shared.store.replicas import Replicas
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
 # How long a boot is remembered beyond the time in which its channels expire.
 _REMEMBERED_MS = 24 * 3600 * 1000
+# After an outage of Redis an edge says that it lives before it writes its sessions again, but only just.
+_LEFT_MS = 60 * 1000
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class Round:
     dropped: int = 0
     boots_forgotten: int = 0
     routes_mended: int = 0
+    sessions_dropped: int = 0
 
 
 class Reaper:
@@ -43,12 +48,14 @@ class Reaper:
         queues: Queues,
         replicas: Replicas,
         routing: Routing,
+        sessions: Sessions,
         idle_expiry_ms: Mapping[Kind, int],
     ) -> None:
         self._channels = channels
         self._queues = queues
         self._replicas = replicas
         self._routing = routing
+        self._sessions = sessions
         self._idle_expiry_ms = idle_expiry_ms
 
     async def round(self, *, now_ms: int) -> Round:
@@ -57,6 +64,9 @@ class Reaper:
         async for lot in self._channels.all():
             done.channels += len(lot)
             await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
+        async for sessions in self._sessions.all():
+            left = await asyncio.gather(*(self._drop_if_left(session, now_ms) for session in sessions))
+            done.sessions_dropped += sum(left)
         async for accounts in self._routing.accounts():
             for account in accounts:
                 done.routes_mended += await self._mend(account)
@@ -82,6 +92,14 @@ class Reaper:
             await self._routing.add_key(account, channel)
             await self._channels.mention(account, channel, kind=whose.kind, incarnation=incarnation)
 
+    async def _drop_if_left(self, session: Session, now_ms: int) -> bool:
+        """Forgets a session whose edge was killed; tells whether it did."""
+        seen = await self._replicas.seen(boot_of(session.owner))
+        if seen.live or now_ms - seen.last_ms < _LEFT_MS:
+            return False
+        await self._sessions.drop(session)
+        return True
+
     async def _expire(self, channel: str, whose: Whose, now_ms: int) -> bool:
         idle_expiry_ms = self._idle_expiry_ms.get(whose.kind) if whose.kind else None
         if idle_expiry_ms is None:
@@ -102,4 +120,9 @@ class Reaper:
             await self._routing.drop_key(account, key, incarnation="")
         for key, incarnation in stale:
             await self._routing.drop_channel(account, key, incarnation=incarnation)
-        return len(gone) + len(stale)
+        named = await self._routing.sessions_mentioned(account)
+        known = await asyncio.gather(*map(self._sessions.is_known, named))
+        lost = [name for name, is_known in zip(named, known, strict=True) if not is_known]
+        for name in lost:
+            await self._routing.drop_session(account, name)
+        return len(gone) + len(stale) + len(lost)

@@ -28,7 +28,9 @@ from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Replicas
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.sessions import stored_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,14 @@ _AGAIN_S = 1.0
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
     calls = Calls(redis)
     routing = Routing(calls, compiled)
+    nudges = Nudges(calls)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
     return Reaper(
-        channels=Channels(calls, routing, Nudges(calls)),
+        channels=Channels(calls, routing, nudges),
         queues=Queues(calls, limits=limits),
         replicas=Replicas(calls),
         routing=routing,
+        sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
         idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()},
     )
 

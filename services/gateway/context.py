@@ -13,6 +13,7 @@ from shared.store.nudges import Nudges
 from shared.store.queues import Queues
 from shared.store.receipts import Receipts
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
 from shared.store.webhooks import Webhooks
 
 
@@ -28,6 +29,7 @@ class Context:
     queues: Queues
     receipts: Receipts
     routing: Routing
+    sessions: Sessions
     trials: Trials
     webhooks: Webhooks
 

@@ -22,6 +22,7 @@ from shared.model.idempotency import Repeatable
 from shared.model.routes import Routes
 from shared.runtime.answers import json_answer
 from shared.runtime.clock import now_ms
+from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.wire.events import Form, form_of, parse_events, place_of
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
@@ -114,19 +115,23 @@ async def publish_events(
     When this returns Redis holds every copy. Raises UnknownAddressee; TooLarge when the copies are too many;
     StoreUnavailable when some copies may be held and others not: publishing again is safe, and may double.
     """
-    routes = await context.routing.routes(account_id)
+    both = (context.routing.routes(account_id), context.routing.routes(keyspace.EVERY))
+    routes, of_all = await asyncio.gather(*both)
     _check_addressees(events, routes)
     events, types = await _with_device_types(context, account_id, events, routes)
     # Everything for one channel goes in one call: order within a request is kept, all or none.
     wanted: dict[str, list[int]] = {}
+    listening: dict[str, list[int]] = {}
     for index, event in enumerate(events):
         if index % _EVENTS_A_TURN == _EVENTS_A_TURN - 1:
             await asyncio.sleep(0)
         for api_key_id in routes.channels_for(event):
             wanted.setdefault(api_key_id, []).append(index)
+        for session_id in _sessions_for(event, routes, of_all):
+            listening.setdefault(session_id, []).append(index)
     now = now_ms()
     wanted = {key: which for key, which in wanted.items() if not routes.is_expired(key, now_ms=now)}
-    _check_copies(events, wanted)
+    _check_copies(events, [*wanted.values(), *listening.values()])
     if types:
         await context.routing.learn_device_types(account_id, types)
     receipts = opened_receipts(context, account_id, events, wanted, now_ms=now)
@@ -134,18 +139,27 @@ async def publish_events(
         _append(context, api_key_id, [events[index] for index in which], traceparent=traceparent)
         for api_key_id, which in wanted.items()
     ]
-    outcomes = (await asyncio.gather(*receipts, *appends))[len(receipts) :]
+    offers = [
+        _offer(context, session_id, account_id, [events[index] for index in which])
+        for session_id, which in listening.items()
+    ]
+    outcomes = (await asyncio.gather(*receipts, *appends, *offers))[len(receipts) :]
     counts: Counter[int] = Counter()
-    for which, queued in zip(wanted.values(), outcomes, strict=True):
-        if queued:
-            counts.update(which)
+    for which, queued in zip((*wanted.values(), *listening.values()), outcomes, strict=True):
+        counts.update(which[:queued])
     telemetry.queued.add(counts.total())
     return [counts[index] for index in range(len(events))]
 
 
-def _check_copies(events: Sequence[Event], wanted: dict[str, list[int]]) -> None:
-    copies = sum(map(len, wanted.values()))
-    size = sum(len(events[index].data) for which in wanted.values() for index in which)
+def _sessions_for(event: Event, *routes: Routes) -> set[str]:
+    """The sessions that the event is for, each once; its data is parsed only if one of them asks for that."""
+    data = orjson.loads(event.data) if any(its.look_at_data for its in routes) else None
+    return set().union(*(its.sessions_for(event, data) for its in routes))
+
+
+def _check_copies(events: Sequence[Event], wanted: Sequence[list[int]]) -> None:
+    copies = sum(map(len, wanted))
+    size = sum(len(events[index].data) for which in wanted for index in which)
     if copies > MAX_COPIES or size > MAX_COPIES_BYTES:
         limit = f"{MAX_COPIES} copies or {MAX_COPIES_BYTES // 1024 // 1024} MiB"
         raise TooLarge(
@@ -153,11 +167,20 @@ def _check_copies(events: Sequence[Event], wanted: dict[str, list[int]]) -> None
         )
 
 
-async def _append(context: Context, api_key_id: str, events: Sequence[Event], *, traceparent: str) -> bool:
+async def _append(context: Context, api_key_id: str, events: Sequence[Event], *, traceparent: str) -> int:
+    """How many of the events were queued: all or none."""
     outcome, owner = await context.queues.append(api_key_id, events, traceparent=traceparent)
     if owner:
         context.nudges.send(owner, api_key_id)
-    return outcome is Appended.QUEUED
+    return len(events) if outcome is Appended.QUEUED else 0
+
+
+async def _offer(context: Context, session_id: str, account_id: str, events: Sequence[Event]) -> int:
+    """How many of the events fitted into the session's queue: the first of them."""
+    _, owner, fitted = await context.sessions.append(session_id, account_id, events)
+    if owner:
+        context.nudges.send(owner, session_id)
+    return fitted
 
 
 def _check_addressees(events: Sequence[Event], routes: Routes) -> None:

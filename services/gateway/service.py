@@ -25,8 +25,10 @@ from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.receipts import Receipts
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.sessions import stored_wanted
 
 
 def make_outbound(settings: Settings) -> Outbound:
@@ -56,6 +58,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
         ),
         receipts=Receipts(calls),
         routing=routing,
+        sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
         trials=Trials(outbound),
         webhooks=Webhooks(calls, nudges),
     )

@@ -9,27 +9,38 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.socket_edge.blackhole_socket import blackhole_socket
+from services.socket_edge.cognism_socket import cognism_socket, proven
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
 from shared.runtime.answers import Problem, failure_answer, problem_answer, refuse_handshake
+from shared.wire.cognism.opening import credentials_offered, query_of
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
+JOIN_PATH = "/api/v1/websocket"
+SOCKET_PATH = "/socket"
 
 _Sockets = dict[str, Callable[[Edge, Scope, Receive, Send], Awaitable[None]]]
-_SOCKETS: _Sockets = {CONNECT_PATH: pelion_socket}
+_SOCKETS: _Sockets = {CONNECT_PATH: pelion_socket, JOIN_PATH: cognism_socket}
+# What lies below these is somebody's: a socket that finds nobody there is told so.
+_TAKEN = ("/v1/", "/v2/", "/api/")
 
 
 def socket_app(edge: Edge) -> ASGIApp:
-    """WebSocket handshakes, by exact path. A plain ASGI callable: frameworks know no pongs."""
+    """WebSocket handshakes: by exact path, and Blackhole's on every path that is nobody else's.
+
+    A plain ASGI callable: frameworks know no pongs.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        serve = _SOCKETS.get(scope["path"])
-        if serve is None:
+        path: str = scope["path"]
+        serve = _SOCKETS.get(path)
+        if serve is None and f"{path}/".startswith(_TAKEN):
             await receive()
             await refuse_handshake(scope, send, Problem(404, "there is no WebSocket at this path"))
         else:
-            await serve(edge, scope, receive, send)
+            await (serve or blackhole_socket)(edge, scope, receive, send)
 
     return app
 
@@ -46,13 +57,26 @@ async def upgrade_required(_: Request) -> Response:
     )
 
 
-UPGRADE_ROUTES: list[BaseRoute] = [Route(path, upgrade_required, methods=["GET"]) for path in _SOCKETS]
+def upgrade_routes(edge: Edge) -> list[BaseRoute]:
+    """Plain requests to where sockets are."""
+
+    async def join(request: Request) -> Response:
+        # Credentials are judged first, so that nobody learns by a 426 that they would do.
+        query = query_of(request.scope["query_string"])
+        await proven(edge.stores.api_keys, credentials_offered(request.headers, query))
+        return await upgrade_required(request)
+
+    return [
+        Route(CONNECT_PATH, upgrade_required, methods=["GET"]),
+        Route(SOCKET_PATH, upgrade_required, methods=["GET"]),
+        Route(JOIN_PATH, join, methods=["GET"]),
+    ]
 
 
 def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
     """The app of an edge that runs apart."""
     plain = Starlette(
-        routes=[*UPGRADE_ROUTES, *pull_routes(edge), *health],
+        routes=[*upgrade_routes(edge), *pull_routes(edge), *health],
         exception_handlers={HTTPException: problem_answer, Exception: failure_answer},
     )
     return by_kind(plain, socket_app(edge))

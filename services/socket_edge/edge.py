@@ -22,6 +22,7 @@ from services.socket_edge.keepalive import Keepalive
 from services.socket_edge.poll import Poll
 from services.socket_edge.proofs import Proof, Proofs
 from services.socket_edge.questions import Questions
+from services.socket_edge.session_sockets import SessionLimits, SessionSockets
 from shared import telemetry
 from shared.drain import Drain
 from shared.model.channels import Ending, Kind, Lease, boot_of
@@ -34,6 +35,7 @@ from shared.store.leases import Leases
 from shared.store.nudges import Line, Nudges, answer_in, changed_key, heard_nudges, question_in
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
+from shared.store.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Stores:
     leases: Leases
     queues: Queues
     nudges: Nudges
+    sessions: Sessions
 
 
 class Held(Protocol):
@@ -96,6 +99,7 @@ class Edge:
         boot: str,
         limits: Limits,
         timing: Timing,
+        session_limits: SessionLimits,
         close_codes: int,
     ) -> None:
         self.stores = stores
@@ -108,6 +112,13 @@ class Edge:
         self.stopping = False
         self.long_poll_wait_s = timing.long_poll_wait_s
         self.questions = Questions(stores.nudges, boot=boot, find=self._poll)
+        self.sessions = SessionSockets(
+            stores.sessions,
+            stores.api_keys,
+            limits=session_limits,
+            close_codes=close_codes,
+            new_owner=self.new_owner,
+        )
         self._proofs: Proofs[Held] = Proofs(stores.api_keys)
         self._heartbeat = heartbeat
         self._boot = boot
@@ -160,7 +171,8 @@ class Edge:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Hears nudges and beats for as long as it is entered."""
-        loops = (self._hear, self._beat, self._sweep, self._pace, self._proofs.look_again)
+        own = (self._hear, self._beat, self._sweep, self._pace, self._proofs.look_again)
+        loops = (*own, *self.sessions.loops)
         tasks = [asyncio.create_task(forever(loop)) for loop in loops]
         try:
             yield
@@ -174,6 +186,7 @@ class Edge:
     async def goodbye(self) -> None:
         """Closes sockets, answers polls, and waits until each has given its lease back, but not long."""
         self.stopping = True
+        letting_go = asyncio.create_task(self.sessions.goodbye(_GOODBYE_S))
         for hold in self._all():
             await hold.end(Ending.STOPPING)
         if not await self._emptied_within(_GOODBYE_S):
@@ -181,6 +194,7 @@ class Edge:
             for hold in self._all():
                 await hold.abort()
             await self._emptied_within(_LET_GO_S)
+        await letting_go
 
     async def _emptied_within(self, limit_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -199,6 +213,7 @@ class Edge:
                         hold.drain.doubt()
                         hold.drain.wake()
                     self._proofs.doubt(self._all())
+                    await self.sessions.redis_is_back()
                 else:
                     for word in ids:
                         self._heard(word)
@@ -212,6 +227,7 @@ class Edge:
                 logger.warning("redis.away-too-long", extra={"facts": {"held": len(self._all())}})
                 for hold in self._all():
                     await hold.end(Ending.REDIS_AWAY)
+                await self.sessions.end_all(Ending.REDIS_AWAY)
             await asyncio.sleep(min(self._timing.heartbeat_s, self._timing.redis_away_limit_s / 2))
 
     async def _try_to_beat(self) -> bool:
@@ -263,8 +279,10 @@ class Edge:
             self.questions.heard(answer)
         elif (api_key_id := changed_key(word)) is not None:
             self._proofs.doubt(self._holds.get(api_key_id, ()))
-        else:
+        elif word in self._holds:
             self._look_at(word)
+        else:
+            self.sessions.wake(word)
 
     def _look_at(self, channel: str) -> None:
         for hold in self._holds.get(channel, ()):

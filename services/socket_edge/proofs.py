@@ -5,11 +5,13 @@ and as nudges may be lost, every socket's key is read again once a minute, and w
 """
 
 import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from services.socket_edge.deadlines import Deadlines
+from shared.model.api_keys import ApiKey
 from shared.model.errors import StoreUnavailable
 from shared.store.api_keys import ApiKeys
 
@@ -20,18 +22,23 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """By which secret of which API key a socket was opened, and until when that is valid."""
+    """By which secret of which API key a socket was opened, and until when that is valid.
+
+    Without a secret it was opened by something made with one, and lives as long as the key.
+    """
 
     api_key_id: str
-    secret_hash: str
+    secret_hash: str | None
     until_ms: float
 
 
 class Proofs(Generic[T]):
     """The proofs of all sockets of an edge."""
 
-    def __init__(self, api_keys: ApiKeys) -> None:
+    def __init__(self, api_keys: ApiKeys, *, ends_when_gone: bool = False) -> None:
+        """`ends_when_gone`: a key that was revoked ends its sockets; else the look at their channel does."""
         self._api_keys = api_keys
+        self._ends_when_gone = ends_when_gone
         self._proofs: dict[T, Proof] = {}
         self._deadlines: Deadlines[T] = Deadlines()
         self._doubted: set[T] = set()
@@ -71,6 +78,16 @@ class Proofs(Generic[T]):
     async def _look_at(self, socket: T) -> None:
         proof = self._proofs.get(socket)
         key = await self._api_keys.find(proof.api_key_id) if proof else None
-        # Of a key that was revoked the look at the channel tells. The socket may have gone meanwhile.
-        if proof is not None and key is not None and socket in self._proofs:
-            self._deadlines.set(socket, until_ms=key.valid_until_ms(proof.secret_hash))
+        # The socket may have gone meanwhile.
+        if proof is None or socket not in self._proofs:
+            return
+        if key is not None:
+            self._deadlines.set(socket, until_ms=_until_ms(key, proof))
+        elif self._ends_when_gone:
+            self._deadlines.set(socket, until_ms=0)
+
+
+def _until_ms(key: ApiKey, proof: Proof) -> float:
+    if proof.secret_hash is not None:
+        return key.valid_until_ms(proof.secret_hash)
+    return math.inf if key.expires_at_ms is None else key.expires_at_ms

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Stores, Timing
 from services.socket_edge.hold import Limits
+from services.socket_edge.session_sockets import SessionLimits
 from shared import telemetry
 from shared.runtime.cross_origin import cross_origin
 from shared.runtime.health import health_routes
@@ -21,7 +22,9 @@ from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.sessions import stored_wanted
 
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
@@ -39,6 +42,7 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
                 calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
             ),
             nudges=nudges,
+            sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
         ),
         Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
         boot=boot,
@@ -54,6 +58,14 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             heartbeat_s=settings.heartbeat_s,
             redis_away_limit_s=settings.redis_away_limit_s,
             long_poll_wait_s=settings.long_poll_wait_s,
+        ),
+        session_limits=SessionLimits(
+            ping_interval_s=settings.ping_interval_s,
+            ping_timeout_s=settings.ping_timeout_s,
+            idle_s=settings.blackhole_idle_s,
+            most_per_address=settings.max_sockets_per_address,
+            destination=settings.replica,
+            trusted_proxies=settings.trusted_proxies,
         ),
         close_codes=settings.pelion_close_codes,
     )

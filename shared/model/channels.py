@@ -26,6 +26,7 @@ class Ending(StrEnum):
     UNEXPECTED = "unexpected"
     STALLED = "stalled"
     CLIENT_GONE = "client-gone"
+    IDLE = "idle"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 Topics share a trie, a level for each word. `Fields` that ask for the same fields of the same topic share a
 tree: a level for each field, where an exact value is one look-up, and a prefix one for each length of prefix
-in use. Either way a look-up costs what it finds, hardly what else is there.
+in use. `DataFields` have an index of their own. A look-up costs what it finds, hardly what else is there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from shared.model import topics
-from shared.model.bindings import Fields, Pattern, Topic
+from shared.model.bindings import DataFields, Fields, Pattern, Topic
+from shared.model.data_matching import DataIndex
 from shared.model.events import is_of_a_device
 
 
@@ -33,11 +35,21 @@ class Index:
     def __init__(self) -> None:
         self._topics = _Node()
         self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
-        self.nodes_visited = 0
+        self._data = DataIndex()
+        self._visited = 0
+
+    @property
+    def nodes_visited(self) -> int:
+        return self._visited + self._data.visited
 
     @property
     def empty(self) -> bool:
-        return self._topics.empty and not self._trees
+        return self._topics.empty and not self._trees and self._data.empty
+
+    @property
+    def asks_for_data(self) -> bool:
+        """Does any pattern ask for what only the parsed data tells?"""
+        return not self._data.empty
 
     def add(self, pattern: Pattern, owner: str) -> None:
         match pattern:
@@ -47,6 +59,8 @@ class Index:
                 trees = self._trees.setdefault(pattern.topic, {})
                 root = trees.setdefault(_names(pattern), _Node())
                 _change(root, _field_levels(pattern), owner, by=1)
+            case DataFields():
+                self._data.add(pattern, owner)
 
     def remove(self, pattern: Pattern, owner: str) -> None:
         """Takes back one `add` of the same pattern and owner; what nobody asks for any more goes."""
@@ -63,9 +77,15 @@ class Index:
                     del trees[names]
                 if not trees:
                     del self._trees[pattern.topic]
+            case DataFields():
+                self._data.remove(pattern, owner)
+
+    def owners_by_data(self, value: Any) -> set[str]:
+        """The owners of all `DataFields` that match data that was parsed to this value, each once."""
+        return self._data.owners(value)
 
     def owners(self, topic: str, fields: Mapping[str, str]) -> set[str]:
-        """The owners of all patterns that match, each once."""
+        """The owners of all other patterns that match, each once."""
         found: set[str] = set()
         if not is_of_a_device(topic):
             for node in self._topic_nodes(topics.words(topic)):
@@ -81,7 +101,7 @@ class Index:
         # `here` holds places by whether a `#` led there, which may take up further words.
         here: dict[_Node, bool] = {}
         _arrive(self._topics, here, by_any=False)
-        self.nodes_visited += len(here)
+        self._visited += len(here)
         for word in words:
             after: dict[_Node, bool] = {}
             for node, by_any in here.items():
@@ -92,11 +112,11 @@ class Index:
                     if below is not None:
                         _arrive(below, after, by_any=False)
             here = after
-            self.nodes_visited += len(here)
+            self._visited += len(here)
         return here
 
     def _field_nodes(self, node: _Node, values: list[str], depth: int) -> Iterator[_Node]:
-        self.nodes_visited += 1
+        self._visited += 1
         if depth == len(values):
             yield node
             return

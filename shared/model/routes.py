@@ -17,6 +17,8 @@ class Routes:
     def __init__(self) -> None:
         self.version: str | None = None
         self.index = Index()
+        self._sessions_index = Index()
+        self._sessions: dict[str, tuple[Pattern, ...]] = {}
         self._api_keys: set[str] = set()
         # An API key may for a moment have two incarnations of its channel here: the newer one stays.
         self._channels: dict[str, set[str]] = {}
@@ -64,6 +66,27 @@ class Routes:
         if event.topic in TO_EVERY_CHANNEL:
             return list(self._channels)
         return list(self.index.owners(event.topic, event.fields or {}))
+
+    @property
+    def look_at_data(self) -> bool:
+        """Does any session ask for values in an event's data?"""
+        return self._sessions_index.asks_for_data
+
+    def sessions_for(self, event: Event, data: object) -> set[str]:
+        """The sessions that the event is for; `data` is what `look_at_data` asks for, parsed, else None."""
+        if event.to is not None or not self._sessions:
+            return set()
+        found = self._sessions_index.owners(event.topic, {})
+        return found | self._sessions_index.owners_by_data(data) if self.look_at_data else found
+
+    def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
+        """Replaces what the session asks for; nothing ends it."""
+        for pattern in self._sessions.pop(session_id, ()):
+            self._sessions_index.remove(pattern, session_id)
+        if patterns:
+            self._sessions[session_id] = patterns
+            for pattern in patterns:
+                self._sessions_index.add(pattern, session_id)
 
     def add_key(self, api_key_id: str) -> None:
         self._api_keys.add(api_key_id)

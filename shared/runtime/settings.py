@@ -139,6 +139,16 @@ class Settings(BaseSettings):
         500, description="requests to webhooks under way at once in one dispatcher, at most"
     )
     sweep_s: Seconds = Field(5, description="a dispatcher looks this often for webhooks that nobody nudged")
+    blackhole_idle_s: Seconds = Field(
+        3600, description="a Blackhole socket whose client says nothing for so long is closed"
+    )
+    max_sockets_per_address: Count | None = Field(
+        None, description="Blackhole and Cognism sockets from one address on one edge, at most; unset: any"
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
+        (),
+        description="networks of proxies whose X-Forwarded-For is believed, as in 10.0.0.0/8; unset: none",
+    )
     notification_lifetime_s: LongSeconds = Field(
         86_400, description="notifications older than this are dropped from a queue"
     )

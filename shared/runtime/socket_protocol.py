@@ -7,8 +7,9 @@
 - After our own close frame the application still hears pongs, until the client's close frame ends it.
 - A handshake that is refused before the application sees it gets our form of error.
 
-`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]["unread_bytes"]`
-tells how many bytes the peer's machine has not confirmed.
+`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` holds questions:
+`unread_bytes` tells how many bytes the peer has not confirmed, `last_ping_s` when it last sent
+a ping, by the loop's time.
 """
 
 import base64
@@ -38,6 +39,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.close_timeout = _GOODBYE_S
+        self._last_ping_s = 0.0
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -59,7 +61,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             return
         super().handle_connect(event)
         if not self.handshake_complete:
-            control = {"unread_bytes": self._unread_bytes}
+            control = {"unread_bytes": self._unread_bytes, "last_ping_s": lambda: self._last_ping_s}
             self.scope["extensions"]["websocket.control"] = control  # type: ignore[assignment]
 
     def _deeper_fault(self, event: Request) -> tuple[int, str, str] | None:
@@ -81,6 +83,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
             self.transport.abort()
             return
+        self._last_ping_s = self.loop.time()
         super().handle_ping()
 
     def handle_pong(self, event: Frame) -> None:

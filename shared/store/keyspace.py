@@ -27,11 +27,21 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
+`{session}:session` hash: dialect, account_id, owner (as in a lease), source, destination, connected_at_ms,
+                bindings (JSON, as the client spelt them), name, metadata, accounts (whose routes mention it).
+                Written by the edge that holds its socket; goes with it, or when that edge is found dead.
+`{session}:queue` stream: id, topic, data, name, time, account. Written by the gateway, taken by the edge.
+`{session}:pushes` list: `id of a push, blank, its data`. Written by the gateway, taken by the edge;
+                goes after seconds.
+`{session}:pushed:<id>` string '1': that push was taken. Written by the edge; goes after seconds.
+`{account}:sessions`      set: the ids of the account's sessions. Written by the edge with each.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
 `{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '';
                           expires:<id> when a key does, in ms; what a key wants:
                           bindings:<id> its presubscriptions and topics:<id> its plain topics, both JSON,
-                          resources:<id> single resources of devices, a line `device TAB path` for each.
+                          resources:<id> single resources of devices, a line `device TAB path` for each;
+                          session:<id> what a session asks for, JSON. `{every}:routes` has only these, of
+                          sessions that ask for the events of all accounts.
                           Written by the gateway; stays, but what is an API key's goes with the key.
 `{account}:route-changes` list, newest first: `version before, version after, field...` between blanks, of the
                           last changes to the routes: an eighth of their fields, at least 64, at most 4096.
@@ -59,12 +69,14 @@ import hashlib
 import re
 
 _PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types)"
+    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types|session|sessions)|\{every\}:routes"
     rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+# Stands where an account's id does, for what concerns all of them.
+EVERY = "every"
 
 
 def is_permanent(name: bytes) -> bool:
@@ -90,6 +102,22 @@ def queue(api_key_id: str) -> str:
 
 def receipts(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:receipts"
+
+
+def session(session_id: str) -> str:
+    return f"{{{session_id}}}:session"
+
+
+def sessions(account_id: str) -> str:
+    return f"{{{account_id}}}:sessions"
+
+
+def pushes(session_id: str) -> str:
+    return f"{{{session_id}}}:pushes"
+
+
+def pushed(session_id: str, push_id: str) -> str:
+    return f"{{{session_id}}}:pushed:{push_id}"
 
 
 def deliveries(api_key_id: str) -> str:

@@ -127,6 +127,8 @@ class RouteCopies:
                 routes.drop_channel(api_key_id, incarnation)
             case "channel":
                 routes.add_channel(api_key_id, incarnation)
+            case Source.SESSION:
+                routes.listen(rest, () if value is None else self._compile(Source.SESSION, value))
             case Source.PRESUBSCRIPTIONS | Source.RESOURCES | Source.TOPICS:
                 source = Source(kind)
                 routes.bind(api_key_id, source, () if value is None else self._compile(source, value))

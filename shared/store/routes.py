@@ -46,7 +46,8 @@ class Routing:
 
     async def drop_key(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
         """Forgets the key, its bindings and, if it had one, its channel."""
-        fields = [f"{kind}:{api_key_id}" for kind in ("key", "expires", *Source)]
+        kinds = ("key", "expires", Source.PRESUBSCRIPTIONS, Source.RESOURCES, Source.TOPICS)
+        fields = [f"{kind}:{api_key_id}" for kind in kinds]
         await self._drop(account_id, [*fields, f"channel:{api_key_id}:{incarnation}"])
 
     async def add_channel(self, account_id: str, api_key_id: str, *, incarnation: str) -> None:
@@ -101,6 +102,19 @@ class Routing:
     async def drop_lines(self, account_id: str, api_key_id: str, beginning: str, *, source: Source) -> None:
         """Drops the lines that begin so from bindings that are stored as lines."""
         await self._change("route_drop_lines", account_id, f"{source}:{api_key_id}", beginning)
+
+    async def put_session(self, account_id: str, session_id: str, wanted: bytes) -> None:
+        """What a session asks for of this account's events, from now on."""
+        await self._set(account_id, f"{Source.SESSION}:{session_id}", wanted, only_with="")
+
+    async def drop_session(self, account_id: str, session_id: str) -> None:
+        await self._drop(account_id, [f"{Source.SESSION}:{session_id}"])
+
+    async def sessions_mentioned(self, account_id: str) -> list[str]:
+        """The sessions that the routes name, right or not."""
+        fields = await self._calls.command("HKEYS", keyspace.routes(account_id))
+        named = (field.decode().partition(":") for field in fields)
+        return [name for kind, _, name in named if kind == Source.SESSION]
 
     async def learn_device_types(self, account_id: str, types: Mapping[str, str | None]) -> None:
         """Remembers the type of each device; None forgets it."""

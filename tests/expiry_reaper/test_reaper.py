@@ -37,6 +37,7 @@ def a_reaper(stores: Stores, idle_expiry_ms: dict[Kind, int]) -> Reaper:
         queues=Queues(stores.calls, limits=limits, now_ms=lambda: NOW_MS + DAY_MS),
         replicas=Replicas(stores.calls),
         routing=stores.routing,
+        sessions=stores.sessions,
         idle_expiry_ms=idle_expiry_ms,
     )
 

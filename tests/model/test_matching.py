@@ -33,16 +33,20 @@ def topic_matches(pattern: list[str], words: list[str]) -> bool:
 
 
 def matches(pattern: Pattern, topic: str, fields: Mapping[str, str]) -> bool:
-    """A plain reference for both kinds."""
+    """A plain reference for what an event's topic and fields tell."""
     if isinstance(pattern, Topic):
         reserved = topic.startswith("device.")
         return not reserved and topic_matches(pattern.pattern.split("."), topic.split("."))
-    return topic == pattern.topic and all(
-        any(
-            fields.get(name, "").startswith(p[:-1]) if p[-1:] == "*" else fields.get(name, "") == p
-            for p in alternatives
+    return (
+        isinstance(pattern, Fields)
+        and topic == pattern.topic
+        and all(
+            any(
+                fields.get(name, "").startswith(p[:-1]) if p[-1:] == "*" else fields.get(name, "") == p
+                for p in alternatives
+            )
+            for name, alternatives in pattern.wanted
         )
-        for name, alternatives in pattern.wanted
     )
 
 

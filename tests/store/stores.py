@@ -19,7 +19,9 @@ from shared.store.nudges import Nudges
 from shared.store.queues import BEGINNING, Queues
 from shared.store.receipts import Receipts
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.sessions import stored_wanted
 
 NOW_MS = 1_700_000_000_000
 EDGE = "edge-1/b00t"
@@ -59,6 +61,7 @@ class Stores:
         self.channels = Channels(self.calls, self.routing, self.nudges)
         self.leases = Leases(self.calls)
         self.queues = Queues(self.calls)
+        self.sessions = Sessions(self.calls, self.routing, self.nudges, stored=stored_wanted)
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 

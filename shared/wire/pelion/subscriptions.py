@@ -8,6 +8,7 @@ from shared.model.bindings import Fields, Pattern, Source
 from shared.model.errors import Invalid
 from shared.model.events import DEVICE_NOTIFICATIONS
 from shared.wire.pelion.resources import stored_resources
+from shared.wire.sessions import compiled_wanted
 from shared.wire.topic_bindings import stored_topics
 
 MAX_ENTRIES = 1024
@@ -87,6 +88,8 @@ def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
             return stored_resources(stored)
         case Source.TOPICS:
             return stored_topics(stored)
+        case Source.SESSION:
+            return compiled_wanted(stored)
 
 
 def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:

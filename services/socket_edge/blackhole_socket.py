@@ -1,0 +1,145 @@
+"""A Blackhole client's WebSocket: the shell around its conversation (docs/protocols/kazoo.md)."""
+
+import asyncio
+import logging
+import math
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from services.socket_edge.edge import Edge
+from services.socket_edge.proofs import Proof
+from services.socket_edge.session_socket import SessionSocket
+from shared import telemetry
+from shared.model.api_keys import Principal, new_id
+from shared.model.errors import StoreUnavailable
+from shared.model.sessions import Dialect
+from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
+from shared.runtime.clock import now_ms
+from shared.wire.kazoo.blackhole import Authenticate, Changed, Close, Conversation, Effect, MayListen, Reply
+
+logger = logging.getLogger(__name__)
+
+
+async def blackhole_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serves one socket. It says nothing until it is spoken to."""
+    await receive()
+    try:
+        if edge.stopping:
+            raise Problem(503, "this replica is going away; try again", headers={"retry-after": "1"})
+        if scope["subprotocols"]:
+            raise Problem(400, "there is no subprotocol here")
+        address = edge.sessions.address_of(scope)
+        if not edge.sessions.has_room_for(address):
+            raise Problem(429, "too many sockets from this address", headers={"retry-after": "1"})
+        principal = await _proven_already(edge, scope)
+    except StoreUnavailable:
+        telemetry.handshakes.add(1, {"outcome": "unavailable"})
+        problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
+        await refuse_handshake(scope, send, problem)
+    except Problem as problem:
+        telemetry.handshakes.add(1, {"outcome": "refused"})
+        await refuse_handshake(scope, send, problem)
+    else:
+        await _Talk(edge, address, principal, scope, send).go_on(receive)
+
+
+async def _proven_already(edge: Edge, scope: Scope) -> Principal | None:
+    """Whom the handshake itself proves: nobody has to."""
+    given = Headers(scope=scope).get("authorization")
+    if given is None:
+        return None
+    principal = await edge.stores.principals.proven_by(given.removeprefix("Bearer ").strip(), now_ms=now_ms())
+    if principal is None:
+        raise Problem(403, "the credentials are not valid")
+    return principal
+
+
+class _Talk:
+    """One socket and its conversation."""
+
+    def __init__(
+        self, edge: Edge, address: str, principal: Principal | None, scope: Scope, send: Send
+    ) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._edge = edge
+        self._scope = scope
+        self._send = send
+        self._conversation = Conversation(new_id(), now_s=now_s, principal=principal)
+        self._socket = SessionSocket(
+            dialect=Dialect.KAZOO,
+            source=address,
+            scope=scope,
+            send=send,
+            frames=lambda notification: self._conversation.events(notification, now_ms=now_ms()),
+        )
+
+    async def go_on(self, receive: Receive) -> None:
+        """From the upgrade to the end."""
+        edge, socket = self._edge, self._socket
+        with edge.sessions.holding(socket):
+            try:
+                headers = [(REQUEST_ID.encode(), request_id_of(self._scope).encode())]
+                await self._send({"type": "websocket.accept", "subprotocol": None, "headers": headers})
+                telemetry.handshakes.add(1, {"outcome": "accepted"})
+                edge.sessions.opened(socket)
+                if edge.stopping:
+                    await edge.sessions.end(socket)
+                await self._listen(receive)
+            except OSError:
+                # It went before it was accepted.
+                pass
+            finally:
+                await edge.sessions.forget(socket)
+                telemetry.endings.add(1, {"ending": socket.facts["ending"]})
+                logger.info("session.ended", extra={"facts": socket.facts})
+
+    async def _listen(self, receive: Receive) -> None:
+        while (message := await receive())["type"] != "websocket.disconnect":
+            if message["type"] == "websocket.pong":
+                self._edge.sessions.heard_pong(self._socket, message["bytes"])
+                continue
+            self._socket.heard()
+            text = message.get("text")
+            if text is not None:
+                now_s = asyncio.get_running_loop().time()
+                await self._carry_out(self._conversation.text(text, now_s=now_s))
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        """One frame's effects, until it has its reply."""
+        while effects:
+            effect = effects.pop()
+            try:
+                effects = await self._answer(effect)
+            except StoreUnavailable:
+                effects = self._conversation.failed()
+
+    async def _answer(self, effect: Effect) -> list[Effect]:
+        principals = self._edge.stores.principals
+        match effect:
+            case Reply(text):
+                await self._socket.say(text)
+            case Authenticate(token):
+                principal = await principals.proven_by(token, now_ms=now_ms())
+                return self._conversation.authenticated(principal)
+            case MayListen(principal, account_id):
+                return self._conversation.judged(
+                    await principals.is_within(account_id, of=principal.account_id)
+                )
+            case Changed():
+                await self._write(effect)
+                return self._conversation.changed()
+            case Close():
+                await self._edge.sessions.end(self._socket)
+        return []
+
+    async def _write(self, state: Changed) -> None:
+        await self._edge.sessions.show(
+            self._socket,
+            self._conversation.session_id,
+            account_id=state.principal.account_id,
+            proof=Proof(state.principal.api_key_id, None, math.inf),
+            wanted=state.wanted,
+            name=state.name,
+            metadata=state.metadata,
+        )

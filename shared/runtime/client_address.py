@@ -1,0 +1,46 @@
+"""Where a request comes from: the peer, or what proxies that are trusted say of it."""
+
+import ipaddress
+from collections.abc import Sequence
+
+from starlette.types import Scope
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_FORWARDED = b"x-forwarded-for"
+
+
+def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
+    """The client's address; "" when it is not known, as behind a Unix socket.
+
+    Each proxy adds whom it saw at the end of X-Forwarded-For, so it is read from there, for as long as who
+    said it is trusted. What the client itself put in front is never reached.
+    """
+    address: str = (scope.get("client") or ("",))[0]
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]
+    seen = [part.strip() for part in ",".join(lines).split(",")] if lines else []
+    while seen and _is_within(address, trusted):
+        said = _without_port(seen.pop())
+        if not _is_address(said):
+            break
+        address = said
+    return address
+
+
+def _is_within(address: str, networks: Sequence[Network]) -> bool:
+    return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_port(text: str) -> str:
+    """Some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text

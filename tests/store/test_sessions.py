@@ -1,0 +1,161 @@
+"""Sessions: seen while their edge lives, offered what they ask for, gone without a trace."""
+
+import asyncio
+from dataclasses import replace
+
+from shared.model.api_keys import new_id
+from shared.model.bindings import Topic
+from shared.model.events import Event
+from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Wanted
+from shared.store import keyspace
+from shared.store.queues import Appended
+from shared.store.replicas import Heartbeat
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
+
+TTL_MS = 60_000
+
+
+def a_session(stores: Stores, *, owner: str = f"{EDGE}/1") -> Session:
+    return Session(
+        id=new_id(),
+        dialect=Dialect.KAZOO,
+        account_id=stores.account_id,
+        owner=owner,
+        source="192.0.2.1",
+        destination="edge-1",
+        connected_at_ms=NOW_MS,
+    )
+
+
+def topic(account: str, pattern: str) -> Wanted:
+    return Wanted(account, pattern, Topic(pattern))
+
+
+async def live(stores: Stores, boot: str = EDGE) -> None:
+    await Heartbeat(stores.calls, boot=boot, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+
+
+async def listeners(stores: Stores, account: str, name: str = "orders.new") -> set[str]:
+    routes = await stores.routing.routes(account)
+    return routes.sessions_for(Event("1", name, b"1"), None)
+
+
+async def test_a_session_is_seen_as_it_is_while_its_edge_lives(stores: Stores) -> None:
+    session = replace(a_session(stores), bindings=("orders.*", "x,\ny"), name="mine", metadata=b'{"a":1}')
+    await stores.sessions.put(session, [topic(stores.account_id, "orders.*")])
+    assert await stores.sessions.find(session.id) is None
+    assert await stores.sessions.of_account(stores.account_id) == []
+
+    await live(stores)
+
+    assert await stores.sessions.find(session.id) == session
+    assert await stores.sessions.of_account(stores.account_id) == [session]
+    assert await stores.sessions.of_account(new_id()) == []
+
+
+async def test_what_it_asks_for_counts_from_the_next_publish_on(stores: Stores) -> None:
+    session, other = a_session(stores), new_id()
+    account = stores.account_id
+    await stores.sessions.put(session, [topic(account, "orders.*"), topic(other, "orders.#")])
+    assert await listeners(stores, account) == await listeners(stores, other) == {session.id}
+    assert await listeners(stores, account, "audit") == set()
+
+    await stores.sessions.put(session, [topic(other, "orders.#")])
+    assert await listeners(stores, account) == set()
+    assert await listeners(stores, other) == {session.id}
+
+
+async def test_it_may_ask_for_every_account(stores: Stores) -> None:
+    session = a_session(stores)
+    await stores.sessions.put(session, [topic(EVERY_ACCOUNT, "orders.*")])
+
+    assert await listeners(stores, keyspace.EVERY) == {session.id}
+    assert await listeners(stores, stores.account_id) == set()
+
+
+async def test_nothing_is_left_of_it(stores: Stores) -> None:
+    session, other = a_session(stores), new_id()
+    await stores.sessions.put(session, [topic(other, "a.*"), topic(EVERY_ACCOUNT, "b.*")])
+    await stores.sessions.append(session.id, other, events(1))
+
+    await stores.sessions.drop(session)
+
+    assert await listeners(stores, other, "a.b") == await listeners(stores, keyspace.EVERY, "b.c") == set()
+    assert [name for name in stores.direct.scan_iter() if session.id.encode() in name] == []
+    assert stores.direct.exists(keyspace.sessions(stores.account_id)) == 0
+
+
+async def test_what_is_offered_is_taken_once_and_in_order(stores: Stores) -> None:
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+
+    offered = await stores.sessions.append(session.id, "of-account", events(1, 2, 3))
+
+    assert offered == (Appended.QUEUED, session.owner, 3)
+    taken = await stores.sessions.take(session)
+    assert taken is not None
+    assert [(n.event_id, n.account) for n in taken] == [(str(i), "of-account") for i in (1, 2, 3)]
+    assert await stores.sessions.take(session) == []
+
+
+async def test_what_does_not_fit_is_dropped_newest_first(stores: Stores) -> None:
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+    await stores.sessions.append(session.id, "a", events(*range(998)))
+
+    assert await stores.sessions.append(session.id, "a", events(998, 999, 1000)) == (
+        Appended.QUEUED,
+        session.owner,
+        2,
+    )
+
+    taken = await stores.sessions.take(session)
+    assert taken is not None
+    assert [n.event_id for n in taken] == [str(i) for i in range(1000)]
+
+
+async def test_nothing_is_offered_to_who_is_gone(stores: Stores) -> None:
+    assert await stores.sessions.append(new_id(), "a", events(1)) == (Appended.ABSENT, "", 0)
+
+
+async def test_redis_that_forgot_it_says_so(stores: Stores) -> None:
+    session = a_session(stores)
+    assert await stores.sessions.take(session) is None
+    await stores.sessions.put(session, [])
+    assert await stores.sessions.take(replace(session, owner=f"{OTHER_EDGE}/1")) is None
+
+
+async def test_a_push_is_answered_when_its_edge_took_it(stores: Stores) -> None:
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+    pushing = asyncio.create_task(stores.sessions.push(session.id, b'{"a": 1}'))
+
+    taken: list[tuple[str, bytes]] = []
+    while not taken:
+        taken = await stores.sessions.pushes(session.id)
+    [(push_id, data)] = taken
+    assert data == b'{"a": 1}'
+    assert not pushing.done()
+    await stores.sessions.tell_pushed(session.id, push_id)
+
+    assert await pushing is Pushed.TAKEN
+
+
+async def test_a_push_to_who_is_gone_or_goes_is_told_so(stores: Stores) -> None:
+    session = a_session(stores)
+    assert await stores.sessions.push(session.id, b"1") is Pushed.GONE
+
+    await stores.sessions.put(session, [])
+    pushing = asyncio.create_task(stores.sessions.push(session.id, b"1"))
+    while not await stores.sessions.pushes(session.id):
+        pass
+    await stores.sessions.drop(session)
+    assert await pushing is Pushed.GONE
+
+
+async def test_a_push_that_nobody_takes_is_taken_back(stores: Stores) -> None:
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+
+    assert await stores.sessions.push(session.id, b"1") is Pushed.UNANSWERED
+    assert await stores.sessions.pushes(session.id) == []
