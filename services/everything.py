@@ -18,7 +18,7 @@ from services.gateway.api_keys import new_api_key
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
 from services.gateway.service import make_context, make_outbound
-from services.socket_edge.app import upgrade_routes, by_kind, socket_app
+from services.socket_edge.app import by_kind, socket_app, upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.service import make_edge

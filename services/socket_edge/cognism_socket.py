@@ -50,7 +50,9 @@ async def cognism_socket(edge: Edge, scope: Scope, receive: Receive, send: Send)
     except Problem as problem:
         await _refuse(scope, send, problem)
         return
-    socket = SessionSocket(dialect=Dialect.COGNISM, source=address, scope=scope, send=send, frames=lambda n: [frame(n)])
+    socket = SessionSocket(
+        dialect=Dialect.COGNISM, source=address, scope=scope, send=send, frames=lambda event: [frame(event)]
+    )
     with edge.sessions.holding(socket):
         try:
             await _serve(edge, socket, key, proof, wanted, scope, receive, send)
@@ -83,9 +85,7 @@ async def _serve(
 ) -> None:
     session_id = new_id()
     try:
-        await edge.sessions.show(
-            socket, session_id, account_id=key.account_id, proof=proof, wanted=wanted
-        )
+        await edge.sessions.show(socket, session_id, account_id=key.account_id, proof=proof, wanted=wanted)
     except StoreUnavailable:
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
         await _refuse(scope, send, problem)

@@ -36,7 +36,7 @@ class Proofs(Generic[T]):
     """The proofs of all sockets of an edge."""
 
     def __init__(self, api_keys: ApiKeys, *, ends_when_gone: bool = False) -> None:
-        """`ends_when_gone`: a key that was revoked ends its sockets; otherwise the look at their channel does."""
+        """`ends_when_gone`: a key that was revoked ends its sockets; else the look at their channel does."""
         self._api_keys = api_keys
         self._ends_when_gone = ends_when_gone
         self._proofs: dict[T, Proof] = {}

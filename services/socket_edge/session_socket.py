@@ -63,7 +63,7 @@ class SessionSocket:
         self._heard_s = asyncio.get_running_loop().time()
 
     async def offer(self, notification: Notification) -> None:
-        """Writes it, or has it wait, or drops it. Raises nothing: a client that has gone is heard of elsewhere."""
+        """Writes it, or has it wait, or drops it. Of a client that has gone others hear."""
         for frame in self._frames(notification):
             if not self._waiting and self._unread_bytes() < UNREAD_LIMIT_BYTES:
                 await self.say(frame)
@@ -134,9 +134,7 @@ class SessionSocket:
         }
 
     def _fits(self, frame: bytes) -> bool:
-        return (
-            len(self._waiting) < WAITING_LIMIT and self._waiting_bytes + len(frame) <= WAITING_LIMIT_BYTES
-        )
+        return len(self._waiting) < WAITING_LIMIT and self._waiting_bytes + len(frame) <= WAITING_LIMIT_BYTES
 
     async def _flush(self) -> None:
         while self._waiting:

@@ -130,7 +130,7 @@ class SessionSockets:
             name=name,
             metadata=metadata,
         )
-        # Before it is written: nudges may come before the answer does, and what was written must be forgotten.
+        # Before it is written: nudges may come before the answer, and what may be written must be forgotten.
         self._by_id[session_id] = socket
         socket.session, socket.wanted = session, wanted
         await self._store.put(session, wanted)

@@ -13,8 +13,8 @@ _FORWARDED = b"x-forwarded-for"
 def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     """The client's address; "" when it is not known, as behind a Unix socket.
 
-    Each proxy adds whom it saw at the end of X-Forwarded-For, so it is read from there, for as long as who said it
-    is trusted. What the client itself put in front is never reached.
+    Each proxy adds whom it saw at the end of X-Forwarded-For, so it is read from there, for as long as who
+    said it is trusted. What the client itself put in front is never reached.
     """
     address: str = (scope.get("client") or ("",))[0]
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]

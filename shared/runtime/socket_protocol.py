@@ -7,9 +7,9 @@
 - After our own close frame the application still hears pongs, until the client's close frame ends it.
 - A handshake that is refused before the application sees it gets our form of error.
 
-`websocket.send` takes its text as bytes (`utf8`). In `scope["extensions"]["websocket.control"]` are questions:
-`unread_bytes` tells how many bytes the peer's machine has not confirmed, `last_ping_s` when the peer last sent a
-ping, by the loop's time.
+`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` holds questions:
+`unread_bytes` tells how many bytes the peer has not confirmed, `last_ping_s` when it last sent
+a ping, by the loop's time.
 """
 
 import base64

@@ -29,11 +29,12 @@ that a script which judges revocation, ownership and the queue together touches 
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{session}:session` hash: dialect, account_id, owner (as in a lease), source, destination, connected_at_ms,
                 bindings (JSON, as the client spelt them), name, metadata, accounts (whose routes mention it).
-                Written by the edge that holds its socket; goes with it, or when the reaper finds that edge dead.
+                Written by the edge that holds its socket; goes with it, or when that edge is found dead.
 `{session}:queue` stream: id, topic, data, name, time, account. Written by the gateway, taken by the edge.
-`{session}:pushes` list: `id of a push, blank, its data`. Written by the gateway, taken by the edge; has a TTL.
+`{session}:pushes` list: `id of a push, blank, its data`. Written by the gateway, taken by the edge;
+                goes after seconds.
 `{session}:pushed:<id>` string '1': that push was taken. Written by the edge; goes after seconds.
-`{account}:sessions`      set of the ids of the account's sessions. Written by the edge with the session.
+`{account}:sessions`      set: the ids of the account's sessions. Written by the edge with each.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
 `{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '';
                           expires:<id> when a key does, in ms; what a key wants:

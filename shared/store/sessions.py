@@ -1,8 +1,8 @@
 """Sessions: sockets that others can list, publish to and push to, wherever they are held.
 
 A session's record and queue lie in its own slot, its mention in its account's, and what it asks for in the
-routes of each account that it asks about. Nothing of it survives its socket; what an edge that was killed left
-behind counts as gone when its heartbeat has run out, and the reaper takes it away.
+routes of each account that it asks about. Nothing of it survives its socket; what an edge that was killed
+left behind counts as gone when its heartbeat has run out, and the reaper takes it away.
 """
 
 import asyncio

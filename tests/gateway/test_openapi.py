@@ -10,14 +10,14 @@ from starlette.routing import BaseRoute, Match, Route
 
 from services.gateway.app import ROUTES
 from services.gateway.openapi import DOCUMENT, VERSION
-from services.socket_edge.app import UPGRADE_ROUTES
+from services.socket_edge.app import upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from shared.runtime.health import health_routes
 
 SERVED: list[BaseRoute] = [
     *ROUTES,
-    *UPGRADE_ROUTES,
+    *upgrade_routes(cast(Edge, None)),
     *pull_routes(cast(Edge, None)),
     *health_routes(lambda: True),
 ]

@@ -251,4 +251,7 @@ def test_every_script_tells_what_it_may_do_and_has_a_hash_of_its_own() -> None:
     refused = {
         name for name, script in scripts.items() if "allow-oom" not in script.source.partition("\n")[0]
     }
-    assert refused == {"queue_append", "channel_create", "idempotency_begin", "route_set", "route_add_line"}
+    assert refused == {
+        *("queue_append", "channel_create", "idempotency_begin", "route_set", "route_add_line"),
+        *("session_append", "session_push"),
+    }
