@@ -16,6 +16,7 @@ from services.gateway import (
     openapi,
     receipts,
     resources,
+    session_pushes,
     subscriptions,
 )
 from services.gateway.context import Context
@@ -53,6 +54,7 @@ ROUTES: list[BaseRoute] = [
     Route("/v2/notification/callback", callbacks.get_callback, methods=["GET"]),
     Route("/v2/notification/callback", callbacks.put_callback, methods=["PUT"]),
     Route("/v2/notification/callback", callbacks.delete_callback, methods=["DELETE"]),
+    Route("/api/v1/websocket/session", session_pushes.push_to_session, methods=["POST"]),
     Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
 ]
 
