@@ -17,6 +17,7 @@ from services.gateway import (
     openapi,
     receipts,
     resources,
+    session_pushes,
     subscriptions,
 )
 from services.gateway.context import Context
@@ -55,6 +56,7 @@ ROUTES: list[BaseRoute] = [
     Route("/v2/notification/callback", callbacks.get_callback, methods=["GET"]),
     Route("/v2/notification/callback", callbacks.put_callback, methods=["PUT"]),
     Route("/v2/notification/callback", callbacks.delete_callback, methods=["DELETE"]),
+    Route("/api/v1/websocket/session", session_pushes.push_to_session, methods=["POST"]),
     Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
     Route("/v2/websockets", crossbar.get_bindings, methods=["GET"]),
     Route("/v2/websockets/{socket_id}", crossbar.get_socket_of_nobody, methods=["GET"]),

@@ -25,7 +25,7 @@ from services.socket_edge.questions import Questions
 from services.socket_edge.session_sockets import SessionLimits, SessionSockets
 from shared import telemetry
 from shared.drain import Drain
-from shared.model.channels import Ending, Kind, Lease, boot_of
+from shared.model.channels import EVERY_EDGE, Ending, Kind, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import forever
@@ -202,7 +202,10 @@ class Edge:
         return self._none_left.is_set()
 
     async def _hear(self) -> None:
-        async with contextlib.aclosing(heard_nudges(self.stores.redis, self._boot)) as heard:
+        names = (self._boot, boot_of(EVERY_EDGE))
+        async with contextlib.aclosing(
+            heard_nudges(self.stores.redis, self._boot, boot_of(EVERY_EDGE))
+        ) as heard:
             async for ids in heard:
                 if ids is Line.LOST:
                     for hold in self._all():
@@ -279,6 +282,7 @@ class Edge:
             self.questions.heard(answer)
         elif (api_key_id := changed_key(word)) is not None:
             self._proofs.doubt(self._holds.get(api_key_id, ()))
+            self.sessions.key_changed(api_key_id)
         elif word in self._holds:
             self._look_at(word)
         else:

@@ -63,6 +63,10 @@ class Proofs(Generic[T]):
         if self._doubted:
             self._any_doubted.set()
 
+    def doubt_key(self, api_key_id: str) -> None:
+        """Whatever was opened with this API key."""
+        self.doubt(socket for socket, proof in self._proofs.items() if proof.api_key_id == api_key_id)
+
     async def look_again(self) -> None:
         """Reads the keys of doubted sockets again, many in one pipeline, for ever."""
         while True:

@@ -23,7 +23,7 @@ from shared.store.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
-_SWEEP_S = 15.0
+_SWEEP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,10 @@ class SessionSockets:
         socket = self._by_id.get(session_id)
         if socket is not None:
             self._pumps[socket].set()
+
+    def key_changed(self, api_key_id: str) -> None:
+        """The record of an API key is another, or gone."""
+        self._proofs.doubt_key(api_key_id)
 
     async def redis_is_back(self) -> None:
         """Redis may have forgotten sessions, and kept some that are over."""

@@ -70,6 +70,8 @@ class Lease:
 
 # Stands for an owner where a webhook channel has none: every dispatcher hears its nudges.
 ANY_DISPATCHER = "dispatchers/any"
+# Every edge hears its nudges: any may hold sockets of an API key's sessions.
+EVERY_EDGE = "edges/every"
 
 
 def boot_of(owner: str) -> str:

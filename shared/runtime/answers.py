@@ -25,6 +25,7 @@ _TYPES = {
     403: "access_denied",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "request_timeout",
     409: "conflict",
     413: "payload_too_large",

@@ -3,6 +3,7 @@
 import asyncio
 
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
+from shared.model.channels import EVERY_EDGE
 from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
 from shared.store import keyspace
 from shared.store.calls import Calls
@@ -114,6 +115,7 @@ class ApiKeys:
                 raise KeyRevoked
         if found[0]:
             self._nudges.send_key_changed(found[0].decode(), key.id)
+        self._nudges.send_key_changed(EVERY_EDGE, key.id)
 
     async def token_key(self, *, offered: str) -> str:
         """The key that signs tokens on every replica; the one offered if there is none yet."""
@@ -141,6 +143,7 @@ class ApiKeys:
         owner, incarnation = (value.decode() for value in found) if found else ("", "")
         if owner:
             self._nudges.send(owner, i)
+        self._nudges.send_key_changed(EVERY_EDGE, i)
         # Routes that still name it do no harm: nothing can be queued for it any more.
         await self._routing.drop_key(key.account_id, i, incarnation=incarnation)
         return bool(word == b"revoked")

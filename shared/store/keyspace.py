@@ -63,6 +63,7 @@ that a script which judges revocation, ownership and the queue together touches 
 
 Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
 `nudge:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
+`nudge:edges` does so to every edge, of sockets that an API key's record may end.
 `key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
 `held?<owner>?<id>?<asker>`: how does the owner's long poll stand? `held:<asker>:<standing>` answers.
 """

@@ -4,7 +4,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.openapi import pelion, publishing
+from services.gateway.openapi import cognism, pelion, publishing
 from services.gateway.openapi.parts import Json, answer, operation, tagged
 from services.gateway.openapi.schemas import SCHEMAS
 
@@ -44,7 +44,12 @@ DOCUMENT: Json = {
         "description": "Publishing by /v1; receiving by the notification API of the Pelion service, /v2.",
     },
     "servers": [{"url": "/"}],
-    "paths": {**publishing.PATHS, **pelion.PATHS, **tagged("operations", _OPERATIONS)},
+    "paths": {
+        **publishing.PATHS,
+        **pelion.PATHS,
+        **cognism.PATHS,
+        **tagged("operations", _OPERATIONS),
+    },
     "webhooks": pelion.WEBHOOKS,
     "components": {
         "schemas": SCHEMAS,

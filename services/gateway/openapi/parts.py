@@ -10,6 +10,7 @@ _TITLES = {
     401: "The secret is missing, garbled, unknown, expired or revoked.",
     403: "The API key lacks the scope that this needs.",
     404: "There is no such thing.",
+    406: "The body is not JSON.",
     408: "The body did not arrive in time.",
     409: "It contradicts what is there.",
     413: "The body, or what is in it, is too large.",

@@ -1,0 +1,136 @@
+"""Whoever knows a session's id sends data to that one socket, and hears what came of it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
+from tests.stories.test_errors import assert_error
+
+PATH = "/api/v1/websocket/session"
+BODY = b'{ "deal" : 1.0,\n "org":"IBM" }'
+
+
+@dataclass
+class Trigger:
+    """An open socket, and the session that its first frame told."""
+
+    socket: ClientConnection
+    session: str
+
+    async def frame(self) -> str:
+        frame = await asyncio.wait_for(self.socket.recv(), 20)
+        assert isinstance(frame, str)
+        return frame
+
+
+Join = Callable[[int, ApiKey], Awaitable[Trigger]]
+
+
+@pytest.fixture
+async def join(stack: Stack) -> AsyncIterator[Join]:
+    """Opens a socket on one of the edges, for all events of the key's account."""
+    async with AsyncExitStack() as opened:
+
+        async def open_socket(edge: int, key: ApiKey) -> Trigger:
+            url = stack.edges[edge].url.replace("http", "ws", 1) + "/api/v1/websocket"
+            socket = await opened.enter_async_context(
+                connect(url, additional_headers=headers_of(key), proxy=None, open_timeout=30)
+            )
+            first = json.loads(await asyncio.wait_for(socket.recv(), 20))
+            return Trigger(socket, first["session"])
+
+        yield open_socket
+
+
+def headers_of(key: ApiKey) -> dict[str, str]:
+    return {"X-API-AccessToken": key.id, "X-API-SecretKey": key.secret}
+
+
+async def push(api: Api, session: str | None, body: bytes = BODY, **more: Any) -> Answer:
+    query = more.pop("query", {}) | ({} if session is None else {"session": session})
+    return await api.call("POST", f"{PATH}?{urlencode(query)}", data=body, **more)
+
+
+async def test_it_arrives_as_it_was_posted_and_nowhere_else(
+    api: Api, other_api: Api, key: ApiKey, join: Join
+) -> None:
+    first, second = await join(0, key), await join(1, key)
+
+    answers = [await push(api, second.session), await push(other_api, first.session, b"[1]")]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[0].json == {"session": second.session, "delivered": True}
+    assert (await second.frame(), await first.frame()) == (BODY.decode(), "[1]")
+    # The next that each hears is an event: there was nothing in between.
+    assert await api.publish(key, {"topic": "trigger.job-join", "data": {"type": "job-join"}}) == [2]
+    assert [json.loads(await one.frame()) for one in (first, second)] == [{"type": "job-join"}] * 2
+
+
+async def test_pushes_keep_their_order(api: Api, key: ApiKey, join: Join) -> None:
+    trigger = await join(0, key)
+
+    for number in range(20):
+        assert (await push(api, trigger.session, str(number).encode())).status == 200
+
+    assert [await trigger.frame() for _ in range(20)] == [str(number) for number in range(20)]
+
+
+async def test_credentials_need_not_come_but_those_that_do_must_be_right(
+    api: Api, key: ApiKey, join: Join
+) -> None:
+    trigger = await join(0, key)
+    of_account = await api.api_key(account=key.account, scopes=("publish",))
+    stranger = await api.api_key()
+    session = trigger.session
+
+    assert (await push(api, session, headers=headers_of(of_account))).status == 200
+    query = {"accessToken": key.id, "secretKey": key.secret}
+    assert (await push(api, session, query=query)).status == 200
+    mixed = {"X-API-AccessToken": key.id, "X-API-SecretKey": stranger.secret}
+    for wrong in (mixed, {"X-API-AccessToken": key.id}, {"X-API-SecretKey": key.secret}):
+        assert_error(await push(api, session, headers=wrong), 401, "invalid_auth")
+    # To another account it looks as if there were no such session.
+    assert_error(await push(api, session, headers=headers_of(stranger)), 404, "not_found")
+
+
+async def test_a_session_that_is_over_or_never_was(api: Api, key: ApiKey, join: Join) -> None:
+    trigger = await join(0, key)
+    await trigger.socket.close()
+
+    async def gone() -> bool:
+        return (await push(api, trigger.session)).status == 404
+
+    await wait_until(gone, what="the session is forgotten")
+    for unknown in ("0f" * 16, "x", "../secrets", key.id):
+        assert_error(await push(api, unknown), 404, "not_found")
+
+
+async def test_what_is_wrong_with_a_push(api: Api, key: ApiKey, join: Join) -> None:
+    trigger = await join(0, key)
+
+    assert_error(await push(api, None), 400, "validation_error", field="session")
+    assert_error(await push(api, ""), 400, "validation_error", field="session")
+    for body in (b"", b"{", b'"\xff"', b"a=b", b"{}{}"):
+        assert_error(await push(api, trigger.session, body), 406, "not_acceptable")
+    longest = b'"' + b"x" * (64 * 1024 - 2) + b'"'
+    assert_error(await push(api, trigger.session, longest + b" "), 413, "payload_too_large")
+    assert (await push(api, trigger.session, longest)).status == 200
+    # None of the others was sent.
+    assert await trigger.frame() == longest.decode()
+
+
+async def test_it_takes_a_post(api: Api) -> None:
+    answer = await api.call("GET", f"{PATH}?session={'0f' * 16}")
+
+    assert_error(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "POST"
