@@ -17,6 +17,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.store": (("shared.model", "shared.telemetry", "redis", "orjson"), ("socket", "json")),
     "shared.drain": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
+    "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),
     "shared.jobs": (("arq", "orjson", "redis"), ("shared.model", "shared.store")),
     "shared.telemetry": (("opentelemetry",), ("opentelemetry.sdk", "opentelemetry.exporter")),
     "shared.runtime": (

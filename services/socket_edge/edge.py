@@ -36,6 +36,7 @@ from shared.store.nudges import Line, Nudges, answer_in, changed_key, heard_nudg
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
 from shared.store.sessions import Sessions
+from shared.tokens import Principals
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Stores:
     leases: Leases
     queues: Queues
     nudges: Nudges
+    principals: Principals
     sessions: Sessions
 
 

@@ -53,6 +53,8 @@ that a script which judges revocation, ownership and the queue together touches 
 `{account}:receipt:<SHA-1 of the event's id>`
                           string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                           Written by the gateway; goes after an hour.
+`{tokens}:signing-key`    string: what signs the tokens of all replicas. Written by whoever needs it first;
+                          stays.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
 `{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
                           a member goes when its boot stops in good order, or the reaper forgets it.
@@ -71,11 +73,12 @@ import re
 
 _PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types|session|sessions)|\{every\}:routes"
-    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
+    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+SIGNING_KEY = "{tokens}:signing-key"
 # Stands where an account's id does, for what concerns all of them.
 EVERY = "every"
 
