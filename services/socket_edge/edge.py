@@ -205,9 +205,7 @@ class Edge:
 
     async def _hear(self) -> None:
         names = (self._boot, boot_of(EVERY_EDGE))
-        async with contextlib.aclosing(
-            heard_nudges(self.stores.redis, self._boot, boot_of(EVERY_EDGE))
-        ) as heard:
+        async with contextlib.aclosing(heard_nudges(self.stores.redis, *names)) as heard:
             async for ids in heard:
                 if ids is Line.LOST:
                     for hold in self._all():
