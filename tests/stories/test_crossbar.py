@@ -89,7 +89,10 @@ async def test_anybody_may_know_what_can_be_bound_to(api: Api) -> None:
     assert answer.headers["Content-Type"] == "application/json"
     assert set(answer.json) == {"data", "node", "request_id", "status", "timestamp", "version"}
     assert {module: len(bindings) for module, bindings in answer.json["data"].items()} == {
-        **{"call": 9, "conference": 2, "fax": 2, "object": 30}
+        "call": 9,
+        "conference": 2,
+        "fax": 2,
+        "object": 30,
     }
     assert answer.json["node"] == "gateway-0"
     assert answer.json["status"] == "success"
@@ -332,7 +335,7 @@ async def test_a_ping_shows_a_socket_and_its_end_hides_it(
 
 
 async def test_the_accounts_sockets_and_ones_own(api: Api, key: ApiKey, sockets: Sockets) -> None:
-    """A parent sees its child's sockets and its own; the child sees only its own, and nobody else sees any."""
+    """A parent sees its child's sockets and its own, the child only its own, and nobody else sees any."""
     child = await api.api_key(account=await api.account(parent=key.account))
     stranger = await api.api_key()
     await sockets.subscribed(key.secret, CREATED, account=child.account)

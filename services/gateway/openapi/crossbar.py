@@ -1,8 +1,18 @@
-"""/v2/websockets and what belongs to it: Kazoo's Crossbar, in its own envelopes."""
+"""Kazoo: Crossbar, in its own envelopes, and Blackhole's WebSocket."""
 
 from collections.abc import Mapping
 
-from services.gateway.openapi.parts import Json, answer, array, body, in_header, in_path, in_query, tagged
+from services.gateway.openapi.parts import (
+    Json,
+    answer,
+    array,
+    body,
+    in_header,
+    in_path,
+    in_query,
+    operation,
+    tagged,
+)
 from services.gateway.openapi.schemas import ID
 
 _TEXT: Json = {"type": "string"}
@@ -142,6 +152,15 @@ PATHS: Json = tagged(
                 _ONE,
                 errors=(404,),
                 parameters=(_SOCKET_ID,),
+            )
+        },
+        "/socket": {
+            "get": operation(
+                "openBlackhole",
+                "Opens a Blackhole WebSocket, as any path does that is nobody else's",
+                {101: answer("The WebSocket is open; the first message proves who it is.")},
+                errors=(403, 426, 429, 431, 503),
+                by="",
             )
         },
         "/v2/api_auth": {
