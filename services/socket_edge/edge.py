@@ -66,8 +66,8 @@ class Stores:
     leases: Leases
     queues: Queues
     nudges: Nudges
-    principals: Principals
     sessions: Sessions
+    principals: Principals
 
 
 class Held(Protocol):

@@ -32,6 +32,7 @@ from shared.store.queues import Appended, Batch, Queues
 from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
 from shared.store.sessions import Sessions
+from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
 from tests.properties.owed import Owed, Reader
@@ -339,7 +340,10 @@ class GatedEdge(Edge):
         self.clients: list[Client] = []
         self.missed_a_nudge = False
         super().__init__(
-            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges, a.sessions),
+            edges.Stores(
+                *(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges),
+                *(a.sessions, Principals(a.api_keys)),
+            ),
             ToldHeartbeat(a.calls, world, boot=self.boot),
             boot=self.boot,
             limits=LIMITS,
