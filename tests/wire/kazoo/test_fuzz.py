@@ -32,7 +32,9 @@ JSON = st.recursive(
     max_leaves=8,
 )
 # Most places need a value of a wrong kind, and no tree: those take the generator's time.
-ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 5, 1.5, "", "x", "\0é", [], [None], {}, {"a": [{}]}, "y" * 300])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 5, 1.5, "", "x", "\0é", [], [None], {}, {"a": [{}]}, "y" * 300]
+)
 ACCOUNTS = st.sampled_from([OWN, CHILD, STRANGER, "*", "", "x"]) | ODD
 DATA = (
     ODD
