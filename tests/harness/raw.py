@@ -33,10 +33,10 @@ class SilentSocket:
         self._task = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, url: str, headers: Mapping[str, str], *, path: str = CONNECT_PATH) -> Self:
+    async def open(cls, url: str, headers: Mapping[str, str]) -> Self:
         """Connects with these headers, word for word; `wss` is the subprotocol it can speak."""
         reader, writer = await _connection(url)
-        target = url.replace("http://", "ws://", 1) + path
+        target = url.replace("http://", "ws://", 1) + CONNECT_PATH
         protocol = ClientProtocol(parse_uri(target), subprotocols=[Subprotocol("wss")], max_size=None)
         request = protocol.connect()
         del request.headers["Sec-WebSocket-Protocol"]
