@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared.model.channels import ANY_DISPATCHER, Kind, Lease, boot_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
-from shared.runtime.loops import forever
+from shared.runtime.loops import end, forever
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
 from shared.store.nudges import Line, changed_key, heard_nudges
@@ -107,9 +107,7 @@ class Dispatcher:
             yield
         finally:
             await self._goodbye()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
