@@ -151,10 +151,15 @@ class Dispatcher:
             while not self._stopping.is_set():
                 visit.woken.clear()
                 async with self._places[visit.follows_failure]:
+                    if self._stopping.is_set():
+                        break
                     outcome = await self._deliveries.deliver(lease)
                 if outcome in (Outcome.GIVEN_BACK, Outcome.GIVEN_BACK_FOR_NOW):
                     given_back = True
                     return outcome is Outcome.GIVEN_BACK_FOR_NOW
+                if outcome is Outcome.NOT_YET:
+                    # Staying would keep out whoever is to make the later try.
+                    break
                 visit.follows_failure = False
                 if outcome is Outcome.NOTHING_TO_SEND and not await visit.woken_within(_STAYS_S):
                     break

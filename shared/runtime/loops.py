@@ -24,8 +24,8 @@ async def forever(loop: Callable[[], Awaitable[None]]) -> None:
 async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancels the tasks, again and again, until each has ended.
 
-    Once is not enough: `asyncio.wait_for`, by which redis-py writes each command, loses a cancel that comes in
-    the turn of the loop in which it is done (Python 3.11).
+    Once is not enough: `asyncio.wait_for`, by which redis-py writes each command, loses a cancel that comes
+    in the turn of the loop in which it is done (Python 3.11).
     """
     left = {task for task in tasks if not task.done()}
     while left:
