@@ -19,6 +19,7 @@ from shared.model.errors import StoreUnavailable
 from shared.runtime.answers import failure_answer, problem_answer
 from shared.runtime.connections import connect
 from shared.runtime.health import health_routes
+from shared.runtime.loops import end
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
@@ -69,8 +70,7 @@ async def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterato
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

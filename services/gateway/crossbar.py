@@ -115,7 +115,7 @@ def problem_answer(request: Request, fault: Exception) -> Response:
     data: Mapping[str, Any] = {"message": usual or fault.detail}
     if isinstance(fault, CrossbarProblem):
         name, data = fault.name, fault.data
-    headers = dict(fault.headers or {})
+    headers = {name.lower(): value for name, value in (fault.headers or {}).items()}
     if fault.status_code == 405:
         headers["allow"] = ", ".join(methods_at(request))
     if fault.status_code == 401:

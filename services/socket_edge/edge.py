@@ -28,7 +28,7 @@ from shared.drain import Drain
 from shared.model.channels import EVERY_EDGE, Ending, Kind, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
-from shared.runtime.loops import forever
+from shared.runtime.loops import end, forever
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.leases import Leases
@@ -66,8 +66,8 @@ class Stores:
     leases: Leases
     queues: Queues
     nudges: Nudges
-    sessions: Sessions
     principals: Principals
+    sessions: Sessions
 
 
 class Held(Protocol):
@@ -179,9 +179,7 @@ class Edge:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 

@@ -20,6 +20,7 @@ from shared.runtime.answers import failure_answer, problem_answer
 from shared.runtime.clock import now_ms
 from shared.runtime.connections import connect
 from shared.runtime.health import health_routes
+from shared.runtime.loops import end
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
@@ -50,8 +51,7 @@ async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIte
             try:
                 yield
             finally:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
+                await end(working)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

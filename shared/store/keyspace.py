@@ -9,8 +9,9 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket or poll went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
-                Of a webhook: url, headers (JSON), setup (random, new with each PUT); batch_until (where the
-                batch under way ends); while its tries fail tries, failing_since_ms and next_try_ms.
+                Of a webhook: url, headers (JSON), setup (random, new with each PUT and each wish for a
+                retry); batch_until (where the batch under way ends); while its tries fail tries,
+                failing_since_ms and next_try_ms.
                 Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.

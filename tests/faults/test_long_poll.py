@@ -172,7 +172,7 @@ class TestAClient:
     async def test_that_asks_ahead_and_then_deletes_the_channel_is_told_that_it_is_gone(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls
     ) -> None:
-        """The Python SDK does so when it stops right after a value: the second poll waits its turn meanwhile."""
+        """The Python SDK does so when it stops right after a value: the second poll waits its turn."""
         await polls.now()
         await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
         line = await request(polls, installation.edges[0].url, receive_buffer=4096)

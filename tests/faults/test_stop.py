@@ -139,3 +139,18 @@ async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.
     await wait_until(lambda: stack.gateways[0].ended, within_s=10)
     assert stack.gateways[0].exit_code == 0
     assert await staying.queue_size(key) >= accepted
+
+
+async def test_a_dispatcher_and_a_reaper_stop_whenever_they_are_told(start: Start) -> None:
+    """Their workers talk to Redis all the time, and a stop meets them in the middle of that."""
+    stack = start(gateways=0, edges=0, dispatchers=1, reapers=1)
+    services = [*stack.dispatchers, *stack.reapers]
+    for _ in range(8):
+        for service in services:
+            service.terminate()
+        await wait_until(lambda: all(service.ended for service in services), within_s=10)
+        assert [service.exit_code for service in services] == [0, 0]
+        for service in services:
+            service.start()
+        for service in services:
+            service.wait_ready()

@@ -225,7 +225,9 @@ class Actor:
         self.channels = Channels(self.calls, self.routing, self.nudges)
         self.leases = ToldLeases(self.calls, world)
         self.queues = ToldQueues(self.calls, world)
-        self.sessions = Sessions(self.calls, self.routing, self.nudges, stored=stored_wanted)
+        # Of no concern to the model, but an edge has them.
+        sessions = Sessions(self.calls, self.routing, self.nudges, stored=stored_wanted)
+        self.more = (Principals(self.api_keys), sessions)
 
     def begins(self, work: Coroutine[Any, Any, None]) -> None:
         """It goes on as far as its gate lets it; a Redis that is away ends it."""
@@ -340,10 +342,7 @@ class GatedEdge(Edge):
         self.clients: list[Client] = []
         self.missed_a_nudge = False
         super().__init__(
-            edges.Stores(
-                *(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges),
-                *(a.sessions, Principals(a.api_keys)),
-            ),
+            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges, *a.more),
             ToldHeartbeat(a.calls, world, boot=self.boot),
             boot=self.boot,
             limits=LIMITS,
