@@ -15,7 +15,7 @@ from tests.load.bench import Bench, Manner
 from tests.load.crew import WorkerFailed
 from tests.load.processes import Watched
 from tests.load.result import Result, machine
-from tests.load.scenarios import SCENARIOS, Scenario, sizes
+from tests.load.scenarios import SCENARIOS, Scenario, size_of
 from tests.load.screen import Screen
 from tests.load.site import Site, own_site
 from tests.load.table import comparison, read_lines, table
@@ -84,7 +84,7 @@ def _site(arguments: argparse.Namespace, scenario: Scenario, screen: Screen) -> 
         return
     with contextlib.ExitStack() as stack:
         with screen.stage("starting"):
-            site = stack.enter_context(own_site(sizes(scenario, arguments)))
+            site = stack.enter_context(own_site(size_of(scenario, arguments)))
         yield site
 
 

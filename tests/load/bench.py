@@ -17,7 +17,7 @@ from tests.load.rest import Parties, Rest
 from tests.load.result import Result, client_warnings, cpu_figures, latency_figures, usage_figures
 from tests.load.screen import Screen
 from tests.load.sequences import Count, counted
-from tests.load.site import Site
+from tests.load.site import RedisWork, Site
 
 _START_US = 50_000
 _LOOK_S = 0.5
@@ -38,16 +38,17 @@ class Manner:
 
 @dataclass(slots=True)
 class Stretch:
-    """A measured stretch of work. The count is of this stretch alone."""
+    """A measured stretch of work. `count` is of this stretch alone, `whole` of the run up to its end."""
 
     window: Window
     published: Published
     count: Count
+    whole: Count
     latencies: Latencies
     begin_us: int
     last_us: int
     told: list[Told]
-    commands: int | None = None
+    redis: RedisWork | None = None
 
     @property
     def took_s(self) -> float:
@@ -127,6 +128,10 @@ class Bench:
             self.screen.show(self.received)
             await asyncio.sleep(_DRAIN_LOOK_S)
 
+    async def settled(self) -> None:
+        """Leaves the edges the time to settle what has arrived."""
+        await asyncio.sleep(_AFTER_S)
+
     async def warm_up(self, plan: Plan) -> None:
         """The same work before it is measured: all as it is in a long run."""
         await self.publish(plan)
@@ -163,35 +168,36 @@ class Bench:
 
     async def stretch(self, plan: Plan) -> Stretch:
         """The plan, measured until the last notification is here and settled."""
-        commands = self.site.redis_commands
+        before = self.site.redis_work
         async with self.watching() as window:
             begin_us = now_us() + _START_US
             published = await self.publish(plan)
             await self.drained()
-            await asyncio.sleep(_AFTER_S)
-        return await self.stretched(window, published, begin_us=begin_us, commands_before=commands)
+            await self.settled()
+        return await self.stretched(window, published, begin_us=begin_us, before=before)
 
     async def stretched(
-        self, window: Window, published: Published, *, begin_us: int, commands_before: int | None = None
+        self, window: Window, published: Published, *, begin_us: int, before: RedisWork | None = None
     ) -> Stretch:
         """What came of it, with what the receivers tell."""
-        commands = self.site.redis_commands
-        told = await self._told()
+        after = self.site.redis_work
+        told = await self.told()
         whole = await self._count_all(told)
         return Stretch(
             window=window,
             published=published,
             count=whole.since(self._counted),
+            whole=whole,
             latencies=merged(part.latencies for part in told),
             begin_us=begin_us,
             last_us=max((part.last_us for part in told), default=begin_us),
             told=told,
-            commands=None if commands is None or commands_before is None else commands - commands_before,
+            redis=None if after is None or before is None else after.since(before),
         )
 
     async def count(self) -> Count:
-        """Of this run so far, without what came before the last page."""
-        return (await self._count_all()).since(self._counted)
+        """Of the whole run so far."""
+        return await self._count_all()
 
     async def close(self) -> None:
         workers = [*self._publishers, *self.receivers]
@@ -203,7 +209,8 @@ class Bench:
             await self.parties.leave()
         await self.rest.close()
 
-    async def _told(self) -> list[Told]:
+    async def told(self) -> list[Told]:
+        """The account of every worker that receives."""
         return list(await asyncio.gather(*(worker.do("told") for worker in self.receivers)))
 
     async def _owed(self) -> dict[tuple[int, int], int]:
@@ -220,7 +227,7 @@ class Bench:
         }
 
     async def _count_all(self, told: Sequence[Told] | None = None) -> Count:
-        told = await self._told() if told is None else told
+        told = await self.told() if told is None else told
         count = counted(await self._owed(), [each for part in told for each in part.sequences])
         garbled = sum(part.garbled for part in told)
         return count if not garbled else _with_unknown(count, garbled)
@@ -243,14 +250,15 @@ def result_of(label: str, stretch: Stretch) -> Result:
         **cpu_figures(stretch.window, delivered),
         **usage_figures(stretch.window),
     }
-    if stretch.commands is not None and delivered:
-        figures["redis_commands_each"] = round(stretch.commands / delivered, 2)
+    if stretch.redis is not None and delivered:
+        figures["redis_commands_each"] = round(stretch.redis.commands / delivered, 2)
+        figures["redis_reads_each"] = round(stretch.redis.reads / delivered, 2)
     behind_ms = percentile(published.behind.ordered(), 99) / 1000 if len(published.behind) else 0.0
     warnings = client_warnings(stretch.window, behind_p99_ms=behind_ms)
     if published.retries:
         warnings.append(f"{published.retries} requests had to be repeated")
     return Result(
-        label, figures, stretch.count, warnings + closings(stretch.told), stretch.latencies, stretch.window
+        label, figures, stretch.whole, warnings + closings(stretch.told), stretch.latencies, stretch.window
     )
 
 

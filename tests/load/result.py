@@ -19,7 +19,10 @@ _BEHIND_LIMIT_MS = 20
 
 @dataclass(slots=True)
 class Result:
-    """One line of the table. Units stand at the end of each figure's name."""
+    """One column of the table. Units stand at the end of each figure's name.
+
+    The count is of the whole run, the warm-up included; the figures are of what was measured.
+    """
 
     label: str
     figures: dict[str, float]

@@ -9,6 +9,17 @@ from tests.load.processes import Watched
 
 
 @dataclass(frozen=True, slots=True)
+class RedisWork:
+    """How many commands Redis carried out, those in scripts included, and how often it read a connection."""
+
+    commands: int
+    reads: int
+
+    def since(self, before: "RedisWork") -> "RedisWork":
+        return RedisWork(self.commands - before.commands, self.reads - before.reads)
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Where it answers, and the processes that are known of it. `stack` is there when it is ours."""
 
@@ -19,15 +30,16 @@ class Site:
     stack: Stack | None = None
 
     @property
-    def redis_commands(self) -> int | None:
-        """How many commands Redis has carried out so far; None when it cannot be asked."""
+    def redis_work(self) -> RedisWork | None:
+        """What Redis has done so far; None when it cannot be asked."""
         if self.stack is None:
             return None
         client = self.stack.valkey.client()
         try:
-            return int(client.info("stats")["total_commands_processed"])
+            told = client.info("stats")
         finally:
             client.close()
+        return RedisWork(int(told["total_commands_processed"]), int(told["total_reads_processed"]))
 
 
 @dataclass(frozen=True, slots=True)

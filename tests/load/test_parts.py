@@ -13,7 +13,7 @@ from tests.load.processes import Look, Watched, Window, cpu_of, rss_of
 from tests.load.result import Result, client_warnings, cpu_figures
 from tests.load.sequences import Count
 from tests.load.table import comparison, table
-from tests.load.wire import _frame
+from tests.load.wire import frame_at
 
 SERVERS = (Watched("edge-0", "edge", 1), Watched("edge-1", "edge", 2), Watched("redis", "redis", 3))
 
@@ -75,9 +75,9 @@ def test_a_frame_is_read_when_it_is_whole(length: int) -> None:
     else:
         size = b"\x7f" + length.to_bytes(8)
     whole = bytearray(b"??\x81" + size + b"x" * length)
-    assert all(_frame(whole[:end], 2) is None for end in (3, len(whole) - 1) if end < len(whole))
-    first, start, end = _frame(whole, 2) or (0, 0, 0)
-    assert (first, whole[start:end], end) == (0x81, b"x" * length, len(whole))
+    assert all(frame_at(whole[:end], 2) is None for end in (3, len(whole) - 1) if end < len(whole))
+    first, start, end = frame_at(whole, 2) or (0, 0, 0)
+    assert (first, bytes(whole[start:end]), end) == (0x81, b"x" * length, len(whole))
 
 
 def test_cpu_is_shared_out_by_role() -> None:

@@ -158,12 +158,12 @@ class RawSocket(asyncio.Protocol):
 
     def _read_frames(self) -> None:
         buffer, at = self._buffer, 0
-        while (found := _frame(buffer, at)) is not None:
+        while (found := frame_at(buffer, at)) is not None:
             first, start, at = found
-            self._read_frame(first, bytes(buffer[start:at]))
+            self._readframe_at(first, bytes(buffer[start:at]))
         del buffer[:at]
 
-    def _read_frame(self, first: int, payload: bytes) -> None:
+    def _readframe_at(self, first: int, payload: bytes) -> None:
         kind = first & 0x0F
         if kind <= _TEXT:
             if first & _FINAL and not self._message:
@@ -186,7 +186,7 @@ class RawSocket(asyncio.Protocol):
             self._transport.write(first + bytes((0x80 | len(payload),)) + _NO_MASK + payload)
 
 
-def _frame(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
+def frame_at(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
     """Its first byte, where its payload begins and where it ends; None while it is not whole."""
     have = len(buffer) - at
     if have < 2:
