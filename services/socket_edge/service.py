@@ -61,6 +61,8 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             heartbeat_s=settings.heartbeat_s,
             redis_away_limit_s=settings.redis_away_limit_s,
             long_poll_wait_s=settings.long_poll_wait_s,
+            drain_settle_s=settings.drain_settle_s,
+            drain_window_s=settings.drain_window_s,
         ),
         session_limits=SessionLimits(
             ping_interval_s=settings.ping_interval_s,
