@@ -63,4 +63,5 @@ async def main(gateway: str, edge: str, admin_token: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3], os.environ["NOTIFY_ADMIN_TOKEN"]))
+    gateway_url, edge_url = sys.argv[1:]
+    asyncio.run(main(gateway_url, edge_url, os.environ["NOTIFY_ADMIN_TOKEN"]))
