@@ -50,6 +50,11 @@ def reaches(rule: Json, address: str) -> bool:
     return any(holds(b["cidr"]) and not any(map(holds, b.get("except", ()))) for b in blocks)
 
 
+def _picks(peer: Json, labels: Json) -> bool:
+    wanted = peer.get("podSelector", {}).get("matchLabels", {})
+    return bool(wanted) and wanted.items() <= labels.items()
+
+
 def to_customers(spec: Json) -> list[Json]:
     """Its rules that name no port: the world."""
     return [rule for rule in spec["egress"] if "ports" not in rule]
@@ -105,6 +110,9 @@ def test_a_policy_holds_each_service_both_ways(case: str, service: str) -> None:
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     others = [peer for peer in way_in["from"] if peer != monitoring]
     assert monitoring in way_in["from"]
+    if others:
+        labels = named(case, "Pod")["metadata"]["labels"]
+        assert any(_picks(peer, labels) for peer in others), "`helm test` may come"
     assert bool(others) == (service in ("gateway", "socket-edge")), "metrics are for the monitoring alone"
 
 

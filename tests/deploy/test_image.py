@@ -8,10 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from services.__main__ import _parser
 from shared.runtime.settings import load_settings
-from tests.deploy.files import CHECKOUT, DEPLOY, PORTS, SETTINGS, Instruction, instructions
+from tests.deploy.files import CHART, CHECKOUT, DEPLOY, PORTS, SETTINGS, Instruction, instructions
 from tests.harness.processes import Service, environment, free_port
 from tests.harness.stack import Stack
 
@@ -84,6 +85,12 @@ def test_the_base_is_the_python_of_the_lock() -> None:
     assert project["requires-python"] == f">={version[1]}"
     bases = [i.words.split()[0] for i in DOCKERFILE if i.name == "FROM"]
     assert set(bases) == {"${PYTHON}", "dependencies"}
+
+
+def test_the_image_and_the_chart_are_of_one_version() -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == version
 
 
 def test_it_runs_as_nobody_in_particular_and_by_no_shell() -> None:
