@@ -252,6 +252,14 @@ def test_other_settings_are_other_pods() -> None:
     assert sums("default")["checksum/redis"] != sums("tls-without-autoscalers")["checksum/redis"]
 
 
+@every_case
+def test_another_chart_alone_restarts_nothing(case: str) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    for found in [*objects(case, "Deployment"), *objects(case, "StatefulSet")]:
+        labels = found["spec"]["template"]["metadata"]["labels"]
+        assert not [value for value in labels.values() if version in value]
+
+
 def test_notes_name_objects_that_there_are() -> None:
     with helm.Chart.load(CHART) as chart:
         notes = chart.render({}, name="demo", namespace=NAMESPACE)["notification-gateway/templates/NOTES.txt"]

@@ -127,6 +127,14 @@ def test_edges_and_reapers_reach_redis_dns_and_the_collector_only(case: str, ser
     assert to_customers(policy(case, service)) == []
 
 
+@every_case
+@pytest.mark.parametrize("service", SERVICES)
+def test_names_are_looked_up_by_either_protocol(case: str, service: str) -> None:
+    ports = [port for rule in policy(case, service)["egress"] for port in rule.get("ports", ())]
+    assert sorted(port["protocol"] for port in ports if port["port"] == 53) == ["TCP", "UDP"]
+    assert {port["protocol"] for port in ports if port["port"] != 53} == {"TCP"}
+
+
 @pytest.mark.parametrize("service", CALLERS)
 @pytest.mark.parametrize(
     "address",
