@@ -1,0 +1,42 @@
+{{/* What no schema can say, since it lies between two values: each fault is a sentence. */}}
+{{- define "notify.checks" -}}
+{{- with .Values.redis }}
+{{- $given := list }}
+{{- if .own.enabled }}{{ $given = append $given "redis.own.enabled" }}{{ end }}
+{{- if .url }}{{ $given = append $given "redis.url" }}{{ end }}
+{{- if .existingSecret }}{{ $given = append $given "redis.existingSecret" }}{{ end }}
+{{- if not $given }}
+{{- fail "There is no Redis: set redis.url, redis.existingSecret, or redis.own.enabled=true for a small one of the chart's own." }}
+{{- else if gt (len $given) 1 }}
+{{- fail (printf "Which Redis? %s are both set; choose one (redis.own.enabled=false turns the chart's own off)." (join " and " $given)) }}
+{{- end }}
+{{- if and .jobs.url .jobs.existingSecret }}
+{{- fail "Which Redis for the jobs? redis.jobs.url and redis.jobs.existingSecret are both set; choose one." }}
+{{- end }}
+{{- end }}
+{{- with .Values.ingress }}
+{{- if and .enabled (not .host) }}
+{{- fail "ingress.enabled needs ingress.host, the API's host name." }}
+{{- end }}
+{{- if and .enabled (eq .host .blackhole.host) }}
+{{- fail "ingress.blackhole.host must differ from ingress.host: Blackhole's sockets are on paths that an Ingress cannot tell from the API's." }}
+{{- end }}
+{{- end }}
+{{- range $key := list "gateway" "socketEdge" "webhookDispatcher" }}
+{{- with (index $.Values $key).autoscaling }}
+{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
+{{- fail (printf "%s.autoscaling.maxReplicas (%d) is below minReplicas (%d)." $key (int .maxReplicas) (int .minReplicas)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.settings }}
+{{- $beat := .HEARTBEAT_S | default 5 | float64 }}
+{{- $ttl := .HEARTBEAT_TTL_S | default 15 | float64 }}
+{{- if le $ttl $beat }}
+{{- fail (printf "settings.HEARTBEAT_TTL_S (%v) must be more than HEARTBEAT_S (%v), or replicas count as gone between two heartbeats." $ttl $beat) }}
+{{- end }}
+{{- end }}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create=false needs serviceAccount.name." }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,52 @@
+{{/* Where every service may go: DNS, Redis, and the collector if there is one. */}}
+{{- define "notify.egress" -}}
+{{- $policy := .Values.networkPolicy }}
+- to: {{- toYaml $policy.dns | nindent 4 }}
+  ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
+{{- if .Values.redis.own.enabled }}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "notify.selector" . | nindent 10 }}
+          app.kubernetes.io/component: redis
+  ports: [{protocol: TCP, port: 6379}]
+{{- end }}
+{{- if or (not .Values.redis.own.enabled) .Values.redis.jobs.url .Values.redis.jobs.existingSecret }}
+- ports:
+    {{- range $policy.redis.ports }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  {{- with $policy.redis.peers }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if .Values.settings.OTLP_URL }}
+- ports:
+    {{- range $policy.collector.ports }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  {{- with $policy.collector.peers }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The world but for private networks, as the code judges addresses too; what the operator opens there is open here. */}}
+{{- define "notify.egressToCustomers" -}}
+{{- $private := .Values.networkPolicy.privateNetworks }}
+{{- $opened := .Values.settings.ALLOW_PRIVATE_CALLBACKS | default "" | toString }}
+{{- if has $opened (list "1" "true" "True") }}
+- to:
+    - ipBlock: {cidr: 0.0.0.0/0, except: [169.254.0.0/16]}
+    - ipBlock: {cidr: "::/0", except: ["fe80::/10"]}
+{{- else }}
+- to:
+    - ipBlock: {cidr: 0.0.0.0/0, except: {{ toJson $private.ipv4 }}}
+    - ipBlock: {cidr: "::/0", except: {{ toJson $private.ipv6 }}}
+    {{- if not (has $opened (list "" "0" "false" "False")) }}
+    {{- range splitList "," $opened }}
+    - ipBlock: {cidr: {{ trim . | quote }}}
+    {{- end }}
+    {{- end }}
+{{- end }}
+{{- end }}

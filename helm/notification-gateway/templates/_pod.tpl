@@ -1,0 +1,69 @@
+{{/* The parts of a pod that all have. */}}
+
+{{- define "notify.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "notify.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* Probes ask the process itself, never Redis: a blip of Redis must not take all replicas away. */}}
+{{- define "notify.probes" -}}
+startupProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 1
+  timeoutSeconds: 3
+  failureThreshold: 60
+livenessProbe:
+  # A loop that is busy for some seconds is no reason to close all its sockets.
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 5
+  timeoutSeconds: 3
+  failureThreshold: 2
+{{- end }}
+
+{{/* Files of the operator's: authorities and certificates; takes the root context and the service's name. */}}
+{{- define "notify.mounts" -}}
+{{- $values := .root.Values }}
+{{- $calls := has .service (list "gateway" "webhook-dispatcher") }}
+{{- if $values.redis.caSecret }}
+- {name: redis-ca, mountPath: /etc/notify/redis-ca, readOnly: true}
+{{- end }}
+{{- if and $values.callbacks.clientCertificateSecret $calls }}
+- {name: callback, mountPath: /etc/notify/callback, readOnly: true}
+{{- end }}
+{{- if and $values.callbacks.caConfigMap $calls }}
+- {name: callback-ca, mountPath: /etc/notify/callback-ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "notify.volumes" -}}
+{{- $values := .root.Values }}
+{{- $calls := has .service (list "gateway" "webhook-dispatcher") }}
+{{- if $values.redis.caSecret }}
+- name: redis-ca
+  secret: {secretName: {{ $values.redis.caSecret }}, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
+{{- if and $values.callbacks.clientCertificateSecret $calls }}
+- name: callback
+  secret: {secretName: {{ $values.callbacks.clientCertificateSecret }}, defaultMode: 0440}
+{{- end }}
+{{- if and $values.callbacks.caConfigMap $calls }}
+- name: callback-ca
+  configMap: {name: {{ $values.callbacks.caConfigMap }}, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
+{{- end }}

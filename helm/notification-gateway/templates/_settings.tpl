@@ -1,0 +1,63 @@
+{{/* The ConfigMap's data: where to listen, and the operator's settings. */}}
+{{- define "notify.settings" -}}
+NOTIFY_HOST: {{ .Values.listenOn | quote }}
+{{- range $service := include "notify.services" . | fromYaml }}
+NOTIFY_{{ $service.setting }}: {{ $service.port | toString | quote }}
+{{- end }}
+{{- with .Values.callbacks }}
+{{- if .clientCertificateSecret }}
+NOTIFY_CALLBACK_CLIENT_CERT: /etc/notify/callback/tls.crt
+NOTIFY_CALLBACK_CLIENT_KEY: /etc/notify/callback/tls.key
+{{- end }}
+{{- if .caConfigMap }}
+NOTIFY_CALLBACK_CA: /etc/notify/callback-ca/ca.crt
+{{- end }}
+{{- end }}
+{{- range $name, $value := .Values.settings }}
+{{- if not (kindIs "invalid" $value) }}
+NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A value as the environment has it. Helm's numbers are floats: a large one must not become 1e+08. */}}
+{{- define "notify.written" -}}
+{{- if kindIs "bool" . }}{{ ternary "1" "0" . }}
+{{- else if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}
+{{- else }}{{ . }}
+{{- end }}
+{{- end }}
+
+{{/* What comes from Secrets; takes the root context and the service's name. */}}
+{{- define "notify.secretEnv" -}}
+{{- $values := .root.Values }}
+{{- $own := include "notify.secret" .root }}
+- name: NOTIFY_REPLICA
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: NOTIFY_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.redis.existingSecret | default $own }}
+      key: {{ ternary $values.redis.key "redis-url" (ne $values.redis.existingSecret "") }}
+{{- with $values.redis.jobs }}
+{{- if or .url .existingSecret }}
+- name: NOTIFY_JOBS_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret | default $own }}
+      key: {{ ternary .key "jobs-redis-url" (ne .existingSecret "") }}
+{{- end }}
+{{- end }}
+{{- if eq .service "gateway" }}
+- name: NOTIFY_ADMIN_TOKEN
+  valueFrom:
+    secretKeyRef: {{- include "notify.adminToken" .root | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{- define "notify.adminToken" -}}
+name: {{ .Values.adminToken.existingSecret | default (include "notify.secret" .) }}
+key: {{ ternary .Values.adminToken.key "admin-token" (ne .Values.adminToken.existingSecret "") }}
+{{- end }}

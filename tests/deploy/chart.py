@@ -1,0 +1,144 @@
+"""The chart, rendered by Helm itself for the values that the tests speak of."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import helm_python as helm
+import yaml
+
+from tests.deploy.files import CHART
+
+Json = dict[str, Any]
+RELEASE = "demo"
+NAMESPACE = "prod"
+VALUES_KEYS = {
+    "gateway": "gateway",
+    "socket-edge": "socketEdge",
+    "webhook-dispatcher": "webhookDispatcher",
+    "expiry-reaper": "expiryReaper",
+}
+
+_PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+_ANY_AUTOSCALER = {"enabled": True, "minReplicas": 3, "maxReplicas": 9}
+
+VALUES: dict[str, Json] = {
+    "default": {},
+    "external-redis": {
+        "redis": {
+            "own": {"enabled": False},
+            "existingSecret": "redis-credentials",
+            "key": "url",
+            "jobs": {"url": "rediss://:secret@jobs.example.com:6380/1"},
+            "caSecret": "redis-ca",
+        },
+        "adminToken": {"existingSecret": "admin", "key": "token"},
+        "networkPolicy": {"redis": {"peers": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [6379, 6380]}},
+    },
+    "own-redis": {
+        "redis": {"own": {"appendfsync": "always", "maxmemory": "1gb", "storage": {"className": "fast"}}},
+        "fullnameOverride": "notify",
+        "settings": {"QUEUE_LIMIT_BYTES": 104857600, "ALLOW_PRIVATE_CALLBACKS": "10.1.0.0/16,fd12::/32"},
+    },
+    "tls-without-autoscalers": {
+        "redis": {"own": {"enabled": False}, "url": "rediss://user:secret@redis.example.com:6379/0"},
+        "ingress": {"enabled": True, "className": "nginx", "host": "api.example.com", "tlsSecret": "api-tls"},
+        "networkPolicy": {"clients": [_PEER]},
+    },
+    "everything": {
+        "image": {
+            "repository": "registry.example.com/notify",
+            "digest": "sha256:" + "a" * 64,
+            "pullSecrets": ["pull"],
+        },
+        "settings": {
+            "OTLP_URL": "http://collector.tracing:4318",
+            "ALLOW_PRIVATE_CALLBACKS": True,
+            "PING_INTERVAL_S": 7.5,
+        },
+        "callbacks": {"clientCertificateSecret": "client-tls", "caConfigMap": "authorities"},
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "8m"},
+            "host": "api.example.com",
+            "tlsSecret": "api-tls",
+            "blackhole": {"host": "blackhole.example.com", "tlsSecret": "blackhole-tls"},
+        },
+        "gateway": {
+            "autoscaling": {**_ANY_AUTOSCALER, "cpuPercent": 60},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "priorityClassName": "high",
+            "podAnnotations": {"example.com/team": "notify"},
+            "podLabels": {"example.com/tier": "edge"},
+        },
+        "socketEdge": {
+            "autoscaling": {**_ANY_AUTOSCALER, "socketsPerReplica": 2000},
+            "preStopSeconds": 20,
+            "stopSeconds": 100,
+        },
+        "webhookDispatcher": {"autoscaling": {**_ANY_AUTOSCALER, "callbacksPerReplica": 100}},
+        "expiryReaper": {"replicas": 2},
+        "metrics": {
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "rules": {"enabled": True, "labels": {"release": "prometheus"}},
+            "dashboard": {"enabled": True},
+        },
+    },
+}
+
+
+@cache
+def _chart() -> helm.Chart:
+    return helm.Chart.load(CHART)
+
+
+def rendered(values: Json) -> list[Json]:
+    """Every object, as it would be installed. Raises HelmError as `helm install` would."""
+    files = _chart().render(values, name=RELEASE, namespace=NAMESPACE)
+    return [
+        found
+        for name, text in files.items()
+        if name.endswith(".yaml")
+        for found in yaml.safe_load_all(text)
+        if found is not None
+    ]
+
+
+@cache
+def _objects(case: str) -> tuple[Json, ...]:
+    return tuple(rendered(VALUES[case]))
+
+
+def objects(case: str, kind: str | None = None) -> list[Json]:
+    return [found for found in _objects(case) if kind in (None, found["kind"])]
+
+
+def named(case: str, kind: str, end: str = "") -> Json:
+    """The one object of a kind; of several the one whose name ends so."""
+    [found] = [found for found in objects(case, kind) if found["metadata"]["name"].endswith(end)]
+    return found
+
+
+def component(found: Json) -> str:
+    return str(found["metadata"]["labels"].get("app.kubernetes.io/component", ""))
+
+
+def deployments(case: str) -> dict[str, Json]:
+    """service: its Deployment"""
+    return {component(found): found for found in objects(case, "Deployment")}
+
+
+def pods(case: str) -> Iterator[tuple[str, Json]]:
+    """(name, spec) of every pod that is ever made."""
+    for found in objects(case):
+        if found["kind"] == "Pod":
+            yield found["metadata"]["name"], found["spec"]
+        elif found["kind"] in ("Deployment", "StatefulSet"):
+            yield found["metadata"]["name"], found["spec"]["template"]["spec"]
+
+
+def merged(case: str) -> Json:
+    """The values as Helm sees them, defaults included."""
+    return _chart().merge_values(VALUES[case])

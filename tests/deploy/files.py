@@ -1,0 +1,62 @@
+"""Where the deployed things lie, what they may name, and how long a service takes to stop."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.__main__ import _SERVICES
+from services.socket_edge import edge
+from services.webhook_dispatcher import dispatcher
+from shared.runtime import exporters, serving
+from shared.runtime.settings import PREFIX, Settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEPLOY = CHECKOUT / "deploy"
+CHART = CHECKOUT / "helm" / "notification-gateway"
+
+SERVICES = tuple(_SERVICES)
+SETTINGS = frozenset(PREFIX + field.upper() for field in Settings.model_fields)
+PORTS = {
+    "gateway": Settings().port,
+    "socket-edge": Settings().edge_port,
+    "webhook-dispatcher": Settings().dispatcher_port,
+    "expiry-reaper": Settings().reaper_port,
+}
+
+_LAST_S = serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
+# From SIGTERM to the exit at the worst: goodbyes, requests under way, spans that wait for the collector.
+STOPS_WITHIN_S = {
+    "gateway": _LAST_S,
+    "socket-edge": edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,
+    "webhook-dispatcher": dispatcher._GOODBYE_S + 2 * dispatcher._LET_GO_S + _LAST_S,
+    "expiry-reaper": _LAST_S,
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a Dockerfile, continued ones joined; `stage` is the name of the stage it stands in."""
+
+    stage: str
+    name: str
+    words: str
+
+    @property
+    def command(self) -> list[str]:
+        """The words of an exec form. Raises ValueError for a shell form."""
+        words: list[str] = json.loads(self.words[self.words.index("[") :])
+        return words
+
+
+def instructions(text: str) -> list[Instruction]:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    stage = ""
+    found = []
+    for line in filter(None, (line.strip() for line in joined.splitlines())):
+        name, _, words = line.partition(" ")
+        if name == "FROM":
+            stage = words.partition(" AS ")[2]
+        found.append(Instruction(stage, name, words.strip()))
+    return found

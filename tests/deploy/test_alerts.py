@@ -1,0 +1,206 @@
+"""Alerts, dashboard and autoscalers name only what /metrics has; each alert has its page in the runbook."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from shared.model.channels import Ending
+from tests.deploy.chart import named, objects
+from tests.deploy.files import CHART, CHECKOUT, SERVICES
+from tests.harness.processes import environment
+
+ALERTS: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+ADAPTER = yaml.safe_load((CHART / "files" / "adapter-rules.yaml").read_text())["rules"]
+RUNBOOK = (CHECKOUT / "docs" / "runbook.md").read_text()
+
+# Prometheus' own: every target has it.
+NOT_OURS = {"up"}
+# Labels that Prometheus and the cluster add.
+ADDED = {"job", "instance", "namespace", "pod", "le", "__name__"}
+
+# Uses every instrument once, so that the exporter shows it under the name that Prometheus sees.
+_USE_ALL = """
+from shared import telemetry
+from shared.runtime.exporters import metrics_page, start_metrics
+start_metrics(service="tests", replica="tests")
+for thing in vars(telemetry).values():
+    if isinstance(thing, type):
+        continue
+    if hasattr(thing, "add"):
+        thing.add(1)
+    elif hasattr(thing, "record"):
+        thing.record(1)
+telemetry.watch_sockets(lambda: 1)
+telemetry.watch_polls(lambda: 1)
+telemetry.watch_sessions(lambda dialect: 1)
+print(metrics_page()[0].decode())
+"""
+
+
+@cache
+def served() -> frozenset[str]:
+    """Every name on /metrics once everything has happened."""
+    command = [sys.executable, "-c", _USE_ALL]
+    ran = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=True)
+    return frozenset(re.findall(r"^(notify_\w+)", ran.stdout, flags=re.M))
+
+
+@cache
+def labels_in_the_code() -> frozenset[str]:
+    """Every label's name that is written where something is measured."""
+    found = set()
+    for path in [p for top in ("services", "shared") for p in (CHECKOUT / top).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Dict):
+                found |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
+    return frozenset(str(name) for name in found)
+
+
+def selectors(expression: str) -> list[promql_parser.VectorSelector]:
+    """Every selector in a PromQL expression. Raises ValueError for what is none."""
+    plain = expression.replace("$__rate_interval", "5m").replace("$namespace", ".*")
+    found: list[promql_parser.VectorSelector] = []
+
+    def visit(node: promql_parser.Expr) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+        elif isinstance(node, promql_parser.MatrixSelector):
+            found.append(node.vector_selector)
+
+    promql_parser.walk(promql_parser.parse(plain), visit)
+    assert found, expression
+    return found
+
+
+def grouped_by(expression: str) -> set[str]:
+    return {
+        name.strip() for names in re.findall(r"\bby \(([^)]*)\)", expression) for name in names.split(",")
+    }
+
+
+EXPRESSIONS = [
+    *(pytest.param(alert["expr"], id=alert["alert"]) for alert in ALERTS),
+    *(
+        pytest.param(target["expr"], id=f"{panel['title']}, {target['legendFormat']}")
+        for panel in PANELS
+        for target in panel["targets"]
+    ),
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_it_names_only_what_is_measured(expression: str) -> None:
+    for selector in selectors(expression):
+        assert selector.name in served() | NOT_OURS
+        matched = {matcher.name for matcher in selector.matchers.matchers}
+        assert matched <= labels_in_the_code() | ADDED
+    assert grouped_by(expression) <= labels_in_the_code() | ADDED
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    shown = {
+        str(s.name) for panel in PANELS for target in panel["targets"] for s in selectors(target["expr"])
+    }
+    families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in served()}
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown} == families
+
+
+def test_a_metric_that_there_is_not_would_be_noticed() -> None:
+    assert "notify_published_total" in served()
+    assert "notify_publish_total" not in served()
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_every_alert_has_its_page_in_the_runbook(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in ("info", "warning", "critical")
+    page = alert["annotations"]["runbook_url"]
+    assert page == f"docs/runbook.md#{alert['alert'].lower()}"
+    [section] = re.findall(rf"^## {alert['alert']}\n(.*?)(?=^## |\Z)", RUNBOOK, flags=re.M | re.S)
+    for part in ("**Means.**", "**Look at.**", "**Do.**"):
+        assert part in section, part
+
+
+def test_the_runbook_has_no_page_for_an_alert_that_is_gone() -> None:
+    pages = re.findall(r"^## (Notify\w+)$", RUNBOOK, flags=re.M)
+    assert sorted(pages) == sorted(alert["alert"] for alert in ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_what_an_alert_says_it_knows(alert: dict[str, Any]) -> None:
+    """Every label in its text is one that its expression keeps."""
+    used = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
+    kept = grouped_by(alert["expr"]) or {"job", "instance"}
+    assert used <= kept
+
+
+def test_endings_and_outcomes_are_words_of_the_code() -> None:
+    values = {
+        (matcher.name, value)
+        for alert in ALERTS
+        for selector in selectors(alert["expr"])
+        for matcher in selector.matchers.matchers
+        for value in matcher.value.split("|")
+    }
+    assert {value for name, value in values if name == "ending"} <= {ending.value for ending in Ending}
+    code = "".join(path.read_text() for path in (CHECKOUT / "services" / "socket_edge").glob("*_socket.py"))
+    told = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"taken"}
+    assert {value for name, value in values if name == "outcome"} <= told
+
+
+def test_the_chart_brings_alerts_and_dashboard_as_they_are() -> None:
+    rule = named("everything", "PrometheusRule")
+    assert [r for group in rule["spec"]["groups"] for r in group["rules"]] == ALERTS
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    dashboard = named("everything", "ConfigMap", "-dashboard")
+    assert json.loads(dashboard["data"]["notification-gateway.json"]) == DASHBOARD
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_the_service_monitor_finds_the_four_and_names_their_jobs() -> None:
+    monitor = named("everything", "ServiceMonitor")["spec"]
+    [expression] = monitor["selector"]["matchExpressions"]
+    assert set(expression["values"]) == set(SERVICES)
+    [endpoint] = monitor["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    [relabeled] = endpoint["relabelings"]
+    assert (relabeled["targetLabel"], relabeled["replacement"]) == ("job", "notify-$1")
+    label = relabeled["sourceLabels"][0].removeprefix("__meta_kubernetes_service_label_")
+    for service in objects("everything", "Service"):
+        if service["metadata"]["labels"].get("app.kubernetes.io/component") in SERVICES:
+            assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+            assert label in {re.sub(r"[^a-zA-Z0-9_]", "_", name) for name in service["metadata"]["labels"]}
+
+
+def test_nothing_of_the_operators_kinds_unless_it_is_wanted() -> None:
+    assert objects("default", "ServiceMonitor") == objects("default", "PrometheusRule") == []
+
+
+def test_autoscalers_ask_for_what_the_adapter_is_told_to_give() -> None:
+    given = {rule["name"]["as"] for rule in ADAPTER}
+    asked = {
+        metric["pods"]["metric"]["name"]
+        for scaler in objects("everything", "HorizontalPodAutoscaler")
+        for metric in scaler["spec"]["metrics"]
+        if metric["type"] == "Pods"
+    }
+    assert asked == given
+    named_in_rules = {name for rule in ADAPTER for name in re.findall(r"notify_\w+", rule["metricsQuery"])}
+    assert named_in_rules <= served()
+    for rule in ADAPTER:
+        query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'pod="x"').replace("<<.GroupBy>>", "pod")
+        promql_parser.parse(query)
+        assert re.match(r"\w+", rule["seriesQuery"])[0] in served()  # type: ignore[index]

@@ -1,0 +1,268 @@
+"""The chart as Helm renders it: objects that Kubernetes takes, and that fit the code."""
+
+import re
+from functools import cache
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate import utils
+
+from services.__main__ import _parser
+from shared.runtime.settings import load_settings
+from tests.deploy.chart import (
+    NAMESPACE,
+    VALUES,
+    VALUES_KEYS,
+    Json,
+    component,
+    deployments,
+    merged,
+    named,
+    objects,
+    pods,
+)
+from tests.deploy.files import CHART, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
+
+OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
+# Of the Prometheus operator: no schema of Kubernetes' own.
+CUSTOM = ("ServiceMonitor", "PrometheusRule")
+
+every_case = pytest.mark.parametrize("case", VALUES)
+every_service = pytest.mark.parametrize("service", SERVICES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _schemas_are_read_once() -> Any:
+    read = utils.schema_contents
+    utils.schema_contents = cache(read)
+    yield
+    utils.schema_contents = read
+
+
+def container(found: Json) -> Json:
+    [only] = found["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+@every_case
+def test_helm_finds_nothing_to_complain_about(case: str) -> None:
+    report = helm.lint(CHART, VALUES[case], strict=True, namespace=NAMESPACE, kube_version=f"v{OLDEST}.0")
+    assert report["errors"] == []
+    warned = [message for message in report["messages"] if message["severity"] > 1]
+    assert warned == []
+
+
+@every_case
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_kubernetes_takes_every_object(case: str, version: str) -> None:
+    judged = [found for found in objects(case) if found["kind"] not in CUSTOM]
+    assert len(judged) > 15
+    for found in judged:
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_the_oldest_kubernetes_is_the_charts() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["kubeVersion"] == f">={OLDEST}.0-0"
+
+
+def test_an_object_that_is_wrong_would_be_noticed() -> None:
+    wrong = {**named("default", "Deployment", "-gateway")}
+    wrong["spec"] = {**wrong["spec"], "replcias": 2}
+    with pytest.raises(kubernetes_validate.ValidationError, match="replcias"):
+        kubernetes_validate.validate(wrong, NEWEST, strict=True)
+
+
+@every_case
+def test_names_are_unique_and_short(case: str) -> None:
+    names = [(found["kind"], found["metadata"]["name"]) for found in objects(case)]
+    assert len(names) == len(set(names))
+    assert max(len(name) for _, name in names) <= 63
+
+
+@every_case
+def test_each_service_is_a_deployment_of_the_one_image(case: str) -> None:
+    found = deployments(case)
+    assert set(found) == set(SERVICES)
+    assert len({container(each)["image"] for each in found.values()}) == 1
+    for service, each in found.items():
+        assert _parser().parse_args(container(each)["args"]).command == service
+
+
+@every_case
+def test_every_setting_is_one_that_the_code_has_and_takes(case: str) -> None:
+    shared = named(case, "ConfigMap", merged(case)["fullnameOverride"] or "demo-notification-gateway")["data"]
+    assert set(shared) <= SETTINGS
+    for service, found in deployments(case).items():
+        own = {entry["name"] for entry in container(found)["env"]}
+        assert own <= SETTINGS
+        assert not own & set(shared)
+        assert ("NOTIFY_ADMIN_TOKEN" in own) == (service == "gateway")
+        assert "NOTIFY_REDIS_URL" in own
+        [source] = container(found)["envFrom"]
+        assert source["configMapRef"]["name"] in [c["metadata"]["name"] for c in objects(case, "ConfigMap")]
+    # The files are in the pods, not here.
+    readable = {name: value for name, value in shared.items() if not value.startswith("/etc/notify/")}
+    settings = load_settings(readable)
+    assert settings.host == "0.0.0.0"
+    assert settings.log_format == "json"
+
+
+def test_numbers_are_written_as_the_code_reads_them() -> None:
+    own = named("own-redis", "ConfigMap", "notify")["data"]
+    assert own["NOTIFY_QUEUE_LIMIT_BYTES"] == "104857600"
+    everything = named("everything", "ConfigMap", "-gateway")["data"]
+    assert everything["NOTIFY_PING_INTERVAL_S"] == "7.5"
+    assert everything["NOTIFY_ALLOW_PRIVATE_CALLBACKS"] == "1"
+
+
+@every_case
+@every_service
+def test_ports_and_probes_are_what_is_served(case: str, service: str) -> None:
+    found = container(deployments(case)[service])
+    [port] = found["ports"]
+    assert (port["name"], port["containerPort"]) == ("http", PORTS[service])
+    probed = {name: found[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {get["port"] for get in probed.values()} == {"http"}
+    paths = {name: get["path"] for name, get in probed.items()}
+    assert paths == {"startupProbe": "/readyz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    [there] = [s for s in objects(case, "Service") if component(s) == service]
+    assert [(p["port"], p["targetPort"]) for p in there["spec"]["ports"]] == [(PORTS[service], "http")]
+    assert (
+        there["spec"]["selector"].items()
+        <= deployments(case)[service]["spec"]["template"]["metadata"]["labels"].items()
+    )
+
+
+@every_case
+@every_service
+def test_grace_covers_what_happens_in_it(case: str, service: str) -> None:
+    spec = deployments(case)[service]["spec"]["template"]["spec"]
+    pauses = container(deployments(case)[service]).get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})
+    assert (
+        spec["terminationGracePeriodSeconds"]
+        >= pauses["preStop"]["sleep"]["seconds"] + STOPS_WITHIN_S[service]
+    )
+
+
+@every_service
+def test_the_schema_leaves_no_service_less_time_than_it_takes(service: str) -> None:
+    schema = helm.Chart.load(CHART).schema
+    assert schema is not None
+    least = schema["properties"][VALUES_KEYS[service]]["properties"]["stopSeconds"]["minimum"]
+    assert least >= STOPS_WITHIN_S[service]
+
+
+@every_case
+def test_no_rollout_is_ever_short_of_replicas(case: str) -> None:
+    for service, found in deployments(case).items():
+        assert found["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        assert found["spec"]["minReadySeconds"] >= 5
+        [budget] = [b for b in objects(case, "PodDisruptionBudget") if component(b) == service]
+        assert budget["spec"]["maxUnavailable"] == 1
+        assert budget["spec"]["selector"] == found["spec"]["selector"]
+
+
+@every_case
+def test_replicas_are_left_to_an_autoscaler_that_there_is(case: str) -> None:
+    scaled = {h["spec"]["scaleTargetRef"]["name"] for h in objects(case, "HorizontalPodAutoscaler")}
+    assert len(scaled) == (3 if case == "everything" else 0)
+    for found in objects(case, "Deployment"):
+        assert ("replicas" in found["spec"]) != (found["metadata"]["name"] in scaled)
+
+
+@every_case
+def test_every_pod_may_do_little(case: str) -> None:
+    seen = list(pods(case))
+    assert len(seen) >= 5
+    for name, spec in seen:
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for each in spec["containers"]:
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            for bound in ("requests", "limits"):
+                assert set(each["resources"][bound]) == {"cpu", "memory"}
+    accounts = objects(case, "ServiceAccount")
+    assert [account["automountServiceAccountToken"] for account in accounts] == [False]
+    assert {spec["serviceAccountName"] for _, spec in seen} == {accounts[0]["metadata"]["name"]}
+
+
+@every_case
+def test_replicas_are_spread(case: str) -> None:
+    for found in objects(case, "Deployment"):
+        spread = found["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert [s["topologyKey"] for s in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        assert all(s["labelSelector"] == found["spec"]["selector"] for s in spread)
+
+
+@every_case
+def test_what_is_mounted_and_read_is_there(case: str) -> None:
+    """Volumes for mounts; keys of the chart's own Secret and ConfigMaps for those who read them."""
+    kept = {found["metadata"]["name"]: set(found["data"]) for found in objects(case, "Secret")}
+    brought = {"redis-credentials", "admin"}
+    for name, spec in pods(case):
+        volumes = {volume["name"] for volume in spec.get("volumes", ())} | {"data"}
+        for each in spec["containers"]:
+            assert {mount["name"] for mount in each.get("volumeMounts", ())} <= volumes, name
+            for entry in each.get("env", ()):
+                source = entry["valueFrom"].get("secretKeyRef")
+                if source is not None and source["name"] not in brought:
+                    assert source["key"] in kept[source["name"]], (name, entry["name"])
+
+
+def test_existing_secrets_are_read_and_none_is_made_for_them() -> None:
+    [made] = objects("external-redis", "Secret")
+    assert set(made["data"]) == {"jobs-redis-url"}
+    env = {e["name"]: e["valueFrom"] for e in container(deployments("external-redis")["gateway"])["env"]}
+    assert env["NOTIFY_REDIS_URL"] == {"secretKeyRef": {"name": "redis-credentials", "key": "url"}}
+    assert env["NOTIFY_ADMIN_TOKEN"] == {"secretKeyRef": {"name": "admin", "key": "token"}}
+    assert env["NOTIFY_JOBS_REDIS_URL"]["secretKeyRef"]["key"] == "jobs-redis-url"
+
+
+def test_certificates_come_to_those_who_call_customers() -> None:
+    paths = {
+        service: {mount["mountPath"] for mount in container(found).get("volumeMounts", ())}
+        for service, found in deployments("everything").items()
+    }
+    calling = {"/etc/notify/callback", "/etc/notify/callback-ca"}
+    assert paths["gateway"] == paths["webhook-dispatcher"] == calling
+    shared = named("everything", "ConfigMap", "-gateway")["data"]
+    files = [value for value in shared.values() if value.startswith("/etc/notify/")]
+    assert len(files) == 3
+    assert all(file.rsplit("/", 1)[0] in calling for file in files)
+
+
+def test_other_settings_are_other_pods() -> None:
+    def sums(case: str) -> dict[str, str]:
+        found = deployments(case)["socket-edge"]["spec"]["template"]["metadata"]["annotations"]
+        return {key: value for key, value in found.items() if key.startswith("checksum/")}
+
+    assert sums("default")["checksum/settings"] != sums("everything")["checksum/settings"]
+    assert sums("default")["checksum/redis"] != sums("tls-without-autoscalers")["checksum/redis"]
+
+
+@every_case
+def test_another_chart_alone_restarts_nothing(case: str) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    for found in [*objects(case, "Deployment"), *objects(case, "StatefulSet")]:
+        labels = found["spec"]["template"]["metadata"]["labels"]
+        assert not [value for value in labels.values() if version in value]
+
+
+def test_notes_name_objects_that_there_are() -> None:
+    with helm.Chart.load(CHART) as chart:
+        notes = chart.render({}, name="demo", namespace=NAMESPACE)["notification-gateway/templates/NOTES.txt"]
+    names = re.findall(r"deploy/(\S+)", notes)
+    assert names
+    assert set(names) <= {found["metadata"]["name"] for found in objects("default", "Deployment")}

@@ -1,0 +1,190 @@
+"""Who may reach whom: Ingress and NetworkPolicies, judged as a cluster would judge them."""
+
+import ipaddress
+import re
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from services.gateway.app import ROUTES
+from services.socket_edge.app import CONNECT_PATH, JOIN_PATH, SOCKET_PATH
+from services.socket_edge.long_poll import PULL_PATH
+from shared.model.addresses import AddressPolicy
+from tests.deploy.chart import VALUES, Json, component, deployments, named, objects, rendered
+from tests.deploy.files import PORTS, SERVICES
+
+CALLERS = ("gateway", "webhook-dispatcher")
+every_case = pytest.mark.parametrize("case", VALUES)
+GATEWAY_PATHS = [re.sub(r"\{[^}]*\}", "x", route.path) for route in ROUTES if isinstance(route, Route)]
+
+
+def policy(case: str, service: str) -> Json:
+    [found] = [p for p in objects(case, "NetworkPolicy") if component(p) == service]
+    return dict(found["spec"])
+
+
+def backend(ingress: Json, path: str) -> str | None:
+    """Which service gets a path: an exact match, else the longest prefix, whole elements only."""
+    rules = [p for rule in ingress["spec"]["rules"] for p in rule["http"]["paths"]]
+    exact = [p for p in rules if p["pathType"] == "Exact" and p["path"] == path]
+    within = [
+        p for p in rules if p["pathType"] == "Prefix" and f"{path}/".startswith(p["path"].rstrip("/") + "/")
+    ]
+    best = exact or sorted(within, key=lambda p: -len(p["path"]))
+    return (
+        str(best[0]["backend"]["service"]["name"]).removeprefix("demo-notification-gateway-")
+        if best
+        else None
+    )
+
+
+def reaches(rule: Json, address: str) -> bool:
+    """Does an egress rule with address blocks allow this one?"""
+    there = ipaddress.ip_address(address)
+
+    def holds(network: str) -> bool:
+        return there in ipaddress.ip_network(network)
+
+    blocks = [peer["ipBlock"] for peer in rule.get("to", ()) if "ipBlock" in peer]
+    return any(holds(b["cidr"]) and not any(map(holds, b.get("except", ()))) for b in blocks)
+
+
+def _picks(peer: Json, labels: Json) -> bool:
+    wanted = peer.get("podSelector", {}).get("matchLabels", {})
+    return bool(wanted) and wanted.items() <= labels.items()
+
+
+def to_customers(spec: Json) -> list[Json]:
+    """Its rules that name no port: the world."""
+    return [rule for rule in spec["egress"] if "ports" not in rule]
+
+
+@pytest.mark.parametrize("path", GATEWAY_PATHS)
+def test_what_the_gateway_serves_comes_to_it(path: str) -> None:
+    assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
+
+
+@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH])
+def test_what_is_held_comes_to_the_edges(path: str) -> None:
+    assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "socket-edge"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/", "/v10/x"])
+def test_nothing_else_is_shown_to_the_world(path: str) -> None:
+    assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) is None
+
+
+def test_blackhole_has_its_own_host_and_no_health() -> None:
+    api = named("everything", "Ingress", "demo-notification-gateway")
+    blackhole = named("everything", "Ingress", "-blackhole")
+    assert [rule["host"] for rule in blackhole["spec"]["rules"]] == ["blackhole.example.com"]
+    assert [rule["host"] for rule in api["spec"]["rules"]] == ["api.example.com"]
+    assert backend(blackhole, "/") == backend(blackhole, SOCKET_PATH) == "socket-edge"
+    assert backend(blackhole, "/metrics") is None
+
+
+def test_no_ingress_unless_it_is_wanted() -> None:
+    assert objects("default", "Ingress") == []
+    assert len(objects("tls-without-autoscalers", "Ingress")) == 1
+
+
+@every_case
+def test_backends_are_services_with_that_port(case: str) -> None:
+    ports = {s["metadata"]["name"]: {p["name"] for p in s["spec"]["ports"]} for s in objects(case, "Service")}
+    for ingress in objects(case, "Ingress"):
+        for path in ingress["spec"]["rules"][0]["http"]["paths"]:
+            service = path["backend"]["service"]
+            assert service["port"]["name"] in ports[service["name"]]
+        assert ingress["spec"]["tls"][0]["hosts"] == [ingress["spec"]["rules"][0]["host"]]
+
+
+@every_case
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_policy_holds_each_service_both_ways(case: str, service: str) -> None:
+    spec = policy(case, service)
+    assert spec["podSelector"] == deployments(case)[service]["spec"]["selector"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    [way_in] = spec["ingress"]
+    assert way_in["ports"] == [{"protocol": "TCP", "port": PORTS[service]}]
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    others = [peer for peer in way_in["from"] if peer != monitoring]
+    assert monitoring in way_in["from"]
+    if others:
+        labels = named(case, "Pod")["metadata"]["labels"]
+        assert any(_picks(peer, labels) for peer in others), "`helm test` may come"
+    assert bool(others) == (service in ("gateway", "socket-edge")), "metrics are for the monitoring alone"
+
+
+@every_case
+@pytest.mark.parametrize("service", ["socket-edge", "expiry-reaper"])
+def test_edges_and_reapers_reach_redis_dns_and_the_collector_only(case: str, service: str) -> None:
+    ports = {port["port"] for rule in policy(case, service)["egress"] for port in rule["ports"]}
+    allowed = {53, 6379}
+    allowed |= {6380} if case == "external-redis" else set()
+    allowed |= {4318} if case == "everything" else set()
+    assert ports == allowed
+    assert to_customers(policy(case, service)) == []
+
+
+@every_case
+@pytest.mark.parametrize("service", SERVICES)
+def test_names_are_looked_up_by_either_protocol(case: str, service: str) -> None:
+    ports = [port for rule in policy(case, service)["egress"] for port in rule.get("ports", ())]
+    assert sorted(port["protocol"] for port in ports if port["port"] == 53) == ["TCP", "UDP"]
+    assert {port["protocol"] for port in ports if port["port"] != 53} == {"TCP"}
+
+
+@pytest.mark.parametrize("service", CALLERS)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.1",
+        "172.20.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "127.0.0.1",
+        "fd00::1",
+        "fe80::1",
+    ],
+)
+def test_callers_reach_no_private_address(service: str, address: str) -> None:
+    [rule] = to_customers(policy("default", service))
+    assert AddressPolicy(()).refuses(address)
+    assert not reaches(rule, address)
+
+
+@pytest.mark.parametrize("service", CALLERS)
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1"])
+def test_callers_reach_the_world(service: str, address: str) -> None:
+    [rule] = to_customers(policy("default", service))
+    assert reaches(rule, address)
+
+
+def test_what_the_operator_opens_is_open() -> None:
+    [some] = to_customers(policy("own-redis", "gateway"))
+    assert reaches(some, "10.1.2.3")
+    assert reaches(some, "fd12::1")
+    assert not reaches(some, "10.2.0.1")
+    [every] = to_customers(policy("everything", "gateway"))
+    assert reaches(every, "10.2.0.1")
+    assert not reaches(every, "169.254.169.254")
+
+
+def test_only_our_services_reach_the_charts_redis() -> None:
+    spec = policy("default", "redis")
+    [way_in] = spec["ingress"]
+    [peer] = way_in["from"]
+    [components] = peer["podSelector"]["matchExpressions"]
+    assert set(components["values"]) == set(SERVICES)
+    assert spec["egress"] == []
+    redis = named("default", "StatefulSet")
+    assert spec["podSelector"] == redis["spec"]["selector"]
+    for service in SERVICES:
+        peers: list[Any] = [p for rule in policy("default", service)["egress"] for p in rule.get("to", ())]
+        assert {"podSelector": redis["spec"]["selector"]} in peers
+
+
+def test_no_policy_where_none_is_wanted() -> None:
+    assert [o for o in rendered({"networkPolicy": {"enabled": False}}) if o["kind"] == "NetworkPolicy"] == []

@@ -1,0 +1,95 @@
+"""Values that make no sense are refused, in words that help."""
+
+import json
+from typing import Any
+
+import helm_python as helm
+import pytest
+
+from tests.deploy.chart import rendered
+from tests.deploy.files import CHART, SETTINGS
+
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+# What the chart sets itself, by other values or not at all.
+NOT_FOR_THE_OPERATOR = {
+    *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
+    *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT"),
+    *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA"),
+}
+
+EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"replicas": 3}, "'replicas' not allowed"),
+        ({"gateway": {"replcias": 3}}, "'replcias' not allowed"),
+        ({"gateway": {"replicas": 0}}, "/gateway/replicas"),
+        (
+            {"gateway": {"disruptionBudget": {"maxUnavailable": 0}}},
+            "/gateway/disruptionBudget/maxUnavailable",
+        ),
+        ({"gateway": {"resources": {"limits": {"memory": None}}}}, "missing property 'memory'"),
+        ({"socketEdge": {"stopSeconds": 3}}, "/socketEdge/stopSeconds': minimum"),
+        ({"settings": {"LOG_LEVLE": "debug"}}, "'LOG_LEVLE' not allowed"),
+        ({"settings": {"LOG_LEVEL": "loud"}}, "'debug', 'info', 'warning', 'error'"),
+        ({"settings": {"PING_INTERVAL_S": 0}}, "/settings/PING_INTERVAL_S"),
+        ({"settings": {"PORT": 80}}, "'PORT' not allowed"),
+        ({"settings": {"HEARTBEAT_S": 30}}, "HEARTBEAT_TTL_S (15) must be more than HEARTBEAT_S (30)"),
+        ({"listenOn": "127.0.0.1"}, "'0.0.0.0', '::'"),
+        ({"redis": {"own": {"appendfsync": "no"}}}, "'always', 'everysec'"),
+        ({"redis": {"own": {"maxmemory": "512Mi"}}}, "/redis/own/maxmemory"),
+        ({"redis": {"own": {"enabled": False}}}, "There is no Redis: set redis.url"),
+        ({"redis": {"url": "redis://redis:6379/0"}}, "redis.own.enabled and redis.url are both set"),
+        (
+            {"redis": {**EXTERNAL, "existingSecret": "mine"}},
+            "redis.url and redis.existingSecret are both set",
+        ),
+        ({"redis": {**EXTERNAL, "url": "redis+sentinel://x/0"}}, "/redis/url"),
+        (
+            {"redis": {**EXTERNAL, "jobs": {"url": "redis://a", "existingSecret": "b"}}},
+            "Which Redis for the jobs?",
+        ),
+        ({"image": {"digest": "latest"}}, "/image/digest"),
+        ({"ingress": {"enabled": True}}, "ingress.enabled needs ingress.host"),
+        ({"ingress": {"host": "https://api.example.com"}}, "/ingress/host"),
+        (
+            {"ingress": {"enabled": True, "host": "a.example", "blackhole": {"host": "a.example"}}},
+            "ingress.blackhole.host must differ",
+        ),
+        (
+            {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}},
+            "gateway.autoscaling.maxReplicas (2) is below minReplicas (5)",
+        ),
+        ({"networkPolicy": {"monitoring": []}}, "/networkPolicy/monitoring"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(helm.HelmError) as refused:
+        rendered(values)
+    assert told in str(refused.value)
+
+
+def test_a_new_setting_can_be_set_in_the_chart() -> None:
+    """Whoever adds a setting to the code adds it to values.schema.json, or says here why not."""
+    there = set(SCHEMA["properties"]["settings"]["properties"])
+    wanted = {name.removeprefix("NOTIFY_") for name in SETTINGS} - NOT_FOR_THE_OPERATOR
+    assert there == wanted
+
+
+def test_every_value_has_a_place_in_the_schema() -> None:
+    """Nothing in values.yaml is there without being judged."""
+
+    def unjudged(values: dict[str, Any], schema: dict[str, Any], path: str) -> list[str]:
+        if "properties" not in schema:
+            return []
+        found = [f"{path}.{key}" for key in values if key not in schema["properties"]]
+        for key, value in values.items():
+            if isinstance(value, dict) and key in schema["properties"]:
+                found += unjudged(value, schema["properties"][key], f"{path}.{key}")
+        return found
+
+    with helm.Chart.load(CHART) as chart:
+        assert unjudged(chart.values, SCHEMA, "") == []

@@ -1,0 +1,143 @@
+"""The compose file, and the files it mounts, fit the code and each other."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from shared.runtime.settings import load_settings
+from tests.deploy.files import DEPLOY, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+CONTAINERS: dict[str, Any] = COMPOSE["services"]
+CADDYFILE = (DEPLOY / "proxy" / "Caddyfile").read_text()
+
+OURS = {name: c for name, c in CONTAINERS.items() if c["image"] == "notification-gateway"}
+# container: the service that runs in it
+RUNS = {name: c["command"][0] for name, c in OURS.items()}
+ours = pytest.mark.parametrize("name", OURS)
+
+
+def settings_of(name: str) -> dict[str, str]:
+    """Its environment, with what the operator is asked for filled in."""
+    return {k: re.sub(r"\$\{.*\}", "x" * 16, v) for k, v in OURS[name]["environment"].items()}
+
+
+def mounts(container: dict[str, Any]) -> list[str]:
+    return [volume.split(":")[0] for volume in container.get("volumes", ())]
+
+
+def test_every_service_runs_and_two_edges() -> None:
+    assert set(RUNS.values()) == set(SERVICES)
+    assert list(RUNS.values()).count("socket-edge") == 2
+
+
+@ours
+def test_it_starts_with_settings_that_are_known_and_good(name: str) -> None:
+    env = settings_of(name)
+    assert set(env) <= SETTINGS
+    settings = load_settings(env)
+    assert settings.redis_url == "redis://redis:6379/0"
+    assert (settings.admin_token is not None) == (RUNS[name] == "gateway")
+
+
+@ours
+def test_it_may_do_little_and_has_time_to_stop(name: str) -> None:
+    container = OURS[name]
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in container["security_opt"]
+    assert "ports" not in container
+    assert int(container["stop_grace_period"].removesuffix("s")) >= STOPS_WITHIN_S[RUNS[name]]
+
+
+@ours
+def test_it_is_built_from_the_dockerfile(name: str) -> None:
+    build = OURS[name]["build"]
+    context = (DEPLOY / build["context"]).resolve()
+    assert (context / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+
+
+def test_what_is_mounted_is_there() -> None:
+    for name, container in CONTAINERS.items():
+        for source in mounts(container):
+            if source.startswith("."):
+                assert (DEPLOY / source).is_file(), (name, source)
+            else:
+                assert source in COMPOSE["volumes"], (name, source)
+
+
+def test_redis_keeps_everything_and_evicts_nothing() -> None:
+    words = CONTAINERS["redis"]["command"]
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert mounts(CONTAINERS["redis"]) == ["redis"]
+    assert CONTAINERS["redis"]["networks"] == ["inside"]
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+
+
+def test_nothing_listens_beyond_this_machine() -> None:
+    published = [port for c in CONTAINERS.values() for port in c.get("ports", ())]
+    assert published
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+
+
+def test_the_proxy_listens_where_its_ports_lead() -> None:
+    addresses = re.findall(r"\{\$\w+_ADDRESS::(\d+)\}", CADDYFILE)
+    assert sorted(addresses) == sorted(port.rsplit(":", 1)[1] for port in CONTAINERS["proxy"]["ports"])
+
+
+@pytest.mark.parametrize(("variable", "service"), [("EDGES", "socket-edge"), ("GATEWAYS", "gateway")])
+def test_the_proxy_knows_every_replica(variable: str, service: str) -> None:
+    [defaults] = re.findall(rf"\{{\${variable}:([^}}]*)\}}", CADDYFILE)
+    there = {f"{name}:{PORTS[service]}" for name, runs in RUNS.items() if runs == service}
+    assert set(defaults.split()) == there
+
+
+def test_the_proxy_is_believed_and_nobody_else() -> None:
+    [subnet] = [block["subnet"] for block in COMPOSE["networks"]["outside"]["ipam"]["config"]]
+    for name in OURS:
+        assert [str(n) for n in load_settings(settings_of(name)).trusted_proxies] == [subnet]
+
+
+def test_prometheus_scrapes_every_process_on_its_port() -> None:
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
+    assert {name.removeprefix("notify-") for name in jobs} == set(SERVICES)
+    for service in SERVICES:
+        there = {f"{name}:{PORTS[service]}" for name, runs in RUNS.items() if runs == service}
+        assert set(jobs[f"notify-{service}"]) == there
+    targets = [volume.split(":")[1] for volume in CONTAINERS["prometheus"]["volumes"]]
+    assert set(scraped["rule_files"]) <= set(targets)
+    assert f"--config.file={targets[0]}" in CONTAINERS["prometheus"]["command"]
+
+
+@ours
+def test_traces_go_to_the_collectors_port(name: str) -> None:
+    collector = yaml.safe_load((DEPLOY / "collector" / "collector.yaml").read_text())
+    url = urlsplit(settings_of(name)["NOTIFY_OTLP_URL"])
+    endpoint = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    assert url.hostname == "collector"
+    assert endpoint == f"0.0.0.0:{url.port}"
+    pipeline = collector["service"]["pipelines"]["traces"]
+    assert set(pipeline["receivers"]) <= set(collector["receivers"])
+    assert set(pipeline["processors"]) <= set(collector["processors"])
+    assert set(pipeline["exporters"]) <= set(collector["exporters"])
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    [source] = yaml.safe_load((DEPLOY / "grafana" / "datasources.yaml").read_text())["datasources"]
+    assert urlsplit(source["url"]).hostname in CONTAINERS
+    [provider] = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yaml").read_text())["providers"]
+    home = CONTAINERS["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    targets = [volume.split(":")[1] for volume in CONTAINERS["grafana"]["volumes"]]
+    assert home in targets
+    assert home.startswith(provider["options"]["path"] + "/")
+
+
+def test_images_are_of_a_named_version() -> None:
+    others = [c["image"] for name, c in CONTAINERS.items() if name not in OURS]
+    assert [image for image in others if not re.search(r":v?\d+\.\d+", image)] == []

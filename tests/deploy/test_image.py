@@ -1,0 +1,161 @@
+"""The Dockerfile says what the code needs, and no more."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from services.__main__ import _parser
+from shared.runtime.settings import load_settings
+from tests.deploy.files import CHART, CHECKOUT, DEPLOY, PORTS, SETTINGS, Instruction, instructions
+from tests.harness.processes import Service, environment, free_port
+from tests.harness.stack import Stack
+
+DOCKERFILE = instructions((DEPLOY / "Dockerfile").read_text())
+IGNORED = [
+    line for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if not line.startswith("#")
+]
+HEALTH_CHECK = DEPLOY / "health_check.py"
+
+
+def the(name: str, stage: str = "runtime") -> Instruction:
+    [only] = [i for i in DOCKERFILE if i.name == name and i.stage == stage]
+    return only
+
+
+def copied() -> dict[str, str]:
+    """What of the checkout comes into the image, and where."""
+    words = [i.words.split() for i in DOCKERFILE if i.name == "COPY" and not i.words.startswith("--from=")]
+    return {source: target for *sources, target in words for source in sources}
+
+
+def test_what_is_copied_is_there_and_not_kept_from_the_build() -> None:
+    for source in copied():
+        assert (CHECKOUT / source).exists(), source
+        assert f"!{source}" in IGNORED, source
+    assert IGNORED[0] == "*"
+    assert {name.removeprefix("!") for name in IGNORED if name.startswith("!")} == set(copied())
+
+
+def test_the_code_runs_with_nothing_but_what_is_copied(tmp_path: Path) -> None:
+    for source, target in copied().items():
+        if (CHECKOUT / source).is_dir():
+            shutil.copytree(CHECKOUT / source, tmp_path / target)
+        else:
+            shutil.copy(CHECKOUT / source, tmp_path / Path(target).name)
+
+    words = [*the("ENTRYPOINT").command, "settings"]
+    ran = subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert words[0] == "python"
+    assert ran.returncode == 0, ran.stderr
+    assert "NOTIFY_REDIS_URL" in ran.stdout
+    assert list((tmp_path / "shared").rglob("*.lua")), "the scripts are missing"
+
+
+def test_what_is_installed_is_the_lock_by_hash() -> None:
+    [install] = [
+        i.words for i in DOCKERFILE if i.name == "RUN" and " install " in i.words and "pip" in i.words
+    ]
+    assert "--require-hashes" in install
+    assert "-r /requirements.txt" in install
+    assert copied()["requirements.txt"] == "/requirements.txt"
+
+
+def test_the_base_is_the_python_of_the_lock() -> None:
+    [base] = [i.words for i in DOCKERFILE if i.name == "ARG"]
+    version = re.search(r"=python:(\d+\.\d+)-slim", base)
+    locked = re.search(r"with Python (\d+\.\d+)", (CHECKOUT / "requirements.txt").read_text())
+    assert version is not None
+    assert locked is not None
+    assert version[1] == locked[1]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={version[1]}"
+    bases = [i.words.split()[0] for i in DOCKERFILE if i.name == "FROM"]
+    assert set(bases) == {"${PYTHON}", "dependencies"}
+
+
+def test_the_image_and_the_chart_are_of_one_version() -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == version
+
+
+def test_it_runs_as_nobody_in_particular_and_by_no_shell() -> None:
+    user, group = the("USER").words.split(":")
+    assert int(user) > 1000
+    assert int(group) > 1000
+    words = [*the("ENTRYPOINT").command, *the("CMD").command]
+    assert words[:3] == ["python", "-m", "services"]
+    assert _parser().parse_args(words[3:]).command == "all"
+
+
+def test_its_ports_and_settings_are_the_codes() -> None:
+    assert [int(port) for port in the("EXPOSE").words.split()] == list(PORTS.values())
+    env = dict(word.split("=", 1) for word in the("ENV").words.split())
+    ours = {name: value for name, value in env.items() if name.startswith("NOTIFY_")}
+    assert set(ours) <= SETTINGS
+    settings = load_settings(ours)
+    assert (settings.host, settings.log_format, settings.data_dir) == ("0.0.0.0", "json", Path("/data"))
+
+
+def test_what_is_done_before_the_code_comes_is_done_before_it_changes() -> None:
+    """The slow layer, the dependencies, does not depend on the code."""
+    early = [i.words for i in DOCKERFILE if i.stage == "dependencies" and i.name == "COPY"]
+    assert early == ["requirements.txt /requirements.txt"]
+
+
+def check_health(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", str(HEALTH_CHECK), *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_health_check_is_a_file_of_the_image() -> None:
+    words = the("HEALTHCHECK").command
+    target = Path(the("WORKDIR").words) / copied()["deploy/health_check.py"]
+    assert words == ["python", "-I", str(target)]
+
+
+@pytest.mark.parametrize("name", ["gateway", "socket-edge"])
+def test_the_health_check_sees_a_ready_service(stack: Stack, name: str) -> None:
+    service: Service = stack.gateways[0] if name == "gateway" else stack.edges[0]
+    setting = "PORT" if name == "gateway" else "EDGE_PORT"
+    seen = check_health(name, **{setting: service.port})
+    assert (seen.returncode, seen.stdout) == (0, f"{name} answered 200\n")
+
+
+def test_the_health_check_sees_that_nobody_answers() -> None:
+    assert check_health("gateway", PORT=free_port()).returncode == 1
+
+
+def test_the_health_check_asks_the_first_process_what_it_is() -> None:
+    """Here that is none of ours, so it says so instead of asking some port."""
+    seen = check_health()
+    assert seen.returncode == 1
+    assert "runs here" in seen.stderr
+
+
+def test_the_health_check_knows_every_port() -> None:
+    known: dict[str, object] = {}
+    exec(compile(HEALTH_CHECK.read_text(), str(HEALTH_CHECK), "exec"), {"__name__": "checked"}, known)
+    ports = known["PORTS"]
+    assert isinstance(ports, dict)
+    assert {name: port for name, (_, port) in ports.items() if name != "all"} == PORTS
+    assert {setting for setting, _ in ports.values()} <= SETTINGS

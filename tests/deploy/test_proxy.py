@@ -1,0 +1,136 @@
+"""The compose file's topology as plain processes: the real Caddy with the Caddyfile that is deployed."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.deploy.files import DEPLOY
+from tests.harness.api import Api, ApiKey
+from tests.harness.events import reading
+from tests.harness.processes import Process, free_port
+from tests.harness.sockets import Receiver
+from tests.harness.stack import Stack, running_stack
+from tests.harness.waiting import block_until, wait_until
+
+CADDY = Path(sys.executable).with_name("caddy")
+
+
+@dataclass
+class Behind:
+    """An installation behind a proxy: its one origin, and Blackhole's."""
+
+    stack: Stack
+    origin: str
+    blackhole: str
+
+
+@pytest.fixture(scope="module")
+def behind() -> Iterator[Behind]:
+    with running_stack(gateways=1, edges=2, dispatchers=1, reapers=1, TRUSTED_PROXIES="127.0.0.0/8") as stack:
+        folder = Path(tempfile.mkdtemp(prefix="notify-caddy-"))
+        ports = {"API_ADDRESS": free_port(), "BLACKHOLE_ADDRESS": free_port()}
+        env = {
+            "HOME": str(folder),
+            "EDGES": " ".join(edge.url.removeprefix("http://") for edge in stack.edges),
+            "GATEWAYS": stack.gateways[0].url.removeprefix("http://"),
+            **{name: f"http://:{port}" for name, port in ports.items()},
+        }
+        command = [
+            str(CADDY),
+            "run",
+            "--adapter",
+            "caddyfile",
+            "--config",
+            str(DEPLOY / "proxy" / "Caddyfile"),
+        ]
+        proxy = Process("caddy", command, folder=folder, env=env)
+        found = Behind(stack, *(f"http://127.0.0.1:{port}" for port in ports.values()))
+        try:
+            proxy.start()
+            block_until(lambda: "serving initial configuration" in proxy.stderr, what=lambda: proxy.tail)
+            yield found
+        finally:
+            proxy.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def outside(behind: Behind, http: aiohttp.ClientSession) -> Api:
+    """Spoken to through the proxy only."""
+    return Api(http, behind.origin, behind.stack.admin_token)
+
+
+@pytest.fixture
+async def receiving(outside: Api) -> ApiKey:
+    key = await outside.api_key()
+    await outside.register(key)
+    await outside.subscribe(key, {"endpoint-name": "*"})
+    return key
+
+
+async def test_published_and_received_through_the_proxy(
+    behind: Behind, outside: Api, receiving: ApiKey
+) -> None:
+    receiver = await Receiver.open(behind.origin, receiving)
+    try:
+        await outside.publish(receiving, *(reading(number) for number in range(5)))
+        await receiver.received_numbers(range(5))
+        await wait_until(lambda: _is_settled(outside, receiving))
+    finally:
+        await receiver.drop()
+
+
+async def _is_settled(api: Api, key: ApiKey) -> bool:
+    return await api.queue_size(key) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/notification/websocket-connect", 426),
+        ("GET", "/v2/notification/pull", 401),
+        ("GET", "/api/v1/websocket", 401),
+        ("POST", "/api/v1/websocket/session", 400),
+        ("GET", "/v2/notification/channel", 401),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/metrics", 404),
+        ("GET", "/livez", 404),
+        ("GET", "/readyz", 404),
+    ],
+)
+async def test_every_path_finds_its_service(outside: Api, method: str, path: str, status: int) -> None:
+    """The statuses are ones that the other service does not give: it knows no such path."""
+    assert (await outside.call(method, path)).status == status
+
+
+async def test_blackholes_sockets_are_on_every_path_of_its_origin(
+    behind: Behind, http: aiohttp.ClientSession
+) -> None:
+    for path in ("/", "/socket", "/any"):
+        async with http.ws_connect(behind.blackhole + path) as socket:
+            assert not socket.closed
+
+
+async def test_an_edge_that_stops_is_missed_by_nobody(
+    behind: Behind, outside: Api, receiving: ApiKey
+) -> None:
+    """Whoever connects while one of two edges is away comes to the other, and waits for no time-out."""
+    stopped = behind.stack.edges[1]
+    stopped.terminate()
+    await wait_until(lambda: stopped.ended)
+    try:
+        for number in range(4):
+            receiver = await Receiver.open(behind.origin, receiving)
+            await outside.publish(receiving, reading(number))
+            await receiver.received_numbers([number])
+            await wait_until(lambda: _is_settled(outside, receiving))
+            await receiver.drop()
+    finally:
+        stopped.start()
+        stopped.wait_ready()
