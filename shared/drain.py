@@ -159,7 +159,8 @@ class Drain:
         self._traced.were_sent(sent, taken_ns=taken_ns)
         want_receipt = [n for n in sent if n.trail and n.trail.receipt]
         if want_receipt:
-            await self._queues.tell_sent(self._lease, want_receipt)
+            # It was sent, whether or not a stop comes meanwhile.
+            await asyncio.shield(self._queues.tell_sent(self._lease, want_receipt))
 
     async def _look(self) -> Batch:
         """Settles what is new, and reads what is next; one round trip for both."""

@@ -14,9 +14,10 @@ ANY = ("",)
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.model": ((), ("asyncio", "json", "time", "socket")),
     "shared.wire": (("shared.model", "orjson"), ("asyncio", "socket", "time")),
-    "shared.store": (("shared.model", "shared.telemetry", "redis", "orjson"), ("socket", "json")),
+    "shared.store": (("shared.model", "shared.telemetry", "redis", "hiredis", "orjson"), ("socket", "json")),
     "shared.drain": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
+    "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),
     "shared.jobs": (("arq", "orjson", "redis"), ("shared.model", "shared.store")),
     "shared.telemetry": (("opentelemetry",), ("opentelemetry.sdk", "opentelemetry.exporter")),
     "shared.runtime": (

@@ -8,20 +8,15 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 
 from services.expiry_reaper.reaper import Reaper
-from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
-from shared.runtime.answers import failure_answer, problem_answer
-from shared.runtime.connections import connect
-from shared.runtime.health import health_routes
-from shared.runtime.requests import Requests
-from shared.runtime.serving import listener, serve
+from shared.runtime.loops import end
+from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
+from shared.runtime.working import jobs_redis, serve_health
 from shared.store.calls import Calls
 from shared.store.channels import Channels
 from shared.store.nudges import Nudges
@@ -69,23 +64,17 @@ async def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterato
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
-    handlers = {HTTPException: problem_answer, Exception: failure_answer}
-    app = Starlette(routes=health_routes(lambda: not stop.is_set()), exception_handlers=handlers)
     listening = listener(settings.host, settings.reaper_port)
-    jobs = connect(settings.jobs_redis_url) if settings.jobs_redis_url else redis
-    try:
-        async with reaping(settings, redis, jobs):
-            counted = Requests(app, count=telemetry.request_answered)
-            await serve(counted, listening, stop=stop, goodbye=_nothing)
-    finally:
-        if jobs is not redis:
-            await jobs.aclose()
+    async with (
+        jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
+        reaping(settings, redis, jobs),
+    ):
+        await serve_health(listening, stop=stop)
 
 
 async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
@@ -106,7 +95,3 @@ async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
         except Exception:
             logger.exception("reaper.worker-failed")
         await asyncio.sleep(_AGAIN_S)
-
-
-async def _nothing() -> None:
-    """A reaper holds nothing that would want a goodbye."""

@@ -17,17 +17,21 @@ async def create_account(request: Request) -> Response:
     context = context_of(request)
     await context.proof.require_operator(request)
     posted = await object_in(request)
-    only(posted, {"name", "parent"})
+    only(posted, {"name", "parent", "master"})
     return json_answer(await new_account(context.api_keys, posted), status=201)
 
 
 async def new_account(api_keys: ApiKeys, posted: dict[str, Any]) -> dict[str, Any]:
-    """Makes an account from `{"name", "parent"?}`. Raises Invalid."""
+    """Makes an account from `{"name", "parent"?, "master"?}`. Raises Invalid."""
     parent = posted.get("parent")
     if parent is not None and (
         not isinstance(parent, str) or not is_id(parent) or await api_keys.account(parent) is None
     ):
         raise Invalid("must be the id of an account", field="parent")
-    account = Account(id=new_id(), name=name_in(posted), parent=parent)
+    master = posted.get("master", False)
+    if not isinstance(master, bool):
+        raise Invalid("must be true or false", field="master")
+    account = Account(id=new_id(), name=name_in(posted), parent=parent, master=master)
     await api_keys.create_account(account)
-    return {"id": account.id, "name": account.name, "parent": account.parent}
+    told = {"master": True} if master else {}
+    return {"id": account.id, "name": account.name, "parent": account.parent, **told}

@@ -13,6 +13,7 @@ from services.gateway import (
     callbacks,
     channel_views,
     channels,
+    crossbar,
     openapi,
     receipts,
     resources,
@@ -22,7 +23,8 @@ from services.gateway import (
 from services.gateway.context import Context
 from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
-from shared.runtime.answers import Problem, failure_answer, problem_answer
+from shared.runtime import answers
+from shared.runtime.answers import Problem
 
 ROUTES: list[BaseRoute] = [
     Route("/openapi.json", openapi.get_document, methods=["GET"]),
@@ -56,6 +58,13 @@ ROUTES: list[BaseRoute] = [
     Route("/v2/notification/callback", callbacks.delete_callback, methods=["DELETE"]),
     Route("/api/v1/websocket/session", session_pushes.push_to_session, methods=["POST"]),
     Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
+    Route("/v2/websockets", crossbar.get_bindings, methods=["GET"]),
+    Route("/v2/websockets/{socket_id}", crossbar.get_socket_of_nobody, methods=["GET"]),
+    Route("/v2/accounts/{account_id}/websockets", crossbar.get_sockets, methods=["GET"]),
+    Route("/v2/accounts/{account_id}/websockets/{socket_id}", crossbar.get_socket, methods=["GET"]),
+    Route("/v2/account/websockets", crossbar.get_sockets, methods=["GET"]),
+    Route("/v2/account/websockets/{socket_id}", crossbar.get_socket, methods=["GET"]),
+    Route("/v2/api_auth", crossbar.put_api_auth, methods=["PUT"]),
 ]
 
 
@@ -64,27 +73,39 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> Starlette:
     app = Starlette(
         routes=[*ROUTES, *more],
         exception_handlers={
-            HTTPException: problem_answer,
+            HTTPException: _problem_answer,
             TooLarge: _answer(413),
             Invalid: _answer(400, kind="validation_error"),
             KindConflict: _answer(400),
             KeyRevoked: _answer(401),
             StoreUnavailable: _unavailable,
-            Exception: failure_answer,
+            Exception: _failed,
         },
     )
     app.state.context = context
     return app
 
 
+def _problem_answer(request: Request, fault: Exception) -> Response:
+    """Each dialect has its own form of an error, told by the path."""
+    if crossbar.answers_at(request.url.path):
+        return crossbar.problem_answer(request, fault)
+    return answers.problem_answer(request, fault)
+
+
 def _answer(status: int, *, kind: str = ""):  # type: ignore[no-untyped-def]
     async def answer(request: Request, fault: Exception) -> Response:
         fields = fault.fields if isinstance(fault, Invalid) else []
-        return problem_answer(request, Problem(status, str(fault), fields=fields, kind=kind))
+        return _problem_answer(request, Problem(status, str(fault), fields=fields, kind=kind))
 
     return answer
 
 
 async def _unavailable(request: Request, _: Exception) -> Response:
     message = "the store cannot take this now; try again"
-    return problem_answer(request, Problem(503, message, headers={"retry-after": "1"}))
+    return _problem_answer(request, Problem(503, message, headers={"retry-after": "1"}))
+
+
+def _failed(request: Request, _: Exception) -> Response:
+    """What nobody foresaw; it is logged by whoever hears of it next."""
+    return _problem_answer(request, Problem(500, "something went wrong here; it was logged"))

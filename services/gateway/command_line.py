@@ -27,6 +27,9 @@ def add_commands(commands: Any) -> None:
     create = accounts.add_parser("create", help="make an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of the account above it")
+    create.add_argument(
+        "--master", action="store_true", help="its sockets may ask for events of all accounts"
+    )
     keys = commands.add_parser("api-keys", help="make, list, rotate and revoke API keys").add_subparsers(
         dest="action", required=True
     )
@@ -54,7 +57,7 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
     try:
         match arguments.command, arguments.action:
             case "accounts", "create":
-                posted = {"name": arguments.name, "parent": arguments.parent}
+                posted = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
                 _print(await new_account(api_keys, posted))
             case "api-keys", "create":
                 await _check_account(api_keys, arguments.account)

@@ -15,19 +15,22 @@ from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 from shared.store.sessions import Sessions
 from shared.store.webhooks import Webhooks
+from shared.tokens import Principals
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The stores, and who is who."""
+    """The stores, who is who, and the name of this replica."""
 
     api_keys: ApiKeys
     channels: Channels
     nudges: Nudges
     once: Once
+    principals: Principals
     proof: Proof
     queues: Queues
     receipts: Receipts
+    replica: str
     routing: Routing
     sessions: Sessions
     trials: Trials

@@ -27,6 +27,7 @@ from shared.store.receipts import Receipts
 from shared.store.routes import Routing
 from shared.store.sessions import Sessions
 from shared.store.webhooks import Webhooks
+from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
 
@@ -52,11 +53,13 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
         channels=Channels(calls, routing, nudges),
         nudges=nudges,
         once=Once(Idempotency(calls)),
+        principals=Principals(api_keys),
         proof=Proof(api_keys, admin_token=admin_token),
         queues=Queues(
             calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
         ),
         receipts=Receipts(calls),
+        replica=settings.replica,
         routing=routing,
         sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
         trials=Trials(outbound),

@@ -14,6 +14,7 @@ from services.socket_edge.cognism_socket import cognism_socket, proven
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
+from shared.model.errors import StoreUnavailable
 from shared.runtime.answers import Problem, failure_answer, problem_answer, refuse_handshake
 from shared.wire.cognism.opening import credentials_offered, query_of
 
@@ -63,7 +64,11 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
     async def join(request: Request) -> Response:
         # Credentials are judged first, so that nobody learns by a 426 that they would do.
         query = query_of(request.scope["query_string"])
-        await proven(edge.stores.api_keys, credentials_offered(request.headers, query))
+        try:
+            await proven(edge.stores.api_keys, credentials_offered(request.headers, query))
+        except StoreUnavailable:
+            headers = {"retry-after": "1"}
+            raise Problem(503, "the service cannot reach its store; try again", headers=headers) from None
         return await upgrade_required(request)
 
     return [

@@ -123,9 +123,7 @@ class _Talk:
                 principal = await principals.proven_by(token, now_ms=now_ms())
                 return self._conversation.authenticated(principal)
             case MayListen(principal, account_id):
-                return self._conversation.judged(
-                    await principals.is_within(account_id, of=principal.account_id)
-                )
+                return self._conversation.judged(await principals.may_listen(principal, account_id))
             case Changed():
                 await self._write(effect)
                 return self._conversation.changed()

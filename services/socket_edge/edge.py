@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.hold import Hold, Limits
 from services.socket_edge.keepalive import Keepalive
+from services.socket_edge.pacing import paced
 from services.socket_edge.poll import Poll
 from services.socket_edge.proofs import Proof, Proofs
 from services.socket_edge.questions import Questions
@@ -28,7 +29,7 @@ from shared.drain import Drain
 from shared.model.channels import EVERY_EDGE, Ending, Kind, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
-from shared.runtime.loops import forever
+from shared.runtime.loops import end, forever
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.leases import Leases
@@ -36,6 +37,7 @@ from shared.store.nudges import Line, Nudges, answer_in, changed_key, heard_nudg
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
 from shared.store.sessions import Sessions
+from shared.tokens import Principals
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class Timing:
     heartbeat_s: float
     redis_away_limit_s: float
     long_poll_wait_s: float
+    drain_settle_s: float = 0
+    drain_window_s: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Stores:
     leases: Leases
     queues: Queues
     nudges: Nudges
+    principals: Principals
     sessions: Sessions
 
 
@@ -177,16 +182,29 @@ class Edge:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
     async def goodbye(self) -> None:
-        """Closes sockets, answers polls, and waits until each has given its lease back, but not long."""
+        """Lets go of all it holds, and waits until each lease is given back, but not long.
+
+        First it only is unready, so that nobody is sent here any more. Then sockets are closed at an even
+        pace, or all clients would come back elsewhere in the same moment; who comes now is refused. Polls
+        are answered at once: their clients come again anyhow.
+        """
+        timing = self._timing
+        await asyncio.sleep(timing.drain_settle_s)
         self.stopping = True
-        letting_go = asyncio.create_task(self.sessions.goodbye(_GOODBYE_S))
+        letting_go = asyncio.create_task(self.sessions.goodbye(_GOODBYE_S, window_s=timing.drain_window_s))
+        held = self._all()
+        polls = [hold for hold in held if hold.kind is Kind.PULL]
+        sockets = [hold for hold in held if hold.kind is not Kind.PULL]
+        for poll in polls:
+            await poll.end(Ending.STOPPING)
+        async for socket in paced(sockets, over_s=timing.drain_window_s):
+            await socket.end(Ending.STOPPING)
+        # Whoever came in while the others went.
         for hold in self._all():
             await hold.end(Ending.STOPPING)
         if not await self._emptied_within(_GOODBYE_S):
@@ -203,9 +221,7 @@ class Edge:
 
     async def _hear(self) -> None:
         names = (self._boot, boot_of(EVERY_EDGE))
-        async with contextlib.aclosing(
-            heard_nudges(self.stores.redis, self._boot, boot_of(EVERY_EDGE))
-        ) as heard:
+        async with contextlib.aclosing(heard_nudges(self.stores.redis, *names)) as heard:
             async for ids in heard:
                 if ids is Line.LOST:
                     for hold in self._all():

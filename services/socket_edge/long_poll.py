@@ -24,6 +24,7 @@ from shared.model.channels import Ending, Kind, Lease
 from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner, StoreUnavailable
 from shared.runtime.answers import Problem, problem_answer
 from shared.runtime.clock import now_ms
+from shared.runtime.http_protocol import Connection
 from shared.store.nudges import Asked
 from shared.wire.pelion import pulling
 from shared.wire.pelion.opening import bearer
@@ -36,6 +37,7 @@ PULL_PATH = "/v2/notification/pull"
 # A release that takes longer does not keep the client waiting.
 _RELEASE_S = 0.5
 _TRIES = 5
+_POLLED = "polled"
 _LEASE_IS_GONE = (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED)
 _KEY_IS_GONE = (Ending.KEY_REVOKED, Ending.KEY_EXPIRED)
 
@@ -73,7 +75,13 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         raise _come_back("this replica is going away; try again")
     asked = asked_for(scope["query_string"])
     key, proof = await _proven(edge, scope)
-    lease = await _claimed(edge, key)
+    connection = scope["extensions"]["http.connection"]
+    try:
+        lease = await _claimed(edge, key, goes_on=_goes_on(connection, key))
+    except _Deleted:
+        telemetry.polls_ended.add(1, {"outcome": Ending.CHANNEL_DELETED})
+        await PlainTextResponse(pulling.CHANNEL_DELETED, 410)(scope, receive, send)
+        return
     if lease is None:
         telemetry.polls_ended.add(1, {"outcome": "concurrent"})
         await PlainTextResponse(pulling.CONCURRENT, 409)(scope, receive, send)
@@ -82,7 +90,7 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     poll = Poll(
         lease=lease,
         queues=edge.stores.queues,
-        connection=scope["extensions"]["http.connection"],
+        connection=connection,
         most=Room(count=limits.frame_count, size_bytes=limits.in_flight_bytes),
         asked=asked,
     )
@@ -106,13 +114,32 @@ async def _proven(edge: Edge, scope: Scope) -> tuple[ApiKey, Proof]:
     return key, Proof(key.id, secret_hash, key.valid_until_ms(secret_hash))
 
 
-async def _claimed(edge: Edge, key: ApiKey) -> Lease | None:
-    """The lease of the channel, which is made if there is none; None when another poll is open."""
+class _Deleted(Exception):
+    """The channel was deleted after the poll was sent."""
+
+
+def _goes_on(connection: Connection, key: ApiKey) -> bool:
+    """Was the poll sent while the one before it was still being settled?
+
+    Clients send it as soon as they have read an answer, and may delete the channel right after, on another
+    connection. That overtakes a poll that has to wait its turn; it must not make the channel anew.
+    """
+    goes_on = connection["was_queued"] and connection["notes"].get(_POLLED) == key.id
+    connection["notes"][_POLLED] = key.id
+    return goes_on
+
+
+async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
+    """The lease of the channel, which is made if there is none; None when another poll is open.
+
+    Raises _Deleted for a poll that goes on with a channel that is gone.
+    """
     silent = ""
     for _ in range(_TRIES):
         owner = edge.new_owner()
         try:
-            await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
+            if not goes_on:
+                await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
             return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
         except HeldByAnother as held:
             if await edge.questions.is_held(Asked(held.owner, key.id, asker=owner)):
@@ -126,6 +153,8 @@ async def _claimed(edge: Edge, key: ApiKey) -> Lease | None:
             # Without a channel: it was deleted since it was made.
             if lost.ending is not Ending.NO_CHANNEL:
                 raise _unproven("the API key is revoked") from None
+            if goes_on:
+                raise _Deleted from None
     raise _come_back("the channel does not come to rest; try again")
 
 

@@ -23,6 +23,7 @@ from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
 from shared.store.sessions import Sessions
+from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
 
@@ -31,17 +32,19 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
     calls = Calls(redis)
     nudges = Nudges(calls)
     routing = Routing(calls, compiled)
+    api_keys = ApiKeys(calls, routing, nudges)
     boot = new_boot(settings.replica)
     return Edge(
         Stores(
             redis=redis,
-            api_keys=ApiKeys(calls, routing, nudges),
+            api_keys=api_keys,
             channels=Channels(calls, routing, nudges),
             leases=Leases(calls),
             queues=Queues(
                 calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
             ),
             nudges=nudges,
+            principals=Principals(api_keys),
             sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
         ),
         Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
@@ -58,6 +61,8 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             heartbeat_s=settings.heartbeat_s,
             redis_away_limit_s=settings.redis_away_limit_s,
             long_poll_wait_s=settings.long_poll_wait_s,
+            drain_settle_s=settings.drain_settle_s,
+            drain_window_s=settings.drain_window_s,
         ),
         session_limits=SessionLimits(
             ping_interval_s=settings.ping_interval_s,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from services.socket_edge.keepalive import Keepalive
+from services.socket_edge.pacing import paced
 from services.socket_edge.proofs import Proof, Proofs
 from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
@@ -188,8 +189,10 @@ class SessionSockets:
         for socket in list(self._sockets):
             await socket.end(ending, codes=self._codes)
 
-    async def goodbye(self, limit_s: float) -> None:
-        """Closes every socket, also those that never said who they are, and waits until all are gone."""
+    async def goodbye(self, limit_s: float, *, window_s: float) -> None:
+        """Closes every socket, known or not, at an even pace, and waits until all are gone."""
+        async for socket in paced(list(self._sockets), over_s=window_s):
+            await self.end(socket)
         await self.end_all(Ending.STOPPING)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._none_left.wait(), limit_s)

@@ -14,7 +14,7 @@ from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.model.retries import retry_delay_s
 from shared.outbound import Attempt, Outbound
-from shared.store.batches import Batches, Failed, Taken
+from shared.store.batches import Batches, Failed, Idle, Taken
 from shared.store.channels import Channels
 from shared.store.queues import Queues
 from shared.wire.pelion.messages import Message, message
@@ -36,6 +36,8 @@ class Outcome(Enum):
     """What came of looking at a channel."""
 
     NOTHING_TO_SEND = auto()
+    NOT_YET = auto()
+    """What is owed is somebody's later try."""
     TAKEN = auto()
     GIVEN_BACK = auto()
     """The lease is not ours any more, and the batch is somebody's later try."""
@@ -78,8 +80,8 @@ class Deliveries:
         """Sends what comes next, if anything may be sent now. Raises NoLongerOwner, StoreUnavailable."""
         limits = self._limits
         taken = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
-        if taken is None:
-            return Outcome.NOTHING_TO_SEND
+        if isinstance(taken, Idle):
+            return Outcome.NOT_YET if taken is Idle.NOT_YET else Outcome.NOTHING_TO_SEND
         wanted = stored(taken.serialization)
         most = min(limits.count, wanted.chunk)
         body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared.model.channels import ANY_DISPATCHER, Kind, Lease, boot_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
-from shared.runtime.loops import forever
+from shared.runtime.loops import end, forever
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
 from shared.store.nudges import Line, changed_key, heard_nudges
@@ -107,9 +107,7 @@ class Dispatcher:
             yield
         finally:
             await self._goodbye()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
@@ -153,10 +151,15 @@ class Dispatcher:
             while not self._stopping.is_set():
                 visit.woken.clear()
                 async with self._places[visit.follows_failure]:
+                    if self._stopping.is_set():
+                        break
                     outcome = await self._deliveries.deliver(lease)
                 if outcome in (Outcome.GIVEN_BACK, Outcome.GIVEN_BACK_FOR_NOW):
                     given_back = True
                     return outcome is Outcome.GIVEN_BACK_FOR_NOW
+                if outcome is Outcome.NOT_YET:
+                    # Staying would keep out whoever is to make the later try.
+                    break
                 visit.follows_failure = False
                 if outcome is Outcome.NOTHING_TO_SEND and not await visit.woken_within(_STAYS_S):
                     break

@@ -7,22 +7,17 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 
 from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
-from shared import telemetry
 from shared.jobs import Tries
 from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
-from shared.runtime.answers import failure_answer, problem_answer
 from shared.runtime.clock import now_ms
-from shared.runtime.connections import connect
-from shared.runtime.health import health_routes
-from shared.runtime.requests import Requests
-from shared.runtime.serving import listener, serve
+from shared.runtime.loops import end
+from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
+from shared.runtime.working import jobs_redis, serve_health
 from shared.store.batches import Batches
 from shared.store.calls import Calls
 from shared.store.channels import Channels
@@ -50,23 +45,17 @@ async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIte
             try:
                 yield
             finally:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
+                await end(working)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Dispatches until `stop`; health and metrics are on DISPATCHER_PORT."""
-    handlers = {HTTPException: problem_answer, Exception: failure_answer}
-    app = Starlette(routes=health_routes(lambda: not stop.is_set()), exception_handlers=handlers)
     listening = listener(settings.host, settings.dispatcher_port)
-    jobs = connect(settings.jobs_redis_url) if settings.jobs_redis_url else redis
-    try:
-        async with dispatching(settings, redis, jobs):
-            counted = Requests(app, count=telemetry.request_answered)
-            await serve(counted, listening, stop=stop, goodbye=_nothing)
-    finally:
-        if jobs is not redis:
-            await jobs.aclose()
+    async with (
+        jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
+        dispatching(settings, redis, jobs),
+    ):
+        await serve_health(listening, stop=stop)
 
 
 def _outbound(settings: Settings) -> Outbound:
@@ -118,7 +107,3 @@ async def _work(tries: Tries, dispatcher: Dispatcher) -> None:
         except Exception:
             logger.exception("dispatcher.worker-failed")
         await asyncio.sleep(_AGAIN_S)
-
-
-async def _nothing() -> None:
-    """What a dispatcher holds it lets go after its listener."""

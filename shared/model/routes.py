@@ -68,6 +68,11 @@ class Routes:
         return list(self.index.owners(event.topic, event.fields or {}))
 
     @property
+    def nodes_visited(self) -> int:
+        """What all look-ups so far have cost, in places of the indexes."""
+        return self.index.nodes_visited + self._sessions_index.nodes_visited
+
+    @property
     def look_at_data(self) -> bool:
         """Does any session ask for values in an event's data?"""
         return self._sessions_index.asks_for_data

@@ -98,11 +98,11 @@ def problem_answer(request: Request, fault: Exception) -> Response:
     )
     headers = fault.headers
     if fault.status_code == 405 and not isinstance(fault, Problem):
-        headers = {"allow": ", ".join(_methods_at(request))}
+        headers = {"allow": ", ".join(methods_at(request))}
     return Response(body, fault.status_code, headers, media_type="application/json")
 
 
-def _methods_at(request: Request) -> list[str]:
+def methods_at(request: Request) -> list[str]:
     """What this path takes. The framework knows it of one route only, and we have one for each method."""
     routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted({method for route in routes for method in route.methods})

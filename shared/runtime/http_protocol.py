@@ -26,13 +26,16 @@ class Connection(TypedDict):
 
     `is_open`: does what is written now go on its way? `unread_bytes`: how much of what did is not confirmed
     by the peer's machine; None when nobody will ever know. `has_hung_up`: has the peer, whether or not the
-    application was told already? `abort` drops it with all that waits.
+    application was told already? `abort` drops it with all that waits. `was_queued`: did the request come
+    while the one before it was still being answered? `notes` are kept from one request to the next.
     """
 
     is_open: Callable[[], bool]
     unread_bytes: Callable[[], int | None]
     has_hung_up: Callable[[], bool]
     abort: Callable[[], None]
+    was_queued: bool
+    notes: dict[str, str]
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -43,6 +46,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._lost = False
+        self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,6 +60,8 @@ class HttpProtocol(HttpToolsProtocol):
             "unread_bytes": self._unread_bytes,
             "has_hung_up": self._has_hung_up,
             "abort": self.transport.abort,
+            "was_queued": self._is_answering(),
+            "notes": self._notes,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
         self._await_head()
@@ -139,6 +145,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_when_lost = self._unread_bytes() if exc is None else None
         self._lost = True
         super().connection_lost(exc)
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def _is_open(self) -> bool:
         return not self._lost and not self.transport.is_closing()

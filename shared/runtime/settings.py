@@ -115,6 +115,12 @@ class Settings(BaseSettings):
         15, description="a replica silent for longer counts as gone; more than HEARTBEAT_S"
     )
     redis_away_limit_s: Seconds = Field(120, description="sockets are closed when Redis is away for longer")
+    drain_settle_s: Annotated[float, Field(ge=0, le=600)] = Field(
+        0, description="an edge that is told to stop is unready for so long before it lets go of anything"
+    )
+    drain_window_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        0, description="it then closes its sockets evenly over so long; 0: all at once"
+    )
     batch_limit: Count = Field(10_000, description="notifications read from a queue at once, at most")
     frame_limit_bytes: Bytes = Field(48 * 1024, description="a frame's size; a larger single item goes alone")
     in_flight_limit: Count = Field(1000, description="unconfirmed notifications per socket, at most")

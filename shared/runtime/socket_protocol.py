@@ -122,6 +122,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         elif not self.handshake_complete or self.initial_response is not None:
             await super().send(message)
+            if kind == "websocket.http.response.body" and not message.get("more_body"):
+                # A refusal is an answer too; uvicorn would log it as a fault of the application.
+                self.handshake_complete = True
         elif self.disconnected or self.close_sent or self.transport.is_closing():
             raise ClientDisconnected
         else:

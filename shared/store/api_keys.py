@@ -11,6 +11,8 @@ from shared.store.nudges import Nudges
 from shared.store.routes import Routing
 
 _FIELDS = ("account_id", "name", "scopes", "created_at_ms", "secret_hash")
+# A chain of accounts longer than this is not followed to its end.
+_GENERATIONS = 32
 _MAY_LACK = ("expires_at_ms", "old_secret_hash", "old_valid_until_ms")
 
 
@@ -24,13 +26,25 @@ class ApiKeys:
 
     async def create_account(self, account: Account) -> None:
         name = keyspace.account(account.id)
-        await self._calls.command("HSET", name, "name", account.name, "parent", account.parent or "")
+        master = ("master", "1") if account.master else ()
+        await self._calls.command("HSET", name, "name", account.name, "parent", account.parent or "", *master)
 
     async def account(self, account_id: str) -> Account | None:
-        found = await self._calls.command("HMGET", keyspace.account(account_id), "name", "parent")
+        found = await self._calls.command("HMGET", keyspace.account(account_id), "name", "parent", "master")
         if found[0] is None:
             return None
-        return Account(id=account_id, name=found[0].decode(), parent=found[1].decode() or None)
+        name, parent = found[0].decode(), found[1].decode() or None
+        return Account(id=account_id, name=name, parent=parent, master=found[2] is not None)
+
+    async def is_within(self, account_id: str, *, of: str) -> bool:
+        """Is it this account, or one below it? Looks at most 32 generations up."""
+        at: str | None = account_id
+        for _ in range(_GENERATIONS):
+            if at == of or at is None:
+                break
+            found = await self.account(at)
+            at = None if found is None else found.parent
+        return at == of
 
     async def create(self, key: ApiKey) -> None:
         # The record first: routes that name a key without one are taken for old, and mended. Until both are
@@ -102,6 +116,14 @@ class ApiKeys:
         if found[0]:
             self._nudges.send_key_changed(found[0].decode(), key.id)
         self._nudges.send_key_changed(EVERY_EDGE, key.id)
+
+    async def token_key(self, *, offered: str) -> str:
+        """The key that signs tokens on every replica; the one offered if there is none yet."""
+        found = await self._calls.command("GET", keyspace.SIGNING_KEY)
+        if found is None:
+            await self._calls.command("SET", keyspace.SIGNING_KEY, offered, "NX")
+            found = await self._calls.command("GET", keyspace.SIGNING_KEY)
+        return str(found.decode())
 
     async def signing_secret(self, api_key_id: str, *, offered: str) -> str:
         """The secret that signs this API key's webhooks; the one offered if there is none yet.

@@ -37,6 +37,13 @@ class Taken:
     failed: int
 
 
+class Idle(StrEnum):
+    """Why nothing is sent now: nothing is owed, or it is not the time."""
+
+    NOTHING = "nothing"
+    NOT_YET = "waits"
+
+
 class Failed(StrEnum):
     """What follows from a delivery that failed."""
 
@@ -60,8 +67,8 @@ class Batches:
         self._limits = limits
         self._now_ms = now_ms
 
-    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> Taken | None:
-        """Up to `count` notifications of about `size_bytes`, at least one; None when none is to be sent now.
+    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> Taken | Idle:
+        """Up to `count` notifications of about `size_bytes`, at least one; or why none is to be sent now.
 
         Raises NoLongerOwner.
         """
@@ -74,7 +81,7 @@ class Batches:
             raise NoLongerOwner(ending=_ENDINGS[word])
         if word != b"taken":
             telemetry.dropped_from_queue(over=0, old=found[0])
-            return None
+            return Idle(word.decode())
         setup, url, headers, serialization, secret, failed, dropped, *entries = found
         telemetry.dropped_from_queue(over=0, old=dropped)
         return Taken(

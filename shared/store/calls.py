@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
+from shared.store.line import Command, Line
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Calls:
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script] | None = None) -> None:
         self._redis = redis
+        self._line = Line.to(redis)
         self._scripts = {name: (script, script.sha) for name, script in (scripts or load_scripts()).items()}
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
@@ -114,17 +116,15 @@ class Calls:
                 count = _first_pipeline(self._waiting)
                 sending, self._waiting = self._waiting[:count], self._waiting[count:]
                 # Nobody waits for a cancelled call any more; what it would have done must not happen later.
-                await self._send([call for call in sending if not call.answer.cancelled()])
+                if wanted := [call for call in sending if not call.answer.cancelled()]:
+                    await self._send(wanted)
         finally:
             self._sender = None
 
     async def _send(self, calls: list[_Call]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call.arguments)
         try:
             with telemetry.redis_call(len(calls)):
-                answers = await pipeline.execute(raise_on_error=False)
+                answers = await self.exchange([call.arguments for call in calls])
         except Exception as fault:
             # What waits behind would meet the same, each lot after another time-out: tell it now.
             waiting, self._waiting = self._waiting, []
@@ -142,6 +142,15 @@ class Calls:
             elif not call.answer.done():
                 call.answer.set_result(answer)
         self._waiting[:0] = unknown_scripts
+
+    async def exchange(self, commands: list[Command]) -> list[Any]:
+        """One pipeline and its answers, errors of single commands among them. Raises redis-py's errors."""
+        if self._line is not None:
+            return await self._line.exchange(commands)
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
 
 
 def _first_pipeline(waiting: list[_Call]) -> int:

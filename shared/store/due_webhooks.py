@@ -44,7 +44,7 @@ class DueWebhooks:
 
     async def _look_at(self, member: str) -> tuple[Due, str] | None:
         channel, _, incarnation = member.partition(":")
-        names = [keyspace.channel(channel), keyspace.lease(channel), keyspace.queue(channel)]
+        names = keyspace.of_a_queue(channel)[:4]
         word, *found = await self._calls.script("webhook_look", names, incarnation, self._now_ms())
         if word == b"gone":
             # The member names the incarnation: one that was made anew is another member.

@@ -9,8 +9,9 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket or poll went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
-                Of a webhook: url, headers (JSON), setup (random, new with each PUT); batch_until (where the
-                batch under way ends); while its tries fail tries, failing_since_ms and next_try_ms.
+                Of a webhook: url, headers (JSON), setup (random, new with each PUT and each wish for a
+                retry); batch_until (where the batch under way ends); while its tries fail tries,
+                failing_since_ms and next_try_ms.
                 Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
@@ -53,6 +54,8 @@ that a script which judges revocation, ownership and the queue together touches 
 `{account}:receipt:<SHA-1 of the event's id>`
                           string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                           Written by the gateway; goes after an hour.
+`{tokens}:signing-key`    string: what signs the tokens of all replicas. Written by whoever needs it first;
+                          stays.
 `{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
 `{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
                           a member goes when its boot stops in good order, or the reaper forgets it.
@@ -71,11 +74,12 @@ import re
 
 _PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types|session|sessions)|\{every\}:routes"
-    rb"|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
+    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
 )
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+SIGNING_KEY = "{tokens}:signing-key"
 # Stands where an account's id does, for what concerns all of them.
 EVERY = "every"
 

@@ -152,7 +152,8 @@ class Queues:
         It looks among the front `count`, or about `size_bytes`. Tells how many that were, 0 when it does not
         stand there, None if not the owner.
         """
-        names = [keyspace.lease(lease.channel), keyspace.queue(lease.channel)]
+        i = lease.channel
+        names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
         gone = await self._calls.script("queue_settle_event", names, lease.owner, event_id, count, size_bytes)
         return None if gone < 0 else int(gone)
 

@@ -1,5 +1,7 @@
 """How deliveries to a webhook have gone, and the wish that the next one be tried now."""
 
+import secrets
+
 import orjson
 
 from shared.model.channels import ANY_DISPATCHER, Failing
@@ -35,7 +37,9 @@ class Webhooks:
 
     async def retry_now(self, api_key_id: str) -> bool:
         """Lets the webhook be tried now, and nudges the dispatchers; False when there is none."""
-        is_webhook = await self._calls.script("webhook_retry", [keyspace.channel(api_key_id)])
+        is_webhook = await self._calls.script(
+            "webhook_retry", [keyspace.channel(api_key_id)], secrets.token_hex(8)
+        )
         if is_webhook:
             self._nudges.send(ANY_DISPATCHER, api_key_id)
         return bool(is_webhook)

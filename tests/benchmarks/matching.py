@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -42,6 +42,7 @@ class Case:
     event: Event
     match: tuple[object, ...]
     others: Callable[[int], object]
+    sizes: tuple[int, ...] = SIZES
 
     def bindings(self, count: int) -> Iterator[tuple[str, bytes]]:
         """`count` API keys with a binding each; those that match are spread among them."""
@@ -50,6 +51,19 @@ class Case:
             ours = number % step == 0
             wanted = self.match[number // step] if ours else self.others(number)
             yield f"{number:032x}", json.dumps([wanted]).encode()
+
+    def fields_of(self, owner: str, stored: bytes) -> tuple[str | bytes, ...]:
+        """What stands in an account's routes for one binding and who holds it: an API key or a session."""
+        held = (f"{self.source}:{owner}", stored)
+        return (
+            held if self.source is Source.SESSION else (f"key:{owner}", "", f"channel:{owner}:1", "", *held)
+        )
+
+    def found(self, routes: Routes) -> Collection[str]:
+        """Whom the event goes to; what of it must be parsed for that is."""
+        if self.source is Source.SESSION:
+            return routes.sessions_for(self.event, json.loads(self.event.data))
+        return routes.channels_for(self.event)
 
 
 def _other_topic(number: int) -> str:
@@ -65,6 +79,17 @@ def _other_subscription(number: int) -> dict[str, object]:
         {"resource-path": [f"/other-{number}/*"]},
     )
     return forms[number % len(forms)]
+
+
+def _other_data(number: int) -> dict[str, object]:
+    forms: tuple[dict[str, object], ...] = (
+        {"org": [f"org-{number}"]},
+        {"type": ["job-join"], "org": [f"org-{number}", f"other-{number}"]},
+        {"type": ["job-join"], "employee.title": [f"title-{number}*"]},
+        {"type": ["*"], f"employee.field-{number}": ["*"]},
+        {"tags": ["it"], "id": [f"id-{number}"]},
+    )
+    return {"data": forms[number % len(forms)]}
 
 
 TOPICS = Case(
@@ -94,16 +119,45 @@ PRESUBSCRIPTIONS = Case(
     ),
     others=_other_subscription,
 )
-CASES = (TOPICS, PRESUBSCRIPTIONS)
+SESSIONS = Case(
+    name="patterns of Cognism sockets",
+    source=Source.SESSION,
+    event=Event(
+        id="1",
+        topic="trigger.job-join",
+        data=b'{"type":"job-join","org":"IBM","employee":{"title":"CTO"},"tags":["it","usa"]}',
+    ),
+    match=tuple(
+        {"data": fields}
+        for fields in (
+            *(
+                {},
+                {"type": ["job-join"]},
+                {"type": ["job-leave", "job-join"]},
+                {"org": ["I*"]},
+                {"org": ["*BM"]},
+            ),
+            *({"tags": ["usa"]}, {"employee.title": ["C*O"]}, {"tags": ["it"], "org": ["IBM"]}),
+            *({"type": ["job-*"], "org": ["IBM", "Apple"]}, {"type": ["*"], "employee.title": ["CTO"]}),
+        )
+    ),
+    others=_other_data,
+    # Sockets are held by people and pages, not by fleets.
+    sizes=(10, 1_000, 10_000),
+)
+CASES = (TOPICS, PRESUBSCRIPTIONS, SESSIONS)
 
 
 def compiled_routes(case: Case, count: int) -> Routes:
     """An account with so many bindings, as a gateway has it in memory."""
     routes = Routes()
-    for api_key_id, stored in case.bindings(count):
-        routes.add_key(api_key_id)
-        routes.add_channel(api_key_id, "1")
-        routes.bind(api_key_id, case.source, compiled(case.source, stored))
+    for owner, stored in case.bindings(count):
+        if case.source is Source.SESSION:
+            routes.listen(owner, compiled(case.source, stored))
+            continue
+        routes.add_key(owner)
+        routes.add_channel(owner, "1")
+        routes.bind(owner, case.source, compiled(case.source, stored))
     return routes
 
 
@@ -123,13 +177,13 @@ async def _measured(case: Case, count: int, routing: Routing, calls: Calls) -> C
     started = time.perf_counter()
     routes = await routing.routes(account_id)
     first_ms = (time.perf_counter() - started) * 1e3
-    assert len(routes.channels_for(case.event)) == MATCHING
+    assert len(case.found(routes)) == MATCHING
 
     async def match() -> None:
-        routes.channels_for(case.event)
+        case.found(routes)
 
     async def route() -> None:
-        (await routing.routes(account_id)).channels_for(case.event)
+        case.found(await routing.routes(account_id))
 
     async def route_after_a_change() -> None:
         # The change's own time is taken off below: what is left is to read and honour it.
@@ -155,11 +209,7 @@ async def _fill(case: Case, count: int, calls: Calls, account_id: str) -> None:
         await calls.command(
             "HSET",
             name,
-            *(
-                part
-                for key, stored in some
-                for part in (f"key:{key}", "", f"channel:{key}:1", "", f"{case.source}:{key}", stored)
-            ),
+            *(part for owner, stored in some for part in case.fields_of(owner, stored)),
         )
 
 
@@ -182,7 +232,7 @@ async def _run(url: str) -> bool:
         print(f"\n{case.name}: {MATCHING} of them match\n")
         print("  bindings   match µs  ratio   route µs  ratio   after a change µs   first read ms")
         first: Costs | None = None
-        for size in SIZES:
+        for size in case.sizes:
             async with connect(url) as redis:
                 await redis.flushall()
                 calls = Calls(redis)

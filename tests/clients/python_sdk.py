@@ -3,11 +3,13 @@
 It has threads of its own and blocks, so tests call it through `in_thread`.
 """
 
+import asyncio
 import contextlib
 import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 from mbed_cloud import ConnectAPI
 
 from tests.clients.in_thread import in_thread
@@ -25,7 +27,26 @@ async def python_sdk(url: str, key: ApiKey) -> AsyncIterator[Any]:
     try:
         yield sdk
     finally:
-        await in_thread(sdk.stop_notifications)
+        await stopped(url, key, sdk.stop_notifications)
+
+
+async def stopped(url: str, key: ApiKey, stop: Callable[[], object]) -> None:
+    """Calls what stops the SDK, and deletes the channel until its poll has ended.
+
+    A poll that leaves just before the SDK's own DELETE can be served just after it: then it makes the channel
+    anew, and waits. So it is when the SDK stops on the heels of a value.
+    """
+    stopping = asyncio.create_task(in_thread(stop))
+    async with aiohttp.ClientSession() as http:
+        api = Api(http, url, "")
+
+        async def is_over() -> bool:
+            if not stopping.done():
+                await api.call("DELETE", "/v2/notification/pull", key=key)
+            return stopping.done()
+
+        await wait_until(is_over, within_s=30, what="the end of its poll")
+    await stopping
 
 
 async def until_it_polls(api: Api, key: ApiKey) -> None:

@@ -1,8 +1,11 @@
 """What a drain tells the receipts: what was delivered, not what was offered, and when it was confirmed."""
 
+import asyncio
 from dataclasses import replace
 
 from shared.drain import Drain
+from shared.model.channels import Lease
+from shared.model.events import Notification
 from shared.store import keyspace
 from tests.drain.conftest import Receiver, has_looked, took
 from tests.harness.waiting import wait_until
@@ -55,3 +58,29 @@ async def test_of_a_mixed_batch_only_what_asked_has_a_receipt(
     await wait_until(lambda: settled(stores, channel, 1) == [True])
     names = {name.decode() for name in stores.direct.keys("*:receipt:*")}
     assert names == {keyspace.receipt(channel, "1")}
+
+
+async def test_a_stop_at_once_does_not_take_back_what_was_told(
+    stores: Stores, channel: str, lease: Lease
+) -> None:
+    """As of a long poll, which is over when its one message has been read."""
+
+    class Quick(Receiver):
+        read = asyncio.Event()
+
+        async def deliver(self, batch: list[Notification]) -> str | None:
+            last = await super().deliver(batch)
+            self.confirm(len(batch))
+            self.read.set()
+            return last
+
+    receiver = Quick()
+    drain = Drain(stores.queues, lease, receiver)
+    await stores.queues.append(channel, [replace(event, receipt=True) for event in events(0, 1)])
+
+    drain.wake()
+    await receiver.read.wait()
+    await drain.stop()
+
+    assert settled(stores, channel, 0, 1) == [True, True]
+    assert sent(stores, channel, 0, 1) == [True, True]

@@ -169,6 +169,25 @@ class TestAClient:
             assert await whole_answer(line) == [number]
         line.close()
 
+    async def test_that_asks_ahead_and_then_deletes_the_channel_is_told_that_it_is_gone(
+        self, api: Api, key: ApiKey, installation: Stack, polls: Polls
+    ) -> None:
+        """The Python SDK does so when it stops right after a value: the second poll waits its turn."""
+        await polls.now()
+        await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
+        line = await request(polls, installation.edges[0].url, receive_buffer=4096)
+        length = await length_of_answer(line)
+        head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.secret}\r\n\r\n"
+        await line.say(head.encode())
+
+        edge = api.at(installation.edges[0].url)
+        assert (await edge.call("DELETE", PULL, key=key)).text == "REMOVED"
+        await line.hear(length)
+
+        assert (await line.hear_until(b"CHANNEL_DELETED")).startswith(b"HTTP/1.1 410 ")
+        assert (await api.call("GET", "/v2/notification/channel", key=key)).status == 404
+        line.close()
+
 
 async def test_a_stop_answers_every_poll(
     start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently

@@ -39,6 +39,10 @@ async def test_a_while_without_redis(
     )
     for answer in answers:
         assert_says_come_back(answer)
+    crossbar = await api.call("GET", "/v2/account/websockets", key=key)
+    assert (crossbar.status, crossbar.json["error"], crossbar.json["status"]) == (503, "503", "error")
+    assert crossbar.json["message"] == "could not reach websockets tracking"
+    assert int(crossbar.headers["Retry-After"]) >= 1
     assert isinstance(refused, InvalidStatus), refused
     assert refused.response.status_code == 503
     assert int(refused.response.headers["Retry-After"]) >= 1

@@ -139,3 +139,47 @@ async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.
     await wait_until(lambda: stack.gateways[0].ended, within_s=10)
     assert stack.gateways[0].exit_code == 0
     assert await staying.queue_size(key) >= accepted
+
+
+async def test_a_dispatcher_and_a_reaper_stop_whenever_they_are_told(start: Start) -> None:
+    """Their workers talk to Redis all the time, and a stop meets them in the middle of that."""
+    stack = start(gateways=0, edges=0, dispatchers=1, reapers=1)
+    services = [*stack.dispatchers, *stack.reapers]
+    for _ in range(8):
+        for service in services:
+            service.terminate()
+        await wait_until(lambda: all(service.ended for service in services), within_s=10)
+        assert [service.exit_code for service in services] == [0, 0]
+        for service in services:
+            service.start()
+        for service in services:
+            service.wait_ready()
+
+
+async def test_sockets_are_let_go_at_an_even_pace_and_newcomers_refused(
+    start: Start, http: aiohttp.ClientSession, listen: Listen
+) -> None:
+    """Unready first, as balancers need time to see; then one socket after the other."""
+    stack = start(edges=1, DRAIN_SETTLE_S=0.5, DRAIN_WINDOW_S=3)
+    leaving = stack.edges[0]
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    account = await api.account()
+    keys = [await api.api_key(account=account) for _ in range(12)]
+    for key in keys:
+        await api.register(key)
+    receivers = [await listen(key, leaving.url) for key in keys]
+
+    leaving.terminate()
+    await wait_until(lambda: leaving.get("/readyz") == 503)
+    assert all(receiver.open_now for receiver in receivers), "it settles first"
+
+    await wait_until(lambda: not all(receiver.open_now for receiver in receivers))
+    still_open = sum(receiver.open_now for receiver in receivers)
+    assert still_open >= len(receivers) - 4, "not all at once"
+    with pytest.raises(InvalidStatus) as refusal:
+        await listen(keys[0], leaving.url)
+    assert refusal.value.response.status_code == 503
+    assert int(refusal.value.response.headers["Retry-After"]) >= 1
+    assert [await receiver.closed(within_s=15) for receiver in receivers] == [1001] * 12
+    await wait_until(lambda: leaving.ended, within_s=15)
+    assert leaving.exit_code == 0

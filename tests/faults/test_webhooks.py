@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.conftest import Start
 from tests.harness.api import Api, ApiKey
@@ -12,7 +13,7 @@ from tests.harness.events import number_of, reading, readings
 from tests.harness.publisher import Publisher
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
-from tests.harness.webhooks import Webhook, webhook
+from tests.harness.webhooks import Call, Webhook, webhook
 
 BACKLOG = 5000
 
@@ -148,6 +149,89 @@ async def test_dead_receivers_do_not_slow_a_healthy_one(
             await wait_until(lambda: len(hook.items) == number + 1)  # noqa: B023
 
         assert dead.under_way == len(keys)
+
+
+async def test_what_comes_while_a_try_hangs_does_not_put_off_the_next(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook
+) -> None:
+    """Either dispatcher may be given the later try: the one that made this one must not keep it out."""
+    stack = start(gateways=1, edges=0, dispatchers=2, ALLOW_PRIVATE_CALLBACKS="1", SWEEP_S=600)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    account = await api.account()
+    keys = [await api.api_key(account=account) for _ in range(12)]
+    held = asyncio.Event()
+
+    async def late(_: Call) -> web.StreamResponse:
+        await held.wait()
+        return web.Response(status=503)
+
+    hook.answer = late
+    for key in keys:
+        await api.register_webhook(key, hook.url)
+        await api.publish(key, reading(1, to=key.id))
+    await wait_until(lambda: hook.under_way == len(keys))
+    for key in keys:
+        await api.publish(key, reading(2, to=key.id))
+    hook.takes()
+    held.set()
+
+    await wait_until(lambda: numbers(hook).count(2) == len(keys), what=lambda: numbers(hook))
+
+
+async def test_a_stop_begins_no_more_requests(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook
+) -> None:
+    """Many wait for the one place that there is, and each would have its turn before the goodbye is over."""
+    stack = start(gateways=1, edges=0, dispatchers=1, ALLOW_PRIVATE_CALLBACKS="1", WEBHOOK_REQUESTS=2)
+    [dispatcher] = stack.dispatchers
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    account = await api.account()
+    keys = [await api.api_key(account=account) for _ in range(30)]
+    stopping = asyncio.Event()
+
+    async def slow(_: Call) -> web.StreamResponse:
+        await stopping.wait()
+        await asyncio.sleep(0.1)
+        return web.Response(status=200)
+
+    hook.answer = slow
+    for key in keys:
+        await api.register_webhook(key, hook.url)
+        await api.publish(key, reading(1, to=key.id))
+    with stack.valkey.client() as redis:
+        leases = [f"{{{key.id}}}:lease" for key in keys]
+        await wait_until(lambda: len(hook.calls) == 1 and redis.exists(*leases) == len(keys))
+        dispatcher.terminate()
+        await wait_until(lambda: dispatcher.get("/readyz") != 200)
+        stopping.set()
+
+        await wait_until(lambda: dispatcher.ended)
+        assert len(hook.calls) < len(keys) // 2
+        assert redis.exists(*leases) == 0, "and holds nothing any more"
+
+
+async def test_an_expired_api_key_is_sent_nothing_more(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook
+) -> None:
+    stack = start(gateways=1, edges=0, dispatchers=1, ALLOW_PRIVATE_CALLBACKS="1", SWEEP_S=0.2)
+    api, key = await hooked(stack, http, hook)
+    hook.says(500)
+    await api.publish(key, reading(1, to=key.id))
+    await wait_until(lambda: len(hook.calls) >= 1)
+    other = await api.api_key()
+    with stack.valkey.client() as redis:
+        redis.hset(f"{{{key.id}}}:key", "expires_at_ms", 1)
+    await wait_until(lambda: not hook.under_way)
+    before = len(hook.calls)
+
+    # A later webhook fails as often as the first would have been tried again.
+    async with webhook() as later:
+        later.says(500)
+        await api.register_webhook(other, later.url)
+        await api.publish(other, reading(1, to=other.id))
+        await wait_until(lambda: len(later.calls) >= 3)
+
+    assert len(hook.calls) == before
 
 
 async def test_after_a_day_of_failures_the_channel_is_gone(

@@ -75,9 +75,9 @@ class Api:
     async def admin(self, method: str, path: str, **content: Any) -> Answer:
         return await self.call(method, path, token=self._admin_token, **content)
 
-    async def account(self, name: str = "acme", *, parent: str | None = None) -> str:
+    async def account(self, name: str = "acme", *, parent: str | None = None, master: bool = False) -> str:
         """The id of a new account."""
-        body = {"name": name} if parent is None else {"name": name, "parent": parent}
+        body = {"name": name, "parent": parent, "master": master}
         answer = _expect(await self.admin("POST", "/v1/accounts", json=body), 201)
         return str(answer.json["id"])
 

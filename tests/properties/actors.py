@@ -18,6 +18,7 @@ from services.socket_edge import edge as edges
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.hold import Limits
 from services.socket_edge.pelion_socket import pelion_socket
+from services.socket_edge.session_sockets import SessionLimits
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
@@ -30,7 +31,10 @@ from shared.store.nudges import Nudges
 from shared.store.queues import Appended, Batch, Queues
 from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
+from shared.store.sessions import Sessions
+from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.sessions import stored_wanted
 from tests.properties.owed import Owed, Reader
 
 HOUR_MS = 3_600_000
@@ -46,6 +50,16 @@ LIMITS = Limits(
     ping_timeout_s=30.0,
 )
 _TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_away_limit_s=120, long_poll_wait_s=30)
+
+
+_NO_SESSIONS = SessionLimits(
+    ping_interval_s=20,
+    ping_timeout_s=20,
+    idle_s=3600,
+    most_per_address=None,
+    destination="edge",
+    trusted_proxies=(),
+)
 
 
 class World:
@@ -211,6 +225,9 @@ class Actor:
         self.channels = Channels(self.calls, self.routing, self.nudges)
         self.leases = ToldLeases(self.calls, world)
         self.queues = ToldQueues(self.calls, world)
+        # Of no concern to the model, but an edge has them.
+        sessions = Sessions(self.calls, self.routing, self.nudges, stored=stored_wanted)
+        self.more = (Principals(self.api_keys), sessions)
 
     def begins(self, work: Coroutine[Any, Any, None]) -> None:
         """It goes on as far as its gate lets it; a Redis that is away ends it."""
@@ -325,11 +342,12 @@ class GatedEdge(Edge):
         self.clients: list[Client] = []
         self.missed_a_nudge = False
         super().__init__(
-            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges),
+            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges, *a.more),
             ToldHeartbeat(a.calls, world, boot=self.boot),
             boot=self.boot,
             limits=LIMITS,
             timing=_TIMING,
+            session_limits=_NO_SESSIONS,
             close_codes=2019,
         )
 

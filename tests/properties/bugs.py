@@ -9,7 +9,7 @@ from shared.model.events import Notification
 from shared.store import keyspace
 from shared.store.calls import Calls, Script, load_scripts
 from shared.store.leases import Claimed
-from shared.store.queues import BEGINNING, Batch
+from shared.store.queues import BEGINNING, Batch, notification_of
 from tests.properties.actors import Actor, ToldLeases, ToldQueues, World
 from tests.properties.machine import Notifications
 
@@ -52,10 +52,7 @@ class _LooksThenClaims(ToldLeases):
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         # The script would ask for the lease: so early only the plain command reads.
         found = await self._calls.command("XRANGE", keyspace.queue(api_key_id), "-", "+")
-        self._ahead.batches[owner] = [
-            Notification(entry.decode(), values[b"id"].decode(), values[b"topic"].decode(), values[b"data"])
-            for entry, values in found
-        ]
+        self._ahead.batches[owner] = [notification_of(entry, values) for entry, values in found]
         return await super().claim(api_key_id, owner=owner)
 
 

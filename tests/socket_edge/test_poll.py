@@ -48,6 +48,8 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "unread_bytes": lambda: peer.unread(),
                     "has_hung_up": lambda: not peer.is_open,
                     "abort": peer.cut,
+                    "was_queued": False,
+                    "notes": {},
                 },
                 most=Room(count=count, size_bytes=100_000),
                 asked=Pull(after=after),

@@ -9,16 +9,19 @@ from shared.model.channels import Ending, Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from shared.store.batches import Batches, Failed, Taken
+from shared.store.batches import Batches, Failed, Idle, Taken
 from shared.store.due_webhooks import Due, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
+from shared.store.webhooks import Webhooks
+from shared.wire.pelion.serialization import wanted_of
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
 MANY = 10_000
 PLENTY = 10_000_000
 EXPIRY_MS = 24 * 3600 * 1000
+LIFETIME_MS = 3600 * 1000
 
 
 class Clock:
@@ -60,7 +63,7 @@ async def claim(stores: Stores, channel: str, owner: str = f"{EDGE}/1") -> Lease
 
 async def take(batches: Batches, lease: Lease, *, count: int = MANY, size_bytes: int = PLENTY) -> Taken:
     taken = await batches.take(lease, count=count, size_bytes=size_bytes)
-    assert taken is not None
+    assert isinstance(taken, Taken)
     return taken
 
 
@@ -88,7 +91,7 @@ async def test_what_waits_is_taken_with_where_it_goes(stores: Stores, batches: B
 
 
 async def test_nothing_waits(stores: Stores, batches: Batches, channel: str) -> None:
-    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is None
+    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is Idle.NOTHING
 
 
 async def test_a_batch_is_bounded(stores: Stores, batches: Batches, channel: str) -> None:
@@ -160,7 +163,7 @@ async def test_what_failed_waits_for_its_time(
 
     assert stores.owner(channel) is None, "it is given back"
     lease = await claim(stores, channel)
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is None
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOT_YET
     clock.ahead_ms = 1000
     again = await take(batches, lease)
     assert (ids(again.notifications), again.failed) == (["0"], 1)
@@ -190,7 +193,7 @@ async def test_after_failing_for_too_long_the_channel_ends(
 ) -> None:
     await stores.queued(channel, 3)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1)
+    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + EXPIRY_MS - 1)
     clock.ahead_ms = EXPIRY_MS - 1
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
@@ -204,6 +207,80 @@ async def test_after_failing_for_too_long_the_channel_ends(
     assert await stores.channels.state(channel) is None
     assert stores.entries(channel) == []
     assert noted(stores, channel)[0]["next_try_ms"] is None, "one can still read why"
+
+
+async def test_while_nobody_tries_nothing_fails(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    """The dispatchers were away for a day, or the clock was wrong."""
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1000)
+
+    clock.ahead_ms = EXPIRY_MS
+    lease = await claim(stores, channel)
+    later = await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + EXPIRY_MS + 1000)
+
+    assert later == (Failed.LATER, 0)
+
+
+async def test_when_what_failed_has_become_too_old_the_failures_are_over(
+    stores: Stores, channel: str, clock: Clock
+) -> None:
+    batches = Batches(stores.calls, limits=QueueLimits(lifetime_ms=LIFETIME_MS), now_ms=clock)
+    [entry] = await stores.queued(channel, 1)
+    clock.ahead_ms = int(entry.partition("-")[0]) - NOW_MS
+    lease = await claim(stores, channel)
+    await fail(batches, lease, await take(batches, lease), next_try_ms=clock() + LIFETIME_MS + 1)
+    clock.ahead_ms += LIFETIME_MS + 1
+    lease = await claim(stores, channel)
+
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOTHING
+
+    record = set(stores.direct.hgetall(keyspace.channel(channel)))
+    assert not {b"tries", b"failing_since_ms", b"next_try_ms", b"batch_until"} & record
+
+
+async def test_no_more_is_taken_than_a_message_may_hold(stores: Stores, batches: Batches) -> None:
+    key, _ = await stores.api_key()
+    wanted = wanted_of({"serialization": {"type": "v2", "max_chunk_size": 100}})
+    await stores.channels.put_webhook(
+        stores.account_id, key.id, CALLBACK, now_ms=NOW_MS, serialization=wanted
+    )
+    await stores.queued(key.id, 250)
+
+    taken = await take(batches, await claim(stores, key.id))
+
+    assert len(taken.notifications) == 100
+
+
+async def test_an_expired_api_key_is_sent_nothing_more(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    stores.direct.hset(keyspace.api_key(channel), "expires_at_ms", NOW_MS + 1000)
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1)
+
+    clock.ahead_ms = 1000
+    assert await due_now(stores, clock) == []
+    lease = await claim(stores, channel)
+
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOT_YET
+    assert len(stores.entries(channel)) == 1
+
+
+async def test_a_wish_for_a_retry_counts_for_a_try_that_is_under_way(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    await stores.queued(channel, 1)
+    lease = await claim(stores, channel)
+    taken = await take(batches, lease)
+
+    await Webhooks(stores.calls, stores.nudges).retry_now(channel)
+
+    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert (await take(batches, await claim(stores, channel))).notifications == taken.notifications
 
 
 async def test_what_failed_under_an_older_setup_is_tried_at_once_under_the_new_one(

@@ -1,7 +1,6 @@
 """Calls of one turn share a pipeline in order; what fails says whose fault it was."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from redis.exceptions import ResponseError
 from shared.model.errors import StoreUnavailable
 from shared.store import keyspace
 from shared.store.calls import Calls, load_scripts
+from shared.store.line import Command
 from shared.store.queues import BEGINNING, Appended
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
@@ -20,17 +20,17 @@ A_ROUND_TRIP = ("PING",)
 
 
 class Pipelines:
-    """Counts what redis-py is asked for, and passes it on."""
+    """Counts what is sent to Redis, and passes it on."""
 
-    def __init__(self, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        self._pipeline: Callable[..., Any] = redis.pipeline
-        monkeypatch.setattr(redis, "pipeline", self)
+        exchange = Calls.exchange
 
-    def __call__(self, **options: Any) -> Any:
-        assert options == {"transaction": False}
-        self.count += 1
-        return self._pipeline(**options)
+        async def counted(calls: Calls, commands: list[Command]) -> list[Any]:
+            self.count += 1
+            return await exchange(calls, commands)
+
+        monkeypatch.setattr(Calls, "exchange", counted)
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def calls(redis: Redis, backend: Backend) -> Calls:
 
 
 @pytest.fixture
-def pipelines(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Pipelines:
-    return Pipelines(redis, monkeypatch)
+def pipelines(monkeypatch: pytest.MonkeyPatch) -> Pipelines:
+    return Pipelines(monkeypatch)
 
 
 async def a_turn() -> None:
@@ -198,7 +198,7 @@ async def test_a_connection_that_breaks_under_way_fails_all_who_wait_and_then_he
 ) -> None:
     async with real_backend.connect() as redis:
         calls = Calls(redis, scripts=real_backend.scripts)
-        pipelines = Pipelines(redis, monkeypatch)
+        pipelines = Pipelines(monkeypatch)
         waiting = [asyncio.create_task(calls.command("BLPOP", "gate", 0))]
         waiting.append(asyncio.create_task(calls.command("SET", "a", "1")))
         await wait_until(lambda: real_backend.direct.info("clients")["blocked_clients"] == 1)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 
 from shared.model.errors import StoreUnavailable
 from shared.store.calls import Calls, load_scripts
+from shared.store.line import Command
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 
@@ -16,34 +17,29 @@ from tests.harness.waiting import wait_until
 CALLS = 3500
 
 
-class CountedRedis(Redis):
-    """Counts the pipelines it is asked for."""
+class CountedCalls(Calls):
+    """Counts the pipelines that are sent."""
 
     pipelines = 0
 
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+    async def exchange(self, commands: list[Command]) -> list[Any]:
         self.pipelines += 1
-        return super().pipeline(transaction, shard_hint)
+        return await super().exchange(commands)
 
 
 @pytest.fixture
-async def redis(valkey: Valkey) -> AsyncIterator[CountedRedis]:
-    """A client that waits half a second for an answer."""
+async def calls(valkey: Valkey) -> AsyncIterator[CountedCalls]:
+    """They wait half a second for an answer."""
     path = valkey.url.removeprefix("unix://")
-    async with CountedRedis(unix_socket_path=path, socket_timeout=0.5) as client:
-        yield client
-
-
-@pytest.fixture
-def calls(redis: CountedRedis) -> Calls:
-    return Calls(redis, scripts=load_scripts())
+    async with Redis(unix_socket_path=path, socket_timeout=0.5) as client:
+        yield CountedCalls(client, scripts=load_scripts())
 
 
 async def test_those_who_wait_behind_a_time_out_are_let_down_with_it(
-    valkey: Valkey, redis: CountedRedis, calls: Calls
+    valkey: Valkey, calls: CountedCalls
 ) -> None:
     await calls.command("PING")
-    before = redis.pipelines
+    before = calls.pipelines
 
     valkey.freeze()
     outcomes = await asyncio.gather(
@@ -51,20 +47,18 @@ async def test_those_who_wait_behind_a_time_out_are_let_down_with_it(
     )
 
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
-    assert redis.pipelines == before + 1, "not each lot after a time-out of its own"
+    assert calls.pipelines == before + 1, "not each lot after a time-out of its own"
     valkey.thaw()
     await wait_until(lambda: valkey.answers)
     assert await calls.command("ECHO", "again") == b"again"
 
 
-async def test_what_was_let_down_while_it_waited_never_happens(
-    valkey: Valkey, redis: CountedRedis, calls: Calls
-) -> None:
+async def test_what_was_let_down_while_it_waited_never_happens(valkey: Valkey, calls: CountedCalls) -> None:
     await calls.command("PING")
-    before = redis.pipelines
+    before = calls.pipelines
     valkey.freeze()
     first = asyncio.create_task(calls.command("SET", "under way", "1"))
-    await wait_until(lambda: redis.pipelines == before + 1)
+    await wait_until(lambda: calls.pipelines == before + 1)
 
     behind = asyncio.create_task(calls.command("SET", "behind", "1"))
     outcomes = await asyncio.gather(first, behind, return_exceptions=True)

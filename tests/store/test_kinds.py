@@ -1,5 +1,7 @@
 """One kind of channel at a time; what nobody live holds can be claimed; a webhook keeps where it goes."""
 
+import time
+
 import pytest
 
 from shared.model.api_keys import new_id
@@ -78,8 +80,11 @@ async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(st
     channel = await channel_of(stores, Kind.WEBHOOK)
     assert await stores.queues.append(channel, events(1)) == (Appended.QUEUED, ANY_DISPATCHER)
 
-    stores.direct.hset(keyspace.channel(channel), "next_try_ms", NOW_MS)
+    to_come = time.time_ns() // 1_000_000 + 60_000
+    stores.direct.hset(keyspace.channel(channel), "next_try_ms", to_come)
     assert await stores.queues.append(channel, events(2)) == (Appended.QUEUED, ""), "its next try is set"
+    stores.direct.hset(keyspace.channel(channel), "next_try_ms", NOW_MS)
+    assert await stores.queues.append(channel, events(3)) == (Appended.QUEUED, ANY_DISPATCHER), "it is due"
 
     await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1", kind=Kind.WEBHOOK)
     assert await stores.queues.append(channel, events(3)) == (Appended.QUEUED, f"{EDGE}/1")

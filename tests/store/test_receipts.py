@@ -113,6 +113,18 @@ async def test_only_what_was_settled_is(stores: Stores) -> None:
     assert [entry.decode() for entry, _ in left] == entries[2:]
 
 
+async def test_what_a_client_names_is_settled(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await published(stores, channel, 1, 2, 3)
+
+    await stores.queues.settle_event(lease, "2", count=100, size_bytes=10_000)
+
+    assert await states(stores, 1, 2, 3) == ["settled", "settled", "queued"]
+    await stores.delete_channel(channel)
+    assert await states(stores, 1, 2, 3) == ["settled", "settled", "dropped"]
+
+
 async def test_settled_by_nobody_but_the_owner(stores: Stores) -> None:
     channel = await stores.channel()
     old = await stores.claim(channel, "edge-1/b00t/1")

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from services.gateway.openapi import DOCUMENT
 from tests.harness.stack import Stack
 
-ON_THE_EDGE = ("/v2/notification/pull", "/v2/notification/websocket-connect")
+ON_THE_EDGE = ("/v2/notification/pull", "/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
 CHECKS: list[Any] = [
     not_a_server_error,
     status_code_conformance,
@@ -37,7 +37,7 @@ CHECKS: list[Any] = [
     allow_header_conformance,
 ]
 # Besides the usual ones: a body that is too long, and a plain request where a WebSocket belongs.
-REFUSALS = [400, 401, 403, 404, 405, 409, 413, 415, 422, 426]
+REFUSALS = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 426]
 CONFIG = SchemathesisConfig.from_dict(
     {"seed": 1, "checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}}
 )

@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import jsonschema_rs
 
 from services.gateway.openapi import DOCUMENT
 from tests.harness.api import Answer, Api
+from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
 from tests.harness.events import reading
 from tests.harness.stack import Stack
 
 # A WebSocket's handshake is told of by tests/stories/test_handshake.py.
-NOT_BY_HTTP = {("GET", "/v2/notification/websocket-connect", 101)}
+SOCKETS = ("/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
+NOT_BY_HTTP = {("GET", path, 101) for path in SOCKETS}
 
 
 def successes() -> Iterator[tuple[str, str, int]]:
@@ -70,7 +73,7 @@ def check(method: str, path: str, answer: Answer) -> None:
     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
 
 
-async def test_every_success(api: Api, stack: Stack, hook: Hook) -> None:
+async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.ClientSession) -> None:
     journey = Journey(api, api.at(stack.edges[0].url))
     go = journey.go
     for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
@@ -105,10 +108,35 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook) -> None:
     await go("GET", all_of_it, 404, at={"device-id": "lamp"})
 
     await channels(journey, hook)
+    await sessions(journey, stack, http)
 
     await go("DELETE", "/v1/bindings", 204)
     await go("DELETE", "/v2/subscriptions", 204)
     assert set(successes()) - journey.met == NOT_BY_HTTP
+
+
+async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
+    """The sockets that others can list and push to."""
+    go, key = journey.go, journey.key
+    await go("GET", "/v2/websockets", 200)
+    await go("PUT", "/v2/api_auth", 201, json={"data": {"api_key": key.secret}})
+    kazoo = await Blackhole.open(http, stack.edges[0].url)
+    await kazoo.ask("ping", token=key.secret)
+    here = {"account_id": key.account}
+    [shown] = (await go("GET", "/v2/accounts/{account_id}/websockets", 200, at=here)).json["data"]
+    await go("GET", "/v2/account/websockets", 200)
+    of_one = {"socket_id": shown["websocket_session_id"]}
+    await go("GET", "/v2/accounts/{account_id}/websockets/{socket_id}", 200, at=here | of_one)
+    await go("GET", "/v2/account/websockets/{socket_id}", 200, at=of_one)
+    await go("GET", "/v2/websockets/{socket_id}", 403, at=of_one)
+    await kazoo.close()
+
+    credentials = {"X-API-AccessToken": key.id, "X-API-SecretKey": key.secret}
+    async with http.ws_connect(f"{stack.edges[0].url}/api/v1/websocket", headers=credentials) as cognism:
+        session = json.loads(await cognism.receive_str())["session"]
+        push = "/api/v1/websocket/session"
+        await go("POST", push, 200, query=f"?session={session}", json={"a": 1})
+        assert await cognism.receive_json() == {"a": 1}
 
 
 async def channels(journey: Journey, hook: Hook) -> None:

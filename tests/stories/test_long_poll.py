@@ -270,6 +270,19 @@ class TestAfter:
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await waiting) == [1]
 
+    async def test_a_receipt_tells_of_it(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        await polls.now()
+        await api.publish(key, reading(1, to=key.id) | {"id": "event-1", "receipt": True})
+        assert numbers_in(await polls.get(after="")) == [1]
+        [told] = (await api.receipt(key, "event-1")).json["channels"]
+        assert told["state"] == "sent"
+
+        await polls.get(after="event-1", noWait="true")
+        await polls.delete()
+
+        [told] = (await api.receipt(key, "event-1")).json["channels"]
+        assert told["state"] == "settled"
+
 
 class TestProof:
     async def test_who_proves_nothing_is_refused(self, api: Api, stack: Stack, key: ApiKey) -> None:

@@ -171,6 +171,31 @@ async def test_attempts_are_told_and_can_be_made_now(api: Api, hook: Webhook, ho
     assert {attempt["batch"] for attempt in told} == {1}
 
 
+async def test_a_retry_can_be_wished_for_while_a_try_hangs(
+    api: Api, hook: Webhook, hooked: ApiKey, dispatching: Stack
+) -> None:
+    hook.says(503)
+    await api.publish(hooked, reading(1, to=hooked.id))
+    await wait_until(lambda: len(hook.calls) == 2)
+    held = asyncio.Event()
+
+    async def late(_: Call) -> web.StreamResponse:
+        await held.wait()
+        return web.Response(status=503)
+
+    hook.answer = late
+    await wait_until(lambda: len(hook.calls) == 3)
+    answer = await api.call("POST", f"/v1/channels/{hooked.id}/deliveries/retry", key=hooked)
+    assert answer.status == 202
+    hook.hangs()
+    held.set()
+
+    await wait_until(lambda: len(hook.calls) == 4)
+    with dispatching.valkey.client() as redis:
+        record = redis.hgetall(f"{{{hooked.id}}}:channel")
+    assert record[b"tries"] == b"2", "the one that hung did not put off the next"
+
+
 async def test_a_deleted_webhook_is_not_called_again(api: Api, hook: Webhook, hooked: ApiKey) -> None:
     hook.says(500)
     await api.publish(hooked, reading(1, to=hooked.id))

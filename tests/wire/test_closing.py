@@ -6,7 +6,7 @@ from shared.model.channels import Ending
 from shared.wire.pelion.closing import close_code, close_reason, refuses_at_handshake
 
 # The client has gone, or hears nothing: no close frame is sent.
-UNSAID = {Ending.CLIENT_GONE, Ending.STALLED}
+UNSAID = {Ending.CLIENT_GONE, Ending.STALLED, Ending.IDLE}
 SAID = sorted(set(Ending) - UNSAID)
 
 TABLES = {

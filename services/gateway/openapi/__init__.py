@@ -4,7 +4,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.openapi import cognism, pelion, publishing
+from services.gateway.openapi import cognism, crossbar, pelion, publishing
 from services.gateway.openapi.parts import Json, answer, operation, tagged
 from services.gateway.openapi.schemas import SCHEMAS
 
@@ -48,6 +48,7 @@ DOCUMENT: Json = {
         **publishing.PATHS,
         **pelion.PATHS,
         **cognism.PATHS,
+        **crossbar.PATHS,
         **tagged("operations", _OPERATIONS),
     },
     "webhooks": pelion.WEBHOOKS,
@@ -55,6 +56,8 @@ DOCUMENT: Json = {
         "schemas": SCHEMAS,
         "securitySchemes": {
             "apiKey": {"type": "http", "scheme": "bearer", "description": "The secret of an API key."},
+            "authToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+            "authTokenInQuery": {"type": "apiKey", "in": "query", "name": "auth_token"},
             "adminToken": {"type": "http", "scheme": "bearer", "description": "The operator's token."},
         },
     },

@@ -1,4 +1,4 @@
-"""/api/v1: what the Cognism dialect has under HTTP."""
+"""/api/v1: the Cognism dialect, the edge's part of it too."""
 
 from services.gateway.openapi.parts import (
     Json,
@@ -21,6 +21,24 @@ _CREDENTIALS = (
 )
 
 _SESSIONS: Json = {
+    "/api/v1/websocket": {
+        "get": operation(
+            "joinWebsocket",
+            "Opens a WebSocket that is sent each matching event's data. Credentials come by header or query",
+            {
+                101: answer(
+                    "The WebSocket is open; its first frame tells the session.",
+                    headers={"X-Websocket-Session": ID},
+                )
+            },
+            errors=(401, 403, 426, 429, 431, 503),
+            parameters=(
+                *_CREDENTIALS,
+                in_query("pattern", "What is wanted, as flat JSON or as a rule; everything if blank.", _TEXT),
+            ),
+            by="",
+        ),
+    },
     "/api/v1/websocket/session": {
         "post": operation(
             "pushToSession",

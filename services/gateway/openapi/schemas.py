@@ -20,6 +20,7 @@ _API_KEY: Json = {
 _SECRET: Json = {"type": "string", "pattern": "^ak_[0-9a-f]{80}$"}
 
 _FLAG: Json = {"type": "boolean"}
+_MASTER: Json = {"const": True, "description": "Its sockets may ask for the events of all accounts."}
 _FLAGS = ("deregistrations_as_object", "include_uid", "include_timestamp", "include_original_ep")
 # Documented examples of that service send strings where these are meant.
 _FLAG_AS_PUT: Json = {"anyOf": [_FLAG, {"type": "string", "pattern": "^([Tt]rue|[Ff]alse)$"}]}
@@ -53,8 +54,12 @@ SCHEMAS: Json = {
             "request_id": {"type": "string", "minLength": 1},
         }
     ),
-    "Account": closed({"id": ID, "name": NAME, "parent": nullable(ID)}),
-    "NewAccount": closed({"name": NAME, "parent": nullable(ID)}, optional=("parent",)),
+    "Account": closed(
+        {"id": ID, "name": NAME, "parent": nullable(ID), "master": _MASTER}, optional=("master",)
+    ),
+    "NewAccount": closed(
+        {"name": NAME, "parent": nullable(ID), "master": _FLAG}, optional=("parent", "master")
+    ),
     "ApiKey": closed(_API_KEY),
     "ApiKeyWithSecret": closed({**_API_KEY, "secret": _SECRET}),
     "ApiKeys": closed({"api_keys": array(ref("ApiKey")), "next_after": nullable(ID)}),

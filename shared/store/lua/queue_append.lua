@@ -90,7 +90,10 @@ if head then
 end
 if old + over > 0 then redis.call('HINCRBY', KEYS[2], 'dropped', old + over) end
 
--- A webhook without an owner is every dispatcher's business, unless it failed and waits for its next try.
+-- A webhook without an owner is every dispatcher's business, unless it failed and its next try is still to come.
 local nudged = redis.call('GET', KEYS[3]) or ''
-if nudged == '' and channel[1] == 'webhook' and not channel[2] then nudged = 'dispatchers/any' end
+if nudged == '' and channel[1] == 'webhook' then
+  local rests = channel[2] and tonumber(channel[2]) > tonumber(redis.call('TIME')[1]) * 1000
+  if not rests then nudged = 'dispatchers/any' end
+end
 return {'queued', nudged, over, old}

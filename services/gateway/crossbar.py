@@ -1,0 +1,209 @@
+"""Crossbar: what Kazoo's clients ask over HTTP (docs/protocols/kazoo.md, section 2).
+
+Each answer, an error too, is an envelope of Crossbar's; `problem_answer` writes those of all paths below
+Crossbar's nouns, also where there is nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.bodies import object_in
+from services.gateway.context import Context, context_of
+from services.gateway.openapi import VERSION
+from shared.model.api_keys import Principal, Scope, id_in, is_id
+from shared.model.sessions import Dialect, Session
+from shared.runtime.answers import Problem, methods_at, request_id_of
+from shared.runtime.clock import now_ms
+from shared.tokens import looks_like_one
+from shared.wire.kazoo.bindings import listing
+from shared.wire.kazoo.crossbar import Told, error_body, socket_object, success_body
+from shared.wire.pelion.opening import bearer
+
+NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
+_BINDINGS = listing()
+_SECRET_LENGTH = 64
+_NEVER_CACHED = {"cache-control": "no-store"}
+
+# The symbolic name of an error, and what its data says unless there is more to say.
+_ERRORS = {
+    400: ("bad_request", ""),
+    401: ("invalid_credentials", "invalid credentials"),
+    403: ("forbidden", "forbidden"),
+    404: ("not_found", "not found"),
+    405: ("invalid_method", "method not allowed"),
+    413: ("payload_too_large", ""),
+    500: ("internal_error", ""),
+    503: ("could not reach websockets tracking", ""),
+}
+
+
+class CrossbarProblem(Problem):
+    """An error with a symbolic name and data of its own."""
+
+    def __init__(self, status: int, name: str, data: Mapping[str, Any]) -> None:
+        super().__init__(status, name)
+        self.name = name
+        self.data = data
+
+
+async def get_bindings(request: Request) -> Response:
+    """All that can be bound to; anybody may know."""
+    return _success(request, _BINDINGS)
+
+
+async def get_sockets(request: Request) -> Response:
+    principal = await _proven(request)
+    accounts = await _accounts(request, principal)
+    sessions = context_of(request).sessions
+    found = {each.id: each for account in accounts for each in await sessions.of_account(account)}
+    return _success(request, [socket_object(each) for each in found.values() if _is_listed(each)])
+
+
+async def get_socket(request: Request) -> Response:
+    principal = await _proven(request)
+    accounts = await _accounts(request, principal)
+    socket_id: str = request.path_params["socket_id"]
+    found = await context_of(request).sessions.find(socket_id) if is_id(socket_id) else None
+    if found is None or found.account_id not in accounts or not _is_listed(found):
+        raise _no_such(socket_id)
+    return _success(request, socket_object(found))
+
+
+async def get_socket_of_nobody(request: Request) -> Response:
+    """A socket is an account's: without one in the path nobody may see it."""
+    await _proven(request)
+    raise Problem(403, "forbidden")
+
+
+async def put_api_auth(request: Request) -> Response:
+    """A token for an API key's secret."""
+    context = context_of(request)
+    posted = (await object_in(request)).get("data")
+    secret = _secret_in(posted if isinstance(posted, dict) else {})
+    principal = await context.principals.proven_by(secret, now_ms=now_ms()) if id_in(secret) else None
+    if principal is None:
+        raise Problem(401, "invalid credentials")
+    _check_may_listen(principal)
+    account = await context.api_keys.account(principal.account_id)
+    token = await context.principals.token_for(principal, now_ms=now_ms())
+    data = {
+        "account_id": principal.account_id,
+        "account_name": account.name if account else "",
+        "apps": [],
+        "is_reseller": False,
+        "language": "en-US",
+        "reseller_id": (account.parent if account else None) or principal.account_id,
+    }
+    body = success_body(data, replace(_told(request), auth_token=token))
+    return Response(body, 201, _NEVER_CACHED, media_type="application/json")
+
+
+def answers_at(path: str) -> bool:
+    """Is this path Crossbar's, whether or not there is something?"""
+    return any(path == noun or path.startswith(f"{noun}/") for noun in NOUNS)
+
+
+def problem_answer(request: Request, fault: Exception) -> Response:
+    """The answer to an HTTPException, ours or the framework's, in Crossbar's form."""
+    assert isinstance(fault, HTTPException)
+    name, usual = _ERRORS.get(fault.status_code, ("error", ""))
+    data: Mapping[str, Any] = {"message": usual or fault.detail}
+    if isinstance(fault, CrossbarProblem):
+        name, data = fault.name, fault.data
+    headers = {name.lower(): value for name, value in (fault.headers or {}).items()}
+    if fault.status_code == 405:
+        headers["allow"] = ", ".join(methods_at(request))
+    if fault.status_code == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = error_body(fault.status_code, name, data, _told(request))
+    return Response(body, fault.status_code, headers, media_type="application/json")
+
+
+async def _proven(request: Request) -> Principal:
+    given = _token_in(request)
+    principals = context_of(request).principals
+    principal = await principals.proven_by(given, now_ms=now_ms()) if given else None
+    if principal is None:
+        raise Problem(401, "invalid credentials")
+    _check_may_listen(principal)
+    return principal
+
+
+def _check_may_listen(principal: Principal) -> None:
+    if Scope.RECEIVE not in principal.scopes:
+        raise CrossbarProblem(403, "forbidden", {"message": "the API key lacks the scope receive"})
+
+
+async def _accounts(request: Request, principal: Principal) -> list[str]:
+    """The account in the path, if the principal may look at it, and the principal's own."""
+    context = context_of(request)
+    account_id: str = request.path_params.get("account_id", principal.account_id)
+    if account_id == principal.account_id:
+        return [account_id]
+    await _check_account(context, principal, account_id)
+    return [account_id, principal.account_id]
+
+
+async def _check_account(context: Context, principal: Principal, account_id: str) -> None:
+    if not is_id(account_id):
+        message = f"invalid account_id '{account_id[:100]}'"
+        raise CrossbarProblem(404, "bad identifier", {"message": message})
+    if await context.api_keys.account(account_id) is None:
+        raise _no_such(account_id)
+    if not await context.principals.may_listen(principal, account_id):
+        raise Problem(403, "forbidden")
+
+
+def _no_such(identifier: str) -> CrossbarProblem:
+    return CrossbarProblem(404, "bad_identifier", {"message": "bad identifier", "cause": identifier[:100]})
+
+
+def _is_listed(session: Session) -> bool:
+    # What a Cognism session is called is also what lets one push to it: that is not for others to read.
+    return session.dialect is Dialect.KAZOO
+
+
+def _secret_in(posted: dict[str, Any]) -> str:
+    """The API key's secret in the body. Raises CrossbarProblem in the form of a schema's verdict."""
+    secret = posted.get("api_key")
+    if secret is None:
+        raise _invalid("required", {"message": "Field is required but missing", "value": "api_key"})
+    if not isinstance(secret, str):
+        raise _invalid("type", {"message": "Value did not match type(s): string", "target": "string"})
+    if len(secret) < _SECRET_LENGTH:
+        message = f"String must be at least {_SECRET_LENGTH} characters"
+        raise _invalid("minLength", {"message": message, "target": _SECRET_LENGTH})
+    return secret
+
+
+def _invalid(rule: str, verdict: Mapping[str, Any]) -> CrossbarProblem:
+    return CrossbarProblem(400, "validation failed", {"api_key": {rule: verdict}})
+
+
+def _token_in(request: Request) -> str:
+    headers, query = request.headers, request.query_params
+    sent = headers.get("x-auth-token") or query.get("auth_token")
+    return sent or bearer(headers.get("authorization", "")) or ""
+
+
+def _success(request: Request, data: Any) -> Response:
+    return Response(success_body(data, _told(request)), media_type="application/json")
+
+
+def _told(request: Request) -> Told:
+    token = _token_in(request)
+    pretty = (request.headers.get("x-pretty-print"), request.query_params.get("pretty_print"))
+    return Told(
+        request_id=request_id_of(request.scope),
+        node=context_of(request).replica,
+        version=VERSION,
+        now_ms=now_ms(),
+        # Tokens are told back as in Kazoo; a secret stands in no answer but the one that makes it.
+        auth_token=token if looks_like_one(token) else None,
+        pretty="true" in pretty,
+    )

@@ -1,0 +1,109 @@
+"""The harness's command line: a scenario in, a table, a line of JSON and an exit code out."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import resource
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tests.load import command_line
+from tests.load.bench import Bench, Manner
+from tests.load.crew import WorkerFailed
+from tests.load.processes import Watched
+from tests.load.result import Result, machine
+from tests.load.scenarios import SCENARIOS, Scenario, size_of
+from tests.load.screen import Screen
+from tests.load.site import Site, own_site
+from tests.load.table import comparison, read_lines, table
+from tests.load.wire import Refused
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when everything arrived in order, 1 when not, 2 on wrong arguments."""
+    arguments = command_line.arguments(argv)
+    arguments.label = arguments.label or arguments.scenario
+    _raise_file_limit()
+    screen = Screen()
+    try:
+        earlier = read_lines(arguments.compare) if arguments.compare else []
+        results = asyncio.run(_run_until_signal(arguments, screen))
+    except (AssertionError, OSError, Refused, WorkerFailed, ValueError) as fault:
+        print(f"the run failed: {fault}", file=sys.stderr)
+        return 1
+    except asyncio.CancelledError:
+        print("stopped", file=sys.stderr)
+        return 1
+    print(table(results))
+    told, where = _told(arguments), machine()
+    lines = [result.line(told, where) for result in results]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.out.open("a") as out:
+        out.writelines(json.dumps(line) + "\n" for line in lines)
+    if earlier:
+        print(comparison(lines, earlier))
+    return 0 if all(result.count.passed for result in results) else 1
+
+
+async def _run_until_signal(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
+    """A signal that would end the process cancels the run instead, so that what was started is ended too."""
+    run = asyncio.create_task(_run(arguments, screen))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, run.cancel)
+    return await run
+
+
+async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
+    scenario = SCENARIOS[arguments.scenario]
+    manner = Manner(
+        processes=arguments.processes,
+        lanes=arguments.lanes,
+        size=arguments.size,
+        patience_s=arguments.patience,
+    )
+    with _site(arguments, scenario, screen) as site:
+        bench = Bench(site, manner, screen)
+        try:
+            return [await scenario.run(bench, arguments)]
+        finally:
+            await bench.close()
+
+
+@contextlib.contextmanager
+def _site(arguments: argparse.Namespace, scenario: Scenario, screen: Screen) -> Iterator[Site]:
+    if arguments.url:
+        if arguments.admin_token is None:
+            raise ValueError("--url needs --admin-token")
+        watched = tuple(_watched(text) for text in arguments.pid)
+        edges = arguments.edge_url or arguments.url
+        yield Site([url.rstrip("/") for url in arguments.url], edges, arguments.admin_token, watched)
+        return
+    with contextlib.ExitStack() as stack:
+        with screen.stage("starting"):
+            site = stack.enter_context(own_site(size_of(scenario, arguments)))
+        yield site
+
+
+def _watched(text: str) -> Watched:
+    role, _, pid = text.partition("=")
+    return Watched(f"{role}-{pid}", role, int(pid))
+
+
+def _told(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that say what was measured; no secret and no path."""
+    kept_out = ("admin_token", "out", "compare", "label", "url", "edge_url", "pid")
+    return {name: value for name, value in vars(arguments).items() if name not in kept_out}
+
+
+def _raise_file_limit() -> None:
+    """Thousands of sockets: what is started inherits the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

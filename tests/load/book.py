@@ -1,0 +1,77 @@
+"""What a worker has received, whatever brought it: sequences, latencies, and how many there are."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tests.load.latencies import Latencies, bounded, now_us
+from tests.load.messages import read_path
+from tests.load.sequences import Place, Sequence
+
+
+@dataclass(slots=True)
+class Told:
+    """A worker's account of what came."""
+
+    sequences: list[tuple[Place, Sequence]]
+    latencies: Latencies
+    garbled: int
+    last_us: int
+    bytes: int
+    messages: int
+    closed: dict[int, int] = field(default_factory=dict)
+
+
+class Book:
+    """Everything is judged when it comes; the latencies begin anew with each `turn_page`."""
+
+    def __init__(self) -> None:
+        self._channels: dict[int, dict[int, Sequence]] = defaultdict(dict)
+        self.received = 0
+        self.garbled = 0
+        self.last_us = 0
+        self.bytes = 0
+        self.messages = 0
+        self.latencies = Latencies()
+
+    def turn_page(self) -> None:
+        self.latencies = Latencies()
+        self.bytes = self.messages = 0
+
+    def take(self, channel: int, message: bytes) -> None:
+        """One message in the form of a NotificationMessage, with any number of items."""
+        try:
+            self._take(self._channels[channel], orjson.loads(message).get("notifications", ()))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.garbled += 1
+        self.bytes += len(message)
+        self.messages += 1
+
+    def _take(self, lanes: dict[int, Sequence], items: Iterable[dict[str, Any]]) -> None:
+        at_us = self.last_us = now_us()
+        slot = self.latencies.slot(at_us)
+        for item in items:
+            lane, number, sent_us = read_path(item["path"])
+            sequence = lanes.get(lane)
+            if sequence is None:
+                sequence = lanes[lane] = Sequence()
+            if sequence.take(number):
+                self.received += 1
+                slot.append(bounded(at_us - sent_us))
+
+    def told(self) -> Told:
+        return Told(
+            sequences=[
+                ((channel, lane), sequence)
+                for channel, lanes in self._channels.items()
+                for lane, sequence in lanes.items()
+            ],
+            latencies=self.latencies,
+            garbled=self.garbled,
+            last_us=self.last_us,
+            bytes=self.bytes,
+            messages=self.messages,
+        )

@@ -1,0 +1,87 @@
+"""What is published, byte for byte: requests whose events tell the receiver where they belong and since when.
+
+The path of a notification is `/lane/number/sent`, each of fixed width, so that every item has the same size.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+_PATH = b"/%04d/%09d/%014d"
+_PATH_LENGTH = len(_PATH % (0, 0, 0))
+_FILL = "A"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom an event is for: a device's name that `fan` channels want. `to` names an API key instead."""
+
+    number: int
+    fan: int = 1
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mold:
+    """An event for one target, but for lane, number and time."""
+
+    before: bytes
+    after: bytes
+
+    def event(self, lane: int, number: int, sent_us: int) -> bytes:
+        return self.before + _PATH % (lane, number, sent_us) + self.after
+
+
+def endpoint_name(number: int) -> str:
+    return f"load-{number:05d}"
+
+
+def mold(target: Target, *, size: int) -> Mold:
+    """Its notifications have `size` bytes. Raises ValueError when that is too small."""
+    item: dict[str, Any] = {"ep": endpoint_name(target.number), "path": "", "ct": "text/plain"}
+    bare = len(_compact(item | {"payload": "", "max-age": 0})) + _PATH_LENGTH
+    if size < bare:
+        raise ValueError(f"a notification has at least {bare} bytes")
+    # Base64 comes in fours; what is left over goes into the content type.
+    fours, rest = divmod(size - bare, 4)
+    item["ct"] += "-" * rest
+    event: dict[str, Any] = {"topic": "device.notifications"}
+    if target.to is not None:
+        event["to"] = target.to
+    text = _compact(event | {"data": item | {"payload": _FILL * 4 * fours, "max-age": 0}})
+    before, after = text.split(b'"path":""')
+    return Mold(before + b'"path":"', b'"' + after)
+
+
+def read_path(path: str) -> tuple[int, int, int]:
+    """Lane, number and time of sending."""
+    _, lane, number, sent_us = path.split("/")
+    return int(lane), int(number), int(sent_us)
+
+
+def request(
+    method: str, url: str, *, token: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> bytes:
+    """A whole HTTP/1.1 request."""
+    return head(method, url, token=token, headers=headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def head(method: str, url: str, *, token: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """A request up to its Content-Length."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc}", f"Authorization: Bearer {token}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if method in ("POST", "PUT"):
+        lines.append("Content-Type: application/json")
+    return "\r\n".join([*lines, ""]).encode()
+
+
+def batch(events: Sequence[bytes]) -> bytes:
+    return events[0] if len(events) == 1 else b"[" + b",".join(events) + b"]"
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,66 @@
+"""Options that several scenarios share, on the command line and as values."""
+
+import argparse
+
+from tests.load.scenarios.sockets import Stream
+
+
+def for_stream(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=100, help="how many, each with a socket")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to publish")
+    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds of the same work before")
+    parser.add_argument("--array", type=int, default=1, help="events in a request")
+    parser.add_argument("--together", action="store_true", help="all events of a request for one channel")
+    parser.add_argument(
+        "--addressed", action="store_true", help="events name their API key: no subscriptions"
+    )
+
+
+def for_sockets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rate", type=float, default=1000.0, help="events per second")
+    for_stream(parser)
+
+
+def stream(arguments: argparse.Namespace, *, rate: float | None) -> Stream:
+    return Stream(
+        channels=arguments.channels,
+        rate=rate,
+        seconds=arguments.seconds,
+        warm_up_s=arguments.warm_up,
+        array=arguments.array,
+        together=arguments.together,
+        subscribed=not arguments.addressed,
+    )
+
+
+def for_idle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=1000, help="how many, each with a socket")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to watch them")
+
+
+def for_connect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=1000, help="how many, each with a socket")
+    parser.add_argument(
+        "--rate", type=float, help="new sockets per second; without it as fast as they come in"
+    )
+    parser.add_argument("--at-once", type=int, default=50, help="handshakes in progress, at most")
+    parser.add_argument("--storm-limit", type=float, default=15.0, help="seconds a storm may take unwarned")
+
+
+def for_takeover(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=20, help="how many, each with a socket")
+    parser.add_argument("--rate", type=float, default=500.0, help="events per second")
+    parser.add_argument("--takeovers", type=int, default=50, help="how many, one after the other")
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two")
+
+
+def for_fanout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=500, help="how many want every event")
+    parser.add_argument("--rate", type=float, default=2.0, help="events per second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to publish")
+    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds of the same work before")
+
+
+def for_backlog(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=1, help="how many with a full queue")
+    parser.add_argument("--waiting", type=int, default=10_000, help="notifications in each queue")

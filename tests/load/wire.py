@@ -1,0 +1,225 @@
+"""The cheapest clients that are still right: one request under way, and a WebSocket that answers pings.
+
+They exist because a stock client costs as much as what is measured; that those work, tests/clients shows.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+from httptools import HttpResponseParser
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
+_FINAL = 0x80
+# A mask of zeros leaves the payload as it is: right on the wire, and no work.
+_PONG, _CLOSING = b"\x8a", b"\x88"
+_NO_MASK = b"\x00\x00\x00\x00"
+_HANDSHAKE_LIMIT_S = 30
+_ANSWER_LIMIT_S = 30
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Refused(Exception):
+    """A server answered, and not what a run needs."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """One HTTP answer."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class HttpConnection(asyncio.Protocol):
+    """One kept connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser = HttpResponseParser(self)
+        self._reply = Reply()
+        self._waiter: asyncio.Future[Reply] | None = None
+
+    @classmethod
+    async def open(cls, url: str) -> "HttpConnection":
+        return await _connected(cls, url)
+
+    @property
+    def open_now(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, request: bytes) -> Reply:
+        """Raises OSError when the connection ends before the answer is whole, or that takes too long."""
+        if self._transport is None or not self.open_now:
+            raise ConnectionResetError("closed before the request")
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        async with asyncio.timeout(_ANSWER_LIMIT_S):
+            return await self._waiter
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ConnectionResetError(f"closed before the answer: {exc}"))
+
+    def on_message_begin(self) -> None:
+        self._reply = Reply()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._reply.headers[name.decode().lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self._reply.body += body
+
+    def on_message_complete(self) -> None:
+        self._reply.status = self._parser.get_status_code()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._reply)
+
+
+class RawSocket(asyncio.Protocol):
+    """One WebSocket. `take` gets every text message before the pong that confirms it is written."""
+
+    def __init__(self, url: str, secret: str, take: Callable[[bytes], None]) -> None:
+        self._take = take
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._message = bytearray()
+        self._nonce = base64.b64encode(os.urandom(16))
+        self._request = _upgrade(url, secret, self._nonce)
+        loop = asyncio.get_running_loop()
+        self._accepted: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[int] = loop.create_future()
+        """Its result is the close code; 1006 when there was none."""
+        self._code = 1006
+
+    @classmethod
+    async def open(cls, origin: str, path: str, secret: str, take: Callable[[bytes], None]) -> "RawSocket":
+        """Raises Refused when the server does not upgrade, ConnectionError when it hangs up."""
+        socket = await _connected(lambda: cls(origin + path, secret, take), origin)
+        async with asyncio.timeout(_HANDSHAKE_LIMIT_S):
+            await socket._accepted
+        return socket
+
+    def abort(self) -> None:
+        """What a crash looks like: no close frame."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none of asyncio's classes, though they do all that those do.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._accepted.done():
+            self._accepted.set_exception(ConnectionResetError(f"closed in the handshake: {exc}"))
+        if not self.closed.done():
+            self.closed.set_result(self._code)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if self._accepted.done() or self._shook_hands():
+            self._read_frames()
+
+    def _shook_hands(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        answer = bytes(self._buffer[:end])
+        del self._buffer[: end + 4]
+        proof = base64.b64encode(hashlib.sha1(self._nonce + _GUID).digest())
+        if not answer.startswith(b"HTTP/1.1 101 ") or proof not in answer:
+            self._accepted.set_exception(Refused(f"no upgrade: {answer.splitlines()[0]!r}"))
+            self.abort()
+            return False
+        self._accepted.set_result(None)
+        return True
+
+    def _read_frames(self) -> None:
+        buffer, at = self._buffer, 0
+        while (found := frame_at(buffer, at)) is not None:
+            first, start, at = found
+            self._readframe_at(first, bytes(buffer[start:at]))
+        del buffer[:at]
+
+    def _readframe_at(self, first: int, payload: bytes) -> None:
+        kind = first & 0x0F
+        if kind <= _TEXT:
+            if first & _FINAL and not self._message:
+                self._take(payload)
+                return
+            self._message += payload
+            if first & _FINAL:
+                whole, self._message = bytes(self._message), bytearray()
+                self._take(whole)
+        elif kind == _PING:
+            self._write(_PONG, payload)
+        elif kind == _CLOSE:
+            self._code = int.from_bytes(payload[:2]) if payload else 1005
+            self._write(_CLOSING, payload[:2])
+            if not self.closed.done():
+                self.closed.set_result(self._code)
+
+    def _write(self, first: bytes, payload: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(first + bytes((0x80 | len(payload),)) + _NO_MASK + payload)
+
+
+def frame_at(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
+    """Its first byte, where its payload begins and where it ends; None while it is not whole."""
+    have = len(buffer) - at
+    if have < 2:
+        return None
+    length, start = buffer[at + 1] & 0x7F, 2
+    if length >= 126:
+        start = 4 if length == 126 else 10
+        if have < start:
+            return None
+        length = int.from_bytes(buffer[at + 2 : at + start])
+    if have < start + length:
+        return None
+    return buffer[at], at + start, at + start + length
+
+
+def _upgrade(url: str, secret: str, nonce: bytes) -> bytes:
+    parts = urlsplit(url)
+    return (
+        f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce.decode()}\r\n"
+        f"Authorization: Bearer {secret}\r\n\r\n"
+    ).encode()
+
+
+async def _connected(factory: Callable[[], P], url: str) -> P:
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        raise ValueError(f"{url} names no host")
+    secure = parts.scheme in ("https", "wss")
+    _, protocol = await asyncio.get_running_loop().create_connection(
+        factory,
+        parts.hostname,
+        parts.port or (443 if secure else 80),
+        ssl=ssl.create_default_context() if secure else None,
+    )
+    return protocol

@@ -1,0 +1,110 @@
+"""Who is who: tokens stand for API keys, and accounts stand above others."""
+
+import dataclasses
+
+import pytest
+
+from shared.model.api_keys import Account, Principal, Scope, new_id
+from shared.store import keyspace
+from shared.tokens import LIFETIME_S, Principals, looks_like_one, read, signed
+from tests.store.stores import NOW_MS, Stores
+
+KEY = "k" * 64
+PRINCIPAL = Principal("1" * 32, "2" * 32, frozenset({Scope.RECEIVE}))
+
+
+@pytest.fixture
+def principals(stores: Stores) -> Principals:
+    return Principals(stores.api_keys)
+
+
+async def test_a_secret_and_its_token_stand_for_the_same(stores: Stores, principals: Principals) -> None:
+    key, secret = await stores.api_key()
+    principal = await principals.proven_by(secret, now_ms=NOW_MS)
+    assert principal == Principal(key.id, key.account_id, key.scopes)
+
+    token = await principals.token_for(principal, now_ms=NOW_MS)
+
+    assert await principals.proven_by(token, now_ms=NOW_MS) == principal
+    last_ms = NOW_MS + LIFETIME_S * 1000 - 1
+    assert await principals.proven_by(token, now_ms=last_ms) == principal
+    assert await principals.proven_by(token, now_ms=last_ms + 1) is None
+
+
+async def test_a_token_ends_with_its_key(stores: Stores, principals: Principals) -> None:
+    key, secret = await stores.api_key()
+    principal = await principals.proven_by(secret, now_ms=NOW_MS)
+    assert principal is not None
+    token = await principals.token_for(principal, now_ms=NOW_MS)
+    await stores.api_keys.revoke(key)
+    assert await principals.proven_by(token, now_ms=NOW_MS) is None
+
+    passing = dataclasses.replace(key, id=new_id(), expires_at_ms=NOW_MS + 10)
+    await stores.api_keys.create(passing)
+    token = await principals.token_for(dataclasses.replace(principal, api_key_id=passing.id), now_ms=NOW_MS)
+    assert await principals.proven_by(token, now_ms=NOW_MS + 9) is not None
+    assert await principals.proven_by(token, now_ms=NOW_MS + 10) is None
+
+
+async def test_all_replicas_sign_with_one_key(stores: Stores) -> None:
+    first = await stores.api_keys.token_key(offered="a")
+
+    assert await stores.api_keys.token_key(offered="b") == first == "a"
+    assert keyspace.is_permanent(keyspace.SIGNING_KEY.encode())
+
+
+@pytest.mark.parametrize("given", ["", "x", "a.b.c", "ä.b.c", "." * 2, "a.b.c.d", "x" * 2000])
+async def test_what_proves_nothing(principals: Principals, given: str) -> None:
+    assert await principals.proven_by(given, now_ms=NOW_MS) is None
+
+
+def test_a_token_is_short_enough_to_be_read() -> None:
+    token = signed(PRINCIPAL, key=KEY, expires_at_s=5)
+
+    assert looks_like_one(token)
+    assert read(token, key=KEY) == {"account_id": "2" * 32, "api_key_id": "1" * 32, "exp": 5}
+    assert read(token, key="j" * 64) is None
+    assert read(token[:-3], key=KEY) is None
+
+
+def test_claims_that_lack_something() -> None:
+    for broken in (Principal("short", "a", frozenset()), Principal("", "", frozenset())):
+        assert read(signed(broken, key=KEY, expires_at_s=5), key=KEY) is None
+
+
+async def test_an_account_and_those_below_it(stores: Stores, principals: Principals) -> None:
+    ids = [new_id() for _ in range(40)]
+    for i, parent in zip(ids, [None, *ids], strict=False):
+        await stores.api_keys.create_account(Account(id=i, name="a", parent=parent))
+    within = stores.api_keys.is_within
+
+    assert await within(ids[0], of=ids[0])
+    assert await within(ids[5], of=ids[0])
+    assert not await within(ids[0], of=ids[5])
+    assert await within(ids[31], of=ids[0])
+    assert not await within(ids[39], of=ids[0]), "nobody walks for ever"
+    assert not await within(new_id(), of=ids[0])
+    top = dataclasses.replace(PRINCIPAL, account_id=ids[0])
+    assert await principals.may_listen(top, ids[3])
+    assert not await principals.may_listen(dataclasses.replace(top, account_id=ids[3]), ids[0])
+
+
+async def test_accounts_in_a_circle(stores: Stores) -> None:
+    one, other = new_id(), new_id()
+    await stores.api_keys.create_account(Account(id=one, name="a", parent=other))
+    await stores.api_keys.create_account(Account(id=other, name="b", parent=one))
+
+    assert not await stores.api_keys.is_within(one, of=new_id())
+
+
+async def test_a_master_may_listen_to_all_that_are(stores: Stores, principals: Principals) -> None:
+    account = Account(id=new_id(), name="a")
+    await stores.api_keys.create_account(account)
+    await stores.api_keys.create_account(Account(id=stores.account_id, name="top", master=True))
+    _, secret = await stores.api_key()
+    principal = await principals.proven_by(secret, now_ms=NOW_MS)
+
+    assert principal is not None
+    assert principal.master
+    assert await principals.may_listen(principal, account.id)
+    assert not await principals.may_listen(principal, new_id())

@@ -1,0 +1,89 @@
+"""A Blackhole client against the pure conversation: says something, is told what came of it."""
+
+import itertools
+from typing import Any
+
+import orjson
+
+from shared.model.api_keys import Principal, Scope
+from shared.model.events import Notification
+from shared.wire.kazoo.blackhole import Authenticate, Changed, Conversation, MayListen, Reply
+
+OWN = "a" * 32
+CHILD = "c" * 32
+STRANGER = "f" * 32
+TOKEN = "token"
+MASTER_TOKEN = "master-token"
+PRINCIPALS = {
+    TOKEN: Principal("k" * 32, OWN, frozenset({Scope.RECEIVE})),
+    MASTER_TOKEN: Principal("m" * 32, OWN, frozenset({Scope.RECEIVE}), master=True),
+    "publisher": Principal("p" * 32, OWN, frozenset({Scope.PUBLISH})),
+}
+MAY_LISTEN = {OWN, CHILD}
+
+
+class Client:
+    """Drives a conversation as an edge does; keeps what others were told."""
+
+    def __init__(self, *, principal: Principal | None = None) -> None:
+        numbers = itertools.count()
+        self.conversation = Conversation(
+            "session-1", now_s=0, principal=principal, new_request_id=lambda: f"generated-{next(numbers)}"
+        )
+        self.told: list[Changed] = []
+        self.now_s = 0.0
+
+    def send(self, frame: str | bytes, *, store_fails: bool = False) -> list[bytes]:
+        """All replies to a frame; there must never be another number than one."""
+        replies = []
+        effects = self.conversation.text(frame, now_s=self.now_s)
+        while effects:
+            effect = effects.pop(0)
+            match effect:
+                case Reply(text):
+                    replies.append(text)
+                case Authenticate(token):
+                    effects += self.conversation.authenticated(PRINCIPALS.get(token))
+                case MayListen(_, account_id):
+                    effects += self.conversation.judged(account_id in MAY_LISTEN)
+                case Changed() if store_fails:
+                    effects += self.conversation.failed()
+                case Changed():
+                    self.told.append(effect)
+                    effects += self.conversation.changed()
+        return replies
+
+    def ask(self, action: str, data: Any = None, *, token: str = TOKEN, **more: Any) -> dict[str, Any]:
+        """The one reply to a frame of this form."""
+        frame: dict[str, Any] = {"action": action, "request_id": "r", "auth_token": token, **more}
+        if data is not None:
+            frame["data"] = data
+        [reply] = self.send(orjson.dumps(frame))
+        told: dict[str, Any] = orjson.loads(reply)
+        assert list(told) == ["action", "request_id", "status", "data"]
+        assert told["action"] == "reply"
+        return told
+
+    def done(self, action: str, data: Any = None, **more: Any) -> Any:
+        """The data of a reply that is a success."""
+        reply = self.ask(action, data, **more)
+        assert reply["status"] == "success", reply
+        return reply["data"]
+
+    def refused(self, action: str, data: Any = None, **more: Any) -> list[str]:
+        """The errors of a reply that is an error."""
+        reply = self.ask(action, data, **more)
+        assert reply["status"] == "error", reply
+        assert list(reply["data"]) == ["errors"]
+        errors: list[str] = reply["data"]["errors"]
+        return errors
+
+    def subscribe(self, binding: str, *, account: str | None = None, **more: Any) -> Any:
+        at = {} if account is None else {"account_id": account}
+        return self.done("subscribe", {"binding": binding, **at}, **more)
+
+    def hears(self, topic: str, data: Any = None, **more: Any) -> list[dict[str, Any]]:
+        """The frames for an event."""
+        now_ms = 1_772_000_000_000  # in February 2026
+        notification = Notification("1-0", "e", topic, orjson.dumps(data), **{"account": OWN, **more})
+        return [orjson.loads(frame) for frame in self.conversation.events(notification, now_ms=now_ms)]
