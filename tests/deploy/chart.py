@@ -76,7 +76,7 @@ VALUES: dict[str, Json] = {
         "socketEdge": {
             "autoscaling": {**_ANY_AUTOSCALER, "socketsPerReplica": 2000},
             "preStopSeconds": 20,
-            "stopSeconds": 100,
+            "drain": {"settleSeconds": 3, "windowSeconds": 120},
         },
         "webhookDispatcher": {"autoscaling": {**_ANY_AUTOSCALER, "callbacksPerReplica": 100}},
         "expiryReaper": {"replicas": 2},

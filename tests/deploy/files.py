@@ -25,7 +25,8 @@ PORTS = {
 }
 
 _LAST_S = serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
-# From SIGTERM to the exit at the worst: goodbyes, requests under way, spans that wait for the collector.
+# From SIGTERM (an edge: from the end of its drain) to the exit at the worst: goodbyes, requests under way,
+# spans that wait for the collector.
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
     "socket-edge": edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,

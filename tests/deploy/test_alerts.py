@@ -37,9 +37,7 @@ _USE_ALL = """
 from shared import telemetry
 from shared.runtime.exporters import metrics_page, start_metrics
 start_metrics(service="tests", replica="tests")
-for thing in vars(telemetry).values():
-    if isinstance(thing, type):
-        continue
+for thing in [thing for thing in vars(telemetry).values() if not isinstance(thing, type)]:
     if hasattr(thing, "add"):
         thing.add(1)
     elif hasattr(thing, "record"):

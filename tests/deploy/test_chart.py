@@ -141,11 +141,19 @@ def test_ports_and_probes_are_what_is_served(case: str, service: str) -> None:
 @every_service
 def test_grace_covers_what_happens_in_it(case: str, service: str) -> None:
     spec = deployments(case)[service]["spec"]["template"]["spec"]
-    pauses = container(deployments(case)[service]).get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})
-    assert (
-        spec["terminationGracePeriodSeconds"]
-        >= pauses["preStop"]["sleep"]["seconds"] + STOPS_WITHIN_S[service]
-    )
+    found = container(deployments(case)[service])
+    sleeps = found.get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})["preStop"]["sleep"]["seconds"]
+    told = {entry["name"]: entry["value"] for entry in found["env"] if "value" in entry}
+    settings = load_settings(told)
+    drains_s = settings.drain_settle_s + settings.drain_window_s
+    assert bool(told) == (service == "socket-edge")
+    assert spec["terminationGracePeriodSeconds"] >= sleeps + drains_s + STOPS_WITHIN_S[service]
+
+
+def test_sockets_are_let_go_of_at_a_pace() -> None:
+    for case, window_s in (("default", "30"), ("everything", "120")):
+        env = {e["name"]: e.get("value") for e in container(deployments(case)["socket-edge"])["env"]}
+        assert env["NOTIFY_DRAIN_WINDOW_S"] == window_s
 
 
 @every_service
@@ -216,7 +224,7 @@ def test_what_is_mounted_and_read_is_there(case: str) -> None:
         for each in spec["containers"]:
             assert {mount["name"] for mount in each.get("volumeMounts", ())} <= volumes, name
             for entry in each.get("env", ()):
-                source = entry["valueFrom"].get("secretKeyRef")
+                source = entry.get("valueFrom", {}).get("secretKeyRef")
                 if source is not None and source["name"] not in brought:
                     assert source["key"] in kept[source["name"]], (name, entry["name"])
 

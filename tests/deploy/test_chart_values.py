@@ -15,6 +15,7 @@ NOT_FOR_THE_OPERATOR = {
     *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
     *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT"),
     *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA"),
+    *("DRAIN_SETTLE_S", "DRAIN_WINDOW_S"),
 }
 
 EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0"}
@@ -35,6 +36,8 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"settings": {"LOG_LEVLE": "debug"}}, "'LOG_LEVLE' not allowed"),
         ({"settings": {"LOG_LEVEL": "loud"}}, "'debug', 'info', 'warning', 'error'"),
         ({"settings": {"PING_INTERVAL_S": 0}}, "/settings/PING_INTERVAL_S"),
+        ({"settings": {"DRAIN_WINDOW_S": 60}}, "'DRAIN_WINDOW_S' not allowed"),
+        ({"socketEdge": {"drain": {"windowSeconds": -1}}}, "/socketEdge/drain/windowSeconds"),
         ({"settings": {"PORT": 80}}, "'PORT' not allowed"),
         ({"settings": {"HEARTBEAT_S": 30}}, "HEARTBEAT_TTL_S (15) must be more than HEARTBEAT_S (30)"),
         ({"listenOn": "127.0.0.1"}, "'0.0.0.0', '::'"),

@@ -28,8 +28,8 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
 {{- end }}
 {{- end }}
 
-{{/* What comes from Secrets; takes the root context and the service's name. */}}
-{{- define "notify.secretEnv" -}}
+{{/* What is a service's own, or comes from Secrets; takes the root context and the service's name. */}}
+{{- define "notify.env" -}}
 {{- $values := .root.Values }}
 {{- $own := include "notify.secret" .root }}
 - name: NOTIFY_REPLICA
@@ -49,6 +49,12 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
       name: {{ .existingSecret | default $own }}
       key: {{ ternary .key "jobs-redis-url" (ne .existingSecret "") }}
 {{- end }}
+{{- end }}
+{{- if eq .service "socket-edge" }}
+- name: NOTIFY_DRAIN_SETTLE_S
+  value: {{ $values.socketEdge.drain.settleSeconds | toString | quote }}
+- name: NOTIFY_DRAIN_WINDOW_S
+  value: {{ $values.socketEdge.drain.windowSeconds | toString | quote }}
 {{- end }}
 {{- if eq .service "gateway" }}
 - name: NOTIFY_ADMIN_TOKEN
