@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.load.scenarios import SCENARIOS
 
 RESULTS = Path(".load/results.jsonl")
+REPORT = Path(".load/report.html")
 _CORES_FOR_A_WORKER = 4
 
 
@@ -67,6 +68,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--out", type=Path, default=RESULTS, help="results are appended here, one JSON object a line"
     )
+    out.add_argument("--html", type=Path, default=REPORT, help="the report with plots is written here")
     out.add_argument("--compare", type=Path, help="such a file of an earlier run: prints ratios")
 
 

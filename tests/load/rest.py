@@ -1,7 +1,7 @@
 """Accounts, API keys and channels for a run, made by REST through a few kept connections."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -81,10 +81,14 @@ class Parties:
         """WebSocket channels for these of the receivers."""
         await self._for_all(numbers, self._register)
 
-    async def register_webhook(self, number: int, url: str) -> None:
-        token = self.receivers[number].secret
-        json = {"url": url}
-        await self._rest.call("PUT", "/v2/notification/callback", token=token, json=json, want=(204,))
+    async def register_webhooks(self, urls: Mapping[int, str]) -> None:
+        """Each receiver's webhook; it is called once on the way."""
+
+        async def one(number: int) -> None:
+            token, json = self.receivers[number].secret, {"url": urls[number]}
+            await self._rest.call("PUT", "/v2/notification/callback", token=token, json=json, want=(204,))
+
+        await self._for_all(list(urls), one)
 
     async def subscribe(self, numbers: Sequence[int], *, to: Callable[[int], int] = lambda n: n) -> None:
         """Each gets what is for the target that `to` names."""
