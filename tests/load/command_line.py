@@ -27,7 +27,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
         scenario.add_options(own)
         _add_common(own)
-    return parser.parse_args(argv)
+    told = parser.parse_args(argv)
+    if told.url and told.admin_token is None:
+        parser.error("--url needs --admin-token")
+    if told.url and told.scenario == "scale":
+        parser.error("scale starts its own installations")
+    told.label = told.label or told.scenario
+    return told
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -96,8 +96,6 @@ async def _mixed(bench: Bench, told: argparse.Namespace) -> Result:
 
 def _sizes(told: argparse.Namespace) -> list[argparse.Namespace]:
     """The same work on installations of several sizes; `grow`: the same work for each edge."""
-    if told.url:
-        raise ValueError("scale starts its own installations")
     variants = []
     for gateways, edges in ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2)):
         times = edges if told.grow else 1
