@@ -53,10 +53,12 @@ class Rest:
         return orjson.loads(reply.body) if reply.body[:1] in (b"{", b"[") else None
 
     async def close(self) -> None:
-        while not self._free.empty():
-            connection = self._free.get_nowait()[1]
+        """A later call would open its connection anew."""
+        for _ in range(self._free.qsize()):
+            url, connection = self._free.get_nowait()
             if connection is not None:
                 connection.close()
+            self._free.put_nowait((url, None))
 
 
 class Parties:

@@ -65,8 +65,8 @@ async def test_a_scenario_ends_with_nothing_lost(stack: Stack, name: str) -> Non
     try:
         result = await SCENARIOS[name].run(bench, arguments)
     finally:
-        await bench.close()
         await bench.parties.leave()
+        await bench.close()
     assert result.count.passed, result
     assert (result.count.received > 0) == (name != "idle")
     assert result.figures.keys() >= FIGURES[name]
