@@ -27,7 +27,7 @@ def line_plot(title: str, unit: str, lines: Mapping[str, Points]) -> str:
         if len(points) == 1:
             x, y = points[0]
             parts.append(f'<circle cx="{_x(x / last):.1f}" cy="{_y(y / top):.1f}" r="2.5" fill="{color}"/>')
-        parts.append(_text(_WIDTH - _RIGHT - 92 * (len(drawn) - number - 1), 16, name, "end", color))
+        parts.append(_text(_WIDTH - _RIGHT - 70 * (len(drawn) - number - 1), 16, name, "end", color))
     return _svg(parts)
 
 
