@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUN ?= sockets
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 LOCK := $(VENV)/lock
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := install
-.PHONY: install run test test-long demo lock format clean help
+.PHONY: install run test test-long demo load load-smoke lock format clean help
 
 install: $(VENV)/installed-dev ## install everything into .venv/ (the default)
 
@@ -26,6 +27,12 @@ test-long: $(VENV)/installed-dev ## the long fault and load runs
 
 demo: $(VENV)/installed-dev ## replay real sensor readings, and count what was lost
 	@exec $(BIN)/python -m tests.demo
+
+load: $(VENV)/installed-dev ## measure: make load RUN="sockets --rate 1000"; RUN=--help lists the scenarios
+	@exec $(BIN)/python -m tests.load $(RUN)
+
+load-smoke: $(VENV)/installed-dev ## a load run of seconds, also part of `make test`
+	$(BIN)/python -m pytest -s tests/load/test_smoke.py
 
 lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt
 	test -x $(LOCK)/bin/pip-compile || { $(BIN)/python -m venv $(LOCK) && $(LOCK)/bin/pip install --quiet pip-tools; }

@@ -14,6 +14,7 @@ from tests.load import command_line
 from tests.load.bench import Bench, Manner
 from tests.load.crew import WorkerFailed
 from tests.load.processes import Watched
+from tests.load.report import page
 from tests.load.result import Result, machine
 from tests.load.scenarios import SCENARIOS, Scenario, size_of
 from tests.load.screen import Screen
@@ -25,7 +26,6 @@ from tests.load.wire import Refused
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when everything arrived in order, 1 when not, 2 on wrong arguments."""
     arguments = command_line.arguments(argv)
-    arguments.label = arguments.label or arguments.scenario
     _raise_file_limit()
     screen = Screen()
     try:
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("a") as out:
         out.writelines(json.dumps(line) + "\n" for line in lines)
+    arguments.html.parent.mkdir(parents=True, exist_ok=True)
+    arguments.html.write_text(page(results, told, where))
+    print(f"plots are in {arguments.html}", file=sys.stderr)
     if earlier:
         print(comparison(lines, earlier))
     return 0 if all(result.count.passed for result in results) else 1
@@ -65,19 +68,20 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
         size=arguments.size,
         patience_s=arguments.patience,
     )
-    with _site(arguments, scenario, screen) as site:
-        bench = Bench(site, manner, screen)
-        try:
-            return [await scenario.run(bench, arguments)]
-        finally:
-            await bench.close()
+    results = []
+    for variant in scenario.variants(arguments):
+        with _site(variant, scenario, screen) as site:
+            bench = Bench(site, manner, screen)
+            try:
+                results.append(await scenario.run(bench, variant))
+            finally:
+                await bench.close()
+    return results
 
 
 @contextlib.contextmanager
 def _site(arguments: argparse.Namespace, scenario: Scenario, screen: Screen) -> Iterator[Site]:
     if arguments.url:
-        if arguments.admin_token is None:
-            raise ValueError("--url needs --admin-token")
         watched = tuple(_watched(text) for text in arguments.pid)
         edges = arguments.edge_url or arguments.url
         yield Site([url.rstrip("/") for url in arguments.url], edges, arguments.admin_token, watched)
@@ -95,7 +99,7 @@ def _watched(text: str) -> Watched:
 
 def _told(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments that say what was measured; no secret and no path."""
-    kept_out = ("admin_token", "out", "compare", "label", "url", "edge_url", "pid")
+    kept_out = ("admin_token", "out", "html", "compare", "label", "url", "edge_url", "pid")
     return {name: value for name, value in vars(arguments).items() if name not in kept_out}
 
 

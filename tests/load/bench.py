@@ -79,6 +79,11 @@ class Bench:
         self.receivers += made
         return made
 
+    def hired(self, role: Callable[[], Any]) -> list[int]:
+        """Which of the receivers have this role."""
+        name = getattr(role, "__name__", "role").lower()
+        return [number for number, worker in enumerate(self.receivers) if worker.name.startswith(name)]
+
     async def hire_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> None:
         lanes = lanes or self.manner.lanes
         count = min(self.manner.processes, lanes)

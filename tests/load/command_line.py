@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.load.scenarios import SCENARIOS
 
 RESULTS = Path(".load/results.jsonl")
+REPORT = Path(".load/report.html")
 _CORES_FOR_A_WORKER = 4
 
 
@@ -26,7 +27,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
         scenario.add_options(own)
         _add_common(own)
-    return parser.parse_args(argv)
+    told = parser.parse_args(argv)
+    if told.url and told.admin_token is None:
+        parser.error("--url needs --admin-token")
+    if told.url and told.scenario == "scale":
+        parser.error("scale starts its own installations")
+    told.label = told.label or told.scenario
+    return told
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +74,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--out", type=Path, default=RESULTS, help="results are appended here, one JSON object a line"
     )
+    out.add_argument("--html", type=Path, default=REPORT, help="the report with plots is written here")
     out.add_argument("--compare", type=Path, help="such a file of an earlier run: prints ratios")
 
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 import multiprocessing
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -100,18 +101,20 @@ async def _serve(pipe: Connection, make_role: Callable[[], Any]) -> None:
     over = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
 
-    def hear() -> None:
-        try:
-            while pipe.poll():
-                number, order, details = pipe.recv()
-                task = loop.create_task(_carry_out(pipe, role, number, order, details))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        except (EOFError, OSError):
-            loop.remove_reader(pipe.fileno())
-            over.set()
+    def begin(number: int, order: str, details: Mapping[str, Any]) -> None:
+        task = loop.create_task(_carry_out(pipe, role, number, order, details))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
-    loop.add_reader(pipe.fileno(), hear)
+    def hear() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                loop.call_soon_threadsafe(begin, *pipe.recv())
+        loop.call_soon_threadsafe(over.set)
+
+    # A thread, and no reader of the loop: uvloop makes what it watches non-blocking, and a pipe that may
+    # read or write half of a message is of no use.
+    threading.Thread(target=hear, daemon=True).start()
     told = 0
     while not over.is_set():
         with contextlib.suppress(TimeoutError):

@@ -1,7 +1,7 @@
 """Accounts, API keys and channels for a run, made by REST through a few kept connections."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -53,10 +53,12 @@ class Rest:
         return orjson.loads(reply.body) if reply.body[:1] in (b"{", b"[") else None
 
     async def close(self) -> None:
-        while not self._free.empty():
-            connection = self._free.get_nowait()[1]
+        """A later call would open its connection anew."""
+        for _ in range(self._free.qsize()):
+            url, connection = self._free.get_nowait()
             if connection is not None:
                 connection.close()
+            self._free.put_nowait((url, None))
 
 
 class Parties:
@@ -81,10 +83,14 @@ class Parties:
         """WebSocket channels for these of the receivers."""
         await self._for_all(numbers, self._register)
 
-    async def register_webhook(self, number: int, url: str) -> None:
-        token = self.receivers[number].secret
-        json = {"url": url}
-        await self._rest.call("PUT", "/v2/notification/callback", token=token, json=json, want=(204,))
+    async def register_webhooks(self, urls: Mapping[int, str]) -> None:
+        """Each receiver's webhook; it is called once on the way."""
+
+        async def one(number: int) -> None:
+            token, json = self.receivers[number].secret, {"url": urls[number]}
+            await self._rest.call("PUT", "/v2/notification/callback", token=token, json=json, want=(204,))
+
+        await self._for_all(list(urls), one)
 
     async def subscribe(self, numbers: Sequence[int], *, to: Callable[[int], int] = lambda n: n) -> None:
         """Each gets what is for the target that `to` names."""

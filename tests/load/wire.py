@@ -57,14 +57,19 @@ class HttpConnection(asyncio.Protocol):
     def open_now(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes) -> Reply:
+    async def ask(self, request: bytes, *, within_s: float = _ANSWER_LIMIT_S) -> Reply:
         """Raises OSError when the connection ends before the answer is whole, or that takes too long."""
         if self._transport is None or not self.open_now:
             raise ConnectionResetError("closed before the request")
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        async with asyncio.timeout(_ANSWER_LIMIT_S):
-            return await self._waiter
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._waiter
+        except (TimeoutError, asyncio.CancelledError):
+            # An answer that still came would be taken for that of the next request.
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._transport is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.load.bench import Bench
 from tests.load.result import Result
-from tests.load.scenarios import holding, options, sockets, waiting
+from tests.load.scenarios import holding, mixed, options, sockets, waiting
 from tests.load.site import Size
 
 
@@ -18,6 +18,8 @@ class Scenario:
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Bench, argparse.Namespace], Awaitable[Result]]
     dispatchers: int = 0
+    variants: Callable[[argparse.Namespace], list[argparse.Namespace]] = lambda told: [told]
+    """The runs it consists of, each with an installation of its own; one when nothing else is said."""
 
 
 def size_of(scenario: Scenario, arguments: argparse.Namespace) -> Size:
@@ -80,6 +82,34 @@ async def _backlog(bench: Bench, told: argparse.Namespace) -> Result:
     return await waiting.backlog(bench, channels=told.channels, waiting=told.waiting, label=told.label)
 
 
+async def _webhooks(bench: Bench, told: argparse.Namespace) -> Result:
+    return await mixed.webhooks(bench, options.stream(told, rate=told.rate), dead=told.dead, label=told.label)
+
+
+async def _poll(bench: Bench, told: argparse.Namespace) -> Result:
+    return await mixed.polls(bench, options.stream(told, rate=told.rate), label=told.label)
+
+
+async def _mixed(bench: Bench, told: argparse.Namespace) -> Result:
+    return await mixed.mixed(bench, options.stream(told, rate=told.rate), dead=told.dead, label=told.label)
+
+
+def _sizes(told: argparse.Namespace) -> list[argparse.Namespace]:
+    """The same work on installations of several sizes; `grow`: the same work for each edge."""
+    variants = []
+    for gateways, edges in ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2)):
+        times = edges if told.grow else 1
+        changes = {
+            "gateways": gateways,
+            "edges": edges,
+            "rate": told.rate * times,
+            "channels": told.channels * times,
+            "label": f"{told.label} {gateways}g {edges}e",
+        }
+        variants.append(argparse.Namespace(**(vars(told) | changes)))
+    return variants
+
+
 SCENARIOS = {
     "sockets": Scenario("events at a rate to channels with sockets: latency", options.for_sockets, _sockets),
     "saturate": Scenario("events as fast as they are taken: throughput", options.for_stream, _saturate),
@@ -88,4 +118,10 @@ SCENARIOS = {
     "takeover": Scenario("sockets are taken over under load", options.for_takeover, _takeover),
     "fanout": Scenario("every event to every channel", options.for_fanout, _fanout),
     "backlog": Scenario("full queues, then sockets", options.for_backlog, _backlog),
+    "webhooks": Scenario("events to webhooks, some dead", options.for_webhooks, _webhooks, dispatchers=1),
+    "poll": Scenario("events to applications that poll", options.for_sockets, _poll),
+    "mixed": Scenario("sockets, webhooks and polls at once", options.for_webhooks, _mixed, dispatchers=1),
+    "scale": Scenario(
+        "sockets on 1 to 4 edges, 1 and 2 gateways", options.for_scale, _sockets, variants=_sizes
+    ),
 }

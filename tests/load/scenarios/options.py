@@ -64,3 +64,13 @@ def for_fanout(parser: argparse.ArgumentParser) -> None:
 def for_backlog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=1, help="how many with a full queue")
     parser.add_argument("--waiting", type=int, default=10_000, help="notifications in each queue")
+
+
+def for_webhooks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dead", type=int, default=1, help="webhooks that stop answering")
+    for_sockets(parser)
+
+
+def for_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--grow", action="store_true", help="rate and channels are for each edge, not in all")
+    for_sockets(parser)

@@ -1,0 +1,87 @@
+"""A worker's role: the receivers of webhooks, all on one port, each on a path of its own."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from httptools import HttpRequestParser
+
+from tests.load.book import Book, Told
+
+_TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+_TEST_REQUEST = b"{}"
+
+
+class _Connection(asyncio.Protocol):
+    """One connection of a dispatcher."""
+
+    def __init__(self, hooks: "Hooks") -> None:
+        self._hooks = hooks
+        self._parser = HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._path = b""
+        self._body = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self._path = self._body = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        channel = int(self._path.rpartition(b"/")[2])
+        if self._hooks.take(channel, self._body) and self._transport is not None:
+            self._transport.write(_TAKEN)
+
+
+class Hooks:
+    """Webhooks that take everything at once, but for the dead: those do not answer at all."""
+
+    def __init__(self) -> None:
+        self._book = Book()
+        self._dead: frozenset[int] = frozenset()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def received(self) -> int:
+        return self._book.received
+
+    def take(self, channel: int, body: bytes) -> bool:
+        """Is it answered?"""
+        if channel in self._dead:
+            return False
+        if body != _TEST_REQUEST:
+            self._book.take(channel, body)
+        return True
+
+    async def listen(self) -> str:
+        """Starts; the URL to which a channel's number is added."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+
+    async def die(self, *, channels: Sequence[int]) -> None:
+        """From now on these do not answer."""
+        self._dead = frozenset(channels)
+
+    async def turn_page(self) -> None:
+        self._book.turn_page()
+
+    async def told(self) -> Told:
+        return self._book.told()
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()

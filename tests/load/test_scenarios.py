@@ -1,0 +1,87 @@
+"""Every scenario, on a small scale: it ends, counts what it published, and tells its figures."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness.stack import Stack, running_stack
+from tests.load import command_line
+from tests.load.bench import Bench, Manner
+from tests.load.processes import Watched
+from tests.load.scenarios import SCENARIOS
+from tests.load.screen import Screen
+from tests.load.site import Site
+
+_STREAM = ("--channels", "4", "--seconds", "0.5", "--warm-up", "0.2")
+
+CASES = {
+    "sockets": ("--rate", "100", *_STREAM),
+    "saturate": ("--array", "10", "--together", *_STREAM),
+    "idle": ("--channels", "5", "--seconds", "0.5"),
+    "connect": ("--channels", "10"),
+    "takeover": ("--channels", "2", "--takeovers", "5", "--pause", "0.05", "--rate", "100"),
+    "fanout": ("--channels", "10", "--rate", "10", "--seconds", "0.5", "--warm-up", "0.2"),
+    "backlog": ("--waiting", "500"),
+    "webhooks": ("--rate", "50", *_STREAM),
+    "poll": ("--rate", "50", *_STREAM),
+    "mixed": ("--rate", "50", "--channels", "6", *_STREAM[2:]),
+}
+FIGURES = {
+    "sockets": {"latency_p99_ms", "cpu_gateway_us", "cpu_edge_us", "cpu_redis_us", "cpu_all_us"},
+    "saturate": {"delivered_per_s", "redis_commands_each"},
+    "idle": {"memory_each_kib", "redis_commands_per_s"},
+    "connect": {"connected_per_s", "storm_settled_s"},
+    "takeover": {"takeover_p50_ms", "latency_max_ms"},
+    "fanout": {"delivered_per_s", "latency_p50_ms"},
+    "backlog": {"drained_after_s", "frames"},
+    "webhooks": {"cpu_dispatcher_us", "latency_p50_ms"},
+    "poll": {"latency_p50_ms"},
+    "mixed": {"sockets_p50_ms", "webhooks_p50_ms", "polls_p50_ms"},
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with running_stack(edges=2, dispatchers=1, tcp=True, ALLOW_PRIVATE_CALLBACKS=1) as running:
+        yield running
+
+
+def site_of(stack: Stack) -> Site:
+    roles = {"gateway": stack.gateways, "edge": stack.edges, "dispatcher": stack.dispatchers}
+    watched = [Watched(each.name, role, each.pid) for role, services in roles.items() for each in services]
+    return Site(
+        gateways=[each.url for each in stack.gateways],
+        edges=[each.url for each in stack.edges],
+        admin_token=stack.admin_token,
+        watched=(*watched, Watched("redis", "redis", stack.valkey.pid)),
+        stack=stack,
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_scenario_ends_with_nothing_lost(stack: Stack, name: str) -> None:
+    arguments = command_line.arguments([name, *CASES[name], "--lanes", "2", "--label", "small"])
+    bench = Bench(site_of(stack), Manner(lanes=arguments.lanes), Screen())
+    try:
+        result = await SCENARIOS[name].run(bench, arguments)
+    finally:
+        await bench.parties.leave()
+        await bench.close()
+    assert result.count.passed, result
+    assert (result.count.received > 0) == (name != "idle")
+    assert result.figures.keys() >= FIGURES[name]
+
+
+def test_every_scenario_but_scale_is_tried() -> None:
+    assert set(CASES) == set(FIGURES) == set(SCENARIOS) - {"scale"}
+
+
+def test_scale_is_the_same_work_on_several_sizes() -> None:
+    told = command_line.arguments(["scale", "--rate", "100", "--channels", "10", "--label", "s"])
+    variants = SCENARIOS["scale"].variants(told)
+    assert {(each.gateways, each.edges) for each in variants} == {(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)}
+    assert {(each.rate, each.channels) for each in variants} == {(100, 10)}
+    assert len({each.label for each in variants}) == len(variants)
+    told.grow = True
+    grown = {(each.gateways, each.edges): each for each in SCENARIOS["scale"].variants(told)}
+    assert (grown[1, 4].rate, grown[1, 4].channels, grown[1, 1].rate) == (400, 40, 100)

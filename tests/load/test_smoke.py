@@ -1,0 +1,39 @@
+"""`make load-smoke`: the harness as a person starts it, with an installation of its own, for seconds."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.load.test_faults import run_load
+
+
+async def test_a_short_run_writes_a_table_a_line_and_a_page(tmp_path: Path) -> None:
+    out, html = tmp_path / "made" / "results.jsonl", tmp_path / "report.html"
+    arguments = ("sockets", "--channels", "5", "--rate", "100", "--seconds", "1.5", "--warm-up", "0.5")
+    code, said = await run_load(*arguments, "--out", str(out), "--html", str(html), "--label", "smoke")
+    sys.stdout.write(said)
+    assert code == 0, said
+    assert re.search(r"lost +0\n", said), said
+    line = json.loads(out.read_text())
+    assert line["label"] == "smoke"
+    assert line["count"]["received"] == line["count"]["published"] == 200
+    assert line["figures"]["cpu_all_us"] > 0
+    assert line["machine"]["cores"] > 0
+    page = html.read_text()
+    plots = re.findall(r"<svg.*?</svg>", page)
+    assert [len(ElementTree.fromstring(plot)) > 5 for plot in plots] == [True] * 5
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+async def test_wrong_arguments_are_told() -> None:
+    code, said = await run_load("sockets", "--url", "http://127.0.0.1:1")
+    assert code == 2, said
+    assert "--admin-token" in said
+
+
+async def test_a_deployment_that_is_not_there_is_told(tmp_path: Path) -> None:
+    code, said = await run_load("sockets", "--url", "http://127.0.0.1:1", "--admin-token", "x" * 16)
+    assert code == 1, said
+    assert "the run failed" in said
