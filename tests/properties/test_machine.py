@@ -16,5 +16,5 @@ def test_the_engine_does_what_the_model_says(valkey: Valkey) -> None:
 @pytest.mark.timeout(3600)
 def test_the_engine_does_what_the_model_says_for_long(valkey: Valkey) -> None:
     """Other examples each time; what it finds is told with the steps that lead there."""
-    budget = settings(BUDGET, derandomize=False, max_examples=2000, stateful_step_count=80)
+    budget = settings(BUDGET, derandomize=False, max_examples=500, stateful_step_count=60)
     searches(valkey, scripts=load_scripts(), budget=budget)

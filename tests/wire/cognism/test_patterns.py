@@ -146,7 +146,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-@settings(max_examples=2_500, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(data=st.data())
 def test_whatever_comes_is_a_pattern_or_invalid(kind: str, data: st.DataObject) -> None:
     text = data.draw(HOSTILE[kind])
