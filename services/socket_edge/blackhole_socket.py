@@ -16,7 +16,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.sessions import Dialect
 from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.runtime.clock import now_ms
-from shared.wire.kazoo.blackhole import Authenticate, Changed, Close, Conversation, Effect, MayListen, Reply
+from shared.wire.kazoo.blackhole import Authenticate, Changed, Conversation, Effect, MayListen, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,6 @@ class _Talk:
             case Changed():
                 await self._write(effect)
                 return self._conversation.changed()
-            case Close():
-                await self._edge.sessions.end(self._socket)
         return []
 
     async def _write(self, state: Changed) -> None:

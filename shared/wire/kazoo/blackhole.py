@@ -11,8 +11,8 @@ Whoever holds the socket drives it: hands in what the client sends, and carries 
             case Changed() as session: write it down, then todo = conversation.changed()
 
 One frame at a time: the next is handed in when the last has had its reply. `failed` ends the frame in work
-when its question cannot be answered. At any time `heard` says that the client did something else, `silent`
-that time has passed; `events` are the frames for an event that is due. Nothing that a client sends raises.
+when its question cannot be answered. At any time `events` are the frames for an event that is due. Nothing
+that a client sends raises. That one is silent for too long is noticed by whoever holds its socket.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -30,13 +30,11 @@ from shared.wire.kazoo.bindings import Binding, Refused, binding_of
 
 BURST = 100
 PER_SECOND = 10
-IDLE_S = 3600.0
 MAX_SUBSCRIPTIONS = 1024
 MAX_NAME = 255
 MAX_METADATA_BYTES = 4096
 _MAX_ERRORS = 16
 _TOO_MANY = f"too many subscriptions : {MAX_SUBSCRIPTIONS} at most"
-_CLOSE_IDLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +74,7 @@ class Changed:
         return tuple(dict.fromkeys(one.requested for one in self.wanted))
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
-    """The conversation is over."""
-
-    code: int
-
-
-Effect: TypeAlias = Reply | Authenticate | MayListen | Changed | Close
+Effect: TypeAlias = Reply | Authenticate | MayListen | Changed
 _Answer: TypeAlias = Principal | bool | None
 _Work: TypeAlias = Generator[Effect, _Answer, dict[str, Any]]
 
@@ -130,7 +121,6 @@ class Conversation:
         self._principal = principal
         self._new_request_id = new_request_id
         self._bucket = _Bucket(now_s)
-        self._heard_s = now_s
         self._announced = False
         # What others were told last; None when nothing, or when nobody knows whether they were.
         self._told: Changed | None = None
@@ -148,15 +138,9 @@ class Conversation:
         """Is a frame in work, waiting for an answer from outside?"""
         return self._work is not None
 
-    @property
-    def idle_at_s(self) -> float:
-        """When the client will have been silent for too long."""
-        return self._heard_s + IDLE_S
-
     def text(self, frame: str | bytes, *, now_s: float) -> list[Effect]:
         """A text frame; each gets one reply, at once or when its questions are answered."""
         assert self._work is None, "the frame before is still in work"
-        self._heard_s = now_s
         message = _parsed(frame)
         asked = message if message is not None else {}
         self._request_id = _scalar(asked.get("request_id")) or self._new_request_id()
@@ -173,14 +157,6 @@ class Conversation:
             )
         )
         return self._resume(None)
-
-    def heard(self, *, now_s: float) -> None:
-        """A binary frame, which nobody reads, or a ping: the client is there."""
-        self._heard_s = now_s
-
-    def silent(self, *, now_s: float) -> list[Effect]:
-        """Time has passed."""
-        return [Close(_CLOSE_IDLE)] if now_s >= self.idle_at_s and not self.busy else []
 
     def authenticated(self, principal: Principal | None) -> list[Effect]:
         """Whose token it is; None for nobody's."""

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.wire.kazoo.blackhole import IDLE_S, Close, Conversation, Reply
+from shared.wire.kazoo.blackhole import Conversation, Reply
 from tests.wire.kazoo.client import CHILD, MASTER_TOKEN, OWN, PRINCIPALS, STRANGER, TOKEN, Client
 
 CREATED = "call.CHANNEL_CREATE.*"
@@ -371,14 +371,3 @@ def test_events_are_due_as_soon_as_it_is_being_written() -> None:
 
     assert conversation.busy
     assert len(client.hears("call.CHANNEL_CREATE.1")) == 1
-
-
-def test_an_hour_of_silence() -> None:
-    conversation = Conversation("s", now_s=5)
-
-    assert conversation.silent(now_s=4 + IDLE_S) == []
-    assert conversation.silent(now_s=5 + IDLE_S) == [Close(1000)]
-    conversation.heard(now_s=10)
-    assert conversation.silent(now_s=5 + IDLE_S) == []
-    conversation.text("{", now_s=20)
-    assert conversation.idle_at_s == 20 + IDLE_S
