@@ -15,11 +15,14 @@ from shared import telemetry
 from shared.model.channels import Ending, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Notification
+from shared.store.carried import Carried
 from shared.store.queues import BEGINNING, Batch, Queues, place
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+# Long enough for the confirmations of many channels, short enough that little is repeated after a crash.
+SETTLE_AFTER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,12 @@ class Room:
 
     count: int
     size_bytes: int
+
+    def holds(self, notifications: list[Notification]) -> bool:
+        """Does it take all of these?"""
+        if len(notifications) > self.count:
+            return False
+        return sum(len(notification.data) for notification in notifications) <= self.size_bytes
 
 
 class Transport(Protocol):
@@ -41,8 +50,8 @@ class Transport(Protocol):
     def confirmed(self) -> str:
         """The entry up to and including which the receiver surely has everything; `BEGINNING` if none."""
 
-    async def deliver(self, batch: list[Notification]) -> str | None:
-        """Takes what comes next in the queue, or the first part of it, and must not wait for the receiver.
+    def deliver(self, batch: list[Notification]) -> str | None:
+        """Takes what comes next in the queue, or the first part of it, without waiting for the receiver.
 
         Answers the last entry taken; None when it took nothing.
         """
@@ -57,10 +66,38 @@ class Transport(Protocol):
         """The lease is gone: hang up."""
 
 
+class Settling:
+    """Settles for all drains of a process together what was confirmed within a moment.
+
+    Nobody waits for it: until then a crash or a takeover may repeat what the client has had.
+    """
+
+    def __init__(self, *, after_s: float = SETTLE_AFTER_S) -> None:
+        self._after_s = after_s
+        self._waiting: dict[Drain, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, drain: "Drain") -> None:
+        """It has confirmed something."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(self._after_s, self._begin)
+        self._waiting[drain] = None
+
+    def _begin(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        # What is begun in one turn of the event loop is one round trip.
+        for drain in waiting:
+            task = asyncio.get_running_loop().create_task(drain.settle())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
 class Drain:
     """Drains one lease's queue into one transport, whenever it is woken."""
 
-    def __init__(self, queues: Queues, lease: Lease, transport: Transport) -> None:
+    def __init__(
+        self, queues: Queues, lease: Lease, transport: Transport, *, settling: Settling | None = None
+    ) -> None:
         self._queues = queues
         self._lease = lease
         self._transport = transport
@@ -72,6 +109,9 @@ class Drain:
         self._stopped = False
         self._lost = False
         self._doubtful = False
+        # Is there anything behind what was sent, as far as we know? Before the first look: who knows.
+        self._behind = True
+        self._settling = settling
         self._serialization = b""
         self._traced = Traced(lease.channel)
 
@@ -80,6 +120,50 @@ class Drain:
         self._woken = True
         if self._task is None and not self._stopped:
             self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def offer(self, carried: Carried) -> None:
+        """Something was queued, and is here: passes it on at once, unless that would be out of turn."""
+        last = carried.notifications[-1].entry
+        if self._task is not None or self._doubtful or self._behind or carried.owner != self._lease.owner:
+            self.wake()
+        elif self._stopped or place(last) <= place(self._sent):
+            # A look may have found it before the nudge came.
+            return
+        elif (room := self._transport.room).count == 0:
+            # What is under way has to be confirmed first, and that wakes us.
+            self._behind = True
+        elif carried.previous not in ("", self._sent) or not room.holds(carried.notifications):
+            self.wake()
+        elif not self._passed_on(carried) or self._sent != last:
+            self.wake()
+
+    def _passed_on(self, carried: Carried) -> bool:
+        try:
+            self._adopt(carried.serialization)
+            self._deliver(carried.notifications)
+        except Exception:
+            # The look that follows meets it again, and says goodbye.
+            logger.exception("drain.failed", extra={"facts": {"channel": self._lease.channel}})
+            return False
+        return True
+
+    def was_confirmed(self) -> None:
+        """The transport has confirmed more, and has room again."""
+        if self._settling is None or self._behind or self._task is not None or self._doubtful:
+            self.wake()
+        else:
+            self._settling.add(self)
+
+    async def settle(self) -> None:
+        """Settles what is confirmed by now, if nothing else is to be done."""
+        confirmed = self._transport.confirmed
+        if self._stopped or self._task is not None or self._doubtful or confirmed == self._settled:
+            return
+        try:
+            if not await self._settle(confirmed):
+                self.wake()
+        except StoreUnavailable:
+            self._redis_failed()
 
     def doubt(self) -> None:
         """Redis was away, and may have lost the last that it was told: look before settling anything.
@@ -113,23 +197,25 @@ class Drain:
         try:
             while self._woken and not self._stopped:
                 self._woken = False
-                with telemetry.drain_span(self._lease.channel):
-                    await self._pass()
+                await self._pass()
         except NoLongerOwner as lost:
             self._stopped = self._lost = True
             await self._transport.end(lost.ending)
         except StoreUnavailable:
-            self._doubtful = True
-            # Whoever hears that Redis is back wakes us; this is for the faults that nobody hears of.
-            if self._retry is not None:
-                self._retry.cancel()
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self.wake)
+            self._redis_failed()
         except Exception:
             logger.exception("drain.failed", extra={"facts": {"channel": self._lease.channel}})
             self._stopped = True
             await self._transport.end(Ending.UNEXPECTED)
         finally:
             self._task = None
+
+    def _redis_failed(self) -> None:
+        self._doubtful = True
+        # Whoever hears that Redis is back wakes us; this is for the faults that nobody hears of.
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self.wake)
 
     async def _pass(self) -> None:
         while True:
@@ -140,27 +226,33 @@ class Drain:
                 self._traced.forget()
                 self._doubtful = True
                 continue
-            if batch.serialization is not None and batch.serialization != self._serialization:
-                self._serialization = batch.serialization
-                self._transport.adopt(batch.serialization)
+            if batch.serialization is not None:
+                self._adopt(batch.serialization)
+            self._behind = batch.more
             if batch.notifications:
-                await self._deliver(batch.notifications)
+                want_receipt = self._deliver(batch.notifications)
+                self._behind = batch.more or self._sent != batch.notifications[-1].entry
+                if want_receipt:
+                    # It was sent, whether or not a stop comes meanwhile.
+                    await asyncio.shield(self._queues.tell_sent(self._lease, want_receipt))
             at_the_end = not batch.more or self._transport.room.count == 0
             if at_the_end and self._transport.confirmed == self._settled:
                 return
 
-    async def _deliver(self, batch: list[Notification]) -> None:
+    def _adopt(self, serialization: bytes) -> None:
+        if serialization != self._serialization:
+            self._serialization = serialization
+            self._transport.adopt(serialization)
+
+    def _deliver(self, batch: list[Notification]) -> list[Notification]:
+        """Sends what the transport takes; gives those of it whose receipts are to say so."""
         followed = [notification for notification in batch if notification.trail]
         taken_ns = time.time_ns() if followed else 0
-        self._sent = await self._transport.deliver(batch) or self._sent
-        if not followed:
-            return
+        self._sent = self._transport.deliver(batch) or self._sent
         sent = [n for n in followed if place(n.entry) <= place(self._sent)]
-        self._traced.were_sent(sent, taken_ns=taken_ns)
-        want_receipt = [n for n in sent if n.trail and n.trail.receipt]
-        if want_receipt:
-            # It was sent, whether or not a stop comes meanwhile.
-            await asyncio.shield(self._queues.tell_sent(self._lease, want_receipt))
+        if sent:
+            self._traced.were_sent(sent, taken_ns=taken_ns)
+        return [n for n in sent if n.trail and n.trail.receipt]
 
     async def _look(self) -> Batch:
         """Settles what is new, and reads what is next; one round trip for both."""
@@ -185,14 +277,16 @@ class Drain:
         self._doubtful = False
         return batch
 
-    async def _settle(self, confirmed: str) -> None:
+    async def _settle(self, confirmed: str) -> bool:
+        """False: we are not the owner. Why, or that we are again, a look tells."""
         confirmed_ns = time.time_ns()
         count = await self._queues.settle(self._lease, until=confirmed)
-        # None: we are not the owner. Why, or that we are again, the look that travels with it tells.
-        if count is not None:
-            self._settled = confirmed
-            telemetry.settled.add(count)
-            self._traced.were_settled(confirmed, confirmed_ns=confirmed_ns)
+        if count is None:
+            return False
+        self._settled = confirmed
+        telemetry.settled.add(count)
+        self._traced.were_settled(confirmed, confirmed_ns=confirmed_ns)
+        return True
 
 
 class Traced:

@@ -169,17 +169,13 @@ def _check_copies(events: Sequence[Event], wanted: Sequence[list[int]]) -> None:
 
 async def _append(context: Context, api_key_id: str, events: Sequence[Event], *, traceparent: str) -> int:
     """How many of the events were queued: all or none."""
-    outcome, owner = await context.queues.append(api_key_id, events, traceparent=traceparent)
-    if owner:
-        context.nudges.send(owner, api_key_id)
+    outcome = await context.queues.append(api_key_id, events, traceparent=traceparent)
     return len(events) if outcome is Appended.QUEUED else 0
 
 
 async def _offer(context: Context, session_id: str, account_id: str, events: Sequence[Event]) -> int:
     """How many of the events fitted into the session's queue: the first of them."""
-    _, owner, fitted = await context.sessions.append(session_id, account_id, events)
-    if owner:
-        context.nudges.send(owner, session_id)
+    _, fitted = await context.sessions.append(session_id, account_id, events)
     return fitted
 
 

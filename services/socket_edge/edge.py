@@ -25,12 +25,13 @@ from services.socket_edge.proofs import Proof, Proofs
 from services.socket_edge.questions import Questions
 from services.socket_edge.session_sockets import SessionLimits, SessionSockets
 from shared import telemetry
-from shared.drain import Drain
+from shared.drain import Drain, Settling
 from shared.model.channels import EVERY_EDGE, Ending, Kind, Lease, boot_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import end, forever
 from shared.store.api_keys import ApiKeys
+from shared.store.carried import Carried
 from shared.store.channels import Channels
 from shared.store.leases import Leases
 from shared.store.nudges import Line, Nudges, answer_in, changed_key, heard_nudges, question_in
@@ -113,6 +114,7 @@ class Edge:
         self.keepalive: Keepalive[Hold] = Keepalive(
             interval_s=timing.ping_interval_s, timeout_s=limits.ping_timeout_s
         )
+        self.settling = Settling()
         self.handshakes = Handshakes()
         self.stopping = False
         self.long_poll_wait_s = timing.long_poll_wait_s
@@ -222,11 +224,14 @@ class Edge:
     async def _hear(self) -> None:
         names = (self._boot, boot_of(EVERY_EDGE))
         async with contextlib.aclosing(heard_nudges(self.stores.redis, *names)) as heard:
-            async for ids in heard:
-                if ids is Line.LOST:
+            async for nudge in heard:
+                if isinstance(nudge, Carried):
+                    for hold in self._holds.get(nudge.channel, ()):
+                        hold.drain.offer(nudge)
+                elif nudge is Line.LOST:
                     for hold in self._all():
                         hold.drain.doubt()
-                elif ids is Line.BACK:
+                elif nudge is Line.BACK:
                     await self._try_to_beat()
                     for hold in self._all():
                         hold.drain.doubt()
@@ -234,7 +239,7 @@ class Edge:
                     self._proofs.doubt(self._all())
                     await self.sessions.redis_is_back()
                 else:
-                    for word in ids:
+                    for word in nudge:
                         self._heard(word)
 
     async def _beat(self) -> None:
@@ -287,7 +292,7 @@ class Edge:
                 await hold.abort_if_stalled()
             for hold in self.keepalive.to_ping(now_s=loop.time()):
                 try:
-                    await hold.ping()
+                    hold.ping()
                 except OSError:
                     self.keepalive.forget(hold)
 

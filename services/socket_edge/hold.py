@@ -7,17 +7,19 @@ takes long to confirm is given less at once, so that even a very slow one gets o
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from starlette.types import Send
 
 from services.socket_edge.keepalive import Keepalive
 from shared import telemetry
-from shared.drain import Drain, Room
+from shared.drain import Drain, Room, Settling
 from shared.model.channels import Ending, Kind
 from shared.model.events import Notification
+from shared.runtime.socket_protocol import Control
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Queues
 from shared.wire.pelion.closing import close_code, close_reason
@@ -75,18 +77,20 @@ class Hold:
         self,
         *,
         send: Send,
-        unread_bytes: Callable[[], int],
+        control: Control,
         claimed: Claimed,
         queues: Queues,
+        settling: Settling,
         limits: Limits,
         keepalive: "Keepalive[Hold]",
         close_codes: int,
     ) -> None:
         self.lease = claimed.lease
         self.ending: Ending | None = None
-        self.drain = Drain(queues, claimed.lease, self)
+        self.drain = Drain(queues, claimed.lease, self, settling=settling)
         self._send = send
-        self._unread_bytes = unread_bytes
+        self._write = control["write"]
+        self._unread_bytes = control["unread_bytes"]
         self._limits = limits
         self._keepalive = keepalive
         self._close_codes = close_codes
@@ -120,27 +124,31 @@ class Hold:
     def confirmed(self) -> str:
         return self._confirmed.entry
 
-    async def deliver(self, batch: list[Notification]) -> str | None:
+    def deliver(self, batch: list[Notification]) -> str | None:
         if self.ending is not None:
             return None
-        before = self._written
-        limits = self._limits
+        before = written = self._written
+        texts = list[bytes]()
+        most = min(self._limits.frame_count, self._wanted.chunk)
+        for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
+            texts.append(frame.text)
+            written = written.then(frame)
+            self._last_frame_count = frame.count
+            if self._is_careful:
+                break
+        self._written = written
         try:
-            most = min(limits.frame_count, self._wanted.chunk)
-            for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
-                await self._send({"type": "websocket.send", "utf8": frame.text})
-                self._written = self._written.then(frame)
-                self._last_frame_count = frame.count
-                if self._is_careful:
-                    break
             if self._ping is None:
-                await self.ping()
+                self._write_with_ping(texts)
+            else:
+                self._write(texts, None)
         except OSError:
             # The client has gone; the endpoint hears of it by itself.
             self.ending = Ending.CLIENT_GONE
-        telemetry.sent.add(self._written.count - before.count, _DIALECT)
-        telemetry.frames.add(self._written.frames - before.frames, _DIALECT)
-        return self._written.entry
+            return None
+        telemetry.sent.add(written.count - before.count, _DIALECT)
+        telemetry.frames.add(written.frames - before.frames, _DIALECT)
+        return written.entry
 
     def adopt(self, serialization: bytes) -> None:
         self._wanted = stored(serialization)
@@ -159,7 +167,7 @@ class Hold:
             asked_for = self._ping.stands_for if self._ping else self._confirmed
             if ending is Ending.STOPPING and self._written.count > asked_for.count:
                 # The pong to this one comes before the client's close frame.
-                await self.ping()
+                self.ping()
             self.ending = ending
             code, reason = close_code(ending, self._close_codes), close_reason(ending)
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
@@ -168,30 +176,39 @@ class Hold:
 
     # As a socket
 
-    async def ping(self) -> None:
-        """One ping, for everything written so far; it takes the place of one still in flight."""
-        self._pings += 1
-        now_s = _now_s()
-        self._ping = _Ping(self._pings.to_bytes(8, "big"), self._written, now_s)
-        self._unread_when_pinged = self._unread_bytes() if self._written.count > self._confirmed.count else 0
-        await self._send({"type": "websocket.ping", "bytes": self._ping.payload})
-        self._keepalive.owes(self, now_s=now_s)
+    def ping(self) -> None:
+        """One ping, for everything written so far; it takes the place of one still in flight.
 
-    async def heard_pong(self, payload: bytes) -> None:
+        Raises OSError when the client has gone.
+        """
+        self._write_with_ping(())
+
+    def heard_pong(self, payload: bytes) -> None:
         ping = self._ping
         if ping is None or payload != ping.payload:
             return
         self._ping = None
         news = ping.stands_for.count > self._confirmed.count
         self._confirmed = ping.stands_for
-        self._keepalive.rests(self, now_s=_now_s())
+        now_s = _now_s()
+        self._keepalive.rests(self, now_s=now_s)
         if news:
-            took_s = _now_s() - ping.sent_s
+            took_s = now_s - ping.sent_s
             telemetry.confirm_s.record(took_s, _DIALECT)
             self._adapt(took_s)
-            self.drain.wake()
+            self.drain.was_confirmed()
         if self.ending is None and self._written.count > self._confirmed.count:
-            await self.ping()
+            # One that has gone is heard of by the endpoint.
+            with contextlib.suppress(OSError):
+                self.ping()
+
+    def _write_with_ping(self, texts: Sequence[bytes]) -> None:
+        self._pings += 1
+        now_s = _now_s()
+        self._ping = _Ping(self._pings.to_bytes(8, "big"), self._written, now_s)
+        self._write(texts, self._ping.payload)
+        self._unread_when_pinged = self._unread_bytes() if self._written.count > self._confirmed.count else 0
+        self._keepalive.owes(self, now_s=now_s)
 
     async def abort_if_stalled(self) -> None:
         """Its pong is overdue: drops the connection, unless the client has at least read something since."""

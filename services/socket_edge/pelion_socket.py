@@ -16,6 +16,7 @@ from shared.model.channels import Ending
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.runtime.clock import now_ms
+from shared.runtime.socket_protocol import Control
 from shared.store.leases import Claimed
 from shared.wire.pelion.closing import close_code, close_reason, refuses_at_handshake
 from shared.wire.pelion.opening import secret_offered, subprotocol_answer
@@ -94,23 +95,26 @@ async def _accept(scope: Scope, send: Send) -> None:
 async def _hold(
     edge: Edge, claimed: Claimed, proof: Proof, mark: Mark, scope: Scope, receive: Receive, send: Send
 ) -> None:
+    control: Control = scope["extensions"]["websocket.control"]
     hold = Hold(
         send=send,
-        unread_bytes=scope["extensions"]["websocket.control"]["unread_bytes"],
+        control=control,
         claimed=claimed,
         queues=edge.stores.queues,
+        settling=edge.settling,
         limits=edge.limits,
         keepalive=edge.keepalive,
         close_codes=edge.close_codes,
     )
     try:
+        control["hear_pongs"](hold.heard_pong)
         with edge.holding(hold, proof):
             await _accept(scope, send)
             mark.over()
             if edge.stopping:
                 # The goodbye began while this one was on its way in.
                 await hold.end(Ending.STOPPING)
-            gone = await _until_gone(hold, receive)
+            gone = await _until_gone(receive)
             await _let_go(edge, hold, client_code=gone.get("code", 0))
     except OSError:
         # It went before it was accepted.
@@ -121,17 +125,11 @@ async def _hold(
         logger.info("socket.ended", extra={"facts": hold.facts})
 
 
-async def _until_gone(hold: Hold, receive: Receive) -> Message:
-    """Reads all the time, since pongs stick behind what nobody reads; what else a client says is ignored."""
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.pong":
-            try:
-                await hold.heard_pong(message["bytes"])
-            except OSError:
-                continue
-        elif message["type"] == "websocket.disconnect":
-            return message
+async def _until_gone(receive: Receive) -> Message:
+    """Reads all the time; what a client says is ignored."""
+    while (message := await receive())["type"] != "websocket.disconnect":
+        pass
+    return message
 
 
 async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:

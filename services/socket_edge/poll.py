@@ -79,7 +79,7 @@ class Poll:
     def confirmed(self) -> str:
         return self._confirmed
 
-    async def deliver(self, batch: list[Notification]) -> str | None:
+    def deliver(self, batch: list[Notification]) -> str | None:
         if not self.is_open:
             return None
         if self._asked.after is not None:

@@ -192,7 +192,7 @@ class Dispatcher:
                     await self._try_to_beat()
                     with contextlib.suppress(StoreUnavailable):
                         await self._visit_what_is_due()
-                elif words is not Line.LOST:
+                elif isinstance(words, list):
                     for word in words:
                         if changed_key(word) is None:
                             self.look_at(word)

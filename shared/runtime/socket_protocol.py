@@ -7,15 +7,14 @@
 - After our own close frame the application still hears pongs, until the client's close frame ends it.
 - A handshake that is refused before the application sees it gets our form of error.
 
-`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` holds questions:
-`unread_bytes` tells how many bytes the peer has not confirmed, `last_ping_s` when it last sent
-a ping, by the loop's time.
+`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` is a `Control`.
 """
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypedDict
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -33,6 +32,21 @@ _FRAGMENT_LIMIT = 256
 _GOODBYE_S = 5.0
 
 
+class Control(TypedDict):
+    """What else an application may ask of its WebSocket, and have it do.
+
+    `unread_bytes`: how many bytes has the peer's machine not confirmed? `last_ping_s`: when did it last send a
+    ping, by the loop's time? `write` writes text frames, and then a ping if one is given, in one go; it raises
+    OSError when the socket is closed. `hear_pongs` says who is called with the payload of each pong, at once
+    and instead of the message `websocket.pong`.
+    """
+
+    unread_bytes: Callable[[], int]
+    last_ping_s: Callable[[], float]
+    write: Callable[[Sequence[bytes], bytes | None], None]
+    hear_pongs: Callable[[Callable[[bytes], None]], None]
+
+
 class SocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection."""
 
@@ -40,6 +54,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.close_timeout = _GOODBYE_S
         self._last_ping_s = 0.0
+        self._heard_pong: Callable[[bytes], None] | None = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -61,7 +76,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             return
         super().handle_connect(event)
         if not self.handshake_complete:
-            control = {"unread_bytes": self._unread_bytes, "last_ping_s": lambda: self._last_ping_s}
+            control: Control = {
+                "unread_bytes": self._unread_bytes,
+                "last_ping_s": lambda: self._last_ping_s,
+                "write": self._write_frames,
+                "hear_pongs": self._hear_pongs,
+            }
             self.scope["extensions"]["websocket.control"] = control  # type: ignore[assignment]
 
     def _deeper_fault(self, event: Request) -> tuple[int, str, str] | None:
@@ -91,6 +111,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         # One message for each ping, whatever a client sends: nobody may be reading any more.
         if payload == self.pending_ping_payload:
             self.pending_ping_payload = None
+            if self._heard_pong is not None:
+                self._heard_pong(payload)
+                return
             self.queue.put_nowait({"type": "websocket.pong", "bytes": payload})  # type: ignore[typeddict-item]
 
     def handle_cont(self, event: Frame) -> None:
@@ -152,6 +175,22 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _write(self) -> None:
         self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def _hear_pongs(self, heard: Callable[[bytes], None]) -> None:
+        self._heard_pong = heard
+
+    def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            raise ClientDisconnected
+        try:
+            for text in texts:
+                self.conn.send_text(text)
+            if ping is not None:
+                self.conn.send_ping(ping)
+                self.pending_ping_payload = ping
+        except InvalidState:
+            raise ClientDisconnected from None
+        self._write()
 
     def _hang_up(self) -> None:
         self.transport.close()

@@ -1,7 +1,7 @@
 """Nudges: "look at these channels again", over pub/sub. A lost one costs latency, never a notification.
 
 Each process hears the one name of its boot. What one turn of the event loop wants nudged goes out as one
-message for each boot.
+message for each boot. What is queued nudges by itself (`queue_append.lua`), and may carry what was queued.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from shared.model.channels import boot_of
 from shared.model.errors import StoreUnavailable
 from shared.store import keyspace
 from shared.store.calls import Calls
+from shared.store.carried import Carried, carried_in
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +128,9 @@ class Line(StrEnum):
     BACK = "back"
 
 
-async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[list[str] | Line, None]:
-    """The words of each nudge for these boots: API key ids, or what the functions above understand.
+async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[Carried | list[str] | Line, None]:
+    """Each nudge for these boots: what it carries, or its words: API key ids, or what the functions above
+    understand.
 
     BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
     without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.
@@ -151,7 +153,7 @@ async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[list[str] | 
                     unanswered = 0
                 else:
                     unanswered = 0
-                    yield message["data"].decode().split()
+                    yield carried_in(message["data"]) or message["data"].decode().split()
         except (RedisError, OSError, TimeoutError) as fault:
             logger.debug("nudges.line-lost", extra={"facts": {"why": type(fault).__name__}})
         finally:

@@ -69,10 +69,8 @@ class Queues:
         self._limits = limits
         self._now_ms = now_ms
 
-    async def append(
-        self, api_key_id: str, events: Sequence[Event], *, traceparent: str = ""
-    ) -> tuple[Appended, str]:
-        """Queues the events in order, all or none; tells what became of it, and the owner to nudge or ''.
+    async def append(self, api_key_id: str, events: Sequence[Event], *, traceparent: str = "") -> Appended:
+        """Queues the events in order, all or none, and nudges whoever holds the channel.
 
         `traceparent` travels with each of them, as does the wish for a receipt.
         """
@@ -81,10 +79,10 @@ class Queues:
         limits = (self._limits.size_bytes, self._oldest())
         word, *found = await self._calls.script("queue_append", names, *limits, traceparent, *values)
         if word != b"queued":
-            return Appended(word.decode()), ""
-        owner, over, old = found
+            return Appended(word.decode())
+        over, old = found
         telemetry.dropped_from_queue(over=over, old=old)
-        return Appended.QUEUED, owner.decode()
+        return Appended.QUEUED
 
     async def forget_old(self, api_key_id: str) -> int:
         """Drops what is too old from a queue that nobody touches; tells how many."""
@@ -206,16 +204,24 @@ def _hash(event: Event) -> str:
 
 def notification_of(entry: bytes, values: Sequence[bytes]) -> Notification:
     """An entry of a queue as Redis gives it."""
-    # The field names are always the same, in the order in which queue_append.lua writes them.
+    # The field names are always the same, in the order in which queue_append.lua writes them. The trail is
+    # behind the running total, and only where a publisher asked for something.
+    trail = values[13] if len(values) > 12 else b""
+    return notification_at(entry, values[1], values[3], values[5], values[7], values[9], trail)
+
+
+def notification_at(
+    entry: bytes, event_id: bytes, topic: bytes, data: bytes, name: bytes, time: bytes, trail: bytes
+) -> Notification:
+    """The notification that stands there, of the texts that Redis holds."""
     return Notification(
-        entry=entry.decode(),
-        event_id=values[1].decode(),
-        topic=values[3].decode(),
-        data=values[5],
-        name=values[7].decode(),
-        time=values[9].decode(),
-        # Behind the running total, and only where a publisher asked for something.
-        trail=_trail(values[13].decode()) if len(values) > 12 else None,
+        entry.decode(),
+        event_id.decode(),
+        topic.decode(),
+        data,
+        name.decode(),
+        time.decode(),
+        _trail(trail.decode()) if trail else None,
     )
 
 

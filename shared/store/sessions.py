@@ -84,17 +84,16 @@ class Sessions:
         names = [keyspace.session(i), keyspace.queue(i), keyspace.pushes(i)]
         await self._calls.script("session_drop", names, session.owner)
 
-    async def append(
-        self, session_id: str, account_id: str, events: Sequence[Event]
-    ) -> tuple[Appended, str, int]:
-        """Queues what fits; tells what became of it, the owner to nudge, and how many fitted."""
+    async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> tuple[Appended, int]:
+        """Queues what fits, and nudges the edge that holds the socket; tells how many fitted."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
         word, *found = await self._calls.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
         if word != b"queued":
-            return Appended.ABSENT, "", 0
-        telemetry.dropped_for_slow_reader(len(events) - found[1])
-        return Appended.QUEUED, found[0].decode(), found[1]
+            return Appended.ABSENT, 0
+        [fitted] = found
+        telemetry.dropped_for_slow_reader(len(events) - fitted)
+        return Appended.QUEUED, fitted
 
     async def take(self, session: Session) -> list[Notification] | None:
         """What waits for it, oldest first, and no more from now on; None when Redis knows no such session."""

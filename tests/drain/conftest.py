@@ -39,7 +39,7 @@ class Receiver:
     def confirmed(self) -> str:
         return self.taken[self._confirmed - 1].entry if self._confirmed > self._forgotten else BEGINNING
 
-    async def deliver(self, batch: list[Notification]) -> str | None:
+    def deliver(self, batch: list[Notification]) -> str | None:
         if self.breaks:
             raise RuntimeError("the transport broke")
         taken = batch[: self.at_once]

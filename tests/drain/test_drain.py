@@ -93,8 +93,8 @@ async def test_what_is_confirmed_while_it_looks_is_settled_without_another_wake(
     await stores.queued(channel, 1)
 
     class Quick(Receiver):
-        async def deliver(self, batch: list[Notification]) -> str | None:
-            last = await super().deliver(batch)
+        def deliver(self, batch: list[Notification]) -> str | None:
+            last = super().deliver(batch)
             self.confirm(len(batch))
             return last
 

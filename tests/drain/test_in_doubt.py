@@ -27,7 +27,7 @@ class Confirming:
         self.rewinds = 0
         self.endings: list[Ending] = []
 
-    async def deliver(self, batch: list[Notification]) -> str | None:
+    def deliver(self, batch: list[Notification]) -> str | None:
         self.taken += [notification.entry for notification in batch]
         return self.taken[-1]
 

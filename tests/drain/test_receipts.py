@@ -68,8 +68,8 @@ async def test_a_stop_at_once_does_not_take_back_what_was_told(
     class Quick(Receiver):
         read = asyncio.Event()
 
-        async def deliver(self, batch: list[Notification]) -> str | None:
-            last = await super().deliver(batch)
+        def deliver(self, batch: list[Notification]) -> str | None:
+            last = super().deliver(batch)
             self.confirm(len(batch))
             self.read.set()
             return last

@@ -58,9 +58,15 @@ class Client:
     def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> Hold:
         self.hold = Hold(
             send=self._receive,
-            unread_bytes=lambda: self.unread_bytes,
+            control={
+                "unread_bytes": lambda: self.unread_bytes,
+                "last_ping_s": lambda: 0.0,
+                "write": self._read,
+                "hear_pongs": lambda _: None,
+            },
             claimed=claimed,
             queues=self.stores.queues,
+            settling=Settling(after_s=0),
             limits=limits,
             keepalive=self.keepalive,
             close_codes=close_codes,
@@ -71,6 +77,13 @@ class Client:
         if self.gone:
             raise OSError("the client has gone")
         self.sent.append(message)
+
+    def _read(self, texts: Sequence[bytes], ping: bytes | None) -> None:
+        if self.gone:
+            raise OSError("the client has gone")
+        self.sent += [{"type": "websocket.send", "utf8": text} for text in texts]
+        if ping is not None:
+            self.sent.append({"type": "websocket.ping", "bytes": ping})
 
     @property
     def kinds(self) -> list[str]:
@@ -86,7 +99,7 @@ class Client:
 
     async def answers(self, number: int = -1) -> None:
         """The pong to one of the pings, the newest if none is named."""
-        await self.hold.heard_pong(self.pings[number])
+        self.hold.heard_pong(self.pings[number])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.store.stores import OTHER_EDGE, Stores
 
 
 async def test_frames_go_out_with_one_ping_behind_them(client: Client) -> None:
-    last = await client.hold.deliver([*owed(1, 2), *owed(3, topic="device.reg-updates")])
+    last = client.hold.deliver([*owed(1, 2), *owed(3, topic="device.reg-updates")])
 
     assert client.kinds == ["send", "send", "ping"]
     assert client.frames == [b'{"registrations":["",""]}', b'{"reg-updates":[""]}']
@@ -22,14 +22,14 @@ async def test_frames_go_out_with_one_ping_behind_them(client: Client) -> None:
 
 
 async def test_what_is_written_is_not_confirmed(client: Client) -> None:
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
 
     assert client.hold.confirmed == BEGINNING
 
 
 async def test_there_is_one_ping_in_flight(client: Client) -> None:
     for number in range(1, 5):
-        await client.hold.deliver(owed(number))
+        client.hold.deliver(owed(number))
 
     assert client.kinds == ["send", "ping", "send", "send", "send"]
 
@@ -37,9 +37,9 @@ async def test_there_is_one_ping_in_flight(client: Client) -> None:
 async def test_a_pong_confirms_what_was_written_before_its_ping_and_asks_for_the_rest(
     client: Client,
 ) -> None:
-    await client.hold.deliver(owed(1))
-    await client.hold.deliver(owed(2))
-    await client.hold.deliver(owed(3))
+    client.hold.deliver(owed(1))
+    client.hold.deliver(owed(2))
+    client.hold.deliver(owed(3))
 
     await client.answers()
     assert client.hold.confirmed == "1-0"
@@ -52,7 +52,7 @@ async def test_a_pong_confirms_what_was_written_before_its_ping_and_asks_for_the
 
 async def test_payloads_are_opaque_and_never_the_same(client: Client) -> None:
     for number in range(1, 300):
-        await client.hold.deliver(owed(number))
+        client.hold.deliver(owed(number))
         await client.answers()
 
     assert len(set(client.pings)) == len(client.pings) == 299
@@ -61,17 +61,17 @@ async def test_payloads_are_opaque_and_never_the_same(client: Client) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\0", b"\0" * 8, (2).to_bytes(8, "big"), b"x" * 125])
 async def test_a_pong_that_nobody_asked_for_confirms_nothing(client: Client, payload: bytes) -> None:
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
 
-    await client.hold.heard_pong(payload)
+    client.hold.heard_pong(payload)
 
     assert client.hold.confirmed == BEGINNING
     assert len(client.pings) == 1
 
 
 async def test_the_same_pong_again_confirms_nothing_more(client: Client) -> None:
-    await client.hold.deliver(owed(1))
-    await client.hold.deliver(owed(2))
+    client.hold.deliver(owed(1))
+    client.hold.deliver(owed(2))
     await client.answers(0)
 
     await client.answers(0)
@@ -80,9 +80,9 @@ async def test_the_same_pong_again_confirms_nothing_more(client: Client) -> None
 
 
 async def test_a_newer_ping_stands_for_the_older_one_too(client: Client) -> None:
-    await client.hold.deliver(owed(1))
-    await client.hold.deliver(owed(2))
-    await client.hold.ping()
+    client.hold.deliver(owed(1))
+    client.hold.deliver(owed(2))
+    client.hold.ping()
 
     await client.answers(0)
     assert client.hold.confirmed == BEGINNING, "the newer one is under way and tells more"
@@ -91,7 +91,7 @@ async def test_a_newer_ping_stands_for_the_older_one_too(client: Client) -> None
 
 
 async def test_a_quiet_sockets_pong_confirms_nothing_and_asks_nothing(client: Client) -> None:
-    await client.hold.ping()
+    client.hold.ping()
     await client.answers()
 
     assert client.hold.confirmed == BEGINNING
@@ -104,7 +104,7 @@ async def test_a_quiet_sockets_pong_confirms_nothing_and_asks_nothing(client: Cl
 async def test_room_shrinks_by_what_is_not_confirmed(client: Client) -> None:
     assert client.hold.room == Room(count=10, size_bytes=64 * KIB)
 
-    await client.hold.deliver(owed(1, 2, 3))
+    client.hold.deliver(owed(1, 2, 3))
 
     in_flight = sum(map(len, client.frames))
     assert client.hold.room == Room(count=7, size_bytes=64 * KIB - in_flight)
@@ -113,9 +113,9 @@ async def test_room_shrinks_by_what_is_not_confirmed(client: Client) -> None:
 
 
 async def test_a_full_socket_has_no_room(client: Client) -> None:
-    await client.hold.deliver(owed(*range(1, 10)))
+    client.hold.deliver(owed(*range(1, 10)))
     assert client.hold.room.count == 1
-    await client.hold.deliver(owed(10))
+    client.hold.deliver(owed(10))
 
     assert client.hold.room == Room(count=0, size_bytes=0)
     await client.answers(0)
@@ -123,15 +123,15 @@ async def test_a_full_socket_has_no_room(client: Client) -> None:
 
 
 async def test_bytes_fill_a_socket_too(client: Client) -> None:
-    await client.hold.deliver(owed(1, size_bytes=40 * KIB))
+    client.hold.deliver(owed(1, size_bytes=40 * KIB))
     assert 0 < client.hold.room.size_bytes < 24 * KIB
-    await client.hold.deliver(owed(2, size_bytes=40 * KIB))
+    client.hold.deliver(owed(2, size_bytes=40 * KIB))
 
     assert client.hold.room == Room(count=0, size_bytes=0)
 
 
 async def test_a_frame_is_bounded(client: Client) -> None:
-    await client.hold.deliver(owed(*range(1, 6), size_bytes=20 * KIB))
+    client.hold.deliver(owed(*range(1, 6), size_bytes=20 * KIB))
 
     assert [frame.count(b"x" * 100 + b'"') for frame in client.frames] == [2, 2, 1]
     assert all(len(frame) <= 48 * KIB for frame in client.frames)
@@ -142,7 +142,7 @@ async def test_a_frame_is_bounded(client: Client) -> None:
 
 async def confirm_after(client: Client, clock: Clock, number: int, took_s: float) -> int:
     """The window's size after one notification was confirmed in that time."""
-    await client.hold.deliver(owed(number))
+    client.hold.deliver(owed(number))
     clock.ahead_s += took_s
     await client.answers()
     return client.hold.room.size_bytes
@@ -170,7 +170,7 @@ async def test_the_window_stays_for_a_client_in_between(client: Client, clock: C
 
 async def test_a_quiet_sockets_pongs_say_nothing_about_the_window(client: Client, clock: Clock) -> None:
     for took_s in (0, PING_TIMEOUT_S / 2):
-        await client.hold.ping()
+        client.hold.ping()
         clock.ahead_s += took_s
         await client.answers()
 
@@ -223,13 +223,13 @@ async def test_nothing_is_sent_after_the_end(client: Client) -> None:
     await client.hold.end(Ending.TAKEN_OVER)
 
     assert client.hold.room == Room(count=0, size_bytes=0)
-    assert await client.hold.deliver(owed(1)) is None
+    assert client.hold.deliver(owed(1)) is None
     assert client.kinds == ["close"]
 
 
 async def test_stopping_asks_once_more_for_what_no_ping_stands_for_yet(client: Client) -> None:
-    await client.hold.deliver(owed(1))
-    await client.hold.deliver(owed(2))
+    client.hold.deliver(owed(1))
+    client.hold.deliver(owed(2))
 
     await client.hold.end(Ending.STOPPING)
     assert client.kinds == ["send", "ping", "send", "ping", "close"]
@@ -240,15 +240,15 @@ async def test_stopping_asks_once_more_for_what_no_ping_stands_for_yet(client: C
 
 
 async def test_stopping_asks_nothing_when_a_ping_stands_for_everything(client: Client) -> None:
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
     await client.hold.end(Ending.STOPPING)
 
     assert client.kinds == ["send", "ping", "close"]
 
 
 async def test_other_endings_ask_nothing(client: Client) -> None:
-    await client.hold.deliver(owed(1))
-    await client.hold.deliver(owed(2))
+    client.hold.deliver(owed(1))
+    client.hold.deliver(owed(2))
     await client.hold.end(Ending.TAKEN_OVER)
 
     assert client.kinds == ["send", "ping", "send", "close"]
@@ -257,7 +257,7 @@ async def test_other_endings_ask_nothing(client: Client) -> None:
 async def test_a_client_that_has_gone_is_an_ending_and_no_error(client: Client) -> None:
     client.gone = True
 
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
 
     assert client.hold.ending is Ending.CLIENT_GONE
     assert client.hold.confirmed == BEGINNING
@@ -307,7 +307,7 @@ async def test_a_takeover_is_told_to_the_client(client: Client, stores: Stores, 
 
 
 async def test_a_rewound_socket_is_sent_everything_again_and_old_pongs_mean_nothing(client: Client) -> None:
-    await client.hold.deliver(owed(1, 2, 3))
+    client.hold.deliver(owed(1, 2, 3))
 
     client.hold.rewind()
     assert client.hold.confirmed == BEGINNING
@@ -315,7 +315,7 @@ async def test_a_rewound_socket_is_sent_everything_again_and_old_pongs_mean_noth
     await client.answers(0)
     assert client.hold.confirmed == BEGINNING
 
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
     assert len(client.pings) == 2
     await client.answers(1)
     assert client.hold.confirmed == "1-0"

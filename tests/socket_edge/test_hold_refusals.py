@@ -23,28 +23,28 @@ def claimed(*, frame_limit_bytes: int | None = None, careful_until: str = "") ->
 
 async def test_a_refusal_with_nothing_under_way_is_not_about_us(client: Client) -> None:
     assert client.hold.refused is None
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
     await client.answers()
     assert client.hold.refused is None
 
 
 async def test_a_refused_frame_of_several_halves_the_limit(client: Client) -> None:
-    await client.hold.deliver(owed(1, 2))
+    client.hold.deliver(owed(1, 2))
 
     assert client.hold.refused == (24 * KIB, "2-0", "")
 
 
 async def test_which_of_several_frames_was_refused_is_not_known(client: Client) -> None:
-    await client.hold.deliver(owed(1))
-    await client.hold.deliver(owed(2))
+    client.hold.deliver(owed(1))
+    client.hold.deliver(owed(2))
 
     assert client.hold.refused == (24 * KIB, "2-0", "")
 
 
 async def test_a_refused_single_one_is_named_and_the_limit_stays(client: Client) -> None:
-    await client.hold.deliver(owed(1, 2))
+    client.hold.deliver(owed(1, 2))
     await client.answers()
-    await client.hold.deliver(owed(3, size_bytes=60 * KIB))
+    client.hold.deliver(owed(3, size_bytes=60 * KIB))
 
     assert client.hold.refused == (48 * KIB, "3-0", "3-0")
 
@@ -52,14 +52,14 @@ async def test_a_refused_single_one_is_named_and_the_limit_stays(client: Client)
 async def test_the_limit_halves_from_what_it_was_and_not_below_the_smallest(client: Client) -> None:
     for limit, half in ((24 * KIB, 12 * KIB), (1500, SMALLEST_FRAME_BYTES), (SMALLEST_FRAME_BYTES,) * 2):
         hold = client.holds(claimed(frame_limit_bytes=limit))
-        await hold.deliver(owed(1, 2))
+        hold.deliver(owed(1, 2))
         assert hold.refused == (half, "2-0", "")
 
 
 async def test_a_limit_that_was_learnt_bounds_the_frames(client: Client) -> None:
     hold = client.holds(claimed(frame_limit_bytes=2 * KIB))
 
-    await hold.deliver(owed(1, 2, 3, size_bytes=900))
+    hold.deliver(owed(1, 2, 3, size_bytes=900))
 
     assert [len(frame) <= 2 * KIB for frame in client.frames] == [True, True]
 
@@ -67,7 +67,7 @@ async def test_a_limit_that_was_learnt_bounds_the_frames(client: Client) -> None
 async def test_a_limit_that_was_learnt_is_no_reason_to_send_longer_frames(client: Client) -> None:
     hold = client.holds(claimed(frame_limit_bytes=1024 * KIB))
 
-    await hold.deliver(owed(*range(1, 6), size_bytes=20 * KIB))
+    hold.deliver(owed(*range(1, 6), size_bytes=20 * KIB))
 
     assert max(map(len, client.frames)) <= 48 * KIB
 
@@ -78,7 +78,7 @@ async def test_a_limit_that_was_learnt_is_no_reason_to_send_longer_frames(client
 async def test_a_careful_socket_sends_one_frame_and_waits(client: Client) -> None:
     hold = client.holds(claimed(frame_limit_bytes=1024, careful_until="3-0"))
 
-    assert await hold.deliver(owed(1, 2, 3, 4, size_bytes=900)) == "1-0"
+    assert hold.deliver(owed(1, 2, 3, 4, size_bytes=900)) == "1-0"
 
     assert client.kinds == ["send", "ping"]
     assert hold.room == Room(count=0, size_bytes=0)
@@ -90,26 +90,26 @@ async def test_a_careful_socket_goes_on_with_each_confirmation_until_it_is_past_
 ) -> None:
     hold = client.holds(claimed(frame_limit_bytes=1024, careful_until="3-0"))
     for number in (1, 2, 3):
-        assert await hold.deliver(owed(*range(number, 6), size_bytes=900)) == f"{number}-0"
+        assert hold.deliver(owed(*range(number, 6), size_bytes=900)) == f"{number}-0"
         assert hold.room.count == 0
         await client.answers()
         assert hold.confirmed == f"{number}-0"
         assert hold.room.count > 0
 
-    assert await hold.deliver(owed(4, 5, size_bytes=900)) == "5-0", "past the place it is as before"
+    assert hold.deliver(owed(4, 5, size_bytes=900)) == "5-0", "past the place it is as before"
 
 
 async def test_places_are_compared_as_numbers(client: Client) -> None:
     hold = client.holds(claimed(careful_until="9-0"))
-    await hold.deliver(owed(10))
+    hold.deliver(owed(10))
     await client.answers()
 
-    assert await hold.deliver([*owed(11), *owed(12, topic="device.reg-updates")]) == "12-0"
+    assert hold.deliver([*owed(11), *owed(12, topic="device.reg-updates")]) == "12-0"
 
 
 async def test_a_refused_place_never_goes_back(client: Client) -> None:
     hold = client.holds(claimed(careful_until="10-0"))
-    await hold.deliver(owed(9))
+    hold.deliver(owed(9))
 
     assert hold.refused is not None
     assert hold.refused[1] == "10-0"
@@ -143,7 +143,7 @@ async def test_three_sockets_find_and_drop_the_one_that_is_too_long(
 
 
 async def test_a_socket_that_owes_a_pong_is_overdue(client: Client, clock: Clock) -> None:
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
     assert client.keepalive.to_ping(now_s=clock.now_s() + 1000) == []
 
     clock.ahead_s += PING_TIMEOUT_S + 1
@@ -152,7 +152,7 @@ async def test_a_socket_that_owes_a_pong_is_overdue(client: Client, clock: Clock
 
 
 async def test_a_socket_that_answered_rests_until_its_next_ping(client: Client, clock: Clock) -> None:
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
     await client.answers()
 
     clock.ahead_s += PING_TIMEOUT_S + 1
@@ -163,7 +163,7 @@ async def test_a_socket_that_answered_rests_until_its_next_ping(client: Client, 
 
 async def test_a_client_that_reads_nothing_is_cut(client: Client, clock: Clock) -> None:
     client.unread_bytes = 5000
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
 
     clock.ahead_s += PING_TIMEOUT_S + 1
     await client.hold.abort_if_stalled()
@@ -178,7 +178,7 @@ async def test_a_client_that_reads_slowly_is_given_time_for_as_long_as_it_reads(
     client: Client, clock: Clock
 ) -> None:
     client.unread_bytes = 5000
-    await client.hold.deliver(owed(1))
+    client.hold.deliver(owed(1))
     for left in (4000, 1):
         client.unread_bytes = left
         clock.ahead_s += PING_TIMEOUT_S + 1
@@ -198,7 +198,7 @@ async def test_a_client_that_has_read_all_or_owes_nothing_and_is_silent_is_cut(
     client: Client, unread_bytes: int
 ) -> None:
     client.unread_bytes = unread_bytes
-    await client.hold.ping()
+    client.hold.ping()
     client.unread_bytes = 0
 
     await client.hold.abort_if_stalled()

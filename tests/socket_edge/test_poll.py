@@ -179,7 +179,7 @@ async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]
     poll = begin()
     poll.give_up()
 
-    assert await poll.deliver(owed(1, 2)) is None
+    assert poll.deliver(owed(1, 2)) is None
     assert poll.room.count == 0
     await poll.end(Ending.CHANNEL_DELETED)
     assert poll.outcome == "nothing"

@@ -29,7 +29,7 @@ async def test_it_counts_from_the_making(stores: Stores) -> None:
 
     assert await stores.channels.state(channel) is None
     assert channel not in (await stores.routing.routes(stores.account_id)).channels
-    assert await stores.queues.append(channel, events(1)) == (Appended.ABSENT, "")
+    assert await stores.queues.append(channel, events(1)) is Appended.ABSENT
 
 
 async def test_its_queue_and_lease_go_with_it_and_the_key_stays(stores: Stores) -> None:

@@ -34,7 +34,7 @@ async def test_what_is_appended_comes_back_whole(stores: Stores) -> None:
     channel = await stores.channel()
     whole = Event(id="i", topic="orders.paid", data=b'{"a": "\xc3\xa9\\u0000"}', name="n\u00e9", time="t")
 
-    assert await stores.queues.append(channel, [whole]) == (Appended.QUEUED, "")
+    assert await stores.queues.append(channel, [whole]) is Appended.QUEUED
 
     [owed] = await stores.owed(await stores.claim(channel))
     assert (owed.event_id, owed.topic, owed.data, owed.name, owed.time) == (
@@ -55,7 +55,7 @@ async def test_appends_keep_their_order(stores: Stores) -> None:
 async def test_an_append_of_the_most_that_a_request_may_hold(stores: Stores) -> None:
     channel = await stores.channel()
 
-    assert await stores.queues.append(channel, events(*range(10_000))) == (Appended.QUEUED, "")
+    assert await stores.queues.append(channel, events(*range(10_000))) is Appended.QUEUED
 
     assert ids(await stores.owed(await stores.claim(channel))) == [str(n) for n in range(10_000)]
 
@@ -74,8 +74,8 @@ async def test_nothing_is_queued_where_no_channel_is(stores: Stores) -> None:
     key, _ = await stores.api_key()
     stranger = new_id()
 
-    assert await stores.queues.append(key.id, events(1)) == (Appended.ABSENT, "")
-    assert await stores.queues.append(stranger, events(1)) == (Appended.REVOKED, "")
+    assert await stores.queues.append(key.id, events(1)) is Appended.ABSENT
+    assert await stores.queues.append(stranger, events(1)) is Appended.REVOKED
     assert stores.entries(key.id) == stores.entries(stranger) == []
 
 

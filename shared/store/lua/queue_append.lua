@@ -2,17 +2,21 @@
 -- Puts notifications at the end of a channel's queue, in the order given, all or none.
 -- Judges the key and the channel in the same step: nothing is queued after a revocation or a deletion.
 -- Then drops from the front what is too old, and what is over the limit, oldest first; both are counted.
+-- Nudges whoever holds the channel, in the same step: a publisher that dies then leaves nobody waiting. What is
+-- short travels in the nudge itself, so that a holder which has sent its predecessor need not look.
 -- No allow-oom: a full Redis refuses exactly this, and nothing else.
 -- KEYS: key, channel, lease, queue, receipts
 -- ARGV: limit in bytes, the first place that is not too old, traceparent or '',
 --       then groups of six: id, topic, data, name, time, and for a receipt the hash of the id, else ''
--- Returns {'queued', whom to nudge or '', dropped as over the limit, dropped as too old} | {'revoked'} | {'absent'}
+-- Returns {'queued', dropped as over the limit, dropped as too old} | {'revoked'} | {'absent'}
 --include receipts
 -- More are not followed in one queue: a script that ends the channel tells all of them at once.
 local MOST_RECEIPTS = 10000
+-- More does not travel in a nudge. Redis hangs up on a listener that has 32 MiB of them to read.
+local CARRIED_BYTES = 32768
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_try_ms')
+local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_try_ms', 'serialization')
 if not channel[1] then return {'absent'} end
 
 -- What an entry is counted with: its text, and about what it costs beside.
@@ -44,15 +48,32 @@ local function forget_receipts(count)
   end
 end
 
+local function boot_of(owner) return string.match(owner, '^(.*)/') end
+
+-- A nudge that carries what was queued: the lengths of its parts, then the parts.
+local function carried(parts, places)
+  for n, place in ipairs(places) do
+    local i = 6 * n - 2
+    parts[#parts + 1] = place
+    for k = i, i + 4 do parts[#parts + 1] = ARGV[k] end
+    parts[#parts + 1] = ARGV[3]
+  end
+  local lengths = {}
+  for n, part in ipairs(parts) do lengths[n] = #part end
+  return '+' .. table.concat(lengths, ' ') .. '\n' .. table.concat(parts)
+end
+
 local total, asked = 0, false
 local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
 if tail then total = tonumber(tail[2][12]) end
+local before_all, places = total, {}
 for i = 4, #ARGV, 6 do
   local hash = ARGV[i + 5]
   -- What is to be followed stands in the entry: a traceparent, an r before it or alone for a receipt.
   local trail = hash == '' and ARGV[3] or 'r' .. ARGV[3]
   total = total + size(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], trail)
   local place = add(i, string.format('%.0f', total), trail)
+  places[#places + 1] = place
   if hash ~= '' then
     -- In a queue that was empty nothing was followed; what an older release left there must not be in the way.
     if not asked and not tail then redis.call('DEL', KEYS[5]) end
@@ -90,10 +111,15 @@ if head then
 end
 if old + over > 0 then redis.call('HINCRBY', KEYS[2], 'dropped', old + over) end
 
--- A webhook without an owner is every dispatcher's business, unless it failed and its next try is still to come.
-local nudged = redis.call('GET', KEYS[3]) or ''
-if nudged == '' and channel[1] == 'webhook' then
+local owner = redis.call('GET', KEYS[3])
+local id = string.match(KEYS[4], '{(.*)}')
+if channel[1] == 'webhook' then
+  -- Without an owner it is every dispatcher's business, unless it failed and its next try is still to come.
   local rests = channel[2] and tonumber(channel[2]) > tonumber(redis.call('TIME')[1]) * 1000
-  if not rests then nudged = 'dispatchers/any' end
+  if owner or not rests then redis.call('PUBLISH', 'nudge:' .. boot_of(owner or 'dispatchers/any'), id) end
+elseif owner then
+  local is_short = total - before_all <= CARRIED_BYTES and over + old == 0 and not asked
+  local nudge = is_short and carried({ id, owner, tail and tail[1] or '', channel[3] or '' }, places) or id
+  redis.call('PUBLISH', 'nudge:' .. boot_of(owner), nudge)
 end
-return {'queued', nudged, over, old}
+return {'queued', over, old}

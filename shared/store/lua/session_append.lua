@@ -1,8 +1,8 @@
 #!lua
 -- Puts notifications into a session's queue, in the order given. What does not fit any more is dropped: the
--- newest go, since nobody promised them.
+-- newest go, since nobody promised them. The edge that holds its socket is nudged.
 -- KEYS: session, queue     ARGV: most, account, then groups of five: id, topic, data, name, time
--- Returns {'queued', owner, how many of them fitted} | {'absent'}
+-- Returns {'queued', how many of them fitted} | {'absent'}
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if not owner then return {'absent'} end
 local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[2])
@@ -13,4 +13,5 @@ for i = 3, #ARGV, 5 do
     'time', ARGV[i + 4], 'account', ARGV[2])
   fitted = fitted + 1
 end
-return {'queued', owner, fitted}
+redis.call('PUBLISH', 'nudge:' .. string.match(owner, '^(.*)/'), string.match(KEYS[1], '{(.*)}'))
+return {'queued', fitted}

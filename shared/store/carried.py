@@ -1,0 +1,39 @@
+"""Nudges that carry what was queued: a holder that has sent its predecessor passes it on without a look."""
+
+from dataclasses import dataclass
+
+from shared.model.events import Notification
+from shared.store.queues import notification_at
+
+_MARK = b"+"
+_HEAD = 4
+_EACH = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What was queued for a channel in one step, as `queue_append.lua` found things in that step.
+
+    `owner` held the channel; `previous` is the entry that the first of these stands behind, '' when the queue
+    was empty.
+    """
+
+    channel: str
+    owner: str
+    previous: str
+    serialization: bytes
+    notifications: list[Notification]
+
+
+def carried_in(message: bytes) -> Carried | None:
+    """What a nudge carries; None when it is one of words."""
+    if not message.startswith(_MARK):
+        return None
+    head, _, rest = message.partition(b"\n")
+    parts, start = list[bytes](), 0
+    for length in map(int, head[1:].split()):
+        parts.append(rest[start : start + length])
+        start += length
+    channel, owner, previous, serialization = parts[:_HEAD]
+    notifications = [notification_at(*parts[i : i + _EACH]) for i in range(_HEAD, len(parts), _EACH)]
+    return Carried(channel.decode(), owner.decode(), previous.decode(), serialization, notifications)
