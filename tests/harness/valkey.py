@@ -26,6 +26,7 @@ class Valkey(Process):
         maxmemory: str | None = None,
         tcp: bool = False,
         name: str = "valkey",
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self._socket = folder / f"{name}.sock"
         self.port = free_port() if tcp else 0
@@ -41,6 +42,7 @@ class Valkey(Process):
             "appendfsync": appendfsync,
             "maxmemory-policy": "noeviction",
             "auto-aof-rewrite-percentage": "0",
+            **(more or {}),
         }
         lines = [f"{name} {value}" for name, value in options.items()]
         if not tcp:
