@@ -42,6 +42,18 @@ class Start(Protocol):
     def __call__(self, **options: Any) -> Stack: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--redis", choices=("one", "cluster"), default="one", help="on what the stories run: one, or three"
+    )
+
+
+@pytest.fixture(scope="session")
+def on_cluster(pytestconfig: pytest.Config) -> bool:
+    """Do the stories run on a Redis Cluster?"""
+    return str(pytestconfig.getoption("redis")) == "cluster"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -62,13 +74,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_stack() -> Iterator[Stack]:
+def shared_stack(on_cluster: bool) -> Iterator[Stack]:
     """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
-    with running_stack(gateways=2, edges=2, tcp=True, ALLOW_PRIVATE_CALLBACKS=1) as stack:
+    with running_stack(gateways=2, edges=2, tcp=True, cluster=on_cluster, ALLOW_PRIVATE_CALLBACKS=1) as stack:
         yield stack
         leaks.assert_none_in_metrics(stack.services)
         leaks.assert_none_in_answers()
-        with stack.valkey.client() as redis:
+        with stack.redis.client() as redis:
             leaks.assert_none_in_redis(redis)
 
 
@@ -76,7 +88,7 @@ def shared_stack() -> Iterator[Stack]:
 def stack(shared_stack: Stack) -> Iterator[Stack]:
     """The shared installation; after the test, no name in Redis may stand that should not."""
     yield shared_stack
-    with shared_stack.valkey.client() as redis:
+    with shared_stack.redis.client() as redis:
         leaks.assert_every_name_goes(redis)
 
 
@@ -151,12 +163,12 @@ async def listen_silently() -> AsyncIterator[ListenSilently]:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(on_cluster: bool) -> Iterator[Start]:
     """Starts installations that end with the test."""
     with ExitStack() as running:
 
         def begin(**options: Any) -> Stack:
-            installation: AbstractContextManager[Stack] = running_stack(**options)
+            installation: AbstractContextManager[Stack] = running_stack(**{"cluster": on_cluster, **options})
             return running.enter_context(installation)
 
         yield begin

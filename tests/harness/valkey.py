@@ -57,6 +57,11 @@ class Valkey(Process):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self._socket}"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """How services reach it."""
+        return {"REDIS_URL": self.url}
+
     def client(self) -> Any:
         """A plain client of the tests' own; values are bytes."""
         return redis.Redis.from_url(self.url, socket_timeout=10)

@@ -17,9 +17,11 @@ from tests.harness.webhooks import Call, Webhook, webhook
 
 
 @pytest.fixture(scope="module")
-def dispatching() -> Iterator[Stack]:
+def dispatching(on_cluster: bool) -> Iterator[Stack]:
     """A gateway and two dispatchers."""
-    with running_stack(gateways=1, edges=0, dispatchers=2, ALLOW_PRIVATE_CALLBACKS="1") as stack:
+    with running_stack(
+        gateways=1, edges=0, dispatchers=2, cluster=on_cluster, ALLOW_PRIVATE_CALLBACKS="1"
+    ) as stack:
         yield stack
 
 
@@ -191,7 +193,7 @@ async def test_a_retry_can_be_wished_for_while_a_try_hangs(
     held.set()
 
     await wait_until(lambda: len(hook.calls) == 4)
-    with dispatching.valkey.client() as redis:
+    with dispatching.redis.client() as redis:
         record = redis.hgetall(f"{{{hooked.id}}}:channel")
     assert record[b"tries"] == b"2", "the one that hung did not put off the next"
 
