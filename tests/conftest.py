@@ -10,6 +10,7 @@ import pytest
 from tests.harness import leaks
 from tests.harness.api import Api, ApiKey
 from tests.harness.callbacks import Hook, running_hook
+from tests.harness.cluster import Cluster
 from tests.harness.processes import RUNNING
 from tests.harness.raw import SilentSocket
 from tests.harness.sockets import Receiver
@@ -49,9 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def on_cluster(pytestconfig: pytest.Config) -> bool:
-    """Do the stories run on a Redis Cluster?"""
-    return str(pytestconfig.getoption("redis")) == "cluster"
+def redis_like(pytestconfig: pytest.Config) -> type[Cluster] | None:
+    """What the stories run on; None is one Valkey."""
+    return Cluster if pytestconfig.getoption("redis") == "cluster" else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,9 +75,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_stack(on_cluster: bool) -> Iterator[Stack]:
+def shared_stack(redis_like: type[Cluster] | None) -> Iterator[Stack]:
     """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
-    with running_stack(gateways=2, edges=2, tcp=True, cluster=on_cluster, ALLOW_PRIVATE_CALLBACKS=1) as stack:
+    with running_stack(
+        gateways=2, edges=2, tcp=True, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS=1
+    ) as stack:
         yield stack
         leaks.assert_none_in_metrics(stack.services)
         leaks.assert_none_in_answers()
@@ -163,12 +166,14 @@ async def listen_silently() -> AsyncIterator[ListenSilently]:
 
 
 @pytest.fixture
-def start(on_cluster: bool) -> Iterator[Start]:
+def start(redis_like: type[Cluster] | None) -> Iterator[Start]:
     """Starts installations that end with the test."""
     with ExitStack() as running:
 
         def begin(**options: Any) -> Stack:
-            installation: AbstractContextManager[Stack] = running_stack(**{"cluster": on_cluster, **options})
+            installation: AbstractContextManager[Stack] = running_stack(
+                **{"redis_like": redis_like, **options}
+            )
             return running.enter_context(installation)
 
         yield begin

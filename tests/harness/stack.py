@@ -1,11 +1,12 @@
-"""A whole installation on one machine: one Valkey or a cluster, some gateways, some edges, each a process of its own."""
+"""A whole installation on one machine: one Valkey or several, gateways and edges, all with a process each."""
 
 import contextlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.harness import leaks
 from tests.harness.cluster import Cluster
 from tests.harness.processes import Service
+from tests.harness.sentinel import Guarded
 from tests.harness.valkey import Valkey
 
 
@@ -23,7 +25,7 @@ class Stack:
 
     folder: Path
     admin_token: str
-    redis: Valkey | Cluster
+    redis: Valkey | Cluster | Guarded
     gateways: list[Service]
     edges: list[Service]
     settings: dict[str, Any]
@@ -33,7 +35,7 @@ class Stack:
     @property
     def valkey(self) -> Valkey:
         """Its one server, for tests that hurt it or know where it is."""
-        if isinstance(self.redis, Cluster):
+        if not isinstance(self.redis, Valkey):
             pytest.skip("this is about a single server")
         return self.redis
 
@@ -82,6 +84,7 @@ class Stack:
 @contextlib.contextmanager
 def running_stack(
     *,
+    redis_like: Callable[[Path], Valkey | Cluster | Guarded] | None = None,
     gateways: int = 1,
     edges: int = 2,
     reapers: int = 0,
@@ -89,17 +92,16 @@ def running_stack(
     appendfsync: str = "everysec",
     maxmemory: str | None = None,
     tcp: bool = False,
-    cluster: bool = False,
     **settings: object,
 ) -> Iterator[Stack]:
     """Starts everything, waits until all are ready, and ends everything, come what may.
 
-    `settings` go to every service (`HEARTBEAT_S=1` is `NOTIFY_HEARTBEAT_S=1`). `cluster` is three primaries.
+    `redis_like` makes what takes the place of one Valkey: `Cluster`, for one.
+    `settings` go to every service (`HEARTBEAT_S=1` is `NOTIFY_HEARTBEAT_S=1`).
     """
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    redis: Valkey | Cluster = (
-        Cluster(folder) if cluster else Valkey(folder, appendfsync=appendfsync, maxmemory=maxmemory, tcp=tcp)
-    )
+    make = redis_like or partial(Valkey, appendfsync=appendfsync, maxmemory=maxmemory, tcp=tcp)
+    redis = make(folder)
     stack = Stack(folder, secrets.token_hex(16), redis, [], [], dict(settings))
     try:
         redis.start()

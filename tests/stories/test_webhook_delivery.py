@@ -10,6 +10,7 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from tests.harness.api import Api, ApiKey
+from tests.harness.cluster import Cluster
 from tests.harness.events import number_of, reading, readings, registration
 from tests.harness.stack import Stack, running_stack
 from tests.harness.waiting import wait_until
@@ -17,10 +18,10 @@ from tests.harness.webhooks import Call, Webhook, webhook
 
 
 @pytest.fixture(scope="module")
-def dispatching(on_cluster: bool) -> Iterator[Stack]:
+def dispatching(redis_like: type[Cluster] | None) -> Iterator[Stack]:
     """A gateway and two dispatchers."""
     with running_stack(
-        gateways=1, edges=0, dispatchers=2, cluster=on_cluster, ALLOW_PRIVATE_CALLBACKS="1"
+        gateways=1, edges=0, dispatchers=2, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1"
     ) as stack:
         yield stack
 
