@@ -78,6 +78,18 @@ class Valkey(Process):
         finally:
             client.close()
 
+    @property
+    def written(self) -> int:
+        """How far its writes have come."""
+        with self.client() as direct:
+            return int(direct.info("replication")["master_repl_offset"])
+
+    def is_replicated(self, until: int) -> bool:
+        """Has its replica all that was written until then?"""
+        with self.client() as direct:
+            replica = direct.info("replication").get("slave0", {})
+        return int(replica.get("offset", -1)) >= until
+
     def keep_copy(self) -> None:
         """Remembers its files as they are now, with all that it was told so far."""
         with self.client() as direct:

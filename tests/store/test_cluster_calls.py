@@ -278,6 +278,6 @@ def test_it_is_known_of_every_command_where_it_belongs() -> None:
 
 def _commands_in(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        calls = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        if calls and node.func.attr == "command" and isinstance(node.args[0], ast.Constant):  # type: ignore[attr-defined]
-            yield node.args[0].value  # type: ignore[attr-defined]
+        match node:
+            case ast.Call(func=ast.Attribute(attr="command"), args=[ast.Constant(value=str(name)), *_]):
+                yield name
