@@ -10,6 +10,7 @@ import pytest
 from tests.harness import leaks
 from tests.harness.api import Api, ApiKey
 from tests.harness.callbacks import Hook, running_hook
+from tests.harness.cluster import Cluster
 from tests.harness.processes import RUNNING
 from tests.harness.raw import SilentSocket
 from tests.harness.sockets import Receiver
@@ -42,6 +43,18 @@ class Start(Protocol):
     def __call__(self, **options: Any) -> Stack: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--redis", choices=("one", "cluster"), default="one", help="on what the stories run: one, or three"
+    )
+
+
+@pytest.fixture(scope="session")
+def redis_like(pytestconfig: pytest.Config) -> type[Cluster] | None:
+    """What the stories run on; None is one Valkey."""
+    return Cluster if pytestconfig.getoption("redis") == "cluster" else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -62,13 +75,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_stack() -> Iterator[Stack]:
+def shared_stack(redis_like: type[Cluster] | None) -> Iterator[Stack]:
     """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
-    with running_stack(gateways=2, edges=2, tcp=True, ALLOW_PRIVATE_CALLBACKS=1) as stack:
+    with running_stack(
+        gateways=2, edges=2, tcp=True, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS=1
+    ) as stack:
         yield stack
         leaks.assert_none_in_metrics(stack.services)
         leaks.assert_none_in_answers()
-        with stack.valkey.client() as redis:
+        with stack.redis.client() as redis:
             leaks.assert_none_in_redis(redis)
 
 
@@ -76,7 +91,7 @@ def shared_stack() -> Iterator[Stack]:
 def stack(shared_stack: Stack) -> Iterator[Stack]:
     """The shared installation; after the test, no name in Redis may stand that should not."""
     yield shared_stack
-    with shared_stack.valkey.client() as redis:
+    with shared_stack.redis.client() as redis:
         leaks.assert_every_name_goes(redis)
 
 
@@ -151,12 +166,14 @@ async def listen_silently() -> AsyncIterator[ListenSilently]:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(redis_like: type[Cluster] | None) -> Iterator[Start]:
     """Starts installations that end with the test."""
     with ExitStack() as running:
 
         def begin(**options: Any) -> Stack:
-            installation: AbstractContextManager[Stack] = running_stack(**options)
+            installation: AbstractContextManager[Stack] = running_stack(
+                **{"redis_like": redis_like, **options}
+            )
             return running.enter_context(installation)
 
         yield begin

@@ -17,8 +17,8 @@ from shared.runtime.loops import end
 from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
 from shared.runtime.working import jobs_redis, serve_health
-from shared.store.calls import Calls
 from shared.store.channels import Channels
+from shared.store.cluster_calls import calls_to
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Replicas
@@ -36,7 +36,7 @@ _AGAIN_S = 1.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
-    calls = Calls(redis)
+    calls = calls_to(redis)
     routing = Routing(calls, compiled)
     nudges = Nudges(calls)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)

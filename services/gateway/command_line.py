@@ -12,7 +12,7 @@ from services.gateway.api_keys import PAGE, new_api_key, new_secret_of, shown
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Calls
+from shared.store.cluster_calls import calls_to
 from shared.store.nudges import Nudges
 from shared.store.routes import Routing
 from shared.wire.pelion.subscriptions import compiled
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
 
 async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
     """Does what was asked; the exit code."""
-    calls = Calls(redis)
+    calls = calls_to(redis)
     nudges = Nudges(calls)
     api_keys = ApiKeys(calls, Routing(calls, compiled), nudges)
     try:

@@ -18,8 +18,8 @@ from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Calls
 from shared.store.channels import Channels
+from shared.store.cluster_calls import calls_to
 from shared.store.idempotency import Idempotency
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
@@ -44,7 +44,7 @@ def make_outbound(settings: Settings) -> Outbound:
 
 
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
-    calls = Calls(redis)
+    calls = calls_to(redis)
     routing = Routing(calls, compiled)
     nudges = Nudges(calls)
     api_keys = ApiKeys(calls, routing, nudges)

@@ -15,8 +15,8 @@ from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Calls
 from shared.store.channels import Channels
+from shared.store.cluster_calls import calls_to
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
@@ -29,7 +29,7 @@ from shared.wire.sessions import stored_wanted
 
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
-    calls = Calls(redis)
+    calls = calls_to(redis)
     nudges = Nudges(calls)
     routing = Routing(calls, compiled)
     api_keys = ApiKeys(calls, routing, nudges)

@@ -19,8 +19,8 @@ from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
 from shared.runtime.working import jobs_redis, serve_health
 from shared.store.batches import Batches
-from shared.store.calls import Calls
 from shared.store.channels import Channels
+from shared.store.cluster_calls import calls_to
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
@@ -70,7 +70,7 @@ def _outbound(settings: Settings) -> Outbound:
 
 
 def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tries: Tries) -> Dispatcher:
-    calls = Calls(redis)
+    calls = calls_to(redis)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
     boot = new_boot(settings.replica)
     return Dispatcher(

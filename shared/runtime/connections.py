@@ -3,13 +3,25 @@
 A retry after a lost answer would append a notification twice: whoever calls decides what may be tried again.
 """
 
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.exceptions import RedisError
+
+from shared.cluster import ClusterPool
+from shared.runtime.redis_urls import BAD_OPTION, Cluster, Sentinels, Server, parsed
 
 ANSWER_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
+# Several are asked, one after the other, before a connection can be made.
+SENTINEL_TIMEOUT_S = 1.0
 HEALTH_CHECK_INTERVAL_S = 15
 MAX_CONNECTIONS = 64
 
@@ -17,6 +29,8 @@ MAX_CONNECTIONS = 64
 def connect(url: str) -> Redis:
     """A client of the Redis at `url`, with a pool of its own; it connects when first used.
 
+    Behind sentinels each connection goes to the server that is the primary then. Of a cluster it goes to any
+    node, which is enough for pub/sub: `shared.store.cluster_calls` brings commands to the right one.
     At most MAX_CONNECTIONS are open; who finds all of them busy waits, up to ANSWER_TIMEOUT_S. Every command
     is sent once: what fails raises redis' ConnectionError or TimeoutError. A pub/sub's `listen()` would end
     after ANSWER_TIMEOUT_S of silence: poll `get_message(timeout=...)` instead.
@@ -32,43 +46,55 @@ def checked_url(url: str) -> str:
     return url
 
 
-def _pool(url: str) -> BlockingConnectionPool:
-    _check(url)
-    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
+def _pool(url: str) -> ConnectionPool:
+    where = parsed(url)
     try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=ANSWER_TIMEOUT_S,
-            decode_responses=False,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            health_check_interval=HEALTH_CHECK_INTERVAL_S,
-            retry=None,
-            **keepalive,
-        )
+        pool = _pool_to(where)
         # Otherwise an option that redis-py does not know would be found out by the first command.
         pool.make_connection()
     except (TypeError, ValueError, RedisError):
-        raise ValueError("has an option with a name or a value that redis-py does not take") from None
+        raise ValueError(BAD_OPTION) from None
     return pool
 
 
-def _check(url: str) -> None:
-    # What urllib complains about it quotes, and after a / or a [ in a password that is the password.
-    try:
-        parts = urlsplit(url)
-        port_is_good = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError("is no URL with a host and a port (in a password, / is %2F and [ is %5B)") from None
-    if parts.scheme == "unix":
-        if not url.startswith("unix:///"):
-            raise ValueError("should have an absolute path, as in unix:///path/valkey.sock")
-        return
-    if parts.scheme not in ("redis", "rediss"):
-        raise ValueError("should begin with redis://, rediss:// or unix://")
-    if not parts.hostname or not port_is_good:
-        raise ValueError("should name a host and a port, as in redis://127.0.0.1:6379/0")
-    database = unquote(parts.path).strip("/")
-    if database and not database.isdecimal():
-        raise ValueError("should have a database number after the host, as in redis://127.0.0.1:6379/0")
+def _pool_to(where: Server | Cluster | Sentinels) -> ConnectionPool:
+    options = {
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": ANSWER_TIMEOUT_S,
+        "decode_responses": False,
+        "socket_timeout": ANSWER_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "health_check_interval": HEALTH_CHECK_INTERVAL_S,
+        "retry": None,
+        # A certificate that somebody trusted gave to somebody else proves nothing.
+        **({"ssl_check_hostname": True} if where.tls else {}),
+        **({"socket_keepalive": True} if where.tcp else {}),
+        **where.options,
+    }
+    match where:
+        case Cluster(nodes=nodes, tls=tls):
+            return ClusterPool(nodes, tls=tls, **options)
+        case Sentinels():
+            return _SentinelPool(where, options)
+        case _:
+            return BlockingConnectionPool(**options)
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """redis-py's, which raises at once when too many are open, made to wait as the others do."""
+
+    def __init__(self, where: Sentinels, options: dict[str, Any]) -> None:
+        tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        own: dict[str, Any] = {**where.own_options, **tls, "ssl": where.tls}
+        own |= {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+        self._manager = Sentinel(where.sentinels, sentinel_kwargs=own)
+        kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
+        super().__init__(  # type: ignore[no-untyped-call]
+            where.service, self._manager, connection_class=kind, **options
+        )
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self._manager.sentinels:
+                await sentinel.aclose()

@@ -170,7 +170,10 @@ def _fail(call: _Call, fault: Exception) -> None:
         call.answer.set_exception(fault)
     else:
         telemetry.redis_failed(type(fault).__name__)
-        call.answer.set_exception(StoreUnavailable(why=type(fault).__name__))
+        unavailable = StoreUnavailable(why=type(fault).__name__)
+        # In a cluster it tells where to go instead.
+        unavailable.__cause__ = fault
+        call.answer.set_exception(unavailable)
 
 
 def _is_ours(fault: Exception) -> bool:

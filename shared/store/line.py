@@ -2,6 +2,9 @@
 
 redis-py spends several times as long on a command as Redis does. What it knows of an address, a password and
 TLS is taken from its pool; for all but the commands of `Calls`, pub/sub for one, it is used as it is.
+
+Behind sentinels the address is asked for whenever a connection is opened. Whatever kind of Redis it is: who
+answers that it may only read was the primary once, and that connection is given up.
 """
 
 import asyncio
@@ -10,24 +13,31 @@ from contextlib import suppress
 from typing import Any, cast
 
 import hiredis
-from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterParser
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.sentinel import (
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Command = tuple[str | bytes | int | float, ...]
 
-_KNOWN = (Connection, SSLConnection, UnixDomainSocketConnection)
+_BEHIND_SENTINELS = (SentinelManagedConnection, SentinelManagedSSLConnection)
+_KNOWN = (Connection, SSLConnection, UnixDomainSocketConnection, *_BEHIND_SENTINELS)
 _NOTHING_YET = object()
 
 
 class Line:
     """One connection, opened when it is needed. One exchange at a time."""
 
-    def __init__(self, like: AbstractConnection) -> None:
+    def __init__(self, like: AbstractConnection, *, sentinels: SentinelConnectionPool | None = None) -> None:
         self._like = like
+        self._sentinels = sentinels
         self._wire: _Wire | None = None
 
     @staticmethod
@@ -36,7 +46,8 @@ class Line:
         pool = redis.connection_pool
         if pool.connection_class not in _KNOWN:
             return None
-        return Line(pool.make_connection())
+        sentinels = pool if isinstance(pool, SentinelConnectionPool) else None
+        return Line(pool.make_connection(), sentinels=sentinels)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, in order; an error of Redis is one of them, as redis-py's exception.
@@ -50,6 +61,7 @@ class Line:
     async def _opened(self) -> "_Wire":
         wire = _Wire()
         try:
+            await self._find_primary()
             async with asyncio.timeout(self._like.socket_connect_timeout):
                 await self._connect(wire)
                 await self._introduce(wire)
@@ -61,6 +73,16 @@ class Line:
                 raise RedisConnectionError(f"no connection: {fault.strerror}") from None
             raise
         return wire
+
+    async def _find_primary(self) -> None:
+        if self._sentinels is None:
+            return
+        assert isinstance(self._like, Connection)
+        try:
+            self._like.host, self._like.port = await self._sentinels.get_master_address()
+        except ResponseError as fault:
+            # Whoever says this is no sentinel, or lets us not ask.
+            raise RedisConnectionError(f"no sentinel: {type(fault).__name__}") from None
 
     async def _connect(self, wire: "_Wire") -> None:
         like, loop = self._like, asyncio.get_running_loop()
@@ -81,6 +103,19 @@ class Line:
         for answer in await wire.exchange(commands, timeout_s=None) if commands else ():
             if isinstance(answer, RedisError):
                 raise answer
+        if self._sentinels is not None:
+            await _check_role(wire)
+
+
+async def _check_role(wire: "_Wire") -> None:
+    """Sentinels can be behind. Who may not ask for the role finds out by the first write."""
+    [role] = await wire.exchange([("ROLE",)], timeout_s=None)
+    if isinstance(role, NoPermissionError):
+        return
+    if isinstance(role, RedisError):
+        raise role
+    if role[0] != b"master":
+        raise RedisConnectionError("the sentinels named a server that is not the primary")
 
 
 def _packed(command: Command) -> bytes:
@@ -93,10 +128,11 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(replyError=BaseParser.parse_error, notEnoughData=_NOTHING_YET)
+        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=_NOTHING_YET)
         self._answers: list[Any] = []
         self._wanted = 0
         self._done: asyncio.Future[None] | None = None
+        self._was_demoted = False
         self.is_lost = False
 
     async def exchange(self, commands: Sequence[Command], *, timeout_s: float | None) -> list[Any]:
@@ -116,12 +152,21 @@ class _Wire(asyncio.Protocol):
             self._done = None
             if late is not None:
                 late.cancel()
+        if self._was_demoted:
+            self.cut()
         return self._answers
 
     def cut(self) -> None:
         self.is_lost = True
         if self._transport is not None:
             self._transport.abort()
+
+    def _error(self, text: str) -> Exception:
+        # Redirections of a cluster have classes of their own there.
+        error: Exception = ClusterParser.parse_error(text)
+        if isinstance(error, ReadOnlyError):
+            self._was_demoted = True
+        return error
 
     def _late(self) -> None:
         self._fail(RedisTimeoutError("no answer within the time-out"))

@@ -16,7 +16,7 @@ from tests.deploy.chart import named
 from tests.deploy.files import SETTINGS
 from tests.harness.processes import Process, environment, free_port
 from tests.harness.stack import Stack
-from tests.harness.valkey import _binary
+from tests.harness.valkey import server_binary
 from tests.harness.waiting import block_until
 
 TEST_POD = named("default", "Pod")
@@ -88,7 +88,7 @@ def own_redis() -> Iterator[Any]:
     url = base64.b64decode(secret["redis-url"]).decode()
     there = url.replace("demo-notification-gateway-redis:6379", f"127.0.0.1:{port}")
     assert there != url
-    process = Process("own", [_binary(), str(folder / "valkey.conf")], folder=folder, env=environment())
+    process = Process("own", [server_binary(), str(folder / "valkey.conf")], folder=folder, env=environment())
     client = redis_client.Redis.from_url(there, decode_responses=True)
     try:
         process.start()

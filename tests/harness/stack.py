@@ -1,16 +1,21 @@
-"""A whole installation on one machine: one Valkey, some gateways, some edges, each a process of its own."""
+"""A whole installation on one machine: one Valkey or several, gateways and edges, all with a process each."""
 
 import contextlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.harness import leaks
+from tests.harness.cluster import Cluster
 from tests.harness.processes import Service
+from tests.harness.sentinel import Guarded
 from tests.harness.valkey import Valkey
 
 
@@ -20,7 +25,7 @@ class Stack:
 
     folder: Path
     admin_token: str
-    valkey: Valkey
+    redis: Valkey | Cluster | Guarded
     gateways: list[Service]
     edges: list[Service]
     settings: dict[str, Any]
@@ -28,28 +33,35 @@ class Stack:
     dispatchers: list[Service] = field(default_factory=list)
 
     @property
+    def valkey(self) -> Valkey:
+        """Its one server, for tests that hurt it or know where it is."""
+        if not isinstance(self.redis, Valkey):
+            pytest.skip("this is about a single server")
+        return self.redis
+
+    @property
     def services(self) -> list[Service]:
         return [*self.gateways, *self.edges, *self.reapers, *self.dispatchers]
 
     def new_edge(self, name: str, **settings: object) -> Service:
         """One more edge on the same Valkey, not yet started."""
-        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
+        merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
         return Service(name, "socket-edge", folder=self.folder, settings=merged, port_setting="EDGE_PORT")
 
     def new_gateway(self, name: str, **settings: object) -> Service:
         """One more gateway on the same Valkey, not yet started."""
         token = {"ADMIN_TOKEN": self.admin_token}
-        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **token, **self.settings, **settings}
+        merged = {**self.redis.settings, "REPLICA": name, **token, **self.settings, **settings}
         return Service(name, "gateway", folder=self.folder, settings=merged)
 
     def new_reaper(self, name: str, **settings: object) -> Service:
         """One more expiry-reaper on the same Valkey, not yet started."""
-        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
+        merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
         return Service(name, "expiry-reaper", folder=self.folder, settings=merged, port_setting="REAPER_PORT")
 
     def new_dispatcher(self, name: str, **settings: object) -> Service:
         """One more webhook-dispatcher on the same Valkey, not yet started."""
-        merged = {"REDIS_URL": self.valkey.url, "REPLICA": name, **self.settings, **settings}
+        merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
         return Service(
             name, "webhook-dispatcher", folder=self.folder, settings=merged, port_setting="DISPATCHER_PORT"
         )
@@ -72,6 +84,7 @@ class Stack:
 @contextlib.contextmanager
 def running_stack(
     *,
+    redis_like: Callable[[Path], Valkey | Cluster | Guarded] | None = None,
     gateways: int = 1,
     edges: int = 2,
     reapers: int = 0,
@@ -83,18 +96,20 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Starts everything, waits until all are ready, and ends everything, come what may.
 
+    `redis_like` makes what takes the place of one Valkey: `Cluster`, for one.
     `settings` go to every service (`HEARTBEAT_S=1` is `NOTIFY_HEARTBEAT_S=1`).
     """
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    valkey = Valkey(folder, appendfsync=appendfsync, maxmemory=maxmemory, tcp=tcp)
-    stack = Stack(folder, secrets.token_hex(16), valkey, [], [], dict(settings))
+    make = redis_like or partial(Valkey, appendfsync=appendfsync, maxmemory=maxmemory, tcp=tcp)
+    redis = make(folder)
+    stack = Stack(folder, secrets.token_hex(16), redis, [], [], dict(settings))
     try:
-        valkey.start()
+        redis.start()
         stack.gateways.extend(stack.new_gateway(f"gateway-{n}") for n in range(gateways))
         stack.edges.extend(stack.new_edge(f"edge-{n}") for n in range(edges))
         stack.reapers.extend(stack.new_reaper(f"reaper-{n}") for n in range(reapers))
         stack.dispatchers.extend(stack.new_dispatcher(f"dispatcher-{n}") for n in range(dispatchers))
-        valkey.wait_ready()
+        redis.wait_ready()
         for service in stack.services:
             service.start()
         for service in stack.services:
@@ -104,5 +119,5 @@ def running_stack(
     finally:
         for service in stack.services:
             service.close()
-        valkey.close()
+        redis.close()
         shutil.rmtree(folder, ignore_errors=True)

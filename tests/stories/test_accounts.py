@@ -38,7 +38,7 @@ async def test_an_api_key_shows_its_secret_once(api: Api, stack: Stack) -> None:
     assert re.fullmatch(r"ak_\S{64,}", made["secret"])
     assert (made["account_id"], made["name"], made["scopes"]) == (account, "app", ["receive"])
     assert made["created_at"].endswith("Z")
-    with stack.valkey.client() as redis:
+    with stack.redis.client() as redis:
         record = repr(redis.hgetall(f"{{{made['id']}}}:key"))
     assert made["secret"][-32:] not in record
 
@@ -127,14 +127,14 @@ async def test_the_command_line_makes_and_revokes_them_too(api: Api, stack: Stac
     assert (await api.register(key)).status == 201
     assert await api.publish(key, reading(1, to=key.id)) == [1]
 
-    done = run_command("api-keys", "revoke", key.id, settings={"REDIS_URL": stack.valkey.url})
+    done = run_command("api-keys", "revoke", key.id, settings={"REDIS_URL": stack.redis.url})
     assert done.returncode == 0, done.stderr
-    again = run_command("api-keys", "revoke", key.id, settings={"REDIS_URL": stack.valkey.url})
+    again = run_command("api-keys", "revoke", key.id, settings={"REDIS_URL": stack.redis.url})
     assert again.returncode != 0
     assert "Traceback" not in again.stderr
 
 
 def _told(stack: Stack, *arguments: str) -> Any:
-    done = run_command(*arguments, settings={"REDIS_URL": stack.valkey.url})
+    done = run_command(*arguments, settings={"REDIS_URL": stack.redis.url})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -20,7 +20,7 @@ AT = "2027-01-15T08:00:00.000Z"
 
 @pytest.fixture
 def redis(stack: Stack) -> Iterator[Any]:
-    with stack.valkey.client() as client:
+    with stack.redis.client() as client:
         yield client
 
 

@@ -58,7 +58,7 @@ async def test_answers_and_errors_can_be_read(api: Api, key: ApiKey) -> None:
 
 
 async def test_what_nobody_foresaw_can_be_read(api: Api, channel: ApiKey, stack: Stack) -> None:
-    with stack.valkey.client() as redis:
+    with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
 
     answer = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)

@@ -217,7 +217,7 @@ async def test_every_answer_has_a_request_id_of_its_own(api: Api, channel: ApiKe
 
 async def test_what_nobody_foresaw(api: Api, channel: ApiKey, stack: Stack) -> None:
     """Our own fault, here a value in Redis that is not what it should be, has the same form."""
-    with stack.valkey.client() as redis:
+    with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
 
     answer = await api.channel(channel)

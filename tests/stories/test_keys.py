@@ -354,7 +354,7 @@ async def test_the_command_line_does_it_too(api: Api, stack: Stack, listen: List
     account = await api.account()
 
     async def told(*arguments: str) -> Any:
-        done = await asyncio.to_thread(run_command, *arguments, settings={"REDIS_URL": stack.valkey.url})
+        done = await asyncio.to_thread(run_command, *arguments, settings={"REDIS_URL": stack.redis.url})
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -380,6 +380,6 @@ async def test_the_command_line_does_it_too(api: Api, stack: Stack, listen: List
         ("api-keys", "rotate", "0" * 32),
         ("api-keys", "list", "--account", "nobody"),
     ):
-        done = await asyncio.to_thread(run_command, *arguments, settings={"REDIS_URL": stack.valkey.url})
+        done = await asyncio.to_thread(run_command, *arguments, settings={"REDIS_URL": stack.redis.url})
         assert done.returncode == 1
         assert done.stderr.startswith("refused: ")

@@ -36,12 +36,12 @@ async def test_the_secret_turns_up_nowhere(api: Api, channel: ApiKey, stack: Sta
     leaks.assert_none_in_outputs(stack.services)
     leaks.assert_none_in_metrics(stack.services)
     leaks.assert_none_in_answers()
-    with stack.valkey.client() as redis:
+    with stack.redis.client() as redis:
         leaks.assert_none_in_redis(redis)
 
 
 def test_the_check_itself_can_fail(stack: Stack, channel: ApiKey) -> None:
-    with stack.valkey.client() as redis:
+    with stack.redis.client() as redis:
         redis.set("a-secret-here", f"so {channel.secret}!", ex=60)
         try:
             with pytest.raises(AssertionError, match="secret"):

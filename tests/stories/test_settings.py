@@ -62,7 +62,7 @@ def test_each_is_listed_with_its_default_and_meaning() -> None:
 def test_a_wrong_value_stops_the_start_with_one_line_that_names_it(
     stack: Stack, command: str, name: str, value: str
 ) -> None:
-    settings = {"REDIS_URL": stack.valkey.url, "ADMIN_TOKEN": "t" * 16, name: value}
+    settings = {"REDIS_URL": stack.redis.url, "ADMIN_TOKEN": "t" * 16, name: value}
     _assert_refused(f"NOTIFY_{name}", command, **settings)
 
 
@@ -71,7 +71,7 @@ def test_a_wrong_value_stops_the_start_with_one_line_that_names_it(
     [("gateway", "REDIS_URL"), ("socket-edge", "REDIS_URL"), ("gateway", "ADMIN_TOKEN")],
 )
 def test_what_a_service_cannot_do_without(stack: Stack, command: str, missing: str) -> None:
-    settings = {"REDIS_URL": stack.valkey.url, "ADMIN_TOKEN": "t" * 16}
+    settings = {"REDIS_URL": stack.redis.url, "ADMIN_TOKEN": "t" * 16}
     del settings[missing]
     _assert_refused(f"NOTIFY_{missing}", command, **settings)
 

@@ -156,7 +156,7 @@ async def test_they_outlive_the_channel_and_go_with_the_key(api: Api, key: ApiKe
 
     await api.revoke(key)
 
-    with stack.valkey.client() as redis:
+    with stack.redis.client() as redis:
         assert redis.hexists(keyspace.routes(key.account), f"resources:{key.id}") == 0
 
 

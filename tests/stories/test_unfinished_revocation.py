@@ -30,7 +30,7 @@ def broken_routes(stack: Stack) -> BreakRoutes:
     @contextlib.contextmanager
     def broken(key: ApiKey) -> Iterator[None]:
         name = keyspace.routes(key.account)
-        with stack.valkey.client() as redis:
+        with stack.redis.client() as redis:
             kept = redis.dump(name)
             redis.set(name, "no hash")
             try:
@@ -70,7 +70,7 @@ async def test_a_key_revoked_from_the_command_line(
     receiver = await listen(channel)
 
     with broken_routes(channel):
-        done = run_command("api-keys", "revoke", channel.id, settings={"REDIS_URL": stack.valkey.url})
+        done = run_command("api-keys", "revoke", channel.id, settings={"REDIS_URL": stack.redis.url})
 
     assert done.returncode != 0, "it says that not all was done"
     assert await receiver.closed(within_s=AT_ONCE_S) == 1008

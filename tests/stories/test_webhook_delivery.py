@@ -10,6 +10,7 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from tests.harness.api import Api, ApiKey
+from tests.harness.cluster import Cluster
 from tests.harness.events import number_of, reading, readings, registration
 from tests.harness.stack import Stack, running_stack
 from tests.harness.waiting import wait_until
@@ -17,9 +18,11 @@ from tests.harness.webhooks import Call, Webhook, webhook
 
 
 @pytest.fixture(scope="module")
-def dispatching() -> Iterator[Stack]:
+def dispatching(redis_like: type[Cluster] | None) -> Iterator[Stack]:
     """A gateway and two dispatchers."""
-    with running_stack(gateways=1, edges=0, dispatchers=2, ALLOW_PRIVATE_CALLBACKS="1") as stack:
+    with running_stack(
+        gateways=1, edges=0, dispatchers=2, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1"
+    ) as stack:
         yield stack
 
 
@@ -191,7 +194,7 @@ async def test_a_retry_can_be_wished_for_while_a_try_hangs(
     held.set()
 
     await wait_until(lambda: len(hook.calls) == 4)
-    with dispatching.valkey.client() as redis:
+    with dispatching.redis.client() as redis:
         record = redis.hgetall(f"{{{hooked.id}}}:channel")
     assert record[b"tries"] == b"2", "the one that hung did not put off the next"
 

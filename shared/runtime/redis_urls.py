@@ -1,0 +1,160 @@
+"""What a Redis URL means: one server, a cluster, or a service behind sentinels.
+
+`redis://user:password@host:port/0`, or `unix:///path`: one server.
+`redis+cluster://user:password@host:port,host:port`: some of a cluster's nodes; the others are found.
+`redis+sentinel://user:password@host:port,host:port/service/0`: user and password are the servers'; what the
+sentinels themselves ask for is `?sentinel_username=` and `sentinel_password=`.
+With `rediss` all of it goes over TLS. Other options are those of redis-py. No complaint shows any of the URL.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio.connection import parse_url
+
+BAD_OPTION = "has an option with a name or a value that redis-py does not take"
+
+_SCHEME = re.compile(r"(redis|rediss|unix|rediss?\+cluster|rediss?\+sentinel)://", re.IGNORECASE)
+_SERVER = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_PORT = 6379
+_SENTINEL_PORT = 26379
+_SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
+_QUOTED = "(in a password, / is %2F and ? is %3F)"
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One server; `options` are what redis-py's pools and connections are told."""
+
+    options: Mapping[str, Any]
+    tls: bool
+    tcp: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster(Server):
+    """A cluster, by some of its nodes."""
+
+    nodes: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentinels(Server):
+    """A service, by who knows its primary; `own_options` are how they know us."""
+
+    sentinels: tuple[Address, ...]
+    service: str
+    own_options: Mapping[str, Any]
+
+
+def is_cluster(url: str | None) -> bool:
+    return url is not None and isinstance(parsed(url), Cluster)
+
+
+def parsed(url: str) -> Server | Cluster | Sentinels:
+    """Raises ValueError, in a sentence that follows the setting's name."""
+    found = _SCHEME.match(url)
+    if found is None:
+        raise ValueError(
+            "should begin with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://"
+        )
+    scheme, _, topology = found[1].lower().partition("+")
+    match topology:
+        case "cluster":
+            return _cluster(url, scheme)
+        case "sentinel":
+            return _sentinels(url, scheme)
+        case _:
+            _check(url)
+            return Server(options=_options(url), tls=scheme == "rediss", tcp=scheme != "unix")
+
+
+def _cluster(url: str, scheme: str) -> Cluster:
+    user, servers, path, query = _parts(url)
+    nodes = _servers(servers, default_port=_PORT)
+    if not nodes:
+        raise ValueError(
+            f"should name hosts and ports, as in redis+cluster://10.0.0.1:6379,10.0.0.2:6379 {_QUOTED}"
+        )
+    options = _options(f"{scheme}://{user}host{query}")
+    if path.strip("/") or "db" in options:
+        raise ValueError("should have nothing but options behind its hosts: a cluster has one database")
+    return Cluster(options=_without_address(options), tls=scheme == "rediss", nodes=nodes)
+
+
+def _sentinels(url: str, scheme: str) -> Sentinels:
+    user, servers, path, query = _parts(url)
+    sentinels = _servers(servers, default_port=_SENTINEL_PORT)
+    service, _, database = path.strip("/").partition("/")
+    if not sentinels or not service:
+        raise ValueError(
+            "should name sentinels and a service, "
+            f"as in redis+sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0 {_QUOTED}"
+        )
+    if database and not _is_number(database):
+        raise ValueError("should have a database number behind the service, as in /mymaster/0")
+    options = _options(f"{scheme}://{user}host/{database}{query}")
+    own = {name.removeprefix("sentinel_"): options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
+    return Sentinels(
+        options=_without_address(options),
+        tls=scheme == "rediss",
+        sentinels=sentinels,
+        service=unquote(service),
+        own_options=own,
+    )
+
+
+def _parts(url: str) -> tuple[str, str, str, str]:
+    """User and password with their @, the servers, the path, the query with its question mark."""
+    rest, mark, query = url.partition("://")[2].partition("?")
+    authority, _, path = rest.partition("/")
+    user, at, servers = authority.rpartition("@")
+    return user + at, servers, path, mark + query
+
+
+def _servers(text: str, *, default_port: int) -> tuple[Address, ...]:
+    """None at all where one of them is no server."""
+    found = [_SERVER.fullmatch(server) for server in text.split(",")]
+    servers = tuple((each["host"].strip("[]"), int(each["port"] or default_port)) for each in found if each)
+    are_good = len(servers) == len(found) and all(0 < port < 65_536 for _, port in servers)
+    return servers if are_good else ()
+
+
+def _options(url: str) -> dict[str, Any]:
+    """The address among them."""
+    try:
+        return {**parse_url(url)}
+    except ValueError:
+        raise ValueError(BAD_OPTION) from None
+
+
+def _without_address(options: dict[str, Any]) -> dict[str, Any]:
+    address = ("host", "port", "connection_class")
+    return {name: value for name, value in options.items() if name not in address}
+
+
+def _check(url: str) -> None:
+    # What urllib complains about it quotes, and after a / or a [ in a password that is the password.
+    try:
+        parts = urlsplit(url)
+        port_is_good = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError("is no URL with a host and a port (in a password, / is %2F and [ is %5B)") from None
+    if parts.scheme == "unix":
+        if not url.startswith("unix:///"):
+            raise ValueError("should have an absolute path, as in unix:///path/valkey.sock")
+        return
+    if not parts.hostname or not port_is_good:
+        raise ValueError("should name a host and a port, as in redis://127.0.0.1:6379/0")
+    database = unquote(parts.path).strip("/")
+    if database and not _is_number(database):
+        raise ValueError("should have a database number after the host, as in redis://127.0.0.1:6379/0")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

@@ -1,0 +1,124 @@
+"""A primary is killed for good and its replica takes over: everybody finds it, and goes on.
+
+Replication is asynchronous, so what the old primary had not passed on yet is lost by Redis itself. Here all
+was passed on before the kill; what is acknowledged from then on must arrive.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.conftest import Listen, Start
+from tests.harness.api import Api, ApiKey
+from tests.harness.cluster import Cluster
+from tests.harness.publisher import Publisher
+from tests.harness.sentinel import Guarded
+from tests.harness.sockets import Receiver, assert_in_order, assert_nothing_lost
+from tests.harness.stack import Stack
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+
+QUICKLY = {"HEARTBEAT_S": 1, "HEARTBEAT_TTL_S": 4}
+
+
+class Load:
+    """A publisher and a socket for each of some channels, on each primary."""
+
+    def __init__(self, api: Api, stack: Stack, listen: Listen) -> None:
+        self.api = api
+        self._stack = stack
+        self._listen = listen
+        self.channels: list[tuple[ApiKey, Publisher, Receiver]] = []
+
+    async def begin(self, count: int, *, where: Callable[[ApiKey], bool] = lambda _: True) -> None:
+        """Makes `count` channels that lie where they should."""
+        while count:
+            key = await self.api.api_key()
+            if not where(key):
+                continue
+            await self.api.register(key)
+            edge = self._stack.edges[len(self.channels) % len(self._stack.edges)]
+            publisher = Publisher(self.api, key, to=key, batch=3)
+            self.channels.append((key, publisher, await self._listen(key, edge.url)))
+            count -= 1
+
+    @contextlib.asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as all_of_them:
+            for _, publisher, _ in self.channels:
+                await all_of_them.enter_async_context(publisher.publishing())
+            yield
+
+    async def has_published(self, count: int) -> None:
+        await asyncio.gather(*(publisher.has_published(count) for _, publisher, _ in self.channels))
+
+    async def has_arrived(self) -> None:
+        """All that was acknowledged, in order, on the same sockets; and the queues know it."""
+        for key, publisher, receiver in self.channels:
+            sent, got = range(publisher.accepted), receiver
+            await wait_until(lambda got=got, sent=sent: sent[-1] in got.numbers)  # type: ignore[misc]
+            await self.api.until(key, queue_size=0, status="connected")
+            assert_nothing_lost(sent, receiver.numbers)
+            assert_in_order(receiver.numbers)
+            assert receiver.open_now
+
+
+async def passed_on(primary: Valkey) -> None:
+    """Waits until its replica has what it has."""
+    written = primary.written
+    await wait_until(lambda: primary.is_replicated(written))
+
+
+async def test_behind_a_sentinel(start: Start, http: aiohttp.ClientSession, listen: Listen) -> None:
+    stack = start(edges=2, redis_like=Guarded, **QUICKLY)
+    assert isinstance(stack.redis, Guarded)
+    load = Load(Api(http, stack.gateways[0].url, stack.admin_token), stack, listen)
+    await load.begin(3)
+    async with load.publishing():
+        await load.has_published(30)
+    await load.has_arrived()
+    await passed_on(stack.redis.primary)
+
+    async with load.publishing():
+        stack.redis.primary.kill()
+        await load.has_published(60)
+    await load.has_arrived()
+
+    assert stack.redis.sentinel.primary_port == stack.redis.replica.port
+    assert any(publisher.told_to_wait for _, publisher, _ in load.channels)
+
+
+@pytest.mark.long
+async def test_in_a_cluster(start: Start, http: aiohttp.ClientSession, listen: Listen) -> None:
+    """Half of the channels lie on the primary that dies; the others are published to all the while."""
+    stack = start(edges=2, redis_like=with_a_replica, **QUICKLY)
+    cluster = stack.redis
+    assert isinstance(cluster, Cluster)
+    dying = cluster.primaries[0]
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    here, elsewhere = Load(api, stack, listen), Load(api, stack, listen)
+    await here.begin(3, where=lambda key: cluster.primary_of(f"{{{key.id}}}") is dying)
+    await elsewhere.begin(3, where=lambda key: cluster.primary_of(f"{{{key.id}}}") is not dying)
+
+    async with elsewhere.publishing():
+        async with here.publishing():
+            await here.has_published(30)
+        await here.has_arrived()
+        await passed_on(dying)
+        async with here.publishing():
+            dying.kill()
+            await here.has_published(60)
+        await elsewhere.has_published(60)
+    await here.has_arrived()
+    await elsewhere.has_arrived()
+
+    assert cluster.replicas[0].role == "master"
+    assert any(publisher.told_to_wait for _, publisher, _ in here.channels)
+
+
+def with_a_replica(folder: Path) -> Cluster:
+    return Cluster(folder, replicas=1)

@@ -1,0 +1,44 @@
+"""Certificates made by openssl; a test that needs them is skipped where there is none."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Authorities of the test's own, and what they signed."""
+
+    folder: Path
+
+    def pem(self, name: str) -> Path:
+        return self.folder / f"{name}.pem"
+
+    def key(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def make(self, name: str, *, by: str = "", subject: str = "", password: str = "") -> None:
+        """A certificate signed by another, or by itself."""
+        signed_by = ("-CA", self.pem(by), "-CAkey", self.key(by)) if by else ()
+        names = ("-addext", "subjectAltName=IP:127.0.0.1") if by else ()
+        locked = ("-passout", f"pass:{password}") if password else ("-nodes",)
+        command = (
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-days",
+                "2",
+            ),
+            *("-subj", f"/CN={subject or name}", "-out", self.pem(name), "-keyout", self.key(name)),
+            *(*signed_by, *names, *locked),
+        )
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"openssl cannot make certificates here: {made.stderr[-200:]}")

@@ -1,0 +1,105 @@
+"""A real Valkey with a replica, and a sentinel that puts the one in the other's place."""
+
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.harness.processes import Process, environment, free_port
+from tests.harness.valkey import Valkey, server_binary
+from tests.harness.waiting import block_until
+
+SERVICE = "notify"
+
+
+class Sentinel(Process):
+    """One sentinel, which needs nobody's consent."""
+
+    def __init__(self, folder: Path, primary: Valkey, *, password: str = "") -> None:
+        self.port = free_port()
+        data = folder / "sentinel-data"
+        data.mkdir()
+        config = data / "sentinel.conf"
+        lines = [
+            "bind 127.0.0.1",
+            f"port {self.port}",
+            f"dir {data}",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 1",
+            f"sentinel down-after-milliseconds {SERVICE} 500",
+            f"sentinel failover-timeout {SERVICE} 3000",
+            *([f"requirepass {password}"] if password else []),
+        ]
+        config.write_text("\n".join(lines))
+        self._password = password
+        command = [server_binary(), str(config), "--sentinel"]
+        super().__init__("sentinel", command, folder=folder, env=environment())
+
+    def ask(self, *command: object) -> Any:
+        with redis.Redis(port=self.port, password=self._password or None, socket_timeout=10) as direct:
+            return direct.execute_command(*command)
+
+    @property
+    def primary_port(self) -> int:
+        """Whom it names."""
+        return int(self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+
+    @property
+    def knows_the_replica(self) -> bool:
+        """Does it know a replica that it could promote?"""
+        try:
+            found = self.ask("SENTINEL", "REPLICAS", SERVICE)
+        except redis.RedisError:
+            return False
+        return any(replica["flags"] == "slave" for replica in map(_named, found))
+
+
+class Guarded:
+    """Starts, hurts and ends the three; to the tests of the whole they are like one `Valkey`."""
+
+    def __init__(self, folder: Path, *, password: str = "") -> None:
+        quick = {"repl-diskless-sync-delay": "0"}
+        self.primary = Valkey(folder, name="primary", tcp=True, more=quick)
+        follows = {**quick, "replicaof": f"127.0.0.1 {self.primary.port}"}
+        self.replica = Valkey(folder, name="replica", tcp=True, more=follows)
+        self.sentinel = Sentinel(folder, self.primary, password=password)
+        self._query = f"?sentinel_password={password}" if password else ""
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{SERVICE}/0{self._query}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"REDIS_URL": self.url}
+
+    def client(self) -> Any:
+        """A client of the tests' own to whoever is the primary now."""
+        return redis.Redis(port=self.sentinel.primary_port, socket_timeout=10)
+
+    def start(self) -> None:
+        for process in (self.primary, self.replica):
+            process.start()
+
+    def wait_ready(self) -> None:
+        self.primary.wait_ready()
+        self.replica.wait_ready()
+        block_until(lambda: self._follows, within_s=60, what="the replica to follow")
+        self.sentinel.start()
+        block_until(lambda: self.sentinel.knows_the_replica, within_s=60, what="the sentinel to know both")
+
+    def close(self) -> None:
+        for process in (self.sentinel, self.replica, self.primary):
+            process.close()
+
+    @property
+    def _follows(self) -> bool:
+        with self.replica.client() as direct:
+            return bool(direct.role()[3] == b"connected")
+
+
+def _named(found: Any) -> dict[str, str]:
+    """A replica as the sentinel lists it: names and values in turns, unless redis-py has made pairs."""
+    if isinstance(found, dict):
+        return {str(name): str(value) for name, value in found.items()}
+    words = [word.decode() if isinstance(word, bytes) else str(word) for word in found]
+    return dict(zip(words[::2], words[1::2], strict=True))
