@@ -191,7 +191,7 @@ class Drain:
         # None: we are not the owner. Why, or that we are again, the look that travels with it tells.
         if count is not None:
             self._settled = confirmed
-            telemetry.settled.add(count)
+            telemetry.settled_until(confirmed, count)
             self._traced.were_settled(confirmed, confirmed_ns=confirmed_ns)
 
 

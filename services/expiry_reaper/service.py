@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.expiry_reaper.reaper import Reaper
+from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 100
 _LONGEST_S = 15 * 60
 _AGAIN_S = 1.0
+# What a round has found is shown until the next is overdue by so many, and so long.
+_ROUNDS_SHOWN = 3
+_AGES_SHOWN_S = 30.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
@@ -79,10 +83,15 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
 
 async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
     async def reap() -> None:
+        now_ms = time.time_ns() // 1_000_000
         try:
-            await reaper.round(now_ms=time.time_ns() // 1_000_000)
+            done = await reaper.round(now_ms=now_ms)
         except StoreUnavailable as fault:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(fault)}})
+        else:
+            # Rounds may be another reaper's for a while, and what was found here is then old.
+            shown_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
+            telemetry.owed_since(done.owed_since_ms, now_ms=now_ms, good_for_s=shown_s)
 
     shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
     every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)

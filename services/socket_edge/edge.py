@@ -127,6 +127,7 @@ class Edge:
         self._proofs: Proofs[Held] = Proofs(stores.api_keys)
         self._heartbeat = heartbeat
         self._boot = boot
+        self._draining = False
         self._timing = timing
         self._holds: dict[str, list[Held]] = {}
         self._owed: list[Lease] = []
@@ -135,6 +136,7 @@ class Edge:
         self._none_left.set()
         telemetry.watch_sockets(lambda: self._count(Kind.WEBSOCKET))
         telemetry.watch_polls(lambda: self._count(Kind.PULL))
+        telemetry.watch_draining(lambda: self._draining)
 
     def new_owner(self) -> str:
         """The name of one claim: no other claim ever has it."""
@@ -194,6 +196,7 @@ class Edge:
         are answered at once: their clients come again anyhow.
         """
         timing = self._timing
+        self._draining = True
         await asyncio.sleep(timing.drain_settle_s)
         self.stopping = True
         letting_go = asyncio.create_task(self.sessions.goodbye(_GOODBYE_S, window_s=timing.drain_window_s))

@@ -45,6 +45,9 @@ for thing in [thing for thing in vars(telemetry).values() if not isinstance(thin
 telemetry.watch_sockets(lambda: 1)
 telemetry.watch_polls(lambda: 1)
 telemetry.watch_sessions(lambda dialect: 1)
+telemetry.watch_draining(lambda: True)
+telemetry.owed_since({("pull", True): 0}, now_ms=1, good_for_s=60)
+telemetry.due_since(0, now_ms=1, good_for_s=60)
 print(metrics_page()[0].decode())
 """
 
