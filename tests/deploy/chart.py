@@ -78,7 +78,9 @@ VALUES: dict[str, Json] = {
             "preStopSeconds": 20,
             "drain": {"settleSeconds": 3, "windowSeconds": 120},
         },
-        "webhookDispatcher": {"autoscaling": {**_ANY_AUTOSCALER, "callbacksPerReplica": 100}},
+        "webhookDispatcher": {
+            "autoscaling": {**_ANY_AUTOSCALER, "dueSeconds": 45, "callbacksPerReplica": 100}
+        },
         "expiryReaper": {"replicas": 2},
         "metrics": {
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from shared.model.channels import Ending
-from tests.deploy.chart import named, objects
+from tests.deploy.chart import component, named, objects
 from tests.deploy.files import CHART, CHECKOUT, SERVICES
 from tests.harness.processes import environment
 
@@ -199,6 +199,11 @@ def test_autoscalers_ask_for_what_the_adapter_is_told_to_give() -> None:
         if metric["type"] == "Pods"
     }
     assert asked == given
+    [dispatchers] = [
+        s for s in objects("everything", "HorizontalPodAutoscaler") if component(s) == "webhook-dispatcher"
+    ]
+    targets = {m["pods"]["metric"]["name"]: m["pods"]["target"] for m in dispatchers["spec"]["metrics"]}
+    assert targets["notify_due_oldest_seconds"] == {"type": "AverageValue", "averageValue": "45"}
     named_in_rules = {name for rule in ADAPTER for name in re.findall(r"notify_\w+", rule["metricsQuery"])}
     assert named_in_rules <= served()
     for rule in ADAPTER:

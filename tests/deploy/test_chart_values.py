@@ -65,6 +65,10 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
             {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}},
             "gateway.autoscaling.maxReplicas (2) is below minReplicas (5)",
         ),
+        (
+            {"webhookDispatcher": {"autoscaling": {"enabled": True, "dueSeconds": 20}}},
+            "autoscaling.dueSeconds (20) must be more than settings.CALLBACK_TIMEOUT_S (20)",
+        ),
         ({"networkPolicy": {"monitoring": []}}, "/networkPolicy/monitoring"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),
     ],
