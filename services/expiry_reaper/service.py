@@ -15,6 +15,7 @@ from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
+from shared.runtime.metrics_port import metrics_apart
 from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
 from shared.runtime.working import jobs_redis, serve_health
@@ -75,10 +76,11 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
     listening = listener(settings.host, settings.reaper_port)
     async with (
+        metrics_apart(settings.host, settings.metrics_port),
         jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
         reaping(settings, redis, jobs),
     ):
-        await serve_health(listening, stop=stop)
+        await serve_health(listening, stop=stop, metrics_port=settings.metrics_port)
 
 
 async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:

@@ -176,7 +176,7 @@ def test_the_service_monitor_finds_the_four_and_names_their_jobs() -> None:
     [expression] = monitor["selector"]["matchExpressions"]
     assert set(expression["values"]) == set(SERVICES)
     [endpoint] = monitor["endpoints"]
-    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
     [relabeled] = endpoint["relabelings"]
     assert (relabeled["targetLabel"], relabeled["replacement"]) == ("job", "notify-$1")
     label = relabeled["sourceLabels"][0].removeprefix("__meta_kubernetes_service_label_")

@@ -13,7 +13,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 # What the chart sets itself, by other values or not at all.
 NOT_FOR_THE_OPERATOR = {
     *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
-    *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT"),
+    *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT", "METRICS_PORT"),
     *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA"),
     *("DRAIN_SETTLE_S", "DRAIN_WINDOW_S"),
 }
