@@ -30,7 +30,7 @@ _LAST_S = 2 * serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
 # spans that wait for the collector.
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
-    "socket-edge": edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,
+    "socket-edge": edge._CONFIRM_S + edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,
     "webhook-dispatcher": dispatcher._GOODBYE_S + 2 * dispatcher._LET_GO_S + _LAST_S,
     "expiry-reaper": _LAST_S,
 }
