@@ -29,6 +29,7 @@ from shared.runtime.connections import connect
 from shared.runtime.cross_origin import cross_origin
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
 from shared.runtime.health import health_routes
+from shared.runtime.metrics_port import metrics_apart
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import ADMIN_TOKEN_LENGTH, Settings
@@ -55,10 +56,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             outbound = make_outbound(settings)
             context = make_context(settings, redis, admin_token=_admin_token(settings), outbound=outbound)
             edge = make_edge(settings, redis)
-            app = _one_origin(context, edge, stop)
+            app = _one_origin(context, edge, stop, metrics_port=settings.metrics_port)
             open_app = cross_origin(by_kind(app, socket_app(edge)), origins=settings.cors_origins)
             services = (edge.running(), dispatching(settings, redis, redis), reaping(settings, redis, redis))
-            async with outbound, services[0], services[1], services[2]:
+            metrics = metrics_apart(settings.host, settings.metrics_port)
+            async with metrics, outbound, services[0], services[1], services[2]:
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
                     Requests(open_app, count=telemetry.request_answered),
@@ -73,8 +75,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         raise ValkeyFailed(f"the embedded Valkey died; see {settings.data_dir / 'valkey.log'}")
 
 
-def _one_origin(context: Context, edge: Edge, stop: asyncio.Event) -> Starlette:
-    health = health_routes(lambda: not stop.is_set())
+def _one_origin(context: Context, edge: Edge, stop: asyncio.Event, *, metrics_port: int | None) -> Starlette:
+    health = health_routes(lambda: not stop.is_set(), metrics_port=metrics_port)
     return gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
 
 

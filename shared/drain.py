@@ -284,7 +284,7 @@ class Drain:
         if count is None:
             return False
         self._settled = confirmed
-        telemetry.settled.add(count)
+        telemetry.settled_until(confirmed, count)
         self._traced.were_settled(confirmed, confirmed_ns=confirmed_ns)
         return True
 

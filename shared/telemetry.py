@@ -4,8 +4,10 @@ Prometheus shows the dots as underscores and adds the unit: `notify.published` i
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from opentelemetry import metrics, trace
@@ -17,6 +19,17 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
 
+Labels = Mapping[str, str | int]
+_Values = tuple[tuple[str, str | int], ...]
+_NO_LABELS: Labels = MappingProxyType({})
+
+BOUNDS_S = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    *(300.0, 1800.0, 7200.0, 43_200.0),
+)
+"""The buckets of every distribution: from a call to Redis to a notification that waited for half a day."""
+
 
 class Count:
     """A counter that costs its callers next to nothing: it is read when somebody fetches the metrics.
@@ -25,14 +38,68 @@ class Count:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[tuple[str, str | int], ...], int] = {}
+        self._sums: dict[_Values, int] = {}
 
-    def add(self, amount: int, attributes: Mapping[str, str | int] = MappingProxyType({})) -> None:
+    def add(self, amount: int, attributes: Labels = _NO_LABELS) -> None:
         labels = tuple(attributes.items())
         self._sums[labels] = self._sums.get(labels, 0) + amount
 
     def observe(self, _: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, dict(labels)) for labels, value in self._sums.items()]
+
+
+@dataclass(slots=True)
+class Spread:
+    """How often what was recorded fell into each bucket, the last without a bound, and its sum."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    sum_s: float = 0.0
+
+
+class Distribution:
+    """A histogram of seconds, as cheap as `Count`: `runtime.exporters` reads it when metrics are fetched.
+
+    OpenTelemetry has no histogram that is read like that, only one that is told of each value.
+    """
+
+    def __init__(self, name: str, *, description: str) -> None:
+        self.name = name
+        self.description = description
+        self.spreads: dict[_Values, Spread] = {}
+
+    def record(self, took_s: float, attributes: Labels = _NO_LABELS, *, times: int = 1) -> None:
+        labels = tuple(attributes.items())
+        spread = self.spreads.get(labels)
+        if spread is None:
+            spread = self.spreads[labels] = Spread()
+        spread.counts[bisect_left(BOUNDS_S, took_s)] += times
+        spread.sum_s += took_s * times
+
+
+class Ages:
+    """Ages that somebody looks for now and then; they are shown until the next look is long overdue."""
+
+    def __init__(self, name: str, *, description: str) -> None:
+        self._ages: list[Observation] = []
+        self._good_until_s = 0.0
+        _meter.create_observable_gauge(name, [self._observe], unit="s", description=description)
+
+    def found(self, ages: Iterable[tuple[float, Labels]], *, good_for_s: float) -> None:
+        """What a look has found. A clock ahead of ours is no reason for an age below nothing."""
+        self._ages = [Observation(max(0.0, age_s), dict(labels)) for age_s, labels in ages]
+        self._good_until_s = time.monotonic() + good_for_s
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        return self._ages if time.monotonic() < self._good_until_s else ()
+
+
+distributions: list[Distribution] = []
+"""Every one there is."""
+
+
+def _distributed(name: str, *, description: str) -> Distribution:
+    distributions.append(Distribution(name, description=description))
+    return distributions[-1]
 
 
 def _counted(name: str, *, description: str) -> Count:
@@ -58,18 +125,25 @@ polls_ended = _counted("notify.polls.ended", description="long polls, by what ca
 endings = _counted("notify.endings", description="sockets that ended, by ending")
 routes_read = _counted("notify.routes.read", description="reads of routes: all, or changes")
 requests = _counted("notify.http.requests", description="HTTP requests, by method and status")
-publish_s = _meter.create_histogram(
-    "notify.publish", unit="s", description="from a publish request's body to Redis holding every copy"
+publish_s = _distributed(
+    "notify.publish", description="from a publish request's body to Redis holding every copy"
 )
-confirm_s = _meter.create_histogram(
-    "notify.confirm", unit="s", description="from a frame written to the pong that confirms it"
+confirm_s = _distributed("notify.confirm", description="from a frame written to the pong that confirms it")
+_settle_s = _distributed(
+    "notify.settle",
+    description="from a notification's place in a queue to its settling, by the newest of each",
 )
-_callback_s = _meter.create_histogram(
-    "notify.callback", unit="s", description="a call of a customer's URL, by outcome"
-)
+_callback_s = _distributed("notify.callback", description="a call of a customer's URL, by outcome")
 _redis_calls = _counted("notify.redis.calls", description="Redis commands sent")
 _redis_errors = _counted("notify.redis.errors", description="Redis calls that failed, by error")
-_redis_s = _meter.create_histogram("notify.redis.pipeline", unit="s", description="one pipeline to Redis")
+_redis_s = _distributed("notify.redis.pipeline", description="one pipeline to Redis")
+_oldest_owed = Ages(
+    "notify.owed.oldest",
+    description="age of the oldest notification owed, by its channel's kind and connection",
+)
+_oldest_due = Ages(
+    "notify.due.oldest", description="for how long the webhook delivery that is due longest has been"
+)
 
 
 class _RedisSeen:
@@ -111,6 +185,42 @@ def watch_sessions(count: Callable[[str], int]) -> None:
             yield Observation(count(dialect), {"dialect": dialect})
 
     _meter.create_observable_gauge("notify.sessions", [observe], description="session sockets held now")
+
+
+def watch_draining(is_draining: Callable[[], bool]) -> None:
+    """Shows whether an edge was told to stop, as of each scrape: what it holds is then what remains."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(int(is_draining()))
+
+    _meter.create_observable_gauge(
+        "notify.draining", [observe], description="1 while an edge lets go of what it holds"
+    )
+
+
+def settled_until(place: str, count: int) -> None:
+    """Notifications were settled, the newest of them at this place in its queue: it begins with its ms."""
+    settled.add(count)
+    if count > 0:
+        queued_s = int(place.partition("-")[0]) / 1000
+        # Redis may have another idea of the time.
+        _settle_s.record(max(0.0, time.time() - queued_s), times=count)
+
+
+def owed_since(oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, good_for_s: float) -> None:
+    """Since when the oldest is owed, by kind of channel and by whether somebody live holds it."""
+    _oldest_owed.found(
+        (
+            ((now_ms - since_ms) / 1000, {"kind": kind, "connected": "yes" if connected else "no"})
+            for (kind, connected), since_ms in oldest_ms.items()
+        ),
+        good_for_s=good_for_s,
+    )
+
+
+def due_since(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
+    """Since when the oldest webhook delivery is due that is."""
+    _oldest_due.found([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
 
 
 @contextmanager

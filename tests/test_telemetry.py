@@ -1,8 +1,14 @@
-"""What travels with events, in a process that sends its spans nowhere: the publisher's own trace."""
+"""What travels with events where spans are sent nowhere, and measures that cost next to nothing."""
+
+import time
 
 import pytest
+from opentelemetry.metrics import CallbackOptions
+from opentelemetry.sdk.metrics.export import Histogram, HistogramDataPoint, MetricsData, ResourceMetrics
+from opentelemetry.sdk.resources import Resource
 
 from shared import telemetry
+from shared.runtime.exporters import with_distributions
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331"
@@ -46,3 +52,76 @@ def test_what_is_malformed_is_as_good_as_none(given: str) -> None:
 @pytest.mark.parametrize("traceparent", ["", f"{PARENT}-00", f"{PARENT}-01"])
 def test_nothing_is_recorded_that_would_go_nowhere(traceparent: str) -> None:
     assert telemetry.is_recorded(traceparent) is False
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> telemetry.Distribution:
+    """A distribution that nobody else records into, and the only one there is."""
+    made = telemetry.Distribution("notify.tried", description="tried")
+    monkeypatch.setattr(telemetry, "distributions", [made])
+    monkeypatch.setattr("shared.runtime.exporters.distributions", [made])
+    return made
+
+
+def points() -> list[HistogramDataPoint]:
+    """As an exporter gets them."""
+    found = with_distributions(MetricsData([ResourceMetrics(Resource({}), [], "")]))
+    [resource] = found.resource_metrics
+    data = [metric.data for scope in resource.scope_metrics for metric in scope.metrics]
+    return [point for each in data if isinstance(each, Histogram) for point in each.data_points]
+
+
+def test_a_value_counts_in_the_bucket_whose_bound_it_does_not_exceed(
+    measured: telemetry.Distribution,
+) -> None:
+    low, high = telemetry.BOUNDS_S[0], telemetry.BOUNDS_S[-1]
+    for took_s in (0.0, low, low * 1.01, high, high + 1):
+        measured.record(took_s)
+
+    [point] = points()
+    counts = [*point.bucket_counts]
+    assert (counts[0], counts[1], counts[-2], counts[-1]) == (2, 1, 1, 1)
+    assert len(counts) == len(point.explicit_bounds) + 1
+    assert point.count == sum(counts) == 5
+    assert point.sum == pytest.approx(2 * high + 1 + low * 2.01)
+
+
+def test_labels_have_a_spread_each(measured: telemetry.Distribution) -> None:
+    measured.record(1, {"dialect": "kazoo"}, times=3)
+    measured.record(1, {"dialect": "pelion"})
+
+    found = {str((point.attributes or {})["dialect"]): (point.count, point.sum) for point in points()}
+    assert found == {"kazoo": (3, 3.0), "pelion": (1, 1.0)}
+
+
+def test_what_was_never_recorded_is_not_shown(measured: telemetry.Distribution) -> None:
+    assert points() == []
+
+
+@pytest.mark.parametrize(("ago_ms", "least_s"), [(90_000, 90), (-90_000, 0)], ids=["waited", "a clock ahead"])
+def test_settling_tells_how_long_it_took(
+    measured: telemetry.Distribution, monkeypatch: pytest.MonkeyPatch, ago_ms: int, least_s: int
+) -> None:
+    monkeypatch.setattr(telemetry, "_settle_s", measured)
+    queued_ms = time.time_ns() // 1_000_000 - ago_ms
+
+    telemetry.settled_until(f"{queued_ms}-3", 20)
+    telemetry.settled_until("0-0", 0)
+
+    [point] = points()
+    assert point.count == 20
+    assert point.sum >= 20 * least_s
+    assert point.bucket_counts[-1] == 0, "settling nothing tells nothing"
+
+
+def test_ages_are_shown_until_the_next_look_is_overdue() -> None:
+    ages = telemetry.Ages("notify.tried.oldest", description="tried")
+
+    def shown() -> list[tuple[float, object]]:
+        return [(each.value, dict(each.attributes or {})) for each in ages._observe(CallbackOptions())]
+
+    assert shown() == []
+    ages.found([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], good_for_s=1000)
+    assert shown() == [(7.5, {"kind": "pull"}), (0.0, {"kind": "webhook"})]
+    ages.found([(8.5, {"kind": "pull"})], good_for_s=0)
+    assert shown() == []

@@ -13,7 +13,7 @@ from shared import telemetry
 from shared.model.channels import Kind, boot_of
 from shared.model.sessions import Session
 from shared.store.channels import Channels, Whose
-from shared.store.queues import Queues
+from shared.store.queues import Left, Queues
 from shared.store.replicas import Replicas
 from shared.store.routes import Routing
 from shared.store.sessions import Sessions
@@ -36,6 +36,8 @@ class Round:
     boots_forgotten: int = 0
     routes_mended: int = 0
     sessions_dropped: int = 0
+    owed_since_ms: dict[tuple[str, bool], int] = field(default_factory=dict)
+    """By kind of channel, and by whether somebody live holds it: when the oldest notification was queued."""
 
 
 class Reaper:
@@ -60,10 +62,12 @@ class Reaper:
 
     async def round(self, *, now_ms: int) -> Round:
         """Looks at every channel and every account. Raises StoreUnavailable; the next round goes on."""
-        done = Round()
+        done = Round(owed_since_ms={(kind, held): now_ms for kind in Kind for held in (True, False)})
+        live: dict[str, bool] = {}
         async for lot in self._channels.all():
             done.channels += len(lot)
-            await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
+            owed = await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
+            await self._note_owed([found for found in owed if found is not None], live, done)
         async for sessions in self._sessions.all():
             left = await asyncio.gather(*(self._drop_if_left(session, now_ms) for session in sessions))
             done.sessions_dropped += sum(left)
@@ -77,20 +81,34 @@ class Reaper:
         logger.debug("reaper.round", extra={"facts": {**facts, "routes_mended": done.routes_mended}})
         return done
 
-    async def _look_at(self, channel: str, now_ms: int, done: Round) -> None:
+    async def _look_at(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
+        """What it is owed, if it stays."""
         whose = await self._channels.whose(channel)
         if not whose.account or whose.kind is None:
-            return
-        done.dropped += await self._queues.forget_old(channel)
+            return None
+        left = await self._queues.forget_old(channel)
+        done.dropped += left.dropped
         account, incarnation = whose.account, whose.incarnation
         if await self._expire(channel, whose, now_ms):
             done.expired.append(channel)
             facts = {"channel": channel, "account": account, "kind": whose.kind}
             logger.info("channel.expired", extra={"facts": facts})
-        else:
-            # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
-            await self._routing.add_key(account, channel)
-            await self._channels.mention(account, channel, kind=whose.kind, incarnation=incarnation)
+            return None
+        # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
+        await self._routing.add_key(account, channel)
+        await self._channels.mention(account, channel, kind=whose.kind, incarnation=incarnation)
+        return whose.kind, left
+
+    async def _note_owed(self, owed: list[tuple[Kind, Left]], live: dict[str, bool], done: Round) -> None:
+        """Remembers the oldest; `live` are the owners' boots that were looked at in this round."""
+        new = {boot_of(left.owner) for _, left in owed if left.owner and left.oldest_ms} - live.keys()
+        seen = await asyncio.gather(*map(self._replicas.seen, new))
+        live.update(zip(new, (its.live for its in seen), strict=True))
+        oldest = done.owed_since_ms
+        for kind, left in owed:
+            if left.oldest_ms is not None:
+                place = (kind, live.get(boot_of(left.owner), False))
+                oldest[place] = min(oldest[place], left.oldest_ms)
 
     async def _drop_if_left(self, session: Session, now_ms: int) -> bool:
         """Forgets a session whose edge was killed; tells whether it did."""

@@ -10,10 +10,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.expiry_reaper.reaper import Reaper
+from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
+from shared.runtime.metrics_port import metrics_apart
 from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
 from shared.runtime.working import jobs_redis, serve_health
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 100
 _LONGEST_S = 15 * 60
 _AGAIN_S = 1.0
+# What a round has found is shown until the next is overdue by so many, and so long.
+_ROUNDS_SHOWN = 3
+_AGES_SHOWN_S = 30.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
@@ -71,18 +76,24 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
     listening = listener(settings.host, settings.reaper_port)
     async with (
+        metrics_apart(settings.host, settings.metrics_port),
         jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
         reaping(settings, redis, jobs),
     ):
-        await serve_health(listening, stop=stop)
+        await serve_health(listening, stop=stop, metrics_port=settings.metrics_port)
 
 
 async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
     async def reap() -> None:
+        now_ms = time.time_ns() // 1_000_000
         try:
-            await reaper.round(now_ms=time.time_ns() // 1_000_000)
+            done = await reaper.round(now_ms=now_ms)
         except StoreUnavailable as fault:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(fault)}})
+        else:
+            # Rounds may be another reaper's for a while, and what was found here is then old.
+            shown_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
+            telemetry.owed_since(done.owed_since_ms, now_ms=now_ms, good_for_s=shown_s)
 
     shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
     every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)

@@ -14,6 +14,7 @@ from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
 from shared.runtime.cross_origin import cross_origin
 from shared.runtime.health import health_routes
+from shared.runtime.metrics_port import metrics_apart
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
@@ -72,9 +73,10 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     assert settings.admin_token is not None
     admin_token = settings.admin_token.get_secret_value()
     listening = listener(settings.host, settings.port)
-    async with make_outbound(settings) as outbound:
+    async with metrics_apart(settings.host, settings.metrics_port), make_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
-        app = gateway_app(context, more=[*health_routes(lambda: not stop.is_set())])
+        health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+        app = gateway_app(context, more=[*health])
         open_app = cross_origin(app, origins=settings.cors_origins)
         counted = Requests(open_app, count=telemetry.request_answered)
         await serve(counted, listening, stop=stop, goodbye=_nothing)

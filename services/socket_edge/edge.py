@@ -43,8 +43,10 @@ from shared.tokens import Principals
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
+# How long a socket that is let go of may take to confirm what is under way.
+_CONFIRM_S = 1.0
 # Together with what requests under way are given, less than ten seconds, whatever Redis does.
-_GOODBYE_S = 4.0
+_GOODBYE_S = 3.0
 _LET_GO_S = 1.0
 
 
@@ -129,6 +131,7 @@ class Edge:
         self._proofs: Proofs[Held] = Proofs(stores.api_keys)
         self._heartbeat = heartbeat
         self._boot = boot
+        self._draining = False
         self._timing = timing
         self._holds: dict[str, list[Held]] = {}
         self._owed: list[Lease] = []
@@ -137,6 +140,7 @@ class Edge:
         self._none_left.set()
         telemetry.watch_sockets(lambda: self._count(Kind.WEBSOCKET))
         telemetry.watch_polls(lambda: self._count(Kind.PULL))
+        telemetry.watch_draining(lambda: self._draining)
 
     def new_owner(self) -> str:
         """The name of one claim: no other claim ever has it."""
@@ -192,20 +196,23 @@ class Edge:
         """Lets go of all it holds, and waits until each lease is given back, but not long.
 
         First it only is unready, so that nobody is sent here any more. Then sockets are closed at an even
-        pace, or all clients would come back elsewhere in the same moment; who comes now is refused. Polls
-        are answered at once: their clients come again anyhow.
+        pace, or all clients would come back elsewhere in the same moment, each when it has confirmed what is
+        under way; who comes now is refused. Polls are answered at once: their clients come again anyhow.
         """
         timing = self._timing
+        self._draining = True
         await asyncio.sleep(timing.drain_settle_s)
         self.stopping = True
         letting_go = asyncio.create_task(self.sessions.goodbye(_GOODBYE_S, window_s=timing.drain_window_s))
         held = self._all()
-        polls = [hold for hold in held if hold.kind is Kind.PULL]
-        sockets = [hold for hold in held if hold.kind is not Kind.PULL]
-        for poll in polls:
+        sockets = [hold for hold in held if isinstance(hold, Hold)]
+        for poll in [hold for hold in held if not isinstance(hold, Hold)]:
             await poll.end(Ending.STOPPING)
-        async for socket in paced(sockets, over_s=timing.drain_window_s):
-            await socket.end(Ending.STOPPING)
+        parting = [
+            asyncio.create_task(socket.part(within_s=_CONFIRM_S))
+            async for socket in paced(sockets, over_s=timing.drain_window_s)
+        ]
+        await asyncio.gather(*parting)
         # Whoever came in while the others went.
         for hold in self._all():
             await hold.end(Ending.STOPPING)

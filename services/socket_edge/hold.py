@@ -105,6 +105,8 @@ class Hold:
         self._pings = 0
         self._ping: _Ping | None = None
         self._unread_when_pinged = 0
+        self._parts = False
+        self._news = asyncio.Event()
         keepalive.rests(self, now_s=_now_s())
 
     # As a transport
@@ -116,7 +118,7 @@ class Hold:
         count = most - (self._written.count - self._confirmed.count)
         size = most_bytes - (self._written.size_bytes - self._confirmed.size_bytes)
         waits = self._is_careful and self._written.frames > self._confirmed.frames
-        if self.ending is not None or count <= 0 or size <= 0 or waits:
+        if self.ending is not None or self._parts or count <= 0 or size <= 0 or waits:
             return _NOTHING
         return Room(count=count, size_bytes=size)
 
@@ -159,6 +161,21 @@ class Hold:
         self._written = replace(self._written, entry=BEGINNING)
         self._confirmed = self._written
 
+    async def part(self, *, within_s: float) -> None:
+        """Says goodbye in good order: what is under way is confirmed and settled before, if it is in time.
+
+        Its client will be elsewhere a moment later: what is not settled by then, it is sent again.
+        """
+        self._parts = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.drain.rested()
+                while self._written.count > self._confirmed.count:
+                    self._news.clear()
+                    await self._news.wait()
+                    await self.drain.rested()
+        await self.end(Ending.STOPPING)
+
     async def end(self, ending: Ending) -> None:
         """Says goodbye; what is confirmed before the client's own close frame still counts."""
         if self.ending is not None:
@@ -197,6 +214,7 @@ class Hold:
             telemetry.confirm_s.record(took_s, _DIALECT)
             self._adapt(took_s)
             self.drain.was_confirmed()
+            self._news.set()
         if self.ending is None and self._written.count > self._confirmed.count:
             # One that has gone is heard of by the endpoint.
             with contextlib.suppress(OSError):

@@ -7,6 +7,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# What is late is made up for at once, but no more of it: after a pause of ours all would go together.
+MOST_LATE_S = 0.25
+
 
 async def paced(items: Sequence[T], *, over_s: float) -> AsyncIterator[T]:
     """Each of them once, in no order, the last when the time is over; all at once if there is none."""
@@ -14,7 +17,8 @@ async def paced(items: Sequence[T], *, over_s: float) -> AsyncIterator[T]:
     began_s = loop.time()
     shuffled = random.sample(items, len(items))
     for count, item in enumerate(shuffled, start=1):
-        due_s = began_s + over_s * count / len(shuffled)
-        if (wait_s := due_s - loop.time()) > 0:
+        wait_s = began_s + over_s * count / len(shuffled) - loop.time()
+        if wait_s > 0:
             await asyncio.sleep(wait_s)
+        began_s += max(0.0, -wait_s - MOST_LATE_S)
         yield item

@@ -11,6 +11,7 @@ from services.socket_edge.session_sockets import SessionLimits
 from shared import telemetry
 from shared.runtime.cross_origin import cross_origin
 from shared.runtime.health import health_routes
+from shared.runtime.metrics_port import metrics_apart
 from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.settings import Settings
@@ -79,10 +80,11 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves sockets and long polls on EDGE_PORT until `stop`, then lets them go."""
     edge = make_edge(settings, redis)
-    app = edge_app(edge, health=health_routes(lambda: not stop.is_set()))
+    health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+    app = edge_app(edge, health=health)
     app = cross_origin(app, origins=settings.cors_origins)
     listening = listener(settings.host, settings.edge_port)
-    async with edge.running():
+    async with metrics_apart(settings.host, settings.metrics_port), edge.running():
         await serve(
             Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=edge.goodbye
         )

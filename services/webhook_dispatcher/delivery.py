@@ -128,7 +128,7 @@ class Deliveries:
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
             return Outcome.GIVEN_BACK
-        telemetry.settled.add(count)
+        telemetry.settled_until(body.last_entry, count)
         return Outcome.TAKEN
 
     async def _put_back(self, lease: Lease, taken: Taken, delivery: Delivery) -> Outcome:

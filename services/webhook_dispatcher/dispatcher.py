@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
+from shared import telemetry
 from shared.model.channels import ANY_DISPATCHER, Kind, Lease, boot_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.runtime.loops import end, forever
@@ -30,6 +31,9 @@ _STAYS_S = 2.0
 _AGAIN_S = 1.0
 _GOODBYE_S = 4.0
 _LET_GO_S = 1.0
+# What a sweep has found is shown until the next is overdue by so many, and so long.
+_ROUNDS_SHOWN = 3
+_AGES_SHOWN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +217,11 @@ class Dispatcher:
                 await self._visit_what_is_due()
 
     async def _visit_what_is_due(self) -> None:
+        oldest_ms = began_ms = self._now_ms()
         async for lot in self._due.lots():
             for due in lot:
-                self.look_at(due.channel, follows_failure=due.failed > 0)
+                oldest_ms = min(oldest_ms, due.since_ms)
+                if not due.is_held:
+                    self.look_at(due.channel, follows_failure=due.failed > 0)
+        good_for_s = _ROUNDS_SHOWN * self._timing.sweep_s + _AGES_SHOWN_S
+        telemetry.due_since(oldest_ms, now_ms=began_ms, good_for_s=good_for_s)

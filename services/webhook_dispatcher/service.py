@@ -15,6 +15,7 @@ from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import end
+from shared.runtime.metrics_port import metrics_apart
 from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
 from shared.runtime.working import jobs_redis, serve_health
@@ -52,10 +53,11 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Dispatches until `stop`; health and metrics are on DISPATCHER_PORT."""
     listening = listener(settings.host, settings.dispatcher_port)
     async with (
+        metrics_apart(settings.host, settings.metrics_port),
         jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
         dispatching(settings, redis, jobs),
     ):
-        await serve_health(listening, stop=stop)
+        await serve_health(listening, stop=stop, metrics_port=settings.metrics_port)
 
 
 def _outbound(settings: Settings) -> Outbound:

@@ -3,44 +3,86 @@
 What is measured, and under which name, is `shared.telemetry`'s; it needs none of this to work.
 """
 
+import math
 import threading
+import time
+from dataclasses import replace
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    ScopeMetrics,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-SECONDS_BUCKETS = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
-)
+from shared.telemetry import BOUNDS_S, Distribution, Spread, distributions
+
 TRACES_PATH = "/v1/traces"
 # With all its retries, when the collector is away.
 BATCH_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 3.0
+_STARTED_NS = time.time_ns()
 
 
 def start_metrics(*, service: str, replica: str) -> None:
     """From now on what is measured is on `metrics_page()`; a second call in a process changes nothing."""
     if isinstance(metrics.get_meter_provider(), MeterProvider):
         return
-    seconds = View(
-        instrument_type=Histogram,
-        instrument_unit="s",
-        aggregation=ExplicitBucketHistogramAggregation(SECONDS_BUCKETS),
-    )
-    metrics.set_meter_provider(
-        MeterProvider(
-            metric_readers=[PrometheusMetricReader(scope_info_enabled=False)],
-            resource=_resource(service, replica),
-            views=[seconds],
+    reader = _Reader(scope_info_enabled=False)
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader], resource=_resource(service, replica)))
+
+
+class _Reader(PrometheusMetricReader):
+    """Reads our distributions with what the SDK has counted."""
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        super()._receive_metrics(with_distributions(metrics_data), timeout_millis, **kwargs)
+
+
+def with_distributions(collected: MetricsData) -> MetricsData:
+    """What the SDK has collected, and our distributions as histograms of its own kind, for any exporter."""
+    now_ns = time.time_ns()
+    scope = InstrumentationScope("notification-gateway")
+    ours = [_histogram(each, now_ns=now_ns) for each in distributions if each.spreads]
+    resources = [
+        replace(each, scope_metrics=[*each.scope_metrics, ScopeMetrics(scope, ours, schema_url="")])
+        for each in collected.resource_metrics
+    ]
+    return MetricsData(resources)
+
+
+def _histogram(of: Distribution, *, now_ns: int) -> Metric:
+    def point(labels: tuple[tuple[str, str | int], ...], spread: Spread) -> HistogramDataPoint:
+        return HistogramDataPoint(
+            attributes=dict(labels),
+            start_time_unix_nano=_STARTED_NS,
+            time_unix_nano=now_ns,
+            count=sum(spread.counts),
+            sum=spread.sum_s,
+            bucket_counts=tuple(spread.counts),
+            explicit_bounds=BOUNDS_S,
+            # As the SDK has them where they are not kept: they would be of the process' whole life.
+            min=math.inf,
+            max=-math.inf,
         )
-    )
+
+    points = [point(labels, spread) for labels, spread in of.spreads.items()]
+    data = Histogram(points, aggregation_temporality=AggregationTemporality.CUMULATIVE)
+    return Metric(of.name, of.description, unit="s", data=data)
 
 
 def metrics_page() -> tuple[bytes, str]:

@@ -13,7 +13,9 @@ from starlette.routing import Route
 from shared.runtime.exporters import metrics_page
 
 
-def health_routes(is_ready: Callable[[], bool]) -> list[Route]:
+def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> list[Route]:
+    """Health; and metrics, unless they have a port of their own."""
+
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -22,8 +24,13 @@ def health_routes(is_ready: Callable[[], bool]) -> list[Route]:
             return PlainTextResponse("ready\n")
         return PlainTextResponse("going away\n", 503, {"retry-after": "1"})
 
+    health = [Route("/livez", livez), Route("/readyz", readyz)]
+    return health if metrics_port else [*health, metrics_route()]
+
+
+def metrics_route() -> Route:
     async def metrics(_: Request) -> Response:
         body, content_type = metrics_page()
         return Response(body, headers={"content-type": content_type})
 
-    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
+    return Route("/metrics", metrics)

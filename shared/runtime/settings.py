@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     edge_port: Port = Field(8001, description="port of the socket edge when it runs apart")
     dispatcher_port: Port = Field(8002, description="port of the webhook dispatcher's health and metrics")
     reaper_port: Port = Field(8003, description="port of the expiry reaper's health and metrics")
+    metrics_port: Port | None = Field(
+        None, description="a port for metrics alone; unset: they are on each service's own"
+    )
     jobs_redis_url: str | None = Field(
         None, repr=False, description="another Redis for the job queue; unset: the same as REDIS_URL"
     )

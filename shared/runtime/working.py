@@ -17,10 +17,13 @@ from shared.runtime.requests import Requests
 from shared.runtime.serving import serve
 
 
-async def serve_health(listening: socket, *, stop: Event) -> None:
+async def serve_health(listening: socket, *, stop: Event, metrics_port: int | None) -> None:
     """Health and metrics, until `stop`."""
     handlers = {HTTPException: problem_answer, Exception: failure_answer}
-    app = Starlette(routes=health_routes(lambda: not stop.is_set()), exception_handlers=handlers)
+    app = Starlette(
+        routes=health_routes(lambda: not stop.is_set(), metrics_port=metrics_port),
+        exception_handlers=handlers,
+    )
     await serve(Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=_nothing)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.model.channels import boot_of
 from shared.store import keyspace
@@ -14,10 +14,12 @@ _LOT = 500
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A webhook channel that is owed something now, and that nobody live but perhaps oneself holds."""
+    """A webhook channel that is owed something now; since when, and whether another who lives holds it."""
 
     channel: str
     failed: int
+    since_ms: int
+    is_held: bool
 
 
 class DueWebhooks:
@@ -38,11 +40,12 @@ class DueWebhooks:
         while True:
             cursor, members = await self._calls.command("SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _LOT)
             looked = await asyncio.gather(*(self._look_at(member.decode()) for member in members))
-            yield await self._unheld([found for found in looked if found is not None])
+            yield await self._judged([found for found in looked if found is not None])
             if int(cursor) == 0:
                 return
 
     async def _look_at(self, member: str) -> tuple[Due, str] | None:
+        """What is due, and its owner's name or ''."""
         channel, _, incarnation = member.partition(":")
         names = keyspace.of_a_queue(channel)[:4]
         word, *found = await self._calls.script("webhook_look", names, incarnation, self._now_ms())
@@ -51,10 +54,10 @@ class DueWebhooks:
             await self._calls.command("SREM", keyspace.WEBHOOKS, member)
         if word != b"due":
             return None
-        return Due(channel, int(found[1])), found[0].decode()
+        return Due(channel, int(found[1]), int(found[2]), is_held=False), found[0].decode()
 
-    async def _unheld(self, found: list[tuple[Due, str]]) -> list[Due]:
+    async def _judged(self, found: list[tuple[Due, str]]) -> list[Due]:
         boots = {boot_of(owner) for _, owner in found if owner} - {self._boot}
         seen = await asyncio.gather(*map(self._replicas.seen, boots))
         live = {boot for boot, its in zip(boots, seen, strict=True) if its.live}
-        return [due for due, owner in found if boot_of(owner) not in live]
+        return [replace(due, is_held=boot_of(owner) in live) for due, owner in found]

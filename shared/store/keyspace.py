@@ -10,8 +10,8 @@ that a script which judges revocation, ownership and the queue together touches 
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
                 Of a webhook: url, headers (JSON), setup (random, new with each PUT and each wish for a
-                retry); batch_until (where the batch under way ends); while its tries fail tries,
-                failing_since_ms and next_try_ms.
+                retry); batch_until (where the batch under way ends); settled_ms (when the last was); while
+                its tries fail tries, failing_since_ms and next_try_ms.
                 Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
 `{id}:lease`    string: replica/boot/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.

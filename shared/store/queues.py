@@ -51,6 +51,15 @@ class QueueLimits:
         return cls(size_bytes=size_bytes, lifetime_ms=round(lifetime_s * 1000))
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a queue is after its old notifications went: how many, since when the rest waits, for whom."""
+
+    dropped: int
+    oldest_ms: int | None
+    owner: str
+
+
 def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -84,13 +93,13 @@ class Queues:
         telemetry.dropped_from_queue(over=over, old=old)
         return Appended.QUEUED
 
-    async def forget_old(self, api_key_id: str) -> int:
-        """Drops what is too old from a queue that nobody touches; tells how many."""
+    async def forget_old(self, api_key_id: str) -> Left:
+        """Drops what is too old from a queue that nobody touches."""
         i = api_key_id
-        names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i)]
-        old = int(await self._calls.script("queue_age", names, self._oldest()))
+        names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i), keyspace.lease(i)]
+        old, head, owner = await self._calls.script("queue_age", names, self._oldest())
         telemetry.dropped_from_queue(over=0, old=old)
-        return old
+        return Left(int(old), place(head.decode())[0] if head else None, owner.decode())
 
     def _oldest(self) -> str:
         return oldest_place(self._limits, now_ms=self._now_ms())

@@ -78,7 +78,9 @@ VALUES: dict[str, Json] = {
             "preStopSeconds": 20,
             "drain": {"settleSeconds": 3, "windowSeconds": 120},
         },
-        "webhookDispatcher": {"autoscaling": {**_ANY_AUTOSCALER, "callbacksPerReplica": 100}},
+        "webhookDispatcher": {
+            "autoscaling": {**_ANY_AUTOSCALER, "dueSeconds": 45, "callbacksPerReplica": 100}
+        },
         "expiryReaper": {"replicas": 2},
         "metrics": {
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -142,3 +144,13 @@ def pods(case: str) -> Iterator[tuple[str, Json]]:
 def merged(case: str) -> Json:
     """The values as Helm sees them, defaults included."""
     return _chart().merge_values(VALUES[case])
+
+
+def settings_of(case: str) -> Json:
+    """What all services read."""
+    name = merged(case)["fullnameOverride"] or f"{RELEASE}-notification-gateway"
+    return dict(named(case, "ConfigMap", name)["data"])
+
+
+def metrics_port_of(case: str) -> int:
+    return int(settings_of(case)["NOTIFY_METRICS_PORT"])

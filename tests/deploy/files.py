@@ -24,12 +24,13 @@ PORTS = {
     "expiry-reaper": Settings().reaper_port,
 }
 
-_LAST_S = serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
+# The service's own port, then that of its metrics, if it has one.
+_LAST_S = 2 * serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
 # From SIGTERM (an edge: from the end of its drain) to the exit at the worst: goodbyes, requests under way,
 # spans that wait for the collector.
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
-    "socket-edge": edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,
+    "socket-edge": edge._CONFIRM_S + edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,
     "webhook-dispatcher": dispatcher._GOODBYE_S + 2 * dispatcher._LET_GO_S + _LAST_S,
     "expiry-reaper": _LAST_S,
 }

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from shared.model.channels import Ending
-from tests.deploy.chart import named, objects
+from tests.deploy.chart import component, named, objects
 from tests.deploy.files import CHART, CHECKOUT, SERVICES
 from tests.harness.processes import environment
 
@@ -45,6 +45,9 @@ for thing in [thing for thing in vars(telemetry).values() if not isinstance(thin
 telemetry.watch_sockets(lambda: 1)
 telemetry.watch_polls(lambda: 1)
 telemetry.watch_sessions(lambda dialect: 1)
+telemetry.watch_draining(lambda: True)
+telemetry.owed_since({("pull", True): 0}, now_ms=1, good_for_s=60)
+telemetry.due_since(0, now_ms=1, good_for_s=60)
 print(metrics_page()[0].decode())
 """
 
@@ -173,7 +176,7 @@ def test_the_service_monitor_finds_the_four_and_names_their_jobs() -> None:
     [expression] = monitor["selector"]["matchExpressions"]
     assert set(expression["values"]) == set(SERVICES)
     [endpoint] = monitor["endpoints"]
-    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
     [relabeled] = endpoint["relabelings"]
     assert (relabeled["targetLabel"], relabeled["replacement"]) == ("job", "notify-$1")
     label = relabeled["sourceLabels"][0].removeprefix("__meta_kubernetes_service_label_")
@@ -196,6 +199,11 @@ def test_autoscalers_ask_for_what_the_adapter_is_told_to_give() -> None:
         if metric["type"] == "Pods"
     }
     assert asked == given
+    [dispatchers] = [
+        s for s in objects("everything", "HorizontalPodAutoscaler") if component(s) == "webhook-dispatcher"
+    ]
+    targets = {m["pods"]["metric"]["name"]: m["pods"]["target"] for m in dispatchers["spec"]["metrics"]}
+    assert targets["notify_due_oldest_seconds"] == {"type": "AverageValue", "averageValue": "45"}
     named_in_rules = {name for rule in ADAPTER for name in re.findall(r"notify_\w+", rule["metricsQuery"])}
     assert named_in_rules <= served()
     for rule in ADAPTER:

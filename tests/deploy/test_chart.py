@@ -19,10 +19,11 @@ from tests.deploy.chart import (
     Json,
     component,
     deployments,
-    merged,
+    metrics_port_of,
     named,
     objects,
     pods,
+    settings_of,
 )
 from tests.deploy.files import CHART, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
 
@@ -94,7 +95,7 @@ def test_each_service_is_a_deployment_of_the_one_image(case: str) -> None:
 
 @every_case
 def test_every_setting_is_one_that_the_code_has_and_takes(case: str) -> None:
-    shared = named(case, "ConfigMap", merged(case)["fullnameOverride"] or "demo-notification-gateway")["data"]
+    shared = settings_of(case)
     assert set(shared) <= SETTINGS
     for service, found in deployments(case).items():
         own = {entry["name"] for entry in container(found)["env"]}
@@ -123,14 +124,16 @@ def test_numbers_are_written_as_the_code_reads_them() -> None:
 @every_service
 def test_ports_and_probes_are_what_is_served(case: str, service: str) -> None:
     found = container(deployments(case)[service])
-    [port] = found["ports"]
-    assert (port["name"], port["containerPort"]) == ("http", PORTS[service])
+    metrics_port = metrics_port_of(case)
+    ports = {"http": PORTS[service], "metrics": metrics_port}
+    assert {port["name"]: port["containerPort"] for port in found["ports"]} == ports
+    assert metrics_port not in PORTS.values()
     probed = {name: found[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert {get["port"] for get in probed.values()} == {"http"}
     paths = {name: get["path"] for name, get in probed.items()}
     assert paths == {"startupProbe": "/readyz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     [there] = [s for s in objects(case, "Service") if component(s) == service]
-    assert [(p["port"], p["targetPort"]) for p in there["spec"]["ports"]] == [(PORTS[service], "http")]
+    assert {p["targetPort"]: p["port"] for p in there["spec"]["ports"]} == ports
     assert (
         there["spec"]["selector"].items()
         <= deployments(case)[service]["spec"]["template"]["metadata"]["labels"].items()

@@ -11,7 +11,7 @@ from services.gateway.app import ROUTES
 from services.socket_edge.app import CONNECT_PATH, JOIN_PATH, SOCKET_PATH
 from services.socket_edge.long_poll import PULL_PATH
 from shared.model.addresses import AddressPolicy
-from tests.deploy.chart import VALUES, Json, component, deployments, named, objects, rendered
+from tests.deploy.chart import VALUES, Json, component, deployments, metrics_port_of, named, objects, rendered
 from tests.deploy.files import PORTS, SERVICES
 
 CALLERS = ("gateway", "webhook-dispatcher")
@@ -105,15 +105,16 @@ def test_a_policy_holds_each_service_both_ways(case: str, service: str) -> None:
     spec = policy(case, service)
     assert spec["podSelector"] == deployments(case)[service]["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
-    [way_in] = spec["ingress"]
-    assert way_in["ports"] == [{"protocol": "TCP", "port": PORTS[service]}]
+    *ways_in, to_metrics = spec["ingress"]
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    others = [peer for peer in way_in["from"] if peer != monitoring]
-    assert monitoring in way_in["from"]
-    if others:
+    assert to_metrics["ports"] == [{"protocol": "TCP", "port": metrics_port_of(case)}]
+    assert to_metrics["from"] == [monitoring], "metrics are for the monitoring alone"
+    assert len(ways_in) == (service in ("gateway", "socket-edge"))
+    for way_in in ways_in:
+        assert way_in["ports"] == [{"protocol": "TCP", "port": PORTS[service]}]
+        assert monitoring not in way_in["from"]
         labels = named(case, "Pod")["metadata"]["labels"]
-        assert any(_picks(peer, labels) for peer in others), "`helm test` may come"
-    assert bool(others) == (service in ("gateway", "socket-edge")), "metrics are for the monitoring alone"
+        assert any(_picks(peer, labels) for peer in way_in["from"]), "`helm test` may come"
 
 
 @every_case

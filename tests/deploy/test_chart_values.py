@@ -13,7 +13,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 # What the chart sets itself, by other values or not at all.
 NOT_FOR_THE_OPERATOR = {
     *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
-    *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT"),
+    *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT", "METRICS_PORT"),
     *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA"),
     *("DRAIN_SETTLE_S", "DRAIN_WINDOW_S"),
 }
@@ -64,6 +64,10 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         (
             {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}},
             "gateway.autoscaling.maxReplicas (2) is below minReplicas (5)",
+        ),
+        (
+            {"webhookDispatcher": {"autoscaling": {"enabled": True, "dueSeconds": 20}}},
+            "autoscaling.dueSeconds (20) must be more than settings.CALLBACK_TIMEOUT_S (20)",
         ),
         ({"networkPolicy": {"monitoring": []}}, "/networkPolicy/monitoring"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),

@@ -1,63 +1,25 @@
 """The compose file's topology as plain processes: the real Caddy with the Caddyfile that is deployed."""
 
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.deploy.files import DEPLOY
+from tests.deploy.caddy import Behind, behind_caddy
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading
-from tests.harness.processes import Process, free_port
 from tests.harness.sockets import Receiver
-from tests.harness.stack import Stack, running_stack
-from tests.harness.waiting import block_until, wait_until
-
-CADDY = Path(sys.executable).with_name("caddy")
-
-
-@dataclass
-class Behind:
-    """An installation behind a proxy: its one origin, and Blackhole's."""
-
-    stack: Stack
-    origin: str
-    blackhole: str
+from tests.harness.stack import running_stack
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def behind() -> Iterator[Behind]:
-    with running_stack(gateways=1, edges=2, dispatchers=1, reapers=1, TRUSTED_PROXIES="127.0.0.0/8") as stack:
-        folder = Path(tempfile.mkdtemp(prefix="notify-caddy-"))
-        ports = {"API_ADDRESS": free_port(), "BLACKHOLE_ADDRESS": free_port()}
-        env = {
-            "HOME": str(folder),
-            "EDGES": " ".join(edge.url.removeprefix("http://") for edge in stack.edges),
-            "GATEWAYS": stack.gateways[0].url.removeprefix("http://"),
-            **{name: f"http://:{port}" for name, port in ports.items()},
-        }
-        command = [
-            str(CADDY),
-            "run",
-            "--adapter",
-            "caddyfile",
-            "--config",
-            str(DEPLOY / "proxy" / "Caddyfile"),
-        ]
-        proxy = Process("caddy", command, folder=folder, env=env)
-        found = Behind(stack, *(f"http://127.0.0.1:{port}" for port in ports.values()))
-        try:
-            proxy.start()
-            block_until(lambda: "serving initial configuration" in proxy.stderr, what=lambda: proxy.tail)
-            yield found
-        finally:
-            proxy.close()
-            shutil.rmtree(folder, ignore_errors=True)
+    with (
+        running_stack(gateways=1, edges=2, dispatchers=1, reapers=1, TRUSTED_PROXIES="127.0.0.0/8") as stack,
+        behind_caddy(stack) as found,
+    ):
+        yield found
 
 
 @pytest.fixture

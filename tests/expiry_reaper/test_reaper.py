@@ -173,3 +173,31 @@ async def test_a_channel_with_an_open_poll_never_ends(stores: Stores, reaper: Re
     await Heartbeat(stores.calls, boot="edge-1/boot", ttl_ms=60_000).beat(now_ms=NOW_MS)
 
     assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == []
+
+
+async def test_it_tells_since_when_the_oldest_is_owed(stores: Stores, reaper: Reaper) -> None:
+    """For each kind, and apart for channels that somebody live holds: those should not have to wait."""
+    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
+    now_ms = NOW_MS + DAY_MS - 1
+
+    def put(channel: str, *at_ms: int) -> None:
+        for at in at_ms:
+            stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
+
+    away, left, held, empty = [await stores.channel() for _ in range(4)]
+    for channel, boot in ((left, "edge-9/gone"), (held, "edge-1/b00t"), (empty, "edge-1/b00t")):
+        await stores.claim(channel, f"{boot}/1")
+    await Heartbeat(stores.calls, boot="edge-1/b00t", ttl_ms=60_000).beat(now_ms=NOW_MS)
+    put(away, NOW_MS + 5, NOW_MS + 6)
+    put(left, NOW_MS + 3, NOW_MS + 7)
+    put(held, NOW_MS + 8)
+    put(await webhook(stores), NOW_MS + 1)
+
+    done = await reaper.round(now_ms=now_ms)
+
+    nothing = {(kind, connected): now_ms for kind in Kind for connected in (True, False)}
+    assert done.owed_since_ms == nothing | {
+        (Kind.WEBSOCKET, False): NOW_MS + 3,
+        (Kind.WEBSOCKET, True): NOW_MS + 8,
+        (Kind.WEBHOOK, False): NOW_MS + 1,
+    }

@@ -1,6 +1,7 @@
 """A service that is asked to stop says goodbye, leaves nothing half done, and goes soon."""
 
 import asyncio
+import re
 import signal
 import time
 
@@ -176,6 +177,10 @@ async def test_sockets_are_let_go_at_an_even_pace_and_newcomers_refused(
     await wait_until(lambda: not all(receiver.open_now for receiver in receivers))
     still_open = sum(receiver.open_now for receiver in receivers)
     assert still_open >= len(receivers) - 4, "not all at once"
+    shown = (await api.at(leaving.url).call("GET", "/metrics")).text
+    [remain] = re.findall(r"^notify_sockets ([\d.]+)$", shown, flags=re.M)
+    assert 0 < float(remain) < len(receivers)
+    assert re.search(r"^notify_draining 1\.0$", shown, flags=re.M)
     with pytest.raises(InvalidStatus) as refusal:
         await listen(keys[0], leaving.url)
     assert refusal.value.response.status_code == 503

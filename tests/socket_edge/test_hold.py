@@ -1,5 +1,6 @@
 """One socket as a transport: one ping in flight stands for all that was written; its pong confirms it."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -273,6 +274,49 @@ async def test_a_goodbye_to_a_client_that_has_gone(client: Client) -> None:
 
 
 # With a real queue
+
+
+async def test_parting_waits_until_what_is_under_way_is_settled(
+    client: Client, stores: Stores, channel: str
+) -> None:
+    """Its client comes back elsewhere at once, and would be sent again what is not."""
+    await stores.queued(channel, 3)
+    client.hold.drain.wake()
+    await wait_until(lambda: client.pings)
+
+    parting = asyncio.create_task(client.hold.part(within_s=PING_TIMEOUT_S))
+    late = await stores.queued(channel, 2)
+    client.hold.drain.wake()
+    await client.hold.drain.rested()
+    assert "close" not in client.kinds
+    await client.answers()
+    await parting
+
+    assert stores.entries(channel) == late, "nothing new was sent, and what was is settled"
+    assert client.kinds[-1] == "close"
+    assert client.hold.ending is Ending.STOPPING
+
+
+async def test_parting_does_not_wait_for_ever(
+    client: Client, stores: Stores, channel: str, clock: Clock
+) -> None:
+    await stores.queued(channel, 3)
+    client.hold.drain.wake()
+    await wait_until(lambda: client.pings)
+
+    parting = asyncio.create_task(client.hold.part(within_s=1000))
+    await asyncio.sleep(0)
+    clock.ahead_s += 1001
+    await parting
+
+    assert client.kinds[-1] == "close"
+    assert len(stores.entries(channel)) == 3
+
+
+async def test_parting_with_nothing_under_way_is_a_goodbye(client: Client) -> None:
+    await client.hold.part(within_s=PING_TIMEOUT_S)
+
+    assert client.kinds == ["close"]
 
 
 async def settled(client: Client, stores: Stores, channel: str, *, ping: int) -> None:

@@ -333,25 +333,52 @@ async def test_a_deleted_channel_and_a_revoked_key_end_it(stores: Stores, batche
 
 async def due_now(stores: Stores, clock: Clock) -> list[Due]:
     due = DueWebhooks(stores.calls, boot=EDGE, now_ms=clock)
-    return [found async for lot in due.lots() for found in lot]
+    return [found async for lot in due.lots() for found in lot if not found.is_held]
+
+
+async def due_since_ms(stores: Stores, clock: Clock) -> list[int]:
+    due = DueWebhooks(stores.calls, boot=EDGE, now_ms=clock)
+    return [found.since_ms async for lot in due.lots() for found in lot]
 
 
 async def test_a_sweep_finds_what_is_owed_and_not_held(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
     assert await due_now(stores, clock) == [], "nothing is owed"
-    await stores.queued(channel, 1)
-    assert await due_now(stores, clock) == [Due(channel, 0)]
+    [entry] = await stores.queued(channel, 1)
+    queued_ms = int(entry.partition("-")[0])
+    assert await due_now(stores, clock) == [Due(channel, 0, queued_ms, is_held=False)]
 
     lease = await claim(stores, channel, f"{OTHER_EDGE}/1")
-    assert await due_now(stores, clock) == [Due(channel, 0)], "its owner is dead"
+    assert [due.channel for due in await due_now(stores, clock)] == [channel], "its owner is dead"
     await Heartbeat(stores.calls, boot=OTHER_EDGE, ttl_ms=60_000).beat(now_ms=NOW_MS)
     assert await due_now(stores, clock) == [], "its owner lives"
 
     await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1000)
     assert await due_now(stores, clock) == [], "its time has not come"
     clock.ahead_ms = 1000
-    assert await due_now(stores, clock) == [Due(channel, 1)]
+    assert [due.failed for due in await due_now(stores, clock)] == [1]
+
+
+async def test_a_delivery_is_due_since_it_might_have_been_made(
+    stores: Stores, batches: Batches, channel: str, clock: Clock
+) -> None:
+    """Who waits for a slow receiver, or for the time of a later try, does not wait for a dispatcher."""
+    first, second = await stores.queued(channel, 2)
+    later_ms = int(second.partition("-")[0]) + 60_000
+    lease = await claim(stores, channel)
+    assert await due_since_ms(stores, clock) == [int(first.partition("-")[0])]
+
+    await fail(batches, lease, await take(batches, lease), next_try_ms=later_ms)
+    clock.ahead_ms = later_ms - NOW_MS + 7
+    assert await due_since_ms(stores, clock) == [later_ms]
+
+    lease = await claim(stores, channel, f"{EDGE}/2")
+    await take(batches, lease)
+    await batches.settle(lease, until=first, delivery=delivery())
+    settled_ms = int(stores.direct.hget(keyspace.channel(channel), "settled_ms"))
+    assert settled_ms >= int(second.partition("-")[0])
+    assert await due_since_ms(stores, clock) == [settled_ms]
 
 
 async def test_a_sweep_forgets_what_is_gone_but_not_what_was_made_anew(

@@ -7,8 +7,9 @@ import pytest
 from tests.conftest import Listen
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading
-from tests.harness.processes import Service
+from tests.harness.processes import Service, free_port
 from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture(params=["gateway", "socket-edge"])
@@ -58,6 +59,38 @@ async def test_the_edge_counts_its_sockets(api: Api, channel: ApiKey, stack: Sta
 
     grown = {name for name, value in after.items() if value == before.get(name, 0.0) + 1}
     assert any("socket" in name for name in grown), grown
+
+
+async def test_metrics_may_have_a_port_of_their_own(api: Api, stack: Stack) -> None:
+    """And are then nowhere else, so that whoever may come to the service need not be allowed to read them."""
+    port = free_port()
+    with stack.more_edges("edge-apart", METRICS_PORT=port) as [edge]:
+        apart, own = api.at(f"http://127.0.0.1:{port}"), api.at(edge.url)
+        assert "notify_sockets" in (await apart.call("GET", "/metrics")).text
+        assert (await own.call("GET", "/metrics")).status == 404
+        assert (await own.call("GET", "/readyz")).status == 200
+        assert (await apart.call("GET", "/readyz")).status == 404
+        edge.terminate()
+        await wait_until(lambda: edge.ended)
+        assert edge.exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["gateway", "reaper", "dispatcher"])
+async def test_every_service_can(api: Api, stack: Stack, kind: str) -> None:
+    make = {"gateway": stack.new_gateway, "reaper": stack.new_reaper, "dispatcher": stack.new_dispatcher}
+    port = free_port()
+    service = make[kind](f"{kind}-apart", METRICS_PORT=port)
+    try:
+        service.start()
+        await wait_until(lambda: service.get("/readyz") == 200, within_s=60, what=lambda: service.tail)
+        apart, own = api.at(f"http://127.0.0.1:{port}"), api.at(service.url)
+        assert "notify_redis_up" in (await apart.call("GET", "/metrics")).text
+        assert (await own.call("GET", "/metrics")).status == 404
+        service.terminate()
+        await wait_until(lambda: service.ended)
+        assert service.exit_code == 0
+    finally:
+        service.close()
 
 
 async def _values(api: Api) -> dict[str, float]:

@@ -29,6 +29,12 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with .Values.webhookDispatcher.autoscaling }}
+{{- $hangs := $.Values.settings.CALLBACK_TIMEOUT_S | default 20 | float64 }}
+{{- if and .enabled (le (float64 .dueSeconds) $hangs) }}
+{{- fail (printf "webhookDispatcher.autoscaling.dueSeconds (%d) must be more than settings.CALLBACK_TIMEOUT_S (%v): a receiver that hangs keeps its delivery due for that long, and more replicas would not help." (int .dueSeconds) $hangs) }}
+{{- end }}
+{{- end }}
 {{- with .Values.settings }}
 {{- $beat := .HEARTBEAT_S | default 5 | float64 }}
 {{- $ttl := .HEARTBEAT_TTL_S | default 15 | float64 }}

@@ -46,6 +46,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "notify.fullname" . }}-redis
 {{- end }}
 
+{{/* Of each of them, for metrics alone: so that a network policy can tell who reads them. */}}
+{{- define "notify.metricsPort" -}}
+9090
+{{- end }}
+
 {{/* The four services: what they are called, where their values stand, their setting for the port, their port. */}}
 {{- define "notify.services" -}}
 gateway: {values: gateway, setting: PORT, port: 8000}

@@ -1,6 +1,7 @@
 {{/* The ConfigMap's data: where to listen, and the operator's settings. */}}
 {{- define "notify.settings" -}}
 NOTIFY_HOST: {{ .Values.listenOn | quote }}
+NOTIFY_METRICS_PORT: {{ include "notify.metricsPort" . | trim | quote }}
 {{- range $service := include "notify.services" . | fromYaml }}
 NOTIFY_{{ $service.setting }}: {{ $service.port | toString | quote }}
 {{- end }}

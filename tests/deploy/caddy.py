@@ -1,0 +1,48 @@
+"""The real Caddy with the Caddyfile that is deployed, in front of an installation of plain processes."""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.deploy.files import DEPLOY
+from tests.harness.processes import Process, free_port
+from tests.harness.stack import Stack
+from tests.harness.waiting import block_until
+
+CADDY = Path(sys.executable).with_name("caddy")
+
+
+@dataclass
+class Behind:
+    """An installation behind a proxy: its one origin, and Blackhole's."""
+
+    stack: Stack
+    origin: str
+    blackhole: str
+
+
+@contextlib.contextmanager
+def behind_caddy(stack: Stack) -> Iterator[Behind]:
+    """A proxy that knows the installation's gateways and edges."""
+    folder = Path(tempfile.mkdtemp(prefix="notify-caddy-"))
+    ports = {"API_ADDRESS": free_port(), "BLACKHOLE_ADDRESS": free_port()}
+    env = {
+        "HOME": str(folder),
+        "EDGES": " ".join(edge.url.removeprefix("http://") for edge in stack.edges),
+        "GATEWAYS": " ".join(gateway.url.removeprefix("http://") for gateway in stack.gateways),
+        **{name: f"http://:{port}" for name, port in ports.items()},
+    }
+    config = str(DEPLOY / "proxy" / "Caddyfile")
+    command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", config]
+    proxy = Process("caddy", command, folder=folder, env=env)
+    try:
+        proxy.start()
+        block_until(lambda: "serving initial configuration" in proxy.stderr, what=lambda: proxy.tail)
+        yield Behind(stack, *(f"http://127.0.0.1:{port}" for port in ports.values()))
+    finally:
+        proxy.close()
+        shutil.rmtree(folder, ignore_errors=True)

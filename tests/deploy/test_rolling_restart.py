@@ -1,0 +1,193 @@
+"""A rollout as clients see it: each edge goes and comes back, and nobody is without a socket for long."""
+
+import asyncio
+import bisect
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import aiohttp
+import pytest
+
+from services.socket_edge.pacing import MOST_LATE_S
+from tests.conftest import Measured
+from tests.deploy.caddy import Behind, behind_caddy
+from tests.harness.api import Api, ApiKey
+from tests.harness.processes import Service
+from tests.harness.stack import running_stack
+from tests.harness.waiting import POLL_S, wait_until
+from tests.load.book import Book
+from tests.load.latencies import now_us
+from tests.load.messages import Target
+from tests.load.publishers import Plan, Publishers
+from tests.load.sequences import Count, counted
+from tests.load.wire import RawSocket, Refused
+
+SOCKETS = 600
+EVENTS_PER_S = 600
+EVENTS_PER_REQUEST = 20
+SETTLE_S, WINDOW_S = 3, 5
+LONGEST_GAP_S = 2.0
+# An edge makes up for a quarter of a second at once; for so much again clients and proxy may be late.
+LATE_S = 2 * MOST_LATE_S
+CONNECT_PATH = "/v2/notification/websocket-connect"
+
+
+@pytest.fixture
+def behind() -> Iterator[Behind]:
+    """As deploy/compose.yaml has it, and one edge more."""
+    with (
+        running_stack(gateways=1, edges=3, DRAIN_SETTLE_S=SETTLE_S, DRAIN_WINDOW_S=WINDOW_S) as stack,
+        behind_caddy(stack) as found,
+    ):
+        yield found
+
+
+@dataclass
+class Clients:
+    """Applications that are always connected: whoever is let go connects again at once."""
+
+    origin: str
+    book: Book = field(default_factory=Book)
+    connected_at_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+    codes: set[int] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+    connected: int = 0
+
+    async def stay_connected(self, number: int, key: ApiKey) -> None:
+        take = partial(self.book.take, number)
+        now_s = asyncio.get_running_loop().time
+        closed_at_s: float | None = None
+        while True:
+            try:
+                socket = await RawSocket.open(self.origin, CONNECT_PATH, key.secret, take)
+            except (OSError, Refused) as fault:
+                self.refused.append(str(fault))
+                await asyncio.sleep(POLL_S)
+                continue
+            self.connected += 1
+            if closed_at_s is not None:
+                self.connected_at_s.append(now_s())
+                self.gaps_s.append(now_s() - closed_at_s)
+            try:
+                self.codes.add(await socket.closed)
+            finally:
+                self.connected -= 1
+                closed_at_s = now_s()
+                if not socket.closed.done():
+                    socket.abort()
+
+    def most_in_a_second(self, since_s: float) -> int:
+        """The most that have connected anew within any one second from then on."""
+        times = sorted(at_s for at_s in self.connected_at_s if at_s >= since_s)
+        return max(bisect.bisect_left(times, at_s + 1) - n for n, at_s in enumerate(times))
+
+
+@contextlib.asynccontextmanager
+async def staying(origin: str, keys: list[ApiKey]) -> AsyncIterator[Clients]:
+    clients = Clients(origin)
+    tasks = [asyncio.create_task(clients.stay_connected(n, key)) for n, key in enumerate(keys)]
+    try:
+        await wait_until(
+            lambda: clients.connected == len(keys), within_s=60, what=lambda: clients.refused[:5]
+        )
+        yield clients
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def publishing(url: str, keys: list[ApiKey]) -> AsyncIterator[Publishers]:
+    """Goes on publishing to everybody until the block is left."""
+    publishers = Publishers()
+    targets = [Target(number, to=key.id) for number, key in enumerate(keys)]
+    await publishers.prepare(
+        gateways=[url], secret=keys[0].secret, lanes=[0], all_lanes=1, targets=targets, size=200
+    )
+    enough = asyncio.Event()
+
+    async def go_on() -> None:
+        some = Plan(requests=EVENTS_PER_S // EVENTS_PER_REQUEST, rate=EVENTS_PER_S, array=EVENTS_PER_REQUEST)
+        while not enough.is_set():
+            await publishers.publish(plan=some, start_us=now_us())
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield publishers
+    finally:
+        enough.set()
+        await task
+        await publishers.close()
+
+
+async def keys_with_channels(api: Api) -> list[ApiKey]:
+    account = await api.account()
+    places = asyncio.Semaphore(20)
+
+    async def one() -> ApiKey:
+        async with places:
+            key = await api.api_key(account=account)
+            await api.register(key)
+            return key
+
+    return await asyncio.gather(*(one() for _ in range(SOCKETS)))
+
+
+async def held_by(api: Api, edge: Service) -> int:
+    shown = (await api.at(edge.url).call("GET", "/metrics")).text
+    [held] = re.findall(r"^notify_sockets ([\d.]+)$", shown, flags=re.M)
+    return int(float(held))
+
+
+async def restarted(edge: Service) -> None:
+    """What a rollout does: told to stop, gone in good order, started, ready."""
+    edge.terminate()
+    await wait_until(lambda: edge.ended, within_s=60, what=lambda: edge.tail)
+    assert edge.exit_code == 0
+    edge.start()
+    await wait_until(lambda: edge.ready, within_s=60, what=lambda: edge.tail)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_a_rollout_loses_nothing_and_comes_at_its_pace(
+    behind: Behind, http: aiohttp.ClientSession, record_property: Measured
+) -> None:
+    api = Api(http, behind.origin, behind.stack.admin_token)
+    keys = await keys_with_channels(api)
+    async with staying(behind.origin, keys) as clients:
+        async with publishing(behind.origin, keys) as publishers:
+            for edge in behind.stack.edges:
+                began_s, before = asyncio.get_running_loop().time(), len(clients.gaps_s)
+                held = await held_by(api, edge)
+                await restarted(edge)
+
+                await wait_until(lambda: clients.connected == SOCKETS, within_s=10)
+                reconnected = len(clients.gaps_s) - before
+                most = clients.most_in_a_second(began_s)
+                record_property(edge.name, f"{reconnected} of {held} connected anew, {most} in a second")
+                assert held > SOCKETS / 10
+                assert reconnected == held, "each once, and nobody else"
+                assert most <= held / WINDOW_S * (1 + LATE_S)
+
+        async def verdict() -> Count:
+            return counted(await publishers.accepted(), clients.book.told().sequences)
+
+        async def nothing_is_missing() -> bool:
+            return (await verdict()).lost == 0
+
+        await wait_until(nothing_is_missing, within_s=30)
+        count = await verdict()
+
+    longest_s = max(clients.gaps_s)
+    record_property("without a socket, at most", f"{longest_s:.3f} s; {count}")
+    assert count.out_of_order == count.unknown == 0
+    assert count.published > SOCKETS * 10
+    assert clients.codes == {1001}
+    assert clients.refused == []
+    assert longest_s < LONGEST_GAP_S
