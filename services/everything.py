@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from services.expiry_reaper.service import reaping
 from services.gateway.accounts import new_account
@@ -75,7 +75,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         raise ValkeyFailed(f"the embedded Valkey died; see {settings.data_dir / 'valkey.log'}")
 
 
-def _one_origin(context: Context, edge: Edge, stop: asyncio.Event, *, metrics_port: int | None) -> Starlette:
+def _one_origin(context: Context, edge: Edge, stop: asyncio.Event, *, metrics_port: int | None) -> ASGIApp:
     health = health_routes(lambda: not stop.is_set(), metrics_port=metrics_port)
     return gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
 

@@ -126,15 +126,17 @@ class Drain:
         last = carried.notifications[-1].entry
         if self._task is not None or self._doubtful or self._behind or carried.owner != self._lease.owner:
             self.wake()
-        elif self._stopped or place(last) <= place(self._sent):
-            # A look may have found it before the nudge came.
             return
-        elif (room := self._transport.room).count == 0:
+        # A look may have found it before the nudge came.
+        if self._stopped or place(last) <= place(self._sent):
+            return
+        room = self._transport.room
+        if room.count == 0:
             # What is under way has to be confirmed first, and that wakes us.
             self._behind = True
-        elif carried.previous not in ("", self._sent) or not room.holds(carried.notifications):
-            self.wake()
-        elif not self._passed_on(carried) or self._sent != last:
+            return
+        is_next = carried.previous in ("", self._sent) and room.holds(carried.notifications)
+        if not is_next or not self._passed_on(carried) or self._sent != last:
             self.wake()
 
     def _passed_on(self, carried: Carried) -> bool:
@@ -197,7 +199,8 @@ class Drain:
         try:
             while self._woken and not self._stopped:
                 self._woken = False
-                await self._pass()
+                with telemetry.drain_span(self._lease.channel):
+                    await self._pass()
         except NoLongerOwner as lost:
             self._stopped = self._lost = True
             await self._transport.end(lost.ending)

@@ -223,18 +223,16 @@ def due_since(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
     _oldest_due.found([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
 
 
-@contextmanager
-def redis_call(commands: int) -> Iterator[None]:
-    """Counts and times one pipeline; tells whether Redis answers."""
-    started = time.perf_counter()
-    try:
-        yield
-    except BaseException:
-        _RedisSeen.up = False
-        raise
+def redis_answered(commands: int, *, took_s: float) -> None:
+    """Redis has answered a pipeline."""
     _RedisSeen.up = True
     _redis_calls.add(commands)
-    _redis_s.record(time.perf_counter() - started)
+    _redis_s.record(took_s)
+
+
+def redis_failed_to_answer() -> None:
+    """It has not, or there was no connection."""
+    _RedisSeen.up = False
 
 
 def redis_failed(error: str) -> None:
@@ -263,6 +261,10 @@ def publish_span(account: str, events: int, *, traceparent: str | None) -> Itera
     events: of this span if it is recorded, else the publisher's; '' if there was none, or a malformed one.
     """
     started = time.perf_counter()
+    if not traceparent and not _somebody_wants_spans():
+        yield ""
+        publish_s.record(time.perf_counter() - started)
+        return
     parent = _context_in(traceparent) if traceparent else None
     publishers = trace.get_current_span(parent).get_span_context() if parent is not None else None
     facts: dict[str, str | int] = {"account": account, "events": events}
@@ -277,7 +279,12 @@ def publish_span(account: str, events: int, *, traceparent: str | None) -> Itera
 def is_recorded(traceparent: str) -> bool:
     """Does anybody want spans of this trace? Not if its flag says no, nor without a place to send them to."""
     is_sampled = traceparent != "" and int(traceparent[-2:], 16) & 1 == 1
-    return is_sampled and not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
+    return is_sampled and _somebody_wants_spans()
+
+
+def _somebody_wants_spans() -> bool:
+    """Is there a place to send them to? The SDK takes long to do nothing with one."""
+    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
 def notification_span(

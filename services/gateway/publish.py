@@ -22,7 +22,6 @@ from shared.model.idempotency import Repeatable
 from shared.model.routes import Routes
 from shared.runtime.answers import json_answer
 from shared.runtime.clock import now_ms
-from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.wire.events import Form, form_of, parse_events, place_of
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
@@ -115,8 +114,7 @@ async def publish_events(
     When this returns Redis holds every copy. Raises UnknownAddressee; TooLarge when the copies are too many;
     StoreUnavailable when some copies may be held and others not: publishing again is safe, and may double.
     """
-    both = (context.routing.routes(account_id), context.routing.routes(keyspace.EVERY))
-    routes, of_all = await asyncio.gather(*both)
+    routes, of_all = await context.routing.routes_for_events(account_id)
     _check_addressees(events, routes)
     events, types = await _with_device_types(context, account_id, events, routes)
     # Everything for one channel goes in one call: order within a request is kept, all or none.
@@ -134,19 +132,10 @@ async def publish_events(
     _check_copies(events, [*wanted.values(), *listening.values()])
     if types:
         await context.routing.learn_device_types(account_id, types)
-    receipts = opened_receipts(context, account_id, events, wanted, now_ms=now)
-    appends = [
-        _append(context, api_key_id, [events[index] for index in which], traceparent=traceparent)
-        for api_key_id, which in wanted.items()
-    ]
-    offers = [
-        _offer(context, session_id, account_id, [events[index] for index in which])
-        for session_id, which in listening.items()
-    ]
-    outcomes = (await asyncio.gather(*receipts, *appends, *offers))[len(receipts) :]
+    queued = await _put(context, account_id, events, wanted, listening, traceparent=traceparent, now_ms=now)
     counts: Counter[int] = Counter()
-    for which, queued in zip((*wanted.values(), *listening.values()), outcomes, strict=True):
-        counts.update(which[:queued])
+    for which, count in zip((*wanted.values(), *listening.values()), queued, strict=True):
+        counts.update(which[:count])
     telemetry.queued.add(counts.total())
     return [counts[index] for index in range(len(events))]
 
@@ -167,13 +156,41 @@ def _check_copies(events: Sequence[Event], wanted: Sequence[list[int]]) -> None:
         )
 
 
-async def _append(context: Context, api_key_id: str, events: Sequence[Event], *, traceparent: str) -> int:
-    """How many of the events were queued: all or none."""
-    outcome = await context.queues.append(api_key_id, events, traceparent=traceparent)
-    return len(events) if outcome is Appended.QUEUED else 0
+async def _put(
+    context: Context,
+    account_id: str,
+    events: Sequence[Event],
+    wanted: dict[str, list[int]],
+    listening: dict[str, list[int]],
+    *,
+    traceparent: str,
+    now_ms: int,
+) -> list[int]:
+    """How many were queued for each channel, and then for each session."""
+    queuing = _queued(context, events, wanted, traceparent=traceparent)
+    receipts = opened_receipts(context, account_id, events, wanted, now_ms=now_ms)
+    if not receipts and not listening:
+        return await queuing
+    offers = [
+        _offered(context, session_id, account_id, [events[index] for index in which])
+        for session_id, which in listening.items()
+    ]
+    opened = asyncio.gather(*receipts)
+    queued, fitted, _ = await asyncio.gather(queuing, asyncio.gather(*offers), opened)
+    return [*queued, *fitted]
 
 
-async def _offer(context: Context, session_id: str, account_id: str, events: Sequence[Event]) -> int:
+async def _queued(
+    context: Context, events: Sequence[Event], wanted: dict[str, list[int]], *, traceparent: str
+) -> list[int]:
+    """How many were queued for each channel: all or none."""
+    copies = [(api_key_id, [events[index] for index in which]) for api_key_id, which in wanted.items()]
+    appended = await context.queues.append_all(copies, traceparent=traceparent)
+    queued = (outcome is Appended.QUEUED for outcome in appended)
+    return [len(which) if was else 0 for which, was in zip(wanted.values(), queued, strict=True)]
+
+
+async def _offered(context: Context, session_id: str, account_id: str, events: Sequence[Event]) -> int:
     """How many of the events fitted into the session's queue: the first of them."""
     _, fitted = await context.sessions.append(session_id, account_id, events)
     return fitted

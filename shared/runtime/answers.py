@@ -3,8 +3,8 @@
 `{"object": "error", "code", "type", "message", "fields": [{"name", "message"}], "request_id"}`
 """
 
+import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -40,7 +40,7 @@ _TYPES = {
 
 def new_request_id(given: str = "") -> str:
     """The caller's own id if it is harmless, else a new one."""
-    return given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _GIVEN_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def request_id_of(scope: Scope) -> str:

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
+from shared.runtime.joined_writes import JoinedWrites
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 
 _HEAD_S = 10.0
@@ -28,6 +29,7 @@ class Connection(TypedDict):
     by the peer's machine; None when nobody will ever know. `has_hung_up`: has the peer, whether or not the
     application was told already? `abort` drops it with all that waits. `was_queued`: did the request come
     while the one before it was still being answered? `notes` are kept from one request to the next.
+    `has_all`: has the whole request arrived, so that reading it waits for nothing?
     """
 
     is_open: Callable[[], bool]
@@ -36,6 +38,7 @@ class Connection(TypedDict):
     abort: Callable[[], None]
     was_queued: bool
     notes: dict[str, str]
+    has_all: Callable[[], bool]
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -51,7 +54,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # For uvicorn it is a transport like any other.
+        self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         self._await_head()
+
+    def handle_websocket_upgrade(self) -> None:
+        assert isinstance(self.transport, JoinedWrites)
+        self.transport = self.transport.transport
+        super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -62,6 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
             "abort": self.transport.abort,
             "was_queued": self._is_answering(),
             "notes": self._notes,
+            "has_all": self._has_all,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
         self._await_head()
@@ -145,6 +156,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_when_lost = self._unread_bytes() if exc is None else None
         self._lost = True
         super().connection_lost(exc)
+
+    def _has_all(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.more_body
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle

@@ -35,10 +35,10 @@ _GOODBYE_S = 5.0
 class Control(TypedDict):
     """What else an application may ask of its WebSocket, and have it do.
 
-    `unread_bytes`: how many bytes has the peer's machine not confirmed? `last_ping_s`: when did it last send a
-    ping, by the loop's time? `write` writes text frames, and then a ping if one is given, in one go; it raises
-    OSError when the socket is closed. `hear_pongs` says who is called with the payload of each pong, at once
-    and instead of the message `websocket.pong`.
+    `unread_bytes`: how many bytes has the peer's machine not confirmed? `last_ping_s`: when did it last send
+    a ping, by the loop's time? `write` writes text frames, and then a ping if one is given, in one go; it
+    raises OSError when the socket is closed. `hear_pongs` says who is called with the payload of each pong,
+    at once and instead of the message `websocket.pong`.
     """
 
     unread_bytes: Callable[[], int]

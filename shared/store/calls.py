@@ -8,10 +8,11 @@ sent again, unless nobody waits for it any more, which a release after a cancell
 
 import asyncio
 import hashlib
-import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any, TypeAlias
 
@@ -20,9 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
-from shared.store.line import Command, Line
-
-logger = logging.getLogger(__name__)
+from shared.store.line import Call, Then, packed, way_to
 
 # Redis answers nobody else while it reads one: bounded in commands, and in bytes of arguments.
 _PIPELINE_CALLS = 1000
@@ -63,36 +62,33 @@ def load_scripts() -> dict[str, Script]:
     }
 
 
-@dataclass(slots=True)
-class _Call:
-    arguments: tuple[Argument, ...]
-    answer: asyncio.Future[Any]
-    script: Script | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(part) for part in self.arguments if isinstance(part, str | bytes))
-
-
 class Calls:
     """Sends commands and scripts to one Redis. Raises StoreUnavailable when it cannot serve."""
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script] | None = None) -> None:
-        self._redis = redis
-        self._line = Line.to(redis)
+        self._way = way_to(redis)
         self._scripts = {name: (script, script.sha) for name, script in (scripts or load_scripts()).items()}
-        self._waiting: list[_Call] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._waiting: list[Call] = []
+        self._looks: dict[tuple[Argument, ...], asyncio.Future[Any]] = {}
+        self._is_busy = False
+        self._began_s = 0.0
 
-    async def command(self, *arguments: Argument) -> Any:
+    def command(self, *arguments: Argument) -> Awaitable[Any]:
         """One Redis command."""
-        return await self._queued(_Call(arguments, asyncio.get_running_loop().create_future()))
+        return self._queued(arguments)
 
-    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+    def look(self, *arguments: Argument) -> Awaitable[Any]:
+        """One Redis command that only reads: whoever asks the same before it is sent has the same answer."""
+        answer = self._looks.get(arguments)
+        if answer is None:
+            answer = self._looks[arguments] = self._queued(arguments)
+        # One of them may be cancelled.
+        return asyncio.shield(answer)
+
+    def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Awaitable[Any]:
         """One script, by name. All keys must lie in one slot."""
         script, sha = self._scripts[name]
-        call = ("EVALSHA", sha, len(keys), *keys, *arguments)
-        return await self._queued(_Call(call, asyncio.get_running_loop().create_future(), script))
+        return self._queued(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
 
     async def names(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """All names that match, in lots. One may come twice; one that is new may not come at all."""
@@ -104,66 +100,73 @@ class Calls:
             if int(cursor) == 0:
                 return
 
-    def _queued(self, call: _Call) -> asyncio.Future[Any]:
+    def _queued(self, command: tuple[Argument, ...], *, source: str | None = None) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        call = Call(command, packed(command), loop.create_future(), source)
         self._waiting.append(call)
-        if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._send_all())
+        if not self._is_busy:
+            self._is_busy = True
+            # Whoever else wants something in this turn of the loop goes along.
+            loop.call_soon(self._send_waiting)
         return call.answer
 
-    async def _send_all(self) -> None:
-        try:
-            while self._waiting:
-                count = _first_pipeline(self._waiting)
-                sending, self._waiting = self._waiting[:count], self._waiting[count:]
-                # Nobody waits for a cancelled call any more; what it would have done must not happen later.
-                if wanted := [call for call in sending if not call.answer.cancelled()]:
-                    await self._send(wanted)
-        finally:
-            self._sender = None
+    def _send_waiting(self) -> None:
+        self._looks.clear()
+        while self._waiting:
+            count = _first_pipeline(self._waiting)
+            sending, self._waiting = self._waiting[:count], self._waiting[count:]
+            # Nobody waits for a cancelled call any more; what it would have done must not happen later.
+            if calls := [call for call in sending if not call.answer.cancelled()]:
+                self.begin(calls, partial(self._answered, calls))
+                return
+        self._is_busy = False
 
-    async def _send(self, calls: list[_Call]) -> None:
+    def begin(self, calls: Sequence[Call], then: Then) -> None:
+        """Sends one pipeline."""
+        self._began_s = time.perf_counter()
+        self._way.begin(calls, then)
+
+    def _answered(self, calls: Sequence[Call], answers: list[Any] | Exception) -> None:
         try:
-            with telemetry.redis_call(len(calls)):
-                answers = await self.exchange([call.arguments for call in calls])
-        except Exception as fault:
-            # What waits behind would meet the same, each lot after another time-out: tell it now.
-            waiting, self._waiting = self._waiting, []
-            for call in (*calls, *waiting):
-                _fail(call, fault)
-            return
+            if isinstance(answers, Exception):
+                telemetry.redis_failed_to_answer()
+                # What waits behind would meet the same, each lot after another time-out: tell it now.
+                waiting, self._waiting = self._waiting, []
+                for call in (*calls, *waiting):
+                    _fail(call, answers)
+            else:
+                telemetry.redis_answered(len(calls), took_s=time.perf_counter() - self._began_s)
+                self._tell(calls, answers)
+        finally:
+            self._send_waiting()
+
+    def _tell(self, calls: Sequence[Call], answers: list[Any]) -> None:
         unknown_scripts = []
         for call, answer in zip(calls, answers, strict=True):
-            if isinstance(answer, NoScriptError) and call.script is not None:
+            if not isinstance(answer, Exception):
+                if not call.answer.done():
+                    call.answer.set_result(answer)
+            elif isinstance(answer, NoScriptError) and call.source is not None:
                 # The server restarted, or never met this version. Sending the text also makes it known.
-                call.arguments = ("EVAL", call.script.source, *call.arguments[2:])
+                call.command = ("EVAL", call.source, *call.command[2:])
+                call.packed = packed(call.command)
                 unknown_scripts.append(call)
-            elif isinstance(answer, Exception):
+            else:
                 _fail(call, answer)
-            elif not call.answer.done():
-                call.answer.set_result(answer)
         self._waiting[:0] = unknown_scripts
 
-    async def exchange(self, commands: list[Command]) -> list[Any]:
-        """One pipeline and its answers, errors of single commands among them. Raises redis-py's errors."""
-        if self._line is not None:
-            return await self._line.exchange(commands)
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
 
-
-def _first_pipeline(waiting: list[_Call]) -> int:
+def _first_pipeline(waiting: Sequence[Call]) -> int:
     """How many of the waiting calls go into the next pipeline: at least one."""
     size = 0
     for count, call in enumerate(waiting[:_PIPELINE_CALLS]):
-        size += call.size_bytes
+        size += len(call.packed)
         if size > _PIPELINE_BYTES and count:
             return count
     return min(len(waiting), _PIPELINE_CALLS)
 
 
-def _fail(call: _Call, fault: Exception) -> None:
+def _fail(call: Call, fault: Exception) -> None:
     if call.answer.done():
         return
     if not isinstance(fault, RedisError | OSError | TimeoutError) or _is_ours(fault):

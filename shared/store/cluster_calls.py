@@ -64,6 +64,14 @@ class ClusterCalls(Calls):
             asking=lambda calls: _asking(calls, *arguments),
         )
 
+    async def look(self, *arguments: Argument) -> Any:
+        """A command that only reads, as `Calls.look`."""
+        return await self._at(
+            slot_of_command(arguments),
+            lambda calls: calls.look(*arguments),
+            asking=lambda calls: _asking(calls, *arguments),
+        )
+
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
         """One script, by name. All keys must lie in one slot."""
         text = self._texts[name].source

@@ -8,9 +8,9 @@ answers that it may only read was the primary once, and that connection is given
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, cast
 
 import hiredis
 from redis.asyncio import Redis
@@ -26,37 +26,97 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, Respo
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Command = tuple[str | bytes | int | float, ...]
+# Who is told the answers, or what went wrong; then it is not known what was carried out.
+Then: TypeAlias = Callable[[list[Any] | Exception], None]
 
 _BEHIND_SENTINELS = (SentinelManagedConnection, SentinelManagedSSLConnection)
 _KNOWN = (Connection, SSLConnection, UnixDomainSocketConnection, *_BEHIND_SENTINELS)
 _NOTHING_YET = object()
 
 
+def packed(command: Command) -> bytes:
+    """A command as it is written to Redis."""
+    written: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # it takes any number of them
+    return written
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A command, and who waits for its answer. `source` is the text of the script that it calls by hash."""
+
+    command: Command
+    packed: bytes
+    answer: asyncio.Future[Any]
+    source: str | None = None
+
+
+class Way(Protocol):
+    """To one Redis."""
+
+    def begin(self, calls: Sequence[Call], then: Then) -> None:
+        """Sends them in order, and tells the answers; an error of Redis is one of them. One lot at a time."""
+
+
+def way_to(redis: Redis) -> Way:
+    """A line of our own to where this client connects to; the client itself if that is nothing we know how
+    to reach."""
+    pool = redis.connection_pool
+    if pool.connection_class not in _KNOWN:
+        return _ByClient(redis)
+    sentinels = pool if isinstance(pool, SentinelConnectionPool) else None
+    return Line(pool.make_connection(), sentinels=sentinels)
+
+
+class _ByClient:
+    """redis-py's own pipelines."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._sending: asyncio.Task[None] | None = None
+
+    def begin(self, calls: Sequence[Call], then: Then) -> None:
+        self._sending = asyncio.get_running_loop().create_task(self._send(calls, then))
+
+    async def _send(self, calls: Sequence[Call], then: Then) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command(*call.command)
+        try:
+            answers = await pipeline.execute(raise_on_error=False)
+        except Exception as fault:
+            then(fault)
+        else:
+            then(answers)
+
+
 class Line:
-    """One connection, opened when it is needed. One exchange at a time."""
+    """One connection, opened when it is needed."""
 
     def __init__(self, like: AbstractConnection, *, sentinels: SentinelConnectionPool | None = None) -> None:
         self._like = like
         self._sentinels = sentinels
         self._wire: _Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
 
-    @staticmethod
-    def to(redis: Redis) -> "Line | None":
-        """A line to where this client connects to; None if that is nothing we know how to reach."""
-        pool = redis.connection_pool
-        if pool.connection_class not in _KNOWN:
-            return None
-        sentinels = pool if isinstance(pool, SentinelConnectionPool) else None
-        return Line(pool.make_connection(), sentinels=sentinels)
+    def begin(self, calls: Sequence[Call], then: Then) -> None:
+        if self._wire is not None and not self._wire.is_lost:
+            self._send(self._wire, calls, then)
+        else:
+            self._opening = asyncio.get_running_loop().create_task(self._open_and_send(calls, then))
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers, in order; an error of Redis is one of them, as redis-py's exception.
+    def _send(self, wire: "_Wire", calls: Sequence[Call], then: Then) -> None:
+        text = b"".join([call.packed for call in calls])
+        wire.begin(text, len(calls), timeout_s=self._like.socket_timeout, then=then)
 
-        Raises redis-py's ConnectionError or TimeoutError, and then it is not known what was carried out.
-        """
-        if self._wire is None or self._wire.is_lost:
-            self._wire = await self._opened()
-        return await self._wire.exchange(commands, timeout_s=self._like.socket_timeout)
+    async def _open_and_send(self, calls: Sequence[Call], then: Then) -> None:
+        try:
+            self._wire = wire = await self._opened()
+        except Exception as fault:
+            then(fault)
+        else:
+            self._send(wire, calls, then)
+        finally:
+            self._opening = None
 
     async def _opened(self) -> "_Wire":
         wire = _Wire()
@@ -100,7 +160,7 @@ class Line:
             commands.append(("AUTH", *filter(None, [like.username]), like.password))
         if like.db:
             commands.append(("SELECT", like.db))
-        for answer in await wire.exchange(commands, timeout_s=None) if commands else ():
+        for answer in await wire.exchange(commands) if commands else ():
             if isinstance(answer, RedisError):
                 raise answer
         if self._sentinels is not None:
@@ -109,18 +169,13 @@ class Line:
 
 async def _check_role(wire: "_Wire") -> None:
     """Sentinels can be behind. Who may not ask for the role finds out by the first write."""
-    [role] = await wire.exchange([("ROLE",)], timeout_s=None)
+    [role] = await wire.exchange([("ROLE",)])
     if isinstance(role, NoPermissionError):
         return
     if isinstance(role, RedisError):
         raise role
     if role[0] != b"master":
         raise RedisConnectionError("the sentinels named a server that is not the primary")
-
-
-def _packed(command: Command) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # it takes any number of them
-    return packed
 
 
 class _Wire(asyncio.Protocol):
@@ -131,30 +186,37 @@ class _Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=self._error, notEnoughData=_NOTHING_YET)
         self._answers: list[Any] = []
         self._wanted = 0
-        self._done: asyncio.Future[None] | None = None
+        self._then: Then | None = None
+        self._due_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._was_demoted = False
         self.is_lost = False
 
-    async def exchange(self, commands: Sequence[Command], *, timeout_s: float | None) -> list[Any]:
+    def begin(self, text: bytes, wanted: int, *, timeout_s: float | None, then: Then) -> None:
+        """Writes the text, and tells the answers, or redis-py's ConnectionError or TimeoutError."""
         assert self._transport is not None
-        assert self._done is None, "one exchange at a time"
-        loop = asyncio.get_running_loop()
-        self._answers, self._wanted, self._done = [], len(commands), loop.create_future()
-        late = loop.call_later(timeout_s, self._late) if timeout_s else None
-        try:
-            self._transport.write(b"".join([_packed(command) for command in commands]))
-            await self._done
-        except asyncio.CancelledError:
-            # Answers that nobody waits for would be taken for those of the next exchange.
-            self.cut()
-            raise
-        finally:
-            self._done = None
-            if late is not None:
-                late.cancel()
-        if self._was_demoted:
-            self.cut()
-        return self._answers
+        assert self._then is None, "one exchange at a time"
+        self._answers, self._wanted, self._then = [], wanted, then
+        if timeout_s:
+            loop = asyncio.get_running_loop()
+            self._due_s = loop.time() + timeout_s
+            # One timer, which looks again when it was early, is cheaper than one for each exchange.
+            self._timer = self._timer or loop.call_at(self._due_s, self._look_at_time)
+        self._transport.write(text)
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers; raises what went wrong."""
+        done = asyncio.get_running_loop().create_future()
+
+        def then(answers: list[Any] | Exception) -> None:
+            if not done.done():
+                done.set_result(answers)
+
+        self.begin(b"".join(map(packed, commands)), len(commands), timeout_s=None, then=then)
+        answers: list[Any] | Exception = await done
+        if isinstance(answers, Exception):
+            raise answers
+        return answers
 
     def cut(self) -> None:
         self.is_lost = True
@@ -168,13 +230,21 @@ class _Wire(asyncio.Protocol):
             self._was_demoted = True
         return error
 
-    def _late(self) -> None:
-        self._fail(RedisTimeoutError("no answer within the time-out"))
-        self.cut()
+    def _look_at_time(self) -> None:
+        self._timer = None
+        if self._then is None:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._due_s:
+            self._timer = loop.call_at(self._due_s, self._look_at_time)
+        else:
+            self.cut()
+            self._tell(RedisTimeoutError("no answer within the time-out"))
 
-    def _fail(self, fault: RedisError) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(fault)
+    def _tell(self, answers: list[Any] | Exception) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then(answers)
 
     # As a protocol
 
@@ -188,13 +258,16 @@ class _Wire(asyncio.Protocol):
             while (answer := self._reader.gets()) is not _NOTHING_YET:
                 self._answers.append(answer)
         except hiredis.ProtocolError as fault:
-            self._fail(RedisConnectionError(f"not Redis' protocol: {fault}"))
             self.cut()
+            self._tell(RedisConnectionError(f"not Redis' protocol: {fault}"))
             return
-        if self._done is not None and len(self._answers) >= self._wanted and not self._done.done():
-            self._done.set_result(None)
+        if self._then is not None and len(self._answers) >= self._wanted:
+            if self._was_demoted:
+                self.cut()
+            self._tell(self._answers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
-        with suppress(asyncio.InvalidStateError):
-            self._fail(RedisConnectionError("the connection was closed"))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell(RedisConnectionError("the connection was closed"))

@@ -3,10 +3,12 @@
 An entry stays in the stream until it is settled, and settling is always from the front.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from shared import telemetry
 from shared.model.channels import Ending, Lease
@@ -83,15 +85,31 @@ class Queues:
 
         `traceparent` travels with each of them, as does the wish for a receipt.
         """
+        [appended] = await self.append_all([(api_key_id, events)], traceparent=traceparent)
+        return appended
+
+    async def append_all(
+        self, wanted: Sequence[tuple[str, Sequence[Event]]], *, traceparent: str = ""
+    ) -> list[Appended]:
+        """The same to several channels at once: what is for one is queued in one step."""
+        oldest = self._oldest()
+        calls = [self._append(api_key_id, events, oldest, traceparent) for api_key_id, events in wanted]
+        # Each is a future already, where a coroutine would become a task first.
+        answers = await asyncio.gather(*calls) if len(calls) > 1 else [await call for call in calls]
+        for word, *found in answers:
+            if word == b"queued":
+                over, old = found
+                telemetry.dropped_from_queue(over=over, old=old)
+        return [Appended(word.decode()) for word, *_ in answers]
+
+    def _append(
+        self, api_key_id: str, events: Sequence[Event], oldest: str, traceparent: str
+    ) -> Awaitable[Any]:
         names = keyspace.of_a_queue(api_key_id)
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, _hash(e))]
-        limits = (self._limits.size_bytes, self._oldest())
-        word, *found = await self._calls.script("queue_append", names, *limits, traceparent, *values)
-        if word != b"queued":
-            return Appended(word.decode())
-        over, old = found
-        telemetry.dropped_from_queue(over=over, old=old)
-        return Appended.QUEUED
+        return self._calls.script(
+            "queue_append", names, self._limits.size_bytes, oldest, traceparent, *values
+        )
 
     async def forget_old(self, api_key_id: str) -> Left:
         """Drops what is too old from a queue that nobody touches."""

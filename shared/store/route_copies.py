@@ -56,10 +56,13 @@ class RouteCopies:
         self._compile = compile_bindings
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
 
-    async def current(self, account_id: str) -> Routes:
-        """The account's routes, as they stand now or newer."""
-        stored = await self._calls.command("HGET", keyspace.routes(account_id), "version")
-        version = (stored or b"").decode()
+    async def current(self, *account_ids: str) -> list[Routes]:
+        """The accounts' routes, as they stand now or newer."""
+        looks = [self._calls.look("HGET", keyspace.routes(i), "version") for i in account_ids]
+        versions = [(stored or b"").decode() for stored in await asyncio.gather(*looks)]
+        return [await self._as_of(i, version) for i, version in zip(account_ids, versions, strict=True)]
+
+    async def _as_of(self, account_id: str, version: str) -> Routes:
         copy = self._copies.setdefault(account_id, _Copy())
         self._copies.move_to_end(account_id)
         if len(self._copies) > _COPIES:

@@ -34,7 +34,13 @@ class Routing:
 
     async def routes(self, account_id: str) -> Routes:
         """The account's routes as they stand now."""
-        return await self._copies.current(account_id)
+        [routes] = await self._copies.current(account_id)
+        return routes
+
+    async def routes_for_events(self, account_id: str) -> tuple[Routes, Routes]:
+        """The account's routes as they stand now, and those of who asks for the events of all accounts."""
+        routes, of_all = await self._copies.current(account_id, keyspace.EVERY)
+        return routes, of_all
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", "", only_with="")

@@ -1,7 +1,7 @@
 """A hold on fakeredis whose client is a list of what was sent, and whose time the test decides."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import fakeredis
@@ -10,6 +10,7 @@ from starlette.types import Message
 
 from services.socket_edge.hold import Hold, Limits
 from services.socket_edge.keepalive import Keepalive
+from shared.drain import Settling
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from tests.store.stores import EDGE, Stores, fake_backend

@@ -71,9 +71,9 @@ async def test_calls_are_carried_out_in_the_order_in_which_they_were_made(calls:
 async def test_what_comes_while_a_pipeline_is_under_way_goes_with_the_next(
     calls: Calls, pipelines: Pipelines, backend: Backend
 ) -> None:
-    first = asyncio.create_task(calls.command("BLPOP", "gate", 0))
+    first = asyncio.ensure_future(calls.command("BLPOP", "gate", 0))
     await wait_until(lambda: pipelines.count == 1)
-    later = [asyncio.create_task(calls.command("RPUSH", "line", n)) for n in range(10)]
+    later = [asyncio.ensure_future(calls.command("RPUSH", "line", n)) for n in range(10)]
     await a_turn()
     assert pipelines.count == 1
 
@@ -87,8 +87,8 @@ async def test_what_comes_while_a_pipeline_is_under_way_goes_with_the_next(
 async def test_a_call_that_was_cancelled_before_its_turn_never_happens(
     calls: Calls, backend: Backend
 ) -> None:
-    cancelled = asyncio.create_task(calls.command("SET", "a", "1"))
-    kept = asyncio.create_task(calls.command("SET", "b", "1"))
+    cancelled = asyncio.ensure_future(calls.command("SET", "a", "1"))
+    kept = asyncio.ensure_future(calls.command("SET", "b", "1"))
     asyncio.get_running_loop().call_soon(cancelled.cancel)
     await kept
 
@@ -99,9 +99,9 @@ async def test_a_call_that_was_cancelled_before_its_turn_never_happens(
 async def test_a_call_that_was_cancelled_behind_a_busy_pipeline_never_happens(
     calls: Calls, pipelines: Pipelines, backend: Backend
 ) -> None:
-    first = asyncio.create_task(calls.command("BLPOP", "gate", 0))
+    first = asyncio.ensure_future(calls.command("BLPOP", "gate", 0))
     await wait_until(lambda: pipelines.count == 1)
-    cancelled = asyncio.create_task(calls.command("SET", "a", "1"))
+    cancelled = asyncio.ensure_future(calls.command("SET", "a", "1"))
     await a_turn()
     cancelled.cancel()
 
@@ -115,8 +115,8 @@ async def test_a_call_that_was_cancelled_behind_a_busy_pipeline_never_happens(
 async def test_a_call_that_was_cancelled_under_way_hurts_nobody_else(
     calls: Calls, pipelines: Pipelines, backend: Backend
 ) -> None:
-    blocked = asyncio.create_task(calls.command("BLPOP", "gate", 0))
-    beside = asyncio.create_task(calls.command("ECHO", "beside"))
+    blocked = asyncio.ensure_future(calls.command("BLPOP", "gate", 0))
+    beside = asyncio.ensure_future(calls.command("ECHO", "beside"))
     await wait_until(lambda: pipelines.count == 1)
     blocked.cancel()
     await a_turn()
@@ -199,10 +199,10 @@ async def test_a_connection_that_breaks_under_way_fails_all_who_wait_and_then_he
     async with real_backend.connect() as redis:
         calls = Calls(redis, scripts=real_backend.scripts)
         pipelines = Pipelines(monkeypatch)
-        waiting = [asyncio.create_task(calls.command("BLPOP", "gate", 0))]
-        waiting.append(asyncio.create_task(calls.command("SET", "a", "1")))
+        waiting = [asyncio.ensure_future(calls.command("BLPOP", "gate", 0))]
+        waiting.append(asyncio.ensure_future(calls.command("SET", "a", "1")))
         await wait_until(lambda: real_backend.direct.info("clients")["blocked_clients"] == 1)
-        behind = asyncio.create_task(calls.command("ECHO", "behind"))
+        behind = asyncio.ensure_future(calls.command("ECHO", "behind"))
         await a_turn()
         assert pipelines.count == 1
 

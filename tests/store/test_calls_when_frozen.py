@@ -57,10 +57,10 @@ async def test_what_was_let_down_while_it_waited_never_happens(valkey: Valkey, c
     await calls.command("PING")
     before = calls.pipelines
     valkey.freeze()
-    first = asyncio.create_task(calls.command("SET", "under way", "1"))
+    first = asyncio.ensure_future(calls.command("SET", "under way", "1"))
     await wait_until(lambda: calls.pipelines == before + 1)
 
-    behind = asyncio.create_task(calls.command("SET", "behind", "1"))
+    behind = asyncio.ensure_future(calls.command("SET", "behind", "1"))
     outcomes = await asyncio.gather(first, behind, return_exceptions=True)
     valkey.thaw()
     await wait_until(lambda: valkey.answers)
@@ -74,7 +74,7 @@ async def test_a_new_call_after_a_time_out_is_tried(valkey: Valkey, calls: Calls
     with pytest.raises(StoreUnavailable):
         await calls.command("PING")
 
-    again = asyncio.create_task(calls.command("PING"))
+    again = asyncio.ensure_future(calls.command("PING"))
     valkey.thaw()
 
     assert await again

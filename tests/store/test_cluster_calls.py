@@ -227,7 +227,7 @@ async def test_a_frozen_primary_stalls_only_what_lies_on_it(cluster: Cluster, ca
     await asyncio.gather(*(calls.command("SET", key, "1") for key in (there, *by_node.values())))
     frozen.freeze()
     try:
-        stalled = asyncio.create_task(calls.command("GET", there))
+        stalled = asyncio.ensure_future(calls.command("GET", there))
         elsewhere = await asyncio.gather(*(calls.command("GET", key) for key in by_node.values()))
         assert elsewhere == [b"1", b"1"]
         assert not stalled.done()
