@@ -120,6 +120,16 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown} == families
 
 
+def test_every_metric_is_in_the_operators_table() -> None:
+    rows = re.findall(
+        r"^\| (`notify_[^|]+) \|", (CHECKOUT / "docs" / "operations.md").read_text(), flags=re.M
+    )
+    told = {name for row in rows for name in re.findall(r"notify_\w+", row)}
+    families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in served()}
+    adapted = {rule["name"]["as"] for rule in ADAPTER}
+    assert told - adapted == families - adapted
+
+
 def test_a_metric_that_there_is_not_would_be_noticed() -> None:
     assert "notify_published_total" in served()
     assert "notify_publish_total" not in served()

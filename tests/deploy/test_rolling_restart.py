@@ -30,8 +30,9 @@ EVENTS_PER_S = 600
 EVENTS_PER_REQUEST = 20
 SETTLE_S, WINDOW_S = 3, 5
 LONGEST_GAP_S = 2.0
-# An edge makes up for a quarter of a second at once; for so much again clients and proxy may be late.
-LATE_S = 2 * MOST_LATE_S
+# Clients, proxy and edges share two busy cores: what was late by most of a second comes with what is in time.
+# tests/socket_edge/test_pacing.py holds an edge's own pace to less; all at once is WINDOW_S times the pace.
+LATE_S = 0.75 + MOST_LATE_S
 CONNECT_PATH = "/v2/notification/websocket-connect"
 
 
