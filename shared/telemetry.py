@@ -13,7 +13,7 @@ from types import MappingProxyType
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext
+from opentelemetry.trace import Span, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _meter = metrics.get_meter("notification-gateway")
@@ -152,6 +152,12 @@ class _RedisSeen:
     up = True
 
 
+class _Spans:
+    """Whether spans go anywhere."""
+
+    wanted = False
+
+
 def _redis_up(_: CallbackOptions) -> Iterable[Observation]:
     yield Observation(int(_RedisSeen.up))
 
@@ -261,7 +267,7 @@ def publish_span(account: str, events: int, *, traceparent: str | None) -> Itera
     events: of this span if it is recorded, else the publisher's; '' if there was none, or a malformed one.
     """
     started = time.perf_counter()
-    if not traceparent and not _somebody_wants_spans():
+    if not traceparent and not _Spans.wanted:
         yield ""
         publish_s.record(time.perf_counter() - started)
         return
@@ -279,12 +285,12 @@ def publish_span(account: str, events: int, *, traceparent: str | None) -> Itera
 def is_recorded(traceparent: str) -> bool:
     """Does anybody want spans of this trace? Not if its flag says no, nor without a place to send them to."""
     is_sampled = traceparent != "" and int(traceparent[-2:], 16) & 1 == 1
-    return is_sampled and _somebody_wants_spans()
+    return is_sampled and _Spans.wanted
 
 
-def _somebody_wants_spans() -> bool:
-    """Is there a place to send them to? The SDK takes long to do nothing with one."""
-    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
+def somebody_wants_spans() -> None:
+    """There is a place to send them to. Before that none is begun: the SDK takes long to do nothing with one."""
+    _Spans.wanted = True
 
 
 def notification_span(

@@ -2,7 +2,6 @@
 
 import asyncio
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -133,11 +132,12 @@ async def publish_events(
     if types:
         await context.routing.learn_device_types(account_id, types)
     queued = await _put(context, account_id, events, wanted, listening, traceparent=traceparent, now_ms=now)
-    counts: Counter[int] = Counter()
+    counts = [0] * len(events)
     for which, count in zip((*wanted.values(), *listening.values()), queued, strict=True):
-        counts.update(which[:count])
-    telemetry.queued.add(counts.total())
-    return [counts[index] for index in range(len(events))]
+        for index in which[:count]:
+            counts[index] += 1
+    telemetry.queued.add(sum(queued))
+    return counts
 
 
 def _sessions_for(event: Event, *routes: Routes) -> set[str]:

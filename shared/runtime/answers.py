@@ -3,7 +3,7 @@
 `{"object": "error", "code", "type", "message", "fields": [{"name", "message"}], "request_id"}`
 """
 
-import os
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from starlette.routing import Match
 from starlette.types import Scope, Send
 
 REQUEST_ID = "x-request-id"
+_REQUEST_ID = REQUEST_ID.encode()
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _TYPES = {
@@ -40,13 +41,17 @@ _TYPES = {
 
 def new_request_id(given: str = "") -> str:
     """The caller's own id if it is harmless, else a new one."""
-    return given if _GIVEN_ID.fullmatch(given) else os.urandom(16).hex()
+    return given if given and _GIVEN_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def request_id_of(scope: Scope) -> str:
     state = scope.setdefault("state", {})
     if "request_id" not in state:
-        given = next((v for k, v in scope["headers"] if k == REQUEST_ID.encode()), b"")
+        given = b""
+        for name, value in scope["headers"]:
+            if name == _REQUEST_ID:
+                given = value
+                break
         state["request_id"] = new_request_id(given.decode("latin-1"))
     found: str = state["request_id"]
     return found

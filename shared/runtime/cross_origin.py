@@ -7,7 +7,6 @@ browser of somebody within the network.
 
 from collections.abc import Collection
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,9 +31,12 @@ def cross_origin(app: ASGIApp, *, origins: Collection[str]) -> ASGIApp:
     )
 
     async def judge(scope: Scope, receive: Receive, send: Send) -> None:
-        is_ours = scope["type"] == "http" and scope["path"] not in _OPERATORS
-        origin = Headers(scope=scope).get("origin") if is_ours else None
-        may_read = origin is not None and shared.is_allowed_origin(origin)
+        may_read = False
+        if scope["type"] == "http" and scope["path"] not in _OPERATORS:
+            for name, value in scope["headers"]:
+                if name == b"origin":
+                    may_read = shared.is_allowed_origin(value.decode("latin-1"))
+                    break
         await (shared if may_read else app)(scope, receive, send)
 
     return judge

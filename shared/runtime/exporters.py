@@ -27,6 +27,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from shared import telemetry
 from shared.telemetry import BOUNDS_S, Distribution, Spread, distributions
 
 TRACES_PATH = "/v1/traces"
@@ -104,6 +105,7 @@ def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
         BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=BATCH_TIMEOUT_S))
     )
     trace.set_tracer_provider(provider)
+    telemetry.somebody_wants_spans()
 
 
 def stop_telemetry() -> None:

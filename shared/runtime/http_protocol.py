@@ -48,6 +48,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._is_in_head = False
         self._lost = False
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
@@ -75,9 +76,10 @@ class HttpProtocol(HttpToolsProtocol):
             "has_all": self._has_all,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
-        self._await_head()
+        self._is_in_head = True
 
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         self._head_arrived()
         if not self._ignores_upgrade():
             super().on_headers_complete()
@@ -97,9 +99,9 @@ class HttpProtocol(HttpToolsProtocol):
                 self.send_400_response("the request line and headers are too long")
                 return
         self._parse(data)
-        # What follows an answer and begins no request disarmed the keep-alive timer: count from here again.
-        cycle: RequestResponseCycle | None = self.cycle
-        if self.transport.get_protocol() is self and (cycle is None or cycle.response_complete):
+        # A head most often arrives whole, and then needs no timer. What follows an answer and begins no request
+        # disarmed the keep-alive timer: count from here again.
+        if self._is_in_head or (not self._is_answering() and self.transport.get_protocol() is self):
             self._await_head()
 
     def _parse(self, data: bytes) -> None:
@@ -124,8 +126,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._parse(b"\r\n".join([*head, b"", rest]))
 
     def _ignores_upgrade(self) -> bool:
+        if not self.parser.should_upgrade():
+            return False
         offers = any(name == b"upgrade" for name, _ in self.headers)
-        return offers and self.parser.should_upgrade() and not self._should_upgrade()
+        return offers and not self._should_upgrade()
 
     def _should_upgrade(self) -> bool:
         upgradable = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"

@@ -10,6 +10,8 @@ from shared.runtime.answers import REQUEST_ID, request_id_of
 
 logger = logging.getLogger(__name__)
 
+_REQUEST_ID = REQUEST_ID.encode()
+
 
 class Requests:
     """Wraps an ASGI app. `count(method, status)` is told of each answer."""
@@ -30,7 +32,7 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, request_id.encode())]
             await send(message)
 
         try:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -69,23 +69,25 @@ class Calls:
         self._way = way_to(redis)
         self._scripts = {name: (script, script.sha) for name, script in (scripts or load_scripts()).items()}
         self._waiting: list[Call] = []
-        self._looks: dict[tuple[Argument, ...], asyncio.Future[Any]] = {}
+        self._looks: dict[tuple[Argument, ...], list[asyncio.Future[Any]]] = {}
         self._is_busy = False
         self._began_s = 0.0
 
-    def command(self, *arguments: Argument) -> Awaitable[Any]:
-        """One Redis command."""
+    def command(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """One Redis command. It is begun at once; the future is for its answer."""
         return self._queued(arguments)
 
-    def look(self, *arguments: Argument) -> Awaitable[Any]:
+    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
         """One Redis command that only reads: whoever asks the same before it is sent has the same answer."""
-        answer = self._looks.get(arguments)
-        if answer is None:
-            answer = self._looks[arguments] = self._queued(arguments)
-        # One of them may be cancelled.
-        return asyncio.shield(answer)
+        others = self._looks.get(arguments)
+        if others is None:
+            answer = self._queued(arguments)
+            self._looks[arguments] = others = []
+            answer.add_done_callback(partial(_share, others))
+        others.append(mine := asyncio.get_running_loop().create_future())
+        return mine
 
-    def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Awaitable[Any]:
+    def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
         script, sha = self._scripts[name]
         return self._queued(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
@@ -166,6 +168,18 @@ def _first_pipeline(waiting: Sequence[Call]) -> int:
     return min(len(waiting), _PIPELINE_CALLS)
 
 
+def _share(others: Sequence[asyncio.Future[Any]], answer: asyncio.Future[Any]) -> None:
+    fault = answer.exception()
+    for other in others:
+        if other.done():
+            continue
+        if fault is None:
+            other.set_result(answer.result())
+        else:
+            other.set_exception(fault)
+            other.exception()
+
+
 def _fail(call: Call, fault: Exception) -> None:
     if call.answer.done():
         return
@@ -177,6 +191,8 @@ def _fail(call: Call, fault: Exception) -> None:
         # In a cluster it tells where to go instead.
         unavailable.__cause__ = fault
         call.answer.set_exception(unavailable)
+    # Who waits for several answers goes with the first fault; the loop would complain of the others.
+    call.answer.exception()
 
 
 def _is_ours(fault: Exception) -> bool:

@@ -6,7 +6,7 @@ answers that another has the slot has not carried out the call: only then is it 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
@@ -52,8 +52,11 @@ class ClusterCalls(Calls):
         self._texts = scripts or load_scripts()
         self._nodes = Nodes(pool, self._texts)
 
-    async def command(self, *arguments: Argument) -> Any:
+    def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         """One Redis command, by its key; PUBLISH to whichever primary can be reached."""
+        return _begun(self._command(*arguments))
+
+    async def _command(self, *arguments: Argument) -> Any:
         slot = slot_of_command(arguments)
         if arguments[0] in ANYWHERE:
             node = await self._nodes.reachable_for(slot)
@@ -64,23 +67,25 @@ class ClusterCalls(Calls):
             asking=lambda calls: _asking(calls, *arguments),
         )
 
-    async def look(self, *arguments: Argument) -> Any:
+    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
         """A command that only reads, as `Calls.look`."""
-        return await self._at(
+        looking = self._at(
             slot_of_command(arguments),
             lambda calls: calls.look(*arguments),
             asking=lambda calls: _asking(calls, *arguments),
         )
+        return _begun(looking)
 
-    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+    def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
         text = self._texts[name].source
-        return await self._at(
+        running = self._at(
             slot_of(keys[0]),
             lambda calls: calls.script(name, keys, *arguments),
             # By its text: whoever does not know it yet would want to be asked again.
             asking=lambda calls: _asking(calls, "EVAL", text, len(keys), *keys, *arguments),
         )
+        return _begun(running)
 
     async def names(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """All names that match, primary by primary. What moves meanwhile may come twice, or not at all."""
@@ -131,6 +136,13 @@ class ClusterCalls(Calls):
         elif isinstance(fault.__cause__, ClusterCrossSlotError):
             # Our own mistake, as no Redis will ever do that.
             raise fault.__cause__
+
+
+def _begun(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    task = asyncio.get_running_loop().create_task(work)
+    # Who waits for several answers goes with the first fault; the loop would complain of the others.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 async def _asking(calls: Calls, *arguments: Argument) -> Any:

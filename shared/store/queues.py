@@ -5,7 +5,7 @@ An entry stays in the stream until it is settled, and settling is always from th
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -94,8 +94,8 @@ class Queues:
         """The same to several channels at once: what is for one is queued in one step."""
         oldest = self._oldest()
         calls = [self._append(api_key_id, events, oldest, traceparent) for api_key_id, events in wanted]
-        # Each is a future already, where a coroutine would become a task first.
-        answers = await asyncio.gather(*calls) if len(calls) > 1 else [await call for call in calls]
+        # They are under way together.
+        answers = [await call for call in calls]
         for word, *found in answers:
             if word == b"queued":
                 over, old = found
@@ -104,7 +104,7 @@ class Queues:
 
     def _append(
         self, api_key_id: str, events: Sequence[Event], oldest: str, traceparent: str
-    ) -> Awaitable[Any]:
+    ) -> asyncio.Future[Any]:
         names = keyspace.of_a_queue(api_key_id)
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, _hash(e))]
         return self._calls.script(

@@ -59,7 +59,8 @@ class RouteCopies:
     async def current(self, *account_ids: str) -> list[Routes]:
         """The accounts' routes, as they stand now or newer."""
         looks = [self._calls.look("HGET", keyspace.routes(i), "version") for i in account_ids]
-        versions = [(stored or b"").decode() for stored in await asyncio.gather(*looks)]
+        # They are under way together.
+        versions = [(await look or b"").decode() for look in looks]
         return [await self._as_of(i, version) for i, version in zip(account_ids, versions, strict=True)]
 
     async def _as_of(self, account_id: str, version: str) -> Routes:

@@ -1,7 +1,7 @@
 """The body of POST /v1/events, read strictly: every fault names its field (docs/protocols/events.md)."""
 
+import os
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import islice
@@ -43,7 +43,10 @@ def place_of(index: int, *, body: bytes, form: Form = Form.JSON) -> str:
 
 
 def _random_id(_: int) -> str:
-    return str(uuid.uuid4())
+    # As `str(uuid.uuid4())`, which takes three times as long.
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def parse_events(
