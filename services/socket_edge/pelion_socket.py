@@ -36,15 +36,19 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
         await refuse_handshake(scope, send, Problem(429, message, headers={"retry-after": "1"}))
         return
     try:
-        await _serve(edge, secret, mark, scope, receive, send)
+        found = await _let_in(edge, secret, scope, send)
+        if found is not None:
+            hold, proof = found
+            answer = _acceptance(scope)
+            # It lives for days, perhaps: what it asked for at the door need not.
+            del found, scope, secret
+            await _hold(edge, hold, proof, mark, answer, receive, send)
     finally:
         mark.over()
 
 
-async def _serve(
-    edge: Edge, secret: str | None, mark: Mark, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Claims before it accepts, so that a refusal can still be an HTTP answer."""
+async def _let_in(edge: Edge, secret: str | None, scope: Scope, send: Send) -> tuple[Hold, Proof] | None:
+    """Claims before anything is accepted, so that a refusal can still be an HTTP answer; None after one."""
     try:
         if edge.stopping:
             raise Problem(503, "this replica is going away; try again", headers={"retry-after": "1"})
@@ -58,7 +62,7 @@ async def _serve(
         await refuse_handshake(scope, send, problem)
     except NoLongerOwner as fault:
         telemetry.handshakes.add(1, {"outcome": fault.ending})
-        await _accept(scope, send)
+        await send(_acceptance(scope))
         code, reason = close_code(fault.ending, edge.close_codes), close_reason(fault.ending)
         await send({"type": "websocket.close", "code": code, "reason": reason})
     except Exception:
@@ -67,7 +71,8 @@ async def _serve(
         await refuse_handshake(scope, send, Problem(500, "something went wrong here; it was logged"))
     else:
         telemetry.handshakes.add(1, {"outcome": "accepted"})
-        await _hold(edge, claimed, proof, mark, scope, receive, send)
+        return _new_hold(edge, claimed, scope, send), proof
+    return None
 
 
 async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Proof]:
@@ -85,16 +90,14 @@ async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Proof]:
     return await edge.stores.leases.claim(key.id, owner=edge.new_owner()), proof
 
 
-async def _accept(scope: Scope, send: Send) -> None:
+def _acceptance(scope: Scope) -> Message:
     headers = [(REQUEST_ID.encode(), request_id_of(scope).encode())]
     subprotocol = subprotocol_answer(scope["subprotocols"])
-    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
+    return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
 
 
-async def _hold(
-    edge: Edge, claimed: Claimed, proof: Proof, mark: Mark, scope: Scope, receive: Receive, send: Send
-) -> None:
-    hold = Hold(
+def _new_hold(edge: Edge, claimed: Claimed, scope: Scope, send: Send) -> Hold:
+    return Hold(
         send=send,
         unread_bytes=scope["extensions"]["websocket.control"]["unread_bytes"],
         claimed=claimed,
@@ -103,13 +106,19 @@ async def _hold(
         keepalive=edge.keepalive,
         close_codes=edge.close_codes,
     )
+
+
+async def _hold(
+    edge: Edge, hold: Hold, proof: Proof, mark: Mark, answer: Message, receive: Receive, send: Send
+) -> None:
     try:
         with edge.holding(hold, proof):
-            await _accept(scope, send)
+            await send(answer)
             mark.over()
             if edge.stopping:
                 # The goodbye began while this one was on its way in.
                 await hold.end(Ending.STOPPING)
+            del answer
             gone = await _until_gone(hold, receive)
             await _let_go(edge, hold, client_code=gone.get("code", 0))
     except OSError:

@@ -5,7 +5,7 @@ process to whoever can reach it stays with pages of its own origin, or any page 
 browser of somebody within the network.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -31,10 +31,10 @@ def cross_origin(app: ASGIApp, *, origins: Collection[str]) -> ASGIApp:
         max_age=_PREFLIGHT_S,
     )
 
-    async def judge(scope: Scope, receive: Receive, send: Send) -> None:
+    def judge(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         is_ours = scope["type"] == "http" and scope["path"] not in _OPERATORS
         origin = Headers(scope=scope).get("origin") if is_ours else None
         may_read = origin is not None and shared.is_allowed_origin(origin)
-        await (shared if may_read else app)(scope, receive, send)
+        return (shared if may_read else app)(scope, receive, send)
 
     return judge

@@ -69,6 +69,7 @@ async def serve(
     """Serves until `stop` is set, then: goodbye, no new connections, a few seconds for requests under way."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         http=HttpProtocol,
         ws=SocketProtocol,
         ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,
