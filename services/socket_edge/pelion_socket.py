@@ -26,25 +26,52 @@ _MESSAGE_TOO_BIG = 1009
 
 
 async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket. Of those with one secret only one at a time is let in, the others get a 429."""
+    """Serves one socket, from its handshake to its end."""
     await receive()
+    entered = await _enter(edge, scope, send)
+    if entered is None:
+        return
+    hold, proof, mark = entered
+    try:
+        with edge.holding(hold, proof):
+            await send(_acceptance(scope))
+            mark.over()
+            # It may stay for days: what it said at the door need not.
+            del entered, scope, proof
+            if edge.stopping:
+                # The goodbye began while this one was on its way in.
+                await hold.end(Ending.STOPPING)
+            client_code = await _until_gone(hold, receive)
+            await _let_go(edge, hold, client_code=client_code)
+    except OSError:
+        # It went before it was accepted.
+        await _let_go(edge, hold, client_code=0)
+    finally:
+        mark.over()
+        edge.keepalive.forget(hold)
+        telemetry.endings.add(1, {"ending": hold.facts["ending"]})
+        logger.info("socket.ended", extra={"facts": hold.facts})
+
+
+async def _enter(edge: Edge, scope: Scope, send: Send) -> tuple[Hold, Proof, Mark] | None:
+    """A hold with its lease, not yet accepted; None when it was refused.
+
+    Of those with one secret only one at a time is let in, the others get a 429.
+    """
     secret = secret_offered(_text_headers(scope), scope["subprotocols"])
     mark = edge.handshakes.begin(secret)
     if mark is None:
         telemetry.handshakes.add(1, {"outcome": "busy"})
         message = "another handshake with this secret is in progress; try again"
         await refuse_handshake(scope, send, Problem(429, message, headers={"retry-after": "1"}))
-        return
+        return None
+    found = None
     try:
         found = await _let_in(edge, secret, scope, send)
-        if found is not None:
-            hold, proof = found
-            answer = _acceptance(scope)
-            # It lives for days, perhaps: what it asked for at the door need not.
-            del found, scope, secret
-            await _hold(edge, hold, proof, mark, answer, receive, send)
     finally:
-        mark.over()
+        if found is None:
+            mark.over()
+    return (*found, mark) if found else None
 
 
 async def _let_in(edge: Edge, secret: str | None, scope: Scope, send: Send) -> tuple[Hold, Proof] | None:
@@ -108,30 +135,11 @@ def _new_hold(edge: Edge, claimed: Claimed, scope: Scope, send: Send) -> Hold:
     )
 
 
-async def _hold(
-    edge: Edge, hold: Hold, proof: Proof, mark: Mark, answer: Message, receive: Receive, send: Send
-) -> None:
-    try:
-        with edge.holding(hold, proof):
-            await send(answer)
-            mark.over()
-            if edge.stopping:
-                # The goodbye began while this one was on its way in.
-                await hold.end(Ending.STOPPING)
-            del answer
-            gone = await _until_gone(hold, receive)
-            await _let_go(edge, hold, client_code=gone.get("code", 0))
-    except OSError:
-        # It went before it was accepted.
-        await _let_go(edge, hold, client_code=0)
-    finally:
-        edge.keepalive.forget(hold)
-        telemetry.endings.add(1, {"ending": hold.facts["ending"]})
-        logger.info("socket.ended", extra={"facts": hold.facts})
+async def _until_gone(hold: Hold, receive: Receive) -> int:
+    """Reads all the time, since pongs stick behind what nobody reads; what else a client says is ignored.
 
-
-async def _until_gone(hold: Hold, receive: Receive) -> Message:
-    """Reads all the time, since pongs stick behind what nobody reads; what else a client says is ignored."""
+    Answers the code that the client closed with.
+    """
     while True:
         message = await receive()
         if message["type"] == "websocket.pong":
@@ -140,7 +148,7 @@ async def _until_gone(hold: Hold, receive: Receive) -> Message:
             except OSError:
                 continue
         elif message["type"] == "websocket.disconnect":
-            return message
+            return int(message.get("code", 0))
 
 
 async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:
