@@ -51,6 +51,8 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
         edge.keepalive.forget(hold)
         telemetry.endings.add(1, {"ending": hold.facts["ending"]})
         logger.info("socket.ended", extra={"facts": hold.facts})
+        # Each has the other: both, and the connection, would stay until the collector comes.
+        del hold.drain
 
 
 async def _enter(edge: Edge, scope: Scope, send: Send) -> tuple[Hold, Proof, Mark] | None:
