@@ -21,6 +21,7 @@ from shared.runtime.connections import connect
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
 from shared.runtime.logs import configure_logs
+from shared.runtime.process import raise_file_limit
 from shared.runtime.serving import CannotListen
 from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
 
@@ -72,6 +73,7 @@ async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
         return await _with_redis(settings, arguments)
     for name in unknown_names():
         logger.warning("setting.unknown", extra={"facts": {"name": name}})
+    raise_file_limit()
     start_metrics(service=arguments.command, replica=settings.replica)
     start_traces(service=arguments.command, replica=settings.replica, otlp_url=settings.otlp_url)
     stop = _stop_on_signals()

@@ -7,7 +7,6 @@ has confirmed, whenever it does; both go to Redis together.
 import asyncio
 import logging
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -297,7 +296,8 @@ class Traced:
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
-        self._under_way = deque[tuple[Notification, str, int]]()
+        # No deque: an empty one takes 760 bytes, and this one is empty nearly always, for each idle socket.
+        self._under_way: list[tuple[Notification, str, int]] = []
 
     def were_sent(self, notifications: list[Notification], *, taken_ns: int) -> None:
         """Taken from the queue then, and written by now."""
@@ -313,7 +313,7 @@ class Traced:
     def were_settled(self, until: str, *, confirmed_ns: int) -> None:
         """Everything up to there: confirmed then, and forgotten by the queue now."""
         while self._under_way and place(self._under_way[0][0].entry) <= place(until):
-            notification, traceparent, written_ns = self._under_way.popleft()
+            notification, traceparent, written_ns = self._under_way.pop(0)
             self._span("sent", notification, traceparent, written_ns, confirmed_ns)
             self._span("settled", notification, traceparent, confirmed_ns, time.time_ns())
 

@@ -31,19 +31,21 @@ _TAKEN = ("/v1/", "/v2/", "/api/")
 def socket_app(edge: Edge) -> ASGIApp:
     """WebSocket handshakes: by exact path, and Blackhole's on every path that is nobody else's.
 
-    A plain ASGI callable: frameworks know no pongs.
+    A plain ASGI callable: frameworks know no pongs. It hands on what it calls, and has no frame of its own in
+    the memory of each socket.
     """
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
-        serve = _SOCKETS.get(path)
-        if serve is None and f"{path}/".startswith(_TAKEN):
-            await receive()
-            await refuse_handshake(scope, send, Problem(404, "there is no WebSocket at this path"))
-        else:
-            await (serve or blackhole_socket)(edge, scope, receive, send)
+        elsewhere = _no_socket if f"{path}/".startswith(_TAKEN) else blackhole_socket
+        return _SOCKETS.get(path, elsewhere)(edge, scope, receive, send)
 
     return app
+
+
+async def _no_socket(_: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await refuse_handshake(scope, send, Problem(404, "there is no WebSocket at this path"))
 
 
 async def upgrade_required(_: Request) -> Response:
@@ -90,7 +92,7 @@ def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
 def by_kind(plain: ASGIApp, sockets: ASGIApp) -> ASGIApp:
     """Sends WebSocket handshakes one way, all else the other."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await (sockets if scope["type"] == "websocket" else plain)(scope, receive, send)
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (sockets if scope["type"] == "websocket" else plain)(scope, receive, send)
 
     return app

@@ -43,6 +43,7 @@ from shared.tokens import Principals
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 60.0
+_SWEEP_LOTS = 240
 # How long a socket that is let go of may take to confirm what is under way.
 _CONFIRM_S = 1.0
 # Together with what requests under way are given, less than ten seconds, whatever Redis does.
@@ -281,11 +282,15 @@ class Edge:
             self.release_later(lease)
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            for hold in self._all():
-                hold.drain.wake()
-            self._proofs.doubt(self._all())
+        """Looks at every channel once in SWEEP_S, at some each time.
+
+        All in one go would stop everything else meanwhile, and leave the memory that it took behind.
+        """
+        for lot in itertools.cycle(range(_SWEEP_LOTS)):
+            await asyncio.sleep(SWEEP_S / _SWEEP_LOTS)
+            for channel in [each for each in self._holds if hash(each) % _SWEEP_LOTS == lot]:
+                self._look_at(channel)
+                self._proofs.doubt(self._holds[channel])
 
     async def _pace(self) -> None:
         """Pings the quiet, cuts the stalled, and closes those whose key or secret has ended."""

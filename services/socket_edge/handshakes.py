@@ -6,6 +6,8 @@ from shared.model.api_keys import hash_of, id_in
 class Mark:
     """Stands for one handshake, until it is over."""
 
+    __slots__ = ("_marked", "_name")
+
     def __init__(self, marked: set[str], name: str | None) -> None:
         self._marked = marked
         self._name = name

@@ -106,7 +106,7 @@ class Hold:
         self._ping: _Ping | None = None
         self._unread_when_pinged = 0
         self._parts = False
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
         keepalive.rests(self, now_s=_now_s())
 
     # As a transport
@@ -171,7 +171,7 @@ class Hold:
             async with asyncio.timeout(within_s):
                 await self.drain.rested()
                 while self._written.count > self._confirmed.count:
-                    self._news.clear()
+                    self._news = asyncio.Event()
                     await self._news.wait()
                     await self.drain.rested()
         await self.end(Ending.STOPPING)
@@ -214,7 +214,8 @@ class Hold:
             telemetry.confirm_s.record(took_s, _DIALECT)
             self._adapt(took_s)
             self.drain.was_confirmed()
-            self._news.set()
+            if self._news is not None:
+                self._news.set()
         if self.ending is None and self._written.count > self._confirmed.count:
             # One that has gone is heard of by the endpoint.
             with contextlib.suppress(OSError):
@@ -248,6 +249,12 @@ class Hold:
 
     async def abort(self) -> None:
         await self._send({"type": "websocket.abort"})
+
+    def over(self) -> None:
+        """The connection is gone. A hold and its drain have each other: both would stay until the collector
+        comes."""
+        self._ping = None
+        del self.drain
 
     @property
     def refused(self) -> tuple[int, str, str] | None:

@@ -27,25 +27,57 @@ _MESSAGE_TOO_BIG = 1009
 
 
 async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket. Of those with one secret only one at a time is let in, the others get a 429."""
+    """Serves one socket, from its handshake to its end."""
     await receive()
+    entered = await _enter(edge, scope, send)
+    if entered is None:
+        return
+    hold, proof, mark = entered
+    try:
+        with edge.holding(hold, proof):
+            await send(_acceptance(scope))
+            mark.over()
+            # It may stay for days: what it said at the door need not.
+            del entered, scope, proof
+            if edge.stopping:
+                # The goodbye began while this one was on its way in.
+                await hold.end(Ending.STOPPING)
+            client_code = await _until_gone(receive)
+            await _let_go(edge, hold, client_code=client_code)
+    except OSError:
+        # It went before it was accepted.
+        await _let_go(edge, hold, client_code=0)
+    finally:
+        mark.over()
+        edge.keepalive.forget(hold)
+        telemetry.endings.add(1, {"ending": hold.facts["ending"]})
+        logger.info("socket.ended", extra={"facts": hold.facts})
+        hold.over()
+
+
+async def _enter(edge: Edge, scope: Scope, send: Send) -> tuple[Hold, Proof, Mark] | None:
+    """A hold with its lease, not yet accepted; None when it was refused.
+
+    Of those with one secret only one at a time is let in, the others get a 429.
+    """
     secret = secret_offered(_text_headers(scope), scope["subprotocols"])
     mark = edge.handshakes.begin(secret)
     if mark is None:
         telemetry.handshakes.add(1, {"outcome": "busy"})
         message = "another handshake with this secret is in progress; try again"
         await refuse_handshake(scope, send, Problem(429, message, headers={"retry-after": "1"}))
-        return
+        return None
+    found = None
     try:
-        await _serve(edge, secret, mark, scope, receive, send)
+        found = await _let_in(edge, secret, scope, send)
     finally:
-        mark.over()
+        if found is None:
+            mark.over()
+    return (*found, mark) if found else None
 
 
-async def _serve(
-    edge: Edge, secret: str | None, mark: Mark, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Claims before it accepts, so that a refusal can still be an HTTP answer."""
+async def _let_in(edge: Edge, secret: str | None, scope: Scope, send: Send) -> tuple[Hold, Proof] | None:
+    """Claims before anything is accepted, so that a refusal can still be an HTTP answer; None after one."""
     try:
         if edge.stopping:
             raise Problem(503, "this replica is going away; try again", headers={"retry-after": "1"})
@@ -59,7 +91,7 @@ async def _serve(
         await refuse_handshake(scope, send, problem)
     except NoLongerOwner as fault:
         telemetry.handshakes.add(1, {"outcome": fault.ending})
-        await _accept(scope, send)
+        await send(_acceptance(scope))
         code, reason = close_code(fault.ending, edge.close_codes), close_reason(fault.ending)
         await send({"type": "websocket.close", "code": code, "reason": reason})
     except Exception:
@@ -68,7 +100,8 @@ async def _serve(
         await refuse_handshake(scope, send, Problem(500, "something went wrong here; it was logged"))
     else:
         telemetry.handshakes.add(1, {"outcome": "accepted"})
-        await _hold(edge, claimed, proof, mark, scope, receive, send)
+        return _new_hold(edge, claimed, scope, send), proof
+    return None
 
 
 async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Proof]:
@@ -86,15 +119,13 @@ async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Proof]:
     return await edge.stores.leases.claim(key.id, owner=edge.new_owner()), proof
 
 
-async def _accept(scope: Scope, send: Send) -> None:
+def _acceptance(scope: Scope) -> Message:
     headers = [(REQUEST_ID.encode(), request_id_of(scope).encode())]
     subprotocol = subprotocol_answer(scope["subprotocols"])
-    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
+    return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
 
 
-async def _hold(
-    edge: Edge, claimed: Claimed, proof: Proof, mark: Mark, scope: Scope, receive: Receive, send: Send
-) -> None:
+def _new_hold(edge: Edge, claimed: Claimed, scope: Scope, send: Send) -> Hold:
     control: Control = scope["extensions"]["websocket.control"]
     hold = Hold(
         send=send,
@@ -106,30 +137,15 @@ async def _hold(
         keepalive=edge.keepalive,
         close_codes=edge.close_codes,
     )
-    try:
-        control["hear_pongs"](hold.heard_pong)
-        with edge.holding(hold, proof):
-            await _accept(scope, send)
-            mark.over()
-            if edge.stopping:
-                # The goodbye began while this one was on its way in.
-                await hold.end(Ending.STOPPING)
-            gone = await _until_gone(receive)
-            await _let_go(edge, hold, client_code=gone.get("code", 0))
-    except OSError:
-        # It went before it was accepted.
-        await _let_go(edge, hold, client_code=0)
-    finally:
-        edge.keepalive.forget(hold)
-        telemetry.endings.add(1, {"ending": hold.facts["ending"]})
-        logger.info("socket.ended", extra={"facts": hold.facts})
+    control["hear_pongs"](hold.heard_pong)
+    return hold
 
 
-async def _until_gone(receive: Receive) -> Message:
-    """Reads all the time; what a client says is ignored."""
+async def _until_gone(receive: Receive) -> int:
+    """Reads all the time; what a client says is ignored, but the code that it closes with."""
     while (message := await receive())["type"] != "websocket.disconnect":
         pass
-    return message
+    return int(message.get("code", 0))
 
 
 async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:

@@ -72,12 +72,15 @@ class Proofs(Generic[T]):
         while True:
             await self._any_doubted.wait()
             self._any_doubted.clear()
-            doubted, self._doubted = self._doubted, set()
-            try:
-                await asyncio.gather(*map(self._look_at, doubted))
-            except StoreUnavailable:
-                self.doubt(socket for socket in doubted if socket in self._proofs)
-                await asyncio.sleep(_RETRY_S)
+            await self._look_at_doubted()
+
+    async def _look_at_doubted(self) -> None:
+        doubted, self._doubted = self._doubted, set()
+        try:
+            await asyncio.gather(*map(self._look_at, doubted))
+        except StoreUnavailable:
+            self.doubt(socket for socket in doubted if socket in self._proofs)
+            await asyncio.sleep(_RETRY_S)
 
     async def _look_at(self, socket: T) -> None:
         proof = self._proofs.get(socket)

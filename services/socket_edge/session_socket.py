@@ -6,7 +6,6 @@ fifty more waiting here; beyond that the newest are dropped, and counted.
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from starlette.types import Message, Scope, Send
@@ -46,7 +45,8 @@ class SessionSocket:
         control = scope["extensions"]["websocket.control"]
         self._unread_bytes: Callable[[], int] = control["unread_bytes"]
         self._last_ping_s: Callable[[], float] = control["last_ping_s"]
-        self._waiting: deque[bytes] = deque()
+        # No deque: an empty one takes 760 bytes of each idle socket.
+        self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
         self._pings = 0
@@ -140,7 +140,7 @@ class SessionSocket:
         while self._waiting:
             await asyncio.sleep(_FLUSH_S)
             while self._waiting and self._unread_bytes() < UNREAD_LIMIT_BYTES:
-                frame = self._waiting.popleft()
+                frame = self._waiting.pop(0)
                 self._waiting_bytes -= len(frame)
                 await self.say(frame)
         self._flushing = None

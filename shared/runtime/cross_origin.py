@@ -5,7 +5,7 @@ process to whoever can reach it stays with pages of its own origin, or any page 
 browser of somebody within the network.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,13 +30,13 @@ def cross_origin(app: ASGIApp, *, origins: Collection[str]) -> ASGIApp:
         max_age=_PREFLIGHT_S,
     )
 
-    async def judge(scope: Scope, receive: Receive, send: Send) -> None:
+    def judge(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         may_read = False
         if scope["type"] == "http" and scope["path"] not in _OPERATORS:
             for name, value in scope["headers"]:
                 if name == b"origin":
                     may_read = shared.is_allowed_origin(value.decode("latin-1"))
                     break
-        await (shared if may_read else app)(scope, receive, send)
+        return (shared if may_read else app)(scope, receive, send)
 
     return judge

@@ -10,6 +10,7 @@ h2c with everything they send.
 import asyncio
 from collections.abc import Callable
 from typing import Any, TypedDict
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -17,6 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
 from shared.runtime.joined_writes import JoinedWrites
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
+from shared.runtime.socket_protocol import SocketProtocol
+from shared.runtime.upgrades import fault_in, refused, subprotocols_in
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
@@ -140,6 +143,29 @@ class HttpProtocol(HttpToolsProtocol):
         upgrade = [value for name, value in self.headers if name == b"upgrade"]
         options = [option.strip().lower() for option in b",".join(connection).split(b",")]
         return upgrade[-1].lower() if upgrade and b"upgrade" in options else None
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection is a SocketProtocol's; what was read of it is not read again."""
+        if fault := fault_in(self.url, self.headers):
+            self.transport.write(refused(fault, self.headers))
+            self.transport.close()
+            return
+        self.connections.discard(self)
+        protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
+        self.transport.set_protocol(protocol)
+        raw_path, _, query = self.url.partition(b"?")
+        scope = {
+            **self.scope,
+            "type": "websocket",
+            "scheme": "wss" if self.scheme == "https" else "ws",
+            "path": self.root_path + unquote(raw_path.decode()),
+            "raw_path": self.root_path.encode() + raw_path,
+            "query_string": query,
+            "subprotocols": subprotocols_in(self.headers),
+        }
+        protocol.serve(self.app, scope)
+        # They would keep each other, and this object, until the collector comes.
+        self.parser = self.scope = None  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
         request_id = new_request_id()

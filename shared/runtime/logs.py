@@ -18,6 +18,9 @@ _CHATTY = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq")
 
 def configure_logs(*, log_format: Literal["text", "json"], level: str) -> None:
     """Everything logged from now on goes to stderr in this form; calling again replaces the form."""
+    # What no line of ours shows is not looked up for each: who called, in which thread and process.
+    logging._srcfile = None  # the way that logging's documentation names
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if isinstance(handler.formatter, _FactsFormatter):
@@ -88,6 +91,8 @@ def _text(value: object) -> str:
     # Quoted when it would not read as one word: a fact from outside cannot forge a line or another fact.
     if isinstance(value, str) and value.isprintable() and _ONE_WORD.fullmatch(value):
         return value
+    if type(value) is int:
+        return str(value)
     return f"{value:.6g}" if isinstance(value, float) else _quoted(value)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,11 +20,13 @@ class Requests:
         self._app = app
         self._count = count
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # Of a socket nothing is wanted here, and a coroutine that waits for its end would stay until then.
+        wrapped = self._answer if scope["type"] == "http" else self._app
+        return wrapped(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(scope)
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         status = 0
         started = time.perf_counter()
 

@@ -10,12 +10,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from shared.runtime.http_protocol import HttpProtocol
+from shared.runtime.process import settle_memory
 from shared.runtime.socket_protocol import SocketProtocol
 
 logger = logging.getLogger(__name__)
 
 _FINISH_S = 2
 _CLIENT_MESSAGE_LIMIT_BYTES = 64 * 1024
+# Clients that all come back at once; the system allows as many of these as net.core.somaxconn says.
+_BACKLOG = 16 * 1024
 
 
 class CannotListen(Exception):
@@ -38,6 +41,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        settle_memory()
         self._tell_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,8 +73,10 @@ async def serve(
     """Serves until `stop` is set, then: goodbye, no new connections, a few seconds for requests under way."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         http=HttpProtocol,
         ws=SocketProtocol,
+        backlog=_BACKLOG,
         ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,
         ws_ping_interval=None,
         ws_per_message_deflate=False,

@@ -1,35 +1,42 @@
-"""uvicorn's sans-I/O WebSocket protocol, with what it keeps from the application.
+"""One WebSocket connection: websockets' pure protocol, on a transport, as an ASGI application sees it.
 
 - Pongs reach the application (`websocket.pong`), which sends its own pings (`websocket.ping`): its counters
   in them prove what the client has read.
 - Nothing waits for a slow reader: what is under way is bounded by the application, and `websocket.abort`
   drops a connection whose buffer never drains, which a close cannot.
 - After our own close frame the application still hears pongs, until the client's close frame ends it.
-- A handshake that is refused before the application sees it gets our form of error.
+- Nothing is read behind a text that the application has not asked for yet.
 
 `websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` is a `Control`.
+
+There may be thousands that say nothing: what an idle one keeps in memory is what this file is careful about.
 """
 
-import base64
-import binascii
-from collections.abc import Callable, Sequence
-from http import HTTPStatus
-from typing import Any, TypedDict
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypedDict, cast
 
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHeader, InvalidState, SecurityError
-from websockets.frames import Frame
-from websockets.http11 import Request
+from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.protocol import SERVER, Protocol
 
-from shared.runtime.answers import REQUEST_ID, error_body, new_request_id
 from shared.runtime.send_queue import unread_bytes
+from shared.runtime.upgrades import Fault, Headers, accepted, answer, refused
+
+logger = logging.getLogger(__name__)
 
 # A client that pings without reading would make us hoard our pongs.
 _PONG_BUFFER_LIMIT = 4 * 1024 * 1024
 _FRAGMENT_LIMIT = 256
 _GOODBYE_S = 5.0
+_FAILED = Fault(500, "something went wrong here; it was logged")
+# At INFO and below the library would tell of each connection.
+_library_logger = logging.getLogger("uvicorn.error")
 
 
 class Control(TypedDict):
@@ -47,199 +54,294 @@ class Control(TypedDict):
     hear_pongs: Callable[[Callable[[bytes], None]], None]
 
 
-class SocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket connection."""
+class SocketProtocol(asyncio.Protocol):
+    """One WebSocket connection, from an upgrade request that is in order to its end."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.close_timeout = _GOODBYE_S
+    __slots__ = (
+        "_answered",
+        "_close_sent",
+        "_close_timer",
+        "_conn",
+        "_fragments",
+        "_heard_pong",
+        "_headers",
+        "_inbox",
+        "_is_text",
+        "_last_ping_s",
+        "_loop",
+        "_lost",
+        "_pending_ping",
+        "_reader",
+        "_reading_paused",
+        "_refusal",
+        "_server_state",
+        "_transport",
+    )
+
+    def __init__(
+        self, config: Config, server_state: ServerState, transport: asyncio.Transport, headers: Headers
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server_state = server_state
+        self._transport = transport
+        self._headers = headers
+        self._conn = Protocol(SERVER, max_size=config.ws_max_size, logger=_library_logger)
+        self._inbox: list[Message] = [{"type": "websocket.connect"}]
+        self._reader: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self._answered = self._close_sent = self._lost = False
+        self._refusal: tuple[int, Headers, bytes] | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._pending_ping: bytes | None = None
         self._last_ping_s = 0.0
         self._heard_pong: Callable[[bytes], None] | None = None
+        self._fragments: list[bytes] | None = None
+        self._is_text = False
+        server_state.connections.add(self)  # type: ignore[arg-type]  # it knows its own kinds only
+
+    def serve(self, app: ASGIApp, scope: Scope) -> None:
+        """Hands the handshake to the application, in a task of its own."""
+        control: Control = {
+            "unread_bytes": self._unread_bytes,
+            "last_ping_s": self._heard_ping_s,
+            "write": self._write_frames,
+            "hear_pongs": self._hear_pongs,
+        }
+        scope["extensions"] = {"websocket.http.response": {}, "websocket.control": control}
+        task = self._loop.create_task(cast(Coroutine[Any, Any, None], app(scope, self.receive, self.send)))
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._is_over)
+
+    def _is_over(self, task: asyncio.Task[None]) -> None:
+        self._server_state.tasks.discard(task)
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if not isinstance(fault, ClientDisconnected) and (fault or not self._answered):
+            logger.error("socket.failed", exc_info=fault)
+        self._fail_handshake()
+        if self._close_timer is None:
+            self._transport.close()
+
+    # What comes from the peer
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        fault = self.conn.handshake_exc
-        if not self.handshake_initiated and fault is not None:
-            # Handshakes have smaller bounds than plain requests: 8 KiB a line, 128 lines.
-            if isinstance(fault, SecurityError):
-                self._refuse(Headers(), 431, "a header is too long, or there are too many", "")
-            else:
-                self._refuse(Headers(), 400, "the upgrade request is malformed", "")
-
-    def handle_connect(self, event: Request) -> None:
-        fault = handshake_fault(event.headers)
-        if not fault:
-            _strip_quotes(event.headers)
-            fault = self._deeper_fault(event)
-        if fault:
-            self._refuse(event.headers, *fault)
+        self._conn.receive_data(data)
+        if self._conn.parser_exc is not None:
+            self._end_for_a_fault()
             return
-        super().handle_connect(event)
-        if not self.handshake_complete:
-            control: Control = {
-                "unread_bytes": self._unread_bytes,
-                "last_ping_s": lambda: self._last_ping_s,
-                "write": self._write_frames,
-                "hear_pongs": self._hear_pongs,
-            }
-            self.scope["extensions"]["websocket.control"] = control  # type: ignore[assignment]
+        for event in self._conn.events_received():
+            # Requests and responses are of handshakes, which are not this object's.
+            if isinstance(event, Frame) and not self._transport.is_closing():
+                self._hear(event)
 
-    def _deeper_fault(self, event: Request) -> tuple[int, str, str] | None:
-        """What the library finds wrong. Its own answer has another form, and repeats what it was sent."""
-        status = self.conn.accept(event).status_code
-        if status == 101:
-            return None
-        fault = self.conn.handshake_exc
-        header = fault.name if isinstance(fault, InvalidHeader) else ""
-        return status, f"{header} is malformed" if header else "the upgrade request is malformed", header
+    def _hear(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.PONG:
+                self._hear_pong(bytes(frame.data))
+            case Opcode.PING:
+                self._hear_ping()
+            case Opcode.CLOSE:
+                self._hear_close()
+            case Opcode.CONT:
+                self._hear_more(bytes(frame.data), whole=frame.fin)
+            case _:
+                self._is_text = frame.opcode is Opcode.TEXT
+                self._fragments = []
+                self._hear_more(bytes(frame.data), whole=frame.fin)
 
-    def handle_parser_exception(self) -> None:
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "broke the protocol"})
-        self._write()
-        self.close_sent = True
-        self._hang_up()
-
-    def handle_ping(self) -> None:
-        if self.transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
-            self.transport.abort()
-            return
-        self._last_ping_s = self.loop.time()
-        super().handle_ping()
-
-    def handle_pong(self, event: Frame) -> None:
-        payload = bytes(event.data)
+    def _hear_pong(self, payload: bytes) -> None:
         # One message for each ping, whatever a client sends: nobody may be reading any more.
-        if payload == self.pending_ping_payload:
-            self.pending_ping_payload = None
+        if payload == self._pending_ping:
+            self._pending_ping = None
             if self._heard_pong is not None:
                 self._heard_pong(payload)
                 return
-            self.queue.put_nowait({"type": "websocket.pong", "bytes": payload})  # type: ignore[typeddict-item]
+            self._tell({"type": "websocket.pong", "bytes": payload})
 
-    def handle_cont(self, event: Frame) -> None:
-        if len(self.frames) >= _FRAGMENT_LIMIT:
-            self.conn.fail(1009, "too many fragments")
-            self.handle_parser_exception()
-        else:
-            super().handle_cont(event)
+    def _hear_ping(self) -> None:
+        if self._transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
+            self._transport.abort()
+            return
+        self._last_ping_s = self._loop.time()
+        self._write()
 
-    def handle_close(self, event: Frame) -> None:
-        super().handle_close(event)
+    def _hear_close(self) -> None:
+        if self._close_sent:
+            self._cancel_close_timer()
+        elif not self._transport.is_closing():
+            assert self._conn.close_rcvd is not None
+            code, reason = self._conn.close_rcvd.code, self._conn.close_rcvd.reason
+            self._tell({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self._write()
         # It closes by itself once the buffer is empty; a client that reads no more must not keep it.
         self._hang_up()
+
+    def _hear_more(self, data: bytes, *, whole: bool) -> None:
+        assert self._fragments is not None
+        if len(self._fragments) >= _FRAGMENT_LIMIT:
+            self._conn.fail(1009, "too many fragments")
+            self._end_for_a_fault()
+            return
+        self._fragments.append(data)
+        if not whole:
+            return
+        message, self._fragments = b"".join(self._fragments), None
+        if self._close_sent:
+            # The application is past its close: reading goes on until the peer's own.
+            return
+        try:
+            told = {"text": message.decode()} if self._is_text else {"bytes": message}
+        except UnicodeDecodeError:
+            self._conn.fail(1007)
+            self._end_for_a_fault()
+            return
+        self._tell({"type": "websocket.receive", **told})
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> None:
         self._hang_up()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tell({"type": "websocket.disconnect", "code": 1005 if self._answered else 1006})
+        self._server_state.connections.discard(self)
+        self._pending_ping = self._heard_pong = None
+        self._answered = self._lost = True
+        self._cancel_close_timer()
+        # Else its frame and the connection would keep each other until the collector comes.
+        self._conn.parser.close()
+        if exc is None:
+            self._transport.close()
+
     def shutdown(self) -> None:
         """The process ends. Every socket has had its goodbye; what is left is on its way out or in."""
-        if self.handshake_complete:
-            self.transport.abort()
+        if self._answered:
+            self._transport.abort()
         else:
-            self.send_500_response()
-            self.transport.close()
+            self._fail_handshake()
+            self._transport.close()
 
-    async def send(self, message: Any) -> None:
+    # What the application says and hears
+
+    async def receive(self) -> Message:
+        while not self._inbox:
+            self._reader = self._loop.create_future()
+            await self._reader
+        message = self._inbox.pop(0)
+        if self._reading_paused and not self._inbox:
+            self._read_on()
+        return message
+
+    async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "websocket.abort":
-            self.transport.abort()
-        elif not self.handshake_complete or self.initial_response is not None:
-            await super().send(message)
-            if kind == "websocket.http.response.body" and not message.get("more_body"):
-                # A refusal is an answer too; uvicorn would log it as a fault of the application.
-                self.handshake_complete = True
-        elif self.disconnected or self.close_sent or self.transport.is_closing():
+            self._transport.abort()
+        elif self._lost or self._close_sent or self._transport.is_closing():
             raise ClientDisconnected
-        else:
+        elif self._answered:
             try:
                 self._say(kind, message)
             except InvalidState:
                 raise ClientDisconnected from None
+        else:
+            self._answer(kind, message)
 
-    def _say(self, kind: str, message: Any) -> None:
+    def _say(self, kind: str, message: Message) -> None:
         if kind == "websocket.send":
-            self.conn.send_text(message["utf8"])
+            self._conn.send_text(message["utf8"])
         elif kind == "websocket.ping":
-            self.conn.send_ping(message["bytes"])
-            self.pending_ping_payload = message["bytes"]
+            self._conn.send_ping(message["bytes"])
+            self._pending_ping = message["bytes"]
         elif kind == "websocket.close":
-            self.conn.send_close(message.get("code", 1000), message.get("reason", ""))
-            self.close_sent = True
-            if self.read_paused:
-                self.read_paused = False
-                self.transport.resume_reading()
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+            self._conn.send_close(message.get("code", 1000), message.get("reason", ""))
+            self._close_sent = True
+            if self._reading_paused:
+                self._read_on()
+            self._close_timer = self._loop.call_later(_GOODBYE_S, self._transport.abort)
         else:
             raise RuntimeError(f"no such message: {kind}")
         self._write()
-
-    def _write(self) -> None:
-        self.transport.write(b"".join(self.conn.data_to_send()))
 
     def _hear_pongs(self, heard: Callable[[bytes], None]) -> None:
         self._heard_pong = heard
 
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
-        if self.disconnected or self.close_sent or self.transport.is_closing():
+        if self._lost or self._close_sent or self._transport.is_closing():
             raise ClientDisconnected
         try:
             for text in texts:
-                self.conn.send_text(text)
+                self._conn.send_text(text)
             if ping is not None:
-                self.conn.send_ping(ping)
-                self.pending_ping_payload = ping
+                self._conn.send_ping(ping)
+                self._pending_ping = ping
         except InvalidState:
             raise ClientDisconnected from None
         self._write()
 
+    def _answer(self, kind: str, message: Message) -> None:
+        """The handshake's answer: the upgrade, or a refusal with whatever the application says."""
+        if kind == "websocket.accept":
+            more = [*self._server_state.default_headers, *message.get("headers", ())]
+            if message.get("subprotocol"):
+                more.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
+            self._transport.write(accepted(self._headers, more))
+            self._answered, self._headers = True, ()
+        elif kind == "websocket.http.response.start" and self._refusal is None:
+            self._refusal = message["status"], message.get("headers", ()), b""
+        elif kind == "websocket.http.response.body" and self._refusal is not None:
+            status, headers, begun = self._refusal
+            body = begun + message.get("body", b"")
+            self._refusal = status, headers, body
+            if not message.get("more_body"):
+                self._refuse(answer(status, [*self._server_state.default_headers, *headers], body))
+        elif kind == "websocket.close" and self._refusal is None:
+            self._refuse(answer(403, self._server_state.default_headers, b""))
+        else:
+            raise RuntimeError(f"no such message before the handshake is answered: {kind}")
+
+    def _refuse(self, whole_answer: bytes) -> None:
+        self._answered = self._close_sent = True
+        self._tell({"type": "websocket.disconnect", "code": 1006})
+        self._transport.write(whole_answer)
+        self._transport.close()
+
+    def _fail_handshake(self) -> None:
+        """The application has ended without an answer, or is about to."""
+        if not self._answered and not self._transport.is_closing():
+            self._refuse(refused(_FAILED, self._headers))
+
+    # How both come about
+
+    def _tell(self, message: Message) -> None:
+        self._inbox.append(message)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _read_on(self) -> None:
+        self._reading_paused = False
+        self._transport.resume_reading()
+
+    def _write(self) -> None:
+        self._transport.write(b"".join(self._conn.data_to_send()))
+
+    def _end_for_a_fault(self) -> None:
+        self._tell({"type": "websocket.disconnect", "code": 1006, "reason": "broke the protocol"})
+        self._write()
+        self._close_sent = True
+        self._hang_up()
+
     def _hang_up(self) -> None:
-        self.transport.close()
-        if self.close_timer is None:
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self._transport.close()
+        if self._close_timer is None:
+            self._close_timer = self._loop.call_later(_GOODBYE_S, self._transport.abort)
+
+    def _cancel_close_timer(self) -> None:
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
 
     def _unread_bytes(self) -> int:
-        return unread_bytes(self.transport)
+        return unread_bytes(self._transport)
 
-    def _refuse(self, headers: Headers, status: int, message: str, header: str) -> None:
-        given = headers.get_all("x-request-id")
-        request_id = new_request_id(given[0] if given else "")
-        fields = [(header, message)] if header else []
-        body = error_body(status, message, request_id=request_id, fields=fields)
-        lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            f"{REQUEST_ID}: {request_id}",
-            "sec-websocket-version: 13",
-            "upgrade: websocket",
-            "connection: close",
-        ]
-        self.handshake_initiated = self.handshake_complete = self.close_sent = True
-        self.transport.write("\r\n".join([*lines, "\r\n"]).encode("latin-1") + body)
-        self.transport.close()
-
-
-def handshake_fault(headers: Headers) -> tuple[int, str, str] | None:
-    """What is wrong with an upgrade request, as (status, message, header); None when it is in order."""
-    versions = headers.get_all("Sec-WebSocket-Version")
-    if versions != ["13"]:
-        return 426, "Sec-WebSocket-Version must be 13", "Sec-WebSocket-Version"
-    keys = headers.get_all("Sec-WebSocket-Key")
-    if len(keys) != 1:
-        return 400, "Sec-WebSocket-Key must be given once", "Sec-WebSocket-Key"
-    try:
-        nonce = base64.b64decode(keys[0].strip().encode(), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        nonce = b""
-    if len(nonce) != 16:
-        return 400, "Sec-WebSocket-Key must be 16 bytes in base64", "Sec-WebSocket-Key"
-    return None
-
-
-def _strip_quotes(headers: Headers) -> None:
-    """Early documents of one dialect showed the whole list of subprotocols in quotes; clients copied that."""
-    offered = headers.get_all("Sec-WebSocket-Protocol")
-    if any('"' in value for value in offered):
-        del headers["Sec-WebSocket-Protocol"]
-        for value in offered:
-            headers["Sec-WebSocket-Protocol"] = value.replace('"', "")
+    def _heard_ping_s(self) -> float:
+        return self._last_ping_s

@@ -34,8 +34,13 @@ def stream(arguments: argparse.Namespace, *, rate: float | None) -> Stream:
 
 
 def for_idle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=1000, help="how many, each with a socket")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long to watch them")
+    parser.add_argument("--channels", type=int, default=5000, help="how many, each with a socket")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="how long to watch them; the edges look at all once a minute",
+    )
 
 
 def for_connect(parser: argparse.ArgumentParser) -> None:
