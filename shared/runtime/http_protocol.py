@@ -62,11 +62,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         self._await_head()
 
-    def handle_websocket_upgrade(self) -> None:
-        assert isinstance(self.transport, JoinedWrites)
-        self.transport = self.transport.transport
-        super().handle_websocket_upgrade()
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         connection: Connection = {
@@ -102,8 +97,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self.send_400_response("the request line and headers are too long")
                 return
         self._parse(data)
-        # A head most often arrives whole, and then needs no timer. What follows an answer and begins no request
-        # disarmed the keep-alive timer: count from here again.
+        # A head most often arrives whole, and then needs no timer. What follows an answer and begins no
+        # request disarmed the keep-alive timer: count from here again.
         if self._is_in_head or (not self._is_answering() and self.transport.get_protocol() is self):
             self._await_head()
 
@@ -151,6 +146,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.connections.discard(self)
+        assert isinstance(self.transport, JoinedWrites)
+        self.transport = self.transport.transport
         protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
         self.transport.set_protocol(protocol)
         raw_path, _, query = self.url.partition(b"?")
