@@ -289,7 +289,7 @@ def is_recorded(traceparent: str) -> bool:
 
 
 def somebody_wants_spans() -> None:
-    """There is a place to send them to. Before that none is begun: the SDK takes long to do nothing with one."""
+    """There is a place to send them to. Before, none is begun: the SDK takes long to do nothing with one."""
     _Spans.wanted = True
 
 

@@ -10,8 +10,11 @@ import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from shared import telemetry
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.25
 _SILENCE_S = 5.0
+_PINGS = 2
 _KEY = "key:"
 _ASKED = "held?"
 _TOLD = "held:"
@@ -135,25 +139,14 @@ async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[Carried | li
     BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
     without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.
     """
+    names = tuple(map(keyspace.nudge, boots))
     while True:
-        pubsub = redis.pubsub(ignore_subscribe_messages=True)
+        pubsub = redis.pubsub()
         try:
-            await pubsub.subscribe(*map(keyspace.nudge, boots))
-            yield Line.BACK
-            unanswered = 0
-            while True:
-                message = await pubsub.get_message(timeout=_SILENCE_S)
-                if message is None:
-                    # A connection that died without a word is found by asking.
-                    if unanswered > 1:
-                        break
-                    unanswered += 1
-                    await pubsub.ping()
-                elif message["type"] == "pong":
-                    unanswered = 0
-                else:
-                    unanswered = 0
-                    yield carried_in(message["data"]) or message["data"].decode().split()
+            await pubsub.subscribe(*names)
+            async with contextlib.aclosing(_messages(pubsub, to_confirm=len(names))) as messages:
+                async for message in messages:
+                    yield message
         except (RedisError, OSError, TimeoutError) as fault:
             logger.debug("nudges.line-lost", extra={"facts": {"why": type(fault).__name__}})
         finally:
@@ -161,3 +154,44 @@ async def heard_nudges(redis: Redis, *boots: str) -> AsyncGenerator[Carried | li
                 await pubsub.aclose()
         yield Line.LOST
         await asyncio.sleep(_RETRY_S)
+
+
+async def _messages(pubsub: PubSub, *, to_confirm: int) -> AsyncGenerator[Carried | list[str] | Line, None]:
+    """What comes over this one connection; BACK when all its subscriptions stand. Raises when it breaks."""
+    connection = cast(AbstractConnection, pubsub.connection)
+    # redis-py would time each message, look after the connection's health before it, and make a record of it:
+    # several times what Redis spends on it.
+    connection.socket_timeout = None
+    heard = _Heard()
+    watching = asyncio.create_task(_hang_up_when_dead(pubsub, heard))
+    try:
+        while True:
+            kind, *values = await connection.read_response(disconnect_on_error=False, push_request=True)
+            heard.count += 1
+            if kind == b"message":
+                yield carried_in(values[1]) or values[1].decode().split()
+            elif kind == b"subscribe":
+                to_confirm -= 1
+                if to_confirm == 0:
+                    yield Line.BACK
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+@dataclass(slots=True)
+class _Heard:
+    count: int = 0
+
+
+async def _hang_up_when_dead(pubsub: PubSub, heard: _Heard) -> None:
+    """A connection that died without a word is found by asking: silence after two pings ends it."""
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        unanswered = before = 0
+        while unanswered <= _PINGS:
+            await asyncio.sleep(_SILENCE_S)
+            unanswered = unanswered + 1 if heard.count == before else 0
+            before = heard.count
+            if 0 < unanswered <= _PINGS:
+                await pubsub.ping()
+    await cast(AbstractConnection, pubsub.connection).disconnect(nowait=True)

@@ -1,11 +1,14 @@
-"""A gateway's copies of accounts' routes: the version of each is checked before every use.
+"""A gateway's copies of accounts' routes: the version of each is checked before it is used.
 
+A check is good for milliseconds, and whoever changes routes waits for longer before the change is answered:
+so no publish that begins after the answer is served by what stood before.
 A copy that is a few versions behind reads only the fields that changed since, as the log of changes tells.
 Where the log cannot vouch for that, because it is too short or Redis has lost writes, all is read anew.
 """
 
 import asyncio
 import gc
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,6 +26,9 @@ _FIELDS_A_TURN = 500
 _BYTES_A_TURN = 32 * 1024
 # So many fields are worth sparing the garbage collector.
 _LARGE = 20_000
+# So long a check is good. It began before Redis answered, so it has ended when a change is answered.
+FRESH_S = 0.005
+SPREAD_S = 0.006
 
 Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 
@@ -30,6 +36,7 @@ Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 @dataclass(slots=True)
 class _Copy:
     routes: Routes | None = None
+    fresh_until_s: float = 0.0
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -51,30 +58,48 @@ def _uncollected() -> Iterator[None]:
 class RouteCopies:
     """The accounts used last. `compile_bindings` turns what is stored of one source into patterns."""
 
-    def __init__(self, calls: Calls, compile_bindings: Compile) -> None:
+    def __init__(self, calls: Calls, compile_bindings: Compile, *, fresh_s: float = FRESH_S) -> None:
         self._calls = calls
+        self._fresh_s = fresh_s
         self._compile = compile_bindings
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
 
     async def current(self, *account_ids: str) -> list[Routes]:
-        """The accounts' routes, as they stand now or newer."""
-        looks = [self._calls.look("HGET", keyspace.routes(i), "version") for i in account_ids]
+        """The accounts' routes: as they stood at some time since it was asked, or newer."""
+        now_s = time.monotonic()
+        fresh = [self._if_fresh(i, now_s) for i in account_ids]
         # They are under way together.
-        versions = [(await look or b"").decode() for look in looks]
-        return [await self._as_of(i, version) for i, version in zip(account_ids, versions, strict=True)]
+        looks = [
+            self._calls.look("HGET", keyspace.routes(i), "version") if routes is None else None
+            for i, routes in zip(account_ids, fresh, strict=True)
+        ]
+        found = []
+        for account_id, routes, look in zip(account_ids, fresh, looks, strict=True):
+            if look is not None:
+                version = (await look or b"").decode()
+                routes = await self._as_of(account_id, version, looked_s=now_s)
+            assert routes is not None
+            found.append(routes)
+        return found
 
-    async def _as_of(self, account_id: str, version: str) -> Routes:
+    def _if_fresh(self, account_id: str, now_s: float) -> Routes | None:
+        copy = self._copies.get(account_id)
+        return copy.routes if copy is not None and now_s < copy.fresh_until_s else None
+
+    async def _as_of(self, account_id: str, version: str, *, looked_s: float) -> Routes:
         copy = self._copies.setdefault(account_id, _Copy())
         self._copies.move_to_end(account_id)
         if len(self._copies) > _COPIES:
             self._copies.popitem(last=False)
-        if copy.routes is not None and copy.routes.version == version:
-            return copy.routes
-        async with copy.updating:
-            # Whoever updated it while we waited may have reached the version we saw.
-            if copy.routes is None or copy.routes.version != version:
-                copy.routes = await self._updated(account_id, copy.routes)
-            return copy.routes
+        if copy.routes is None or copy.routes.version != version:
+            async with copy.updating:
+                # Whoever updated it while we waited may have reached the version we saw.
+                if copy.routes is None or copy.routes.version != version:
+                    copy.fresh_until_s = 0.0
+                    copy.routes = await self._updated(account_id, copy.routes)
+        if copy.routes.version is not None:
+            copy.fresh_until_s = max(copy.fresh_until_s, looked_s + self._fresh_s)
+        return copy.routes
 
     async def _updated(self, account_id: str, routes: Routes | None) -> Routes:
         if routes is not None and routes.version is not None:

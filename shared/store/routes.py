@@ -1,10 +1,12 @@
 """What a gateway must know of an account to route its events: keys, channels and bindings, with one version.
 
-Each gateway keeps a compiled copy and checks the version before every publish, so a change that was
-answered is honoured by the next publish through any gateway.
+Each gateway keeps a compiled copy and checks its version, and a change is answered when every check from
+before it has run out: so it is honoured by the next publish through any gateway.
 """
 
+import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -14,7 +16,7 @@ from shared.model.errors import KeyRevoked
 from shared.model.routes import Routes
 from shared.store import keyspace
 from shared.store.calls import Argument, Calls
-from shared.store.route_copies import Compile, RouteCopies
+from shared.store.route_copies import FRESH_S, SPREAD_S, Compile, RouteCopies
 
 
 class Added(StrEnum):
@@ -28,9 +30,17 @@ class Added(StrEnum):
 class Routing:
     """Reads and changes the routes of accounts. `compile_bindings` turns what is stored into patterns."""
 
-    def __init__(self, calls: Calls, compile_bindings: Compile) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        compile_bindings: Compile,
+        *,
+        fresh_s: float = FRESH_S,
+        spread_s: float = SPREAD_S,
+    ) -> None:
         self._calls = calls
-        self._copies = RouteCopies(calls, compile_bindings)
+        self._spread_s = spread_s
+        self._copies = RouteCopies(calls, compile_bindings, fresh_s=fresh_s)
 
     async def routes(self, account_id: str) -> Routes:
         """The account's routes as they stand now."""
@@ -166,4 +176,9 @@ class Routing:
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
         """Every change gives the routes a version that never was and never will be another's."""
         names = [keyspace.routes(account_id), keyspace.route_changes(account_id)]
-        return await self._calls.script(script, names, secrets.token_hex(8), *arguments)
+        done = await self._calls.script(script, names, secrets.token_hex(8), *arguments)
+        until_s = time.monotonic() + self._spread_s
+        # The loop's own idea of the time may be as old as its turn.
+        while (left_s := until_s - time.monotonic()) > 0:
+            await asyncio.sleep(left_s)
+        return done
