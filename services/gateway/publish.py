@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from services.gateway.bodies import body_of
 from services.gateway.context import Context, context_of
@@ -19,7 +19,7 @@ from shared.model.errors import GatewayError, Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.routes import Routes
-from shared.runtime.answers import json_answer
+from shared.runtime.answers import JsonAnswer
 from shared.runtime.clock import now_ms
 from shared.store.queues import Appended
 from shared.wire.events import Form, form_of, parse_events, place_of
@@ -30,7 +30,7 @@ MAX_COPIES = 100_000
 MAX_COPIES_BYTES = 64 * 1024 * 1024
 # Others get their turn of the event loop in between.
 _EVENTS_A_TURN = 100
-_TRACEPARENT = "traceparent"
+_IDEMPOTENCY_KEY = HEADER.lower().encode()
 _TELLS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _FORGETS_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
 
@@ -52,14 +52,14 @@ class UnknownAddressee(GatewayError):
         self.index = index
 
 
-async def publish(request: Request) -> Response:
+async def publish(request: Request) -> ASGIApp:
+    """POST /v1/events."""
     context = context_of(request)
     key = await context.proof.require(request, Scope.PUBLISH)
     body = await body_of(request)
-    idempotency_key = idempotency_key_in(request.headers.getlist(HEADER))
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    idempotency_keys, traceparents, media_type = _headers_of(request)
+    idempotency_key = idempotency_key_in(idempotency_keys)
     form = form_of(media_type)
-    traceparents = request.headers.getlist(_TRACEPARENT)
     # Two name no one parent; a publish is never refused for its trace.
     source = _Source(body, form, traceparents[0] if len(traceparents) == 1 else None)
     if idempotency_key is None:
@@ -72,15 +72,26 @@ async def publish(request: Request) -> Response:
         return _packed(await _queue(context, key.account_id, events, source))
 
     packed, is_repetition = await context.once.run(repeatable, counts)
-    answer = _answer(events, _unpacked(packed))
-    if is_repetition:
-        answer.headers["idempotent-replayed"] = "true"
-    return answer
+    return _answer(events, _unpacked(packed), is_repetition=is_repetition)
 
 
-def _answer(events: Sequence[Event], counts: Sequence[int]) -> Response:
+def _headers_of(request: Request) -> tuple[list[str], list[str], str]:
+    """The Idempotency-Keys, the traceparents, and the media type; read in one go."""
+    idempotency_keys, traceparents, media_type = list[str](), list[str](), ""
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            media_type = media_type or value.decode("latin-1").partition(";")[0].strip().lower()
+        elif name == _IDEMPOTENCY_KEY:
+            idempotency_keys.append(value.decode("latin-1"))
+        elif name == b"traceparent":
+            traceparents.append(value.decode("latin-1"))
+    return idempotency_keys, traceparents, media_type
+
+
+def _answer(events: Sequence[Event], counts: Sequence[int], *, is_repetition: bool = False) -> ASGIApp:
     told = [{"id": event.id, "channels": count} for event, count in zip(events, counts, strict=True)]
-    return json_answer({"events": told}, status=202)
+    more = [(b"idempotent-replayed", b"true")] if is_repetition else []
+    return JsonAnswer(orjson.dumps({"events": told}), status=202, more=more)
 
 
 def _packed(counts: Sequence[int]) -> bytes:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import Scope, Send
+from starlette.types import Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode()
@@ -87,6 +87,21 @@ class Problem(HTTPException):
         super().__init__(status, message, headers)
         self.fields = fields
         self.kind = kind
+
+
+class JsonAnswer:
+    """An answer whose headers need no looking at, for where many are given: a fifth of a `Response`."""
+
+    def __init__(self, body: bytes, *, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        self._body = body
+        self._status = status
+        self._more = more
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length = str(len(self._body)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length), *self._more]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})
 
 
 def json_answer(value: Any, *, status: int = 200) -> Response:

@@ -48,6 +48,8 @@ local function forget_receipts(count)
   end
 end
 
+local function ms_of(place) return tonumber(string.match(place, '^%d+')) end
+
 local function boot_of(owner) return string.match(owner, '^(.*)/') end
 
 -- A nudge that carries what was queued: the lengths of its parts, then the parts.
@@ -87,13 +89,16 @@ if asked then
   if many > 0 then forget_receipts(many) end
 end
 
-local old = redis.call('XTRIM', KEYS[4], 'MINID', ARGV[2])
-if old > 0 then tell(KEYS[5], '-', '(' .. ARGV[2], 'dropped', 'too-old') end
-local over = 0
-local from, limit = '-', tonumber(ARGV[1])
-local head = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', 1)[1]
+-- In a queue that was empty there is nothing old, and nothing to give up but of these themselves.
+local old, over, limit = 0, 0, tonumber(ARGV[1])
+local head = (tail or total > limit) and redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', 1)[1]
+if head and ms_of(head[1]) < ms_of(ARGV[2]) then
+  old = redis.call('XTRIM', KEYS[4], 'MINID', ARGV[2])
+  tell(KEYS[5], '-', '(' .. ARGV[2], 'dropped', 'too-old')
+  head = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', 1)[1]
+end
 if head then
-  local values = head[2]
+  local values, from = head[2], '-'
   local before = tonumber(values[12]) - size(values[4], values[6], values[8], values[14] or '')
   while total - before > limit do
     local entries = redis.call('XRANGE', KEYS[4], from, '+', 'COUNT', 16)
