@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 from starlette.requests import Request
@@ -230,7 +230,7 @@ async def _with_device_types(
         elif event.topic == topics.DEVICE_NOTIFICATIONS and routes.look_at_device_types:
             # What this request itself has told so far counts already.
             if fields["ep"] in told:
-                event = replace(event, fields={**fields, "ept": told[fields["ep"]] or ""})
+                event = event._replace(fields={**fields, "ept": told[fields["ep"]] or ""})
             else:
                 needed.add(fields["ep"])
         typed.append(event)
@@ -244,4 +244,4 @@ def _typed(event: Event, known: dict[str, str]) -> Event:
     fields = event.fields or {}
     if event.topic != topics.DEVICE_NOTIFICATIONS or "ept" in fields:
         return event
-    return replace(event, fields={**fields, "ept": known.get(fields["ep"], "")})
+    return event._replace(fields={**fields, "ept": known.get(fields["ep"], "")})

@@ -1,7 +1,6 @@
 """What a drain tells the receipts: what was delivered, not what was offered, and when it was confirmed."""
 
 import asyncio
-from dataclasses import replace
 
 from shared.drain import Drain
 from shared.model.channels import Lease
@@ -24,7 +23,7 @@ async def test_only_what_the_transport_took_was_sent(
     stores: Stores, channel: str, drain: Drain, receiver: Receiver
 ) -> None:
     receiver.at_once = 2
-    await stores.queues.append(channel, [replace(event, receipt=True) for event in events(*range(4))])
+    await stores.queues.append(channel, [event._replace(receipt=True) for event in events(*range(4))])
 
     drain.wake()
     await took(receiver, 2)
@@ -46,7 +45,7 @@ async def test_of_a_mixed_batch_only_what_asked_has_a_receipt(
     stores: Stores, channel: str, drain: Drain, receiver: Receiver
 ) -> None:
     await stores.queues.append(
-        channel, [replace(event, receipt=event.id == "1") for event in events(0, 1, 2)]
+        channel, [event._replace(receipt=event.id == "1") for event in events(0, 1, 2)]
     )
 
     drain.wake()
@@ -76,7 +75,7 @@ async def test_a_stop_at_once_does_not_take_back_what_was_told(
 
     receiver = Quick()
     drain = Drain(stores.queues, lease, receiver)
-    await stores.queues.append(channel, [replace(event, receipt=True) for event in events(0, 1)])
+    await stores.queues.append(channel, [event._replace(receipt=True) for event in events(0, 1)])
 
     drain.wake()
     await receiver.read.wait()

@@ -1,7 +1,6 @@
 """What became of events whose publisher asked: written together with what happens to them, for an hour."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -21,7 +20,7 @@ MOST_IN_A_QUEUE = 10_000
 
 def asking(*numbers: int, size_bytes: int = 0) -> list[Event]:
     """Events as `events` makes them, each with a receipt."""
-    return [replace(event, receipt=True) for event in events(*numbers, size_bytes=size_bytes)]
+    return [event._replace(receipt=True) for event in events(*numbers, size_bytes=size_bytes)]
 
 
 async def published(stores: Stores, channel: str, *numbers: int) -> list[str]:
@@ -93,7 +92,7 @@ async def test_what_is_to_be_followed_goes_with_the_notification(
 ) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    event = replace(events(1)[0], receipt=receipt)
+    event = events(1)[0]._replace(receipt=receipt)
 
     await stores.queues.append(channel, [event], traceparent=traceparent)
 
