@@ -1,6 +1,7 @@
 """What became of events whose publisher asked: written together with what happens to them, for an hour."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
