@@ -123,7 +123,8 @@ class Drain:
     def offer(self, carried: Carried) -> None:
         """Something was queued, and is here: passes it on at once, unless that would be out of turn."""
         last = carried.notifications[-1].entry
-        if self._task is not None or self._doubtful or self._behind or carried.owner != self._lease.owner:
+        is_ours = (carried.owner, carried.incarnation) == (self._lease.owner, self._lease.incarnation)
+        if self._task is not None or self._doubtful or self._behind or not is_ours:
             self.wake()
             return
         # A look may have found it before the nudge came.

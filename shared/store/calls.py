@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
-from shared.store.line import Call, Then, packed, way_to
+from shared.store.line import Call, Then, way_to
 
 # Redis answers nobody else while it reads one: bounded in commands, and in bytes of arguments.
 _PIPELINE_CALLS = 1000
@@ -104,7 +104,7 @@ class Calls:
 
     def _queued(self, command: tuple[Argument, ...], *, source: str | None = None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        call = Call(command, packed(command), loop.create_future(), source)
+        call = Call(command, loop.create_future(), source)
         self._waiting.append(call)
         if not self._is_busy:
             self._is_busy = True
@@ -150,8 +150,7 @@ class Calls:
                     call.answer.set_result(answer)
             elif isinstance(answer, NoScriptError) and call.source is not None:
                 # The server restarted, or never met this version. Sending the text also makes it known.
-                call.command = ("EVAL", call.source, *call.command[2:])
-                call.packed = packed(call.command)
+                call.replace(("EVAL", call.source, *call.command[2:]))
                 unknown_scripts.append(call)
             else:
                 _fail(call, answer)

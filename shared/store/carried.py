@@ -6,7 +6,7 @@ from shared.model.events import Notification
 from shared.store.queues import notification_at
 
 _MARK = b"+"
-_HEAD = 4
+_HEAD = 5
 _EACH = 7
 
 
@@ -14,12 +14,13 @@ _EACH = 7
 class Carried:
     """What was queued for a channel in one step, as `queue_append.lua` found things in that step.
 
-    `owner` held the channel; `previous` is the entry that the first of these stands behind, '' when the queue
+    `owner` held the channel, which may have been made anew since it claimed it; `previous` is the entry that the first of these stands behind, '' when the queue
     was empty.
     """
 
     channel: str
     owner: str
+    incarnation: str
     previous: str
     serialization: bytes
     notifications: list[Notification]
@@ -34,6 +35,13 @@ def carried_in(message: bytes) -> Carried | None:
     for length in map(int, head[1:].split()):
         parts.append(rest[start : start + length])
         start += length
-    channel, owner, previous, serialization = parts[:_HEAD]
+    channel, owner, incarnation, previous, serialization = parts[:_HEAD]
     notifications = [notification_at(*parts[i : i + _EACH]) for i in range(_HEAD, len(parts), _EACH)]
-    return Carried(channel.decode(), owner.decode(), previous.decode(), serialization, notifications)
+    return Carried(
+        channel.decode(),
+        owner.decode(),
+        incarnation.decode(),
+        previous.decode(),
+        serialization,
+        notifications,
+    )

@@ -42,12 +42,25 @@ def packed(command: Command) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A command, and who waits for its answer. `source` is the text of the script that it calls by hash."""
+    """A command, and who waits for its answer. `source` is the text of the script that it calls by hash.
+
+    It is packed when it is about to be sent: many calls may share one large argument until then.
+    """
 
     command: Command
-    packed: bytes
     answer: asyncio.Future[Any]
     source: str | None = None
+    _packed: bytes | None = None
+
+    @property
+    def packed(self) -> bytes:
+        if self._packed is None:
+            self._packed = packed(self.command)
+        return self._packed
+
+    def replace(self, command: Command) -> None:
+        """Asks this instead."""
+        self.command, self._packed = command, None
 
 
 class Way(Protocol):

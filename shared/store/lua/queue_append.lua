@@ -16,7 +16,7 @@ local MOST_RECEIPTS = 10000
 local CARRIED_BYTES = 32768
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_try_ms', 'serialization')
+local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_try_ms', 'serialization', 'incarnation')
 if not channel[1] then return {'absent'} end
 
 -- What an entry is counted with: its text, and about what it costs beside.
@@ -124,7 +124,7 @@ if channel[1] == 'webhook' then
   if owner or not rests then redis.call('PUBLISH', 'nudge:' .. boot_of(owner or 'dispatchers/any'), id) end
 elseif owner then
   local is_short = total - before_all <= CARRIED_BYTES and over + old == 0 and not asked
-  local nudge = is_short and carried({ id, owner, tail and tail[1] or '', channel[3] or '' }, places) or id
+  local nudge = is_short and carried({ id, owner, channel[4], tail and tail[1] or '', channel[3] or '' }, places) or id
   redis.call('PUBLISH', 'nudge:' .. boot_of(owner), nudge)
 end
 return {'queued', over, old}
