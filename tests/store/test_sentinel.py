@@ -126,6 +126,7 @@ async def test_a_primary_that_lost_its_place_is_left_though_it_still_answers(
         await wait_until(lambda: Line.LOST in heard.all)
         with heir.client() as direct:
             await wait_until(lambda: direct.publish(nudge(EDGE), "a") == 1)
+        await wait_until(lambda: ["a"] in heard.all)
 
 
 @pytest.mark.long
