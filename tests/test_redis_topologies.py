@@ -8,12 +8,7 @@ import pytest
 from tests.harness.processes import CHECKOUT, environment
 
 # One of each thing that lies in Redis in a way of its own, and none that takes its time.
-A_HANDFUL = [
-    "test_in_order.py",
-    "test_one_socket_per_channel.py",
-    "test_key_is_revoked.py",
-    "test_cognism_push.py",
-]
+A_HANDFUL = ["test_in_order.py", "test_one_socket_per_channel.py", "test_cognism_push.py"]
 
 
 def test_a_handful_on_a_cluster() -> None:
