@@ -12,27 +12,26 @@ A_HANDFUL = ["test_in_order.py", "test_one_socket_per_channel.py", "test_cognism
 
 
 def test_a_handful_on_a_cluster() -> None:
-    _tell("--redis=cluster", "-n0", *A_HANDFUL)
+    _tell([f"tests/stories/{name}" for name in A_HANDFUL], on="cluster", workers=0)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_all_on_a_cluster() -> None:
-    _tell("--redis=cluster", "-n2", "")
+    _tell(["tests/stories"], on="cluster", workers=2)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_all_behind_a_sentinel() -> None:
-    _tell("--redis=sentinel", "-n2", "")
+    _tell(["tests/stories"], on="sentinel", workers=2)
 
 
-def _tell(*options: str) -> None:
+def _tell(stories: list[str], *, on: str, workers: int) -> None:
     """Runs stories in a pytest of their own."""
-    (*flags,) = (option for option in options if option.startswith("-"))
-    stories = [f"tests/stories/{option}" for option in options if not option.startswith("-")]
+    options = [f"--redis={on}", f"-n{workers}", "-q", "-p", "no:cacheprovider"]
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags, *stories],
+        [sys.executable, "-m", "pytest", *options, *stories],
         cwd=CHECKOUT,
         env=environment(),
         capture_output=True,
