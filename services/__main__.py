@@ -21,7 +21,11 @@ from shared.runtime.connections import connect
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
 from shared.runtime.logs import configure_logs
+<<<<<<< HEAD
 from shared.runtime.process import raise_file_limit
+=======
+from shared.runtime.redis_urls import is_cluster
+>>>>>>> wt-cluster
 from shared.runtime.serving import CannotListen
 from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
 
@@ -33,6 +37,9 @@ _SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]
     "webhook-dispatcher": webhook_dispatcher.run,
     "expiry-reaper": expiry_reaper.run,
 }
+
+
+_WITH_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
 class CannotStart(Exception):
@@ -71,6 +78,7 @@ async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logs(log_format=settings.log_format, level=settings.log_level)
     if arguments.command not in ("all", *_SERVICES):
         return await _with_redis(settings, arguments)
+    _check_jobs(arguments.command, settings)
     for name in unknown_names():
         logger.warning("setting.unknown", extra={"facts": {"name": name}})
     raise_file_limit()
@@ -85,6 +93,14 @@ async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
     finally:
         stop_telemetry()
     return 0
+
+
+def _check_jobs(name: str, settings: Settings) -> None:
+    if name in _WITH_JOBS and is_cluster(settings.redis_url) and settings.jobs_redis_url is None:
+        raise CannotStart(
+            "NOTIFY_JOBS_REDIS_URL is not set, and NOTIFY_REDIS_URL is a cluster's: arq's keys and pipelines "
+            "span slots, so jobs need a Redis that is no cluster (a small one, or one behind sentinels)"
+        )
 
 
 async def _run_apart(name: str, settings: Settings, stop: asyncio.Event) -> None:

@@ -13,8 +13,9 @@ from tests.harness.callbacks import Hook, running_hook
 from tests.harness.cluster import Cluster
 from tests.harness.processes import RUNNING
 from tests.harness.raw import SilentSocket
+from tests.harness.sentinel import Guarded
 from tests.harness.sockets import Receiver
-from tests.harness.stack import Stack, running_stack
+from tests.harness.stack import RedisLike, Stack, running_stack
 
 
 class Listen(Protocol):
@@ -43,16 +44,17 @@ class Start(Protocol):
     def __call__(self, **options: Any) -> Stack: ...
 
 
+_REDIS_LIKE: dict[str, RedisLike | None] = {"one": None, "cluster": Cluster, "sentinel": Guarded}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--redis", choices=("one", "cluster"), default="one", help="on what the stories run: one, or three"
-    )
+    parser.addoption("--redis", choices=[*_REDIS_LIKE], default="one", help="on what the stories run")
 
 
 @pytest.fixture(scope="session")
-def redis_like(pytestconfig: pytest.Config) -> type[Cluster] | None:
+def redis_like(pytestconfig: pytest.Config) -> RedisLike | None:
     """What the stories run on; None is one Valkey."""
-    return Cluster if pytestconfig.getoption("redis") == "cluster" else None
+    return _REDIS_LIKE[str(pytestconfig.getoption("redis"))]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -75,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_stack(redis_like: type[Cluster] | None) -> Iterator[Stack]:
+def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
     """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
     with running_stack(
         gateways=2, edges=2, tcp=True, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS=1
@@ -166,7 +168,7 @@ async def listen_silently() -> AsyncIterator[ListenSilently]:
 
 
 @pytest.fixture
-def start(redis_like: type[Cluster] | None) -> Iterator[Start]:
+def start(redis_like: RedisLike | None) -> Iterator[Start]:
     """Starts installations that end with the test."""
     with ExitStack() as running:
 

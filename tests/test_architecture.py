@@ -14,7 +14,11 @@ ANY = ("",)
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.model": ((), ("asyncio", "json", "time", "socket")),
     "shared.wire": (("shared.model", "orjson"), ("asyncio", "socket", "time")),
-    "shared.store": (("shared.model", "shared.telemetry", "redis", "hiredis", "orjson"), ("socket", "json")),
+    "shared.cluster": (("redis",), ("shared.store",)),
+    "shared.store": (
+        ("shared.cluster", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
+        ("socket", "json"),
+    ),
     "shared.drain": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
     "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),
@@ -22,7 +26,17 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.telemetry": (("opentelemetry",), ("opentelemetry.sdk", "opentelemetry.exporter")),
     "shared.runtime": (
         (
-            *("shared.telemetry", "redis", "uvicorn", "uvloop", "websockets", "starlette", "arq", "orjson"),
+            *(
+                "shared.cluster",
+                "shared.telemetry",
+                "redis",
+                "uvicorn",
+                "uvloop",
+                "websockets",
+                "starlette",
+                "arq",
+                "orjson",
+            ),
             *(
                 "httptools",
                 "opentelemetry",

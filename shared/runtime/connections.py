@@ -81,7 +81,10 @@ def _pool_to(where: Server | Cluster | Sentinels) -> ConnectionPool:
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """redis-py's, which raises at once when too many are open, made to wait as the others do."""
+    """redis-py's, but it waits when too many are open, and leaves a former primary with all connections.
+
+    Whoever listens for nudges would otherwise go on at a server that nobody publishes to any more.
+    """
 
     def __init__(self, where: Sentinels, options: dict[str, Any]) -> None:
         tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
@@ -92,6 +95,13 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         super().__init__(  # type: ignore[no-untyped-call]
             where.service, self._manager, connection_class=kind, **options
         )
+
+    async def get_master_address(self) -> tuple[str, int]:
+        before = self.master_address
+        found: tuple[str, int] = await super().get_master_address()  # type: ignore[no-untyped-call]
+        if before not in (None, found):
+            await super().disconnect()
+        return found
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.runtime.connections import checked_url
+from shared.runtime.redis_urls import is_cluster
 
 PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
@@ -84,8 +85,8 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None,
         repr=False,
-        description="Redis or Valkey, as redis://, rediss:// or unix:///path; "
-        "unset: an embedded Valkey, and then only `all` starts",
+        description="Redis or Valkey, as redis://, rediss:// or unix:///path, redis+cluster://HOST,HOST "
+        "or redis+sentinel://HOST,HOST/SERVICE; unset: an embedded Valkey, and then only `all` starts",
     )
     data_dir: Path = Field(
         Path(".data"), description="folder of the embedded Valkey and of what `all` makes at its first start"
@@ -99,7 +100,9 @@ class Settings(BaseSettings):
         None, description="a port for metrics alone; unset: they are on each service's own"
     )
     jobs_redis_url: str | None = Field(
-        None, repr=False, description="another Redis for the job queue; unset: the same as REDIS_URL"
+        None,
+        repr=False,
+        description="another Redis for the job queue, no cluster; unset: the same as REDIS_URL",
     )
     admin_token: SecretStr | None = Field(
         None,
@@ -206,6 +209,13 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis_url(cls, value: str | None) -> str | None:
         return None if value is None else checked_url(value)
+
+    @field_validator("jobs_redis_url")
+    @classmethod
+    def _is_no_cluster(cls, value: str | None) -> str | None:
+        if is_cluster(value):
+            raise ValueError("should not be a cluster's: arq's keys and pipelines span slots")
+        return value
 
     @field_validator("admin_token")
     @classmethod

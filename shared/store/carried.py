@@ -14,8 +14,8 @@ _EACH = 7
 class Carried:
     """What was queued for a channel in one step, as `queue_append.lua` found things in that step.
 
-    `owner` held the channel, which may have been made anew since it claimed it; `previous` is the entry that the first of these stands behind, '' when the queue
-    was empty.
+    `owner` held the channel, which may have been made anew since it claimed it. `previous` is the entry that
+    the first of these stands behind, '' when the queue was empty.
     """
 
     channel: str

@@ -66,9 +66,9 @@ class Nodes:
         return others[slot % len(others)] if others else node
 
     async def primaries(self) -> list[Address]:
-        """All of them. Raises StoreUnavailable when nobody can be asked."""
+        """All of them, those that are lost last. Raises StoreUnavailable when nobody can be asked."""
         await self.primary_of(0)
-        return sorted(self._map.all_primaries())
+        return sorted(self._map.all_primaries(), key=lambda node: (node in self._lost, node))
 
     def moved(self, slot: int, node: Address) -> None:
         """A node told that another has the slot; more may have changed."""

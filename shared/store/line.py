@@ -3,8 +3,9 @@
 redis-py spends several times as long on a command as Redis does. What it knows of an address, a password and
 TLS is taken from its pool; for all but the commands of `Calls`, pub/sub for one, it is used as it is.
 
-Behind sentinels the address is asked for whenever a connection is opened. Whatever kind of Redis it is: who
-answers that it may only read was the primary once, and that connection is given up.
+Behind sentinels the address is asked for whenever a connection is opened, and each second that it is used: a
+primary whose place was given to another hears of that seconds later, and what it takes until then is lost.
+Whatever kind of Redis it is: who answers that it may only read was the primary once, and is left.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ Then: TypeAlias = Callable[[list[Any] | Exception], None]
 _BEHIND_SENTINELS = (SentinelManagedConnection, SentinelManagedSSLConnection)
 _KNOWN = (Connection, SSLConnection, UnixDomainSocketConnection, *_BEHIND_SENTINELS)
 _NOTHING_YET = object()
+_ASK_AGAIN_S = 1.0
 
 
 def packed(command: Command) -> bytes:
@@ -110,6 +112,8 @@ class Line:
         self._sentinels = sentinels
         self._wire: _Wire | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._asked_s = 0.0
 
     def begin(self, calls: Sequence[Call], then: Then) -> None:
         if self._wire is not None and not self._wire.is_lost:
@@ -118,6 +122,8 @@ class Line:
             self._opening = asyncio.get_running_loop().create_task(self._open_and_send(calls, then))
 
     def _send(self, wire: "_Wire", calls: Sequence[Call], then: Then) -> None:
+        if self._sentinels is not None:
+            self._ask_again(self._sentinels, wire)
         text = b"".join([call.packed for call in calls])
         wire.begin(text, len(calls), timeout_s=self._like.socket_timeout, then=then)
 
@@ -134,7 +140,8 @@ class Line:
     async def _opened(self) -> "_Wire":
         wire = _Wire()
         try:
-            await self._find_primary()
+            if self._sentinels is not None:
+                await self._find_primary(self._sentinels)
             async with asyncio.timeout(self._like.socket_connect_timeout):
                 await self._connect(wire)
                 await self._introduce(wire)
@@ -147,15 +154,32 @@ class Line:
             raise
         return wire
 
-    async def _find_primary(self) -> None:
-        if self._sentinels is None:
-            return
+    async def _find_primary(self, sentinels: SentinelConnectionPool) -> None:
         assert isinstance(self._like, Connection)
+        self._asked_s = asyncio.get_running_loop().time()
         try:
-            self._like.host, self._like.port = await self._sentinels.get_master_address()
+            self._like.host, self._like.port = await sentinels.get_master_address()
         except ResponseError as fault:
             # Whoever says this is no sentinel, or lets us not ask.
             raise RedisConnectionError(f"no sentinel: {type(fault).__name__}") from None
+
+    def _ask_again(self, sentinels: SentinelConnectionPool, wire: "_Wire") -> None:
+        """Nobody waits for it: sentinels that are away are no reason to stop."""
+        loop = asyncio.get_running_loop()
+        if self._asking is None and loop.time() > self._asked_s + _ASK_AGAIN_S:
+            self._asking = loop.create_task(self._leave_old_primary(sentinels, wire))
+
+    async def _leave_old_primary(self, sentinels: SentinelConnectionPool, wire: "_Wire") -> None:
+        assert isinstance(self._like, Connection)
+        before = self._like.host, self._like.port
+        try:
+            await self._find_primary(sentinels)
+            if (self._like.host, self._like.port) != before:
+                wire.cut()
+        except (RedisError, OSError, TimeoutError):
+            pass
+        finally:
+            self._asking = None
 
     async def _connect(self, wire: "_Wire") -> None:
         like, loop = self._like, asyncio.get_running_loop()

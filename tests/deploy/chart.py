@@ -35,6 +35,13 @@ VALUES: dict[str, Json] = {
         "adminToken": {"existingSecret": "admin", "key": "token"},
         "networkPolicy": {"redis": {"peers": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [6379, 6380]}},
     },
+    "redis-cluster": {
+        "redis": {
+            "own": {"enabled": False},
+            "url": "rediss+cluster://user:secret@node-1.example.com:6379,node-2.example.com:6379",
+            "jobs": {"url": "redis+sentinel://:secret@sentinel-1.example.com,sentinel-2.example.com/jobs/0"},
+        },
+    },
     "own-redis": {
         "redis": {"own": {"appendfsync": "always", "maxmemory": "1gb", "storage": {"className": "fast"}}},
         "fullnameOverride": "notify",

@@ -123,6 +123,7 @@ def test_edges_and_reapers_reach_redis_dns_and_the_collector_only(case: str, ser
     ports = {port["port"] for rule in policy(case, service)["egress"] for port in rule["ports"]}
     allowed = {53, 6379}
     allowed |= {6380} if case == "external-redis" else set()
+    allowed |= {26379} if case == "redis-cluster" else set()
     allowed |= {4318} if case == "everything" else set()
     assert ports == allowed
     assert to_customers(policy(case, service)) == []

@@ -49,7 +49,10 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
             {"redis": {**EXTERNAL, "existingSecret": "mine"}},
             "redis.url and redis.existingSecret are both set",
         ),
-        ({"redis": {**EXTERNAL, "url": "redis+sentinel://x/0"}}, "/redis/url"),
+        ({"redis": {**EXTERNAL, "url": "redis+sentinel://x"}}, "/redis/url"),
+        ({"redis": {**EXTERNAL, "url": "redis+nonsense://x"}}, "/redis/url"),
+        ({"redis": {**EXTERNAL, "url": "redis+cluster://x"}}, "jobs need a Redis that is none"),
+        ({"redis": {**EXTERNAL, "jobs": {"url": "redis+cluster://x"}}}, "/redis/jobs/url"),
         (
             {"redis": {**EXTERNAL, "jobs": {"url": "redis://a", "existingSecret": "b"}}},
             "Which Redis for the jobs?",

@@ -25,7 +25,7 @@ class Sentinel(Process):
             f"port {self.port}",
             f"dir {data}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 1",
-            f"sentinel down-after-milliseconds {SERVICE} 500",
+            f"sentinel down-after-milliseconds {SERVICE} 1000",
             f"sentinel failover-timeout {SERVICE} 3000",
             *([f"requirepass {password}"] if password else []),
         ]
@@ -44,13 +44,14 @@ class Sentinel(Process):
         return int(self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
     @property
-    def knows_the_replica(self) -> bool:
-        """Does it know a replica that it could promote?"""
+    def knows_both(self) -> bool:
+        """Does it know the primary, and a replica that it could promote?"""
         try:
-            found = self.ask("SENTINEL", "REPLICAS", SERVICE)
+            primary = _named(self.ask("SENTINEL", "MASTER", SERVICE))
+            replicas = [_named(replica) for replica in self.ask("SENTINEL", "REPLICAS", SERVICE)]
         except redis.RedisError:
             return False
-        return any(replica["flags"] == "slave" for replica in map(_named, found))
+        return primary["flags"] == "master" and any(replica["flags"] == "slave" for replica in replicas)
 
 
 class Guarded:
@@ -83,22 +84,27 @@ class Guarded:
     def wait_ready(self) -> None:
         self.primary.wait_ready()
         self.replica.wait_ready()
-        block_until(lambda: self._follows, within_s=60, what="the replica to follow")
+        block_until(lambda: self.has_replica, within_s=60, what="the replica to follow")
         self.sentinel.start()
-        block_until(lambda: self.sentinel.knows_the_replica, within_s=60, what="the sentinel to know both")
+        block_until(lambda: self.sentinel.knows_both, within_s=60, what="the sentinel to know both")
 
     def close(self) -> None:
         for process in (self.sentinel, self.replica, self.primary):
             process.close()
 
     @property
-    def _follows(self) -> bool:
-        with self.replica.client() as direct:
-            return bool(direct.role()[3] == b"connected")
+    def has_replica(self) -> bool:
+        """Does one of the two follow the other?"""
+        roles = []
+        for server in (self.primary, self.replica):
+            with server.client() as direct:
+                roles.append(direct.role())
+        follows = [role[3] for role in roles if role[0] == b"slave"]
+        return follows == [b"connected"]
 
 
 def _named(found: Any) -> dict[str, str]:
-    """A replica as the sentinel lists it: names and values in turns, unless redis-py has made pairs."""
+    """A server as the sentinel describes it: names and values in turns, unless redis-py has made pairs."""
     if isinstance(found, dict):
         return {str(name): str(value) for name, value in found.items()}
     words = [word.decode() if isinstance(word, bytes) else str(word) for word in found]

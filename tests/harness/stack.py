@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -17,6 +17,8 @@ from tests.harness.cluster import Cluster
 from tests.harness.processes import Service
 from tests.harness.sentinel import Guarded
 from tests.harness.valkey import Valkey
+
+RedisLike: TypeAlias = Callable[[Path], Valkey | Cluster | Guarded]
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Stack:
 @contextlib.contextmanager
 def running_stack(
     *,
-    redis_like: Callable[[Path], Valkey | Cluster | Guarded] | None = None,
+    redis_like: RedisLike | None = None,
     gateways: int = 1,
     edges: int = 2,
     reapers: int = 0,

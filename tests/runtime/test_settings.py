@@ -111,6 +111,11 @@ def test_a_wrong_value_is_one_line_that_names_the_variable_and_shows_it(name: st
         ("NOTIFY_REDIS_URL", "redis://host/0?socket_timeout=Zq7xWvKj"),
         ("NOTIFY_REDIS_URL", "unix://Zq7xWvKj/valkey.sock"),
         ("NOTIFY_REDIS_URL", "Zq7xWvKj"),
+        ("NOTIFY_REDIS_URL", "redis+cluster://user:Zq7x/WvKj@host:6379"),
+        ("NOTIFY_REDIS_URL", "redis+cluster://user:Zq7xWvKj@host/0"),
+        ("NOTIFY_REDIS_URL", "redis+sentinel://user:Zq7xWvKj@host"),
+        ("NOTIFY_REDIS_URL", "redis+sentinel://host/service/0?sentinel_pasword=Zq7xWvKj"),
+        ("NOTIFY_JOBS_REDIS_URL", "redis+cluster://user:Zq7xWvKj@host"),
         ("NOTIFY_OTLP_URL", "user:Zq7xWvKj@collector"),
     ],
 )

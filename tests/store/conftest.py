@@ -2,15 +2,17 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from shared.runtime.connections import connect
-from shared.store.calls import load_scripts
+from shared.store.calls import Argument, Calls, load_scripts
 from tests.harness import leaks
 from tests.harness.valkey import Valkey
 from tests.store.routing import Gateway
@@ -40,6 +42,18 @@ def _running_valkey() -> Iterator[Valkey]:
     finally:
         server.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test does: no script is given keys of two slots, or a cluster would refuse it."""
+    script = Calls.script
+
+    def watched(calls: Calls, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+        assert len({key_slot(key.encode()) for key in keys}) == 1, f"{name} is given {keys}"
+        return script(calls, name, keys, *arguments)
+
+    monkeypatch.setattr(Calls, "script", watched)
 
 
 @pytest.fixture

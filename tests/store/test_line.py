@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -103,6 +103,21 @@ async def test_a_server_that_goes_is_told_at_once_and_found_again(valkey: Valkey
     valkey.wait_ready()
 
     assert await line.exchange([("PING",)]) == [b"PONG"]
+
+
+async def test_who_may_only_read_any_more_is_left(valkey: Valkey, redis: Redis) -> None:
+    """It was the primary once; another connection may lead to who is that now."""
+    line = line_to(redis)
+    [before] = await line.exchange([("CLIENT", "ID")])
+    with valkey.client() as direct:
+        direct.replicaof("127.0.0.1", 1)
+        refused = await line.exchange([("SET", "a", "1"), ("ECHO", "answered all the same")])
+        direct.replicaof("NO", "ONE")
+
+    assert isinstance(refused[0], ReadOnlyError)
+    assert refused[1] == b"answered all the same"
+    assert (await line.exchange([("CLIENT", "ID")])) != [before]
+    assert await line.exchange([("SET", "a", "1")]) == [b"OK"]
 
 
 async def test_over_tcp_it_is_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:

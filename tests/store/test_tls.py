@@ -96,6 +96,7 @@ async def test_its_name_may_be_left_unproven(valkey: Valkey, certificates: Certi
             await assert_works(redis)
 
 
+@pytest.mark.long
 async def test_a_cluster(folder: Path, certificates: Certificates) -> None:
     cluster = Cluster(folder, primaries=2)
     try:
@@ -119,6 +120,7 @@ def _ports(node: Node) -> set[int]:
     return {primary[1] for _, _, primary, *_ in node.ask("CLUSTER", "SLOTS")}
 
 
+@pytest.mark.long
 async def test_a_primary_behind_a_sentinel(folder: Path, certificates: Certificates) -> None:
     guarded = Guarded(folder, password="Zq7xWvKj")
     try:

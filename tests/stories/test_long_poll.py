@@ -12,6 +12,7 @@ from tests.harness.events import reading, readings, registration
 from tests.harness.polls import PULL, Polls, numbers_in
 from tests.harness.processes import Service
 from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture
@@ -274,8 +275,13 @@ class TestAfter:
         await polls.now()
         await api.publish(key, reading(1, to=key.id) | {"id": "event-1", "receipt": True})
         assert numbers_in(await polls.get(after="")) == [1]
-        [told] = (await api.receipt(key, "event-1")).json["channels"]
-        assert told["state"] == "sent"
+
+        async def is_told_to_be_sent() -> bool:
+            # It is written when the answer is on its way.
+            [told] = (await api.receipt(key, "event-1")).json["channels"]
+            return bool(told["state"] == "sent")
+
+        await wait_until(is_told_to_be_sent)
 
         await polls.get(after="event-1", noWait="true")
         await polls.delete()

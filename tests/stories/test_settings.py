@@ -76,6 +76,14 @@ def test_what_a_service_cannot_do_without(stack: Stack, command: str, missing: s
     _assert_refused(f"NOTIFY_{missing}", command, **settings)
 
 
+@pytest.mark.parametrize("command", ["all", "webhook-dispatcher", "expiry-reaper"])
+def test_jobs_do_not_go_into_a_cluster(command: str) -> None:
+    """Said at the start, and why; who has no jobs starts."""
+    cluster = {"REDIS_URL": "redis+cluster://127.0.0.1:1", "ADMIN_TOKEN": "t" * 16}
+
+    _assert_refused("NOTIFY_JOBS_REDIS_URL", command, **cluster)
+
+
 def test_an_unknown_command_is_explained() -> None:
     done = run_command("gatevay")
 

@@ -10,15 +10,14 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from tests.harness.api import Api, ApiKey
-from tests.harness.cluster import Cluster
 from tests.harness.events import number_of, reading, readings, registration
-from tests.harness.stack import Stack, running_stack
+from tests.harness.stack import RedisLike, Stack, running_stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
 
 
 @pytest.fixture(scope="module")
-def dispatching(redis_like: type[Cluster] | None) -> Iterator[Stack]:
+def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
     """A gateway and two dispatchers."""
     with running_stack(
         gateways=1, edges=0, dispatchers=2, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1"

@@ -10,6 +10,9 @@
 {{- else if gt (len $given) 1 }}
 {{- fail (printf "Which Redis? %s are both set; choose one (redis.own.enabled=false turns the chart's own off)." (join " and " $given)) }}
 {{- end }}
+{{- if and (contains "+cluster://" .url) (not .jobs.url) (not .jobs.existingSecret) }}
+{{- fail "redis.url is a cluster's, and jobs need a Redis that is none: set redis.jobs.url or redis.jobs.existingSecret (arq's keys and pipelines span slots)." }}
+{{- end }}
 {{- if and .jobs.url .jobs.existingSecret }}
 {{- fail "Which Redis for the jobs? redis.jobs.url and redis.jobs.existingSecret are both set; choose one." }}
 {{- end }}

@@ -12,8 +12,11 @@
   ports: [{protocol: TCP, port: 6379}]
 {{- end }}
 {{- if or (not .Values.redis.own.enabled) .Values.redis.jobs.url .Values.redis.jobs.existingSecret }}
+{{- $ports := list }}
+{{- range $policy.redis.ports }}{{ $ports = append $ports (int .) }}{{ end }}
+{{- if contains "+sentinel://" (print .Values.redis.url .Values.redis.jobs.url) }}{{ $ports = append $ports 26379 | uniq }}{{ end }}
 - ports:
-    {{- range $policy.redis.ports }}
+    {{- range $ports }}
     - {protocol: TCP, port: {{ . }}}
     {{- end }}
   {{- with $policy.redis.peers }}
