@@ -21,11 +21,8 @@ from shared.runtime.connections import connect
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
 from shared.runtime.logs import configure_logs
-<<<<<<< HEAD
 from shared.runtime.process import raise_file_limit
-=======
 from shared.runtime.redis_urls import is_cluster
->>>>>>> wt-cluster
 from shared.runtime.serving import CannotListen
 from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
 

@@ -59,19 +59,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             edge = make_edge(settings, redis)
             app = _one_origin(context, edge, stop, metrics_port=settings.metrics_port)
             open_app = cross_origin(by_kind(app, socket_app(edge)), origins=settings.cors_origins)
-<<<<<<< HEAD
-            services = (edge.running(), dispatching(settings, redis, redis), reaping(settings, redis, redis))
-            metrics = metrics_apart(settings.host, settings.metrics_port)
-            async with metrics, outbound, services[0], services[1], services[2]:
-=======
             async with (
+                metrics_apart(settings.host, settings.metrics_port),
                 outbound,
                 jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
                 edge.running(),
                 dispatching(settings, redis, jobs),
                 reaping(settings, redis, jobs),
             ):
->>>>>>> wt-cluster
                 secret = await _demo_secret(context, settings.data_dir)
                 await serve(
                     Requests(open_app, count=telemetry.request_answered),
