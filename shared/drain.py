@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 # Long enough for the confirmations of many channels, short enough that little is repeated after a crash.
-SETTLE_AFTER_S = 0.02
+SETTLE_EVERY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +66,24 @@ class Transport(Protocol):
 
 
 class Settling:
-    """Settles for all drains of a process together what was confirmed within a moment.
+    """Settles for all drains of a process together: at once after a pause, else once in a while.
 
     Nobody waits for it: until then a crash or a takeover may repeat what the client has had.
     """
 
-    def __init__(self, *, after_s: float = SETTLE_AFTER_S) -> None:
-        self._after_s = after_s
+    def __init__(self, *, every_s: float = SETTLE_EVERY_S) -> None:
+        self._every_s = every_s
+        self._next_s = 0.0
         self._waiting: dict[Drain, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, drain: "Drain") -> None:
         """It has confirmed something."""
         if not self._waiting:
-            asyncio.get_running_loop().call_later(self._after_s, self._begin)
+            loop = asyncio.get_running_loop()
+            at_s = max(loop.time(), self._next_s)
+            self._next_s = at_s + self._every_s
+            loop.call_at(at_s, self._begin)
         self._waiting[drain] = None
 
     def _begin(self) -> None:

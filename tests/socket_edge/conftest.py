@@ -67,7 +67,7 @@ class Client:
             },
             claimed=claimed,
             queues=self.stores.queues,
-            settling=Settling(after_s=0),
+            settling=Settling(every_s=0),
             limits=limits,
             keepalive=self.keepalive,
             close_codes=close_codes,
