@@ -1,0 +1,160 @@
+"""What an idle socket costs its edge: one task, no Redis command, and nothing once it has gone."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+from websockets.protocol import Protocol
+
+from services.socket_edge import edge as edge_module
+from services.socket_edge.app import edge_app
+from services.socket_edge.edge import Edge, Timing
+from services.socket_edge.edge import Stores as EdgeStores
+from services.socket_edge.hold import Hold
+from services.socket_edge.session_sockets import SessionLimits
+from shared.drain import Drain
+from shared.runtime.http_protocol import HttpProtocol
+from shared.runtime.requests import Requests
+from shared.runtime.serving import listener, serve
+from shared.runtime.socket_protocol import SocketProtocol
+from shared.store.calls import Calls
+from shared.store.replicas import Heartbeat
+from shared.tokens import Principals
+from tests.harness.raw import SilentSocket
+from tests.harness.waiting import wait_until
+from tests.load.sockets import CONNECT_PATH
+from tests.load.wire import RawSocket
+from tests.socket_edge.conftest import LIMITS
+from tests.store.stores import EDGE, Stores
+
+LONG_S = 3600.0
+TIMING = Timing(ping_interval_s=0.05, heartbeat_s=LONG_S, redis_away_limit_s=LONG_S, long_poll_wait_s=LONG_S)
+SESSION_LIMITS = SessionLimits(
+    ping_interval_s=LONG_S,
+    ping_timeout_s=LONG_S,
+    idle_s=LONG_S,
+    most_per_address=None,
+    destination="edge",
+    trusted_proxies=(),
+)
+
+
+@pytest.fixture
+async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """Where an edge answers that runs within this process."""
+    monkeypatch.setattr(edge_module, "SWEEP_S", LONG_S)
+    edge = Edge(
+        EdgeStores(
+            redis=stores.calls._redis,
+            api_keys=stores.api_keys,
+            channels=stores.channels,
+            leases=stores.leases,
+            queues=stores.queues,
+            nudges=stores.nudges,
+            principals=Principals(stores.api_keys),
+            sessions=stores.sessions,
+        ),
+        Heartbeat(stores.calls, boot=EDGE, ttl_ms=1000),
+        boot=EDGE,
+        limits=LIMITS,
+        timing=TIMING,
+        session_limits=SESSION_LIMITS,
+        close_codes=2019,
+    )
+    listening = listener("127.0.0.1", 0)
+    started, stop = asyncio.Event(), asyncio.Event()
+    app = Requests(edge_app(edge, health=[]), count=lambda method, status: None)
+    async with edge.running():
+        serving = asyncio.create_task(
+            serve(app, listening, stop=stop, goodbye=edge.goodbye, started=started.set)
+        )
+        await started.wait()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        stop.set()
+        await serving
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every command that went to Redis."""
+    commands: list[Any] = []
+    exchange = Calls.exchange
+
+    async def told(self: Calls, several: list[Any]) -> Any:
+        commands.extend(several)
+        return await exchange(self, several)
+
+    monkeypatch.setattr(Calls, "exchange", told)
+    return commands
+
+
+async def opened(stores: Stores, origin: str, count: int) -> list[RawSocket]:
+    """Sockets that answer pings, and have no task in this process."""
+    sockets = []
+    for _ in range(count):
+        key, secret = await stores.api_key()
+        await stores.make_channel(key.id)
+        sockets.append(await RawSocket.open(origin, CONNECT_PATH, secret, lambda _: None))
+    return sockets
+
+
+def numerous(count: int) -> set[str]:
+    """What at least so many tasks do."""
+    names = Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
+    return {name for name, found in names.items() if found >= count}
+
+
+def held(*kinds: type) -> int:
+    """How many of these there are."""
+    return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+
+async def answer(client: SilentSocket, *, pings: int) -> None:
+    """The next ones, as they come."""
+    seen = len(client.pings)
+    last = seen + pings
+    while seen < last:
+        await wait_until(partial(has_pings, client, seen + 1), what="a ping")
+        seen = len(client.pings)
+        await client.pong(client.pings[-1])
+
+
+def has_pings(client: SilentSocket, count: int) -> bool:
+    return len(client.pings) >= count
+
+
+async def test_it_is_one_task(stores: Stores, origin: str) -> None:
+    await opened(stores, origin, 20)
+
+    await wait_until(lambda: numerous(20) == {"pelion_socket"}, what="one task for each")
+
+
+async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str, sent: list[Any]) -> None:
+    key, secret = await stores.api_key()
+    await stores.make_channel(key.id)
+    client = await SilentSocket.open(origin, {"Authorization": f"Bearer {secret}"})
+    await answer(client, pings=2)
+    sent.clear()
+
+    await answer(client, pings=3)
+
+    assert sent == []
+    await client.close()
+
+
+async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(stores: Stores, origin: str) -> None:
+    kinds = (Hold, Drain, SocketProtocol, HttpProtocol, Protocol)
+    gc.collect()
+    gc.disable()
+    try:
+        sockets = await opened(stores, origin, 3)
+        assert held(Hold) == held(SocketProtocol) == 3
+        for socket in sockets:
+            socket.abort()
+        await wait_until(lambda: held(*kinds) == 0, what="nothing left")
+    finally:
+        gc.enable()
