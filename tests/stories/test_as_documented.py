@@ -88,7 +88,11 @@ def secret(stack: Stack) -> str:
 @DOCUMENTED.parametrize()
 @BOUNDED
 def test_whatever_is_sent(case: Any, stack: Stack, secret: str, taking: str) -> None:
+    checks = CHECKS
     if case.path == "/v2/notification/pull":
+        if "noWait" in (case.query or {}):
+            # What was wrong with the query may have been this.
+            checks = [check for check in CHECKS if check is not negative_data_rejection]
         case.query = {**(case.query or {}), "noWait": "true"}
     if case.path == "/v2/notification/callback" and isinstance(case.body, dict):
         url = case.body.get("url")
@@ -98,5 +102,5 @@ def test_whatever_is_sent(case: Any, stack: Stack, secret: str, taking: str) -> 
     server = stack.edges[0] if case.path in ON_THE_EDGE else stack.gateways[0]
     token = stack.admin_token if case.path == "/v1/accounts" else secret
     case.call_and_validate(
-        base_url=server.url, headers={"Authorization": f"Bearer {token}"}, checks=CHECKS, timeout=20
+        base_url=server.url, headers={"Authorization": f"Bearer {token}"}, checks=checks, timeout=20
     )
