@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from shared.runtime.connections import connect
 from shared.store.calls import load_scripts
 from tests.harness import leaks
+from tests.harness.overheard import Overheard
 from tests.harness.valkey import Valkey
 from tests.store.routing import Gateway
 from tests.store.stores import Backend, Stores, fake_backend
@@ -57,6 +58,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         return fake_backend(fakeredis.FakeServer())
     real: Backend = request.getfixturevalue("real_backend")
     return real
+
+
+@pytest.fixture
+def overheard(backend: Backend) -> Iterator[Overheard]:
+    """Every nudge that this Redis is told, or makes by itself."""
+    overheard = Overheard(backend.direct)
+    yield overheard
+    overheard.close()
 
 
 @pytest.fixture
