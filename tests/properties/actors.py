@@ -292,15 +292,19 @@ class GatedEdge(Edge):
     async def hears(self) -> None:
         """The nudges that wait for it."""
         for message in self.actor.world.post.pop(self.boot, []):
-            carried = carried_in(message)
-            if carried is not None:
-                for hold in self._holds.get(carried.channel, ()):
-                    self.actor.offers(hold.drain, carried)
+            if (carried := carried_in(message)) is not None:
+                self._passes_on(carried)
                 continue
             words = message.decode().split()
             # In the order in which the keys were made: their ids are random.
             for api_key_id in filter(words.__contains__, self.actor.world.owed.keys):
                 self._heard(api_key_id)
+
+    def _passes_on(self, carried: Carried) -> None:
+        numbers = [int(notification.event_id) for notification in carried.notifications]
+        with self.actor.world.owed.carrying(carried.owner, numbers):
+            for hold in self._holds.get(carried.channel, ()):
+                self.actor.offers(hold.drain, carried)
 
     def misses(self, count: int) -> None:
         """The first nudges that wait for it are lost."""
