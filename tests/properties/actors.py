@@ -6,8 +6,7 @@ a gate before it; between two steps nothing moves, so an order of events happens
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,28 +18,28 @@ from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.hold import Limits
 from services.socket_edge.pelion_socket import pelion_socket
 from services.socket_edge.session_sockets import SessionLimits
+from shared.drain import Drain, Settling
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
-from shared.runtime.connections import connect
+from shared.runtime.socket_protocol import Control
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Argument, Calls, Script, _Call
+from shared.store.calls import Calls
+from shared.store.carried import Carried, carried_in
 from shared.store.channels import Channels
 from shared.store.leases import Claimed, Leases
 from shared.store.nudges import Nudges
-from shared.store.queues import Appended, Batch, Queues
+from shared.store.queues import Batch, Queues
 from shared.store.replicas import Heartbeat, new_boot
 from shared.store.routes import Routing
 from shared.store.sessions import Sessions
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
-from tests.properties.owed import Owed, Reader
+from tests.properties.owed import Reader
+from tests.properties.world import Gate, GatedCalls, World, begun
 
 HOUR_MS = 3_600_000
-START_MS = 1_700_000_000_000
-# The loop has nothing to do when so many turns of it changed nothing.
-_QUIET_TURNS = 12
 # Small, so that windows fill and batches are cut: a socket begins with two notifications or so.
 LIMITS = Limits(
     frame_bytes=48 * 1024,
@@ -60,108 +59,6 @@ _NO_SESSIONS = SessionLimits(
     destination="edge",
     trusted_proxies=(),
 )
-
-
-class World:
-    """What all actors share: the model, the time, the nudges under way, and how busy they are."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, scripts: Mapping[str, Script]) -> None:
-        self.loop = loop
-        self.url = url
-        self.scripts = scripts
-        self.owed = Owed()
-        self.now_ms = START_MS
-        self.post: dict[str, set[str]] = {}
-        self.calls_begun = 0
-        self.calls_under_way = 0
-        self._call_ended = asyncio.Event()
-        # So that the model is told of things in the order in which Redis did them.
-        self.one_at_a_time = asyncio.Lock()
-
-    @contextlib.contextmanager
-    def calling(self) -> Iterator[None]:
-        self.calls_begun += 1
-        self.calls_under_way += 1
-        try:
-            yield
-        finally:
-            self.calls_under_way -= 1
-            self._call_ended.set()
-
-    async def quiet(self) -> None:
-        """Waits until everybody waits for the machine."""
-        idle = 0
-        while idle < _QUIET_TURNS:
-            begun = self.calls_begun
-            if self.calls_under_way:
-                self._call_ended.clear()
-                await self._call_ended.wait()
-            else:
-                await asyncio.sleep(0)
-            idle = idle + 1 if begun == self.calls_begun and not self.calls_under_way else 0
-
-
-class Gate:
-    """Lets calls through, all or so many; the others stand in line."""
-
-    def __init__(self) -> None:
-        self._left: int | None = None
-        self._line: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def is_open(self) -> bool:
-        return self._left is None
-
-    def close(self, *, after: int) -> None:
-        self._left = after
-
-    def let_through(self, count: int) -> None:
-        while count and self._line:
-            first = self._line.popleft()
-            if not first.done():
-                first.set_result(None)
-                count -= 1
-
-    def open(self) -> None:
-        self._left = None
-        self.let_through(len(self._line))
-
-    async def passed(self) -> None:
-        if self._left is None:
-            return
-        if self._left > 0 and all(place.done() for place in self._line):
-            self._left -= 1
-            return
-        self._line.append(asyncio.get_running_loop().create_future())
-        await self._line[-1]
-
-
-class GatedCalls(Calls):
-    """Calls that pass a gate first; nudges are posted for the machine to deliver, or to lose."""
-
-    def __init__(self, world: World, gate: Gate) -> None:
-        self.redis = connect(world.url)
-        super().__init__(self.redis, scripts=world.scripts)
-        self._world = world
-        self._gate = gate
-
-    async def command(self, *arguments: Argument) -> Any:
-        await self._gate.passed()
-        with self._world.calling():
-            answer = await super().command(*arguments)
-        if arguments[0] == "PUBLISH":
-            name, ids = str(arguments[1]), str(arguments[2])
-            self._world.post.setdefault(name.removeprefix("nudge:"), set()).update(ids.split())
-        return answer
-
-    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
-        await self._gate.passed()
-        with self._world.calling():
-            return await super().script(name, keys, *arguments)
-
-    async def _send(self, calls: list[_Call]) -> None:
-        async with self._world.one_at_a_time:
-            await super()._send(calls)
 
 
 class ToldLeases(Leases):
@@ -191,13 +88,18 @@ class ToldQueues(Queues):
         super().__init__(calls)
         self._world = world
 
-    async def append(
-        self, api_key_id: str, events: Sequence[Event], *, traceparent: str = ""
-    ) -> tuple[Appended, str]:
-        appended, owner = await super().append(api_key_id, events, traceparent=traceparent)
-        numbers = [int(event.id) for event in events]
-        self._world.owed.appended(api_key_id, numbers, queued=appended is Appended.QUEUED)
-        return appended, owner
+    def _append(
+        self, api_key_id: str, events: Sequence[Event], oldest: str, traceparent: str
+    ) -> asyncio.Future[Any]:
+        answer = super()._append(api_key_id, events, oldest, traceparent)
+        return begun(self._appended(api_key_id, events, answer))
+
+    async def _appended(self, api_key_id: str, events: Sequence[Event], answer: Awaitable[Any]) -> Any:
+        found = await answer
+        self._world.owed.appended(
+            api_key_id, [int(event.id) for event in events], queued=found[0] == b"queued"
+        )
+        return found
 
     async def look_again(self, lease: Lease) -> Batch:
         batch = await super().look_again(lease)
@@ -219,7 +121,8 @@ class Actor:
         self.gate = Gate()
         self.tasks: set[asyncio.Task[None]] = set()
         self.calls = GatedCalls(world, self.gate)
-        self.routing = Routing(self.calls, compiled)
+        # Routes are good for no time at all: the clock here is the machine's.
+        self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
         self.nudges = Nudges(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.nudges)
         self.channels = Channels(self.calls, self.routing, self.nudges)
@@ -245,16 +148,18 @@ class Actor:
             self.world.owed.faults.append(repr(task.exception()))
 
     async def publish(self, account_id: str, events: Sequence[Event]) -> None:
-        """As a gateway does: look up the routes, queue, nudge."""
+        """As a gateway does: look up the routes, and queue, which nudges by itself."""
         routes = await self.routing.routes(account_id)
         wanted: dict[str, list[Event]] = {}
         for event in events:
             for api_key_id in routes.channels_for(event):
                 wanted.setdefault(api_key_id, []).append(event)
-        for api_key_id in sorted(wanted, key=list(self.world.owed.keys).index):
-            _, owner = await self.queues.append(api_key_id, wanted[api_key_id])
-            if owner:
-                self.nudges.send(owner, api_key_id)
+        in_order = sorted(wanted, key=list(self.world.owed.keys).index)
+        await self.queues.append_all([(api_key_id, wanted[api_key_id]) for api_key_id in in_order])
+
+    def offers(self, drain: Drain, carried: Carried) -> None:
+        """As an edge does with a nudge that carries what was queued."""
+        drain.offer(carried)
 
 
 class Client:
@@ -269,6 +174,13 @@ class Client:
         self._pings: list[tuple[bytes, int]] = []
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._inbox.put_nowait({"type": "websocket.connect"})
+        self._tell_pong: Callable[[bytes], None]
+        self._control: Control = {
+            "unread_bytes": lambda: 0,
+            "last_ping_s": lambda: 0.0,
+            "write": self._read,
+            "hear_pongs": self._hear_pongs,
+        }
 
     async def talks_to(self, edge: "GatedEdge") -> None:
         _CLIENT.set(self)
@@ -276,7 +188,7 @@ class Client:
             "type": "websocket",
             "headers": [(b"authorization", b"Bearer " + self._secret.encode())],
             "subprotocols": [],
-            "extensions": {"websocket.control": {"unread_bytes": lambda: 0}},
+            "extensions": {"websocket.control": self._control},
         }
         try:
             await pelion_socket(edge, scope, self._receive, self._send)
@@ -289,31 +201,36 @@ class Client:
 
     def answers(self) -> None:
         """The pong to the newest ping, which stands for the older ones too."""
-        payload, _ = self._pings[-1]
-        self._inbox.put_nowait({"type": "websocket.pong", "bytes": payload})
+        payload, received = self._pings[-1]
+        self._world.loop.call_soon(self._answer, payload, received)
+
+    def _answer(self, payload: bytes, received: int) -> None:
+        assert self.reader is not None
+        self.reader.confirmed = received
+        self._pings.clear()
+        self._tell_pong(payload)
 
     def leaves(self) -> None:
         self.closing = True
         self._inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
     async def _receive(self) -> Message:
-        message = await self._inbox.get()
-        if message["type"] == "websocket.pong" and self.reader is not None:
-            self.reader.confirmed = next(n for payload, n in self._pings if payload == message["bytes"])
-            self._pings.clear()
-        return message
+        return await self._inbox.get()
+
+    def _read(self, texts: Sequence[bytes], ping: bytes | None) -> None:
+        assert self.reader is not None
+        for text in texts:
+            for item in orjson.loads(text)["registrations"]:
+                self._world.owed.sent(self.reader, int(item["ep"]))
+        if ping is not None:
+            self._pings.append((ping, len(self.reader.received)))
+
+    def _hear_pongs(self, heard: Callable[[bytes], None]) -> None:
+        self._tell_pong = heard
 
     async def _send(self, message: Message) -> None:
-        match message["type"]:
-            case "websocket.send":
-                assert self.reader is not None
-                for item in orjson.loads(message["utf8"])["registrations"]:
-                    self._world.owed.sent(self.reader, int(item["ep"]))
-            case "websocket.ping":
-                assert self.reader is not None
-                self._pings.append((message["bytes"], len(self.reader.received)))
-            case "websocket.close" | "websocket.abort":
-                self.leaves()
+        if message["type"] in ("websocket.close", "websocket.abort"):
+            self.leaves()
 
 
 _CLIENT: ContextVar[Client] = ContextVar("client")
@@ -333,6 +250,14 @@ class ToldHeartbeat(Heartbeat):
         self._world.owed.beaten(self._of, now_ms=now_ms)
 
 
+class WatchedSettling(Settling):
+    """Settles a moment later: when the machine says that it has passed."""
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._waiting)
+
+
 class GatedEdge(Edge):
     """A real edge, without the loops that follow the clock: the machine delivers nudges and heartbeats."""
 
@@ -350,6 +275,7 @@ class GatedEdge(Edge):
             session_limits=_NO_SESSIONS,
             close_codes=2019,
         )
+        self.settling: WatchedSettling = WatchedSettling()
 
     def opens(self, client: Client) -> None:
         self.clients.append(client)
@@ -365,10 +291,26 @@ class GatedEdge(Edge):
 
     async def hears(self) -> None:
         """The nudges that wait for it."""
-        posted = self.actor.world.post.pop(self.boot, set())
-        # In the order in which the keys were made: their ids are random.
-        for api_key_id in filter(posted.__contains__, self.actor.world.owed.keys):
-            self._heard(api_key_id)
+        for message in self.actor.world.post.pop(self.boot, []):
+            if (carried := carried_in(message)) is not None:
+                self._passes_on(carried)
+                continue
+            words = message.decode().split()
+            # In the order in which the keys were made: their ids are random.
+            for api_key_id in filter(words.__contains__, self.actor.world.owed.keys):
+                self._heard(api_key_id)
+
+    def _passes_on(self, carried: Carried) -> None:
+        numbers = [int(notification.event_id) for notification in carried.notifications]
+        with self.actor.world.owed.carrying(carried.owner, numbers):
+            for hold in self._holds.get(carried.channel, ()):
+                self.actor.offers(hold.drain, carried)
+
+    def misses(self, count: int) -> None:
+        """The first nudges that wait for it are lost."""
+        posted = self.actor.world.post.get(self.boot, [])
+        self.missed_a_nudge = self.missed_a_nudge or bool(posted)
+        del posted[:count]
 
     async def sweeps(self) -> None:
         self.missed_a_nudge = False
@@ -385,7 +327,12 @@ class GatedEdge(Edge):
         await self.sweeps()
 
     @property
-    def knows_all(self) -> bool:
-        """No call of it waits, and no nudge for it is under way or lost."""
+    def is_behind(self) -> bool:
+        """A call of it waits, or a nudge for it is under way or lost."""
         posted = self.actor.world.post.get(self.boot)
-        return self.actor.gate.is_open and not self.missed_a_nudge and not posted
+        return bool(posted) or self.missed_a_nudge or not self.actor.gate.is_open
+
+    @property
+    def knows_all(self) -> bool:
+        """And Redis knows from it what clients have confirmed."""
+        return not self.is_behind and not self.settling.waits

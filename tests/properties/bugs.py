@@ -1,17 +1,20 @@
-"""Five bugs, to be put in on purpose: each breaks one rule that the engine's safety rests on."""
+"""Six bugs, to be put in on purpose: each breaks one rule that the engine's safety rests on."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from shared.drain import Drain
 from shared.model.channels import Lease
 from shared.model.events import Notification
 from shared.store import keyspace
 from shared.store.calls import Calls, Script, load_scripts
+from shared.store.carried import Carried
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Batch, notification_of
-from tests.properties.actors import Actor, ToldLeases, ToldQueues, World
+from tests.properties.actors import Actor, ToldLeases, ToldQueues
 from tests.properties.machine import Notifications
+from tests.properties.world import World
 
 Steps: TypeAlias = Iterator[None]
 
@@ -79,13 +82,20 @@ class ReadsBeforeClaiming(Actor):
         self.queues = _TrustsWhatItSaw(self.calls, world, ahead)
 
 
+class NeverLooksBack(Actor):
+    """Passes on whatever a nudge carries, as if nothing could stand between it and what was sent."""
+
+    def offers(self, drain: Drain, carried: Carried) -> None:
+        drain.offer(replace(carried, previous=""))
+
+
 # One way to each bug, in the machine's own rules. It begins with three notifications that are owed to each of
 # two channels, and a socket of the first, on the first edge, that has been sent two of them.
 
 
 def _an_old_owner_hears_a_pong(machine: Notifications) -> Steps:
     yield machine.take_over(which=0, which_edge=1, hold_up=None, old_leaves=False)
-    yield machine.pong(which=0, leaves=False)
+    yield machine.pong(which=0, leaves=False, settles=True)
 
 
 def _an_old_owner_lets_go(machine: Notifications) -> Steps:
@@ -93,8 +103,8 @@ def _an_old_owner_lets_go(machine: Notifications) -> Steps:
 
 
 def _a_publish_meets_a_handshake(machine: Notifications) -> Steps:
-    yield machine.pong(which=0, leaves=False)
-    yield machine.pong(which=0, leaves=False)
+    yield machine.pong(which=0, leaves=False, settles=True)
+    yield machine.pong(which=0, leaves=False, settles=True)
     yield machine.leave(which=0)
     yield machine.connect(which_edge=1, which_key=0, hold_up=2)
     yield machine.publish(count=1, hold_up=None, heard=True)
@@ -106,6 +116,10 @@ def _a_socket_comes_while_its_channel_expires(machine: Notifications) -> Steps:
     yield machine.expire(which=0, old=False, late=True, hours=25)
     yield machine.connect(which_edge=1, which_key=0, hold_up=None)
     yield machine.let_through(which=0, count=None)
+
+
+def _a_nudge_is_lost_and_the_next_is_not(machine: Notifications) -> Steps:
+    yield machine.publish_in_a_row(lost=True, answered=True)
 
 
 def _a_key_is_revoked_behind_a_publisher(machine: Notifications) -> Steps:
@@ -139,6 +153,12 @@ BUGS = [
         "a channel was expired that was not due",
         _a_socket_comes_while_its_channel_expires,
         scripts=_with("channel_expire", {"if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2]": ""}),
+    ),
+    Bug(
+        "offer without compare",
+        "was sent before its turn",
+        _a_nudge_is_lost_and_the_next_is_not,
+        actor=NeverLooksBack,
     ),
     # A revocation ends the channel too: to forget the key alone would still find that one absent.
     Bug(

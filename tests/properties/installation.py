@@ -5,14 +5,16 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from shared.drain import SETTLE_AFTER_S
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind
 from shared.model.events import DEVICE_REGISTRATIONS, Event
 from shared.store import keyspace
 from shared.store.calls import Script
 from tests.harness.valkey import Valkey
-from tests.properties.actors import HOUR_MS, START_MS, Actor, Client, GatedEdge, World
+from tests.properties.actors import HOUR_MS, Actor, Client, GatedEdge
 from tests.properties.owed import Key
+from tests.properties.world import START_MS, World
 
 IDLE_EXPIRY_MS = 24 * HOUR_MS
 _KEYS = 2
@@ -45,6 +47,7 @@ class Installation:
         self._loop_s = loop.time()
         loop.time = lambda: self._loop_s  # type: ignore[method-assign]
         self.world = World(loop, valkey.url, scripts)
+        self.world.listens(self.direct)
         self.owed = self.world.owed
         self._alarms = _Alarms(self.owed.faults)
         for room in ("services", "shared"):
@@ -215,6 +218,7 @@ class Installation:
         self.valkey.wait_ready()
         self.direct.close()
         self.direct = self.valkey.client()
+        self.world.listens(self.direct)
         self.redis_is_up = True
         for edge in self.edges:
             edge.actor.begins(edge.has_redis_again())
@@ -227,6 +231,19 @@ class Installation:
         for edge in self.edges:
             if edge.actor.gate.is_open:
                 self.does(edge.beats())
+
+    def clients_answer(self) -> None:
+        """All of them, until all has been sent and confirmed that can be."""
+        while answering := [client for client in self.clients if client.owes_a_pong]:
+            for client in answering:
+                client.answers()
+            self.does()
+        self.a_moment_passes()
+
+    def a_moment_passes(self) -> None:
+        """What clients have confirmed is settled."""
+        self._loop_s += 2 * SETTLE_AFTER_S
+        self.does()
 
     def gates_open(self) -> None:
         """All calls that wait are made, one actor's after the other's."""

@@ -17,9 +17,10 @@ from hypothesis.stateful import (
 from shared.store.calls import Script
 from tests.harness.valkey import Valkey
 from tests.properties import truth
-from tests.properties.actors import Actor, Client, GatedEdge, World
+from tests.properties.actors import Actor, Client, GatedEdge
 from tests.properties.installation import Installation
 from tests.properties.owed import Key
+from tests.properties.world import World
 
 # What ends much is rare, so that there is something to end; and a start of Redis takes long.
 _FEW = {"crash of redis": 1, "crash of an edge": 2, "revoke": 2, "delete": 2, "leave": 3}
@@ -80,7 +81,7 @@ class Notifications(RuleBasedStateMachine):
         return [actor for actor in self._there.actors if not actor.gate.is_open]
 
     def _behind(self) -> list[GatedEdge]:
-        return [edge for edge in self._there.edges if not edge.knows_all]
+        return [edge for edge in self._there.edges if edge.is_behind]
 
     # What publishers and customers do
 
@@ -92,6 +93,17 @@ class Notifications(RuleBasedStateMachine):
         self._there.publishes(count)
         for edge in self._there.edges if heard else ():
             self._there.does(edge.hears())
+
+    @precondition(lambda self: self._there.redis_is_up and self._there.clients)
+    @rule(lost=st.booleans(), answered=st.booleans())
+    def publish_in_a_row(self, lost: bool, answered: bool) -> None:
+        """Two publishes; the nudges of the first may be lost, and clients may have confirmed all before."""
+        if answered:
+            self._there.clients_answer()
+        self.publish(count=1, hold_up=None, heard=False)
+        for edge in self._there.edges if lost else ():
+            edge.misses(1)
+        self.publish(count=1, hold_up=None, heard=True)
 
     @precondition(lambda self: self._there.redis_is_up and any(k.channel is None for k in self._there.living))
     @rule()
@@ -156,15 +168,17 @@ class Notifications(RuleBasedStateMachine):
             self._there.does()
 
     @precondition(lambda self: self._answering())
-    @rule(which=WHICH, leaves=st.booleans())
-    def pong(self, which: int, leaves: bool) -> None:
-        """A client answers; some close at once behind it."""
+    @rule(which=WHICH, leaves=st.booleans(), settles=st.booleans())
+    def pong(self, which: int, leaves: bool, settles: bool) -> None:
+        """A client answers; some close at once behind it. What it confirms is settled soon, or in a while."""
         clients = self._answering()
         client = clients[which % len(clients)]
         client.answers()
         if leaves and which == 0:
             client.leaves()
         self._there.does()
+        if settles:
+            self._there.a_moment_passes()
 
     @precondition(lambda self: self._there.clients and self._left["leave"])
     @rule(which=WHICH)
@@ -175,6 +189,11 @@ class Notifications(RuleBasedStateMachine):
         self._there.does()
 
     # What time does
+
+    @precondition(lambda self: any(edge.settling.waits for edge in self._there.edges))
+    @rule()
+    def settle(self) -> None:
+        self._there.a_moment_passes()
 
     @precondition(lambda self: self._there.redis_is_up)
     @rule(which=WHICH, old=st.booleans(), late=st.booleans(), hours=st.sampled_from([0, 11, 25]))
@@ -214,15 +233,14 @@ class Notifications(RuleBasedStateMachine):
             self._there.does()
 
     @precondition(lambda self: self._behind())
-    @rule(which=WHICH, lost=st.sampled_from([False, False, True]))
-    def hear(self, which: int, lost: bool) -> None:
-        """The nudges for an edge reach it, or are lost; then only its slow sweep helps."""
+    @rule(which=WHICH, lost=st.sampled_from([0, 0, 0, 1, 9]))
+    def hear(self, which: int, lost: int) -> None:
+        """The nudges for an edge reach it, or the first are lost; then only its slow sweep helps."""
         behind = self._behind()
         edge = behind[which % len(behind)]
         posted = self._there.world.post.get(edge.boot)
         if posted and lost:
-            self._there.world.post.pop(edge.boot)
-            edge.missed_a_nudge = True
+            edge.misses(lost)
         else:
             self._there.does(edge.hears() if posted else edge.sweeps())
 

@@ -1,4 +1,4 @@
-"""The machine is worth something only if it finds bugs: each of five, put in on purpose."""
+"""The machine is worth something only if it finds bugs: each of six, put in on purpose."""
 
 from collections.abc import Callable
 

@@ -78,10 +78,7 @@ def ends_well(there: Installation) -> None:
     for key in there.owed.keys.values():
         if key.channel is not None and key.channel not in owned:
             there.connects(there.edges[0], key)
-    while answering := [client for client in there.clients if client.owes_a_pong]:
-        for client in answering:
-            client.answers()
-        there.does()
+    there.clients_answer()
     there.everybody_hears()
     is_right(there)
     left = [key.channel.queue for key in there.owed.keys.values() if key.channel and key.channel.queue]

@@ -50,6 +50,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "abort": peer.cut,
                     "was_queued": False,
                     "notes": {},
+                    "has_all": lambda: True,
                 },
                 most=Room(count=count, size_bytes=100_000),
                 asked=Pull(after=after),

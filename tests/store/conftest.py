@@ -14,6 +14,7 @@ from redis.crc import key_slot
 from shared.runtime.connections import connect
 from shared.store.calls import Argument, Calls, load_scripts
 from tests.harness import leaks
+from tests.harness.overheard import Overheard
 from tests.harness.valkey import Valkey
 from tests.store.routing import Gateway
 from tests.store.stores import Backend, Stores, fake_backend
@@ -71,6 +72,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         return fake_backend(fakeredis.FakeServer())
     real: Backend = request.getfixturevalue("real_backend")
     return real
+
+
+@pytest.fixture
+def overheard(backend: Backend) -> Iterator[Overheard]:
+    """Every nudge that this Redis is told, or makes by itself."""
+    overheard = Overheard(backend.direct)
+    yield overheard
+    overheard.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Accounts with something of everything in their routes, every change to them, and watched gateways."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -52,15 +53,15 @@ class WatchedCalls(Calls):
         super().__init__(redis, scripts=scripts)
         self.reads: list[object] = []
 
-    async def command(self, *arguments: Argument) -> Any:
+    def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         if arguments[0] == "HGETALL":
             self.reads.append("all")
-        return await super().command(*arguments)
+        return super().command(*arguments)
 
-    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+    def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         if name == "route_changes":
             self.reads.append("changes")
-        return await super().script(name, keys, *arguments)
+        return super().script(name, keys, *arguments)
 
 
 class Gateway:

@@ -1,15 +1,14 @@
 """Redis accepts and does not answer: whoever waits hears of it with the first who was let down."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from shared.model.errors import StoreUnavailable
 from shared.store.calls import Calls, load_scripts
-from shared.store.line import Command
+from shared.store.line import Call, Then
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 
@@ -22,9 +21,9 @@ class CountedCalls(Calls):
 
     pipelines = 0
 
-    async def exchange(self, commands: list[Command]) -> list[Any]:
+    def begin(self, calls: Sequence[Call], then: Then) -> None:
         self.pipelines += 1
-        return await super().exchange(commands)
+        super().begin(calls, then)
 
 
 @pytest.fixture
@@ -57,10 +56,10 @@ async def test_what_was_let_down_while_it_waited_never_happens(valkey: Valkey, c
     await calls.command("PING")
     before = calls.pipelines
     valkey.freeze()
-    first = asyncio.ensure_future(calls.command("SET", "under way", "1"))
+    first = calls.command("SET", "under way", "1")
     await wait_until(lambda: calls.pipelines == before + 1)
 
-    behind = asyncio.ensure_future(calls.command("SET", "behind", "1"))
+    behind = calls.command("SET", "behind", "1")
     outcomes = await asyncio.gather(first, behind, return_exceptions=True)
     valkey.thaw()
     await wait_until(lambda: valkey.answers)
@@ -74,7 +73,7 @@ async def test_a_new_call_after_a_time_out_is_tried(valkey: Valkey, calls: Calls
     with pytest.raises(StoreUnavailable):
         await calls.command("PING")
 
-    again = asyncio.ensure_future(calls.command("PING"))
+    again = calls.command("PING")
     valkey.thaw()
 
     assert await again

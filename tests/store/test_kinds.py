@@ -6,12 +6,12 @@ import pytest
 
 from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
-from shared.model.channels import ANY_DISPATCHER, Ending, Kind, Lease
+from shared.model.channels import ANY_DISPATCHER, Ending, Kind, Lease, boot_of
 from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner
 from shared.store import keyspace
-from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
+from tests.harness.overheard import Overheard
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
 TTL_MS = 60_000
@@ -76,18 +76,27 @@ async def test_dispatchers_find_webhooks_and_nothing_else(stores: Stores) -> Non
     assert stores.direct.smembers(keyspace.WEBHOOKS) == set()
 
 
-async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(stores: Stores) -> None:
+async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(
+    stores: Stores, overheard: Overheard
+) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
-    assert await stores.queues.append(channel, events(1)) == (Appended.QUEUED, ANY_DISPATCHER)
+    to_any = (boot_of(ANY_DISPATCHER), channel.encode())
+    await stores.nudges.sent()
+    assert overheard.all() == [to_any], "it is new"
+    await stores.queued(channel, 1)
+    assert overheard.all() == [to_any]
 
     to_come = time.time_ns() // 1_000_000 + 60_000
     stores.direct.hset(keyspace.channel(channel), "next_try_ms", to_come)
-    assert await stores.queues.append(channel, events(2)) is Appended.QUEUED, "its next try is set"
+    await stores.queued(channel, 1)
+    assert overheard.all() == [], "its next try is set"
     stores.direct.hset(keyspace.channel(channel), "next_try_ms", NOW_MS)
-    assert await stores.queues.append(channel, events(3)) == (Appended.QUEUED, ANY_DISPATCHER), "it is due"
+    await stores.queued(channel, 1)
+    assert overheard.all() == [to_any], "it is due"
 
     await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1", kind=Kind.WEBHOOK)
-    assert await stores.queues.append(channel, events(3)) == (Appended.QUEUED, f"{EDGE}/1")
+    await stores.queued(channel, 1)
+    assert overheard.all() == [(EDGE, channel.encode())], "and nothing travels in it"
 
 
 async def test_what_nobody_holds_is_claimed(stores: Stores) -> None:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from shared.runtime.connections import connect
 from shared.runtime.loops import end
 from shared.store.calls import Calls, load_scripts
+from shared.store.carried import Carried
 from shared.store.keyspace import nudge
 from shared.store.nudges import (
     Asked,
@@ -32,15 +33,15 @@ class Heard:
     """Everything one boot hears, from its first subscription on."""
 
     def __init__(self, redis: Redis, boot: str) -> None:
-        self.all: list[list[str] | Line] = []
+        self.all: list[Carried | list[str] | Line] = []
         self._nudges = heard_nudges(redis, boot)
         self._task = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        async for ids in self._nudges:
-            self.all.append(ids if isinstance(ids, Line) else sorted(ids))
+        async for found in self._nudges:
+            self.all.append(sorted(found) if isinstance(found, list) else found)
 
-    async def until(self, *expected: list[str] | Line) -> None:
+    async def until(self, *expected: Carried | list[str] | Line) -> None:
         await wait_until(lambda: len(self.all) >= len(expected), what=lambda: self.all)
         assert self.all == list(expected)
 
@@ -49,6 +50,11 @@ class Heard:
         await end(self._task)
         # A generator that is left to the garbage collector would close its connection after the loop.
         await cast(AsyncGenerator[Any, None], self._nudges).aclose()
+
+
+def words(heard: Carried | list[str] | Line) -> list[str]:
+    assert isinstance(heard, list)
+    return heard
 
 
 @contextlib.asynccontextmanager
@@ -100,9 +106,7 @@ async def test_a_changed_key_is_told_apart_from_its_channel(heard: Heard, stores
     stores.nudges.send_key_changed(f"{EDGE}/1", "a")
 
     await wait_until(lambda: len(heard.all) == 2, what=lambda: heard.all)
-    words = heard.all[1]
-    assert isinstance(words, list)
-    assert [changed_key(word) for word in words] == [None, "a"]
+    assert [changed_key(word) for word in words(heard.all[1])] == [None, "a"]
 
 
 async def test_nudges_of_two_turns_are_two_messages(heard: Heard, stores: Stores) -> None:
@@ -169,7 +173,7 @@ async def test_a_question_reaches_the_owner_and_its_answer_the_asker(redis: Redi
         stores.nudges.tell(Told(question.asker, Standing.ENDING))
         await wait_until(lambda: len(asker.all) == 2)
 
-    [asked], [told] = owner.all[1], asker.all[1]
+    (asked,), (told,) = words(owner.all[1]), words(asker.all[1])
     assert question_in(asked) == question
     assert answer_in(told) == Told(question.asker, Standing.ENDING)
 

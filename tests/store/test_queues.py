@@ -10,6 +10,7 @@ from shared.model.errors import NoLongerOwner
 from shared.model.events import Event
 from shared.store import keyspace
 from shared.store.queues import BEGINNING, Appended, Batch
+from tests.harness.overheard import Overheard
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
 
 PLENTY = 10_000_000
@@ -60,14 +61,33 @@ async def test_an_append_of_the_most_that_a_request_may_hold(stores: Stores) -> 
     assert ids(await stores.owed(await stores.claim(channel))) == [str(n) for n in range(10_000)]
 
 
-async def test_an_append_tells_whom_to_nudge(stores: Stores) -> None:
+async def test_an_append_nudges_whoever_holds_the_channel(stores: Stores, overheard: Overheard) -> None:
     channel = await stores.channel()
-    lease = await stores.claim(channel)
+    await stores.queued(channel, 1)
+    assert overheard.all() == []
 
-    assert await stores.queues.append(channel, events(1)) == (Appended.QUEUED, f"{EDGE}/1")
-    await stores.claim(channel, f"{OTHER_EDGE}/1")
-    assert await stores.queues.append(channel, events(2)) == (Appended.QUEUED, f"{OTHER_EDGE}/1")
-    assert await stores.leases.release(lease, now_ms=NOW_MS) is False
+    await stores.claim(channel)
+    await stores.queued(channel, 1)
+    assert [boot for boot, _ in overheard.all()] == [EDGE]
+    lease = await stores.claim(channel, f"{OTHER_EDGE}/1")
+    await stores.queued(channel, 1)
+    assert [boot for boot, _ in overheard.all()] == [OTHER_EDGE]
+
+    await stores.leases.release(lease, now_ms=NOW_MS)
+    await stores.queued(channel, 1)
+    assert overheard.all() == []
+
+
+async def test_several_appends_at_once_answer_for_each_channel(stores: Stores, overheard: Overheard) -> None:
+    one, other, stranger = await stores.channel(), await stores.channel(), new_id()
+    for channel in (one, other):
+        await stores.claim(channel)
+    wanted = [(one, events(1, 2)), (stranger, events(1)), (other, events(2))]
+
+    assert await stores.queues.append_all(wanted) == [Appended.QUEUED, Appended.REVOKED, Appended.QUEUED]
+
+    assert [boot for boot, _ in overheard.all()] == [EDGE, EDGE], "one nudge for each, not for each event"
+    assert (len(stores.entries(one)), len(stores.entries(other))) == (2, 1)
 
 
 async def test_nothing_is_queued_where_no_channel_is(stores: Stores) -> None:

@@ -10,6 +10,7 @@ from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Wante
 from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat
+from tests.harness.overheard import Overheard
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
 
 TTL_MS = 60_000
@@ -85,13 +86,14 @@ async def test_nothing_is_left_of_it(stores: Stores) -> None:
     assert stores.direct.exists(keyspace.sessions(stores.account_id)) == 0
 
 
-async def test_what_is_offered_is_taken_once_and_in_order(stores: Stores) -> None:
+async def test_what_is_offered_is_taken_once_and_in_order(stores: Stores, overheard: Overheard) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
 
     offered = await stores.sessions.append(session.id, "of-account", events(1, 2, 3))
 
-    assert offered == (Appended.QUEUED, session.owner, 3)
+    assert offered == (Appended.QUEUED, 3)
+    assert overheard.all() == [(EDGE, session.id.encode())]
     taken = await stores.sessions.take(session)
     assert taken is not None
     assert [(n.event_id, n.account) for n in taken] == [(str(i), "of-account") for i in (1, 2, 3)]
@@ -103,19 +105,16 @@ async def test_what_does_not_fit_is_dropped_newest_first(stores: Stores) -> None
     await stores.sessions.put(session, [])
     await stores.sessions.append(session.id, "a", events(*range(998)))
 
-    assert await stores.sessions.append(session.id, "a", events(998, 999, 1000)) == (
-        Appended.QUEUED,
-        session.owner,
-        2,
-    )
+    assert await stores.sessions.append(session.id, "a", events(998, 999, 1000)) == (Appended.QUEUED, 2)
 
     taken = await stores.sessions.take(session)
     assert taken is not None
     assert [n.event_id for n in taken] == [str(i) for i in range(1000)]
 
 
-async def test_nothing_is_offered_to_who_is_gone(stores: Stores) -> None:
-    assert await stores.sessions.append(new_id(), "a", events(1)) == (Appended.ABSENT, "", 0)
+async def test_nothing_is_offered_to_who_is_gone(stores: Stores, overheard: Overheard) -> None:
+    assert await stores.sessions.append(new_id(), "a", events(1)) == (Appended.ABSENT, 0)
+    assert overheard.all() == []
 
 
 async def test_redis_that_forgot_it_says_so(stores: Stores) -> None:
