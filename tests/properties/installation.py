@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from shared.drain import SETTLE_AFTER_S
+from shared.drain import SETTLE_EVERY_S
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind
 from shared.model.events import DEVICE_REGISTRATIONS, Event
@@ -242,7 +242,7 @@ class Installation:
 
     def a_moment_passes(self) -> None:
         """What clients have confirmed is settled."""
-        self._loop_s += 2 * SETTLE_AFTER_S
+        self._loop_s += 2 * SETTLE_EVERY_S
         self.does()
 
     def gates_open(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from shared.runtime.requests import Requests
 from shared.runtime.serving import listener, serve
 from shared.runtime.socket_protocol import SocketProtocol
 from shared.store.calls import Calls
+from shared.store.line import Call, Then
 from shared.store.replicas import Heartbeat
 from shared.tokens import Principals
 from tests.harness.raw import SilentSocket
@@ -49,7 +50,7 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(edge_module, "SWEEP_S", LONG_S)
     edge = Edge(
         EdgeStores(
-            redis=stores.calls._redis,
+            redis=stores.redis,
             api_keys=stores.api_keys,
             channels=stores.channels,
             leases=stores.leases,
@@ -82,13 +83,13 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every command that went to Redis."""
     commands: list[Any] = []
-    exchange = Calls.exchange
+    begin = Calls.begin
 
-    async def told(self: Calls, several: list[Any]) -> Any:
-        commands.extend(several)
-        return await exchange(self, several)
+    def told(self: Calls, calls: Sequence[Call], then: Then) -> None:
+        commands.extend(call.command for call in calls)
+        begin(self, calls, then)
 
-    monkeypatch.setattr(Calls, "exchange", told)
+    monkeypatch.setattr(Calls, "begin", told)
     return commands
 
 

@@ -55,6 +55,7 @@ class Stores:
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.direct = backend.direct
+        self.redis = redis
         self.calls = calls_to(redis, scripts=backend.scripts)
         self.routing = Routing(self.calls, compiled)
         self.nudges = Nudges(self.calls)

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.runtime.connections import connect
-from shared.store.line import Call, Command, Line, packed, way_to
+from shared.store.line import Call, Command, Line, way_to
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 
@@ -33,7 +33,7 @@ def begun(line: Line, *commands: Command) -> asyncio.Queue[list[Any] | Exception
     """Sends them; whatever is told of them is put there."""
     told: asyncio.Queue[list[Any] | Exception] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    line.begin([Call(c, packed(c), loop.create_future()) for c in commands], told.put_nowait)
+    line.begin([Call(c, loop.create_future()) for c in commands], told.put_nowait)
     return told
 
 
@@ -100,7 +100,7 @@ async def test_whoever_is_told_an_answer_may_send_the_next_lot_at_once(redis: Re
     """As `Calls` does; the first lot opens the connection."""
     line = line_to(redis)
     told: asyncio.Queue[Any] = asyncio.Queue()
-    calls = [Call(("PING",), packed(("PING",)), asyncio.get_running_loop().create_future())]
+    calls = [Call(("PING",), asyncio.get_running_loop().create_future())]
 
     line.begin(calls, lambda first: line.begin(calls, lambda second: told.put_nowait((first, second))))
 
@@ -137,16 +137,16 @@ async def test_a_server_that_goes_is_told_at_once_and_found_again(valkey: Valkey
 async def test_who_may_only_read_any_more_is_left(valkey: Valkey, redis: Redis) -> None:
     """It was the primary once; another connection may lead to who is that now."""
     line = line_to(redis)
-    [before] = await line.exchange([("CLIENT", "ID")])
+    [before] = await exchange(line, ("CLIENT", "ID"))
     with valkey.client() as direct:
         direct.replicaof("127.0.0.1", 1)
-        refused = await line.exchange([("SET", "a", "1"), ("ECHO", "answered all the same")])
+        refused = await exchange(line, ("SET", "a", "1"), ("ECHO", "answered all the same"))
         direct.replicaof("NO", "ONE")
 
     assert isinstance(refused[0], ReadOnlyError)
     assert refused[1] == b"answered all the same"
-    assert (await line.exchange([("CLIENT", "ID")])) != [before]
-    assert await line.exchange([("SET", "a", "1")]) == [b"OK"]
+    assert (await exchange(line, ("CLIENT", "ID"))) != [before]
+    assert await exchange(line, ("SET", "a", "1")) == [b"OK"]
 
 
 async def test_over_tcp_it_is_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
