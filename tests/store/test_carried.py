@@ -160,7 +160,12 @@ async def test_a_publisher_that_dies_behind_its_append_leaves_nobody_waiting(rea
 
         # Its loop does not turn: as far as Redis can see there is no publisher any more.
         heard: list[tuple[str, bytes]] = []
-        block_until(lambda: heard.extend(overheard.all()) or heard)
+
+        def was_nudged() -> bool:
+            heard.extend(overheard.all())
+            return bool(heard)
+
+        block_until(was_nudged)
 
         assert not publisher.done()
         [(boot, message)] = heard

@@ -41,7 +41,9 @@ async def test_who_asks_the_same_at_the_same_time_shares_one_command(calls: Sent
 
 
 async def test_another_question_has_an_answer_of_its_own(calls: Sent) -> None:
-    assert await asyncio.gather(calls.look(*NAME), calls.look("GET", "other")) == [b"1", None]
+    looks = [calls.look(*NAME), calls.look("GET", "other")]
+
+    assert await asyncio.gather(*looks) == [b"1", None]
 
     assert calls.pipelines == [[NAME, ("GET", "other")]]
 
