@@ -11,9 +11,11 @@ from shared.model.channels import Ending
 from shared.model.errors import StoreUnavailable
 from shared.store import keyspace
 from shared.store.calls import Calls
+from shared.store.carried import carried_in
 from shared.store.line import Call, Then
 from shared.store.queues import Queues
 from tests.drain.conftest import Receiver
+from tests.harness.overheard import Overheard
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE, OTHER_EDGE, Stores, fake_backend
 
@@ -116,6 +118,35 @@ async def test_where_more_waits_a_confirmation_makes_it_look_at_once(stores: Sto
 
     assert len(one.receiver.taken) == 2
     assert len(stores.entries(one.channel)) == 1
+
+
+async def test_for_what_had_no_room_a_confirmation_makes_it_look_at_once(stores: Stores, sent: Sent) -> None:
+    one = await Draining.of(stores, sent, Settling(after_s=NEVER_S), queued=1)
+    one.receiver.holds = 1
+    overheard = Overheard(stores.direct)
+    await stores.queued(one.channel, 1)
+    [(_, message)] = overheard.all()
+    carried = carried_in(message)
+    assert carried is not None
+    one.drain.offer(carried)
+    assert len(one.receiver.taken) == 1
+
+    one.confirm(1)
+    await one.drain.rested()
+
+    assert len(one.receiver.taken) == 2
+
+
+async def test_in_doubt_nothing_is_settled_unseen(stores: Stores, sent: Sent) -> None:
+    one = await Draining.of(stores, sent, Settling(after_s=0))
+    sent.pipelines.clear()
+    one.confirm()
+
+    one.drain.doubt()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert sent.pipelines == []
 
 
 async def test_without_a_settling_it_settles_at_once(stores: Stores, sent: Sent) -> None:
