@@ -233,6 +233,10 @@ class _Wire(asyncio.Protocol):
         """Writes the text, and tells the answers, or redis-py's ConnectionError or TimeoutError."""
         assert self._transport is not None
         assert self._then is None, "one exchange at a time"
+        if self.is_lost:
+            # It went in the moment in which it was opened: nobody will say so any more.
+            then(RedisConnectionError("the connection was closed"))
+            return
         self._answers, self._wanted, self._then = [], wanted, then
         if timeout_s:
             loop = asyncio.get_running_loop()

@@ -1,7 +1,10 @@
 """Our own connection to Redis: introduced as redis-py would, answered in order, never out of step."""
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +161,14 @@ async def test_over_tcp_it_is_the_same(tmp_path_factory: pytest.TempPathFactory)
             assert await exchange(line_to(client), ("ECHO", "1")) == [b"1"]
     finally:
         server.close()
+
+
+async def test_a_server_that_hangs_up_on_whoever_comes_is_told_at_once() -> None:
+    path = Path(tempfile.mkdtemp(prefix="notify-")) / "s"
+    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
+    async with server, Redis(unix_socket_path=str(path), socket_timeout=None) as redis:
+        line = line_to(redis)
+        for _ in range(20):
+            with pytest.raises(RedisConnectionError):
+                await exchange(line, ("PING",))
+    shutil.rmtree(path.parent)
