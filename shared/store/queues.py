@@ -5,7 +5,7 @@ An entry stays in the stream until it is settled, and settling is always from th
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -18,7 +18,6 @@ from shared.store import keyspace
 from shared.store.calls import Calls
 
 BEGINNING = "0-0"
-_LOT_BYTES = 4 * 1024 * 1024
 
 # For which channel, and what.
 _Wanted: TypeAlias = tuple[str, Sequence[Event]]
@@ -95,11 +94,9 @@ class Queues:
     async def append_all(self, wanted: Sequence[_Wanted], *, traceparent: str = "") -> list[Appended]:
         """The same to several channels at once: what is for one is queued in one step."""
         oldest = self._oldest()
-        answers = list[Any]()
-        for lot in _lots(wanted):
-            calls = [self._append(api_key_id, events, oldest, traceparent) for api_key_id, events in lot]
-            # They are under way together.
-            answers += [await call for call in calls]
+        calls = [self._append(api_key_id, events, oldest, traceparent) for api_key_id, events in wanted]
+        # They are under way together.
+        answers = [await call for call in calls]
         for word, *found in answers:
             if word == b"queued":
                 over, old = found
@@ -216,18 +213,6 @@ def place(entry: str) -> tuple[int, int]:
     """Where an entry stands: later ones compare as greater."""
     ms, _, sequence = entry.partition("-")
     return int(ms), int(sequence)
-
-
-def _lots(wanted: Sequence[_Wanted]) -> Iterator[Sequence[_Wanted]]:
-    """As much as goes in about one pipeline: what is begun is in memory as it is written, copy by copy."""
-    size = first = 0
-    for place, (_, events) in enumerate(wanted):
-        size += sum(len(event.data) for event in events)
-        if size >= _LOT_BYTES:
-            yield wanted[first : place + 1]
-            size, first = 0, place + 1
-    if first < len(wanted):
-        yield wanted[first:]
 
 
 def next_place(entry: str) -> str:

@@ -71,7 +71,7 @@ class Draining:
 
 
 async def test_what_many_confirmed_is_settled_in_one_round_trip(stores: Stores, sent: Sent) -> None:
-    settling = Settling(after_s=0)
+    settling = Settling(every_s=0)
     all_of_them = [await Draining.of(stores, sent, settling) for _ in range(MANY)]
     sent.pipelines.clear()
 
@@ -94,7 +94,7 @@ async def test_what_is_confirmed_meanwhile_goes_along(stores: Stores, sent: Sent
 
 
 async def test_who_was_told_twice_settles_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     one.confirm()
     await wait_until(lambda: stores.entries(one.channel) == [])
     sent.pipelines.clear()
@@ -106,7 +106,7 @@ async def test_who_was_told_twice_settles_once(stores: Stores, sent: Sent) -> No
 
 
 async def test_where_more_waits_a_confirmation_makes_it_look_at_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=NEVER_S), queued=1)
+    one = await Draining.of(stores, sent, Settling(every_s=NEVER_S), queued=1)
     one.receiver.holds = 1
     await stores.queued(one.channel, 1)
     one.drain.wake()
@@ -121,7 +121,7 @@ async def test_where_more_waits_a_confirmation_makes_it_look_at_once(stores: Sto
 
 
 async def test_for_what_had_no_room_a_confirmation_makes_it_look_at_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=NEVER_S), queued=1)
+    one = await Draining.of(stores, sent, Settling(every_s=NEVER_S), queued=1)
     one.receiver.holds = 1
     overheard = Overheard(stores.direct)
     await stores.queued(one.channel, 1)
@@ -138,7 +138,7 @@ async def test_for_what_had_no_room_a_confirmation_makes_it_look_at_once(stores:
 
 
 async def test_in_doubt_nothing_is_settled_unseen(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     sent.pipelines.clear()
     one.confirm()
 
@@ -159,7 +159,7 @@ async def test_without_a_settling_it_settles_at_once(stores: Stores, sent: Sent)
 
 
 async def test_who_is_not_the_owner_any_more_finds_out_and_ends(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     await stores.claim(one.channel, f"{OTHER_EDGE}/1")
 
     one.confirm()
@@ -170,7 +170,7 @@ async def test_who_is_not_the_owner_any_more_finds_out_and_ends(stores: Stores, 
 
 
 async def test_a_claim_that_redis_lost_is_made_again(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     stores.direct.delete(keyspace.lease(one.channel))
     one.drain.doubt()
 
@@ -184,7 +184,7 @@ async def test_a_claim_that_redis_lost_is_made_again(stores: Stores, sent: Sent)
 async def test_redis_away_is_doubt_and_heals(
     server: fakeredis.FakeServer, stores: Stores, sent: Sent
 ) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     entries = stores.entries(one.channel)
     sent.pipelines.clear()
     server.connected = False
@@ -207,7 +207,7 @@ async def test_redis_away_is_doubt_and_heals(
 async def test_it_comes_back_by_itself_when_nobody_hears_that_redis_does(
     server: fakeredis.FakeServer, stores: Stores, sent: Sent
 ) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     sent.pipelines.clear()
     server.connected = False
     one.confirm()
@@ -221,7 +221,7 @@ async def test_it_comes_back_by_itself_when_nobody_hears_that_redis_does(
 
 
 async def test_stopping_settles_at_once(stores: Stores, sent: Sent) -> None:
-    settling = Settling(after_s=NEVER_S)
+    settling = Settling(every_s=NEVER_S)
     one, other = [await Draining.of(stores, sent, settling) for _ in range(2)]
     one.confirm(2)
     other.confirm()
@@ -233,7 +233,7 @@ async def test_stopping_settles_at_once(stores: Stores, sent: Sent) -> None:
 
 
 async def test_a_moment_that_comes_after_the_stop_settles_nothing(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, Settling(after_s=0))
+    one = await Draining.of(stores, sent, Settling(every_s=0))
     sent.pipelines.clear()
     one.confirm()
     await one.drain.stop()

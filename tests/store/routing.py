@@ -52,6 +52,11 @@ class WatchedCalls(Calls):
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script]) -> None:
         super().__init__(redis, scripts=scripts)
         self.reads: list[object] = []
+        self.looks = 0
+
+    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
+        self.looks += 1
+        return super().look(*arguments)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         if arguments[0] == "HGETALL":

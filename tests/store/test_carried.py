@@ -1,7 +1,7 @@
 """What is short travels in the nudge itself, exactly as it stands in the queue; all else is looked for."""
 
 import asyncio
-from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +25,7 @@ ENTRY_BYTES = 220
 # Whatever might be taken for a length, a blank between lengths, or the end of them.
 TEXT = st.one_of(st.text(max_size=30), st.text(alphabet="0 1+\n\0-é😀", max_size=12))
 EVENTS = st.lists(
-    st.builds(Event, id=TEXT, topic=TEXT, data=st.binary(max_size=60), name=TEXT, time=TEXT),
+    st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, st.binary(max_size=60), TEXT, TEXT),
     min_size=1,
     max_size=4,
 )
@@ -68,7 +68,7 @@ async def test_a_nudge_carries_what_stands_in_the_queue(
 
     [(_, message)] = overheard.all()
     owed = await stores.owed(lease, after=previous or BEGINNING)
-    assert carried_in(message) == Carried(channel, OWNER, previous, serialization, owed)
+    assert carried_in(message) == Carried(channel, OWNER, lease.incarnation, previous, serialization, owed)
     assert [(n.event_id, n.topic, n.data, n.name, n.time) for n in owed] == [
         (e.id, e.topic, e.data, e.name, e.time) for e in queued
     ]
@@ -93,7 +93,7 @@ async def test_what_is_longer_than_32_kib_is_looked_for(
 ) -> None:
     [event] = events(1)
     rest = CARRIED_BYTES - ENTRY_BYTES - len(event.topic)
-    message = await nudge(stores, overheard, channel, replace(event, data=b"x" * (rest + more)))
+    message = await nudge(stores, overheard, channel, event._replace(data=b"x" * (rest + more)))
 
     assert (carried_in(message) is not None) is travels
     assert travels or message == channel.encode()
@@ -108,7 +108,7 @@ async def test_a_batch_is_measured_as_a_whole(stores: Stores, overheard: Overhea
 async def test_what_wants_a_receipt_is_looked_for(stores: Stores, overheard: Overheard, channel: str) -> None:
     plain, asking = events(1, 2)
 
-    message = await nudge(stores, overheard, channel, plain, replace(asking, receipt=True))
+    message = await nudge(stores, overheard, channel, plain, asking._replace(receipt=True))
 
     assert message == channel.encode()
 
@@ -180,3 +180,16 @@ async def test_a_publisher_that_dies_behind_its_append_leaves_nobody_waiting(rea
 @pytest.mark.parametrize("words", [b"a" * 32, b"key:" + b"a" * 32, b"held?a?b", b"a b", b""])
 def test_a_nudge_of_words_carries_nothing(words: bytes) -> None:
     assert carried_in(words) is None
+
+
+async def test_a_nudge_names_the_incarnation_that_it_is_for(
+    stores: Stores, overheard: Overheard, channel: str
+) -> None:
+    """Whoever held the channel before it was made anew may still hear it."""
+    lease = await stores.claim(channel, OWNER)
+    stores.direct.hset(keyspace.channel(channel), "incarnation", "anew")
+
+    carried = carried_in(await nudge(stores, overheard, channel, *events(1)))
+
+    assert carried is not None
+    assert carried.incarnation == "anew" != lease.incarnation

@@ -1,7 +1,6 @@
 """What a channel is owed: in order, read and settled by its owner only, whatever happened meanwhile."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
@@ -9,8 +8,7 @@ from shared.model.api_keys import new_id
 from shared.model.channels import Ending, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event
-from shared.store import keyspace, queues
-from shared.store.line import Call, Then
+from shared.store import keyspace
 from shared.store.queues import BEGINNING, Appended, Batch
 from tests.harness.overheard import Overheard
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
@@ -90,30 +88,6 @@ async def test_several_appends_at_once_answer_for_each_channel(stores: Stores, o
 
     assert [boot for boot, _ in overheard.all()] == [EDGE, EDGE], "one nudge for each, not for each event"
     assert (len(stores.entries(one)), len(stores.entries(other))) == (2, 1)
-
-
-async def test_what_does_not_go_at_once_goes_in_lots(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "_LOT_BYTES", 300)
-    pipelines: list[int] = []
-    begin = stores.calls.begin
-
-    def counted(calls: Sequence[Call], then: Then) -> None:
-        pipelines.append(len(calls))
-        begin(calls, then)
-
-    channels = [await stores.channel() for _ in range(5)]
-    await stores.queued(channels[0], 1)
-    monkeypatch.setattr(stores.calls, "begin", counted)
-    wanted = [(channel, events(n, size_bytes=150)) for n, channel in enumerate(channels)]
-
-    assert await stores.queues.append_all([*wanted, (new_id(), events(9))]) == [
-        *[Appended.QUEUED] * 5,
-        Appended.REVOKED,
-    ]
-
-    assert pipelines == [2, 2, 2]
-    assert [len(stores.entries(channel)) for channel in channels] == [2, 1, 1, 1, 1]
-    assert await stores.queues.append_all([]) == []
 
 
 async def test_nothing_is_queued_where_no_channel_is(stores: Stores) -> None:
