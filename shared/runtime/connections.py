@@ -70,6 +70,8 @@ def _pool_to(where: Server | Cluster | Sentinels) -> ConnectionPool:
         **({"ssl_check_hostname": True} if where.tls else {}),
         **({"socket_keepalive": True} if where.tcp else {}),
         **where.options,
+        # Pub/sub answers in another form in the third, and our own lines speak the second.
+        "protocol": 2,
     }
     match where:
         case Cluster(nodes=nodes, tls=tls):

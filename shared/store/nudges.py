@@ -161,7 +161,7 @@ async def _messages(pubsub: PubSub, *, to_confirm: int) -> AsyncGenerator[Carrie
     connection = cast(AbstractConnection, pubsub.connection)
     # redis-py would time each message, look after the connection's health before it, and make a record of it:
     # several times what Redis spends on it.
-    connection.socket_timeout = None
+    time_out_s, connection.socket_timeout = connection.socket_timeout, None
     heard = _Heard()
     watching = asyncio.create_task(_hang_up_when_dead(pubsub, heard))
     try:
@@ -175,6 +175,8 @@ async def _messages(pubsub: PubSub, *, to_confirm: int) -> AsyncGenerator[Carrie
                 if to_confirm == 0:
                     yield Line.BACK
     finally:
+        # Its pool may give it to somebody else.
+        connection.socket_timeout = time_out_s
         watching.cancel()
         await asyncio.wait([watching])
 

@@ -184,3 +184,18 @@ async def test_a_question_reaches_the_owner_and_its_answer_the_asker(redis: Redi
 def test_other_words_are_neither_question_nor_answer(word: str) -> None:
     assert question_in(word) is None
     assert answer_in(word) is None
+
+
+async def test_a_url_that_asks_for_another_protocol_is_heard_as_any(valkey: Valkey) -> None:
+    async with connect(f"{valkey.url}?protocol=3") as redis, listening(redis, EDGE) as heard:
+        await redis.publish(nudge(EDGE), "a")
+        await heard.until(Line.BACK, ["a"])
+
+
+async def test_a_connection_that_was_listened_on_has_its_time_out_again(valkey: Valkey) -> None:
+    async with connect(valkey.url) as redis:
+        async with listening(redis, EDGE):
+            [listened_on] = redis.connection_pool._in_use_connections
+            assert listened_on.socket_timeout is None
+
+        assert listened_on.socket_timeout is not None
