@@ -236,7 +236,7 @@ async def _run(url: str) -> bool:
             async with connect(url) as redis:
                 await redis.flushall()
                 calls = Calls(redis)
-                costs = await _measured(case, size, Routing(calls, compiled), calls)
+                costs = await _measured(case, size, Routing(calls, compiled, spread_s=0), calls)
             first = first or costs
             ratios = (costs.match_us / first.match_us, costs.route_us / first.route_us)
             print(

@@ -74,7 +74,7 @@ class Gateway:
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.calls = WatchedCalls(redis, scripts=backend.scripts)
-        self.routing = Routing(self.calls, compiled)
+        self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
 
 
 def known(routes: Routes) -> tuple[object, ...]:

@@ -57,7 +57,7 @@ class Stores:
         self.direct = backend.direct
         self.redis = redis
         self.calls = calls_to(redis, scripts=backend.scripts)
-        self.routing = Routing(self.calls, compiled)
+        self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
         self.nudges = Nudges(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.nudges)
         self.channels = Channels(self.calls, self.routing, self.nudges)

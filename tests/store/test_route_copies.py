@@ -140,7 +140,7 @@ async def test_who_fails_half_way_in_catching_up_starts_over(
             raise faults.pop()
         return compiled(source, stored)
 
-    unlucky = Routing(WatchedCalls(redis, scripts=backend.scripts), compile_badly)
+    unlucky = Routing(WatchedCalls(redis, scripts=backend.scripts), compile_badly, fresh_s=0)
     await unlucky.routes(account)
     for change in (CHANGES["add a key"], CHANGES["put bindings"], CHANGES["add a key"]):
         await change(stores.routing, account, OTHER)
