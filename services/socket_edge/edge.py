@@ -31,7 +31,7 @@ from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import end, forever
 from shared.store.api_keys import ApiKeys
-from shared.store.carried import Carried
+from shared.store.carried import Carried, merged
 from shared.store.channels import Channels
 from shared.store.leases import Leases
 from shared.store.nudges import Line, Nudges, answer_in, changed_key, heard_nudges, question_in
@@ -136,6 +136,7 @@ class Edge:
         self._timing = timing
         self._holds: dict[str, list[Held]] = {}
         self._owed: list[Lease] = []
+        self._carried: list[Carried] = []
         self._claims = itertools.count(1)
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -234,8 +235,10 @@ class Edge:
         async with contextlib.aclosing(heard_nudges(self.stores.redis, *names)) as heard:
             async for nudge in heard:
                 if isinstance(nudge, Carried):
-                    for hold in self._holds.get(nudge.channel, ()):
-                        hold.drain.offer(nudge)
+                    if not self._carried:
+                        # An edge that lags has many to read in one turn: the more, the larger its frames.
+                        asyncio.get_running_loop().call_soon(self._pass_on)
+                    self._carried.append(nudge)
                 elif nudge is Line.LOST:
                     for hold in self._all():
                         hold.drain.doubt()
@@ -249,6 +252,12 @@ class Edge:
                 else:
                     for word in nudge:
                         self._heard(word)
+
+    def _pass_on(self) -> None:
+        carried, self._carried = self._carried, []
+        for each in merged(carried):
+            for hold in self._holds.get(each.channel, ()):
+                hold.drain.offer(each)
 
     async def _beat(self) -> None:
         answered_s = time.monotonic()

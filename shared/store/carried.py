@@ -1,6 +1,7 @@
 """Nudges that carry what was queued: a holder that has sent its predecessor passes it on without a look."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from shared.model.events import Notification
 from shared.store.queues import notification_at
@@ -45,3 +46,27 @@ def carried_in(message: bytes) -> Carried | None:
         serialization,
         notifications,
     )
+
+
+def merged(several: Iterable[Carried]) -> list[Carried]:
+    """The same, but what was queued for a channel one behind the other as one."""
+    open_ones: dict[str, Carried] = {}
+    closed: list[Carried] = []
+    for carried in several:
+        before = open_ones.get(carried.channel)
+        if before is None:
+            open_ones[carried.channel] = carried
+        elif _follows(carried, before):
+            notifications = [*before.notifications, *carried.notifications]
+            open_ones[carried.channel] = replace(before, notifications=notifications)
+        else:
+            closed.append(before)
+            open_ones[carried.channel] = carried
+    return [*closed, *open_ones.values()]
+
+
+def _follows(carried: Carried, before: Carried) -> bool:
+    if carried.previous != before.notifications[-1].entry:
+        return False
+    same = (before.owner, before.incarnation, before.serialization)
+    return (carried.owner, carried.incarnation, carried.serialization) == same

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
-from shared.model.events import Event
+from shared.model.events import Event, Notification
 from shared.store import keyspace
-from shared.store.carried import Carried, carried_in
+from shared.store.carried import Carried, carried_in, merged
 from shared.store.queues import BEGINNING, QueueLimits, Queues
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
@@ -193,3 +193,30 @@ async def test_a_nudge_names_the_incarnation_that_it_is_for(
 
     assert carried is not None
     assert carried.incarnation == "anew" != lease.incarnation
+
+
+def of(channel: str, previous: str, *entries: str, serialization: bytes = b"", owner: str = OWNER) -> Carried:
+    notifications = [Notification(entry, entry, "topic", b"1") for entry in entries]
+    return Carried(channel, owner, "incarnation", previous, serialization, notifications)
+
+
+def test_what_stands_one_behind_the_other_becomes_one() -> None:
+    several = [of("a", "", "1-0"), of("b", "", "1-0"), of("a", "1-0", "2-0", "2-1"), of("a", "2-1", "3-0")]
+
+    assert merged(several) == [of("a", "", "1-0", "2-0", "2-1", "3-0"), of("b", "", "1-0")]
+
+
+@pytest.mark.parametrize(
+    "next_one",
+    [
+        of("a", "1-5", "2-0"),
+        of("a", "", "2-0"),
+        of("a", "1-0", "2-0", serialization=b"other"),
+        of("a", "1-0", "2-0", owner="another/boot/1"),
+    ],
+)
+def test_what_does_not_stays_apart_and_in_order(next_one: Carried) -> None:
+    first = of("a", "0-1", "1-0")
+
+    assert merged([first, next_one]) == [first, next_one]
+    assert merged([]) == []
