@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from weakref import WeakSet
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
@@ -146,10 +147,8 @@ _oldest_due = Ages(
 )
 
 
-class _RedisSeen:
-    """Whether the last pipeline to Redis was answered."""
-
-    up = True
+# Who found no answer, for as long as it exists.
+_redis_lost: WeakSet[object] = WeakSet()
 
 
 class _Spans:
@@ -159,10 +158,12 @@ class _Spans:
 
 
 def _redis_up(_: CallbackOptions) -> Iterable[Observation]:
-    yield Observation(int(_RedisSeen.up))
+    yield Observation(int(not _redis_lost))
 
 
-_meter.create_observable_gauge("notify.redis.up", [_redis_up], description="1 while Redis answers")
+_meter.create_observable_gauge(
+    "notify.redis.up", [_redis_up], description="1 while every Redis that is asked answers"
+)
 
 
 def watch_sockets(count: Callable[[], int]) -> None:
@@ -231,14 +232,17 @@ def due_since(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
 
 def redis_answered(commands: int, *, took_s: float) -> None:
     """Redis has answered a pipeline."""
-    _RedisSeen.up = True
     _redis_calls.add(commands)
     _redis_s.record(took_s)
 
 
-def redis_failed_to_answer() -> None:
-    """It has not, or there was no connection."""
-    _RedisSeen.up = False
+def redis_lost(line: object) -> None:
+    """Whoever speaks to one Redis has no answer from it. Of a cluster one primary may be lost alone."""
+    _redis_lost.add(line)
+
+
+def redis_back(line: object) -> None:
+    _redis_lost.discard(line)
 
 
 def redis_failed(error: str) -> None:

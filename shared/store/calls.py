@@ -71,6 +71,7 @@ class Calls:
         self._waiting: list[Call] = []
         self._looks: dict[tuple[Argument, ...], list[asyncio.Future[Any]]] = {}
         self._is_busy = False
+        self._is_lost = False
         self._began_s = 0.0
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
@@ -131,12 +132,16 @@ class Calls:
     def _answered(self, calls: Sequence[Call], answers: list[Any] | Exception) -> None:
         try:
             if isinstance(answers, Exception):
-                telemetry.redis_failed_to_answer()
+                self._is_lost = True
+                telemetry.redis_lost(self)
                 # What waits behind would meet the same, each lot after another time-out: tell it now.
                 waiting, self._waiting = self._waiting, []
                 for call in (*calls, *waiting):
                     _fail(call, answers)
             else:
+                if self._is_lost:
+                    self._is_lost = False
+                    telemetry.redis_back(self)
                 telemetry.redis_answered(len(calls), took_s=time.perf_counter() - self._began_s)
                 self._tell(calls, answers)
         finally:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
+from shared import telemetry
 from shared.cluster import Address, ClusterPool
 from shared.model.errors import StoreUnavailable
 from shared.store.calls import Calls, Script
@@ -128,7 +129,8 @@ class Nodes:
         self._map = found
         self._pool.learn(found.nodes)
         self._lost &= found.all_primaries()
-        self._calls = {node: calls for node, calls in self._calls.items() if node in self._pool.nodes}
+        for node in [node for node in self._calls if node not in self._pool.nodes]:
+            telemetry.redis_back(self._calls.pop(node))
         if gone:
             self._doubt()
 

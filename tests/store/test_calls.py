@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 import pytest
+from opentelemetry.metrics import CallbackOptions
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from shared import telemetry
 from shared.model.errors import StoreUnavailable
+from shared.runtime.connections import connect
 from shared.store import keyspace
 from shared.store.calls import Calls, load_scripts
 from shared.store.line import Call, Then
@@ -255,3 +259,28 @@ def test_every_script_tells_what_it_may_do_and_has_a_hash_of_its_own() -> None:
         *("queue_append", "channel_create", "idempotency_begin", "route_set", "route_add_line"),
         *("session_append", "session_push"),
     }
+
+
+def says_up() -> int:
+    [seen] = telemetry._redis_up(CallbackOptions())
+    return int(seen.value)
+
+
+async def test_one_of_several_that_does_not_answer_is_told_until_it_does(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Calls of other tests may be around.
+    monkeypatch.setattr(telemetry, "_redis_lost", WeakSet())
+    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody, connect(valkey.url) as redis:
+        dead, living = Calls(nobody), Calls(redis)
+        await living.command("PING")
+        assert says_up() == 1
+
+        with pytest.raises(StoreUnavailable):
+            await dead.command("PING")
+        await living.command("PING")
+        assert says_up() == 0
+
+        dead._way = living._way
+        await dead.command("PING")
+        assert says_up() == 1
