@@ -42,9 +42,5 @@ def test_a_figure_has_its_line(run: str) -> None:
         assert not line["machine"]["changed"], "its commit is not what ran"
 
 
-def test_all_of_one_commit() -> None:
-    assert len({line["machine"]["commit"] for line in LINES}) == 1
-
-
 def test_another_run_has_none() -> None:
     assert lines_of("sockets --rate 17") == []
