@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ClassVar
 from weakref import WeakSet
 
 from opentelemetry import metrics, trace
@@ -147,8 +148,10 @@ _oldest_due = Ages(
 )
 
 
-# Who found no answer, for as long as it exists.
-_redis_lost: WeakSet[object] = WeakSet()
+class _Redis:
+    """Who found no answer, for as long as it exists."""
+
+    lost: ClassVar[WeakSet[object]] = WeakSet()
 
 
 class _Spans:
@@ -158,7 +161,7 @@ class _Spans:
 
 
 def _redis_up(_: CallbackOptions) -> Iterable[Observation]:
-    yield Observation(int(not _redis_lost))
+    yield Observation(int(not _Redis.lost))
 
 
 _meter.create_observable_gauge(
@@ -238,11 +241,11 @@ def redis_answered(commands: int, *, took_s: float) -> None:
 
 def redis_lost(line: object) -> None:
     """Whoever speaks to one Redis has no answer from it. Of a cluster one primary may be lost alone."""
-    _redis_lost.add(line)
+    _Redis.lost.add(line)
 
 
 def redis_back(line: object) -> None:
-    _redis_lost.discard(line)
+    _Redis.lost.discard(line)
 
 
 def redis_failed(error: str) -> None:

@@ -142,6 +142,7 @@ async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.
     assert await staying.queue_size(key) >= accepted
 
 
+@pytest.mark.long
 async def test_a_dispatcher_and_a_reaper_stop_whenever_they_are_told(start: Start) -> None:
     """Their workers talk to Redis all the time, and a stop meets them in the middle of that."""
     stack = start(gateways=0, edges=0, dispatchers=1, reapers=1)

@@ -36,6 +36,7 @@ def test_without_the_bug_nothing_is_found_there(valkey: Valkey, bug: Bug) -> Non
     _plays(Notifications(valkey, scripts=load_scripts()), bug.scenario)
 
 
+@pytest.mark.long
 @each_bug
 def test_a_bug_is_found_at_random(valkey: Valkey, bug: Bug) -> None:
     with pytest.raises(AssertionError, match=bug.found_as):

@@ -270,7 +270,7 @@ async def test_one_of_several_that_does_not_answer_is_told_until_it_does(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Calls of other tests may be around.
-    monkeypatch.setattr(telemetry, "_redis_lost", WeakSet())
+    monkeypatch.setattr(telemetry._Redis, "lost", WeakSet())
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody, connect(valkey.url) as redis:
         dead, living = Calls(nobody), Calls(redis)
         await living.command("PING")
