@@ -120,7 +120,7 @@ expired = _counted("notify.expired", description="channels that ended without a 
 frames = _counted("notify.frames", description="text frames written to a socket, by dialect")
 settled = _counted("notify.settled", description="notifications confirmed and forgotten")
 dropped = _counted("notify.dropped", description="notifications given up, by reason")
-nudges = _counted("notify.nudges", description="nudges sent, one for each replica and turn")
+nudges = _counted("notify.nudges", description="nudges sent beside those that an append makes by itself")
 takeovers = _counted("notify.takeovers", description="sockets that replaced another one")
 handshakes = _counted("notify.handshakes", description="WebSocket handshakes, by outcome")
 polls_ended = _counted("notify.polls.ended", description="long polls, by what came of them")

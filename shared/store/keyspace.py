@@ -62,7 +62,8 @@ that a script which judges revocation, ownership and the queue together touches 
 `notify:jobs`, `notify:tries`  sorted sets: arq's queues of the reaper's jobs, and of later tries of webhooks;
                           arq's other names begin with `arq:` and have a TTL.
 
-Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again.
+Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again;
+or, behind a +, what an append queued for one channel: `queue_append.lua` writes it, `carried.py` reads it.
 `nudge:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
 `nudge:edges` does so to every edge, of sockets that an API key's record may end.
 `key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.

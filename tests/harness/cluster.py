@@ -1,5 +1,8 @@
 """A real Redis Cluster on one machine: primaries that share the slots, and replicas of some of them."""
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,3 +140,17 @@ class Cluster:
             node.state["cluster_state"] == "ok" and int(node.state["cluster_slots_assigned"]) == SLOTS
             for node in self.nodes
         ) and all(map(has_its_link, self.replicas))
+
+
+@contextlib.contextmanager
+def running_cluster(**options: Any) -> Iterator[Cluster]:
+    """A cluster that serves, in a folder of its own that goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    cluster = Cluster(folder, **options)
+    try:
+        cluster.start()
+        cluster.wait_ready()
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)

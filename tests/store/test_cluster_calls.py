@@ -2,8 +2,6 @@
 
 import ast
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from shared.store import keyspace, slots
 from shared.store.calls import Calls, load_scripts
 from shared.store.cluster_calls import ClusterCalls, calls_to
 from shared.store.queues import Appended
-from tests.harness.cluster import Cluster, Node
+from tests.harness.cluster import Cluster, Node, running_cluster
 from tests.harness.waiting import wait_until
 from tests.store.stores import Backend, Stores, events, ids
 
@@ -28,16 +26,9 @@ SPREAD = [f"key-{number}" for number in range(60)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="notify-"))
     # Nothing here is to be promoted, and a loaded machine not to be taken for a dead one.
-    cluster = Cluster(folder, timeout_ms=5_000)
-    try:
-        cluster.start()
-        cluster.wait_ready()
+    with running_cluster(timeout_ms=5_000) as cluster:
         yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

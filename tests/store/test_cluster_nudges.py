@@ -1,10 +1,7 @@
 """Nudges in a Redis Cluster: heard through any node, and doubted whenever a primary was lost."""
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,7 @@ from shared.store.calls import Calls
 from shared.store.cluster_calls import calls_to
 from shared.store.keyspace import nudge
 from shared.store.nudges import Line
-from tests.harness.cluster import Cluster, Node
+from tests.harness.cluster import Cluster, Node, running_cluster
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
 from tests.store.test_nudges import Heard, listening
@@ -25,15 +22,8 @@ KEYS = [f"key-{number}" for number in range(20)]
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Its first primary has a replica."""
-    folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    cluster = Cluster(folder, replicas=1)
-    try:
-        cluster.start()
-        cluster.wait_ready()
+    with running_cluster(replicas=1) as cluster:
         yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_a_failover_is_told_and_nudges_are_heard_after_it(cluster: Cluster) -> None:
