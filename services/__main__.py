@@ -10,20 +10,20 @@ from collections.abc import Awaitable, Callable
 import uvloop
 from redis.asyncio import Redis
 
-from services import everything
+from services.all_in_one import service as all_in_one
 from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
 from services.socket_edge import service as socket_edge
 from services.webhook_dispatcher import service as webhook_dispatcher
 from shared.model.errors import StoreUnavailable
-from shared.runtime.connections import connect
+from shared.redis.client import connect
+from shared.redis.urls import is_cluster
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
+from shared.runtime.http.server import CannotListen
 from shared.runtime.logs import configure_logs
 from shared.runtime.process import raise_file_limit
-from shared.runtime.redis_urls import is_cluster
-from shared.runtime.serving import CannotListen
 from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def main() -> int:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_carry_out(arguments, settings))
-    except (CannotListen, CannotStart, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed) as fault:
-        print(f"stopped: {fault}", file=sys.stderr)
+    except (CannotListen, CannotStart, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed) as error:
+        print(f"stopped: {error}", file=sys.stderr)
         return 2
 
 
@@ -84,7 +84,7 @@ async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
     stop = _stop_on_signals()
     try:
         if arguments.command == "all":
-            await everything.run(settings, stop)
+            await all_in_one.run(settings, stop)
         else:
             await _run_apart(arguments.command, settings, stop)
     finally:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 
 QUEUE = "notify:jobs"
-TRIES = "notify:tries"
+TRIES = "notify:retries"
 REAP = "reap"
 TRY = "try"
 _POLL_S = 0.5
@@ -57,8 +57,8 @@ def reap_worker(redis: Redis, cron_jobs: list[CronJob]) -> Worker:
     )
 
 
-class Tries:
-    """Tries of webhooks that happen later: one job for each, and one of all dispatchers runs it."""
+class RetryJobs:
+    """RetryJobs of webhooks that happen later: one job for each, and one of all dispatchers runs it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = connected(redis)
@@ -73,9 +73,9 @@ class Tries:
                 _job_id=f"{channel}:{number}:{at_ms}",
                 _defer_until=datetime.fromtimestamp(at_ms / 1000, UTC),
             )
-        except (RedisError, OSError, TimeoutError) as fault:
-            facts = {"channel": channel, "why": type(fault).__name__}
-            logger.warning("try.not-scheduled", extra={"facts": facts})
+        except (RedisError, OSError, TimeoutError) as error:
+            facts = {"channel": channel, "why": type(error).__name__}
+            logger.warning("retry.not-scheduled", extra={"facts": facts})
 
     def worker(self, make: Callable[[str], None]) -> Worker:
         """An arq worker that has `make` begin each try when it is due; it must not wait for its end.

@@ -112,39 +112,43 @@ def _counted(name: str, *, description: str) -> Count:
 
 published = _counted("notify.published", description="events taken by POST /v1/events")
 repeatable = _counted(
-    "notify.repeatable", description="publish requests with an Idempotency-Key, by what was known of it"
+    "notify.idempotent.requests",
+    description="publish requests with an Idempotency-Key, by what was known of it",
 )
 queued = _counted("notify.queued", description="notifications put into a channel's queue")
 sent = _counted("notify.sent", description="notifications written to a socket, by dialect")
-expired = _counted("notify.expired", description="channels that ended without a socket")
+expired = _counted("notify.channels.expired", description="channels that ended without a socket")
 frames = _counted("notify.frames", description="text frames written to a socket, by dialect")
-settled = _counted("notify.settled", description="notifications confirmed and forgotten")
+acked = _counted("notify.acked", description="notifications confirmed and forgotten")
 dropped = _counted("notify.dropped", description="notifications given up, by reason")
-nudges = _counted("notify.nudges", description="nudges sent beside those that an append makes by itself")
+wakeups = _counted("notify.wakeups", description="wakeups sent beside those that an append makes by itself")
 takeovers = _counted("notify.takeovers", description="sockets that replaced another one")
 handshakes = _counted("notify.handshakes", description="WebSocket handshakes, by outcome")
-polls_ended = _counted("notify.polls.ended", description="long polls, by what came of them")
-endings = _counted("notify.endings", description="sockets that ended, by ending")
-routes_read = _counted("notify.routes.read", description="reads of routes: all, or changes")
+polls_ended = _counted("notify.polls.closed", description="long polls, by what came of them")
+sockets_closed = _counted("notify.sockets.closed", description="sockets that ended, by ending")
+routing_reads = _counted("notify.routing_table.reads", description="reads of routes: all, or changes")
 requests = _counted("notify.http.requests", description="HTTP requests, by method and status")
 publish_s = _distributed(
     "notify.publish", description="from a publish request's body to Redis holding every copy"
 )
-confirm_s = _distributed("notify.confirm", description="from a frame written to the pong that confirms it")
-_settle_s = _distributed(
-    "notify.settle",
-    description="from a notification's place in a queue to its settling, by the newest of each",
+client_ack_s = _distributed(
+    "notify.client_ack", description="from a frame written to the pong that confirms it"
 )
-_callback_s = _distributed("notify.callback", description="a call of a customer's URL, by outcome")
-_redis_calls = _counted("notify.redis.calls", description="Redis commands sent")
+_delivery_s = _distributed(
+    "notify.delivery",
+    description="from a notification's place in a queue to its acking, by the newest of each",
+)
+_callback_s = _distributed("notify.webhook.request", description="a call of a customer's URL, by outcome")
+_redis_calls = _counted("notify.redis.commands", description="Redis commands sent")
 _redis_errors = _counted("notify.redis.errors", description="Redis calls that failed, by error")
 _redis_s = _distributed("notify.redis.pipeline", description="one pipeline to Redis")
-_oldest_owed = Ages(
-    "notify.owed.oldest",
-    description="age of the oldest notification owed, by its channel's kind and connection",
+_oldest_pending = Ages(
+    "notify.oldest_pending",
+    description="age of the oldest notification pending, by its channel's kind and connection",
 )
-_oldest_due = Ages(
-    "notify.due.oldest", description="for how long the webhook delivery that is due longest has been"
+_webhook_lag = Ages(
+    "notify.webhook_delivery_lag",
+    description="for how long the webhook delivery that is due longest has been",
 )
 
 
@@ -208,18 +212,20 @@ def watch_draining(is_draining: Callable[[], bool]) -> None:
     )
 
 
-def settled_until(place: str, count: int) -> None:
-    """Notifications were settled, the newest of them at this place in its queue: it begins with its ms."""
-    settled.add(count)
+def record_acked(place: str, count: int) -> None:
+    """Notifications were acked, the newest of them at this place in its queue: it begins with its ms."""
+    acked.add(count)
     if count > 0:
         queued_s = int(place.partition("-")[0]) / 1000
         # Redis may have another idea of the time.
-        _settle_s.record(max(0.0, time.time() - queued_s), times=count)
+        _delivery_s.record(max(0.0, time.time() - queued_s), times=count)
 
 
-def owed_since(oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, good_for_s: float) -> None:
-    """Since when the oldest is owed, by kind of channel and by whether somebody live holds it."""
-    _oldest_owed.found(
+def record_oldest_pending(
+    oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, good_for_s: float
+) -> None:
+    """Since when the oldest is pending, by kind of channel and by whether somebody live holds it."""
+    _oldest_pending.found(
         (
             ((now_ms - since_ms) / 1000, {"kind": kind, "connected": "yes" if connected else "no"})
             for (kind, connected), since_ms in oldest_ms.items()
@@ -228,9 +234,9 @@ def owed_since(oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, good_f
     )
 
 
-def due_since(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
+def record_webhook_lag(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
     """Since when the oldest webhook delivery is due that is."""
-    _oldest_due.found([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
+    _webhook_lag.found([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
 
 
 def redis_answered(commands: int, *, took_s: float) -> None:
@@ -303,7 +309,7 @@ def somebody_wants_spans() -> None:
 def notification_span(
     step: str, *, traceparent: str, channel: str, event: str, start_ns: int, end_ns: int
 ) -> None:
-    """`notification.queued`, `.sent` or `.settled`: a step on one notification's way that is over."""
+    """`notification.queued`, `.sent` or `.acked`: a step on one notification's way that is over."""
     facts = {"channel": channel, "event": event}
     span = _tracer.start_span(
         f"notification.{step}", context=_context_in(traceparent), start_time=start_ns, attributes=facts
@@ -328,9 +334,9 @@ def claim_span(channel: str) -> Iterator[Span]:
 
 
 @contextmanager
-def drain_span(channel: str) -> Iterator[Span]:
-    """`queue.drain`: one pass over a queue: settle, peek, deliver, until nothing is left to do."""
-    with _tracer.start_as_current_span("queue.drain", attributes={"channel": channel}) as span:
+def delivery_span(channel: str) -> Iterator[Span]:
+    """`delivery.loop`: one pass over a queue: ack, peek, deliver, until nothing is left to do."""
+    with _tracer.start_as_current_span("delivery.loop", attributes={"channel": channel}) as span:
         yield span
 
 

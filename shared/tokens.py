@@ -28,9 +28,9 @@ class Principals:
         """A token that stands for the principal's API key, for an hour."""
         return signed(principal, key=await self._key(), expires_at_s=now_ms // 1000 + LIFETIME_S)
 
-    async def proven_by(self, given: str, *, now_ms: int) -> Principal | None:
+    async def authenticate(self, given: str, *, now_ms: int) -> Principal | None:
         """Whose secret or token this is, valid now; None for anything else."""
-        key = await self._api_keys.proven_by(given, now_ms=now_ms)
+        key = await self._api_keys.authenticate(given, now_ms=now_ms)
         if key is None:
             key = await self._named_by(given, now_ms=now_ms)
         if key is None:

@@ -14,12 +14,12 @@ ANY = ("",)
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.model": ((), ("asyncio", "json", "time", "socket")),
     "shared.wire": (("shared.model", "orjson"), ("asyncio", "socket", "time")),
-    "shared.cluster": (("redis",), ("shared.store",)),
+    "shared.redis.cluster_pool": (("redis",), ("shared.store",)),
     "shared.store": (
-        ("shared.cluster", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
+        ("shared.redis.cluster_pool", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
         ("socket", "json"),
     ),
-    "shared.drain": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
+    "shared.delivery.loop": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
     "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),
     "shared.jobs": (("arq", "orjson", "redis"), ("shared.model", "shared.store")),
@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.runtime": (
         (
             *(
-                "shared.cluster",
+                "shared.redis.cluster_pool",
                 "shared.telemetry",
                 "redis",
                 "uvicorn",
@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "services": (ANY, ("opentelemetry.sdk", "uvicorn")),
 }
-COMPOSERS = ("services.__main__", "services.everything")
+COMPOSERS = ("services.__main__", "services.all_in_one.service")
 READS_ENVIRONMENT = "shared.runtime.settings"
 LONGEST_FILE = 400
 
@@ -137,11 +137,11 @@ def test_no_file_is_longer_than_a_reader_can_hold() -> None:
         ("shared.wire.events", "from ..store import queues"),
         ("shared.wire.events", "async def f(): ..."),
         ("shared.store.queues", "from shared import wire"),
-        ("shared.drain", "from starlette.websockets import WebSocket"),
+        ("shared.delivery.loop", "from starlette.websockets import WebSocket"),
         ("shared.telemetry", "from opentelemetry.sdk.trace import TracerProvider"),
-        ("shared.runtime.serving", "from shared.model.channels import Channel"),
-        ("shared.runtime.serving", "import os\nport = os.environ['PORT']"),
-        ("shared.runtime.serving", "from os import environ"),
+        ("shared.runtime.http.server", "from shared.model.channels import Channel"),
+        ("shared.runtime.http.server", "import os\nport = os.environ['PORT']"),
+        ("shared.runtime.http.server", "from os import environ"),
         ("shared.somewhere", "import redis"),
         ("services.gateway.publish", "from services.socket_edge import hold"),
         ("services.gateway.publish", "from services import socket_edge"),

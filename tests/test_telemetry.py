@@ -99,19 +99,19 @@ def test_what_was_never_recorded_is_not_shown(measured: telemetry.Distribution) 
 
 
 @pytest.mark.parametrize(("ago_ms", "least_s"), [(90_000, 90), (-90_000, 0)], ids=["waited", "a clock ahead"])
-def test_settling_tells_how_long_it_took(
+def test_acking_tells_how_long_it_took(
     measured: telemetry.Distribution, monkeypatch: pytest.MonkeyPatch, ago_ms: int, least_s: int
 ) -> None:
-    monkeypatch.setattr(telemetry, "_settle_s", measured)
+    monkeypatch.setattr(telemetry, "_delivery_s", measured)
     queued_ms = time.time_ns() // 1_000_000 - ago_ms
 
-    telemetry.settled_until(f"{queued_ms}-3", 20)
-    telemetry.settled_until("0-0", 0)
+    telemetry.record_acked(f"{queued_ms}-3", 20)
+    telemetry.record_acked("0-0", 0)
 
     [point] = points()
     assert point.count == 20
     assert point.sum >= 20 * least_s
-    assert point.bucket_counts[-1] == 0, "settling nothing tells nothing"
+    assert point.bucket_counts[-1] == 0, "acking nothing tells nothing"
 
 
 def test_ages_are_shown_until_the_next_look_is_overdue() -> None:

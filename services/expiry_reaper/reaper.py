@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared import telemetry
-from shared.model.channels import Kind, boot_of
+from shared.model.channels import Kind, instance_of
 from shared.model.sessions import Session
 from shared.store.channels import Channels, Whose
 from shared.store.queues import Left, Queues
 from shared.store.replicas import Replicas
-from shared.store.routes import Routing
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
-# How long a boot is remembered beyond the time in which its channels expire.
+# How long a instance is remembered beyond the time in which its channels expire.
 _REMEMBERED_MS = 24 * 3600 * 1000
 # After an outage of Redis an edge says that it lives before it writes its sessions again, but only just.
 _LEFT_MS = 60 * 1000
@@ -33,10 +33,10 @@ class Round:
     channels: int = 0
     expired: list[str] = field(default_factory=list)
     dropped: int = 0
-    boots_forgotten: int = 0
-    routes_mended: int = 0
+    instances_forgotten: int = 0
+    routing_repairs: int = 0
     sessions_dropped: int = 0
-    owed_since_ms: dict[tuple[str, bool], int] = field(default_factory=dict)
+    oldest_pending_ms: dict[tuple[str, bool], int] = field(default_factory=dict)
     """By kind of channel, and by whether somebody live holds it: when the oldest notification was queued."""
 
 
@@ -62,33 +62,33 @@ class Reaper:
 
     async def round(self, *, now_ms: int) -> Round:
         """Looks at every channel and every account. Raises StoreUnavailable; the next round goes on."""
-        done = Round(owed_since_ms={(kind, held): now_ms for kind in Kind for held in (True, False)})
+        done = Round(oldest_pending_ms={(kind, held): now_ms for kind in Kind for held in (True, False)})
         live: dict[str, bool] = {}
         async for lot in self._channels.all():
             done.channels += len(lot)
-            owed = await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
-            await self._note_owed([found for found in owed if found is not None], live, done)
+            pending = await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
+            await self._note_pending([found for found in pending if found is not None], live, done)
         async for sessions in self._sessions.all():
             left = await asyncio.gather(*(self._drop_if_left(session, now_ms) for session in sessions))
             done.sessions_dropped += sum(left)
         async for accounts in self._routing.accounts():
             for account in accounts:
-                done.routes_mended += await self._mend(account)
+                done.routing_repairs += await self._mend(account)
         before_ms = now_ms - max(self._idle_expiry_ms.values()) - _REMEMBERED_MS
-        done.boots_forgotten = await self._replicas.forget(before_ms=before_ms)
+        done.instances_forgotten = await self._replicas.forget(before_ms=before_ms)
         telemetry.expired.add(len(done.expired))
         facts = {"channels": done.channels, "expired": len(done.expired), "dropped": done.dropped}
-        logger.debug("reaper.round", extra={"facts": {**facts, "routes_mended": done.routes_mended}})
+        logger.debug("reaper.round", extra={"facts": {**facts, "routing_repairs": done.routing_repairs}})
         return done
 
     async def _look_at(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
-        """What it is owed, if it stays."""
+        """What it is pending, if it stays."""
         whose = await self._channels.whose(channel)
         if not whose.account or whose.kind is None:
             return None
         left = await self._queues.forget_old(channel)
         done.dropped += left.dropped
-        account, incarnation = whose.account, whose.incarnation
+        account, generation = whose.account, whose.generation
         if await self._expire(channel, whose, now_ms):
             done.expired.append(channel)
             facts = {"channel": channel, "account": account, "kind": whose.kind}
@@ -96,23 +96,25 @@ class Reaper:
             return None
         # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
         await self._routing.add_key(account, channel)
-        await self._channels.mention(account, channel, kind=whose.kind, incarnation=incarnation)
+        await self._channels.mention(account, channel, kind=whose.kind, generation=generation)
         return whose.kind, left
 
-    async def _note_owed(self, owed: list[tuple[Kind, Left]], live: dict[str, bool], done: Round) -> None:
-        """Remembers the oldest; `live` are the owners' boots that were looked at in this round."""
-        new = {boot_of(left.owner) for _, left in owed if left.owner and left.oldest_ms} - live.keys()
+    async def _note_pending(
+        self, pending: list[tuple[Kind, Left]], live: dict[str, bool], done: Round
+    ) -> None:
+        """Remembers the oldest; `live` are the owners' instances that were looked at in this round."""
+        new = {instance_of(left.owner) for _, left in pending if left.owner and left.oldest_ms} - live.keys()
         seen = await asyncio.gather(*map(self._replicas.seen, new))
         live.update(zip(new, (its.live for its in seen), strict=True))
-        oldest = done.owed_since_ms
-        for kind, left in owed:
+        oldest = done.oldest_pending_ms
+        for kind, left in pending:
             if left.oldest_ms is not None:
-                place = (kind, live.get(boot_of(left.owner), False))
+                place = (kind, live.get(instance_of(left.owner), False))
                 oldest[place] = min(oldest[place], left.oldest_ms)
 
     async def _drop_if_left(self, session: Session, now_ms: int) -> bool:
         """Forgets a session whose edge was killed; tells whether it did."""
-        seen = await self._replicas.seen(boot_of(session.owner))
+        seen = await self._replicas.seen(instance_of(session.owner))
         if seen.live or now_ms - seen.last_ms < _LEFT_MS:
             return False
         await self._sessions.drop(session)
@@ -126,18 +128,18 @@ class Reaper:
         webhook = whose.kind is Kind.WEBHOOK
         expire = self._channels.expire_idle_webhook if webhook else self._channels.expire
         times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms}
-        return await expire(whose.account, channel, incarnation=whose.incarnation, **times)
+        return await expire(whose.account, channel, generation=whose.generation, **times)
 
     async def _mend(self, account: str) -> int:
         """Drops from an account's routes what names a channel or a key that is gone; tells how many."""
         keys, channels = await self._routing.mentioned(account)
         whose = dict(zip(keys, await asyncio.gather(*map(self._channels.whose, keys)), strict=True))
         gone = [key for key, found in whose.items() if not found.account]
-        stale = [(key, inc) for key, inc in channels if key not in whose or whose[key].incarnation != inc]
+        stale = [(key, inc) for key, inc in channels if key not in whose or whose[key].generation != inc]
         for key in gone:
-            await self._routing.drop_key(account, key, incarnation="")
-        for key, incarnation in stale:
-            await self._routing.drop_channel(account, key, incarnation=incarnation)
+            await self._routing.drop_key(account, key, generation="")
+        for key, generation in stale:
+            await self._routing.drop_channel(account, key, generation=generation)
         named = await self._routing.sessions_mentioned(account)
         known = await asyncio.gather(*map(self._sessions.is_known, named))
         lost = [name for name, is_known in zip(named, known, strict=True) if not is_known]

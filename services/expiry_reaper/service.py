@@ -14,18 +14,18 @@ from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
+from shared.redis.cluster import pipeline_to
+from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.server import listener
 from shared.runtime.loops import end
-from shared.runtime.metrics_port import metrics_apart
-from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
-from shared.runtime.working import jobs_redis, serve_health
+from shared.runtime.worker import jobs_redis, serve_health
 from shared.store.channels import Channels
-from shared.store.cluster_calls import calls_to
-from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Replicas
-from shared.store.routes import Routing
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
 
@@ -41,16 +41,16 @@ _AGES_SHOWN_S = 30.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
-    calls = calls_to(redis)
+    calls = pipeline_to(redis)
     routing = Routing(calls, compiled)
-    nudges = Nudges(calls)
+    wakeups = Wakeups(calls)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
     return Reaper(
-        channels=Channels(calls, routing, nudges),
+        channels=Channels(calls, routing, wakeups),
         queues=Queues(calls, limits=limits),
         replicas=Replicas(calls),
         routing=routing,
-        sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
+        sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
         idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()},
     )
 
@@ -76,7 +76,7 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
     listening = listener(settings.host, settings.reaper_port)
     async with (
-        metrics_apart(settings.host, settings.metrics_port),
+        metrics_server(settings.host, settings.metrics_port),
         jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
         reaping(settings, redis, jobs),
     ):
@@ -88,12 +88,12 @@ async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
         now_ms = time.time_ns() // 1_000_000
         try:
             done = await reaper.round(now_ms=now_ms)
-        except StoreUnavailable as fault:
-            logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(fault)}})
+        except StoreUnavailable as error:
+            logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
         else:
             # Rounds may be another reaper's for a while, and what was found here is then old.
             shown_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
-            telemetry.owed_since(done.owed_since_ms, now_ms=now_ms, good_for_s=shown_s)
+            telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=now_ms, good_for_s=shown_s)
 
     shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
     every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
@@ -101,8 +101,8 @@ async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
         try:
             job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
             await reap_worker(jobs, [job]).async_run()
-        except (RedisError, OSError, TimeoutError) as fault:
-            logger.warning("reaper.worker-ended", extra={"facts": {"why": type(fault).__name__}})
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("reaper.worker-ended", extra={"facts": {"why": type(error).__name__}})
         except Exception:
             logger.exception("reaper.worker-failed")
         await asyncio.sleep(_AGAIN_S)

@@ -9,16 +9,16 @@ from services.gateway.bodies import name_in, object_in, only
 from services.gateway.context import context_of
 from shared.model.api_keys import Account, is_id, new_id
 from shared.model.errors import Invalid
-from shared.runtime.answers import json_answer
+from shared.runtime.http.responses import json_response
 from shared.store.api_keys import ApiKeys
 
 
 async def create_account(request: Request) -> Response:
     context = context_of(request)
-    await context.proof.require_operator(request)
+    await context.authenticator.require_operator(request)
     posted = await object_in(request)
     only(posted, {"name", "parent", "master"})
-    return json_answer(await new_account(context.api_keys, posted), status=201)
+    return json_response(await new_account(context.api_keys, posted), status=201)
 
 
 async def new_account(api_keys: ApiKeys, posted: dict[str, Any]) -> dict[str, Any]:

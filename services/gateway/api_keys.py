@@ -9,13 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.authenticator import Administrator
 from services.gateway.bodies import name_in, object_if_any, object_in, only
 from services.gateway.context import Context, context_of
-from services.gateway.proof import Administrator
 from shared.model.api_keys import ApiKey, Scope, hash_of, is_id, new_id, new_secret
 from shared.model.errors import Invalid, KeyExpired, KeyRevoked, SecretsInUse
-from shared.runtime.answers import Problem, json_answer
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import Problem, json_response
 from shared.store.api_keys import ApiKeys
 from shared.wire.times import moment_ms, moment_text
 
@@ -25,59 +25,59 @@ _OLD_SECRET_MS = 24 * 60 * 60 * 1000
 
 async def create_api_key(request: Request) -> Response:
     context = context_of(request)
-    admin = await context.proof.administrator(request)
+    admin = await context.authenticator.administrator(request)
     posted = await object_in(request)
     only(posted, {"name", "scopes", "expires_at"})
     account_id = await _account_of(context, admin, request)
-    return json_answer(await new_api_key(context.api_keys, account_id, posted), status=201)
+    return json_response(await new_api_key(context.api_keys, account_id, posted), status=201)
 
 
 async def list_api_keys(request: Request) -> Response:
     context = context_of(request)
-    admin = await context.proof.administrator(request)
+    admin = await context.authenticator.administrator(request)
     account_id = await _account_of(context, admin, request)
     after = request.query_params.get("after", "")
     if after and not is_id(after):
         raise Invalid("must be the id of an API key", field="after")
     keys, next_after = await context.api_keys.of_account(account_id, after=after, count=PAGE)
-    return json_answer({"api_keys": [shown(key) for key in keys], "next_after": next_after})
+    return json_response({"api_keys": [shown(key) for key in keys], "next_after": next_after})
 
 
 async def get_api_key(request: Request) -> Response:
     context = context_of(request)
-    admin = await context.proof.administrator(request)
-    return json_answer(shown(await _key_of(context, admin, request)))
+    admin = await context.authenticator.administrator(request)
+    return json_response(shown(await _key_of(context, admin, request)))
 
 
 async def delete_api_key(request: Request) -> Response:
     context = context_of(request)
-    admin = await context.proof.administrator(request)
+    admin = await context.authenticator.administrator(request)
     key = await _key_of(context, admin, request)
     try:
         await context.api_keys.revoke(key)
     finally:
-        context.proof.forget(key.id)
+        context.authenticator.forget(key.id)
     return Response(status_code=204)
 
 
 async def create_secret(request: Request) -> Response:
     """Rotation: a new secret, beside which the one in use stays valid for a while."""
     context = context_of(request)
-    admin = await context.proof.administrator(request)
+    admin = await context.authenticator.administrator(request)
     posted = await object_if_any(request)
     only(posted, {"old_valid_until"})
     key = await _key_of(context, admin, request)
     try:
-        return json_answer(await new_secret_of(context.api_keys, key, posted), status=201)
+        return json_response(await new_secret_of(context.api_keys, key, posted), status=201)
     except KeyRevoked:
         raise _no_such_key() from None
-    except SecretsInUse as fault:
-        until = moment_text(fault.until_ms)
+    except SecretsInUse as error:
+        until = moment_text(error.until_ms)
         raise Problem(409, f"two secrets of this API key are valid, the older until {until}") from None
-    except KeyExpired as fault:
-        raise Problem(409, str(fault)) from None
+    except KeyExpired as error:
+        raise Problem(409, str(error)) from None
     finally:
-        context.proof.forget(key.id)
+        context.authenticator.forget(key.id)
 
 
 async def new_api_key(api_keys: ApiKeys, account_id: str, posted: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from services.gateway import (
 from services.gateway.context import Context
 from services.gateway.publish import publish
 from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
-from shared.runtime import answers
-from shared.runtime.answers import Problem
+from shared.runtime.http import responses
+from shared.runtime.http.responses import Problem
 
 _Answer = Callable[[Request, Exception], Awaitable[Response]]
 _EVENTS = "/v1/events"
@@ -94,9 +94,9 @@ async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     try:
         response = await publish(request)
-    except Exception as fault:
-        answer = next(_ANSWERS[kind] for kind in type(fault).__mro__ if kind in _ANSWERS)
-        response = await answer(request, fault)
+    except Exception as error:
+        answer = next(_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
+        response = await answer(request, error)
         await response(scope, receive, send)
         if answer is _failed:
             raise
@@ -104,17 +104,17 @@ async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
         await response(scope, receive, send)
 
 
-async def _problem_answer(request: Request, fault: Exception) -> Response:
+async def _problem_answer(request: Request, error: Exception) -> Response:
     """Each dialect has its own form of an error, told by the path."""
     if crossbar.answers_at(request.url.path):
-        return crossbar.problem_answer(request, fault)
-    return answers.problem_answer(request, fault)
+        return crossbar.problem_response(request, error)
+    return responses.problem_response(request, error)
 
 
 def _answer(status: int, *, kind: str = "") -> _Answer:
-    async def answer(request: Request, fault: Exception) -> Response:
-        fields = fault.fields if isinstance(fault, Invalid) else []
-        return await _problem_answer(request, Problem(status, str(fault), fields=fields, kind=kind))
+    async def answer(request: Request, error: Exception) -> Response:
+        fields = error.fields if isinstance(error, Invalid) else []
+        return await _problem_answer(request, Problem(status, str(error), fields=fields, kind=kind))
 
     return answer
 

@@ -7,8 +7,8 @@ import orjson
 from starlette.requests import Request
 
 from shared.model.errors import Invalid
-from shared.runtime.answers import Problem
-from shared.runtime.http_protocol import Connection
+from shared.runtime.http.protocol import Connection
+from shared.runtime.http.responses import Problem
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _READ_ON_BYTES = 4 * MAX_BODY_BYTES
@@ -66,8 +66,8 @@ async def object_if_any(request: Request) -> dict[str, Any]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Invalid("the body must be an object")
     return value

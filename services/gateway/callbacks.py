@@ -9,26 +9,26 @@ from shared.model.api_keys import Scope
 from shared.model.callbacks import Callback, new_signing_secret
 from shared.model.channels import Kind
 from shared.model.errors import KindConflict
-from shared.runtime.answers import Problem, json_answer
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import Problem, json_response
 from shared.wire.pelion.answers import webhook
 from shared.wire.pelion.callbacks import is_json, registration_in
 
 
 async def get_callback(request: Request) -> Response:
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     state = await context.channels.state(key.id)
     callback = await context.channels.callback(key.id)
     if state is None or callback is None:
         raise Problem(404, "no callback has been registered")
-    return json_answer(webhook(callback, state.serialization))
+    return json_response(webhook(callback, state.serialization))
 
 
 async def put_callback(request: Request) -> Response:
     """Registers a URL that takes the test request, or changes nothing."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     if not is_json(request.headers.get("content-type", "")):
         fields = [("Content-Type", "must be application/json")]
         raise Problem(415, "the body must be JSON, and its Content-Type say so", fields=fields)
@@ -43,7 +43,7 @@ async def put_callback(request: Request) -> Response:
 
 async def delete_callback(request: Request) -> Response:
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     if not await context.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):
         raise Problem(404, "there is no callback")
     return Response(status_code=204)
@@ -58,7 +58,7 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
 
 async def _try(context: Context, api_key_id: str, callback: Callback) -> None:
     secret = await context.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
-    attempt = await context.trials.attempt(api_key_id, callback, signing_secret=secret)
+    attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
     if not attempt.taken:
         why = attempt.error or f"it answered {attempt.status}"
         message = f"did not take the test request with 200 or 204: {why}"

@@ -11,10 +11,10 @@ from services.gateway.accounts import new_account
 from services.gateway.api_keys import PAGE, new_api_key, new_secret_of, shown
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
+from shared.redis.cluster import pipeline_to
 from shared.store.api_keys import ApiKeys
-from shared.store.cluster_calls import calls_to
-from shared.store.nudges import Nudges
-from shared.store.routes import Routing
+from shared.store.routing import Routing
+from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.times import moment_text
 
@@ -51,9 +51,9 @@ def add_commands(commands: Any) -> None:
 
 async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
     """Does what was asked; the exit code."""
-    calls = calls_to(redis)
-    nudges = Nudges(calls)
-    api_keys = ApiKeys(calls, Routing(calls, compiled), nudges)
+    calls = pipeline_to(redis)
+    wakeups = Wakeups(calls)
+    api_keys = ApiKeys(calls, Routing(calls, compiled), wakeups)
     try:
         match arguments.command, arguments.action:
             case "accounts", "create":
@@ -75,11 +75,11 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
                 await api_keys.revoke(await _key(api_keys, arguments.id))
     except StoreUnavailable:
         raise
-    except GatewayError as fault:
-        print(f"refused: {_told(fault)}", file=sys.stderr)
+    except GatewayError as error:
+        print(f"refused: {_told(error)}", file=sys.stderr)
         return 1
     finally:
-        await nudges.sent()
+        await wakeups.sent()
     return 0
 
 
@@ -104,10 +104,10 @@ async def _all(api_keys: ApiKeys, account_id: str) -> list[ApiKey]:
     return found
 
 
-def _told(fault: GatewayError) -> str:
-    if isinstance(fault, SecretsInUse):
-        return f"{fault}, the older until {moment_text(fault.until_ms)}"
-    return str(fault)
+def _told(error: GatewayError) -> str:
+    if isinstance(error, SecretsInUse):
+        return f"{error}, the older until {moment_text(error.until_ms)}"
+    return str(error)
 
 
 def _print(made: Any) -> None:

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from services.gateway.authenticator import Authenticator
+from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.idempotency import Once
-from services.gateway.proof import Proof
-from services.gateway.trials import Trials
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
-from shared.store.nudges import Nudges
 from shared.store.queues import Queues
 from shared.store.receipts import Receipts
-from shared.store.routes import Routing
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 
@@ -24,16 +24,16 @@ class Context:
 
     api_keys: ApiKeys
     channels: Channels
-    nudges: Nudges
+    wakeups: Wakeups
     once: Once
     principals: Principals
-    proof: Proof
+    authenticator: Authenticator
     queues: Queues
     receipts: Receipts
     replica: str
     routing: Routing
     sessions: Sessions
-    trials: Trials
+    endpoint_verifier: EndpointVerifier
     webhooks: Webhooks
 
 

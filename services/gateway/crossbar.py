@@ -1,6 +1,6 @@
 """Crossbar: what Kazoo's clients ask over HTTP (docs/protocols/kazoo.md, section 2).
 
-Each answer, an error too, is an envelope of Crossbar's; `problem_answer` writes those of all paths below
+Each answer, an error too, is an envelope of Crossbar's; `problem_response` writes those of all paths below
 Crossbar's nouns, also where there is nothing.
 """
 
@@ -17,8 +17,8 @@ from services.gateway.context import Context, context_of
 from services.gateway.openapi import VERSION
 from shared.model.api_keys import Principal, Scope, id_in, is_id
 from shared.model.sessions import Dialect, Session
-from shared.runtime.answers import Problem, methods_at, request_id_of
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import looks_like_one
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import Told, error_body, socket_object, success_body
@@ -57,7 +57,7 @@ async def get_bindings(request: Request) -> Response:
 
 
 async def get_sockets(request: Request) -> Response:
-    principal = await _proven(request)
+    principal = await _authenticate(request)
     accounts = await _accounts(request, principal)
     sessions = context_of(request).sessions
     found = {each.id: each for account in accounts for each in await sessions.of_account(account)}
@@ -65,7 +65,7 @@ async def get_sockets(request: Request) -> Response:
 
 
 async def get_socket(request: Request) -> Response:
-    principal = await _proven(request)
+    principal = await _authenticate(request)
     accounts = await _accounts(request, principal)
     socket_id: str = request.path_params["socket_id"]
     found = await context_of(request).sessions.find(socket_id) if is_id(socket_id) else None
@@ -76,7 +76,7 @@ async def get_socket(request: Request) -> Response:
 
 async def get_socket_of_nobody(request: Request) -> Response:
     """A socket is an account's: without one in the path nobody may see it."""
-    await _proven(request)
+    await _authenticate(request)
     raise Problem(403, "forbidden")
 
 
@@ -85,7 +85,7 @@ async def put_api_auth(request: Request) -> Response:
     context = context_of(request)
     posted = (await object_in(request)).get("data")
     secret = _secret_in(posted if isinstance(posted, dict) else {})
-    principal = await context.principals.proven_by(secret, now_ms=now_ms()) if id_in(secret) else None
+    principal = await context.principals.authenticate(secret, now_ms=now_ms()) if id_in(secret) else None
     if principal is None:
         raise Problem(401, "invalid credentials")
     _check_may_listen(principal)
@@ -108,26 +108,26 @@ def answers_at(path: str) -> bool:
     return any(path == noun or path.startswith(f"{noun}/") for noun in NOUNS)
 
 
-def problem_answer(request: Request, fault: Exception) -> Response:
+def problem_response(request: Request, error: Exception) -> Response:
     """The answer to an HTTPException, ours or the framework's, in Crossbar's form."""
-    assert isinstance(fault, HTTPException)
-    name, usual = _ERRORS.get(fault.status_code, ("error", ""))
-    data: Mapping[str, Any] = {"message": usual or fault.detail}
-    if isinstance(fault, CrossbarProblem):
-        name, data = fault.name, fault.data
-    headers = {name.lower(): value for name, value in (fault.headers or {}).items()}
-    if fault.status_code == 405:
+    assert isinstance(error, HTTPException)
+    name, usual = _ERRORS.get(error.status_code, ("error", ""))
+    data: Mapping[str, Any] = {"message": usual or error.detail}
+    if isinstance(error, CrossbarProblem):
+        name, data = error.name, error.data
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == 405:
         headers["allow"] = ", ".join(methods_at(request))
-    if fault.status_code == 401:
+    if error.status_code == 401:
         headers["www-authenticate"] = "Bearer"
-    body = error_body(fault.status_code, name, data, _told(request))
-    return Response(body, fault.status_code, headers, media_type="application/json")
+    body = error_body(error.status_code, name, data, _told(request))
+    return Response(body, error.status_code, headers, media_type="application/json")
 
 
-async def _proven(request: Request) -> Principal:
+async def _authenticate(request: Request) -> Principal:
     given = _token_in(request)
     principals = context_of(request).principals
-    principal = await principals.proven_by(given, now_ms=now_ms()) if given else None
+    principal = await principals.authenticate(given, now_ms=now_ms()) if given else None
     if principal is None:
         raise Problem(401, "invalid credentials")
     _check_may_listen(principal)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.model.idempotency import Repeatable
-from shared.runtime.answers import Problem
+from shared.runtime.http.responses import Problem
 from shared.store.idempotency import RUNNING_S, Beginning, Begun, Idempotency
 from shared.wire.idempotency import HEADER
 
@@ -73,19 +73,19 @@ class Once:
     async def _free(self, request: Repeatable, runner: str) -> None:
         await _insist(lambda: self._store.free(request, runner=runner))
 
-    async def _before_the_answer(self, ending: Coroutine[None, None, None]) -> None:
+    async def _before_the_answer(self, close_reason: Coroutine[None, None, None]) -> None:
         # What was queued is queued, what failed failed: the end's own trouble changes no answer.
-        await asyncio.wait([self._in_background(ending)], timeout=_PATIENCE_S)
+        await asyncio.wait([self._in_background(close_reason)], timeout=_PATIENCE_S)
 
-    def _in_background(self, ending: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(ending)
+    def _in_background(self, close_reason: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(close_reason)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return task
 
 
 async def _insist(write: Callable[[], Awaitable[bool]]) -> None:
-    """Tries until Redis has taken it, or the mark is gone by itself."""
+    """RetryJobs until Redis has taken it, or the mark is gone by itself."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(RUNNING_S):
             while True:

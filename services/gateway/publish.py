@@ -18,9 +18,9 @@ from shared.model.api_keys import Scope
 from shared.model.errors import GatewayError, Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
-from shared.model.routes import Routes
-from shared.runtime.answers import JsonAnswer
+from shared.model.routing_table import RoutingTable
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import RawJsonResponse
 from shared.store.queues import Appended
 from shared.wire.events import Form, form_of, parse_events, place_of
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
@@ -55,7 +55,7 @@ class UnknownAddressee(GatewayError):
 async def publish(request: Request) -> ASGIApp:
     """POST /v1/events."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.PUBLISH)
+    key = await context.authenticator.require(request, Scope.PUBLISH)
     body = await body_of(request)
     idempotency_keys, traceparents, media_type = _headers_of(request)
     idempotency_key = idempotency_key_in(idempotency_keys)
@@ -91,7 +91,7 @@ def _headers_of(request: Request) -> tuple[list[str], list[str], str]:
 def _answer(events: Sequence[Event], counts: Sequence[int], *, is_repetition: bool = False) -> ASGIApp:
     told = [{"id": event.id, "channels": count} for event, count in zip(events, counts, strict=True)]
     more = [(b"idempotent-replayed", b"true")] if is_repetition else []
-    return JsonAnswer(orjson.dumps({"events": told}), status=202, more=more)
+    return RawJsonResponse(orjson.dumps({"events": told}), status=202, more=more)
 
 
 def _packed(counts: Sequence[int]) -> bytes:
@@ -109,9 +109,9 @@ async def _queue(context: Context, account_id: str, events: Sequence[Event], sou
     with telemetry.publish_span(account_id, len(events), traceparent=source.traceparent) as traceparent:
         try:
             counts = await publish_events(context, account_id, events, traceparent=traceparent)
-        except UnknownAddressee as fault:
-            at = place_of(fault.index, body=source.body, form=source.form)
-            raise Invalid(str(fault), field=f"{at}.to" if at else "to") from None
+        except UnknownAddressee as error:
+            at = place_of(error.index, body=source.body, form=source.form)
+            raise Invalid(str(error), field=f"{at}.to" if at else "to") from None
     telemetry.published.add(len(events))
     return counts
 
@@ -124,7 +124,7 @@ async def publish_events(
     When this returns Redis holds every copy. Raises UnknownAddressee; TooLarge when the copies are too many;
     StoreUnavailable when some copies may be held and others not: publishing again is safe, and may double.
     """
-    routes, of_all = await context.routing.routes_for_events(account_id)
+    routes, of_all = await context.routing.tables_for_publish(account_id)
     _check_addressees(events, routes)
     events, types = await _with_device_types(context, account_id, events, routes)
     # Everything for one channel goes in one call: order within a request is kept, all or none.
@@ -151,7 +151,7 @@ async def publish_events(
     return counts
 
 
-def _sessions_for(event: Event, *routes: Routes) -> set[str]:
+def _sessions_for(event: Event, *routes: RoutingTable) -> set[str]:
     """The sessions that the event is for, each once; its data is parsed only if one of them asks for that."""
     data = orjson.loads(event.data) if any(its.look_at_data for its in routes) else None
     return set().union(*(its.sessions_for(event, data) for its in routes))
@@ -207,14 +207,14 @@ async def _offered(context: Context, session_id: str, account_id: str, events: S
     return fitted
 
 
-def _check_addressees(events: Sequence[Event], routes: Routes) -> None:
+def _check_addressees(events: Sequence[Event], routes: RoutingTable) -> None:
     for index, event in enumerate(events):
         if event.to is not None and event.to not in routes.api_keys:
             raise UnknownAddressee(index=index)
 
 
 async def _with_device_types(
-    context: Context, account_id: str, events: Sequence[Event], routes: Routes
+    context: Context, account_id: str, events: Sequence[Event], routes: RoutingTable
 ) -> tuple[Sequence[Event], dict[str, str | None]]:
     """The events, notifications with their device's type if any binding asks for one; and the types that
     registrations among them tell (None: forget it)."""

@@ -9,18 +9,18 @@ from starlette.responses import Response
 from services.gateway.context import Context, context_of
 from shared.model.api_keys import Scope
 from shared.model.events import Event
-from shared.runtime.answers import Problem, json_answer
+from shared.runtime.http.responses import Problem, json_response
 from shared.wire.receipts import receipt_body
 
 
 async def get_receipt(request: Request) -> Response:
     """Any publisher of the account may ask."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.PUBLISH)
+    key = await context.authenticator.require(request, Scope.PUBLISH)
     receipt = await context.receipts.find(key.account_id, request.path_params["event_id"])
     if receipt is None:
         raise Problem(404, "there is no receipt of such an event; it is kept for an hour, if it is asked for")
-    return json_answer(receipt_body(receipt))
+    return json_response(receipt_body(receipt))
 
 
 def opened_receipts(

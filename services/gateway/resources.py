@@ -8,8 +8,8 @@ from services.gateway.context import context_of
 from shared.model.api_keys import Scope
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
-from shared.runtime.answers import Problem
-from shared.store.routes import Added
+from shared.runtime.http.responses import Problem
+from shared.store.routing import Added
 from shared.wire.pelion.resources import MAX_RESOURCES, Resource, paths_of, resource_in, uri_list
 
 PREFIX = "/v2/subscriptions/"
@@ -34,7 +34,7 @@ register_url_convertor("resource", _RestOfTwo())
 async def get_resource(request: Request) -> Response:
     """Of a device the paths subscribed to, one per line; of one resource only whether it is."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     named = _named(request)
     stored = await context.routing.bindings(key.account_id, key.id, Source.RESOURCES)
     paths = paths_of(named.device, stored)
@@ -49,7 +49,7 @@ async def get_resource(request: Request) -> Response:
 async def put_resource(request: Request) -> Response:
     """Subscribes, whether anybody has heard of the device or not: there is no directory of devices."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     named = _named(request)
     if not named.path:
         raise Problem(405, "a subscription names a resource of the device", headers={"allow": "GET, DELETE"})
@@ -65,7 +65,7 @@ async def put_resource(request: Request) -> Response:
 async def delete_resource(request: Request) -> Response:
     """Ends one subscription, or all to a device; 204 also when there was none."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     line = _named(request).line
     await context.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
     return Response(status_code=204)

@@ -5,28 +5,28 @@ import asyncio
 from redis.asyncio import Redis
 
 from services.gateway.app import gateway_app
+from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
+from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.idempotency import Once
-from services.gateway.proof import Proof
-from services.gateway.trials import Trials
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
-from shared.runtime.cross_origin import cross_origin
-from shared.runtime.health import health_routes
-from shared.runtime.metrics_port import metrics_apart
-from shared.runtime.requests import Requests
-from shared.runtime.serving import listener, serve
+from shared.redis.cluster import pipeline_to
+from shared.runtime.http.cors import cross_origin
+from shared.runtime.http.health import health_routes
+from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.request_log import RequestLog
+from shared.runtime.http.server import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
-from shared.store.cluster_calls import calls_to
 from shared.store.idempotency import Idempotency
-from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
 from shared.store.receipts import Receipts
-from shared.store.routes import Routing
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
@@ -45,26 +45,26 @@ def make_outbound(settings: Settings) -> Outbound:
 
 
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
-    calls = calls_to(redis)
+    calls = pipeline_to(redis)
     routing = Routing(calls, compiled)
-    nudges = Nudges(calls)
-    api_keys = ApiKeys(calls, routing, nudges)
+    wakeups = Wakeups(calls)
+    api_keys = ApiKeys(calls, routing, wakeups)
     return Context(
         api_keys=api_keys,
-        channels=Channels(calls, routing, nudges),
-        nudges=nudges,
+        channels=Channels(calls, routing, wakeups),
+        wakeups=wakeups,
         once=Once(Idempotency(calls)),
         principals=Principals(api_keys),
-        proof=Proof(api_keys, admin_token=admin_token),
+        authenticator=Authenticator(api_keys, admin_token=admin_token),
         queues=Queues(
             calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
         ),
         receipts=Receipts(calls),
         replica=settings.replica,
         routing=routing,
-        sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
-        trials=Trials(outbound),
-        webhooks=Webhooks(calls, nudges),
+        sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
+        endpoint_verifier=EndpointVerifier(outbound),
+        webhooks=Webhooks(calls, wakeups),
     )
 
 
@@ -73,13 +73,13 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     assert settings.admin_token is not None
     admin_token = settings.admin_token.get_secret_value()
     listening = listener(settings.host, settings.port)
-    async with metrics_apart(settings.host, settings.metrics_port), make_outbound(settings) as outbound:
+    async with metrics_server(settings.host, settings.metrics_port), make_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
         health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
         app = gateway_app(context, more=[*health])
         open_app = cross_origin(app, origins=settings.cors_origins)
-        counted = Requests(open_app, count=telemetry.request_answered)
-        await serve(counted, listening, stop=stop, goodbye=_nothing)
+        counted = RequestLog(open_app, count=telemetry.request_answered)
+        await serve(counted, listening, stop=stop, on_shutdown=_nothing)
 
 
 async def _nothing() -> None:

@@ -12,8 +12,8 @@ from services.gateway.context import Context, context_of
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import Invalid, TooLarge
 from shared.model.sessions import Dialect, Pushed
-from shared.runtime.answers import Problem, json_answer
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import Problem, json_response
 from shared.wire.cognism.frames import parse_pushed
 from shared.wire.cognism.opening import credentials_offered, query_of
 
@@ -22,7 +22,7 @@ async def push_to_session(request: Request) -> Response:
     """Answers when the edge that holds the socket has written the data to it."""
     context = context_of(request)
     query = query_of(request.scope["query_string"])
-    key = await _proven_if_told(context, request, query)
+    key = await _authenticate_if_given(context, request, query)
     session_id = query.get("session", "")
     if not session_id:
         raise Invalid("is missing: it is told in a socket's first frame", field="session")
@@ -30,7 +30,7 @@ async def push_to_session(request: Request) -> Response:
     await _check_reach(context, session_id, key)
     match await context.sessions.push(session_id, data):
         case Pushed.TAKEN:
-            return json_answer({"session": session_id, "delivered": True})
+            return json_response({"session": session_id, "delivered": True})
         case Pushed.GONE:
             raise _no_session()
         case Pushed.UNANSWERED:
@@ -38,11 +38,11 @@ async def push_to_session(request: Request) -> Response:
             raise Problem(503, message, headers={"retry-after": "1"})
 
 
-async def _proven_if_told(context: Context, request: Request, query: dict[str, str]) -> ApiKey | None:
+async def _authenticate_if_given(context: Context, request: Request, query: dict[str, str]) -> ApiKey | None:
     credentials = credentials_offered(request.headers, query)
     if not credentials.given:
         return None
-    key = await context.api_keys.proven_by(credentials.secret, now_ms=now_ms())
+    key = await context.api_keys.authenticate(credentials.secret, now_ms=now_ms())
     if key is None:
         fields = [("accessToken", "must be the id of an API key"), ("secretKey", "must be its secret")]
         raise Problem(401, "access token or secret key is missing or wrong", fields=fields)
@@ -56,8 +56,8 @@ async def _data_in(request: Request) -> bytes:
         return parse_pushed(body)
     except TooLarge:
         raise
-    except Invalid as fault:
-        raise Problem(406, fault.message) from None
+    except Invalid as error:
+        raise Problem(406, error.message) from None
 
 
 async def _check_reach(context: Context, session_id: str, key: ApiKey | None) -> None:

@@ -7,21 +7,21 @@ from starlette.responses import Response
 from services.gateway.bodies import body_of
 from services.gateway.context import context_of
 from shared.model.api_keys import Scope
-from shared.runtime.answers import json_answer
+from shared.runtime.http.responses import json_response
 from shared.wire.pelion.subscriptions import parse_presubscriptions
 
 
 async def get_subscriptions(request: Request) -> Response:
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     stored = await context.routing.bindings(key.account_id, key.id)
-    return json_answer(orjson.loads(stored) if stored else [])
+    return json_response(orjson.loads(stored) if stored else [])
 
 
 async def put_subscriptions(request: Request) -> Response:
     """Replaces them all; an empty array removes them."""
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     wanted = parse_presubscriptions(await body_of(request))
     if wanted:
         await context.routing.put_bindings(key.account_id, key.id, orjson.dumps(wanted))
@@ -32,6 +32,6 @@ async def put_subscriptions(request: Request) -> Response:
 
 async def delete_subscriptions(request: Request) -> Response:
     context = context_of(request)
-    key = await context.proof.require(request, Scope.RECEIVE)
+    key = await context.authenticator.require(request, Scope.RECEIVE)
     await context.routing.drop_bindings(key.account_id, key.id)
     return Response(status_code=204)

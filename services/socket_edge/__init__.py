@@ -1,1 +1,1 @@
-"""Held connections: one socket for each channel, drained from its queue."""
+"""LeaseHolder connections: one socket for each channel, drained from its queue."""

@@ -10,12 +10,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.socket_edge.blackhole_socket import blackhole_socket
-from services.socket_edge.cognism_socket import cognism_socket, proven
+from services.socket_edge.cognism_socket import authenticate, cognism_socket
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
 from shared.model.errors import StoreUnavailable
-from shared.runtime.answers import Problem, failure_answer, problem_answer, refuse_handshake
+from shared.runtime.http.responses import Problem, internal_error_response, problem_response, refuse_handshake
 from shared.wire.cognism.opening import credentials_offered, query_of
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
@@ -67,7 +67,7 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
         # Credentials are judged first, so that nobody learns by a 426 that they would do.
         query = query_of(request.scope["query_string"])
         try:
-            await proven(edge.stores.api_keys, credentials_offered(request.headers, query))
+            await authenticate(edge.stores.api_keys, credentials_offered(request.headers, query))
         except StoreUnavailable:
             headers = {"retry-after": "1"}
             raise Problem(503, "the service cannot reach its store; try again", headers=headers) from None
@@ -84,7 +84,7 @@ def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
     """The app of an edge that runs apart."""
     plain = Starlette(
         routes=[*upgrade_routes(edge), *pull_routes(edge), *health],
-        exception_handlers={HTTPException: problem_answer, Exception: failure_answer},
+        exception_handlers={HTTPException: problem_response, Exception: internal_error_response},
     )
     return by_kind(plain, socket_app(edge))
 

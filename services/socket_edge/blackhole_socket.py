@@ -7,15 +7,15 @@ import math
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
-from services.socket_edge.proofs import Proof
 from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
 from shared.model.api_keys import Principal, new_id
 from shared.model.errors import StoreUnavailable
 from shared.model.sessions import Dialect
-from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.wire.kazoo.blackhole import Authenticate, Changed, Conversation, Effect, MayListen, Reply
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ async def blackhole_socket(edge: Edge, scope: Scope, receive: Receive, send: Sen
         address = edge.sessions.address_of(scope)
         if not edge.sessions.has_room_for(address):
             raise Problem(429, "too many sockets from this address", headers={"retry-after": "1"})
-        principal = await _proven_already(edge, scope)
+        principal = await _authenticate_handshake(edge, scope)
     except StoreUnavailable:
         telemetry.handshakes.add(1, {"outcome": "unavailable"})
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
@@ -44,12 +44,14 @@ async def blackhole_socket(edge: Edge, scope: Scope, receive: Receive, send: Sen
         await _Talk(edge, address, principal, scope, send).go_on(receive)
 
 
-async def _proven_already(edge: Edge, scope: Scope) -> Principal | None:
+async def _authenticate_handshake(edge: Edge, scope: Scope) -> Principal | None:
     """Whom the handshake itself proves: nobody has to."""
     given = Headers(scope=scope).get("authorization")
     if given is None:
         return None
-    principal = await edge.stores.principals.proven_by(given.removeprefix("Bearer ").strip(), now_ms=now_ms())
+    principal = await edge.stores.principals.authenticate(
+        given.removeprefix("Bearer ").strip(), now_ms=now_ms()
+    )
     if principal is None:
         raise Problem(403, "the credentials are not valid")
     return principal
@@ -91,8 +93,8 @@ class _Talk:
                 pass
             finally:
                 await edge.sessions.forget(socket)
-                telemetry.endings.add(1, {"ending": socket.facts["ending"]})
-                logger.info("session.ended", extra={"facts": socket.facts})
+                telemetry.sockets_closed.add(1, {"reason": socket.facts["reason"]})
+                logger.info("session.closed", extra={"facts": socket.facts})
 
     async def _listen(self, receive: Receive) -> None:
         while (message := await receive())["type"] != "websocket.disconnect":
@@ -120,7 +122,7 @@ class _Talk:
             case Reply(text):
                 await self._socket.say(text)
             case Authenticate(token):
-                principal = await principals.proven_by(token, now_ms=now_ms())
+                principal = await principals.authenticate(token, now_ms=now_ms())
                 return self._conversation.authenticated(principal)
             case MayListen(principal, account_id):
                 return self._conversation.judged(await principals.may_listen(principal, account_id))
@@ -134,7 +136,7 @@ class _Talk:
             self._socket,
             self._conversation.session_id,
             account_id=state.principal.account_id,
-            proof=Proof(state.principal.api_key_id, None, math.inf),
+            credential=Credential(state.principal.api_key_id, None, math.inf),
             wanted=state.wanted,
             name=state.name,
             metadata=state.metadata,

@@ -6,16 +6,16 @@ import logging
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
-from services.socket_edge.proofs import Proof
 from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
 from shared.model.api_keys import ApiKey, hash_of, new_id
 from shared.model.api_keys import Scope as KeyScope
 from shared.model.errors import Invalid, StoreUnavailable
 from shared.model.sessions import Dialect, Wanted
-from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.runtime.clock import now_ms
+from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.store.api_keys import ApiKeys
 from shared.wire.cognism.frames import first_frame, frame
 from shared.wire.cognism.opening import Credentials, credentials_offered, query_of
@@ -37,15 +37,15 @@ async def cognism_socket(edge: Edge, scope: Scope, receive: Receive, send: Send)
         address = edge.sessions.address_of(scope)
         if not edge.sessions.has_room_for(address):
             raise Problem(429, "too many sockets from this address", headers={"retry-after": "1"})
-        key, proof = await proven(edge.stores.api_keys, credentials)
+        key, credential = await authenticate(edge.stores.api_keys, credentials)
         text = query.get("pattern", "")
         wanted = [Wanted(key.account_id, text, parse_pattern(text))]
     except StoreUnavailable:
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
         await _refuse(scope, send, problem)
         return
-    except Invalid as fault:
-        await _refuse(scope, send, Problem(400, fault.message, fields=fault.fields, kind="validation_error"))
+    except Invalid as error:
+        await _refuse(scope, send, Problem(400, error.message, fields=error.fields, kind="validation_error"))
         return
     except Problem as problem:
         await _refuse(scope, send, problem)
@@ -55,29 +55,29 @@ async def cognism_socket(edge: Edge, scope: Scope, receive: Receive, send: Send)
     )
     with edge.sessions.holding(socket):
         try:
-            await _serve(edge, socket, key, proof, wanted, scope, receive, send)
+            await _serve(edge, socket, key, credential, wanted, scope, receive, send)
         finally:
             await edge.sessions.forget(socket)
 
 
-async def proven(api_keys: ApiKeys, credentials: Credentials) -> tuple[ApiKey, Proof]:
+async def authenticate(api_keys: ApiKeys, credentials: Credentials) -> tuple[ApiKey, Credential]:
     """The API key that both credentials belong to. Raises Problem (401, 403), StoreUnavailable."""
     secret = credentials.secret
-    key = await api_keys.proven_by(secret, now_ms=now_ms())
+    key = await api_keys.authenticate(secret, now_ms=now_ms())
     if key is None or secret is None:
         fields = [("accessToken", "must be the id of an API key"), ("secretKey", "must be its secret")]
         raise Problem(401, "access token or secret key is missing or wrong", fields=fields)
     if KeyScope.RECEIVE not in key.scopes:
         raise Problem(403, f"the API key lacks the scope {KeyScope.RECEIVE}")
     secret_hash = hash_of(secret)
-    return key, Proof(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
 
 
 async def _serve(
     edge: Edge,
     socket: SessionSocket,
     key: ApiKey,
-    proof: Proof,
+    credential: Credential,
     wanted: list[Wanted],
     scope: Scope,
     receive: Receive,
@@ -85,7 +85,9 @@ async def _serve(
 ) -> None:
     session_id = new_id()
     try:
-        await edge.sessions.show(socket, session_id, account_id=key.account_id, proof=proof, wanted=wanted)
+        await edge.sessions.show(
+            socket, session_id, account_id=key.account_id, credential=credential, wanted=wanted
+        )
     except StoreUnavailable:
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
         await _refuse(scope, send, problem)
@@ -99,8 +101,8 @@ async def _serve(
         # It went before it was accepted.
         pass
     finally:
-        telemetry.endings.add(1, {"ending": socket.facts["ending"]})
-        logger.info("session.ended", extra={"facts": socket.facts})
+        telemetry.sockets_closed.add(1, {"reason": socket.facts["reason"]})
+        logger.info("session.closed", extra={"facts": socket.facts})
 
 
 async def _open(edge: Edge, socket: SessionSocket, session_id: str, scope: Scope, send: Send) -> None:

@@ -1,6 +1,6 @@
 """`/v2/notification/pull`: answered when there is something to tell (docs/protocols/pelion.md, section 9).
 
-A 200 is written whole, but ended only when it has been read and settled: HTTP then keeps the next poll on the
+A 200 is written whole, but ended only when it has been read and acked: HTTP then keeps the next poll on the
 same connection waiting, so that it meets no lease.
 """
 
@@ -13,19 +13,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
 from services.socket_edge.poll import STALLED_S, Poll
-from services.socket_edge.proofs import Proof
 from shared import telemetry
-from shared.drain import Room
+from shared.delivery.loop import Window
 from shared.model.api_keys import ApiKey, hash_of
 from shared.model.api_keys import Scope as KeyScope
-from shared.model.channels import Ending, Kind, Lease
+from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner, StoreUnavailable
-from shared.runtime.answers import Problem, problem_answer
 from shared.runtime.clock import now_ms
-from shared.runtime.http_protocol import Connection
-from shared.store.nudges import Asked
+from shared.runtime.http.protocol import Connection
+from shared.runtime.http.responses import Problem, problem_response
+from shared.store.wakeups import Asked
 from shared.wire.pelion import pulling
 from shared.wire.pelion.opening import bearer
 from shared.wire.pelion.pulling import Pull, asked_for
@@ -38,8 +38,8 @@ PULL_PATH = "/v2/notification/pull"
 _RELEASE_S = 0.5
 _TRIES = 5
 _POLLED = "polled"
-_LEASE_IS_GONE = (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED)
-_KEY_IS_GONE = (Ending.KEY_REVOKED, Ending.KEY_EXPIRED)
+_LEASE_IS_GONE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
+_KEY_IS_GONE = (CloseReason.KEY_REVOKED, CloseReason.KEY_EXPIRED)
 
 
 def pull_routes(edge: Edge) -> list[BaseRoute]:
@@ -64,7 +64,7 @@ class _LongPolls:
 
 async def _delete(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     """200 whether or not it was there: every client's clean-up relies on it."""
-    key, _ = await _proven(edge, scope)
+    key, _ = await _authenticate(edge, scope)
     was_there = await edge.stores.channels.delete(key.account_id, key.id, kind=Kind.PULL)
     answer = PlainTextResponse(pulling.REMOVED if was_there else pulling.ALREADY_DELETED)
     await answer(scope, receive, send)
@@ -74,12 +74,12 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     if edge.stopping:
         raise _come_back("this replica is going away; try again")
     asked = asked_for(scope["query_string"])
-    key, proof = await _proven(edge, scope)
+    key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
     try:
         lease = await _claimed(edge, key, goes_on=_goes_on(connection, key))
     except _Deleted:
-        telemetry.polls_ended.add(1, {"outcome": Ending.CHANNEL_DELETED})
+        telemetry.polls_ended.add(1, {"outcome": CloseReason.CHANNEL_DELETED})
         await PlainTextResponse(pulling.CHANNEL_DELETED, 410)(scope, receive, send)
         return
     if lease is None:
@@ -91,27 +91,27 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         lease=lease,
         queues=edge.stores.queues,
         connection=connection,
-        most=Room(count=limits.frame_count, size_bytes=limits.in_flight_bytes),
+        most=Window(count=limits.frame_count, size_bytes=limits.in_flight_bytes),
         asked=asked,
     )
     try:
-        with edge.holding(poll, proof):
+        with edge.holding(poll, credential):
             await _serve(edge, poll, asked, scope, receive, send)
     finally:
         telemetry.polls_ended.add(1, {"outcome": poll.outcome})
-        logger.debug("poll.ended", extra={"facts": poll.facts})
+        logger.debug("poll.closed", extra={"facts": poll.facts})
 
 
-async def _proven(edge: Edge, scope: Scope) -> tuple[ApiKey, Proof]:
+async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
     secret = bearer(Request(scope).headers.get("authorization", ""))
-    key = await edge.stores.api_keys.proven_by(secret, now_ms=now_ms())
+    key = await edge.stores.api_keys.authenticate(secret, now_ms=now_ms())
     if secret is None or key is None:
-        raise _unproven("the API key is missing or not valid")
+        raise _unauthenticated("the API key is missing or not valid")
     if KeyScope.RECEIVE not in key.scopes:
         fields = [("scopes", f"must include {KeyScope.RECEIVE}")]
         raise Problem(403, f"the API key lacks the scope {KeyScope.RECEIVE}", fields=fields)
     secret_hash = hash_of(secret)
-    return key, Proof(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
 
 
 class _Deleted(Exception):
@@ -119,7 +119,7 @@ class _Deleted(Exception):
 
 
 def _goes_on(connection: Connection, key: ApiKey) -> bool:
-    """Was the poll sent while the one before it was still being settled?
+    """Was the poll sent while the one before it was still being acked?
 
     Clients send it as soon as they have read an answer, and may delete the channel right after, on another
     connection. That overtakes a poll that has to wait its turn; it must not make the channel anew.
@@ -148,11 +148,11 @@ async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
         except KindConflict as conflict:
             raise Problem(400, str(conflict)) from None
         except KeyRevoked:
-            raise _unproven("the API key is revoked") from None
+            raise _unauthenticated("the API key is revoked") from None
         except NoLongerOwner as lost:
             # Without a channel: it was deleted since it was made.
-            if lost.ending is not Ending.NO_CHANNEL:
-                raise _unproven("the API key is revoked") from None
+            if lost.close_reason is not CloseReason.NO_CHANNEL:
+                raise _unauthenticated("the API key is revoked") from None
             if goes_on:
                 raise _Deleted from None
     raise _come_back("the channel does not come to rest; try again")
@@ -163,7 +163,7 @@ async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Rec
     try:
         if edge.stopping:
             # The goodbye began while this one was on its way in.
-            await poll.end(Ending.STOPPING)
+            await poll.end(CloseReason.STOPPING)
         await _decide(edge, poll, asked)
         if poll.message is not None:
             await _write(poll, asked, send)
@@ -176,7 +176,7 @@ async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Rec
     await asyncio.wait([letting_go], timeout=_RELEASE_S)
     if poll.message is not None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-    elif poll.ending is not Ending.CLIENT_GONE:
+    elif poll.close_reason is not CloseReason.CLIENT_GONE:
         await _answer(poll, scope)(scope, receive, send)
     await letting_go
 
@@ -184,29 +184,29 @@ async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Rec
 async def _watch(poll: Poll, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
-    await poll.end(Ending.CLIENT_GONE)
+    await poll.end(CloseReason.CLIENT_GONE)
 
 
 async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
     """Waits until there is something to tell, or no time left to wait."""
     if asked.after is not None:
-        await _settle_after(edge, poll.lease, asked.after)
+        await _ack_after(edge, poll.lease, asked.after)
         poll.begin()
     if asked.waits:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(poll.decided.wait(), edge.long_poll_wait_s)
     else:
-        await poll.drain.rested()
+        await poll.loop.rested()
     poll.give_up()
 
 
-async def _settle_after(edge: Edge, lease: Lease, uid: str) -> None:
+async def _ack_after(edge: Edge, lease: Lease, uid: str) -> None:
     if uid:
         limits = edge.limits
-        count = await edge.stores.queues.settle_event(
+        count = await edge.stores.queues.ack_until_event(
             lease, uid, count=limits.frame_count, size_bytes=limits.in_flight_bytes
         )
-        telemetry.settled.add(count or 0)
+        telemetry.acked.add(count or 0)
 
 
 async def _write(poll: Poll, asked: Pull, send: Send) -> None:
@@ -227,10 +227,10 @@ async def _write(poll: Poll, asked: Pull, send: Send) -> None:
 
 
 async def _let_go(edge: Edge, poll: Poll) -> None:
-    """Settles what was read, and gives the lease back."""
+    """Acks what was read, and gives the lease back."""
     try:
-        await poll.drain.stop()
-        if poll.ending not in _LEASE_IS_GONE:
+        await poll.loop.stop()
+        if poll.close_reason not in _LEASE_IS_GONE:
             await edge.release(poll.lease)
     except StoreUnavailable:
         edge.release_later(poll.lease)
@@ -241,18 +241,20 @@ async def _let_go(edge: Edge, poll: Poll) -> None:
 
 def _answer(poll: Poll, scope: Scope) -> Response:
     """What a poll answers that has nothing to tell. Who can poll again is told no error: some count those."""
-    if poll.ending is Ending.CHANNEL_DELETED:
+    if poll.close_reason is CloseReason.CHANNEL_DELETED:
         return PlainTextResponse(pulling.CHANNEL_DELETED, 410)
-    if poll.ending in _KEY_IS_GONE:
-        return problem_answer(Request(scope), _unproven("the API key or its secret is no longer valid"))
-    if poll.ending is Ending.UNEXPECTED:
-        return problem_answer(Request(scope), Problem(500, "something went wrong here; it was logged"))
+    if poll.close_reason in _KEY_IS_GONE:
+        return problem_response(
+            Request(scope), _unauthenticated("the API key or its secret is no longer valid")
+        )
+    if poll.close_reason is CloseReason.UNEXPECTED:
+        return problem_response(Request(scope), Problem(500, "something went wrong here; it was logged"))
     # Its next poll is better off with another replica, behind another connection.
-    leaves = poll.ending is Ending.STOPPING
+    leaves = poll.close_reason is CloseReason.STOPPING
     return Response(status_code=204, headers={"connection": "close"} if leaves else None)
 
 
-def _unproven(message: str) -> Problem:
+def _unauthenticated(message: str) -> Problem:
     fields = [("Authorization", "must be Bearer and a valid secret")]
     return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
 

@@ -5,20 +5,20 @@ from collections.abc import Mapping
 
 from starlette.types import Message, Receive, Scope, Send
 
+from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import Mark
-from services.socket_edge.hold import Hold
-from services.socket_edge.proofs import Proof
+from services.socket_edge.leased_socket import LeasedSocket
 from shared import telemetry
 from shared.model.api_keys import Scope as KeyScope
 from shared.model.api_keys import hash_of
-from shared.model.channels import Ending
+from shared.model.channels import CloseReason
 from shared.model.errors import NoLongerOwner, StoreUnavailable
-from shared.runtime.answers import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.runtime.clock import now_ms
-from shared.runtime.socket_protocol import Control
+from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of
+from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
-from shared.wire.pelion.closing import close_code, close_reason, refuses_at_handshake
+from shared.wire.pelion.closing import close_code, close_text, refuses_at_handshake
 from shared.wire.pelion.opening import secret_offered, subprotocol_answer
 
 logger = logging.getLogger(__name__)
@@ -32,16 +32,16 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
     entered = await _enter(edge, scope, send)
     if entered is None:
         return
-    hold, proof, mark = entered
+    hold, credential, mark = entered
     try:
-        with edge.holding(hold, proof):
+        with edge.holding(hold, credential):
             await send(_acceptance(scope))
             mark.over()
             # It may stay for days: what it said at the door need not.
-            del entered, scope, proof
+            del entered, scope, credential
             if edge.stopping:
                 # The goodbye began while this one was on its way in.
-                await hold.end(Ending.STOPPING)
+                await hold.end(CloseReason.STOPPING)
             client_code = await _until_gone(receive)
             await _let_go(edge, hold, client_code=client_code)
     except OSError:
@@ -50,12 +50,12 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
     finally:
         mark.over()
         edge.keepalive.forget(hold)
-        telemetry.endings.add(1, {"ending": hold.facts["ending"]})
-        logger.info("socket.ended", extra={"facts": hold.facts})
+        telemetry.sockets_closed.add(1, {"reason": hold.facts["reason"]})
+        logger.info("socket.closed", extra={"facts": hold.facts})
         hold.over()
 
 
-async def _enter(edge: Edge, scope: Scope, send: Send) -> tuple[Hold, Proof, Mark] | None:
+async def _enter(edge: Edge, scope: Scope, send: Send) -> tuple[LeasedSocket, Credential, Mark] | None:
     """A hold with its lease, not yet accepted; None when it was refused.
 
     Of those with one secret only one at a time is let in, the others get a 429.
@@ -76,12 +76,14 @@ async def _enter(edge: Edge, scope: Scope, send: Send) -> tuple[Hold, Proof, Mar
     return (*found, mark) if found else None
 
 
-async def _let_in(edge: Edge, secret: str | None, scope: Scope, send: Send) -> tuple[Hold, Proof] | None:
+async def _let_in(
+    edge: Edge, secret: str | None, scope: Scope, send: Send
+) -> tuple[LeasedSocket, Credential] | None:
     """Claims before anything is accepted, so that a refusal can still be an HTTP answer; None after one."""
     try:
         if edge.stopping:
             raise Problem(503, "this replica is going away; try again", headers={"retry-after": "1"})
-        claimed, proof = await _claim(edge, secret)
+        claimed, credential = await _claim(edge, secret)
     except StoreUnavailable:
         telemetry.handshakes.add(1, {"outcome": "unavailable"})
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
@@ -89,10 +91,10 @@ async def _let_in(edge: Edge, secret: str | None, scope: Scope, send: Send) -> t
     except Problem as problem:
         telemetry.handshakes.add(1, {"outcome": "refused"})
         await refuse_handshake(scope, send, problem)
-    except NoLongerOwner as fault:
-        telemetry.handshakes.add(1, {"outcome": fault.ending})
+    except NoLongerOwner as error:
+        telemetry.handshakes.add(1, {"outcome": error.close_reason})
         await send(_acceptance(scope))
-        code, reason = close_code(fault.ending, edge.close_codes), close_reason(fault.ending)
+        code, reason = close_code(error.close_reason, edge.close_codes), close_text(error.close_reason)
         await send({"type": "websocket.close", "code": code, "reason": reason})
     except Exception:
         logger.exception("handshake.failed", extra={"facts": {"request_id": request_id_of(scope)}})
@@ -100,23 +102,23 @@ async def _let_in(edge: Edge, secret: str | None, scope: Scope, send: Send) -> t
         await refuse_handshake(scope, send, Problem(500, "something went wrong here; it was logged"))
     else:
         telemetry.handshakes.add(1, {"outcome": "accepted"})
-        return _new_hold(edge, claimed, scope, send), proof
+        return _new_hold(edge, claimed, scope, send), credential
     return None
 
 
-async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Proof]:
-    key = await edge.stores.api_keys.proven_by(secret, now_ms=now_ms())
+async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Credential]:
+    key = await edge.stores.api_keys.authenticate(secret, now_ms=now_ms())
     at_once = refuses_at_handshake(edge.close_codes)
     if secret is None or key is None:
         if at_once:
-            raise Problem(401, close_reason(Ending.BAD_KEY), headers={"www-authenticate": "Bearer"})
-        raise NoLongerOwner(ending=Ending.BAD_KEY)
+            raise Problem(401, close_text(CloseReason.BAD_KEY), headers={"www-authenticate": "Bearer"})
+        raise NoLongerOwner(close_reason=CloseReason.BAD_KEY)
     if KeyScope.RECEIVE not in key.scopes:
         if at_once:
             raise Problem(403, "the API key lacks the scope receive")
-        raise NoLongerOwner(ending=Ending.BAD_KEY)
-    proof = Proof(key.id, secret_hash := hash_of(secret), key.valid_until_ms(secret_hash))
-    return await edge.stores.leases.claim(key.id, owner=edge.new_owner()), proof
+        raise NoLongerOwner(close_reason=CloseReason.BAD_KEY)
+    credential = Credential(key.id, secret_hash := hash_of(secret), key.valid_until_ms(secret_hash))
+    return await edge.stores.leases.claim(key.id, owner=edge.new_owner()), credential
 
 
 def _acceptance(scope: Scope) -> Message:
@@ -125,14 +127,14 @@ def _acceptance(scope: Scope) -> Message:
     return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
 
 
-def _new_hold(edge: Edge, claimed: Claimed, scope: Scope, send: Send) -> Hold:
+def _new_hold(edge: Edge, claimed: Claimed, scope: Scope, send: Send) -> LeasedSocket:
     control: Control = scope["extensions"]["websocket.control"]
-    hold = Hold(
+    hold = LeasedSocket(
         send=send,
         control=control,
         claimed=claimed,
         queues=edge.stores.queues,
-        settling=edge.settling,
+        acks=edge.acks,
         limits=edge.limits,
         keepalive=edge.keepalive,
         close_codes=edge.close_codes,
@@ -148,20 +150,24 @@ async def _until_gone(receive: Receive) -> int:
     return int(message.get("code", 0))
 
 
-async def _let_go(edge: Edge, hold: Hold, *, client_code: int) -> None:
-    """Settles what was confirmed, remembers a frame that was too long, gives the lease back."""
+async def _let_go(edge: Edge, hold: LeasedSocket, *, client_code: int) -> None:
+    """Acks what was confirmed, remembers a frame that was too long, gives the lease back."""
     try:
-        await hold.drain.stop()
-        if client_code == _MESSAGE_TOO_BIG and hold.ending in (None, Ending.CLIENT_GONE):
+        await hold.loop.stop()
+        if client_code == _MESSAGE_TOO_BIG and hold.close_reason in (None, CloseReason.CLIENT_GONE):
             await _remember_refusal(edge, hold)
-        if hold.ending not in (Ending.TAKEN_OVER, Ending.CHANNEL_DELETED, Ending.KEY_REVOKED):
+        if hold.close_reason not in (
+            CloseReason.TAKEN_OVER,
+            CloseReason.CHANNEL_DELETED,
+            CloseReason.KEY_REVOKED,
+        ):
             await edge.release(hold.lease)
     except StoreUnavailable:
         edge.release_later(hold.lease)
         logger.warning("socket.not-released", extra={"facts": hold.facts})
 
 
-async def _remember_refusal(edge: Edge, hold: Hold) -> None:
+async def _remember_refusal(edge: Edge, hold: LeasedSocket) -> None:
     refused = hold.refused
     if refused is None:
         return

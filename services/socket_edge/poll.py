@@ -1,18 +1,18 @@
 """One open long poll that holds its channel's lease: the transport that takes one message, and no more.
 
-A poll is open until it is decided what it answers. What a message holds is settled only when the peer's
+A poll is open until it is decided what it answers. What a message holds is acked only when the peer's
 kernel has confirmed every byte of it, on a connection that is still there: short of a word from the client,
-there is no better proof. Where the client names what it has handled (`after`), only its word settles.
+there is no better credential. Where the client names what it has handled (`after`), only its word acks.
 """
 
 import asyncio
 from dataclasses import replace
 
 from shared import telemetry
-from shared.drain import Drain, Room
-from shared.model.channels import Ending, Kind, Lease
+from shared.delivery.loop import DeliveryLoop, Window
+from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.events import Notification
-from shared.runtime.http_protocol import Connection
+from shared.runtime.http.protocol import Connection
 from shared.store.queues import BEGINNING, Queues
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.pulling import Pull
@@ -22,7 +22,7 @@ from shared.wire.pelion.serialization import Serialization, stored
 STALLED_S = 5.0
 _FIRST_LOOK_S = 0.001
 _LONGEST_PAUSE_S = 0.25
-_NOTHING = Room(count=0, size_bytes=0)
+_NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
 
 
@@ -32,11 +32,11 @@ class Poll:
     kind = Kind.PULL
 
     def __init__(
-        self, *, lease: Lease, queues: Queues, connection: Connection, most: Room, asked: Pull
+        self, *, lease: Lease, queues: Queues, connection: Connection, most: Window, asked: Pull
     ) -> None:
         self.lease = lease
-        self.drain = Drain(queues, lease, self)
-        self.ending: Ending | None = None
+        self.loop = DeliveryLoop(queues, lease, self)
+        self.close_reason: CloseReason | None = None
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
@@ -44,11 +44,11 @@ class Poll:
         self._connection = connection
         self._most = most
         self._asked = asked
-        # What the client has handled is to be settled before anything is read.
+        # What the client has handled is to be acked before anything is read.
         self._begun = asked.after is None
         self._wanted = Serialization()
         self._is_doubtful = False
-        self._confirmed = BEGINNING
+        self._acked = BEGINNING
 
     @property
     def is_open(self) -> bool:
@@ -63,7 +63,7 @@ class Poll:
     def begin(self) -> None:
         """Reads from now on."""
         self._begun = True
-        self.drain.wake()
+        self.loop.wake()
 
     def give_up(self) -> None:
         """Nothing came."""
@@ -72,12 +72,12 @@ class Poll:
     # As a transport
 
     @property
-    def room(self) -> Room:
+    def window(self) -> Window:
         return self._most if self._begun and self.is_open else _NOTHING
 
     @property
-    def confirmed(self) -> str:
-        return self._confirmed
+    def acked_until(self) -> str:
+        return self._acked
 
     def deliver(self, batch: list[Notification]) -> str | None:
         if not self.is_open:
@@ -99,11 +99,11 @@ class Poll:
     def rewind(self) -> None:
         # Other notifications may come to stand where those of the message stood.
         self._is_doubtful = True
-        self._confirmed = BEGINNING
+        self._acked = BEGINNING
 
-    async def end(self, ending: Ending) -> None:
+    async def end(self, close_reason: CloseReason) -> None:
         if self.is_open:
-            self.ending = ending
+            self.close_reason = close_reason
             self.decided.set()
 
     async def abort(self) -> None:
@@ -116,16 +116,16 @@ class Poll:
         assert self.message is not None
         # Open after the writing, it was open before: every byte went its way.
         if not (self._connection["is_open"]() and await _is_read(self._connection)):
-            self.ending = Ending.CLIENT_GONE
+            self.close_reason = CloseReason.CLIENT_GONE
             return
         telemetry.sent.add(self.message.count, _DIALECT)
         if self._asked.after is None and not self._is_doubtful:
-            self._confirmed = self.message.last_entry
+            self._acked = self.message.last_entry
 
     @property
     def outcome(self) -> str:
-        if self.ending is not None:
-            return self.ending
+        if self.close_reason is not None:
+            return self.close_reason
         return "nothing" if self.message is None else "delivered"
 
     @property

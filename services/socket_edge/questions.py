@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Callable
 
 from services.socket_edge.poll import STALLED_S, Poll
-from shared.model.channels import boot_of
-from shared.store.nudges import Asked, Nudges, Standing, Told
+from shared.model.channels import instance_of
+from shared.store.wakeups import Asked, Standing, Told, Wakeups
 
 _ANSWER_S = 1.0
 # By then an answer that nobody reads has been cut; one that is still being read is a poll that lives.
@@ -21,21 +21,21 @@ _ENDING_S = STALLED_S + 3.0
 class Questions:
     """What one edge asks others, and answers them. `find(owner, channel)` gives a poll of its own."""
 
-    def __init__(self, nudges: Nudges, *, boot: str, find: Callable[[str, str], Poll | None]) -> None:
-        self._nudges = nudges
-        self._boot = boot
+    def __init__(self, wakeups: Wakeups, *, instance: str, find: Callable[[str, str], Poll | None]) -> None:
+        self._wakeups = wakeups
+        self._instance = instance
         self._find = find
         self._open: dict[str, asyncio.Queue[Standing]] = {}
         self._told_at_end: dict[Poll, list[str]] = {}
 
     async def is_held(self, question: Asked) -> bool:
         """Does the owner keep its lease? Waits for one that is about to give it back."""
-        if boot_of(question.owner) == self._boot:
+        if instance_of(question.owner) == self._instance:
             return await self._is_held_here(question)
         answers = self._open[question.asker] = asyncio.Queue()
         was_ending = False
         try:
-            self._nudges.ask(question)
+            self._wakeups.ask(question)
             while True:
                 limit_s = _ENDING_S if was_ending else _ANSWER_S
                 standing = await asyncio.wait_for(answers.get(), limit_s)
@@ -60,7 +60,7 @@ class Questions:
             self._open[told.asker].put_nowait(told.standing)
 
     def asked(self, question: Asked) -> None:
-        """Answers another edge: at once, and again when a poll that was ending is over."""
+        """Answers another edge: at once, and again when a poll that was close_reason is over."""
         poll = self._find(question.owner, question.channel)
         if poll is None or poll.over.is_set():
             standing = Standing.NONE
@@ -69,10 +69,10 @@ class Questions:
         else:
             standing = Standing.ENDING
             self._told_at_end.setdefault(poll, []).append(question.asker)
-        self._nudges.tell(Told(question.asker, standing))
+        self._wakeups.tell(Told(question.asker, standing))
 
     def over(self, poll: Poll) -> None:
         """It has given its lease back."""
         poll.over.set()
         for asker in self._told_at_end.pop(poll, ()):
-            self._nudges.tell(Told(asker, Standing.NONE))
+            self._wakeups.tell(Told(asker, Standing.NONE))

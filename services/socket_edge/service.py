@@ -6,50 +6,50 @@ from redis.asyncio import Redis
 
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Stores, Timing
-from services.socket_edge.hold import Limits
+from services.socket_edge.leased_socket import Limits
 from services.socket_edge.session_sockets import SessionLimits
 from shared import telemetry
-from shared.runtime.cross_origin import cross_origin
-from shared.runtime.health import health_routes
-from shared.runtime.metrics_port import metrics_apart
-from shared.runtime.requests import Requests
-from shared.runtime.serving import listener, serve
+from shared.redis.cluster import pipeline_to
+from shared.runtime.http.cors import cross_origin
+from shared.runtime.http.health import health_routes
+from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.request_log import RequestLog
+from shared.runtime.http.server import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
-from shared.store.cluster_calls import calls_to
 from shared.store.leases import Leases
-from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
-from shared.store.replicas import Heartbeat, new_boot
-from shared.store.routes import Routing
+from shared.store.replicas import Heartbeat, new_instance_id
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
 
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
-    calls = calls_to(redis)
-    nudges = Nudges(calls)
+    calls = pipeline_to(redis)
+    wakeups = Wakeups(calls)
     routing = Routing(calls, compiled)
-    api_keys = ApiKeys(calls, routing, nudges)
-    boot = new_boot(settings.replica)
+    api_keys = ApiKeys(calls, routing, wakeups)
+    instance = new_instance_id(settings.replica)
     return Edge(
         Stores(
             redis=redis,
             api_keys=api_keys,
-            channels=Channels(calls, routing, nudges),
+            channels=Channels(calls, routing, wakeups),
             leases=Leases(calls),
             queues=Queues(
                 calls, limits=QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
             ),
-            nudges=nudges,
+            wakeups=wakeups,
             principals=Principals(api_keys),
-            sessions=Sessions(calls, routing, nudges, stored=stored_wanted),
+            sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
         ),
-        Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
-        boot=boot,
+        Heartbeat(calls, instance=instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
+        instance=instance,
         limits=Limits(
             frame_bytes=settings.frame_limit_bytes,
             frame_count=settings.batch_limit,
@@ -60,9 +60,9 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
         timing=Timing(
             ping_interval_s=settings.ping_interval_s,
             heartbeat_s=settings.heartbeat_s,
-            redis_away_limit_s=settings.redis_away_limit_s,
+            redis_outage_limit_s=settings.redis_outage_limit_s,
             long_poll_wait_s=settings.long_poll_wait_s,
-            drain_settle_s=settings.drain_settle_s,
+            drain_delay_s=settings.drain_delay_s,
             drain_window_s=settings.drain_window_s,
         ),
         session_limits=SessionLimits(
@@ -84,7 +84,7 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     app = edge_app(edge, health=health)
     app = cross_origin(app, origins=settings.cors_origins)
     listening = listener(settings.host, settings.edge_port)
-    async with metrics_apart(settings.host, settings.metrics_port), edge.running():
+    async with metrics_server(settings.host, settings.metrics_port), edge.running():
         await serve(
-            Requests(app, count=telemetry.request_answered), listening, stop=stop, goodbye=edge.goodbye
+            RequestLog(app, count=telemetry.request_answered), listening, stop=stop, on_shutdown=edge.shutdown
         )

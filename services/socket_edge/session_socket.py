@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from starlette.types import Message, Scope, Send
 
 from shared import telemetry
-from shared.model.channels import Ending
+from shared.model.channels import CloseReason
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, Wanted
 from shared.runtime.clock import now_ms
-from shared.wire.session_closing import close_code, close_reason
+from shared.wire.session_closing import close_code, close_text
 
 WAITING_LIMIT = 50
 WAITING_LIMIT_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ class SessionSocket:
         self.connected_at_ms = now_ms()
         self.session: Session | None = None
         self.wanted: Sequence[Wanted] = ()
-        self.ending: Ending | None = None
+        self.close_reason: CloseReason | None = None
         # Frames before the handshake is answered would come before their time.
         self.is_open = False
         self.sent = 0
@@ -78,7 +78,7 @@ class SessionSocket:
 
     async def say(self, text: bytes) -> bool:
         """Writes one frame at once; tells whether it could."""
-        if self.ending is not None:
+        if self.close_reason is not None:
             return False
         try:
             await self._send({"type": "websocket.send", "utf8": text})
@@ -88,11 +88,11 @@ class SessionSocket:
         telemetry.frames.add(1, {"dialect": self.dialect})
         return True
 
-    async def end(self, ending: Ending, *, codes: int) -> None:
+    async def end(self, close_reason: CloseReason, *, codes: int) -> None:
         """Says goodbye."""
-        if self.ending is None:
-            self.ending = ending
-            code, reason = close_code(ending, codes), close_reason(ending)
+        if self.close_reason is None:
+            self.close_reason = close_reason
+            code, reason = close_code(close_reason, codes), close_text(close_reason)
             await self._try({"type": "websocket.close", "code": code, "reason": reason})
 
     async def abort(self) -> None:
@@ -128,7 +128,7 @@ class SessionSocket:
         return {
             "session": self.session.id if self.session else "",
             "dialect": self.dialect,
-            "ending": self.ending or Ending.CLIENT_GONE,
+            "reason": self.close_reason or CloseReason.CLIENT_GONE,
             "sent": self.sent,
             "dropped": self.dropped,
         }

@@ -1,4 +1,4 @@
-"""All session sockets of one edge: registered where others see them, woken by nudges, and let go."""
+"""All session sockets of one edge: registered where others see them, woken by wakeups, and let go."""
 
 import asyncio
 import contextlib
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
+from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.keepalive import Keepalive
 from services.socket_edge.pacing import paced
-from services.socket_edge.proofs import Proof, Proofs
 from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
-from shared.model.channels import Ending
+from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.sessions import Dialect, Session, Wanted
-from shared.runtime.client_address import Network, client_address
 from shared.runtime.clock import now_ms
+from shared.runtime.http.client_address import Network, client_address
 from shared.store.api_keys import ApiKeys
 from shared.store.sessions import Sessions
 
@@ -58,15 +58,15 @@ class SessionSockets:
         self._keepalive: Keepalive[SessionSocket] = Keepalive(
             interval_s=limits.ping_interval_s, timeout_s=limits.ping_timeout_s
         )
-        self._proofs: Proofs[SessionSocket] = Proofs(api_keys, ends_when_gone=True)
+        self._credentials: CredentialWatcher[SessionSocket] = CredentialWatcher(api_keys, ends_when_gone=True)
         self._sockets: set[SessionSocket] = set()
         self._by_id: dict[str, SessionSocket] = {}
         self._pumps: dict[SessionSocket, asyncio.Event] = {}
         self._addresses: Counter[str] = Counter()
-        self._owed: list[Session] = []
+        self._unreleased: list[Session] = []
         self._none_left = asyncio.Event()
         self._none_left.set()
-        self.loops = (self._pace, self._sweep, self._proofs.look_again)
+        self.loops = (self._pace, self._sweep, self._credentials.look_again)
         telemetry.watch_sessions(self._count)
 
     def address_of(self, scope: Scope) -> str:
@@ -92,7 +92,7 @@ class SessionSockets:
             pumping.cancel()
             socket.over()
             self._keepalive.forget(socket)
-            self._proofs.forget(socket)
+            self._credentials.forget(socket)
             self._addresses[socket.source] -= 1
             if not self._addresses[socket.source]:
                 del self._addresses[socket.source]
@@ -109,7 +109,7 @@ class SessionSockets:
         session_id: str,
         *,
         account_id: str,
-        proof: Proof,
+        credential: Credential,
         wanted: Sequence[Wanted],
         name: str = "",
         metadata: bytes = b"",
@@ -131,13 +131,13 @@ class SessionSockets:
             name=name,
             metadata=metadata,
         )
-        # Before it is written: nudges may come before the answer, and what may be written must be forgotten.
+        # Before it is written: wakeups may come before the answer, and what may be written must be forgotten.
         self._by_id[session_id] = socket
         socket.session, socket.wanted = session, wanted
         await self._store.put(session, wanted)
         if first:
-            self._proofs.keep(socket, proof)
-            self._proofs.doubt([socket])
+            self._credentials.keep(socket, credential)
+            self._credentials.doubt([socket])
 
     async def forget(self, socket: SessionSocket) -> None:
         """Its connection is gone: nobody is to see it any more."""
@@ -146,7 +146,7 @@ class SessionSockets:
         try:
             await self._store.drop(socket.session)
         except StoreUnavailable:
-            self._owed.append(socket.session)
+            self._unreleased.append(socket.session)
 
     def heard_pong(self, socket: SessionSocket, payload: bytes) -> None:
         if socket.answers(payload):
@@ -165,35 +165,35 @@ class SessionSockets:
 
     def key_changed(self, api_key_id: str) -> None:
         """The record of an API key is another, or gone."""
-        self._proofs.doubt_key(api_key_id)
+        self._credentials.doubt_key(api_key_id)
 
     async def redis_is_back(self) -> None:
         """Redis may have forgotten sessions, and kept some that are over."""
-        owed, self._owed = self._owed, []
-        for session in owed:
+        pending, self._unreleased = self._unreleased, []
+        for session in pending:
             try:
                 await self._store.drop(session)
             except StoreUnavailable:
-                self._owed.append(session)
+                self._unreleased.append(session)
         for socket in list(self._by_id.values()):
             with contextlib.suppress(StoreUnavailable):
                 await self._put_again(socket)
             self._pumps[socket].set()
-        self._proofs.doubt(self._by_id.values())
+        self._credentials.doubt(self._by_id.values())
 
     async def end(self, socket: SessionSocket) -> None:
         """The edge stops: one that was on its way in when the goodbye began."""
-        await socket.end(Ending.STOPPING, codes=self._codes)
+        await socket.end(CloseReason.STOPPING, codes=self._codes)
 
-    async def end_all(self, ending: Ending) -> None:
+    async def end_all(self, close_reason: CloseReason) -> None:
         for socket in list(self._sockets):
-            await socket.end(ending, codes=self._codes)
+            await socket.end(close_reason, codes=self._codes)
 
-    async def goodbye(self, limit_s: float, *, window_s: float) -> None:
+    async def shutdown(self, limit_s: float, *, window_s: float) -> None:
         """Closes every socket, known or not, at an even pace, and waits until all are gone."""
         async for socket in paced(list(self._sockets), over_s=window_s):
             await self.end(socket)
-        await self.end_all(Ending.STOPPING)
+        await self.end_all(CloseReason.STOPPING)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._none_left.wait(), limit_s)
         for socket in list(self._sockets):
@@ -210,7 +210,7 @@ class SessionSockets:
                 continue
             except Exception:
                 logger.exception("session.failed", extra={"facts": socket.facts})
-                await socket.end(Ending.UNEXPECTED, codes=self._codes)
+                await socket.end(CloseReason.UNEXPECTED, codes=self._codes)
 
     async def _deliver(self, socket: SessionSocket) -> None:
         session = socket.session
@@ -240,28 +240,28 @@ class SessionSockets:
         while True:
             await asyncio.sleep(tick_s)
             now_s = _now_s()
-            for socket in self._proofs.over(now_ms=now_ms()):
-                await socket.end(Ending.KEY_EXPIRED, codes=self._codes)
+            for socket in self._credentials.over(now_ms=now_ms()):
+                await socket.end(CloseReason.KEY_EXPIRED, codes=self._codes)
             for socket in self._keepalive.overdue(now_s=now_s):
                 if socket.gets_on():
                     self._keepalive.owes(socket, now_s=now_s)
                 else:
                     self._keepalive.forget(socket)
-                    socket.ending = socket.ending or Ending.STALLED
+                    socket.close_reason = socket.close_reason or CloseReason.STALLED
                     await socket.abort()
             for socket in self._keepalive.to_ping(now_s=now_s):
                 self._keepalive.owes(socket, now_s=now_s)
                 await socket.ping()
             for socket in [s for s in self._sockets if s.dialect is Dialect.KAZOO]:
                 if now_s - socket.last_heard_s > limits.idle_s:
-                    await socket.end(Ending.IDLE, codes=self._codes)
+                    await socket.end(CloseReason.IDLE, codes=self._codes)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
             for socket in list(self._by_id.values()):
                 self._pumps[socket].set()
-            self._proofs.doubt(self._by_id.values())
+            self._credentials.doubt(self._by_id.values())
 
     def _count(self, dialect: str) -> int:
         return sum(socket.dialect == dialect for socket in self._sockets)

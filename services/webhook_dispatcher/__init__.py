@@ -1,1 +1,1 @@
-"""Calls customers' URLs: at once when a nudge tells of something, again and again when that failed."""
+"""Pipeline customers' URLs: at once when a wakeup tells of something, again and again when that failed."""

@@ -1,4 +1,4 @@
-"""One delivery: the front of a webhook's queue is sent in one request, and settled or put back."""
+"""One delivery: the front of a webhook's queue is sent in one request, and acked or put back."""
 
 import logging
 import time
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared import telemetry
-from shared.drain import Traced
-from shared.jobs import Tries
+from shared.delivery.loop import DeliveryTracer
+from shared.jobs import RetryJobs
+from shared.model.backoff import backoff_s
 from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
-from shared.model.retries import retry_delay_s
 from shared.outbound import Attempt, Outbound
 from shared.store.batches import Batches, Failed, Idle, Taken
 from shared.store.channels import Channels
@@ -37,7 +37,7 @@ class Outcome(Enum):
 
     NOTHING_TO_SEND = auto()
     NOT_YET = auto()
-    """What is owed is somebody's later try."""
+    """What is pending is somebody's later try."""
     TAKEN = auto()
     GIVEN_BACK = auto()
     """The lease is not ours any more, and the batch is somebody's later try."""
@@ -64,7 +64,7 @@ class Deliveries:
         channels: Channels,
         queues: Queues,
         outbound: Outbound,
-        tries: Tries,
+        tries: RetryJobs,
         limits: BatchLimits,
         now_ms: Callable[[], int],
     ) -> None:
@@ -86,10 +86,10 @@ class Deliveries:
         most = min(limits.count, wanted.chunk)
         body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "what is taken holds one notification at least"
-        webhook_id = f"msg_{lease.incarnation}_{body.last_entry}"
+        webhook_id = f"msg_{lease.generation}_{body.last_entry}"
         sent = taken.notifications[: body.count]
-        traced = Traced(lease.channel)
-        traced.were_sent(followed := [n for n in sent if n.trail], taken_ns=time.time_ns())
+        traced = DeliveryTracer(lease.channel)
+        traced.record_sent(followed := [n for n in sent if n.trail], taken_ns=time.time_ns())
         attempt = await self._send(lease, taken, body, webhook_id=webhook_id, followed=followed)
         delivery = Delivery(
             at_ms=self._now_ms() - attempt.took_ms,
@@ -105,8 +105,8 @@ class Deliveries:
         if not attempt.taken:
             return await self._put_back(lease, taken, delivery)
         answered_ns = time.time_ns()
-        outcome = await self._settle(lease, body, delivery)
-        traced.were_settled(body.last_entry, confirmed_ns=answered_ns)
+        outcome = await self._ack(lease, body, delivery)
+        traced.record_acked(body.last_entry, acked_ns=answered_ns)
         return outcome
 
     async def _send(
@@ -123,27 +123,27 @@ class Deliveries:
         headers = {**taken.callback.headers, **signed, **_trace_of(followed, of=body.count)}
         return await self._outbound.put(taken.callback.url, headers=headers, body=body.text)
 
-    async def _settle(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
-        count = await self._batches.settle(lease, until=body.last_entry, delivery=delivery)
+    async def _ack(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
+        count = await self._batches.ack(lease, until=body.last_entry, delivery=delivery)
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
             return Outcome.GIVEN_BACK
-        telemetry.settled_until(body.last_entry, count)
+        telemetry.record_acked(body.last_entry, count)
         return Outcome.TAKEN
 
     async def _put_back(self, lease: Lease, taken: Taken, delivery: Delivery) -> Outcome:
         failed = taken.failed + 1
-        next_try_ms = self._now_ms() + retry_delay_s(failed) * 1000
+        next_attempt_ms = self._now_ms() + backoff_s(failed) * 1000
         what_follows, lost = await self._batches.fail(
             lease,
             taken=taken,
             delivery=delivery,
-            next_try_ms=next_try_ms,
+            next_attempt_ms=next_attempt_ms,
             expiry_ms=self._limits.expiry_ms,
         )
         match what_follows:
             case Failed.LATER:
-                await self._tries.later(lease.channel, number=failed, at_ms=next_try_ms)
+                await self._tries.later(lease.channel, number=failed, at_ms=next_attempt_ms)
             case Failed.CHANGED:
                 return Outcome.GIVEN_BACK_FOR_NOW
             case Failed.ENDED:
@@ -159,5 +159,5 @@ class Deliveries:
         whose = await self._channels.whose(lease.channel)
         if whose.account:
             await self._channels.forget(
-                whose.account, lease.channel, kind=Kind.WEBHOOK, incarnation=lease.incarnation
+                whose.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
             )

@@ -1,4 +1,4 @@
-"""The webhook channels that one process visits: told by nudges and jobs, and found by a sweep.
+"""The webhook channels that one process visits: told by wakeups and jobs, and found by a sweep.
 
 A visit claims what nobody live holds, delivers until nothing is left, stays for a little while, and gives the
 lease back. One visit per channel, one request at a time in it: order needs no more. A dead receiver costs its
@@ -16,20 +16,20 @@ from redis.asyncio import Redis
 
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared import telemetry
-from shared.model.channels import ANY_DISPATCHER, Kind, Lease, boot_of
+from shared.model.channels import ANY_DISPATCHER, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.runtime.loops import end, forever
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
-from shared.store.nudges import Line, changed_key, heard_nudges
 from shared.store.replicas import Heartbeat
+from shared.store.wakeups import Line, changed_key, subscribe_wakeups
 
 logger = logging.getLogger(__name__)
 
 # A channel that had something a moment ago is likely to have more: staying saves a claim and a release.
 _STAYS_S = 2.0
 _AGAIN_S = 1.0
-_GOODBYE_S = 4.0
+_SHUTDOWN_S = 4.0
 _LET_GO_S = 1.0
 # What a sweep has found is shown until the next is overdue by so many, and so long.
 _ROUNDS_SHOWN = 3
@@ -58,7 +58,7 @@ class _Visit:
 
 
 class Dispatcher:
-    """All visits of one process. `boot` names it in leases."""
+    """All visits of one process. `instance` names it in leases."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Dispatcher:
         deliveries: Deliveries,
         due: DueWebhooks,
         heartbeat: Heartbeat,
-        boot: str,
+        instance: str,
         timing: Timing,
         requests: int,
         now_ms: Callable[[], int],
@@ -78,7 +78,7 @@ class Dispatcher:
         self._deliveries = deliveries
         self._due = due
         self._heartbeat = heartbeat
-        self._boot = boot
+        self._instance = instance
         self._timing = timing
         self._now_ms = now_ms
         half = max(1, requests // 2)
@@ -105,23 +105,23 @@ class Dispatcher:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Hears nudges, beats and sweeps for as long as it is entered; then ends all visits in seconds."""
+        """Hears wakeups, beats and sweeps for as long as it is entered; then ends all visits in seconds."""
         tasks = [asyncio.create_task(forever(loop)) for loop in (self._hear, self._beat, self._sweep)]
         try:
             yield
         finally:
-            await self._goodbye()
+            await self._shutdown()
             await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
 
-    async def _goodbye(self) -> None:
+    async def _shutdown(self) -> None:
         """Begins nothing more; requests under way have some seconds, then another makes them again."""
         self._stopping.set()
         for visit in self._visits.values():
             visit.woken.set()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_GOODBYE_S)
+            await asyncio.wait(self._tasks, timeout=_SHUTDOWN_S)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -175,11 +175,11 @@ class Dispatcher:
         return False
 
     async def _claim(self, channel: str) -> Lease:
-        owner = f"{self._boot}/{next(self._claims)}"
+        owner = f"{self._instance}/{next(self._claims)}"
         try:
             return await self._leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
         except HeldByAnother as held:
-            if boot_of(held.owner) != self._boot:
+            if instance_of(held.owner) != self._instance:
                 raise
             # Of an earlier visit of ours, which could not give it back.
             silent = held.owner
@@ -189,8 +189,8 @@ class Dispatcher:
         await self._leases.release(lease, now_ms=self._now_ms())
 
     async def _hear(self) -> None:
-        names = (self._boot, boot_of(ANY_DISPATCHER))
-        async with contextlib.aclosing(heard_nudges(self._redis, *names)) as heard:
+        names = (self._instance, instance_of(ANY_DISPATCHER))
+        async with contextlib.aclosing(subscribe_wakeups(self._redis, *names)) as heard:
             async for words in heard:
                 if words is Line.BACK:
                     await self._try_to_beat()
@@ -224,4 +224,4 @@ class Dispatcher:
                 if not due.is_held:
                     self.look_at(due.channel, follows_failure=due.failed > 0)
         good_for_s = _ROUNDS_SHOWN * self._timing.sweep_s + _AGES_SHOWN_S
-        telemetry.due_since(oldest_ms, now_ms=began_ms, good_for_s=good_for_s)
+        telemetry.record_webhook_lag(oldest_ms, now_ms=began_ms, good_for_s=good_for_s)

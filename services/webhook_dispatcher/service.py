@@ -10,24 +10,24 @@ from redis.exceptions import RedisError
 
 from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
-from shared.jobs import Tries
+from shared.jobs import RetryJobs
 from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
+from shared.redis.cluster import pipeline_to
 from shared.runtime.clock import now_ms
+from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.server import listener
 from shared.runtime.loops import end
-from shared.runtime.metrics_port import metrics_apart
-from shared.runtime.serving import listener
 from shared.runtime.settings import Settings
-from shared.runtime.working import jobs_redis, serve_health
+from shared.runtime.worker import jobs_redis, serve_health
 from shared.store.batches import Batches
 from shared.store.channels import Channels
-from shared.store.cluster_calls import calls_to
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
-from shared.store.nudges import Nudges
 from shared.store.queues import QueueLimits, Queues
-from shared.store.replicas import Heartbeat, new_boot
-from shared.store.routes import Routing
+from shared.store.replicas import Heartbeat, new_instance_id
+from shared.store.routing import Routing
+from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _AGAIN_S = 1.0
 @contextlib.asynccontextmanager
 async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file cannot be used."""
-    tries = Tries(jobs)
+    tries = RetryJobs(jobs)
     async with _outbound(settings) as outbound:
         dispatcher = _make_dispatcher(settings, redis, outbound=outbound, tries=tries)
         async with dispatcher.running():
@@ -53,7 +53,7 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Dispatches until `stop`; health and metrics are on DISPATCHER_PORT."""
     listening = listener(settings.host, settings.dispatcher_port)
     async with (
-        metrics_apart(settings.host, settings.metrics_port),
+        metrics_server(settings.host, settings.metrics_port),
         jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
         dispatching(settings, redis, jobs),
     ):
@@ -71,16 +71,16 @@ def _outbound(settings: Settings) -> Outbound:
     )
 
 
-def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tries: Tries) -> Dispatcher:
-    calls = calls_to(redis)
+def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tries: RetryJobs) -> Dispatcher:
+    calls = pipeline_to(redis)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
-    boot = new_boot(settings.replica)
+    instance = new_instance_id(settings.replica)
     return Dispatcher(
         redis=redis,
         leases=Leases(calls),
         deliveries=Deliveries(
             batches=Batches(calls, limits=limits),
-            channels=Channels(calls, Routing(calls, compiled), Nudges(calls)),
+            channels=Channels(calls, Routing(calls, compiled), Wakeups(calls)),
             queues=Queues(calls, limits=limits),
             outbound=outbound,
             tries=tries,
@@ -91,21 +91,21 @@ def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tr
             ),
             now_ms=now_ms,
         ),
-        due=DueWebhooks(calls, boot=boot, now_ms=now_ms),
-        heartbeat=Heartbeat(calls, boot=boot, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
-        boot=boot,
+        due=DueWebhooks(calls, instance=instance, now_ms=now_ms),
+        heartbeat=Heartbeat(calls, instance=instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
+        instance=instance,
         timing=Timing(heartbeat_s=settings.heartbeat_s, sweep_s=settings.sweep_s),
         requests=settings.webhook_requests,
         now_ms=now_ms,
     )
 
 
-async def _work(tries: Tries, dispatcher: Dispatcher) -> None:
+async def _work(tries: RetryJobs, dispatcher: Dispatcher) -> None:
     while True:
         try:
             await tries.worker(dispatcher.try_again).async_run()
-        except (RedisError, OSError, TimeoutError) as fault:
-            logger.warning("dispatcher.worker-ended", extra={"facts": {"why": type(fault).__name__}})
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("dispatcher.worker-ended", extra={"facts": {"why": type(error).__name__}})
         except Exception:
             logger.exception("dispatcher.worker-failed")
         await asyncio.sleep(_AGAIN_S)

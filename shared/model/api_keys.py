@@ -53,7 +53,7 @@ class ApiKey:
     old_secret_hash: str | None = None
     old_valid_until_ms: int | None = None
 
-    def proves(self, secret: str, *, now_ms: float) -> bool:
+    def accepts(self, secret: str, *, now_ms: float) -> bool:
         """Is this a secret of the key, now? Takes the same time whatever is wrong with it."""
         return now_ms < self.valid_until_ms(hash_of(secret))
 

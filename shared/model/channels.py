@@ -12,7 +12,7 @@ class Kind(StrEnum):
     PULL = "pull"
 
 
-class Ending(StrEnum):
+class CloseReason(StrEnum):
     """Why a socket is over. Each dialect maps it to its own close code."""
 
     TAKEN_OVER = "taken-over"
@@ -33,7 +33,7 @@ class Ending(StrEnum):
 class ChannelState:
     """What is true of a channel now.
 
-    `queue_size` counts the notifications it is still owed, `dropped` those it was owed and will not get:
+    `queue_size` counts the notifications it is still pending, `dropped` those it was pending and will not get:
     too old, or pushed out by newer ones. `serialization` is how it wants them, as it was stored.
     """
 
@@ -46,34 +46,34 @@ class ChannelState:
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """How long a webhook has not taken what waits for it: since when, after how many tries, and when the
+    """How long a webhook has not taken what waits for it: since when, after how many failed attempts, and when the
     next one is (None: at once)."""
 
     since_ms: int
-    tries: int
-    next_try_ms: int | None
+    failed_attempts: int
+    next_attempt_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to drain one channel's queue, as one socket has claimed it.
 
-    `owner` is `replica/boot/claim`; `previous` is the owner this claim replaced. Redis may have lost the
+    `owner` is `replica/instance/claim`; `previous` is the owner this claim replaced. Redis may have lost the
     claim in a crash: then nobody or `previous` stands there, and the lease is still ours.
     """
 
     channel: str
-    incarnation: str
+    generation: str
     owner: str
     previous: str
 
 
-# Stands for an owner where a webhook channel has none: every dispatcher hears its nudges.
+# Stands for an owner where a webhook channel has none: every dispatcher hears its wakeups.
 ANY_DISPATCHER = "dispatchers/any"
-# Every edge hears its nudges: any may hold sockets of an API key's sessions.
+# Every edge hears its wakeups: any may hold sockets of an API key's sessions.
 EVERY_EDGE = "edges/every"
 
 
-def boot_of(owner: str) -> str:
-    """The `replica/boot` of an owner: the name under which its process hears nudges."""
+def instance_of(owner: str) -> str:
+    """The `replica/instance` of an owner: the name under which its process hears wakeups."""
     return owner.rpartition("/")[0]

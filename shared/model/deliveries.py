@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What was tried, and what came of it. `status` is the receiver's, None when there was no answer and
-    `error` says why; `next_try_ms` is when the batch is tried again, if it is."""
+    `error` says why; `next_attempt_ms` is when the batch is tried again, if it is."""
 
     at_ms: int
     webhook_id: str
@@ -14,4 +14,4 @@ class Delivery:
     status: int | None
     error: str
     took_ms: int
-    next_try_ms: int | None = None
+    next_attempt_ms: int | None = None

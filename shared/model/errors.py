@@ -12,7 +12,7 @@ GatewayError
     └── TooLarge       it breaks a bound on size or number
 """
 
-from shared.model.channels import Ending, Kind
+from shared.model.channels import CloseReason, Kind
 
 
 class GatewayError(Exception):
@@ -57,11 +57,11 @@ class KeyExpired(GatewayError):
 
 
 class NoLongerOwner(GatewayError):
-    """The lease is gone; `ending` says why."""
+    """The lease is gone; `close_reason` says why."""
 
-    def __init__(self, *, ending: Ending) -> None:
-        super().__init__(f"the lease is gone: {ending}")
-        self.ending = ending
+    def __init__(self, *, close_reason: CloseReason) -> None:
+        super().__init__(f"the lease is gone: {close_reason}")
+        self.close_reason = close_reason
 
 
 class HeldByAnother(GatewayError):

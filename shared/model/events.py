@@ -1,4 +1,4 @@
-"""An event is what a publisher posts; a notification is that event as owed to one channel."""
+"""An event is what a publisher posts; a notification is that event as pending to one channel."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,9 +55,9 @@ class Trail:
 
 
 class Notification(NamedTuple):
-    """An event as owed to one channel. `entry` is its place in the queue: later places compare as newer.
+    """An event as pending to one channel. `entry` is its place in the queue: later places compare as newer.
 
-    `account` tells whose event it is, where a channel may be owed those of several.
+    `account` tells whose event it is, where a channel may be pending those of several.
     """
 
     entry: str

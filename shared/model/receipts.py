@@ -9,7 +9,7 @@ class State(StrEnum):
 
     QUEUED = "queued"
     SENT = "sent"
-    SETTLED = "settled"
+    ACKED = "acked"
     DROPPED = "dropped"
 
 
@@ -20,14 +20,14 @@ class ChannelReceipt:
     channel: str
     queued_ms: int
     sent_ms: int | None = None
-    settled_ms: int | None = None
+    acked_ms: int | None = None
     dropped_ms: int | None = None
     reason: str = ""
 
     @property
     def state(self) -> State:
-        if self.settled_ms is not None:
-            return State.SETTLED
+        if self.acked_ms is not None:
+            return State.ACKED
         if self.dropped_ms is not None:
             return State.DROPPED
         return State.QUEUED if self.sent_ms is None else State.SENT

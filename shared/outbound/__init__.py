@@ -24,7 +24,7 @@ from yarl import URL
 
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
-from shared.outbound.look_ups import AddressRefused, JudgingResolver, LookUp, SystemLookUps, judge
+from shared.outbound.resolver import AddressRefused, Lookup, SystemResolver, VettingResolver, judge
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Attempt:
 
 
 class Outbound:
-    """Calls customers' URLs. At most `calls_at_once`; who waits for a place does not use up its deadline."""
+    """Pipeline customers' URLs. At most `calls_at_once`; who waits for a place does not use up its deadline."""
 
     def __init__(
         self,
@@ -79,24 +79,24 @@ class Outbound:
         client_cert: Path | None = None,
         client_key: Path | None = None,
         ca: Path | None = None,
-        look_up: LookUp | None = None,
-        look_up_ttl_s: int = 10,
+        lookup: Lookup | None = None,
+        lookup_ttl_s: int = 10,
     ) -> None:
         """`ca` is trusted besides the system's authorities. Raises OSError when a file cannot be used.
 
-        `look_up` is asked for a name's addresses, its answer kept for `look_up_ttl_s`: judged as it came.
+        `lookup` is asked for a name's addresses, its answer kept for `lookup_ttl_s`: judged as it came.
         """
         self._policy = policy
         self._timeout_s = timeout_s
         self._places = asyncio.Semaphore(calls_at_once)
         self._tls = _tls(client_cert=client_cert, client_key=client_key, ca=ca)
-        self._look_up = look_up or SystemLookUps()
-        self._look_up_ttl_s = look_up_ttl_s
+        self._look_up = lookup or SystemResolver()
+        self._look_up_ttl_s = lookup_ttl_s
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=JudgingResolver(self._look_up, self._policy),
+            resolver=VettingResolver(self._look_up, self._policy),
             socket_factory=self._judged_socket,
             ssl=self._tls,
             ttl_dns_cache=self._look_up_ttl_s,
@@ -123,7 +123,7 @@ class Outbound:
         await self._session.close()
 
     async def put(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Attempt:
-        """Calls `url`, and tells what came of it, whatever that is. A redirect is an answer like any other.
+        """Pipeline `url`, and tells what came of it, whatever that is. A redirect is an answer like any other.
 
         Only where a connection was kept from an earlier call, and turns out dead, it is called once more.
         """
@@ -140,8 +140,8 @@ class Outbound:
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._head(call, url, headers, body)
-        except (aiohttp.ClientError, OSError, ValueError) as fault:
-            return Attempt(None, _word_for(fault), call.took_ms)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Attempt(None, _word_for(error), call.took_ms)
         finally:
             if not call.answered:
                 call.cut()
@@ -233,8 +233,8 @@ class _Call:
             return await handler(request)
         except aiohttp.ClientConnectorError:
             raise
-        except (aiohttp.ClientConnectionError, OSError) as fault:
-            raise _Dropped from fault
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            raise _Dropped from error
         finally:
             self._request, self.reused = request, request.reused
 
@@ -269,9 +269,9 @@ async def _leave(response: aiohttp.ClientResponse) -> None:
         response.close()
 
 
-def _word_for(fault: Exception) -> str:
-    """The fault as a constant word: aiohttp's own texts show hosts and what the receiver sent."""
-    match fault:
+def _word_for(error: Exception) -> str:
+    """The error as a constant word: aiohttp's own texts show hosts and what the receiver sent."""
+    match error:
         case TimeoutError():
             return "timed-out"
         case aiohttp.ClientConnectorError(os_error=AddressRefused()):

@@ -1,6 +1,6 @@
 """Logs on stderr: one line for one thing that happened, a constant name and its facts.
 
-Everywhere in the project: `logger.info("socket.ended", extra={"facts": {"channel": id, "took_ms": 12}})`.
+Everywhere in the project: `logger.info("socket.closed", extra={"facts": {"channel": id, "took_ms": 12}})`.
 """
 
 import json
@@ -46,7 +46,7 @@ class _FactsFormatter(logging.Formatter):
 
 
 class TextFormatter(_FactsFormatter):
-    """`2026-01-31T08:15:00.123Z INFO socket.ended channel=4f2a took_ms=12`, for people."""
+    """`2026-01-31T08:15:00.123Z INFO socket.closed channel=4f2a took_ms=12`, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and an exception's traceback below it."""

@@ -1,4 +1,4 @@
-"""Loops that a process depends on: a fault in one is told, and does not end it."""
+"""Loops that a process depends on: a error in one is told, and does not end it."""
 
 import asyncio
 import logging

@@ -27,7 +27,7 @@ def raise_file_limit() -> int:
     return soft
 
 
-def settle_memory() -> None:
+def freeze_heap() -> None:
     """What is there now stays, so the collector need not look at it again; and it looks less often.
 
     With thousands of sockets a look at all that lives stops everything for a fifth of a second.

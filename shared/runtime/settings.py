@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared.runtime.connections import checked_url
-from shared.runtime.redis_urls import is_cluster
+from shared.redis.client import checked_url
+from shared.redis.urls import is_cluster
 
 PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     heartbeat_ttl_s: Seconds = Field(
         15, description="a replica silent for longer counts as gone; more than HEARTBEAT_S"
     )
-    redis_away_limit_s: Seconds = Field(120, description="sockets are closed when Redis is away for longer")
-    drain_settle_s: Annotated[float, Field(ge=0, le=600)] = Field(
+    redis_outage_limit_s: Seconds = Field(120, description="sockets are closed when Redis is away for longer")
+    drain_delay_s: Annotated[float, Field(ge=0, le=600)] = Field(
         0, description="an edge that is told to stop is unready for so long before it lets go of anything"
     )
     drain_window_s: Annotated[float, Field(ge=0, le=3600)] = Field(
@@ -129,8 +129,8 @@ class Settings(BaseSettings):
     )
     batch_limit: Count = Field(10_000, description="notifications read from a queue at once, at most")
     frame_limit_bytes: Bytes = Field(48 * 1024, description="a frame's size; a larger single item goes alone")
-    in_flight_limit: Count = Field(1000, description="unconfirmed notifications per socket, at most")
-    in_flight_bytes: Bytes = Field(1024 * 1024, description="unconfirmed bytes per socket, at most")
+    in_flight_limit: Count = Field(1000, description="unacked notifications per socket, at most")
+    in_flight_bytes: Bytes = Field(1024 * 1024, description="unacked bytes per socket, at most")
     websocket_expiry_s: LongSeconds = Field(
         86_400, description="a WebSocket channel without a socket for so long ends, and its queue with it"
     )
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     webhook_requests: Count = Field(
         500, description="requests to webhooks under way at once in one dispatcher, at most"
     )
-    sweep_s: Seconds = Field(5, description="a dispatcher looks this often for webhooks that nobody nudged")
+    sweep_s: Seconds = Field(5, description="a dispatcher looks this often for webhooks that nobody woken")
     blackhole_idle_s: Seconds = Field(
         3600, description="a Blackhole socket whose client says nothing for so long is closed"
     )
@@ -248,8 +248,8 @@ class Settings(BaseSettings):
             try:
                 # An empty password: OpenSSL would otherwise ask for one at the terminal.
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, value, password="")
-            except OSError as fault:
-                raise ValueError(f"cannot be used with {cert}: {fault.strerror}") from None
+            except OSError as error:
+                raise ValueError(f"cannot be used with {cert}: {error.strerror}") from None
         return value
 
     @field_validator("callback_ca")
@@ -258,8 +258,8 @@ class Settings(BaseSettings):
         if value is not None:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-            except OSError as fault:
-                raise ValueError(f"should be a PEM file of certificates: {fault.strerror}") from None
+            except OSError as error:
+                raise ValueError(f"should be a PEM file of certificates: {error.strerror}") from None
         return value
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Batches: the front of a webhook's queue, taken together, and taken again as it was until it is settled.
+"""Batches: the front of a webhook's queue, taken together, and taken again as it was until it is acked.
 
 Where a batch ends stands in Redis, not with whoever sends it: a retry has the same notifications under the
 same id, also when another dispatcher makes it.
@@ -13,12 +13,12 @@ import orjson
 
 from shared import telemetry
 from shared.model.callbacks import Callback
-from shared.model.channels import Ending, Lease
+from shared.model.channels import CloseReason, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
 from shared.store.queues import QueueLimits, next_place, notification_of, oldest_place
 
 _NOTED = 100
@@ -38,7 +38,7 @@ class Taken:
 
 
 class Idle(StrEnum):
-    """Why nothing is sent now: nothing is owed, or it is not the time."""
+    """Why nothing is sent now: nothing is pending, or it is not the time."""
 
     NOTHING = "nothing"
     NOT_YET = "waits"
@@ -58,12 +58,12 @@ def _wall_clock_ms() -> int:
 
 
 class Batches:
-    """Takes, settles and puts back batches, for the owners of webhook channels. Times are in ms."""
+    """Takes, acks and puts back batches, for the owners of webhook channels. Times are in ms."""
 
     def __init__(
-        self, calls: Calls, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
+        self, redis: Pipeline, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
     ) -> None:
-        self._calls = calls
+        self._redis = redis
         self._limits = limits
         self._now_ms = now_ms
 
@@ -74,11 +74,11 @@ class Batches:
         """
         i, now = lease.channel, self._now_ms()
         names = keyspace.of_a_queue(i)
-        held_by = (lease.owner, lease.incarnation)
+        held_by = (lease.owner, lease.generation)
         oldest = oldest_place(self._limits, now_ms=now)
-        word, *found = await self._calls.script("batch_take", names, *held_by, count, size_bytes, oldest, now)
-        if word in _ENDINGS:
-            raise NoLongerOwner(ending=_ENDINGS[word])
+        word, *found = await self._redis.script("batch_take", names, *held_by, count, size_bytes, oldest, now)
+        if word in _CLOSE_REASONS:
+            raise NoLongerOwner(close_reason=_CLOSE_REASONS[word])
         if word != b"taken":
             telemetry.dropped_from_queue(over=0, old=found[0])
             return Idle(word.decode())
@@ -93,34 +93,34 @@ class Batches:
             failed=int(failed),
         )
 
-    async def settle(self, lease: Lease, *, until: str, delivery: Delivery) -> int | None:
+    async def ack(self, lease: Lease, *, until: str, delivery: Delivery) -> int | None:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
-        held_by = (lease.owner, lease.incarnation)
+        held_by = (lease.owner, lease.generation)
         noted = (orjson.dumps(delivery), _NOTED, _NOTED_TTL_MS)
-        count = await self._calls.script(
-            "batch_settle", _names(lease), *held_by, until, next_place(until), *noted
+        count = await self._redis.script(
+            "batch_ack", _names(lease), *held_by, until, next_place(until), *noted
         )
         return None if count < 0 else int(count)
 
     async def fail(
-        self, lease: Lease, *, taken: Taken, delivery: Delivery, next_try_ms: int, expiry_ms: int
+        self, lease: Lease, *, taken: Taken, delivery: Delivery, next_attempt_ms: int, expiry_ms: int
     ) -> tuple[Failed, int]:
         """Puts the batch back until its next try, and gives the lease back; the channel may be over instead.
 
         Tells what follows, and how many notifications were lost if the channel ended.
         """
-        tried = (lease.owner, lease.incarnation, taken.setup, taken.failed + 1)
-        times = (self._now_ms(), next_try_ms, expiry_ms)
-        notes = (orjson.dumps(replace(delivery, next_try_ms=next_try_ms)), orjson.dumps(delivery))
+        tried = (lease.owner, lease.generation, taken.setup, taken.failed + 1)
+        times = (self._now_ms(), next_attempt_ms, expiry_ms)
+        notes = (orjson.dumps(replace(delivery, next_attempt_ms=next_attempt_ms)), orjson.dumps(delivery))
         kept = (_NOTED, _NOTED_TTL_MS)
-        word, *lost = await self._calls.script("batch_fail", _names(lease), *tried, *times, *notes, *kept)
+        word, *lost = await self._redis.script("batch_fail", _names(lease), *tried, *times, *notes, *kept)
         return Failed(word.decode()), int(lost[0]) if lost else 0
 
 
-_ENDINGS = {
-    b"revoked": Ending.KEY_REVOKED,
-    b"deleted": Ending.CHANNEL_DELETED,
-    b"lost": Ending.TAKEN_OVER,
+_CLOSE_REASONS = {
+    b"revoked": CloseReason.KEY_REVOKED,
+    b"deleted": CloseReason.CHANNEL_DELETED,
+    b"lost": CloseReason.TAKEN_OVER,
 }
 
 

@@ -1,12 +1,12 @@
-"""Webhooks that are owed something, though no nudge told of it: it was lost, or whoever heard it has died."""
+"""Webhooks that are pending something, though no wakeup told of it: it was lost, or whoever heard it has died."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-from shared.model.channels import boot_of
+from shared.model.channels import instance_of
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
 from shared.store.replicas import Replicas
 
 _LOT = 500
@@ -14,7 +14,7 @@ _LOT = 500
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A webhook channel that is owed something now; since when, and whether another who lives holds it."""
+    """A webhook channel that is pending something now; since when, and whether another who lives holds it."""
 
     channel: str
     failed: int
@@ -25,10 +25,10 @@ class Due:
 class DueWebhooks:
     """Walks through all webhook channels, in lots."""
 
-    def __init__(self, calls: Calls, *, boot: str, now_ms: Callable[[], int]) -> None:
-        self._calls = calls
-        self._replicas = Replicas(calls)
-        self._boot = boot
+    def __init__(self, redis: Pipeline, *, instance: str, now_ms: Callable[[], int]) -> None:
+        self._redis = redis
+        self._replicas = Replicas(redis)
+        self._instance = instance
         self._now_ms = now_ms
 
     async def lots(self) -> AsyncIterator[list[Due]]:
@@ -38,7 +38,7 @@ class DueWebhooks:
         """
         cursor: bytes | int = 0
         while True:
-            cursor, members = await self._calls.command("SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _LOT)
+            cursor, members = await self._redis.command("SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _LOT)
             looked = await asyncio.gather(*(self._look_at(member.decode()) for member in members))
             yield await self._judged([found for found in looked if found is not None])
             if int(cursor) == 0:
@@ -46,18 +46,18 @@ class DueWebhooks:
 
     async def _look_at(self, member: str) -> tuple[Due, str] | None:
         """What is due, and its owner's name or ''."""
-        channel, _, incarnation = member.partition(":")
+        channel, _, generation = member.partition(":")
         names = keyspace.of_a_queue(channel)[:4]
-        word, *found = await self._calls.script("webhook_look", names, incarnation, self._now_ms())
+        word, *found = await self._redis.script("webhook_due", names, generation, self._now_ms())
         if word == b"gone":
-            # The member names the incarnation: one that was made anew is another member.
-            await self._calls.command("SREM", keyspace.WEBHOOKS, member)
+            # The member names the generation: one that was made anew is another member.
+            await self._redis.command("SREM", keyspace.WEBHOOKS, member)
         if word != b"due":
             return None
         return Due(channel, int(found[1]), int(found[2]), is_held=False), found[0].decode()
 
     async def _judged(self, found: list[tuple[Due, str]]) -> list[Due]:
-        boots = {boot_of(owner) for _, owner in found if owner} - {self._boot}
-        seen = await asyncio.gather(*map(self._replicas.seen, boots))
-        live = {boot for boot, its in zip(boots, seen, strict=True) if its.live}
-        return [replace(due, is_held=boot_of(owner) in live) for due, owner in found]
+        instances = {instance_of(owner) for _, owner in found if owner} - {self._instance}
+        seen = await asyncio.gather(*map(self._replicas.seen, instances))
+        live = {instance for instance, its in zip(instances, seen, strict=True) if its.live}
+        return [replace(due, is_held=instance_of(owner) in live) for due, owner in found]

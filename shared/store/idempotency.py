@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.model.idempotency import Repeatable
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
 
 # A killed gateway blocks a key for as long; one that lives renews the mark well before.
 RUNNING_S = 10.0
@@ -32,12 +32,12 @@ class Beginning:
 class Idempotency:
     """Begins and ends requests. `runner` is one attempt's own random name."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, redis: Pipeline) -> None:
+        self._redis = redis
 
     async def begin(self, request: Repeatable, *, runner: str) -> Beginning:
         """BEGUN: the request is the runner's for RUNNING_S, and for as long again by each further call."""
-        word, *answer = await self._calls.script(
+        word, *answer = await self._redis.script(
             "idempotency_begin", _names(request), runner, request.fingerprint, _ms(RUNNING_S)
         )
         return Beginning(Begun(word.decode()), *answer)
@@ -52,7 +52,7 @@ class Idempotency:
         return await self._end(request, b"", runner) == b"freed"
 
     async def _end(self, request: Repeatable, answer: bytes, runner: str) -> bytes:
-        word: bytes = await self._calls.script(
+        word: bytes = await self._redis.script(
             "idempotency_end", _names(request), runner, request.fingerprint, answer, _ms(_ANSWER_S)
         )
         return word

@@ -6,22 +6,22 @@ that a script which judges revocation, ownership and the queue together touches 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; if it expires expires_at_ms;
                 after a rotation old_secret_hash and old_valid_until_ms; signing_secret of its webhooks.
                 Written by the gateway; goes when the key is revoked.
-`{id}:channel`  hash: kind, incarnation, created_at_ms, released_at_ms (when its last socket or poll went),
+`{id}:channel`  hash: kind, generation, created_at_ms, released_at_ms (when its last socket or poll went),
                 serialization (JSON, as it was put), dropped (how many notifications were); and after a client
                 refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
                 Of a webhook: url, headers (JSON), setup (random, new with each PUT and each wish for a
-                retry); batch_until (where the batch under way ends); settled_ms (when the last was); while
-                its tries fail tries, failing_since_ms and next_try_ms.
+                retry); batch_until (where the batch under way ends); acked_ms (when the last was); while
+                its tries fail tries, failing_since_ms and next_attempt_ms.
                 Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
-`{id}:lease`    string: replica/boot/claim, who may drain the queue.
+`{id}:lease`    string: replica/instance/claim, who may drain the queue.
                 Written by the edge; goes on release, with the channel or the key.
 `{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry);
                 and if its publisher wants it followed, trail: r for a receipt, a traceparent, or both.
-                Written by the gateway, settled from the front by the edge; goes with the channel or the key.
+                Written by the gateway, acked from the front by the edge; goes with the channel or the key.
 `{id}:receipts` stream: the places in the queue of what wants a receipt; event (SHA-1 of the event's id).
                 At most 10,000. Written with the queue, and goes with it, or an hour after the last was added.
 `{id}:receipt:<SHA-1 of the event's id>`
-                hash: entry (the place in the queue); queued, sent, settled, dropped (ms, as far as it got);
+                hash: entry (the place in the queue); queued, sent, acked, dropped (ms, as far as it got);
                 why it was dropped. Written by gateway and edge; goes an hour after it was queued.
 `{id}:deliveries` list of JSON, newest first: the last 100 attempts to deliver to its webhook.
                 Written by the dispatcher; goes a week after the last.
@@ -29,7 +29,7 @@ that a script which judges revocation, ownership and the queue together touches 
                 hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
                 answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
 `{session}:session` hash: dialect, account_id, owner (as in a lease), source, destination, connected_at_ms,
-                bindings (JSON, as the client spelt them), name, metadata, accounts (whose routes mention it).
+                bindings (JSON, as the client spelt them), name, metadata, accounts (whose table mention it).
                 Written by the edge that holds its socket; goes with it, or when that edge is found dead.
 `{session}:queue` stream: id, topic, data, name, time, account. Written by the gateway, taken by the edge.
 `{session}:pushes` list: `id of a push, blank, its data`. Written by the gateway, taken by the edge;
@@ -37,35 +37,35 @@ that a script which judges revocation, ownership and the queue together touches 
 `{session}:pushed:<id>` string '1': that push was taken. Written by the edge; goes after seconds.
 `{account}:sessions`      set: the ids of the account's sessions. Written by the edge with each.
 `{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routes`        hash: version; key:<id> and channel:<id>:<incarnation> are '';
+`{account}:routing`        hash: version; key:<id> and channel:<id>:<generation> are '';
                           expires:<id> when a key does, in ms; what a key wants:
                           bindings:<id> its presubscriptions and topics:<id> its plain topics, both JSON,
                           resources:<id> single resources of devices, a line `device TAB path` for each;
-                          session:<id> what a session asks for, JSON. `{every}:routes` has only these, of
+                          session:<id> what a session asks for, JSON. `{every}:routing` has only these, of
                           sessions that ask for the events of all accounts.
                           Written by the gateway; stays, but what is an API key's goes with the key.
-`{account}:route-changes` list, newest first: `version before, version after, field...` between blanks, of the
-                          last changes to the routes: an eighth of their fields, at least 64, at most 4096.
+`{account}:routing-changes` list, newest first: `version before, version after, field...` between blanks, of the
+                          last changes to the table: an eighth of their fields, at least 64, at most 4096.
                           Written with the routes; goes an hour after the last change.
 `{account}:device-types`  hash: device to type, learnt from registrations.
                           Written by the gateway; a field goes with its device's de-registration.
-`{webhooks}:channels`     set: id:incarnation of every webhook channel, for dispatchers to visit.
+`{webhooks}:channels`     set: id:generation of every webhook channel, for dispatchers to visit.
                           Written by the gateway; a member goes with its channel, or is found stale.
 `{account}:receipt:<SHA-1 of the event's id>`
                           string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                           Written by the gateway; goes after an hour.
 `{tokens}:signing-key`    string: what signs the tokens of all replicas. Written by whoever needs it first;
                           stays.
-`{replicas}:heartbeat:<replica/boot>`  string '1' with a TTL: this boot is live. Written by the edge.
-`{replicas}:last-seen`    sorted set: replica/boot by the ms of its last heartbeat. Written by the edge;
-                          a member goes when its boot stops in good order, or the reaper forgets it.
-`notify:jobs`, `notify:tries`  sorted sets: arq's queues of the reaper's jobs, and of later tries of webhooks;
+`{replicas}:heartbeat:<replica/instance>`  string '1' with a TTL: this instance is live. Written by the edge.
+`{replicas}:last-seen`    sorted set: replica/instance by the ms of its last heartbeat. Written by the edge;
+                          a member goes when its instance stops in good order, or the reaper forgets it.
+`notify:jobs`, `notify:retries`  sorted sets: arq's queues of the reaper's jobs, and of later tries of webhooks;
                           arq's other names begin with `arq:` and have a TTL.
 
-Pub/sub: `nudge:<replica/boot>` carries API key ids separated by blanks: look at these channels again;
+Pub/sub: `wakeup:<replica/instance>` carries API key ids separated by blanks: look at these channels again;
 or, behind a +, what an append queued for one channel: `queue_append.lua` writes it, `carried.py` reads it.
-`nudge:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
-`nudge:edges` does so to every edge, of sockets that an API key's record may end.
+`wakeup:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
+`wakeup:edges` does so to every edge, of sockets that an API key's record may end.
 `key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
 `held?<owner>?<id>?<asker>`: how does the owner's long poll stand? `held:<asker>:<standing>` answers.
 """
@@ -74,7 +74,7 @@ import hashlib
 import re
 
 _PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types|session|sessions)|\{every\}:routes"
+    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
 )
 
@@ -160,21 +160,21 @@ def account(account_id: str) -> str:
     return f"{{{account_id}}}:account"
 
 
-def routes(account_id: str) -> str:
-    return f"{{{account_id}}}:routes"
+def routing(account_id: str) -> str:
+    return f"{{{account_id}}}:routing"
 
 
-def route_changes(account_id: str) -> str:
-    return f"{{{account_id}}}:route-changes"
+def routing_changes(account_id: str) -> str:
+    return f"{{{account_id}}}:routing-changes"
 
 
 def device_types(account_id: str) -> str:
     return f"{{{account_id}}}:device-types"
 
 
-def heartbeat(boot: str) -> str:
-    return f"{{replicas}}:heartbeat:{boot}"
+def heartbeat(instance: str) -> str:
+    return f"{{replicas}}:heartbeat:{instance}"
 
 
-def nudge(boot: str) -> str:
-    return f"nudge:{boot}"
+def wakeup(instance: str) -> str:
+    return f"wakeup:{instance}"

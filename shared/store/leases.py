@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from shared import telemetry
-from shared.model.channels import Ending, Kind, Lease, boot_of
+from shared.model.channels import CloseReason, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
 from shared.store.replicas import Replicas
 
 
@@ -23,9 +23,9 @@ class Claimed:
 class Leases:
     """Claims and gives back leases."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self._replicas = Replicas(calls)
+    def __init__(self, redis: Pipeline) -> None:
+        self._redis = redis
+        self._replicas = Replicas(redis)
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         """Makes `owner` the owner of the channel, whoever was before.
@@ -35,12 +35,14 @@ class Leases:
         i = api_key_id
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
         with telemetry.claim_span(i):
-            word, *found = await self._calls.script("lease_claim", names, owner, Kind.WEBSOCKET)
+            word, *found = await self._redis.script("lease_claim", names, owner, Kind.WEBSOCKET)
         if word != b"claimed":
-            raise NoLongerOwner(ending=Ending.NO_CHANNEL if word == b"absent" else Ending.KEY_REVOKED)
-        previous, incarnation, frame_limit, careful_until = (value.decode() for value in found)
+            raise NoLongerOwner(
+                close_reason=CloseReason.NO_CHANNEL if word == b"absent" else CloseReason.KEY_REVOKED
+            )
+        previous, generation, frame_limit, careful_until = (value.decode() for value in found)
         return Claimed(
-            lease=Lease(channel=i, incarnation=incarnation, owner=owner, previous=previous),
+            lease=Lease(channel=i, generation=generation, owner=owner, previous=previous),
             frame_limit_bytes=int(frame_limit) if frame_limit else None,
             careful_until=careful_until,
         )
@@ -54,19 +56,21 @@ class Leases:
         i, seen = api_key_id, silent
         names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
         with telemetry.claim_span(i):
-            word, *found = await self._calls.script("lease_claim_unheld", names, owner, kind, seen)
+            word, *found = await self._redis.script("lease_claim_unheld", names, owner, kind, seen)
             if word == b"held" and (holder := found[0].decode()) != seen:
-                if holder and (await self._replicas.seen(boot_of(holder))).live:
+                if holder and (await self._replicas.seen(instance_of(holder))).live:
                     raise HeldByAnother(owner=holder)
-                word, *found = await self._calls.script("lease_claim_unheld", names, owner, kind, holder)
+                word, *found = await self._redis.script("lease_claim_unheld", names, owner, kind, holder)
         if word == b"held":
             raise HeldByAnother(owner=found[0].decode())
         if word != b"claimed":
-            raise NoLongerOwner(ending=Ending.NO_CHANNEL if word == b"absent" else Ending.KEY_REVOKED)
-        previous, incarnation = (value.decode() for value in found)
-        return Lease(channel=i, incarnation=incarnation, owner=owner, previous=previous)
+            raise NoLongerOwner(
+                close_reason=CloseReason.NO_CHANNEL if word == b"absent" else CloseReason.KEY_REVOKED
+            )
+        previous, generation = (value.decode() for value in found)
+        return Lease(channel=i, generation=generation, owner=owner, previous=previous)
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
         """Gives the lease back, so that the channel is idle from now; tells whether it was still ours."""
         names = [keyspace.channel(lease.channel), keyspace.lease(lease.channel)]
-        return bool(await self._calls.script("lease_release", names, lease.owner, now_ms))
+        return bool(await self._redis.script("lease_release", names, lease.owner, now_ms))

@@ -1,6 +1,6 @@
-"""The notifications a channel is still owed, oldest first: one Redis stream for each channel.
+"""The notifications a channel is still pending, oldest first: one Redis stream for each channel.
 
-An entry stays in the stream until it is settled, and settling is always from the front.
+An entry stays in the stream until it is acked, and acking is always from the front.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from shared import telemetry
-from shared.model.channels import Ending, Lease
+from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event, Notification, Trail
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
 
 BEGINNING = "0-0"
 
@@ -70,21 +70,21 @@ def _wall_clock_ms() -> int:
 
 
 class Queues:
-    """Appends to queues; reads and settles them for their owners."""
+    """Appends to queues; reads and acks them for their owners."""
 
     def __init__(
         self,
-        calls: Calls,
+        redis: Pipeline,
         *,
         limits: QueueLimits = QueueLimits(),
         now_ms: Callable[[], int] = _wall_clock_ms,
     ) -> None:
-        self._calls = calls
+        self._redis = redis
         self._limits = limits
         self._now_ms = now_ms
 
     async def append(self, api_key_id: str, events: Sequence[Event], *, traceparent: str = "") -> Appended:
-        """Queues the events in order, all or none, and nudges whoever holds the channel.
+        """Queues the events in order, all or none, and wakeups whoever holds the channel.
 
         `traceparent` travels with each of them, as does the wish for a receipt.
         """
@@ -108,7 +108,7 @@ class Queues:
     ) -> asyncio.Future[Any]:
         names = keyspace.of_a_queue(api_key_id)
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, _hash(e))]
-        return self._calls.script(
+        return self._redis.script(
             "queue_append", names, self._limits.size_bytes, oldest, traceparent, *values
         )
 
@@ -116,7 +116,7 @@ class Queues:
         """Drops what is too old from a queue that nobody touches."""
         i = api_key_id
         names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i), keyspace.lease(i)]
-        old, head, owner = await self._calls.script("queue_age", names, self._oldest())
+        old, head, owner = await self._redis.script("queue_expire", names, self._oldest())
         telemetry.dropped_from_queue(over=0, old=old)
         return Left(int(old), place(head.decode())[0] if head else None, owner.decode())
 
@@ -140,14 +140,14 @@ class Queues:
 
     async def _look(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
         names = keyspace.of_a_queue(lease.channel)
-        held_by = (lease.owner, lease.previous, lease.incarnation)
-        word, *found = await self._calls.script(
-            "queue_peek", names, *held_by, after, count, size_bytes, reclaims, self._oldest()
+        held_by = (lease.owner, lease.previous, lease.generation)
+        word, *found = await self._redis.script(
+            "queue_read", names, *held_by, after, count, size_bytes, reclaims, self._oldest()
         )
         if word == b"rewound":
             return Batch([], more=True, rewound=True)
         if word != b"held":
-            raise NoLongerOwner(ending=_ENDINGS[word])
+            raise NoLongerOwner(close_reason=_CLOSE_REASONS[word])
         more, dropped, serialization, *entries = found
         telemetry.dropped_from_queue(over=0, old=dropped)
         batch = [notification_of(*entry) for entry in entries]
@@ -156,23 +156,25 @@ class Queues:
     async def has_reached(self, lease: Lease, entry: str) -> bool:
         """Has the queue held this entry, by its own account? False when Redis lost it in a crash.
 
-        Of what was settled all before it is gone, too; what was lost may have entries before it.
+        Of what was acked all before it is gone, too; what was lost may have entries before it.
         """
         if entry == BEGINNING:
             return True
-        last, head, is_there = await self._calls.script("queue_ends", [keyspace.queue(lease.channel)], entry)
+        last, head, is_there = await self._redis.script("queue_ends", [keyspace.queue(lease.channel)], entry)
         if head:
             return bool(is_there) or place(head.decode()) > place(entry)
         return place(last.decode()) >= place(entry)
 
-    async def settle(self, lease: Lease, *, until: str) -> int | None:
+    async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
         i = lease.channel
         names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
-        gone = await self._calls.script("queue_settle", names, lease.owner, next_place(until))
+        gone = await self._redis.script("queue_ack", names, lease.owner, next_place(until))
         return None if gone < 0 else int(gone)
 
-    async def settle_event(self, lease: Lease, event_id: str, *, count: int, size_bytes: int) -> int | None:
+    async def ack_until_event(
+        self, lease: Lease, event_id: str, *, count: int, size_bytes: int
+    ) -> int | None:
         """Forgets everything up to and including the first notification of this event.
 
         It looks among the front `count`, or about `size_bytes`. Tells how many that were, 0 when it does not
@@ -180,7 +182,7 @@ class Queues:
         """
         i = lease.channel
         names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
-        gone = await self._calls.script("queue_settle_event", names, lease.owner, event_id, count, size_bytes)
+        gone = await self._redis.script("queue_ack_event", names, lease.owner, event_id, count, size_bytes)
         return None if gone < 0 else int(gone)
 
     async def refuse(self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str) -> str:
@@ -190,8 +192,8 @@ class Queues:
         """
         i = lease.channel
         names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
-        held_by = (lease.owner, lease.incarnation)
-        word: bytes = await self._calls.script(
+        held_by = (lease.owner, lease.generation)
+        word: bytes = await self._redis.script(
             "queue_refuse", names, *held_by, frame_limit_bytes, until, single_entry
         )
         return word.decode()
@@ -199,13 +201,13 @@ class Queues:
     async def tell_sent(self, lease: Lease, notifications: Sequence[Notification]) -> None:
         """Writes on the receipts of these that they were sent; the first time counts."""
         names = [keyspace.receipt(lease.channel, n.event_id) for n in notifications]
-        await self._calls.script("receipt_send", names, *(n.entry for n in notifications))
+        await self._redis.script("receipt_mark_sent", names, *(n.entry for n in notifications))
 
 
-_ENDINGS = {
-    b"revoked": Ending.KEY_REVOKED,
-    b"deleted": Ending.CHANNEL_DELETED,
-    b"taken": Ending.TAKEN_OVER,
+_CLOSE_REASONS = {
+    b"revoked": CloseReason.KEY_REVOKED,
+    b"deleted": CloseReason.CHANNEL_DELETED,
+    b"taken": CloseReason.TAKEN_OVER,
 }
 
 

@@ -1,55 +1,55 @@
-"""Which boots of which replicas are live. A lease is worth something while its boot's heartbeat is there."""
+"""Which instances of which replicas are live. A lease is worth something while its instance's heartbeat is there."""
 
 import secrets
 from dataclasses import dataclass
 
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
 
 
-def new_boot(replica: str) -> str:
-    """`replica/boot`: a replica that comes back under its old name is somebody else."""
+def new_instance_id(replica: str) -> str:
+    """`replica/instance`: a replica that comes back under its old name is somebody else."""
     return f"{replica}/{secrets.token_hex(4)}"
 
 
 class Heartbeat:
-    """Keeps one boot's heartbeat."""
+    """Keeps one instance's heartbeat."""
 
-    def __init__(self, calls: Calls, *, boot: str, ttl_ms: int) -> None:
-        self._calls = calls
-        self._boot = boot
+    def __init__(self, redis: Pipeline, *, instance: str, ttl_ms: int) -> None:
+        self._redis = redis
+        self._instance = instance
         self._ttl_ms = ttl_ms
 
     async def beat(self, *, now_ms: int) -> None:
         """Live for another TTL."""
-        await self._calls.script("heartbeat", self._names(), self._boot, self._ttl_ms, now_ms)
+        await self._redis.script("heartbeat", self._names(), self._instance, self._ttl_ms, now_ms)
 
     async def stop(self) -> None:
-        await self._calls.script("heartbeat_stop", self._names(), self._boot)
+        await self._redis.script("heartbeat_stop", self._names(), self._instance)
 
     def _names(self) -> list[str]:
-        return [keyspace.heartbeat(self._boot), keyspace.LAST_SEEN]
+        return [keyspace.heartbeat(self._instance), keyspace.LAST_SEEN]
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A boot as it looks from outside: live or not, and its last heartbeat in ms (0: never heard of)."""
+    """A instance as it looks from outside: live or not, and its last heartbeat in ms (0: never heard of)."""
 
     live: bool
     last_ms: int
 
 
 class Replicas:
-    """Looks at the boots of all replicas."""
+    """Looks at the instances of all replicas."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, redis: Pipeline) -> None:
+        self._redis = redis
 
-    async def seen(self, boot: str) -> Seen:
-        live = await self._calls.command("EXISTS", keyspace.heartbeat(boot))
-        last = await self._calls.command("ZSCORE", keyspace.LAST_SEEN, boot)
+    async def seen(self, instance: str) -> Seen:
+        live = await self._redis.command("EXISTS", keyspace.heartbeat(instance))
+        last = await self._redis.command("ZSCORE", keyspace.LAST_SEEN, instance)
         return Seen(live=bool(live), last_ms=int(float(last or 0)))
 
     async def forget(self, *, before_ms: int) -> int:
-        """Forgets boots whose last heartbeat is older; tells how many."""
-        return int(await self._calls.command("ZREMRANGEBYSCORE", keyspace.LAST_SEEN, "-inf", f"({before_ms}"))
+        """Forgets instances whose last heartbeat is older; tells how many."""
+        return int(await self._redis.command("ZREMRANGEBYSCORE", keyspace.LAST_SEEN, "-inf", f"({before_ms}"))

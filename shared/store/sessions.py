@@ -1,7 +1,7 @@
 """Sessions: sockets that others can list, publish to and push to, wherever they are held.
 
 A session's record and queue lie in its own slot, its mention in its account's, and what it asks for in the
-routes of each account that it asks about. Nothing of it survives its socket; what an edge that was killed
+table of each account that it asks about. Nothing of it survives its socket; what an edge that was killed
 left behind counts as gone when its heartbeat has run out, and the reaper takes it away.
 """
 
@@ -13,15 +13,15 @@ from dataclasses import replace
 import orjson
 
 from shared import telemetry
-from shared.model.channels import boot_of
+from shared.model.channels import instance_of
 from shared.model.events import Event, Notification
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Wanted
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
-from shared.store.nudges import Nudges
 from shared.store.queues import Appended
 from shared.store.replicas import Replicas
-from shared.store.routes import Routing
+from shared.store.routing import Routing
+from shared.store.wakeups import Wakeups
 
 # A burst may be larger than what waits for a slow reader: its edge sorts that out.
 _QUEUE_LIMIT = 1000
@@ -35,13 +35,13 @@ Store = Callable[[Sequence[Wanted]], bytes]
 
 
 class Sessions:
-    """Keeps sessions. `stored` turns what one asks for into what stands in the routes."""
+    """Keeps sessions. `stored` turns what one asks for into what stands in the table."""
 
-    def __init__(self, calls: Calls, routing: Routing, nudges: Nudges, *, stored: Store) -> None:
-        self._calls = calls
+    def __init__(self, redis: Pipeline, routing: Routing, wakeups: Wakeups, *, stored: Store) -> None:
+        self._redis = redis
         self._routing = routing
-        self._nudges = nudges
-        self._replicas = Replicas(calls)
+        self._wakeups = wakeups
+        self._replicas = Replicas(redis)
         self._stored = stored
 
     async def put(self, session: Session, wanted: Sequence[Wanted]) -> None:
@@ -50,10 +50,10 @@ class Sessions:
         by_account: dict[str, list[Wanted]] = {}
         for one in wanted:
             by_account.setdefault(_routes_of(one.account), []).append(one)
-        before = (await self._calls.command("HGET", name, "accounts") or b"").decode().split()
+        before = (await self._redis.command("HGET", name, "accounts") or b"").decode().split()
         # All that it is mentioned by stands in the record before it is mentioned there.
         await self._write(session, accounts=sorted({*before, *by_account}))
-        await self._calls.command("SADD", keyspace.sessions(session.account_id), session.id)
+        await self._redis.command("SADD", keyspace.sessions(session.account_id), session.id)
         gone = [account for account in before if account not in by_account]
         await asyncio.gather(
             *(
@@ -72,23 +72,23 @@ class Sessions:
             *("connected_at_ms", session.connected_at_ms, "bindings", orjson.dumps(session.bindings)),
             *("name", session.name, "metadata", session.metadata, "accounts", " ".join(accounts)),
         )
-        await self._calls.command("HSET", keyspace.session(session.id), *fields)
+        await self._redis.command("HSET", keyspace.session(session.id), *fields)
 
     async def drop(self, session: Session) -> None:
         """Forgets the session and all that mentions it."""
-        accounts = await self._calls.command("HGET", keyspace.session(session.id), "accounts")
+        accounts = await self._redis.command("HGET", keyspace.session(session.id), "accounts")
         for account in (accounts or b"").decode().split():
             await self._routing.drop_session(account, session.id)
-        await self._calls.command("SREM", keyspace.sessions(session.account_id), session.id)
+        await self._redis.command("SREM", keyspace.sessions(session.account_id), session.id)
         i = session.id
         names = [keyspace.session(i), keyspace.queue(i), keyspace.pushes(i)]
-        await self._calls.script("session_drop", names, session.owner)
+        await self._redis.script("session_drop", names, session.owner)
 
     async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> tuple[Appended, int]:
-        """Queues what fits, and nudges the edge that holds the socket; tells how many fitted."""
+        """Queues what fits, and wakeups the edge that holds the socket; tells how many fitted."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        word, *found = await self._calls.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        word, *found = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
         if word != b"queued":
             return Appended.ABSENT, 0
         [fitted] = found
@@ -98,32 +98,32 @@ class Sessions:
     async def take(self, session: Session) -> list[Notification] | None:
         """What waits for it, oldest first, and no more from now on; None when Redis knows no such session."""
         names = [keyspace.session(session.id), keyspace.queue(session.id)]
-        word, *entries = await self._calls.script("session_take", names, session.owner)
+        word, *entries = await self._redis.script("session_take", names, session.owner)
         return None if word != b"taken" else [_notification(*entry) for entry in entries]
 
     async def is_known(self, session_id: str) -> bool:
         """Does its record stand in Redis?"""
-        return bool(await self._calls.command("EXISTS", keyspace.session(session_id)))
+        return bool(await self._redis.command("EXISTS", keyspace.session(session_id)))
 
     async def find(self, session_id: str) -> Session | None:
         """The session, if an edge that lives holds it."""
         found = await self._read(session_id)
-        return found if found and (await self._replicas.seen(boot_of(found.owner))).live else None
+        return found if found and (await self._replicas.seen(instance_of(found.owner))).live else None
 
     async def of_account(self, account_id: str) -> list[Session]:
         """The account's sessions that live, oldest first."""
-        ids = await self._calls.command("SMEMBERS", keyspace.sessions(account_id))
+        ids = await self._redis.command("SMEMBERS", keyspace.sessions(account_id))
         found = await asyncio.gather(*(self._read(member.decode()) for member in ids))
         sessions = [session for session in found if session is not None]
-        boots = sorted({boot_of(session.owner) for session in sessions})
-        seen = await asyncio.gather(*map(self._replicas.seen, boots))
-        live = {boot for boot, its in zip(boots, seen, strict=True) if its.live}
-        alive = (session for session in sessions if boot_of(session.owner) in live)
+        instances = sorted({instance_of(session.owner) for session in sessions})
+        seen = await asyncio.gather(*map(self._replicas.seen, instances))
+        live = {instance for instance, its in zip(instances, seen, strict=True) if its.live}
+        alive = (session for session in sessions if instance_of(session.owner) in live)
         return sorted(alive, key=lambda session: (session.connected_at_ms, session.id))
 
     async def all(self) -> AsyncIterator[list[Session]]:
         """Every session that Redis knows, living or not, in lots."""
-        async for names in self._calls.names(keyspace.session("*")):
+        async for names in self._redis.names(keyspace.session("*")):
             found = await asyncio.gather(*(self._read(keyspace.id_in(name)) for name in names))
             yield [session for session in found if session is not None]
 
@@ -132,35 +132,35 @@ class Sessions:
         push_id = secrets.token_hex(8)
         names = [keyspace.session(session_id), keyspace.pushes(session_id)]
         pushed = b"%b %b" % (push_id.encode(), data)
-        word, *owner = await self._calls.script("session_push", names, pushed, _PUSH_TTL_MS, _PUSHES)
+        word, *owner = await self._redis.script("session_push", names, pushed, _PUSH_TTL_MS, _PUSHES)
         if word != b"put":
             return Pushed.GONE if word == b"gone" else Pushed.UNANSWERED
-        self._nudges.send(owner[0].decode(), session_id)
+        self._wakeups.send(owner[0].decode(), session_id)
         loop = asyncio.get_running_loop()
         until_s, pause_s = loop.time() + _PUSH_S, _FIRST_LOOK_S
         while loop.time() < until_s:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            if await self._calls.command("EXISTS", keyspace.pushed(session_id, push_id)):
+            if await self._redis.command("EXISTS", keyspace.pushed(session_id, push_id)):
                 return Pushed.TAKEN
             if not await self.is_known(session_id):
                 return Pushed.GONE
         # From here on nobody waits for it.
-        await self._calls.command("LREM", keyspace.pushes(session_id), 1, pushed)
+        await self._redis.command("LREM", keyspace.pushes(session_id), 1, pushed)
         return Pushed.UNANSWERED
 
     async def pushes(self, session_id: str) -> list[tuple[str, bytes]]:
         """Data that was pushed to the session and is now its edge's to send, each with the push's id."""
-        found = await self._calls.command("LPOP", keyspace.pushes(session_id), _PUSHES)
+        found = await self._redis.command("LPOP", keyspace.pushes(session_id), _PUSHES)
         parted = (pushed.partition(b" ") for pushed in found or ())
         return [(push_id.decode(), data) for push_id, _, data in parted]
 
     async def tell_pushed(self, session_id: str, push_id: str) -> None:
         """Says that it was taken: written to the session's socket."""
-        await self._calls.command("SET", keyspace.pushed(session_id, push_id), "1", "PX", _PUSH_TTL_MS)
+        await self._redis.command("SET", keyspace.pushed(session_id, push_id), "1", "PX", _PUSH_TTL_MS)
 
     async def _read(self, session_id: str) -> Session | None:
-        found = await self._calls.command("HMGET", keyspace.session(session_id), *_FIELDS)
+        found = await self._redis.command("HMGET", keyspace.session(session_id), *_FIELDS)
         if found[0] is None:
             return None
         dialect, account_id, owner, source, destination, connected_at_ms, bindings, name = (

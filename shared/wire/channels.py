@@ -26,8 +26,14 @@ def deliveries_body(deliveries: list[Delivery]) -> dict[str, Any]:
 
 
 def _failing(failing: Failing) -> dict[str, Any]:
-    next_try = {} if failing.next_try_ms is None else {"next_try_at": moment_text(failing.next_try_ms)}
-    return {"failing_since": moment_text(failing.since_ms), "tries": failing.tries, **next_try}
+    next_try = (
+        {} if failing.next_attempt_ms is None else {"next_attempt_at": moment_text(failing.next_attempt_ms)}
+    )
+    return {
+        "failing_since": moment_text(failing.since_ms),
+        "failed_attempts": failing.failed_attempts,
+        **next_try,
+    }
 
 
 def _delivery(delivery: Delivery) -> dict[str, Any]:
@@ -38,5 +44,7 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
         "status": delivery.status,
         "error": delivery.error,
         "took_ms": delivery.took_ms,
-        "next_try_at": None if delivery.next_try_ms is None else moment_text(delivery.next_try_ms),
+        "next_attempt_at": None
+        if delivery.next_attempt_ms is None
+        else moment_text(delivery.next_attempt_ms),
     }

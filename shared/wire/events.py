@@ -1,4 +1,4 @@
-"""The body of POST /v1/events, read strictly: every fault names its field (docs/protocols/events.md)."""
+"""The body of POST /v1/events, read strictly: every error names its field (docs/protocols/events.md)."""
 
 import random
 import re
@@ -67,8 +67,8 @@ def _items(body: bytes, form: Form) -> Iterator[tuple[str, Any]]:
         return _items_in_lines(body)
     try:
         posted = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}") from None
     if isinstance(posted, dict):
         return iter([("", posted)])
     if not isinstance(posted, list):
@@ -88,8 +88,8 @@ def _items_in_lines(body: bytes) -> Iterator[tuple[str, Any]]:
             raise TooLarge(f"more than {MAX_EVENTS} events; so many are taken at once")
         try:
             yield at, orjson.loads(line)
-        except orjson.JSONDecodeError as fault:
-            raise Invalid(f"is not JSON: {fault.msg}", field=at) from None
+        except orjson.JSONDecodeError as error:
+            raise Invalid(f"is not JSON: {error.msg}", field=at) from None
     if not count:
         raise Invalid("the body holds no event")
 

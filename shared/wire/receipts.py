@@ -21,7 +21,7 @@ def _channel(told: ChannelReceipt) -> dict[str, Any]:
     times = {
         "queued_at": told.queued_ms,
         "sent_at": told.sent_ms,
-        "settled_at": told.settled_ms,
+        "acked_at": told.acked_ms,
         "dropped_at": told.dropped_ms,
     }
     shown = {name: moment_text(ms) for name, ms in times.items() if ms is not None}

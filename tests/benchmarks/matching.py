@@ -17,11 +17,11 @@ from pathlib import Path
 
 from shared.model.bindings import Source
 from shared.model.events import Event
-from shared.model.routes import Routes
-from shared.runtime.connections import connect
+from shared.model.routing_table import RoutingTable
+from shared.redis.client import connect
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
-from shared.store.calls import Calls
-from shared.store.routes import Routing
+from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.harness.valkey import Valkey
 
@@ -59,7 +59,7 @@ class Case:
             held if self.source is Source.SESSION else (f"key:{owner}", "", f"channel:{owner}:1", "", *held)
         )
 
-    def found(self, routes: Routes) -> Collection[str]:
+    def found(self, routes: RoutingTable) -> Collection[str]:
         """Whom the event goes to; what of it must be parsed for that is."""
         if self.source is Source.SESSION:
             return routes.sessions_for(self.event, json.loads(self.event.data))
@@ -148,9 +148,9 @@ SESSIONS = Case(
 CASES = (TOPICS, PRESUBSCRIPTIONS, SESSIONS)
 
 
-def compiled_routes(case: Case, count: int) -> Routes:
+def compiled_routes(case: Case, count: int) -> RoutingTable:
     """An account with so many bindings, as a gateway has it in memory."""
-    routes = Routes()
+    routes = RoutingTable()
     for owner, stored in case.bindings(count):
         if case.source is Source.SESSION:
             routes.listen(owner, compiled(case.source, stored))
@@ -171,11 +171,11 @@ class Costs:
     first_ms: float
 
 
-async def _measured(case: Case, count: int, routing: Routing, calls: Calls) -> Costs:
+async def _measured(case: Case, count: int, routing: Routing, calls: Pipeline) -> Costs:
     account_id = f"{count:032x}"
     await _fill(case, count, calls, account_id)
     started = time.perf_counter()
-    routes = await routing.routes(account_id)
+    routes = await routing.table(account_id)
     first_ms = (time.perf_counter() - started) * 1e3
     assert len(case.found(routes)) == MATCHING
 
@@ -183,7 +183,7 @@ async def _measured(case: Case, count: int, routing: Routing, calls: Calls) -> C
         case.found(routes)
 
     async def route() -> None:
-        case.found(await routing.routes(account_id))
+        case.found(await routing.table(account_id))
 
     async def route_after_a_change() -> None:
         # The change's own time is taken off below: what is left is to read and honour it.
@@ -201,8 +201,8 @@ async def _measured(case: Case, count: int, routing: Routing, calls: Calls) -> C
     )
 
 
-async def _fill(case: Case, count: int, calls: Calls, account_id: str) -> None:
-    name = keyspace.routes(account_id)
+async def _fill(case: Case, count: int, calls: Pipeline, account_id: str) -> None:
+    name = keyspace.routing(account_id)
     await calls.command("HSET", name, "version", f"filled-{count}")
     bindings = case.bindings(count)
     while some := list(islice(bindings, 1_000)):
@@ -235,7 +235,7 @@ async def _run(url: str) -> bool:
         for size in case.sizes:
             async with connect(url) as redis:
                 await redis.flushall()
-                calls = Calls(redis)
+                calls = Pipeline(redis)
                 costs = await _measured(case, size, Routing(calls, compiled, spread_s=0), calls)
             first = first or costs
             ratios = (costs.match_us / first.match_us, costs.route_us / first.route_us)

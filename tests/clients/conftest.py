@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 
 from tests.harness import leaks
+from tests.harness.all_in_one import Everything, everything
 from tests.harness.api import Api
-from tests.harness.everything import Everything, everything
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ async def python_sdk(url: str, key: ApiKey) -> AsyncIterator[Any]:
 
 
 async def stopped(url: str, key: ApiKey, stop: Callable[[], object]) -> None:
-    """Calls what stops the SDK, and deletes the channel until its poll has ended.
+    """Pipeline what stops the SDK, and deletes the channel until its poll has ended.
 
     A poll that leaves just before the SDK's own DELETE can be served just after it: then it makes the channel
     anew, and waits. So it is when the SDK stops on the heels of a value.

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from tests.clients.stock import Aiohttp, Offer, Socket, as_browsers_do, key_first, with_header
+from tests.harness.all_in_one import Everything
 from tests.harness.api import Answer, Api, ApiKey
 from tests.harness.events import number_of, reading, readings, registration
-from tests.harness.everything import Everything
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
 
@@ -49,7 +49,7 @@ class Application:
         finally:
             await socket.close()
 
-    async def settled(self) -> None:
+    async def acked(self) -> None:
         """Waits until nothing would come again on another socket."""
         await self.api.until(self.key, queue_size=0)
 
@@ -105,7 +105,7 @@ async def test_e2e(origin: Everything, app: Application) -> None:
         async with app.socket(as_browsers_do(origin.url, app.key)) as socket:
             await app.publish(number)
             await socket.has([number])
-            await app.settled()
+            await app.acked()
             [item] = socket.messages[0]["notifications"]
             assert {"uid", "timestamp", "original-ep"} <= item.keys()
     async with app.socket(as_browsers_do(origin.url, app.key)) as socket:
@@ -120,7 +120,7 @@ async def test_bridge_over_a_websocket(origin: Everything, app: Application) -> 
     async with app.socket(with_header(origin.url, app.key)) as socket:
         await app.publish(1)
         await socket.has([1])
-        await app.settled()
+        await app.acked()
         async with app.socket(with_header(origin.url, app.key)):
             assert await socket.closed() == 1001
     await app.publish(2)

@@ -17,9 +17,9 @@ from tests.clients.python_sdk import (
     until_it_polls,
     values_of,
 )
+from tests.harness.all_in_one import Everything
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading, readings, registration
-from tests.harness.everything import Everything
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, webhook
 

@@ -8,9 +8,9 @@ import pytest
 from tests.clients.by_path import DeviceSide, device_side, proxy_by_path
 from tests.clients.in_thread import in_thread
 from tests.clients.python_sdk import RESOURCE, python_sdk, until_equal, until_it_polls, values_of
+from tests.harness.all_in_one import Everything
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading
-from tests.harness.everything import Everything
 from tests.harness.processes import Service
 from tests.harness.stack import Stack, running_stack
 from tests.harness.waiting import wait_until

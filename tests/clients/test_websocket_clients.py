@@ -21,9 +21,9 @@ from tests.clients.stock import (
     key_first,
     with_header,
 )
+from tests.harness.all_in_one import Everything
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import readings
-from tests.harness.everything import Everything
 
 PYTHON: list[type[Library]] = [Websockets, Aiohttp, WebsocketClient]
 NODE = ["ws", "websocket", "w3c"]
@@ -65,7 +65,7 @@ async def channel(api: Api, key: ApiKey) -> ApiKey:
 @pytest.mark.parametrize(
     ("offer", "agreed"), [(as_browsers_do, "wss"), (key_first, "wss"), (with_header, None)]
 )
-async def test_it_opens_is_told_and_settles_by_its_own_pongs(
+async def test_it_opens_is_told_and_acks_by_its_own_pongs(
     origin: Everything,
     api: Api,
     channel: ApiKey,

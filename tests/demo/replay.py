@@ -1,4 +1,4 @@
-"""One run: publish, receive, tear the socket off half way, come back, and wait until nothing is owed."""
+"""One run: publish, receive, tear the socket off half way, come back, and wait until nothing is pending."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -67,7 +67,7 @@ async def replay(
                 await listener.listen(tear_after=max(1, len(readings) // 2))
                 say(f"tore the socket off after {tally.received:,} readings, without a goodbye")
                 await asyncio.sleep(_AWAY_S)
-                waiting = await _owed(api, parties.receiver)
+                waiting = await _pending(api, parties.receiver)
                 say(f"connecting again; {waiting or 0:,} readings wait in the queue")
                 await listener.listen()
 
@@ -77,20 +77,20 @@ async def replay(
 
 
 async def _wait_for_the_rest(listener: Listener, api: Api) -> None:
-    """Returns when all has arrived and been settled, or nothing came for a good while.
+    """Returns when all has arrived and been acked, or nothing came for a good while.
 
-    What has arrived and is not settled may come once more, and is then to be counted.
+    What has arrived and is not acked may come once more, and is then to be counted.
     """
     done_s = perf_counter()
     tally = listener.tally
-    while tally.received < tally.sent or await _owed(api, listener.key) != 0:
+    while tally.received < tally.sent or await _pending(api, listener.key) != 0:
         if perf_counter() - max(done_s, listener.last_arrival_s) > _PATIENCE_S:
             return
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _owed(api: Api, key: ApiKey) -> int | None:
-    """How much the channel is still owed; None when the stack cannot say now."""
+async def _pending(api: Api, key: ApiKey) -> int | None:
+    """How much the channel is still pending; None when the stack cannot say now."""
     try:
         answer = await api.channel(key)
     except (aiohttp.ClientError, TimeoutError):

@@ -83,7 +83,7 @@ VALUES: dict[str, Json] = {
         "socketEdge": {
             "autoscaling": {**_ANY_AUTOSCALER, "socketsPerReplica": 2000},
             "preStopSeconds": 20,
-            "drain": {"settleSeconds": 3, "windowSeconds": 120},
+            "drain": {"delaySeconds": 3, "windowSeconds": 120},
         },
         "webhookDispatcher": {
             "autoscaling": {**_ANY_AUTOSCALER, "dueSeconds": 45, "callbacksPerReplica": 100}

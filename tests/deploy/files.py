@@ -8,7 +8,8 @@ from pathlib import Path
 from services.__main__ import _SERVICES
 from services.socket_edge import edge
 from services.webhook_dispatcher import dispatcher
-from shared.runtime import exporters, serving
+from shared.runtime import exporters
+from shared.runtime.http import server as serving
 from shared.runtime.settings import PREFIX, Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -30,8 +31,8 @@ _LAST_S = 2 * serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
 # spans that wait for the collector.
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
-    "socket-edge": edge._CONFIRM_S + edge._GOODBYE_S + 2 * edge._LET_GO_S + _LAST_S,
-    "webhook-dispatcher": dispatcher._GOODBYE_S + 2 * dispatcher._LET_GO_S + _LAST_S,
+    "socket-edge": edge._DRAIN_ACKS_S + edge._SHUTDOWN_S + 2 * edge._LET_GO_S + _LAST_S,
+    "webhook-dispatcher": dispatcher._SHUTDOWN_S + 2 * dispatcher._LET_GO_S + _LAST_S,
     "expiry-reaper": _LAST_S,
 }
 

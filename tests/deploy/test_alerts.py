@@ -12,7 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
-from shared.model.channels import Ending
+from shared.model.channels import CloseReason
 from tests.deploy.chart import component, named, objects
 from tests.deploy.files import CHART, CHECKOUT, SERVICES
 from tests.harness.processes import environment
@@ -46,8 +46,8 @@ telemetry.watch_sockets(lambda: 1)
 telemetry.watch_polls(lambda: 1)
 telemetry.watch_sessions(lambda dialect: 1)
 telemetry.watch_draining(lambda: True)
-telemetry.owed_since({("pull", True): 0}, now_ms=1, good_for_s=60)
-telemetry.due_since(0, now_ms=1, good_for_s=60)
+telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, good_for_s=60)
+telemetry.record_webhook_lag(0, now_ms=1, good_for_s=60)
 print(metrics_page()[0].decode())
 """
 
@@ -166,7 +166,9 @@ def test_endings_and_outcomes_are_words_of_the_code() -> None:
         for matcher in selector.matchers.matchers
         for value in matcher.value.split("|")
     }
-    assert {value for name, value in values if name == "ending"} <= {ending.value for ending in Ending}
+    assert {value for name, value in values if name == "reason"} <= {
+        close_reason.value for close_reason in CloseReason
+    }
     code = "".join(path.read_text() for path in (CHECKOUT / "services" / "socket_edge").glob("*_socket.py"))
     told = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"taken"}
     assert {value for name, value in values if name == "outcome"} <= told
@@ -213,7 +215,7 @@ def test_autoscalers_ask_for_what_the_adapter_is_told_to_give() -> None:
         s for s in objects("everything", "HorizontalPodAutoscaler") if component(s) == "webhook-dispatcher"
     ]
     targets = {m["pods"]["metric"]["name"]: m["pods"]["target"] for m in dispatchers["spec"]["metrics"]}
-    assert targets["notify_due_oldest_seconds"] == {"type": "AverageValue", "averageValue": "45"}
+    assert targets["notify_webhook_delivery_lag_seconds"] == {"type": "AverageValue", "averageValue": "45"}
     named_in_rules = {name for rule in ADAPTER for name in re.findall(r"notify_\w+", rule["metricsQuery"])}
     assert named_in_rules <= served()
     for rule in ADAPTER:

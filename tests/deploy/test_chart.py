@@ -148,7 +148,7 @@ def test_grace_covers_what_happens_in_it(case: str, service: str) -> None:
     sleeps = found.get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})["preStop"]["sleep"]["seconds"]
     told = {entry["name"]: entry["value"] for entry in found["env"] if "value" in entry}
     settings = load_settings(told)
-    drains_s = settings.drain_settle_s + settings.drain_window_s
+    drains_s = settings.drain_delay_s + settings.drain_window_s
     assert bool(told) == (service == "socket-edge")
     assert spec["terminationGracePeriodSeconds"] >= sleeps + drains_s + STOPS_WITHIN_S[service]
 

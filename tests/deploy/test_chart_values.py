@@ -15,7 +15,7 @@ NOT_FOR_THE_OPERATOR = {
     *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
     *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT", "METRICS_PORT"),
     *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA"),
-    *("DRAIN_SETTLE_S", "DRAIN_WINDOW_S"),
+    *("DRAIN_DELAY_S", "DRAIN_WINDOW_S"),
 }
 
 EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0"}

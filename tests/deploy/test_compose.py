@@ -51,7 +51,7 @@ def test_it_may_do_little_and_has_time_to_stop(name: str) -> None:
     assert "no-new-privileges:true" in container["security_opt"]
     assert "ports" not in container
     settings = load_settings(settings_of(name))
-    drains_s = settings.drain_settle_s + settings.drain_window_s
+    drains_s = settings.drain_delay_s + settings.drain_window_s
     assert (drains_s > 0) == (RUNS[name] == "socket-edge")
     assert int(container["stop_grace_period"].removesuffix("s")) >= drains_s + STOPS_WITHIN_S[RUNS[name]]
 

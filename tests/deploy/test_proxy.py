@@ -43,12 +43,12 @@ async def test_published_and_received_through_the_proxy(
     try:
         await outside.publish(receiving, *(reading(number) for number in range(5)))
         await receiver.received_numbers(range(5))
-        await wait_until(lambda: _is_settled(outside, receiving))
+        await wait_until(lambda: _is_acked(outside, receiving))
     finally:
         await receiver.drop()
 
 
-async def _is_settled(api: Api, key: ApiKey) -> bool:
+async def _is_acked(api: Api, key: ApiKey) -> bool:
     return await api.queue_size(key) == 0
 
 
@@ -91,7 +91,7 @@ async def test_an_edge_that_stops_is_missed_by_nobody(
             receiver = await Receiver.open(behind.origin, receiving)
             await outside.publish(receiving, reading(number))
             await receiver.received_numbers([number])
-            await wait_until(lambda: _is_settled(outside, receiving))
+            await wait_until(lambda: _is_acked(outside, receiving))
             await receiver.drop()
     finally:
         stopped.start()

@@ -28,7 +28,7 @@ from tests.load.wire import RawSocket, Refused
 SOCKETS = 600
 EVENTS_PER_S = 600
 EVENTS_PER_REQUEST = 20
-SETTLE_S, WINDOW_S = 3, 5
+ACK_S, WINDOW_S = 3, 5
 LONGEST_GAP_S = 2.0
 # Clients, proxy and edges share two busy cores: what was late by most of a second comes with what is in time.
 # tests/socket_edge/test_pacing.py holds an edge's own pace to less; all at once is WINDOW_S times the pace.
@@ -40,7 +40,7 @@ CONNECT_PATH = "/v2/notification/websocket-connect"
 def behind() -> Iterator[Behind]:
     """As deploy/compose.yaml has it, and one edge more."""
     with (
-        running_stack(gateways=1, edges=3, DRAIN_SETTLE_S=SETTLE_S, DRAIN_WINDOW_S=WINDOW_S) as stack,
+        running_stack(gateways=1, edges=3, DRAIN_DELAY_S=ACK_S, DRAIN_WINDOW_S=WINDOW_S) as stack,
         behind_caddy(stack) as found,
     ):
         yield found

@@ -8,7 +8,7 @@ import pytest
 from services.expiry_reaper.reaper import Reaper
 from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
-from shared.model.channels import Kind, boot_of
+from shared.model.channels import Kind, instance_of
 from shared.store import keyspace
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat, Replicas
@@ -45,13 +45,13 @@ def a_reaper(stores: Stores, idle_expiry_ms: dict[Kind, int]) -> Reaper:
 async def test_idle_channels_end_and_held_ones_stay(stores: Stores, reaper: Reaper) -> None:
     idle, held = await stores.channel(), await stores.channel()
     lease = await stores.claim(held)
-    await Heartbeat(stores.calls, boot=boot_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=instance_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
 
     done = await reaper.round(now_ms=NOW_MS + DAY_MS)
 
     assert done.expired == [idle]
     assert done.channels == 2
-    assert (await stores.routing.routes(stores.account_id)).channels == {held}
+    assert (await stores.routing.table(stores.account_id)).channels == {held}
 
 
 async def test_nothing_ends_before_its_time(stores: Stores, reaper: Reaper) -> None:
@@ -60,7 +60,7 @@ async def test_nothing_ends_before_its_time(stores: Stores, reaper: Reaper) -> N
     done = await reaper.round(now_ms=NOW_MS + DAY_MS - 1)
 
     assert done.expired == []
-    assert done.routes_mended == 0
+    assert done.routing_repairs == 0
 
 
 async def test_old_notifications_go_from_queues_that_nobody_touches(stores: Stores, reaper: Reaper) -> None:
@@ -77,11 +77,11 @@ async def test_old_notifications_go_from_queues_that_nobody_touches(stores: Stor
 
 async def test_routes_that_miss_a_channel_are_mended(stores: Stores, reaper: Reaper) -> None:
     channel = await stores.channel()
-    stores.direct.delete(keyspace.routes(stores.account_id))
+    stores.direct.delete(keyspace.routing(stores.account_id))
 
     await reaper.round(now_ms=NOW_MS)
 
-    routes = await stores.routing.routes(stores.account_id)
+    routes = await stores.routing.table(stores.account_id)
     assert routes.channels == routes.api_keys == {channel}
 
 
@@ -90,15 +90,15 @@ async def test_routes_that_name_what_is_gone_are_mended(stores: Stores, reaper: 
     await stores.routing.put_bindings(stores.account_id, channel, b'[{"endpoint-name":"*"}]')
     gone = new_id()
     for field in (f"key:{gone}", f"bindings:{gone}", f"channel:{gone}:1", f"channel:{channel}:old"):
-        stores.direct.hset(keyspace.routes(stores.account_id), field, "[]" if "bind" in field else "")
+        stores.direct.hset(keyspace.routing(stores.account_id), field, "[]" if "bind" in field else "")
 
     done = await reaper.round(now_ms=NOW_MS)
 
-    assert done.routes_mended == 3
+    assert done.routing_repairs == 3
     keys, channels = await stores.routing.mentioned(stores.account_id)
     assert keys == [channel]
     assert [key for key, _ in channels] == [channel]
-    routes = await stores.routing.routes(stores.account_id)
+    routes = await stores.routing.table(stores.account_id)
     assert set(routes.bindings) == {channel}
 
 
@@ -148,18 +148,18 @@ async def test_many_channels_are_all_looked_at(stores: Stores, reaper: Reaper) -
     assert set(done.expired) == channels
 
 
-async def test_boots_that_are_long_gone_are_forgotten(stores: Stores, reaper: Reaper) -> None:
-    await Heartbeat(stores.calls, boot="a/1", ttl_ms=60_000).beat(now_ms=NOW_MS)
+async def test_instances_that_are_long_gone_are_forgotten(stores: Stores, reaper: Reaper) -> None:
+    await Heartbeat(stores.calls, instance="a/1", ttl_ms=60_000).beat(now_ms=NOW_MS)
 
-    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS)).boots_forgotten == 0
-    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS + 1)).boots_forgotten == 1
+    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS)).instances_forgotten == 0
+    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS + 1)).instances_forgotten == 1
 
 
 async def test_a_channel_that_nobody_polls_ends_after_ten_minutes(stores: Stores, reaper: Reaper) -> None:
     key, _ = await stores.api_key()
     await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
     later_ms = NOW_MS + 60_000
-    lease = await stores.leases.claim_unheld(key.id, owner="edge-1/boot/1", kind=Kind.PULL)
+    lease = await stores.leases.claim_unheld(key.id, owner="edge-1/instance/1", kind=Kind.PULL)
     await stores.leases.release(lease, now_ms=later_ms)
 
     assert (await reaper.round(now_ms=later_ms + POLL_MS - 1)).expired == []
@@ -169,13 +169,13 @@ async def test_a_channel_that_nobody_polls_ends_after_ten_minutes(stores: Stores
 async def test_a_channel_with_an_open_poll_never_ends(stores: Stores, reaper: Reaper) -> None:
     key, _ = await stores.api_key()
     await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
-    await stores.leases.claim_unheld(key.id, owner="edge-1/boot/1", kind=Kind.PULL)
-    await Heartbeat(stores.calls, boot="edge-1/boot", ttl_ms=60_000).beat(now_ms=NOW_MS)
+    await stores.leases.claim_unheld(key.id, owner="edge-1/instance/1", kind=Kind.PULL)
+    await Heartbeat(stores.calls, instance="edge-1/instance", ttl_ms=60_000).beat(now_ms=NOW_MS)
 
     assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == []
 
 
-async def test_it_tells_since_when_the_oldest_is_owed(stores: Stores, reaper: Reaper) -> None:
+async def test_it_tells_since_when_the_oldest_is_pending(stores: Stores, reaper: Reaper) -> None:
     """For each kind, and apart for channels that somebody live holds: those should not have to wait."""
     fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
     now_ms = NOW_MS + DAY_MS - 1
@@ -185,9 +185,9 @@ async def test_it_tells_since_when_the_oldest_is_owed(stores: Stores, reaper: Re
             stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
 
     away, left, held, empty = [await stores.channel() for _ in range(4)]
-    for channel, boot in ((left, "edge-9/gone"), (held, "edge-1/b00t"), (empty, "edge-1/b00t")):
-        await stores.claim(channel, f"{boot}/1")
-    await Heartbeat(stores.calls, boot="edge-1/b00t", ttl_ms=60_000).beat(now_ms=NOW_MS)
+    for channel, instance in ((left, "edge-9/gone"), (held, "edge-1/b00t"), (empty, "edge-1/b00t")):
+        await stores.claim(channel, f"{instance}/1")
+    await Heartbeat(stores.calls, instance="edge-1/b00t", ttl_ms=60_000).beat(now_ms=NOW_MS)
     put(away, NOW_MS + 5, NOW_MS + 6)
     put(left, NOW_MS + 3, NOW_MS + 7)
     put(held, NOW_MS + 8)
@@ -196,7 +196,7 @@ async def test_it_tells_since_when_the_oldest_is_owed(stores: Stores, reaper: Re
     done = await reaper.round(now_ms=now_ms)
 
     nothing = {(kind, connected): now_ms for kind in Kind for connected in (True, False)}
-    assert done.owed_since_ms == nothing | {
+    assert done.oldest_pending_ms == nothing | {
         (Kind.WEBSOCKET, False): NOW_MS + 3,
         (Kind.WEBSOCKET, True): NOW_MS + 8,
         (Kind.WEBHOOK, False): NOW_MS + 1,

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from tests.conftest import Listen
+from tests.harness.all_in_one import Everything, everything
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import readings
-from tests.harness.everything import Everything, everything
 from tests.harness.processes import run_command
 from tests.harness.waiting import wait_until
 

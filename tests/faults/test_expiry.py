@@ -37,7 +37,7 @@ async def test_channels_end_when_nobody_has_been_there_for_too_long(
     for key in (idle, left):
         await wait_until(gone(api, key), within_s=30)
 
-    assert await api.publish(idle, *readings(range(1), to=idle.id)) == [0], "what ended is owed nothing"
+    assert await api.publish(idle, *readings(range(1), to=idle.id)) == [0], "what ended is pending nothing"
     await api.publish(held, *readings(range(5), to=held.id))
     await holding.received_numbers(range(5))
     assert (await api.channel(held)).status == 200

@@ -12,8 +12,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.frames import Opcode
 
-from shared.runtime import http_protocol
-from shared.runtime.serving import listener, serve
+from shared.runtime.http import protocol
+from shared.runtime.http.server import listener, serve
 from tests.faults.handmade import HandmadeSocket, Line, as_sent
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
@@ -105,7 +105,7 @@ async def _socket(socket: WebSocket) -> None:
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The URL of a real server, whose patience with a head is short."""
-    monkeypatch.setattr(http_protocol, "_HEAD_S", SHORT_HEAD_S)
+    monkeypatch.setattr(protocol, "_HEAD_S", SHORT_HEAD_S)
     app = Starlette(
         routes=[
             Route("/livez", _alive),
@@ -116,7 +116,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     )
     stop = asyncio.Event()
     listening = listener("127.0.0.1", 0)
-    serving = asyncio.create_task(serve(app, listening, stop=stop, goodbye=_nothing))
+    serving = asyncio.create_task(serve(app, listening, stop=stop, on_shutdown=_nothing))
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     stop.set()
     await serving

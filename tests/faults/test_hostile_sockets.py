@@ -107,7 +107,7 @@ async def test_pongs_on_a_good_socket(
     await bystander.received_numbers(range(100))
     assert await flooding == sum(map(len, FLOOD))
 
-    # It still is a client like any other: what it was sent is settled by the right pong, and by no other.
+    # It still is a client like any other: what it was sent is acked by the right pong, and by no other.
     await api.publish(channel, reading(1, to=channel.id))
     opcode, text = await client.frame()
     assert (opcode, number_of(json.loads(text)["notifications"][0])) == (Opcode.TEXT, 1)
@@ -179,7 +179,7 @@ async def test_one_that_closes_and_does_not_read_hinders_no_stop(
         read += opcode is Opcode.TEXT
         assert read < total
     await client.send_close()
-    await wait_until(lambda: "socket.ended" in edge.stderr + edge.stdout)
+    await wait_until(lambda: "socket.closed" in edge.stderr + edge.stdout)
     edge.terminate()
 
     await wait_until(lambda: edge.ended, within_s=10)

@@ -80,7 +80,7 @@ async def test_a_killed_edge_is_not_waited_for(start: Start, http: aiohttp.Clien
     assert (await other.now()).status == 204
 
 
-async def test_a_frozen_edge_is_not_waited_for_and_can_settle_nothing(
+async def test_a_frozen_edge_is_not_waited_for_and_can_ack_nothing(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     stack = start(edges=2)

@@ -66,7 +66,7 @@ async def test_a_while_without_redis(
 async def test_a_long_absence_ends_the_sockets(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
-    stack = start(edges=1, HEARTBEAT_S=1, HEARTBEAT_TTL_S=3, REDIS_AWAY_LIMIT_S=2)
+    stack = start(edges=1, HEARTBEAT_S=1, HEARTBEAT_TTL_S=3, REDIS_OUTAGE_LIMIT_S=2)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
     await api.register(key)

@@ -116,7 +116,7 @@ async def test_sessions_outlive_a_redis_that_forgets_them(start: Start, http: ai
     key = await api.api_key()
     client = await proven(http, stack.edges[0].url, key, BROWSERS[0])
     with stack.valkey.client() as redis:
-        for pattern in ("*:session", "*:sessions", "*:routes"):
+        for pattern in ("*:session", "*:sessions", "*:routing"):
             redis.delete(*redis.scan_iter(pattern))
         redis.client_kill_filter(_type="pubsub")
 

@@ -67,9 +67,9 @@ async def test_who_stops_reading_for_good_is_cut_and_comes_back(
     growth = quick.peak_rss_bytes - before
     record_property("memory an edge grew by, 20 MB waiting for who stopped reading", f"{growth / 1e6:.1f} MB")
     assert growth < GROWTH_LIMIT_BYTES
-    settled = COUNT - await api.queue_size(channel)
+    acked = COUNT - await api.queue_size(channel)
     again = await listen(channel, patient.url)
-    await again.received_numbers(range(settled, COUNT), within_s=60)
+    await again.received_numbers(range(acked, COUNT), within_s=60)
     stalled.resume()
     await stalled.closed()
     assert_consecutive(stalled.numbers)
@@ -97,13 +97,13 @@ async def test_a_stalled_socket_does_not_hinder_the_one_that_takes_over(
 ) -> None:
     stalled = await listen(channel, patient.url, hold=True)
     await api.publish(channel, *readings(range(1000), to=channel.id, padding=PADDING))
-    settled = 1000 - await api.queue_size(channel)
+    acked = 1000 - await api.queue_size(channel)
 
     newer = await listen(channel, quick.url)
 
     await wait_until(lambda: newer.numbers[-1:] == [999])
     assert_consecutive(newer.numbers)
-    assert newer.numbers[0] >= settled
+    assert newer.numbers[0] >= acked
     stalled.resume()
     await stalled.closed()
     assert_nothing_lost(range(1000), stalled.numbers + newer.numbers)

@@ -37,19 +37,19 @@ async def test_an_edge_stops_in_the_middle_of_a_backlog(
     await wait_until(lambda: leaving.ended, within_s=10)
     assert leaving.exit_code == 0
     assert await api.status(key) == "disconnected"
-    settled = COUNT - await api.queue_size(key)
-    assert settled == first.confirmed, "exactly what the client had confirmed is not owed any more"
+    acked = COUNT - await api.queue_size(key)
+    assert acked == first.acked_until, "exactly what the client had confirmed is not pending any more"
     second = await listen(key, stack.edges[1].url)
-    await second.received_numbers(range(settled, COUNT))
-    assert settled < COUNT
-    assert first.numbers == [*range(settled)], "in good order nothing is sent twice"
+    await second.received_numbers(range(acked, COUNT))
+    assert acked < COUNT
+    assert first.numbers == [*range(acked)], "in good order nothing is sent twice"
     assert "Traceback" not in leaving.stderr
 
 
 async def test_what_was_sent_last_can_still_be_confirmed(
     start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently
 ) -> None:
-    """A client answers its pings in order and then the close frame; all that it has read is settled."""
+    """A client answers its pings in order and then the close frame; all that it has read is acked."""
     stack = start(edges=1)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
@@ -162,7 +162,7 @@ async def test_sockets_are_let_go_at_an_even_pace_and_newcomers_refused(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
     """Unready first, as balancers need time to see; then one socket after the other."""
-    stack = start(edges=1, DRAIN_SETTLE_S=0.5, DRAIN_WINDOW_S=3)
+    stack = start(edges=1, DRAIN_DELAY_S=0.5, DRAIN_WINDOW_S=3)
     leaving = stack.edges[0]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     account = await api.account()
@@ -173,7 +173,7 @@ async def test_sockets_are_let_go_at_an_even_pace_and_newcomers_refused(
 
     leaving.terminate()
     await wait_until(lambda: leaving.get("/readyz") == 503)
-    assert all(receiver.open_now for receiver in receivers), "it settles first"
+    assert all(receiver.open_now for receiver in receivers), "it acks first"
 
     await wait_until(lambda: not all(receiver.open_now for receiver in receivers))
     still_open = sum(receiver.open_now for receiver in receivers)

@@ -27,7 +27,7 @@ async def test_every_service_goes_in_time(
     await wait_until(lambda: silent.numbers == [0, 1, 2] and silent.pings)
 
     stack.valkey.freeze()
-    # Something to settle, and nobody who takes it.
+    # Something to ack, and nobody who takes it.
     await silent.pong(silent.pings[-1])
     began = time.monotonic()
     for service in stack.services:

@@ -51,13 +51,13 @@ async def test_fifty_takeovers_in_a_row_under_load(
 
 
 def assert_handed_over(older: Receiver, newer: Receiver) -> None:
-    """No gap between the two, and no more repeated than may be unconfirmed."""
+    """No gap between the two, and no more repeated than may be unacked."""
     assert_consecutive(older.numbers)
     assert_consecutive(newer.numbers)
     assert older.numbers[-1] - IN_FLIGHT_LIMIT < newer.numbers[0] <= older.numbers[-1] + 1
 
 
-async def test_the_loser_settles_nothing(
+async def test_the_loser_acks_nothing(
     start: Start, http: aiohttp.ClientSession, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     """It hears a confirmation only after it has lost the channel, and before it can know that it has."""

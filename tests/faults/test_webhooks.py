@@ -249,4 +249,4 @@ async def test_after_a_day_of_failures_the_channel_is_gone(
     assert len(hook.calls) >= 3
     assert await api.publish(key, reading(2, to=key.id)) == [0]
     told = (await api.call("GET", f"/v1/channels/{key.id}/deliveries", key=key)).json["deliveries"]
-    assert told[0]["next_try_at"] is None
+    assert told[0]["next_attempt_at"] is None

@@ -9,9 +9,9 @@ import pytest
 from services.gateway import idempotency
 from services.gateway.idempotency import Once
 from shared.model.idempotency import Repeatable
-from shared.runtime.answers import Problem
+from shared.redis.pipeline import Pipeline
+from shared.runtime.http.responses import Problem
 from shared.store import keyspace
-from shared.store.calls import Calls
 from shared.store.idempotency import RUNNING_S, Idempotency
 from tests.harness.waiting import wait_until
 from tests.store.stores import Backend, fake_backend
@@ -27,7 +27,7 @@ def backend() -> Backend:
 
 @pytest.fixture
 def once(backend: Backend) -> Once:
-    return Once(Idempotency(Calls(backend.connect(), scripts=backend.scripts)))
+    return Once(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
 
 
 @pytest.fixture

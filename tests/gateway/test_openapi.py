@@ -13,7 +13,7 @@ from services.gateway.openapi import DOCUMENT, VERSION
 from services.socket_edge.app import upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
-from shared.runtime.health import health_routes
+from shared.runtime.http.health import health_routes
 
 SERVED: list[BaseRoute] = [
     *ROUTES,

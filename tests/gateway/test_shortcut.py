@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Message
 
 from services.gateway import app as gateway
 from services.gateway import bodies
+from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.idempotency import Once
-from services.gateway.proof import Proof
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
-from shared.runtime.answers import REQUEST_ID
+from shared.runtime.http.responses import REQUEST_ID
 from shared.store.idempotency import Idempotency
 from tests.store.stores import NOW_MS, Stores, fake_backend
 
@@ -127,7 +127,7 @@ def context(stores: Stores) -> Context:
     return cast(
         Context,
         SimpleNamespace(
-            proof=Proof(stores.api_keys, admin_token="operator"),
+            authenticator=Authenticator(stores.api_keys, admin_token="operator"),
             queues=stores.queues,
             receipts=stores.receipts,
             routing=stores.routing,
@@ -211,7 +211,7 @@ async def test_what_nobody_foresaw_is_answered_and_raised_for_the_log(
     async def breaks(*_: Any) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(stores.routing, "routes_for_events", breaks)
+    monkeypatch.setattr(stores.routing, "tables_for_publish", breaks)
     answers: list[Message] = []
 
     async def send(message: Message) -> None:

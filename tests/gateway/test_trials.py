@@ -5,11 +5,11 @@ import ipaddress
 
 import pytest
 
-from services.gateway.trials import Trials
+from services.gateway.endpoint_verification import EndpointVerifier
 from shared.model.addresses import AddressPolicy
 from shared.model.callbacks import Callback, new_signing_secret
 from shared.outbound import Attempt, Outbound
-from shared.runtime.answers import Problem
+from shared.runtime.http.responses import Problem
 from tests.harness.callbacks import Hook
 from tests.harness.waiting import wait_until
 
@@ -18,11 +18,11 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 async def test_one_for_each_api_key_and_so_many_in_all(hook: Hook) -> None:
     async with Outbound(policy=AddressPolicy(LOOPBACK)) as outbound:
-        trials = Trials(outbound, at_once=2)
+        endpoint_verifier = EndpointVerifier(outbound, at_once=2)
         secret = new_signing_secret()
 
         async def attempt(api_key_id: str) -> Attempt:
-            return await trials.attempt(api_key_id, Callback(hook.url), signing_secret=secret)
+            return await endpoint_verifier.verify(api_key_id, Callback(hook.url), signing_secret=secret)
 
         async def refusal(api_key_id: str) -> int:
             with pytest.raises(Problem) as fault:

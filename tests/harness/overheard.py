@@ -1,15 +1,15 @@
-"""Listening in on every nudge, whoever sends it: from inside a script, too."""
+"""Listening in on every wakeup, whoever sends it: from inside a script, too."""
 
 from typing import Any
 
 from shared.store import keyspace
 
-_EVERY = keyspace.nudge("*")
+_EVERY = keyspace.wakeup("*")
 _PREFIX = _EVERY.removesuffix("*")
 
 
 class Overheard:
-    """Hears the nudges for all boots, from now on. `direct` is a plain blocking client."""
+    """Hears the wakeups for all instances, from now on. `direct` is a plain blocking client."""
 
     def __init__(self, direct: Any) -> None:
         self._pubsub = direct.pubsub()
@@ -17,7 +17,7 @@ class Overheard:
         self._next("psubscribe")
 
     def all(self) -> list[tuple[str, bytes]]:
-        """What was published since the last time, each with its boot.
+        """What was published since the last time, each with its instance.
 
         Redis writes to a connection in order: what it had published by now stands before the pong.
         """

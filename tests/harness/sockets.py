@@ -111,7 +111,7 @@ class Receiver:
         return not self._reader.done()
 
     @property
-    def confirmed(self) -> int:
+    def acked_until(self) -> int:
         """How many notifications came before the newest ping that the client has answered."""
         assert isinstance(self.connection, WatchedConnection)
         frames = self.frames[: self.connection.confirmed_frames]

@@ -22,7 +22,7 @@ from tests.load.site import RedisWork, Site
 _START_US = 50_000
 _LOOK_S = 0.5
 _DRAIN_LOOK_S = 0.05
-# What has arrived is settled a moment later: that belongs to its price, and so do doubles.
+# What has arrived is acked a moment later: that belongs to its price, and so do doubles.
 _AFTER_S = 0.3
 
 
@@ -123,9 +123,9 @@ class Bench:
 
     async def drained(self) -> None:
         """Waits until all that was taken has come, or nothing has for as long as patience lasts."""
-        owed = sum((await self._owed()).values())
+        pending = sum((await self._pending()).values())
         heard, since_us = self.received, now_us()
-        while self.received < owed:
+        while self.received < pending:
             if self.received > heard:
                 heard, since_us = self.received, now_us()
             if now_us() - since_us > self.manner.patience_s * 1e6:
@@ -133,8 +133,8 @@ class Bench:
             self.screen.show(self.received)
             await asyncio.sleep(_DRAIN_LOOK_S)
 
-    async def settled(self) -> None:
-        """Leaves the edges the time to settle what has arrived."""
+    async def acked(self) -> None:
+        """Leaves the edges the time to ack what has arrived."""
         await asyncio.sleep(_AFTER_S)
 
     async def warm_up(self, plan: Plan) -> None:
@@ -172,13 +172,13 @@ class Bench:
             window.look()
 
     async def stretch(self, plan: Plan) -> Stretch:
-        """The plan, measured until the last notification is here and settled."""
+        """The plan, measured until the last notification is here and acked."""
         before = self.site.redis_work
         async with self.watching() as window:
             begin_us = now_us() + _START_US
             published = await self.publish(plan)
             await self.drained()
-            await self.settled()
+            await self.acked()
         return await self.stretched(window, published, begin_us=begin_us, before=before)
 
     async def stretched(
@@ -218,7 +218,7 @@ class Bench:
         """The account of every worker that receives."""
         return list(await asyncio.gather(*(worker.do("told") for worker in self.receivers)))
 
-    async def _owed(self) -> dict[tuple[int, int], int]:
+    async def _pending(self) -> dict[tuple[int, int], int]:
         """By channel and lane: how many were taken for it."""
         parts = await asyncio.gather(*(worker.do("accepted") for worker in self._publishers))
         taken: dict[int, list[tuple[int, int]]] = {}
@@ -233,7 +233,7 @@ class Bench:
 
     async def _count_all(self, told: Sequence[Told] | None = None) -> Count:
         told = await self.told() if told is None else told
-        count = counted(await self._owed(), [each for part in told for each in part.sequences])
+        count = counted(await self._pending(), [each for part in told for each in part.sequences])
         garbled = sum(part.garbled for part in told)
         return count if not garbled else _with_unknown(count, garbled)
 

@@ -80,10 +80,10 @@ class Lane:
             told.answered.add(free_us - asked_us, at_us=free_us)
 
     async def _one(self, plan: Plan, *, sent_us: int, told: Published) -> None:
-        events, owed = [], 0
+        events, pending = [], 0
         for _ in range(plan.array):
             events.append(self._molds[self._turn].event(self.number, self.accepted[self._turn], sent_us))
-            owed += self._targets[self._turn].fan
+            pending += self._targets[self._turn].fan
             self.accepted[self._turn] += 1
             if not plan.together:
                 self._turn = (self._turn + 1) % len(self._targets)
@@ -92,8 +92,8 @@ class Lane:
         body = batch(events)
         reply = await self._taken(self._head + b"Content-Length: %d\r\n\r\n" % len(body) + body, told)
         queued = sum(event["channels"] for event in orjson.loads(reply.body)["events"])
-        if queued != owed:
-            raise Refused(f"events for {owed} channels were queued for {queued}")
+        if queued != pending:
+            raise Refused(f"events for {pending} channels were queued for {queued}")
         told.events += plan.array
         told.requests += 1
 

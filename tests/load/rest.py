@@ -25,7 +25,7 @@ class Key:
 
 
 class Rest:
-    """Calls to the gateways, several at once."""
+    """Pipeline to the gateways, several at once."""
 
     def __init__(self, gateways: Sequence[str], admin_token: str) -> None:
         self._gateways = gateways

@@ -62,7 +62,7 @@ class Count:
 def counted(published: Mapping[Place, int], received: Iterable[tuple[Place, Sequence]]) -> Count:
     """The verdict: `published` says how many were taken for each place, `received` what came there."""
     found = dict(received)
-    owed = sum(published.values())
+    pending = sum(published.values())
     lost = unknown = 0
     for place, count in published.items():
         sequence = found.get(place, Sequence())
@@ -72,8 +72,8 @@ def counted(published: Mapping[Place, int], received: Iterable[tuple[Place, Sequ
         beyond = max(0, sequence.next - count)
         unknown += beyond - sum(number >= count for number in sequence.missing)
     return Count(
-        published=owed,
-        received=owed - lost,
+        published=pending,
+        received=pending - lost,
         lost=lost,
         duplicated=sum(sequence.duplicated for sequence in found.values()),
         out_of_order=sum(sequence.out_of_order for sequence in found.values()),

@@ -30,7 +30,7 @@ FIGURES = {
     "sockets": {"latency_p99_ms", "cpu_gateway_us", "cpu_edge_us", "cpu_redis_us", "cpu_all_us"},
     "saturate": {"delivered_per_s", "redis_commands_each"},
     "idle": {"memory_each_kib", "redis_commands_per_s"},
-    "connect": {"connected_per_s", "storm_settled_s"},
+    "connect": {"connected_per_s", "storm_acked_s"},
     "takeover": {"takeover_p50_ms", "latency_max_ms"},
     "fanout": {"delivered_per_s", "latency_p50_ms"},
     "backlog": {"drained_after_s", "frames"},

@@ -84,11 +84,11 @@ def test_only_its_own_secret_proves_a_key() -> None:
     secret = new_secret(ID)
     key = key_of(secret)
 
-    assert key.proves(secret, now_ms=1)
-    assert not key.proves(new_secret(ID), now_ms=1)
-    assert not key.proves("", now_ms=1)
-    assert not key.proves(secret[:-1], now_ms=1)
-    assert not key.proves(key.secret_hash, now_ms=1), "a stolen hash would be as good as the secret"
+    assert key.accepts(secret, now_ms=1)
+    assert not key.accepts(new_secret(ID), now_ms=1)
+    assert not key.accepts("", now_ms=1)
+    assert not key.accepts(secret[:-1], now_ms=1)
+    assert not key.accepts(key.secret_hash, now_ms=1), "a stolen hash would be as good as the secret"
 
 
 def test_a_key_shows_no_secret() -> None:
@@ -101,18 +101,18 @@ def test_an_expired_key_is_proven_by_nothing() -> None:
     secret = new_secret(ID)
     key = key_of(secret, expires_at_ms=1000)
 
-    assert key.proves(secret, now_ms=999)
-    assert not key.proves(secret, now_ms=1000)
+    assert key.accepts(secret, now_ms=999)
+    assert not key.accepts(secret, now_ms=1000)
 
 
 def test_after_a_rotation_both_secrets_prove_the_key_until_the_older_ends() -> None:
     old, new = new_secret(ID), new_secret(ID)
     key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=1000)
 
-    assert key.proves(old, now_ms=999)
-    assert not key.proves(old, now_ms=1000)
-    assert key.proves(new, now_ms=999)
-    assert key.proves(new, now_ms=1000)
+    assert key.accepts(old, now_ms=999)
+    assert not key.accepts(old, now_ms=1000)
+    assert key.accepts(new, now_ms=999)
+    assert key.accepts(new, now_ms=1000)
     assert (key.old_secret_until_ms(now_ms=999), key.old_secret_until_ms(now_ms=1000)) == (1000, None)
 
 

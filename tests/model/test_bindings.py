@@ -16,7 +16,7 @@ from shared.model.events import (
     DEVICE_REGISTRATIONS_EXPIRED,
     Event,
 )
-from shared.model.routes import Routes
+from shared.model.routing_table import RoutingTable
 
 EVERY_CHANNEL_TOPICS = [
     DEVICE_REGISTRATIONS,
@@ -114,9 +114,9 @@ BINDINGS: dict[str, tuple[Pattern, ...]] = {
 
 
 @pytest.fixture
-def routes() -> Routes:
+def routes() -> RoutingTable:
     """`lamps` and `doors` want those, `silent` wants nothing, `keyless` wants all and has no channel."""
-    made = Routes()
+    made = RoutingTable()
     for key in ("lamps", "doors", "silent", "keyless"):
         made.add_key(key)
     for key in ("lamps", "doors", "silent"):
@@ -126,40 +126,40 @@ def routes() -> Routes:
     return made
 
 
-def test_a_device_notification_goes_where_one_binding_matches(routes: Routes) -> None:
+def test_a_device_notification_goes_where_one_binding_matches(routes: RoutingTable) -> None:
     assert routes.channels_for(notification(ep="lamp-1", path="/3")) == ["lamps"]
     assert sorted(routes.channels_for(notification(ep="door", path="/3"))) == ["doors", "lamps"]
     assert routes.channels_for(notification(ep="window", path="/3")) == []
 
 
-def test_a_binding_without_a_channel_gets_nothing(routes: Routes) -> None:
+def test_a_binding_without_a_channel_gets_nothing(routes: RoutingTable) -> None:
     assert "keyless" not in routes.channels_for(notification(ep="door"))
 
 
 @pytest.mark.parametrize("topic", EVERY_CHANNEL_TOPICS)
-def test_what_concerns_a_device_goes_to_every_channel(routes: Routes, topic: str) -> None:
+def test_what_concerns_a_device_goes_to_every_channel(routes: RoutingTable, topic: str) -> None:
     assert sorted(routes.channels_for(event(topic))) == ["doors", "lamps", "silent"]
 
 
 @pytest.mark.parametrize(
     "topic", [*EVERY_CHANNEL_TOPICS, DEVICE_NOTIFICATIONS, DEVICE_ASYNC_RESPONSES, "orders"]
 )
-def test_an_addressed_event_goes_to_its_addressee_only(routes: Routes, topic: str) -> None:
+def test_an_addressed_event_goes_to_its_addressee_only(routes: RoutingTable, topic: str) -> None:
     assert routes.channels_for(event(topic, to="silent")) == ["silent"]
     assert routes.channels_for(event(topic, to="keyless")) == []
     assert routes.channels_for(event(topic, to="stranger")) == []
 
 
 @pytest.mark.parametrize("topic", [DEVICE_ASYNC_RESPONSES, "orders", "orders.paid.twice", "device.other"])
-def test_another_topic_that_nobody_wants_goes_nowhere(routes: Routes, topic: str) -> None:
+def test_another_topic_that_nobody_wants_goes_nowhere(routes: RoutingTable, topic: str) -> None:
     assert routes.channels_for(event(topic)) == []
 
 
-def test_a_plain_topic_goes_where_it_is_bound(routes: Routes) -> None:
+def test_a_plain_topic_goes_where_it_is_bound(routes: RoutingTable) -> None:
     assert routes.channels_for(event("orders.paid")) == ["doors"]
 
 
-def test_no_plain_topic_asks_for_what_is_of_a_device(routes: Routes) -> None:
+def test_no_plain_topic_asks_for_what_is_of_a_device(routes: RoutingTable) -> None:
     routes.bind("silent", Source.TOPICS, (Topic("#"), Topic("device.#"), Topic(DEVICE_NOTIFICATIONS)))
 
     assert routes.channels_for(notification(ep="window")) == []
@@ -167,7 +167,7 @@ def test_no_plain_topic_asks_for_what_is_of_a_device(routes: Routes) -> None:
     assert routes.channels_for(event("devices.other")) == ["silent"]
 
 
-def test_matching_from_several_sources_is_one_channel(routes: Routes) -> None:
+def test_matching_from_several_sources_is_one_channel(routes: RoutingTable) -> None:
     routes.bind("doors", Source.RESOURCES, (wants(ep=("door",)),))
     routes.bind("doors", Source.TOPICS, (Topic("orders.*"), Topic("#")))
 
@@ -175,7 +175,7 @@ def test_matching_from_several_sources_is_one_channel(routes: Routes) -> None:
     assert routes.channels_for(event("orders.paid")) == ["doors"]
 
 
-def test_what_one_source_loses_another_still_wants(routes: Routes) -> None:
+def test_what_one_source_loses_another_still_wants(routes: RoutingTable) -> None:
     routes.bind("doors", Source.RESOURCES, (wants(ep=("door",)),))
     routes.bind("doors", Source.RESOURCES, ())
     assert "doors" in routes.channels_for(notification(ep="door"))
@@ -184,7 +184,7 @@ def test_what_one_source_loses_another_still_wants(routes: Routes) -> None:
     assert "doors" not in routes.channels_for(notification(ep="door"))
 
 
-def test_a_newer_incarnation_of_a_channel_outlives_the_older(routes: Routes) -> None:
+def test_a_newer_generation_of_a_channel_outlives_the_older(routes: RoutingTable) -> None:
     routes.add_channel("doors", "2")
     routes.drop_channel("doors", "1")
     assert "doors" in routes.channels_for(notification(ep="door"))
@@ -196,7 +196,7 @@ def test_a_newer_incarnation_of_a_channel_outlives_the_older(routes: Routes) -> 
     assert "doors" in routes.channels_for(notification(ep="door"))
 
 
-def test_routes_of_which_all_is_dropped_keep_nothing(routes: Routes) -> None:
+def test_routes_of_which_all_is_dropped_keep_nothing(routes: RoutingTable) -> None:
     for key in list(routes.api_keys):
         routes.drop_channel(key, "1")
         routes.drop_key(key)
@@ -207,7 +207,7 @@ def test_routes_of_which_all_is_dropped_keep_nothing(routes: Routes) -> None:
     assert routes.index.empty
 
 
-def test_device_types_are_looked_at_only_while_a_binding_asks(routes: Routes) -> None:
+def test_device_types_are_looked_at_only_while_a_binding_asks(routes: RoutingTable) -> None:
     looked_at = [routes.look_at_device_types]
     asking = wants(path=("/3",), ept=("thermometer",))
 

@@ -13,7 +13,7 @@ LOOPBACK = AddressPolicy((ipaddress.ip_network("127.0.0.0/8"),))
 
 @pytest.fixture
 async def outbound() -> AsyncIterator[Outbound]:
-    """Calls with the deadline of the product."""
+    """Pipeline with the deadline of the product."""
     async with Outbound(policy=LOOPBACK) as calls:
         yield calls
 

@@ -31,7 +31,7 @@ class Names:
 
 @contextlib.asynccontextmanager
 async def calling(policy: AddressPolicy, names: Names) -> AsyncIterator[Outbound]:
-    async with Outbound(policy=policy, look_up=names, look_up_ttl_s=0, timeout_s=5) as calls:
+    async with Outbound(policy=policy, lookup=names, lookup_ttl_s=0, timeout_s=5) as calls:
         yield calls
 
 
@@ -152,12 +152,12 @@ async def test_metadata_stays_closed_when_all_is_open(receiver: Receiver) -> Non
 
 @pytest.mark.parametrize("answer", [[], OSError("no such name")])
 async def test_a_name_without_an_address(answer: list[str] | OSError) -> None:
-    async def look_up(_: str) -> list[str]:
+    async def lookup(_: str) -> list[str]:
         if isinstance(answer, OSError):
             raise answer
         return answer
 
-    async with Outbound(policy=LOOPBACK, look_up=look_up) as calls:
+    async with Outbound(policy=LOOPBACK, lookup=lookup) as calls:
         attempt = await calls.put("http://nowhere.example/", headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "not-resolved")
@@ -171,11 +171,11 @@ async def test_the_systems_look_up_refuses_what_is_no_name() -> None:
 
 
 async def test_a_name_server_that_does_not_answer_meets_the_deadline() -> None:
-    async def look_up(_: str) -> list[str]:
+    async def lookup(_: str) -> list[str]:
         await asyncio.Event().wait()
         return []
 
-    async with Outbound(policy=LOOPBACK, look_up=look_up, timeout_s=0.1) as calls:
+    async with Outbound(policy=LOOPBACK, lookup=lookup, timeout_s=0.1) as calls:
         attempt = await calls.put("http://slow.example/", headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "timed-out")

@@ -47,12 +47,12 @@ async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> 
 
 
 async def test_a_name_that_is_not_in_the_certificate(certificates: Certificates) -> None:
-    async def look_up(_: str) -> list[str]:
+    async def lookup(_: str) -> list[str]:
         return ["127.0.0.1"]
 
     async with (
         receiving(status(200), tls=server(certificates)) as receiver,
-        Outbound(policy=LOOPBACK, ca=certificates.pem("authority"), look_up=look_up) as calls,
+        Outbound(policy=LOOPBACK, ca=certificates.pem("authority"), lookup=lookup) as calls,
     ):
         attempt = await calls.put(receiver.url("other.example", scheme="https"), headers={}, body=b"{}")
 

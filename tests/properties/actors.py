@@ -15,28 +15,28 @@ from starlette.types import Message
 
 from services.socket_edge import edge as edges
 from services.socket_edge.edge import Edge, Timing
-from services.socket_edge.hold import Limits
+from services.socket_edge.leased_socket import Limits
 from services.socket_edge.pelion_socket import pelion_socket
 from services.socket_edge.session_sockets import SessionLimits
-from shared.drain import Drain, Settling
+from shared.delivery.loop import AckScheduler, DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
-from shared.runtime.socket_protocol import Control
+from shared.redis.pipeline import Pipeline
+from shared.runtime.websocket.protocol import Control
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Calls
-from shared.store.carried import Carried, carried_in
 from shared.store.channels import Channels
+from shared.store.inline_entries import InlineEntries, parse_inline_entries
 from shared.store.leases import Claimed, Leases
-from shared.store.nudges import Nudges
 from shared.store.queues import Batch, Queues
-from shared.store.replicas import Heartbeat, new_boot
-from shared.store.routes import Routing
+from shared.store.replicas import Heartbeat, new_instance_id
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
-from tests.properties.owed import Reader
+from tests.properties.pending import Reader
 from tests.properties.world import Gate, GatedCalls, World, begun
 
 HOUR_MS = 3_600_000
@@ -48,7 +48,7 @@ LIMITS = Limits(
     in_flight_bytes=4 * 1024 * 1024,
     ping_timeout_s=30.0,
 )
-_TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_away_limit_s=120, long_poll_wait_s=30)
+_TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_outage_limit_s=120, long_poll_wait_s=30)
 
 
 _NO_SESSIONS = SessionLimits(
@@ -64,27 +64,27 @@ _NO_SESSIONS = SessionLimits(
 class ToldLeases(Leases):
     """Leases that tell the model what Redis did."""
 
-    def __init__(self, calls: Calls, world: World) -> None:
+    def __init__(self, calls: Pipeline, world: World) -> None:
         super().__init__(calls)
         self._world = world
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         claimed = await super().claim(api_key_id, owner=owner)
-        _CLIENT.get().reader = self._world.owed.claimed(api_key_id, owner)
+        _CLIENT.get().reader = self._world.pending.claimed(api_key_id, owner)
         return claimed
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
         # The edge reads the wall clock; here it is as late as the machine says.
         now_ms = self._world.now_ms
         given_back = await super().release(lease, now_ms=now_ms)
-        self._world.owed.released(lease.owner, now_ms=now_ms, given_back=given_back)
+        self._world.pending.released(lease.owner, now_ms=now_ms, given_back=given_back)
         return given_back
 
 
 class ToldQueues(Queues):
     """Queues that tell the model what Redis did."""
 
-    def __init__(self, calls: Calls, world: World) -> None:
+    def __init__(self, calls: Pipeline, world: World) -> None:
         super().__init__(calls)
         self._world = world
 
@@ -96,20 +96,20 @@ class ToldQueues(Queues):
 
     async def _appended(self, api_key_id: str, events: Sequence[Event], answer: Awaitable[Any]) -> Any:
         found = await answer
-        self._world.owed.appended(
+        self._world.pending.appended(
             api_key_id, [int(event.id) for event in events], queued=found[0] == b"queued"
         )
         return found
 
     async def look_again(self, lease: Lease) -> Batch:
         batch = await super().look_again(lease)
-        self._world.owed.taken_back(lease.owner)
+        self._world.pending.taken_back(lease.owner)
         return batch
 
-    async def settle(self, lease: Lease, *, until: str) -> int | None:
-        confirmed = self._world.owed.confirmed_by(lease.owner)
-        count = await super().settle(lease, until=until)
-        self._world.owed.settled(lease.owner, confirmed, count=count)
+    async def ack_until(self, lease: Lease, *, until: str) -> int | None:
+        confirmed = self._world.pending.confirmed_by(lease.owner)
+        count = await super().ack_until(lease, until=until)
+        self._world.pending.acked(lease.owner, confirmed, count=count)
         return count
 
 
@@ -121,15 +121,15 @@ class Actor:
         self.gate = Gate()
         self.tasks: set[asyncio.Task[None]] = set()
         self.calls = GatedCalls(world, self.gate)
-        # Routes are good for no time at all: the clock here is the machine's.
+        # RoutingTable are good for no time at all: the clock here is the machine's.
         self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
-        self.nudges = Nudges(self.calls)
-        self.api_keys = ApiKeys(self.calls, self.routing, self.nudges)
-        self.channels = Channels(self.calls, self.routing, self.nudges)
+        self.wakeups = Wakeups(self.calls)
+        self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
+        self.channels = Channels(self.calls, self.routing, self.wakeups)
         self.leases = ToldLeases(self.calls, world)
         self.queues = ToldQueues(self.calls, world)
         # Of no concern to the model, but an edge has them.
-        sessions = Sessions(self.calls, self.routing, self.nudges, stored=stored_wanted)
+        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=stored_wanted)
         self.more = (Principals(self.api_keys), sessions)
 
     def begins(self, work: Coroutine[Any, Any, None]) -> None:
@@ -145,20 +145,20 @@ class Actor:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.world.owed.faults.append(repr(task.exception()))
+            self.world.pending.faults.append(repr(task.exception()))
 
     async def publish(self, account_id: str, events: Sequence[Event]) -> None:
-        """As a gateway does: look up the routes, and queue, which nudges by itself."""
-        routes = await self.routing.routes(account_id)
+        """As a gateway does: look up the routes, and queue, which wakeups by itself."""
+        routes = await self.routing.table(account_id)
         wanted: dict[str, list[Event]] = {}
         for event in events:
             for api_key_id in routes.channels_for(event):
                 wanted.setdefault(api_key_id, []).append(event)
-        in_order = sorted(wanted, key=list(self.world.owed.keys).index)
+        in_order = sorted(wanted, key=list(self.world.pending.keys).index)
         await self.queues.append_all([(api_key_id, wanted[api_key_id]) for api_key_id in in_order])
 
-    def offers(self, drain: Drain, carried: Carried) -> None:
-        """As an edge does with a nudge that carries what was queued."""
+    def offers(self, drain: DeliveryLoop, carried: InlineEntries) -> None:
+        """As an edge does with a wakeup that carries what was queued."""
         drain.offer(carried)
 
 
@@ -206,7 +206,7 @@ class Client:
 
     def _answer(self, payload: bytes, received: int) -> None:
         assert self.reader is not None
-        self.reader.confirmed = received
+        self.reader.acked_until = received
         self._pings.clear()
         self._tell_pong(payload)
 
@@ -221,7 +221,7 @@ class Client:
         assert self.reader is not None
         for text in texts:
             for item in orjson.loads(text)["registrations"]:
-                self._world.owed.sent(self.reader, int(item["ep"]))
+                self._world.pending.sent(self.reader, int(item["ep"]))
         if ping is not None:
             self._pings.append((ping, len(self.reader.received)))
 
@@ -239,19 +239,19 @@ _CLIENT: ContextVar[Client] = ContextVar("client")
 class ToldHeartbeat(Heartbeat):
     """A heartbeat at the machine's time, of which the model hears."""
 
-    def __init__(self, calls: Calls, world: World, *, boot: str) -> None:
-        super().__init__(calls, boot=boot, ttl_ms=HOUR_MS)
+    def __init__(self, calls: Pipeline, world: World, *, instance: str) -> None:
+        super().__init__(calls, instance=instance, ttl_ms=HOUR_MS)
         self._world = world
-        self._of = boot
+        self._of = instance
 
     async def beat(self, *, now_ms: int) -> None:
         now_ms = self._world.now_ms
         await super().beat(now_ms=now_ms)
-        self._world.owed.beaten(self._of, now_ms=now_ms)
+        self._world.pending.beaten(self._of, now_ms=now_ms)
 
 
-class WatchedSettling(Settling):
-    """Settles a moment later: when the machine says that it has passed."""
+class WatchedAckScheduler(AckScheduler):
+    """Acks a moment later: when the machine says that it has passed."""
 
     @property
     def waits(self) -> bool:
@@ -259,23 +259,23 @@ class WatchedSettling(Settling):
 
 
 class GatedEdge(Edge):
-    """A real edge, without the loops that follow the clock: the machine delivers nudges and heartbeats."""
+    """A real edge, without the loops that follow the clock: the machine delivers wakeups and heartbeats."""
 
     def __init__(self, world: World, number: int, *, actor: Callable[[World], Actor] = Actor) -> None:
         self.actor = a = actor(world)
-        self.boot = new_boot(f"edge-{number}")
+        self.instance = new_instance_id(f"edge-{number}")
         self.clients: list[Client] = []
-        self.missed_a_nudge = False
+        self.missed_a_wakeup = False
         super().__init__(
-            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.nudges, *a.more),
-            ToldHeartbeat(a.calls, world, boot=self.boot),
-            boot=self.boot,
+            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.wakeups, *a.more),
+            ToldHeartbeat(a.calls, world, instance=self.instance),
+            instance=self.instance,
             limits=LIMITS,
             timing=_TIMING,
             session_limits=_NO_SESSIONS,
             close_codes=2019,
         )
-        self.settling: WatchedSettling = WatchedSettling()
+        self.acks: WatchedAckScheduler = WatchedAckScheduler()
 
     def opens(self, client: Client) -> None:
         self.clients.append(client)
@@ -290,36 +290,36 @@ class GatedEdge(Edge):
         await self._try_to_beat()
 
     async def hears(self) -> None:
-        """The nudges that wait for it."""
-        for message in self.actor.world.post.pop(self.boot, []):
-            if (carried := carried_in(message)) is not None:
+        """The wakeups that wait for it."""
+        for message in self.actor.world.post.pop(self.instance, []):
+            if (carried := parse_inline_entries(message)) is not None:
                 self._passes_on(carried)
                 continue
             words = message.decode().split()
             # In the order in which the keys were made: their ids are random.
-            for api_key_id in filter(words.__contains__, self.actor.world.owed.keys):
+            for api_key_id in filter(words.__contains__, self.actor.world.pending.keys):
                 self._heard(api_key_id)
 
-    def _passes_on(self, carried: Carried) -> None:
+    def _passes_on(self, carried: InlineEntries) -> None:
         numbers = [int(notification.event_id) for notification in carried.notifications]
-        with self.actor.world.owed.carrying(carried.owner, numbers):
+        with self.actor.world.pending.carrying(carried.owner, numbers):
             for hold in self._holds.get(carried.channel, ()):
-                self.actor.offers(hold.drain, carried)
+                self.actor.offers(hold.loop, carried)
 
     def misses(self, count: int) -> None:
-        """The first nudges that wait for it are lost."""
-        posted = self.actor.world.post.get(self.boot, [])
-        self.missed_a_nudge = self.missed_a_nudge or bool(posted)
+        """The first wakeups that wait for it are lost."""
+        posted = self.actor.world.post.get(self.instance, [])
+        self.missed_a_wakeup = self.missed_a_wakeup or bool(posted)
         del posted[:count]
 
     async def sweeps(self) -> None:
-        self.missed_a_nudge = False
+        self.missed_a_wakeup = False
         for hold in self._all():
-            hold.drain.wake()
+            hold.loop.wake()
 
     def lost_redis(self) -> None:
         for hold in self._all():
-            hold.drain.doubt()
+            hold.loop.doubt()
 
     async def has_redis_again(self) -> None:
         await self._try_to_beat()
@@ -328,11 +328,11 @@ class GatedEdge(Edge):
 
     @property
     def is_behind(self) -> bool:
-        """A call of it waits, or a nudge for it is under way or lost."""
-        posted = self.actor.world.post.get(self.boot)
-        return bool(posted) or self.missed_a_nudge or not self.actor.gate.is_open
+        """A call of it waits, or a wakeup for it is under way or lost."""
+        posted = self.actor.world.post.get(self.instance)
+        return bool(posted) or self.missed_a_wakeup or not self.actor.gate.is_open
 
     @property
     def knows_all(self) -> bool:
         """And Redis knows from it what clients have confirmed."""
-        return not self.is_behind and not self.settling.waits
+        return not self.is_behind and not self.acks.waits

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from shared.drain import Drain
+from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.events import Notification
+from shared.redis.pipeline import Pipeline, Script, load_scripts
 from shared.store import keyspace
-from shared.store.calls import Calls, Script, load_scripts
-from shared.store.carried import Carried
+from shared.store.inline_entries import InlineEntries
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Batch, notification_of
 from tests.properties.actors import Actor, ToldLeases, ToldQueues
@@ -48,19 +48,19 @@ class _Ahead:
 
 
 class _LooksThenClaims(ToldLeases):
-    def __init__(self, calls: Calls, world: World, ahead: _Ahead) -> None:
+    def __init__(self, calls: Pipeline, world: World, ahead: _Ahead) -> None:
         super().__init__(calls, world)
         self._ahead = ahead
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         # The script would ask for the lease: so early only the plain command reads.
-        found = await self._calls.command("XRANGE", keyspace.queue(api_key_id), "-", "+")
+        found = await self._redis.command("XRANGE", keyspace.queue(api_key_id), "-", "+")
         self._ahead.batches[owner] = [notification_of(entry, values) for entry, values in found]
         return await super().claim(api_key_id, owner=owner)
 
 
 class _TrustsWhatItSaw(ToldQueues):
-    def __init__(self, calls: Calls, world: World, ahead: _Ahead) -> None:
+    def __init__(self, calls: Pipeline, world: World, ahead: _Ahead) -> None:
         super().__init__(calls, world)
         self._ahead = ahead
 
@@ -72,8 +72,8 @@ class _TrustsWhatItSaw(ToldQueues):
 
 
 class ReadsBeforeClaiming(Actor):
-    """Its first look at a queue comes before its claim. What is appended in between nudges nobody, or the old
-    owner, and waits for the next nudge; what the old owner settles in between is sent again."""
+    """Its first look at a queue comes before its claim. What is appended in between wakeups nobody, or the old
+    owner, and waits for the next wakeup; what the old owner acks in between is sent again."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -83,19 +83,19 @@ class ReadsBeforeClaiming(Actor):
 
 
 class NeverLooksBack(Actor):
-    """Passes on whatever a nudge carries, as if nothing could stand between it and what was sent."""
+    """Passes on whatever a wakeup carries, as if nothing could stand between it and what was sent."""
 
-    def offers(self, drain: Drain, carried: Carried) -> None:
+    def offers(self, drain: DeliveryLoop, carried: InlineEntries) -> None:
         drain.offer(replace(carried, previous=""))
 
 
-# One way to each bug, in the machine's own rules. It begins with three notifications that are owed to each of
+# One way to each bug, in the machine's own rules. It begins with three notifications that are pending to each of
 # two channels, and a socket of the first, on the first edge, that has been sent two of them.
 
 
 def _an_old_owner_hears_a_pong(machine: Notifications) -> Steps:
     yield machine.take_over(which=0, which_edge=1, hold_up=None, old_leaves=False)
-    yield machine.pong(which=0, leaves=False, settles=True)
+    yield machine.pong(which=0, leaves=False, acks=True)
 
 
 def _an_old_owner_lets_go(machine: Notifications) -> Steps:
@@ -103,8 +103,8 @@ def _an_old_owner_lets_go(machine: Notifications) -> Steps:
 
 
 def _a_publish_meets_a_handshake(machine: Notifications) -> Steps:
-    yield machine.pong(which=0, leaves=False, settles=True)
-    yield machine.pong(which=0, leaves=False, settles=True)
+    yield machine.pong(which=0, leaves=False, acks=True)
+    yield machine.pong(which=0, leaves=False, acks=True)
     yield machine.leave(which=0)
     yield machine.connect(which_edge=1, which_key=0, hold_up=2)
     yield machine.publish(count=1, hold_up=None, heard=True)
@@ -118,7 +118,7 @@ def _a_socket_comes_while_its_channel_expires(machine: Notifications) -> Steps:
     yield machine.let_through(which=0, count=None)
 
 
-def _a_nudge_is_lost_and_the_next_is_not(machine: Notifications) -> Steps:
+def _a_wakeup_is_lost_and_the_next_is_not(machine: Notifications) -> Steps:
     yield machine.publish_in_a_row(lost=True, answered=True)
 
 
@@ -130,10 +130,10 @@ def _a_key_is_revoked_behind_a_publisher(machine: Notifications) -> Steps:
 
 BUGS = [
     Bug(
-        "settle without owner check",
-        "somebody settled who is not the owner",
+        "ack without owner check",
+        "somebody acked who is not the owner",
         _an_old_owner_hears_a_pong,
-        scripts=_with("queue_settle", {"if redis.call('GET', KEYS[1]) ~= ARGV[1]": ""}),
+        scripts=_with("queue_ack", {"if redis.call('GET', KEYS[1]) ~= ARGV[1]": ""}),
     ),
     Bug(
         "release without compare",
@@ -143,7 +143,7 @@ BUGS = [
     ),
     Bug(
         "read before claim",
-        "was sent and is not owed|a client that confirms all is owed nothing",
+        "was sent and is not pending|a client that confirms all is pending nothing",
         _a_publish_meets_a_handshake,
         actor=ReadsBeforeClaiming,
     ),
@@ -157,7 +157,7 @@ BUGS = [
     Bug(
         "offer without compare",
         "was sent before its turn",
-        _a_nudge_is_lost_and_the_next_is_not,
+        _a_wakeup_is_lost_and_the_next_is_not,
         actor=NeverLooksBack,
     ),
     # A revocation ends the channel too: to forget the key alone would still find that one absent.

@@ -5,15 +5,15 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from shared.drain import SETTLE_EVERY_S
+from shared.delivery.loop import ACK_INTERVAL_S
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind
 from shared.model.events import DEVICE_REGISTRATIONS, Event
+from shared.redis.pipeline import Script
 from shared.store import keyspace
-from shared.store.calls import Script
 from tests.harness.valkey import Valkey
 from tests.properties.actors import HOUR_MS, Actor, Client, GatedEdge
-from tests.properties.owed import Key
+from tests.properties.pending import Key
 from tests.properties.world import START_MS, World
 
 IDLE_EXPIRY_MS = 24 * HOUR_MS
@@ -48,18 +48,18 @@ class Installation:
         loop.time = lambda: self._loop_s  # type: ignore[method-assign]
         self.world = World(loop, valkey.url, scripts)
         self.world.listens(self.direct)
-        self.owed = self.world.owed
-        self._alarms = _Alarms(self.owed.faults)
+        self.pending = self.world.pending
+        self._alarms = _Alarms(self.pending.faults)
         for room in ("services", "shared"):
             logging.getLogger(room).addHandler(self._alarms)
         self._actor = actor
         self.redis_is_up = True
         self.account_id = new_id()
-        self.incarnations: dict[str, list[str]] = {}
+        self.generations: dict[str, list[str]] = {}
         self.edges: list[GatedEdge] = []
         self._dead: list[GatedEdge] = []
         self._secrets: dict[str, str] = {}
-        self._boots = 0
+        self._instances = 0
         self._number = 0
         self.does(self._begin())
 
@@ -99,7 +99,7 @@ class Installation:
 
     @property
     def living(self) -> list[Key]:
-        return [key for key in self.owed.keys.values() if not key.revoked]
+        return [key for key in self.pending.keys.values() if not key.revoked]
 
     @property
     def clients(self) -> list[Client]:
@@ -111,8 +111,8 @@ class Installation:
         api_key_id = new_id()
         self._secrets[api_key_id] = new_secret(api_key_id)
         await self.admin.api_keys.create(self._record_of(api_key_id))
-        self.owed.keys[api_key_id] = Key(api_key_id)
-        return self.owed.keys[api_key_id]
+        self.pending.keys[api_key_id] = Key(api_key_id)
+        return self.pending.keys[api_key_id]
 
     def _record_of(self, api_key_id: str) -> ApiKey:
         return ApiKey(
@@ -127,20 +127,20 @@ class Installation:
     async def register(self, key: Key) -> None:
         now_ms = self.world.now_ms
         made = await self.admin.channels.create(self.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms)
-        self.owed.registered(key, now_ms=now_ms, made=made)
-        found = self.direct.hget(keyspace.channel(key.id), "incarnation")
-        incarnations = self.incarnations.setdefault(key.id, [])
-        if found is not None and found.decode() not in incarnations:
-            incarnations.append(found.decode())
+        self.pending.registered(key, now_ms=now_ms, made=made)
+        found = self.direct.hget(keyspace.channel(key.id), "generation")
+        generations = self.generations.setdefault(key.id, [])
+        if found is not None and found.decode() not in generations:
+            generations.append(found.decode())
 
     async def delete(self, key: Key) -> None:
         was_there = await self.admin.channels.delete(self.account_id, key.id, kind=Kind.WEBSOCKET)
-        self.owed.deleted(key, was_there=was_there)
+        self.pending.deleted(key, was_there=was_there)
 
     async def revoke(self, key: Key) -> None:
         """And another key takes its place."""
         await self.admin.api_keys.revoke(self._record_of(key.id))
-        self.owed.revoked(key)
+        self.pending.revoked(key)
         await self.register(await self._make_key())
 
     # Publishers, clients, the reaper
@@ -159,54 +159,54 @@ class Installation:
 
         self.does(opens())
 
-    def expires(self, key: Key, *, incarnation: str, late: bool) -> None:
+    def expires(self, key: Key, *, generation: str, late: bool) -> None:
         """The reaper looks at a channel. If it is late, its script waits behind its look at the owner."""
         self.reaper.gate.open()
         self.does()
         if late:
             self.reaper.gate.close(after=3 if key.channel and key.channel.owner else 1)
-        self.reaper.begins(self._expire(key, incarnation, late))
+        self.reaper.begins(self._expire(key, generation, late))
         self.does()
 
-    async def _expire(self, key: Key, incarnation: str, late: bool) -> None:
+    async def _expire(self, key: Key, generation: str, late: bool) -> None:
         now_ms = self.world.now_ms
         ended = await self.reaper.channels.expire(
             self.account_id,
             key.id,
-            incarnation=incarnation,
+            generation=generation,
             now_ms=now_ms,
             idle_expiry_ms=IDLE_EXPIRY_MS,
         )
         channel = key.channel
-        is_it = incarnation == self.incarnations[key.id][-1]
+        is_it = generation == self.generations[key.id][-1]
         times = {"now_ms": now_ms, "idle_expiry_ms": IDLE_EXPIRY_MS}
-        due = channel is not None and is_it and self.owed.is_due(channel, **times)
-        self.owed.expired(key, ended=ended, due=due, late=late)
+        due = channel is not None and is_it and self.pending.is_due(channel, **times)
+        self.pending.expired(key, ended=ended, due=due, late=late)
 
     # What happens to processes
 
     async def _start_edge(self) -> None:
-        self._boots += 1
-        edge = GatedEdge(self.world, self._boots, actor=self._actor)
+        self._instances += 1
+        edge = GatedEdge(self.world, self._instances, actor=self._actor)
         self.edges.append(edge)
         await edge.beats()
 
     def edge_crashes(self, edge: GatedEdge) -> None:
-        """Its sockets are gone and nothing is released; its heartbeat ends, and another boot begins."""
+        """Its sockets are gone and nothing is released; its heartbeat ends, and another instance begins."""
         self.edges.remove(edge)
         self._dead.append(edge)
         if not edge.actor.gate.is_open:
-            # Nudges of its own may have waited there.
+            # Wakeups of its own may have waited there.
             for other in self.edges:
-                other.missed_a_nudge = True
+                other.missed_a_wakeup = True
         edge.dies()
-        self.world.post.pop(edge.boot, None)
-        self.direct.delete(keyspace.heartbeat(edge.boot))
-        self.owed.died(edge.boot)
+        self.world.post.pop(edge.instance, None)
+        self.direct.delete(keyspace.heartbeat(edge.instance))
+        self.pending.died(edge.instance)
         self.does(self._start_edge())
 
     def redis_crashes(self) -> None:
-        """What it has answered is on its disk; nudges under way are not."""
+        """What it has answered is on its disk; wakeups under way are not."""
         self.valkey.kill()
         self.redis_is_up = False
         for edge in self.edges:
@@ -241,8 +241,8 @@ class Installation:
         self.a_moment_passes()
 
     def a_moment_passes(self) -> None:
-        """What clients have confirmed is settled."""
-        self._loop_s += 2 * SETTLE_EVERY_S
+        """What clients have confirmed is acked."""
+        self._loop_s += 2 * ACK_INTERVAL_S
         self.does()
 
     def gates_open(self) -> None:

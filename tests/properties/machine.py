@@ -14,12 +14,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared.store.calls import Script
+from shared.redis.pipeline import Script
 from tests.harness.valkey import Valkey
 from tests.properties import truth
 from tests.properties.actors import Actor, Client, GatedEdge
 from tests.properties.installation import Installation
-from tests.properties.owed import Key
+from tests.properties.pending import Key
 from tests.properties.world import World
 
 # What ends much is rare, so that there is something to end; and a start of Redis takes long.
@@ -55,7 +55,7 @@ class Notifications(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """Not with nothing: most of what can go wrong needs something that is owed, and a socket."""
+        """Not with nothing: most of what can go wrong needs something that is pending, and a socket."""
         self._there.publishes(3)
         self._there.connects(self._edge(0), self._key(0))
 
@@ -67,7 +67,7 @@ class Notifications(RuleBasedStateMachine):
     def _key(self, which: int) -> Key:
         """One that lives; the last number stands for the first that was made, revoked or not."""
         if which == WHICH_MAX:
-            return next(iter(self._there.owed.keys.values()))
+            return next(iter(self._there.pending.keys.values()))
         living = self._there.living
         return living[which % len(living)]
 
@@ -88,7 +88,7 @@ class Notifications(RuleBasedStateMachine):
     @precondition(lambda self: self._there.redis_is_up)
     @rule(count=st.integers(1, 5), hold_up=HOLD_UP, heard=st.booleans())
     def publish(self, count: int, hold_up: int | None, heard: bool) -> None:
-        """Nudges may be heard at once."""
+        """Wakeups may be heard at once."""
         _holds_up(self._there.gateway, hold_up)
         self._there.publishes(count)
         for edge in self._there.edges if heard else ():
@@ -97,7 +97,7 @@ class Notifications(RuleBasedStateMachine):
     @precondition(lambda self: self._there.redis_is_up and self._there.clients)
     @rule(lost=st.booleans(), answered=st.booleans())
     def publish_in_a_row(self, lost: bool, answered: bool) -> None:
-        """Two publishes; the nudges of the first may be lost, and clients may have confirmed all before."""
+        """Two publishes; the wakeups of the first may be lost, and clients may have confirmed all before."""
         if answered:
             self._there.clients_answer()
         self.publish(count=1, hold_up=None, heard=False)
@@ -168,16 +168,16 @@ class Notifications(RuleBasedStateMachine):
             self._there.does()
 
     @precondition(lambda self: self._answering())
-    @rule(which=WHICH, leaves=st.booleans(), settles=st.booleans())
-    def pong(self, which: int, leaves: bool, settles: bool) -> None:
-        """A client answers; some close at once behind it. What it confirms is settled soon, or in a while."""
+    @rule(which=WHICH, leaves=st.booleans(), acks=st.booleans())
+    def pong(self, which: int, leaves: bool, acks: bool) -> None:
+        """A client answers; some close at once behind it. What it confirms is acked soon, or in a while."""
         clients = self._answering()
         client = clients[which % len(clients)]
         client.answers()
         if leaves and which == 0:
             client.leaves()
         self._there.does()
-        if settles:
+        if acks:
             self._there.a_moment_passes()
 
     @precondition(lambda self: self._there.clients and self._left["leave"])
@@ -190,18 +190,18 @@ class Notifications(RuleBasedStateMachine):
 
     # What time does
 
-    @precondition(lambda self: any(edge.settling.waits for edge in self._there.edges))
+    @precondition(lambda self: any(edge.acks.waits for edge in self._there.edges))
     @rule()
-    def settle(self) -> None:
+    def ack(self) -> None:
         self._there.a_moment_passes()
 
     @precondition(lambda self: self._there.redis_is_up)
     @rule(which=WHICH, old=st.booleans(), late=st.booleans(), hours=st.sampled_from([0, 11, 25]))
     def expire(self, which: int, old: bool, late: bool, hours: int) -> None:
-        """Time passes, and the reaper looks at a channel, or at an incarnation that it heard of long ago."""
+        """Time passes, and the reaper looks at a channel, or at an generation that it heard of long ago."""
         self._there.time_passes(hours)
         key = self._key(which)
-        self._there.expires(key, incarnation=self._there.incarnations[key.id][0 if old else -1], late=late)
+        self._there.expires(key, generation=self._there.generations[key.id][0 if old else -1], late=late)
 
     @precondition(lambda self: self._there.redis_is_up)
     @rule(which=WHICH, which_edge=WHICH)
@@ -235,10 +235,10 @@ class Notifications(RuleBasedStateMachine):
     @precondition(lambda self: self._behind())
     @rule(which=WHICH, lost=st.sampled_from([0, 0, 0, 1, 9]))
     def hear(self, which: int, lost: int) -> None:
-        """The nudges for an edge reach it, or the first are lost; then only its slow sweep helps."""
+        """The wakeups for an edge reach it, or the first are lost; then only its slow sweep helps."""
         behind = self._behind()
         edge = behind[which % len(behind)]
-        posted = self._there.world.post.get(edge.boot)
+        posted = self._there.world.post.get(edge.instance)
         if posted and lost:
             edge.misses(lost)
         else:

@@ -1,9 +1,9 @@
-"""The engine against the model: nothing owed is lost, doubled after it was settled, or out of order."""
+"""The engine against the model: nothing pending is lost, doubled after it was acked, or out of order."""
 
 import pytest
 from hypothesis import settings
 
-from shared.store.calls import load_scripts
+from shared.redis.pipeline import load_scripts
 from tests.harness.valkey import Valkey
 from tests.properties.machine import BUDGET, searches
 

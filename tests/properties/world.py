@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from shared.runtime.connections import connect
-from shared.store.calls import Argument, Calls, Script
-from shared.store.line import Call, Then
+from shared.redis.client import connect
+from shared.redis.connection import Call, Then
+from shared.redis.pipeline import Argument, Pipeline, Script
 from tests.harness.overheard import Overheard
-from tests.properties.owed import Owed
+from tests.properties.pending import Pending
 
 START_MS = 1_700_000_000_000
 # The loop has nothing to do when so many turns of it changed nothing.
@@ -19,15 +19,15 @@ _QUIET_TURNS = 12
 
 
 class World:
-    """The model, the time, the nudges under way, and how busy everybody is."""
+    """The model, the time, the wakeups under way, and how busy everybody is."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, scripts: Mapping[str, Script]) -> None:
         self.loop = loop
         self.url = url
         self.scripts = scripts
-        self.owed = Owed()
+        self.pending = Pending()
         self.now_ms = START_MS
-        # For each boot, in the order in which Redis told them.
+        # For each instance, in the order in which Redis told them.
         self.post: dict[str, list[bytes]] = {}
         self.calls_begun = 0
         self.calls_under_way = 0
@@ -41,10 +41,10 @@ class World:
         self._overheard = Overheard(direct)
 
     def hears(self) -> None:
-        """Every nudge that Redis has told by now, also from inside a script, is under way."""
+        """Every wakeup that Redis has told by now, also from inside a script, is under way."""
         assert self._overheard is not None
-        for boot, message in self._overheard.all():
-            self.post.setdefault(boot, []).append(message)
+        for instance, message in self._overheard.all():
+            self.post.setdefault(instance, []).append(message)
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
@@ -104,8 +104,8 @@ class Gate:
         await self._line[-1]
 
 
-class GatedCalls(Calls):
-    """Calls that pass a gate first; nudges are posted for the machine to deliver, or to lose."""
+class GatedCalls(Pipeline):
+    """Pipeline that pass a gate first; wakeups are posted for the machine to deliver, or to lose."""
 
     def __init__(self, world: World, gate: Gate) -> None:
         self.redis = connect(world.url)
@@ -115,23 +115,23 @@ class GatedCalls(Calls):
         self._turn: asyncio.Task[None] | None = None
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        nudges = arguments[0] == "PUBLISH"
-        return begun(self._gated(partial(super().command, *arguments), nudges=nudges))
+        wakeups = arguments[0] == "PUBLISH"
+        return begun(self._gated(partial(super().command, *arguments), wakeups=wakeups))
 
     def look(self, *arguments: Argument) -> asyncio.Future[Any]:
-        return begun(self._gated(partial(super().look, *arguments), nudges=False))
+        return begun(self._gated(partial(super().look, *arguments), wakeups=False))
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        nudges = "'PUBLISH'" in self._world.scripts[name].source
+        wakeups = "'PUBLISH'" in self._world.scripts[name].source
         return begun(
-            self._gated(lambda: super(GatedCalls, self).script(name, keys, *arguments), nudges=nudges)
+            self._gated(lambda: super(GatedCalls, self).script(name, keys, *arguments), wakeups=wakeups)
         )
 
-    async def _gated(self, send: Callable[[], asyncio.Future[Any]], *, nudges: bool) -> Any:
+    async def _gated(self, send: Callable[[], asyncio.Future[Any]], *, wakeups: bool) -> Any:
         await self._gate.passed()
         with self._world.calling():
             answer = await send()
-        if nudges:
+        if wakeups:
             self._world.hears()
         return answer
 

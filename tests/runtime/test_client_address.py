@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from shared.runtime.client_address import client_address
+from shared.runtime.http.client_address import client_address
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
 

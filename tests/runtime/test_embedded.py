@@ -15,7 +15,7 @@ import pytest
 from redis import Redis as BlockingRedis
 from redis.exceptions import RedisError
 
-from shared.runtime.connections import connect
+from shared.redis.client import connect
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url, embedded_valkey
 from tests.harness.waiting import wait_until
 

@@ -29,16 +29,16 @@ def logged(
     capsys: pytest.CaptureFixture[str], log_format: Literal["text", "json"], facts: dict[Any, Any]
 ) -> str:
     configure_logs(log_format=log_format, level="info")
-    logger.info("socket.ended", extra={"facts": facts})
+    logger.info("socket.closed", extra={"facts": facts})
     return capsys.readouterr().err
 
 
 def test_text_is_time_level_name_and_facts(capsys: pytest.CaptureFixture[str]) -> None:
-    line = logged(capsys, "text", {"channel": "4f2a", "took_ms": 12, "ending": None, "rate": 0.125})
+    line = logged(capsys, "text", {"channel": "4f2a", "took_ms": 12, "reason": None, "rate": 0.125})
 
     time, rest = line.split(" ", 1)
     assert time.endswith("Z")
-    assert rest == "INFO socket.ended channel=4f2a took_ms=12 ending=null rate=0.125\n"
+    assert rest == "INFO socket.closed channel=4f2a took_ms=12 close_reason=null rate=0.125\n"
 
 
 @pytest.mark.parametrize("forged", ["x\nERROR all.lost", "x took_ms=1", 'say "hi"', "", "\x1b[2J"])
@@ -59,7 +59,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry == {
         "level": "info",
         "logger": "tests.runtime.logs",
-        "name": "socket.ended",
+        "name": "socket.closed",
         "channel": "4f2a",
         "took_ms": 12,
         "level_": "high",
@@ -73,7 +73,7 @@ def test_whatever_a_fact_is_the_line_is_written(
 ) -> None:
     line = logged(capsys, log_format, {"odd": odd})
 
-    assert "socket.ended" in line
+    assert "socket.closed" in line
     assert line.count("\n") == 1
 
 
@@ -105,4 +105,4 @@ def test_the_level_holds_and_servers_are_quiet(capsys: pytest.CaptureFixture[str
 
 def test_configuring_again_replaces_the_form(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(log_format="json", level="info")
-    assert logged(capsys, "text", {}).count("socket.ended") == 1
+    assert logged(capsys, "text", {}).count("socket.closed") == 1

@@ -65,7 +65,7 @@ def test_neither_a_dotenv_file_nor_another_environment_is_read(
         ("NOTIFY_EDGE_PORT", "0"),
         ("NOTIFY_PING_INTERVAL_S", "-1"),
         ("NOTIFY_PING_TIMEOUT_S", "inf"),
-        ("NOTIFY_REDIS_AWAY_LIMIT_S", "nan"),
+        ("NOTIFY_REDIS_OUTAGE_LIMIT_S", "nan"),
         ("NOTIFY_BATCH_LIMIT", "0"),
         ("NOTIFY_FRAME_LIMIT_BYTES", "48k"),
         ("NOTIFY_PELION_CLOSE_CODES", "2021"),

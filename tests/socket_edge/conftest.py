@@ -8,9 +8,9 @@ import fakeredis
 import pytest
 from starlette.types import Message
 
-from services.socket_edge.hold import Hold, Limits
 from services.socket_edge.keepalive import Keepalive
-from shared.drain import Settling
+from services.socket_edge.leased_socket import LeasedSocket, Limits
+from shared.delivery.loop import AckScheduler
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from tests.store.stores import EDGE, Stores, fake_backend
@@ -49,15 +49,15 @@ class Client:
         self.sent: list[Message] = []
         self.gone = False
         self.unread_bytes = 0
-        self.keepalive: Keepalive[Hold] = Keepalive(interval_s=20, timeout_s=PING_TIMEOUT_S)
-        self.hold: Hold
+        self.keepalive: Keepalive[LeasedSocket] = Keepalive(interval_s=20, timeout_s=PING_TIMEOUT_S)
+        self.hold: LeasedSocket
 
-    async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> Hold:
+    async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> LeasedSocket:
         """Claims the channel; `limits` and `close_codes` as given, or as in `LIMITS` and 2019."""
         return self.holds(await self.stores.leases.claim(channel, owner=owner), **options)
 
-    def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> Hold:
-        self.hold = Hold(
+    def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> LeasedSocket:
+        self.hold = LeasedSocket(
             send=self._receive,
             control={
                 "unread_bytes": lambda: self.unread_bytes,
@@ -67,7 +67,7 @@ class Client:
             },
             claimed=claimed,
             queues=self.stores.queues,
-            settling=Settling(every_s=0),
+            acks=AckScheduler(every_s=0),
             limits=limits,
             keepalive=self.keepalive,
             close_codes=close_codes,
@@ -126,10 +126,10 @@ async def client(stores: Stores, clock: Clock, channel: str) -> AsyncIterator[Cl
     client = Client(stores, clock)
     await client.opens(channel)
     yield client
-    await client.hold.drain.stop()
+    await client.hold.loop.stop()
 
 
-def owed(*numbers: int, size_bytes: int = 1, topic: str = "device.registrations") -> list[Notification]:
+def pending(*numbers: int, size_bytes: int = 1, topic: str = "device.registrations") -> list[Notification]:
     """Notifications at the places 1-0, 2-0, …, whose items are about that long."""
     data = b'"' + b"x" * max(size_bytes - 2, 0) + b'"'
     return [Notification(entry=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]

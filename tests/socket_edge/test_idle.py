@@ -14,15 +14,15 @@ from services.socket_edge import edge as edge_module
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.edge import Stores as EdgeStores
-from services.socket_edge.hold import Hold
+from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.session_sockets import SessionLimits
-from shared.drain import Drain
-from shared.runtime.http_protocol import HttpProtocol
-from shared.runtime.requests import Requests
-from shared.runtime.serving import listener, serve
-from shared.runtime.socket_protocol import SocketProtocol
-from shared.store.calls import Calls
-from shared.store.line import Call, Then
+from shared.delivery.loop import DeliveryLoop
+from shared.redis.connection import Call, Then
+from shared.redis.pipeline import Pipeline
+from shared.runtime.http.protocol import HttpProtocol
+from shared.runtime.http.request_log import RequestLog
+from shared.runtime.http.server import listener, serve
+from shared.runtime.websocket.protocol import SocketProtocol
 from shared.store.replicas import Heartbeat
 from shared.tokens import Principals
 from tests.harness.raw import SilentSocket
@@ -33,7 +33,9 @@ from tests.socket_edge.conftest import LIMITS
 from tests.store.stores import EDGE, Stores
 
 LONG_S = 3600.0
-TIMING = Timing(ping_interval_s=0.05, heartbeat_s=LONG_S, redis_away_limit_s=LONG_S, long_poll_wait_s=LONG_S)
+TIMING = Timing(
+    ping_interval_s=0.05, heartbeat_s=LONG_S, redis_outage_limit_s=LONG_S, long_poll_wait_s=LONG_S
+)
 SESSION_LIMITS = SessionLimits(
     ping_interval_s=LONG_S,
     ping_timeout_s=LONG_S,
@@ -55,12 +57,12 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             channels=stores.channels,
             leases=stores.leases,
             queues=stores.queues,
-            nudges=stores.nudges,
+            wakeups=stores.wakeups,
             principals=Principals(stores.api_keys),
             sessions=stores.sessions,
         ),
-        Heartbeat(stores.calls, boot=EDGE, ttl_ms=1000),
-        boot=EDGE,
+        Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
+        instance=EDGE,
         limits=LIMITS,
         timing=TIMING,
         session_limits=SESSION_LIMITS,
@@ -68,10 +70,10 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     )
     listening = listener("127.0.0.1", 0)
     started, stop = asyncio.Event(), asyncio.Event()
-    app = Requests(edge_app(edge, health=[]), count=lambda method, status: None)
+    app = RequestLog(edge_app(edge, health=[]), count=lambda method, status: None)
     async with edge.running():
         serving = asyncio.create_task(
-            serve(app, listening, stop=stop, goodbye=edge.goodbye, started=started.set)
+            serve(app, listening, stop=stop, on_shutdown=edge.shutdown, started=started.set)
         )
         await started.wait()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -83,13 +85,13 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every command that went to Redis."""
     commands: list[Any] = []
-    begin = Calls.begin
+    begin = Pipeline.begin
 
-    def told(self: Calls, calls: Sequence[Call], then: Then) -> None:
+    def told(self: Pipeline, calls: Sequence[Call], then: Then) -> None:
         commands.extend(call.command for call in calls)
         begin(self, calls, then)
 
-    monkeypatch.setattr(Calls, "begin", told)
+    monkeypatch.setattr(Pipeline, "begin", told)
     return commands
 
 
@@ -148,12 +150,12 @@ async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str,
 
 
 async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(stores: Stores, origin: str) -> None:
-    kinds = (Hold, Drain, SocketProtocol, HttpProtocol, Protocol)
+    kinds = (LeasedSocket, DeliveryLoop, SocketProtocol, HttpProtocol, Protocol)
     gc.collect()
     gc.disable()
     try:
         sockets = await opened(stores, origin, 3)
-        assert held(Hold) == held(SocketProtocol) == 3
+        assert held(LeasedSocket) == held(SocketProtocol) == 3
         for socket in sockets:
             socket.abort()
         await wait_until(lambda: held(*kinds) == 0, what="nothing left")

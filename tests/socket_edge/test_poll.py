@@ -1,16 +1,16 @@
-"""A poll takes one message, and settles it only when its peer's kernel has all of it."""
+"""A poll takes one message, and acks it only when its peer's kernel has all of it."""
 
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from services.socket_edge.poll import STALLED_S, Poll
-from shared.drain import Room
-from shared.model.channels import Ending, Kind
+from shared.delivery.loop import Window
+from shared.model.channels import CloseReason, Kind
 from shared.store.queues import BEGINNING
 from shared.wire.pelion.pulling import Pull
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import Clock, owed
+from tests.socket_edge.conftest import Clock, pending
 from tests.store.stores import EDGE, Stores
 
 
@@ -52,7 +52,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "notes": {},
                     "has_all": lambda: True,
                 },
-                most=Room(count=count, size_bytes=100_000),
+                most=Window(count=count, size_bytes=100_000),
                 asked=Pull(after=after),
             )
         )
@@ -60,24 +60,24 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
 
     yield begin_poll
     for one in polls:
-        await one.drain.stop()
+        await one.loop.stop()
 
 
 async def decided(stores: Stores, poll: Poll, count: int) -> list[str]:
     """Queues and waits for the message; the entries."""
     entries = await stores.queued(poll.lease.channel, count)
-    poll.drain.wake()
+    poll.loop.wake()
     await wait_until(lambda: not poll.is_open)
     return entries
 
 
-async def test_what_was_read_is_settled(stores: Stores, begin: Callable[..., Poll]) -> None:
+async def test_what_was_read_is_acked(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin()
     await decided(stores, poll, 3)
-    assert poll.confirmed == BEGINNING
+    assert poll.acked_until == BEGINNING
 
     await poll.until_read()
-    await poll.drain.stop()
+    await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == []
     assert poll.outcome == "delivered"
@@ -86,10 +86,10 @@ async def test_what_was_read_is_settled(stores: Stores, begin: Callable[..., Pol
 async def test_one_message_and_no_more(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin(count=2)
     entries = await decided(stores, poll, 5)
-    await poll.drain.rested()
+    await poll.loop.rested()
 
     await poll.until_read()
-    await poll.drain.stop()
+    await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == entries[2:]
 
@@ -107,10 +107,10 @@ async def test_who_is_gone_or_stalls_has_read_nothing(
 
     peer.unread = look_later
     await poll.until_read()
-    await poll.drain.stop()
+    await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == entries
-    assert poll.ending is Ending.CLIENT_GONE
+    assert poll.close_reason is CloseReason.CLIENT_GONE
     assert peer.was_cut is (unread is not None)
 
 
@@ -128,13 +128,13 @@ async def test_who_reads_on_is_waited_for(
 
     peer.unread = read_one
     await poll.until_read()
-    await poll.drain.stop()
+    await poll.loop.stop()
 
     assert left == []
     assert stores.entries(poll.lease.channel) == []
 
 
-async def test_what_was_written_to_nobody_is_not_settled(
+async def test_what_was_written_to_nobody_is_not_acked(
     stores: Stores, begin: Callable[..., Poll], peer: Peer
 ) -> None:
     """Nothing unread, since nothing went on its way."""
@@ -143,12 +143,12 @@ async def test_what_was_written_to_nobody_is_not_settled(
     peer.is_open = False
 
     await poll.until_read()
-    await poll.drain.stop()
+    await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == entries
 
 
-async def test_after_a_loss_in_redis_nothing_is_settled_unseen(
+async def test_after_a_loss_in_redis_nothing_is_acked_unseen(
     stores: Stores, begin: Callable[..., Poll]
 ) -> None:
     poll = begin()
@@ -157,20 +157,20 @@ async def test_after_a_loss_in_redis_nothing_is_settled_unseen(
 
     await poll.until_read()
 
-    assert poll.confirmed == BEGINNING
+    assert poll.acked_until == BEGINNING
 
 
 async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin(after="")
     entries = await stores.queued(poll.lease.channel, 3)
-    poll.drain.wake()
-    await poll.drain.rested()
-    assert poll.is_open, "what was handled is settled before anything is read"
+    poll.loop.wake()
+    await poll.loop.rested()
+    assert poll.is_open, "what was handled is acked before anything is read"
 
     poll.begin()
     await wait_until(lambda: not poll.is_open)
     await poll.until_read()
-    await poll.drain.stop()
+    await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == entries
     assert poll.last_uid == "2"
@@ -180,7 +180,7 @@ async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]
     poll = begin()
     poll.give_up()
 
-    assert poll.deliver(owed(1, 2)) is None
-    assert poll.room.count == 0
-    await poll.end(Ending.CHANNEL_DELETED)
+    assert poll.deliver(pending(1, 2)) is None
+    assert poll.window.count == 0
+    await poll.end(CloseReason.CHANNEL_DELETED)
     assert poll.outcome == "nothing"

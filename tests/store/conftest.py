@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from shared.runtime.connections import connect
-from shared.store.calls import Argument, Calls, load_scripts
+from shared.redis.client import connect
+from shared.redis.pipeline import Argument, Pipeline, load_scripts
 from tests.harness import leaks
 from tests.harness.overheard import Overheard
 from tests.harness.valkey import Valkey
@@ -48,13 +48,13 @@ def _running_valkey() -> Iterator[Valkey]:
 @pytest.fixture(autouse=True)
 def _one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test does: no script is given keys of two slots, or a cluster would refuse it."""
-    script = Calls.script
+    script = Pipeline.script
 
-    def watched(calls: Calls, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+    def watched(calls: Pipeline, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
         assert len({key_slot(key.encode()) for key in keys}) == 1, f"{name} is given {keys}"
         return script(calls, name, keys, *arguments)
 
-    monkeypatch.setattr(Calls, "script", watched)
+    monkeypatch.setattr(Pipeline, "script", watched)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def overheard(backend: Backend) -> Iterator[Overheard]:
-    """Every nudge that this Redis is told, or makes by itself."""
+    """Every wakeup that this Redis is told, or makes by itself."""
     overheard = Overheard(backend.direct)
     yield overheard
     overheard.close()

@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 
 from shared.model.api_keys import new_id
 from shared.model.bindings import Source
-from shared.model.routes import Routes
-from shared.store.calls import Argument, Calls, Script
-from shared.store.routes import Added, Routing
+from shared.model.routing_table import RoutingTable
+from shared.redis.pipeline import Argument, Pipeline, Script
+from shared.store.routing import Added, Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.store.stores import Backend
 
@@ -32,9 +32,9 @@ async def drop_lines(routing: Routing, account: str, key: str, beginning: str = 
 
 CHANGES: dict[str, Change] = {
     "add a key": lambda routing, account, _: routing.add_key(account, new_id()),
-    "drop a key": lambda routing, account, key: routing.drop_key(account, key, incarnation="1"),
-    "add a channel": lambda routing, account, key: routing.add_channel(account, OTHER, incarnation="2"),
-    "drop a channel": lambda routing, account, key: routing.drop_channel(account, key, incarnation="1"),
+    "drop a key": lambda routing, account, key: routing.drop_key(account, key, generation="1"),
+    "add a channel": lambda routing, account, key: routing.add_channel(account, OTHER, generation="2"),
+    "drop a channel": lambda routing, account, key: routing.drop_channel(account, key, generation="1"),
     "put bindings": lambda routing, account, key: routing.put_bindings(account, key, A_LAMP),
     "drop bindings": lambda routing, account, key: routing.drop_bindings(account, key),
     "put topics": lambda routing, account, key: routing.put_bindings(
@@ -46,7 +46,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
-class WatchedCalls(Calls):
+class WatchedCalls(Pipeline):
     """Remembers which commands and scripts read routes."""
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script]) -> None:
@@ -64,7 +64,7 @@ class WatchedCalls(Calls):
         return super().command(*arguments)
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        if name == "route_changes":
+        if name == "routing_changes":
             self.reads.append("changes")
         return super().script(name, keys, *arguments)
 
@@ -77,7 +77,7 @@ class Gateway:
         self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
 
 
-def known(routes: Routes) -> tuple[object, ...]:
+def known(routes: RoutingTable) -> tuple[object, ...]:
     """All that routes say, as it is now."""
     bindings = {key: set(patterns) for key, patterns in routes.bindings.items()}
     return (routes.version, set(routes.api_keys), set(routes.channels), bindings, routes.look_at_device_types)
@@ -88,7 +88,7 @@ async def one_of_each(routing: Routing, account: str) -> str:
     key = new_id()
     for each in (key, OTHER):
         await routing.add_key(account, each)
-    await routing.add_channel(account, key, incarnation="1")
+    await routing.add_channel(account, key, generation="1")
     await routing.put_bindings(account, key, ANY_DEVICE)
     await routing.put_bindings(account, key, TOPICS, source=Source.TOPICS)
     await add_line(routing, account, key, LINE)

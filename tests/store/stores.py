@@ -10,17 +10,17 @@ from redis.asyncio import Redis
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind, Lease
 from shared.model.events import Event, Notification
+from shared.redis.cluster import pipeline_to
+from shared.redis.pipeline import Script, load_scripts
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
-from shared.store.calls import Script, load_scripts
 from shared.store.channels import Channels
-from shared.store.cluster_calls import calls_to
 from shared.store.leases import Leases
-from shared.store.nudges import Nudges
 from shared.store.queues import BEGINNING, Queues
 from shared.store.receipts import Receipts
-from shared.store.routes import Routing
+from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
 
@@ -51,19 +51,19 @@ def fake_backend(server: fakeredis.FakeServer) -> Backend:
 
 
 class Stores:
-    """Everything the store keeps, over one `Calls`."""
+    """Everything the store keeps, over one `Pipeline`."""
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.direct = backend.direct
         self.redis = redis
-        self.calls = calls_to(redis, scripts=backend.scripts)
+        self.calls = pipeline_to(redis, scripts=backend.scripts)
         self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
-        self.nudges = Nudges(self.calls)
-        self.api_keys = ApiKeys(self.calls, self.routing, self.nudges)
-        self.channels = Channels(self.calls, self.routing, self.nudges)
+        self.wakeups = Wakeups(self.calls)
+        self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
+        self.channels = Channels(self.calls, self.routing, self.wakeups)
         self.leases = Leases(self.calls)
         self.queues = Queues(self.calls)
-        self.sessions = Sessions(self.calls, self.routing, self.nudges, stored=stored_wanted)
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=stored_wanted)
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 
@@ -103,7 +103,7 @@ class Stores:
         await self.queues.append(channel, events(*range(len(before), len(before) + count)))
         return self.entries(channel)[len(before) :]
 
-    async def owed(self, lease: Lease, after: str = BEGINNING) -> list[Notification]:
+    async def pending(self, lease: Lease, after: str = BEGINNING) -> list[Notification]:
         """Everything the queue holds behind a place, as the lease's owner sees it."""
         batch = await self.queues.peek(lease, after=after, count=10_000, size_bytes=10_000_000)
         return batch.notifications

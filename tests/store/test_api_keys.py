@@ -32,15 +32,15 @@ async def test_a_key_is_found_as_it_was_made(stores: Stores) -> None:
     key, secret = await stores.api_key()
 
     assert await stores.api_keys.find(key.id) == key
-    assert await stores.api_keys.proven_by(secret, now_ms=NOW_MS) == key
-    assert key.id in (await stores.routing.routes(stores.account_id)).api_keys
+    assert await stores.api_keys.authenticate(secret, now_ms=NOW_MS) == key
+    assert key.id in (await stores.routing.table(stores.account_id)).api_keys
 
 
 async def test_another_secret_proves_nothing(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     for wrong in (None, "", "ak_", new_secret(key.id), new_secret(new_id()), key.id, key.secret_hash):
-        assert await stores.api_keys.proven_by(wrong, now_ms=NOW_MS) is None
+        assert await stores.api_keys.authenticate(wrong, now_ms=NOW_MS) is None
 
 
 async def test_nothing_secret_is_stored_but_a_hash(stores: Stores, backend: Backend) -> None:
@@ -63,12 +63,12 @@ async def test_a_revoked_key_proves_nothing_and_takes_all_with_it(stores: Stores
     assert await stores.api_keys.revoke(key) is True
 
     assert await stores.api_keys.find(key.id) is None
-    assert await stores.api_keys.proven_by(secret, now_ms=NOW_MS) is None
+    assert await stores.api_keys.authenticate(secret, now_ms=NOW_MS) is None
     assert await stores.channels.state(key.id) is None
     assert stores.direct.keys(f"{{{key.id}}}*") == []
-    routes = await stores.routing.routes(stores.account_id)
+    routes = await stores.routing.table(stores.account_id)
     assert (routes.api_keys, routes.channels, routes.bindings) == (frozenset(), frozenset(), {})
-    assert await stores.queues.settle(lease, until="1-0") is None
+    assert await stores.queues.ack_until(lease, until="1-0") is None
 
 
 async def test_nothing_is_made_for_a_revoked_key(stores: Stores) -> None:
@@ -98,11 +98,11 @@ async def test_revoking_one_key_leaves_the_others(stores: Stores) -> None:
 
     await stores.api_keys.revoke(key)
 
-    assert await stores.api_keys.proven_by(secret, now_ms=NOW_MS) == other
-    assert list((await stores.routing.routes(stores.account_id)).channels) == [other.id]
+    assert await stores.api_keys.authenticate(secret, now_ms=NOW_MS) == other
+    assert list((await stores.routing.table(stores.account_id)).channels) == [other.id]
 
 
 async def test_a_key_is_seen_through_any_client(stores: Stores, redis: Redis, backend: Backend) -> None:
     _, secret = await stores.api_key()
 
-    assert await Stores(redis, backend).api_keys.proven_by(secret, now_ms=NOW_MS) is not None
+    assert await Stores(redis, backend).api_keys.authenticate(secret, now_ms=NOW_MS) is not None

@@ -1,11 +1,11 @@
-"""A webhook's batch: taken for the owner, the same again until it is settled, put back when it failed."""
+"""A webhook's batch: taken for the owner, the same again until it is acked, put back when it failed."""
 
 import json
 
 import pytest
 
 from shared.model.callbacks import Callback
-from shared.model.channels import Ending, Kind, Lease
+from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
@@ -71,9 +71,9 @@ def delivery(status: int = 200) -> Delivery:
     return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=5)
 
 
-async def fail(batches: Batches, lease: Lease, taken: Taken, *, next_try_ms: int) -> tuple[Failed, int]:
+async def fail(batches: Batches, lease: Lease, taken: Taken, *, next_attempt_ms: int) -> tuple[Failed, int]:
     return await batches.fail(
-        lease, taken=taken, delivery=delivery(500), next_try_ms=next_try_ms, expiry_ms=EXPIRY_MS
+        lease, taken=taken, delivery=delivery(500), next_attempt_ms=next_attempt_ms, expiry_ms=EXPIRY_MS
     )
 
 
@@ -118,11 +118,11 @@ async def test_newcomers_wait_for_the_next_batch_whoever_takes_it(
 
     assert ids(again.notifications) == ["0", "1"]
     lease = await claim(stores, channel)
-    await batches.settle(lease, until=again.notifications[-1].entry, delivery=delivery())
+    await batches.ack(lease, until=again.notifications[-1].entry, delivery=delivery())
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
 
-async def test_a_part_of_a_batch_is_settled_and_the_rest_is_next(
+async def test_a_part_of_a_batch_is_acked_and_the_rest_is_next(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
     await stores.queued(channel, 4)
@@ -130,12 +130,12 @@ async def test_a_part_of_a_batch_is_settled_and_the_rest_is_next(
     taken = await take(batches, lease)
     await stores.queued(channel, 1)
 
-    assert await batches.settle(lease, until=taken.notifications[1].entry, delivery=delivery()) == 2
+    assert await batches.ack(lease, until=taken.notifications[1].entry, delivery=delivery()) == 2
 
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
 
-async def test_only_the_owner_takes_settles_and_puts_back(
+async def test_only_the_owner_takes_acks_and_puts_back(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
     await stores.queued(channel, 1)
@@ -143,11 +143,11 @@ async def test_only_the_owner_takes_settles_and_puts_back(
     taken = await take(batches, old)
     await claim(stores, channel, f"{OTHER_EDGE}/1")
 
-    assert await batches.settle(old, until=taken.notifications[0].entry, delivery=delivery()) is None
-    assert await fail(batches, old, taken, next_try_ms=NOW_MS) == (Failed.STALE, 0)
+    assert await batches.ack(old, until=taken.notifications[0].entry, delivery=delivery()) is None
+    assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (Failed.STALE, 0)
     with pytest.raises(NoLongerOwner) as fault:
         await batches.take(old, count=MANY, size_bytes=PLENTY)
-    assert fault.value.ending is Ending.TAKEN_OVER
+    assert fault.value.close_reason is CloseReason.TAKEN_OVER
     assert len(stores.entries(channel)) == 1
     assert noted(stores, channel) == []
 
@@ -159,7 +159,7 @@ async def test_what_failed_waits_for_its_time(
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 1000) == (Failed.LATER, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.LATER, 0)
 
     assert stores.owner(channel) is None, "it is given back"
     lease = await claim(stores, channel)
@@ -168,7 +168,7 @@ async def test_what_failed_waits_for_its_time(
     again = await take(batches, lease)
     assert (ids(again.notifications), again.failed) == (["0"], 1)
     [note] = noted(stores, channel)
-    assert (note["status"], note["next_try_ms"]) == (500, NOW_MS + 1000)
+    assert (note["status"], note["next_attempt_ms"]) == (500, NOW_MS + 1000)
 
 
 async def test_success_ends_the_failures(
@@ -176,15 +176,15 @@ async def test_success_ends_the_failures(
 ) -> None:
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS)
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await batches.settle(lease, until=taken.notifications[0].entry, delivery=delivery()) == 1
+    assert await batches.ack(lease, until=taken.notifications[0].entry, delivery=delivery()) == 1
 
     assert stores.entries(channel) == []
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
-    assert not {b"tries", b"failing_since_ms", b"next_try_ms", b"batch_until"} & record
+    assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
     assert [note["status"] for note in noted(stores, channel)] == [200, 500]
 
 
@@ -193,20 +193,20 @@ async def test_after_failing_for_too_long_the_channel_ends(
 ) -> None:
     await stores.queued(channel, 3)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + EXPIRY_MS - 1)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + EXPIRY_MS - 1)
     clock.ahead_ms = EXPIRY_MS - 1
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + EXPIRY_MS) == (Failed.LATER, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + EXPIRY_MS) == (Failed.LATER, 0)
 
     clock.ahead_ms = EXPIRY_MS
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 2 * EXPIRY_MS) == (Failed.ENDED, 3)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 2 * EXPIRY_MS) == (Failed.ENDED, 3)
 
     assert await stores.channels.state(channel) is None
     assert stores.entries(channel) == []
-    assert noted(stores, channel)[0]["next_try_ms"] is None, "one can still read why"
+    assert noted(stores, channel)[0]["next_attempt_ms"] is None, "one can still read why"
 
 
 async def test_while_nobody_tries_nothing_fails(
@@ -215,11 +215,11 @@ async def test_while_nobody_tries_nothing_fails(
     """The dispatchers were away for a day, or the clock was wrong."""
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1000)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
 
     clock.ahead_ms = EXPIRY_MS
     lease = await claim(stores, channel)
-    later = await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + EXPIRY_MS + 1000)
+    later = await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + EXPIRY_MS + 1000)
 
     assert later == (Failed.LATER, 0)
 
@@ -231,14 +231,14 @@ async def test_when_what_failed_has_become_too_old_the_failures_are_over(
     [entry] = await stores.queued(channel, 1)
     clock.ahead_ms = int(entry.partition("-")[0]) - NOW_MS
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_try_ms=clock() + LIFETIME_MS + 1)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=clock() + LIFETIME_MS + 1)
     clock.ahead_ms += LIFETIME_MS + 1
     lease = await claim(stores, channel)
 
     assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOTHING
 
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
-    assert not {b"tries", b"failing_since_ms", b"next_try_ms", b"batch_until"} & record
+    assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
 
 
 async def test_no_more_is_taken_than_a_message_may_hold(stores: Stores, batches: Batches) -> None:
@@ -260,7 +260,7 @@ async def test_an_expired_api_key_is_sent_nothing_more(
     stores.direct.hset(keyspace.api_key(channel), "expires_at_ms", NOW_MS + 1000)
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1)
 
     clock.ahead_ms = 1000
     assert await due_now(stores, clock) == []
@@ -277,9 +277,9 @@ async def test_a_wish_for_a_retry_counts_for_a_try_that_is_under_way(
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    await Webhooks(stores.calls, stores.nudges).retry_now(channel)
+    await Webhooks(stores.calls, stores.wakeups).retry_now(channel)
 
-    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
     assert (await take(batches, await claim(stores, channel))).notifications == taken.notifications
 
 
@@ -292,7 +292,7 @@ async def test_what_failed_under_an_older_setup_is_tried_at_once_under_the_new_o
     elsewhere = Callback("https://example.org/", {})
     await put(stores, channel, elsewhere)
 
-    assert await fail(batches, lease, taken, next_try_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
 
     again = await take(batches, await claim(stores, channel))
     assert (again.callback, again.failed) == (elsewhere, 0)
@@ -311,7 +311,7 @@ async def test_a_queue_that_lost_its_end_does_not_lose_what_came_since(
     fields = {"id": "new", "topic": "orders", "data": "1", "name": "", "time": "", "total": 1}
     stores.direct.xadd(keyspace.queue(channel), fields, id=earlier)
 
-    assert await batches.settle(lease, until=last, delivery=delivery()) == 0
+    assert await batches.ack(lease, until=last, delivery=delivery()) == 0
 
     assert ids((await take(batches, lease)).notifications) == ["new"]
 
@@ -323,38 +323,38 @@ async def test_a_deleted_channel_and_a_revoked_key_end_it(stores: Stores, batche
     await stores.channels.delete(stores.account_id, key.id, kind=Kind.WEBHOOK)
     with pytest.raises(NoLongerOwner) as fault:
         await batches.take(lease, count=MANY, size_bytes=PLENTY)
-    assert fault.value.ending is Ending.CHANNEL_DELETED
+    assert fault.value.close_reason is CloseReason.CHANNEL_DELETED
 
     await stores.api_keys.revoke(key)
     with pytest.raises(NoLongerOwner) as fault:
         await batches.take(lease, count=MANY, size_bytes=PLENTY)
-    assert fault.value.ending is Ending.KEY_REVOKED
+    assert fault.value.close_reason is CloseReason.KEY_REVOKED
 
 
 async def due_now(stores: Stores, clock: Clock) -> list[Due]:
-    due = DueWebhooks(stores.calls, boot=EDGE, now_ms=clock)
+    due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
     return [found async for lot in due.lots() for found in lot if not found.is_held]
 
 
 async def due_since_ms(stores: Stores, clock: Clock) -> list[int]:
-    due = DueWebhooks(stores.calls, boot=EDGE, now_ms=clock)
+    due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
     return [found.since_ms async for lot in due.lots() for found in lot]
 
 
-async def test_a_sweep_finds_what_is_owed_and_not_held(
+async def test_a_sweep_finds_what_is_pending_and_not_held(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
-    assert await due_now(stores, clock) == [], "nothing is owed"
+    assert await due_now(stores, clock) == [], "nothing is pending"
     [entry] = await stores.queued(channel, 1)
     queued_ms = int(entry.partition("-")[0])
     assert await due_now(stores, clock) == [Due(channel, 0, queued_ms, is_held=False)]
 
     lease = await claim(stores, channel, f"{OTHER_EDGE}/1")
     assert [due.channel for due in await due_now(stores, clock)] == [channel], "its owner is dead"
-    await Heartbeat(stores.calls, boot=OTHER_EDGE, ttl_ms=60_000).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=60_000).beat(now_ms=NOW_MS)
     assert await due_now(stores, clock) == [], "its owner lives"
 
-    await fail(batches, lease, await take(batches, lease), next_try_ms=NOW_MS + 1000)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
     assert await due_now(stores, clock) == [], "its time has not come"
     clock.ahead_ms = 1000
     assert [due.failed for due in await due_now(stores, clock)] == [1]
@@ -369,16 +369,16 @@ async def test_a_delivery_is_due_since_it_might_have_been_made(
     lease = await claim(stores, channel)
     assert await due_since_ms(stores, clock) == [int(first.partition("-")[0])]
 
-    await fail(batches, lease, await take(batches, lease), next_try_ms=later_ms)
+    await fail(batches, lease, await take(batches, lease), next_attempt_ms=later_ms)
     clock.ahead_ms = later_ms - NOW_MS + 7
     assert await due_since_ms(stores, clock) == [later_ms]
 
     lease = await claim(stores, channel, f"{EDGE}/2")
     await take(batches, lease)
-    await batches.settle(lease, until=first, delivery=delivery())
-    settled_ms = int(stores.direct.hget(keyspace.channel(channel), "settled_ms"))
-    assert settled_ms >= int(second.partition("-")[0])
-    assert await due_since_ms(stores, clock) == [settled_ms]
+    await batches.ack(lease, until=first, delivery=delivery())
+    acked_ms = int(stores.direct.hget(keyspace.channel(channel), "acked_ms"))
+    assert acked_ms >= int(second.partition("-")[0])
+    assert await due_since_ms(stores, clock) == [acked_ms]
 
 
 async def test_a_sweep_forgets_what_is_gone_but_not_what_was_made_anew(
@@ -388,5 +388,5 @@ async def test_a_sweep_forgets_what_is_gone_but_not_what_was_made_anew(
 
     await due_now(stores, clock)
 
-    incarnation = (await stores.channels.whose(channel)).incarnation
-    assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{incarnation}".encode()}
+    generation = (await stores.channels.whose(channel)).generation
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{generation}".encode()}

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.model.api_keys import new_id
-from shared.model.channels import ChannelState, Kind, boot_of
+from shared.model.channels import ChannelState, Kind, instance_of
 from shared.model.errors import KeyRevoked, KindConflict
 from shared.store import keyspace
 from shared.store.queues import Appended
@@ -15,17 +15,17 @@ from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events
 
 
 async def routed(stores: Stores) -> dict[str, str]:
-    """The channels that the account's routes mention, with their incarnations."""
-    fields = [name.decode().split(":") for name in stores.direct.hkeys(keyspace.routes(stores.account_id))]
+    """The channels that the account's routes mention, with their generations."""
+    fields = [name.decode().split(":") for name in stores.direct.hkeys(keyspace.routing(stores.account_id))]
     mentioned = {
-        name: incarnation for kind, *rest in fields if kind == "channel" for name, incarnation in [rest]
+        name: generation for kind, *rest in fields if kind == "channel" for name, generation in [rest]
     }
-    assert set(mentioned) == (await stores.routing.routes(stores.account_id)).channels
+    assert set(mentioned) == (await stores.routing.table(stores.account_id)).channels
     return mentioned
 
 
-def incarnation(stores: Stores, channel: str) -> str:
-    found: bytes = stores.direct.hget(keyspace.channel(channel), "incarnation")
+def generation(stores: Stores, channel: str) -> str:
+    found: bytes = stores.direct.hget(keyspace.channel(channel), "generation")
     return found.decode()
 
 
@@ -33,10 +33,10 @@ async def test_a_channel_is_made_once(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     assert await stores.make_channel(key.id) is True
-    made = incarnation(stores, key.id)
+    made = generation(stores, key.id)
     assert await stores.make_channel(key.id) is False
 
-    assert incarnation(stores, key.id) == made
+    assert generation(stores, key.id) == made
     assert await routed(stores) == {key.id: made}
 
 
@@ -46,7 +46,7 @@ async def test_two_that_make_it_at_once_make_one(stores: Stores) -> None:
     made = await asyncio.gather(*(stores.make_channel(key.id) for _ in range(5)))
 
     assert sorted(made) == [False, False, False, False, True]
-    assert await routed(stores) == {key.id: incarnation(stores, key.id)}
+    assert await routed(stores) == {key.id: generation(stores, key.id)}
 
 
 async def test_making_it_again_keeps_queue_and_owner(stores: Stores) -> None:
@@ -56,18 +56,18 @@ async def test_making_it_again_keeps_queue_and_owner(stores: Stores) -> None:
 
     await stores.make_channel(channel)
 
-    assert len(await stores.owed(lease)) == 3
+    assert len(await stores.pending(lease)) == 3
 
 
 async def test_making_it_again_mends_routes_that_miss_it(stores: Stores) -> None:
     channel = await stores.channel()
     stores.direct.hdel(
-        keyspace.routes(stores.account_id), f"channel:{channel}:{incarnation(stores, channel)}"
+        keyspace.routing(stores.account_id), f"channel:{channel}:{generation(stores, channel)}"
     )
 
     await stores.make_channel(channel)
 
-    assert await routed(stores) == {channel: incarnation(stores, channel)}
+    assert await routed(stores) == {channel: generation(stores, channel)}
 
 
 async def test_a_key_that_never_was_gets_no_channel(stores: Stores) -> None:
@@ -102,20 +102,20 @@ async def test_the_state_of_a_channel(stores: Stores) -> None:
     assert await stores.channels.state(key.id) == idle
 
 
-async def test_connected_means_an_owner_whose_boot_is_live(stores: Stores) -> None:
+async def test_connected_means_an_owner_whose_instance_is_live(stores: Stores) -> None:
     channel = await stores.channel()
-    heartbeat = Heartbeat(stores.calls, boot=boot_of(f"{EDGE}/1"), ttl_ms=60_000)
+    heartbeat = Heartbeat(stores.calls, instance=instance_of(f"{EDGE}/1"), ttl_ms=60_000)
 
     async def connected() -> bool:
         state = await stores.channels.state(channel)
         return state is not None and state.connected
 
     await heartbeat.beat(now_ms=NOW_MS)
-    assert not await connected(), "a live boot holds nothing yet"
+    assert not await connected(), "a live instance holds nothing yet"
     lease = await stores.claim(channel)
     assert await connected()
     await heartbeat.stop()
-    assert not await connected(), "the lease stands, but its boot is over"
+    assert not await connected(), "the lease stands, but its instance is over"
     await heartbeat.beat(now_ms=NOW_MS)
     await stores.leases.release(lease, now_ms=NOW_MS)
     assert not await connected()
@@ -142,18 +142,18 @@ async def test_a_deleted_channel_keeps_its_bindings_for_the_next(stores: Stores)
 
     await stores.delete_channel(channel)
 
-    assert channel in (await stores.routing.routes(stores.account_id)).bindings
+    assert channel in (await stores.routing.table(stores.account_id)).bindings
 
 
 async def test_a_channel_made_anew_is_another_and_empty(stores: Stores) -> None:
     channel = await stores.channel()
-    first = incarnation(stores, channel)
+    first = generation(stores, channel)
     await stores.queued(channel, 2)
 
     await stores.delete_channel(channel)
     assert await stores.make_channel(channel) is True
 
-    assert incarnation(stores, channel) != first
+    assert generation(stores, channel) != first
     assert stores.entries(channel) == []
 
 
@@ -169,16 +169,16 @@ async def test_what_a_client_refused_is_forgotten_with_the_channel(stores: Store
     assert (claimed.frame_limit_bytes, claimed.careful_until) == (None, "")
 
 
-async def test_a_late_half_of_a_delete_leaves_the_new_incarnation_routed(stores: Stores) -> None:
+async def test_a_late_half_of_a_delete_leaves_the_new_generation_routed(stores: Stores) -> None:
     channel = await stores.channel()
-    old = incarnation(stores, channel)
+    old = generation(stores, channel)
     await stores.delete_channel(channel)
     await stores.make_channel(channel)
 
     # The delete's second half, as a slow gateway would send it after another has made the channel anew.
-    await stores.routing.drop_channel(stores.account_id, channel, incarnation=old)
+    await stores.routing.drop_channel(stores.account_id, channel, generation=old)
 
-    assert await routed(stores) == {channel: incarnation(stores, channel)}
+    assert await routed(stores) == {channel: generation(stores, channel)}
 
 
 @pytest.mark.parametrize("head_start", range(4))
@@ -188,7 +188,7 @@ async def test_a_delete_racing_a_re_create_leaves_the_new_one_routed(
     channel = await stores.channel()
     await stores.delete_channel(channel)
     await stores.make_channel(channel)
-    old = incarnation(stores, channel)
+    old = generation(stores, channel)
     elsewhere = Stores(redis, backend)
     elsewhere.account_id = stores.account_id
 
@@ -200,5 +200,5 @@ async def test_a_delete_racing_a_re_create_leaves_the_new_one_routed(
     await deleting
 
     if made:
-        assert incarnation(stores, channel) != old
-        assert await routed(stores) == {channel: incarnation(stores, channel)}
+        assert generation(stores, channel) != old
+        assert await routed(stores) == {channel: generation(stores, channel)}

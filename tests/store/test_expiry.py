@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shared.model.channels import boot_of
+from shared.model.channels import instance_of
 from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat, Replicas
@@ -15,9 +15,9 @@ DAY_MS = 24 * 3600 * 1000
 
 
 async def expire(stores: Stores, channel: str, *, now_ms: int) -> bool:
-    incarnation = (await stores.channels.whose(channel)).incarnation
+    generation = (await stores.channels.whose(channel)).generation
     return await stores.channels.expire(
-        stores.account_id, channel, incarnation=incarnation, now_ms=now_ms, idle_expiry_ms=DAY_MS
+        stores.account_id, channel, generation=generation, now_ms=now_ms, idle_expiry_ms=DAY_MS
     )
 
 
@@ -28,7 +28,7 @@ async def test_it_counts_from_the_making(stores: Stores) -> None:
     assert await expire(stores, channel, now_ms=NOW_MS + DAY_MS)
 
     assert await stores.channels.state(channel) is None
-    assert channel not in (await stores.routing.routes(stores.account_id)).channels
+    assert channel not in (await stores.routing.table(stores.account_id)).channels
     assert await stores.queues.append(channel, events(1)) is Appended.ABSENT
 
 
@@ -54,7 +54,7 @@ async def test_it_counts_from_the_last_release(stores: Stores) -> None:
 async def test_with_a_live_owner_it_never_ends(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    await Heartbeat(stores.calls, boot=boot_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=instance_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
 
     assert not await expire(stores, channel, now_ms=NOW_MS + 1000 * DAY_MS)
 
@@ -62,8 +62,10 @@ async def test_with_a_live_owner_it_never_ends(stores: Stores) -> None:
 async def test_with_an_owner_that_was_killed_it_counts_from_the_last_heartbeat(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    await Heartbeat(stores.calls, boot=boot_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS + DAY_MS)
-    stores.direct.delete(keyspace.heartbeat(boot_of(lease.owner)))
+    await Heartbeat(stores.calls, instance=instance_of(lease.owner), ttl_ms=60_000).beat(
+        now_ms=NOW_MS + DAY_MS
+    )
+    stores.direct.delete(keyspace.heartbeat(instance_of(lease.owner)))
 
     assert not await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS - 1)
     assert await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS)
@@ -85,12 +87,12 @@ async def _made_anew(stores: Stores, channel: str) -> None:
 async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, what: str) -> None:
     """The script is called as a reaper would that had looked before."""
     channel = await stores.channel()
-    incarnation = (await stores.channels.whose(channel)).incarnation
+    generation = (await stores.channels.whose(channel)).generation
     names = keyspace.of_a_queue(channel)[1:]
 
     await MEANWHILE[what](stores, channel)
 
-    judged_by = (incarnation, "", 0, NOW_MS + DAY_MS, DAY_MS)
+    judged_by = (generation, "", 0, NOW_MS + DAY_MS, DAY_MS)
     word, *_ = await stores.calls.script("channel_expire", names, *judged_by)
     assert word in (b"kept", b"absent")
     assert await stores.channels.state(channel) is not None
@@ -98,12 +100,12 @@ async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, wha
 
 async def test_several_reapers_at_once_end_it_once(stores: Stores) -> None:
     channel = await stores.channel()
-    incarnation = (await stores.channels.whose(channel)).incarnation
+    generation = (await stores.channels.whose(channel)).generation
     times = {"now_ms": NOW_MS + DAY_MS, "idle_expiry_ms": DAY_MS}
 
     ended = await asyncio.gather(
         *(
-            stores.channels.expire(stores.account_id, channel, incarnation=incarnation, **times)
+            stores.channels.expire(stores.account_id, channel, generation=generation, **times)
             for _ in range(5)
         )
     )
@@ -111,10 +113,10 @@ async def test_several_reapers_at_once_end_it_once(stores: Stores) -> None:
     assert sorted(ended) == [False, False, False, False, True]
 
 
-async def test_boots_are_forgotten_by_their_last_heartbeat(stores: Stores) -> None:
+async def test_instances_are_forgotten_by_their_last_heartbeat(stores: Stores) -> None:
     replicas = Replicas(stores.calls)
-    for boot, at_ms in ((EDGE, NOW_MS), (OTHER_EDGE, NOW_MS + DAY_MS)):
-        await Heartbeat(stores.calls, boot=boot, ttl_ms=60_000).beat(now_ms=at_ms)
+    for instance, at_ms in ((EDGE, NOW_MS), (OTHER_EDGE, NOW_MS + DAY_MS)):
+        await Heartbeat(stores.calls, instance=instance, ttl_ms=60_000).beat(now_ms=at_ms)
 
     assert await replicas.forget(before_ms=NOW_MS + 1) == 1
 

@@ -20,8 +20,8 @@ async def rotated(stores: Stores, key: ApiKey, *, until_ms: int, now_ms: int = N
     return secret
 
 
-async def proves(stores: Stores, secret: str, *, now_ms: int) -> bool:
-    return await stores.api_keys.proven_by(secret, now_ms=now_ms) is not None
+async def accepts(stores: Stores, secret: str, *, now_ms: int) -> bool:
+    return await stores.api_keys.authenticate(secret, now_ms=now_ms) is not None
 
 
 async def expiring(stores: Stores, expires_at_ms: int) -> tuple[ApiKey, str]:
@@ -39,10 +39,10 @@ async def test_both_secrets_are_valid_until_the_old_one_ends(stores: Stores) -> 
 
     new = await rotated(stores, key, until_ms=LATER_MS)
 
-    assert await proves(stores, old, now_ms=LATER_MS - 1)
-    assert not await proves(stores, old, now_ms=LATER_MS)
-    assert await proves(stores, new, now_ms=NOW_MS)
-    assert await proves(stores, new, now_ms=LATER_MS)
+    assert await accepts(stores, old, now_ms=LATER_MS - 1)
+    assert not await accepts(stores, old, now_ms=LATER_MS)
+    assert await accepts(stores, new, now_ms=NOW_MS)
+    assert await accepts(stores, new, now_ms=LATER_MS)
 
 
 async def test_the_old_one_can_end_at_once(stores: Stores) -> None:
@@ -50,10 +50,10 @@ async def test_the_old_one_can_end_at_once(stores: Stores) -> None:
 
     new = await rotated(stores, key, until_ms=NOW_MS)
 
-    assert not await proves(stores, old, now_ms=NOW_MS)
-    assert not await proves(stores, old, now_ms=NOW_MS - 1000), "its hash is gone"
-    assert await proves(stores, new, now_ms=NOW_MS)
-    assert await proves(stores, await rotated(stores, key, until_ms=NOW_MS), now_ms=NOW_MS)
+    assert not await accepts(stores, old, now_ms=NOW_MS)
+    assert not await accepts(stores, old, now_ms=NOW_MS - 1000), "its hash is gone"
+    assert await accepts(stores, new, now_ms=NOW_MS)
+    assert await accepts(stores, await rotated(stores, key, until_ms=NOW_MS), now_ms=NOW_MS)
 
 
 async def test_there_are_never_three(stores: Stores) -> None:
@@ -64,11 +64,11 @@ async def test_there_are_never_three(stores: Stores) -> None:
         with pytest.raises(SecretsInUse) as refused:
             await rotated(stores, key, until_ms=until_ms, now_ms=LATER_MS - 1)
         assert refused.value.until_ms == LATER_MS
-    assert await proves(stores, old, now_ms=NOW_MS)
-    assert await proves(stores, new, now_ms=NOW_MS)
+    assert await accepts(stores, old, now_ms=NOW_MS)
+    assert await accepts(stores, new, now_ms=NOW_MS)
 
     third = await rotated(stores, key, until_ms=3 * LATER_MS, now_ms=LATER_MS)
-    assert [await proves(stores, each, now_ms=LATER_MS) for each in (old, new, third)] == [False, True, True]
+    assert [await accepts(stores, each, now_ms=LATER_MS) for each in (old, new, third)] == [False, True, True]
 
 
 async def test_of_two_rotations_at_the_same_time_one_is_refused(stores: Stores) -> None:
@@ -98,8 +98,8 @@ async def test_a_key_that_expires_is_found_as_it_was_made(stores: Stores) -> Non
     key, secret = await expiring(stores, LATER_MS)
 
     assert await stores.api_keys.find(key.id) == key
-    assert await stores.api_keys.proven_by(secret, now_ms=LATER_MS - 1) == key
-    assert await stores.api_keys.proven_by(secret, now_ms=LATER_MS) is None
+    assert await stores.api_keys.authenticate(secret, now_ms=LATER_MS - 1) == key
+    assert await stores.api_keys.authenticate(secret, now_ms=LATER_MS) is None
     assert await stores.api_keys.find(key.id) == key, "it stays until it is revoked"
 
 
@@ -109,7 +109,7 @@ async def test_the_routes_know_when_a_key_expires(stores: Stores) -> None:
     # The reaper does so for every channel.
     await stores.routing.add_key(stores.account_id, key.id)
 
-    routes = await stores.routing.routes(stores.account_id)
+    routes = await stores.routing.table(stores.account_id)
 
     assert routes.api_keys == {key.id, for_ever.id}
     assert not routes.is_expired(key.id, now_ms=LATER_MS - 1)
@@ -122,9 +122,9 @@ async def test_a_revoked_key_leaves_no_expiry_behind(stores: Stores) -> None:
 
     await stores.api_keys.revoke(key)
 
-    routes = await stores.routing.routes(stores.account_id)
+    routes = await stores.routing.table(stores.account_id)
     assert not routes.is_expired(key.id, now_ms=2 * LATER_MS)
-    assert stores.direct.hkeys(keyspace.routes(stores.account_id)) == [b"version"]
+    assert stores.direct.hkeys(keyspace.routing(stores.account_id)) == [b"version"]
 
 
 async def test_an_accounts_keys_are_listed_in_parts(stores: Stores) -> None:

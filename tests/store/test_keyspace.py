@@ -10,8 +10,8 @@ from shared.store import keyspace
 
 ID = "0123456789abcdef0123456789abcdef"
 OF_A_CHANNEL = [keyspace.api_key, keyspace.channel, keyspace.lease, keyspace.queue]
-OF_AN_ACCOUNT = [keyspace.account, keyspace.routes, keyspace.device_types]
-OF_ACCOUNTS_FOR_A_WHILE = [keyspace.route_changes]
+OF_AN_ACCOUNT = [keyspace.account, keyspace.routing, keyspace.device_types]
+OF_ACCOUNTS_FOR_A_WHILE = [keyspace.routing_changes]
 OF_CHANNELS_FOR_A_WHILE: list[Callable[[str], str]] = [
     keyspace.receipts,
     partial(keyspace.receipt, event_id="an event"),
@@ -32,8 +32,8 @@ def test_last_seen_stays() -> None:
     "name",
     [
         keyspace.heartbeat("edge-1/b00t"),
-        keyspace.nudge("edge-1/b00t"),
-        keyspace.route_changes(ID),
+        keyspace.wakeup("edge-1/b00t"),
+        keyspace.routing_changes(ID),
         keyspace.receipts(ID),
         keyspace.receipt(ID, f"{{{ID}}}:queue"),
         "anything",

@@ -6,7 +6,7 @@ import pytest
 
 from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
-from shared.model.channels import ANY_DISPATCHER, Ending, Kind, Lease, boot_of
+from shared.model.channels import ANY_DISPATCHER, CloseReason, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner
 from shared.store import keyspace
 from shared.store.replicas import Heartbeat
@@ -55,7 +55,9 @@ async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Store
     channel = await channel_of(stores, Kind.WEBHOOK)
     assert await stores.channels.callback(channel) == CALLBACK
     setup = stores.direct.hget(keyspace.channel(channel), "setup")
-    stores.direct.hset(keyspace.channel(channel), mapping={"tries": 3, "next_try_ms": NOW_MS + 9000})
+    stores.direct.hset(
+        keyspace.channel(channel), mapping={"failed_attempts": 3, "next_attempt_ms": NOW_MS + 9000}
+    )
 
     elsewhere = Callback("https://example.org/", {})
     await stores.channels.put_webhook(stores.account_id, channel, elsewhere, now_ms=NOW_MS, serialization=b"")
@@ -63,15 +65,15 @@ async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Store
     assert await stores.channels.callback(channel) == elsewhere
     record = stores.direct.hgetall(keyspace.channel(channel))
     assert record[b"setup"] != setup
-    assert not {b"tries", b"next_try_ms"} & set(record), "a new address is tried at once"
+    assert not {b"failed_attempts", b"next_attempt_ms"} & set(record), "a new address is tried at once"
 
 
 async def test_dispatchers_find_webhooks_and_nothing_else(stores: Stores) -> None:
     await channel_of(stores, Kind.WEBSOCKET)
     channel = await channel_of(stores, Kind.WEBHOOK)
-    incarnation = (await stores.channels.whose(channel)).incarnation
+    generation = (await stores.channels.whose(channel)).generation
 
-    assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{incarnation}".encode()}
+    assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{generation}".encode()}
     await stores.channels.delete(stores.account_id, channel, kind=Kind.WEBHOOK)
     assert stores.direct.smembers(keyspace.WEBHOOKS) == set()
 
@@ -80,17 +82,17 @@ async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(
     stores: Stores, overheard: Overheard
 ) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
-    to_any = (boot_of(ANY_DISPATCHER), channel.encode())
-    await stores.nudges.sent()
+    to_any = (instance_of(ANY_DISPATCHER), channel.encode())
+    await stores.wakeups.sent()
     assert overheard.all() == [to_any], "it is new"
     await stores.queued(channel, 1)
     assert overheard.all() == [to_any]
 
     to_come = time.time_ns() // 1_000_000 + 60_000
-    stores.direct.hset(keyspace.channel(channel), "next_try_ms", to_come)
+    stores.direct.hset(keyspace.channel(channel), "next_attempt_ms", to_come)
     await stores.queued(channel, 1)
     assert overheard.all() == [], "its next try is set"
-    stores.direct.hset(keyspace.channel(channel), "next_try_ms", NOW_MS)
+    stores.direct.hset(keyspace.channel(channel), "next_attempt_ms", NOW_MS)
     await stores.queued(channel, 1)
     assert overheard.all() == [to_any], "it is due"
 
@@ -110,7 +112,7 @@ async def test_what_nobody_holds_is_claimed(stores: Stores) -> None:
 
 async def test_a_live_owner_keeps_its_lease(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.PULL)
-    await Heartbeat(stores.calls, boot=EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
     await claim(stores, channel, f"{EDGE}/1")
 
     with pytest.raises(HeldByAnother) as fault:
@@ -125,7 +127,7 @@ async def test_an_owner_that_is_gone_or_silent_is_replaced(stores: Stores) -> No
     await claim(stores, channel, f"{EDGE}/1")
     assert (await claim(stores, channel, f"{OTHER_EDGE}/1")).previous == f"{EDGE}/1", "no heartbeat"
 
-    await Heartbeat(stores.calls, boot=OTHER_EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
     lease = await claim(stores, channel, f"{EDGE}/2", silent=f"{OTHER_EDGE}/1")
     assert lease.previous == f"{OTHER_EDGE}/1"
 
@@ -144,11 +146,11 @@ async def test_a_claim_needs_a_channel_of_its_kind(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.WEBSOCKET)
     with pytest.raises(NoLongerOwner) as fault:
         await claim(stores, channel, f"{EDGE}/1")
-    assert fault.value.ending is Ending.NO_CHANNEL
+    assert fault.value.close_reason is CloseReason.NO_CHANNEL
 
     with pytest.raises(NoLongerOwner) as fault:
         await claim(stores, new_id(), f"{EDGE}/1")
-    assert fault.value.ending is Ending.KEY_REVOKED
+    assert fault.value.close_reason is CloseReason.KEY_REVOKED
 
 
 async def test_the_signing_secret_stays_and_goes_with_the_key(stores: Stores) -> None:

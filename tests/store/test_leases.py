@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from shared.model.api_keys import new_id
-from shared.model.channels import Ending, boot_of
+from shared.model.channels import CloseReason, instance_of
 from shared.model.errors import NoLongerOwner
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores
 
@@ -17,7 +17,7 @@ async def test_the_first_claim_replaces_nobody(stores: Stores) -> None:
 
     lease = claimed.lease
     assert (lease.channel, lease.owner, lease.previous) == (channel, f"{EDGE}/1", "")
-    assert lease.incarnation
+    assert lease.generation
     assert (claimed.frame_limit_bytes, claimed.careful_until) == (None, "")
     assert stores.owner(channel) == f"{EDGE}/1"
 
@@ -68,7 +68,7 @@ async def test_there_is_nothing_to_claim_without_a_channel(stores: Stores) -> No
     with pytest.raises(NoLongerOwner) as raised:
         await stores.claim(key.id)
 
-    assert raised.value.ending is Ending.NO_CHANNEL
+    assert raised.value.close_reason is CloseReason.NO_CHANNEL
     assert stores.owner(key.id) is None
 
 
@@ -79,14 +79,14 @@ async def test_a_channel_of_another_kind_is_no_sockets(stores: Stores) -> None:
     with pytest.raises(NoLongerOwner) as raised:
         await stores.claim(channel)
 
-    assert raised.value.ending is Ending.NO_CHANNEL
+    assert raised.value.close_reason is CloseReason.NO_CHANNEL
 
 
 async def test_there_is_nothing_to_claim_without_a_key(stores: Stores) -> None:
     with pytest.raises(NoLongerOwner) as raised:
         await stores.claim(new_id())
 
-    assert raised.value.ending is Ending.KEY_REVOKED
+    assert raised.value.close_reason is CloseReason.KEY_REVOKED
 
 
 async def test_leases_of_two_channels_have_nothing_to_do_with_each_other(stores: Stores) -> None:
@@ -109,6 +109,6 @@ async def test_a_claim_tells_what_earlier_sockets_learnt_of_the_client(stores: S
     assert (claimed.frame_limit_bytes, claimed.careful_until) == (24_576, "17-3")
 
 
-def test_an_owner_names_the_boot_that_hears_its_nudges() -> None:
-    assert boot_of("edge-1/b00t/17") == "edge-1/b00t"
-    assert boot_of("a/b/c/17") == "a/b/c"
+def test_an_owner_names_the_instance_that_hears_its_wakeups() -> None:
+    assert instance_of("edge-1/b00t/17") == "edge-1/b00t"
+    assert instance_of("a/b/c/17") == "a/b/c"

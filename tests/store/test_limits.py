@@ -30,7 +30,7 @@ async def test_over_the_limit_the_oldest_go_and_are_counted(stores: Stores) -> N
     for number in range(25):
         await queues.append(channel, events(number, size_bytes=100))
 
-    assert ids(await stores.owed(lease)) == [str(number) for number in range(15, 25)]
+    assert ids(await stores.pending(lease)) == [str(number) for number in range(15, 25)]
     assert (await state(stores, channel)).dropped == 15
     assert (await state(stores, channel)).queue_size == 10
 
@@ -42,18 +42,18 @@ async def test_one_append_over_the_limit_keeps_its_own_end(stores: Stores) -> No
 
     await queues.append(channel, events(*range(100), size_bytes=100))
 
-    assert ids(await stores.owed(lease)) == [str(number) for number in range(90, 100)]
+    assert ids(await stores.pending(lease)) == [str(number) for number in range(90, 100)]
     assert (await state(stores, channel)).dropped == 90
 
 
-async def test_what_was_settled_does_not_count(stores: Stores) -> None:
+async def test_what_was_acked_does_not_count(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     for first in range(0, 100, 8):
         await queues.append(channel, events(*range(first, first + 8), size_bytes=100))
-        await queues.settle(lease, until=stores.entries(channel)[-1])
+        await queues.ack_until(lease, until=stores.entries(channel)[-1])
 
     assert (await state(stores, channel)).dropped == 0
 

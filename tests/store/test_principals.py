@@ -20,30 +20,30 @@ def principals(stores: Stores) -> Principals:
 
 async def test_a_secret_and_its_token_stand_for_the_same(stores: Stores, principals: Principals) -> None:
     key, secret = await stores.api_key()
-    principal = await principals.proven_by(secret, now_ms=NOW_MS)
+    principal = await principals.authenticate(secret, now_ms=NOW_MS)
     assert principal == Principal(key.id, key.account_id, key.scopes)
 
     token = await principals.token_for(principal, now_ms=NOW_MS)
 
-    assert await principals.proven_by(token, now_ms=NOW_MS) == principal
+    assert await principals.authenticate(token, now_ms=NOW_MS) == principal
     last_ms = NOW_MS + LIFETIME_S * 1000 - 1
-    assert await principals.proven_by(token, now_ms=last_ms) == principal
-    assert await principals.proven_by(token, now_ms=last_ms + 1) is None
+    assert await principals.authenticate(token, now_ms=last_ms) == principal
+    assert await principals.authenticate(token, now_ms=last_ms + 1) is None
 
 
 async def test_a_token_ends_with_its_key(stores: Stores, principals: Principals) -> None:
     key, secret = await stores.api_key()
-    principal = await principals.proven_by(secret, now_ms=NOW_MS)
+    principal = await principals.authenticate(secret, now_ms=NOW_MS)
     assert principal is not None
     token = await principals.token_for(principal, now_ms=NOW_MS)
     await stores.api_keys.revoke(key)
-    assert await principals.proven_by(token, now_ms=NOW_MS) is None
+    assert await principals.authenticate(token, now_ms=NOW_MS) is None
 
     passing = dataclasses.replace(key, id=new_id(), expires_at_ms=NOW_MS + 10)
     await stores.api_keys.create(passing)
     token = await principals.token_for(dataclasses.replace(principal, api_key_id=passing.id), now_ms=NOW_MS)
-    assert await principals.proven_by(token, now_ms=NOW_MS + 9) is not None
-    assert await principals.proven_by(token, now_ms=NOW_MS + 10) is None
+    assert await principals.authenticate(token, now_ms=NOW_MS + 9) is not None
+    assert await principals.authenticate(token, now_ms=NOW_MS + 10) is None
 
 
 async def test_all_replicas_sign_with_one_key(stores: Stores) -> None:
@@ -55,7 +55,7 @@ async def test_all_replicas_sign_with_one_key(stores: Stores) -> None:
 
 @pytest.mark.parametrize("given", ["", "x", "a.b.c", "ä.b.c", "." * 2, "a.b.c.d", "x" * 2000])
 async def test_what_proves_nothing(principals: Principals, given: str) -> None:
-    assert await principals.proven_by(given, now_ms=NOW_MS) is None
+    assert await principals.authenticate(given, now_ms=NOW_MS) is None
 
 
 def test_a_token_is_short_enough_to_be_read() -> None:
@@ -102,7 +102,7 @@ async def test_a_master_may_listen_to_all_that_are(stores: Stores, principals: P
     await stores.api_keys.create_account(account)
     await stores.api_keys.create_account(Account(id=stores.account_id, name="top", master=True))
     _, secret = await stores.api_key()
-    principal = await principals.proven_by(secret, now_ms=NOW_MS)
+    principal = await principals.authenticate(secret, now_ms=NOW_MS)
 
     assert principal is not None
     assert principal.master

@@ -1,11 +1,11 @@
-"""What a channel is owed: in order, read and settled by its owner only, whatever happened meanwhile."""
+"""What a channel is pending: in order, read and acked by its owner only, whatever happened meanwhile."""
 
 import asyncio
 
 import pytest
 
 from shared.model.api_keys import new_id
-from shared.model.channels import Ending, Lease
+from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event
 from shared.store import keyspace
@@ -22,10 +22,10 @@ async def look(
     return await stores.queues.peek(lease, after=after, count=count, size_bytes=size_bytes)
 
 
-async def ending_of_a_look(stores: Stores, lease: Lease, count: int) -> Ending:
+async def ending_of_a_look(stores: Stores, lease: Lease, count: int) -> CloseReason:
     with pytest.raises(NoLongerOwner) as raised:
         await look(stores, lease, count=count)
-    return raised.value.ending
+    return raised.value.close_reason
 
 
 # Append
@@ -37,11 +37,11 @@ async def test_what_is_appended_comes_back_whole(stores: Stores) -> None:
 
     assert await stores.queues.append(channel, [whole]) is Appended.QUEUED
 
-    [owed] = await stores.owed(await stores.claim(channel))
-    assert (owed.event_id, owed.topic, owed.data, owed.name, owed.time) == (
+    [pending] = await stores.pending(await stores.claim(channel))
+    assert (pending.event_id, pending.topic, pending.data, pending.name, pending.time) == (
         *("i", "orders.paid", whole.data, whole.name, whole.time),
     )
-    assert owed.entry == stores.entries(channel)[0]
+    assert pending.entry == stores.entries(channel)[0]
 
 
 async def test_appends_keep_their_order(stores: Stores) -> None:
@@ -50,7 +50,7 @@ async def test_appends_keep_their_order(stores: Stores) -> None:
     await stores.queues.append(channel, events(0, 1, 2))
     await asyncio.gather(*(stores.queues.append(channel, events(n, n + 1)) for n in (3, 5, 7)))
 
-    assert ids(await stores.owed(await stores.claim(channel))) == [str(n) for n in range(9)]
+    assert ids(await stores.pending(await stores.claim(channel))) == [str(n) for n in range(9)]
 
 
 async def test_an_append_of_the_most_that_a_request_may_hold(stores: Stores) -> None:
@@ -58,20 +58,20 @@ async def test_an_append_of_the_most_that_a_request_may_hold(stores: Stores) -> 
 
     assert await stores.queues.append(channel, events(*range(10_000))) is Appended.QUEUED
 
-    assert ids(await stores.owed(await stores.claim(channel))) == [str(n) for n in range(10_000)]
+    assert ids(await stores.pending(await stores.claim(channel))) == [str(n) for n in range(10_000)]
 
 
-async def test_an_append_nudges_whoever_holds_the_channel(stores: Stores, overheard: Overheard) -> None:
+async def test_an_append_wakeups_whoever_holds_the_channel(stores: Stores, overheard: Overheard) -> None:
     channel = await stores.channel()
     await stores.queued(channel, 1)
     assert overheard.all() == []
 
     await stores.claim(channel)
     await stores.queued(channel, 1)
-    assert [boot for boot, _ in overheard.all()] == [EDGE]
+    assert [instance for instance, _ in overheard.all()] == [EDGE]
     lease = await stores.claim(channel, f"{OTHER_EDGE}/1")
     await stores.queued(channel, 1)
-    assert [boot for boot, _ in overheard.all()] == [OTHER_EDGE]
+    assert [instance for instance, _ in overheard.all()] == [OTHER_EDGE]
 
     await stores.leases.release(lease, now_ms=NOW_MS)
     await stores.queued(channel, 1)
@@ -86,7 +86,9 @@ async def test_several_appends_at_once_answer_for_each_channel(stores: Stores, o
 
     assert await stores.queues.append_all(wanted) == [Appended.QUEUED, Appended.REVOKED, Appended.QUEUED]
 
-    assert [boot for boot, _ in overheard.all()] == [EDGE, EDGE], "one nudge for each, not for each event"
+    assert [instance for instance, _ in overheard.all()] == [EDGE, EDGE], (
+        "one wakeup for each, not for each event"
+    )
     assert (len(stores.entries(one)), len(stores.entries(other))) == (2, 1)
 
 
@@ -103,7 +105,7 @@ async def test_each_entry_carries_a_running_total_of_bytes(stores: Stores) -> No
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 3)
-    await stores.queues.settle(lease, until=entries[0])
+    await stores.queues.ack_until(lease, until=entries[0])
     await stores.queues.append(channel, events(3, size_bytes=100))
 
     totals = [int(f[b"total"]) for _, f in stores.direct.xrange(keyspace.queue(channel))]
@@ -188,50 +190,50 @@ async def test_a_look_for_nothing_tells_only_whether_there_is_more(stores: Store
     assert await look(stores, lease, count=0, after=entry) == Batch([], more=False)
 
 
-# Settle
+# Ack
 
 
-async def test_settling_is_from_the_front_and_counts(stores: Stores) -> None:
+async def test_acking_is_from_the_front_and_counts(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 200)
 
-    assert await stores.queues.settle(lease, until=BEGINNING) == 0
-    assert await stores.queues.settle(lease, until=entries[0]) == 1
+    assert await stores.queues.ack_until(lease, until=BEGINNING) == 0
+    assert await stores.queues.ack_until(lease, until=entries[0]) == 1
     assert stores.entries(channel) == entries[1:], "exactly, and not about that many"
-    assert await stores.queues.settle(lease, until=entries[150]) == 150
+    assert await stores.queues.ack_until(lease, until=entries[150]) == 150
     assert stores.entries(channel) == entries[151:]
 
 
-async def test_settling_again_changes_nothing(stores: Stores) -> None:
+async def test_acking_again_changes_nothing(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 3)
 
-    assert await stores.queues.settle(lease, until=entries[1]) == 2
-    assert await stores.queues.settle(lease, until=entries[1]) == 0
-    assert await stores.queues.settle(lease, until=entries[0]) == 0
+    assert await stores.queues.ack_until(lease, until=entries[1]) == 2
+    assert await stores.queues.ack_until(lease, until=entries[1]) == 0
+    assert await stores.queues.ack_until(lease, until=entries[0]) == 0
     assert stores.entries(channel) == entries[2:]
 
 
-async def test_only_the_owner_settles(stores: Stores) -> None:
+async def test_only_the_owner_acks(stores: Stores) -> None:
     channel = await stores.channel()
     old = await stores.claim(channel, f"{EDGE}/1")
     entries = await stores.queued(channel, 2)
     new = await stores.claim(channel, f"{EDGE}/2")
 
-    assert await stores.queues.settle(old, until=entries[1]) is None
+    assert await stores.queues.ack_until(old, until=entries[1]) is None
     assert stores.entries(channel) == entries
-    assert await stores.queues.settle(new, until=entries[1]) == 2
+    assert await stores.queues.ack_until(new, until=entries[1]) == 2
     await stores.leases.release(new, now_ms=NOW_MS)
-    assert await stores.queues.settle(new, until=entries[1]) is None
+    assert await stores.queues.ack_until(new, until=entries[1]) is None
 
 
-async def test_a_settled_queue_goes_on(stores: Stores) -> None:
+async def test_a_acked_queue_goes_on(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 3)
-    await stores.queues.settle(lease, until=entries[-1])
+    await stores.queues.ack_until(lease, until=entries[-1])
     assert await look(stores, lease, after=entries[-1]) == Batch([], more=False)
 
     await stores.queues.append(channel, events(3))
@@ -250,7 +252,7 @@ async def test_a_look_after_a_takeover(stores: Stores, count: int) -> None:
     old = await stores.claim(channel, f"{EDGE}/1")
     await stores.claim(channel, f"{OTHER_EDGE}/1")
 
-    assert await ending_of_a_look(stores, old, count) is Ending.TAKEN_OVER
+    assert await ending_of_a_look(stores, old, count) is CloseReason.TAKEN_OVER
     assert stores.owner(channel) == f"{OTHER_EDGE}/1"
 
 
@@ -260,7 +262,7 @@ async def test_a_look_after_a_delete(stores: Stores, count: int) -> None:
     lease = await stores.claim(channel)
     await stores.delete_channel(channel)
 
-    assert await ending_of_a_look(stores, lease, count) is Ending.CHANNEL_DELETED
+    assert await ending_of_a_look(stores, lease, count) is CloseReason.CHANNEL_DELETED
     assert stores.owner(channel) is None, "a lease on nothing is not written again"
 
 
@@ -271,7 +273,7 @@ async def test_a_look_after_the_channel_was_made_anew(stores: Stores, count: int
     await stores.delete_channel(channel)
     await stores.make_channel(channel)
 
-    assert await ending_of_a_look(stores, lease, count) is Ending.CHANNEL_DELETED
+    assert await ending_of_a_look(stores, lease, count) is CloseReason.CHANNEL_DELETED
     assert stores.owner(channel) is None
 
 
@@ -282,5 +284,5 @@ async def test_a_look_after_the_key_was_revoked(stores: Stores, count: int) -> N
     lease = await stores.claim(key.id)
     await stores.api_keys.revoke(key)
 
-    assert await ending_of_a_look(stores, lease, count) is Ending.KEY_REVOKED
+    assert await ending_of_a_look(stores, lease, count) is CloseReason.KEY_REVOKED
     assert stores.owner(key.id) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.model.channels import Ending, Lease
+from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
 from shared.store.queues import BEGINNING
@@ -15,11 +15,11 @@ async def test_a_claim_that_redis_lost_is_written_again(stores: Stores) -> None:
     entries = await stores.queued(channel, 2)
     stores.direct.delete(keyspace.lease(channel))
 
-    assert await stores.queues.settle(lease, until=entries[0]) is None
+    assert await stores.queues.ack_until(lease, until=entries[0]) is None
     await stores.queues.look_again(lease)
 
     assert stores.owner(channel) == lease.owner
-    assert await stores.queues.settle(lease, until=entries[0]) == 1
+    assert await stores.queues.ack_until(lease, until=entries[0]) == 1
 
 
 async def test_a_claim_is_written_again_over_the_owner_it_had_replaced(stores: Stores) -> None:
@@ -34,15 +34,15 @@ async def test_a_claim_is_written_again_over_the_owner_it_had_replaced(stores: S
 
 
 async def test_without_a_reason_to_doubt_a_claim_that_is_gone_is_gone(stores: Stores) -> None:
-    """Somebody newer has come and gone again; the nudge that told of it was lost."""
+    """Somebody newer has come and gone again; the wakeup that told of it was lost."""
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/1")
     await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"), now_ms=NOW_MS)
 
     with pytest.raises(NoLongerOwner) as raised:
-        await stores.owed(lease)
+        await stores.pending(lease)
 
-    assert raised.value.ending is Ending.TAKEN_OVER
+    assert raised.value.close_reason is CloseReason.TAKEN_OVER
     assert stores.owner(channel) is None
 
 
@@ -52,19 +52,19 @@ async def test_a_newer_claim_is_never_written_over(stores: Stores, standing: str
     lease = await stores.claim(channel, f"{EDGE}/2")
     stores.direct.set(keyspace.lease(channel), standing)
 
-    for look in (stores.owed, stores.queues.look_again):
+    for look in (stores.pending, stores.queues.look_again):
         with pytest.raises(NoLongerOwner) as raised:
             await look(lease)
-        assert raised.value.ending is Ending.TAKEN_OVER
+        assert raised.value.close_reason is CloseReason.TAKEN_OVER
     assert stores.owner(channel) == standing
 
 
-async def test_a_claim_that_is_lost_is_not_written_again_by_a_settle_or_a_release(stores: Stores) -> None:
+async def test_a_claim_that_is_lost_is_not_written_again_by_a_ack_or_a_release(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     stores.direct.delete(keyspace.lease(channel))
 
-    await stores.queues.settle(lease, until="9-9")
+    await stores.queues.ack_until(lease, until="9-9")
     await stores.leases.release(lease, now_ms=NOW_MS)
 
     assert stores.owner(channel) is None
@@ -80,17 +80,17 @@ async def test_a_queue_that_lost_its_end_is_rewound(stores: Stores) -> None:
 
     assert batch.rewound
     assert batch.notifications == []
-    assert ids(await stores.owed(lease, BEGINNING)) == ["0", "1", "2"]
+    assert ids(await stores.pending(lease, BEGINNING)) == ["0", "1", "2"]
 
 
-async def test_a_queue_that_is_read_to_its_end_or_settled_is_not_rewound(stores: Stores) -> None:
+async def test_a_queue_that_is_read_to_its_end_or_acked_is_not_rewound(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 20)
 
-    for settled in (None, entries[3], entries[19]):
-        if settled:
-            await stores.queues.settle(lease, until=settled)
+    for acked in (None, entries[3], entries[19]):
+        if acked:
+            await stores.queues.ack_until(lease, until=acked)
         for after in (entries[19], entries[18]):
             batch = await stores.queues.peek(lease, after=after, count=10, size_bytes=1000)
             assert not batch.rewound

@@ -45,23 +45,23 @@ async def states(stores: Stores, *numbers: int) -> list[State]:
     return [(await told_of(stores, number)).state for number in numbers]
 
 
-async def test_on_its_way_it_is_queued_sent_and_settled(stores: Stores) -> None:
+async def test_on_its_way_it_is_queued_sent_and_acked(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     [entry] = await published(stores, channel, 1)
     queued = await told_of(stores, 1)
-    await stores.queues.tell_sent(lease, await stores.owed(lease))
+    await stores.queues.tell_sent(lease, await stores.pending(lease))
     sent = await told_of(stores, 1)
 
-    await stores.queues.settle(lease, until=entry)
+    await stores.queues.ack_until(lease, until=entry)
 
-    settled = await told_of(stores, 1)
-    assert [told.state for told in (queued, sent, settled)] == ["queued", "sent", "settled"]
+    acked = await told_of(stores, 1)
+    assert [told.state for told in (queued, sent, acked)] == ["queued", "sent", "acked"]
     assert queued.queued_ms == int(entry.partition("-")[0])
     assert sent.sent_ms is not None
-    assert settled.settled_ms is not None
-    assert settled == replace(sent, settled_ms=settled.settled_ms)
-    assert queued.queued_ms <= sent.sent_ms <= settled.settled_ms
+    assert acked.acked_ms is not None
+    assert acked == replace(sent, acked_ms=acked.acked_ms)
+    assert queued.queued_ms <= sent.sent_ms <= acked.acked_ms
 
 
 async def test_without_a_receipt_nothing_is_kept(stores: Stores) -> None:
@@ -73,8 +73,8 @@ async def test_without_a_receipt_nothing_is_kept(stores: Stores) -> None:
     assert stores.direct.keys("*receipt*") == []
     [(_, fields)] = stores.direct.xrange(keyspace.queue(channel))
     assert list(fields) == [b"id", b"topic", b"data", b"name", b"time", b"total"]
-    assert (await stores.owed(lease))[0].trail is None
-    await stores.queues.settle(lease, until=entry)
+    assert (await stores.pending(lease))[0].trail is None
+    await stores.queues.ack_until(lease, until=entry)
     assert stores.direct.keys("*receipt*") == []
     assert await stores.receipts.find(stores.account_id, "0") is None
 
@@ -97,41 +97,41 @@ async def test_what_is_to_be_followed_goes_with_the_notification(
 
     await stores.queues.append(channel, [event], traceparent=traceparent)
 
-    assert [notification.trail for notification in await stores.owed(lease)] == [trail]
+    assert [notification.trail for notification in await stores.pending(lease)] == [trail]
     assert bool(stores.direct.exists(keyspace.receipts(channel))) is receipt
 
 
-async def test_only_what_was_settled_is(stores: Stores) -> None:
+async def test_only_what_was_acked_is(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await published(stores, channel, 1, 2, 3)
 
-    await stores.queues.settle(lease, until=entries[1])
+    await stores.queues.ack_until(lease, until=entries[1])
 
-    assert await states(stores, 1, 2, 3) == ["settled", "settled", "queued"]
+    assert await states(stores, 1, 2, 3) == ["acked", "acked", "queued"]
     left = stores.direct.xrange(keyspace.receipts(channel))
     assert [entry.decode() for entry, _ in left] == entries[2:]
 
 
-async def test_what_a_client_names_is_settled(stores: Stores) -> None:
+async def test_what_a_client_names_is_acked(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await published(stores, channel, 1, 2, 3)
 
-    await stores.queues.settle_event(lease, "2", count=100, size_bytes=10_000)
+    await stores.queues.ack_until_event(lease, "2", count=100, size_bytes=10_000)
 
-    assert await states(stores, 1, 2, 3) == ["settled", "settled", "queued"]
+    assert await states(stores, 1, 2, 3) == ["acked", "acked", "queued"]
     await stores.delete_channel(channel)
-    assert await states(stores, 1, 2, 3) == ["settled", "settled", "dropped"]
+    assert await states(stores, 1, 2, 3) == ["acked", "acked", "dropped"]
 
 
-async def test_settled_by_nobody_but_the_owner(stores: Stores) -> None:
+async def test_acked_by_nobody_but_the_owner(stores: Stores) -> None:
     channel = await stores.channel()
     old = await stores.claim(channel, "edge-1/b00t/1")
     [entry] = await published(stores, channel, 1)
     await stores.claim(channel, "edge-2/b11t/1")
 
-    await stores.queues.settle(old, until=entry)
+    await stores.queues.ack_until(old, until=entry)
 
     assert await states(stores, 1) == ["queued"]
 
@@ -163,9 +163,9 @@ async def _refused_three_times(stores: Stores, channel: str) -> None:
 
 
 async def _expired(stores: Stores, channel: str) -> None:
-    incarnation = (await stores.channels.whose(channel)).incarnation
+    generation = (await stores.channels.whose(channel)).generation
     assert await stores.channels.expire(
-        stores.account_id, channel, incarnation=incarnation, now_ms=FAR_AHEAD_MS, idle_expiry_ms=HOUR_MS
+        stores.account_id, channel, generation=generation, now_ms=FAR_AHEAD_MS, idle_expiry_ms=HOUR_MS
     )
 
 
@@ -224,11 +224,11 @@ async def test_sent_again_it_keeps_the_first_time(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await published(stores, channel, 1)
-    owed = await stores.owed(lease)
-    await stores.queues.tell_sent(lease, owed)
+    pending = await stores.pending(lease)
+    await stores.queues.tell_sent(lease, pending)
     stores.direct.hset(keyspace.receipt(channel, "1"), "sent", NOW_MS)
 
-    await stores.queues.tell_sent(lease, owed)
+    await stores.queues.tell_sent(lease, pending)
 
     assert (await told_of(stores, 1)).sent_ms == NOW_MS
 
@@ -237,15 +237,15 @@ async def test_an_id_that_is_published_again_is_told_of_anew(stores: Stores) -> 
     channel = await stores.channel()
     lease = await stores.claim(channel)
     [first] = await published(stores, channel, 1)
-    await stores.queues.tell_sent(lease, await stores.owed(lease))
+    await stores.queues.tell_sent(lease, await stores.pending(lease))
     [second] = await published(stores, channel, 1)
     assert await states(stores, 1) == ["queued"]
 
-    await stores.queues.settle(lease, until=first)
+    await stores.queues.ack_until(lease, until=first)
     assert await states(stores, 1) == ["queued"], "that was the older one"
-    await stores.queues.settle(lease, until=second)
+    await stores.queues.ack_until(lease, until=second)
 
-    assert await states(stores, 1) == ["settled"]
+    assert await states(stores, 1) == ["acked"]
 
 
 async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
@@ -254,8 +254,8 @@ async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
     [entry] = await published(stores, channel, 1)
     stores.direct.delete(keyspace.receipt(channel, "1"))
 
-    await stores.queues.tell_sent(lease, await stores.owed(lease))
-    await stores.queues.settle(lease, until=entry)
+    await stores.queues.tell_sent(lease, await stores.pending(lease))
+    await stores.queues.ack_until(lease, until=entry)
 
     assert not stores.direct.exists(keyspace.receipt(channel, "1"))
 
@@ -340,7 +340,7 @@ async def test_of_very_many_in_one_queue_the_newest_are_followed(real_backend: B
 
         await stores.queues.append(channel, asking(*range(5, MOST_IN_A_QUEUE + 2)))
 
-        assert len(stores.entries(channel)) == MOST_IN_A_QUEUE + 2, "they are owed all the same"
+        assert len(stores.entries(channel)) == MOST_IN_A_QUEUE + 2, "they are pending all the same"
         assert stores.direct.xlen(keyspace.receipts(channel)) == MOST_IN_A_QUEUE
         kept = [bool(stores.direct.exists(keyspace.receipt(channel, str(n)))) for n in range(4)]
         assert kept == [False, False, True, True]

@@ -1,4 +1,4 @@
-"""A boot's heartbeat goes by itself when its replica dies; when it was last seen is remembered."""
+"""A instance's heartbeat goes by itself when its replica dies; when it was last seen is remembered."""
 
 from shared.store import keyspace
 from shared.store.replicas import Heartbeat
@@ -6,12 +6,12 @@ from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores
 
 
-def heartbeat(stores: Stores, boot: str = EDGE, ttl_ms: int = 60_000) -> Heartbeat:
-    return Heartbeat(stores.calls, boot=boot, ttl_ms=ttl_ms)
+def heartbeat(stores: Stores, instance: str = EDGE, ttl_ms: int = 60_000) -> Heartbeat:
+    return Heartbeat(stores.calls, instance=instance, ttl_ms=ttl_ms)
 
 
-def is_live(stores: Stores, boot: str = EDGE) -> bool:
-    return bool(stores.direct.exists(keyspace.heartbeat(boot)))
+def is_live(stores: Stores, instance: str = EDGE) -> bool:
+    return bool(stores.direct.exists(keyspace.heartbeat(instance)))
 
 
 async def test_a_beat_has_a_time_to_live(stores: Stores) -> None:
@@ -28,7 +28,7 @@ async def test_each_beat_sets_the_time_anew(stores: Stores) -> None:
     assert stores.direct.zscore(keyspace.LAST_SEEN, EDGE) == NOW_MS + 1
 
 
-async def test_a_boot_that_beats_no_more_is_not_live_but_was_seen(stores: Stores) -> None:
+async def test_a_instance_that_beats_no_more_is_not_live_but_was_seen(stores: Stores) -> None:
     await heartbeat(stores, ttl_ms=50).beat(now_ms=NOW_MS)
 
     await wait_until(lambda: not is_live(stores))
@@ -36,9 +36,9 @@ async def test_a_boot_that_beats_no_more_is_not_live_but_was_seen(stores: Stores
     assert stores.direct.zscore(keyspace.LAST_SEEN, EDGE) == NOW_MS
 
 
-async def test_a_boot_that_stops_in_good_order_leaves_nothing(stores: Stores) -> None:
+async def test_a_instance_that_stops_in_good_order_leaves_nothing(stores: Stores) -> None:
     await heartbeat(stores).beat(now_ms=NOW_MS)
-    await heartbeat(stores, boot=OTHER_EDGE).beat(now_ms=NOW_MS)
+    await heartbeat(stores, instance=OTHER_EDGE).beat(now_ms=NOW_MS)
 
     await heartbeat(stores).stop()
 

@@ -32,12 +32,12 @@ def topic(account: str, pattern: str) -> Wanted:
     return Wanted(account, pattern, Topic(pattern))
 
 
-async def live(stores: Stores, boot: str = EDGE) -> None:
-    await Heartbeat(stores.calls, boot=boot, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+async def live(stores: Stores, instance: str = EDGE) -> None:
+    await Heartbeat(stores.calls, instance=instance, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
 
 
 async def listeners(stores: Stores, account: str, name: str = "orders.new") -> set[str]:
-    routes = await stores.routing.routes(account)
+    routes = await stores.routing.table(account)
     return routes.sessions_for(Event("1", name, b"1"), None)
 
 

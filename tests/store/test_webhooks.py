@@ -9,7 +9,7 @@ from shared.store import keyspace
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, Stores
 
-TROUBLE = {"failing_since_ms": NOW_MS, "tries": 3, "next_try_ms": NOW_MS + 4_000}
+TROUBLE = {"failing_since_ms": NOW_MS, "failed_attempts": 3, "next_attempt_ms": NOW_MS + 4_000}
 
 
 async def webhook(stores: Stores) -> str:
@@ -20,7 +20,7 @@ async def webhook(stores: Stores) -> str:
 
 
 async def test_deliveries_come_as_they_were_noted(stores: Stores) -> None:
-    webhooks = Webhooks(stores.calls, stores.nudges)
+    webhooks = Webhooks(stores.calls, stores.wakeups)
     channel = await webhook(stores)
     assert await webhooks.deliveries(channel) == []
     noted = [Delivery(NOW_MS, f"msg_{n}", n, 500, "", 3, NOW_MS + n) for n in range(120)]
@@ -32,19 +32,19 @@ async def test_deliveries_come_as_they_were_noted(stores: Stores) -> None:
 
 
 async def test_a_retry_is_due_now_and_what_failed_is_remembered(stores: Stores) -> None:
-    webhooks = Webhooks(stores.calls, stores.nudges)
+    webhooks = Webhooks(stores.calls, stores.wakeups)
     channel = await webhook(stores)
     assert await webhooks.failing(channel) is None
     stores.direct.hset(keyspace.channel(channel), mapping=TROUBLE)
     assert await webhooks.failing(channel) == Failing(NOW_MS, 3, NOW_MS + 4_000)
-    await stores.nudges.sent()
+    await stores.wakeups.sent()
     heard = stores.direct.pubsub(ignore_subscribe_messages=True)
-    heard.subscribe(keyspace.nudge("dispatchers"))
+    heard.subscribe(keyspace.wakeup("dispatchers"))
     heard.get_message(timeout=5)
 
     assert await webhooks.retry_now(channel) is True
 
-    await stores.nudges.sent()
+    await stores.wakeups.sent()
     message = heard.get_message(timeout=5) or heard.get_message(timeout=5)
     heard.close()
     assert message is not None
@@ -53,7 +53,7 @@ async def test_a_retry_is_due_now_and_what_failed_is_remembered(stores: Stores) 
 
 
 async def test_there_is_nothing_to_retry_without_a_webhook(stores: Stores) -> None:
-    webhooks = Webhooks(stores.calls, stores.nudges)
+    webhooks = Webhooks(stores.calls, stores.wakeups)
     nobody, _ = await stores.api_key()
     websocket = await stores.channel()
     stores.direct.hset(keyspace.channel(websocket), mapping=TROUBLE)
@@ -61,4 +61,4 @@ async def test_there_is_nothing_to_retry_without_a_webhook(stores: Stores) -> No
     assert await webhooks.retry_now(nobody.id) is False
     assert await webhooks.retry_now(websocket) is False
 
-    assert stores.direct.hget(keyspace.channel(websocket), "next_try_ms") is not None
+    assert stores.direct.hget(keyspace.channel(websocket), "next_attempt_ms") is not None

@@ -1,4 +1,4 @@
-"""A notification is owed until the client's own WebSocket stack has answered the ping that follows it."""
+"""A notification is pending until the client's own WebSocket stack has answered the ping that follows it."""
 
 from collections.abc import Awaitable, Callable
 

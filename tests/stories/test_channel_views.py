@@ -37,7 +37,7 @@ def noted(number: int, **more: object) -> bytes:
         "error": "",
         "took_ms": 7,
     }
-    return orjson.dumps({**facts, "next_try_ms": None, **more})
+    return orjson.dumps({**facts, "next_attempt_ms": None, **more})
 
 
 async def test_of_a_websocket(api: Api, key: ApiKey, listen: Listen) -> None:
@@ -59,13 +59,13 @@ async def test_of_a_webhook_that_fails(api: Api, key: ApiKey, hook: Hook, redis:
     state = (await view(api, key)).json
     assert set(state) == {"kind", "queue_size", "dropped", "serialization"}
     assert (state["kind"], state["queue_size"]) == ("webhook", 0)
-    trouble = {"failing_since_ms": AT_MS, "tries": 4, "next_try_ms": AT_MS + 8_000}
+    trouble = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
     redis.hset(keyspace.channel(key.id), mapping=trouble)
 
     state = (await view(api, key)).json
 
-    assert (state["failing_since"], state["tries"]) == (AT, 4)
-    assert state["next_try_at"] == "2027-01-15T08:00:08.000Z"
+    assert (state["failing_since"], state["failed_attempts"]) == (AT, 4)
+    assert state["next_attempt_at"] == "2027-01-15T08:00:08.000Z"
 
 
 async def test_deliveries_newest_first_and_at_most_a_hundred(
@@ -74,7 +74,7 @@ async def test_deliveries_newest_first_and_at_most_a_hundred(
     assert (await view(api, key, "/deliveries")).json == {"deliveries": []}
     await api.put_callback(key, hook.url)
     notes = [noted(n) for n in range(150)]
-    notes.append(noted(150, status=None, error="timed-out", next_try_ms=AT_MS))
+    notes.append(noted(150, status=None, error="timed-out", next_attempt_ms=AT_MS))
     redis.lpush(keyspace.deliveries(key.id), *notes)
     redis.expire(keyspace.deliveries(key.id), 60)
 
@@ -89,9 +89,9 @@ async def test_deliveries_newest_first_and_at_most_a_hundred(
         "status": 200,
         "error": "",
         "took_ms": 7,
-        "next_try_at": None,
+        "next_attempt_at": None,
     }
-    assert (failed["status"], failed["error"], failed["next_try_at"]) == (None, "timed-out", AT)
+    assert (failed["status"], failed["error"], failed["next_attempt_at"]) == (None, "timed-out", AT)
 
 
 async def test_a_retry_is_due_now(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
@@ -101,13 +101,13 @@ async def test_a_retry_is_due_now(api: Api, key: ApiKey, hook: Hook, redis: Any)
     assert_error(await api.call("POST", retry, key=key), 404, "not_found")
     await api.delete_channel(key)
     await api.put_callback(key, hook.url)
-    trouble = {"failing_since_ms": AT_MS, "tries": 4, "next_try_ms": AT_MS + 8_000}
+    trouble = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
     redis.hset(keyspace.channel(key.id), mapping=trouble)
 
     answer = await api.call("POST", retry, key=key)
 
     assert (answer.status, answer.text) == (202, "")
-    assert not redis.hexists(keyspace.channel(key.id), "next_try_ms")
+    assert not redis.hexists(keyspace.channel(key.id), "next_attempt_ms")
 
 
 async def test_the_signing_secret_stays_the_same(api: Api, other_api: Api, key: ApiKey, hook: Hook) -> None:

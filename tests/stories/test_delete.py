@@ -50,7 +50,7 @@ async def test_a_deleted_channel_made_anew_does_not_know_its_old_socket(
         assert await api.queue_size(channel) == 1
         after = await listen(channel)
         await after.received_numbers([number])
-        # It is settled a moment after it is confirmed; until then the next socket would have it again.
+        # It is acked a moment after it is confirmed; until then the next socket would have it again.
         await api.until(channel, queue_size=0)
 
 

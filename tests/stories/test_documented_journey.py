@@ -29,7 +29,7 @@ def successes() -> Iterator[tuple[str, str, int]]:
 
 
 class Journey:
-    """Calls operations by the document, and holds each answer to it."""
+    """Pipeline operations by the document, and holds each answer to it."""
 
     def __init__(self, api: Api, edge: Api) -> None:
         self._api = api

@@ -98,7 +98,7 @@ async def test_a_key_revoked_while_it_is_used_leaves_nothing_behind(
 
     with stack.redis.client() as redis:
         # The log tells other gateways that the key is gone, and goes within the hour.
-        log = keyspace.route_changes(channel.account)
+        log = keyspace.routing_changes(channel.account)
         assert leaks.places_of(redis, channel.id) in ([], [log.encode()])
         assert redis.ttl(log) > 0
 

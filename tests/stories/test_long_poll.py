@@ -244,7 +244,7 @@ class TestAfter:
 
         assert numbers_in(await polls.get(after=uids[2])) == [3]
 
-    async def test_a_uid_that_is_not_there_settles_nothing(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_a_uid_that_is_not_there_acks_nothing(self, api: Api, key: ApiKey, polls: Polls) -> None:
         await polls.now()
         await api.publish(key, *readings(range(3), to=key.id))
 
@@ -287,7 +287,7 @@ class TestAfter:
         await polls.delete()
 
         [told] = (await api.receipt(key, "event-1")).json["channels"]
-        assert told["state"] == "settled"
+        assert told["state"] == "acked"
 
 
 class TestProof:

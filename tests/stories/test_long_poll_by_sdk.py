@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 from mbed_cloud import ConnectAPI
 
+from tests.harness.all_in_one import Everything, everything
 from tests.harness.api import Api
 from tests.harness.events import reading
-from tests.harness.everything import Everything, everything
 from tests.harness.polls import Polls
 from tests.harness.waiting import wait_until
 

@@ -26,7 +26,7 @@ class Sites:
 class Kind:
     """How a kind of channel is made and ended, and what is answered: a status, the body.
 
-    `absent` is the answer to ending what is not there, without a body when it is an error of ours; `shown`
+    `absent` is the answer to close_reason what is not there, without a body when it is an error of ours; `shown`
     is how /v1/channels names the kind.
     """
 

@@ -42,22 +42,22 @@ async def until(api: Api, key: ApiKey, event_id: str, state: str) -> dict[str, s
     return await told_of(api, key, event_id)
 
 
-async def test_queued_and_then_settled(api: Api, other_api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_queued_and_then_acked(api: Api, other_api: Api, channel: ApiKey, listen: Listen) -> None:
     [event] = await published(api, channel, reading(1, to=channel.id))
 
     queued = await receipt(other_api, channel, event)
     await listen(channel)
-    settled = await until(api, channel, event, "settled")
+    acked = await until(api, channel, event, "acked")
 
     [before] = queued["channels"]
     assert set(queued) == {"id", "topic", "published_at", "channels", "channels_total"}
     assert (queued["id"], queued["topic"], queued["channels_total"]) == (event, "device.notifications", 1)
     assert before == {"channel": channel.id, "state": "queued", "queued_at": before["queued_at"]}
-    assert set(settled) == {"channel", "state", "queued_at", "sent_at", "settled_at"}
-    assert before["queued_at"] == settled["queued_at"] <= settled["sent_at"] <= settled["settled_at"]
+    assert set(acked) == {"channel", "state", "queued_at", "sent_at", "acked_at"}
+    assert before["queued_at"] == acked["queued_at"] <= acked["sent_at"] <= acked["acked_at"]
 
 
-async def test_sent_is_not_settled(
+async def test_sent_is_not_acked(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     """A client that confirms nothing; a later one that does is sent it again."""
@@ -67,9 +67,9 @@ async def test_sent_is_not_settled(
 
     await listen(channel, stack.edges[1].url)
 
-    settled = await until(api, channel, event, "settled")
+    acked = await until(api, channel, event, "acked")
     assert set(sent) == {"channel", "state", "queued_at", "sent_at"}
-    assert settled["sent_at"] == sent["sent_at"], "the first time counts"
+    assert acked["sent_at"] == sent["sent_at"], "the first time counts"
 
 
 async def test_dropped_with_its_channel(api: Api, channel: ApiKey) -> None:
@@ -96,7 +96,7 @@ async def test_each_channel_has_its_own_fate(api: Api, channel: ApiKey, listen: 
 
     assert {each["channel"]: each["state"] for each in told["channels"]} == {
         channel.id: "queued",
-        colleague.id: "settled",
+        colleague.id: "acked",
     }
     assert told["channels_total"] == 2, "the third has no channel"
 

@@ -19,7 +19,7 @@ DEFAULTS = {
     "PING_TIMEOUT_S": "20",
     "HEARTBEAT_S": "5",
     "HEARTBEAT_TTL_S": "15",
-    "REDIS_AWAY_LIMIT_S": "120",
+    "REDIS_OUTAGE_LIMIT_S": "120",
     "BATCH_LIMIT": "10000",
     "FRAME_LIMIT_BYTES": "49152",
     "IN_FLIGHT_LIMIT": "1000",
@@ -104,7 +104,7 @@ async def test_logs_can_be_one_object_a_line(api: Api, channel: ApiKey, stack: S
         receiver = await listen(channel, edge.url)
         await receiver.close()
         await api.until(channel, status="disconnected")
-        await wait_until(lambda: "socket.ended" in edge.stderr)
+        await wait_until(lambda: "socket.closed" in edge.stderr)
         lines = [json.loads(line) for line in edge.stderr.splitlines()]
         assert any(channel.id in line.values() for line in lines)
 

@@ -157,7 +157,7 @@ async def test_they_outlive_the_channel_and_go_with_the_key(api: Api, key: ApiKe
     await api.revoke(key)
 
     with stack.redis.client() as redis:
-        assert redis.hexists(keyspace.routes(key.account), f"resources:{key.id}") == 0
+        assert redis.hexists(keyspace.routing(key.account), f"resources:{key.id}") == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A publisher's trace goes on to the client's confirmation: publish, queued, sent, settled."""
+"""A publisher's trace goes on to the client's confirmation: publish, queued, sent, acked."""
 
 import secrets
 
@@ -11,7 +11,7 @@ from tests.harness.events import reading
 from tests.harness.processes import Service
 from tests.harness.waiting import wait_until
 
-STEPS = ("notification.queued", "notification.sent", "notification.settled")
+STEPS = ("notification.queued", "notification.sent", "notification.acked")
 
 
 def new_trace() -> tuple[str, str]:
@@ -62,9 +62,9 @@ async def test_a_publishers_trace_goes_to_the_end(
     assert set(steps) == set(STEPS)
     assert all(span.trace == sampled[0] and span.parent == published.id for span in steps.values())
     assert all(span.facts == {"channel": key.id, "event": followed} for span in steps.values())
-    queued, sent, settled = (steps[step] for step in STEPS)
-    assert queued.start_ns <= queued.end_ns <= sent.start_ns <= sent.end_ns <= settled.start_ns
-    assert settled.start_ns <= settled.end_ns
+    queued, sent, acked = (steps[step] for step in STEPS)
+    assert queued.start_ns <= queued.end_ns <= sent.start_ns <= sent.end_ns <= acked.start_ns
+    assert acked.start_ns <= acked.end_ns
     assert not [span for span in collector.spans if span.trace == unsampled[0]]
     assert [of_event(collector, event) for event in (unwanted, unasked, malformed)] == [[], [], []]
     assert [span.parent for span in collector.named("publish") if span.trace != sampled[0]] == ["", ""]

@@ -20,16 +20,16 @@ from tests.harness.waiting import wait_until
 AT_ONCE_S = 10
 """Generous; but far less than the minute after which an edge looks by itself."""
 
-BreakRoutes = Callable[[ApiKey], AbstractContextManager[None]]
+BreakRouting = Callable[[ApiKey], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def broken_routes(stack: Stack) -> BreakRoutes:
+def broken_routes(stack: Stack) -> BreakRouting:
     """Lets every step fail that changes the routes of this key's account."""
 
     @contextlib.contextmanager
     def broken(key: ApiKey) -> Iterator[None]:
-        name = keyspace.routes(key.account)
+        name = keyspace.routing(key.account)
         with stack.redis.client() as redis:
             kept = redis.dump(name)
             redis.set(name, "no hash")
@@ -42,7 +42,7 @@ def broken_routes(stack: Stack) -> BreakRoutes:
 
 
 async def test_a_revoked_keys_socket_is_closed(
-    api: Api, channel: ApiKey, listen: Listen, broken_routes: BreakRoutes
+    api: Api, channel: ApiKey, listen: Listen, broken_routes: BreakRouting
 ) -> None:
     publisher = await api.api_key(account=channel.account)
     receiver = await listen(channel)
@@ -63,7 +63,7 @@ async def test_a_revoked_keys_socket_is_closed(
 
 
 async def test_a_key_revoked_from_the_command_line(
-    api: Api, stack: Stack, channel: ApiKey, listen: Listen, broken_routes: BreakRoutes
+    api: Api, stack: Stack, channel: ApiKey, listen: Listen, broken_routes: BreakRouting
 ) -> None:
     # Redis knows the scripts from now on, so that the failure comes as soon as it can.
     await api.revoke(await api.api_key())
@@ -77,7 +77,7 @@ async def test_a_key_revoked_from_the_command_line(
 
 
 async def test_a_deleted_channels_socket_is_closed(
-    api: Api, channel: ApiKey, listen: Listen, broken_routes: BreakRoutes
+    api: Api, channel: ApiKey, listen: Listen, broken_routes: BreakRouting
 ) -> None:
     receiver = await listen(channel)
 

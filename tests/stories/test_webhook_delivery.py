@@ -1,4 +1,4 @@
-"""What is owed to a webhook reaches it: signed, in order, tried again until it is taken."""
+"""What is pending to a webhook reaches it: signed, in order, tried again until it is taken."""
 
 import asyncio
 import itertools
@@ -167,8 +167,8 @@ async def test_attempts_are_told_and_can_be_made_now(api: Api, hook: Webhook, ho
     await wait_until(is_told)
     told = (await api.call("GET", f"/v1/channels/{hooked.id}/deliveries", key=hooked)).json["deliveries"]
     assert [attempt["status"] for attempt in told] == [204, *[503] * (len(told) - 1)]
-    assert told[0]["next_try_at"] is None
-    assert told[1]["next_try_at"] is not None
+    assert told[0]["next_attempt_at"] is None
+    assert told[1]["next_attempt_at"] is not None
     assert {attempt["webhook_id"] for attempt in told} == {hook.calls[0].webhook_id}
     assert {attempt["batch"] for attempt in told} == {1}
 
@@ -195,7 +195,7 @@ async def test_a_retry_can_be_wished_for_while_a_try_hangs(
     await wait_until(lambda: len(hook.calls) == 4)
     with dispatching.redis.client() as redis:
         record = redis.hgetall(f"{{{hooked.id}}}:channel")
-    assert record[b"tries"] == b"2", "the one that hung did not put off the next"
+    assert record[b"failed_attempts"] == b"2", "the one that hung did not put off the next"
 
 
 async def test_a_deleted_webhook_is_not_called_again(api: Api, hook: Webhook, hooked: ApiKey) -> None:
@@ -223,7 +223,7 @@ async def test_receipts_tell_of_webhooks_too(api: Api, hook: Webhook, hooked: Ap
 
     await wait_until(lambda: state("sent"))
     hook.takes()
-    await wait_until(lambda: state("settled"))
+    await wait_until(lambda: state("acked"))
 
 
 async def test_the_publishers_trace_goes_on(api: Api, hook: Webhook, hooked: ApiKey) -> None:

@@ -19,12 +19,12 @@ def test_only_what_an_application_holds_open_is_connected() -> None:
 def test_a_webhook_that_fails_says_since_when_and_until_when() -> None:
     state = ChannelState(Kind.WEBHOOK, connected=False, queue_size=2)
 
-    later = channel_body(state, Failing(since_ms=AT_MS, tries=3, next_try_ms=AT_MS + 1))
-    now = channel_body(state, Failing(since_ms=AT_MS, tries=3, next_try_ms=None))
+    later = channel_body(state, Failing(since_ms=AT_MS, failed_attempts=3, next_attempt_ms=AT_MS + 1))
+    now = channel_body(state, Failing(since_ms=AT_MS, failed_attempts=3, next_attempt_ms=None))
 
-    assert (later["failing_since"], later["tries"]) == (AT, 3)
-    assert later["next_try_at"] == "2027-01-15T08:00:00.001Z"
-    assert "next_try_at" not in now
+    assert (later["failing_since"], later["failed_attempts"]) == (AT, 3)
+    assert later["next_attempt_at"] == "2027-01-15T08:00:00.001Z"
+    assert "next_attempt_at" not in now
 
 
 def test_a_delivery() -> None:
@@ -34,5 +34,11 @@ def test_a_delivery() -> None:
     told = deliveries_body([taken, failed])["deliveries"]
 
     common = {"at": AT, "webhook_id": "msg_1", "batch": 7}
-    assert told[0] == {**common, "status": 204, "error": "", "took_ms": 3, "next_try_at": None}
-    assert told[1] == {**common, "status": None, "error": "timed-out", "took_ms": 20_000, "next_try_at": AT}
+    assert told[0] == {**common, "status": 204, "error": "", "took_ms": 3, "next_attempt_at": None}
+    assert told[1] == {
+        **common,
+        "status": None,
+        "error": "timed-out",
+        "took_ms": 20_000,
+        "next_attempt_at": AT,
+    }

@@ -41,10 +41,10 @@ def opened(frame: Frame) -> tuple[str, list[Any]]:
     return section, items
 
 
-def expected_item(owed: Notification) -> tuple[str, Any]:
-    if owed.topic in SECTIONS:
-        return SECTIONS[owed.topic], json.loads(owed.data)
-    return "events", (owed.event_id, owed.topic, owed.name or None, json.loads(owed.data))
+def expected_item(pending: Notification) -> tuple[str, Any]:
+    if pending.topic in SECTIONS:
+        return SECTIONS[pending.topic], json.loads(pending.data)
+    return "events", (pending.event_id, pending.topic, pending.name or None, json.loads(pending.data))
 
 
 def seen_item(section: str, item: Any) -> tuple[str, Any]:
@@ -69,7 +69,7 @@ def test_any_batch_comes_out_whole_in_order_and_within_bounds(
 
     messages = [opened(frame) for frame in sent]
     seen = [seen_item(section, item) for section, items in messages for item in items]
-    assert seen == [expected_item(owed) for owed in batch]
+    assert seen == [expected_item(pending) for pending in batch]
     assert [frame.count for frame in sent] == [len(items) for _, items in messages]
     assert all(1 <= frame.count <= limit_count for frame in sent)
     assert all(len(frame.text) <= limit_bytes or frame.count == 1 for frame in sent)

@@ -15,19 +15,19 @@ SENT = {"sent_at": "1970-01-01T00:00:02.500Z"}
         (ChannelReceipt("c", 1000), {"state": "queued"}),
         (ChannelReceipt("c", 1000, sent_ms=2500), {"state": "sent", **SENT}),
         (
-            ChannelReceipt("c", 1000, sent_ms=2500, settled_ms=3000),
-            {"state": "settled", **SENT, "settled_at": "1970-01-01T00:00:03.000Z"},
+            ChannelReceipt("c", 1000, sent_ms=2500, acked_ms=3000),
+            {"state": "acked", **SENT, "acked_at": "1970-01-01T00:00:03.000Z"},
         ),
         (
-            ChannelReceipt("c", 1000, settled_ms=3000),
-            {"state": "settled", "settled_at": "1970-01-01T00:00:03.000Z"},
+            ChannelReceipt("c", 1000, acked_ms=3000),
+            {"state": "acked", "acked_at": "1970-01-01T00:00:03.000Z"},
         ),
         (
             ChannelReceipt("c", 1000, sent_ms=2500, dropped_ms=4000, reason="too-old"),
             {"state": "dropped", **SENT, "dropped_at": "1970-01-01T00:00:04.000Z", "reason": "too-old"},
         ),
     ],
-    ids=["queued", "sent", "settled", "settled unsent", "dropped"],
+    ids=["queued", "sent", "acked", "acked unsent", "dropped"],
 )
 def test_a_channel_is_told_as_far_as_it_got(told: ChannelReceipt, shown: dict[str, str]) -> None:
     receipt = Receipt(event_id="e", topic="t", published_ms=500, channels=[told], channels_total=3)

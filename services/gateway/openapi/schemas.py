@@ -98,14 +98,14 @@ SCHEMAS: Json = {
                 closed(
                     {
                         "channel": ID,
-                        "state": {"enum": ["queued", "sent", "settled", "dropped"]},
+                        "state": {"enum": ["queued", "sent", "acked", "dropped"]},
                         "queued_at": MOMENT,
                         "sent_at": MOMENT,
-                        "settled_at": MOMENT,
+                        "acked_at": MOMENT,
                         "dropped_at": MOMENT,
                         "reason": {"type": "string"},
                     },
-                    optional=("queued_at", "sent_at", "settled_at", "dropped_at", "reason"),
+                    optional=("queued_at", "sent_at", "acked_at", "dropped_at", "reason"),
                 ),
                 maxItems=1000,
             ),
@@ -171,10 +171,10 @@ SCHEMAS: Json = {
             "dropped": COUNT,
             "serialization": ref("Serialization"),
             "failing_since": MOMENT,
-            "tries": {"type": "integer", "minimum": 0},
-            "next_try_at": MOMENT,
+            "failed_attempts": {"type": "integer", "minimum": 0},
+            "next_attempt_at": MOMENT,
         },
-        optional=("connected", "failing_since", "tries", "next_try_at"),
+        optional=("connected", "failing_since", "failed_attempts", "next_attempt_at"),
     ),
     "Deliveries": closed(
         {
@@ -187,7 +187,7 @@ SCHEMAS: Json = {
                         "status": nullable({"type": "integer"}),
                         "error": {"type": "string"},
                         "took_ms": COUNT,
-                        "next_try_at": nullable(MOMENT),
+                        "next_attempt_at": nullable(MOMENT),
                     }
                 ),
                 maxItems=100,

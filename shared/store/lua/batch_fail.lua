@@ -4,12 +4,12 @@
 -- the present one, which is tried at once. While nobody tried, dispatchers were away or a clock has jumped, it did
 -- not fail: a try that comes later than by half of the expiry begins the time anew.
 -- KEYS: channel, lease, queue, receipts, deliveries
--- ARGV: owner, incarnation, setup, failed tries, now in ms, next try in ms, expiry in ms,
+-- ARGV: owner, generation, setup, failed tries, now in ms, next try in ms, expiry in ms,
 --       delivery, delivery if it was the last, how many are noted, their TTL in ms
 -- Returns {'later'} | {'changed'} | {'ended', notifications lost} | {'stale'}
 --include receipts
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return {'stale'} end
-local channel = redis.call('HMGET', KEYS[1], 'incarnation', 'setup', 'failing_since_ms', 'next_try_ms')
+local channel = redis.call('HMGET', KEYS[1], 'generation', 'setup', 'failing_since_ms', 'next_attempt_ms')
 if channel[1] ~= ARGV[2] then return {'stale'} end
 
 local since = tonumber(channel[3] or ARGV[5])
@@ -31,6 +31,6 @@ if word == 'ended' then
   return {'ended', lost}
 end
 if word == 'later' then
-  redis.call('HSET', KEYS[1], 'tries', ARGV[4], 'failing_since_ms', since, 'next_try_ms', ARGV[6])
+  redis.call('HSET', KEYS[1], 'failed_attempts', ARGV[4], 'failing_since_ms', since, 'next_attempt_ms', ARGV[6])
 end
 return {word}

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- The front of a webhook's queue, for the owner only, and where it goes. What was taken once and not settled is
+-- The front of a webhook's queue, for the owner only, and where it goes. What was taken once and not acked is
 -- taken again with the same end, so that a retry has what the first try had; newcomers wait for the next.
 -- What is too old is dropped first, and counted; with nothing left there is nothing that fails any more.
 -- An API key that has expired receives nothing.
 -- KEYS: key, channel, lease, queue, receipts
--- ARGV: owner, incarnation, count, bytes, the first place that is not too old, now in ms
+-- ARGV: owner, generation, count, bytes, the first place that is not too old, now in ms
 -- Returns {'taken', setup, url, headers, serialization, signing secret, failed tries, dropped, entry...}
 --       | {'nothing', dropped} | {'waits', dropped} | {'revoked'} | {'deleted'} | {'lost'}
 --include receipts
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-local channel = redis.call('HMGET', KEYS[2], 'incarnation', 'setup', 'url', 'headers', 'serialization', 'tries',
-  'next_try_ms', 'batch_until')
+local channel = redis.call('HMGET', KEYS[2], 'generation', 'setup', 'url', 'headers', 'serialization', 'failed_attempts',
+  'next_attempt_ms', 'batch_until')
 local expires = redis.call('HGET', KEYS[1], 'expires_at_ms')
 if channel[1] ~= ARGV[2] then return {'deleted'} end
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return {'lost'} end
@@ -21,7 +21,7 @@ if dropped > 0 then
   tell(KEYS[5], '-', '(' .. ARGV[5], 'dropped', 'too-old')
 end
 if redis.call('XLEN', KEYS[4]) == 0 then
-  redis.call('HDEL', KEYS[2], 'tries', 'failing_since_ms', 'next_try_ms', 'batch_until')
+  redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'batch_until')
   return {'nothing', dropped}
 end
 if expires and tonumber(expires) <= tonumber(ARGV[6]) then return {'waits', dropped} end

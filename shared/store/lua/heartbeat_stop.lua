@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Says that a boot is over, in good order.
--- KEYS: heartbeat, last-seen     ARGV: boot
+-- Says that a instance is over, in good order.
+-- KEYS: heartbeat, last-seen     ARGV: instance
 -- Returns 1
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[1])

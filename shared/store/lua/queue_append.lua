@@ -2,8 +2,8 @@
 -- Puts notifications at the end of a channel's queue, in the order given, all or none.
 -- Judges the key and the channel in the same step: nothing is queued after a revocation or a deletion.
 -- Then drops from the front what is too old, and what is over the limit, oldest first; both are counted.
--- Nudges whoever holds the channel, in the same step: a publisher that dies then leaves nobody waiting. What is
--- short travels in the nudge itself, so that a holder which has sent its predecessor need not look.
+-- Wakeups whoever holds the channel, in the same step: a publisher that dies then leaves nobody waiting. What is
+-- short travels in the wakeup itself, so that a holder which has sent its predecessor need not look.
 -- No allow-oom: a full Redis refuses exactly this, and nothing else.
 -- KEYS: key, channel, lease, queue, receipts
 -- ARGV: limit in bytes, the first place that is not too old, traceparent or '',
@@ -12,11 +12,11 @@
 --include receipts
 -- More are not followed in one queue: a script that ends the channel tells all of them at once.
 local MOST_RECEIPTS = 10000
--- More does not travel in a nudge. Redis hangs up on a listener that has 32 MiB of them to read.
-local CARRIED_BYTES = 32768
+-- More does not travel in a wakeup. Redis hangs up on a listener that has 32 MiB of them to read.
+local INLINE_BYTES = 32768
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_try_ms', 'serialization', 'incarnation')
+local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_attempt_ms', 'serialization', 'generation')
 if not channel[1] then return {'absent'} end
 
 -- What an entry is counted with: its text, and about what it costs beside.
@@ -50,9 +50,9 @@ end
 
 local function ms_of(place) return tonumber(string.match(place, '^%d+')) end
 
-local function boot_of(owner) return string.match(owner, '^(.*)/') end
+local function instance_of(owner) return string.match(owner, '^(.*)/') end
 
--- A nudge that carries what was queued: the lengths of its parts, then the parts.
+-- A wakeup that carries what was queued: the lengths of its parts, then the parts.
 local function carried(parts, places)
   for n, place in ipairs(places) do
     local i = 6 * n - 2
@@ -121,10 +121,10 @@ local id = string.match(KEYS[4], '{(.*)}')
 if channel[1] == 'webhook' then
   -- Without an owner it is every dispatcher's business, unless it failed and its next try is still to come.
   local rests = channel[2] and tonumber(channel[2]) > tonumber(redis.call('TIME')[1]) * 1000
-  if owner or not rests then redis.call('PUBLISH', 'nudge:' .. boot_of(owner or 'dispatchers/any'), id) end
+  if owner or not rests then redis.call('PUBLISH', 'wakeup:' .. instance_of(owner or 'dispatchers/any'), id) end
 elseif owner then
-  local is_short = total - before_all <= CARRIED_BYTES and over + old == 0 and not asked
-  local nudge = is_short and carried({ id, owner, channel[4], tail and tail[1] or '', channel[3] or '' }, places) or id
-  redis.call('PUBLISH', 'nudge:' .. boot_of(owner), nudge)
+  local is_short = total - before_all <= INLINE_BYTES and over + old == 0 and not asked
+  local wakeup = is_short and carried({ id, owner, channel[4], tail and tail[1] or '', channel[3] or '' }, places) or id
+  redis.call('PUBLISH', 'wakeup:' .. instance_of(owner), wakeup)
 end
 return {'queued', over, old}

@@ -3,11 +3,11 @@
 -- frames of half the size, one at a time until it is past the place. A single notification that was refused
 -- three times is dropped: it would be refused for ever, and hold up all behind it.
 -- KEYS: channel, lease, queue, receipts
--- ARGV: owner, incarnation, new frame limit, last entry sent, the single entry refused or ''
+-- ARGV: owner, generation, new frame limit, last entry sent, the single entry refused or ''
 -- Returns 'remembered' | 'dropped' | 'stale'
 --include receipts
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'stale' end
-if redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[2] then return 'stale' end
+if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then return 'stale' end
 redis.call('HSET', KEYS[1], 'frame_limit_bytes', ARGV[3], 'refused_until', ARGV[4])
 if ARGV[5] == '' then return 'remembered' end
 local times = 1

@@ -1,6 +1,6 @@
 #!lua
 -- Puts notifications into a session's queue, in the order given. What does not fit any more is dropped: the
--- newest go, since nobody promised them. The edge that holds its socket is nudged.
+-- newest go, since nobody promised them. The edge that holds its socket is woken.
 -- KEYS: session, queue     ARGV: most, account, then groups of five: id, topic, data, name, time
 -- Returns {'queued', how many of them fitted} | {'absent'}
 local owner = redis.call('HGET', KEYS[1], 'owner')
@@ -13,5 +13,5 @@ for i = 3, #ARGV, 5 do
     'time', ARGV[i + 4], 'account', ARGV[2])
   fitted = fitted + 1
 end
-redis.call('PUBLISH', 'nudge:' .. string.match(owner, '^(.*)/'), string.match(KEYS[1], '{(.*)}'))
+redis.call('PUBLISH', 'wakeup:' .. string.match(owner, '^(.*)/'), string.match(KEYS[1], '{(.*)}'))
 return {'queued', fitted}

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Ends a webhook channel that nothing was queued for since long, with its queue and its lease.
--- KEYS: channel, lease, queue, receipts     ARGV: incarnation, now in ms, idle expiry in ms
+-- KEYS: channel, lease, queue, receipts     ARGV: generation, now in ms, idle expiry in ms
 -- Returns {'expired', notifications lost} | {'kept'} | {'absent'}
 --include receipts
-local channel = redis.call('HMGET', KEYS[1], 'incarnation', 'created_at_ms')
+local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 local since = tonumber(channel[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then

@@ -4,6 +4,6 @@
 -- KEYS: channel     ARGV: a new setup
 -- Returns 1, or 0 when there is no webhook
 if redis.call('HGET', KEYS[1], 'kind') ~= 'webhook' then return 0 end
-redis.call('HDEL', KEYS[1], 'next_try_ms')
+redis.call('HDEL', KEYS[1], 'next_attempt_ms')
 redis.call('HSET', KEYS[1], 'setup', ARGV[1])
 return 1

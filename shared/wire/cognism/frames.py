@@ -25,6 +25,6 @@ def parse_pushed(body: bytes) -> bytes:
         raise TooLarge(f"the body is over {MAX_PUSHED_BYTES // 1024} KiB")
     try:
         orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}") from None
     return body

@@ -33,8 +33,8 @@ def parse_pattern(text: str) -> DataFields:
         raise Invalid(f"is over {MAX_LENGTH} characters", field=FIELD)
     try:
         text.encode()
-    except UnicodeEncodeError as fault:
-        raise Invalid(f"is not UTF-8 at character {fault.start + 1}", field=FIELD) from None
+    except UnicodeEncodeError as error:
+        raise Invalid(f"is not UTF-8 at character {error.start + 1}", field=FIELD) from None
     if not text.strip():
         return DataFields(())
     read = _fields_of_json if text.lstrip().startswith("{") else _fields_of_rule
@@ -56,8 +56,8 @@ _Field = tuple[str, tuple[str, ...], str]
 def _fields_of_json(text: str) -> Iterator[_Field]:
     try:
         posted = orjson.loads(text)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"is not JSON: {fault}", field=FIELD) from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"is not JSON: {error}", field=FIELD) from None
     for path, value in posted.items():
         _check_path(path, where="")
         name = f"{FIELD}.{path[:_SHOWN]}"

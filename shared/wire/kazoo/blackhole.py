@@ -195,7 +195,7 @@ class Conversation:
     def _answers(self, frame: _Frame) -> _Work:
         """All that is asked of outside on a frame's way to its reply, in Kazoo's order: the first that fails
         answers, and nothing of the frame has happened."""
-        principal = self._principal or (yield from _proven(frame))
+        principal = self._principal or (yield from _authenticate(frame))
         if Scope.RECEIVE not in principal.scopes:
             raise _Wrong("the API key lacks the scope receive")
         if frame.action == "subscribe":
@@ -271,7 +271,7 @@ class _Bucket:
         return True
 
 
-def _proven(frame: _Frame) -> Generator[Effect, _Answer, Principal]:
+def _authenticate(frame: _Frame) -> Generator[Effect, _Answer, Principal]:
     if not frame.token:
         raise _Wrong("authentication token required")
     principal = yield Authenticate(frame.token)
@@ -317,8 +317,8 @@ def _in_order(texts: Iterable[str]) -> list[Binding | None]:
     for text in texts:
         try:
             found.append(binding_of(text))
-        except Refused as fault:
-            wrong[str(fault)] = None
+        except Refused as error:
+            wrong[str(error)] = None
     if wrong:
         raise _Wrong(*list(wrong)[:_MAX_ERRORS])
     return found

@@ -23,7 +23,7 @@ _FOR_TRANSPORT = frozenset(
 def frames(notification: Notification, wanted: Iterable[Wanted], *, now_ms: int) -> list[bytes]:
     """A frame for each binding that asks for this event, in the order they were made.
 
-    Whatever else may have matched it is not asked here again: a session is owed what its own bindings say.
+    Whatever else may have matched it is not asked here again: a session is pending what its own bindings say.
     """
     matching: dict[tuple[str, str], str] = {}
     for one in wanted:

@@ -25,8 +25,8 @@ def registration_in(body: bytes) -> Registration:
     """The registration in the body of a PUT. Fields we do not know are passed over. Raises Invalid."""
     try:
         posted = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}") from None
     if not isinstance(posted, dict):
         raise Invalid("the body must be an object")
     url = posted.get("url")

@@ -52,8 +52,8 @@ def wanted_in(body: bytes) -> bytes:
         return b""
     try:
         posted = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}") from None
     if not isinstance(posted, dict):
         raise Invalid("the body must be an object")
     return wanted_of(posted)

@@ -24,8 +24,8 @@ def parse_presubscriptions(body: bytes) -> list[dict[str, Any]]:
     """The posted array, checked and otherwise as it came. Raises Invalid naming the field."""
     try:
         posted = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}") from None
     if not isinstance(posted, list):
         raise Invalid("the body must be an array of presubscriptions")
     if len(posted) > MAX_ENTRIES:

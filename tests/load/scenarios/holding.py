@@ -59,10 +59,10 @@ async def idle(bench: Bench, *, channels: int, seconds: float, label: str) -> Re
     everyone, first = seats(bench), channels * 2 // 5
     with bench.screen.stage("connecting"):
         await _open(bench, everyone[:first], at_once=_AT_ONCE)
-        await bench.settled()
+        await bench.acked()
         before_bytes = _edge_memory(bench)
         await _open(bench, everyone[first:], at_once=_AT_ONCE)
-        await bench.settled()
+        await bench.acked()
         opened_bytes = _edge_memory(bench)
     work = bench.site.redis_work
     with bench.screen.stage("idling"):
@@ -121,12 +121,12 @@ async def connect(
         await bench.drained()
         await bench.publish(one_each)
         await bench.drained()
-    settled_s = (now_us() - begin_us) / 1e6
+    acked_s = (now_us() - begin_us) / 1e6
     count = await bench.count()
-    figures |= {"storm_open_s": round(opened_s, 3), "storm_settled_s": round(settled_s, 3)}
+    figures |= {"storm_open_s": round(opened_s, 3), "storm_acked_s": round(acked_s, 3)}
     figures |= latency_figures(again.took, name="storm_handshake") | usage_figures(window)
     warnings = client_warnings(window) + closings(await bench.told())
-    if settled_s > storm_limit_s:
+    if acked_s > storm_limit_s:
         warnings.append(f"the storm took longer than {storm_limit_s:.0f} s")
     for name, opened in (("first", first), ("storm", again)):
         if opened.retries:
@@ -161,7 +161,7 @@ async def takeover(
             begin_us = now_us()
             published, _ = await asyncio.gather(bench.publish(plan), take_over_all())
             await bench.drained()
-            await bench.settled()
+            await bench.acked()
     result = result_of(label, await bench.stretched(window, published, begin_us=begin_us, before=before))
     result.figures = latency_figures(took, name="takeover") | result.figures
     return result

@@ -16,7 +16,7 @@ _AT_ONCE = 20
 
 
 async def webhooks(bench: Bench, stream: Stream, *, dead: int, label: str) -> Result:
-    """The dead are published to like all others, and owed nothing in the count."""
+    """The dead are published to like all others, and pending nothing in the count."""
     await _introduced(bench, stream)
     await _listening(bench, range(stream.channels), dead=dead)
     return result_of(label, await _streamed(bench, stream))

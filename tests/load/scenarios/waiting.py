@@ -34,7 +34,7 @@ async def backlog(bench: Bench, *, channels: int, waiting: int, label: str) -> R
                 )
             )
             await bench.drained()
-            await bench.settled()
+            await bench.acked()
     stretch = await bench.stretched(window, filled, begin_us=begin_us, before=before)
     return _drained(label, stretch)
 

@@ -1,0 +1,1 @@
+"""The delivery loop: read from a queue, send, acknowledge."""

@@ -1,0 +1,1 @@
+"""Our Redis client: connection, pipeline, cluster, sentinel and URLs. It knows no key of ours."""

@@ -1,0 +1,1 @@
+"""HTTP serving: the protocol, responses, health, CORS, the request log."""

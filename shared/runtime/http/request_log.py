@@ -1,0 +1,49 @@
+"""The outermost layer of every HTTP service: a request id on each answer, a count, a log of what escapes."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.runtime.http.responses import REQUEST_ID, request_id_of
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_ID = REQUEST_ID.encode()
+
+
+class RequestLog:
+    """Wraps an ASGI app. `count(method, status)` is told of each answer."""
+
+    def __init__(self, app: ASGIApp, *, count: Callable[[str, int], None]) -> None:
+        self._app = app
+        self._count = count
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # Of a socket nothing is wanted here, and a coroutine that waits for its end would stay until then.
+        wrapped = self._answer if scope["type"] == "http" else self._app
+        return wrapped(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = request_id_of(scope)
+        status = 0
+        started = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            facts = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
+            logger.exception("request.failed", extra={"facts": facts})
+        self._count(scope["method"], status)
+        if logger.isEnabledFor(logging.DEBUG):
+            took_ms = round((time.perf_counter() - started) * 1000, 1)
+            facts = {"request_id": request_id, "path": scope["path"], "status": str(status)}
+            logger.debug("request.answered", extra={"facts": {**facts, "took_ms": took_ms}})

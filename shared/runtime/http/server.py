@@ -1,0 +1,103 @@
+"""Serves one ASGI app on one port until told to stop; on_shutdowns are said before the listener goes."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.runtime.http.protocol import HttpProtocol
+from shared.runtime.process import freeze_heap
+from shared.runtime.websocket.protocol import SocketProtocol
+
+logger = logging.getLogger(__name__)
+
+_FINISH_S = 2
+_CLIENT_MESSAGE_LIMIT_BYTES = 64 * 1024
+# Clients that all come back at once; the system allows as many of these as net.core.somaxconn says.
+_BACKLOG = 16 * 1024
+
+
+class CannotListen(Exception):
+    """The address cannot be bound."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `runtime.signals`, and says on_shutdown before uvicorn drops what it holds."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_shutdown: Callable[[], Awaitable[None]],
+        started: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._shutdown = on_shutdown
+        self._tell_started = started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        freeze_heap()
+        self._tell_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._shutdown()
+        await super().shutdown(sockets)
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises CannotListen with one clear line."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    bound.setblocking(False)
+    return bound
+
+
+async def serve(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    stop: asyncio.Event,
+    on_shutdown: Callable[[], Awaitable[None]],
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves until `stop` is set, then: on_shutdown, no new connections, a few seconds for requests under way."""
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        http=HttpProtocol,
+        ws=SocketProtocol,
+        backlog=_BACKLOG,
+        ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_FINISH_S,
+        timeout_keep_alive=75,
+    )
+    server = _Server(config, on_shutdown=on_shutdown, started=started)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        stopping.cancel()

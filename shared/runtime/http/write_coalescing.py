@@ -1,0 +1,41 @@
+"""A transport that joins what is written in one turn of the event loop.
+
+uvicorn writes the head of an answer and then its body; uvloop sends each at once, and a call of the kernel
+costs more than all that a short answer is made of.
+"""
+
+import asyncio
+from typing import Any
+
+
+class WriteCoalescer:
+    """Stands before a transport; all but the writing is the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self.transport.close()
+
+    def abort(self) -> None:
+        self._parts.clear()
+        self.transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._parts)) + self.transport.get_write_buffer_size()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self.transport.is_closing():
+            self.transport.write(b"".join(parts))

@@ -1,0 +1,1 @@
+"""WebSocket serving: the upgrade and the protocol."""

@@ -1,0 +1,151 @@
+"""Pipeline to a primary behind sentinels: it is asked for with each connection."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio.sentinel import SentinelConnectionPool
+
+from shared.model.errors import StoreUnavailable
+from shared.redis.client import connect
+from shared.redis.cluster import pipeline_to
+from shared.store.keyspace import wakeup
+from shared.store.wakeups import Line
+from tests.harness.processes import free_port
+from tests.harness.sentinel import SERVICE, Guarded
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+from tests.store.stores import EDGE
+from tests.store.test_wakeups import listening
+
+PASSWORD = "Zq7xWvKj"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Guarded]:
+    yield from _running()
+
+
+@pytest.fixture
+def heir() -> Iterator[Valkey]:
+    """A primary of its own, which no sentinel knows."""
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    server = Valkey(folder, name="heir", tcp=True)
+    try:
+        server.start()
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def handing_over() -> Iterator[Guarded]:
+    yield from _running()
+
+
+def _running() -> Iterator[Guarded]:
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    guarded = Guarded(folder, password=PASSWORD)
+    try:
+        guarded.start()
+        guarded.wait_ready()
+        yield guarded
+    finally:
+        guarded.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def url(guarded: Guarded, *, sentinels: str = "", service: str = SERVICE, password: str = PASSWORD) -> str:
+    servers = sentinels or f"127.0.0.1:{guarded.sentinel.port}"
+    return f"redis+sentinel://{servers}/{service}/0?sentinel_password={password}"
+
+
+async def test_the_first_sentinel_that_answers_names_the_primary(guarded: Guarded) -> None:
+    both = f"127.0.0.1:{free_port()},127.0.0.1:{guarded.sentinel.port}"
+    async with connect(url(guarded, sentinels=both)) as redis:
+        assert await pipeline_to(redis).command("SET", "a", "1") == b"OK"
+        with guarded.client() as direct:
+            assert direct.get("a") == b"1"
+
+
+@pytest.mark.parametrize("wrong", ["service", "password", "sentinels"])
+async def test_whoever_cannot_be_found_is_the_store_unavailable(guarded: Guarded, wrong: str) -> None:
+    nobody = {
+        "service": url(guarded, service="another"),
+        "password": url(guarded, password="another"),
+        # A Valkey of ours, which is no sentinel.
+        "sentinels": url(guarded, sentinels=f"127.0.0.1:{guarded.primary.port}"),
+    }
+    async with connect(nobody[wrong]) as redis:
+        with pytest.raises(StoreUnavailable):
+            await pipeline_to(redis).command("GET", "a")
+
+
+async def test_a_sentinel_that_is_behind_is_not_believed(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(url(guarded)) as redis:
+
+        async def behind(_: SentinelConnectionPool) -> tuple[str, int]:
+            return "127.0.0.1", guarded.replica.port
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SentinelConnectionPool, "get_master_address", behind)
+            with pytest.raises(StoreUnavailable) as refused:
+                await pipeline_to(redis).command("GET", "a")
+        assert "not the primary" in str(refused.value.__cause__)
+        await pipeline_to(redis).command("GET", "a")
+
+
+async def test_a_primary_that_lost_its_place_is_left_though_it_still_answers(
+    guarded: Guarded, heir: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentinel tells it only seconds after it has told others."""
+    async with connect(url(guarded)) as redis, listening(redis, EDGE) as heard:
+        calls = pipeline_to(redis)
+        await calls.command("SET", "a", "before")
+
+        async def its_heir(pool: SentinelConnectionPool) -> tuple[str, int]:
+            pool.master_address = ("127.0.0.1", heir.port)
+            return pool.master_address
+
+        monkeypatch.setattr(SentinelConnectionPool, "get_master_address", its_heir)
+
+        async def is_taken_by_the_heir() -> bool:
+            with contextlib.suppress(StoreUnavailable):
+                await calls.command("SET", "a", "after")
+            with heir.client() as direct:
+                return bool(direct.get("a") == b"after")
+
+        await wait_until(is_taken_by_the_heir)
+        await wait_until(lambda: Line.LOST in heard.all)
+        with heir.client() as direct:
+            await wait_until(lambda: direct.publish(wakeup(EDGE), "a") == 1)
+        await wait_until(lambda: ["a"] in heard.all)
+
+
+@pytest.mark.long
+async def test_a_primary_that_hands_over_is_left(handing_over: Guarded) -> None:
+    """As an operator asks for it. What the old one takes until it hears of it, Redis itself loses."""
+    guarded = handing_over
+    async with connect(url(guarded)) as redis:
+        calls = pipeline_to(redis)
+        await calls.command("SET", "a", "before")
+        before = guarded.sentinel.primary_port
+        guarded.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)
+        await wait_until(lambda: guarded.sentinel.primary_port != before)
+
+        async def is_taken() -> bool:
+            try:
+                await calls.command("SET", "a", "after")
+            except StoreUnavailable:
+                return False
+            with guarded.client() as direct:
+                return bool(direct.get("a") == b"after")
+
+        await wait_until(is_taken)

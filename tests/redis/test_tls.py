@@ -1,0 +1,142 @@
+"""Redis over TLS: one server, a cluster, and a primary behind a sentinel."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from shared.model.errors import StoreUnavailable
+from shared.redis.client import connect
+from shared.redis.cluster import pipeline_to
+from shared.store.keyspace import wakeup
+from shared.store.wakeups import Line
+from tests.harness.certificates import Certificates
+from tests.harness.cluster import Cluster, Node
+from tests.harness.sentinel import SERVICE, Guarded
+from tests.harness.tls import tls_fronts
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+from tests.store.stores import EDGE
+from tests.store.test_wakeups import listening
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    made = Certificates(tmp_path_factory.mktemp("certificates"))
+    try:
+        made.make("authority")
+    except FileNotFoundError:
+        pytest.skip("there is no openssl to make certificates with")
+    made.make("stranger")
+    made.make("server", by="authority")
+    return made
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def valkey(folder: Path) -> Iterator[Valkey]:
+    server = Valkey(folder, tcp=True)
+    try:
+        server.start()
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+
+
+async def assert_works(redis: Redis) -> None:
+    """Commands go there, and wakeups come from there."""
+    calls = pipeline_to(redis)
+    keys = [f"key-{number}" for number in range(10)]
+    for key in keys:
+        await calls.command("SET", key, key)
+    assert [await calls.command("GET", key) for key in keys] == [key.encode() for key in keys]
+    async with listening(redis, EDGE) as heard:
+        await calls.command("PUBLISH", wakeup(EDGE), "a")
+        await heard.until(Line.BACK, ["a"])
+
+
+async def test_one_server(valkey: Valkey, certificates: Certificates) -> None:
+    async with tls_fronts(certificates, valkey.port) as [front]:
+        trusted = f"?ssl_ca_certs={certificates.pem('authority')}"
+        async with connect(f"rediss://127.0.0.1:{front.port}/0{trusted}") as redis:
+            await assert_works(redis)
+        assert front.connections == 2, "one for commands, one for wakeups"
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted"), [("127.0.0.1", "stranger"), ("127.0.0.1", ""), ("localhost", "authority")]
+)
+async def test_a_server_that_cannot_prove_its_name(
+    valkey: Valkey, certificates: Certificates, host: str, trusted: str
+) -> None:
+    async with tls_fronts(certificates, valkey.port) as [front]:
+        trust = f"?ssl_ca_certs={certificates.pem(trusted)}" if trusted else ""
+        async with connect(f"rediss://{host}:{front.port}/0{trust}") as redis:
+            with pytest.raises(StoreUnavailable):
+                await pipeline_to(redis).command("SET", "a", "1")
+            with pytest.raises(RedisConnectionError):
+                await redis.ping()
+
+
+async def test_its_name_may_be_left_unproven(valkey: Valkey, certificates: Certificates) -> None:
+    async with tls_fronts(certificates, valkey.port) as [front]:
+        options = f"?ssl_ca_certs={certificates.pem('authority')}&ssl_check_hostname=False"
+        async with connect(f"rediss://localhost:{front.port}/0{options}") as redis:
+            await assert_works(redis)
+
+
+@pytest.mark.long
+async def test_a_cluster(folder: Path, certificates: Certificates) -> None:
+    cluster = Cluster(folder, primaries=2)
+    try:
+        cluster.start()
+        cluster.wait_ready()
+        async with tls_fronts(certificates, *(node.port for node in cluster.nodes)) as fronts:
+            for node, front in zip(cluster.nodes, fronts, strict=True):
+                # As a cluster that speaks TLS names its TLS ports.
+                node.ask("CONFIG", "SET", "cluster-announce-port", front.port)
+            await wait_until(lambda: all(_ports(node) == {f.port for f in fronts} for node in cluster.nodes))
+            first = f"127.0.0.1:{fronts[0].port}"
+            trusted = f"?ssl_ca_certs={certificates.pem('authority')}"
+            async with connect(f"rediss+cluster://{first}{trusted}") as redis:
+                await assert_works(redis)
+            assert all(front.connections for front in fronts)
+    finally:
+        cluster.close()
+
+
+def _ports(node: Node) -> set[int]:
+    return {primary[1] for _, _, primary, *_ in node.ask("CLUSTER", "SLOTS")}
+
+
+@pytest.mark.long
+async def test_a_primary_behind_a_sentinel(folder: Path, certificates: Certificates) -> None:
+    guarded = Guarded(folder, password="Zq7xWvKj")
+    try:
+        guarded.start()
+        guarded.wait_ready()
+        async with (
+            tls_fronts(certificates, guarded.primary.port) as [primary],
+            tls_fronts(certificates, guarded.sentinel.port, renamed={guarded.primary.port: primary.port}) as [
+                sentinel
+            ],
+        ):
+            options = f"?sentinel_password=Zq7xWvKj&ssl_ca_certs={certificates.pem('authority')}"
+            url = f"rediss+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}/0{options}"
+            async with connect(url) as redis:
+                await assert_works(redis)
+            assert primary.connections == 2
+            assert sentinel.connections >= 1
+    finally:
+        guarded.close()

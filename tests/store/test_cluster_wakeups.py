@@ -1,0 +1,71 @@
+"""Wakeups in a Redis Cluster: heard through any node, and doubted whenever a primary was lost."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from shared.model.errors import StoreUnavailable
+from shared.redis.client import connect
+from shared.redis.cluster import pipeline_to
+from shared.redis.pipeline import Pipeline
+from shared.store.keyspace import wakeup
+from shared.store.wakeups import Line
+from tests.harness.cluster import Cluster, Node, running_cluster
+from tests.harness.waiting import wait_until
+from tests.store.stores import EDGE
+from tests.store.test_wakeups import Heard, listening
+
+KEYS = [f"key-{number}" for number in range(20)]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Its first primary has a replica."""
+    with running_cluster(replicas=1) as cluster:
+        yield cluster
+
+
+async def test_a_failover_is_told_and_wakeups_are_heard_after_it(cluster: Cluster) -> None:
+    async with connect(cluster.url) as redis, listening(redis, EDGE) as heard:
+        calls = pipeline_to(redis)
+        for key in KEYS:
+            await calls.command("SET", key, "1")
+        for number, node in enumerate(cluster.primaries):
+            # Whoever is asked, all hear it.
+            node.ask("PUBLISH", wakeup(EDGE), number)
+            await wait_until(lambda number=number: [str(number)] in heard.all)  # type: ignore[misc]
+
+        dying = cluster.primaries[0]
+        hears_it = _is_heard_through(dying)
+        before = len(heard.all)
+        dying.kill()
+        await wait_until(lambda: _all_are_served(calls))
+        await wait_until(lambda: _doubts(heard, before) >= (1 if hears_it else 2), what=lambda: heard.all)
+
+        assert cluster.replicas[0].role == "master"
+        await wait_until(lambda: _is_heard(calls, heard))
+
+
+async def _all_are_served(calls: Pipeline) -> bool:
+    try:
+        return all([await calls.command("GET", key) == b"1" for key in KEYS])
+    except StoreUnavailable:
+        return False
+
+
+def _doubts(heard: Heard, since: int) -> int:
+    """How often whoever listens was told to look at everything."""
+    return heard.all[since:].count(Line.BACK)
+
+
+def _is_heard_through(node: Node) -> bool:
+    with node.client() as direct:
+        [(_, count)] = direct.pubsub_numsub(wakeup(EDGE))
+    return bool(count)
+
+
+async def _is_heard(calls: Pipeline, heard: Heard) -> bool:
+    with contextlib.suppress(StoreUnavailable):
+        await calls.command("PUBLISH", wakeup(EDGE), "after")
+    return ["after"] in heard.all

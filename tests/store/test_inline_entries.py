@@ -1,0 +1,228 @@
+"""What is short travels in the wakeup itself, exactly as it stands in the queue; all else is looked for."""
+
+import asyncio
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.model.callbacks import Callback
+from shared.model.channels import Kind
+from shared.model.events import Event, Notification
+from shared.store import keyspace
+from shared.store.inline_entries import InlineEntries, merged, parse_inline_entries
+from shared.store.queues import BEGINNING, QueueLimits, Queues
+from tests.harness.overheard import Overheard
+from tests.harness.waiting import block_until
+from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events, ids
+
+OWNER = f"{EDGE}/1"
+INLINE_BYTES = 32 * 1024
+# What an entry counts beside its texts.
+ENTRY_BYTES = 220
+
+# Whatever might be taken for a length, a blank between lengths, or the end of them.
+TEXT = st.one_of(st.text(max_size=30), st.text(alphabet="0 1+\n\0-é😀", max_size=12))
+EVENTS = st.lists(
+    st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, st.binary(max_size=60), TEXT, TEXT),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.fixture
+async def channel(stores: Stores) -> str:
+    channel = await stores.channel()
+    await stores.claim(channel, OWNER)
+    await stores.wakeups.sent()
+    return channel
+
+
+async def wakeup(stores: Stores, overheard: Overheard, channel: str, *queued: Event) -> bytes:
+    """The one that follows from queueing these."""
+    overheard.all()
+    await stores.queues.append(channel, queued)
+    [(instance, message)] = overheard.all()
+    assert instance == EDGE
+    return message
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(queued=EVENTS, serialization=st.sampled_from([b"", b"\0\n 7", b'{"chunk":5}']), traced=st.booleans())
+async def test_a_wakeup_carries_what_stands_in_the_queue(
+    stores: Stores,
+    overheard: Overheard,
+    channel: str,
+    queued: list[Event],
+    serialization: bytes,
+    traced: bool,
+) -> None:
+    lease = await stores.claim(channel, OWNER)
+    stores.direct.hset(keyspace.channel(channel), "serialization", serialization)
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01" if traced else ""
+    previous = "".join(stores.entries(channel)[-1:])
+    overheard.all()
+
+    await stores.queues.append(channel, queued, traceparent=traceparent)
+
+    [(_, message)] = overheard.all()
+    pending = await stores.pending(lease, after=previous or BEGINNING)
+    assert parse_inline_entries(message) == InlineEntries(
+        channel, OWNER, lease.generation, previous, serialization, pending
+    )
+    assert [(n.event_id, n.topic, n.data, n.name, n.time) for n in pending] == [
+        (e.id, e.topic, e.data, e.name, e.time) for e in queued
+    ]
+
+
+async def test_the_first_behind_a_queue_that_was_emptied_stands_behind_nothing(
+    stores: Stores, overheard: Overheard, channel: str
+) -> None:
+    lease = await stores.claim(channel, OWNER)
+    [entry] = await stores.queued(channel, 1)
+    await stores.queues.ack_until(lease, until=entry)
+
+    carried = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
+
+    assert carried is not None
+    assert (carried.previous, ids(carried.notifications)) == ("", ["1"])
+
+
+@pytest.mark.parametrize(("more", "travels"), [(0, True), (1, False)])
+async def test_what_is_longer_than_32_kib_is_looked_for(
+    stores: Stores, overheard: Overheard, channel: str, more: int, travels: bool
+) -> None:
+    [event] = events(1)
+    rest = INLINE_BYTES - ENTRY_BYTES - len(event.topic)
+    message = await wakeup(stores, overheard, channel, event._replace(data=b"x" * (rest + more)))
+
+    assert (parse_inline_entries(message) is not None) is travels
+    assert travels or message == channel.encode()
+
+
+async def test_a_batch_is_measured_as_a_whole(stores: Stores, overheard: Overheard, channel: str) -> None:
+    message = await wakeup(stores, overheard, channel, *events(*range(5), size_bytes=INLINE_BYTES // 4))
+
+    assert message == channel.encode()
+
+
+async def test_what_wants_a_receipt_is_looked_for(stores: Stores, overheard: Overheard, channel: str) -> None:
+    plain, asking = events(1, 2)
+
+    message = await wakeup(stores, overheard, channel, plain, asking._replace(receipt=True))
+
+    assert message == channel.encode()
+
+
+async def test_where_something_was_dropped_it_is_looked_for(
+    stores: Stores, overheard: Overheard, channel: str
+) -> None:
+    stores.queues = Queues(stores.calls, limits=QueueLimits(size_bytes=1000))
+    assert (
+        parse_inline_entries(await wakeup(stores, overheard, channel, *events(1, size_bytes=500))) is not None
+    )
+
+    message = await wakeup(stores, overheard, channel, *events(2, size_bytes=500))
+
+    assert message == channel.encode()
+
+
+async def test_where_something_was_too_old_it_is_looked_for(
+    stores: Stores, overheard: Overheard, channel: str
+) -> None:
+    other = await stores.channel()
+    await stores.queued(other, 1)
+    [(_, fields)] = stores.direct.xrange(keyspace.queue(other))
+    stores.direct.xadd(keyspace.queue(channel), fields, id="1970-0")
+
+    assert await wakeup(stores, overheard, channel, *events(2)) == channel.encode()
+
+
+async def test_a_webhook_is_only_told_to_look(stores: Stores, overheard: Overheard) -> None:
+    key, _ = await stores.api_key()
+    callback = Callback("https://example.com/hook", {})
+    await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.leases.claim_unheld(key.id, owner=OWNER, kind=Kind.WEBHOOK)
+    await stores.wakeups.sent()
+
+    assert await wakeup(stores, overheard, key.id, *events(1)) == key.id.encode()
+
+
+async def test_a_publisher_that_dies_behind_its_append_leaves_nobody_waiting(real_backend: Backend) -> None:
+    overheard = Overheard(real_backend.direct)
+    async with real_backend.connect() as redis:
+        stores = Stores(redis, real_backend)
+        channel = await stores.channel()
+        await stores.claim(channel, OWNER)
+        # From here on its connection is open and its script is known: the append is written in one turn.
+        await stores.queued(channel, 1)
+        overheard.all()
+        publisher = asyncio.create_task(stores.queues.append(channel, events(1)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+        # Its loop does not turn: as far as Redis can see there is no publisher any more.
+        heard: list[tuple[str, bytes]] = []
+
+        def was_woken() -> bool:
+            heard.extend(overheard.all())
+            return bool(heard)
+
+        block_until(was_woken)
+
+        assert not publisher.done()
+        [(instance, message)] = heard
+        carried = parse_inline_entries(message)
+        assert carried is not None
+        assert (instance, ids(carried.notifications)) == (EDGE, ["1"])
+        publisher.cancel()
+        await asyncio.wait([publisher])
+    overheard.close()
+
+
+@pytest.mark.parametrize("words", [b"a" * 32, b"key:" + b"a" * 32, b"held?a?b", b"a b", b""])
+def test_a_wakeup_of_words_carries_nothing(words: bytes) -> None:
+    assert parse_inline_entries(words) is None
+
+
+async def test_a_wakeup_names_the_generation_that_it_is_for(
+    stores: Stores, overheard: Overheard, channel: str
+) -> None:
+    """Whoever held the channel before it was made anew may still hear it."""
+    lease = await stores.claim(channel, OWNER)
+    stores.direct.hset(keyspace.channel(channel), "generation", "anew")
+
+    carried = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
+
+    assert carried is not None
+    assert carried.generation == "anew" != lease.generation
+
+
+def of(
+    channel: str, previous: str, *entries: str, serialization: bytes = b"", owner: str = OWNER
+) -> InlineEntries:
+    notifications = [Notification(entry, entry, "topic", b"1") for entry in entries]
+    return InlineEntries(channel, owner, "generation", previous, serialization, notifications)
+
+
+def test_what_stands_one_behind_the_other_becomes_one() -> None:
+    several = [of("a", "", "1-0"), of("b", "", "1-0"), of("a", "1-0", "2-0", "2-1"), of("a", "2-1", "3-0")]
+
+    assert merged(several) == [of("a", "", "1-0", "2-0", "2-1", "3-0"), of("b", "", "1-0")]
+
+
+@pytest.mark.parametrize(
+    "next_one",
+    [
+        of("a", "1-5", "2-0"),
+        of("a", "", "2-0"),
+        of("a", "1-0", "2-0", serialization=b"other"),
+        of("a", "1-0", "2-0", owner="another/instance/1"),
+    ],
+)
+def test_what_does_not_stays_apart_and_in_order(next_one: InlineEntries) -> None:
+    first = of("a", "0-1", "1-0")
+
+    assert merged([first, next_one]) == [first, next_one]
+    assert merged([]) == []

@@ -1,0 +1,176 @@
+"""What a gateway knows of an account: what one changes is seen by all others at once."""
+
+import asyncio
+
+import pytest
+
+from shared.model.api_keys import new_id
+from shared.model.bindings import Fields, Source
+from shared.model.errors import KeyRevoked
+from shared.store import keyspace
+from shared.store.routing import Added
+from tests.store.routing import (
+    A_LAMP,
+    ANY_DEVICE,
+    CHANGES,
+    TOPICS,
+    Gateway,
+    add_line,
+    drop_lines,
+    one_of_each,
+)
+from tests.store.stores import Stores
+
+
+async def test_an_account_of_which_nothing_is_known(stores: Stores) -> None:
+    routes = await stores.routing.table(new_id())
+
+    assert (set(routes.api_keys), set(routes.channels), dict(routes.bindings)) == (set(), set(), {})
+
+
+async def test_routes_hold_what_was_set(stores: Stores) -> None:
+    account, key = stores.account_id, new_id()
+    await stores.routing.add_key(account, key)
+    await stores.routing.add_channel(account, key, generation="1")
+    await stores.routing.put_bindings(account, key, A_LAMP)
+
+    routes = await stores.routing.table(account)
+
+    assert (set(routes.api_keys), set(routes.channels)) == ({key}, {key})
+    lamp = Fields(topic="device.notifications", wanted=(("ep", ("lamp",)), ("ept", ("light",))))
+    assert routes.bindings == {key: (lamp,)}
+    assert await stores.routing.bindings(account, key) == A_LAMP
+    assert await stores.routing.bindings(account, new_id()) is None
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "add a key"])
+async def test_a_change_that_is_repeated_is_none(stores: Stores, name: str) -> None:
+    account = stores.account_id
+    key = await one_of_each(stores.routing, account)
+    versions = []
+    for _ in range(2):
+        await CHANGES[name](stores.routing, account, key)
+        versions.append(stores.direct.hget(keyspace.routing(account), "version"))
+
+    assert versions[0] == versions[1]
+
+
+async def test_what_did_not_change_is_not_read_again(stores: Stores, elsewhere: Gateway) -> None:
+    await stores.routing.add_key(stores.account_id, new_id())
+
+    first = await elsewhere.routing.table(stores.account_id)
+
+    assert await elsewhere.routing.table(stores.account_id) is first
+
+
+async def test_an_account_knows_nothing_of_another(stores: Stores) -> None:
+    await stores.routing.add_key(stores.account_id, new_id())
+
+    assert not (await stores.routing.table(new_id())).api_keys
+
+
+async def test_dropping_a_key_leaves_the_others(stores: Stores) -> None:
+    account, gone, stays = stores.account_id, new_id(), new_id()
+    for key in (gone, stays):
+        await stores.routing.add_key(account, key)
+        await stores.routing.add_channel(account, key, generation="1")
+        await stores.routing.put_bindings(account, key, ANY_DEVICE)
+        await stores.routing.put_bindings(account, key, TOPICS, source=Source.TOPICS)
+        await add_line(stores.routing, account, key)
+
+    await stores.routing.drop_key(account, gone, generation="1")
+
+    routes = await stores.routing.table(account)
+    assert set(routes.api_keys) == set(routes.channels) == set(routes.bindings) == {stays}
+    fields = stores.direct.hkeys(keyspace.routing(account))
+    assert not [field for field in fields if gone.encode() in field]
+
+
+async def test_versions_are_random_so_that_a_lost_write_is_not_mistaken_for_another(
+    stores: Stores, elsewhere: Gateway
+) -> None:
+    account, lost, kept = stores.account_id, new_id(), new_id()
+    name = keyspace.routing(account)
+    await stores.routing.add_key(account, new_id())
+    on_disk = stores.direct.hgetall(name)
+    await stores.routing.add_key(account, lost)
+    assert lost in (await elsewhere.routing.table(account)).api_keys
+
+    # Redis comes back without its last write, and takes another in its place.
+    stores.direct.delete(name)
+    stores.direct.hset(name, mapping=on_disk)
+    await stores.routing.add_key(account, kept)
+
+    api_keys = (await elsewhere.routing.table(account)).api_keys
+    assert kept in api_keys
+    assert lost not in api_keys
+
+
+async def test_many_changes_at_once_are_all_kept(stores: Stores, elsewhere: Gateway) -> None:
+    keys = [new_id() for _ in range(50)]
+    both = (stores.routing, elsewhere.routing)
+
+    await asyncio.gather(*(both[n % 2].add_key(stores.account_id, key) for n, key in enumerate(keys)))
+
+    assert (await elsewhere.routing.table(stores.account_id)).api_keys == frozenset(keys)
+
+
+# Lines: one comes or goes without the others
+
+
+async def lines(stores: Stores, key: str) -> bytes | None:
+    return await stores.routing.bindings(stores.account_id, key, Source.RESOURCES)
+
+
+async def test_lines_come_once_and_go_by_their_beginning(stores: Stores) -> None:
+    account, key = stores.account_id, new_id()
+    await stores.routing.add_key(account, key)
+    added = ("lamp\t/3\n", "lamp\t/3/0\n", "amp\t/3\n", "lamp\t/3\n")
+    outcomes = [await add_line(stores.routing, account, key, line) for line in added]
+    assert outcomes == [Added.ADDED, Added.ADDED, Added.ADDED, Added.PRESENT]
+
+    await drop_lines(stores.routing, account, key, "lamp\t/3\n")
+    assert await lines(stores, key) == b"lamp\t/3/0\namp\t/3\n"
+    await drop_lines(stores.routing, account, key, "lamp\t")
+    assert await lines(stores, key) == b"amp\t/3\n"
+    await drop_lines(stores.routing, account, key, "amp\t")
+    assert await lines(stores, key) is None
+
+
+async def test_lines_are_bounded_and_those_that_are_there_stay_welcome(stores: Stores) -> None:
+    account, key = stores.account_id, new_id()
+    await stores.routing.add_key(account, key)
+    outcomes = [await add_line(stores.routing, account, key, f"lamp\t/{n}\n") for n in range(10)]
+
+    assert outcomes == [Added.ADDED] * 9 + [Added.FULL]
+    assert await add_line(stores.routing, account, key, "lamp\t/4\n") is Added.PRESENT
+
+
+async def test_a_revoked_key_gets_no_line(stores: Stores) -> None:
+    with pytest.raises(KeyRevoked):
+        await add_line(stores.routing, stores.account_id, new_id())
+
+
+# Device types
+
+
+async def test_device_types_are_learnt_and_forgotten(stores: Stores, elsewhere: Gateway) -> None:
+    account = stores.account_id
+
+    await stores.routing.learn_device_types(account, {"lamp": "light", "dörte": "tür", "old": "x"})
+    await stores.routing.learn_device_types(account, {"lamp": "lamp-2", "old": None, "never": None})
+
+    found = await elsewhere.routing.device_types(account, ["lamp", "old", "dörte", "never"])
+    assert found == {"lamp": "lamp-2", "dörte": "tür"}
+
+
+async def test_learning_nothing_is_no_call(stores: Stores) -> None:
+    await stores.routing.learn_device_types(stores.account_id, {})
+
+    assert await stores.routing.device_types(stores.account_id, ["lamp"]) == {}
+
+
+async def test_device_types_are_an_accounts_own(stores: Stores) -> None:
+    await stores.routing.learn_device_types(stores.account_id, {"lamp": "light"})
+
+    assert await stores.routing.device_types(new_id(), ["lamp"]) == {}

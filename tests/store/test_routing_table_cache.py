@@ -1,0 +1,188 @@
+"""A gateway's copy follows what others change, cheaply where it can and surely where it must."""
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.model.api_keys import new_id
+from shared.model.bindings import Pattern, Source
+from shared.store import keyspace
+from shared.store.routing import Routing
+from shared.wire.pelion.subscriptions import compiled
+from tests.store.routing import (
+    A_LAMP,
+    CHANGES,
+    OTHER,
+    Gateway,
+    WatchedCalls,
+    known,
+    one_of_each,
+)
+from tests.store.stores import Backend, Stores
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_change_is_seen_elsewhere_at_once(
+    stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway], name: str
+) -> None:
+    account = stores.account_id
+    key = await one_of_each(stores.routing, account)
+    before = known(await elsewhere.routing.table(account))
+
+    await CHANGES[name](stores.routing, account, key)
+
+    after = known(await elsewhere.routing.table(account))
+    assert after[0] != before[0]
+    assert after[1:] != before[1:]
+    assert after == known(await fresh().routing.table(account))
+    assert elsewhere.calls.reads == ["all", "changes"]
+
+
+async def test_several_changes_are_caught_up_with_in_one_read(
+    stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway]
+) -> None:
+    account = stores.account_id
+    key = await one_of_each(stores.routing, account)
+    await elsewhere.routing.table(account)
+
+    await stores.routing.put_bindings(account, key, A_LAMP)
+    for name in sorted(CHANGES, key="drop a key".__eq__):
+        await CHANGES[name](stores.routing, account, OTHER)
+
+    caught_up = known(await elsewhere.routing.table(account))
+    assert caught_up == known(await fresh().routing.table(account))
+    assert elsewhere.calls.reads == ["all", "changes"]
+
+
+async def test_who_is_too_far_behind_reads_all(
+    stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway]
+) -> None:
+    account, log = stores.account_id, keyspace.routing_changes(stores.account_id)
+    key = await one_of_each(stores.routing, account)
+    await elsewhere.routing.table(account)
+
+    for number in range(100):
+        await stores.routing.put_bindings(account, key, b'["%d"]' % number, source=Source.TOPICS)
+
+    assert stores.direct.llen(log) == 64
+    assert 0 < stores.direct.ttl(log) <= 3600
+    assert known(await elsewhere.routing.table(account)) == known(await fresh().routing.table(account))
+    assert elsewhere.calls.reads == ["all", "changes", "all"]
+
+
+async def test_a_log_longer_than_what_is_looked_at_together(stores: Stores, elsewhere: Gateway) -> None:
+    account, key = stores.account_id, new_id()
+    name = keyspace.routing(account)
+    stores.direct.hset(name, mapping={f"key:{n:032x}": "" for n in range(2000)})
+    await stores.routing.add_key(account, key)
+    await elsewhere.routing.table(account)
+    added = [new_id() for _ in range(240)]
+
+    for each in added:
+        await stores.routing.add_key(account, each)
+
+    assert set(added) <= (await elsewhere.routing.table(account)).api_keys
+    assert elsewhere.calls.reads == ["all", "changes"]
+
+
+DOUBTS: dict[str, Callable[[Any, str], object]] = {
+    "the log is gone": lambda direct, account: direct.delete(keyspace.routing_changes(account)),
+    "a link is missing": lambda direct, account: direct.lset(
+        keyspace.routing_changes(account), 1, "a b key:x"
+    ),
+    "the newest is missing": lambda direct, account: direct.lpop(keyspace.routing_changes(account)),
+    "somebody wrote no log": lambda direct, account: direct.hset(
+        keyspace.routing(account), "version", "older"
+    ),
+    "all is gone": lambda direct, account: direct.delete(keyspace.routing(account)),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+async def test_what_is_doubtful_is_read_anew(
+    stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway], name: str
+) -> None:
+    account = stores.account_id
+    key = await one_of_each(stores.routing, account)
+    await elsewhere.routing.table(account)
+    for number in range(3):
+        await stores.routing.put_bindings(account, key, b'["%d"]' % number, source=Source.TOPICS)
+
+    DOUBTS[name](stores.direct, account)
+
+    assert known(await elsewhere.routing.table(account)) == known(await fresh().routing.table(account))
+    assert elsewhere.calls.reads == ["all", "changes", "all"]
+
+
+async def test_a_write_without_a_log_is_not_stepped_over(stores: Stores, elsewhere: Gateway) -> None:
+    """During a rolling deploy an older release writes a version of its own between two of ours."""
+    account, name = stores.account_id, keyspace.routing(stores.account_id)
+    await one_of_each(stores.routing, account)
+    await elsewhere.routing.table(account)
+    unseen, last = new_id(), new_id()
+
+    stores.direct.hset(name, mapping={"version": "older", f"key:{unseen}": ""})
+    await stores.routing.add_key(account, last)
+
+    assert {unseen, last} <= (await elsewhere.routing.table(account)).api_keys
+
+
+async def test_who_fails_half_way_in_catching_up_starts_over(
+    stores: Stores, redis: Redis, backend: Backend, fresh: Callable[[], Gateway]
+) -> None:
+    account, faults = stores.account_id, [ValueError("once")]
+    await one_of_each(stores.routing, account)
+
+    def compile_badly(source: Source, stored: bytes) -> tuple[Pattern, ...]:
+        if stored == A_LAMP and faults:
+            raise faults.pop()
+        return compiled(source, stored)
+
+    unlucky = Routing(WatchedCalls(redis, scripts=backend.scripts), compile_badly, fresh_s=0)
+    await unlucky.table(account)
+    for change in (CHANGES["add a key"], CHANGES["put bindings"], CHANGES["add a key"]):
+        await change(stores.routing, account, OTHER)
+
+    with pytest.raises(ValueError, match="once"):
+        await unlucky.table(account)
+
+    assert known(await unlucky.table(account)) == known(await fresh().routing.table(account))
+
+
+async def test_many_who_find_it_old_at_once_read_it_once(stores: Stores, elsewhere: Gateway) -> None:
+    account = stores.account_id
+    await one_of_each(stores.routing, account)
+
+    cold = await asyncio.gather(*(elsewhere.routing.table(account) for _ in range(50)))
+    await stores.routing.add_key(account, new_id())
+    await asyncio.gather(*(elsewhere.routing.table(account) for _ in range(50)))
+
+    assert len(set(map(id, cold))) == 1
+    assert elsewhere.calls.reads == ["all", "changes"]
+
+
+async def test_a_large_account_is_compiled_in_turns(stores: Stores, elsewhere: Gateway) -> None:
+    """Whoever else wants the event loop gets it many times meanwhile."""
+    account = stores.account_id
+    bindings = {f"bindings:{n:032x}": b'[{"endpoint-name":"lamp-%d"}]' % n for n in range(21_000)}
+    stores.direct.hset(keyspace.routing(account), mapping={"version": "1", **bindings})
+    await elsewhere.calls.command("PING")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    routes = await elsewhere.routing.table(account)
+    other.cancel()
+
+    assert len(routes.bindings) == 21_000
+    assert turns >= 40
+    assert gc.isenabled(), "it is spared the growing of a large account, and nothing else"

@@ -1,0 +1,201 @@
+"""Wakeups: one message for each instance and turn; who listens is told when it may have missed some."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.redis.client import connect
+from shared.redis.pipeline import Pipeline, load_scripts
+from shared.runtime.loops import end
+from shared.store.inline_entries import InlineEntries
+from shared.store.keyspace import wakeup
+from shared.store.wakeups import (
+    Asked,
+    Line,
+    Standing,
+    Told,
+    Wakeups,
+    answer_in,
+    changed_key,
+    question_in,
+    subscribe_wakeups,
+)
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+from tests.store.stores import EDGE, OTHER_EDGE, Backend, Stores
+
+
+class Heard:
+    """Everything one instance hears, from its first subscription on."""
+
+    def __init__(self, redis: Redis, instance: str) -> None:
+        self.all: list[InlineEntries | list[str] | Line] = []
+        self._wakeups = subscribe_wakeups(redis, instance)
+        self._task = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        async for found in self._wakeups:
+            self.all.append(sorted(found) if isinstance(found, list) else found)
+
+    async def until(self, *expected: InlineEntries | list[str] | Line) -> None:
+        await wait_until(lambda: len(self.all) >= len(expected), what=lambda: self.all)
+        assert self.all == list(expected)
+
+    async def stop(self) -> None:
+        # One cancel can be lost where a message has just come.
+        await end(self._task)
+        # A generator that is left to the garbage collector would close its connection after the loop.
+        await cast(AsyncGenerator[Any, None], self._wakeups).aclose()
+
+
+def words(heard: InlineEntries | list[str] | Line) -> list[str]:
+    assert isinstance(heard, list)
+    return heard
+
+
+@contextlib.asynccontextmanager
+async def listening(redis: Redis, instance: str) -> AsyncIterator[Heard]:
+    heard = Heard(redis, instance)
+    try:
+        await heard.until(Line.BACK)
+        yield heard
+    finally:
+        await heard.stop()
+
+
+@pytest.fixture
+async def heard(redis: Redis) -> AsyncIterator[Heard]:
+    """What the first edge hears."""
+    async with listening(redis, EDGE) as heard:
+        yield heard
+
+
+async def test_who_listens_is_first_told_to_look_at_everything(heard: Heard) -> None:
+    assert heard.all == [Line.BACK]
+
+
+async def test_a_wakeup_reaches_the_instance_of_the_owner_and_no_other(
+    heard: Heard, redis: Redis, stores: Stores
+) -> None:
+    async with listening(redis, OTHER_EDGE) as other:
+        stores.wakeups.send(f"{EDGE}/7", "a")
+        await heard.until(Line.BACK, ["a"])
+        stores.wakeups.send(f"{OTHER_EDGE}/7", "b")
+        await other.until(Line.BACK, ["b"])
+
+        assert heard.all == [Line.BACK, ["a"]]
+
+
+async def test_wakeups_of_one_turn_are_one_message_for_each_boot(
+    heard: Heard, redis: Redis, stores: Stores
+) -> None:
+    async with listening(redis, OTHER_EDGE) as other:
+        for claim in range(3):
+            stores.wakeups.send(f"{EDGE}/{claim}", f"channel-{claim}")
+            stores.wakeups.send(f"{OTHER_EDGE}/{claim}", "same")
+        await heard.until(Line.BACK, ["channel-0", "channel-1", "channel-2"])
+        await other.until(Line.BACK, ["same"])
+
+
+async def test_a_changed_key_is_told_apart_from_its_channel(heard: Heard, stores: Stores) -> None:
+    stores.wakeups.send(f"{EDGE}/1", "a")
+    stores.wakeups.send_key_changed(f"{EDGE}/1", "a")
+
+    await wait_until(lambda: len(heard.all) == 2, what=lambda: heard.all)
+    assert [changed_key(word) for word in words(heard.all[1])] == [None, "a"]
+
+
+async def test_wakeups_of_two_turns_are_two_messages(heard: Heard, stores: Stores) -> None:
+    stores.wakeups.send(f"{EDGE}/1", "a")
+    await heard.until(Line.BACK, ["a"])
+    stores.wakeups.send(f"{EDGE}/1", "b")
+    await heard.until(Line.BACK, ["a"], ["b"])
+
+
+async def test_a_wakeup_that_nobody_hears_hurts_nobody(heard: Heard, stores: Stores) -> None:
+    stores.wakeups.send("gone/instance/1", "a")
+    stores.wakeups.send(f"{EDGE}/1", "b")
+
+    await heard.until(Line.BACK, ["b"])
+
+
+async def test_a_wakeup_without_redis_is_lost_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody:
+        wakeups = Wakeups(Pipeline(nobody, scripts=load_scripts()))
+
+        wakeups.send(f"{EDGE}/1", "a")
+        wakeups.send(f"{OTHER_EDGE}/1", "a")
+        await wait_until(lambda: "wakeup.lost" in caplog.messages)
+
+    assert caplog.messages.count("wakeup.lost") == 1
+
+
+async def test_who_stops_listening_leaves_no_subscription(real_backend: Backend) -> None:
+    def listeners() -> int:
+        [(_, count)] = real_backend.direct.pubsub_numsub(wakeup(EDGE))
+        return int(count)
+
+    async with real_backend.connect() as redis:
+        async with listening(redis, EDGE):
+            assert listeners() == 1
+        await wait_until(lambda: listeners() == 0)
+
+
+async def test_a_broken_connection_is_told_and_mended(real_backend: Backend) -> None:
+    async with real_backend.connect() as redis, listening(redis, EDGE) as heard:
+        real_backend.direct.client_kill_filter(_type="pubsub")
+        await heard.until(Line.BACK, Line.LOST, Line.BACK)
+
+        real_backend.direct.publish(wakeup(EDGE), "a b")
+        await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a", "b"])
+
+
+async def test_a_server_that_was_started_again_is_heard_again(valkey: Valkey) -> None:
+    async with connect(valkey.url) as redis, listening(redis, EDGE) as heard:
+        valkey.kill()
+        valkey.start()
+        valkey.wait_ready()
+        await heard.until(Line.BACK, Line.LOST, Line.BACK)
+
+        Wakeups(Pipeline(redis, scripts=load_scripts())).send(f"{EDGE}/1", "a")
+        await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a"])
+
+
+async def test_a_question_reaches_the_owner_and_its_answer_the_asker(redis: Redis, stores: Stores) -> None:
+    question = Asked(owner=f"{EDGE}/1", channel="a" * 32, asker=f"{OTHER_EDGE}/7")
+    async with listening(redis, EDGE) as owner, listening(redis, OTHER_EDGE) as asker:
+        stores.wakeups.ask(question)
+        await wait_until(lambda: len(owner.all) == 2)
+        stores.wakeups.tell(Told(question.asker, Standing.ENDING))
+        await wait_until(lambda: len(asker.all) == 2)
+
+    (asked,), (told,) = words(owner.all[1]), words(asker.all[1])
+    assert question_in(asked) == question
+    assert answer_in(told) == Told(question.asker, Standing.ENDING)
+
+
+@pytest.mark.parametrize(
+    "word", ["a" * 32, "key:" + "a" * 32, "held?", "held?a?b", "held:", "held:a/b/1:maybe"]
+)
+def test_other_words_are_neither_question_nor_answer(word: str) -> None:
+    assert question_in(word) is None
+    assert answer_in(word) is None
+
+
+async def test_a_url_that_asks_for_another_protocol_is_heard_as_any(valkey: Valkey) -> None:
+    async with connect(f"{valkey.url}?protocol=3") as redis, listening(redis, EDGE) as heard:
+        await redis.publish(wakeup(EDGE), "a")
+        await heard.until(Line.BACK, ["a"])
+
+
+async def test_a_connection_that_was_listened_on_has_its_time_out_again(valkey: Valkey) -> None:
+    async with connect(valkey.url) as redis:
+        async with listening(redis, EDGE):
+            [listened_on] = redis.connection_pool._in_use_connections
+            assert listened_on.socket_timeout is None
+
+        assert listened_on.socket_timeout is not None
