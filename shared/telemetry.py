@@ -239,7 +239,7 @@ def record_webhook_lag(oldest_ms: int, *, now_ms: int, good_for_s: float) -> Non
     _webhook_lag.found([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
 
 
-def redis_answered(commands: int, *, took_s: float) -> None:
+def redis_answered(commands: int, took_s: float) -> None:
     """Redis has answered a pipeline."""
     _redis_calls.add(commands)
     _redis_s.record(took_s)

@@ -14,13 +14,13 @@ from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
-from shared.redis.cluster import pipeline_to
 from shared.runtime.http.metrics_server import metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.loops import end
 from shared.runtime.settings import Settings
 from shared.runtime.worker import jobs_redis, serve_health
 from shared.store.channels import Channels
+from shared.store.commands import commands_to
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
@@ -41,7 +41,7 @@ _AGES_SHOWN_S = 30.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
-    calls = pipeline_to(redis)
+    calls = commands_to(redis)
     routing = Routing(calls, compiled)
     wakeups = Wakeups(calls)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)

@@ -11,8 +11,8 @@ from services.gateway.accounts import new_account
 from services.gateway.api_keys import PAGE, new_api_key, new_secret_of, shown
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
-from shared.redis.cluster import pipeline_to
 from shared.store.api_keys import ApiKeys
+from shared.store.commands import commands_to
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
 
 async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
     """Does what was asked; the exit code."""
-    calls = pipeline_to(redis)
+    calls = commands_to(redis)
     wakeups = Wakeups(calls)
     api_keys = ApiKeys(calls, Routing(calls, compiled), wakeups)
     try:

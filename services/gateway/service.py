@@ -12,7 +12,6 @@ from services.gateway.idempotency import Once
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
-from shared.redis.cluster import pipeline_to
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes
 from shared.runtime.http.metrics_server import metrics_server
@@ -21,6 +20,7 @@ from shared.runtime.http.server import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
+from shared.store.commands import commands_to
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits, Queues
 from shared.store.receipts import Receipts
@@ -45,7 +45,7 @@ def make_outbound(settings: Settings) -> Outbound:
 
 
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
-    calls = pipeline_to(redis)
+    calls = commands_to(redis)
     routing = Routing(calls, compiled)
     wakeups = Wakeups(calls)
     api_keys = ApiKeys(calls, routing, wakeups)

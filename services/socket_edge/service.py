@@ -9,7 +9,6 @@ from services.socket_edge.edge import Edge, Stores, Timing
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.session_sockets import SessionLimits
 from shared import telemetry
-from shared.redis.cluster import pipeline_to
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes
 from shared.runtime.http.metrics_server import metrics_server
@@ -18,6 +17,7 @@ from shared.runtime.http.server import listener, serve
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
+from shared.store.commands import commands_to
 from shared.store.leases import Leases
 from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat, new_instance_id
@@ -30,7 +30,7 @@ from shared.wire.sessions import stored_wanted
 
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
-    calls = pipeline_to(redis)
+    calls = commands_to(redis)
     wakeups = Wakeups(calls)
     routing = Routing(calls, compiled)
     api_keys = ApiKeys(calls, routing, wakeups)

@@ -13,7 +13,6 @@ from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
 from shared.jobs import RetryJobs
 from shared.model.addresses import AddressPolicy
 from shared.outbound import Outbound
-from shared.redis.cluster import pipeline_to
 from shared.runtime.clock import now_ms
 from shared.runtime.http.metrics_server import metrics_server
 from shared.runtime.http.server import listener
@@ -22,6 +21,7 @@ from shared.runtime.settings import Settings
 from shared.runtime.worker import jobs_redis, serve_health
 from shared.store.batches import Batches
 from shared.store.channels import Channels
+from shared.store.commands import commands_to
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
 from shared.store.queues import QueueLimits, Queues
@@ -72,7 +72,7 @@ def _outbound(settings: Settings) -> Outbound:
 
 
 def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tries: RetryJobs) -> Dispatcher:
-    calls = pipeline_to(redis)
+    calls = commands_to(redis)
     limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
     instance = new_instance_id(settings.replica)
     return Dispatcher(

@@ -21,10 +21,11 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shared.model.errors import StoreUnavailable
 from shared.redis.cluster_nodes import Nodes
 from shared.redis.cluster_pool import Address, ClusterPool
-from shared.redis.pipeline import Argument, Pipeline, Script, load_scripts
+from shared.redis.errors import RedisUnavailable
+from shared.redis.hooks import NO_HOOKS, Hooks
+from shared.redis.pipeline import Argument, Pipeline, RedisCommands, Script
 from shared.redis.slots import ANYWHERE, redirected_to, slot_of, slot_of_command
 
 # A slot on its way from node to node takes that long, unless its queues are long.
@@ -38,19 +39,19 @@ _LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyErro
 _Sent: TypeAlias = Callable[[Pipeline], Awaitable[Any]]
 
 
-def pipeline_to(redis: Redis, *, scripts: Mapping[str, Script] | None = None) -> Pipeline:
+def pipeline_for(redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> RedisCommands:
     """Pipeline to what this client is a client of: one server, or a cluster."""
     if isinstance(redis.connection_pool, ClusterPool):
-        return ClusterPipeline(redis.connection_pool, scripts=scripts)
-    return Pipeline(redis, scripts=scripts)
+        return ClusterPipeline(redis.connection_pool, scripts=scripts, hooks=hooks)
+    return Pipeline(redis, scripts=scripts, hooks=hooks)
 
 
-class ClusterPipeline(Pipeline):
-    """Sends commands and scripts to a cluster. Raises StoreUnavailable when it cannot serve this slot."""
+class ClusterPipeline:
+    """Sends commands and scripts to a cluster. Raises RedisUnavailable when it cannot serve this slot."""
 
-    def __init__(self, pool: ClusterPool, *, scripts: Mapping[str, Script] | None = None) -> None:
-        self._texts = scripts or load_scripts()
-        self._nodes = Nodes(pool, self._texts)
+    def __init__(self, pool: ClusterPool, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> None:
+        self._texts = scripts
+        self._nodes = Nodes(pool, self._texts, hooks)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         """One Redis command, by its key; PUBLISH to whichever primary can be reached."""
@@ -67,11 +68,11 @@ class ClusterPipeline(Pipeline):
             asking=lambda calls: _asking(calls, *arguments),
         )
 
-    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
+    def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         """A command that only reads, as `Pipeline.look`."""
         looking = self._at(
             slot_of_command(arguments),
-            lambda calls: calls.look(*arguments),
+            lambda calls: calls.read(*arguments),
             asking=lambda calls: _asking(calls, *arguments),
         )
         return _begun(looking)
@@ -87,13 +88,13 @@ class ClusterPipeline(Pipeline):
         )
         return _begun(running)
 
-    async def names(self, pattern: str) -> AsyncIterator[list[bytes]]:
+    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """All names that match, primary by primary. What moves meanwhile may come twice, or not at all."""
         for node in await self._nodes.primaries():
             try:
-                async for lot in self._nodes.at(node).names(pattern):
+                async for lot in self._nodes.at(node).scan(pattern):
                     yield lot
-            except StoreUnavailable as error:
+            except RedisUnavailable as error:
                 self._judge(node, error)
                 raise
 
@@ -104,7 +105,7 @@ class ClusterPipeline(Pipeline):
         while True:
             try:
                 return await self._sent(node, way)
-            except StoreUnavailable as error:
+            except RedisUnavailable as error:
                 if time.monotonic() > until_s:
                     raise
                 match error.__cause__:
@@ -126,11 +127,11 @@ class ClusterPipeline(Pipeline):
     async def _sent(self, node: Address, way: _Sent) -> Any:
         try:
             return await way(self._nodes.at(node))
-        except StoreUnavailable as error:
+        except RedisUnavailable as error:
             self._judge(node, error)
             raise
 
-    def _judge(self, node: Address, error: StoreUnavailable) -> None:
+    def _judge(self, node: Address, error: RedisUnavailable) -> None:
         if isinstance(error.__cause__, _LOST):
             self._nodes.lose(node)
         elif isinstance(error.__cause__, ClusterCrossSlotError):

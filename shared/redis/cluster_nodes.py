@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
-from shared import telemetry
-from shared.model.errors import StoreUnavailable
 from shared.redis.cluster_pool import Address, ClusterPool
+from shared.redis.errors import RedisUnavailable
+from shared.redis.hooks import Hooks
 from shared.redis.pipeline import Pipeline, Script
 from shared.redis.slots import SlotMap, map_in
 
@@ -29,9 +29,10 @@ _BETWEEN_DOUBTS_S = 2.0
 class Nodes:
     """A `Pipeline` for each node that is needed, and the map of slots."""
 
-    def __init__(self, pool: ClusterPool, scripts: Mapping[str, Script]) -> None:
+    def __init__(self, pool: ClusterPool, scripts: Mapping[str, Script], hooks: Hooks) -> None:
         self._pool = pool
         self._scripts = scripts
+        self._hooks = hooks
         self._map = SlotMap()
         self._calls: dict[Address, Pipeline] = {}
         self._lost: set[Address] = set()
@@ -45,21 +46,23 @@ class Nodes:
         """The calls to one node."""
         calls = self._calls.get(node)
         if calls is None:
-            calls = self._calls[node] = Pipeline(self._pool.client_of(node), scripts=self._scripts)
+            calls = self._calls[node] = Pipeline(
+                self._pool.client_of(node), scripts=self._scripts, hooks=self._hooks
+            )
         return calls
 
     async def primary_of(self, slot: int) -> Address:
-        """Raises StoreUnavailable when nobody can be asked, or nobody has the slot."""
+        """Raises RedisUnavailable when nobody can be asked, or nobody has the slot."""
         node = self._map.primaries.get(slot)
         if node is None:
             await self.learn()
             node = self._map.primaries.get(slot)
         if node is None:
-            raise StoreUnavailable(why="no node known to have the slot")
+            raise self._hooks.unavailable(why="no node known to have the slot")
         return node
 
     async def reachable_for(self, slot: int) -> Address:
-        """The slot's primary; another one if that is lost. Raises StoreUnavailable."""
+        """The slot's primary; another one if that is lost. Raises RedisUnavailable."""
         node = await self.primary_of(slot)
         if node not in self._lost:
             return node
@@ -67,7 +70,7 @@ class Nodes:
         return others[slot % len(others)] if others else node
 
     async def primaries(self) -> list[Address]:
-        """All of them, those that are lost last. Raises StoreUnavailable when nobody can be asked."""
+        """All of them, those that are lost last. Raises RedisUnavailable when nobody can be asked."""
         await self.primary_of(0)
         return sorted(self._map.all_primaries(), key=lambda node: (node in self._lost, node))
 
@@ -114,7 +117,7 @@ class Nodes:
             try:
                 async with asyncio.timeout(_ASK_S):
                     found = map_in(await self.at(node).command("CLUSTER", "SLOTS"), asked=node)
-            except (StoreUnavailable, RedisError, TimeoutError) as error:
+            except (RedisUnavailable, RedisError, TimeoutError) as error:
                 why = str(error) or type(error).__name__
                 self._pool.avoid(node)
             else:
@@ -130,7 +133,7 @@ class Nodes:
         self._pool.learn(found.nodes)
         self._lost &= found.all_primaries()
         for node in [node for node in self._calls if node not in self._pool.nodes]:
-            telemetry.redis_back(self._calls.pop(node))
+            self._hooks.recovered(self._calls.pop(node))
         if gone:
             self._doubt()
 
@@ -150,7 +153,7 @@ class Nodes:
         try:
             async with asyncio.timeout(_ASK_S):
                 told: bytes = await self.at(node).command("CLUSTER", "INFO")
-        except (StoreUnavailable, RedisError, TimeoutError):
+        except (RedisUnavailable, RedisError, TimeoutError):
             return False
         return b"cluster_state:ok" in told
 

@@ -13,22 +13,19 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from shared import telemetry
-from shared.model.errors import StoreUnavailable
 from shared.redis.connection import Call, Then, connection_to
+from shared.redis.hooks import NO_HOOKS, Hooks
 
 # Redis answers nobody else while it reads one: bounded in commands, and in bytes of arguments.
 _PIPELINE_CALLS = 1000
 _PIPELINE_BYTES = 4 * 1024 * 1024
 
 _CODE = re.compile(r"[A-Z]{3,}\b")
-_INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 
 Argument: TypeAlias = str | bytes | int | float
 
@@ -45,31 +42,31 @@ class Script:
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
-def load_scripts() -> dict[str, Script]:
-    """Every script in `shared/store/lua`, by name.
+class RedisCommands(Protocol):
+    """One Redis or one cluster. A call begins at once; the future is for its answer."""
 
-    Lua files know nothing of each other: a line `--include X` stands for the text of `included/X.lua`.
-    """
-    folder = files("shared.store") / "lua"
+    def command(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """One Redis command."""
 
-    def whole(source: str) -> str:
-        return _INCLUDE.sub(lambda line: (folder / "included" / f"{line[1]}.lua").read_text(), source)
+    def read(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """One Redis command that only reads; identical reads of one turn of the loop share an answer."""
 
-    return {
-        file.name.removesuffix(".lua"): Script(file.name.removesuffix(".lua"), whole(file.read_text()))
-        for file in folder.iterdir()
-        if file.name.endswith(".lua")
-    }
+    def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
+        """One script, by name. All keys must lie in one slot."""
+
+    def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """All names that match, in batches. A name may come twice; a new one may not come at all."""
 
 
 class Pipeline:
-    """Sends commands and scripts to one Redis. Raises StoreUnavailable when it cannot serve."""
+    """Sends commands and scripts to one Redis. Raises RedisUnavailable when it cannot serve."""
 
-    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script] | None = None) -> None:
+    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> None:
         self._way = connection_to(redis)
-        self._scripts = {name: (script, script.sha) for name, script in (scripts or load_scripts()).items()}
+        self._scripts = {name: (script, script.sha) for name, script in scripts.items()}
+        self._hooks = hooks
         self._waiting: list[Call] = []
-        self._looks: dict[tuple[Argument, ...], list[asyncio.Future[Any]]] = {}
+        self._reads: dict[tuple[Argument, ...], list[asyncio.Future[Any]]] = {}
         self._is_busy = False
         self._is_lost = False
         self._began_s = 0.0
@@ -78,12 +75,12 @@ class Pipeline:
         """One Redis command. It is begun at once; the future is for its answer."""
         return self._queued(arguments)
 
-    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
+    def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         """One Redis command that only reads: whoever asks the same before it is sent has the same answer."""
-        others = self._looks.get(arguments)
+        others = self._reads.get(arguments)
         if others is None:
             answer = self._queued(arguments)
-            self._looks[arguments] = others = []
+            self._reads[arguments] = others = []
             answer.add_done_callback(partial(_share, others))
         others.append(mine := asyncio.get_running_loop().create_future())
         return mine
@@ -93,7 +90,7 @@ class Pipeline:
         script, sha = self._scripts[name]
         return self._queued(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
 
-    async def names(self, pattern: str) -> AsyncIterator[list[bytes]]:
+    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """All names that match, in lots. One may come twice; one that is new may not come at all."""
         cursor: bytes | int = 0
         while True:
@@ -114,7 +111,7 @@ class Pipeline:
         return call.answer
 
     def _send_waiting(self) -> None:
-        self._looks.clear()
+        self._reads.clear()
         while self._waiting:
             count = _first_pipeline(self._waiting)
             sending, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -133,16 +130,16 @@ class Pipeline:
         try:
             if isinstance(answers, Exception):
                 self._is_lost = True
-                telemetry.redis_lost(self)
+                self._hooks.lost(self)
                 # What waits behind would meet the same, each lot after another time-out: tell it now.
                 waiting, self._waiting = self._waiting, []
                 for call in (*calls, *waiting):
-                    _fail(call, answers)
+                    self._fail(call, answers)
             else:
                 if self._is_lost:
                     self._is_lost = False
-                    telemetry.redis_back(self)
-                telemetry.redis_answered(len(calls), took_s=time.perf_counter() - self._began_s)
+                    self._hooks.recovered(self)
+                self._hooks.answered(len(calls), time.perf_counter() - self._began_s)
                 self._tell(calls, answers)
         finally:
             self._send_waiting()
@@ -158,8 +155,22 @@ class Pipeline:
                 call.replace(("EVAL", call.source, *call.command[2:]))
                 unknown_scripts.append(call)
             else:
-                _fail(call, answer)
+                self._fail(call, answer)
         self._waiting[:0] = unknown_scripts
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        if call.answer.done():
+            return
+        if not isinstance(error, RedisError | OSError | TimeoutError) or _is_ours(error):
+            call.answer.set_exception(error)
+        else:
+            self._hooks.failed(type(error).__name__)
+            unavailable = self._hooks.unavailable(why=type(error).__name__)
+            # In a cluster it tells where to go instead.
+            unavailable.__cause__ = error
+            call.answer.set_exception(unavailable)
+        # Who waits for several answers goes with the first error; the loop would complain of the others.
+        call.answer.exception()
 
 
 def _first_pipeline(waiting: Sequence[Call]) -> int:
@@ -182,21 +193,6 @@ def _share(others: Sequence[asyncio.Future[Any]], answer: asyncio.Future[Any]) -
         else:
             other.set_exception(error)
             other.exception()
-
-
-def _fail(call: Call, error: Exception) -> None:
-    if call.answer.done():
-        return
-    if not isinstance(error, RedisError | OSError | TimeoutError) or _is_ours(error):
-        call.answer.set_exception(error)
-    else:
-        telemetry.redis_failed(type(error).__name__)
-        unavailable = StoreUnavailable(why=type(error).__name__)
-        # In a cluster it tells where to go instead.
-        unavailable.__cause__ = error
-        call.answer.set_exception(unavailable)
-    # Who waits for several answers goes with the first error; the loop would complain of the others.
-    call.answer.exception()
 
 
 def _is_ours(error: Exception) -> bool:

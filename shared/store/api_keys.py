@@ -5,7 +5,7 @@ import asyncio
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
 from shared.model.channels import EVERY_EDGE
 from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
@@ -19,7 +19,7 @@ _MAY_LACK = ("expires_at_ms", "old_secret_hash", "old_valid_until_ms")
 class ApiKeys:
     """Keeps accounts and API keys. The key's record is in its channel's slot, the list in the account's."""
 
-    def __init__(self, redis: Pipeline, routing: Routing, wakeups: Wakeups) -> None:
+    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups) -> None:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups

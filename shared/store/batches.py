@@ -17,7 +17,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.queues import QueueLimits, next_place, notification_of, oldest_place
 
@@ -61,7 +61,7 @@ class Batches:
     """Takes, acks and puts back batches, for the owners of webhook channels. Times are in ms."""
 
     def __init__(
-        self, redis: Pipeline, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
+        self, redis: RedisCommands, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
     ) -> None:
         self._redis = redis
         self._limits = limits

@@ -9,7 +9,7 @@ import orjson
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, ChannelState, Kind, instance_of
 from shared.model.errors import KeyRevoked, KindConflict
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
@@ -28,7 +28,7 @@ class Whose:
 class Channels:
     """Keeps channels. A channel's record is in its own slot, its mention in the account's table."""
 
-    def __init__(self, redis: Pipeline, routing: Routing, wakeups: Wakeups) -> None:
+    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups) -> None:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
@@ -118,8 +118,8 @@ class Channels:
         return None if url is None else Callback(url.decode(), orjson.loads(headers))
 
     async def all(self) -> AsyncIterator[list[str]]:
-        """The API key ids of all channels, in lots, as `Pipeline.names` finds them."""
-        async for names in self._redis.names(keyspace.channel("*")):
+        """The API key ids of all channels, in lots, as `RedisCommands.scan` finds them."""
+        async for names in self._redis.scan(keyspace.channel("*")):
             yield [keyspace.id_in(name) for name in names]
 
     async def expire(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from shared.model.channels import instance_of
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
 
@@ -25,7 +25,7 @@ class Due:
 class DueWebhooks:
     """Walks through all webhook channels, in lots."""
 
-    def __init__(self, redis: Pipeline, *, instance: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, redis: RedisCommands, *, instance: str, now_ms: Callable[[], int]) -> None:
         self._redis = redis
         self._replicas = Replicas(redis)
         self._instance = instance

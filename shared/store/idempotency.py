@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.model.idempotency import Repeatable
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 # A killed gateway blocks a key for as long; one that lives renews the mark well before.
@@ -32,7 +32,7 @@ class Beginning:
 class Idempotency:
     """Begins and ends requests. `runner` is one attempt's own random name."""
 
-    def __init__(self, redis: Pipeline) -> None:
+    def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
     async def begin(self, request: Repeatable, *, runner: str) -> Beginning:

@@ -74,8 +74,8 @@ import hashlib
 import re
 
 _PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routes|device-types|session|sessions)|\{every\}:routing"
-    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|tries)"
+    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
+    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
 )
 
 LAST_SEEN = "{replicas}:last-seen"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shared import telemetry
 from shared.model.channels import CloseReason, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
 
@@ -23,7 +23,7 @@ class Claimed:
 class Leases:
     """Claims and gives back leases."""
 
-    def __init__(self, redis: Pipeline) -> None:
+    def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
         self._replicas = Replicas(redis)
 

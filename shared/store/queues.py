@@ -14,7 +14,7 @@ from shared import telemetry
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event, Notification, Trail
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 BEGINNING = "0-0"
@@ -74,7 +74,7 @@ class Queues:
 
     def __init__(
         self,
-        redis: Pipeline,
+        redis: RedisCommands,
         *,
         limits: QueueLimits = QueueLimits(),
         now_ms: Callable[[], int] = _wall_clock_ms,

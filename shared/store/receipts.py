@@ -11,7 +11,7 @@ import orjson
 
 from shared.model.events import Event
 from shared.model.receipts import ChannelReceipt, Receipt
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 # Of an event for more channels only so many are told, however long the list: it is one answer.
@@ -23,7 +23,7 @@ _FIELDS = ("queued", "sent", "acked", "dropped", "why")
 class Receipts:
     """Keeps receipts for an hour."""
 
-    def __init__(self, redis: Pipeline) -> None:
+    def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
     async def open(self, account_id: str, event: Event, *, channels: Sequence[str], now_ms: int) -> None:

@@ -3,7 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 
@@ -15,7 +15,7 @@ def new_instance_id(replica: str) -> str:
 class Heartbeat:
     """Keeps one instance's heartbeat."""
 
-    def __init__(self, redis: Pipeline, *, instance: str, ttl_ms: int) -> None:
+    def __init__(self, redis: RedisCommands, *, instance: str, ttl_ms: int) -> None:
         self._redis = redis
         self._instance = instance
         self._ttl_ms = ttl_ms
@@ -42,7 +42,7 @@ class Seen:
 class Replicas:
     """Looks at the instances of all replicas."""
 
-    def __init__(self, redis: Pipeline) -> None:
+    def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
     async def seen(self, instance: str) -> Seen:

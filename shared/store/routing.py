@@ -14,7 +14,7 @@ from typing import Any
 from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
 from shared.model.routing_table import RoutingTable
-from shared.redis.pipeline import Argument, Pipeline
+from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.routing_table_cache import FRESH_S, SPREAD_S, Compile, RoutingTableCache
 
@@ -32,7 +32,7 @@ class Routing:
 
     def __init__(
         self,
-        redis: Pipeline,
+        redis: RedisCommands,
         compile_bindings: Compile,
         *,
         fresh_s: float = FRESH_S,
@@ -150,8 +150,8 @@ class Routing:
         }
 
     async def accounts(self) -> AsyncIterator[list[str]]:
-        """The ids of all accounts with table, in lots, as `Pipeline.names` finds them."""
-        async for names in self._redis.names(keyspace.routing("*")):
+        """The ids of all accounts with table, in lots, as `RedisCommands.scan` finds them."""
+        async for names in self._redis.scan(keyspace.routing("*")):
             yield [keyspace.id_in(name) for name in names]
 
     async def mentioned(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from shared import telemetry
 from shared.model.bindings import Pattern, Source
 from shared.model.routing_table import RoutingTable
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 _COPIES = 1000
@@ -58,7 +58,7 @@ def _uncollected() -> Iterator[None]:
 class RoutingTableCache:
     """The accounts used last. `compile_bindings` turns what is stored of one source into patterns."""
 
-    def __init__(self, redis: Pipeline, compile_bindings: Compile, *, fresh_s: float = FRESH_S) -> None:
+    def __init__(self, redis: RedisCommands, compile_bindings: Compile, *, fresh_s: float = FRESH_S) -> None:
         self._redis = redis
         self._fresh_s = fresh_s
         self._compile = compile_bindings
@@ -70,7 +70,7 @@ class RoutingTableCache:
         fresh = [self._if_fresh(i, now_s) for i in account_ids]
         # They are under way together.
         looks = [
-            self._redis.look("HGET", keyspace.routing(i), "version") if table is None else None
+            self._redis.read("HGET", keyspace.routing(i), "version") if table is None else None
             for i, table in zip(account_ids, fresh, strict=True)
         ]
         found = []

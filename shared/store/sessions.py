@@ -16,7 +16,7 @@ from shared import telemetry
 from shared.model.channels import instance_of
 from shared.model.events import Event, Notification
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Wanted
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Replicas
@@ -37,7 +37,7 @@ Store = Callable[[Sequence[Wanted]], bytes]
 class Sessions:
     """Keeps sessions. `stored` turns what one asks for into what stands in the table."""
 
-    def __init__(self, redis: Pipeline, routing: Routing, wakeups: Wakeups, *, stored: Store) -> None:
+    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups, *, stored: Store) -> None:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
@@ -123,7 +123,7 @@ class Sessions:
 
     async def all(self) -> AsyncIterator[list[Session]]:
         """Every session that Redis knows, living or not, in lots."""
-        async for names in self._redis.names(keyspace.session("*")):
+        async for names in self._redis.scan(keyspace.session("*")):
             found = await asyncio.gather(*(self._read(keyspace.id_in(name)) for name in names))
             yield [session for session in found if session is not None]
 

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from shared import telemetry
 from shared.model.channels import instance_of
 from shared.model.errors import StoreUnavailable
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
 
@@ -62,7 +62,7 @@ class Told:
 class Wakeups:
     """Sends wakeups to the owners of channels."""
 
-    def __init__(self, redis: Pipeline) -> None:
+    def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
         self._waiting: dict[str, set[str]] = {}
         self._sending: set[asyncio.Task[None]] = set()

@@ -6,7 +6,7 @@ import orjson
 
 from shared.model.channels import ANY_DISPATCHER, Failing
 from shared.model.deliveries import Delivery
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.wakeups import Wakeups
 
@@ -16,7 +16,7 @@ SHOWN = 100
 class Webhooks:
     """Looks at webhook channels from outside; what delivers to them holds a lease."""
 
-    def __init__(self, redis: Pipeline, wakeups: Wakeups) -> None:
+    def __init__(self, redis: RedisCommands, wakeups: Wakeups) -> None:
         self._redis = redis
         self._wakeups = wakeups
 

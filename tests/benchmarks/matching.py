@@ -19,8 +19,9 @@ from shared.model.bindings import Source
 from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
 from shared.redis.client import connect
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.commands import commands_to
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.harness.valkey import Valkey
@@ -171,7 +172,7 @@ class Costs:
     first_ms: float
 
 
-async def _measured(case: Case, count: int, routing: Routing, calls: Pipeline) -> Costs:
+async def _measured(case: Case, count: int, routing: Routing, calls: RedisCommands) -> Costs:
     account_id = f"{count:032x}"
     await _fill(case, count, calls, account_id)
     started = time.perf_counter()
@@ -201,7 +202,7 @@ async def _measured(case: Case, count: int, routing: Routing, calls: Pipeline) -
     )
 
 
-async def _fill(case: Case, count: int, calls: Pipeline, account_id: str) -> None:
+async def _fill(case: Case, count: int, calls: RedisCommands, account_id: str) -> None:
     name = keyspace.routing(account_id)
     await calls.command("HSET", name, "version", f"filled-{count}")
     bindings = case.bindings(count)
@@ -235,7 +236,7 @@ async def _run(url: str) -> bool:
         for size in case.sizes:
             async with connect(url) as redis:
                 await redis.flushall()
-                calls = Pipeline(redis)
+                calls = commands_to(redis)
                 costs = await _measured(case, size, Routing(calls, compiled, spread_s=0), calls)
             first = first or costs
             ratios = (costs.match_us / first.match_us, costs.route_us / first.route_us)

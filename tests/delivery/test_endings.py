@@ -71,7 +71,7 @@ async def test_a_takeover_ends_it_and_leaves_the_queue_to_the_new_owner(
     assert stores.owner(channel) == f"{OTHER_EDGE}/1"
 
 
-@pytest.mark.parametrize("reason", [CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED])
+@pytest.mark.parametrize("close_reason", [CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED])
 async def test_a_channel_that_is_gone_ends_it(
     stores: Stores, channel: str, drain: DeliveryLoop, receiver: Receiver, close_reason: CloseReason
 ) -> None:

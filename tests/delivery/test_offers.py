@@ -13,6 +13,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.events import Notification
 from shared.redis.pipeline import Argument, Pipeline
 from shared.store import keyspace
+from shared.store.commands import HOOKS
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
 from shared.store.queues import Queues
 from tests.delivery.conftest import Receiver
@@ -36,7 +37,7 @@ class Asked(Pipeline):
 async def asked(server: fakeredis.FakeServer) -> AsyncIterator[Asked]:
     backend = fake_backend(server)
     async with backend.connect() as redis:
-        calls = Asked(redis, scripts=backend.scripts)
+        calls = Asked(redis, scripts=backend.scripts, hooks=HOOKS)
         calls.scripts = []
         yield calls
 

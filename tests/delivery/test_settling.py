@@ -12,6 +12,7 @@ from shared.model.errors import StoreUnavailable
 from shared.redis.connection import Call, Then
 from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
+from shared.store.commands import HOOKS
 from shared.store.inline_entries import parse_inline_entries
 from shared.store.queues import Queues
 from tests.delivery.conftest import Receiver
@@ -37,7 +38,7 @@ class Sent(Pipeline):
 async def sent(server: fakeredis.FakeServer) -> AsyncIterator[Sent]:
     backend = fake_backend(server)
     async with backend.connect() as redis:
-        calls = Sent(redis, scripts=backend.scripts)
+        calls = Sent(redis, scripts=backend.scripts, hooks=HOOKS)
         calls.pipelines = []
         # A script that is not known yet would be sent twice.
         backend.direct.script_load(backend.scripts["queue_ack"].source)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from shared.redis.pipeline import load_scripts
+from shared.store.scripts import load_scripts
 from tests.conftest import Listen, Start
 from tests.harness.api import Answer, Api, ApiKey
 from tests.harness.events import Event

@@ -7,11 +7,12 @@ from typing import TypeAlias
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.events import Notification
-from shared.redis.pipeline import Pipeline, Script, load_scripts
+from shared.redis.pipeline import Pipeline, Script
 from shared.store import keyspace
 from shared.store.inline_entries import InlineEntries
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Batch, notification_of
+from shared.store.scripts import load_scripts
 from tests.properties.actors import Actor, ToldLeases, ToldQueues
 from tests.properties.machine import Notifications
 from tests.properties.world import World

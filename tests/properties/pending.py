@@ -50,7 +50,7 @@ class Pending:
         self._last_seen_ms: dict[str, int] = {}
         self._live: set[str] = set()
         self._readers: dict[str, Reader] = {}
-        self._carried: set[tuple[str, int]] = set()
+        self._inline: set[tuple[str, int]] = set()
 
     def must(self, right: object, fault: str) -> None:
         if not right:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import settings
 
-from shared.redis.pipeline import load_scripts
+from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.properties.bugs import BUGS, Bug, Steps
 from tests.properties.machine import BUDGET, Notifications, searches

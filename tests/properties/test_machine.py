@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from shared.redis.pipeline import load_scripts
+from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.properties.machine import BUDGET, searches
 

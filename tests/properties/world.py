@@ -10,6 +10,7 @@ from typing import Any
 from shared.redis.client import connect
 from shared.redis.connection import Call, Then
 from shared.redis.pipeline import Argument, Pipeline, Script
+from shared.store.commands import HOOKS
 from tests.harness.overheard import Overheard
 from tests.properties.pending import Pending
 
@@ -109,7 +110,7 @@ class GatedCalls(Pipeline):
 
     def __init__(self, world: World, gate: Gate) -> None:
         self.redis = connect(world.url)
-        super().__init__(self.redis, scripts=world.scripts)
+        super().__init__(self.redis, scripts=world.scripts, hooks=HOOKS)
         self._world = world
         self._gate = gate
         self._turn: asyncio.Task[None] | None = None
@@ -118,8 +119,8 @@ class GatedCalls(Pipeline):
         wakeups = arguments[0] == "PUBLISH"
         return begun(self._gated(partial(super().command, *arguments), wakeups=wakeups))
 
-    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
-        return begun(self._gated(partial(super().look, *arguments), wakeups=False))
+    def read(self, *arguments: Argument) -> asyncio.Future[Any]:
+        return begun(self._gated(partial(super().read, *arguments), wakeups=False))
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         wakeups = "'PUBLISH'" in self._world.scripts[name].source

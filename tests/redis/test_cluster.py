@@ -13,15 +13,17 @@ from redis.exceptions import ClusterCrossSlotError, ResponseError
 from shared.model.errors import StoreUnavailable
 from shared.redis import slots
 from shared.redis.client import connect
-from shared.redis.cluster import ClusterPipeline, pipeline_to
-from shared.redis.pipeline import Pipeline, load_scripts
+from shared.redis.cluster import ClusterPipeline
+from shared.redis.pipeline import Pipeline, RedisCommands
 from shared.store import keyspace
+from shared.store.commands import commands_to
 from shared.store.queues import Appended
+from shared.store.scripts import load_scripts
 from tests.harness.cluster import Cluster, Node, running_cluster
 from tests.harness.waiting import wait_until
 from tests.store.stores import Backend, Stores, events, ids
 
-STORE = Path(slots.__file__).parent
+STORE = Path(keyspace.__file__).parent
 SPREAD = [f"key-{number}" for number in range(60)]
 
 
@@ -39,8 +41,8 @@ async def redis(cluster: Cluster) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def calls(redis: Redis) -> Pipeline:
-    return pipeline_to(redis)
+def calls(redis: Redis) -> RedisCommands:
+    return commands_to(redis)
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def node_of(cluster: Cluster, key: str) -> Node:
     return Moving(cluster, key).source
 
 
-async def test_calls_find_the_primary_of_their_key(calls: Pipeline, cluster: Cluster) -> None:
+async def test_calls_find_the_primary_of_their_key(calls: RedisCommands, cluster: Cluster) -> None:
     await asyncio.gather(*(calls.command("SET", key, key) for key in SPREAD))
 
     assert await asyncio.gather(*(calls.command("GET", key) for key in SPREAD)) == [
@@ -96,28 +98,28 @@ async def test_calls_find_the_primary_of_their_key(calls: Pipeline, cluster: Clu
 async def test_one_node_of_several_is_enough_to_find_the_others(cluster: Cluster) -> None:
     nobody = cluster.jobs.port + 1
     async with connect(f"redis+cluster://127.0.0.1:{nobody},127.0.0.1:{cluster.primaries[1].port}") as redis:
-        calls = pipeline_to(redis)
+        calls = commands_to(redis)
         await asyncio.gather(*(calls.command("SET", key, "1") for key in SPREAD))
 
 
 async def test_nobody_to_ask_is_the_store_unavailable() -> None:
     async with connect("redis+cluster://127.0.0.1:1") as redis:
         with pytest.raises(StoreUnavailable):
-            await pipeline_to(redis).command("GET", "a")
+            await commands_to(redis).command("GET", "a")
         with pytest.raises(StoreUnavailable):
-            await pipeline_to(redis).command("PUBLISH", "a", "b")
+            await commands_to(redis).command("PUBLISH", "a", "b")
 
 
 async def test_a_server_that_is_no_cluster_is_the_store_unavailable(cluster: Cluster) -> None:
     async with connect(f"redis+cluster://127.0.0.1:{cluster.jobs.port}") as redis:
         with pytest.raises(StoreUnavailable):
-            await pipeline_to(redis).command("GET", "a")
+            await commands_to(redis).command("GET", "a")
 
 
-async def test_every_primary_is_walked_through_for_names(calls: Pipeline, stores: Stores) -> None:
+async def test_every_primary_is_walked_through_for_names(calls: RedisCommands, stores: Stores) -> None:
     await asyncio.gather(*(calls.command("SET", key, "1") for key in SPREAD))
 
-    found = [name async for lot in calls.names("key-*") for name in lot]
+    found = [name async for lot in calls.scan("key-*") for name in lot]
 
     assert sorted(found) == sorted(key.encode() for key in SPREAD)
 
@@ -131,7 +133,7 @@ async def test_calls_of_one_key_keep_their_order(stores: Stores) -> None:
         assert ids(await stores.pending(lease)) == [str(n) for n in range(40)]
 
 
-async def test_a_mistake_of_ours_is_told_as_one(calls: Pipeline) -> None:
+async def test_a_mistake_of_ours_is_told_as_one(calls: RedisCommands) -> None:
     with pytest.raises(ResponseError):
         await calls.command("SET", "a")
     with pytest.raises(ClusterCrossSlotError):
@@ -157,7 +159,7 @@ async def test_a_slot_that_has_moved_is_found(stores: Stores, cluster: Cluster) 
 
 
 async def test_while_a_slot_moves_what_has_gone_is_asked_of_who_gets_it(
-    calls: Pipeline, cluster: Cluster
+    calls: RedisCommands, cluster: Cluster
 ) -> None:
     await calls.command("SET", "{moving}:old", "1")
     moving = Moving(cluster, "{moving}")
@@ -212,7 +214,7 @@ def _refused(node: Node, code: str) -> int:
         return int(direct.info("errorstats").get(f"errorstat_{code}", {}).get("count", 0))
 
 
-async def test_a_frozen_primary_stalls_only_what_lies_on_it(cluster: Cluster, calls: Pipeline) -> None:
+async def test_a_frozen_primary_stalls_only_what_lies_on_it(cluster: Cluster, calls: RedisCommands) -> None:
     by_node = {node_of(cluster, key): key for key in SPREAD[:20]}
     frozen = cluster.primaries[0]
     there = by_node.pop(frozen)
@@ -229,7 +231,7 @@ async def test_a_frozen_primary_stalls_only_what_lies_on_it(cluster: Cluster, ca
     await wait_until(lambda: all(node.state["cluster_state"] == "ok" for node in cluster.primaries))
 
 
-async def test_a_primary_that_died_fails_only_what_lay_on_it(cluster: Cluster, calls: Pipeline) -> None:
+async def test_a_primary_that_died_fails_only_what_lay_on_it(cluster: Cluster, calls: RedisCommands) -> None:
     by_node = {node_of(cluster, key): key for key in SPREAD[:20]}
     dead = cluster.primaries[2]
     there = by_node.pop(dead)
@@ -255,13 +257,17 @@ async def test_a_primary_that_died_fails_only_what_lay_on_it(cluster: Cluster, c
 
 
 def test_one_client_is_one_server_and_another_a_cluster() -> None:
-    assert type(pipeline_to(connect("redis://127.0.0.1:1"))) is Pipeline
-    assert type(pipeline_to(connect("redis+cluster://127.0.0.1:1"))) is ClusterPipeline
+    assert type(commands_to(connect("redis://127.0.0.1:1"))) is Pipeline
+    assert type(commands_to(connect("redis+cluster://127.0.0.1:1"))) is ClusterPipeline
 
 
 def test_it_is_known_of_every_command_where_it_belongs() -> None:
     """Whoever uses a new command says in slots.py where its key is."""
-    used = {name for path in STORE.glob("*.py") for name in _commands_in(path)}
+    used = {
+        name
+        for path in [*STORE.glob("*.py"), *Path(slots.__file__).parent.glob("*.py")]
+        for name in _commands_in(path)
+    }
 
     assert len(used) > 10
     for name in used - {"ASKING", "CLUSTER", "EVAL", "SCAN"}:

@@ -14,9 +14,11 @@ from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
 from shared.redis.connection import Call, Then
-from shared.redis.pipeline import Pipeline, load_scripts
+from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
+from shared.store.commands import HOOKS
 from shared.store.queues import BEGINNING, Appended
+from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import NOW_MS, Backend, Stores, events
@@ -40,7 +42,7 @@ class Pipelines:
 
 @pytest.fixture
 def calls(redis: Redis, backend: Backend) -> Pipeline:
-    return Pipeline(redis, scripts=backend.scripts)
+    return Pipeline(redis, scripts=backend.scripts, hooks=HOOKS)
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ async def test_a_mistake_of_ours_is_raised_as_such_and_to_its_maker_only(
 
 async def test_a_redis_that_cannot_be_reached_fails_all_who_wait() -> None:
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody:
-        calls = Pipeline(nobody, scripts=load_scripts())
+        calls = Pipeline(nobody, scripts=load_scripts(), hooks=HOOKS)
 
         faults = await asyncio.gather(
             *(calls.command("PING") for _ in range(3)),
@@ -194,7 +196,7 @@ async def test_a_redis_that_cannot_be_reached_fails_all_who_wait() -> None:
             return_exceptions=True,
         )
 
-        assert [type(fault) for fault in faults] == [StoreUnavailable] * 4
+        assert [type(fault) for fault in faults] == [HOOKS.unavailable] * 4
         with pytest.raises(StoreUnavailable):
             await calls.command("PING")
 
@@ -203,7 +205,7 @@ async def test_a_connection_that_breaks_under_way_fails_all_who_wait_and_then_he
     real_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with real_backend.connect() as redis:
-        calls = Pipeline(redis, scripts=real_backend.scripts)
+        calls = Pipeline(redis, scripts=real_backend.scripts, hooks=HOOKS)
         pipelines = Pipelines(monkeypatch)
         waiting = [calls.command("BLPOP", "gate", 0)]
         waiting.append(calls.command("SET", "a", "1"))
@@ -215,7 +217,7 @@ async def test_a_connection_that_breaks_under_way_fails_all_who_wait_and_then_he
         real_backend.direct.client_kill_filter(_type="normal")
 
         faults = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(fault) for fault in faults] == [StoreUnavailable] * 2
+        assert [type(fault) for fault in faults] == [HOOKS.unavailable] * 2
         with pytest.raises(StoreUnavailable):
             await behind
         assert await calls.command("ECHO", "after") == b"after", "the next goes over a new connection"
@@ -274,7 +276,8 @@ async def test_one_of_several_that_does_not_answer_is_told_until_it_does(
     # Pipeline of other tests may be around.
     monkeypatch.setattr(telemetry._Redis, "lost", WeakSet())
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody, connect(valkey.url) as redis:
-        dead, living = Pipeline(nobody), Pipeline(redis)
+        dead = Pipeline(nobody, scripts={}, hooks=HOOKS)
+        living = Pipeline(redis, scripts={}, hooks=HOOKS)
         await living.command("PING")
         assert says_up() == 1
 

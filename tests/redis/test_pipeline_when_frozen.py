@@ -8,7 +8,9 @@ from redis.asyncio import Redis
 
 from shared.model.errors import StoreUnavailable
 from shared.redis.connection import Call, Then
-from shared.redis.pipeline import Pipeline, load_scripts
+from shared.redis.pipeline import Pipeline
+from shared.store.commands import HOOKS
+from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 
@@ -31,7 +33,7 @@ async def calls(valkey: Valkey) -> AsyncIterator[CountedCalls]:
     """They wait half a second for an answer."""
     path = valkey.url.removeprefix("unix://")
     async with Redis(unix_socket_path=path, socket_timeout=0.5) as client:
-        yield CountedCalls(client, scripts=load_scripts())
+        yield CountedCalls(client, scripts=load_scripts(), hooks=HOOKS)
 
 
 async def test_those_who_wait_behind_a_time_out_are_let_down_with_it(
@@ -45,7 +47,7 @@ async def test_those_who_wait_behind_a_time_out_are_let_down_with_it(
         *(calls.command("RPUSH", "line", n) for n in range(CALLS)), return_exceptions=True
     )
 
-    assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+    assert {type(outcome) for outcome in outcomes} == {HOOKS.unavailable}
     assert calls.pipelines == before + 1, "not each lot after a time-out of its own"
     valkey.thaw()
     await wait_until(lambda: valkey.answers)
@@ -64,7 +66,7 @@ async def test_what_was_let_down_while_it_waited_never_happens(valkey: Valkey, c
     valkey.thaw()
     await wait_until(lambda: valkey.answers)
 
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
+    assert [type(outcome) for outcome in outcomes] == [HOOKS.unavailable] * 2
     assert await calls.command("GET", "behind") is None
 
 

@@ -11,7 +11,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 
 from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
-from shared.redis.cluster import pipeline_to
+from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
 from shared.store.wakeups import Line
 from tests.harness.processes import free_port
@@ -68,7 +68,7 @@ def url(guarded: Guarded, *, sentinels: str = "", service: str = SERVICE, passwo
 async def test_the_first_sentinel_that_answers_names_the_primary(guarded: Guarded) -> None:
     both = f"127.0.0.1:{free_port()},127.0.0.1:{guarded.sentinel.port}"
     async with connect(url(guarded, sentinels=both)) as redis:
-        assert await pipeline_to(redis).command("SET", "a", "1") == b"OK"
+        assert await commands_to(redis).command("SET", "a", "1") == b"OK"
         with guarded.client() as direct:
             assert direct.get("a") == b"1"
 
@@ -83,7 +83,7 @@ async def test_whoever_cannot_be_found_is_the_store_unavailable(guarded: Guarded
     }
     async with connect(nobody[wrong]) as redis:
         with pytest.raises(StoreUnavailable):
-            await pipeline_to(redis).command("GET", "a")
+            await commands_to(redis).command("GET", "a")
 
 
 async def test_a_sentinel_that_is_behind_is_not_believed(
@@ -97,9 +97,9 @@ async def test_a_sentinel_that_is_behind_is_not_believed(
         with monkeypatch.context() as patched:
             patched.setattr(SentinelConnectionPool, "get_master_address", behind)
             with pytest.raises(StoreUnavailable) as refused:
-                await pipeline_to(redis).command("GET", "a")
+                await commands_to(redis).command("GET", "a")
         assert "not the primary" in str(refused.value.__cause__)
-        await pipeline_to(redis).command("GET", "a")
+        await commands_to(redis).command("GET", "a")
 
 
 async def test_a_primary_that_lost_its_place_is_left_though_it_still_answers(
@@ -107,7 +107,7 @@ async def test_a_primary_that_lost_its_place_is_left_though_it_still_answers(
 ) -> None:
     """A sentinel tells it only seconds after it has told others."""
     async with connect(url(guarded)) as redis, listening(redis, EDGE) as heard:
-        calls = pipeline_to(redis)
+        calls = commands_to(redis)
         await calls.command("SET", "a", "before")
 
         async def its_heir(pool: SentinelConnectionPool) -> tuple[str, int]:
@@ -134,7 +134,7 @@ async def test_a_primary_that_hands_over_is_left(handing_over: Guarded) -> None:
     """As an operator asks for it. What the old one takes until it hears of it, Redis itself loses."""
     guarded = handing_over
     async with connect(url(guarded)) as redis:
-        calls = pipeline_to(redis)
+        calls = commands_to(redis)
         await calls.command("SET", "a", "before")
         before = guarded.sentinel.primary_port
         guarded.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)

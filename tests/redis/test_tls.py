@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
-from shared.redis.cluster import pipeline_to
+from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
 from shared.store.wakeups import Line
 from tests.harness.certificates import Certificates
@@ -56,7 +56,7 @@ def valkey(folder: Path) -> Iterator[Valkey]:
 
 async def assert_works(redis: Redis) -> None:
     """Commands go there, and wakeups come from there."""
-    calls = pipeline_to(redis)
+    calls = commands_to(redis)
     keys = [f"key-{number}" for number in range(10)]
     for key in keys:
         await calls.command("SET", key, key)
@@ -84,7 +84,7 @@ async def test_a_server_that_cannot_prove_its_name(
         trust = f"?ssl_ca_certs={certificates.pem(trusted)}" if trusted else ""
         async with connect(f"rediss://{host}:{front.port}/0{trust}") as redis:
             with pytest.raises(StoreUnavailable):
-                await pipeline_to(redis).command("SET", "a", "1")
+                await commands_to(redis).command("SET", "a", "1")
             with pytest.raises(RedisConnectionError):
                 await redis.ping()
 

@@ -38,7 +38,7 @@ def test_text_is_time_level_name_and_facts(capsys: pytest.CaptureFixture[str]) -
 
     time, rest = line.split(" ", 1)
     assert time.endswith("Z")
-    assert rest == "INFO socket.closed channel=4f2a took_ms=12 close_reason=null rate=0.125\n"
+    assert rest == "INFO socket.closed channel=4f2a took_ms=12 reason=null rate=0.125\n"
 
 
 @pytest.mark.parametrize("forged", ["x\nERROR all.lost", "x took_ms=1", 'say "hi"', "", "\x1b[2J"])

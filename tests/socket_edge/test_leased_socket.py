@@ -188,7 +188,7 @@ async def test_the_window_always_has_room_for_one(client: Client, channel: str) 
 
 
 @pytest.mark.parametrize(
-    ("reason", "codes", "code"),
+    ("close_reason", "codes", "code"),
     [
         (CloseReason.TAKEN_OVER, 2019, 1001),
         (CloseReason.CHANNEL_DELETED, 2019, 1001),

@@ -1,4 +1,4 @@
-"""Each test of the store runs on fakeredis and on a real Valkey, which is flushed in between."""
+"""Each test of the store runs on a real Valkey, which is flushed in between."""
 
 import shutil
 import tempfile
@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from shared.redis.client import connect
-from shared.redis.pipeline import Argument, Pipeline, load_scripts
+from shared.redis.pipeline import Argument, Pipeline
+from shared.store.scripts import load_scripts
 from tests.harness import leaks
 from tests.harness.overheard import Overheard
 from tests.harness.valkey import Valkey
 from tests.store.routing import Gateway
-from tests.store.stores import Backend, Stores, fake_backend
+from tests.store.stores import Backend, Stores
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +65,10 @@ def real_backend(shared_valkey: Valkey) -> Iterator[Backend]:
         yield Backend(connect=lambda: connect(shared_valkey.url), direct=direct, scripts=load_scripts())
 
 
-@pytest.fixture(params=["fakeredis", "valkey"])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """One Redis after the other, empty."""
-    if request.param == "fakeredis":
-        return fake_backend(fakeredis.FakeServer())
-    real: Backend = request.getfixturevalue("real_backend")
-    return real
+@pytest.fixture
+def backend(real_backend: Backend) -> Backend:
+    """The Redis that a test of the store runs on."""
+    return real_backend
 
 
 @pytest.fixture

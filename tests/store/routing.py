@@ -54,9 +54,9 @@ class WatchedCalls(Pipeline):
         self.reads: list[object] = []
         self.looks = 0
 
-    def look(self, *arguments: Argument) -> asyncio.Future[Any]:
+    def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         self.looks += 1
-        return super().look(*arguments)
+        return super().read(*arguments)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         if arguments[0] == "HGETALL":

@@ -10,15 +10,16 @@ from redis.asyncio import Redis
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind, Lease
 from shared.model.events import Event, Notification
-from shared.redis.cluster import pipeline_to
-from shared.redis.pipeline import Script, load_scripts
+from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
+from shared.store.commands import commands_to
 from shared.store.leases import Leases
 from shared.store.queues import BEGINNING, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
+from shared.store.scripts import load_scripts
 from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
@@ -56,7 +57,7 @@ class Stores:
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.direct = backend.direct
         self.redis = redis
-        self.calls = pipeline_to(redis, scripts=backend.scripts)
+        self.calls = commands_to(redis, scripts=backend.scripts)
         self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)

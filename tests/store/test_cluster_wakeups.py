@@ -7,8 +7,8 @@ import pytest
 
 from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
-from shared.redis.cluster import pipeline_to
-from shared.redis.pipeline import Pipeline
+from shared.redis.pipeline import RedisCommands
+from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
 from shared.store.wakeups import Line
 from tests.harness.cluster import Cluster, Node, running_cluster
@@ -28,7 +28,7 @@ def cluster() -> Iterator[Cluster]:
 
 async def test_a_failover_is_told_and_wakeups_are_heard_after_it(cluster: Cluster) -> None:
     async with connect(cluster.url) as redis, listening(redis, EDGE) as heard:
-        calls = pipeline_to(redis)
+        calls = commands_to(redis)
         for key in KEYS:
             await calls.command("SET", key, "1")
         for number, node in enumerate(cluster.primaries):
@@ -47,7 +47,7 @@ async def test_a_failover_is_told_and_wakeups_are_heard_after_it(cluster: Cluste
         await wait_until(lambda: _is_heard(calls, heard))
 
 
-async def _all_are_served(calls: Pipeline) -> bool:
+async def _all_are_served(calls: RedisCommands) -> bool:
     try:
         return all([await calls.command("GET", key) == b"1" for key in KEYS])
     except StoreUnavailable:
@@ -65,7 +65,7 @@ def _is_heard_through(node: Node) -> bool:
     return bool(count)
 
 
-async def _is_heard(calls: Pipeline, heard: Heard) -> bool:
+async def _is_heard(calls: RedisCommands, heard: Heard) -> bool:
     with contextlib.suppress(StoreUnavailable):
         await calls.command("PUBLISH", wakeup(EDGE), "after")
     return ["after"] in heard.all

@@ -9,10 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.redis.client import connect
-from shared.redis.pipeline import Pipeline, load_scripts
+from shared.redis.pipeline import Pipeline
 from shared.runtime.loops import end
+from shared.store.commands import HOOKS
 from shared.store.inline_entries import InlineEntries
 from shared.store.keyspace import wakeup
+from shared.store.scripts import load_scripts
 from shared.store.wakeups import (
     Asked,
     Line,
@@ -125,7 +127,7 @@ async def test_a_wakeup_that_nobody_hears_hurts_nobody(heard: Heard, stores: Sto
 
 async def test_a_wakeup_without_redis_is_lost_quietly(caplog: pytest.LogCaptureFixture) -> None:
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody:
-        wakeups = Wakeups(Pipeline(nobody, scripts=load_scripts()))
+        wakeups = Wakeups(Pipeline(nobody, scripts=load_scripts(), hooks=HOOKS))
 
         wakeups.send(f"{EDGE}/1", "a")
         wakeups.send(f"{OTHER_EDGE}/1", "a")
@@ -161,7 +163,7 @@ async def test_a_server_that_was_started_again_is_heard_again(valkey: Valkey) ->
         valkey.wait_ready()
         await heard.until(Line.BACK, Line.LOST, Line.BACK)
 
-        Wakeups(Pipeline(redis, scripts=load_scripts())).send(f"{EDGE}/1", "a")
+        Wakeups(Pipeline(redis, scripts=load_scripts(), hooks=HOOKS)).send(f"{EDGE}/1", "a")
         await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a"])
 
 

@@ -36,12 +36,12 @@ TABLES = {
 
 
 @pytest.mark.parametrize("codes", TABLES)
-@pytest.mark.parametrize("reason", SAID)
+@pytest.mark.parametrize("close_reason", SAID)
 def test_the_code_of_an_ending(close_reason: CloseReason, codes: int) -> None:
     assert close_code(close_reason, codes) == TABLES[codes][close_reason]
 
 
-@pytest.mark.parametrize("reason", SAID)
+@pytest.mark.parametrize("close_reason", SAID)
 def test_a_reason_fits_into_a_close_frame(close_reason: CloseReason) -> None:
     assert 0 < len(close_text(close_reason).encode()) <= 123
 

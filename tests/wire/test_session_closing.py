@@ -15,7 +15,7 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize(("reason", "code"), CODES.items())
+@pytest.mark.parametrize(("close_reason", "code"), CODES.items())
 def test_each_ending_has_its_code_and_a_reason_that_fits(close_reason: CloseReason, code: int) -> None:
     assert close_code(close_reason, 2019) == code
     assert len(close_text(close_reason).encode()) <= 123

@@ -97,9 +97,9 @@ def test_data_as_deep_as_can_be_published() -> None:
 )
 def test_the_name_is_the_publishers(given: str, data: Any, name: str) -> None:
     client = Client()
-    client.subscribe("conference.command.window")
+    client.subscribe("conference.command.room")
 
-    [frame] = client.hears("conference.command.window", data, name=given)
+    [frame] = client.hears("conference.command.room", data, name=given)
     assert frame["name"] == name
 
 

@@ -1,0 +1,14 @@
+"""The client is tested on the same servers as the store."""
+
+from tests.store.conftest import (
+    _one_slot,
+    backend,
+    overheard,
+    real_backend,
+    redis,
+    shared_valkey,
+    stores,
+    valkey,
+)
+
+__all__ = ["_one_slot", "backend", "overheard", "real_backend", "redis", "shared_valkey", "stores", "valkey"]
