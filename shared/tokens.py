@@ -29,7 +29,7 @@ class Principals:
         return signed(principal, key=await self._key(), expires_at_s=now_ms // 1000 + LIFETIME_S)
 
     async def authenticate(self, given: str, *, now_ms: int) -> Principal | None:
-        """Whose secret or token this is, valid now; None for anything else."""
+        """ChannelRef secret or token this is, valid now; None for anything else."""
         key = await self._api_keys.authenticate(given, now_ms=now_ms)
         if key is None:
             key = await self._named_by(given, now_ms=now_ms)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from shared import telemetry
 from shared.model.channels import Kind, instance_of
 from shared.model.sessions import Session
-from shared.store.channels import Channels, Whose
+from shared.store.channels import ChannelRef, Channels
 from shared.store.queues import Left, Queues
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
@@ -83,10 +83,10 @@ class Reaper:
 
     async def _look_at(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
         """What it is pending, if it stays."""
-        whose = await self._channels.whose(channel)
+        whose = await self._channels.ref(channel)
         if not whose.account or whose.kind is None:
             return None
-        left = await self._queues.forget_old(channel)
+        left = await self._queues.drop_expired(channel)
         done.dropped += left.dropped
         account, generation = whose.account, whose.generation
         if await self._expire(channel, whose, now_ms):
@@ -96,7 +96,7 @@ class Reaper:
             return None
         # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
         await self._routing.add_key(account, channel)
-        await self._channels.mention(account, channel, kind=whose.kind, generation=generation)
+        await self._channels.index(account, channel, kind=whose.kind, generation=generation)
         return whose.kind, left
 
     async def _note_pending(
@@ -120,7 +120,7 @@ class Reaper:
         await self._sessions.drop(session)
         return True
 
-    async def _expire(self, channel: str, whose: Whose, now_ms: int) -> bool:
+    async def _expire(self, channel: str, whose: ChannelRef, now_ms: int) -> bool:
         idle_expiry_ms = self._idle_expiry_ms.get(whose.kind) if whose.kind else None
         if idle_expiry_ms is None:
             return False
@@ -132,15 +132,15 @@ class Reaper:
 
     async def _mend(self, account: str) -> int:
         """Drops from an account's routes what names a channel or a key that is gone; tells how many."""
-        keys, channels = await self._routing.mentioned(account)
-        whose = dict(zip(keys, await asyncio.gather(*map(self._channels.whose, keys)), strict=True))
+        keys, channels = await self._routing.entries(account)
+        whose = dict(zip(keys, await asyncio.gather(*map(self._channels.ref, keys)), strict=True))
         gone = [key for key, found in whose.items() if not found.account]
         stale = [(key, inc) for key, inc in channels if key not in whose or whose[key].generation != inc]
         for key in gone:
             await self._routing.drop_key(account, key, generation="")
         for key, generation in stale:
             await self._routing.drop_channel(account, key, generation=generation)
-        named = await self._routing.sessions_mentioned(account)
+        named = await self._routing.session_ids(account)
         known = await asyncio.gather(*map(self._sessions.is_known, named))
         lost = [name for name, is_known in zip(named, known, strict=True) if not is_known]
         for name in lost:

@@ -47,7 +47,7 @@ class Authenticator:
             raise Problem(403, "this takes the admin token; an API key is not enough")
 
     async def administrator(self, request: Request) -> Administrator:
-        """Whose API keys the caller may make and end.
+        """ChannelRef API keys the caller may make and end.
 
         Raises Problem(401) when it proves nothing, 403 when it is an API key without the scope `admin`.
         """

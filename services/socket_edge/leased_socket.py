@@ -58,7 +58,7 @@ class Position:
 
     def then(self, frame: Frame) -> "Position":
         size = self.size_bytes + len(frame.text)
-        return Position(frame.last_entry, self.count + frame.count, size, self.frames + 1)
+        return Position(frame.last_entry_id, self.count + frame.count, size, self.frames + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class Poll:
         self.message = made
         self.last_uid = batch[made.count - 1].event_id
         self.decided.set()
-        return made.last_entry
+        return made.last_entry_id
 
     def adopt(self, serialization: bytes) -> None:
         self._wanted = stored(serialization)
@@ -120,7 +120,7 @@ class Poll:
             return
         telemetry.sent.add(self.message.count, _DIALECT)
         if self._asked.after is None and not self._is_doubtful:
-            self._acked = self.message.last_entry
+            self._acked = self.message.last_entry_id
 
     @property
     def outcome(self) -> str:

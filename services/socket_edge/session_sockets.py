@@ -219,7 +219,7 @@ class SessionSockets:
         if socket.dialect is Dialect.COGNISM:
             for push_id, data in await self._store.pushes(session.id):
                 if await socket.say(data):
-                    await self._store.tell_pushed(session.id, push_id)
+                    await self._store.mark_pushed(session.id, push_id)
         taken = await self._store.take(session)
         if taken is None:
             await self._put_again(socket)

@@ -14,7 +14,7 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound import Attempt, Outbound
-from shared.store.batches import Batches, Failed, Idle, Taken
+from shared.store.batches import Batches, Failed, Idle, TakenBatch
 from shared.store.channels import Channels
 from shared.store.queues import Queues
 from shared.wire.pelion.messages import Message, message
@@ -86,7 +86,7 @@ class Deliveries:
         most = min(limits.count, wanted.chunk)
         body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "what is taken holds one notification at least"
-        webhook_id = f"msg_{lease.generation}_{body.last_entry}"
+        webhook_id = f"msg_{lease.generation}_{body.last_entry_id}"
         sent = taken.notifications[: body.count]
         traced = DeliveryTracer(lease.channel)
         traced.record_sent(followed := [n for n in sent if n.trail], taken_ns=time.time_ns())
@@ -106,14 +106,14 @@ class Deliveries:
             return await self._put_back(lease, taken, delivery)
         answered_ns = time.time_ns()
         outcome = await self._ack(lease, body, delivery)
-        traced.record_acked(body.last_entry, acked_ns=answered_ns)
+        traced.record_acked(body.last_entry_id, acked_ns=answered_ns)
         return outcome
 
     async def _send(
-        self, lease: Lease, taken: Taken, body: Message, *, webhook_id: str, followed: list[Notification]
+        self, lease: Lease, taken: TakenBatch, body: Message, *, webhook_id: str, followed: list[Notification]
     ) -> Attempt:
         if receipts := [n for n in followed if n.trail and n.trail.receipt]:
-            await self._queues.tell_sent(lease, receipts)
+            await self._queues.mark_sent(lease, receipts)
         signed = signed_headers(
             taken.signing_secret,
             webhook_id=webhook_id,
@@ -124,14 +124,14 @@ class Deliveries:
         return await self._outbound.put(taken.callback.url, headers=headers, body=body.text)
 
     async def _ack(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
-        count = await self._batches.ack(lease, until=body.last_entry, delivery=delivery)
+        count = await self._batches.ack(lease, until=body.last_entry_id, delivery=delivery)
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
             return Outcome.GIVEN_BACK
-        telemetry.record_acked(body.last_entry, count)
+        telemetry.record_acked(body.last_entry_id, count)
         return Outcome.TAKEN
 
-    async def _put_back(self, lease: Lease, taken: Taken, delivery: Delivery) -> Outcome:
+    async def _put_back(self, lease: Lease, taken: TakenBatch, delivery: Delivery) -> Outcome:
         failed = taken.failed + 1
         next_attempt_ms = self._now_ms() + backoff_s(failed) * 1000
         what_follows, lost = await self._batches.fail(
@@ -156,8 +156,8 @@ class Deliveries:
         logger.warning("webhook.ended", extra={"facts": facts})
         telemetry.expired.add(1)
         telemetry.dropped.add(lost, {"reason": "channel-expired"})
-        whose = await self._channels.whose(lease.channel)
+        whose = await self._channels.ref(lease.channel)
         if whose.account:
-            await self._channels.forget(
+            await self._channels.unindex(
                 whose.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
             )

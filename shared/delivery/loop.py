@@ -15,7 +15,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Notification
 from shared.store.inline_entries import InlineEntries
-from shared.store.queues import BEGINNING, Batch, Queues, place
+from shared.store.queues import BEGINNING, Batch, Queues, parse_entry_id
 
 logger = logging.getLogger(__name__)
 
@@ -126,13 +126,13 @@ class DeliveryLoop:
 
     def offer(self, carried: InlineEntries) -> None:
         """Something was queued, and is here: passes it on at once, unless that would be out of turn."""
-        last = carried.notifications[-1].entry
+        last = carried.notifications[-1].entry_id
         is_ours = (carried.owner, carried.generation) == (self._lease.owner, self._lease.generation)
         if self._task is not None or self._doubtful or self._behind or not is_ours:
             self.wake()
             return
         # A look may have found it before the wakeup came.
-        if self._stopped or place(last) <= place(self._sent):
+        if self._stopped or parse_entry_id(last) <= parse_entry_id(self._sent):
             return
         room = self._transport.window
         if room.count == 0:
@@ -238,10 +238,10 @@ class DeliveryLoop:
             self._behind = batch.more
             if batch.notifications:
                 want_receipt = self._deliver(batch.notifications)
-                self._behind = batch.more or self._sent != batch.notifications[-1].entry
+                self._behind = batch.more or self._sent != batch.notifications[-1].entry_id
                 if want_receipt:
                     # It was sent, whether or not a stop comes meanwhile.
-                    await asyncio.shield(self._queues.tell_sent(self._lease, want_receipt))
+                    await asyncio.shield(self._queues.mark_sent(self._lease, want_receipt))
             at_the_end = not batch.more or self._transport.window.count == 0
             if at_the_end and self._transport.acked_until == self._acked:
                 return
@@ -256,7 +256,7 @@ class DeliveryLoop:
         followed = [notification for notification in batch if notification.trail]
         taken_ns = time.time_ns() if followed else 0
         self._sent = self._transport.deliver(batch) or self._sent
-        sent = [n for n in followed if place(n.entry) <= place(self._sent)]
+        sent = [n for n in followed if parse_entry_id(n.entry_id) <= parse_entry_id(self._sent)]
         if sent:
             self._traced.record_sent(sent, taken_ns=taken_ns)
         return [n for n in sent if n.trail and n.trail.receipt]
@@ -266,7 +266,7 @@ class DeliveryLoop:
         if self._doubtful:
             return await self._look_in_doubt()
         room = self._transport.window
-        peek = self._queues.peek(self._lease, after=self._sent, count=room.count, size_bytes=room.size_bytes)
+        peek = self._queues.read(self._lease, after=self._sent, count=room.count, size_bytes=room.size_bytes)
         confirmed = self._transport.acked_until
         if confirmed == self._acked:
             return await peek
@@ -278,7 +278,7 @@ class DeliveryLoop:
         if not await self._queues.has_reached(self._lease, self._sent):
             batch = Batch([], more=True, rewound=True)
         else:
-            batch = await self._queues.look_again(self._lease)
+            batch = await self._queues.reclaim(self._lease)
             # What was acked may have come back; it is forgotten once more.
             self._acked = BEGINNING
         self._doubtful = False
@@ -305,19 +305,19 @@ class DeliveryTracer:
         self._under_way: list[tuple[Notification, str, int]] = []
 
     def record_sent(self, notifications: list[Notification], *, taken_ns: int) -> None:
-        """Taken from the queue then, and written by now."""
+        """TakenBatch from the queue then, and written by now."""
         written_ns = time.time_ns()
         for notification in notifications:
             traceparent = notification.trail.traceparent if notification.trail else ""
             if telemetry.is_recorded(traceparent):
-                queued_ns = place(notification.entry)[0] * 1_000_000
+                queued_ns = parse_entry_id(notification.entry_id)[0] * 1_000_000
                 # Redis may have another idea of the time.
                 self._span("queued", notification, traceparent, min(queued_ns, taken_ns), taken_ns)
                 self._under_way.append((notification, traceparent, written_ns))
 
     def record_acked(self, until: str, *, acked_ns: int) -> None:
         """Everything up to there: confirmed then, and forgotten by the queue now."""
-        while self._under_way and place(self._under_way[0][0].entry) <= place(until):
+        while self._under_way and parse_entry_id(self._under_way[0][0].entry_id) <= parse_entry_id(until):
             notification, traceparent, written_ns = self._under_way.pop(0)
             self._span("sent", notification, traceparent, written_ns, acked_ns)
             self._span("acked", notification, traceparent, acked_ns, time.time_ns())

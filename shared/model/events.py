@@ -55,12 +55,12 @@ class Trail:
 
 
 class Notification(NamedTuple):
-    """An event as pending to one channel. `entry` is its place in the queue: later places compare as newer.
+    """An event as pending to one channel. `entry_id` is its place in the queue: later entries compare as newer.
 
     `account` tells whose event it is, where a channel may be pending those of several.
     """
 
-    entry: str
+    entry_id: str
     event_id: str
     topic: str
     data: bytes

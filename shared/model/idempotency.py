@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """Whose request it is, the key its publisher gave it, and a hash of what it says."""
+    """ChannelRef request it is, the key its publisher gave it, and a hash of what it says."""
 
     api_key_id: str
     idempotency_key: str

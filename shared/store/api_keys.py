@@ -84,7 +84,7 @@ class ApiKeys:
 
         With them what `after` must be to see the next; None when there are no more.
         """
-        mentioned, _ = await self._routing.mentioned(account_id)
+        mentioned, _ = await self._routing.entries(account_id)
         ids = sorted(api_key_id for api_key_id in mentioned if api_key_id > after)
         found = await asyncio.gather(*map(self.find, ids[:count]))
         # One that is being made or revoked has no record.

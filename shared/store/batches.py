@@ -19,14 +19,14 @@ from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import QueueLimits, next_place, notification_of, oldest_place
+from shared.store.queues import QueueLimits, next_entry_id, notification_of, oldest_entry_id
 
 _NOTED = 100
 _NOTED_TTL_MS = 7 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class TakenBatch:
     """The front of a queue, and where it is to go. `failed` tells how often it did not get there."""
 
     notifications: list[Notification]
@@ -67,7 +67,7 @@ class Batches:
         self._limits = limits
         self._now_ms = now_ms
 
-    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> Taken | Idle:
+    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> TakenBatch | Idle:
         """Up to `count` notifications of about `size_bytes`, at least one; or why none is to be sent now.
 
         Raises NoLongerOwner.
@@ -75,7 +75,7 @@ class Batches:
         i, now = lease.channel, self._now_ms()
         names = keyspace.of_a_queue(i)
         held_by = (lease.owner, lease.generation)
-        oldest = oldest_place(self._limits, now_ms=now)
+        oldest = oldest_entry_id(self._limits, now_ms=now)
         word, *found = await self._redis.script("batch_take", names, *held_by, count, size_bytes, oldest, now)
         if word in _CLOSE_REASONS:
             raise NoLongerOwner(close_reason=_CLOSE_REASONS[word])
@@ -84,7 +84,7 @@ class Batches:
             return Idle(word.decode())
         setup, url, headers, serialization, secret, failed, dropped, *entries = found
         telemetry.dropped_from_queue(over=0, old=dropped)
-        return Taken(
+        return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
             setup=setup.decode(),
@@ -98,12 +98,12 @@ class Batches:
         held_by = (lease.owner, lease.generation)
         noted = (orjson.dumps(delivery), _NOTED, _NOTED_TTL_MS)
         count = await self._redis.script(
-            "batch_ack", _names(lease), *held_by, until, next_place(until), *noted
+            "batch_ack", _names(lease), *held_by, until, next_entry_id(until), *noted
         )
         return None if count < 0 else int(count)
 
     async def fail(
-        self, lease: Lease, *, taken: Taken, delivery: Delivery, next_attempt_ms: int, expiry_ms: int
+        self, lease: Lease, *, taken: TakenBatch, delivery: Delivery, next_attempt_ms: int, expiry_ms: int
     ) -> tuple[Failed, int]:
         """Puts the batch back until its next try, and gives the lease back; the channel may be over instead.
 

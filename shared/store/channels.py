@@ -17,7 +17,7 @@ from shared.store.wakeups import Wakeups
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
+class ChannelRef:
     """A channel's account, generation and kind; what is not there is '' or None."""
 
     account: str
@@ -78,16 +78,16 @@ class Channels:
         if owner and given:
             self._wakeups.send(owner, i)
         # Also when it existed: whoever made it may have died before this line.
-        await self.mention(account_id, i, kind=kind, generation=generation)
+        await self.index(account_id, i, kind=kind, generation=generation)
         return bool(word == b"created")
 
-    async def mention(self, account_id: str, api_key_id: str, *, kind: Kind, generation: str) -> None:
+    async def index(self, account_id: str, api_key_id: str, *, kind: Kind, generation: str) -> None:
         """Says where others look that the channel is there: in the table, and where dispatchers look."""
         if kind is Kind.WEBHOOK:
             await self._redis.command("SADD", keyspace.WEBHOOKS, f"{api_key_id}:{generation}")
         await self._routing.add_channel(account_id, api_key_id, generation=generation)
 
-    async def forget(self, account_id: str, api_key_id: str, *, kind: Kind, generation: str) -> None:
+    async def unindex(self, account_id: str, api_key_id: str, *, kind: Kind, generation: str) -> None:
         """Takes back what `mention` said, of a channel that has ended."""
         if kind is Kind.WEBHOOK:
             await self._redis.command("SREM", keyspace.WEBHOOKS, f"{api_key_id}:{generation}")
@@ -153,16 +153,16 @@ class Channels:
         word, *_ = await self._redis.script("webhook_expire", names, generation, now_ms, idle_expiry_ms)
         if word != b"expired":
             return False
-        await self.forget(account_id, api_key_id, kind=Kind.WEBHOOK, generation=generation)
+        await self.unindex(account_id, api_key_id, kind=Kind.WEBHOOK, generation=generation)
         return True
 
-    async def whose(self, api_key_id: str) -> Whose:
-        """Whose channel it is, and which."""
+    async def ref(self, api_key_id: str) -> ChannelRef:
+        """ChannelRef channel it is, and which."""
         account = await self._redis.command("HGET", keyspace.api_key(api_key_id), "account_id")
         name = keyspace.channel(api_key_id)
         generation, kind = await self._redis.command("HMGET", name, "generation", "kind")
         found = Kind(kind.decode()) if kind else None
-        return Whose((account or b"").decode(), (generation or b"").decode(), found)
+        return ChannelRef((account or b"").decode(), (generation or b"").decode(), found)
 
     async def delete(self, account_id: str, api_key_id: str, *, kind: Kind) -> bool:
         """Ends the channel and its queue, and tells its socket's owner; False when there was none."""
@@ -174,5 +174,5 @@ class Channels:
         if found[1]:
             self._wakeups.send(found[1].decode(), i)
         # Should this step fail, the table name a channel that is gone, and appends to it answer so.
-        await self.forget(account_id, i, kind=kind, generation=found[0].decode())
+        await self.unindex(account_id, i, kind=kind, generation=found[0].decode())
         return True

@@ -66,7 +66,7 @@ def merged(several: Iterable[InlineEntries]) -> list[InlineEntries]:
 
 
 def _follows(carried: InlineEntries, before: InlineEntries) -> bool:
-    if carried.previous != before.notifications[-1].entry:
+    if carried.previous != before.notifications[-1].entry_id:
         return False
     same = (before.owner, before.generation, before.serialization)
     return (carried.owner, carried.generation, carried.serialization) == same

@@ -112,25 +112,25 @@ class Queues:
             "queue_append", names, self._limits.size_bytes, oldest, traceparent, *values
         )
 
-    async def forget_old(self, api_key_id: str) -> Left:
+    async def drop_expired(self, api_key_id: str) -> Left:
         """Drops what is too old from a queue that nobody touches."""
         i = api_key_id
         names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i), keyspace.lease(i)]
         old, head, owner = await self._redis.script("queue_expire", names, self._oldest())
         telemetry.dropped_from_queue(over=0, old=old)
-        return Left(int(old), place(head.decode())[0] if head else None, owner.decode())
+        return Left(int(old), parse_entry_id(head.decode())[0] if head else None, owner.decode())
 
     def _oldest(self) -> str:
-        return oldest_place(self._limits, now_ms=self._now_ms())
+        return oldest_entry_id(self._limits, now_ms=self._now_ms())
 
-    async def peek(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
+    async def read(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
 
         With count 0 it only looks whether the lease holds. Raises NoLongerOwner.
         """
         return await self._look(lease, after, count, size_bytes, reclaims=0)
 
-    async def look_again(self, lease: Lease) -> Batch:
+    async def reclaim(self, lease: Lease) -> Batch:
         """Looks whether the lease holds, and writes the claim again if Redis lost it in a crash.
 
         Nothing is read; `more` asks for a peek. Raises NoLongerOwner.
@@ -162,14 +162,14 @@ class Queues:
             return True
         last, head, is_there = await self._redis.script("queue_ends", [keyspace.queue(lease.channel)], entry)
         if head:
-            return bool(is_there) or place(head.decode()) > place(entry)
-        return place(last.decode()) >= place(entry)
+            return bool(is_there) or parse_entry_id(head.decode()) > parse_entry_id(entry)
+        return parse_entry_id(last.decode()) >= parse_entry_id(entry)
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
         i = lease.channel
         names = [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
-        gone = await self._redis.script("queue_ack", names, lease.owner, next_place(until))
+        gone = await self._redis.script("queue_ack", names, lease.owner, next_entry_id(until))
         return None if gone < 0 else int(gone)
 
     async def ack_until_event(
@@ -198,10 +198,10 @@ class Queues:
         )
         return word.decode()
 
-    async def tell_sent(self, lease: Lease, notifications: Sequence[Notification]) -> None:
+    async def mark_sent(self, lease: Lease, notifications: Sequence[Notification]) -> None:
         """Writes on the receipts of these that they were sent; the first time counts."""
         names = [keyspace.receipt(lease.channel, n.event_id) for n in notifications]
-        await self._redis.script("receipt_mark_sent", names, *(n.entry for n in notifications))
+        await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in notifications))
 
 
 _CLOSE_REASONS = {
@@ -211,19 +211,19 @@ _CLOSE_REASONS = {
 }
 
 
-def place(entry: str) -> tuple[int, int]:
+def parse_entry_id(entry: str) -> tuple[int, int]:
     """Where an entry stands: later ones compare as greater."""
     ms, _, sequence = entry.partition("-")
     return int(ms), int(sequence)
 
 
-def next_place(entry: str) -> str:
+def next_entry_id(entry: str) -> str:
     """The first place behind an entry."""
     ms, _, sequence = entry.partition("-")
     return f"{ms}-{int(sequence) + 1}"
 
 
-def oldest_place(limits: QueueLimits, *, now_ms: int) -> str:
+def oldest_entry_id(limits: QueueLimits, *, now_ms: int) -> str:
     """The first place in a queue that is not too old: places begin with their time in ms."""
     return f"{max(0, now_ms - limits.lifetime_ms)}-0"
 

@@ -126,7 +126,7 @@ class Routing:
     async def drop_session(self, account_id: str, session_id: str) -> None:
         await self._drop(account_id, [f"{Source.SESSION}:{session_id}"])
 
-    async def sessions_mentioned(self, account_id: str) -> list[str]:
+    async def session_ids(self, account_id: str) -> list[str]:
         """The sessions that the table name, right or not."""
         fields = await self._redis.command("HKEYS", keyspace.routing(account_id))
         named = (field.decode().partition(":") for field in fields)
@@ -154,7 +154,7 @@ class Routing:
         async for names in self._redis.scan(keyspace.routing("*")):
             yield [keyspace.id_in(name) for name in names]
 
-    async def mentioned(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
+    async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
         """What the table name, right or not: API keys, and channels as (API key, generation)."""
         keys, channels = list[str](), list[tuple[str, str]]()
         for field in await self._redis.command("HKEYS", keyspace.routing(account_id)):

@@ -155,7 +155,7 @@ class Sessions:
         parted = (pushed.partition(b" ") for pushed in found or ())
         return [(push_id.decode(), data) for push_id, _, data in parted]
 
-    async def tell_pushed(self, session_id: str, push_id: str) -> None:
+    async def mark_pushed(self, session_id: str, push_id: str) -> None:
         """Says that it was taken: written to the session's socket."""
         await self._redis.command("SET", keyspace.pushed(session_id, push_id), "1", "PX", _PUSH_TTL_MS)
 
@@ -192,7 +192,7 @@ def _routes_of(account: str) -> str:
 
 def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
     return Notification(
-        entry=entry.decode(),
+        entry_id=entry.decode(),
         event_id=values[1].decode(),
         topic=values[3].decode(),
         data=values[5],

@@ -37,7 +37,7 @@ class Receiver:
 
     @property
     def acked_until(self) -> str:
-        return self.taken[self._acked - 1].entry if self._acked > self._forgotten else BEGINNING
+        return self.taken[self._acked - 1].entry_id if self._acked > self._forgotten else BEGINNING
 
     def deliver(self, batch: list[Notification]) -> str | None:
         if self.breaks:
@@ -45,7 +45,7 @@ class Receiver:
         taken = batch[: self.at_once]
         self.taken += taken
         self.batches.append(len(batch))
-        return taken[-1].entry if taken else None
+        return taken[-1].entry_id if taken else None
 
     def adopt(self, serialization: bytes) -> None:
         self.adopted.append(serialization)

@@ -28,7 +28,7 @@ class Confirming:
         self.sockets_closed: list[CloseReason] = []
 
     def deliver(self, batch: list[Notification]) -> str | None:
-        self.taken += [notification.entry for notification in batch]
+        self.taken += [notification.entry_id for notification in batch]
         return self.taken[-1]
 
     def adopt(self, serialization: bytes) -> None:

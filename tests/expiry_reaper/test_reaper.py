@@ -95,7 +95,7 @@ async def test_routes_that_name_what_is_gone_are_mended(stores: Stores, reaper: 
     done = await reaper.round(now_ms=NOW_MS)
 
     assert done.routing_repairs == 3
-    keys, channels = await stores.routing.mentioned(stores.account_id)
+    keys, channels = await stores.routing.entries(stores.account_id)
     assert keys == [channel]
     assert [key for key, _ in channels] == [channel]
     routes = await stores.routing.table(stores.account_id)

@@ -27,7 +27,7 @@ WANTED = st.lists(st.tuples(PATHS, st.lists(VALUES, min_size=1, max_size=3).map(
     tuple
 )
 PATTERNS = st.builds(DataFields, WANTED)
-# Whose it is, and whether it is taken back later.
+# ChannelRef it is, and whether it is taken back later.
 HELD = st.lists(st.tuples(PATTERNS, st.sampled_from("xyz"), st.booleans()), max_size=15)
 
 JOB: dict[str, Any] = {

@@ -19,7 +19,7 @@ TOPIC_PATTERNS = st.lists(st.one_of(WORDS, st.sampled_from("*##")), min_size=1, 
 FIELD_TOPICS = st.sampled_from(["device.notifications", "orders", "a.b"])
 PATTERNS = st.one_of(st.builds(Topic, TOPIC_PATTERNS), st.builds(Fields, topic=FIELD_TOPICS, wanted=WANTED))
 EVENTS = st.lists(st.tuples(EVENT_TOPICS, st.dictionaries(NAMES, VALUES)), min_size=1, max_size=4)
-# Whose it is, and whether it is taken back later.
+# ChannelRef it is, and whether it is taken back later.
 HELD = st.lists(st.tuples(PATTERNS, st.sampled_from("xyz"), st.booleans()), max_size=15)
 
 

@@ -101,8 +101,8 @@ class ToldQueues(Queues):
         )
         return found
 
-    async def look_again(self, lease: Lease) -> Batch:
-        batch = await super().look_again(lease)
+    async def reclaim(self, lease: Lease) -> Batch:
+        batch = await super().reclaim(lease)
         self._world.pending.taken_back(lease.owner)
         return batch
 

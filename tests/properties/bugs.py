@@ -65,10 +65,10 @@ class _TrustsWhatItSaw(ToldQueues):
         super().__init__(calls, world)
         self._ahead = ahead
 
-    async def peek(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
+    async def read(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         seen = self._ahead.batches.pop(lease.owner, None)
         if seen is None or after != BEGINNING:
-            return await super().peek(lease, after=after, count=count, size_bytes=size_bytes)
+            return await super().read(lease, after=after, count=count, size_bytes=size_bytes)
         return Batch(seen[:count], more=len(seen) > count)
 
 

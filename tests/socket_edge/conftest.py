@@ -132,4 +132,4 @@ async def client(stores: Stores, clock: Clock, channel: str) -> AsyncIterator[Cl
 def pending(*numbers: int, size_bytes: int = 1, topic: str = "device.registrations") -> list[Notification]:
     """Notifications at the places 1-0, 2-0, …, whose items are about that long."""
     data = b'"' + b"x" * max(size_bytes - 2, 0) + b'"'
-    return [Notification(entry=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]
+    return [Notification(entry_id=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]

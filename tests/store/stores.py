@@ -106,7 +106,7 @@ class Stores:
 
     async def pending(self, lease: Lease, after: str = BEGINNING) -> list[Notification]:
         """Everything the queue holds behind a place, as the lease's owner sees it."""
-        batch = await self.queues.peek(lease, after=after, count=10_000, size_bytes=10_000_000)
+        batch = await self.queues.read(lease, after=after, count=10_000, size_bytes=10_000_000)
         return batch.notifications
 
     def entries(self, channel: str) -> list[str]:

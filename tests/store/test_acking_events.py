@@ -36,7 +36,7 @@ async def test_it_looks_as_far_as_one_look_could_send(stores: Stores) -> None:
     lease = await stores.claim(channel)
     await queues.append(channel, events(*range(100), size_bytes=1000))
 
-    sent = (await queues.peek(lease, after="0-0", count=FAR, size_bytes=10_000)).notifications
+    sent = (await queues.read(lease, after="0-0", count=FAR, size_bytes=10_000)).notifications
     assert len(sent) < 100
     assert await queues.ack_until_event(lease, "99", count=FAR, size_bytes=10_000) == 0
     last = sent[-1].event_id

@@ -9,7 +9,7 @@ from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from shared.store.batches import Batches, Failed, Idle, Taken
+from shared.store.batches import Batches, Failed, Idle, TakenBatch
 from shared.store.due_webhooks import Due, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
@@ -61,9 +61,9 @@ async def claim(stores: Stores, channel: str, owner: str = f"{EDGE}/1") -> Lease
     return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
 
 
-async def take(batches: Batches, lease: Lease, *, count: int = MANY, size_bytes: int = PLENTY) -> Taken:
+async def take(batches: Batches, lease: Lease, *, count: int = MANY, size_bytes: int = PLENTY) -> TakenBatch:
     taken = await batches.take(lease, count=count, size_bytes=size_bytes)
-    assert isinstance(taken, Taken)
+    assert isinstance(taken, TakenBatch)
     return taken
 
 
@@ -71,7 +71,9 @@ def delivery(status: int = 200) -> Delivery:
     return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=5)
 
 
-async def fail(batches: Batches, lease: Lease, taken: Taken, *, next_attempt_ms: int) -> tuple[Failed, int]:
+async def fail(
+    batches: Batches, lease: Lease, taken: TakenBatch, *, next_attempt_ms: int
+) -> tuple[Failed, int]:
     return await batches.fail(
         lease, taken=taken, delivery=delivery(500), next_attempt_ms=next_attempt_ms, expiry_ms=EXPIRY_MS
     )
@@ -118,7 +120,7 @@ async def test_newcomers_wait_for_the_next_batch_whoever_takes_it(
 
     assert ids(again.notifications) == ["0", "1"]
     lease = await claim(stores, channel)
-    await batches.ack(lease, until=again.notifications[-1].entry, delivery=delivery())
+    await batches.ack(lease, until=again.notifications[-1].entry_id, delivery=delivery())
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
 
@@ -130,7 +132,7 @@ async def test_a_part_of_a_batch_is_acked_and_the_rest_is_next(
     taken = await take(batches, lease)
     await stores.queued(channel, 1)
 
-    assert await batches.ack(lease, until=taken.notifications[1].entry, delivery=delivery()) == 2
+    assert await batches.ack(lease, until=taken.notifications[1].entry_id, delivery=delivery()) == 2
 
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
@@ -143,7 +145,7 @@ async def test_only_the_owner_takes_acks_and_puts_back(
     taken = await take(batches, old)
     await claim(stores, channel, f"{OTHER_EDGE}/1")
 
-    assert await batches.ack(old, until=taken.notifications[0].entry, delivery=delivery()) is None
+    assert await batches.ack(old, until=taken.notifications[0].entry_id, delivery=delivery()) is None
     assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (Failed.STALE, 0)
     with pytest.raises(NoLongerOwner) as fault:
         await batches.take(old, count=MANY, size_bytes=PLENTY)
@@ -180,7 +182,7 @@ async def test_success_ends_the_failures(
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await batches.ack(lease, until=taken.notifications[0].entry, delivery=delivery()) == 1
+    assert await batches.ack(lease, until=taken.notifications[0].entry_id, delivery=delivery()) == 1
 
     assert stores.entries(channel) == []
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
@@ -305,7 +307,7 @@ async def test_a_queue_that_lost_its_end_does_not_lose_what_came_since(
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    last = taken.notifications[-1].entry
+    last = taken.notifications[-1].entry_id
     stores.direct.delete(keyspace.queue(channel))
     earlier = f"{int(last.partition('-')[0]) - 5}-0"
     fields = {"id": "new", "topic": "orders", "data": "1", "name": "", "time": "", "total": 1}
@@ -388,5 +390,5 @@ async def test_a_sweep_forgets_what_is_gone_but_not_what_was_made_anew(
 
     await due_now(stores, clock)
 
-    generation = (await stores.channels.whose(channel)).generation
+    generation = (await stores.channels.ref(channel)).generation
     assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{generation}".encode()}

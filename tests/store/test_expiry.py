@@ -15,7 +15,7 @@ DAY_MS = 24 * 3600 * 1000
 
 
 async def expire(stores: Stores, channel: str, *, now_ms: int) -> bool:
-    generation = (await stores.channels.whose(channel)).generation
+    generation = (await stores.channels.ref(channel)).generation
     return await stores.channels.expire(
         stores.account_id, channel, generation=generation, now_ms=now_ms, idle_expiry_ms=DAY_MS
     )
@@ -87,7 +87,7 @@ async def _made_anew(stores: Stores, channel: str) -> None:
 async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, what: str) -> None:
     """The script is called as a reaper would that had looked before."""
     channel = await stores.channel()
-    generation = (await stores.channels.whose(channel)).generation
+    generation = (await stores.channels.ref(channel)).generation
     names = keyspace.of_a_queue(channel)[1:]
 
     await MEANWHILE[what](stores, channel)
@@ -100,7 +100,7 @@ async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, wha
 
 async def test_several_reapers_at_once_end_it_once(stores: Stores) -> None:
     channel = await stores.channel()
-    generation = (await stores.channels.whose(channel)).generation
+    generation = (await stores.channels.ref(channel)).generation
     times = {"now_ms": NOW_MS + DAY_MS, "idle_expiry_ms": DAY_MS}
 
     ended = await asyncio.gather(

@@ -71,7 +71,7 @@ async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Store
 async def test_dispatchers_find_webhooks_and_nothing_else(stores: Stores) -> None:
     await channel_of(stores, Kind.WEBSOCKET)
     channel = await channel_of(stores, Kind.WEBHOOK)
-    generation = (await stores.channels.whose(channel)).generation
+    generation = (await stores.channels.ref(channel)).generation
 
     assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{generation}".encode()}
     await stores.channels.delete(stores.account_id, channel, kind=Kind.WEBHOOK)

@@ -85,9 +85,9 @@ async def test_what_is_too_old_is_not_delivered(stores: Stores) -> None:
     put_at(stores, channel, 1 * HOUR_MS, 3 * HOUR_MS)
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 3 * HOUR_MS)
 
-    batch = await queues.peek(lease, after="0-0", count=10, size_bytes=1000)
+    batch = await queues.read(lease, after="0-0", count=10, size_bytes=1000)
 
-    assert [n.entry for n in batch.notifications] == [f"{3 * HOUR_MS}-0"]
+    assert [n.entry_id for n in batch.notifications] == [f"{3 * HOUR_MS}-0"]
     assert (await state(stores, channel)).dropped == 1
 
 
@@ -96,8 +96,8 @@ async def test_what_is_too_old_goes_though_nobody_touches_the_queue(stores: Stor
     put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS)
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 10 * HOUR_MS)
 
-    assert (await queues.forget_old(channel)).dropped == 2
-    assert (await queues.forget_old(channel)).dropped == 0
+    assert (await queues.drop_expired(channel)).dropped == 2
+    assert (await queues.drop_expired(channel)).dropped == 0
 
     assert stores.entries(channel) == []
     assert (await state(stores, channel)).dropped == 2
@@ -108,7 +108,7 @@ async def test_a_channel_that_is_gone_is_not_made_by_forgetting(stores: Stores) 
     await stores.delete_channel(channel)
     put_at(stores, channel, HOUR_MS)
 
-    await Queues(stores.calls, now_ms=lambda: 1000 * HOUR_MS).forget_old(channel)
+    await Queues(stores.calls, now_ms=lambda: 1000 * HOUR_MS).drop_expired(channel)
 
     assert not stores.direct.exists(keyspace.channel(channel))
     stores.direct.delete(keyspace.queue(channel))

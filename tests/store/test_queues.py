@@ -19,7 +19,7 @@ PLENTY = 10_000_000
 async def look(
     stores: Stores, lease: Lease, *, after: str = BEGINNING, count: int = 1000, size_bytes: int = PLENTY
 ) -> Batch:
-    return await stores.queues.peek(lease, after=after, count=count, size_bytes=size_bytes)
+    return await stores.queues.read(lease, after=after, count=count, size_bytes=size_bytes)
 
 
 async def ending_of_a_look(stores: Stores, lease: Lease, count: int) -> CloseReason:
@@ -41,7 +41,7 @@ async def test_what_is_appended_comes_back_whole(stores: Stores) -> None:
     assert (pending.event_id, pending.topic, pending.data, pending.name, pending.time) == (
         *("i", "orders.paid", whole.data, whole.name, whole.time),
     )
-    assert pending.entry == stores.entries(channel)[0]
+    assert pending.entry_id == stores.entries(channel)[0]
 
 
 async def test_appends_keep_their_order(stores: Stores) -> None:
@@ -175,7 +175,7 @@ async def test_looks_in_steps_of_any_size_miss_nothing(stores: Stores) -> None:
         while more:
             batch = await look(stores, lease, after=after, count=count)
             seen += ids(batch.notifications)
-            after, more = batch.notifications[-1].entry, batch.more
+            after, more = batch.notifications[-1].entry_id, batch.more
         assert seen == [str(n) for n in range(100)], f"in steps of {count}"
 
 

@@ -16,7 +16,7 @@ async def test_a_claim_that_redis_lost_is_written_again(stores: Stores) -> None:
     stores.direct.delete(keyspace.lease(channel))
 
     assert await stores.queues.ack_until(lease, until=entries[0]) is None
-    await stores.queues.look_again(lease)
+    await stores.queues.reclaim(lease)
 
     assert stores.owner(channel) == lease.owner
     assert await stores.queues.ack_until(lease, until=entries[0]) == 1
@@ -28,7 +28,7 @@ async def test_a_claim_is_written_again_over_the_owner_it_had_replaced(stores: S
     lease = await stores.claim(channel, f"{OTHER_EDGE}/1")
     stores.direct.set(keyspace.lease(channel), f"{EDGE}/1")
 
-    await stores.queues.look_again(lease)
+    await stores.queues.reclaim(lease)
 
     assert stores.owner(channel) == f"{OTHER_EDGE}/1"
 
@@ -52,7 +52,7 @@ async def test_a_newer_claim_is_never_written_over(stores: Stores, standing: str
     lease = await stores.claim(channel, f"{EDGE}/2")
     stores.direct.set(keyspace.lease(channel), standing)
 
-    for look in (stores.pending, stores.queues.look_again):
+    for look in (stores.pending, stores.queues.reclaim):
         with pytest.raises(NoLongerOwner) as raised:
             await look(lease)
         assert raised.value.close_reason is CloseReason.TAKEN_OVER
@@ -76,7 +76,7 @@ async def test_a_queue_that_lost_its_end_is_rewound(stores: Stores) -> None:
     entries = await stores.queued(channel, 5)
     stores.direct.xdel(keyspace.queue(channel), *entries[3:])
 
-    batch = await stores.queues.peek(lease, after=entries[4], count=10, size_bytes=1000)
+    batch = await stores.queues.read(lease, after=entries[4], count=10, size_bytes=1000)
 
     assert batch.rewound
     assert batch.notifications == []
@@ -92,7 +92,7 @@ async def test_a_queue_that_is_read_to_its_end_or_acked_is_not_rewound(stores: S
         if acked:
             await stores.queues.ack_until(lease, until=acked)
         for after in (entries[19], entries[18]):
-            batch = await stores.queues.peek(lease, after=after, count=10, size_bytes=1000)
+            batch = await stores.queues.read(lease, after=after, count=10, size_bytes=1000)
             assert not batch.rewound
 
 

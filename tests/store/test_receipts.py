@@ -50,7 +50,7 @@ async def test_on_its_way_it_is_queued_sent_and_acked(stores: Stores) -> None:
     lease = await stores.claim(channel)
     [entry] = await published(stores, channel, 1)
     queued = await told_of(stores, 1)
-    await stores.queues.tell_sent(lease, await stores.pending(lease))
+    await stores.queues.mark_sent(lease, await stores.pending(lease))
     sent = await told_of(stores, 1)
 
     await stores.queues.ack_until(lease, until=entry)
@@ -148,11 +148,11 @@ async def _too_old_for_append(stores: Stores, channel: str) -> None:
 async def _too_old_for_peek(stores: Stores, channel: str) -> None:
     lease = await stores.claim(channel)
     queues = Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS)
-    await queues.peek(lease, after="0-0", count=1, size_bytes=1)
+    await queues.read(lease, after="0-0", count=1, size_bytes=1)
 
 
 async def _too_old_for_the_reaper(stores: Stores, channel: str) -> None:
-    await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).forget_old(channel)
+    await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).drop_expired(channel)
 
 
 async def _refused_three_times(stores: Stores, channel: str) -> None:
@@ -163,7 +163,7 @@ async def _refused_three_times(stores: Stores, channel: str) -> None:
 
 
 async def _expired(stores: Stores, channel: str) -> None:
-    generation = (await stores.channels.whose(channel)).generation
+    generation = (await stores.channels.ref(channel)).generation
     assert await stores.channels.expire(
         stores.account_id, channel, generation=generation, now_ms=FAR_AHEAD_MS, idle_expiry_ms=HOUR_MS
     )
@@ -225,10 +225,10 @@ async def test_sent_again_it_keeps_the_first_time(stores: Stores) -> None:
     lease = await stores.claim(channel)
     await published(stores, channel, 1)
     pending = await stores.pending(lease)
-    await stores.queues.tell_sent(lease, pending)
+    await stores.queues.mark_sent(lease, pending)
     stores.direct.hset(keyspace.receipt(channel, "1"), "sent", NOW_MS)
 
-    await stores.queues.tell_sent(lease, pending)
+    await stores.queues.mark_sent(lease, pending)
 
     assert (await told_of(stores, 1)).sent_ms == NOW_MS
 
@@ -237,7 +237,7 @@ async def test_an_id_that_is_published_again_is_told_of_anew(stores: Stores) -> 
     channel = await stores.channel()
     lease = await stores.claim(channel)
     [first] = await published(stores, channel, 1)
-    await stores.queues.tell_sent(lease, await stores.pending(lease))
+    await stores.queues.mark_sent(lease, await stores.pending(lease))
     [second] = await published(stores, channel, 1)
     assert await states(stores, 1) == ["queued"]
 
@@ -254,7 +254,7 @@ async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
     [entry] = await published(stores, channel, 1)
     stores.direct.delete(keyspace.receipt(channel, "1"))
 
-    await stores.queues.tell_sent(lease, await stores.pending(lease))
+    await stores.queues.mark_sent(lease, await stores.pending(lease))
     await stores.queues.ack_until(lease, until=entry)
 
     assert not stores.direct.exists(keyspace.receipt(channel, "1"))

@@ -135,7 +135,7 @@ async def test_a_push_is_answered_when_its_edge_took_it(stores: Stores) -> None:
     [(push_id, data)] = taken
     assert data == b'{"a": 1}'
     assert not pushing.done()
-    await stores.sessions.tell_pushed(session.id, push_id)
+    await stores.sessions.mark_pushed(session.id, push_id)
 
     assert await pushing is Pushed.TAKEN
 

@@ -27,7 +27,7 @@ FAR = 1_000_000
 def notification(number: int, topic: str = "orders", data: Any = 1, **more: Any) -> Notification:
     raw = json.dumps(data, ensure_ascii=False).encode()
     entry = f"{1_700_000_000_000 + number}-0"
-    return Notification(entry=entry, event_id=f"id-{number}", topic=topic, data=raw, **more)
+    return Notification(entry_id=entry, event_id=f"id-{number}", topic=topic, data=raw, **more)
 
 
 def all_frames(batch: Iterable[Notification], limit_bytes: int = FAR, limit_count: int = MANY) -> list[Frame]:
@@ -74,7 +74,7 @@ def test_any_batch_comes_out_whole_in_order_and_within_bounds(
     assert all(1 <= frame.count <= limit_count for frame in sent)
     assert all(len(frame.text) <= limit_bytes or frame.count == 1 for frame in sent)
     ends = itertools.accumulate(frame.count for frame in sent)
-    assert [frame.last_entry for frame in sent] == [batch[end - 1].entry for end in ends]
+    assert [frame.last_entry_id for frame in sent] == [batch[end - 1].entry_id for end in ends]
 
 
 @given(batch=BATCHES, limit_bytes=st.integers(1, 500), limit_count=st.integers(1, 8))

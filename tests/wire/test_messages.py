@@ -26,7 +26,7 @@ FAR = 1_000_000
 def batch_of(*topics: str) -> list[Notification]:
     """Notifications of these topics; the data of each is its number."""
     return [
-        Notification(entry=f"{1000 + n}-0", event_id=f"id-{n}", topic=topic, data=b"%d" % n)
+        Notification(entry_id=f"{1000 + n}-0", event_id=f"id-{n}", topic=topic, data=b"%d" % n)
         for n, topic in enumerate(topics)
     ]
 
@@ -54,14 +54,14 @@ def test_sections_are_merged() -> None:
     one = merged(batch_of("device.notifications", "device.async-responses", "device.notifications", "orders"))
 
     assert numbers_in(one) == {"notifications": [0, 2], "async-responses": [1], "events": [3]}
-    assert (one.last_entry, one.count) == ("1003-0", 4)
+    assert (one.last_entry_id, one.count) == ("1003-0", 4)
 
 
 def test_a_value_does_not_pass_the_registration_before_it() -> None:
     one = merged(batch_of("device.notifications", "device.registrations", "device.notifications"))
 
     assert numbers_in(one) == {"notifications": [0], "registrations": [1]}
-    assert (one.last_entry, one.count) == ("1001-0", 2)
+    assert (one.last_entry_id, one.count) == ("1001-0", 2)
 
 
 def test_a_registration_passes_nothing() -> None:
@@ -87,13 +87,13 @@ def test_a_message_is_bounded_in_number_and_in_bytes() -> None:
 
 
 def test_what_is_too_large_alone_goes_alone() -> None:
-    huge = Notification(entry="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000))
+    huge = Notification(entry_id="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000))
 
     assert merged([huge, huge], limit_bytes=1000).count == 1
 
 
 def test_items_are_encoded_as_the_channel_wants_them() -> None:
-    value = Notification(entry="1700-3", event_id="a", topic="device.notifications", data=b'{"ep":"d"}')
+    value = Notification(entry_id="1700-3", event_id="a", topic="device.notifications", data=b'{"ep":"d"}')
     wanted = Serialization(uid=True, timestamp=True, original_ep=True)
 
     one = message([value], limit_bytes=FAR, limit_count=FAR, wanted=wanted)
@@ -118,7 +118,7 @@ def test_a_reader_who_goes_through_the_sections_sees_every_order_that_matters(
         one = merged(rest, limit_bytes=limit_bytes, limit_count=limit_count)
         assert one.count <= limit_count
         assert one.count == 1 or len(one.text) <= limit_bytes
-        assert one.last_entry == rest[one.count - 1].entry
+        assert one.last_entry_id == rest[one.count - 1].entry_id
         assert len(numbers_in(one).keys() & set(LIVES)) <= 1
         for section, numbers in numbers_in(one).items():
             seen += [(number, section) for number in numbers]

@@ -19,7 +19,7 @@ def body(**serialization: Any) -> bytes:
 
 def items(wanted: Serialization, topic: str, data: Any) -> Any:
     notification = Notification(
-        entry="1700000000123-4", event_id="the-id", topic=topic, data=json.dumps(data).encode()
+        entry_id="1700000000123-4", event_id="the-id", topic=topic, data=json.dumps(data).encode()
     )
     [frame] = frames([notification], limit_bytes=10_000, limit_count=100, wanted=wanted)
     return json.loads(frame.text)

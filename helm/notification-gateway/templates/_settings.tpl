@@ -53,9 +53,9 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
 {{- end }}
 {{- if eq .service "socket-edge" }}
 - name: NOTIFY_DRAIN_DELAY_S
-  value: {{ $values.socketEdge.loop.delaySeconds | toString | quote }}
+  value: {{ $values.socketEdge.drain.delaySeconds | toString | quote }}
 - name: NOTIFY_DRAIN_WINDOW_S
-  value: {{ $values.socketEdge.loop.windowSeconds | toString | quote }}
+  value: {{ $values.socketEdge.drain.windowSeconds | toString | quote }}
 {{- end }}
 {{- if eq .service "gateway" }}
 - name: NOTIFY_ADMIN_TOKEN

@@ -46,7 +46,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Whose token or secret is this?"""
+    """ChannelRef token or secret is this?"""
 
     token: str
 
@@ -159,7 +159,7 @@ class Conversation:
         return self._resume(None)
 
     def authenticated(self, principal: Principal | None) -> list[Effect]:
-        """Whose token it is; None for nobody's."""
+        """ChannelRef token it is; None for nobody's."""
         return self._resume(principal)
 
     def judged(self, may_listen: bool) -> list[Effect]:

@@ -19,7 +19,7 @@ class Frame:
     """One text frame and what it holds: the place of its last notification, and how many there are."""
 
     text: bytes
-    last_entry: str
+    last_entry_id: str
     count: int
 
 
@@ -38,7 +38,7 @@ def frames(
             section, size = belongs_to, len(belongs_to) + _AROUND
         items.append(item)
         size += len(item) + 1
-        last = notification.entry
+        last = notification.entry_id
     if items:
         yield _frame(section, items, last)
 

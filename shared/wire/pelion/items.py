@@ -37,7 +37,7 @@ def item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, b
         "id": notification.event_id,
         "topic": notification.topic,
         "name": notification.name or None,
-        "time": notification.time or _queued_at(notification.entry),
+        "time": notification.time or _queued_at(notification.entry_id),
         "data": orjson.Fragment(notification.data),
     }
     return _EVENTS, orjson.dumps(item)
@@ -49,7 +49,7 @@ def _added_to(notification: Notification, wanted: Serialization, *, as_object: b
     if wanted.uid:
         item["uid"] = notification.event_id
     if wanted.timestamp:
-        item["timestamp"] = _queued_ms(notification.entry)
+        item["timestamp"] = _queued_ms(notification.entry_id)
     if wanted.original_ep:
         item.setdefault("original-ep", item["ep"])
     return orjson.dumps(item)

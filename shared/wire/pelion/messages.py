@@ -20,7 +20,7 @@ class Message:
     """A NotificationMessage: its text, the place of its last notification, and how many it holds."""
 
     text: bytes
-    last_entry: str
+    last_entry_id: str
     count: int
 
 
@@ -41,7 +41,7 @@ def message(
         if count and (size > limit_bytes or count >= limit_count or not _keeps_order(sections, section)):
             break
         sections.setdefault(section, []).append(text)
-        count, last = count + 1, notification.entry
+        count, last = count + 1, notification.entry_id
     if not count:
         return None
     parts = (b'"%b":[%b]' % (section, b",".join(items)) for section, items in sections.items())

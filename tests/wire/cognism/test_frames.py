@@ -14,7 +14,7 @@ def test_the_first_frame_tells_the_session() -> None:
 
 @pytest.mark.parametrize("data", [b'{"type":"job-join"}', b"[1,2]", b'"text"', b"null"])
 def test_an_event_is_its_data_as_published(data: bytes) -> None:
-    assert frame(Notification(entry="1-0", event_id="1", topic="trigger.job-join", data=data)) == data
+    assert frame(Notification(entry_id="1-0", event_id="1", topic="trigger.job-join", data=data)) == data
 
 
 @pytest.mark.parametrize("body", [b'{ "a" : 1.0 }', b"[]", b'""', b"7", b"null", b' {"a":\n1} '])
