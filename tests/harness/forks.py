@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _ORDER_BYTES = 1_000_000
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -68,7 +68,7 @@ def _server() -> socket.socket:
     with theirs:
         subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno())],
-            cwd=CHECKOUT,
+            cwd=_CHECKOUT,
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             start_new_session=True,
@@ -88,11 +88,11 @@ def _serve(orders: socket.socket) -> None:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        ready, _, _ = select.select([orders, woken], [], [])
+        ready, _, _ = select.select([orders.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _report_ended(children)
-        if orders in ready:
+        if orders.fileno() in ready:
             order, descriptors, _, _ = socket.recv_fds(orders, _ORDER_BYTES, 1)
             if not order:
                 return

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 
-from tests.harness.forks import CHECKOUT, Fork, die_with_parent
+from tests.harness.forks import Fork, die_with_parent
 from tests.harness.waiting import block_until
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 RUNNING: list["Process"] = []
 """The processes whose output a failed test's report shows."""
 
