@@ -1,4 +1,4 @@
-"""A connection whose every byte the test says, and which reads only when it is told to."""
+"""A raw connection: the test writes every byte and reads only when it wants to."""
 
 import asyncio
 import contextlib
@@ -12,15 +12,15 @@ from websockets.uri import parse_uri
 
 from tests.harness.sockets import CONNECT_PATH
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 class Line:
-    """One TCP connection. What is not read stays in the kernel, so that the peer feels it."""
+    """One TCP connection. Unread data stays in the kernel's buffer, which the peer then fills."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._ahead = b""
+        self._buffer = b""
 
     @classmethod
     async def open(cls, url: str, *, receive_buffer: int | None = None) -> Self:
@@ -33,29 +33,29 @@ class Line:
         return cls(line)
 
     async def say(self, data: bytes) -> bool:
-        """Sends it all; False when the peer has hung up meanwhile."""
+        """Sends all of it; False if the peer has closed the connection."""
         with contextlib.suppress(ConnectionError):
             await asyncio.get_running_loop().sock_sendall(self._line, data)
             return True
         return False
 
     async def hear(self, size: int) -> bytes:
-        """Exactly so many bytes. Raises EOFError when the peer hangs up before."""
-        while len(self._ahead) < size:
-            self._ahead += await self._more()
-        heard, self._ahead = self._ahead[:size], self._ahead[size:]
-        return heard
+        """Exactly `size` bytes. Raises EOFError if the peer closes before."""
+        while len(self._buffer) < size:
+            self._buffer += await self._more()
+        received, self._buffer = self._buffer[:size], self._buffer[size:]
+        return received
 
     async def hear_until(self, end: bytes) -> bytes:
-        """Everything up to and including `end`. Raises EOFError when the peer hangs up before."""
-        while end not in self._ahead:
-            self._ahead += await self._more()
-        return await self.hear(self._ahead.index(end) + len(end))
+        """Everything up to and including `end`. Raises EOFError if the peer closes before."""
+        while end not in self._buffer:
+            self._buffer += await self._more()
+        return await self.hear(self._buffer.index(end) + len(end))
 
     async def _more(self) -> bytes:
         loop = asyncio.get_running_loop()
         try:
-            data = await asyncio.wait_for(loop.sock_recv(self._line, 65_536), PATIENCE_S)
+            data = await asyncio.wait_for(loop.sock_recv(self._line, 65_536), TIMEOUT_S)
         except ConnectionError:
             data = b""
         if not data:
@@ -63,13 +63,13 @@ class Line:
         return data
 
     async def rest(self) -> bytes:
-        """What comes until the peer hangs up, with or without good manners; fails if it does not."""
-        said = b""
+        """Everything until the peer closes or resets; fails if it does neither."""
+        received = b""
         try:
             while True:
-                said += await self.hear(1)
+                received += await self.hear(1)
         except EOFError:
-            return said
+            return received
 
     def close(self) -> None:
         self._line.close()
@@ -80,7 +80,7 @@ class HandmadeSocket(Line):
 
     @classmethod
     async def connect(cls, url: str, secret: str, *, receive_buffer: int | None = None) -> Self:
-        """Connects, and has been accepted."""
+        """Connects; the handshake has succeeded."""
         client = await cls.open(url, receive_buffer=receive_buffer)
         request = ClientProtocol(parse_uri("ws" + url.removeprefix("http") + CONNECT_PATH)).connect()
         request.headers["Authorization"] = f"Bearer {secret}"
@@ -96,7 +96,7 @@ class HandmadeSocket(Line):
         return await self.send(Opcode.CLOSE, Close(1000, "").serialize())
 
     async def frame(self) -> tuple[Opcode, bytes]:
-        """The next frame. Raises EOFError at the end."""
+        """The next frame. Raises EOFError at the end of the connection."""
         first, length = await self.hear(2)
         if length > 125:
             length = int.from_bytes(await self.hear(2 if length == 126 else 8), "big")
@@ -104,5 +104,5 @@ class HandmadeSocket(Line):
 
 
 def as_sent(opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bytes:
-    """A frame as a client puts it on the line."""
+    """A masked frame, as clients send it."""
     return Frame(opcode, payload, fin=final).serialize(mask=True)

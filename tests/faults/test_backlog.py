@@ -1,4 +1,4 @@
-"""Ten thousand were waiting: a stock client with its default limits gets them all."""
+"""A large backlog: a stock client with its default limits receives all of it."""
 
 import time
 
@@ -7,7 +7,7 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.events import readings
 
 
-async def test_ten_thousand_waiting(
+async def test_a_backlog_of_10000(
     api: Api, channel: ApiKey, listen: Listen, record_property: Measured
 ) -> None:
     await api.publish(channel, *readings(range(10_000), to=channel.id))
@@ -23,7 +23,7 @@ async def test_ten_thousand_waiting(
     assert receiver.open_now
 
 
-async def test_forty_megabytes_waiting(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_a_backlog_of_40_megabytes(api: Api, channel: ApiKey, listen: Listen) -> None:
     """Items of 200 KB, each in a frame of its own; a stock client takes up to 1 MiB."""
     for first in range(0, 200, 20):
         await api.publish(channel, *readings(range(first, first + 20), to=channel.id, padding=200_000))

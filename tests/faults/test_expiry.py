@@ -1,4 +1,4 @@
-"""A channel without a socket ends in its time, however its socket went; one with a socket never does."""
+"""Expiry: a channel without a socket ends after its expiry; one with a socket never does."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,11 +9,11 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.events import readings
 from tests.harness.waiting import wait_until
 
-EXPIRY_S = 2
+EXPIRY_S = 1
 
 
 def gone(api: Api, key: ApiKey) -> Callable[[], Awaitable[bool]]:
-    """Whether the key's channel is not there any more."""
+    """A condition: the key's channel does not exist."""
 
     async def is_gone() -> bool:
         return (await api.channel(key)).status == 404
@@ -21,33 +21,35 @@ def gone(api: Api, key: ApiKey) -> Callable[[], Awaitable[bool]]:
     return is_gone
 
 
-async def test_channels_end_when_nobody_has_been_there_for_too_long(
+async def test_channels_without_a_socket_expire(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
-    """Two reapers, as in a cluster; three channels: never opened, left, and held."""
+    """Two reapers; three channels: never connected, disconnected, and connected."""
     stack = start(edges=1, reapers=2, WEBSOCKET_EXPIRY_S=EXPIRY_S)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
-    idle, left, held = [await api.api_key() for _ in range(3)]
-    for key in (idle, left, held):
+    never_connected, disconnected, connected = [await api.api_key() for _ in range(3)]
+    for key in (never_connected, disconnected, connected):
         await api.register(key)
-    holding = await listen(held, stack.edges[0].url)
-    leaving = await listen(left, stack.edges[0].url)
-    await leaving.close()
+    open_socket = await listen(connected, stack.edges[0].url)
+    closed_socket = await listen(disconnected, stack.edges[0].url)
+    await closed_socket.close()
 
-    for key in (idle, left):
+    for key in (never_connected, disconnected):
         await wait_until(gone(api, key), within_s=30)
 
-    assert await api.publish(idle, *readings(range(1), to=idle.id)) == [0], "what ended is pending nothing"
-    await api.publish(held, *readings(range(5), to=held.id))
-    await holding.received_numbers(range(5))
-    assert (await api.channel(held)).status == 200
-    await api.register(idle)
+    assert await api.publish(never_connected, *readings(range(1), to=never_connected.id)) == [0], (
+        "the expired channel receives nothing"
+    )
+    await api.publish(connected, *readings(range(5), to=connected.id))
+    await open_socket.received_numbers(range(5))
+    assert (await api.channel(connected)).status == 200
+    await api.register(never_connected)
     for reaper in stack.reapers:
         assert reaper.get("/livez") == 200
         assert "Traceback" not in reaper.stderr
 
 
-async def test_a_killed_edge_counts_from_its_last_heartbeat(
+async def test_expiry_after_a_killed_edge_counts_from_its_last_heartbeat(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
     settings = {"WEBSOCKET_EXPIRY_S": EXPIRY_S, "HEARTBEAT_S": 0.2, "HEARTBEAT_TTL_S": 1}
@@ -62,7 +64,7 @@ async def test_a_killed_edge_counts_from_its_last_heartbeat(
     await wait_until(gone(api, key), within_s=30)
 
 
-async def test_a_reaper_outlives_its_redis(start: Start, http: aiohttp.ClientSession) -> None:
+async def test_the_reaper_survives_a_restart_of_redis(start: Start, http: aiohttp.ClientSession) -> None:
     stack = start(edges=0, reapers=1, WEBSOCKET_EXPIRY_S=EXPIRY_S, appendfsync="always")
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()

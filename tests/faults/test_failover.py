@@ -1,7 +1,7 @@
-"""A primary is killed for good and its replica takes over: everybody finds it, and goes on.
+"""Failover: a primary is killed for good, its replica takes over, and all services continue.
 
-Replication is asynchronous, so what the old primary had not passed on yet is lost by Redis itself. Here all
-was passed on before the kill; what is acknowledged from then on must arrive.
+Replication is asynchronous: Redis loses what the old primary had not replicated. These tests wait until all
+is replicated before the kill; whatever gets a 202 after it must arrive.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from tests.harness.stack import Stack
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 
-QUICKLY = {"HEARTBEAT_S": 1, "HEARTBEAT_TTL_S": 4}
+SHORT_HEARTBEAT = {"HEARTBEAT_S": 1, "HEARTBEAT_TTL_S": 4}
 
 
 class Load:
-    """A publisher and a socket for each of some channels, on each primary."""
+    """Some channels, each with a publisher and a socket."""
 
     def __init__(self, api: Api, stack: Stack, listen: Listen) -> None:
         self.api = api
@@ -35,7 +35,7 @@ class Load:
         self.channels: list[tuple[ApiKey, Publisher, Receiver]] = []
 
     async def begin(self, count: int, *, where: Callable[[ApiKey], bool] = lambda _: True) -> None:
-        """Makes `count` channels that lie where they should."""
+        """Creates `count` channels whose keys satisfy `where`."""
         while count:
             key = await self.api.api_key()
             if not where(key):
@@ -48,16 +48,16 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as all_of_them:
+        async with contextlib.AsyncExitStack() as publishers:
             for _, publisher, _ in self.channels:
-                await all_of_them.enter_async_context(publisher.publishing())
+                await publishers.enter_async_context(publisher.publishing())
             yield
 
     async def has_published(self, count: int) -> None:
         await asyncio.gather(*(publisher.has_published(count) for _, publisher, _ in self.channels))
 
     async def has_arrived(self) -> None:
-        """All that was acknowledged, in order, on the same sockets; and the queues know it."""
+        """Everything with a 202 arrived in order on the same sockets, and is acked."""
         for key, publisher, receiver in self.channels:
             sent, got = range(publisher.accepted), receiver
             await wait_until(lambda got=got, sent=sent: sent[-1] in got.numbers)  # type: ignore[misc]
@@ -67,21 +67,21 @@ class Load:
             assert receiver.open_now
 
 
-async def passed_on(primary: Valkey) -> None:
-    """Waits until its replica has what it has."""
+async def replicated(primary: Valkey) -> None:
+    """Waits until the replica has everything."""
     written = primary.written
     await wait_until(lambda: primary.is_replicated(written))
 
 
-async def test_behind_a_sentinel(start: Start, http: aiohttp.ClientSession, listen: Listen) -> None:
-    stack = start(edges=2, redis_like=Guarded, **QUICKLY)
+async def test_failover_by_sentinel(start: Start, http: aiohttp.ClientSession, listen: Listen) -> None:
+    stack = start(edges=2, redis_like=Guarded, **SHORT_HEARTBEAT)
     assert isinstance(stack.redis, Guarded)
     load = Load(Api(http, stack.gateways[0].url, stack.admin_token), stack, listen)
     await load.begin(3)
     async with load.publishing():
         await load.has_published(30)
     await load.has_arrived()
-    await passed_on(stack.redis.primary)
+    await replicated(stack.redis.primary)
 
     async with load.publishing():
         stack.redis.primary.kill()
@@ -89,13 +89,13 @@ async def test_behind_a_sentinel(start: Start, http: aiohttp.ClientSession, list
     await load.has_arrived()
 
     assert stack.redis.sentinel.primary_port == stack.redis.replica.port
-    assert any(publisher.told_to_wait for _, publisher, _ in load.channels)
+    assert any(publisher.unavailable for _, publisher, _ in load.channels)
 
 
 @pytest.mark.long
-async def test_in_a_cluster(start: Start, http: aiohttp.ClientSession, listen: Listen) -> None:
-    """Half of the channels lie on the primary that dies; the others are published to all the while."""
-    stack = start(edges=2, redis_like=with_a_replica, **QUICKLY)
+async def test_failover_in_a_cluster(start: Start, http: aiohttp.ClientSession, listen: Listen) -> None:
+    """Half of the channels are on the primary that dies; publishing to the others never stops."""
+    stack = start(edges=2, redis_like=with_a_replica, **SHORT_HEARTBEAT)
     cluster = stack.redis
     assert isinstance(cluster, Cluster)
     dying = cluster.primaries[0]
@@ -108,7 +108,7 @@ async def test_in_a_cluster(start: Start, http: aiohttp.ClientSession, listen: L
         async with here.publishing():
             await here.has_published(30)
         await here.has_arrived()
-        await passed_on(dying)
+        await replicated(dying)
         async with here.publishing():
             dying.kill()
             await here.has_published(60)
@@ -117,7 +117,7 @@ async def test_in_a_cluster(start: Start, http: aiohttp.ClientSession, listen: L
     await elsewhere.has_arrived()
 
     assert cluster.replicas[0].role == "master"
-    assert any(publisher.told_to_wait for _, publisher, _ in here.channels)
+    assert any(publisher.unavailable for _, publisher, _ in here.channels)
 
 
 def with_a_replica(folder: Path) -> Cluster:

@@ -1,4 +1,4 @@
-"""A full Redis refuses what is new; all that is there still goes out, and makes room."""
+"""A full Redis refuses new events; queued ones are still delivered, which frees memory."""
 
 import aiohttp
 
@@ -7,7 +7,7 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading, readings
 
 
-async def test_publishes_wait_while_sockets_drain(
+async def test_a_full_redis_refuses_appends_and_nothing_else(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
     stack = start(edges=2, maxmemory="16mb")
@@ -22,9 +22,10 @@ async def test_publishes_wait_while_sockets_drain(
     assert accepted > 100
     waiting = await api.queue_size(key)
     with stack.valkey.client() as redis:
-        redis.config_set("maxmemory", "8mb")  # so that there is no doubt that it is full
+        # Make sure that it stays full.
+        redis.config_set("maxmemory", "8mb")
 
-    # Full, but whoever reads, ends or moves something is welcome.
+    # Takeover, deletion and delivery still work.
     assert {service.get("/readyz") for service in stack.services} == {200}
     newer = await listen(quiet, stack.edges[1].url)
     assert await bystander.closed() == 1001
@@ -42,7 +43,7 @@ async def test_publishes_wait_while_sockets_drain(
 
 
 async def fill(api: Api, key: ApiKey) -> int:
-    """Publishes, in ever smaller batches, until not even one more goes in; how many did."""
+    """Publishes ever smaller batches until a single event is refused; returns how many were accepted."""
     accepted = 0
     for size in (20, 1, 1, 1):
         while True:

@@ -1,4 +1,4 @@
-"""Half a request, or what is none, holds a connection for as long as a head may take, and no longer."""
+"""An incomplete request holds its connection until the limit for a request head, and no longer."""
 
 import asyncio
 import contextlib
@@ -25,43 +25,43 @@ SHORT_HEAD_S = 0.5
 Hostility = Callable[[Line], Awaitable[None]]
 
 
-async def says_nothing(line: Line) -> None:
+async def sends_nothing(line: Line) -> None:
     pass
 
 
-async def says_half_a_head(line: Line) -> None:
+async def sends_half_a_head(line: Line) -> None:
     await line.say(b"GET /livez HTTP/1.1\r\nHost: x\r\nAccept: ")
 
 
-async def says_half_a_second_head(line: Line) -> None:
+async def sends_half_a_second_head(line: Line) -> None:
     await line.say(GET)
     await response(line)
-    await says_half_a_head(line)
+    await sends_half_a_head(line)
 
 
-async def says_an_empty_line_after_an_answer(line: Line) -> None:
+async def sends_an_empty_line_after_a_response(line: Line) -> None:
     await line.say(GET)
     await response(line)
     await line.say(b"\r\n")
 
 
-async def goes_on_with_a_body_that_was_answered(line: Line) -> None:
+async def continues_a_body_after_the_response(line: Line) -> None:
     await line.say(POST + b"x")
     assert (await response(line)).startswith(b"HTTP/1.1 401 ")
     await line.say(b"y")
 
 
 HOSTILE = [
-    says_nothing,
-    says_half_a_head,
-    says_half_a_second_head,
-    says_an_empty_line_after_an_answer,
-    goes_on_with_a_body_that_was_answered,
+    sends_nothing,
+    sends_half_a_head,
+    sends_half_a_second_head,
+    sends_an_empty_line_after_a_response,
+    continues_a_body_after_the_response,
 ]
 
 
 async def response(line: Line) -> bytes:
-    """The head of the next answer; its body is read, too."""
+    """Reads the next response; returns its head."""
     head = (await line.hear_until(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
     await line.hear(int(length))
@@ -69,7 +69,7 @@ async def response(line: Line) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def talking_to(url: str) -> AsyncIterator[Line]:
+async def connection_to(url: str) -> AsyncIterator[Line]:
     line = await Line.open(url)
     try:
         yield line
@@ -77,7 +77,7 @@ async def talking_to(url: str) -> AsyncIterator[Line]:
         line.close()
 
 
-# With a short limit, on a server in this process
+# On a server in this process, with a short limit.
 
 
 async def _alive(_: Request) -> Response:
@@ -85,7 +85,7 @@ async def _alive(_: Request) -> Response:
 
 
 async def _refused(_: Request) -> Response:
-    """An answer before the body has come."""
+    """Responds before the body is complete."""
     return PlainTextResponse("no", status_code=401)
 
 
@@ -104,7 +104,7 @@ async def _socket(socket: WebSocket) -> None:
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """The URL of a real server, whose patience with a head is short."""
+    """The URL of a real server with a short limit for request heads."""
     monkeypatch.setattr(protocol, "_HEAD_S", SHORT_HEAD_S)
     app = Starlette(
         routes=[
@@ -123,15 +123,15 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-async def test_a_head_that_does_not_come_ends_the_connection(server: str, hostile: Hostility) -> None:
-    async with talking_to(server) as line:
+async def test_an_incomplete_head_ends_the_connection(server: str, hostile: Hostility) -> None:
+    async with connection_to(server) as line:
         await hostile(line)
 
         assert await line.rest() == b""
 
 
-async def test_a_head_that_comes_byte_by_byte_gains_no_time(server: str) -> None:
-    async with talking_to(server) as line:
+async def test_a_head_sent_byte_by_byte_gains_no_time(server: str) -> None:
+    async with connection_to(server) as line:
         await line.say(b"GET /livez HTTP/1.1\r\nX: ")
 
         async def is_cut() -> bool:
@@ -140,8 +140,8 @@ async def test_a_head_that_comes_byte_by_byte_gains_no_time(server: str) -> None
         await wait_until(is_cut)
 
 
-async def test_empty_lines_after_an_answer_gain_no_time(server: str) -> None:
-    async with talking_to(server) as line:
+async def test_empty_lines_after_a_response_gain_no_time(server: str) -> None:
+    async with connection_to(server) as line:
         await line.say(GET)
         await response(line)
 
@@ -151,23 +151,27 @@ async def test_empty_lines_after_an_answer_gain_no_time(server: str) -> None:
         await wait_until(is_cut)
 
 
-async def test_a_head_that_never_ends_is_refused(server: str) -> None:
-    async with talking_to(server) as line:
-        await never_ends(line)
+async def test_an_endless_head_is_refused(server: str) -> None:
+    async with connection_to(server) as line:
+        await sends_an_endless_head(line)
 
 
-async def test_the_well_behaved_have_all_the_time_they_need(server: str) -> None:
-    """One between two requests, one with a slow body, one that has become a WebSocket."""
+async def test_idle_and_slow_clients_are_not_limited(server: str) -> None:
+    """An idle keep-alive connection, a slow body, and a WebSocket."""
     socket = await HandmadeSocket.connect(server, "anybody")
     try:
-        async with talking_to(server) as idle, talking_to(server) as slow, talking_to(server) as measure:
+        async with (
+            connection_to(server) as idle,
+            connection_to(server) as slow,
+            connection_to(server) as youngest,
+        ):
             await idle.say(GET)
             await response(idle)
             await slow.say(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nsl")
 
-            # Connected last; when its time is over, theirs would be.
-            await says_half_a_head(measure)
-            assert await measure.rest() == b""
+            # This connection is the youngest: when it is cut, the limit has passed for all.
+            await sends_half_a_head(youngest)
+            assert await youngest.rest() == b""
 
             await idle.say(GET)
             assert (await response(idle)).startswith(b"HTTP/1.1 200 ")
@@ -180,27 +184,27 @@ async def test_the_well_behaved_have_all_the_time_they_need(server: str) -> None
         socket.close()
 
 
-async def never_ends(line: Line) -> None:
-    """Sends header after header for a megabyte, reads the refusal, and is hung up on."""
+async def sends_an_endless_head(line: Line) -> None:
+    """Sends a megabyte of headers; reads the refusal and the end of the connection."""
     await line.say(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X-More: and more of the same\r\n" * 35_000)
     head, _, body = (await line.rest()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 "), head
     assert b"too long" in body
 
 
-# As they really run
+# The services themselves.
 
 
-async def test_a_head_that_never_ends_is_refused_by_every_service(stack: Stack) -> None:
+async def test_every_service_refuses_an_endless_head(stack: Stack) -> None:
     for service in stack.services:
-        async with talking_to(service.url) as line:
-            await never_ends(line)
+        async with connection_to(service.url) as line:
+            await sends_an_endless_head(line)
 
 
 @pytest.mark.long
 async def test_the_real_limit(stack: Stack) -> None:
     async def is_cut(hostile: Hostility, url: str) -> None:
-        async with talking_to(url) as line:
+        async with connection_to(url) as line:
             await hostile(line)
             assert await line.rest() == b""
 

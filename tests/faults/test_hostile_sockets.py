@@ -1,4 +1,4 @@
-"""Clients that speak the protocol and mean no good: they cost little memory, and hurt nobody else."""
+"""Hostile clients that speak valid WebSocket: they cost little memory and do not affect others."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ from tests.harness.waiting import wait_until
 
 MIB = 1024 * 1024
 FLOOD = [as_sent(Opcode.PONG) * 10_000] * 70
-"""4 MB of frames that are as short as can be."""
+"""4 MB of the shortest frames."""
 GROWTH_LIMIT_BYTES = 20 * MIB
-"""Kept, such a flood would be more than twice that."""
+"""A queued flood would take more than twice as much."""
 
 
 class Connect(Protocol):
-    """Opens a handmade socket on the edge; it is closed when the test ends."""
+    """Opens a raw socket on the edge and closes it at the end of the test."""
 
     def __call__(
         self, secret: str, *, url: str | None = None, receive_buffer: int | None = None
@@ -68,32 +68,32 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
 
 
 async def flood(client: HandmadeSocket) -> int:
-    """Says it all, or until it is cut; tells how many bytes that were."""
-    said = 0
+    """Sends FLOOD until the connection is cut; returns the number of bytes sent."""
+    sent = 0
     for part in FLOOD:
         if not await client.say(part):
             break
-        said += len(part)
-    return said
+        sent += len(part)
+    return sent
 
 
-async def test_pongs_on_a_socket_that_was_refused(edge: Service, connect: Connect) -> None:
-    """Nobody reads from it any more; it has some seconds to answer the close frame."""
+@pytest.mark.long
+async def test_a_flood_of_pongs_on_a_refused_socket(edge: Service, connect: Connect) -> None:
+    """The edge has stopped reading; the client has 5 s for its close frame."""
     client = await connect(new_secret(new_id()))
     assert (await client.frame())[0] is Opcode.CLOSE
     before = edge.rss_bytes
 
-    said = await flood(client)
-
+    sent = await flood(client)
     await client.rest()
     growth = edge.peak_rss_bytes - before
-    print(f"{said / 1e6:.1f} MB of pongs; the edge grew by {growth / 1e6:.1f} MB")
-    assert said > 0
+    print(f"{sent / 1e6:.1f} MB of pongs; the edge grew by {growth / 1e6:.1f} MB")
+    assert sent > 0
     assert growth < GROWTH_LIMIT_BYTES
     assert edge.get("/livez") == 200
 
 
-async def test_pongs_on_a_good_socket(
+async def test_a_flood_of_pongs_on_an_open_socket(
     api: Api, channel: ApiKey, edge: Service, connect: Connect, listen: Listen
 ) -> None:
     client = await connect(channel.secret)
@@ -107,7 +107,7 @@ async def test_pongs_on_a_good_socket(
     await bystander.received_numbers(range(100))
     assert await flooding == sum(map(len, FLOOD))
 
-    # It still is a client like any other: what it was sent is acked by the right pong, and by no other.
+    # The socket still works: the right pong acks, others do not.
     await api.publish(channel, reading(1, to=channel.id))
     opcode, text = await client.frame()
     assert (opcode, number_of(json.loads(text)["notifications"][0])) == (Opcode.TEXT, 1)
@@ -123,10 +123,10 @@ async def test_pongs_on_a_good_socket(
 
 
 @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY], ids=lambda opcode: opcode.name)
-async def test_a_message_of_fragments_that_never_ends(
+async def test_an_endless_message_of_empty_fragments(
     api: Api, channel: ApiKey, edge: Service, connect: Connect, opcode: Opcode
 ) -> None:
-    """Empty ones: however many there are, the message is never too long."""
+    """Empty fragments never reach the limit of a message's size."""
     client = await connect(channel.secret)
     before = edge.rss_bytes
 
@@ -140,9 +140,7 @@ async def test_a_message_of_fragments_that_never_ends(
     assert "Traceback" not in edge.stderr
 
 
-async def test_a_message_of_some_fragments_is_ignored_like_any_other(
-    api: Api, channel: ApiKey, connect: Connect
-) -> None:
+async def test_a_fragmented_message_is_ignored(api: Api, channel: ApiKey, connect: Connect) -> None:
     client = await connect(channel.secret)
 
     for _ in range(20):
@@ -156,21 +154,21 @@ async def test_a_message_of_some_fragments_is_ignored_like_any_other(
     assert await api.status(channel) == "connected"
 
 
-async def test_one_that_closes_and_does_not_read_hinders_no_stop(
+async def test_a_closing_client_that_does_not_read_does_not_block_shutdown(
     start: Start, http: aiohttp.ClientSession, connect: Connect
 ) -> None:
-    """Its close frame is answered behind megabytes that it never takes; then the process is to end."""
+    """The edge's close frame is behind megabytes that the client never reads."""
     stack = start(edges=1, IN_FLIGHT_BYTES=16 * MIB)
     [edge] = stack.edges
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
     await api.register(key)
     client = await connect(key.secret, url=edge.url, receive_buffer=65_536)
-    total, long = 180, 180_000
+    total, size = 180, 180_000
     for first in range(0, total, 30):
-        await api.publish(key, *readings(range(first, first + 30), to=key.id, padding=long))
+        await api.publish(key, *readings(range(first, first + 30), to=key.id, padding=size))
 
-    # It is quick until so much is sent at once that no kernel takes all of it.
+    # Ack until the edge sends more at once than the kernel's buffers take.
     read = 0
     while sent_by(edge) - read < 60:
         opcode, payload = await client.frame()
@@ -188,7 +186,7 @@ async def test_one_that_closes_and_does_not_read_hinders_no_stop(
 
 
 def sent_by(edge: Service) -> int:
-    """How many notifications it has ever written to sockets."""
+    """The edge's counter of sent notifications."""
     with urllib.request.urlopen(f"{edge.url}/metrics", timeout=20) as response:
-        told = re.search(r"^notify_sent_total\S* ([\d.e+]+)", response.read().decode(), re.MULTILINE)
-    return int(float(told[1])) if told else 0
+        found = re.search(r"^notify_sent_total\S* ([\d.e+]+)", response.read().decode(), re.MULTILINE)
+    return int(float(found[1])) if found else 0

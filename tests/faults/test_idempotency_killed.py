@@ -1,4 +1,4 @@
-"""A request with an Idempotency-Key breaks half way: sent again it is carried out, under the same uids."""
+"""An idempotent request that fails half way can be repeated; its events keep their uids."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ STOP = "stop here"
 
 @dataclass
 class Scene:
-    """Two gateways, one of them behind a proxy, and a request for two channels that can stop between them."""
+    """Two gateways, one behind a proxy that can stop a request between its two channels."""
 
     stack: Stack
     proxy: Proxy
@@ -42,8 +42,8 @@ class Scene:
         headers = {"Idempotency-Key": "again"}
         return await through.call("POST", "/v1/events", key=self.here, json=self.events, headers=headers)
 
-    async def begun(self) -> asyncio.Task[Response]:
-        """The request through the first gateway, stopped when one channel has its event and one has not."""
+    async def start_and_stop_half_way(self) -> asyncio.Task[Response]:
+        """Starts the request; it stops when only the first channel has its event."""
         self.proxy.hold_from(STOP.encode())
         running = asyncio.create_task(self.post(self.first))
         await self.proxy.until_it_holds()
@@ -51,16 +51,16 @@ class Scene:
         assert await self.other.queue_size(self.there) == 0
         return running
 
-    async def carried_out(self) -> Response:
-        """The request through the other gateway, as often as it is told to come again."""
+    async def repeated_until_accepted(self) -> Response:
+        """Repeats the request through the other gateway until it is accepted."""
         responses: list[Response] = []
 
-        async def is_carried_out() -> bool:
+        async def is_accepted() -> bool:
             responses.append(await self.post(self.other))
             assert responses[-1].status in (202, 409), responses[-1].text
             return responses[-1].status == 202
 
-        await wait_until(is_carried_out, within_s=30)
+        await wait_until(is_accepted, within_s=30)
         return responses[-1]
 
 
@@ -73,7 +73,7 @@ async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scen
         there = await other.api_key(account=here.account)
         for key in (here, there):
             await other.register(key)
-        # Valkey knows the scripts from here on, so that each call is one step.
+        # Load the scripts: each later call is then a single command.
         scene = Scene(stack, proxy, doomed, other.at(doomed.url), other, here, there)
         assert (await other.post_events(here, {"topic": "orders", "data": 0, "to": there.id})).status == 202
         await other.delete_channel(there)
@@ -82,7 +82,7 @@ async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scen
 
 
 async def assert_each_once_by_uid(scene: Scene, response: Response, listen: Listen, *, times: int) -> None:
-    """Both channels have their event under the uid that was answered, the first channel so many times."""
+    """Both channels have their event with the uid of the response, the first channel `times` times."""
     uids = [event["id"] for event in response.json["events"]]
     for key, uid, count in ((scene.here, uids[0], times), (scene.there, uids[1], 1)):
         receiver = await listen(key, scene.stack.edges[0].url)
@@ -90,25 +90,27 @@ async def assert_each_once_by_uid(scene: Scene, response: Response, listen: List
         await scene.other.until(key, queue_size=0)
 
 
-async def test_a_killed_gateway_does_not_block_its_key_for_long(scene: Scene, listen: Listen) -> None:
-    running = await scene.begun()
+async def test_a_killed_gateway_blocks_its_key_for_10_seconds(scene: Scene, listen: Listen) -> None:
+    running = await scene.start_and_stop_half_way()
 
     scene.doomed.kill()
     scene.proxy.hang_up()
 
     with pytest.raises(aiohttp.ClientError):
         await running
-    assert (await scene.post(scene.other)).status == 409, "nobody can tell yet that it died"
-    response = await scene.carried_out()
+    assert (await scene.post(scene.other)).status == 409, "the request may still be running"
+    with scene.stack.valkey.client() as redis:
+        [mark] = redis.scan_iter("*:idempotency:*")
+        assert 0 < redis.pttl(mark) <= 10_000
+        redis.pexpire(mark, 1)
+    response = await scene.repeated_until_accepted()
     assert "Idempotent-Replayed" not in response.headers
-    assert (await scene.carried_out()).text == response.text
+    assert (await scene.repeated_until_accepted()).text == response.text
     await assert_each_once_by_uid(scene, response, listen, times=2)
 
 
-async def test_after_a_503_half_way_the_key_is_free_and_the_uids_are_the_same(
-    scene: Scene, listen: Listen
-) -> None:
-    running = await scene.begun()
+async def test_after_a_503_half_way_a_repetition_keeps_the_uids(scene: Scene, listen: Listen) -> None:
+    running = await scene.start_and_stop_half_way()
 
     scene.proxy.hang_up()
 
@@ -119,7 +121,7 @@ async def test_after_a_503_half_way_the_key_is_free_and_the_uids_are_the_same(
     await assert_each_once_by_uid(scene, response, listen, times=2)
 
 
-async def test_if_it_cannot_begin_nothing_is_queued(scene: Scene, listen: Listen) -> None:
+async def test_nothing_is_queued_if_the_request_cannot_be_recorded(scene: Scene, listen: Listen) -> None:
     scene.proxy.hold_from(load_scripts()["idempotency_begin"].sha.encode())
     running = asyncio.create_task(scene.post(scene.first))
     await scene.proxy.until_it_holds()
@@ -130,14 +132,12 @@ async def test_if_it_cannot_begin_nothing_is_queued(scene: Scene, listen: Listen
     assert refused.status == 503
     assert int(refused.headers["Retry-After"]) >= 1
     assert {await scene.other.queue_size(key) for key in (scene.here, scene.there)} == {0}
-    response = await scene.carried_out()
+    response = await scene.repeated_until_accepted()
     assert "Idempotent-Replayed" not in response.headers
     await assert_each_once_by_uid(scene, response, listen, times=1)
 
 
-async def test_if_the_end_cannot_be_written_the_answer_is_the_same_and_is_kept_later(
-    scene: Scene, listen: Listen
-) -> None:
+async def test_a_response_that_cannot_be_recorded_is_recorded_later(scene: Scene, listen: Listen) -> None:
     scene.proxy.hold_from(load_scripts()["idempotency_end"].sha.encode())
 
     first = await scene.post(scene.first)
@@ -146,7 +146,7 @@ async def test_if_the_end_cannot_be_written_the_answer_is_the_same_and_is_kept_l
     assert first.status == 202
     assert (await scene.post(scene.other)).status == 409
     scene.proxy.hang_up()
-    again = await scene.carried_out()
+    again = await scene.repeated_until_accepted()
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.text == first.text
     await assert_each_once_by_uid(scene, first, listen, times=1)

@@ -1,4 +1,4 @@
-"""Long polls when an edge is killed, frozen or stopped, Redis is away, or a client does not read."""
+"""Long polls when an edge is killed, frozen or stopped, Redis is down, or a client does not read."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.harness.waiting import wait_until
 
 LARGE = 14
 PADDING = 65_536
-"""Together 0.9 MB: one answer, and more than the kernels between take from a client that does not read."""
+"""Together 0.9 MB: one response, and more than the kernel buffers for a client that does not read."""
 
 
 @pytest.fixture(scope="module")
@@ -42,28 +42,28 @@ def elsewhere(api: Api, key: ApiKey, installation: Stack) -> Polls:
 
 
 async def request(polls: Polls, url: str, *, headers: str = "", receive_buffer: int | None = None) -> Line:
-    """A poll on a line of its own, which reads only when it is told to."""
+    """A poll on a raw connection, which reads only when the test does."""
     line = await Line.open(url, receive_buffer=receive_buffer)
     head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {polls.key.secret}\r\n{headers}\r\n"
     await line.say(head.encode())
     return line
 
 
-async def length_of_answer(line: Line) -> int:
-    """How long the body of the 200 is that comes next."""
+async def response_length(line: Line) -> int:
+    """Reads the head of a 200; returns the length of its body."""
     head = (await line.hear_until(b"\r\n\r\n")).decode().lower()
     assert head.startswith("http/1.1 200 "), head
     return int(head.partition("content-length: ")[2].partition("\r\n")[0])
 
 
-async def whole_answer(line: Line) -> list[int]:
-    """Its numbers, read to the last byte and not beyond."""
-    body = await line.hear(await length_of_answer(line))
+async def whole_response(line: Line) -> list[int]:
+    """Reads a whole response; returns its numbers."""
+    body = await line.hear(await response_length(line))
     return [number_of(item) for item in json.loads(body)["notifications"]]
 
 
-async def test_a_killed_edge_is_not_waited_for(start: Start, http: aiohttp.ClientSession) -> None:
-    """Its heartbeat would count for ten minutes more."""
+async def test_polls_work_at_once_after_an_edge_is_killed(start: Start, http: aiohttp.ClientSession) -> None:
+    """The dead edge's heartbeat is valid for ten minutes."""
     stack = start(edges=2, HEARTBEAT_TTL_S=600)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
@@ -80,7 +80,7 @@ async def test_a_killed_edge_is_not_waited_for(start: Start, http: aiohttp.Clien
     assert (await other.now()).status == 204
 
 
-async def test_a_frozen_edge_is_not_waited_for_and_can_ack_nothing(
+async def test_a_frozen_edge_loses_its_poll_and_acks_nothing(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     stack = start(edges=2)
@@ -101,8 +101,8 @@ async def test_a_frozen_edge_is_not_waited_for_and_can_ack_nothing(
     assert numbers_in(await newer) == [1]
 
 
-class TestAClient:
-    async def test_that_hangs_up_in_the_middle_of_an_answer_gets_it_again(
+class TestClients:
+    async def test_a_client_that_disconnects_during_a_response_gets_it_again(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls
     ) -> None:
         await polls.now()
@@ -115,7 +115,7 @@ class TestAClient:
         assert numbers_in(await elsewhere.get()) == [*range(LARGE)]
         assert (await polls.now()).status == 204
 
-    async def test_that_stops_reading_keeps_nobody_out_for_long(
+    async def test_a_client_that_stops_reading_blocks_others_for_5_seconds_at_most(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls
     ) -> None:
         await polls.now()
@@ -128,35 +128,35 @@ class TestAClient:
         assert [numbers_in(response) for response in both if response.status == 200] == [[*range(LARGE)]]
         line.close()
 
-    async def test_that_reads_slowly_is_not_told_twice(
+    async def test_a_client_that_reads_slowly_gets_no_duplicates(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls
     ) -> None:
         await polls.now()
         await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
         line = await request(polls, installation.edges[0].url, receive_buffer=4096)
-        length = await length_of_answer(line)
+        length = await response_length(line)
 
-        newcomer = asyncio.create_task(elsewhere.now())
+        later = asyncio.create_task(elsewhere.now())
         await line.hear(length // 2)
-        assert not newcomer.done(), "it waits for the one before"
+        assert not later.done(), "the response before it is still being sent"
         await line.hear(length - length // 2)
         line.close()
 
-        assert (await newcomer).status == 204
+        assert (await later).status == 204
 
     @pytest.mark.parametrize("headers", ["", "Connection: close\r\n"])
-    async def test_that_hangs_up_once_it_has_read_is_not_told_again(
+    async def test_a_client_that_disconnects_after_a_response_gets_no_duplicates(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls, headers: str
     ) -> None:
         await polls.now()
         for number in range(20):
             line = await request(polls, installation.edges[0].url, headers=headers)
             await api.publish(key, reading(number, to=key.id))
-            assert await whole_answer(line) == [number]
+            assert await whole_response(line) == [number]
             line.close()
             assert (await elsewhere.now()).status == 204
 
-    async def test_that_asks_ahead_on_one_connection_gets_one_after_the_other(
+    async def test_pipelined_polls_are_answered_one_after_the_other(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls
     ) -> None:
         line = await request(polls, installation.edges[0].url)
@@ -166,17 +166,17 @@ class TestAClient:
         await wait_until(polls.held)
         for number in range(5):
             await api.publish(key, reading(number, to=key.id))
-            assert await whole_answer(line) == [number]
+            assert await whole_response(line) == [number]
         line.close()
 
-    async def test_that_asks_ahead_and_then_deletes_the_channel_is_told_that_it_is_gone(
+    async def test_a_pipelined_poll_gets_a_410_after_delete(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls
     ) -> None:
-        """The Python SDK does so when it stops right after a value: the second poll waits its turn."""
+        """The Python SDK pipelines a poll if it stops right after a value."""
         await polls.now()
         await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
         line = await request(polls, installation.edges[0].url, receive_buffer=4096)
-        length = await length_of_answer(line)
+        length = await response_length(line)
         head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.secret}\r\n\r\n"
         await line.say(head.encode())
 
@@ -189,30 +189,31 @@ class TestAClient:
         line.close()
 
 
-async def test_a_stop_answers_every_poll(
+async def test_shutdown_ends_every_poll_with_a_204(
     start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently
 ) -> None:
-    """While a client of a socket takes its time to say goodbye, the edge still says that it is going away."""
+    """While a socket's client delays its close frame, the edge refuses polls with a 503."""
     stack = start(edges=2)
-    leaving = stack.edges[0]
+    stopping = stack.edges[0]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     keys = [await api.api_key() for _ in range(20)]
-    polls = [asyncio.create_task(Polls(api, key, leaving).get()) for key in keys]
-    await wait_until(lambda: _holds(api, keys[0], leaving, 20))
+    polls = [asyncio.create_task(Polls(api, key, stopping).get()) for key in keys]
+    await wait_until(lambda: _holds(api, keys[0], stopping, 20))
     socket_key = await api.api_key()
     await api.register(socket_key)
-    silent = await listen_silently(socket_key, leaving.url)
+    silent = await listen_silently(socket_key, stopping.url)
 
-    leaving.terminate()
+    stopping.terminate()
 
     assert [response.status for response in await asyncio.gather(*polls)] == [204] * 20
     await wait_until(lambda: silent.close_code == 1001)
-    refused = await Polls(api, keys[0], leaving).get()
+    refused = await Polls(api, keys[0], stopping).get()
     assert refused.status == 503
     assert int(refused.headers["Retry-After"]) >= 1
-    await wait_until(lambda: leaving.ended, within_s=10)
-    assert leaving.exit_code == 0
-    assert "Traceback" not in leaving.stderr
+    await silent.answer_close()
+    await wait_until(lambda: stopping.ended, within_s=10)
+    assert stopping.exit_code == 0
+    assert "Traceback" not in stopping.stderr
     for key in keys:
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await Polls(api, key, stack.edges[1]).now()) == [1]
@@ -222,11 +223,11 @@ async def _holds(api: Api, key: ApiKey, edge: object, count: int) -> bool:
     return await Polls(api, key, edge).held() == count  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", ["frozen", "killed"])
-async def test_without_redis_a_poll_stays_for_its_time(
+@pytest.mark.parametrize("how", [pytest.param("frozen", marks=pytest.mark.long), "killed"])
+async def test_an_open_poll_survives_an_outage_of_redis(
     start: Start, http: aiohttp.ClientSession, how: str
 ) -> None:
-    stack = start(edges=2, LONG_POLL_WAIT_S=2)
+    stack = start(edges=2, LONG_POLL_WAIT_S=1)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
     polls = Polls(api, key, stack.edges[0])
@@ -246,11 +247,11 @@ async def test_without_redis_a_poll_stays_for_its_time(
     else:
         stack.valkey.start()
 
-    async def is_told() -> bool:
+    async def is_delivered() -> bool:
         published = (await api.post_events(key, reading(1, to=key.id))).status == 202
         return published and (await polls.get()).status == 200
 
-    await wait_until(is_told, within_s=30)
+    await wait_until(is_delivered, within_s=30)
     other = Polls(api, key, stack.edges[1])
     while (response := await other.now()).status == 200:
         assert set(numbers_in(response)) == {1}

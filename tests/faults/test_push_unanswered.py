@@ -1,4 +1,4 @@
-"""A push is answered when the socket's edge took it: an edge that hangs makes it a 503, never a false 200."""
+"""A push gets a 200 only after its edge has taken it; a hanging edge makes it a 503."""
 
 import asyncio
 import json
@@ -13,7 +13,9 @@ from tests.stories.test_errors import assert_error
 PATH = "/api/v1/websocket/session"
 
 
-async def test_an_edge_that_hangs(start: Start, http: aiohttp.ClientSession) -> None:
+async def test_a_push_to_a_hanging_edge_is_a_503_and_is_not_sent_later(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
     stack = start(edges=1, HEARTBEAT_TTL_S=30)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
@@ -23,12 +25,12 @@ async def test_an_edge_that_hangs(start: Start, http: aiohttp.ClientSession) -> 
         session = json.loads(await asyncio.wait_for(socket.recv(), 20))["session"]
         stack.edges[0].freeze()
 
-        hung = await api.call("POST", f"{PATH}?session={session}", data=b'"too late"')
+        refused = await api.call("POST", f"{PATH}?session={session}", data=b'"too late"')
 
         stack.edges[0].thaw()
-        assert_error(hung, 503, "service_unavailable")
-        assert hung.headers["Retry-After"] == "1"
+        assert_error(refused, 503, "service_unavailable")
+        assert refused.headers["Retry-After"] == "1"
         response = await api.call("POST", f"{PATH}?session={session}", data=b'"in time"')
         assert response.status == 200
-        # What was answered with a 503 had not been taken, and is not sent afterwards.
+        # The push with the 503 was withdrawn.
         assert await asyncio.wait_for(socket.recv(), 20) == '"in time"'

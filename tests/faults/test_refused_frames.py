@@ -1,4 +1,4 @@
-"""A client with a small limit closes with 1009; frames shrink until they fit, or the culprit goes."""
+"""Clients that close with 1009 (too big): frames shrink; a notification that never fits is dropped."""
 
 from tests.conftest import Listen
 from tests.harness.api import Api, ApiKey
@@ -11,7 +11,7 @@ ATTEMPTS = 20
 
 
 async def reconnecting(listen: Listen, key: ApiKey, *, until: int) -> list[Receiver]:
-    """Comes back after every 1009, as a client does that knows no better, until it has got `until`."""
+    """Reconnects after every 1009 until `until` has arrived."""
     receivers: list[Receiver] = []
     while not any(until in receiver.numbers for receiver in receivers):
         assert len(receivers) < ATTEMPTS, [receiver.numbers for receiver in receivers]
@@ -42,7 +42,7 @@ async def test_frames_shrink_until_they_fit(api: Api, channel: ApiKey, listen: L
     assert receivers[-1].open_now
 
 
-async def test_the_next_socket_is_spared_what_the_last_one_refused(
+async def test_the_next_socket_starts_with_the_smaller_frames(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     await api.publish(channel, *readings(range(500), to=channel.id))
@@ -71,7 +71,7 @@ async def test_a_single_notification_that_is_refused_three_times_is_dropped(
     assert len(alone) >= 3
 
 
-async def test_a_client_with_room_gets_the_large_one_that_others_refused_twice(
+async def test_a_notification_refused_twice_still_reaches_a_client_that_accepts_it(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     await api.publish(channel, reading(0, to=channel.id, padding=2 * CLIENT_LIMIT_BYTES))
@@ -80,6 +80,6 @@ async def test_a_client_with_room_gets_the_large_one_that_others_refused_twice(
         await receiver.closed()
         assert_refused(receiver)
 
-    roomy = await listen(channel)
+    larger = await listen(channel)
 
-    await roomy.received_numbers([0])
+    await larger.received_numbers([0])

@@ -1,4 +1,4 @@
-"""A client that does not read costs the edge no memory, and loses nothing: its queue waits in Redis."""
+"""A client that does not read costs the edge no memory and loses nothing: its queue stays in Redis."""
 
 from collections.abc import Iterator
 
@@ -21,9 +21,9 @@ GROWTH_LIMIT_BYTES = 10 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Stack]:
-    """One edge that cuts the silent soon, and one that is patient."""
+    """One edge with short ping time-outs, one with long ones."""
     with (
-        running_stack(edges=1, PING_INTERVAL_S=1, PING_TIMEOUT_S=2) as stack,
+        running_stack(edges=1, PING_INTERVAL_S=0.5, PING_TIMEOUT_S=1.5) as stack,
         stack.more_edges("edge-patient", PING_INTERVAL_S=20, PING_TIMEOUT_S=20) as [patient],
     ):
         stack.edges.append(patient)
@@ -31,7 +31,7 @@ def installation() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def quick(installation: Stack) -> Service:
+def impatient(installation: Stack) -> Service:
     return installation.edges[0]
 
 
@@ -50,22 +50,24 @@ async def publish_20_mb(api: Api, key: ApiKey) -> None:
         await api.publish(key, *readings(range(first, first + 1000), to=key.id, padding=PADDING))
 
 
-async def test_who_stops_reading_for_good_is_cut_and_comes_back(
+async def test_a_client_that_stops_reading_is_cut_and_can_reconnect(
     api: Api,
     channel: ApiKey,
-    quick: Service,
+    impatient: Service,
     patient: Service,
     listen: Listen,
     record_property: Measured,
 ) -> None:
-    stalled = await listen(channel, quick.url, hold=True)
-    before = quick.rss_bytes
+    stalled = await listen(channel, impatient.url, hold=True)
+    before = impatient.rss_bytes
 
     await publish_20_mb(api, channel)
     await api.until(channel, status="disconnected", within_s=60)
 
-    growth = quick.peak_rss_bytes - before
-    record_property("memory an edge grew by, 20 MB waiting for who stopped reading", f"{growth / 1e6:.1f} MB")
+    growth = impatient.peak_rss_bytes - before
+    record_property(
+        "growth of an edge, 20 MB queued for a client that stopped reading", f"{growth / 1e6:.1f} MB"
+    )
     assert growth < GROWTH_LIMIT_BYTES
     acked = COUNT - await api.queue_size(channel)
     again = await listen(channel, patient.url)
@@ -76,7 +78,7 @@ async def test_who_stops_reading_for_good_is_cut_and_comes_back(
     assert_nothing_lost(range(COUNT), stalled.numbers + again.numbers)
 
 
-async def test_who_pauses_goes_on_where_it_was(
+async def test_a_client_that_pauses_continues_on_its_socket(
     api: Api, channel: ApiKey, patient: Service, listen: Listen
 ) -> None:
     pausing = await listen(channel, patient.url, hold=True)
@@ -92,14 +94,14 @@ async def test_who_pauses_goes_on_where_it_was(
     assert growth < GROWTH_LIMIT_BYTES
 
 
-async def test_a_stalled_socket_does_not_hinder_the_one_that_takes_over(
-    api: Api, channel: ApiKey, quick: Service, patient: Service, listen: Listen
+async def test_a_stalled_socket_does_not_delay_a_takeover(
+    api: Api, channel: ApiKey, impatient: Service, patient: Service, listen: Listen
 ) -> None:
     stalled = await listen(channel, patient.url, hold=True)
     await api.publish(channel, *readings(range(1000), to=channel.id, padding=PADDING))
     acked = 1000 - await api.queue_size(channel)
 
-    newer = await listen(channel, quick.url)
+    newer = await listen(channel, impatient.url)
 
     await wait_until(lambda: newer.numbers[-1:] == [999])
     assert_consecutive(newer.numbers)
@@ -109,29 +111,29 @@ async def test_a_stalled_socket_does_not_hinder_the_one_that_takes_over(
     assert_nothing_lost(range(1000), stalled.numbers + newer.numbers)
 
 
-async def test_a_line_that_died_in_silence_is_noticed(
-    api: Api, channel: ApiKey, quick: Service, listen: Listen, listen_silently: ListenSilently
+async def test_a_dead_connection_is_detected_by_pings(
+    api: Api, channel: ApiKey, impatient: Service, listen: Listen, listen_silently: ListenSilently
 ) -> None:
-    """Idle, without a reset or a close frame: only the pings tell."""
-    silent = await listen_silently(channel, quick.url)
+    """An idle connection without a reset or a close frame."""
+    silent = await listen_silently(channel, impatient.url)
 
     await wait_until(lambda: silent.pings)
     await api.until(channel, status="disconnected")
 
     await wait_until(lambda: silent.ended)
     await api.publish(channel, reading(1, to=channel.id))
-    await (await listen(channel, quick.url)).received_numbers([1])
+    await (await listen(channel, impatient.url)).received_numbers([1])
 
 
-async def test_who_is_idle_and_answers_stays(
-    api: Api, channel: ApiKey, quick: Service, listen: Listen, listen_silently: ListenSilently
+async def test_an_idle_client_that_sends_pongs_stays_connected(
+    api: Api, channel: ApiKey, impatient: Service, listen: Listen, listen_silently: ListenSilently
 ) -> None:
-    idle = await listen(channel, quick.url)
-    yardstick_key = await api.api_key()
-    await api.register(yardstick_key)
-    yardstick = await listen_silently(yardstick_key, quick.url)
+    idle = await listen(channel, impatient.url)
+    silent_key = await api.api_key()
+    await api.register(silent_key)
+    silent = await listen_silently(silent_key, impatient.url)
 
-    await wait_until(lambda: yardstick.ended)
+    await wait_until(lambda: silent.ended)
 
     assert idle.open_now
     assert await api.status(channel) == "connected"

@@ -1,4 +1,4 @@
-"""A service that is asked to stop says goodbye, leaves nothing half done, and goes soon."""
+"""Shutdown: a service closes its connections, finishes what it has begun, and exits in time."""
 
 import asyncio
 import re
@@ -18,38 +18,38 @@ from tests.harness.waiting import wait_until
 COUNT = 20_000
 
 
-async def test_an_edge_stops_in_the_middle_of_a_backlog(
+async def test_shutdown_during_a_backlog_acks_exactly_what_the_client_confirmed(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
     stack = start(edges=2)
-    leaving = stack.edges[0]
+    stopping = stack.edges[0]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
     await api.register(key)
     for begin in range(0, COUNT, 5000):
         await api.publish(key, *readings(range(begin, begin + 5000), to=key.id))
 
-    first = await listen(key, leaving.url)
+    first = await listen(key, stopping.url)
     await wait_until(lambda: len(first.numbers) >= COUNT // 10)
-    leaving.terminate()
+    stopping.terminate()
 
     assert await first.closed(within_s=10) == 1001
-    await wait_until(lambda: leaving.ended, within_s=10)
-    assert leaving.exit_code == 0
+    await wait_until(lambda: stopping.ended, within_s=10)
+    assert stopping.exit_code == 0
     assert await api.status(key) == "disconnected"
     acked = COUNT - await api.queue_size(key)
-    assert acked == first.acked_until, "exactly what the client had confirmed is not pending any more"
+    assert acked == first.acked_until, "exactly what the client confirmed is acked"
     second = await listen(key, stack.edges[1].url)
     await second.received_numbers(range(acked, COUNT))
     assert acked < COUNT
-    assert first.numbers == [*range(acked)], "in good order nothing is sent twice"
-    assert "Traceback" not in leaving.stderr
+    assert first.numbers == [*range(acked)], "nothing is sent twice"
+    assert "Traceback" not in stopping.stderr
 
 
-async def test_what_was_sent_last_can_still_be_confirmed(
+async def test_pongs_during_the_closing_handshake_still_ack(
     start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently
 ) -> None:
-    """A client answers its pings in order and then the close frame; all that it has read is acked."""
+    """A client answers its pings in order and then the close frame."""
     stack = start(edges=1)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
@@ -70,38 +70,38 @@ async def test_what_was_sent_last_can_still_be_confirmed(
     assert await api.queue_size(key) == 0
 
 
-async def test_an_edge_waits_for_its_clients_but_not_for_ever(
+async def test_shutdown_waits_for_close_frames_for_a_limited_time(
     start: Start, http: aiohttp.ClientSession, listen_silently: ListenSilently
 ) -> None:
     stack = start(edges=1)
-    leaving = stack.edges[0]
+    stopping = stack.edges[0]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
     await api.register(key)
-    silent = await listen_silently(key, leaving.url)
+    silent = await listen_silently(key, stopping.url)
     await api.publish(key, *readings(range(3), to=key.id))
     await wait_until(lambda: silent.numbers == [*range(3)])
 
     began = time.monotonic()
-    leaving.terminate()
+    stopping.terminate()
     await wait_until(lambda: silent.close_code == 1001)
-    assert leaving.get("/readyz") == 503
-    assert leaving.get("/livez") == 200
+    assert stopping.get("/readyz") == 503
+    assert stopping.get("/livez") == 200
     with pytest.raises(InvalidStatus) as refused:
-        await Receiver.open(leaving.url, key)
+        await Receiver.open(stopping.url, key)
     assert refused.value.response.status_code == 503
     assert refused.value.response.headers["Retry-After"]
 
-    await wait_until(lambda: leaving.ended, within_s=10)
+    await wait_until(lambda: stopping.ended, within_s=10)
     assert time.monotonic() - began < 10
-    assert leaving.exit_code == 0
+    assert stopping.exit_code == 0
     assert silent.ended
     assert await api.status(key) == "disconnected"
     assert await api.queue_size(key) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_with_nothing_to_do_every_service_goes_at_once(start: Start, number: signal.Signals) -> None:
+async def test_idle_services_exit_at_once(start: Start, number: signal.Signals) -> None:
     stack = start(edges=1)
     for service in stack.services:
         service.signal(number)
@@ -112,8 +112,8 @@ async def test_with_nothing_to_do_every_service_goes_at_once(start: Start, numbe
     assert all("Traceback" not in service.stderr for service in stack.services)
 
 
-async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.ClientSession) -> None:
-    """A request it has taken is answered; and nothing that was answered 202 is missing."""
+async def test_a_gateway_finishes_requests_in_progress(start: Start, http: aiohttp.ClientSession) -> None:
+    """Each request in progress gets a response, and everything with a 202 is queued."""
     stack = start(edges=0, gateways=2)
     staying = Api(http, stack.gateways[1].url, stack.admin_token)
     key = await staying.api_key()
@@ -143,8 +143,8 @@ async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.
 
 
 @pytest.mark.long
-async def test_a_dispatcher_and_a_reaper_stop_whenever_they_are_told(start: Start) -> None:
-    """Their workers talk to Redis all the time, and a stop meets them in the middle of that."""
+async def test_dispatcher_and_reaper_stop_at_any_moment(start: Start) -> None:
+    """Their workers call Redis all the time; the signal arrives in the middle of a call."""
     stack = start(gateways=0, edges=0, dispatchers=1, reapers=1)
     services = [*stack.dispatchers, *stack.reapers]
     for _ in range(8):
@@ -158,34 +158,34 @@ async def test_a_dispatcher_and_a_reaper_stop_whenever_they_are_told(start: Star
             service.wait_ready()
 
 
-async def test_sockets_are_let_go_at_an_even_pace_and_newcomers_refused(
+async def test_draining_closes_sockets_evenly_and_refuses_new_ones(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
-    """Unready first, as balancers need time to see; then one socket after the other."""
+    """/readyz fails first, for load balancers to see; then the sockets close one after the other."""
     stack = start(edges=1, DRAIN_DELAY_S=0.5, DRAIN_WINDOW_S=3)
-    leaving = stack.edges[0]
+    stopping = stack.edges[0]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     account = await api.account()
     keys = [await api.api_key(account=account) for _ in range(12)]
     for key in keys:
         await api.register(key)
-    receivers = [await listen(key, leaving.url) for key in keys]
+    receivers = [await listen(key, stopping.url) for key in keys]
 
-    leaving.terminate()
-    await wait_until(lambda: leaving.get("/readyz") == 503)
-    assert all(receiver.open_now for receiver in receivers), "it acks first"
+    stopping.terminate()
+    await wait_until(lambda: stopping.get("/readyz") == 503)
+    assert all(receiver.open_now for receiver in receivers), "DRAIN_DELAY_S has not passed"
 
     await wait_until(lambda: not all(receiver.open_now for receiver in receivers))
     still_open = sum(receiver.open_now for receiver in receivers)
     assert still_open >= len(receivers) - 4, "not all at once"
-    shown = (await api.at(leaving.url).call("GET", "/metrics")).text
+    shown = (await api.at(stopping.url).call("GET", "/metrics")).text
     [remain] = re.findall(r"^notify_sockets ([\d.]+)$", shown, flags=re.M)
     assert 0 < float(remain) < len(receivers)
     assert re.search(r"^notify_draining 1\.0$", shown, flags=re.M)
     with pytest.raises(InvalidStatus) as refusal:
-        await listen(keys[0], leaving.url)
+        await listen(keys[0], stopping.url)
     assert refusal.value.response.status_code == 503
     assert int(refusal.value.response.headers["Retry-After"]) >= 1
     assert [await receiver.closed(within_s=15) for receiver in receivers] == [1001] * 12
-    await wait_until(lambda: leaving.ended, within_s=15)
-    assert leaving.exit_code == 0
+    await wait_until(lambda: stopping.ended, within_s=15)
+    assert stopping.exit_code == 0

@@ -1,4 +1,4 @@
-"""Redis hangs, and a service is asked to stop: it cannot give its leases back, and goes all the same."""
+"""Shutdown while Redis hangs: a service cannot release its leases and still exits in time."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.harness.waiting import wait_until
 LIMIT_S = 10
 
 
-async def test_every_service_goes_in_time(
+async def test_every_service_exits_in_time(
     start: Start, http: aiohttp.ClientSession, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     stack = start(edges=1)
@@ -27,7 +27,7 @@ async def test_every_service_goes_in_time(
     await wait_until(lambda: silent.numbers == [0, 1, 2] and silent.pings)
 
     stack.valkey.freeze()
-    # Something to ack, and nobody who takes it.
+    # An ack that Redis does not take.
     await silent.pong(silent.pings[-1])
     began = time.monotonic()
     for service in stack.services:

@@ -1,4 +1,4 @@
-"""The channel wanders between two edges under load: nothing is lost, nothing is out of order."""
+"""Takeovers between two edges under load: nothing is lost, nothing is out of order."""
 
 import itertools
 import statistics
@@ -17,7 +17,7 @@ TAKEOVERS = 50
 IN_FLIGHT_LIMIT = 1000
 
 
-async def test_fifty_takeovers_in_a_row_under_load(
+async def test_50_takeovers_under_load(
     start: Start, http: aiohttp.ClientSession, listen: Listen, record_property: Measured
 ) -> None:
     stack = start(edges=2)
@@ -51,16 +51,16 @@ async def test_fifty_takeovers_in_a_row_under_load(
 
 
 def assert_handed_over(older: Receiver, newer: Receiver) -> None:
-    """No gap between the two, and no more repeated than may be unacked."""
+    """No gap between the two sockets, and at most a window of duplicates."""
     assert_consecutive(older.numbers)
     assert_consecutive(newer.numbers)
     assert older.numbers[-1] - IN_FLIGHT_LIMIT < newer.numbers[0] <= older.numbers[-1] + 1
 
 
-async def test_the_loser_acks_nothing(
+async def test_the_old_owner_acks_nothing(
     start: Start, http: aiohttp.ClientSession, listen: Listen, listen_silently: ListenSilently
 ) -> None:
-    """It hears a confirmation only after it has lost the channel, and before it can know that it has."""
+    """It receives a pong after it lost the lease, and before it can know that."""
     stack = start(edges=2)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()

@@ -1,4 +1,4 @@
-"""Valkey is killed and comes back from its append-only file."""
+"""Valkey is killed and restarts from its append-only file."""
 
 import aiohttp
 import pytest
@@ -13,7 +13,7 @@ from tests.harness.waiting import wait_until
 KILLS = 3
 
 
-async def test_nothing_answered_202_is_lost_and_no_socket_reconnects(
+async def test_nothing_accepted_is_lost_and_sockets_stay_open(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
     """With `appendfsync always`."""
@@ -33,9 +33,9 @@ async def test_nothing_answered_202_is_lost_and_no_socket_reconnects(
     async with publisher.publishing():
         for _ in range(KILLS):
             await publisher.has_published(200)
-            told_to_wait = publisher.told_to_wait
+            unavailable = publisher.unavailable
             stack.valkey.kill()
-            await wait_until(lambda before=told_to_wait: publisher.told_to_wait > before)  # type: ignore[misc]
+            await wait_until(lambda before=unavailable: publisher.unavailable > before)  # type: ignore[misc]
             stack.valkey.start()
             await wait_until(lambda: stack.valkey.answers, within_s=60)
         await publisher.has_published(200)
@@ -50,12 +50,12 @@ async def test_nothing_answered_202_is_lost_and_no_socket_reconnects(
 
 
 @pytest.mark.parametrize("remembers_socket", [True, False], ids=["with the lease", "without the lease"])
-async def test_a_valkey_that_forgot_the_last_minutes_does_not_stop_the_sockets(
+async def test_sockets_resync_after_valkey_lost_its_last_writes(
     start: Start, http: aiohttp.ClientSession, listen: Listen, remembers_socket: bool
 ) -> None:
-    """As after a crash under `appendfsync everysec`, only worse: it comes back from an older file.
+    """Valkey restarts from an older file: a worse crash than under `appendfsync everysec`.
 
-    What it forgot is lost, as the README says of that mode; what is published from then on arrives.
+    What it lost is gone, as the README says of that mode; whatever is published afterwards arrives.
     """
     stack = start(edges=1)
     api = Api(http, stack.gateways[0].url, stack.admin_token)

@@ -21,7 +21,7 @@ class Publisher:
         self._batch = batch
         self.accepted = 0
         """Every number below it was answered 202."""
-        self.told_to_wait = 0
+        self.unavailable = 0
 
     async def publish(self, count: int) -> None:
         """`count` more, each answered 202 before this returns."""
@@ -62,7 +62,7 @@ class Publisher:
             return False
         if response.status == 503:
             assert int(response.headers["Retry-After"]) >= 1
-            self.told_to_wait += 1
+            self.unavailable += 1
             return False
         assert response.status == 202, response
         return True

@@ -1,4 +1,4 @@
-"""Kazoo's REST side: what can be bound to, who has sockets open, and tokens."""
+"""Kazoo's REST API (Crossbar): the bindings there are, open sockets, and tokens."""
 
 import base64
 import json
@@ -15,12 +15,12 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
 CREATED = "object.doc_created.user"
-NOBODY = "0" * 32
+UNKNOWN = "0" * 32
 SOCKETS = "/v2/account/websockets"
 
 
 class Sockets:
-    """Blackhole sockets of a test."""
+    """Opens Blackhole sockets."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -29,7 +29,7 @@ class Sockets:
     async def subscribed(
         self, token: str, *bindings: str, edge: int = 0, account: str | None = None, **more: Any
     ) -> ClientConnection:
-        """A socket that has been told that it is subscribed to these; a ping when there are none."""
+        """A socket with these bindings; one that has only pinged without any."""
         url = self._stack.edges[edge].url.replace("http://", "ws://", 1) + "/socket"
         socket = await connect(url, proxy=None)
         self.open.append(socket)
@@ -69,20 +69,20 @@ async def listed(api: Api, path: str, token: str) -> list[Any]:
 
 
 def error_of(response: Response) -> tuple[int, str, Any]:
-    """The error in its envelope, which is whole."""
-    told = response.json
-    assert told["status"] == "error"
-    assert told["error"] == str(response.status)
-    assert {"timestamp", "version", "node", "request_id"} <= told.keys()
+    """Status, name and data of an error; checks its envelope."""
+    body = response.json
+    assert body["status"] == "error"
+    assert body["error"] == str(response.status)
+    assert {"timestamp", "version", "node", "request_id"} <= body.keys()
     assert response.headers["Content-Type"] == "application/json"
-    return response.status, told["message"], told["data"]
+    return response.status, body["message"], body["data"]
 
 
 INVALID = (401, "invalid_credentials", {"message": "invalid credentials"})
 FORBIDDEN = (403, "forbidden", {"message": "forbidden"})
 
 
-async def test_anybody_may_know_what_can_be_bound_to(api: Api) -> None:
+async def test_the_list_of_bindings_is_public(api: Api) -> None:
     response = await ask(api, "/v2/websockets")
 
     assert response.status == 200
@@ -100,13 +100,13 @@ async def test_anybody_may_know_what_can_be_bound_to(api: Api) -> None:
     assert response.json["request_id"] == response.headers["X-Request-Id"]
 
 
-async def test_a_request_id_of_the_callers_own(api: Api) -> None:
+async def test_the_callers_request_id_is_used(api: Api) -> None:
     response = await api.call("GET", "/v2/websockets", headers={"X-Request-ID": "mine-1"})
 
     assert response.json["request_id"] == response.headers["X-Request-Id"] == "mine-1"
 
 
-async def test_pretty(api: Api) -> None:
+async def test_pretty_printing(api: Api) -> None:
     plain = await ask(api, "/v2/websockets")
     responses = [
         await api.call("GET", "/v2/websockets", headers={"X-Pretty-Print": "true"}),
@@ -118,7 +118,7 @@ async def test_pretty(api: Api) -> None:
     assert ["\n  " in response.text for response in responses] == [True, True, False]
 
 
-async def test_a_token_for_a_secret(api: Api, other_api: Api, key: ApiKey) -> None:
+async def test_api_auth_exchanges_a_secret_for_a_token(api: Api, other_api: Api, key: ApiKey) -> None:
     response = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": key.secret}})
 
     assert response.status == 201
@@ -139,7 +139,7 @@ async def test_a_token_for_a_secret(api: Api, other_api: Api, key: ApiKey) -> No
     assert (claims["account_id"], claims["api_key_id"]) == (key.account, key.id)
 
 
-async def test_a_token_in_its_places(api: Api, key: ApiKey) -> None:
+async def test_tokens_and_secrets_in_headers_or_the_query(api: Api, key: ApiKey) -> None:
     token = await token_for(api, key)
     responses = [
         await ask(api, SOCKETS, token),
@@ -155,14 +155,14 @@ async def test_a_token_in_its_places(api: Api, key: ApiKey) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "", "nonsense", "a.b.c", "x" * 5000, "ak_" + "0" * 80])
-async def test_no_token(api: Api, key: ApiKey, wrong: str | None) -> None:
+async def test_a_missing_or_malformed_token_is_a_401(api: Api, key: ApiKey, wrong: str | None) -> None:
     assert error_of(await ask(api, SOCKETS, wrong)) == INVALID
-    # Who has not proven himself is not told which accounts there are.
-    for account in (key.account, NOBODY, "nobody"):
+    # Without authentication the response must not show whether an account exists.
+    for account in (key.account, UNKNOWN, "nobody"):
         assert error_of(await ask(api, f"/v2/accounts/{account}/websockets", wrong)) == INVALID
 
 
-async def test_a_token_that_somebody_has_changed(api: Api, key: ApiKey) -> None:
+async def test_a_tampered_token_is_a_401(api: Api, key: ApiKey) -> None:
     other = await api.api_key()
     head, claims, signature = (await token_for(api, key)).split(".")
     other_claims = (await token_for(api, other)).split(".")[1]
@@ -178,7 +178,7 @@ async def test_a_token_that_somebody_has_changed(api: Api, key: ApiKey) -> None:
         assert error_of(await ask(api, SOCKETS, token)) == INVALID
 
 
-async def test_a_token_ends_with_its_api_key(api: Api, other_api: Api, key: ApiKey) -> None:
+async def test_revoking_the_api_key_invalidates_its_tokens(api: Api, other_api: Api, key: ApiKey) -> None:
     token = await token_for(api, key)
     await api.revoke(key)
 
@@ -200,13 +200,13 @@ WRONG_API_KEYS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("body", "verdict"), WRONG_API_KEYS)
-async def test_what_is_no_secret(api: Api, body: Any, verdict: Any) -> None:
+async def test_an_invalid_secret_gets_kazoos_validation_error(api: Api, body: Any, verdict: Any) -> None:
     response = await api.call("PUT", "/v2/api_auth", json=body)
 
     assert error_of(response) == (400, "validation failed", {"api_key": verdict})
 
 
-async def test_an_unknown_secret_is_not_told_back(api: Api, key: ApiKey) -> None:
+async def test_an_unknown_secret_is_not_repeated_in_the_response(api: Api, key: ApiKey) -> None:
     last = "0" if key.secret[-1] != "0" else "1"
     for secret in (key.secret[:-1] + last, "x" * 64, "ak_" + "0" * 80, await token_for(api, key)):
         response = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": secret}})
@@ -214,7 +214,7 @@ async def test_an_unknown_secret_is_not_told_back(api: Api, key: ApiKey) -> None
         assert secret not in response.text
 
 
-async def test_a_secret_that_may_only_publish(api: Api) -> None:
+async def test_a_secret_without_the_receive_scope_is_a_403(api: Api) -> None:
     publisher = await api.api_key(scopes=("publish",))
 
     for response in (
@@ -224,14 +224,14 @@ async def test_a_secret_that_may_only_publish(api: Api) -> None:
         assert error_of(response)[:2] == (403, "forbidden")
 
 
-async def test_a_body_that_is_no_json(api: Api) -> None:
+async def test_a_body_that_is_not_json_is_a_400(api: Api) -> None:
     status, name, data = error_of(await api.call("PUT", "/v2/api_auth", data=b"{"))
 
     assert (status, name) == (400, "bad_request")
     assert "JSON" in data["message"]
 
 
-async def test_what_is_not_there_is_told_in_crossbars_words(api: Api, key: ApiKey) -> None:
+async def test_unknown_paths_get_kazoos_404(api: Api, key: ApiKey) -> None:
     for path in (
         f"/v2/accounts/{key.account}/nothing",
         "/v2/accounts",
@@ -244,23 +244,23 @@ async def test_what_is_not_there_is_told_in_crossbars_words(api: Api, key: ApiKe
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
-async def test_another_method(api: Api, key: ApiKey, method: str) -> None:
-    for path in ("/v2/websockets", SOCKETS, f"/v2/accounts/{key.account}/websockets/{NOBODY}"):
+async def test_other_methods_get_kazoos_405(api: Api, key: ApiKey, method: str) -> None:
+    for path in ("/v2/websockets", SOCKETS, f"/v2/accounts/{key.account}/websockets/{UNKNOWN}"):
         response = await api.call(method, path)
         assert error_of(response) == (405, "invalid_method", {"message": "method not allowed"})
         assert response.headers["Allow"] == "GET, HEAD"
 
 
-async def test_an_account_that_is_not(api: Api, key: ApiKey) -> None:
-    for rest in ("", f"/{NOBODY}"):
-        unknown = await ask(api, f"/v2/accounts/{NOBODY}/websockets{rest}", key.secret)
+async def test_an_unknown_account_gets_kazoos_404(api: Api, key: ApiKey) -> None:
+    for rest in ("", f"/{UNKNOWN}"):
+        unknown = await ask(api, f"/v2/accounts/{UNKNOWN}/websockets{rest}", key.secret)
         malformed = await ask(api, f"/v2/accounts/xyz/websockets{rest}", key.secret)
 
-        assert error_of(unknown) == (404, "bad_identifier", {"message": "bad identifier", "cause": NOBODY})
+        assert error_of(unknown) == (404, "bad_identifier", {"message": "bad identifier", "cause": UNKNOWN})
         assert error_of(malformed) == (404, "bad identifier", {"message": "invalid account_id 'xyz'"})
 
 
-async def test_an_account_that_is_not_ones_own(api: Api, key: ApiKey) -> None:
+async def test_another_account_is_a_403(api: Api, key: ApiKey) -> None:
     other = await api.account()
     child = await api.account(parent=key.account)
     below = await api.api_key(account=child)
@@ -269,13 +269,13 @@ async def test_an_account_that_is_not_ones_own(api: Api, key: ApiKey) -> None:
         assert error_of(await ask(api, f"/v2/accounts/{account}/websockets", secret)) == FORBIDDEN
 
 
-async def test_a_socket_without_an_account(api: Api, key: ApiKey) -> None:
-    assert error_of(await ask(api, f"/v2/websockets/{NOBODY}")) == INVALID
-    assert error_of(await ask(api, f"/v2/websockets/{NOBODY}", key.secret)) == FORBIDDEN
+async def test_a_socket_path_without_an_account_is_refused(api: Api, key: ApiKey) -> None:
+    assert error_of(await ask(api, f"/v2/websockets/{UNKNOWN}")) == INVALID
+    assert error_of(await ask(api, f"/v2/websockets/{UNKNOWN}", key.secret)) == FORBIDDEN
 
 
-async def test_an_unknown_socket(api: Api, key: ApiKey) -> None:
-    for socket_id in (NOBODY, "nothing"):
+async def test_an_unknown_socket_gets_kazoos_404(api: Api, key: ApiKey) -> None:
+    for socket_id in (UNKNOWN, "nothing"):
         response = await ask(api, f"{SOCKETS}/{socket_id}", key.secret)
         assert error_of(response) == (
             404,
@@ -284,7 +284,7 @@ async def test_an_unknown_socket(api: Api, key: ApiKey) -> None:
         )
 
 
-async def test_a_page_may_ask(api: Api) -> None:
+async def test_cors(api: Api) -> None:
     response = await api.call("GET", SOCKETS, headers={"Origin": "https://app.example"})
 
     assert error_of(response) == INVALID
@@ -297,7 +297,7 @@ async def test_a_page_may_ask(api: Api) -> None:
     assert "x-auth-token" in preflight.headers["Access-Control-Allow-Headers"].lower()
 
 
-async def test_a_socket_as_it_is_shown(api: Api, key: ApiKey, sockets: Sockets) -> None:
+async def test_the_fields_of_a_listed_socket(api: Api, key: ApiKey, sockets: Sockets) -> None:
     token = await token_for(api, key)
     await sockets.subscribed(token, CREATED, "call.*.*", name="desk", metadata={"floor": 3})
 
@@ -318,7 +318,7 @@ async def test_a_socket_as_it_is_shown(api: Api, key: ApiKey, sockets: Sockets) 
     assert one.json["data"] == shown
 
 
-async def test_a_ping_shows_a_socket_and_its_end_hides_it(
+async def test_a_socket_is_listed_from_its_first_ping_until_it_closes(
     api: Api, other_api: Api, key: ApiKey, sockets: Sockets
 ) -> None:
     first = await sockets.subscribed(key.secret, edge=0)
@@ -335,16 +335,16 @@ async def test_a_ping_shows_a_socket_and_its_end_hides_it(
     async def gone() -> bool:
         return len(await listed(api, path, key.secret)) == 1
 
-    await wait_until(gone, what="the closed socket is listed no more")
+    await wait_until(gone, what="the closed socket to leave the list")
 
 
-async def test_the_accounts_sockets_and_ones_own(api: Api, key: ApiKey, sockets: Sockets) -> None:
-    """A parent sees its child's sockets and its own, the child only its own, and nobody else sees any."""
+async def test_the_sockets_of_an_account_and_of_its_child(api: Api, key: ApiKey, sockets: Sockets) -> None:
+    """A parent sees its own and its child's sockets, the child only its own, others none."""
     child = await api.api_key(account=await api.account(parent=key.account))
-    stranger = await api.api_key()
+    other = await api.api_key()
     await sockets.subscribed(key.secret, CREATED, account=child.account)
     await sockets.subscribed(child.secret, "call.*.*")
-    await sockets.subscribed(stranger.secret)
+    await sockets.subscribed(other.secret)
 
     async def seen(secret: str, account: str) -> list[list[str]]:
         found = await listed(api, f"/v2/accounts/{account}/websockets", secret)
@@ -353,15 +353,15 @@ async def test_the_accounts_sockets_and_ones_own(api: Api, key: ApiKey, sockets:
     assert await seen(key.secret, child.account) == [["call.*.*"], [CREATED]]
     assert await seen(key.secret, key.account) == [[CREATED]]
     assert await seen(child.secret, child.account) == [["call.*.*"]]
-    assert await seen(stranger.secret, stranger.account) == [[]]
+    assert await seen(other.secret, other.account) == [[]]
     [mine] = await listed(api, SOCKETS, key.secret)
     i = mine["websocket_session_id"]
     assert (await ask(api, f"/v2/accounts/{child.account}/websockets/{i}", key.secret)).status == 200
     assert (await ask(api, f"{SOCKETS}/{i}", child.secret)).status == 404
-    assert (await ask(api, f"{SOCKETS}/{i}", stranger.secret)).status == 404
+    assert (await ask(api, f"{SOCKETS}/{i}", other.secret)).status == 404
 
 
-async def test_a_master_sees_every_account(api: Api, key: ApiKey, sockets: Sockets) -> None:
+async def test_a_master_account_sees_every_account(api: Api, key: ApiKey, sockets: Sockets) -> None:
     made = await api.admin("POST", "/v1/accounts", json={"name": "top", "master": True})
     assert made.json == {"id": made.json["id"], "name": "top", "parent": None, "master": True}
     master = await api.api_key(account=made.json["id"])
@@ -369,19 +369,19 @@ async def test_a_master_sees_every_account(api: Api, key: ApiKey, sockets: Socke
 
     [shown] = await listed(api, f"/v2/accounts/{key.account}/websockets", master.secret)
     assert shown["bindings"] == [CREATED]
-    unknown = await ask(api, f"/v2/accounts/{NOBODY}/websockets", master.secret)
+    unknown = await ask(api, f"/v2/accounts/{UNKNOWN}/websockets", master.secret)
     assert error_of(unknown)[1] == "bad_identifier"
 
 
 @pytest.mark.parametrize("master", ["yes", 1, None, []])
-async def test_not_a_master(api: Api, master: Any) -> None:
+async def test_master_must_be_a_boolean(api: Api, master: Any) -> None:
     response = await api.admin("POST", "/v1/accounts", json={"name": "top", "master": master})
 
     assert (response.status, [each["name"] for each in response.json["fields"]]) == (400, ["master"])
 
 
-async def test_tokens_stand_nowhere(api: Api, stack: Stack, key: ApiKey) -> None:
+async def test_tokens_appear_in_no_output(api: Api, stack: Stack, key: ApiKey) -> None:
     token = await token_for(api, key)
-    # The end of this test run looks for secrets in all that was said and stored: for this too.
+    # The shared stack's teardown searches all outputs and Redis for SECRETS.
     SECRETS.append(token)
     assert (await ask(api, SOCKETS, token)).status == 200
