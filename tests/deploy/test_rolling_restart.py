@@ -18,12 +18,12 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.processes import Service
 from tests.harness.stack import running_stack
 from tests.harness.waiting import POLL_S, wait_until
-from tests.load.book import Book
+from tests.load.connections import RawSocket, Refused
 from tests.load.latencies import now_us
 from tests.load.messages import Target
 from tests.load.publishers import Plan, Publishers
-from tests.load.sequences import Count, counted
-from tests.load.wire import RawSocket, Refused
+from tests.load.recorder import Recorder
+from tests.load.sequences import Count, count_all
 
 SOCKETS = 600
 EVENTS_PER_S = 600
@@ -51,7 +51,7 @@ class Clients:
     """Applications that are always connected: whoever is let go connects again at once."""
 
     origin: str
-    book: Book = field(default_factory=Book)
+    recorder: Recorder = field(default_factory=Recorder)
     connected_at_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     codes: set[int] = field(default_factory=set)
@@ -59,7 +59,7 @@ class Clients:
     connected: int = 0
 
     async def stay_connected(self, number: int, key: ApiKey) -> None:
-        take = partial(self.book.take, number)
+        take = partial(self.recorder.record, number)
         now_s = asyncio.get_running_loop().time
         closed_at_s: float | None = None
         while True:
@@ -177,7 +177,7 @@ async def test_a_rollout_loses_nothing_and_comes_at_its_pace(
                 assert most <= held / WINDOW_S * (1 + LATE_S)
 
         async def verdict() -> Count:
-            return counted(await publishers.accepted(), clients.book.told().sequences)
+            return count_all(await publishers.accepted(), clients.recorder.recorded().sequences)
 
         async def nothing_is_missing() -> bool:
             return (await verdict()).lost == 0

@@ -115,6 +115,7 @@ class TestClients:
         assert numbers_in(await elsewhere.get()) == [*range(LARGE)]
         assert (await polls.now()).status == 204
 
+    @pytest.mark.long
     async def test_a_client_that_stops_reading_blocks_others_for_5_seconds_at_most(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls
     ) -> None:

@@ -4,7 +4,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.harness.api import SERVER_TEXTS, SECRETS
+from tests.harness.api import SECRETS, SERVER_TEXTS
 from tests.harness.processes import Process, Service
 
 

@@ -1,4 +1,4 @@
-"""The harness's command line: a scenario in, a table, a line of JSON and an exit code out."""
+"""The load harness's entry point: runs a scenario; prints a table, writes results and a report."""
 
 import argparse
 import asyncio
@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.load import command_line
-from tests.load.bench import Bench, Manner
-from tests.load.crew import WorkerFailed
+from tests.load.bench import Bench, RunOptions
+from tests.load.connections import Refused
+from tests.load.installation import Installation, own_installation
 from tests.load.processes import Watched
 from tests.load.report import page
 from tests.load.result import Result, machine
 from tests.load.scenarios import SCENARIOS, Scenario, size_of
 from tests.load.screen import Screen
-from tests.load.site import Site, own_site
 from tests.load.table import comparison, read_lines, table
-from tests.load.wire import Refused
+from tests.load.workers import WorkerFailed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,20 +31,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         earlier = read_lines(arguments.compare) if arguments.compare else []
         results = asyncio.run(_run_until_signal(arguments, screen))
-    except (AssertionError, OSError, Refused, WorkerFailed, ValueError) as fault:
-        print(f"the run failed: {fault}", file=sys.stderr)
+    except (AssertionError, OSError, Refused, WorkerFailed, ValueError) as error:
+        print(f"the run failed: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
         print("stopped", file=sys.stderr)
         return 1
     print(table(results))
-    told, where = _told(arguments), machine()
-    lines = [result.line(told, where) for result in results]
+    options, where = _options(arguments), machine()
+    lines = [result.line(options, where) for result in results]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("a") as out:
         out.writelines(json.dumps(line) + "\n" for line in lines)
     arguments.html.parent.mkdir(parents=True, exist_ok=True)
-    arguments.html.write_text(page(results, told, where))
+    arguments.html.write_text(page(results, options, where))
     print(f"plots are in {arguments.html}", file=sys.stderr)
     if earlier:
         print(comparison(lines, earlier))
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run_until_signal(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
-    """A signal that would end the process cancels the run instead, so that what was started is ended too."""
+    """A signal cancels the run, which then stops the processes that it has started."""
     run = asyncio.create_task(_run(arguments, screen))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -62,7 +62,7 @@ async def _run_until_signal(arguments: argparse.Namespace, screen: Screen) -> li
 
 async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
     scenario = SCENARIOS[arguments.scenario]
-    manner = Manner(
+    run_options = RunOptions(
         processes=arguments.processes,
         lanes=arguments.lanes,
         size=arguments.size,
@@ -70,8 +70,8 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
     )
     results = []
     for variant in scenario.variants(arguments):
-        with _site(variant, scenario, screen) as site:
-            bench = Bench(site, manner, screen)
+        with _installation(variant, scenario, screen) as installation:
+            bench = Bench(installation, run_options, screen)
             try:
                 results.append(await scenario.run(bench, variant))
             finally:
@@ -80,16 +80,18 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
 
 
 @contextlib.contextmanager
-def _site(arguments: argparse.Namespace, scenario: Scenario, screen: Screen) -> Iterator[Site]:
+def _installation(
+    arguments: argparse.Namespace, scenario: Scenario, screen: Screen
+) -> Iterator[Installation]:
     if arguments.url:
         watched = tuple(_watched(text) for text in arguments.pid)
         edges = arguments.edge_url or arguments.url
-        yield Site([url.rstrip("/") for url in arguments.url], edges, arguments.admin_token, watched)
+        yield Installation([url.rstrip("/") for url in arguments.url], edges, arguments.admin_token, watched)
         return
     with contextlib.ExitStack() as stack:
         with screen.stage("starting"):
-            site = stack.enter_context(own_site(size_of(scenario, arguments)))
-        yield site
+            installation = stack.enter_context(own_installation(size_of(scenario, arguments)))
+        yield installation
 
 
 def _watched(text: str) -> Watched:
@@ -97,14 +99,14 @@ def _watched(text: str) -> Watched:
     return Watched(f"{role}-{pid}", role, int(pid))
 
 
-def _told(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments that say what was measured; no secret and no path."""
-    kept_out = ("admin_token", "out", "html", "compare", "label", "url", "edge_url", "pid")
-    return {name: value for name, value in vars(arguments).items() if name not in kept_out}
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that define the measurement; without secrets and paths."""
+    excluded = ("admin_token", "out", "html", "compare", "label", "url", "edge_url", "pid")
+    return {name: value for name, value in vars(arguments).items() if name not in excluded}
 
 
 def _raise_file_limit() -> None:
-    """Thousands of sockets: what is started inherits the limit."""
+    """For thousands of sockets; child processes inherit the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,4 +1,4 @@
-"""What can be asked for at the command line."""
+"""The command line's options."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ _CORES_FOR_A_WORKER = 4
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.load",
-        description="Measures the gateway, and checks every notification on the way.",
+        description="Measures the gateway and checks that every notification arrives once and in order.",
     )
     scenarios = parser.add_subparsers(dest="scenario", required=True, metavar="SCENARIO")
     for name, scenario in SCENARIOS.items():
@@ -27,59 +27,67 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
         scenario.add_options(own)
         _add_common(own)
-    told = parser.parse_args(argv)
-    if told.url and told.admin_token is None:
+    parsed = parser.parse_args(argv)
+    if parsed.url and parsed.admin_token is None:
         parser.error("--url needs --admin-token")
-    if told.url and told.scenario == "scale":
-        parser.error("scale starts its own installations")
-    told.label = told.label or told.scenario
-    return told
+    if parsed.url and parsed.scenario == "scale":
+        parser.error("scale starts its own installations: omit --url")
+    parsed.label = parsed.label or parsed.scenario
+    return parsed
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    site = parser.add_argument_group("what is measured")
-    site.add_argument("--gateways", type=count, default=1, help="processes to start")
-    site.add_argument("--edges", type=count, default=1, help="processes to start")
-    site.add_argument(
+    installation = parser.add_argument_group("installation")
+    installation.add_argument("--gateways", type=count, default=1, help="gateways to start")
+    installation.add_argument("--edges", type=count, default=1, help="edges to start")
+    installation.add_argument(
         "--appendfsync",
         choices=("always", "everysec", "no"),
         default="everysec",
-        help="of the Valkey started",
+        help="appendfsync of the Valkey that is started",
     )
-    site.add_argument("--unix", action="store_true", help="reach that Valkey by a Unix socket, not by TCP")
-    site.add_argument(
-        "--url", action="append", help="a running deployment's gateway, instead; may come again"
+    installation.add_argument(
+        "--unix", action="store_true", help="connect to that Valkey by a Unix socket instead of TCP"
     )
-    site.add_argument(
-        "--edge-url", action="append", help="its edge, when that has a URL of its own; likewise"
+    installation.add_argument(
+        "--url", action="append", help="gateway of a running installation to measure instead; repeatable"
     )
-    site.add_argument("--admin-token", help="of that deployment")
-    site.add_argument(
-        "--pid", action="append", default=[], help="a process of it to watch, as in edge=123; may come again"
+    installation.add_argument(
+        "--edge-url", action="append", help="edge of that installation, if it has another URL; repeatable"
     )
-    how = parser.add_argument_group("how")
-    how.add_argument("--size", type=count, default=200, help="bytes of a notification")
-    how.add_argument("--lanes", type=count, default=20, help="publishers, each with one request under way")
+    installation.add_argument("--admin-token", help="admin token of that installation")
+    installation.add_argument(
+        "--pid",
+        action="append",
+        default=[],
+        help="process of that installation to sample, as in edge=123; repeatable",
+    )
+    how = parser.add_argument_group("load")
+    how.add_argument("--size", type=count, default=200, help="size of a notification in bytes")
+    how.add_argument("--lanes", type=count, default=20, help="publishers, each with one request in progress")
     how.add_argument(
         "--processes",
         type=count,
         default=max(1, (os.cpu_count() or 1) // _CORES_FOR_A_WORKER),
-        help="of the harness, for each of its roles",
+        help="processes of the harness per role",
     )
     how.add_argument(
-        "--patience", type=float, default=15.0, help="seconds without anything before it is lost"
+        "--patience",
+        type=float,
+        default=15.0,
+        help="seconds without a notification until the missing ones count as lost",
     )
-    out = parser.add_argument_group("what comes of it")
-    out.add_argument("--label", help="names the results; the scenario's name otherwise")
+    out = parser.add_argument_group("output")
+    out.add_argument("--label", help="name of the results; default: the scenario")
     out.add_argument(
-        "--out", type=Path, default=RESULTS, help="results are appended here, one JSON object a line"
+        "--out", type=Path, default=RESULTS, help="results are appended to this file, one JSON object a line"
     )
-    out.add_argument("--html", type=Path, default=REPORT, help="the report with plots is written here")
-    out.add_argument("--compare", type=Path, help="such a file of an earlier run: prints ratios")
+    out.add_argument("--html", type=Path, default=REPORT, help="file for the report with plots")
+    out.add_argument("--compare", type=Path, help="result file of an earlier run to compare with")
 
 
 def count(text: str) -> int:
-    """A number from 1 on."""
+    """A positive number."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")

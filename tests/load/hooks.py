@@ -1,4 +1,4 @@
-"""A worker's role: the receivers of webhooks, all on one port, each on a path of its own."""
+"""A worker's role: webhook receivers on one port, a path for each channel."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from typing import cast
 
 from httptools import HttpRequestParser
 
-from tests.load.book import Book, Told
+from tests.load.recorder import Received, Recorder
 
-_TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+_ACCEPTED = b"HTTP/1.1 204 No Content\r\n\r\n"
 _TEST_REQUEST = b"{}"
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of a dispatcher."""
+    """A connection from a dispatcher."""
 
     def __init__(self, hooks: "Hooks") -> None:
         self._hooks = hooks
@@ -43,44 +43,44 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         channel = int(self._path.rpartition(b"/")[2])
         if self._hooks.take(channel, self._body) and self._transport is not None:
-            self._transport.write(_TAKEN)
+            self._transport.write(_ACCEPTED)
 
 
 class Hooks:
-    """Webhooks that take everything at once, but for the dead: those do not answer at all."""
+    """Accepts every request at once; silent channels get no response."""
 
     def __init__(self) -> None:
-        self._book = Book()
-        self._dead: frozenset[int] = frozenset()
+        self._recorder = Recorder()
+        self._silent: frozenset[int] = frozenset()
         self._server: asyncio.Server | None = None
 
     @property
     def received(self) -> int:
-        return self._book.received
+        return self._recorder.received
 
     def take(self, channel: int, body: bytes) -> bool:
-        """Is it answered?"""
-        if channel in self._dead:
+        """Records the request; False if it gets no response."""
+        if channel in self._silent:
             return False
         if body != _TEST_REQUEST:
-            self._book.take(channel, body)
+            self._recorder.record(channel, body)
         return True
 
     async def listen(self) -> str:
-        """Starts; the URL to which a channel's number is added."""
+        """Starts the server; returns the URL to which a channel's number is appended."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
 
-    async def die(self, *, channels: Sequence[int]) -> None:
-        """From now on these do not answer."""
-        self._dead = frozenset(channels)
+    async def stop_responding(self, *, channels: Sequence[int]) -> None:
+        """Sends these channels no more responses."""
+        self._silent = frozenset(channels)
 
-    async def turn_page(self) -> None:
-        self._book.turn_page()
+    async def reset(self) -> None:
+        self._recorder.reset()
 
-    async def told(self) -> Told:
-        return self._book.told()
+    async def recorded(self) -> Received:
+        return self._recorder.recorded()
 
     async def close(self) -> None:
         if self._server is not None:

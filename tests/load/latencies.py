@@ -1,4 +1,4 @@
-"""How long things took: every value is kept, by the half second in which it was seen."""
+"""Latencies: every value, grouped by the half second in which it was measured."""
 
 import math
 import sys
@@ -13,18 +13,18 @@ PERCENTS = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
 
 
 def now_us() -> int:
-    """Microseconds by the clock that all processes of a machine share."""
+    """Microseconds of the monotonic clock, which all processes of a machine share."""
     return time.monotonic_ns() // 1000
 
 
 @dataclass(slots=True)
 class Latencies:
-    """Durations in µs. Made in the workers and sent to the parent."""
+    """Durations in µs. Workers create them and send them to the parent."""
 
     slots: dict[int, "array[int]"] = field(default_factory=dict)
 
     def slot(self, at_us: int) -> "array[int]":
-        """Where what is seen now belongs; append to it what `bounded` gives."""
+        """The array for values measured now; append only `bounded` ones."""
         slot = self.slots.get(at_us // SLOT_US)
         if slot is None:
             slot = self.slots[at_us // SLOT_US] = array("I")
@@ -63,7 +63,7 @@ def percentile(ordered: Sequence[int | float], percent: float) -> float:
 
 
 def percentiles_ms(latencies: Latencies) -> dict[str, float]:
-    """p50, p90, p99 and max in milliseconds; nothing when there is nothing to tell."""
+    """p50, p90, p99 and max in milliseconds; empty without values."""
     ordered = latencies.ordered()
     if not ordered:
         return {}

@@ -1,6 +1,6 @@
-"""What is published, byte for byte: requests whose events tell the receiver where they belong and since when.
+"""The published requests. An event carries its lane, number and time of sending in the notification's path.
 
-The path of a notification is `/lane/number/sent`, each of fixed width, so that every item has the same size.
+The path is `/lane/number/sent`, each of fixed width, so that every notification has the same size.
 """
 
 import json
@@ -16,7 +16,7 @@ _FILL = "A"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom an event is for: a device's name that `fan` channels want. `to` names an API key instead."""
+    """The receivers of an event: the `fan` channels subscribed to a device, or the API key `to`."""
 
     number: int
     fan: int = 1
@@ -24,8 +24,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Mold:
-    """An event for one target, but for lane, number and time."""
+class Template:
+    """An event for one target, without lane, number and time."""
 
     before: bytes
     after: bytes
@@ -38,13 +38,13 @@ def endpoint_name(number: int) -> str:
     return f"load-{number:05d}"
 
 
-def mold(target: Target, *, size: int) -> Mold:
-    """Its notifications have `size` bytes. Raises ValueError when that is too small."""
+def template(target: Target, *, size: int) -> Template:
+    """A template for notifications of `size` bytes. Raises ValueError if that is too small."""
     item: dict[str, Any] = {"ep": endpoint_name(target.number), "path": "", "ct": "text/plain"}
     bare = len(_compact(item | {"payload": "", "max-age": 0})) + _PATH_LENGTH
     if size < bare:
         raise ValueError(f"a notification has at least {bare} bytes")
-    # Base64 comes in fours; what is left over goes into the content type.
+    # Base64 has a multiple of 4 characters; the content type takes the remainder.
     fours, rest = divmod(size - bare, 4)
     item["ct"] += "-" * rest
     event: dict[str, Any] = {"topic": "device.notifications"}
@@ -52,7 +52,7 @@ def mold(target: Target, *, size: int) -> Mold:
         event["to"] = target.to
     text = _compact(event | {"data": item | {"payload": _FILL * 4 * fours, "max-age": 0}})
     before, after = text.split(b'"path":""')
-    return Mold(before + b'"path":"', b'"' + after)
+    return Template(before + b'"path":"', b'"' + after)
 
 
 def read_path(path: str) -> tuple[int, int, int]:

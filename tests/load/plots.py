@@ -1,4 +1,4 @@
-"""Plots as SVG text, for a page that needs nothing else."""
+"""Plots as SVG text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
 
 
 def line_plot(title: str, unit: str, lines: Mapping[str, Points]) -> str:
-    """Values over seconds, from 0 up; nothing when there is nothing to draw."""
+    """Values over time, from 0; an empty text without points."""
     drawn = {name: points for name, points in lines.items() if points}
     if not drawn:
         return ""
@@ -32,7 +32,7 @@ def line_plot(title: str, unit: str, lines: Mapping[str, Points]) -> str:
 
 
 def distribution_plot(title: str, ordered_ms: Sequence[float]) -> str:
-    """How many took how long, in steps of a logarithmic scale."""
+    """A histogram with a logarithmic scale."""
     if not ordered_ms:
         return ""
     low = math.floor(math.log10(max(ordered_ms[0], 0.01)))
@@ -40,8 +40,8 @@ def distribution_plot(title: str, ordered_ms: Sequence[float]) -> str:
     steps = 20 * (high - low)
     counts = [0] * steps
     for value in ordered_ms:
-        place = (math.log10(max(value, 0.01)) - low) / (high - low)
-        counts[min(steps - 1, max(0, int(place * steps)))] += 1
+        position = (math.log10(max(value, 0.01)) - low) / (high - low)
+        counts[min(steps - 1, max(0, int(position * steps)))] += 1
     top = _round_up(max(counts) * 100 / len(ordered_ms))
     named = [(float(n), f"{10.0 ** (low + n):g} ms") for n in range(high - low + 1)]
     parts = [*_frame(title), *_rows(top, "%"), *_columns(named, float(high - low))]
@@ -84,7 +84,7 @@ def _y(share: float) -> float:
 
 
 def _round_up(value: float) -> float:
-    """The next 1, 2 or 5 with zeros: an axis ends there."""
+    """The end of an axis: the next 1, 2 or 5 times a power of 10."""
     if value <= 0:
         return 1.0
     decade = 10.0 ** math.floor(math.log10(value))

@@ -1,4 +1,4 @@
-"""A worker's role: publishes on many lanes, at a rate or as fast as each request is answered."""
+"""A worker's role: publishes on many lanes, at a rate or one request after the other."""
 
 import asyncio
 import itertools
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from tests.load.connections import HttpConnection, Refused, Reply
 from tests.load.latencies import Latencies, now_us
-from tests.load.messages import Mold, Target, batch, head, mold
-from tests.load.sequences import Place
-from tests.load.wire import HttpConnection, Refused, Reply
+from tests.load.messages import Target, Template, batch, head, template
+from tests.load.sequences import SequenceKey
 
 EVENTS_PATH = "/v1/events"
 _RETRY_S = 0.1
@@ -19,9 +19,9 @@ _RETRY_LIMIT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to publish: so long or so many requests of each lane, at `rate` events a second or all that goes.
+    """What to publish: for `seconds` or `requests` per lane, at `rate` events per second or at full speed.
 
-    The events of a request go to one target after the other, or, `together`, all to the same.
+    The events of a request have different targets in turn; `together`: all of them the same.
     """
 
     seconds: float | None = None
@@ -33,7 +33,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Published:
-    """What came of a plan. `behind` is how late the harness itself was, `answered` how long each 202 took."""
+    """The result of a plan. `behind`: how late requests were sent; `answered`: the latency of each 202."""
 
     events: int = 0
     requests: int = 0
@@ -43,25 +43,25 @@ class Published:
 
 
 class Lane:
-    """One connection with one request under way. It counts for each target what it has published there."""
+    """One connection with one request in progress; counts the events per target."""
 
     def __init__(
-        self, number: int, url: str, secret: str, targets: Sequence[Target], molds: list[Mold]
+        self, number: int, url: str, secret: str, targets: Sequence[Target], templates: list[Template]
     ) -> None:
         self.number = number
         self._url = url
         self._head = head("POST", url + EVENTS_PATH, token=secret)
         self._targets = targets
-        self._molds = molds
+        self._templates = templates
         self.accepted = [0] * len(targets)
         self._turn = 0
         self._connection: HttpConnection | None = None
 
     def start_at(self, turn: int) -> None:
-        """Lanes that all began with the same target would meet there for ever."""
+        """Spreads the lanes over the targets: all starting with the same would stay in step."""
         self._turn = turn % len(self._targets)
 
-    async def publish(self, plan: Plan, *, start_us: int, lanes: int, told: Published) -> None:
+    async def publish(self, plan: Plan, *, start_us: int, lanes: int, result: Published) -> None:
         interval_us = plan.array * lanes * 1e6 / plan.rate if plan.rate else 0.0
         first_us = start_us + interval_us * self.number / lanes
         end_us = start_us + plan.seconds * 1e6 if plan.seconds else None
@@ -73,16 +73,16 @@ class Lane:
             if due_us > now_us():
                 await asyncio.sleep((due_us - now_us()) / 1e6)
             asked_us = now_us()
-            told.behind.add(asked_us - max(due_us, free_us), at_us=asked_us)
-            # A request that was kept waiting by the answer before it counts from when it was due.
-            await self._one(plan, sent_us=due_us if free_us > due_us else asked_us, told=told)
+            result.behind.add(asked_us - max(due_us, free_us), at_us=asked_us)
+            # A request delayed by the response before it counts from the time it was due.
+            await self._publish_one(plan, sent_us=due_us if free_us > due_us else asked_us, result=result)
             free_us = now_us()
-            told.answered.add(free_us - asked_us, at_us=free_us)
+            result.answered.add(free_us - asked_us, at_us=free_us)
 
-    async def _one(self, plan: Plan, *, sent_us: int, told: Published) -> None:
+    async def _publish_one(self, plan: Plan, *, sent_us: int, result: Published) -> None:
         events, pending = [], 0
         for _ in range(plan.array):
-            events.append(self._molds[self._turn].event(self.number, self.accepted[self._turn], sent_us))
+            events.append(self._templates[self._turn].event(self.number, self.accepted[self._turn], sent_us))
             pending += self._targets[self._turn].fan
             self.accepted[self._turn] += 1
             if not plan.together:
@@ -90,29 +90,29 @@ class Lane:
         if plan.together:
             self._turn = (self._turn + 1) % len(self._targets)
         body = batch(events)
-        reply = await self._taken(self._head + b"Content-Length: %d\r\n\r\n" % len(body) + body, told)
+        reply = await self._post(self._head + b"Content-Length: %d\r\n\r\n" % len(body) + body, result)
         queued = sum(event["channels"] for event in orjson.loads(reply.body)["events"])
         if queued != pending:
             raise Refused(f"events for {pending} channels were queued for {queued}")
-        told.events += plan.array
-        told.requests += 1
+        result.events += plan.array
+        result.requests += 1
 
-    async def _taken(self, request: bytes, told: Published) -> Reply:
-        """The 202, after as many tries as it takes."""
+    async def _post(self, request: bytes, result: Published) -> Reply:
+        """Sends the request until it is accepted."""
         give_up_us = now_us() + _RETRY_LIMIT_S * 1_000_000
         while True:
             try:
                 if self._connection is None or not self._connection.open_now:
                     self._connection = await HttpConnection.open(self._url)
-                reply = await self._connection.ask(request)
-                fault = f"{reply.status}: {reply.body[:300]!r}"
+                reply = await self._connection.request(request)
+                problem = f"{reply.status}: {reply.body[:300]!r}"
             except OSError as error:
-                reply, fault = Reply(503), repr(error)
+                reply, problem = Reply(503), repr(error)
             if reply.status == 202:
                 return reply
             if reply.status != 503 or now_us() > give_up_us:
-                raise Refused(f"publishing was refused: {fault}")
-            told.retries += 1
+                raise Refused(f"publishing was refused: {problem}")
+            result.retries += 1
             await asyncio.sleep(_RETRY_S)
 
     async def connect(self) -> None:
@@ -124,7 +124,7 @@ class Lane:
 
 
 class Publishers:
-    """Some of the lanes of a run."""
+    """A share of a run's lanes."""
 
     def __init__(self) -> None:
         self._lanes: list[Lane] = []
@@ -141,24 +141,24 @@ class Publishers:
         targets: Sequence[Target],
         size: int,
     ) -> None:
-        """Makes these of `all_lanes`, each connected to the gateway whose turn it is."""
-        molds = [mold(target, size=size) for target in targets]
+        """Creates these of `all_lanes`, connected to the gateways in turn."""
+        templates = [template(target, size=size) for target in targets]
         self._targets, self._all = targets, all_lanes
         for number in lanes:
-            lane = Lane(number, gateways[number % len(gateways)], secret, targets, molds)
+            lane = Lane(number, gateways[number % len(gateways)], secret, targets, templates)
             lane.start_at(number * len(targets) // all_lanes)
             self._lanes.append(lane)
         await asyncio.gather(*(lane.connect() for lane in self._lanes))
 
     async def publish(self, *, plan: Plan, start_us: int) -> Published:
-        told = Published()
+        result = Published()
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
-                group.create_task(lane.publish(plan, start_us=start_us, lanes=self._all, told=told))
-        return told
+                group.create_task(lane.publish(plan, start_us=start_us, lanes=self._all, result=result))
+        return result
 
-    async def accepted(self) -> dict[Place, int]:
-        """By target and lane: how many were answered 202 in all."""
+    async def accepted(self) -> dict[SequenceKey, int]:
+        """Accepted events by target and lane."""
         return {
             (target.number, lane.number): count
             for lane in self._lanes

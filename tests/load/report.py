@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with all figures and plots, that opens without the internet."""
+"""The report of a run: one self-contained HTML file with figures and plots."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ def page(results: Sequence[Result], arguments: Mapping[str, Any], machine: Mappi
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Load run</title>'
         f"<style>{_STYLE}</style><h1>{escape(', '.join(result.label for result in results))}</h1>"
-        f"<p>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {escape(_words(machine))}</p>"
-        f"<p>{escape(_words(arguments))}</p>{_figures(results)}{sections}</html>\n"
+        f"<p>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {escape(_listed(machine))}</p>"
+        f"<p>{escape(_listed(arguments))}</p>{_figures(results)}{sections}</html>\n"
     )
 
 
-def _words(values: Mapping[str, Any]) -> str:
+def _listed(values: Mapping[str, Any]) -> str:
     return " · ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
@@ -72,7 +72,7 @@ def _latency_plots(result: Result) -> list[str]:
         name: [((n - first) * width_s, percentile(slot, percent) / 1000) for n, slot in slots.items()]
         for name, percent in (("p50", 50), ("p99", 99), ("max", 100))
     }
-    # Half seconds without a receipt are zeros of the throughput, not gaps.
+    # Half seconds without a receipt are drawn as zero throughput, not as gaps.
     flow = [((n - first) * width_s, len(slots.get(n, ())) / width_s) for n in range(first, max(slots) + 1)]
     ordered = [value / 1000 for value in result.latencies.ordered()]
     return [
@@ -83,9 +83,9 @@ def _latency_plots(result: Result) -> list[str]:
 
 
 def _usage_plots(window: Window | None) -> list[str]:
-    if window is None or len(window.looks) < 2:
+    if window is None or len(window.samples) < 2:
         return []
-    begin_s = window.looks[0].at_s
+    begin_s = window.samples[0].at_s
     cpu: dict[str, Points] = {}
     memory: dict[str, Points] = {}
     for role in (*ROLES, "client"):
@@ -97,12 +97,12 @@ def _usage_plots(window: Window | None) -> list[str]:
                 after.at_s - begin_s,
                 100 * _spent(names, before.cpu_s, after.cpu_s) / (after.at_s - before.at_s),
             )
-            for before, after in itertools.pairwise(window.looks)
+            for before, after in itertools.pairwise(window.samples)
             if after.at_s > before.at_s
         ]
         memory[role] = [
-            (look.at_s - begin_s, sum(look.rss.get(name, 0) for name in names) / 2**20)
-            for look in window.looks
+            (sample.at_s - begin_s, sum(sample.rss.get(name, 0) for name in names) / 2**20)
+            for sample in window.samples
         ]
     return [line_plot("CPU, of one core", "%", cpu), line_plot("resident memory", "MiB", memory)]
 

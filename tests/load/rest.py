@@ -1,4 +1,4 @@
-"""Accounts, API keys and channels for a run, made by REST through a few kept connections."""
+"""Creates a run's account, API keys and channels by REST, over a few connections."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import orjson
 
+from tests.load.connections import HttpConnection, Refused
 from tests.load.messages import endpoint_name, request
-from tests.load.wire import HttpConnection, Refused
 
 _CONNECTIONS = 16
 
@@ -25,7 +25,7 @@ class Key:
 
 
 class Rest:
-    """Pipeline to the gateways, several at once."""
+    """Concurrent requests to the gateways."""
 
     def __init__(self, gateways: Sequence[str], admin_token: str) -> None:
         self._gateways = gateways
@@ -37,13 +37,13 @@ class Rest:
     async def call(
         self, method: str, path: str, *, token: str | None = None, json: object = None, want: Sequence[int]
     ) -> Any:
-        """The answer's body. Raises Refused when the status is none of `want`."""
+        """The response's body. Raises Refused if the status is not in `want`."""
         body = b"" if json is None else orjson.dumps(json)
         url, connection = await self._free.get()
         try:
             if connection is None or not connection.open_now:
                 connection = await HttpConnection.open(url)
-            reply = await connection.ask(
+            reply = await connection.request(
                 request(method, url + path, token=token or self._admin_token, body=body)
             )
         finally:
@@ -53,7 +53,7 @@ class Rest:
         return orjson.loads(reply.body) if reply.body[:1] in (b"{", b"[") else None
 
     async def close(self) -> None:
-        """A later call would open its connection anew."""
+        """Closes all connections; a later call opens new ones."""
         for _ in range(self._free.qsize()):
             url, connection = self._free.get_nowait()
             if connection is not None:
@@ -61,8 +61,8 @@ class Rest:
             self._free.put_nowait((url, None))
 
 
-class Parties:
-    """An account of the run's own: one API key that publishes, and one for each channel."""
+class ApiKeys:
+    """A new account with one API key that publishes, and one for each channel."""
 
     def __init__(self, rest: Rest, *, each: Callable[[], None] = lambda: None) -> None:
         self._rest = rest
@@ -72,19 +72,19 @@ class Parties:
         self.receivers: list[Key] = []
         self._made: list[Key] = []
 
-    async def introduce(self, channels: int) -> None:
-        """Makes the API keys; no channel yet."""
+    async def create(self, channels: int) -> None:
+        """Creates account and API keys; no channels."""
         account = await self._rest.call("POST", "/v1/accounts", json={"name": "load"}, want=(201,))
         self._account = account["id"]
         self.publisher = await self._key("publish")
         self.receivers = await self._for_all(range(channels), lambda _: self._key("receive"))
 
     async def register(self, numbers: Sequence[int]) -> None:
-        """WebSocket channels for these of the receivers."""
+        """Registers WebSocket channels for these receivers."""
         await self._for_all(numbers, self._register)
 
     async def register_webhooks(self, urls: Mapping[int, str]) -> None:
-        """Each receiver's webhook; it is called once on the way."""
+        """Registers webhooks; each gets one test request."""
 
         async def one(number: int) -> None:
             token, json = self.receivers[number].secret, {"url": urls[number]}
@@ -93,7 +93,7 @@ class Parties:
         await self._for_all(list(urls), one)
 
     async def subscribe(self, numbers: Sequence[int], *, to: Callable[[int], int] = lambda n: n) -> None:
-        """Each gets what is for the target that `to` names."""
+        """Subscribes each channel to the target that `to` names."""
 
         async def one(number: int) -> None:
             token, json = self.receivers[number].secret, [{"endpoint-name": endpoint_name(to(number))}]
@@ -107,8 +107,8 @@ class Parties:
         )
         return int(response["queue_size"])
 
-    async def leave(self) -> None:
-        """Revokes what was made, so that a deployment is left as it was, but for an empty account."""
+    async def revoke_all(self) -> None:
+        """Revokes all keys; a running installation keeps only an empty account."""
 
         async def one(key: Key) -> None:
             await self._rest.call("DELETE", f"/v1/api-keys/{key.id}", want=(204, 404))

@@ -1,4 +1,4 @@
-"""What one run found: named figures, the count of its notifications, and what a reader must be warned of."""
+"""The result of a run: named figures, counts, and warnings."""
 
 import platform
 import subprocess
@@ -13,15 +13,15 @@ from tests.load.processes import CORES, ROLES, Window
 from tests.load.sequences import Count
 
 _CLIENT_LIMIT = 0.85
-_STRANGERS_LIMIT = 0.15
+_OTHERS_LIMIT = 0.15
 _BEHIND_LIMIT_MS = 20
 
 
 @dataclass(slots=True)
 class Result:
-    """One column of the table. Units stand at the end of each figure's name.
+    """One column of the table. Each figure's name ends with its unit.
 
-    The count is of the whole run, the warm-up included; the figures are of what was measured.
+    The count covers the whole run with its warm-up, the figures only the measurement.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Result:
     window: Window | None = None
 
     def line(self, arguments: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
-        """As it is appended to the file of results."""
+        """The object that is appended to the file of results."""
         return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "label": self.label,
@@ -49,7 +49,7 @@ def latency_figures(latencies: Latencies, *, name: str = "latency") -> dict[str,
 
 
 def cpu_figures(window: Window, delivered: int) -> dict[str, float]:
-    """Microseconds of CPU per delivered notification, by role and in all; none of roles that do not run."""
+    """Microseconds of CPU per delivered notification, by running role and in total."""
     running = [role for role in ROLES if any(each.role == role for each in window.watched)]
     if not running or not delivered:
         return {}
@@ -59,37 +59,37 @@ def cpu_figures(window: Window, delivered: int) -> dict[str, float]:
 
 
 def usage_figures(window: Window) -> dict[str, float]:
-    """Shares of a core by role, memory by role, and how busy the machine was."""
+    """CPU and memory by role, and the load of the machine."""
     figures: dict[str, float] = {}
     for role in ROLES:
         names = [each.name for each in window.watched if each.role == role]
         if names:
             figures[f"core_{role}_%"] = round(100 * window.cpu_s(role) / window.took_s, 1)
-            most = max(sum(look.rss.get(name, 0) for name in names) for look in window.looks)
+            most = max(sum(sample.rss.get(name, 0) for name in names) for sample in window.samples)
             figures[f"memory_{role}_mib"] = round(most / 2**20, 1)
     figures["core_busiest_client_%"] = round(100 * window.busiest_client, 1)
     figures["machine_busy_%"] = round(100 * window.machine, 1)
-    figures["machine_strangers_%"] = round(100 * window.strangers, 1)
+    figures["other_processes_%"] = round(100 * window.others, 1)
     return figures
 
 
 def client_warnings(window: Window, *, behind_p99_ms: float = 0.0) -> list[str]:
-    """Whether it was the harness, or somebody else on the machine, that was measured."""
+    """Warnings if the harness or other processes limited the measurement."""
     found = []
     if window.busiest_client > _CLIENT_LIMIT:
         share = 100 * window.busiest_client
-        found.append(f"the client was the bottleneck: a process of the harness used {share:.0f} % of a core")
+        found.append(f"the harness was the bottleneck: one of its processes used {share:.0f} % of a core")
     if behind_p99_ms > _BEHIND_LIMIT_MS:
-        found.append(f"the client published late: 1 % of the requests by more than {behind_p99_ms:.0f} ms")
+        found.append(f"the harness published late: 1 % of the requests by more than {behind_p99_ms:.0f} ms")
     if window.machine > 0.97:
-        found.append("the machine had no CPU left: client and server took it from each other")
-    if window.strangers > _STRANGERS_LIMIT:
-        found.append(f"other programs used {100 * window.strangers:.0f} % of the machine meanwhile")
+        found.append("the machine had no CPU left: harness and services competed for it")
+    if window.others > _OTHERS_LIMIT:
+        found.append(f"other processes used {100 * window.others:.0f} % of the machine")
     return found
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured, and which code."""
+    """The machine and the commit."""
     return {
         "cores": CORES,
         "cpu": _cpu_model(),

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees while it runs: a bar that fills, or a few plain lines elsewhere."""
+"""Progress on stderr: a bar in a terminal, otherwise a few lines."""
 
 import contextlib
 import sys
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Screen:
-    """All goes to stderr: stdout is for the table."""
+    """Writes to stderr: stdout is for the table."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr, highlight=False)
@@ -17,14 +17,14 @@ class Screen:
         self._task = TaskID(0)
         self._from = 0
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         self._console.print(line, markup=False)
 
     @contextlib.contextmanager
     def stage(self, what: str, *, total: int | None = None, start: int = 0) -> Iterator[None]:
-        """While the block runs `show` and `step` move the bar towards `total`; None: nobody knows how far."""
+        """Shows a bar during the block; `show` and `step` move it towards `total` (None: unknown)."""
         if not self._console.is_terminal:
-            self.say(what)
+            self.print_line(what)
             yield
             return
         columns = (TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
@@ -37,7 +37,7 @@ class Screen:
                 self._bar = None
 
     def show(self, count: int) -> None:
-        """How many have come in all."""
+        """Sets the bar to a count of received notifications."""
         if self._bar is not None:
             self._bar.update(self._task, completed=count - self._from)
 

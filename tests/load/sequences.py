@@ -1,19 +1,19 @@
-"""Notifications are numbered, and the numbers show what is lost, doubled or out of order.
+"""Counts lost, duplicated and out-of-order notifications by their numbers.
 
-A *lane* is one publisher's connection with one request under way, so its events for a channel keep their
-order, while two lanes have none between them. Each channel has one sequence for each lane, counted from 0.
+A *lane* is one publisher's connection with one request in progress: its events for a channel keep their
+order, those of two lanes have none. Each channel has one sequence per lane, numbered from 0.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
-Place = tuple[int, int]
+SequenceKey = tuple[int, int]
 """Channel and lane."""
 
 
 @dataclass(slots=True)
 class Sequence:
-    """What one channel has received of one lane. Every number below `next` has come, but for the missing."""
+    """What one channel has received of one lane: every number below `next` but the missing."""
 
     next: int = 0
     missing: set[int] = field(default_factory=set)
@@ -21,7 +21,7 @@ class Sequence:
     out_of_order: int = 0
 
     def take(self, number: int) -> bool:
-        """Is it here for the first time?"""
+        """Records a number; False if it is a duplicate."""
         if number == self.next:
             self.next += 1
             return True
@@ -39,7 +39,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What came of all that was published. `unknown` is what nobody published."""
+    """The counts of a run. `unknown`: received but never published."""
 
     published: int = 0
     received: int = 0
@@ -50,30 +50,32 @@ class Count:
 
     @property
     def passed(self) -> bool:
-        """Duplicates are allowed: at least once is what is promised."""
+        """Duplicates are allowed: delivery is at least once."""
         return not (self.lost or self.out_of_order or self.unknown)
 
     def since(self, before: "Count") -> "Count":
-        """What was added after `before` was counted."""
+        """The difference to an earlier count."""
         earlier = asdict(before)
         return Count(**{name: value - earlier[name] for name, value in asdict(self).items()})
 
 
-def counted(published: Mapping[Place, int], received: Iterable[tuple[Place, Sequence]]) -> Count:
-    """The verdict: `published` says how many were taken for each place, `received` what came there."""
+def count_all(
+    published: Mapping[SequenceKey, int], received: Iterable[tuple[SequenceKey, Sequence]]
+) -> Count:
+    """Compares the number of accepted events per sequence with what was received."""
     found = dict(received)
-    pending = sum(published.values())
+    total = sum(published.values())
     lost = unknown = 0
-    for place, count in published.items():
-        sequence = found.get(place, Sequence())
+    for key, count in published.items():
+        sequence = found.get(key, Sequence())
         lost += sum(number < count for number in sequence.missing) + max(0, count - sequence.next)
-    for place, sequence in found.items():
-        count = published.get(place, 0)
+    for key, sequence in found.items():
+        count = published.get(key, 0)
         beyond = max(0, sequence.next - count)
         unknown += beyond - sum(number >= count for number in sequence.missing)
     return Count(
-        published=pending,
-        received=pending - lost,
+        published=total,
+        received=total - lost,
         lost=lost,
         duplicated=sum(sequence.duplicated for sequence in found.values()),
         out_of_order=sum(sequence.out_of_order for sequence in found.values()),

@@ -1,4 +1,4 @@
-"""A worker's role: holds many sockets, and receives what comes on them."""
+"""A worker's role: opens many sockets and receives from them."""
 
 import asyncio
 from collections import Counter
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.load.book import Book, Told
+from tests.load.connections import RawSocket, Refused
 from tests.load.latencies import Latencies, now_us
-from tests.load.wire import RawSocket, Refused
+from tests.load.recorder import Received, Recorder
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 _RETRY_S = 0.2
@@ -16,8 +16,8 @@ _RETRY_LIMIT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A channel's socket: where, and by which secret."""
+class Endpoint:
+    """Where a channel's socket connects, and its secret."""
 
     channel: int
     edge: str
@@ -26,7 +26,7 @@ class Seat:
 
 @dataclass(slots=True)
 class Opened:
-    """How opening went. `took` is from each socket's first try to its upgrade."""
+    """The result of opening sockets. `took`: from a socket's first attempt to its upgrade."""
 
     took: Latencies = field(default_factory=Latencies)
     retries: int = 0
@@ -34,62 +34,62 @@ class Opened:
 
 
 class Sockets:
-    """Some of the sockets of a run, at most one to a channel but during a takeover."""
+    """A share of a run's sockets, one per channel (two during a takeover)."""
 
     def __init__(self) -> None:
-        self._book = Book()
+        self._recorder = Recorder()
         self._open: dict[int, RawSocket] = {}
         self._closed: Counter[int] = Counter()
         self._leaving: set[RawSocket] = set()
 
     @property
     def received(self) -> int:
-        return self._book.received
+        return self._recorder.received
 
-    async def open(self, *, seats: Sequence[Seat], at_once: int, rate: float | None = None) -> Opened:
-        """Opens all, at most `at_once` in progress, begun at `rate` a second. Who is refused tries again."""
-        told = Opened()
-        room = asyncio.Semaphore(at_once)
+    async def open(self, *, endpoints: Sequence[Endpoint], at_once: int, rate: float | None = None) -> Opened:
+        """Opens all, at most `at_once` handshakes in progress, `rate` per second; retries refused ones."""
+        opened = Opened()
+        limit = asyncio.Semaphore(at_once)
         begin_us = now_us()
 
-        async def one(number: int, seat: Seat) -> None:
+        async def one(number: int, endpoint: Endpoint) -> None:
             if rate is not None:
                 await asyncio.sleep(max(0.0, begin_us / 1e6 + number / rate - now_us() / 1e6))
-            async with room:
-                await self._seat(seat, told)
+            async with limit:
+                await self._connect(endpoint, opened)
 
-        await asyncio.gather(*(one(number, seat) for number, seat in enumerate(seats)))
-        told.last_us = now_us()
-        return told
+        await asyncio.gather(*(one(number, endpoint) for number, endpoint in enumerate(endpoints)))
+        opened.last_us = now_us()
+        return opened
 
-    async def _seat(self, seat: Seat, told: Opened) -> None:
+    async def _connect(self, endpoint: Endpoint, opened: Opened) -> None:
         begin_us = now_us()
         while True:
             try:
-                take = partial(self._book.take, seat.channel)
-                socket = await RawSocket.open(seat.edge, CONNECT_PATH, seat.secret, take)
+                take = partial(self._recorder.record, endpoint.channel)
+                socket = await RawSocket.open(endpoint.edge, CONNECT_PATH, endpoint.secret, take)
                 break
             except (OSError, Refused):
                 if now_us() - begin_us > _RETRY_LIMIT_S * 1_000_000:
                     raise
-                told.retries += 1
+                opened.retries += 1
                 await asyncio.sleep(_RETRY_S)
         at_us = now_us()
-        told.took.add(at_us - begin_us, at_us=at_us)
-        self._open[seat.channel] = socket
-        socket.closed.add_done_callback(partial(self._note_closed, socket))
+        opened.took.add(at_us - begin_us, at_us=at_us)
+        self._open[endpoint.channel] = socket
+        socket.closed.add_done_callback(partial(self._count_close, socket))
 
-    async def take_over(self, *, seat: Seat) -> int:
-        """Opens a second socket for the channel; µs from that until the first has been told to close."""
-        older = self._open[seat.channel]
+    async def take_over(self, *, endpoint: Endpoint) -> int:
+        """Opens a second socket for the channel; returns µs until the first one is closed."""
+        older = self._open[endpoint.channel]
         self._leaving.add(older)
         begin_us = now_us()
-        await self._seat(seat, Opened())
+        await self._connect(endpoint, Opened())
         await asyncio.wait_for(asyncio.shield(older.closed), _RETRY_LIMIT_S)
         return now_us() - begin_us
 
     async def drop_all(self) -> int:
-        """Cuts every socket as a crash does; how many there were."""
+        """Aborts every socket without a close frame; returns their number."""
         dropped = list(self._open.values())
         self._leaving.update(dropped)
         self._open.clear()
@@ -97,19 +97,19 @@ class Sockets:
             socket.abort()
         return len(dropped)
 
-    async def turn_page(self) -> None:
-        self._book.turn_page()
+    async def reset(self) -> None:
+        self._recorder.reset()
 
-    async def told(self) -> Told:
-        told = self._book.told()
-        told.closed = dict(self._closed)
-        return told
+    async def recorded(self) -> Received:
+        recorded = self._recorder.recorded()
+        recorded.closed = dict(self._closed)
+        return recorded
 
     async def close(self) -> None:
         await self.drop_all()
 
-    def _note_closed(self, socket: RawSocket, code: "asyncio.Future[int]") -> None:
-        """Only the closes that nobody asked for are told."""
+    def _count_close(self, socket: RawSocket, code: "asyncio.Future[int]") -> None:
+        """Counts only closes by the server."""
         if socket in self._leaving:
             self._leaving.discard(socket)
         else:

@@ -1,4 +1,4 @@
-"""Results as text: figures down, runs across; and ratios to an earlier run."""
+"""Results as text: a column per run; and ratios to an earlier run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _COLUMN = 14
 
 
 def named(figure: str) -> tuple[str, str]:
-    """A figure's name for a reader, and its unit."""
+    """A figure's readable name and its unit."""
     for ending in sorted(_UNITS, key=len, reverse=True):
         if figure.endswith(ending):
             return figure.removesuffix(ending).replace("_", " "), _UNITS[ending]
@@ -29,7 +29,7 @@ def named(figure: str) -> tuple[str, str]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """All results side by side, and under them what has to be said about them."""
+    """All results side by side, with their warnings."""
     rows = [("", *(result.label for result in results), "")]
     for name in asdict(results[0].count):
         counts = [getattr(result.count, name) for result in results]
@@ -45,13 +45,13 @@ def table(results: Sequence[Result]) -> str:
 
 
 def comparison(lines: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """New figures divided by the earlier ones, for each label that is in both; the newest of each counts."""
+    """New figures divided by the newest earlier ones with the same label."""
     before = {line["label"]: line for line in earlier}
     found = []
     for line in lines:
         old = before.get(line["label"])
         if old is None:
-            found.append(f"nothing to compare {line['label']} with")
+            found.append(f"no earlier run of {line['label']}")
             continue
         different = sorted(
             name
@@ -62,7 +62,7 @@ def comparison(lines: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str
             f"{line['label']}, compared with {old['at']} ({old['machine'].get('commit') or 'no commit'})"
         )
         if different:
-            found.append(f"  ! measured differently: {', '.join(different)}")
+            found.append(f"  ! other options: {', '.join(different)}")
         rows = [("", "earlier", "now", "ratio")]
         for figure, value in line["figures"].items():
             was = old["figures"].get(figure)
@@ -79,7 +79,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _figures(of: Any) -> list[str]:
-    """Every figure's name once, in the order in which they first appear."""
+    """The names of all figures, in order of appearance."""
     return list(dict.fromkeys(name for figures in of for name in figures))
 
 

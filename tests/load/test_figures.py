@@ -1,4 +1,4 @@
-"""Behind every figure that a load run gave stands its line: with what it was told, and nothing lost in it."""
+"""Every figure of the README has its result line, with the same options and nothing lost."""
 
 import re
 import shlex
@@ -14,33 +14,33 @@ ROOT = Path(__file__).parents[2]
 FIGURES = (ROOT / "README.md").read_text().partition("## Figures")[2]
 RUNS = re.findall(r'make load RUN="([^"]+)"', FIGURES)
 LINES = [orjson.loads(line) for line in (ROOT / "docs" / "figures.jsonl").read_bytes().splitlines()]
-# What says where it goes, and not what it is.
-BESIDE = {"label", "out", "html", "compare", "url", "edge_url", "admin_token", "pid"}
+# Options that do not change the measurement.
+IGNORED = {"label", "out", "html", "compare", "url", "edge_url", "admin_token", "pid"}
 
 
-def told(run: str) -> dict[str, Any]:
+def options_of(run: str) -> dict[str, Any]:
     given = vars(arguments(shlex.split(run)))
-    return {name: value for name, value in given.items() if name not in BESIDE}
+    return {name: value for name, value in given.items() if name not in IGNORED}
 
 
 def lines_of(run: str) -> list[dict[str, Any]]:
-    wanted = told(run)
-    return [line for line in LINES if {name: line["arguments"].get(name) for name in wanted} == wanted]
+    options = options_of(run)
+    return [line for line in LINES if {name: line["arguments"].get(name) for name in options} == options]
 
 
-def test_there_are_figures() -> None:
+def test_the_readme_has_figures() -> None:
     assert len(RUNS) >= 8
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_figure_has_its_line(run: str) -> None:
+def test_a_figure_has_its_result_line(run: str) -> None:
     lines = lines_of(run)
 
-    assert lines, "no run was like this"
+    assert lines, "no result with these options"
     for line in lines:
         assert line["count"]["lost"] == line["count"]["out_of_order"] == line["count"]["duplicated"] == 0
-        assert not line["machine"]["changed"], "its commit is not what ran"
+        assert not line["machine"]["changed"], "the code had uncommitted changes"
 
 
-def test_another_run_has_none() -> None:
+def test_other_options_have_no_line() -> None:
     assert lines_of("sockets --rate 17") == []

@@ -1,4 +1,4 @@
-"""The parts of the harness that a wrong figure would come from."""
+"""The parts of the harness that compute figures."""
 
 import json
 import math
@@ -6,21 +6,21 @@ import os
 
 import pytest
 
-from tests.load.book import Book
+from tests.load.connections import frame_at
 from tests.load.latencies import Latencies, merged, percentile, percentiles_ms
-from tests.load.messages import Target, mold, read_path
-from tests.load.processes import Look, Watched, Window, cpu_of, rss_of
+from tests.load.messages import Target, read_path, template
+from tests.load.processes import Sample, Watched, Window, cpu_of, rss_of
+from tests.load.recorder import Recorder
 from tests.load.result import Result, client_warnings, cpu_figures
 from tests.load.sequences import Count
 from tests.load.table import comparison, table
-from tests.load.wire import frame_at
 
 SERVERS = (Watched("edge-0", "edge", 1), Watched("edge-1", "edge", 2), Watched("redis", "redis", 3))
 
 
 def window(*, seconds: float, before: dict[str, float], after: dict[str, float], busy_s: float = 0) -> Window:
     watched = (*SERVERS, Watched("publisher-0", "client", 4))
-    return Window(watched, [Look(0, before, {}, 0), Look(seconds, after, {}, busy_s)])
+    return Window(watched, [Sample(0, before, {}, 0), Sample(seconds, after, {}, busy_s)])
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -29,7 +29,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert math.isnan(percentile([], 50))
 
 
-def test_latencies_of_several_workers_are_one() -> None:
+def test_latencies_of_workers_are_merged() -> None:
     first, second = Latencies(), Latencies()
     for took_us in (1000, 3000):
         first.add(took_us, at_us=1)
@@ -42,8 +42,10 @@ def test_latencies_of_several_workers_are_one() -> None:
 
 @pytest.mark.parametrize("size", [120, 199, 200, 201, 202, 203, 1000])
 @pytest.mark.parametrize("to", [None, "a" * 32])
-def test_a_notification_has_the_size_asked_for_and_says_where_it_belongs(size: int, to: str | None) -> None:
-    event = json.loads(mold(Target(12, to=to), size=size).event(3, 45, 678))
+def test_a_notification_has_the_requested_size_and_carries_lane_number_and_time(
+    size: int, to: str | None
+) -> None:
+    event = json.loads(template(Target(12, to=to), size=size).event(3, 45, 678))
     assert len(json.dumps(event["data"], separators=(",", ":"))) == size
     assert read_path(event["data"]["path"]) == (3, 45, 678)
     assert event.get("to") == to
@@ -51,23 +53,23 @@ def test_a_notification_has_the_size_asked_for_and_says_where_it_belongs(size: i
 
 def test_a_size_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="at least"):
-        mold(Target(0), size=50)
+        template(Target(0), size=50)
 
 
 def test_the_book_counts_once_and_what_it_cannot_read() -> None:
-    book = Book()
+    recorder = Recorder()
     items = [{"path": f"/0/{number}/0"} for number in (0, 1, 1)]
-    book.take(5, json.dumps({"notifications": items}).encode())
-    book.take(5, b"no JSON")
-    book.take(5, b'{"notifications":[{"ep":"without a path"}]}')
-    told = book.told()
-    assert (book.received, told.garbled, len(told.latencies), told.messages) == (2, 2, 2, 3)
-    book.turn_page()
-    assert (book.received, len(book.told().latencies)) == (2, 0)
+    recorder.record(5, json.dumps({"notifications": items}).encode())
+    recorder.record(5, b"no JSON")
+    recorder.record(5, b'{"notifications":[{"ep":"without a path"}]}')
+    recorded = recorder.recorded()
+    assert (recorder.received, recorded.garbled, len(recorded.latencies), recorded.messages) == (2, 2, 2, 3)
+    recorder.reset()
+    assert (recorder.received, len(recorder.recorded().latencies)) == (2, 0)
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 65_535, 65_536])
-def test_a_frame_is_read_when_it_is_whole(length: int) -> None:
+def test_a_frame_is_read_when_it_is_complete(length: int) -> None:
     if length < 126:
         size = bytes((length,))
     elif length < 65_536:
@@ -80,36 +82,36 @@ def test_a_frame_is_read_when_it_is_whole(length: int) -> None:
     assert (first, bytes(whole[start:end]), end) == (0x81, b"x" * length, len(whole))
 
 
-def test_cpu_is_shared_out_by_role() -> None:
+def test_cpu_per_notification_by_role() -> None:
     before = {"edge-0": 1.0, "edge-1": 1.0, "redis": 5.0, "publisher-0": 0.0}
     after = {"edge-0": 1.2, "edge-1": 1.1, "redis": 5.1, "publisher-0": 1.9}
     figures = cpu_figures(window(seconds=2, before=before, after=after), delivered=1000)
     assert figures == {"cpu_edge_us": 300.0, "cpu_redis_us": 100.0, "cpu_all_us": 400.0}
 
 
-def test_a_client_that_was_the_bottleneck_is_told() -> None:
+def test_a_harness_at_its_limit_is_a_warning() -> None:
     before = dict.fromkeys(("edge-0", "edge-1", "redis", "publisher-0"), 0.0)
     idle = before | {"publisher-0": 0.5}
     assert client_warnings(window(seconds=1, before=before, after=idle)) == []
     full = before | {"publisher-0": 0.95}
-    assert "client was the bottleneck" in client_warnings(window(seconds=1, before=before, after=full))[0]
+    assert "harness was the bottleneck" in client_warnings(window(seconds=1, before=before, after=full))[0]
     assert (
         "published late" in client_warnings(window(seconds=1, before=before, after=idle), behind_p99_ms=50)[0]
     )
 
 
-def test_the_share_of_strangers_is_told() -> None:
+def test_cpu_of_other_processes_is_a_warning() -> None:
     before = dict.fromkeys(("edge-0", "edge-1", "redis", "publisher-0"), 0.0)
     shared = window(seconds=1, before=before, after=before, busy_s=100)
-    assert any("other programs" in warning for warning in client_warnings(shared))
+    assert any("other processes" in warning for warning in client_warnings(shared))
 
 
-def test_the_own_process_can_be_looked_at() -> None:
+def test_a_process_can_be_sampled() -> None:
     assert cpu_of(os.getpid()) > 0
     assert rss_of(os.getpid()) > 1_000_000
 
 
-def test_the_table_shows_every_run_and_the_comparison_its_ratios() -> None:
+def test_the_table_shows_every_run_and_the_comparison_the_ratios() -> None:
     results = [
         Result("one edge", {"latency_p50_ms": 2.0, "cpu_all_us": 400.0}, Count(10, 10)),
         Result("two edges", {"latency_p50_ms": 3.0}, Count(10, 9, lost=1), ["odd"]),
@@ -124,8 +126,8 @@ def test_the_table_shows_every_run_and_the_comparison_its_ratios() -> None:
         Result("one edge", {"latency_p50_ms": 1.0, "cpu_all_us": 500.0}, Count()).line({"rate": 20}, machine),
         Result("new", {}, Count()).line({}, machine),
     ]
-    told = comparison(now, earlier)
-    assert "measured differently: rate" in told
-    assert "nothing to compare new with" in told
-    ratios = [line.split()[-1] for line in told.splitlines() if "µs" in line or " ms" in line]
+    compared = comparison(now, earlier)
+    assert "other options: rate" in compared
+    assert "no earlier run of new" in compared
+    ratios = [line.split()[-1] for line in compared.splitlines() if "µs" in line or " ms" in line]
     assert ratios == ["0.50", "1.25"]

@@ -1,4 +1,7 @@
-"""Every scenario, on a small scale: it ends, counts what it published, and tells its figures."""
+"""Every scenario on a small scale: it ends, loses nothing, and has its figures.
+
+`mixed` covers the parts of `webhooks` and `poll`, and the smoke test runs `sockets`.
+"""
 
 from collections.abc import Iterator
 
@@ -6,11 +9,11 @@ import pytest
 
 from tests.harness.stack import Stack, running_stack
 from tests.load import command_line
-from tests.load.bench import Bench, Manner
+from tests.load.bench import Bench, RunOptions
+from tests.load.installation import Installation
 from tests.load.processes import Watched
 from tests.load.scenarios import SCENARIOS
 from tests.load.screen import Screen
-from tests.load.site import Site
 
 _STREAM = ("--channels", "4", "--seconds", "0.5", "--warm-up", "0.2")
 
@@ -26,6 +29,7 @@ CASES = {
     "poll": ("--rate", "50", *_STREAM),
     "mixed": ("--rate", "50", "--channels", "6", *_STREAM[2:]),
 }
+LONG = ("sockets", "webhooks", "poll")
 FIGURES = {
     "sockets": {"latency_p99_ms", "cpu_gateway_us", "cpu_edge_us", "cpu_redis_us", "cpu_all_us"},
     "saturate": {"delivered_per_s", "redis_commands_each"},
@@ -46,10 +50,10 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-def site_of(stack: Stack) -> Site:
+def installation_of(stack: Stack) -> Installation:
     roles = {"gateway": stack.gateways, "edge": stack.edges, "dispatcher": stack.dispatchers}
     watched = [Watched(each.name, role, each.pid) for role, services in roles.items() for each in services]
-    return Site(
+    return Installation(
         gateways=[each.url for each in stack.gateways],
         edges=[each.url for each in stack.edges],
         admin_token=stack.admin_token,
@@ -58,30 +62,32 @@ def site_of(stack: Stack) -> Site:
     )
 
 
-@pytest.mark.parametrize("name", CASES)
-async def test_a_scenario_ends_with_nothing_lost(stack: Stack, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in CASES]
+)
+async def test_a_scenario_loses_nothing_and_has_its_figures(stack: Stack, name: str) -> None:
     arguments = command_line.arguments([name, *CASES[name], "--lanes", "2", "--label", "small"])
-    bench = Bench(site_of(stack), Manner(lanes=arguments.lanes), Screen())
+    bench = Bench(installation_of(stack), RunOptions(lanes=arguments.lanes), Screen())
     try:
         result = await SCENARIOS[name].run(bench, arguments)
     finally:
-        await bench.parties.leave()
+        await bench.keys.revoke_all()
         await bench.close()
     assert result.count.passed, result
     assert (result.count.received > 0) == (name != "idle")
     assert result.figures.keys() >= FIGURES[name]
 
 
-def test_every_scenario_but_scale_is_tried() -> None:
+def test_every_scenario_but_scale_has_a_case() -> None:
     assert set(CASES) == set(FIGURES) == set(SCENARIOS) - {"scale"}
 
 
-def test_scale_is_the_same_work_on_several_sizes() -> None:
-    told = command_line.arguments(["scale", "--rate", "100", "--channels", "10", "--label", "s"])
-    variants = SCENARIOS["scale"].variants(told)
+def test_scale_is_the_same_load_on_several_sizes() -> None:
+    parsed = command_line.arguments(["scale", "--rate", "100", "--channels", "10", "--label", "s"])
+    variants = SCENARIOS["scale"].variants(parsed)
     assert {(each.gateways, each.edges) for each in variants} == {(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)}
     assert {(each.rate, each.channels) for each in variants} == {(100, 10)}
     assert len({each.label for each in variants}) == len(variants)
-    told.grow = True
-    grown = {(each.gateways, each.edges): each for each in SCENARIOS["scale"].variants(told)}
+    parsed.grow = True
+    grown = {(each.gateways, each.edges): each for each in SCENARIOS["scale"].variants(parsed)}
     assert (grown[1, 4].rate, grown[1, 4].channels, grown[1, 1].rate) == (400, 40, 100)

@@ -1,8 +1,8 @@
-"""The checker notices what it is there for."""
+"""Counting lost, duplicated, out-of-order and unknown notifications."""
 
 import pytest
 
-from tests.load.sequences import Count, Sequence, counted
+from tests.load.sequences import Count, Sequence, count_all
 
 CHANNEL, LANE = 7, 3
 
@@ -11,7 +11,7 @@ def count_of(numbers: list[int], *, published: int = 4) -> Count:
     sequence = Sequence()
     for number in numbers:
         sequence.take(number)
-    return counted({(CHANNEL, LANE): published}, [((CHANNEL, LANE), sequence)])
+    return count_all({(CHANNEL, LANE): published}, [((CHANNEL, LANE), sequence)])
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def count_of(numbers: list[int], *, published: int = 4) -> Count:
         ([0, 1, 9], 2, 0, 0, 1, False),
     ],
 )
-def test_what_went_wrong_is_counted(
+def test_counts_by_received_numbers(
     numbers: list[int], lost: int, duplicated: int, out_of_order: int, unknown: int, passed: bool
 ) -> None:
     count = count_of(numbers)
@@ -51,17 +51,17 @@ def test_lanes_and_channels_have_no_order_between_them() -> None:
     sequences = {place: Sequence() for place in published}
     for place, number in [((0, 1), 0), ((1, 0), 0), ((0, 0), 0), ((0, 1), 1), ((0, 0), 1)]:
         sequences[place].take(number)
-    assert counted(published, sequences.items()) == Count(published=5, received=5)
+    assert count_all(published, sequences.items()) == Count(published=5, received=5)
 
 
-def test_a_channel_that_nothing_came_to_and_one_that_nobody_published_to() -> None:
+def test_a_channel_without_receipts_and_one_without_publishes() -> None:
     stray = Sequence()
     stray.take(0)
-    count = counted({(0, 0): 3}, [((1, 0), stray)])
+    count = count_all({(0, 0): 3}, [((1, 0), stray)])
     assert (count.lost, count.unknown, count.passed) == (3, 1, False)
 
 
-def test_a_later_count_leaves_out_what_was_before() -> None:
+def test_the_difference_of_two_counts() -> None:
     before = count_of([0, 1, 3])
     assert count_of([0, 1, 3, 4, 4], published=5).since(before) == Count(
         published=1, received=1, duplicated=1

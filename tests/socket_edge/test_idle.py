@@ -27,8 +27,8 @@ from shared.store.replicas import Heartbeat
 from shared.tokens import Principals
 from tests.harness.raw import SilentSocket
 from tests.harness.waiting import wait_until
+from tests.load.connections import RawSocket
 from tests.load.sockets import CONNECT_PATH
-from tests.load.wire import RawSocket
 from tests.socket_edge.conftest import LIMITS
 from tests.store.stores import EDGE, Stores
 

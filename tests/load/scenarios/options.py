@@ -1,4 +1,4 @@
-"""Options that several scenarios share, on the command line and as values."""
+"""Command-line options of the scenarios."""
 
 import argparse
 
@@ -6,13 +6,15 @@ from tests.load.scenarios.sockets import Stream
 
 
 def for_stream(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=100, help="how many, each with a socket")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long to publish")
-    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds of the same work before")
-    parser.add_argument("--array", type=int, default=1, help="events in a request")
-    parser.add_argument("--together", action="store_true", help="all events of a request for one channel")
+    parser.add_argument("--channels", type=int, default=100, help="number of channels, each with a socket")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of the measurement")
     parser.add_argument(
-        "--addressed", action="store_true", help="events name their API key: no subscriptions"
+        "--warm-up", type=float, default=2.0, help="seconds of the same load before the measurement"
+    )
+    parser.add_argument("--array", type=int, default=1, help="events per request")
+    parser.add_argument("--together", action="store_true", help="all events of a request go to one channel")
+    parser.add_argument(
+        "--addressed", action="store_true", help="events name their API key, instead of subscriptions"
     )
 
 
@@ -34,48 +36,52 @@ def stream(arguments: argparse.Namespace, *, rate: float | None) -> Stream:
 
 
 def for_idle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=5000, help="how many, each with a socket")
+    parser.add_argument("--channels", type=int, default=5000, help="number of channels, each with a socket")
     parser.add_argument(
         "--seconds",
         type=float,
         default=10.0,
-        help="how long to watch them; the edges look at all once a minute",
+        help="duration of the measurement; the edges sweep all sockets once a minute",
     )
 
 
 def for_connect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=1000, help="how many, each with a socket")
+    parser.add_argument("--channels", type=int, default=1000, help="number of channels, each with a socket")
+    parser.add_argument("--rate", type=float, help="new sockets per second; default: as fast as possible")
+    parser.add_argument("--at-once", type=int, default=50, help="maximum of handshakes in progress")
     parser.add_argument(
-        "--rate", type=float, help="new sockets per second; without it as fast as they come in"
+        "--storm-limit", type=float, default=15.0, help="duration of the storm above which there is a warning"
     )
-    parser.add_argument("--at-once", type=int, default=50, help="handshakes in progress, at most")
-    parser.add_argument("--storm-limit", type=float, default=15.0, help="seconds a storm may take unwarned")
 
 
 def for_takeover(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=20, help="how many, each with a socket")
+    parser.add_argument("--channels", type=int, default=20, help="number of channels, each with a socket")
     parser.add_argument("--rate", type=float, default=500.0, help="events per second")
-    parser.add_argument("--takeovers", type=int, default=50, help="how many, one after the other")
-    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two")
+    parser.add_argument("--takeovers", type=int, default=50, help="number of takeovers")
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two takeovers")
 
 
 def for_fanout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=500, help="how many want every event")
+    parser.add_argument(
+        "--channels", type=int, default=500, help="number of channels, all subscribed to every event"
+    )
     parser.add_argument("--rate", type=float, default=2.0, help="events per second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long to publish")
-    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds of the same work before")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of the measurement")
+    parser.add_argument(
+        "--warm-up", type=float, default=2.0, help="seconds of the same load before the measurement"
+    )
 
 
 def for_backlog(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channels", type=int, default=1, help="how many with a full queue")
+    parser.add_argument("--channels", type=int, default=1, help="number of channels with a full queue")
     parser.add_argument("--waiting", type=int, default=10_000, help="notifications in each queue")
 
 
 def for_webhooks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dead", type=int, default=1, help="webhooks that stop answering")
+    parser.add_argument("--dead", type=int, default=1, help="number of webhooks that do not respond")
     for_sockets(parser)
 
 
 def for_scale(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--grow", action="store_true", help="rate and channels are for each edge, not in all")
+    parser.add_argument("--grow", action="store_true", help="rate and channels are per edge, not in total")
     for_sockets(parser)

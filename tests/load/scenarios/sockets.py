@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from tests.load.bench import Bench, Stretch, result_of
+from tests.load.bench import Bench, Measurement, result_of
 from tests.load.messages import Target
 from tests.load.publishers import Plan
 from tests.load.result import Result
-from tests.load.sockets import Seat, Sockets
+from tests.load.sockets import Endpoint, Sockets
 
 _AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What `sockets` and `saturate` are told. Without a rate as much is published as is answered."""
+    """The load of `sockets` and `saturate`. Without a rate: one request after the other."""
 
     channels: int = 100
     rate: float | None = 1000.0
@@ -27,42 +27,44 @@ class Stream:
         return Plan(seconds=seconds, rate=self.rate, array=self.array, together=self.together)
 
 
-async def seated(bench: Bench, *, channels: int, subscribed: bool = True) -> list[Target]:
-    """Channels with an open socket each, spread over the edges and workers; whom to publish to."""
-    with bench.screen.stage("making channels", total=channels * (3 if subscribed else 2)):
-        await bench.parties.introduce(channels)
-        await bench.parties.register(range(channels))
+async def create_channels(bench: Bench, *, channels: int, subscribed: bool = True) -> list[Target]:
+    """Creates channels; returns the targets to publish to."""
+    with bench.screen.stage("creating channels", total=channels * (3 if subscribed else 2)):
+        await bench.keys.create(channels)
+        await bench.keys.register(range(channels))
         if subscribed:
-            await bench.parties.subscribe(range(channels))
+            await bench.keys.subscribe(range(channels))
     bench.channels = {number: number for number in range(channels)}
-    keys = bench.parties.receivers
+    keys = bench.keys.receivers
     return [Target(number, to=None if subscribed else keys[number].id) for number in range(channels)]
 
 
-def seats(bench: Bench, *, first_edge: int = 0) -> list[Seat]:
-    edges = bench.site.edges
+def endpoints(bench: Bench, *, first_edge: int = 0) -> list[Endpoint]:
+    edges = bench.installation.edges
     return [
-        Seat(number, edges[(number + first_edge) % len(edges)], bench.parties.receivers[number].secret)
+        Endpoint(number, edges[(number + first_edge) % len(edges)], bench.keys.receivers[number].secret)
         for number in bench.channels
     ]
 
 
-async def streamed(bench: Bench, stream: Stream) -> Stretch:
-    targets = await seated(bench, channels=stream.channels, subscribed=stream.subscribed)
-    workers = bench.hire(Sockets)
-    everyone = seats(bench)
+async def measure_stream(bench: Bench, stream: Stream) -> Measurement:
+    targets = await create_channels(bench, channels=stream.channels, subscribed=stream.subscribed)
+    workers = bench.start_workers(Sockets)
+    everyone = endpoints(bench)
     for number, worker in enumerate(workers):
-        await worker.do("open", seats=everyone[number :: len(workers)], at_once=_AT_ONCE)
-    await bench.hire_publishers(targets)
+        await worker.call("open", endpoints=everyone[number :: len(workers)], at_once=_AT_ONCE)
+    await bench.start_publishers(targets)
     with bench.screen.stage("warming up"):
         await bench.warm_up(stream.plan(stream.warm_up_s))
     total = int(stream.rate * stream.seconds) if stream.rate else None
     with bench.screen.stage("measuring", total=total, start=bench.received):
-        return await bench.stretch(stream.plan(stream.seconds))
+        return await bench.measure(stream.plan(stream.seconds))
 
 
 async def sockets(bench: Bench, stream: Stream, *, label: str = "sockets") -> Result:
-    result = result_of(label, await streamed(bench, stream))
+    result = result_of(label, await measure_stream(bench, stream))
     if stream.rate is not None and result.figures["published_per_s"] < 0.95 * stream.rate:
-        result.warnings.append(f"{stream.rate:,.0f} a second were asked for, and fewer went through")
+        result.warnings.append(
+            f"fewer than the requested {stream.rate:,.0f} events per second were published"
+        )
     return result

@@ -1,4 +1,4 @@
-"""What is measured: an installation of the harness's own, or one that runs already."""
+"""The measured installation: started by the harness, or already running."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from tests.load.processes import Watched
 
 @dataclass(frozen=True, slots=True)
 class RedisWork:
-    """How many commands Redis carried out, those in scripts included, and how often it read a connection."""
+    """Commands that Redis has executed, in scripts too, and reads of its connections."""
 
     commands: int
     reads: int
@@ -20,8 +20,8 @@ class RedisWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """Where it answers, and the processes that are known of it. `stack` is there when it is ours."""
+class Installation:
+    """URLs and known processes. `stack` is set if the harness started it."""
 
     gateways: Sequence[str]
     edges: Sequence[str]
@@ -31,20 +31,20 @@ class Site:
 
     @property
     def redis_work(self) -> RedisWork | None:
-        """What Redis has done so far; None when it cannot be asked."""
+        """Redis's counters; None for an installation that was already running."""
         if self.stack is None:
             return None
         client = self.stack.valkey.client()
         try:
-            told = client.info("stats")
+            stats = client.info("stats")
         finally:
             client.close()
-        return RedisWork(int(told["total_commands_processed"]), int(told["total_reads_processed"]))
+        return RedisWork(int(stats["total_commands_processed"]), int(stats["total_reads_processed"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many processes of each kind an installation has, and how its Redis is reached and writes."""
+    """The number of processes of each kind, and how Redis is reached and writes."""
 
     gateways: int = 1
     edges: int = 1
@@ -54,8 +54,8 @@ class Size:
 
 
 @contextlib.contextmanager
-def own_site(size: Size) -> Iterator[Site]:
-    """Starts real processes, each apart, on a Valkey with an append-only file; ends them all."""
+def own_installation(size: Size) -> Iterator[Installation]:
+    """Starts the services as separate processes on a Valkey with an append-only file; ends them all."""
     with running_stack(
         gateways=size.gateways,
         edges=size.edges,
@@ -70,7 +70,7 @@ def own_site(size: Size) -> Iterator[Site]:
             for role, services in roles.items()
             for service in services
         ]
-        yield Site(
+        yield Installation(
             gateways=[service.url for service in stack.gateways],
             edges=[service.url for service in stack.edges],
             admin_token=stack.admin_token,

@@ -1,6 +1,6 @@
-"""The cheapest clients that are still right: one request under way, and a WebSocket that answers pings.
+"""Cheap, correct clients: an HTTP connection, and a WebSocket that answers pings.
 
-They exist because a stock client costs as much as what is measured; that those work, tests/clients shows.
+A stock client costs as much CPU as the measured services; tests/clients covers stock clients.
 """
 
 import asyncio
@@ -18,22 +18,22 @@ from httptools import HttpResponseParser
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
 _FINAL = 0x80
-# A mask of zeros leaves the payload as it is: right on the wire, and no work.
+# A mask of zeros leaves the payload unchanged: valid, and no work.
 _PONG, _CLOSING = b"\x8a", b"\x88"
 _NO_MASK = b"\x00\x00\x00\x00"
 _HANDSHAKE_LIMIT_S = 30
-_ANSWER_LIMIT_S = 30
+_RESPONSE_LIMIT_S = 30
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class Refused(Exception):
-    """A server answered, and not what a run needs."""
+    """An unexpected response."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Reply:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One kept connection, one request at a time."""
+    """One keep-alive connection with one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -57,8 +57,8 @@ class HttpConnection(asyncio.Protocol):
     def open_now(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, *, within_s: float = _ANSWER_LIMIT_S) -> Reply:
-        """Raises OSError when the connection ends before the answer is whole, or that takes too long."""
+    async def request(self, request: bytes, *, within_s: float = _RESPONSE_LIMIT_S) -> Reply:
+        """Raises OSError if the connection ends before the response is complete, or the time is over."""
         if self._transport is None or not self.open_now:
             raise ConnectionResetError("closed before the request")
         self._waiter = asyncio.get_running_loop().create_future()
@@ -67,7 +67,7 @@ class HttpConnection(asyncio.Protocol):
             async with asyncio.timeout(within_s):
                 return await self._waiter
         except (TimeoutError, asyncio.CancelledError):
-            # An answer that still came would be taken for that of the next request.
+            # A late response would be taken for that of the next request.
             self.close()
             raise
 
@@ -84,7 +84,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(ConnectionResetError(f"closed before the answer: {exc}"))
+            self._waiter.set_exception(ConnectionResetError(f"closed before the response: {exc}"))
 
     def on_message_begin(self) -> None:
         self._reply = Reply()
@@ -102,7 +102,7 @@ class HttpConnection(asyncio.Protocol):
 
 
 class RawSocket(asyncio.Protocol):
-    """One WebSocket. `take` gets every text message before the pong that confirms it is written."""
+    """One WebSocket. `take` gets every text message before the pong after it is sent."""
 
     def __init__(self, url: str, secret: str, take: Callable[[bytes], None]) -> None:
         self._take = take
@@ -114,24 +114,24 @@ class RawSocket(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._accepted: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[int] = loop.create_future()
-        """Its result is the close code; 1006 when there was none."""
+        """The close code; 1006 without one."""
         self._code = 1006
 
     @classmethod
     async def open(cls, origin: str, path: str, secret: str, take: Callable[[bytes], None]) -> "RawSocket":
-        """Raises Refused when the server does not upgrade, ConnectionError when it hangs up."""
+        """Raises Refused if the server does not upgrade, ConnectionError if it closes the connection."""
         socket = await _connected(lambda: cls(origin + path, secret, take), origin)
         async with asyncio.timeout(_HANDSHAKE_LIMIT_S):
             await socket._accepted
         return socket
 
     def abort(self) -> None:
-        """What a crash looks like: no close frame."""
+        """Cuts the connection without a close frame."""
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes, though they do all that those do.
+        # uvloop's transports do not inherit from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(self._request)
 
@@ -144,17 +144,17 @@ class RawSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if self._accepted.done() or self._shook_hands():
+        if self._accepted.done() or self._handshake_done():
             self._read_frames()
 
-    def _shook_hands(self) -> bool:
+    def _handshake_done(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             return False
         response = bytes(self._buffer[:end])
         del self._buffer[: end + 4]
-        proof = base64.b64encode(hashlib.sha1(self._nonce + _GUID).digest())
-        if not response.startswith(b"HTTP/1.1 101 ") or proof not in response:
+        accept = base64.b64encode(hashlib.sha1(self._nonce + _GUID).digest())
+        if not response.startswith(b"HTTP/1.1 101 ") or accept not in response:
             self._accepted.set_exception(Refused(f"no upgrade: {response.splitlines()[0]!r}"))
             self.abort()
             return False
@@ -165,10 +165,10 @@ class RawSocket(asyncio.Protocol):
         buffer, at = self._buffer, 0
         while (found := frame_at(buffer, at)) is not None:
             first, start, at = found
-            self._readframe_at(first, bytes(buffer[start:at]))
+            self._handle_frame(first, bytes(buffer[start:at]))
         del buffer[:at]
 
-    def _readframe_at(self, first: int, payload: bytes) -> None:
+    def _handle_frame(self, first: int, payload: bytes) -> None:
         kind = first & 0x0F
         if kind <= _TEXT:
             if first & _FINAL and not self._message:
@@ -192,7 +192,7 @@ class RawSocket(asyncio.Protocol):
 
 
 def frame_at(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
-    """Its first byte, where its payload begins and where it ends; None while it is not whole."""
+    """A frame's first byte, and start and end of its payload; None if it is incomplete."""
     have = len(buffer) - at
     if have < 2:
         return None

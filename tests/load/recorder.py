@@ -1,4 +1,4 @@
-"""What a worker has received, whatever brought it: sequences, latencies, and how many there are."""
+"""Records what a worker receives by socket, webhook or poll: sequences, latencies, counts."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ import orjson
 
 from tests.load.latencies import Latencies, bounded, now_us
 from tests.load.messages import read_path
-from tests.load.sequences import Place, Sequence
+from tests.load.sequences import Sequence, SequenceKey
 
 
 @dataclass(slots=True)
-class Told:
-    """A worker's account of what came."""
+class Received:
+    """What a worker has received."""
 
-    sequences: list[tuple[Place, Sequence]]
+    sequences: list[tuple[SequenceKey, Sequence]]
     latencies: Latencies
     garbled: int
     last_us: int
@@ -25,8 +25,8 @@ class Told:
     closed: dict[int, int] = field(default_factory=dict)
 
 
-class Book:
-    """Everything is judged when it comes; the latencies begin anew with each `turn_page`."""
+class Recorder:
+    """Sequences cover the whole run; latencies and sizes start again with `reset`."""
 
     def __init__(self) -> None:
         self._channels: dict[int, dict[int, Sequence]] = defaultdict(dict)
@@ -37,20 +37,20 @@ class Book:
         self.messages = 0
         self.latencies = Latencies()
 
-    def turn_page(self) -> None:
+    def reset(self) -> None:
         self.latencies = Latencies()
         self.bytes = self.messages = 0
 
-    def take(self, channel: int, message: bytes) -> None:
-        """One message in the form of a NotificationMessage, with any number of items."""
+    def record(self, channel: int, message: bytes) -> None:
+        """Records one NotificationMessage."""
         try:
-            self._take(self._channels[channel], orjson.loads(message).get("notifications", ()))
+            self._record(self._channels[channel], orjson.loads(message).get("notifications", ()))
         except (ValueError, TypeError, KeyError, AttributeError):
             self.garbled += 1
         self.bytes += len(message)
         self.messages += 1
 
-    def _take(self, lanes: dict[int, Sequence], items: Iterable[dict[str, Any]]) -> None:
+    def _record(self, lanes: dict[int, Sequence], items: Iterable[dict[str, Any]]) -> None:
         at_us = self.last_us = now_us()
         slot = self.latencies.slot(at_us)
         for item in items:
@@ -62,8 +62,8 @@ class Book:
                 self.received += 1
                 slot.append(bounded(at_us - sent_us))
 
-    def told(self) -> Told:
-        return Told(
+    def recorded(self) -> Received:
+        return Received(
             sequences=[
                 ((channel, lane), sequence)
                 for channel, lanes in self._channels.items()
