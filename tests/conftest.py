@@ -1,4 +1,4 @@
-"""One installation per test run and worker for the stories; a failure shows what its processes said."""
+"""Shared fixtures. The stories share one installation per worker; failure reports show processes' output."""
 
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -19,13 +19,13 @@ from tests.harness.stack import RedisLike, Stack, running_stack
 
 
 class Listen(Protocol):
-    """Opens a receiving socket on an edge; it is closed when the test ends."""
+    """Opens a receiving socket on an edge and closes it at the end of the test."""
 
     async def __call__(self, key: ApiKey, url: str | None = None, **options: Any) -> Receiver: ...
 
 
 class ListenSilently(Protocol):
-    """The same with a client that answers nothing by itself."""
+    """Opens a socket that sends no pongs and close frames by itself."""
 
     async def __call__(
         self, key: ApiKey, url: str, headers: dict[str, str] | None = None
@@ -33,13 +33,13 @@ class ListenSilently(Protocol):
 
 
 class Measured(Protocol):
-    """pytest's `record_property`: what it is given is printed at the end of the run."""
+    """pytest's `record_property`; the values are printed at the end of the run."""
 
     def __call__(self, name: str, value: object) -> None: ...
 
 
 class Start(Protocol):
-    """Starts an installation of the test's own: `start(edges=2, HEARTBEAT_S=1)`."""
+    """Starts an installation for one test: `start(edges=2, HEARTBEAT_S=1)`."""
 
     def __call__(self, **options: Any) -> Stack: ...
 
@@ -51,12 +51,14 @@ processes.forks_services = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--redis", choices=[*_REDIS_LIKE], default="one", help="on what the stories run")
+    parser.addoption(
+        "--redis", choices=[*_REDIS_LIKE], default="one", help="the Redis that the stories run on"
+    )
 
 
 @pytest.fixture(scope="session")
 def redis_like(pytestconfig: pytest.Config) -> RedisLike | None:
-    """What the stories run on; None is one Valkey."""
+    """The Redis that the stories run on; None: a single Valkey."""
     return _REDIS_LIKE[str(pytestconfig.getoption("redis"))]
 
 
@@ -64,7 +66,7 @@ def redis_like(pytestconfig: pytest.Config) -> RedisLike | None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attaches the output of every process that runs, or has just died, to a failure."""
+    """Adds the output of all processes to a failure report."""
     report = yield
     if report.failed:
         report.sections.extend((f"output of {process.name}", process.tail) for process in RUNNING)
@@ -72,7 +74,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what the tests measured, whichever worker they ran on."""
+    """Prints the values that tests have measured."""
     reports = [report for report in terminalreporter.stats.get("passed", ()) if report.user_properties]
     for report in reports:
         for name, value in report.user_properties:
@@ -81,7 +83,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
-    """One Valkey (over TCP, where the fault tests use Unix sockets), two gateways, two edges."""
+    """Valkey over TCP, two gateways, two edges. The fault tests use Unix sockets."""
     with running_stack(
         gateways=2, edges=2, tcp=True, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS=1
     ) as stack:
@@ -94,7 +96,7 @@ def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(shared_stack: Stack) -> Iterator[Stack]:
-    """The shared installation; after the test, no name in Redis may stand that should not."""
+    """The shared installation; fails the test if it leaves a permanent key in Redis."""
     yield shared_stack
     with shared_stack.redis.client() as redis:
         leaks.assert_every_name_goes(redis)
@@ -102,7 +104,7 @@ def stack(shared_stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A stock HTTP client with room for slow answers."""
+    """A stock HTTP client."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
 
@@ -121,27 +123,27 @@ def other_api(stack: Stack, http: aiohttp.ClientSession) -> Api:
 
 @pytest.fixture
 async def key(api: Api) -> ApiKey:
-    """An API key that may publish and receive, in an account of its own."""
+    """An API key with the scopes publish and receive, in a new account."""
     return await api.api_key()
 
 
 @pytest.fixture
 async def channel(api: Api, key: ApiKey) -> ApiKey:
-    """The same API key, once its WebSocket channel is registered."""
+    """The same API key with a registered WebSocket channel."""
     await api.register(key)
     return key
 
 
 @pytest.fixture
 async def hook() -> AsyncIterator[Hook]:
-    """A receiver of callbacks on this machine."""
+    """A receiver of callbacks."""
     async with running_hook() as receiver:
         yield receiver
 
 
 @pytest.fixture
 async def listen(request: pytest.FixtureRequest) -> AsyncIterator[Listen]:
-    """Opens sockets: on the shared first edge unless a URL is given."""
+    """Opens sockets, by default on the first edge of the shared installation."""
     opened: list[Receiver] = []
 
     async def open_socket(key: ApiKey, url: str | None = None, **options: Any) -> Receiver:
@@ -157,7 +159,7 @@ async def listen(request: pytest.FixtureRequest) -> AsyncIterator[Listen]:
 
 @pytest.fixture
 async def listen_silently() -> AsyncIterator[ListenSilently]:
-    """Opens sockets that answer neither pings nor close frames by themselves."""
+    """Opens sockets that send no pongs and close frames by themselves."""
     opened: list[SilentSocket] = []
 
     async def open_socket(key: ApiKey, url: str, headers: dict[str, str] | None = None) -> SilentSocket:
@@ -172,7 +174,7 @@ async def listen_silently() -> AsyncIterator[ListenSilently]:
 
 @pytest.fixture
 def start(redis_like: RedisLike | None) -> Iterator[Start]:
-    """Starts installations that end with the test."""
+    """Starts installations and ends them with the test."""
     with ExitStack() as running:
 
         def begin(**options: Any) -> Stack:

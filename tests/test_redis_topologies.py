@@ -1,41 +1,47 @@
-"""The stories, which the usual run tells on one Valkey, told on a cluster and behind a sentinel."""
+"""The stories on a cluster and behind a sentinel; the other runs use a single Valkey.
+
+`make test` runs a few stories on a cluster: those that use queues, leases, routing tables and sessions.
+"""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from tests.harness.cluster import Cluster
 from tests.harness.processes import CHECKOUT, environment
+from tests.harness.stack import Stack, running_stack
+from tests.stories.test_cognism_push import join, test_a_push_reaches_only_its_session_unchanged
+from tests.stories.test_in_order import test_events_of_a_batch_keep_their_order
+from tests.stories.test_one_socket_per_channel import test_newest_socket_takes_over
 
-# One of each thing that lies in Redis in a way of its own, and none that takes its time.
-A_HANDFUL = ["test_in_order.py", "test_one_socket_per_channel.py", "test_cognism_push.py"]
+__all__ = [
+    "join",
+    "test_a_push_reaches_only_its_session_unchanged",
+    "test_events_of_a_batch_keep_their_order",
+    "test_newest_socket_takes_over",
+]
 
 
-def test_a_handful_on_a_cluster() -> None:
-    _tell([f"tests/stories/{name}" for name in A_HANDFUL], on="cluster", workers=0)
+@pytest.fixture(scope="module")
+def shared_stack() -> Iterator[Stack]:
+    """Replaces the shared installation for the stories imported above."""
+    with running_stack(gateways=2, edges=2, redis_like=Cluster) as stack:
+        yield stack
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_all_on_a_cluster() -> None:
-    _tell(["tests/stories"], on="cluster", workers=2)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_all_behind_a_sentinel() -> None:
-    _tell(["tests/stories"], on="sentinel", workers=2)
-
-
-def _tell(stories: list[str], *, on: str, workers: int) -> None:
-    """Runs stories in a pytest of their own."""
-    options = [f"--redis={on}", f"-n{workers}", "-q", "-p", "no:cacheprovider"]
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *stories],
+@pytest.mark.parametrize("redis_like", ["cluster", "sentinel"])
+def test_all_stories(redis_like: str) -> None:
+    options = [f"--redis={redis_like}", "-n2", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "tests/stories"],
         cwd=CHECKOUT,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stdout[-20_000:] + told.stderr[-2_000:]
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]

@@ -1,1 +1,1 @@
-"""The clients that people use, unchanged but for their host."""
+"""Clients that applications use; only the host is changed."""

@@ -1,6 +1,6 @@
-"""One host for a client that knows one: a proxy that divides by path, as the README says, and a device side.
+"""A proxy that routes by path, as in the README, and a stand-in for the device API.
 
-The proxy sends what an origin refuses, or says it cannot take now, to the next one: as load balancers do.
+The proxy tries the next origin after a refused connection or a 503, as load balancers do.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ _OF_ONE_HOP = ("connection", "keep-alive", "transfer-encoding", "content-encodin
 
 @dataclass
 class Proxy:
-    """`origins_of` a path are tried in turn; `answered` keeps every path with its status."""
+    """Tries the `origins_of` a path in turn; `responses` records every path and status."""
 
     origins_of: Callable[[str], list[str]]
     url: str = ""
-    answered: list[tuple[str, int]] = field(default_factory=list)
+    responses: list[tuple[str, int]] = field(default_factory=list)
 
     def statuses(self, path: str) -> list[int]:
-        return [status for answered, status in self.answered if answered == path]
+        return [status for responses, status in self.responses if responses == path]
 
 
 @contextlib.asynccontextmanager
@@ -36,7 +36,7 @@ async def proxy_by_path(origins_of: Callable[[str], list[str]]) -> AsyncIterator
 
         async def serve(request: web.BaseRequest) -> web.Response:
             response = await _forwarded(http, request, proxy.origins_of(request.path))
-            proxy.answered.append((request.path, response.status))
+            proxy.responses.append((request.path, response.status))
             return response
 
         async with _serving(serve) as proxy.url:
@@ -62,8 +62,8 @@ async def _forwarded(
 
 
 @dataclass
-class DeviceSide:
-    """Who speaks to the devices: one is registered, and what it answers is published by our own API."""
+class DeviceApi:
+    """The device API, with one registered device. Publishes the device's responses through our API."""
 
     api: Api
     key: ApiKey
@@ -78,21 +78,21 @@ class DeviceSide:
                 return web.json_response(
                     {"object": "list", "data": found, "has_more": False, "total_count": 1, "order": "ASC"}
                 )
-            case "GET", asked if asked == f"/v2/endpoints/{device}":
+            case "GET", path_ if path_ == f"/v2/endpoints/{device}":
                 return web.json_response([{"uri": path, "rt": "temperature", "type": "", "obs": True}])
-            case "POST", asked if asked == f"/v2/device-requests/{device}":
-                await self._answer(request.query["async-id"])
+            case "POST", path_ if path_ == f"/v2/device-requests/{device}":
+                await self._publish_response(request.query["async-id"])
                 return web.Response(status=202)
         return web.Response(status=404)
 
-    async def _answer(self, async_id: str) -> None:
+    async def _publish_response(self, async_id: str) -> None:
         data = {"id": async_id, "status": 200, "ct": "text/plain", "payload": payload(self.value)}
         await self.api.publish(self.key, {"topic": "device.async-responses", "data": data, "to": self.key.id})
 
 
 @contextlib.asynccontextmanager
-async def device_side(side: DeviceSide) -> AsyncIterator[str]:
-    """The origin that it is served on."""
+async def device_api(side: DeviceApi) -> AsyncIterator[str]:
+    """Serves the device API; yields its origin."""
     async with _serving(side.serve) as url:
         yield url
 

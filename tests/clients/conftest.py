@@ -1,4 +1,4 @@
-"""Everything on one origin, since many clients know one host only."""
+"""All services on one origin: many clients know one host only."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.harness.api import Api
 
 @pytest.fixture(scope="session")
 def origin() -> Iterator[AllInOne]:
-    """A poll waits longer than any test: one that ends earlier was ended, or answered."""
+    """A poll's time-out exceeds every test: a poll that ends was ended, or got a notification."""
     with all_in_one(ALLOW_PRIVATE_CALLBACKS=1, LONG_POLL_WAIT_S=600) as service:
         service.start()
         service.wait_ready()

@@ -1,4 +1,4 @@
-"""Clients that block, called from a test that must not."""
+"""Calls blocking clients from async tests."""
 
 import threading
 from collections.abc import Callable
@@ -11,22 +11,22 @@ T = TypeVar("T")
 
 
 async def in_thread(call: Callable[P, T], /, *arguments: P.args, **options: P.kwargs) -> T:
-    """What the call gives, which may take 20 s.
+    """Runs the call in a daemon thread for at most 20 s; returns its result.
 
-    In a daemon thread of its own: one that hangs fails its test, and does not hold up the end of the run.
+    A call that hangs fails its test and does not block the end of the run.
     """
-    given: list[T] = []
-    raised: list[BaseException] = []
+    results: list[T] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            given.append(call(*arguments, **options))
-        except BaseException as fault:
-            raised.append(fault)
+            results.append(call(*arguments, **options))
+        except BaseException as error:
+            errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    await wait_until(lambda: not thread.is_alive(), what=f"an answer of {call}")
-    if raised:
-        raise raised[0]
-    return given[0]
+    await wait_until(lambda: not thread.is_alive(), what=f"the end of {call}")
+    if errors:
+        raise errors[0]
+    return results[0]

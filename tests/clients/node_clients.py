@@ -1,4 +1,4 @@
-"""Stock WebSocket clients of npm, each socket in a Node process of its own."""
+"""Stock WebSocket clients of npm; each socket in a Node process of its own."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ _FILES = ("package.json", "package-lock.json")
 
 
 def installed(cache: Path) -> Path:
-    """The folder with the packages of our lock file, installed once and kept. Skips where that cannot be.
+    """Installs the packages of our lock file once; returns the folder. Skips the test if that is impossible.
 
-    Two workers may install at once, each in a folder of its own: the first to be ready stays.
+    Two workers may install at once, each in a temporary folder: the first to finish is kept.
     """
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        pytest.skip("there is no node and npm here")
+        pytest.skip("node and npm are not installed")
     wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in _FILES)).hexdigest()
     kept = cache / wanted[:16]
     if kept.exists():
@@ -43,18 +43,18 @@ def installed(cache: Path) -> Path:
 
 
 def _install(npm: str, folder: str) -> None:
-    # Without scripts: what they would compile comes ready made, or is done without.
+    # Without scripts: they would only compile optional native modules.
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=_INSTALL_S)
     except subprocess.TimeoutExpired:
         pytest.skip(f"npm did not install ws and websocket within {_INSTALL_S} s")
-    except subprocess.CalledProcessError as fault:
-        pytest.skip(f"npm could not install ws and websocket: {fault.stderr[-300:]}")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"npm could not install ws and websocket: {error.stderr[-300:]}")
 
 
 class NodeLibrary:
-    """A library of npm, in the given folder of packages. Browsers' own sockets, like `w3c`, cannot ping."""
+    """A library of npm in this folder. Browser sockets, like `w3c`, cannot send pings."""
 
     def __init__(self, name: str, packages: Path) -> None:
         self.name = name
@@ -73,11 +73,9 @@ class NodeLibrary:
         )
         socket = _NodeSocket(process)
         try:
-            socket.order(
-                open={"url": offer.url, "subprotocols": offer.subprotocols, "headers": offer.headers}
-            )
-            await wait_until(lambda: socket.opened or socket.faults, what=f"an open socket of {self.name}")
-            assert socket.opened, socket.faults
+            socket.send(open={"url": offer.url, "subprotocols": offer.subprotocols, "headers": offer.headers})
+            await wait_until(lambda: socket.opened or socket.errors, what=f"an open socket of {self.name}")
+            assert socket.opened, socket.errors
         except BaseException:
             await socket.close()
             raise
@@ -88,40 +86,40 @@ class _NodeSocket(Socket):
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         super().__init__()
         self.opened = False
-        self.faults: list[str] = []
+        self.errors: list[str] = []
         self._process = process
         self._reader = asyncio.create_task(self._read())
 
-    def order(self, **order: Any) -> None:
+    def send(self, **command: Any) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self._take(json.loads(line))
         if not self.opened:
-            self.faults.append("it ended")
+            self.errors.append("the process exited")
 
-    def _take(self, happening: dict[str, Any]) -> None:
-        match happening:
+    def _take(self, event: dict[str, Any]) -> None:
+        match event:
             case {"opened": subprotocol}:
                 self.subprotocol, self.opened = subprotocol, True
             case {"message": text}:
-                self.heard(text)
+                self.received(text)
             case {"pong": text}:
                 self.pongs.append(text.encode())
             case {"closed": code}:
                 self.close_code = code
             case _:
-                self.faults.append(str(happening))
+                self.errors.append(str(event))
 
     def ping(self, payload: bytes) -> None:
-        self.order(ping=payload.decode())
+        self.send(ping=payload.decode())
 
     async def close(self) -> None:
         if self.opened and self.close_code is None and not self._reader.done():
-            self.order(close=True)
+            self.send(close=True)
             await self.closed()
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()

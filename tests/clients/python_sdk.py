@@ -1,6 +1,6 @@
-"""The real Python SDK (mbed-cloud-sdk 2.2.0), with nothing set but its host and its key.
+"""The real Python SDK (mbed-cloud-sdk 2.2.0), configured with host and key only.
 
-It has threads of its own and blocks, so tests call it through `in_thread`.
+It blocks and has its own threads: tests call it through `in_thread`.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ async def python_sdk(url: str, key: ApiKey) -> AsyncIterator[Any]:
 
 
 async def stopped(url: str, key: ApiKey, stop: Callable[[], object]) -> None:
-    """Pipeline what stops the SDK, and deletes the channel until its poll has ended.
+    """Stops the SDK, and deletes the channel until its poll has ended.
 
-    A poll that leaves just before the SDK's own DELETE can be served just after it: then it makes the channel
-    anew, and waits. So it is when the SDK stops on the heels of a value.
+    A poll sent just before the SDK's own DELETE can be served just after it: it then creates the channel
+    again and waits. This happens if the SDK stops right after a value.
     """
     stopping = asyncio.create_task(in_thread(stop))
     async with aiohttp.ClientSession() as http:
@@ -50,7 +50,7 @@ async def stopped(url: str, key: ApiKey, stop: Callable[[], object]) -> None:
 
 
 async def until_it_polls(api: Api, key: ApiKey) -> None:
-    """`start_notifications` does not wait for that; what is published before has no channel to go to."""
+    """Waits for the SDK's first poll, which creates the channel; `start_notifications` does not wait."""
 
     async def polls() -> bool:
         response = await api.call("GET", f"/v1/channels/{key.id}", key=key)
@@ -60,7 +60,7 @@ async def until_it_polls(api: Api, key: ApiKey) -> None:
 
 
 async def values_of(sdk: Any) -> list[int]:
-    """Subscribes a function to RESOURCE; the numbers that it is called with."""
+    """Subscribes a callback to RESOURCE; returns the list of its values."""
     values: list[int] = []
 
     def arrived(device: str, path: str, value: bytes) -> None:
@@ -78,5 +78,5 @@ async def until_equal(values: list[Any], wanted: list[Any]) -> None:
 
 
 def taken_from(queue: Any) -> Callable[[], bytes]:
-    """The next value in a queue that the SDK fills, in at most 20 s."""
+    """Reads the next value from a queue of the SDK within 20 s."""
     return lambda: queue.get(timeout=20)

@@ -1,4 +1,4 @@
-"""Stock WebSocket clients of Python behind one face, each answering pings by itself as it comes."""
+"""Stock WebSocket clients of Python behind one interface. Each answers pings by itself."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from tests.harness.waiting import wait_until
 
 @dataclass(frozen=True)
 class Offer:
-    """What a client opens its socket with."""
+    """A client's handshake."""
 
     url: str
     subprotocols: Sequence[str] = ()
@@ -48,14 +48,14 @@ def _target(url: str) -> str:
 
 @dataclass
 class Socket:
-    """What has become of a socket so far. `subprotocol` is what was agreed on."""
+    """A socket and what it has received. `subprotocol` is the selected one."""
 
     subprotocol: str | None = None
     messages: list[dict[str, list[Any]]] = field(default_factory=list)
     pongs: list[bytes] = field(default_factory=list)
     close_code: int | None = None
 
-    def heard(self, message: str | bytes) -> None:
+    def received(self, message: str | bytes) -> None:
         assert isinstance(message, str), "messages are text"
         self.messages.append(json.loads(message))
 
@@ -64,19 +64,19 @@ class Socket:
         return [number_of(item) for message in self.messages for item in message.get("notifications", ())]
 
     async def has(self, numbers: Sequence[int]) -> None:
-        """Waits for as many, and that they are these in this order."""
+        """Waits for these numbers in this order, and no others."""
         what = lambda: f"{numbers}: {self.numbers}, closed with {self.close_code}"  # noqa: E731
         await wait_until(lambda: len(self.numbers) >= len(numbers), what=what)
         assert self.numbers == list(numbers)
 
     async def closed(self) -> int:
-        """The close code that the client tells, once it tells one."""
+        """Waits for the close; returns the code that the client reports."""
         await wait_until(lambda: self.close_code is not None, what="a close")
         assert self.close_code is not None
         return self.close_code
 
-    async def mirrored(self, payload: bytes) -> None:
-        """A ping of the client with this payload, until the same comes back."""
+    async def ping_and_wait(self, payload: bytes) -> None:
+        """Sends a ping and waits for its pong."""
         self.ping(payload)
         await wait_until(lambda: self.pongs[-1:] == [payload], what=lambda: f"{payload!r}: {self.pongs}")
 
@@ -84,12 +84,12 @@ class Socket:
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Close from the client's side; once more does no harm."""
+        """Closes from the client's side; idempotent."""
         raise NotImplementedError
 
 
 class Library(Protocol):
-    """One client library: how it is called, can it ping by hand, and how it opens a socket."""
+    """A client library. `pings`: whether it can send pings."""
 
     name: str
     pings: bool
@@ -120,14 +120,14 @@ class _WebsocketsSocket(Socket):
     async def _read(self) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in self._connection:
-                self.heard(message)
+                self.received(message)
         self.close_code = self._connection.close_code
 
     def ping(self, payload: bytes) -> None:
         self._pings.add(asyncio.create_task(self._ping(payload)))
 
     async def _ping(self, payload: bytes) -> None:
-        # Resolved by the pong with the same payload, and by no other.
+        # The library resolves it by a pong with the same payload only.
         await (await self._connection.ping(payload))
         self.pongs.append(payload)
 
@@ -137,7 +137,7 @@ class _WebsocketsSocket(Socket):
 
 
 class Aiohttp:
-    # It keeps the pongs to itself.
+    # It does not report pongs.
     name, pings = "aiohttp", False
 
     async def open(self, offer: Offer) -> Socket:
@@ -163,7 +163,7 @@ class _AiohttpSocket(Socket):
 
     async def _read(self) -> None:
         async for message in self._connection:
-            self.heard(message.data)
+            self.received(message.data)
         self.close_code = self._connection.close_code
 
     async def close(self) -> None:
@@ -177,26 +177,26 @@ class WebsocketClient:
 
     async def open(self, offer: Offer) -> Socket:
         socket = _WebsocketClientSocket(offer)
-        await wait_until(lambda: socket.opened.is_set() or socket.faults, what="an open socket")
-        assert socket.opened.is_set(), socket.faults
+        await wait_until(lambda: socket.opened.is_set() or socket.errors, what="an open socket")
+        assert socket.opened.is_set(), socket.errors
         return socket
 
 
 class _WebsocketClientSocket(Socket):
-    """Its callbacks come from its own thread, where `run_forever` runs."""
+    """Its callbacks run in the thread of `run_forever`."""
 
     def __init__(self, offer: Offer) -> None:
         super().__init__()
-        self.faults: list[object] = []
+        self.errors: list[object] = []
         self.opened = threading.Event()
         self._app = websocket.WebSocketApp(
             offer.url,
             header=offer.headers,
             subprotocols=list(offer.subprotocols) or None,
             on_open=self._on_open,
-            on_message=lambda _, message: self.heard(message),
+            on_message=lambda _, message: self.received(message),
             on_pong=lambda _, payload: self.pongs.append(bytes(payload)),
-            on_error=lambda _, fault: self.faults.append(fault),
+            on_error=lambda _, error: self.errors.append(error),
             on_close=self._on_close,
         )
         threading.Thread(target=self._app.run_forever, daemon=True).start()
@@ -214,5 +214,5 @@ class _WebsocketClientSocket(Socket):
         self._app.sock.ping(payload)
 
     async def close(self) -> None:
-        # Its thread looks again after 10 s only, and is not waited for.
+        # Do not join its thread, which may sleep for 10 s.
         await in_thread(self._app.close)

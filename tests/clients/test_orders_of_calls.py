@@ -1,6 +1,6 @@
-"""What applications and SDKs that cannot run here send, call by call, and what each of them needs.
+"""The sequences of calls of applications and SDKs that cannot run here, taken from their code.
 
-Read from their code. None has another name for what it meets: a status that it does not expect stops it.
+A status that such a client does not expect stops it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ ALL_DEVICES = [{"endpoint-name": "*"}]
 
 
 class Application:
-    """Its calls, each with its key, and its sockets."""
+    """An application with one API key: its calls and sockets."""
 
     def __init__(self, api: Api, key: ApiKey) -> None:
         self.api, self.key = api, key
@@ -34,14 +34,14 @@ class Application:
         return await self.api.call(method, path, key=self.key, **content)
 
     async def calls(self, *wanted: tuple[str, str, int]) -> None:
-        """One after the other, each with the status that it must have."""
+        """Makes calls in order; each must have its status."""
         for method, path, status in wanted:
             response = await self.call(method, path)
             assert response.status == status, f"{method} {path}: {response}"
 
     @contextlib.asynccontextmanager
     async def socket(self, offer: Offer) -> AsyncIterator[Socket]:
-        """One that reads all the time."""
+        """Opens a socket that reads all the time."""
         socket = await Aiohttp().open(offer)
         try:
             assert socket.subprotocol == ("wss" if offer.subprotocols else None)
@@ -50,7 +50,7 @@ class Application:
             await socket.close()
 
     async def acked(self) -> None:
-        """Waits until nothing would come again on another socket."""
+        """Waits until everything is acked."""
         await self.api.until(self.key, queue_size=0)
 
     async def publish(self, *numbers: int) -> None:
@@ -68,8 +68,8 @@ async def hook() -> AsyncIterator[Webhook]:
         yield receiver
 
 
-async def test_kafka(origin: AllInOne, app: Application) -> None:
-    """Reads fields without asking whether they are there, and of a message only the first section."""
+async def test_kafka_connector(origin: AllInOne, app: Application) -> None:
+    """Requires all optional fields, and reads only the first section of a message."""
     assert (await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)).status == 204
     cfg = WANTED | {"deregistrations_as_object": True}
     body = {"serialization": {"type": "v2", "max_chunk_size": 10_000, "cfg": cfg}}
@@ -95,8 +95,8 @@ async def test_kafka(origin: AllInOne, app: Application) -> None:
         assert first == second == third == {}
 
 
-async def test_e2e(origin: AllInOne, app: Application) -> None:
-    """The service's own system tests: settings as strings, connected at once, and again after each close."""
+async def test_end_to_end_tests(origin: AllInOne, app: Application) -> None:
+    """The service's own system tests: options as strings; they connect at once and after each close."""
     cfg = dict.fromkeys(WANTED, "true")
     body = {"serialization": {"type": "v2", "max_chunk_size": "100", "cfg": cfg}}
     assert (await app.call("PUT", WEBSOCKET, json=body)).status in (200, 201)
@@ -114,7 +114,7 @@ async def test_e2e(origin: AllInOne, app: Application) -> None:
 
 
 async def test_bridge_over_a_websocket(origin: AllInOne, app: Application) -> None:
-    """Offers no subprotocol, and registers anew whatever it was closed with."""
+    """Offers no subprotocol; registers again after any close."""
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
     await app.calls(("PUT", WEBSOCKET, 201))
     async with app.socket(with_header(origin.url, app.key)) as socket:
@@ -130,12 +130,12 @@ async def test_bridge_over_a_websocket(origin: AllInOne, app: Application) -> No
 
 
 async def test_bridge_over_a_webhook(app: Application, hook: Webhook) -> None:
-    """Looks every minute whether its URL is still there as it was written, and writes it again."""
+    """Reads its URL every minute, compares it with what it wrote, and writes it again."""
 
-    async def as_its_servlet_does(_: Call) -> web.StreamResponse:
+    async def respond_as_its_servlet(_: Call) -> web.StreamResponse:
         return web.json_response({})
 
-    hook.answer = as_its_servlet_does
+    hook.answer = respond_as_its_servlet
     body = {"url": hook.url, "headers": {"Authentication": "5f4dcc3b5aa765d61d8327deb882cf99"}}
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
     await app.calls(("GET", CALLBACK, 404), ("DELETE", PULL, 200), ("DELETE", CALLBACK, 404))
@@ -153,28 +153,28 @@ async def test_bridge_over_a_long_poll(app: Application) -> None:
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
     await app.calls(("DELETE", CALLBACK, 404))
     polled = asyncio.create_task(app.call("GET", PULL))
-    await wait_until(lambda: is_held(app))
+    await wait_until(lambda: is_connected(app))
     for number in range(3):
         await app.publish(number)
         response = await polled
         assert response.status == 200
         assert [number_of(item) for item in response.json["notifications"]] == [number]
         polled = asyncio.create_task(app.call("GET", PULL))
-    await wait_until(lambda: is_held(app))
+    await wait_until(lambda: is_connected(app))
     removed = await app.call("DELETE", PULL)
     assert (removed.status, removed.text) == (200, "REMOVED")
     gone = await polled
     assert (gone.status, gone.text) == (410, "CHANNEL_DELETED")
 
 
-async def is_held(app: Application) -> bool:
-    """Is a socket or a poll open?"""
+async def is_connected(app: Application) -> bool:
+    """Whether a socket or a poll is open."""
     response = await app.call("GET", f"/v1/channels/{app.key.id}")
     return response.status == 200 and bool(response.json["connected"])
 
 
 async def test_swim(origin: AllInOne, app: Application, hook: Webhook) -> None:
-    """Sends three DELETEs and its PUT together, in whatever order they arrive; closed, it starts over."""
+    """Sends three DELETEs and its PUT concurrently; after a close it starts again."""
     assert (await app.call("PUT", CALLBACK, json={"url": hook.url})).status == 204
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
 
@@ -197,7 +197,7 @@ async def test_swim(origin: AllInOne, app: Application, hook: Webhook) -> None:
 
 
 async def test_sdk_java(origin: AllInOne, app: Application, hook: Webhook) -> None:
-    """Clears all kinds, whichever is there; after a takeover it registers, looks and connects again."""
+    """Deletes every kind of channel first; after a takeover it registers, reads and connects again."""
     assert (await app.call("PUT", CALLBACK, json={"url": hook.url})).status == 204
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
     await app.calls(
@@ -216,7 +216,7 @@ async def test_sdk_java(origin: AllInOne, app: Application, hook: Webhook) -> No
 
 
 async def test_sdk_net(origin: AllInOne, app: Application, hook: Webhook) -> None:
-    """Deletes a webhook that is in the way until there is none, and deletes its channel after each close."""
+    """Deletes an existing webhook first, and its channel after each close."""
     assert (await app.call("PUT", CALLBACK, json={"url": hook.url})).status == 204
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
     await app.calls(
@@ -234,10 +234,10 @@ async def test_sdk_net(origin: AllInOne, app: Application, hook: Webhook) -> Non
 
 
 async def test_sdk_js(app: Application) -> None:
-    """Starts one poll too many with each subscription; those must end by a 409, and the first go on."""
+    """Starts a surplus poll with each subscription: these must get a 409, and the first one must continue."""
     await app.calls(("GET", CALLBACK, 404))
     first = asyncio.create_task(app.call("GET", PULL))
-    await wait_until(lambda: is_held(app))
+    await wait_until(lambda: is_connected(app))
     for number in range(4):
         assert (await app.call("PUT", f"{SUBSCRIPTIONS}/sensor-1/3303/0/{5700 + number}")).status == 200
         surplus = await app.call("GET", PULL)
@@ -251,7 +251,7 @@ async def test_sdk_js(app: Application) -> None:
 
 
 async def test_quick_start(app: Application, hook: Webhook) -> None:
-    """Writes `bearer` in lower case, and asks for time stamps in its webhook."""
+    """Writes `bearer` in lower case, and requests timestamps for its webhook."""
     headers = {"Authorization": f"bearer {app.key.secret}"}
 
     async def call(method: str, path: str, **content: Any) -> int:
@@ -270,7 +270,7 @@ async def test_quick_start(app: Application, hook: Webhook) -> None:
 
 
 async def test_mbed_connector_node(app: Application) -> None:
-    """Its first poll only asks whether polling works, and makes the channel."""
+    """Its first poll only checks that polling works, and creates the channel."""
     accepts = {"Accept": "application/json"}
     first = await app.call("GET", f"{PULL}?noWait=true", headers=accepts)
     assert (first.status, first.text) == (204, "")

@@ -1,4 +1,4 @@
-"""What applications do with the Python SDK: subscriptions, values by long poll and by webhook, errors."""
+"""The Python SDK: subscriptions, values by long poll and by webhook, errors."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +30,7 @@ async def sdk(origin: AllInOne, key: ApiKey) -> AsyncIterator[Any]:
         yield made
 
 
-async def test_values_arrive_at_a_queue_and_at_a_function(api: Api, key: ApiKey, sdk: Any) -> None:
+async def test_values_arrive_in_a_queue_and_a_callback(api: Api, key: ApiKey, sdk: Any) -> None:
     values = await values_of(sdk)
     queue = await in_thread(sdk.add_resource_subscription, "sensor-2", "/3303/0/5700")
     await in_thread(sdk.start_notifications)
@@ -44,10 +44,8 @@ async def test_values_arrive_at_a_queue_and_at_a_function(api: Api, key: ApiKey,
     assert await in_thread(taken_from(queue)) == b"7"
 
 
-async def test_stopping_ends_the_open_poll_and_starting_again_polls_at_once(
-    api: Api, key: ApiKey, sdk: Any
-) -> None:
-    """The SDK waits for its poll to end, which by itself would take minutes here."""
+async def test_stopping_ends_the_open_poll_and_polling_can_restart(api: Api, key: ApiKey, sdk: Any) -> None:
+    """The SDK waits for its poll to end, whose time-out is ten minutes here."""
     values = await values_of(sdk)
     for _ in range(3):
         await in_thread(sdk.start_notifications)
@@ -63,7 +61,7 @@ async def test_stopping_ends_the_open_poll_and_starting_again_polls_at_once(
     await until_equal(values, [1])
 
 
-async def test_subscriptions_to_resources(sdk: Any) -> None:
+async def test_resource_subscriptions(sdk: Any) -> None:
     device, path = RESOURCE
     assert await in_thread(sdk.get_resource_subscription, device, path) is False
     assert await in_thread(sdk.list_device_subscriptions, device) is None
@@ -96,19 +94,22 @@ async def test_presubscriptions(api: Api, key: ApiKey, sdk: Any) -> None:
     assert await in_thread(sdk.list_presubscriptions) == []
 
 
-async def test_observers_of_values_and_of_devices(origin: AllInOne, api: Api, key: ApiKey, sdk: Any) -> None:
-    """The SDK's newer way, which puts presubscriptions and starts to poll by itself.
+async def test_observers_of_values_and_device_states(
+    origin: AllInOne, api: Api, key: ApiKey, sdk: Any
+) -> None:
+    """The SDK's newer interface, which puts presubscriptions and polls by itself.
 
-    It reads the sections of a message in an order of its own: what undoes a registration comes in another.
+    It handles the sections of a message in its own order: the server sends a removal in another message than
+    the registration.
     """
     channels = sdk.subscribe.channels
     values: list[dict[str, Any]] = []
-    lives: list[dict[str, Any]] = []
+    states: list[dict[str, Any]] = []
     wanted = channels.ResourceValues(
         device_id="sensor-*", resource_path="/3303/*", first_value="on_registration"
     )
     (await in_thread(sdk.subscribe, wanted)).add_callback(values.append)
-    (await in_thread(sdk.subscribe, channels.DeviceStateChanges())).add_callback(lives.append)
+    (await in_thread(sdk.subscribe, channels.DeviceStateChanges())).add_callback(states.append)
     await until_it_polls(api, key)
 
     await api.publish(
@@ -121,34 +122,34 @@ async def test_observers_of_values_and_of_devices(origin: AllInOne, api: Api, ke
         {"topic": "device.registrations-expired", "data": "sensor-2"},
     )
 
-    await wait_until(lambda: len(values) >= 2 and len(lives) >= 3, what=lambda: (values, lives))
+    await wait_until(lambda: len(values) >= 2 and len(states) >= 3, what=lambda: (values, states))
     assert [(value["device_id"], value["resource_path"], value["payload"]) for value in values] == [
         ("sensor-1", "/3303/0/5700", b"21"),
         ("sensor-2", "/3303/0/5700", b"22"),
     ]
-    assert [(life["channel"], life["device_id"]) for life in lives] == [
+    assert [(state["channel"], state["device_id"]) for state in states] == [
         ("registrations", "sensor-1"),
         ("de_registrations", "sensor-1"),
         ("registrations_expired", "sensor-2"),
     ]
-    assert lives[0]["device_type"] == "thermometer"
-    assert lives[0]["resources"][0]["path"] == "/3303/0/5700"
+    assert states[0]["device_type"] == "thermometer"
+    assert states[0]["resources"][0]["path"] == "/3303/0/5700"
 
     await stopped(origin.url, key, sdk.subscribe.unsubscribe_all)
     assert await api.subscriptions(key) == []
 
 
-async def test_a_webhook_and_what_it_receives(api: Api, key: ApiKey, sdk: Any) -> None:
-    """The application's web server hands what it gets to the SDK, which calls the function."""
+async def test_values_by_webhook(api: Api, key: ApiKey, sdk: Any) -> None:
+    """The application's web server passes requests to the SDK, which calls the callback."""
     values = await values_of(sdk)
     assert await in_thread(sdk.get_webhook) is None
     async with webhook() as hook:
 
-        async def handed_to_the_sdk(call: Call) -> web.StreamResponse:
+        async def pass_to_sdk(call: Call) -> web.StreamResponse:
             await in_thread(sdk.notify_webhook_received, call.body.decode())
             return web.Response(status=200)
 
-        hook.answer = handed_to_the_sdk
+        hook.answer = pass_to_sdk
         await in_thread(sdk.update_webhook, hook.url, {"X-Origin": "pelion"})
 
         kept = await in_thread(sdk.get_webhook)
@@ -165,8 +166,8 @@ async def test_a_webhook_and_what_it_receives(api: Api, key: ApiKey, sdk: Any) -
         assert await api.publish(key, reading(5)) == [0]
 
 
-async def test_a_webhook_while_it_polls(api: Api, key: ApiKey, sdk: Any) -> None:
-    """It deletes the poll's channel first, and its open poll must not bring that back at once."""
+async def test_a_webhook_replaces_polling(api: Api, key: ApiKey, sdk: Any) -> None:
+    """The SDK deletes the poll's channel first; its open poll must not create that again."""
     await in_thread(sdk.start_notifications)
     await until_it_polls(api, key)
     async with webhook() as hook:
@@ -179,24 +180,24 @@ async def test_a_webhook_while_it_polls(api: Api, key: ApiKey, sdk: Any) -> None
         await wait_until(lambda: hook.items)
 
 
-async def test_its_errors_say_what_is_wrong(origin: AllInOne, key: ApiKey, sdk: Any) -> None:
+async def test_errors_have_status_and_request_id(origin: AllInOne, key: ApiKey, sdk: Any) -> None:
     with pytest.raises(CloudApiException) as refused:
         await in_thread(sdk.update_webhook, "http://127.0.0.1:1/nobody")
     assert refused.value.status == 400
     assert await in_thread(sdk.get_webhook) is None
     assert len(sdk.get_last_api_metadata().request_id) > 8
 
-    stranger = ApiKey(id="0", account="0", secret="ak_" + "0" * 80)
-    async with python_sdk(origin.url, stranger) as unproven:
+    unknown_key = ApiKey(id="0", account="0", secret="ak_" + "0" * 80)
+    async with python_sdk(origin.url, unknown_key) as unauthenticated:
         with pytest.raises(CloudApiException) as unknown:
-            await in_thread(unproven.get_webhook)
+            await in_thread(unauthenticated.get_webhook)
     assert unknown.value.status == 401
 
 
-async def test_it_survives_the_end_of_its_channel(
+async def test_polling_continues_after_the_channel_is_deleted(
     api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An open poll is answered with 410 when somebody deletes it; the SDK logs that and polls again."""
+    """The open poll gets a 410; the SDK logs it and polls again."""
     values = await values_of(sdk)
     await in_thread(sdk.start_notifications)
     await until_it_polls(api, key)
@@ -211,7 +212,7 @@ async def test_it_survives_the_end_of_its_channel(
     await until_equal(values, [0, 1, 2])
 
 
-async def test_another_poll_leaves_it_alone(
+async def test_a_second_client_gets_a_409_and_the_first_continues(
     origin: AllInOne, api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = await values_of(sdk)
@@ -226,10 +227,10 @@ async def test_another_poll_leaves_it_alone(
         await until_equal(values, [1])
 
 
-async def test_it_survives_another_poll_and_takes_its_place(
+async def test_a_second_client_takes_over_when_the_first_stops(
     origin: AllInOne, api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The newcomer gets the 409, and tries again."""
+    """The second client gets the 409 and polls again."""
     await in_thread(sdk.start_notifications)
     await until_it_polls(api, key)
     async with python_sdk(origin.url, key) as second:
@@ -245,7 +246,7 @@ async def test_it_survives_another_poll_and_takes_its_place(
         await until_equal(values_of_second, [2])
 
 
-async def test_it_survives_a_channel_of_another_kind(
+async def test_polling_starts_when_a_channel_of_another_kind_is_deleted(
     api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = await values_of(sdk)

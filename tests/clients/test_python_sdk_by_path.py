@@ -1,11 +1,11 @@
-"""The Python SDK behind a proxy that divides by path: beside a device side, and through a rolling restart."""
+"""The Python SDK behind a proxy that routes by path: with a device API, and during a rolling restart."""
 
 from collections.abc import Callable, Iterator
 
 import aiohttp
 import pytest
 
-from tests.clients.by_path import DeviceSide, device_side, proxy_by_path
+from tests.clients.by_path import DeviceApi, device_api, proxy_by_path
 from tests.clients.in_thread import in_thread
 from tests.clients.python_sdk import RESOURCE, python_sdk, until_equal, until_it_polls, values_of
 from tests.harness.all_in_one import AllInOne
@@ -20,7 +20,7 @@ PULL = "/v2/notification/pull"
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Stack]:
-    """A gateway and two edges, whose polls last."""
+    """A gateway and two edges with a long poll time-out."""
     with running_stack(gateways=1, edges=2, LONG_POLL_WAIT_S=600) as stack:
         yield stack
 
@@ -30,15 +30,15 @@ def api_apart(apart: Stack, http: aiohttp.ClientSession) -> Api:
     return Api(http, apart.gateways[0].url, apart.admin_token)
 
 
-def divided(gateway: str, edges: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+def route_by_path(gateway: str, edges: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     return lambda path: edges() if path == PULL else [gateway]
 
 
-async def test_the_device_side_is_elsewhere(origin: AllInOne, api: Api, key: ApiKey) -> None:
-    """What the SDK finds out from there it subscribes to here, and values of both kinds come from here."""
+async def test_with_a_separate_device_api(origin: AllInOne, api: Api, key: ApiKey) -> None:
+    """The SDK lists resources there and subscribes here; notifications and async responses come from here."""
     device, path = RESOURCE
     values: list[bytes] = []
-    async with device_side(DeviceSide(api, key, RESOURCE, "21.5")) as elsewhere:
+    async with device_api(DeviceApi(api, key, RESOURCE, "21.5")) as elsewhere:
         ours = ("/v2/notification/", "/v2/subscriptions")
         origins = lambda asked: [origin.url if asked.startswith(ours) else elsewhere]  # noqa: E731
         async with proxy_by_path(origins) as proxy, python_sdk(proxy.url, key) as sdk:
@@ -61,13 +61,13 @@ async def restarted(edge: Service) -> None:
     await wait_until(lambda: edge.ready, within_s=40)
 
 
-async def test_a_rolling_restart_is_not_noticed(
+async def test_a_rolling_restart_causes_no_errors(
     apart: Stack, api_apart: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each edge in turn answers the open poll before it goes; the next poll is taken by the other."""
+    """Each edge ends its open poll with a 204 when it stops; the other edge serves the next one."""
     api = api_apart
     key = await api.api_key()
-    by_path = divided(apart.gateways[0].url, lambda: [edge.url for edge in apart.edges])
+    by_path = route_by_path(apart.gateways[0].url, lambda: [edge.url for edge in apart.edges])
     async with proxy_by_path(by_path) as proxy, python_sdk(proxy.url, key) as sdk:
         values = await values_of(sdk)
         await in_thread(sdk.start_notifications)
@@ -81,11 +81,11 @@ async def test_a_rolling_restart_is_not_noticed(
     assert "Notification long poll failed" not in caplog.text
 
 
-async def test_empty_answers_are_no_news(apart: Stack, api_apart: Api) -> None:
+async def test_empty_polls_are_ignored(apart: Stack, api_apart: Api) -> None:
     api = api_apart
     key = await api.api_key()
     with apart.more_edges("brief", LONG_POLL_WAIT_S=0.1) as [brief]:
-        by_path = divided(apart.gateways[0].url, lambda: [brief.url])
+        by_path = route_by_path(apart.gateways[0].url, lambda: [brief.url])
         async with proxy_by_path(by_path) as proxy, python_sdk(proxy.url, key) as sdk:
             values = await values_of(sdk)
             await in_thread(sdk.start_notifications)

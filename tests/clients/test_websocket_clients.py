@@ -1,6 +1,6 @@
-"""The WebSocket clients that people use, from Python and from npm: they open, are told, ping, and are closed.
+"""WebSocket clients of Python and npm: handshake, acks, pings and closes.
 
-Between them they write the subprotocols with a space after the comma and without one.
+Some separate the subprotocols by a comma and a space, some by a comma.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -38,7 +38,7 @@ def library(request: pytest.FixtureRequest) -> Library:
 
 
 class Open(Protocol):
-    """Opens a socket of the library; it is closed when the test ends."""
+    """Opens a socket of the library and closes it at the end of the test."""
 
     async def __call__(self, offer: Offer) -> Socket: ...
 
@@ -63,19 +63,19 @@ async def channel(api: Api, key: ApiKey) -> ApiKey:
 
 
 @pytest.mark.parametrize(
-    ("offer", "agreed"), [(as_browsers_do, "wss"), (key_first, "wss"), (with_header, None)]
+    ("offer", "selected"), [(as_browsers_do, "wss"), (key_first, "wss"), (with_header, None)]
 )
-async def test_it_opens_is_told_and_acks_by_its_own_pongs(
+async def test_handshake_delivery_and_acks(
     origin: AllInOne,
     api: Api,
     channel: ApiKey,
     connect: Open,
     offer: Callable[[str, ApiKey], Offer],
-    agreed: str | None,
+    selected: str | None,
 ) -> None:
-    """Clients end a handshake that answers another subprotocol than `wss`, or one they did not ask for."""
+    """Clients fail if the server selects a subprotocol that they did not offer."""
     socket = await connect(offer(origin.url, channel))
-    assert socket.subprotocol == agreed
+    assert socket.subprotocol == selected
 
     await api.publish(channel, *readings(range(500), to=channel.id, padding=400))
 
@@ -84,21 +84,21 @@ async def test_it_opens_is_told_and_acks_by_its_own_pongs(
     assert len(socket.messages) > 1
 
 
-async def test_its_pings_are_mirrored(
+async def test_client_pings_get_pongs(
     origin: AllInOne, api: Api, channel: ApiKey, library: Library, connect: Open
 ) -> None:
     socket = await connect(with_header(origin.url, channel))
     if library.pings:
         for payload in (b"ping", b"p" * 125):
-            await socket.mirrored(payload)
+            await socket.ping_and_wait(payload)
 
-    # And no pong of ours is taken for one of its own.
+    # The server must not take these pings for pongs.
     await api.publish(channel, *readings(range(3), to=channel.id))
     await socket.has(range(3))
     await api.until(channel, queue_size=0)
 
 
-async def test_a_newer_socket_takes_over(origin: AllInOne, api: Api, channel: ApiKey, connect: Open) -> None:
+async def test_newest_socket_takes_over(origin: AllInOne, api: Api, channel: ApiKey, connect: Open) -> None:
     older = await connect(as_browsers_do(origin.url, channel))
     await api.publish(channel, *readings(range(3), to=channel.id))
     await older.has(range(3))
@@ -112,7 +112,7 @@ async def test_a_newer_socket_takes_over(origin: AllInOne, api: Api, channel: Ap
     assert older.numbers == [0, 1, 2]
 
 
-async def test_it_closes_and_comes_back(origin: AllInOne, api: Api, channel: ApiKey, connect: Open) -> None:
+async def test_close_and_reconnect(origin: AllInOne, api: Api, channel: ApiKey, connect: Open) -> None:
     first = await connect(as_browsers_do(origin.url, channel))
     await first.close()
     await api.until(channel, status="disconnected")
@@ -124,10 +124,10 @@ async def test_it_closes_and_comes_back(origin: AllInOne, api: Api, channel: Api
     await api.until(channel, queue_size=0)
 
 
-async def test_without_a_channel_it_is_told_to_register(
+async def test_a_key_without_a_channel_is_closed_with_1011(
     origin: AllInOne, api: Api, key: ApiKey, connect: Open
 ) -> None:
-    """By a close code: clients that meet an HTTP error instead do not register."""
+    """Clients register after this code, but not after an HTTP error."""
     assert await (await connect(as_browsers_do(origin.url, key))).closed() == 1011
 
     await api.register(key)
@@ -136,7 +136,7 @@ async def test_without_a_channel_it_is_told_to_register(
     await socket.has(range(3))
 
 
-async def test_deleting_the_channel_closes_it(
+async def test_deleting_the_channel_closes_the_socket(
     origin: AllInOne, api: Api, channel: ApiKey, connect: Open
 ) -> None:
     socket = await connect(as_browsers_do(origin.url, channel))
@@ -147,7 +147,7 @@ async def test_deleting_the_channel_closes_it(
 
 
 async def test_pings_of_aiohttp(origin: AllInOne, channel: ApiKey, http: aiohttp.ClientSession) -> None:
-    """Its pongs are seen only by who answers its pings by hand."""
+    """aiohttp reports pongs only with `autoping=False`."""
     offer = with_header(origin.url, channel)
     async with http.ws_connect(offer.url, headers=offer.headers, autoping=False) as socket:
         await socket.ping(b"ping")

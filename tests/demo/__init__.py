@@ -1,5 +1,5 @@
-"""The main job on real input, without a second terminal: `python -m tests.demo`, or `make demo`.
+"""The demo: `python -m tests.demo`, or `make demo`.
 
-A year of hourly temperatures of two cities is published as device notifications and received over one
-WebSocket, which is torn off half way. The table at the end says what arrived, how often and how late.
+Publishes a year of hourly temperatures of two cities as device notifications and receives them over a
+WebSocket, which is cut half way. The table at the end shows counts and latencies.
 """

@@ -1,4 +1,4 @@
-"""The demo's command line: arguments in, a table and an exit code out."""
+"""The demo's entry point: runs a replay and prints a table."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ _PLAIN_LINES = 4
 
 
 class Screen:
-    """Progress: one line that changes on a terminal, a few plain lines elsewhere."""
+    """Progress: a line that changes in a terminal, otherwise a few lines."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -29,8 +29,8 @@ class Screen:
         self._drawn_s = 0.0
         self._quarters = 0
 
-    def say(self, line: str) -> None:
-        self._wipe()
+    def print_line(self, line: str) -> None:
+        self._clear()
         print(line, flush=True)
 
     def show(self, tally: Tally) -> None:
@@ -46,13 +46,13 @@ class Screen:
             self._quarters = quarters
             print(line, flush=True)
 
-    def _wipe(self) -> None:
+    def _clear(self) -> None:
         if self._changes:
             print("\r\033[K", end="")
 
 
 def table(outcome: Outcome) -> str:
-    """What a reader wants to know of a run."""
+    """The counts and latencies of a run."""
     verdict = outcome.verdict
     counts = {
         "sent": verdict.sent,
@@ -62,7 +62,7 @@ def table(outcome: Outcome) -> str:
         "out of order": verdict.out_of_order,
     }
     if verdict.unknown:
-        counts["never sent"] = verdict.unknown
+        counts["unknown"] = verdict.unknown
     lines = [f"  {name:<14}{count:>12,}" for name, count in counts.items()]
     for percent in (50, 99):
         value = percentile(verdict.undisturbed_ms, percent)
@@ -71,9 +71,9 @@ def table(outcome: Outcome) -> str:
     all_p99, slowest = (percentile(verdict.latencies_ms, percent) for percent in (99, 100))
     lines += [
         "",
-        "Latency is from the publish request to the receipt. It leaves out the readings",
-        f"that waited for a socket ({waited:,}); with them p99 is {all_p99:,.1f}, at most {slowest:,.1f} ms.",
-        f"Took {outcome.took_s:.1f} s, {outcome.sockets} sockets and {outcome.retries} repeated requests.",
+        "Latency is from the publish request to the receipt. It excludes readings that were",
+        f"queued without a socket ({waited:,}); with them p99 is {all_p99:,.1f}, maximum {slowest:,.1f} ms.",
+        f"Took {outcome.took_s:.1f} s; {outcome.sockets} sockets, {outcome.retries} repeated requests.",
     ]
     return "\n".join(lines)
 
@@ -81,20 +81,24 @@ def table(outcome: Outcome) -> str:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.demo",
-        description="Replays a year of hourly temperatures through the gateway, and says what arrived.",
+        description="Replays a year of hourly temperatures through the gateway and counts what arrives.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--url", help="a running stack; without it, one is started and ended")
-    parser.add_argument("--admin-token", help="of the running stack; without it, read from --data-dir")
-    parser.add_argument("--data-dir", type=Path, default=Path(".data"), help="of the running stack")
-    parser.add_argument("--readings", type=_count, default=None, help="how many; all when not given")
+    parser.add_argument("--url", help="URL of a running gateway; default: the demo starts its own")
+    parser.add_argument(
+        "--admin-token", help="admin token of the running gateway; default: read from --data-dir"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path(".data"), help="data folder of the running gateway"
+    )
+    parser.add_argument("--readings", type=_count, default=None, help="number of readings; default: all")
     parser.add_argument(
         "--rate",
         type=_count,
         default=1500,
-        help="readings per second, at most: one request is under way at a time",
+        help="maximum of readings per second",
     )
-    parser.add_argument("--batch", type=_count, default=25, help="readings in one publish request")
+    parser.add_argument("--batch", type=_count, default=25, help="readings per publish request")
     return parser.parse_args(argv)
 
 
@@ -110,7 +114,7 @@ async def _stack(arguments: argparse.Namespace, screen: Screen) -> AsyncIterator
     if arguments.url is not None:
         yield Stack(arguments.url.rstrip("/"), arguments.admin_token or _token_in(arguments.data_dir))
         return
-    screen.say("starting a stack of its own in a temporary folder")
+    screen.print_line("starting a gateway in a temporary folder")
     async with own_stack() as stack:
         yield stack
 
@@ -118,26 +122,30 @@ async def _stack(arguments: argparse.Namespace, screen: Screen) -> AsyncIterator
 def _token_in(data_dir: Path) -> str:
     try:
         return (data_dir / "admin-token").read_text().strip()
-    except OSError as fault:
-        raise StackFailed(f"no --admin-token was given, and none can be read: {fault}") from None
+    except OSError as error:
+        raise StackFailed(
+            f"no admin token: pass --admin-token, or a --data-dir that has one ({error})"
+        ) from None
 
 
 async def _run(arguments: argparse.Namespace) -> bool:
     everything = readings()[: arguments.readings]
     screen = Screen(len(everything))
     async with _stack(arguments, screen) as stack:
-        screen.say(
+        screen.print_line(
             f"replaying {len(everything):,} readings of {' and '.join(DEVICES)} into {stack.url},"
-            f" {arguments.rate:,} a second"
+            f" {arguments.rate:,} per second"
         )
         pace = Pace(rate=arguments.rate, batch=arguments.batch)
-        outcome = await replay(everything, stack=stack, pace=pace, say=screen.say, show=screen.show)
-        screen.say(f"\n{table(outcome)}")
+        outcome = await replay(
+            everything, stack=stack, pace=pace, print_line=screen.print_line, show=screen.show
+        )
+        screen.print_line(f"\n{table(outcome)}")
         return outcome.verdict.passed
 
 
 async def _run_until_signal(arguments: argparse.Namespace) -> int:
-    """A signal that would end the process cancels the run instead, so that the stack is ended too."""
+    """A signal cancels the run, which then stops the gateway."""
     run = asyncio.create_task(_run(arguments))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -146,8 +154,8 @@ async def _run_until_signal(arguments: argparse.Namespace) -> int:
         return 0 if await run else 1
     except asyncio.CancelledError:
         print("\nstopped", file=sys.stderr)
-    except (StackFailed, AssertionError, aiohttp.ClientError, FileNotFoundError) as fault:
-        print(f"\nthe demo failed: {fault}", file=sys.stderr)
+    except (StackFailed, AssertionError, aiohttp.ClientError, FileNotFoundError) as error:
+        print(f"\nthe demo failed: {error}", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""Receives with the stock websockets client and its default limits, and tears its own socket off once."""
+"""Receives with the stock `websockets` client and its default limits; cuts its own socket once."""
 
 import asyncio
 import json
@@ -29,12 +29,12 @@ class Listener:
     sockets: int = 0
     last_arrival_s: float = 0.0
     opened: asyncio.Event = field(default_factory=asyncio.Event)
-    _gone_since_s: float | None = None
+    _disconnected_s: float | None = None
 
-    async def listen(self, *, tear_after: int | None = None) -> None:
-        """Receives over one socket after the other, for ever.
+    async def listen(self, *, cut_after: int | None = None) -> None:
+        """Receives and reconnects without end.
 
-        With `tear_after`, returns when that many readings had arrived and the socket was torn off.
+        With `cut_after`, cuts the socket after that many readings and returns.
         """
         url = self.url.replace("http", "ws", 1) + "/v2/notification/websocket-connect"
         headers = {"Authorization": f"Bearer {self.key.secret}"}
@@ -42,36 +42,36 @@ class Listener:
         while True:
             try:
                 async with connect(url, additional_headers=headers, proxy=None) as socket:
-                    self._note_back()
-                    await self._read(socket, tear_after=tear_after)
+                    self._note_connected()
+                    await self._read(socket, cut_after=cut_after)
             except ConnectionClosed:
                 give_up_s = perf_counter() + _RECONNECT_LIMIT_S
-                if tear_after is not None and self.tally.received >= tear_after:
+                if cut_after is not None and self.tally.received >= cut_after:
                     return
-                self._gone_since_s = self._gone_since_s or perf_counter()
+                self._disconnected_s = self._disconnected_s or perf_counter()
                 await asyncio.sleep(_RETRY_S)
-            except (OSError, InvalidHandshake) as fault:
+            except (OSError, InvalidHandshake) as error:
                 if perf_counter() > give_up_s:
-                    raise StackFailed(f"no socket for {_RECONNECT_LIMIT_S} s: {fault}") from None
+                    raise StackFailed(f"no socket for {_RECONNECT_LIMIT_S} s: {error}") from None
                 await asyncio.sleep(_RETRY_S)
 
-    def _note_back(self) -> None:
+    def _note_connected(self) -> None:
         self.sockets += 1
         self.opened.set()
-        if self._gone_since_s is not None:
-            self.tally.note_away(self._gone_since_s, perf_counter())
-            self._gone_since_s = None
+        if self._disconnected_s is not None:
+            self.tally.note_disconnected(self._disconnected_s, perf_counter())
+            self._disconnected_s = None
 
-    async def _read(self, socket: ClientConnection, *, tear_after: int | None) -> None:
-        # After the abort, recv() first hands out what the library had read before: frames that it may have
-        # confirmed to the server already, which therefore nobody would send again.
+    async def _read(self, socket: ClientConnection, *, cut_after: int | None) -> None:
+        # After the abort, recv() still returns frames that the library had read before. Their pings may have
+        # pongs already: the server would not send them again.
         while True:
             frame = json.loads(await socket.recv())
             self.last_arrival_s = perf_counter()
             for item in frame["notifications"]:
                 self.tally.note_received(item["ep"], text_in(item), at_s=self.last_arrival_s)
             self.arrived()
-            if tear_after is not None and self.tally.received >= tear_after and not self._gone_since_s:
-                self._gone_since_s = perf_counter()
-                # No close frame, no ping: what a crash or a lost network looks like.
+            if cut_after is not None and self.tally.received >= cut_after and not self._disconnected_s:
+                self._disconnected_s = perf_counter()
+                # Like a crash or a lost network: no close frame.
                 socket.transport.abort()

@@ -1,4 +1,4 @@
-"""The two parties of the demo and their API keys: one publishes, the other has the channel."""
+"""The demo's two API keys: one publishes, the other has the channel."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,29 +9,29 @@ from tests.harness.api import Api, ApiKey
 
 
 @dataclass(frozen=True, slots=True)
-class Parties:
-    """What the publisher and the receiver prove themselves by."""
+class Keys:
+    """The API keys of publisher and receiver."""
 
     publisher: ApiKey
     receiver: ApiKey
 
 
 @asynccontextmanager
-async def introduced(api: Api) -> AsyncIterator[Parties]:
-    """An account of their own and a channel that asks for both devices; ends the API keys at the end."""
+async def created_keys(api: Api) -> AsyncIterator[Keys]:
+    """Creates account, keys and a channel subscribed to both devices; revokes the keys at the end."""
     account = await api.account("demo")
     publisher = await api.api_key(account=account, scopes=("publish",))
     receiver = await api.api_key(account=account, scopes=("receive",))
     try:
         await api.register(receiver)
-        # Two of the forms that a presubscription may have: one whole name, and two prefixes.
+        # Two forms of presubscriptions: a whole name, and two prefixes.
         temperatures = PATH.removesuffix("5700") + "*"
         await api.subscribe(
             receiver,
             {"endpoint-name": "seattle"},
             {"endpoint-name": "san-*", "resource-path": [temperatures]},
         )
-        yield Parties(publisher, receiver)
+        yield Keys(publisher, receiver)
     finally:
         await api.revoke(publisher)
         await api.revoke(receiver)

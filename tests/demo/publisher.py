@@ -1,4 +1,4 @@
-"""Publishes the readings at a steady rate, in batches, and tries again while the service cannot take them."""
+"""Publishes the readings in batches at a steady rate; retries while the service is unavailable."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _RETRY_S = 0.2
 
 @dataclass(slots=True)
 class Publisher:
-    """One batch is on its way at a time: only so do the readings of a device stay in order over a retry."""
+    """Publishes one batch at a time: readings of a device would otherwise be reordered by a retry."""
 
     api: Api
     key: ApiKey
@@ -30,7 +30,7 @@ class Publisher:
     async def publish(self, readings: Sequence[Reading]) -> None:
         start_s = perf_counter()
         for first in range(0, len(readings), self.batch):
-            # Against the start and not the last batch: a slow answer is caught up with.
+            # Relative to the start: after a slow response the publisher catches up.
             await asyncio.sleep(max(0.0, start_s + first / self.rate - perf_counter()))
             batch = readings[first : first + self.batch]
             now_s = perf_counter()
@@ -40,21 +40,21 @@ class Publisher:
 
     async def _post(self, events: list[dict[str, object]]) -> None:
         give_up_s = perf_counter() + _RETRY_LIMIT_S
-        while (fault := await self._fault_of(events)) is not None:
+        while (problem := await self._try_post(events)) is not None:
             if perf_counter() > give_up_s:
-                raise StackFailed(f"publishing failed for {_RETRY_LIMIT_S} s, last with {fault}")
+                raise StackFailed(f"publishing failed for {_RETRY_LIMIT_S} s, last: {problem}")
             self.retries += 1
             await asyncio.sleep(_RETRY_S)
 
-    async def _fault_of(self, events: list[dict[str, object]]) -> str | None:
-        """None when all is queued, else what may be over next time. Raises StackFailed for anything else."""
+    async def _try_post(self, events: list[dict[str, object]]) -> str | None:
+        """None if all is queued, otherwise a temporary problem. Raises StackFailed for a permanent one."""
         try:
             response = await self.api.post_events(self.key, events)
-        except (aiohttp.ClientError, TimeoutError) as fault:
-            return repr(fault)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return repr(error)
         if response.status == 202:
             return None
-        fault_text = f"{response.status}: {response.text[:300]}"
+        problem = f"{response.status}: {response.text[:300]}"
         if response.status != 503:
-            raise StackFailed(f"publishing was refused with {fault_text}")
-        return fault_text
+            raise StackFailed(f"publishing was refused with {problem}")
+        return problem

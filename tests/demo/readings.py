@@ -1,7 +1,6 @@
 """Real sensor readings: the hourly temperatures of Seattle and San Francisco in 2010.
 
-They come with the package vega_datasets, which is only looked up and never imported: importing it would
-import pandas, for two small CSV files.
+The files are part of the package vega_datasets. Do not import it: it would import pandas.
 """
 
 import base64
@@ -15,14 +14,14 @@ from typing import Any
 
 _FILES = {"seattle": "seattle-temps.csv", "san-francisco": "sf-temps.csv"}
 _MINUTES = len("2010/01/01 00:00")
-# A temperature sensor's value, as device management numbers such things.
+# The path of a temperature sensor's value in OMA's registry of objects.
 PATH = "/3303/0/5700"
 DEVICES = tuple(_FILES)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one device measured at one time. `text` is unique among its device's readings."""
+    """One measurement. `text` is unique per device."""
 
     device: str
     time: str
@@ -34,7 +33,7 @@ class Reading:
 
     @property
     def event(self) -> dict[str, Any]:
-        """The reading as POST /v1/events takes it."""
+        """The reading as an event for POST /v1/events."""
         item = {
             "ep": self.device,
             "path": PATH,
@@ -46,20 +45,20 @@ class Reading:
 
 
 def readings() -> list[Reading]:
-    """All readings of both devices, in the order of their times."""
+    """All readings of both devices, ordered by time."""
     everything = [reading for device in DEVICES for reading in _readings_of(device)]
     return sorted(everything, key=attrgetter("time"))
 
 
 def text_in(item: dict[str, Any]) -> str:
-    """The text of the reading that a notification carries."""
+    """The text of a notification's reading."""
     return base64.b64decode(item["payload"]).decode()
 
 
 def _readings_of(device: str) -> Iterator[Reading]:
     with (_data_folder() / _FILES[device]).open(newline="") as file:
         for row in csv.DictReader(file):
-            # One file gives seconds and the other does not; neither tells a time zone.
+            # Only one file has seconds; neither has a time zone.
             day, minute = row["date"][:_MINUTES].split()
             yield Reading(device, f"{day.replace('/', '-')}T{minute}", row["temp"])
 

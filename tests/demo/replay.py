@@ -1,4 +1,4 @@
-"""One run: publish, receive, tear the socket off half way, come back, and wait until nothing is pending."""
+"""One run: publish, receive, cut the socket half way, reconnect, and wait until nothing is pending."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -8,22 +8,22 @@ from time import perf_counter
 import aiohttp
 
 from tests.demo.listener import Listener
-from tests.demo.parties import introduced
+from tests.demo.parties import created_keys
 from tests.demo.publisher import Publisher
 from tests.demo.readings import Reading
 from tests.demo.stack import Stack
 from tests.demo.tally import Tally, Verdict
 from tests.harness.api import Api, ApiKey
 
-_AWAY_S = 0.5
+_DISCONNECTED_S = 0.5
 _PATIENCE_S = 15
-_LOOK_AGAIN_S = 0.05
+_POLL_S = 0.05
 _REQUEST_LIMIT = aiohttp.ClientTimeout(total=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Readings per second, and how many go into one request."""
+    """Readings per second and per request."""
 
     rate: float
     batch: int
@@ -31,7 +31,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdict on the readings, and what it took."""
+    """The counts of a run, its sockets, retries and duration."""
 
     verdict: Verdict
     sockets: int
@@ -44,17 +44,17 @@ async def replay(
     *,
     stack: Stack,
     pace: Pace,
-    say: Callable[[str], None],
+    print_line: Callable[[str], None],
     show: Callable[[Tally], None],
 ) -> Outcome:
-    """`say` gets a line now and then, `show` is called on every progress.
+    """Calls `print_line` for each stage and `show` on progress.
 
-    Raises StackFailed or AssertionError when the stack refuses something, or is away for too long.
+    Raises StackFailed or AssertionError if the gateway refuses a request or is unavailable for too long.
     """
     tally, start_s = Tally(), perf_counter()
     async with aiohttp.ClientSession(timeout=_REQUEST_LIMIT) as http:
         api = Api(http, stack.url, stack.admin_token)
-        async with introduced(api) as parties:
+        async with created_keys(api) as parties:
             publisher = Publisher(api, parties.publisher, tally, pace.rate, pace.batch)
             listener = Listener(stack.url, parties.receiver, tally, lambda: show(tally))
 
@@ -64,33 +64,33 @@ async def replay(
                 await _wait_for_the_rest(listener, api)
 
             async def listen() -> None:
-                await listener.listen(tear_after=max(1, len(readings) // 2))
-                say(f"tore the socket off after {tally.received:,} readings, without a goodbye")
-                await asyncio.sleep(_AWAY_S)
+                await listener.listen(cut_after=max(1, len(readings) // 2))
+                print_line(f"cut the socket after {tally.received:,} readings, without a close frame")
+                await asyncio.sleep(_DISCONNECTED_S)
                 waiting = await _pending(api, parties.receiver)
-                say(f"connecting again; {waiting or 0:,} readings wait in the queue")
+                print_line(f"reconnecting; {waiting or 0:,} readings are queued")
                 await listener.listen()
 
-            await _until_one_ends(publish(), listen())
+            await _until_first_ends(publish(), listen())
             took_s = perf_counter() - start_s
             return Outcome(tally.verdict(), listener.sockets, publisher.retries, took_s)
 
 
 async def _wait_for_the_rest(listener: Listener, api: Api) -> None:
-    """Returns when all has arrived and been acked, or nothing came for a good while.
+    """Waits until everything has arrived and is acked, or nothing has arrived for _PATIENCE_S.
 
-    What has arrived and is not acked may come once more, and is then to be counted.
+    An unacked reading may arrive again and would have to be counted.
     """
     done_s = perf_counter()
     tally = listener.tally
     while tally.received < tally.sent or await _pending(api, listener.key) != 0:
         if perf_counter() - max(done_s, listener.last_arrival_s) > _PATIENCE_S:
             return
-        await asyncio.sleep(_LOOK_AGAIN_S)
+        await asyncio.sleep(_POLL_S)
 
 
 async def _pending(api: Api, key: ApiKey) -> int | None:
-    """How much the channel is still pending; None when the stack cannot say now."""
+    """The size of the queue; None while the gateway is unavailable."""
     try:
         response = await api.channel(key)
     except (aiohttp.ClientError, TimeoutError):
@@ -98,8 +98,8 @@ async def _pending(api: Api, key: ApiKey) -> int | None:
     return int(response.json["queue_size"]) if response.status == 200 else None
 
 
-async def _until_one_ends(*work: Coroutine[None, None, None]) -> None:
-    """Raises what the first to end raises; the others are cancelled."""
+async def _until_first_ends(*work: Coroutine[None, None, None]) -> None:
+    """Waits for the first coroutine to end; raises its error, and cancels the others."""
     tasks = [asyncio.create_task(part) for part in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""A stack of the demo's own, in a temporary folder and on a free port, for those who have none running."""
+"""Starts a gateway for the demo in a temporary folder on a free port."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -16,19 +16,19 @@ _STOP_LIMIT_S = 15
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where a stack answers, and what its administrator proves itself by."""
+    """A running gateway: URL and admin token."""
 
     url: str
     admin_token: str
 
 
 class StackFailed(Exception):
-    """A stack did not start, is away for too long, or refused what the demo needs."""
+    """The gateway did not start, is unavailable for too long, or refused a request."""
 
 
 @asynccontextmanager
 async def own_stack() -> AsyncIterator[Stack]:
-    """Starts everything in one process, and ends it however the block is left."""
+    """Starts all services in one process; stops it at the end."""
     with TemporaryDirectory(prefix="notify-demo-", ignore_cleanup_errors=True) as name:
         folder, admin_token = Path(name), secrets.token_hex(16)
         settings = {"DATA_DIR": folder / "data", "ADMIN_TOKEN": admin_token}
@@ -42,10 +42,10 @@ async def own_stack() -> AsyncIterator[Stack]:
 
 
 async def _end(service: Service) -> None:
-    """Lets it stop in good order, Valkey too; only one that does not is killed."""
+    """Stops the process and its Valkey; kills it only if it does not stop."""
     try:
         if service.alive:
             service.terminate()
-            await wait_until(lambda: service.ended, within_s=_STOP_LIMIT_S, what="the stack has ended")
+            await wait_until(lambda: service.ended, within_s=_STOP_LIMIT_S, what="the process to exit")
     finally:
         service.close()

@@ -1,8 +1,7 @@
-"""Counts what was sent against what came, and judges loss, doubles and order.
+"""Counts lost, duplicated and out-of-order readings.
 
-A reading is identified by its device and text. Order is judged per device, by the first arrival of each
-reading: at-least-once delivery may repeat itself from where it was last confirmed, and a repetition is
-a duplicate, not a disorder.
+A reading is identified by its device and text. Order is per device, by the first arrival of each reading: a
+repetition counts as a duplicate, not as out of order.
 """
 
 import math
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of all the readings that were sent. Latencies are in milliseconds, sorted."""
+    """The counts of a run. Latencies are in milliseconds, sorted."""
 
     sent: int
     received: int
@@ -24,25 +23,25 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Duplicates are allowed: at least once is what is promised."""
+        """Duplicates are allowed: delivery is at least once."""
         return not (self.lost or self.out_of_order or self.unknown)
 
 
 @dataclass(slots=True)
 class _Sent:
-    place: int
+    position: int
     at_s: float
     received_at_s: float | None = None
 
 
 @dataclass(slots=True)
 class Tally:
-    """The book-keeping of one run. Times are seconds of any one clock."""
+    """Records sent and received readings. Times are seconds of one clock."""
 
     _readings: dict[tuple[str, str], _Sent] = field(default_factory=dict)
     _sent_by: dict[str, int] = field(default_factory=dict)
     _newest: dict[str, int] = field(default_factory=dict)
-    _away: list[tuple[float, float]] = field(default_factory=list)
+    _disconnected: list[tuple[float, float]] = field(default_factory=list)
     received: int = 0
     duplicated: int = 0
     out_of_order: int = 0
@@ -53,10 +52,10 @@ class Tally:
         return len(self._readings)
 
     def note_sent(self, device: str, text: str, *, at_s: float) -> None:
-        """Called before the request that publishes the reading: it may arrive before the answer does."""
-        place = self._sent_by.get(device, 0)
-        self._sent_by[device] = place + 1
-        self._readings[device, text] = _Sent(place, at_s)
+        """Call this before the publish request: the reading may arrive before the response."""
+        position = self._sent_by.get(device, 0)
+        self._sent_by[device] = position + 1
+        self._readings[device, text] = _Sent(position, at_s)
 
     def note_received(self, device: str, text: str, *, at_s: float) -> None:
         sent = self._readings.get((device, text))
@@ -68,13 +67,13 @@ class Tally:
             return
         sent.received_at_s = at_s
         self.received += 1
-        if sent.place < self._newest.get(device, -1):
+        if sent.position < self._newest.get(device, -1):
             self.out_of_order += 1
-        self._newest[device] = max(sent.place, self._newest.get(device, -1))
+        self._newest[device] = max(sent.position, self._newest.get(device, -1))
 
-    def note_away(self, from_s: float, to_s: float) -> None:
-        """There was no socket in this time, so what was under way then says nothing about speed."""
-        self._away.append((from_s, to_s))
+    def note_disconnected(self, from_s: float, to_s: float) -> None:
+        """Excludes readings of this time, without a socket, from `undisturbed_ms`."""
+        self._disconnected.append((from_s, to_s))
 
     def verdict(self) -> Verdict:
         arrived = [
@@ -91,16 +90,16 @@ class Tally:
             unknown=self.unknown,
             latencies_ms=sorted((to_s - from_s) * 1000 for from_s, to_s in arrived),
             undisturbed_ms=sorted(
-                (to_s - from_s) * 1000 for from_s, to_s in arrived if not self._was_away(from_s, to_s)
+                (to_s - from_s) * 1000 for from_s, to_s in arrived if not self._was_disconnected(from_s, to_s)
             ),
         )
 
-    def _was_away(self, from_s: float, to_s: float) -> bool:
-        return any(from_s <= away_to and to_s >= away_from for away_from, away_to in self._away)
+    def _was_disconnected(self, from_s: float, to_s: float) -> bool:
+        return any(from_s <= end_s and to_s >= begin_s for begin_s, end_s in self._disconnected)
 
 
 def percentile(ordered: list[float], percent: float) -> float:
-    """The value that `percent` of the ordered values do not exceed; NaN when there are none."""
+    """The value that `percent` of the ordered values do not exceed; NaN without values."""
     if not ordered:
         return math.nan
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]

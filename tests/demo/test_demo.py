@@ -1,4 +1,4 @@
-"""The demo judges rightly, replays what it says it replays, and passes on a small scale."""
+"""The demo counts correctly, has real readings, and passes on a small scale."""
 
 import base64
 import math
@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def tally_of(sent: str, received: str, *, device: str = "seattle") -> Tally:
-    """A run in which each character is a reading; those received came 10 ms after all were sent."""
+    """A run in which each character is a reading; all are sent at once and received 10 ms later."""
     tally = Tally()
     for text in sent:
         tally.note_sent(device, text, at_s=1.0)
@@ -50,7 +50,7 @@ def tally_of(sent: str, received: str, *, device: str = "seattle") -> Tally:
         "strange",
     ],
 )
-def test_the_tally_notices(
+def test_counts_by_received_readings(
     received: str, lost: int, duplicated: int, out_of_order: int, unknown: int, passed: bool
 ) -> None:
     verdict = tally_of("abcd", received).verdict()
@@ -63,7 +63,7 @@ def test_the_tally_notices(
     )
 
 
-def test_order_is_judged_per_device() -> None:
+def test_order_is_per_device() -> None:
     tally = tally_of("ab", "")
     tally.note_sent("san-francisco", "a", at_s=1.0)
     for device, text in [("san-francisco", "a"), ("seattle", "a"), ("seattle", "b")]:
@@ -71,10 +71,10 @@ def test_order_is_judged_per_device() -> None:
     assert tally.verdict().passed
 
 
-def test_latency_leaves_out_what_was_under_way_without_a_socket() -> None:
+def test_latency_excludes_readings_during_a_disconnection() -> None:
     tally = tally_of("ab", "")
     tally.note_received("seattle", "a", at_s=1.01)
-    tally.note_away(1.5, 2.0)
+    tally.note_disconnected(1.5, 2.0)
     tally.note_received("seattle", "b", at_s=2.1)
     verdict = tally.verdict()
     assert verdict.latencies_ms == pytest.approx([10, 1100])
@@ -87,7 +87,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert math.isnan(percentile([], 50))
 
 
-def test_the_readings_are_the_real_ones() -> None:
+def test_the_readings_are_real() -> None:
     everything = readings()
     assert len(everything) == 17_518
     assert [(reading.device, reading.text) for reading in everything[:4]] == [
@@ -112,7 +112,7 @@ def test_a_reading_becomes_a_device_notification() -> None:
     assert text_in(event["data"]) == "2010-01-01T00:00 39.4"
 
 
-def test_a_small_run_against_a_stack_of_its_own() -> None:
+def test_a_small_run_with_its_own_gateway() -> None:
     command = [sys.executable, "-m", "tests.demo", "--readings", "400"]
     with subprocess.Popen(
         command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -120,7 +120,7 @@ def test_a_small_run_against_a_stack_of_its_own() -> None:
         try:
             output, _ = demo.communicate(timeout=90)
         except subprocess.TimeoutExpired:
-            # Not kill: it must have the time to end its stack.
+            # SIGTERM: the demo must stop its gateway.
             demo.send_signal(signal.SIGTERM)
             output, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0, output
@@ -130,4 +130,4 @@ def test_a_small_run_against_a_stack_of_its_own() -> None:
         if count.isdigit()
     }
     assert (counts["sent"], counts["received"], counts["lost"], counts["out of order"]) == (400, 400, 0, 0)
-    assert "without a goodbye" in output
+    assert "without a close frame" in output

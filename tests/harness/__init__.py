@@ -1,1 +1,1 @@
-"""What the stories and fault tests stand on: real processes, a real Valkey, stock clients."""
+"""The test harness: real processes, a real Valkey, stock clients."""

@@ -1,4 +1,4 @@
-"""`python -m services all` in a folder of its own, and the Valkey that it starts."""
+"""`python -m services all` in a temporary folder, and the Valkey that it starts."""
 
 import contextlib
 import os
@@ -23,19 +23,19 @@ class AllInOne(Service):
 
     @property
     def valkeys(self) -> list[int]:
-        """The process ids of every Valkey that runs on our data, ours or left over."""
+        """The pids of every Valkey that runs on this data folder."""
         return [pid for pid, command in _commands() if "valkey" in command and str(self.data_dir) in command]
 
     @property
     def ports(self) -> set[int]:
-        """What the process and its Valkey listen on."""
+        """The ports of the process and its Valkey."""
         inodes = {inode for pid in (self.pid, *self.valkeys) for inode in _sockets_of(pid)}
         return {port for port, inode in _listening() if inode in inodes}
 
 
 @contextlib.contextmanager
 def all_in_one(**settings: object) -> Iterator[AllInOne]:
-    """Not yet started; ended with its Valkey and its folder, come what may."""
+    """Yields a process that is not yet started; kills it and its Valkey at the end."""
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
     process = AllInOne(folder, **settings)
     try:
@@ -64,7 +64,7 @@ def _sockets_of(pid: int) -> Iterator[str]:
 
 
 def _listening() -> Iterator[tuple[int, str]]:
-    """(port, inode) of every TCP socket that listens."""
+    """(port, inode) of every listening TCP socket."""
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()

@@ -1,4 +1,4 @@
-"""The gateway's HTTP interface as an application or an operator uses it, through a stock HTTP client."""
+"""The gateway's HTTP API through a stock HTTP client."""
 
 import json as json_module
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from tests.harness.events import Event
 from tests.harness.waiting import wait_until
 
 SECRETS: list[str] = []
-"""Every API key secret made in this process: none may ever turn up anywhere."""
+"""All API key secrets created in this process, for tests that search for leaks."""
 
 SERVER_TEXTS: list[str] = []
-"""Every header and close reason that a server sent us: where no secret may be."""
+"""All headers and close reasons that servers have sent, for tests that search for leaks."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -33,7 +33,7 @@ class Response:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """An API key; keeps its secret out of failure reports."""
+    """An API key; its repr hides the secret."""
 
     id: str
     account: str
@@ -41,7 +41,7 @@ class ApiKey:
 
 
 class Api:
-    """One gateway (or `all`), spoken to over HTTP."""
+    """A client of one gateway (or of `all`)."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, admin_token: str) -> None:
         self._http = http
@@ -49,7 +49,7 @@ class Api:
         self._admin_token = admin_token
 
     def at(self, url: str) -> "Api":
-        """Another gateway of the same installation."""
+        """A client of another process of the same installation."""
         return Api(self._http, url, self._admin_token)
 
     async def call(
@@ -62,7 +62,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> Response:
-        """One request, with `json=` or `data=`; `token` overrides the key's secret."""
+        """Sends a request with `json=` or `data=`; `token` overrides the key's secret."""
         sent = dict(headers or {})
         if token is None and key is not None:
             token = key.secret
@@ -76,7 +76,7 @@ class Api:
         return await self.call(method, path, token=self._admin_token, **content)
 
     async def account(self, name: str = "acme", *, parent: str | None = None, master: bool = False) -> str:
-        """The id of a new account."""
+        """Creates an account; returns its id."""
         body = {"name": name, "parent": parent, "master": master}
         response = _expect(await self.admin("POST", "/v1/accounts", json=body), 201)
         return str(response.json["id"])
@@ -84,7 +84,7 @@ class Api:
     async def api_key(
         self, *, account: str | None = None, scopes: tuple[str, ...] = ("publish", "receive")
     ) -> ApiKey:
-        """A new API key, in an account of its own unless told."""
+        """Creates an API key, by default in a new account."""
         account = account or await self.account()
         response = await self.admin(
             "POST", f"/v1/accounts/{account}/api-keys", json={"name": "tests", "scopes": list(scopes)}
@@ -100,18 +100,18 @@ class Api:
         return await self.call("POST", "/v1/events", key=key, json=events)
 
     async def publish(self, key: ApiKey, *events: Event) -> list[int]:
-        """Publishes; the number of channels that each event was queued for."""
+        """Publishes; returns the number of channels each event was queued for."""
         response = _expect(await self.post_events(key, list(events)), 202)
         receipts = response.json["events"]
         assert len(receipts) == len(events), response.text[:1000]
         return [receipt["channels"] for receipt in receipts]
 
     async def receipt(self, key: ApiKey, event_id: str) -> Response:
-        """What became of an event that was published with a receipt."""
+        """The receipt of an event."""
         return await self.call("GET", f"/v1/events/{quote(event_id, safe='')}", key=key)
 
     async def register(self, key: ApiKey) -> Response:
-        """PUT the WebSocket channel: 201 when it is new, else 200."""
+        """Registers the WebSocket channel: 201 if it is new, else 200."""
         response = await self.call("PUT", "/v2/notification/websocket", key=key)
         assert response.status in (200, 201), response
         return response
@@ -126,7 +126,7 @@ class Api:
         return await self.call("DELETE", "/v2/notification/callback", key=key)
 
     async def register_webhook(self, key: ApiKey, url: str, **more: Any) -> None:
-        """Puts the callback, which is tested on the way; `more` are headers and serialization."""
+        """Registers a webhook, which gets a test request; `more`: headers and serialization."""
         _expect(await self.put_callback(key, url, **more), 204)
 
     async def channel(self, key: ApiKey) -> Response:
@@ -144,15 +144,15 @@ class Api:
     async def until(
         self, key: ApiKey, *, status: str | None = None, queue_size: int | None = None, within_s: float = 20
     ) -> None:
-        """Waits until the channel says so."""
+        """Waits until the channel has this status and queue size."""
         wanted = {"status": status, "queue_size": queue_size}
-        told: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
 
-        async def says_so() -> bool:
-            told.update(_expect(await self.channel(key), 200).json)
-            return all(value is None or told[name] == value for name, value in wanted.items())
+        async def is_reached() -> bool:
+            shown.update(_expect(await self.channel(key), 200).json)
+            return all(value is None or shown[name] == value for name, value in wanted.items())
 
-        await wait_until(says_so, within_s=within_s, what=lambda: f"{wanted}, but it is {told}")
+        await wait_until(is_reached, within_s=within_s, what=lambda: f"{wanted}, but the channel is {shown}")
 
     async def put_subscriptions(self, key: ApiKey, subscriptions: object) -> Response:
         return await self.call("PUT", "/v2/subscriptions", key=key, json=subscriptions)
@@ -166,5 +166,5 @@ class Api:
 
 
 def _expect(response: Response, status: int) -> Response:
-    assert response.status == status, f"wanted {status}: {response.status} {response.text[:2000]}"
+    assert response.status == status, f"expected {status}: {response.status} {response.text[:2000]}"
     return response

@@ -1,4 +1,4 @@
-"""A Blackhole client on a stock WebSocket library: asks, and keeps replies and events apart."""
+"""A Blackhole client on a stock WebSocket library; separates replies from events."""
 
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ _numbers = itertools.count(1)
 
 
 class Blackhole:
-    """One open socket. Whatever comes is read by `ask` and `event` as they need it."""
+    """One open socket. `ask` and `event` read frames as they need them."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -22,7 +22,7 @@ class Blackhole:
         return cls(await http.ws_connect(url, **options))
 
     async def ask(self, action: str, *, token: str | None = None, **data: Any) -> dict[str, Any]:
-        """One request and its reply; events that come before it are kept."""
+        """Sends a request; returns its reply and keeps events that arrive before it."""
         message: dict[str, Any] = {"action": action, "request_id": f"r-{next(_numbers)}"}
         if token is not None:
             message["auth_token"] = token
@@ -35,7 +35,7 @@ class Blackhole:
         return frame
 
     async def subscribe(self, *bindings: str, **data: Any) -> dict[str, Any]:
-        """Subscribes, which must succeed; the reply's data."""
+        """Subscribes; returns the data of the successful reply."""
         given = {"binding": bindings[0]} if len(bindings) == 1 else {"bindings": list(bindings)}
         reply = await self.ask("subscribe", **given, **data)
         assert reply["status"] == "success", reply
@@ -50,7 +50,7 @@ class Blackhole:
         return frame
 
     async def closed(self) -> int:
-        """Waits for the close; its code."""
+        """Waits for the close; returns its code."""
         async with asyncio.timeout(30):
             while (message := await self.socket.receive()).type is aiohttp.WSMsgType.TEXT:
                 continue

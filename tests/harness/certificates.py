@@ -1,4 +1,4 @@
-"""Certificates made by openssl; a test that needs them is skipped where there is none."""
+"""Certificates created with openssl; skips the test without it."""
 
 import subprocess
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Certificates:
-    """Authorities of the test's own, and what they signed."""
+    """A folder of certificate authorities and their certificates."""
 
     folder: Path
 
@@ -20,7 +20,7 @@ class Certificates:
         return self.folder / f"{name}.key"
 
     def make(self, name: str, *, by: str = "", subject: str = "", password: str = "") -> None:
-        """A certificate signed by another, or by itself."""
+        """Creates a certificate signed by `by`, or self-signed."""
         signed_by = ("-CA", self.pem(by), "-CAkey", self.key(by)) if by else ()
         names = ("-addext", "subjectAltName=IP:127.0.0.1") if by else ()
         locked = ("-passout", f"pass:{password}") if password else ("-nodes",)
@@ -41,4 +41,4 @@ class Certificates:
         )
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
-            pytest.skip(f"openssl cannot make certificates here: {made.stderr[-200:]}")
+            pytest.skip(f"openssl cannot create certificates: {made.stderr[-200:]}")

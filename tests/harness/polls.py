@@ -1,4 +1,4 @@
-"""Long polls of one API key through one edge, by a stock HTTP client."""
+"""Long polls of one API key through one edge."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ _HELD = re.compile(r"^notify_polls(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
 class Polls:
-    """What an application that polls does."""
+    """A client that polls."""
 
     def __init__(self, api: Api, key: ApiKey, edge: Service) -> None:
         self._api = api.at(edge.url)
@@ -24,12 +24,12 @@ class Polls:
         return await self._api.call("GET", PULL, key=self.key, params=query)
 
     async def now(self) -> Response:
-        """What waits now."""
+        """Polls without waiting."""
         return await self.get(noWait="true")
 
     async def opened(self, **query: str) -> asyncio.Task[Response]:
-        """A poll that the edge holds, as its only one, and the answer to come."""
-        await wait_until(self._holds_none, what="what was held before to end")
+        """Starts a poll and waits until the edge holds it, as its only one."""
+        await wait_until(self._holds_none, what="earlier polls to end")
         poll = asyncio.create_task(self.get(**query))
 
         async def is_held() -> bool:
@@ -46,7 +46,7 @@ class Polls:
         return await self._api.call("DELETE", PULL, key=self.key)
 
     async def held(self) -> int:
-        """How many polls of all API keys the edge holds, by its metrics."""
+        """The number of polls that the edge holds, by its metrics."""
         page = (await self._api.call("GET", "/metrics")).text
         found = _HELD.search(page)
         assert found is not None, page
@@ -54,7 +54,7 @@ class Polls:
 
 
 def numbers_in(response: Response) -> list[int]:
-    """The numbers of a 200's device notifications; none of a 204."""
+    """The numbers in a 200; none in a 204."""
     assert response.status in (200, 204), (response.status, response.text[:1000])
     items = response.json.get("notifications", []) if response.status == 200 else []
     return [number_of(item) for item in items]

@@ -1,4 +1,4 @@
-"""A receiving application around the stock `websockets` client; it remembers everything it was sent."""
+"""A receiver on the stock `websockets` client; records everything it receives."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ CONNECT_PATH = "/v2/notification/websocket-connect"
 
 
 class WatchedConnection(ClientConnection):
-    """The stock connection, counting how many text frames came before the newest ping it has answered."""
+    """The stock connection; counts the text frames before the last ping that it has answered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -38,7 +38,7 @@ class WatchedConnection(ClientConnection):
 
 
 class Receiver:
-    """One open socket of one API key. Reads at once and for ever, unless it is told to `hold`."""
+    """One open socket of an API key. Reads all the time, except after `hold`."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -54,13 +54,13 @@ class Receiver:
 
     @classmethod
     async def open(cls, url: str, key: ApiKey, *, hold: bool = False, **options: Any) -> Self:
-        """Connects with the key in `Authorization`, as `options` of the stock client say."""
+        """Connects with the key in `Authorization`; `options` go to the stock client."""
         options.setdefault("additional_headers", {"Authorization": f"Bearer {key.secret}"})
         return await cls._open(url, hold=hold, options=options)
 
     @classmethod
     async def open_as(cls, url: str, *subprotocols: str, query: str = "", **options: Any) -> Self:
-        """Connects with the key among the subprotocols, as a browser has to."""
+        """Connects with the key among the subprotocols, as browsers do."""
         offered = [Subprotocol(each) for each in subprotocols]
         options |= {"subprotocols": offered or None}
         return await cls._open(url, hold=False, options=options, query=query)
@@ -100,7 +100,7 @@ class Receiver:
                     self.arrived_at.append(now)
 
     def hold(self) -> None:
-        """Stop reading: at most one more frame is taken, then the kernel's buffers fill."""
+        """Stops reading: after at most one more frame the kernel's buffers fill."""
         self._may_read.clear()
 
     def resume(self) -> None:
@@ -112,47 +112,47 @@ class Receiver:
 
     @property
     def acked_until(self) -> int:
-        """How many notifications came before the newest ping that the client has answered."""
+        """The number of notifications before the last ping that the client has answered."""
         assert isinstance(self.connection, WatchedConnection)
         frames = self.frames[: self.connection.confirmed_frames]
         return sum(len(frame.get("notifications", ())) for frame in frames)
 
     async def received(self, count: int, *, within_s: float = 30) -> list[tuple[str, Any]]:
-        """Waits until at least `count` items of any section are here; gives all."""
+        """Waits for at least `count` items of any section; returns all."""
         await wait_until(lambda: len(self.items) >= count, within_s=within_s, what=lambda: self._state(count))
         return self.items
 
     async def received_numbers(self, expected: Iterable[int], *, within_s: float = 30) -> None:
-        """Waits for the numbers, and that they are exactly these in exactly this order."""
+        """Waits for exactly these numbers in this order."""
         wanted = list(expected)
         await self.received(len(wanted), within_s=within_s)
         assert self.numbers == wanted, _difference(wanted, self.numbers)
 
     async def closed(self, *, within_s: float = 20) -> int | None:
-        """Waits for the end; the close code the client saw (1006: cut without a word)."""
-        await wait_until(lambda: self._reader.done(), within_s=within_s, what="the socket's end")
+        """Waits for the end; returns the close code (1006: no close frame)."""
+        await wait_until(lambda: self._reader.done(), within_s=within_s, what="the end of the socket")
         self._reader.result()
         return self.connection.close_code
 
     async def close(self) -> None:
-        """Close from the client's side; safe on a socket that is over."""
+        """Closes from the client's side; safe on a closed socket."""
         self.resume()
         await self.connection.close()
         await asyncio.wait([self._reader])
 
     async def drop(self) -> None:
-        """Go without a close frame, as a pulled cable does (but the kernel tells the peer)."""
+        """Aborts without a close frame; the kernel sends a reset."""
         self.connection.transport.abort()
         self.resume()
         await asyncio.wait([self._reader])
 
     def _state(self, count: int) -> str:
         state = "open" if self.open_now else f"closed {self.connection.close_code}"
-        return f"{count} items; {len(self.items)} are here, the socket is {state}"
+        return f"{count} items; {len(self.items)} have arrived, the socket is {state}"
 
 
 def in_arrival_order(receivers: Sequence[Receiver]) -> list[int]:
-    """The numbers of several sockets, each socket's one after the other."""
+    """The numbers of several sockets, one socket after the other."""
     return [number for receiver in receivers for number in receiver.numbers]
 
 
@@ -163,18 +163,18 @@ def assert_nothing_lost(sent: Iterable[int], received: Iterable[int]) -> None:
 
 
 def assert_in_order(received: Sequence[int]) -> None:
-    """With every repetition removed, what is left ascends."""
+    """The first arrivals ascend."""
     first_times = list(dict.fromkeys(received))
     wrong = [(a, b) for a, b in itertools.pairwise(first_times) if b < a]
     assert not wrong, f"out of order in {len(wrong)} places, first {wrong[:10]}"
 
 
 def assert_consecutive(received: Sequence[int]) -> None:
-    """One socket's own stream: no gap, no repetition."""
+    """No gap, no repetition."""
     wrong = [(a, b) for a, b in itertools.pairwise(received) if b != a + 1]
     assert not wrong, f"not consecutive in {len(wrong)} places, first {wrong[:10]}"
 
 
 def _difference(wanted: list[int], got: list[int]) -> str:
-    place = next((n for n, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), len(wanted))
-    return f"differ at {place}: wanted {wanted[place : place + 5]}, got {got[place : place + 5]}"
+    index = next((n for n, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), len(wanted))
+    return f"differ at {index}: expected {wanted[index : index + 5]}, got {got[index : index + 5]}"

@@ -1,4 +1,4 @@
-"""A whole installation on one machine: one Valkey or several, gateways and edges, all with a process each."""
+"""A whole installation: Redis and the services, each in its own process."""
 
 import contextlib
 import secrets
@@ -23,7 +23,7 @@ RedisLike: TypeAlias = Callable[[Path], Valkey | Cluster | Guarded]
 
 @dataclass
 class Stack:
-    """What runs; `edges[0].url` and `gateways[0].url` are origins."""
+    """A running installation."""
 
     folder: Path
     admin_token: str
@@ -36,9 +36,9 @@ class Stack:
 
     @property
     def valkey(self) -> Valkey:
-        """Its one server, for tests that hurt it or know where it is."""
+        """Its Valkey; skips the test on a cluster or behind a sentinel."""
         if not isinstance(self.redis, Valkey):
-            pytest.skip("this is about a single server")
+            pytest.skip("needs a single server")
         return self.redis
 
     @property
@@ -46,23 +46,23 @@ class Stack:
         return [*self.gateways, *self.edges, *self.reapers, *self.dispatchers]
 
     def new_edge(self, name: str, **settings: object) -> Service:
-        """One more edge on the same Valkey, not yet started."""
+        """Another edge, not yet started."""
         merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
         return Service(name, "socket-edge", folder=self.folder, settings=merged, port_setting="EDGE_PORT")
 
     def new_gateway(self, name: str, **settings: object) -> Service:
-        """One more gateway on the same Valkey, not yet started."""
+        """Another gateway, not yet started."""
         token = {"ADMIN_TOKEN": self.admin_token}
         merged = {**self.redis.settings, "REPLICA": name, **token, **self.settings, **settings}
         return Service(name, "gateway", folder=self.folder, settings=merged)
 
     def new_reaper(self, name: str, **settings: object) -> Service:
-        """One more expiry-reaper on the same Valkey, not yet started."""
+        """Another expiry-reaper, not yet started."""
         merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
         return Service(name, "expiry-reaper", folder=self.folder, settings=merged, port_setting="REAPER_PORT")
 
     def new_dispatcher(self, name: str, **settings: object) -> Service:
-        """One more webhook-dispatcher on the same Valkey, not yet started."""
+        """Another webhook-dispatcher, not yet started."""
         merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
         return Service(
             name, "webhook-dispatcher", folder=self.folder, settings=merged, port_setting="DISPATCHER_PORT"
@@ -70,7 +70,7 @@ class Stack:
 
     @contextlib.contextmanager
     def more_edges(self, *names: str, **settings: object) -> Iterator[list[Service]]:
-        """Edges with settings of their own for a while."""
+        """Runs more edges, with these settings, during the block."""
         edges = [self.new_edge(name, **settings) for name in names]
         try:
             for edge in edges:
@@ -96,9 +96,9 @@ def running_stack(
     tcp: bool = False,
     **settings: object,
 ) -> Iterator[Stack]:
-    """Starts everything, waits until all are ready, and ends everything, come what may.
+    """Starts an installation, waits until it is ready, and ends it.
 
-    `redis_like` makes what takes the place of one Valkey: `Cluster`, for one.
+    `redis_like` replaces the single Valkey, for example `Cluster`.
     `settings` go to every service (`HEARTBEAT_S=1` is `NOTIFY_HEARTBEAT_S=1`).
     """
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
