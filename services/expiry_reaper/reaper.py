@@ -1,7 +1,7 @@
 """One round of the reaper: expires channels, drops old notifications, repairs the routing tables.
 
-Each step is a script that checks its conditions again, so several reapers at once do no harm, and neither does
-a claim, a publish or a deletion in between. A channel with an open socket never expires.
+Each step is a script that checks its conditions again, so several reapers at once do no harm. Neither does a
+claim, a publish or a deletion in between. A channel with an open socket never expires.
 """
 
 import asyncio
