@@ -27,7 +27,7 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def make_reaper(settings: Settings, redis: Redis) -> Reaper:
         queues=Queues(calls, limits=limits),
         replicas=Replicas(calls),
         routing=routing,
-        sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
+        sessions=Sessions(calls, routing, wakeups, stored=encode_patterns),
         idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()},
     )
 

@@ -30,7 +30,7 @@ from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 
 
 def make_outbound(settings: Settings) -> Outbound:
@@ -62,7 +62,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
         receipts=Receipts(calls),
         replica=settings.replica,
         routing=routing,
-        sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
+        sessions=Sessions(calls, routing, wakeups, stored=encode_patterns),
         endpoint_verifier=EndpointVerifier(outbound),
         webhooks=Webhooks(calls, wakeups),
     )

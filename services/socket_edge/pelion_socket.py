@@ -19,7 +19,7 @@ from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake,
 from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
 from shared.wire.close_reasons import close_frame, close_text, refuses_at_handshake
-from shared.wire.pelion.opening import secret_offered, subprotocol_answer
+from shared.wire.pelion.handshake import secret_offered, subprotocol_response
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Credential]:
 
 def _acceptance(scope: Scope) -> Message:
     headers = [(REQUEST_ID.encode(), request_id_of(scope).encode())]
-    subprotocol = subprotocol_answer(scope["subprotocols"])
+    subprotocol = subprotocol_response(scope["subprotocols"])
     return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope, Send
 from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.events import Notification
-from shared.model.sessions import Dialect, Session, Wanted
+from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.runtime.clock import now_ms
 from shared.wire.close_reasons import close_frame
 
@@ -34,7 +34,7 @@ class SessionSocket:
         self.source = source
         self.connected_at_ms = now_ms()
         self.session: Session | None = None
-        self.wanted: Sequence[Wanted] = ()
+        self.wanted: Sequence[SessionBinding] = ()
         self.close_reason: CloseReason | None = None
         # Frames before the handshake is answered would come before their time.
         self.is_open = False

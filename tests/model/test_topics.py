@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.model.topics import fault_of, matches
+from shared.model.topics import pattern_error, matches
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_pattern_and_a_topic(pattern: str, topic: str, *, wanted: bool) -> Non
 
 @pytest.mark.parametrize("pattern", ["orders", "#", "*", "a.*.#.b", "a..b", "ä.ö", "x" * 255, "a/b:c-d_e"])
 def test_what_is_a_pattern(pattern: str) -> None:
-    assert fault_of(pattern) is None
+    assert pattern_error(pattern) is None
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_what_is_a_pattern(pattern: str) -> None:
     ],
 )
 def test_what_is_none(pattern: str, says: str) -> None:
-    assert says in (fault_of(pattern) or "")
+    assert says in (pattern_error(pattern) or "")

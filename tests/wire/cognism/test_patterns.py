@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from shared.model.bindings import DataFields, Source
 from shared.model.errors import Invalid
-from shared.model.sessions import Wanted
+from shared.model.sessions import SessionBinding
 from shared.wire.cognism.patterns import MAX_LENGTH, MAX_VALUES, parse_pattern
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 
 JOIN = {"type": "job-join", "org": "IBM (Contract)", "employee": {"title": "CTO"}}
 
@@ -98,9 +98,9 @@ def test_as_much_as_is_kept() -> None:
 
 @pytest.mark.parametrize("text", ['{"type":["job-join","job-leave"],"org":"IBM*"}', "type=job-*;org=IBM*"])
 def test_a_pattern_matches_once_it_is_kept_and_read_again(text: str) -> None:
-    wanted = [Wanted(account="a", requested=text, pattern=parse_pattern(text))]
+    wanted = [SessionBinding(account="a", requested=text, pattern=parse_pattern(text))]
 
-    [pattern] = compiled(Source.SESSION, stored_wanted(wanted))
+    [pattern] = compiled(Source.SESSION, encode_patterns(wanted))
 
     assert isinstance(pattern, DataFields)
     assert pattern.matches_data(JOIN)
@@ -156,7 +156,7 @@ def test_whatever_comes_is_a_pattern_or_invalid(kind: str, data: st.DataObject) 
         # It goes into an answer.
         fault.message.encode()
     else:
-        stored = stored_wanted([Wanted(account="a", requested=text, pattern=pattern)])
+        stored = encode_patterns([SessionBinding(account="a", requested=text, pattern=pattern)])
         assert compiled(Source.SESSION, stored) == (pattern,)
         pattern.matches_data(JOIN)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.wire.pelion.opening import bearer, secret_offered, subprotocol_answer
+from shared.wire.pelion.handshake import bearer, secret_offered, subprotocol_answer
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.wire.cognism.opening import Credentials, credentials_offered, query_of
+from shared.wire.cognism.credentials import Credentials, credentials_offered, query_of
 
 ID = "0f" * 16
 SECRET = f"ak_{ID}{'ab' * 24}"
