@@ -1,4 +1,4 @@
-"""What a session wants comes back as it was kept."""
+"""Stored patterns of a session."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,17 +15,19 @@ PATTERNS = st.one_of(st.builds(Topic, TEXTS), st.builds(DataFields, FIELDS))
 
 
 @given(st.lists(PATTERNS))
-def test_kept_and_read_again(patterns: list[Pattern]) -> None:
-    wanted = [SessionBinding(account="a", requested=str(n), pattern=pattern) for n, pattern in enumerate(patterns)]
+def test_patterns_survive_encoding(patterns: list[Pattern]) -> None:
+    bindings = [
+        SessionBinding(account="a", requested=str(n), pattern=pattern) for n, pattern in enumerate(patterns)
+    ]
 
-    assert decode_patterns(encode_patterns(wanted)) == tuple(dict.fromkeys(patterns))
+    assert decode_patterns(encode_patterns(bindings)) == tuple(dict.fromkeys(patterns))
 
 
-def test_what_is_kept() -> None:
-    wanted = [
+def test_stored_form() -> None:
+    bindings = [
         SessionBinding(account="a", requested="call.*.*", pattern=Topic("call.*.*")),
         SessionBinding(account="a", requested="{}", pattern=DataFields((("type", ("310", "330")),))),
         SessionBinding(account="b", requested="call.*.*", pattern=Topic("call.*.*")),
     ]
 
-    assert encode_patterns(wanted) == b'[{"topic":"call.*.*"},{"data":{"type":["310","330"]}}]'
+    assert encode_patterns(bindings) == b'[{"topic":"call.*.*"},{"data":{"type":["310","330"]}}]'
