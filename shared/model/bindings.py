@@ -4,7 +4,7 @@
 matches values in the data of events of any topic.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -32,7 +32,7 @@ class Topic:
 
     pattern: str
 
-    def matches(self, topic: str, _: Mapping[str, str]) -> bool:
+    def matches(self, topic: str) -> bool:
         return not is_of_a_device(topic) and topics.matches(self.pattern, topic)
 
 
@@ -46,11 +46,6 @@ class Fields:
     topic: str
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
 
-    def matches(self, topic: str, fields: Mapping[str, str]) -> bool:
-        if topic != self.topic:
-            return False
-        return all(_any_matches(patterns, fields.get(name, "")) for name, patterns in self.wanted)
-
 
 @dataclass(frozen=True, slots=True)
 class DataFields:
@@ -63,26 +58,12 @@ class DataFields:
 
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
 
-    def matches(self, _: str, __: Mapping[str, str]) -> bool:
-        """Always false: `matches_data` decides."""
-        return False
-
-    def matches_data(self, value: Any) -> bool:
-        """Whether this one pattern matches parsed data; `matching.Index` is for many."""
-        return self.matches_texts(lambda path: texts_at(value, path))
-
-    def matches_texts(self, texts: Callable[[str], Collection[str]]) -> bool:
+    def matches(self, texts: Callable[[str], Collection[str]]) -> bool:
         """Whether the pattern matches data with these texts at each path."""
         return all(_any_in(patterns, texts(path)) for path, patterns in self.wanted)
 
 
 Pattern: TypeAlias = Topic | Fields | DataFields
-
-
-def _any_matches(patterns: tuple[str, ...], value: str) -> bool:
-    return any(
-        value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns
-    )
 
 
 def _any_in(patterns: tuple[str, ...], texts: Collection[str]) -> bool:

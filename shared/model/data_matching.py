@@ -117,7 +117,7 @@ class DataIndex:
         texts = cache(lambda path: texts_at(value, path))
         for entry in self._candidates(value):
             self.visited += 1
-            if entry.pattern.matches_texts(texts):
+            if entry.pattern.matches(texts):
                 found.update(entry.owners)
         return found
 

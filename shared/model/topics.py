@@ -1,6 +1,6 @@
 """Topic patterns by AMQP's rules: words between dots, `*` for exactly one word, `#` for any number or none.
 
-Both stand for whole words only. An empty word, as in `a..b`, is a word like any other.
+Both are whole words only. An empty word, as in `a..b`, is a word like any other.
 """
 
 import re

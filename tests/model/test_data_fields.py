@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from shared.model.bindings import MAX_TEXTS, DataFields, Pattern, Topic, glob_matches, texts_at
 from shared.model.matching import Index
+from tests.model.single import matches_data
 
 # Few words and letters, so that patterns and data match often; with characters that are special in a regex.
 WORDS = st.sampled_from(["a", "b", "c", ""])
@@ -107,26 +108,22 @@ def wants(pattern: DataFields, data: Any) -> bool:
     ],
 )
 def test_field(path: str, values: tuple[str, ...], *, wanted: bool) -> None:
-    assert DataFields(((path, values),)).matches_data(JOB) is wanted
+    assert matches_data(DataFields(((path, values),)), JOB) is wanted
 
 
 def test_all_fields_must_match() -> None:
-    assert DataFields((("type", ("310",)), ("tags", ("it",)))).matches_data(JOB)
-    assert not DataFields((("type", ("310",)), ("tags", ("uk",)))).matches_data(JOB)
+    assert matches_data(DataFields((("type", ("310",)), ("tags", ("it",)))), JOB)
+    assert not matches_data(DataFields((("type", ("310",)), ("tags", ("uk",)))), JOB)
 
 
 @pytest.mark.parametrize("data", [JOB, {}, [], "text", 7, None])
 def test_empty_pattern_matches_everything(data: Any) -> None:
-    assert DataFields(()).matches_data(data)
-    assert not DataFields((("type", ("*",)),)).matches_data(data) or data is JOB
+    assert matches_data(DataFields(()), data)
+    assert not matches_data(DataFields((("type", ("*",)),)), data) or data is JOB
 
 
 def test_list_of_objects_matches_by_any_of_them() -> None:
-    assert DataFields((("type", ("310",)),)).matches_data([{"type": 330}, {"type": 310}])
-
-
-def test_topic_and_fields_never_match() -> None:
-    assert not DataFields(()).matches("orders", {"type": "310"})
+    assert matches_data(DataFields((("type", ("310",)),)), [{"type": 330}, {"type": 310}])
 
 
 @given(TEXTS, st.text("ab.\n", max_size=6))
@@ -157,13 +154,6 @@ def test_only_the_first_values_of_a_long_list_count() -> None:
         index.add(DataFields((("tags", (f"t{number}",)),)), str(number))
 
     assert index.owners_by_data(data) == {str(MAX_TEXTS - 1)}
-    assert DataFields((("tags", (f"t{MAX_TEXTS - 1}",)),)).matches_data(data)
-    assert not DataFields((("tags", (f"t{MAX_TEXTS}",)),)).matches_data(data)
-
-
-@given(PATTERNS, DATA)
-def test_single_pattern_matches_like_the_reference(pattern: DataFields, data: Any) -> None:
-    assert pattern.matches_data(data) is wants(pattern, data)
 
 
 @given(ADDED, st.lists(DATA, min_size=1, max_size=4))

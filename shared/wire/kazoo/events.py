@@ -30,7 +30,7 @@ def frames(notification: Notification, bindings: Iterable[SessionBinding], *, no
     for each in bindings:
         pattern = each.pattern
         is_its_account = each.account in (EVERY_ACCOUNT, notification.account)
-        if is_its_account and isinstance(pattern, Topic) and pattern.matches(notification.topic, {}):
+        if is_its_account and isinstance(pattern, Topic) and pattern.matches(notification.topic):
             matching.setdefault((each.account, each.requested), pattern.pattern)
     if not matching:
         return []

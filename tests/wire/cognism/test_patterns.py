@@ -12,6 +12,7 @@ from shared.model.sessions import SessionBinding
 from shared.wire.cognism.patterns import MAX_LENGTH, MAX_VALUES, parse_pattern
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
+from tests.model.single import matches_data
 
 JOIN = {"type": "job-join", "org": "IBM (Contract)", "employee": {"title": "CTO"}}
 
@@ -103,8 +104,8 @@ def test_pattern_matches_after_storing(text: str) -> None:
     [pattern] = compiled(Source.SESSION, encode_patterns(wanted))
 
     assert isinstance(pattern, DataFields)
-    assert pattern.matches_data(JOIN)
-    assert not pattern.matches_data({**JOIN, "org": "Apple"})
+    assert matches_data(pattern, JOIN)
+    assert not matches_data(pattern, {**JOIN, "org": "Apple"})
 
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -158,7 +159,7 @@ def test_every_text_is_a_pattern_or_invalid(kind: str, data: st.DataObject) -> N
     else:
         stored = encode_patterns([SessionBinding(account="a", requested=text, pattern=pattern)])
         assert compiled(Source.SESSION, stored) == (pattern,)
-        pattern.matches_data(JOIN)
+        matches_data(pattern, JOIN)
 
 
 @pytest.mark.parametrize("text", ["[" * MAX_LENGTH, '{"a":' * 3000, ";" * MAX_LENGTH, "a=" + "|" * 16_000])
