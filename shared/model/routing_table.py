@@ -10,7 +10,7 @@ from shared.model.matching import Index
 class RoutingTable:
     """The API keys, channels and bindings of one account, updated in place.
 
-    `version` is the version of the whole table, None while a change is being applied. A caller that keeps the
+    `version` is None while changes are being applied, and after that was interrupted. A caller that keeps the
     table over several turns of the event loop may see newer changes, never older ones.
     """
 
@@ -49,10 +49,7 @@ class RoutingTable:
     @property
     def bindings(self) -> Mapping[str, tuple[Pattern, ...]]:
         """Each API key's patterns from all sources."""
-        return {
-            key: tuple(pattern for patterns in by_source.values() for pattern in patterns)
-            for key, by_source in self._bindings.items()
-        }
+        return {key: tuple(self._patterns(key)) for key in self._bindings}
 
     @property
     def needs_device_types(self) -> bool:
