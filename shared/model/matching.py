@@ -52,33 +52,27 @@ class Index:
         return not self._data.empty
 
     def add(self, pattern: Pattern, owner: str) -> None:
-        match pattern:
-            case Topic():
-                _change(self._topics, _topic_levels(pattern), owner, by=1)
-            case Fields():
-                trees = self._trees.setdefault(pattern.topic, {})
-                root = trees.setdefault(_names(pattern), _Node())
-                _change(root, _field_levels(pattern), owner, by=1)
-            case DataFields():
-                self._data.add(pattern, owner)
+        self._update(pattern, owner, by=1)
 
     def remove(self, pattern: Pattern, owner: str) -> None:
         """Reverses one `add` of the same pattern and owner; removes empty nodes."""
+        self._update(pattern, owner, by=-1)
+
+    def _update(self, pattern: Pattern, owner: str, *, by: int) -> None:
         match pattern:
             case Topic():
-                _change(self._topics, _topic_levels(pattern), owner, by=-1)
+                _change(self._topics, _topic_levels(pattern), owner, by=by)
             case Fields():
-                trees = self._trees.get(pattern.topic, {})
-                names = _names(pattern)
-                if names not in trees:
-                    return
-                _change(trees[names], _field_levels(pattern), owner, by=-1)
-                if trees[names].empty:
+                trees = self._trees.setdefault(pattern.topic, {})
+                names = tuple(name for name, _ in pattern.wanted)
+                root = trees.setdefault(names, _Node())
+                _change(root, _field_levels(pattern), owner, by=by)
+                if root.empty:
                     del trees[names]
                 if not trees:
                     del self._trees[pattern.topic]
             case DataFields():
-                self._data.remove(pattern, owner)
+                (self._data.add if by > 0 else self._data.remove)(pattern, owner)
 
     def owners_by_data(self, value: Any) -> set[str]:
         """The owners of all `DataFields` that match this parsed data."""
@@ -138,10 +132,6 @@ def _enter(node: _Node, nodes: dict[_Node, bool], *, by_any: bool) -> None:
     after_any = node.exact.get(topics.ANY)
     if after_any is not None:
         _enter(after_any, nodes, by_any=True)
-
-
-def _names(pattern: Fields) -> tuple[str, ...]:
-    return tuple(name for name, _ in pattern.wanted)
 
 
 _Levels = tuple[tuple[tuple[str, int | None], ...], ...]

@@ -36,7 +36,7 @@ def test_valid_urls_are_unchanged(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("", "http://"),
         ("example.com", "http://"),
@@ -111,8 +111,8 @@ def test_valid_urls_are_unchanged(url: str) -> None:
         ("http://example.com/" + "x" * LONGEST, "400"),
     ],
 )
-def test_invalid_and_ambiguous_urls_are_refused(url: str, says: str) -> None:
-    with pytest.raises(Invalid, match=says) as raised:
+def test_invalid_and_ambiguous_urls_are_refused(url: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message) as raised:
         callback_url(url)
 
     assert [name for name, _ in raised.value.fields] == ["url"]

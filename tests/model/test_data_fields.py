@@ -55,17 +55,17 @@ def values_at(value: Any, words: list[str]) -> list[Any]:
     return []
 
 
-def wants_value(pattern: str, value: Any) -> bool:
+def value_matches(pattern: str, value: Any) -> bool:
     if value is None or isinstance(value, dict):
         return False
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 
-def wants(pattern: DataFields, data: Any) -> bool:
+def matches_reference(pattern: DataFields, data: Any) -> bool:
     """The plain reference."""
     return all(
-        any(wants_value(one, value) for one in patterns for value in values_at(data, path.split(".")))
+        any(value_matches(one, value) for one in patterns for value in values_at(data, path.split(".")))
         for path, patterns in pattern.wanted
     )
 
@@ -130,7 +130,7 @@ def test_list_of_objects_matches_by_any_of_them() -> None:
 @example("a*a", "a")
 @example("*a*b*", "ba")
 def test_star_matches_any_run(pattern: str, text: str) -> None:
-    assert glob_matches(pattern, text) is wants_value(pattern, text)
+    assert glob_matches(pattern, text) is value_matches(pattern, text)
 
 
 def test_many_stars_do_not_backtrack() -> None:
@@ -168,7 +168,9 @@ def test_index_finds_what_trying_each_pattern_finds(
             index.remove(pattern, owner)
 
     for data in events:
-        expected = {owner for pattern, owner, removed in added if not removed and wants(pattern, data)}
+        expected = {
+            owner for pattern, owner, removed in added if not removed and matches_reference(pattern, data)
+        }
         assert index.owners_by_data(data) == expected
 
 

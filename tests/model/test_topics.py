@@ -51,7 +51,7 @@ def test_valid_patterns(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "says"),
+    ("pattern", "message"),
     [
         ("", "255"),
         ("x" * 256, "255"),
@@ -64,5 +64,5 @@ def test_valid_patterns(pattern: str) -> None:
         ("#.a.#.b.#.c.#.d.#", "at most 4"),
     ],
 )
-def test_invalid_patterns(pattern: str, says: str) -> None:
-    assert says in (pattern_error(pattern) or "")
+def test_invalid_patterns(pattern: str, message: str) -> None:
+    assert message in (pattern_error(pattern) or "")

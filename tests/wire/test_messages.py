@@ -130,7 +130,7 @@ def test_reading_the_sections_keeps_all_order_that_matters(
     for section in SECTIONS.values():
         own = [number for number, name in seen if name == section]
         assert own == sorted(own)
-    for place, (number, section) in enumerate(seen):
+    for index, (number, section) in enumerate(seen):
         if section in REGISTRATIONS:
-            assert all(other < number for other, _ in seen[:place])
-            assert all(other > number for other, _ in seen[place + 1 :])
+            assert all(other < number for other, _ in seen[:index])
+            assert all(other > number for other, _ in seen[index + 1 :])

@@ -53,7 +53,7 @@ class Client:
                     effects += self.conversation.saved()
         return replies
 
-    def ask(self, action: str, data: Any = None, *, token: str = TOKEN, **more: Any) -> dict[str, Any]:
+    def request(self, action: str, data: Any = None, *, token: str = TOKEN, **more: Any) -> dict[str, Any]:
         """The one reply to a frame of this form."""
         frame: dict[str, Any] = {"action": action, "request_id": "r", "auth_token": token, **more}
         if data is not None:
@@ -66,13 +66,13 @@ class Client:
 
     def done(self, action: str, data: Any = None, **more: Any) -> Any:
         """The data of a success reply."""
-        reply = self.ask(action, data, **more)
+        reply = self.request(action, data, **more)
         assert reply["status"] == "success", reply
         return reply["data"]
 
     def refused(self, action: str, data: Any = None, **more: Any) -> list[str]:
         """The errors of an error reply."""
-        reply = self.ask(action, data, **more)
+        reply = self.request(action, data, **more)
         assert reply["status"] == "error", reply
         assert list(reply["data"]) == ["errors"]
         errors: list[str] = reply["data"]["errors"]

@@ -142,9 +142,9 @@ def test_rate_limit_refills_every_second() -> None:
     client.now_s = 0.9
     assert client.refused("ping") == ["rate limiting threshold hit for session-1!"]
     client.now_s = 1.0
-    assert [client.ask("ping")["status"] for _ in range(11)] == ["success"] * 10 + ["error"]
+    assert [client.request("ping")["status"] for _ in range(11)] == ["success"] * 10 + ["error"]
     client.now_s = 3600.0
-    assert [client.ask("ping")["status"] for _ in range(101)] == ["success"] * 100 + ["error"]
+    assert [client.request("ping")["status"] for _ in range(101)] == ["success"] * 100 + ["error"]
 
 
 def test_refused_frames_count_against_the_rate_limit() -> None:
@@ -183,7 +183,7 @@ def test_frames_that_are_no_json_object(frame: str) -> None:
     ],
 )
 def test_request_id_is_returned(given: Any, returned: str) -> None:
-    assert Client().ask("ping", request_id=given)["request_id"] == returned
+    assert Client().request("ping", request_id=given)["request_id"] == returned
 
 
 def test_generated_request_ids_are_32_hex_characters() -> None:

@@ -41,9 +41,9 @@ def test_transport_fields_are_removed() -> None:
         "event_name": "n",
         "msg_id": "m",
     }
-    gone = {"Node": "n", "Server-ID": "s", "Control-Queue": "q"}
+    removed = {"Node": "n", "Server-ID": "s", "Control-Queue": "q"}
 
-    [frame] = client.event_frames("call.CHANNEL_CREATE.c1", {**kept, **gone, "deep": {"Node": "stays"}})
+    [frame] = client.event_frames("call.CHANNEL_CREATE.c1", {**kept, **removed, "deep": {"Node": "stays"}})
     assert frame["data"] == {**kept, "deep": {"node": "stays"}}
 
 
