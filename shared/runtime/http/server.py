@@ -76,7 +76,7 @@ async def serve(
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and lets requests end in 2 s."""
+    """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
