@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     )
     webhook_expiry_s: LongSeconds = Field(
         86_400,
-        description="time without a successful attempt after which a failing webhook and its queue are deleted",
+        description="time without a success after which a failing webhook and its queue are deleted",
     )
     channel_idle_expiry_s: LongSeconds | None = Field(
         None, description="time without notifications after which a webhook is deleted; unset: never"
