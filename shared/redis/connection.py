@@ -59,7 +59,7 @@ class Command:
 
 @runtime_checkable
 class Connection(Protocol):
-    """A way to one Redis. It has one batch under way at a time."""
+    """A connection to one Redis, with one batch under way at a time."""
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends the commands in order. An error reply is one of the replies."""

@@ -1,6 +1,6 @@
 """The primary behind sentinels: each new connection asks for its address, and a busy one asks every second.
 
-A demoted primary hears of it seconds after the sentinels know, and loses what it accepts until then.
+A demoted primary learns it seconds after the sentinels, and loses what it accepts until then.
 """
 
 import asyncio

@@ -28,7 +28,7 @@ def has_hung_up(transport: asyncio.Transport) -> bool:
 
 
 def is_broken(transport: asyncio.Transport) -> bool:
-    """Was the connection reset or otherwise lost? Then `unread_bytes` says nothing."""
+    """Was the connection reset or otherwise lost? Then `unread_bytes` means nothing."""
     return _state(transport) not in (_ESTABLISHED, _CLOSED_BY_PEER)
 
 

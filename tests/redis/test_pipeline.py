@@ -1,4 +1,4 @@
-"""Commands of one turn travel as one pipeline, in order; a bug is told apart from an unavailable Redis."""
+"""Commands of one turn travel as one pipeline, in order; a wrong command fails alone."""
 
 import asyncio
 from collections.abc import Sequence

@@ -105,7 +105,7 @@ async def test_a_server_that_is_no_primary_is_refused(
 async def test_it_leaves_a_demoted_primary_that_still_replies(
     guarded: Guarded, successor: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sentinels tell the demoted server seconds later than others."""
+    """The demoted server learns of it seconds later than the clients."""
     async with connect(url(guarded)) as redis, listening(redis, EDGE) as heard:
         commands = commands_to(redis)
         await commands.command("SET", "a", "before")
@@ -131,7 +131,7 @@ async def test_it_leaves_a_demoted_primary_that_still_replies(
 
 @pytest.mark.long
 async def test_it_follows_a_failover(failing_over: Guarded) -> None:
-    """An operator asks for it. Redis loses what the old primary accepts until it is told."""
+    """An operator asks for it. Redis loses what the old primary accepts until it learns of it."""
     guarded = failing_over
     async with connect(url(guarded)) as redis:
         commands = commands_to(redis)
