@@ -111,9 +111,3 @@ async def test_the_buffer_counts_as_unsent(transport: Transport, coalescer: Writ
     await a_turn()
 
     assert coalescer.get_write_buffer_size() == 100
-
-
-async def test_everything_else_is_the_transports(transport: Transport, coalescer: WriteCoalescer) -> None:
-    assert not coalescer.is_closing()
-    transport.close()
-    assert coalescer.is_closing()

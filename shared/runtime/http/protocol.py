@@ -18,7 +18,7 @@ from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
-from shared.runtime.websocket.upgrade import check_upgrade, rejection_response, subprotocols_in
+from shared.runtime.websocket.upgrade import check_upgrade, rejection_response, response, subprotocols_in
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
@@ -164,15 +164,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         request_id = new_request_id()
-        body = error_body(400, msg, request_id=request_id)
-        lines = [
-            "HTTP/1.1 400 Bad Request",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            f"{REQUEST_ID}: {request_id}",
-            "connection: close",
-        ]
-        self.transport.write("\r\n".join([*lines, "\r\n"]).encode() + body)
+        headers = [(b"content-type", b"application/json"), (REQUEST_ID.encode(), request_id.encode())]
+        self.transport.write(response(400, headers, error_body(400, msg, request_id=request_id)))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
