@@ -118,17 +118,13 @@ async def jobs_redis(settings: Settings, client: Redis) -> AsyncIterator[Redis]:
         yield jobs
 
 
-async def _nothing() -> None:
-    """The default of `on_shutdown`."""
-
-
 async def serve_app(
     app: ASGIApp,
     listening: socket,
     settings: Settings,
     *,
     stop: asyncio.Event,
-    on_shutdown: Callable[[], Awaitable[None]] = _nothing,
+    on_shutdown: Callable[[], Awaitable[None]] | None = None,
     on_start: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves the app until `stop`, behind CORS and the request log."""

@@ -14,11 +14,11 @@ from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
+from shared.runtime.http.health_server import serve_health
 from shared.runtime.http.metrics_server import metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.loops import end
 from shared.runtime.settings import Settings
-from shared.runtime.worker import serve_health
 
 logger = logging.getLogger(__name__)
 

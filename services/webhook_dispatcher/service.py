@@ -12,11 +12,11 @@ from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
 from shared.jobs import RetryJobs
 from shared.outbound import Outbound
 from shared.runtime.clock import now_ms
+from shared.runtime.http.health_server import serve_health
 from shared.runtime.http.metrics_server import metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.loops import end
 from shared.runtime.settings import Settings
-from shared.runtime.worker import serve_health
 
 
 @contextlib.asynccontextmanager
