@@ -32,25 +32,25 @@ class Line:
         await asyncio.get_running_loop().sock_connect(line, (parts.hostname, parts.port))
         return cls(line)
 
-    async def say(self, data: bytes) -> bool:
+    async def write(self, data: bytes) -> bool:
         """Sends all of it; False if the peer has closed the connection."""
         with contextlib.suppress(ConnectionError):
             await asyncio.get_running_loop().sock_sendall(self._line, data)
             return True
         return False
 
-    async def hear(self, size: int) -> bytes:
+    async def read(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises EOFError if the peer closes before."""
         while len(self._buffer) < size:
             self._buffer += await self._more()
         received, self._buffer = self._buffer[:size], self._buffer[size:]
         return received
 
-    async def hear_until(self, end: bytes) -> bytes:
+    async def read_until(self, end: bytes) -> bytes:
         """Everything up to and including `end`. Raises EOFError if the peer closes before."""
         while end not in self._buffer:
             self._buffer += await self._more()
-        return await self.hear(self._buffer.index(end) + len(end))
+        return await self.read(self._buffer.index(end) + len(end))
 
     async def _more(self) -> bytes:
         loop = asyncio.get_running_loop()
@@ -67,7 +67,7 @@ class Line:
         received = b""
         try:
             while True:
-                received += await self.hear(1)
+                received += await self.read(1)
         except EOFError:
             return received
 
@@ -84,23 +84,23 @@ class HandmadeSocket(Line):
         client = await cls.open(url, receive_buffer=receive_buffer)
         request = ClientProtocol(parse_uri("ws" + url.removeprefix("http") + CONNECT_PATH)).connect()
         request.headers["Authorization"] = f"Bearer {secret}"
-        await client.say(request.serialize())
-        head = await client.hear_until(b"\r\n\r\n")
+        await client.write(request.serialize())
+        head = await client.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         return client
 
     async def send(self, opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bool:
-        return await self.say(as_sent(opcode, payload, final=final))
+        return await self.write(as_sent(opcode, payload, final=final))
 
     async def send_close(self) -> bool:
         return await self.send(Opcode.CLOSE, Close(1000, "").serialize())
 
     async def frame(self) -> tuple[Opcode, bytes]:
         """The next frame. Raises EOFError at the end of the connection."""
-        first, length = await self.hear(2)
+        first, length = await self.read(2)
         if length > 125:
-            length = int.from_bytes(await self.hear(2 if length == 126 else 8), "big")
-        return Opcode(first & 0x0F), await self.hear(length)
+            length = int.from_bytes(await self.read(2 if length == 126 else 8), "big")
+        return Opcode(first & 0x0F), await self.read(length)
 
 
 def as_sent(opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bytes:

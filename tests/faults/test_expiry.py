@@ -71,7 +71,7 @@ async def test_the_reaper_survives_a_restart_of_redis(start: Start, http: aiohtt
     await api.register(key)
 
     stack.valkey.kill()
-    await wait_until(lambda: "reaper." in stack.reapers[0].stderr, within_s=30)
+    await wait_until(lambda: "worker.ended" in stack.reapers[0].stderr, within_s=30)
     stack.valkey.start()
     stack.valkey.wait_ready()
 

@@ -30,25 +30,25 @@ async def sends_nothing(line: Line) -> None:
 
 
 async def sends_half_a_head(line: Line) -> None:
-    await line.say(b"GET /livez HTTP/1.1\r\nHost: x\r\nAccept: ")
+    await line.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nAccept: ")
 
 
 async def sends_half_a_second_head(line: Line) -> None:
-    await line.say(GET)
+    await line.write(GET)
     await response(line)
     await sends_half_a_head(line)
 
 
 async def sends_an_empty_line_after_a_response(line: Line) -> None:
-    await line.say(GET)
+    await line.write(GET)
     await response(line)
-    await line.say(b"\r\n")
+    await line.write(b"\r\n")
 
 
 async def continues_a_body_after_the_response(line: Line) -> None:
-    await line.say(POST + b"x")
+    await line.write(POST + b"x")
     assert (await response(line)).startswith(b"HTTP/1.1 401 ")
-    await line.say(b"y")
+    await line.write(b"y")
 
 
 HOSTILE = [
@@ -62,9 +62,9 @@ HOSTILE = [
 
 async def response(line: Line) -> bytes:
     """Reads the next response; returns its head."""
-    head = (await line.hear_until(b"\r\n\r\n")).lower()
+    head = (await line.read_until(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
-    await line.hear(int(length))
+    await line.read(int(length))
     return head.replace(b"http/", b"HTTP/")
 
 
@@ -132,21 +132,21 @@ async def test_an_incomplete_head_ends_the_connection(server: str, hostile: Host
 
 async def test_a_head_sent_byte_by_byte_gains_no_time(server: str) -> None:
     async with connection_to(server) as line:
-        await line.say(b"GET /livez HTTP/1.1\r\nX: ")
+        await line.write(b"GET /livez HTTP/1.1\r\nX: ")
 
         async def is_cut() -> bool:
-            return not await line.say(b"x")
+            return not await line.write(b"x")
 
         await wait_until(is_cut)
 
 
 async def test_empty_lines_after_a_response_gain_no_time(server: str) -> None:
     async with connection_to(server) as line:
-        await line.say(GET)
+        await line.write(GET)
         await response(line)
 
         async def is_cut() -> bool:
-            return not await line.say(b"\r\n")
+            return not await line.write(b"\r\n")
 
         await wait_until(is_cut)
 
@@ -165,20 +165,20 @@ async def test_idle_and_slow_clients_are_not_limited(server: str) -> None:
             connection_to(server) as slow,
             connection_to(server) as youngest,
         ):
-            await idle.say(GET)
+            await idle.write(GET)
             await response(idle)
-            await slow.say(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nsl")
+            await slow.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nsl")
 
             # This connection is the youngest: when it is cut, the limit has passed for all.
             await sends_half_a_head(youngest)
             assert await youngest.rest() == b""
 
-            await idle.say(GET)
+            await idle.write(GET)
             assert (await response(idle)).startswith(b"HTTP/1.1 200 ")
-            await slow.say(b"ow" + GET)
-            assert (await slow.hear_until(b"slow")).startswith(b"HTTP/1.1 200 ")
+            await slow.write(b"ow" + GET)
+            assert (await slow.read_until(b"slow")).startswith(b"HTTP/1.1 200 ")
             assert (await response(slow)).startswith(b"HTTP/1.1 200 ")
-            await socket.say(as_sent(Opcode.PING, b"still there?"))
+            await socket.write(as_sent(Opcode.PING, b"still there?"))
             assert await socket.frame() == (Opcode.PONG, b"still there?")
     finally:
         socket.close()
@@ -186,7 +186,7 @@ async def test_idle_and_slow_clients_are_not_limited(server: str) -> None:
 
 async def sends_an_endless_head(line: Line) -> None:
     """Sends a megabyte of headers; reads the refusal and the end of the connection."""
-    await line.say(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X-More: and more of the same\r\n" * 35_000)
+    await line.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X-More: and more of the same\r\n" * 35_000)
     head, _, body = (await line.rest()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 "), head
     assert b"too long" in body

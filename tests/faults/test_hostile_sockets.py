@@ -71,7 +71,7 @@ async def flood(client: HandmadeSocket) -> int:
     """Sends FLOOD until the connection is cut; returns the number of bytes sent."""
     sent = 0
     for part in FLOOD:
-        if not await client.say(part):
+        if not await client.write(part):
             break
         sent += len(part)
     return sent
@@ -113,9 +113,9 @@ async def test_a_flood_of_pongs_on_an_open_socket(
     assert (opcode, number_of(json.loads(text)["notifications"][0])) == (Opcode.TEXT, 1)
     opcode, payload = await client.frame()
     assert opcode is Opcode.PING
-    await client.say(as_sent(Opcode.PONG, b"not asked"[: len(payload)]) * 1000)
+    await client.write(as_sent(Opcode.PONG, b"not asked"[: len(payload)]) * 1000)
     assert await api.queue_size(channel) == 1
-    await client.say(as_sent(Opcode.PONG, payload) * 1000)
+    await client.write(as_sent(Opcode.PONG, payload) * 1000)
     await api.until(channel, queue_size=0)
     growth = edge.peak_rss_bytes - before
     print(f"the edge grew by {growth / 1e6:.1f} MB")
@@ -131,7 +131,7 @@ async def test_an_endless_message_of_empty_fragments(
     before = edge.rss_bytes
 
     await client.send(opcode, final=False)
-    await client.say(as_sent(Opcode.CONT, final=False) * 100_000)
+    await client.write(as_sent(Opcode.CONT, final=False) * 100_000)
 
     await client.rest()
     await api.until(channel, status="disconnected")

@@ -45,20 +45,20 @@ async def request(polls: Polls, url: str, *, headers: str = "", receive_buffer: 
     """A poll on a raw connection, which reads only when the test does."""
     line = await Line.open(url, receive_buffer=receive_buffer)
     head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {polls.key.secret}\r\n{headers}\r\n"
-    await line.say(head.encode())
+    await line.write(head.encode())
     return line
 
 
 async def response_length(line: Line) -> int:
     """Reads the head of a 200; returns the length of its body."""
-    head = (await line.hear_until(b"\r\n\r\n")).decode().lower()
+    head = (await line.read_until(b"\r\n\r\n")).decode().lower()
     assert head.startswith("http/1.1 200 "), head
     return int(head.partition("content-length: ")[2].partition("\r\n")[0])
 
 
 async def whole_response(line: Line) -> list[int]:
     """Reads a whole response; returns its numbers."""
-    body = await line.hear(await response_length(line))
+    body = await line.read(await response_length(line))
     return [number_of(item) for item in json.loads(body)["notifications"]]
 
 
@@ -109,7 +109,7 @@ class TestClients:
         await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
         for edge in installation.edges:
             line = await request(polls, edge.url, receive_buffer=4096)
-            await line.hear_until(b'"notifications"')
+            await line.read_until(b'"notifications"')
             line.close()
 
         assert numbers_in(await elsewhere.get()) == [*range(LARGE)]
@@ -122,7 +122,7 @@ class TestClients:
         await polls.now()
         await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
         line = await request(polls, installation.edges[0].url, receive_buffer=4096)
-        await line.hear_until(b'"notifications"')
+        await line.read_until(b'"notifications"')
 
         both = await asyncio.gather(polls.now(), elsewhere.now())
 
@@ -138,9 +138,9 @@ class TestClients:
         length = await response_length(line)
 
         later = asyncio.create_task(elsewhere.now())
-        await line.hear(length // 2)
+        await line.read(length // 2)
         assert not later.done(), "the response before it is still being sent"
-        await line.hear(length - length // 2)
+        await line.read(length - length // 2)
         line.close()
 
         assert (await later).status == 204
@@ -163,7 +163,7 @@ class TestClients:
         line = await request(polls, installation.edges[0].url)
         for _ in range(4):
             head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.secret}\r\n\r\n"
-            await line.say(head.encode())
+            await line.write(head.encode())
         await wait_until(polls.held)
         for number in range(5):
             await api.publish(key, reading(number, to=key.id))
@@ -179,13 +179,13 @@ class TestClients:
         line = await request(polls, installation.edges[0].url, receive_buffer=4096)
         length = await response_length(line)
         head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.secret}\r\n\r\n"
-        await line.say(head.encode())
+        await line.write(head.encode())
 
         edge = api.at(installation.edges[0].url)
         assert (await edge.call("DELETE", PULL, key=key)).text == "REMOVED"
-        await line.hear(length)
+        await line.read(length)
 
-        assert (await line.hear_until(b"CHANNEL_DELETED")).startswith(b"HTTP/1.1 410 ")
+        assert (await line.read_until(b"CHANNEL_DELETED")).startswith(b"HTTP/1.1 410 ")
         assert (await api.call("GET", "/v2/notification/channel", key=key)).status == 404
         line.close()
 

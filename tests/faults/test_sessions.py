@@ -137,8 +137,8 @@ async def test_a_slow_reader_loses_the_newest_and_is_alone_with_that(
     key = await api.api_key()
     before = stack.edges[0].rss_bytes
     slow = await Line.open(stack.edges[0].url, receive_buffer=4096)
-    await slow.say(handshake(headers_of(key)))
-    await slow.hear_until(b'{"session"')
+    await slow.write(handshake(headers_of(key)))
+    await slow.read_until(b'{"session"')
     quick = await http.ws_connect(stack.edges[0].url + JOIN, headers=headers_of(key))
     await quick.receive_str()
 

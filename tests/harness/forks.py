@@ -78,9 +78,9 @@ def _server() -> socket.socket:
 
 
 def _serve(orders: socket.socket) -> None:
-    """Forks for each order; tells its socket the pid, and at the end the exit code. Returns in the child."""
-    # Do not count what is imported: a service would visit it in every collection.
+    """Forks for each order; sends the pid, and later the exit code, to the order's socket."""
     importlib.import_module("services.__main__")
+    # Without it every collection in a fork would touch, and so copy, the imported objects.
     gc.freeze()
     children: dict[int, socket.socket] = {}
     woken, wake = os.pipe()

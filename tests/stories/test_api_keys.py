@@ -297,9 +297,9 @@ class TestAdmins:
         assert await is_refused(api, new)
 
     async def test_other_accounts_are_a_404_for_an_admin(self, api: Api, admin: ApiKey) -> None:
-        stranger = await made(api)
+        outsider = await made(api)
         child = await made(api, account=await api.account(parent=admin.account))
-        for key in (stranger, child):
+        for key in (outsider, child):
             responses = [
                 await api.call("POST", f"/v1/accounts/{key.account}/api-keys", key=admin, json=KEY),
                 await api.call("GET", f"/v1/accounts/{key.account}/api-keys", key=admin),

@@ -120,8 +120,8 @@ async def test_the_signing_secret_is_stable_and_per_key(
     assert before.json["signing_secret"].startswith("whsec_")
     assert before.json == after.json
     assert before.headers["Cache-Control"] == "no-store"
-    stranger = await api.api_key(account=key.account)
-    assert (await view(api, stranger, "/signing-secret")).json != before.json
+    outsider = await api.api_key(account=key.account)
+    assert (await view(api, outsider, "/signing-secret")).json != before.json
 
 
 async def test_the_key_itself_and_admins_of_its_account_may_read(api: Api, key: ApiKey) -> None:

@@ -134,7 +134,7 @@ async def test_the_server_waits_for_the_clients_close_frame(
     await api.delete_channel(channel)
     await wait_until(lambda: client.close_code == 1001)
     for _ in range(20):
-        # The edge's loop has turned meanwhile.
+        # A response shows that the edge's loop has run.
         assert stack.edges[0].get("/livez") == 200
     assert not client.ended
     await client.answer_close()

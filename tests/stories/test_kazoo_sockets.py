@@ -138,18 +138,18 @@ async def test_a_socket_may_subscribe_to_descendant_accounts_only(
 ) -> None:
     child = await api.account(parent=key.account)
     publisher = await api.api_key(account=child)
-    stranger = await api.api_key()
+    outsider = await api.api_key()
     client = await connect(key)
 
     await client.subscribe(CREATED, account_id=child)
     assert await api.publish(publisher, call()) == [1]
     assert (await client.event())["subscription_key"] == f"call.{child}.CHANNEL_CREATE.*"
 
-    reply = await client.ask("subscribe", binding=CREATED, account_id=stranger.account)
+    reply = await client.ask("subscribe", binding=CREATED, account_id=outsider.account)
     assert reply["data"] == {"errors": ["unauthorized account id"]}
     reply = await client.ask("subscribe", binding=CREATED, account_id="*")
     assert reply["data"] == {"errors": ["unauthorized wildcard account id"]}
-    assert await api.publish(stranger, call()) == [0]
+    assert await api.publish(outsider, call()) == [0]
 
 
 async def test_a_master_account_may_subscribe_to_all_accounts(

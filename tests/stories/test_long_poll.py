@@ -124,31 +124,31 @@ class TestSecondPoll:
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
         waiting = await polls.opened()
-        newcomer = Polls(api, key, stack.edges[edge])
+        second = Polls(api, key, stack.edges[edge])
 
         for _ in range(3):
-            response = await newcomer.get()
+            response = await second.get()
             assert response.status == 409
             assert response.text == "CONCURRENT_PULL_REQUEST_RECEIVED"
             assert response.headers["Content-Type"].startswith("text/plain")
 
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await waiting) == [1]
-        assert (await newcomer.now()).status == 204
+        assert (await second.now()).status == 204
 
     @pytest.mark.parametrize("edge", [0, 1])
     async def test_a_disconnected_poll_does_not_block_the_next(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
-        newcomer = Polls(api, key, stack.edges[edge])
+        second = Polls(api, key, stack.edges[edge])
         for number in range(5):
             waiting = await polls.opened()
             waiting.cancel()
             await asyncio.wait([waiting])
 
-            assert (await newcomer.now()).status == 204
+            assert (await second.now()).status == 204
             await api.publish(key, reading(number, to=key.id))
-            assert numbers_in(await newcomer.get()) == [number]
+            assert numbers_in(await second.get()) == [number]
 
 
 class TestDelete:

@@ -111,16 +111,16 @@ async def test_several_matching_presubscriptions_give_one_notification(
 
 async def test_each_channel_gets_its_own_selection(api: Api, channel: ApiKey, listen: Listen) -> None:
     sibling = await api.api_key(account=channel.account)
-    stranger = await api.api_key()
-    for other in (sibling, stranger):
+    outsider = await api.api_key()
+    for other in (sibling, outsider):
         await api.register(other)
     await api.subscribe(channel, {"endpoint-name": "a*"})
     await api.subscribe(sibling, {"endpoint-name": "*"})
-    await api.subscribe(stranger, {"endpoint-name": "*"})
+    await api.subscribe(outsider, {"endpoint-name": "*"})
 
     assert await api.publish(channel, reading(1, ep="a"), reading(2, ep="b")) == [2, 1]
 
-    assert await api.queue_size(stranger) == 0
+    assert await api.queue_size(outsider) == 0
     await (await listen(channel)).received_numbers([1])
     await (await listen(sibling)).received_numbers([1, 2])
 

@@ -60,8 +60,8 @@ async def test_device_registrations_reach_every_channel_of_the_account(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     sibling = await api.api_key(account=channel.account)
-    stranger = await api.api_key()
-    for key in (sibling, stranger):
+    outsider = await api.api_key()
+    for key in (sibling, outsider):
         await api.register(key)
     events: list[Event] = [
         {"topic": "device.registrations", "data": {"ep": "lamp", "ept": "Light", "q": False}},
@@ -76,7 +76,7 @@ async def test_device_registrations_reach_every_channel_of_the_account(
     for key in (channel, sibling):
         receiver = await listen(key)
         assert await receiver.received(4) == expected
-    assert await api.queue_size(stranger) == 0
+    assert await api.queue_size(outsider) == 0
 
 
 async def test_an_event_with_a_plain_topic_arrives_under_events(

@@ -159,12 +159,12 @@ async def test_receipts_need_the_publish_scope_and_the_same_account(api: Api, ch
     [event] = await published(api, channel, reading(1, to=channel.id))
     colleague = await api.api_key(account=channel.account, scopes=("publish",))
     receiver = await api.api_key(account=channel.account, scopes=("receive",))
-    stranger = await api.api_key()
+    outsider = await api.api_key()
 
     def asked_by(key: ApiKey | None) -> Any:
         return api.call("GET", f"/v1/events/{event}", key=key)
 
-    responses: list[Response] = [await asked_by(key) for key in (colleague, receiver, stranger, None)]
+    responses: list[Response] = [await asked_by(key) for key in (colleague, receiver, outsider, None)]
 
     assert [response.status for response in responses] == [200, 403, 404, 401]
 

@@ -1,19 +1,19 @@
-// One WebSocket client of npm, driven by JSON lines on stdin; it tells on stdout what happens to it.
+// One WebSocket client of npm: commands are JSON lines on stdin, events JSON lines on stdout.
 
 const readline = require("node:readline");
 
-const tell = (happening) => process.stdout.write(JSON.stringify(happening) + "\n");
-const closed = (code) => tell({ closed: code });
-const failed = (fault) => tell({ failed: String((fault && fault.message) || fault) });
+const report = (event) => process.stdout.write(JSON.stringify(event) + "\n");
+const closed = (code) => report({ closed: code });
+const failed = (error) => report({ failed: String((error && error.message) || error) });
 
-// Each opens a socket and gives what the tests do with it.
+// Each opens a socket and returns its operations.
 const libraries = {
   ws({ url, subprotocols, headers }) {
     const { WebSocket } = require("ws");
     const socket = new WebSocket(url, subprotocols, { headers });
-    socket.on("open", () => tell({ opened: socket.protocol || null }));
-    socket.on("message", (data) => tell({ message: data.toString() }));
-    socket.on("pong", (data) => tell({ pong: data.toString() }));
+    socket.on("open", () => report({ opened: socket.protocol || null }));
+    socket.on("message", (data) => report({ message: data.toString() }));
+    socket.on("pong", (data) => report({ pong: data.toString() }));
     socket.on("close", closed);
     socket.on("error", failed);
     return { ping: (text) => socket.ping(text), close: () => socket.close(1000) };
@@ -26,9 +26,9 @@ const libraries = {
     client.on("connectFailed", failed);
     client.on("connect", (connection) => {
       socket = connection;
-      tell({ opened: connection.protocol || null });
-      connection.on("message", (message) => tell({ message: message.utf8Data }));
-      connection.on("pong", (data) => tell({ pong: data.toString() }));
+      report({ opened: connection.protocol || null });
+      connection.on("message", (message) => report({ message: message.utf8Data }));
+      connection.on("pong", (data) => report({ pong: data.toString() }));
       connection.on("close", closed);
       connection.on("error", failed);
     });
@@ -36,12 +36,12 @@ const libraries = {
     return { ping: (text) => socket.ping(text), close: () => socket.close(1000) };
   },
 
-  // The same package in the form that browsers have.
+  // The same package with the browsers' interface.
   w3c({ url, subprotocols, headers }) {
     const { w3cwebsocket: Socket } = require("websocket");
     const socket = new Socket(url, subprotocols, undefined, headers);
-    socket.onopen = () => tell({ opened: socket.protocol || null });
-    socket.onmessage = (event) => tell({ message: event.data });
+    socket.onopen = () => report({ opened: socket.protocol || null });
+    socket.onmessage = (event) => report({ message: event.data });
     socket.onclose = (event) => closed(event.code);
     socket.onerror = () => failed("the handshake failed");
     return { close: () => socket.close(1000) };
@@ -50,8 +50,8 @@ const libraries = {
 
 let socket;
 readline.createInterface({ input: process.stdin }).on("line", (line) => {
-  const order = JSON.parse(line);
-  if (order.open) socket = libraries[process.argv[2]](order.open);
-  else if (order.ping) socket.ping(order.ping);
-  else if (order.close) socket.close();
+  const command = JSON.parse(line);
+  if (command.open) socket = libraries[process.argv[2]](command.open);
+  else if (command.ping) socket.ping(command.ping);
+  else if (command.close) socket.close();
 });
