@@ -32,7 +32,7 @@ class Closed(Struct, forbid_unknown_fields=True):
 def rule(pattern: str, text: str) -> str:
     """The pattern for `Meta`, with the sentence that an error says in its place.
 
-    End a pattern with `\\Z`: Python's `$` lets a trailing newline pass. The OpenAPI document writes it as `$`.
+    End a pattern with `\\Z`: Python's `$` accepts a trailing newline. The OpenAPI document says `$` instead.
     """
     _RULES[f"Expected `str` matching regex {pattern!r}"] = text
     return pattern
