@@ -4,7 +4,8 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from shared.model.api_keys import Account, ApiKey, Scope
+from shared.model.api_keys import ApiKey, Scope
+from shared.model.errors import Invalid
 from shared.wire.models import Closed, Id, Moment, Name, rule
 from shared.wire.times import moment_text
 
@@ -63,8 +64,11 @@ class NewSecret(Closed):
     old_valid_until: _OldValidUntil = None
 
 
-def account_body(account: Account) -> AccountBody:
-    return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
+def checked_name(name: str) -> str:
+    """The name, if it is printable. Raises Invalid."""
+    if not name.isprintable():
+        raise Invalid("must have printable characters only", field="name")
+    return name
 
 
 def api_key_body(key: ApiKey, *, now_ms: int) -> ApiKeyBody:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from shared.model import events
 from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event, is_of_a_device
-from shared.wire.models import Closed, field_at, parse, rule
+from shared.wire.models import Closed, Count, field_at, parse, rule
 
 MAX_EVENTS = 10_000
 MAX_EVENT_BYTES = 256 * 1024
@@ -51,6 +51,17 @@ class NewEvent(Closed):
     time: _Text | None = None
     to: Annotated[_Text | None, Meta(description="The id of an API key of the same account.")] = None
     receipt: Annotated[bool, Meta(description="Keep for an hour what became of the event.")] = False
+
+
+class PublishedEvent(Closed):
+    id: str
+    channels: Count
+
+
+class PublishedBody(Closed):
+    """For each event the number of channels and sessions it went to."""
+
+    events: list[PublishedEvent]
 
 
 _ONE = msgspec.json.Decoder(NewEvent)

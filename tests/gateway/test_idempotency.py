@@ -7,7 +7,7 @@ import fakeredis
 import pytest
 
 from services.gateway import idempotency
-from services.gateway.idempotency import Once
+from services.gateway.idempotency import IdempotentRequests
 from shared.model.idempotency import Repeatable
 from shared.redis.pipeline import Pipeline
 from shared.runtime.http.responses import Problem
@@ -26,8 +26,8 @@ def backend() -> Backend:
 
 
 @pytest.fixture
-def once(backend: Backend) -> Once:
-    return Once(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
+def once(backend: Backend) -> IdempotentRequests:
+    return IdempotentRequests(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ async def one() -> bytes:
     return b"[1]"
 
 
-async def test_long_work_renews_its_mark(once: Once, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_work_renews_its_mark(
+    once: IdempotentRequests, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
     nearly_over_ms = 5000
 
@@ -56,7 +58,7 @@ def test_several_renewals_fit_into_a_marks_life() -> None:
     assert idempotency._RENEWAL_S * 3 < RUNNING_S
 
 
-async def test_nothing_renews_what_is_over(once: Once, redis: Any) -> None:
+async def test_nothing_renews_what_is_over(once: IdempotentRequests, redis: Any) -> None:
     async def fails() -> bytes:
         raise LookupError
 
@@ -64,10 +66,12 @@ async def test_nothing_renews_what_is_over(once: Once, redis: Any) -> None:
         await once.run(REQUEST, fails)
 
     assert not redis.exists(NAME)
-    await wait_until(lambda: not any("Once._renew" in repr(task) for task in asyncio.all_tasks()))
+    await wait_until(
+        lambda: not any("IdempotentRequests._renew" in repr(task) for task in asyncio.all_tasks())
+    )
 
 
-async def test_work_is_done_once(once: Once) -> None:
+async def test_work_is_done_once(once: IdempotentRequests) -> None:
     go = asyncio.Event()
     times = 0
 
@@ -89,7 +93,7 @@ async def test_work_is_done_once(once: Once) -> None:
     assert times == 1
 
 
-async def test_what_is_cancelled_leaves_its_mark_to_time(once: Once, redis: Any) -> None:
+async def test_what_is_cancelled_leaves_its_mark_to_time(once: IdempotentRequests, redis: Any) -> None:
     """The process is ending: nobody knows how far the work came, nor waits for another word to Redis."""
     begun = asyncio.Event()
 

@@ -1,186 +1,163 @@
-"""/v1: accounts, API keys, publishing, plain topics, our own view of channels."""
+"""/v1: accounts, API keys, publishing, bindings, our own view of channels."""
+
+from typing import Annotated
+
+from msgspec import Meta
 
 from services.gateway.openapi.parts import (
     Json,
-    answer,
-    array,
-    body,
     in_header,
-    in_path,
     in_query,
     operation,
-    ref,
-    tagged,
+    paths,
+    request_body,
+    response,
 )
-from services.gateway.openapi.schemas import ID
+from shared.wire.accounts import (
+    AccountBody,
+    ApiKeyBody,
+    ApiKeysBody,
+    ApiKeyWithSecretBody,
+    NewAccount,
+    NewApiKey,
+    NewSecret,
+)
+from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody
+from shared.wire.events import MAX_EVENTS, NewEvent, PublishedBody
+from shared.wire.receipts import ReceiptBody
+from shared.wire.topic_bindings import Topics
 
-_ADMIN = "adminToken"
 _ADMINS = "adminToken apiKey"
-_ACCOUNT = in_path("account_id", "The account's id.", {"type": "string"})
-_API_KEY = in_path("api_key_id", "The API key's id.", {"type": "string"})
-
-_ACCOUNTS: Json = {
-    "/v1/accounts": {
-        "post": operation(
-            "createAccount",
-            "Makes an account",
-            {201: answer("The account.", ref("Account"))},
-            takes=body(ref("NewAccount")),
-            by=_ADMIN,
-        ),
-    },
-    "/v1/accounts/{account_id}/api-keys": {
-        "get": operation(
-            "listApiKeys",
-            "The API keys of an account, in the order of their ids",
-            {200: answer("At most 1,000 of them.", ref("ApiKeys"))},
-            errors=(404,),
-            parameters=(_ACCOUNT, in_query("after", "The id to go on behind.", {**ID, "type": "string"})),
-            by=_ADMINS,
-        ),
-        "post": operation(
-            "createApiKey",
-            "Makes an API key; the only time its secret is told",
-            {201: answer("The API key.", ref("ApiKeyWithSecret"))},
-            errors=(404,),
-            takes=body(ref("NewApiKey")),
-            parameters=(_ACCOUNT,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/api-keys/{api_key_id}": {
-        "get": operation(
-            "getApiKey",
-            "One API key",
-            {200: answer("The API key.", ref("ApiKey"))},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-        "delete": operation(
-            "deleteApiKey",
-            "Revokes an API key: its channel and subscriptions go, its socket closes",
-            {204: answer("It is revoked.")},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/api-keys/{api_key_id}/secrets": {
-        "post": operation(
-            "rotateApiKey",
-            "Makes a second secret; the one before it stays valid for a while",
-            {201: answer("The API key with its new secret.", ref("ApiKeyWithSecret"))},
-            errors=(404, 409),
-            takes=body(ref("NewSecret"), required=False),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-}
-
 _LINES: Json = {"type": "string", "description": "One event a line, as JSON."}
-_EVENTS: Json = {
-    "/v1/events": {
-        "post": operation(
-            "publish",
-            "Publishes events; answered when Redis holds every copy",
-            {
-                202: answer(
-                    "For each event the number of queues it went into.",
-                    ref("Published"),
-                    headers={"Idempotent-Replayed": {"const": "true"}},
-                )
-            },
-            errors=(409, 422),
-            takes=body(
-                {"anyOf": [ref("Event"), array(ref("Event"), minItems=1, maxItems=10_000)]},
-                others={"application/x-ndjson": _LINES, "application/ndjson": _LINES},
-            ),
-            parameters=(
-                in_header(
-                    "Idempotency-Key",
-                    "The same request comes again under the same key, and is queued once.",
-                    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
-                ),
-                in_header("traceparent", "W3C trace context.", {"type": "string"}),
-            ),
-        ),
-    },
-    "/v1/events/{event_id}": {
-        "get": operation(
-            "getReceipt",
-            "What became of an event that was published with a receipt",
-            {200: answer("As far as it got, in each channel.", ref("Receipt"))},
-            errors=(404,),
-            parameters=(in_path("event_id", "The event's id, percent-encoded.", {"type": "string"}),),
-        ),
-    },
-    "/v1/bindings": {
-        "get": operation(
-            "getBindings", "The plain topics the API key wants", {200: answer("As put.", ref("Topics"))}
-        ),
-        "put": operation(
-            "putBindings",
-            "Replaces the plain topics the API key wants",
-            {204: answer("The next publish honours them.")},
-            takes=body(ref("Topics")),
-        ),
-        "delete": operation("deleteBindings", "Removes them all", {204: answer("There are none.")}),
-    },
-}
+_EVENTS = NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)]
+_IDEMPOTENCY_KEY = in_header(
+    "Idempotency-Key",
+    "Repetitions under the same key get the first response; the events are published once.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
+)
 
-_CHANNELS: Json = {
-    "/v1/channels/{api_key_id}": {
-        "get": operation(
-            "getChannelState",
-            "The API key's channel as it is now, whatever its kind",
-            {200: answer("Its state.", ref("Channel"))},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
+_ACCOUNTS = {
+    "POST /v1/accounts": operation(
+        "createAccount",
+        "Create an account",
+        {201: response("The account.", AccountBody)},
+        takes=request_body(NewAccount),
+        by="adminToken",
+    ),
+    "GET /v1/accounts/{account_id}/api-keys": operation(
+        "listApiKeys",
+        "List an account's API keys, in the order of their ids",
+        {200: response("At most 1,000 of them.", ApiKeysBody)},
+        errors=(404,),
+        parameters=(
+            in_query("after", "List from after this id.", {"type": "string", "pattern": "^[0-9a-f]{32}$"}),
         ),
-    },
-    "/v1/channels/{api_key_id}/signing-secret": {
-        "get": operation(
-            "getSigningSecret",
-            "The secret that signs what its webhook is sent",
-            {
-                200: answer(
-                    "As Standard Webhooks writes it.",
-                    ref("SigningSecret"),
-                    headers={"Cache-Control": {"const": "no-store"}},
-                )
-            },
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/channels/{api_key_id}/deliveries": {
-        "get": operation(
-            "getDeliveries",
-            "The last attempts to deliver to its webhook, newest first",
-            {200: answer("At most 100 of them.", ref("Deliveries"))},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/channels/{api_key_id}/deliveries/retry": {
-        "post": operation(
-            "retryDeliveries",
-            "Lets a webhook that failed be tried now",
-            {202: answer("A dispatcher is told.")},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
+        by=_ADMINS,
+    ),
+    "POST /v1/accounts/{account_id}/api-keys": operation(
+        "createApiKey",
+        "Create an API key. The secret is returned once, here",
+        {201: response("The API key.", ApiKeyWithSecretBody)},
+        errors=(404,),
+        takes=request_body(NewApiKey),
+        by=_ADMINS,
+    ),
+    "GET /v1/api-keys/{api_key_id}": operation(
+        "getApiKey",
+        "Get an API key",
+        {200: response("The API key.", ApiKeyBody)},
+        errors=(404,),
+        by=_ADMINS,
+    ),
+    "DELETE /v1/api-keys/{api_key_id}": operation(
+        "deleteApiKey",
+        "Revoke an API key: deletes its channel and subscriptions, closes its socket",
+        {204: response("It is revoked.")},
+        errors=(404,),
+        by=_ADMINS,
+    ),
+    "POST /v1/api-keys/{api_key_id}/secrets": operation(
+        "rotateApiKey",
+        "Create a second secret; the current one stays valid for a while",
+        {201: response("The API key with its new secret.", ApiKeyWithSecretBody)},
+        errors=(404, 409),
+        takes=request_body(NewSecret, required=False),
+        by=_ADMINS,
+    ),
+}
+_PUBLISHING = {
+    "POST /v1/events": operation(
+        "publish",
+        "Publish events. The response comes when Redis holds every notification",
+        {
+            202: response(
+                "For each event the number of channels and sessions it went to.",
+                PublishedBody,
+                headers={"Idempotent-Replayed": {"const": "true"}},
+            )
+        },
+        errors=(409, 422),
+        takes=request_body(_EVENTS, others={"application/x-ndjson": _LINES, "application/ndjson": _LINES}),
+        parameters=(_IDEMPOTENCY_KEY, in_header("traceparent", "W3C trace context.")),
+    ),
+    "GET /v1/events/{event_id}": operation(
+        "getReceipt",
+        "Get what became of an event that was published with a receipt",
+        {200: response("How far it got in each channel.", ReceiptBody)},
+        errors=(404,),
+    ),
+    "GET /v1/bindings": operation(
+        "getBindings", "Get the API key's topic bindings", {200: response("As they were put.", Topics)}
+    ),
+    "PUT /v1/bindings": operation(
+        "putBindings",
+        "Replace the API key's topic bindings",
+        {204: response("In force from the next publish.")},
+        takes=request_body(Topics),
+    ),
+    "DELETE /v1/bindings": operation(
+        "deleteBindings", "Delete the API key's topic bindings", {204: response("There are none.")}
+    ),
+}
+_CHANNELS = {
+    "GET /v1/channels/{api_key_id}": operation(
+        "getChannelState",
+        "Get the state of the API key's channel, of any kind",
+        {200: response("Its state.", ChannelBody)},
+        errors=(404,),
+        by=_ADMINS,
+    ),
+    "GET /v1/channels/{api_key_id}/signing-secret": operation(
+        "getSigningSecret",
+        "Get the secret that signs requests to its webhook",
+        {
+            200: response(
+                "In the form of Standard Webhooks.",
+                SigningSecretBody,
+                headers={"Cache-Control": {"const": "no-store"}},
+            )
+        },
+        errors=(404,),
+        by=_ADMINS,
+    ),
+    "GET /v1/channels/{api_key_id}/deliveries": operation(
+        "getDeliveries",
+        "List the last attempts to deliver to its webhook, newest first",
+        {200: response("At most 100 of them.", DeliveriesBody)},
+        errors=(404,),
+        by=_ADMINS,
+    ),
+    "POST /v1/channels/{api_key_id}/deliveries/retry": operation(
+        "retryDeliveries",
+        "Retry a failing webhook now",
+        {202: response("A dispatcher will retry.")},
+        errors=(404,),
+        by=_ADMINS,
+    ),
 }
 
 PATHS: Json = {
-    **tagged("accounts", _ACCOUNTS),
-    **tagged("events", _EVENTS),
-    **tagged("channels", _CHANNELS),
+    **paths("accounts", _ACCOUNTS),
+    **paths("events", _PUBLISHING),
+    **paths("channels", _CHANNELS),
 }
