@@ -37,7 +37,7 @@ from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def build_stores(settings: Settings, client: Redis) -> Stores:
         receipts=Receipts(redis),
         replicas=Replicas(redis),
         routing=routing,
-        sessions=Sessions(redis, routing, wakeups, stored=stored_wanted),
+        sessions=Sessions(redis, routing, wakeups, stored=encode_patterns),
         wakeups=wakeups,
         webhooks=Webhooks(redis, wakeups),
     )

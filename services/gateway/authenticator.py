@@ -17,7 +17,7 @@ from shared.model.errors import Unauthenticated
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
-from shared.wire.pelion.opening import bearer
+from shared.wire.pelion.handshake import bearer
 
 # How long this gateway may still accept a secret that another gateway revoked or rotated.
 _CACHE_S = 1.0

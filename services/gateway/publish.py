@@ -166,7 +166,7 @@ async def _match(
 
 def _sessions_for(event: Event, *routes: RoutingTable) -> set[str]:
     """The sessions that match the event. Parses its data only if a binding needs it."""
-    data = orjson.loads(event.data) if any(its.look_at_data for its in routes) else None
+    data = orjson.loads(event.data) if any(its.needs_data for its in routes) else None
     return set().union(*(its.sessions_for(event, data) for its in routes))
 
 
@@ -237,7 +237,7 @@ async def _with_device_types(
             types[fields["ep"]] = fields["ept"]
         elif event.topic in _REMOVES_TYPE:
             types[fields["ep"]] = None
-        elif event.topic == topics.DEVICE_NOTIFICATIONS and table.look_at_device_types:
+        elif event.topic == topics.DEVICE_NOTIFICATIONS and table.needs_device_types:
             # Device types set earlier in this request take precedence over stored ones.
             if fields["ep"] in types:
                 event = event._replace(fields={**fields, "ept": types[fields["ep"]] or ""})

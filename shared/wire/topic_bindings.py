@@ -22,7 +22,7 @@ def parse_topics(body: bytes) -> list[str]:
     """The patterns, in the order given. Raises Invalid, naming the field."""
     posted = parse(_TOPICS, body)
     for index, pattern in enumerate(posted):
-        wrong = topics.fault_of(pattern)
+        wrong = topics.pattern_error(pattern)
         if wrong is not None:
             raise Invalid(wrong, field=f"[{index}]")
     return posted

@@ -23,7 +23,7 @@ from shared.store.scripts import load_scripts
 from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 
 NOW_MS = 1_700_000_000_000
 EDGE = "edge-1/b00t"
@@ -64,7 +64,7 @@ class Stores:
         self.channels = Channels(self.calls, self.routing, self.wakeups)
         self.leases = Leases(self.calls)
         self.queues = Queues(self.calls)
-        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=stored_wanted)
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 
