@@ -26,7 +26,7 @@ _CACHE_SIZE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """Who may create and revoke API keys: an admin of one account, or the operator (None) of all."""
+    """May create and revoke the API keys of one account, or of all (None): an admin, or the operator."""
 
     account_id: str | None
 

@@ -70,6 +70,8 @@ async def _verify(context: Context, api_key_id: str, callback: Callback) -> None
     secret = await context.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
     attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
     if not attempt.taken:
-        why = _REASONS.get(attempt.error, attempt.error) or f"it answered {attempt.status}, not 200 or 204"
+        why = (
+            _REASONS.get(attempt.error, attempt.error) or f"the response was {attempt.status}, not 200 or 204"
+        )
         message = f"the test request failed: {why}"
         raise Problem(400, f"url: {message}", fields=[("url", message)])

@@ -1,7 +1,7 @@
 """Verifies a webhook's URL with a test request before it is registered.
 
-The receiver never asked for it, so few run at once. It may take as long as the receiver likes: hold no lock
-and no lease meanwhile.
+Few run at once: the receiver has not agreed to them yet. Each lasts as long as the receiver likes, so the
+caller must not hold anything meanwhile.
 """
 
 import secrets

@@ -1,6 +1,6 @@
 """Idempotent requests: a repetition under the same Idempotency-Key gets the first response and runs nothing.
 
-A mark in Redis says which runner owns the request. Only a success is kept; any other outcome frees the key.
+A mark in Redis says which runner owns the request. Only a success is kept; any error frees the key.
 """
 
 import asyncio
@@ -89,8 +89,8 @@ async def _retry(write: Callable[[], Awaitable[bool]]) -> None:
                 await asyncio.sleep(_RETRY_S)
 
 
-def _refusal(found: Begun) -> Problem:
-    if found is Begun.RUNNING:
+def _refusal(state: Begun) -> Problem:
+    if state is Begun.RUNNING:
         fields = [(HEADER, "belongs to a request that is still running")]
         message = "the request with this Idempotency-Key is still running; retry to get its response"
         return Problem(409, message, fields=fields, headers={"retry-after": "1"})

@@ -23,7 +23,7 @@ from shared.model.routing_table import RoutingTable
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import RawJsonResponse
 from shared.store.queues import Appended
-from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, place_of
+from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, position_of
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 
 # Notifications of one request. Redis must hold them all before the response.
@@ -111,7 +111,7 @@ async def _publish(context: Context, account_id: str, events: Sequence[Event], s
         try:
             counts = await publish_events(context, account_id, events, traceparent=traceparent)
         except UnknownAddressee as error:
-            at = place_of(error.index, body=source.body, form=source.form)
+            at = position_of(error.index, body=source.body, form=source.form)
             raise Invalid(str(error), field=f"{at}.to" if at else "to") from None
     telemetry.published.add(len(events))
     return counts

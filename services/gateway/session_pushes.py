@@ -55,7 +55,7 @@ async def _authenticate_if_given(context: Context, request: Request, query: dict
 
 
 async def _data_in(request: Request) -> bytes:
-    """The body, unchanged. This dialect answers 406 for a body that is not JSON."""
+    """The body, unchanged. This dialect has the status 406 for a body that is not JSON."""
     body = await body_of(request)
     try:
         return parse_pushed(body)

@@ -18,7 +18,7 @@ from shared.wire.models import Closed, Count, field_at, parse, rule
 
 MAX_EVENTS = 10_000
 MAX_EVENT_BYTES = 256 * 1024
-# orjson writes no deeper nesting; fewer brackets than this cannot reach it.
+# The deepest nesting that orjson writes. Data with fewer brackets cannot exceed it.
 _MAX_DEPTH = 254
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 
@@ -82,8 +82,8 @@ def form_of(media_type: str) -> Form:
     return Form.LINES if media_type in ("application/x-ndjson", "application/ndjson") else Form.JSON
 
 
-def place_of(index: int, *, body: bytes, form: Form = Form.JSON) -> str:
-    """How errors name the event at `index` of a body: `[3]`, `line 4`, or '' for one that is in no array."""
+def position_of(index: int, *, body: bytes, form: Form = Form.JSON) -> str:
+    """How errors name the event at `index`: `[3]`, `line 4`, or '' for a single event without an array."""
     if form is Form.LINES:
         return next(islice(_lines(body), index, None))[0]
     return f"[{index}]" if body.lstrip().startswith(b"[") else ""
@@ -105,13 +105,13 @@ def parse_events(
     """
     try:
         return [_event(posted, index, id_of) for index, posted in enumerate(_posted(body, form))]
-    except _Wrong as wrong:
-        field = field_at(place_of(wrong.index, body=body, form=form), wrong.field)
-        raise wrong.kind(wrong.message, field=field) from None
+    except _EventError as error:
+        field = field_at(position_of(error.index, body=body, form=form), error.field)
+        raise error.kind(error.message, field=field) from None
 
 
-class _Wrong(Exception):
-    """A rule that the event at `index` breaks; `parse_events` adds the event's place in the body."""
+class _EventError(Exception):
+    """The event at `index` breaks a rule. `parse_events` adds its position in the body."""
 
     def __init__(self, index: int, field: str, message: str, *, kind: type[Invalid] = Invalid) -> None:
         self.index, self.field, self.message, self.kind = index, field, message, kind
@@ -142,7 +142,7 @@ def _posted_lines(body: bytes) -> Iterator[NewEvent]:
 
 
 def _lines(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, with their names. Blank ones count too, from 1, and cost little."""
+    """The lines that are not blank, with their names. Numbers count blank ones too, from 1."""
     number, end = 1, 0
     for line in _LINE.finditer(body):
         number += body.count(b"\n", end, line.start())
@@ -154,22 +154,22 @@ def _event(posted: NewEvent, index: int, id_of: Callable[[int], str]) -> Event:
     topic, data = posted.topic, bytes(posted.data)
     id_, name, time, to = posted.id or "", posted.name or "", posted.time or "", posted.to
     if len(data) + len(topic) + len(id_) + len(name) + len(time) + len(to or "") > MAX_EVENT_BYTES:
-        raise _Wrong(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
+        raise _EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
     value = _checked(data, index)
     fields = _device_fields(topic, value, to=to, index=index) if is_of_a_device(topic) else None
     return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt)
 
 
 def _checked(data: bytes, index: int) -> Any:
-    """The parsed data. msgspec does not look into `Raw`: bad UTF-8 would break the receivers' frames."""
+    """The parsed data. msgspec accepts invalid UTF-8 in a `Raw`; it would break the receivers' frames."""
     try:
         value = orjson.loads(data)
         if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
             orjson.dumps(value)
     except orjson.JSONDecodeError as error:
-        raise _Wrong(index, "data", f"is not JSON: {error.msg}") from None
+        raise _EventError(index, "data", f"is not JSON: {error.msg}") from None
     except TypeError:
-        raise _Wrong(index, "data", "is nested too deeply") from None
+        raise _EventError(index, "data", "is nested too deeply") from None
     return value
 
 
@@ -177,29 +177,29 @@ def _device_fields(topic: str, data: Any, *, to: str | None, index: int) -> dict
     """The values that bindings match, on topics whose data is an item of a NotificationMessage."""
     if topic == events.DEVICE_NOTIFICATIONS:
         fields = _strings(data, ("ep", "path"), index)
-        # The first slash is optional in events and in bindings; both are kept with it.
+        # The first slash is optional in events and in bindings; add it, so that they match.
         return {"ep": fields["ep"], "path": "/" + fields["path"].lstrip("/")}
     if topic in (events.DEVICE_REGISTRATIONS, events.DEVICE_REG_UPDATES):
         fields = _strings(data, ("ep",), index)
         device_type = data.get("ept")
         if device_type is not None and not isinstance(device_type, str):
-            raise _Wrong(index, "data.ept", "must be a string")
+            raise _EventError(index, "data.ept", "must be a string")
         return fields if device_type is None else {**fields, "ept": device_type}
     if topic in (events.DEVICE_DE_REGISTRATIONS, events.DEVICE_REGISTRATIONS_EXPIRED):
         if not isinstance(data, str) or not data:
-            raise _Wrong(index, "data", "must be the name of a device on this topic")
+            raise _EventError(index, "data", "must be the name of a device on this topic")
         return {"ep": data}
     if topic == events.DEVICE_ASYNC_RESPONSES:
         if not to:
-            raise _Wrong(index, "to", "is missing: an async-response is for one API key")
+            raise _EventError(index, "to", "is missing: an async-response is for one API key")
         return _strings(data, ("id",), index)
     return None
 
 
 def _strings(data: Any, names: tuple[str, ...], index: int) -> dict[str, str]:
     if not isinstance(data, dict):
-        raise _Wrong(index, "data", "must be an object on this topic")
+        raise _EventError(index, "data", "must be an object on this topic")
     for name in names:
         if not isinstance(data.get(name), str) or not data[name]:
-            raise _Wrong(index, f"data.{name}", "must be a string that is not empty")
+            raise _EventError(index, f"data.{name}", "must be a string that is not empty")
     return {name: data[name] for name in names}

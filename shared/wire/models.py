@@ -7,6 +7,7 @@ import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import orjson
 from msgspec import Meta, Struct
 
 from shared.model.errors import Invalid
@@ -23,6 +24,7 @@ _TYPES = {
 }
 _QUOTED_TYPE = re.compile(r"`([a-z |]+)`")
 _LONGEST_QUOTE = 100
+_AT = " - at `$"
 
 
 class Closed(Struct, forbid_unknown_fields=True):
@@ -30,7 +32,7 @@ class Closed(Struct, forbid_unknown_fields=True):
 
 
 def rule(pattern: str, text: str) -> str:
-    """The pattern for `Meta`, with the sentence that an error says in its place.
+    """Returns the pattern, for `Meta`; an error says `text` instead of quoting it.
 
     End a pattern with `\\Z`: Python's `$` accepts a trailing newline. The OpenAPI document says `$` instead.
     """
@@ -43,20 +45,20 @@ Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Count = Annotated[int, Meta(ge=0)]
 
-ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any)
 OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 def parse(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
-    """The decoded body. `at` is where in the request it stands. Raises Invalid, naming the field."""
+    """The decoded body. `at` is its position in the request. Raises Invalid, naming the field."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), at=at) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"{'' if at else 'the body '}is not JSON: {error}", field=at or None) from None
+        wrong = f"is not JSON: {_syntax_error(body) or error}"
     except RecursionError:
-        raise Invalid(f"{'' if at else 'the body '}is nested too deeply", field=at or None) from None
+        wrong = "is nested too deeply"
+    raise Invalid(wrong if at else f"the body {wrong}", field=at or None)
 
 
 def convert(value: Any, model: type[T]) -> T:
@@ -72,12 +74,19 @@ def field_at(at: str, path: str) -> str:
     return at + (path if path.startswith("[") or not at else f".{path}" if path else "")
 
 
+def _syntax_error(body: bytes) -> str:
+    """orjson's message: it has line and column, and is right about lone surrogates."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return str(error)
+    return ""
+
+
 def _invalid(error: str, *, at: str) -> Invalid:
-    text, _, path = (
-        error.rpartition(" - at `$") if error.endswith("`") and " - at `$" in error else (error, "", "")
-    )
+    text, _, path = error.removesuffix("`").rpartition(_AT) if _AT in error else (error, "", "")
     # msgspec writes `[...]` for a key of a map.
-    path = path.removesuffix("`").partition("[...]")[0].removeprefix(".")
+    path = path.partition("[...]")[0].removeprefix(".")
     what, _, name = text.removesuffix("`").partition(" field `")
     if what == "Object missing required":
         return Invalid("is missing", field=field_at(field_at(at, path), name))

@@ -1,4 +1,4 @@
-"""A request that runs keeps its mark, however long it takes, and ends in one of two ways."""
+"""A running request renews its mark in Redis; its end keeps the result or frees the key."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,7 @@ def backend() -> Backend:
 
 
 @pytest.fixture
-def once(backend: Backend) -> IdempotentRequests:
+def requests(backend: Backend) -> IdempotentRequests:
     return IdempotentRequests(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
 
 
@@ -40,7 +40,7 @@ async def one() -> bytes:
 
 
 async def test_long_work_renews_its_mark(
-    once: IdempotentRequests, redis: Any, monkeypatch: pytest.MonkeyPatch
+    requests: IdempotentRequests, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
     nearly_over_ms = 5000
@@ -50,20 +50,22 @@ async def test_long_work_renews_its_mark(
         await wait_until(lambda: redis.pttl(NAME) > nearly_over_ms)
         return b"[1]"
 
-    assert await once.run(REQUEST, work) == (b"[1]", False)
-    assert await once.run(REQUEST, one) == (b"[1]", True)
+    assert await requests.run(REQUEST, work) == (b"[1]", False)
+    assert await requests.run(REQUEST, one) == (b"[1]", True)
 
 
-def test_several_renewals_fit_into_a_marks_life() -> None:
+def test_mark_survives_several_lost_renewals() -> None:
     assert idempotency._RENEWAL_S * 3 < RUNNING_S
 
 
-async def test_nothing_renews_what_is_over(once: IdempotentRequests, redis: Any) -> None:
+async def test_failed_work_frees_the_key_and_stops_the_renewal(
+    requests: IdempotentRequests, redis: Any
+) -> None:
     async def fails() -> bytes:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await once.run(REQUEST, fails)
+        await requests.run(REQUEST, fails)
 
     assert not redis.exists(NAME)
     await wait_until(
@@ -71,7 +73,7 @@ async def test_nothing_renews_what_is_over(once: IdempotentRequests, redis: Any)
     )
 
 
-async def test_work_is_done_once(once: IdempotentRequests) -> None:
+async def test_work_is_done_once(requests: IdempotentRequests) -> None:
     go = asyncio.Event()
     times = 0
 
@@ -81,20 +83,20 @@ async def test_work_is_done_once(once: IdempotentRequests) -> None:
         await go.wait()
         return b"[1]"
 
-    running = asyncio.create_task(once.run(REQUEST, work))
+    running = asyncio.create_task(requests.run(REQUEST, work))
     await wait_until(lambda: times)
     with pytest.raises(Problem) as raised:
-        await once.run(REQUEST, work)
+        await requests.run(REQUEST, work)
     assert raised.value.status_code == 409
     go.set()
 
     assert await running == (b"[1]", False)
-    assert await once.run(REQUEST, work) == (b"[1]", True)
+    assert await requests.run(REQUEST, work) == (b"[1]", True)
     assert times == 1
 
 
-async def test_what_is_cancelled_leaves_its_mark_to_time(once: IdempotentRequests, redis: Any) -> None:
-    """The process is ending: nobody knows how far the work came, nor waits for another word to Redis."""
+async def test_cancelled_work_leaves_the_mark_to_expire(requests: IdempotentRequests, redis: Any) -> None:
+    """At shutdown it is unknown how much of the work was done: freeing the key could publish twice."""
     begun = asyncio.Event()
 
     async def work() -> bytes:
@@ -102,7 +104,7 @@ async def test_what_is_cancelled_leaves_its_mark_to_time(once: IdempotentRequest
         await asyncio.Event().wait()
         return b""
 
-    running = asyncio.create_task(once.run(REQUEST, work))
+    running = asyncio.create_task(requests.run(REQUEST, work))
     await begun.wait()
     running.cancel()
     await asyncio.wait([running])

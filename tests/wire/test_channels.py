@@ -12,7 +12,7 @@ AT_MS = 1_800_000_000_000
 AT = "2027-01-15T08:00:00.000Z"
 
 
-def test_only_what_an_application_holds_open_is_connected() -> None:
+def test_webhook_has_no_connected_field() -> None:
     for kind in Kind:
         state = ChannelState(kind, connected=True, queue_size=2, dropped=1)
         body = msgspec.to_builtins(channel_body(state, None))
@@ -21,7 +21,7 @@ def test_only_what_an_application_holds_open_is_connected() -> None:
         assert "failing_since" not in body
 
 
-def test_a_webhook_that_fails_says_since_when_and_until_when() -> None:
+def test_failing_webhook_shows_since_when_and_the_next_attempt() -> None:
     state = ChannelState(Kind.WEBHOOK, connected=False, queue_size=2)
 
     def shown(next_attempt_ms: int | None) -> Any:
@@ -35,7 +35,7 @@ def test_a_webhook_that_fails_says_since_when_and_until_when() -> None:
     assert "next_attempt_at" not in now
 
 
-def test_a_delivery() -> None:
+def test_delivery() -> None:
     failed = Delivery(AT_MS, "msg_1", 7, None, "timed-out", 20_000, AT_MS)
     taken = Delivery(AT_MS, "msg_1", 7, 204, "", 3)
 

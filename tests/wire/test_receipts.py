@@ -1,4 +1,4 @@
-"""What a publisher is channel of its event: only what has happened, and how far it got."""
+"""Receipts show only what has happened so far."""
 
 import msgspec
 import pytest

@@ -65,9 +65,11 @@ def schema(model: Any) -> Json:
     """The schema of a model: a reference where it is an object. A dict is a schema already."""
     if isinstance(model, dict):
         return model
-    [found], components = msgspec.json.schema_components([model], ref_template="#/components/schemas/{name}")
+    [of_model], components = msgspec.json.schema_components(
+        [model], ref_template="#/components/schemas/{name}"
+    )
     COMPONENTS.update(_published(components))
-    return _published(found)
+    return _published(of_model)
 
 
 def _published(schemas: Json) -> Json:
@@ -131,13 +133,13 @@ def operation(
 
 def paths(tag: str, operations: Mapping[str, Json]) -> Json:
     """The document's paths, from operations by `METHOD /path`, with the tag and the path's parameters."""
-    found: Json = {}
-    for place, told in operations.items():
-        method, path = place.split()
+    by_path: Json = {}
+    for method_and_path, described in operations.items():
+        method, path = method_and_path.split()
         in_path = [_parameter("path", name, *_IN_PATH[name]) for name in re.findall(r"{(.*?)}", path)]
-        item = {**told, "tags": [tag], "parameters": [*in_path, *told["parameters"]]}
-        found.setdefault(path, {})[method.lower()] = item
-    return found
+        item = {**described, "tags": [tag], "parameters": [*in_path, *described["parameters"]]}
+        by_path.setdefault(path, {})[method.lower()] = item
+    return by_path
 
 
 def in_query(name: str, text: str, of: Json = TEXT) -> Json:
@@ -148,5 +150,5 @@ def in_header(name: str, text: str, of: Json = TEXT) -> Json:
     return _parameter("header", name, text, of)
 
 
-def _parameter(place: str, name: str, text: str, of: Json) -> Json:
-    return {"name": name, "in": place, "required": place == "path", "description": text, "schema": of}
+def _parameter(where: str, name: str, text: str, of: Json) -> Json:
+    return {"name": name, "in": where, "required": where == "path", "description": text, "schema": of}

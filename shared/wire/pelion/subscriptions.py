@@ -28,7 +28,7 @@ _Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH, pattern=_STAR)]
 
 
 class Presubscription(Closed, rename="kebab"):
-    """All given fields must match. A field may be null, which is the same as left out."""
+    """All given fields must match; null is the same as left out."""
 
     endpoint_name: _Name | UnsetType | None = UNSET
     # The service documents no wildcard for types; here a * works as in names.
@@ -49,11 +49,9 @@ def parse_presubscriptions(body: bytes) -> list[Presubscription]:
     posted = parse(_PRESUBSCRIPTIONS, body)
     paths = [path for entry in posted for path in entry.resource_path or ()]
     if len(paths) > MAX_MENTIONS:
-        raise Invalid(f"{len(paths)} paths in all; at most {MAX_MENTIONS} are kept", field="resource-path")
+        raise Invalid(f"{len(paths)} paths in all; the limit is {MAX_MENTIONS}", field="resource-path")
     if len(set(paths)) > MAX_PATHS:
-        raise Invalid(
-            f"{len(set(paths))} separate paths; at most {MAX_PATHS} are kept", field="resource-path"
-        )
+        raise Invalid(f"{len(set(paths))} separate paths; the limit is {MAX_PATHS}", field="resource-path")
     return posted
 
 
