@@ -36,13 +36,8 @@ from shared.runtime.http import responses
 from shared.runtime.http.responses import Problem
 
 _EXPECTED = (
-    HTTPException,
-    Invalid,
-    KindConflict,
-    KeyRevoked,
-    MissingScope,
-    StoreUnavailable,
-    Unauthenticated,
+    *(HTTPException, Invalid, KindConflict, KeyRevoked),
+    *(MissingScope, StoreUnavailable, Unauthenticated),
 )
 _EVENTS = "/v1/events"
 

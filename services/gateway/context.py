@@ -25,7 +25,7 @@ class Context:
     api_keys: ApiKeys
     channels: Channels
     wakeups: Wakeups
-    once: IdempotentRequests
+    idempotent_requests: IdempotentRequests
     principals: Principals
     authenticator: Authenticator
     queues: Queues

@@ -72,7 +72,7 @@ async def publish(request: Request) -> ASGIApp:
     async def work() -> bytes:
         return _packed(await _publish(context, key.account_id, events, source))
 
-    packed, is_repetition = await context.once.run(repeatable, work)
+    packed, is_repetition = await context.idempotent_requests.run(repeatable, work)
     return _response(events, _unpacked(packed), is_repetition=is_repetition)
 
 

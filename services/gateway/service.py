@@ -23,7 +23,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
         api_keys=stores.api_keys,
         channels=stores.channels,
         wakeups=stores.wakeups,
-        once=IdempotentRequests(stores.idempotency),
+        idempotent_requests=IdempotentRequests(stores.idempotency),
         principals=stores.principals,
         authenticator=Authenticator(stores.api_keys, admin_token=admin_token),
         queues=stores.queues,

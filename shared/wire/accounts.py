@@ -1,13 +1,13 @@
 """Bodies of accounts and API keys under /v1 (docs/protocols/events.md, section 1)."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.api_keys import ApiKey, Scope
 from shared.model.errors import Invalid
 from shared.wire.models import Closed, Id, Moment, Name, rule
-from shared.wire.times import moment_text
+from shared.wire.times import moment_or_none, moment_text
 
 _Scopes = Annotated[list[Scope], Meta(min_length=1)]
 _Secret = Annotated[str, Meta(pattern=rule(r"^ak_[0-9a-f]{80}\Z", "must be a secret"))]
@@ -73,21 +73,21 @@ def checked_name(name: str) -> str:
 
 def api_key_body(key: ApiKey, *, now_ms: int) -> ApiKeyBody:
     """An API key without its secrets."""
-    old_until_ms = key.old_secret_until_ms(now_ms=now_ms)
-    return ApiKeyBody(
-        id=key.id,
-        account_id=key.account_id,
-        name=key.name,
-        scopes=sorted(key.scopes),
-        created_at=moment_text(key.created_at_ms),
-        expires_at=None if key.expires_at_ms is None else moment_text(key.expires_at_ms),
-        old_secret_valid_until=None if old_until_ms is None else moment_text(old_until_ms),
-    )
+    return ApiKeyBody(**_shown(key, now_ms=now_ms))
 
 
 def api_key_with_secret(key: ApiKey, secret: str, *, now_ms: int) -> ApiKeyWithSecretBody:
-    """The response that shows a secret, once: at its creation."""
-    shown = api_key_body(key, now_ms=now_ms)
-    return ApiKeyWithSecretBody(
-        secret=secret, **{name: getattr(shown, name) for name in shown.__struct_fields__}
-    )
+    """The only response with the secret: at its creation."""
+    return ApiKeyWithSecretBody(secret=secret, **_shown(key, now_ms=now_ms))
+
+
+def _shown(key: ApiKey, *, now_ms: int) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "account_id": key.account_id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "created_at": moment_text(key.created_at_ms),
+        "expires_at": moment_or_none(key.expires_at_ms),
+        "old_secret_valid_until": moment_or_none(key.old_secret_until_ms(now_ms=now_ms)),
+    }

@@ -8,7 +8,7 @@ from shared.model.channels import ChannelState, Failing, Kind
 from shared.model.deliveries import Delivery
 from shared.wire.models import Closed, Count, Moment
 from shared.wire.pelion.serialization import SerializationBody, serialization_body, stored
-from shared.wire.times import moment_text
+from shared.wire.times import moment_or_none, moment_text
 
 
 class ChannelBody(Closed, kw_only=True):
@@ -57,23 +57,21 @@ def channel_body(state: ChannelState, failing: Failing | None) -> ChannelBody:
     if failing is not None:
         body.failing_since = moment_text(failing.since_ms)
         body.failed_attempts = failing.failed_attempts
-        body.next_attempt_at = (
-            UNSET if failing.next_attempt_ms is None else moment_text(failing.next_attempt_ms)
-        )
+        body.next_attempt_at = moment_or_none(failing.next_attempt_ms) or UNSET
     return body
 
 
 def deliveries_body(deliveries: list[Delivery]) -> DeliveriesBody:
-    return DeliveriesBody([_delivery(delivery) for delivery in deliveries])
+    return DeliveriesBody([_delivery(each) for each in deliveries])
 
 
 def _delivery(delivery: Delivery) -> DeliveryBody:
     return DeliveryBody(
-        at=moment_text(delivery.at_ms),
-        webhook_id=delivery.webhook_id,
+        moment_text(delivery.at_ms),
+        delivery.webhook_id,
         batch=delivery.count,
         status=delivery.status,
         error=delivery.error,
         took_ms=delivery.took_ms,
-        next_attempt_at=None if delivery.next_attempt_ms is None else moment_text(delivery.next_attempt_ms),
+        next_attempt_at=moment_or_none(delivery.next_attempt_ms),
     )

@@ -6,13 +6,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.receipts import ChannelReceipt, Receipt, State
 from shared.wire.models import Closed, Count, Id, Moment
-from shared.wire.times import moment_text
+from shared.wire.times import moment_or_none, moment_text
 
 
 class ChannelReceiptBody(Closed):
     channel: Id
     state: State
-    queued_at: Moment | UnsetType = UNSET
+    queued_at: Moment
     sent_at: Moment | UnsetType = UNSET
     acked_at: Moment | UnsetType = UNSET
     dropped_at: Moment | UnsetType = UNSET
@@ -30,26 +30,18 @@ class ReceiptBody(Closed):
 
 
 def receipt_body(receipt: Receipt) -> ReceiptBody:
-    return ReceiptBody(
-        id=receipt.event_id,
-        topic=receipt.topic,
-        published_at=moment_text(receipt.published_ms),
-        channels=[_channel(channel) for channel in receipt.channels],
-        channels_total=receipt.channels_total,
-    )
+    channels = [_channel(each) for each in receipt.channels]
+    published_at = moment_text(receipt.published_ms)
+    return ReceiptBody(receipt.event_id, receipt.topic, published_at, channels, receipt.channels_total)
 
 
 def _channel(receipt: ChannelReceipt) -> ChannelReceiptBody:
     return ChannelReceiptBody(
-        channel=receipt.channel,
-        state=receipt.state,
-        queued_at=_moment(receipt.queued_ms),
-        sent_at=_moment(receipt.sent_ms),
-        acked_at=_moment(receipt.acked_ms),
-        dropped_at=_moment(receipt.dropped_ms),
+        receipt.channel,
+        receipt.state,
+        queued_at=moment_text(receipt.queued_ms),
+        sent_at=moment_or_none(receipt.sent_ms) or UNSET,
+        acked_at=moment_or_none(receipt.acked_ms) or UNSET,
+        dropped_at=moment_or_none(receipt.dropped_ms) or UNSET,
         reason=receipt.reason or UNSET,
     )
-
-
-def _moment(ms: int | None) -> str | UnsetType:
-    return UNSET if ms is None else moment_text(ms)

@@ -24,3 +24,7 @@ def moment_ms(text: str) -> int | None:
 def moment_text(ms: int) -> str:
     """The time in UTC, with milliseconds."""
     return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_or_none(ms: int | None) -> str | None:
+    return None if ms is None else moment_text(ms)

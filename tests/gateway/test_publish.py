@@ -105,7 +105,7 @@ def app(stores: Stores) -> ASGIApp:
         receipts=stores.receipts,
         routing=stores.routing,
         sessions=stores.sessions,
-        once=IdempotentRequests(Idempotency(stores.calls)),
+        idempotent_requests=IdempotentRequests(Idempotency(stores.calls)),
     )
     return gateway_app(cast(Context, context), more=[])
 

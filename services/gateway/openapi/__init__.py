@@ -5,33 +5,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.openapi import cognism, crossbar, pelion, publishing
-from services.gateway.openapi.parts import COMPONENTS, TEXT, Json, operation, paths, response
+from services.gateway.openapi.parts import COMPONENTS, TEXT, Json, operation, paths, response, text_response
 
 VERSION = "0.1.0"
 
 
-def _probe(name: str, summary: str, responses: dict[int, Json]) -> Json:
-    return operation(name, summary, responses, by="")
-
-
 _OPERATIONS = {
-    "GET /livez": _probe("live", "Check that it runs", {200: response("ok", TEXT, media_type="text/plain")}),
-    "GET /readyz": _probe(
+    "GET /livez": operation("live", "Check that it runs", {200: text_response("ok")}, by=""),
+    "GET /readyz": operation(
         "ready",
         "Check that it accepts requests",
         {
-            200: response("ready", TEXT, media_type="text/plain"),
-            503: response(
-                "It is shutting down.", TEXT, media_type="text/plain", headers={"Retry-After": TEXT}
-            ),
+            200: text_response("ready"),
+            503: response("It is shutting down.", TEXT, media_type="text/plain", Retry_After=TEXT),
         },
+        by="",
     ),
-    "GET /metrics": _probe(
-        "metrics", "Get the metrics", {200: response("For Prometheus.", TEXT, media_type="text/plain")}
-    ),
-    "GET /openapi.json": _probe(
-        "document", "Get this document", {200: response("OpenAPI 3.1.", {"type": "object"})}
-    ),
+    "GET /metrics": operation("metrics", "Get the metrics", {200: text_response("For Prometheus.")}, by=""),
+    "GET /openapi.json": operation("document", "Get this document", {200: {"type": "object"}}, by=""),
 }
 
 DOCUMENT: Json = {

@@ -26,29 +26,20 @@ PATHS: Json = paths(
         "GET /api/v1/websocket": operation(
             "joinWebsocket",
             "Open a WebSocket that receives the data of each matching event",
-            {
-                101: response(
-                    "The WebSocket is open; its first frame contains the session id.",
-                    headers={"X-Websocket-Session": schema(Id)},
-                )
-            },
+            {101: response("Its first frame has the session id.", X_Websocket_Session=schema(Id))},
+            *_CREDENTIALS,
+            in_query("pattern", "Flat JSON or a rule; a blank one matches everything."),
             errors=(401, 403, 426, 429, 431, 503),
-            parameters=(
-                *_CREDENTIALS,
-                in_query("pattern", "Flat JSON or a rule; a blank one matches everything."),
-            ),
             by="",
         ),
         "POST /api/v1/websocket/session": operation(
             "pushToSession",
             "Send the body to one socket, unchanged. Credentials are optional, but wrong ones are refused",
             {200: response("The socket's edge has sent it.", PushedBody)},
+            {**in_query("session", "The id in the socket's first frame."), "required": True},
+            *_CREDENTIALS,
             errors=(401, 404, 406, 503),
             takes=request_body({"description": "Any JSON, of at most 64 KiB."}),
-            parameters=(
-                {**in_query("session", "The id in the socket's first frame."), "required": True},
-                *_CREDENTIALS,
-            ),
             by="",
         ),
     },

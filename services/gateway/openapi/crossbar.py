@@ -13,7 +13,6 @@ from services.gateway.openapi.parts import (
     in_query,
     operation,
     paths,
-    request_body,
     response,
     schema,
 )
@@ -84,23 +83,21 @@ _ERROR = _envelope(
 def _operation(
     name: str,
     summary: str,
-    responses: Mapping[int, Json],
+    successes: Mapping[int, Json],
     *,
     errors: tuple[int, ...] = (),
     by: str = "authToken authTokenInQuery apiKey",
-    takes: Json | None = None,
+    takes: Any = None,
 ) -> Json:
     statuses = (*errors, 500, *((401, 403, 503) if by else ()))
     in_envelopes = {status: error(status, _ERROR, title=_ERRORS[status]) for status in statuses}
     described = operation(
         name,
         summary,
-        {**in_envelopes, **responses},
+        {**in_envelopes, **successes},
+        in_header("X-Pretty-Print", "`true` for an indented response."),
+        in_query("pretty_print", "The same."),
         takes=takes,
-        parameters=(
-            in_header("X-Pretty-Print", "`true` for an indented response."),
-            in_query("pretty_print", "The same."),
-        ),
         by=by,
     )
     if 400 not in errors:
@@ -108,8 +105,12 @@ def _operation(
     return described
 
 
-_SOCKET = {200: response("The socket.", _envelope(schema(Socket)))}
-_SOCKETS = {200: response("The sockets.", _envelope(schema(list[Socket])))}
+def _success(text: str, model: Any) -> Json:
+    return response(text, _envelope(schema(model)))
+
+
+_SOCKET = {200: _success("The socket.", Socket)}
+_SOCKETS = {200: _success("The sockets.", list[Socket])}
 
 PATHS: Json = paths(
     "kazoo",
@@ -117,7 +118,7 @@ PATHS: Json = paths(
         "GET /v2/websockets": _operation(
             "listWebsocketBindings",
             "List the bindings that a socket can have",
-            {200: response("Bindings by module.", _envelope(schema(dict[str, list[str]])))},
+            {200: _success("By module.", dict[str, list[str]])},
             by="",
         ),
         "GET /v2/websockets/{socket_id}": _operation(
@@ -125,18 +126,18 @@ PATHS: Json = paths(
         ),
         "GET /v2/accounts/{account_id}/websockets": _operation(
             "listSockets",
-            "List the open sockets of an account, and those of the caller's own",
+            "List the open sockets of an account and of the caller's own",
             _SOCKETS,
             errors=(404,),
         ),
         "GET /v2/accounts/{account_id}/websockets/{socket_id}": _operation(
-            "getSocket", "Get one open socket", _SOCKET, errors=(404,)
+            "getSocket", "Get an open socket", _SOCKET, errors=(404,)
         ),
         "GET /v2/account/websockets": _operation(
             "listOwnSockets", "List the open sockets of the caller's account", _SOCKETS
         ),
         "GET /v2/account/websockets/{socket_id}": _operation(
-            "getOwnSocket", "Get one open socket of the caller's account", _SOCKET, errors=(404,)
+            "getOwnSocket", "Get an open socket of the caller's account", _SOCKET, errors=(404,)
         ),
         "GET /socket": operation(
             "openBlackhole",
@@ -148,10 +149,10 @@ PATHS: Json = paths(
         "PUT /v2/api_auth": _operation(
             "createToken",
             "Exchange an API key's secret for a token of an hour",
-            {201: response("The token, as `auth_token`.", _envelope(schema(AccountOfToken)))},
+            {201: _success("The token, as `auth_token`.", AccountOfToken)},
             errors=(400, 401, 403, 408, 413, 503),
             by="",
-            takes=request_body(NewToken),
+            takes=NewToken,
         ),
     },
 )

@@ -1,4 +1,4 @@
-"""Builds the OpenAPI document's operations. Bodies are named by their models, whose schemas it collects."""
+"""Builds the OpenAPI document's operations. A body is given by its model, whose schema it collects."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,12 @@ TEXT: Json = {"type": "string"}
 COMPONENTS: Json = {}
 """The schema of each model that `schema` has seen, by name."""
 
-_ERRORS = {
+_TITLES = {
+    101: "The WebSocket is open.",
+    200: "OK.",
+    201: "Created.",
+    202: "Accepted.",
+    204: "Done; there is no body.",
     400: "The request is malformed, or breaks a rule that the message names.",
     401: "The secret is missing, malformed, unknown, expired or revoked.",
     403: "The API key lacks the scope that this needs.",
@@ -79,27 +84,23 @@ def _published(schemas: Json) -> Json:
     return published
 
 
-def response(
-    text: str,
-    model: Any = None,
-    *,
-    media_type: str = "application/json",
-    headers: Mapping[str, Json] | None = None,
-) -> Json:
-    """A response; without a model it has no body."""
+def response(text: str, model: Any = None, *, media_type: str = "application/json", **headers: Json) -> Json:
+    """A response; without a model it has no body. Headers are named with `_` for `-`."""
     content = {} if model is None else {"content": {media_type: {"schema": schema(model)}}}
-    named = {"X-Request-Id": TEXT, **(headers or {})}
+    named = {"X-Request-Id": TEXT} | {name.replace("_", "-"): of for name, of in headers.items()}
     return {"description": text, "headers": {name: {"schema": of} for name, of in named.items()}, **content}
 
 
-def word(text: str, *words: str) -> Json:
-    """A response whose whole body is a bare word."""
-    return response(text, {"type": "string", "enum": list(words)}, media_type="text/plain")
+def text_response(text: str, *words: str) -> Json:
+    """A response of plain text: one of the words, if there are any."""
+    return response(text, {**TEXT, "enum": list(words)} if words else TEXT, media_type="text/plain")
 
 
 def error(status: int, model: Any = Error, *, title: str = "") -> Json:
-    headers = {"Retry-After": TEXT} if status in _WITH_RETRY_AFTER else {}
-    return response(title or _ERRORS[status], model, headers=headers)
+    title = title or _TITLES[status]
+    if status in _WITH_RETRY_AFTER:
+        return response(title, model, Retry_After=TEXT)
+    return response(title, model)
 
 
 def request_body(model: Any, *, required: bool = True, others: Mapping[str, Json] | None = None) -> Json:
@@ -111,23 +112,30 @@ def request_body(model: Any, *, required: bool = True, others: Mapping[str, Json
 def operation(
     name: str,
     summary: str,
-    responses: Mapping[int, Json],
-    *,
+    successes: Mapping[int, Any],
+    *parameters: Json,
     errors: tuple[int, ...] = (),
-    takes: Json | None = None,
-    parameters: tuple[Json, ...] = (),
+    takes: Any = None,
     by: str = "apiKey",
 ) -> Json:
-    """One operation, with the errors that any such operation may have. `by` are its security schemes."""
+    """One operation, with the errors that any such operation may have.
+
+    `successes` are responses, or just the models of their bodies, by status; `takes` is a request body or
+    its model; `by` are security schemes.
+    """
     usual = {*_ALWAYS, *errors, *(_WITH_AUTHENTICATION if by else ()), *(_WITH_BODY if takes else ())}
-    all_responses = {**{status: error(status) for status in usual}, **responses}
+    responses = {status: error(status) for status in usual}
+    for status, of in successes.items():
+        is_response = isinstance(of, dict) and "description" in of
+        responses[status] = of if is_response else response(_TITLES[status], of)
+    body = takes if takes is None or isinstance(takes, dict) else request_body(takes)
     return {
         "operationId": name,
         "summary": summary,
         "security": [{scheme: []} for scheme in by.split()],
         "parameters": list(parameters),
-        **({"requestBody": takes} if takes else {}),
-        "responses": {str(status): all_responses[status] for status in sorted(all_responses)},
+        **({"requestBody": body} if body else {}),
+        "responses": {str(status): responses[status] for status in sorted(responses)},
     }
 
 

@@ -22,6 +22,12 @@ _FlagText = Annotated[
     Meta(pattern=rule(r"^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\Z", "must be true or false")),
 ]
 _Flag = bool | _FlagText
+_ATTRIBUTES = {
+    "include_uid": "uid",
+    "include_timestamp": "timestamp",
+    "include_original_ep": "original_ep",
+    "deregistrations_as_object": "deregistrations_as_object",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +86,13 @@ def stored(serialization: bytes) -> Serialization:
     if not serialization:
         return Serialization()
     body = _STORED.decode(serialization)
-    return Serialization(
-        chunk=body.max_chunk_size,
-        uid=body.cfg.include_uid,
-        timestamp=body.cfg.include_timestamp,
-        original_ep=body.cfg.include_original_ep,
-        deregistrations_as_object=body.cfg.deregistrations_as_object,
-    )
+    flags = {attribute: getattr(body.cfg, name) for name, attribute in _ATTRIBUTES.items()}
+    return Serialization(body.max_chunk_size, **flags)
 
 
 def serialization_body(serialization: Serialization) -> SerializationBody:
-    flags = SerializationFlags(
-        deregistrations_as_object=serialization.deregistrations_as_object,
-        include_uid=serialization.uid,
-        include_timestamp=serialization.timestamp,
-        include_original_ep=serialization.original_ep,
-    )
-    return SerializationBody("v2", serialization.chunk, flags)
+    flags = {name: getattr(serialization, attribute) for name, attribute in _ATTRIBUTES.items()}
+    return SerializationBody("v2", serialization.chunk, SerializationFlags(**flags))
 
 
 def wanted_in(body: bytes) -> bytes:
@@ -109,8 +105,9 @@ def stored_form(wanted: SerializationWanted | None) -> bytes:
     if wanted is None:
         return b""
     cfg = wanted.cfg or WantedFlags()
-    flags = SerializationFlags(**{name: _truth(getattr(cfg, name)) for name in cfg.__struct_fields__})
-    return msgspec.json.encode(SerializationBody("v2", int(wanted.max_chunk_size), flags))
+    flags = {name: _truth(getattr(cfg, name)) for name in _ATTRIBUTES}
+    body = SerializationBody("v2", int(wanted.max_chunk_size), SerializationFlags(**flags))
+    return msgspec.json.encode(body)
 
 
 def _truth(flag: bool | str) -> bool:
