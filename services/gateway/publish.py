@@ -25,6 +25,7 @@ from shared.runtime.http.responses import RawJsonResponse
 from shared.store.queues import Appended
 from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, position_of
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
+from shared.wire.models import field_at
 
 # Notifications of one request. Redis must hold them all before the response.
 MAX_COPIES = 100_000
@@ -112,7 +113,7 @@ async def _publish(context: Context, account_id: str, events: Sequence[Event], s
             counts = await publish_events(context, account_id, events, traceparent=traceparent)
         except UnknownAddressee as error:
             at = position_of(error.index, body=source.body, form=source.form)
-            raise Invalid(str(error), field=f"{at}.to" if at else "to") from None
+            raise Invalid(str(error), field=field_at(at, "to")) from None
     telemetry.published.add(len(events))
     return counts
 
