@@ -138,8 +138,9 @@ def _problem(error: Exception) -> HTTPException:
         case KeyRevoked():
             return Problem(401, str(error))
         case Unauthenticated():
-            fields = [("Authorization", "must be Bearer and a valid secret")]
-            return Problem(401, str(error), fields=fields, headers={"www-authenticate": "Bearer"})
+            message = "the secret in Authorization is missing or not valid"
+            fields = [("Authorization", "must be Bearer and the secret of an API key, or the admin token")]
+            return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
         case MissingScope():
             return Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")])
         case StoreUnavailable():
