@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from services.gateway.authenticator import Authenticator
 from services.gateway.endpoint_verification import EndpointVerifier
-from services.gateway.idempotency import Once
+from services.gateway.idempotency import IdempotentRequests
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.queues import Queues
@@ -25,7 +25,7 @@ class Context:
     api_keys: ApiKeys
     channels: Channels
     wakeups: Wakeups
-    once: Once
+    idempotent_requests: IdempotentRequests
     principals: Principals
     authenticator: Authenticator
     queues: Queues
