@@ -19,7 +19,7 @@ async def create_account(request: Request) -> Response:
     context = context_of(request)
     await context.authenticator.require_operator(request)
     posted = await body_in(request, _NEW_ACCOUNT)
-    return model_response(await new_account(context.api_keys, posted), status=201)
+    return model_response(await new_account(context.stores.api_keys, posted), status=201)
 
 
 async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:

@@ -40,7 +40,7 @@ async def create_api_key(request: Request) -> Response:
     admin = await context.authenticator.administrator(request)
     posted = await body_in(request, _NEW_API_KEY)
     account_id = await _account_of(context, admin, request)
-    return model_response(await new_api_key(context.api_keys, account_id, posted), status=201)
+    return model_response(await new_api_key(context.stores.api_keys, account_id, posted), status=201)
 
 
 async def list_api_keys(request: Request) -> Response:
@@ -50,7 +50,7 @@ async def list_api_keys(request: Request) -> Response:
     after = request.query_params.get("after", "")
     if after and not is_id(after):
         raise Invalid("must be the id of an API key", field="after")
-    keys, next_after = await context.api_keys.of_account(account_id, after=after, count=PAGE)
+    keys, next_after = await context.stores.api_keys.of_account(account_id, after=after, count=PAGE)
     now = now_ms()
     return model_response(ApiKeysBody([api_key_body(key, now_ms=now) for key in keys], next_after))
 
@@ -66,7 +66,7 @@ async def delete_api_key(request: Request) -> Response:
     admin = await context.authenticator.administrator(request)
     key = await _key_of(context, admin, request)
     try:
-        await context.api_keys.revoke(key)
+        await context.stores.api_keys.revoke(key)
     finally:
         context.authenticator.forget(key.id)
     return Response(status_code=204)
@@ -79,7 +79,7 @@ async def create_secret(request: Request) -> Response:
     posted = parse(_NEW_SECRET, await body_of(request) or b"{}")
     key = await _key_of(context, admin, request)
     try:
-        return model_response(await new_secret_of(context.api_keys, key, posted), status=201)
+        return model_response(await new_secret_of(context.stores.api_keys, key, posted), status=201)
     except KeyRevoked:
         raise no_such_api_key() from None
     except SecretsInUse as error:
@@ -145,14 +145,14 @@ def _future_ms(text: str, field: str, *, or_now: bool = False) -> int:
 async def _account_of(context: Context, admin: Administrator, request: Request) -> str:
     account_id: str = request.path_params["account_id"]
     known = is_id(account_id) and admin.administers(account_id)
-    if not known or await context.api_keys.account(account_id) is None:
+    if not known or await context.stores.api_keys.account(account_id) is None:
         raise Problem(404, "there is no such account")
     return account_id
 
 
 async def _key_of(context: Context, admin: Administrator, request: Request) -> ApiKey:
     api_key_id = request.path_params["api_key_id"]
-    key = await context.api_keys.find(api_key_id) if is_id(api_key_id) else None
+    key = await context.stores.api_keys.find(api_key_id) if is_id(api_key_id) else None
     if key is None or not admin.administers(key.account_id):
         raise no_such_api_key()
     return key

@@ -27,7 +27,7 @@ def get_handler(source: Source) -> _Handler:
     async def handler(request: Request) -> Response:
         context = context_of(request)
         key = await context.authenticator.require(request, Scope.RECEIVE)
-        stored = await context.routing.bindings(key.account_id, key.id, source)
+        stored = await context.stores.routing.bindings(key.account_id, key.id, source)
         return Response(stored or b"[]", media_type="application/json")
 
     return handler
@@ -43,9 +43,9 @@ def put_handler(source: Source) -> _Handler:
         bindings = parse(await body_of(request))
         if bindings:
             stored = msgspec.json.encode(bindings)
-            await context.routing.put_bindings(key.account_id, key.id, stored, source=source)
+            await context.stores.routing.put_bindings(key.account_id, key.id, stored, source=source)
         else:
-            await context.routing.drop_bindings(key.account_id, key.id, source)
+            await context.stores.routing.drop_bindings(key.account_id, key.id, source)
         return Response(status_code=204)
 
     return handler
@@ -57,7 +57,7 @@ def delete_handler(source: Source) -> _Handler:
     async def handler(request: Request) -> Response:
         context = context_of(request)
         key = await context.authenticator.require(request, Scope.RECEIVE)
-        await context.routing.drop_bindings(key.account_id, key.id, source)
+        await context.stores.routing.drop_bindings(key.account_id, key.id, source)
         return Response(status_code=204)
 
     return handler

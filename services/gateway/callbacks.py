@@ -28,8 +28,8 @@ _REASONS = {
 async def get_callback(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    state = await context.channels.state(key.id)
-    callback = await context.channels.callback(key.id)
+    state = await context.stores.channels.state(key.id)
+    callback = await context.stores.channels.callback(key.id)
     if state is None or callback is None:
         raise Problem(404, "no callback has been registered")
     return model_response(webhook(callback, state.serialization))
@@ -45,7 +45,7 @@ async def put_callback(request: Request) -> Response:
     wanted = registration_in(await body_of(request))
     await _check_kind(context, key.id)
     await _verify(context, key.id, wanted.callback)
-    await context.channels.put_webhook(
+    await context.stores.channels.put_webhook(
         key.account_id, key.id, wanted.callback, now_ms=now_ms(), serialization=wanted.serialization
     )
     return Response(status_code=204)
@@ -54,20 +54,20 @@ async def put_callback(request: Request) -> Response:
 async def delete_callback(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    if not await context.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):
+    if not await context.stores.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):
         raise Problem(404, "no callback has been registered")
     return Response(status_code=204)
 
 
 async def _check_kind(context: Context, api_key_id: str) -> None:
     """Spares the URL a test request that cannot succeed. `put_webhook` checks again, atomically."""
-    state = await context.channels.state(api_key_id)
+    state = await context.stores.channels.state(api_key_id)
     if state is not None and state.kind is not Kind.WEBHOOK:
         raise KindConflict(existing=state.kind)
 
 
 async def _verify(context: Context, api_key_id: str, callback: Callback) -> None:
-    secret = await context.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
+    secret = await context.stores.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
     attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
     if not attempt.taken:
         why = (

@@ -16,10 +16,10 @@ from shared.wire.channels import SigningSecretBody, channel_body, deliveries_bod
 async def get_channel_view(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.receiver(request, request.path_params["api_key_id"])
-    state = await context.channels.state(key.id)
+    state = await context.stores.channels.state(key.id)
     if state is None:
         raise Problem(404, "the API key has no channel")
-    failing = await context.webhooks.failing(key.id) if state.kind is Kind.WEBHOOK else None
+    failing = await context.stores.webhooks.failing(key.id) if state.kind is Kind.WEBHOOK else None
     return model_response(channel_body(state, failing))
 
 
@@ -28,7 +28,7 @@ async def get_signing_secret(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.receiver(request, request.path_params["api_key_id"])
     try:
-        secret = await context.api_keys.signing_secret(key.id, offered=new_signing_secret())
+        secret = await context.stores.api_keys.signing_secret(key.id, offered=new_signing_secret())
     except KeyRevoked:
         raise no_such_api_key() from None
     response = model_response(SigningSecretBody(secret))
@@ -40,12 +40,12 @@ async def get_deliveries(request: Request) -> Response:
     """The last attempts, also those of a deleted webhook."""
     context = context_of(request)
     key = await context.authenticator.receiver(request, request.path_params["api_key_id"])
-    return model_response(deliveries_body(await context.webhooks.deliveries(key.id)))
+    return model_response(deliveries_body(await context.stores.webhooks.deliveries(key.id)))
 
 
 async def retry_deliveries(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.receiver(request, request.path_params["api_key_id"])
-    if not await context.webhooks.retry_now(key.id):
+    if not await context.stores.webhooks.retry_now(key.id):
         raise Problem(404, "the API key has no webhook")
     return Response(status_code=202)

@@ -16,7 +16,7 @@ from shared.wire.pelion.serialization import wanted_in
 async def get_websocket(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    state = await context.channels.state(key.id)
+    state = await context.stores.channels.state(key.id)
     if state is None or state.kind is not Kind.WEBSOCKET:
         raise Problem(404, "no channel has been registered")
     return model_response(websocket_channel(state))
@@ -27,18 +27,18 @@ async def put_websocket(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
     serialization = wanted_in(await body_of(request))
-    is_new = await context.channels.create(
+    is_new = await context.stores.channels.create(
         key.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms(), serialization=serialization
     )
     new = ChannelState(Kind.WEBSOCKET, connected=False, queue_size=0, serialization=serialization)
-    state = new if is_new else await context.channels.state(key.id) or new
+    state = new if is_new else await context.stores.channels.state(key.id) or new
     return model_response(websocket_channel(state), status=201 if is_new else 200)
 
 
 async def delete_websocket(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    if not await context.channels.delete(key.account_id, key.id, kind=Kind.WEBSOCKET):
+    if not await context.stores.channels.delete(key.account_id, key.id, kind=Kind.WEBSOCKET):
         raise Problem(404, "no WebSocket channel has been registered")
     return Response(status_code=204)
 
@@ -46,7 +46,7 @@ async def delete_websocket(request: Request) -> Response:
 async def get_channel(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    state = await context.channels.state(key.id)
+    state = await context.stores.channels.state(key.id)
     if state is None:
         raise Problem(404, "no channel has been registered")
     return model_response(channel_metadata(state.kind))

@@ -62,7 +62,7 @@ async def get_bindings(request: Request) -> Response:
 async def get_sockets(request: Request) -> Response:
     principal = await _authenticate(request)
     accounts = await _accounts(request, principal)
-    sessions = context_of(request).sessions
+    sessions = context_of(request).stores.sessions
     by_id = {each.id: each for account in accounts for each in await sessions.of_account(account)}
     return _success(request, [socket_object(each) for each in by_id.values() if _is_listed(each)])
 
@@ -71,7 +71,7 @@ async def get_socket(request: Request) -> Response:
     principal = await _authenticate(request)
     accounts = await _accounts(request, principal)
     socket_id: str = request.path_params["socket_id"]
-    session = await context_of(request).sessions.find(socket_id) if is_id(socket_id) else None
+    session = await context_of(request).stores.sessions.find(socket_id) if is_id(socket_id) else None
     if session is None or session.account_id not in accounts or not _is_listed(session):
         raise _no_such(socket_id)
     return _success(request, socket_object(session))
@@ -90,8 +90,8 @@ async def put_api_auth(request: Request) -> Response:
     secret = _secret_in(posted if isinstance(posted, dict) else {})
     # `Principals` would take a token too; here only a secret counts.
     principal = await _principal(context, secret if id_in(secret) else "")
-    account = await context.api_keys.account(principal.account_id)
-    token = await context.principals.token_for(principal, now_ms=now_ms())
+    account = await context.stores.api_keys.account(principal.account_id)
+    token = await context.stores.principals.token_for(principal, now_ms=now_ms())
     data = {
         "account_id": principal.account_id,
         "account_name": account.name if account else "",
@@ -130,7 +130,7 @@ async def _authenticate(request: Request) -> Principal:
 
 async def _principal(context: Context, secret: str) -> Principal:
     """Raises Unauthenticated or MissingScope."""
-    principal = await context.principals.authenticate(secret, now_ms=now_ms()) if secret else None
+    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
     if principal is None:
         raise Unauthenticated
     require_scope(principal.scopes, Scope.RECEIVE)
@@ -151,9 +151,9 @@ async def _check_account(context: Context, principal: Principal, account_id: str
     if not is_id(account_id):
         message = f"invalid account_id '{account_id[:100]}'"
         raise CrossbarProblem(404, "bad identifier", {"message": message})
-    if await context.api_keys.account(account_id) is None:
+    if await context.stores.api_keys.account(account_id) is None:
         raise _no_such(account_id)
-    if not await context.principals.may_listen(principal, account_id):
+    if not await context.stores.principals.may_listen(principal, account_id):
         raise Problem(403, "forbidden")
 
 

@@ -126,7 +126,7 @@ async def publish_events(
     When this returns, Redis holds every notification. Raises UnknownAddressee; TooLarge for too many
     notifications; StoreUnavailable: some may be appended, so publishing again is safe but may duplicate.
     """
-    table, of_all = await context.routing.tables_for_publish(account_id)
+    table, of_all = await context.stores.routing.tables_for_publish(account_id)
     _check_addressees(events, table)
     events, types = await _with_device_types(context, account_id, events, table)
     channels, sessions = await _match(events, table, of_all)
@@ -134,7 +134,7 @@ async def publish_events(
     channels = {key: which for key, which in channels.items() if not table.is_expired(key, now_ms=now)}
     _check_size(events, [*channels.values(), *sessions.values()])
     if types:
-        await context.routing.learn_device_types(account_id, types)
+        await context.stores.routing.learn_device_types(account_id, types)
     queued = await _append(
         context, account_id, events, channels, sessions, traceparent=traceparent, now_ms=now
     )
@@ -197,7 +197,7 @@ async def _append(
     if not receipts and not sessions:
         return await appends
     to_sessions = [
-        context.sessions.append(session_id, account_id, [events[index] for index in which])
+        context.stores.sessions.append(session_id, account_id, [events[index] for index in which])
         for session_id, which in sessions.items()
     ]
     queued, of_sessions, _ = await asyncio.gather(
@@ -211,7 +211,7 @@ async def _append_to_channels(
 ) -> list[int]:
     """How many events each channel has taken: all or none."""
     copies = [(api_key_id, [events[index] for index in which]) for api_key_id, which in channels.items()]
-    appended = await context.queues.append_all(copies, traceparent=traceparent)
+    appended = await context.stores.queues.append_all(copies, traceparent=traceparent)
     return [
         len(which) if outcome is Appended.QUEUED else 0
         for which, outcome in zip(channels.values(), appended, strict=True)
@@ -246,7 +246,7 @@ async def _with_device_types(
                 needed.add(fields["ep"])
         typed.append(event)
     if needed:
-        known = await context.routing.device_types(account_id, sorted(needed))
+        known = await context.stores.routing.device_types(account_id, sorted(needed))
         typed = [_typed(event, known) for event in typed]
     return typed, types
 

@@ -18,7 +18,7 @@ async def get_receipt(request: Request) -> Response:
     """Needs the scope `publish`, of any API key of the account."""
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.PUBLISH)
-    receipt = await context.receipts.find(key.account_id, request.path_params["event_id"])
+    receipt = await context.stores.receipts.find(key.account_id, request.path_params["event_id"])
     if receipt is None:
         raise Problem(404, 'no receipt of this event; publish with "receipt": true, and ask within an hour')
     return model_response(receipt_body(receipt))
@@ -44,6 +44,6 @@ def open_receipts(
             if index in by_event:
                 by_event[index].append(api_key_id)
     return [
-        context.receipts.open(account_id, events[index], channels=wanting, now_ms=now_ms)
+        context.stores.receipts.open(account_id, events[index], channels=wanting, now_ms=now_ms)
         for index, wanting in by_event.items()
     ]

@@ -36,7 +36,7 @@ async def get_resource(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
     resource = _resource_of(request)
-    stored = await context.routing.bindings(key.account_id, key.id, Source.RESOURCES)
+    stored = await context.stores.routing.bindings(key.account_id, key.id, Source.RESOURCES)
     paths = paths_of(resource.device, stored)
     if resource.path:
         return Response(status_code=200 if resource.path in paths else 404)
@@ -56,7 +56,7 @@ async def put_resource(request: Request) -> Response:
             "a subscription must name a resource: /v2/subscriptions/{device-id}/{resourcePath}",
             headers={"allow": "GET, DELETE"},
         )
-    added = await context.routing.add_line(
+    added = await context.stores.routing.add_line(
         key.account_id, key.id, resource.line, source=Source.RESOURCES, limit=MAX_RESOURCES
     )
     if added is Added.FULL:
@@ -70,7 +70,7 @@ async def delete_resource(request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
     line = _resource_of(request).line
-    await context.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
+    await context.stores.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
     return Response(status_code=204)
 
 

@@ -34,7 +34,7 @@ async def push_to_session(request: Request) -> Response:
         raise Invalid("is missing; the socket's first frame contains it", field="session")
     data = await _data_in(request)
     await _check_reach(context, session_id, key)
-    match await context.sessions.push(session_id, data):
+    match await context.stores.sessions.push(session_id, data):
         case Pushed.TAKEN:
             return model_response(PushedBody(session_id, delivered=True))
         case Pushed.GONE:
@@ -47,7 +47,7 @@ async def _authenticate_if_given(context: Context, request: Request, query: dict
     credentials = credentials_offered(request.headers, query)
     if not credentials.given:
         return None
-    key = await context.api_keys.authenticate(credentials.secret, now_ms=now_ms())
+    key = await context.stores.api_keys.authenticate(credentials.secret, now_ms=now_ms())
     if key is None:
         fields = [("accessToken", "must be the id of an API key"), ("secretKey", "must be its secret")]
         raise Problem(401, "access token or secret key is missing or wrong", fields=fields)
@@ -67,7 +67,7 @@ async def _data_in(request: Request) -> bytes:
 
 async def _check_reach(context: Context, session_id: str, key: ApiKey | None) -> None:
     """Raises Problem(404), also for another account's session: its existence must not show."""
-    session = await context.sessions.find(session_id) if is_id(session_id) else None
+    session = await context.stores.sessions.find(session_id) if is_id(session_id) else None
     if session is None or session.dialect is not Dialect.COGNISM:
         raise _no_session()
     if key is not None and key.account_id != session.account_id:
