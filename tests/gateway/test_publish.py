@@ -101,10 +101,7 @@ async def stores(server: fakeredis.FakeServer) -> AsyncIterator[Stores]:
 def app(stores: Stores) -> ASGIApp:
     context = SimpleNamespace(
         authenticator=Authenticator(stores.api_keys, admin_token="operator"),
-        queues=stores.queues,
-        receipts=stores.receipts,
-        routing=stores.routing,
-        sessions=stores.sessions,
+        stores=stores,
         idempotent_requests=IdempotentRequests(Idempotency(stores.calls)),
     )
     return gateway_app(cast(Context, context), more=[])
