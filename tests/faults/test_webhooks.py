@@ -63,9 +63,7 @@ async def test_another_dispatcher_takes_over_from_a_killed_one(
 
     await wait_until(lambda: numbers(hook)[-1] == BACKLOG - 1, within_s=60, what=lambda: numbers(hook)[-1])
     assert_in_order_from_each_repetition(numbers(hook), BACKLOG)
-    assert max(call.at_once for call in hook.calls) <= 2, (
-        "the hanging_hook dispatcher's request may still be open"
-    )
+    assert max(call.at_once for call in hook.calls) <= 2, "the killed dispatcher's request may still be open"
 
 
 async def test_a_stopped_dispatcher_releases_its_leases(

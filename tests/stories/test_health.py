@@ -1,4 +1,4 @@
-"""Every service has /livez, /readyz and /metrics on its service_api port."""
+"""Every service has /livez, /readyz and /metrics on its own port."""
 
 import re
 
