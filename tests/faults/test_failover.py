@@ -53,10 +53,10 @@ class Load:
                 await publishers.enter_async_context(publisher.publishing())
             yield
 
-    async def has_published(self, count: int) -> None:
-        await asyncio.gather(*(publisher.has_published(count) for _, publisher, _ in self.channels))
+    async def wait_for_accepted(self, count: int) -> None:
+        await asyncio.gather(*(publisher.wait_for_accepted(count) for _, publisher, _ in self.channels))
 
-    async def has_arrived(self) -> None:
+    async def wait_until_arrived(self) -> None:
         """Everything with a 202 arrived in order on the same sockets, and is acked."""
         for key, publisher, receiver in self.channels:
             sent, got = range(publisher.accepted), receiver
@@ -79,14 +79,14 @@ async def test_failover_by_sentinel(start: Start, http: aiohttp.ClientSession, l
     load = Load(Api(http, stack.gateways[0].url, stack.admin_token), stack, listen)
     await load.begin(3)
     async with load.publishing():
-        await load.has_published(30)
-    await load.has_arrived()
+        await load.wait_for_accepted(30)
+    await load.wait_until_arrived()
     await replicated(stack.redis.primary)
 
     async with load.publishing():
         stack.redis.primary.kill()
-        await load.has_published(60)
-    await load.has_arrived()
+        await load.wait_for_accepted(60)
+    await load.wait_until_arrived()
 
     assert stack.redis.sentinel.primary_port == stack.redis.replica.port
     assert any(publisher.unavailable for _, publisher, _ in load.channels)
@@ -106,15 +106,15 @@ async def test_failover_in_a_cluster(start: Start, http: aiohttp.ClientSession, 
 
     async with elsewhere.publishing():
         async with here.publishing():
-            await here.has_published(30)
-        await here.has_arrived()
+            await here.wait_for_accepted(30)
+        await here.wait_until_arrived()
         await replicated(dying)
         async with here.publishing():
             dying.kill()
-            await here.has_published(60)
-        await elsewhere.has_published(60)
-    await here.has_arrived()
-    await elsewhere.has_arrived()
+            await here.wait_for_accepted(60)
+        await elsewhere.wait_for_accepted(60)
+    await here.wait_until_arrived()
+    await elsewhere.wait_until_arrived()
 
     assert cluster.replicas[0].role == "master"
     assert any(publisher.unavailable for _, publisher, _ in here.channels)

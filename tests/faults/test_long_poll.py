@@ -67,7 +67,7 @@ async def test_polls_work_at_once_after_an_edge_is_killed(start: Start, http: ai
     stack = start(edges=2, HEARTBEAT_TTL_S=600)
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
-    waiting = await Polls(api, key, stack.edges[0]).opened()
+    waiting = await Polls(api, key, stack.edges[0]).open()
     other = Polls(api, key, stack.edges[1])
     assert (await other.get()).status == 409
 
@@ -87,12 +87,12 @@ async def test_a_frozen_edge_loses_its_poll_and_acks_nothing(
     frozen = stack.edges[0]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
-    waiting = await Polls(api, key, frozen).opened()
+    waiting = await Polls(api, key, frozen).open()
     other = Polls(api, key, stack.edges[1])
 
     frozen.freeze()
     assert (await other.now()).status == 204
-    newer = await other.opened()
+    newer = await other.open()
     frozen.thaw()
 
     assert (await waiting).status == 204
@@ -232,7 +232,7 @@ async def test_an_open_poll_survives_an_outage_of_redis(
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     key = await api.api_key()
     polls = Polls(api, key, stack.edges[0])
-    waiting = await polls.opened()
+    waiting = await polls.open()
 
     if how == "frozen":
         stack.valkey.freeze()

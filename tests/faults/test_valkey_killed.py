@@ -32,13 +32,13 @@ async def test_nothing_accepted_is_lost_and_sockets_stay_open(
 
     async with publisher.publishing():
         for _ in range(KILLS):
-            await publisher.has_published(200)
+            await publisher.wait_for_accepted(200)
             unavailable = publisher.unavailable
             stack.valkey.kill()
             await wait_until(lambda before=unavailable: publisher.unavailable > before)  # type: ignore[misc]
             stack.valkey.start()
             await wait_until(lambda: stack.valkey.answers, within_s=60)
-        await publisher.has_published(200)
+        await publisher.wait_for_accepted(200)
 
     for key, receiver in zip(keys, receivers, strict=True):
         last = publisher.accepted - 1

@@ -74,15 +74,15 @@ async def test_a_stopped_dispatcher_releases_its_leases(
     publisher = Publisher(api, key, to=key)
 
     async with publisher.publishing():
-        await publisher.has_published(100)
+        await publisher.wait_for_accepted(100)
         stack.dispatchers[0].terminate()
         await wait_until(lambda: stack.dispatchers[0].ended)
-        await publisher.has_published(100)
+        await publisher.wait_for_accepted(100)
         stack.dispatchers[0].start()
         stack.dispatchers[0].wait_ready()
         stack.dispatchers[1].terminate()
         await wait_until(lambda: stack.dispatchers[1].ended)
-        await publisher.has_published(100)
+        await publisher.wait_for_accepted(100)
 
     accepted = publisher.accepted
     await wait_until(lambda: numbers(hook)[-1] == accepted - 1, what=lambda: (numbers(hook)[-1], accepted))
@@ -99,10 +99,10 @@ async def test_delivery_continues_after_a_restart_of_redis(
     publisher = Publisher(api, key, to=key)
 
     async with publisher.publishing():
-        await publisher.has_published(100)
+        await publisher.wait_for_accepted(100)
         stack.valkey.kill()
         stack.valkey.start()
-        await publisher.has_published(100)
+        await publisher.wait_for_accepted(100)
 
     accepted = publisher.accepted
     await wait_until(

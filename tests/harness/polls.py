@@ -27,7 +27,7 @@ class Polls:
         """Polls without waiting."""
         return await self.get(noWait="true")
 
-    async def opened(self, **query: str) -> asyncio.Task[Response]:
+    async def open(self, **query: str) -> asyncio.Task[Response]:
         """Starts a poll and waits until the edge holds it, as its only one."""
         await wait_until(self._holds_none, what="earlier polls to end")
         poll = asyncio.create_task(self.get(**query))

@@ -46,7 +46,7 @@ class Publisher:
             stop.set()
             await task
 
-    async def has_published(self, count: int, *, within_s: float = 60) -> None:
+    async def wait_for_accepted(self, count: int, *, within_s: float = 60) -> None:
         """Waits until `count` more are accepted."""
         goal = self.accepted + count
         await wait_until(lambda: self.accepted >= goal, within_s=within_s, what=f"{goal} accepted")

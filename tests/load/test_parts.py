@@ -56,7 +56,7 @@ def test_a_size_that_is_too_small_is_refused() -> None:
         template(Target(0), size=50)
 
 
-def test_the_book_counts_once_and_what_it_cannot_read() -> None:
+def test_the_recorder_counts_notifications_and_garbled_messages() -> None:
     recorder = Recorder()
     items = [{"path": f"/0/{number}/0"} for number in (0, 1, 1)]
     recorder.record(5, json.dumps({"notifications": items}).encode())

@@ -27,7 +27,7 @@ def wrong(key: ApiKey) -> ApiKey:
     return dataclasses.replace(key, secret=key.secret[:-1] + other)
 
 
-class TestOf2019:
+class TestCodesOf2019:
     async def test_a_wrong_key_is_accepted_and_closed_with_1008(
         self, channel: ApiKey, listen: Listen
     ) -> None:
@@ -75,7 +75,7 @@ class TestOf2019:
         assert receiver.connection.close_code == 1000
 
 
-class TestOf2020:
+class TestCodesOf2020:
     async def test_a_wrong_or_missing_key_gets_a_401(
         self, channel: ApiKey, edges_of_2020: list[Service], listen: Listen
     ) -> None:

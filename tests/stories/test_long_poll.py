@@ -33,7 +33,7 @@ def brief(shared_stack: Stack) -> Iterator[Service]:
         yield edge
 
 
-class TestAPoll:
+class TestPoll:
     async def test_the_first_poll_creates_the_channel(self, api: Api, key: ApiKey, polls: Polls) -> None:
         assert await api.publish(key, reading(0, to=key.id)) == [0]
 
@@ -63,7 +63,7 @@ class TestAPoll:
     async def test_a_waiting_poll_gets_a_response_at_the_next_publish(
         self, api: Api, key: ApiKey, polls: Polls
     ) -> None:
-        waiting = await polls.opened()
+        waiting = await polls.open()
 
         await api.publish(key, reading(1, to=key.id))
 
@@ -123,7 +123,7 @@ class TestSecondPoll:
     async def test_a_second_poll_is_a_409_and_the_first_continues(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
-        waiting = await polls.opened()
+        waiting = await polls.open()
         second = Polls(api, key, stack.edges[edge])
 
         for _ in range(3):
@@ -142,7 +142,7 @@ class TestSecondPoll:
     ) -> None:
         second = Polls(api, key, stack.edges[edge])
         for number in range(5):
-            waiting = await polls.opened()
+            waiting = await polls.open()
             waiting.cancel()
             await asyncio.wait([waiting])
 
@@ -156,7 +156,7 @@ class TestDelete:
     async def test_delete_ends_the_open_poll(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
-        waiting = await polls.opened()
+        waiting = await polls.open()
 
         deleted = await Polls(api, key, stack.edges[edge]).delete()
 
@@ -179,7 +179,7 @@ class TestDelete:
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
     ) -> None:
         for number in range(10):
-            old = await polls.opened()
+            old = await polls.open()
             await elsewhere.delete()
             newer = polls if number % 2 else elsewhere
             assert (await newer.now()).status == 204
@@ -213,7 +213,7 @@ class TestOneKindAtATime:
         await receiver.received_numbers([1])
 
     async def test_a_long_poll_channel_excludes_websockets(self, api: Api, key: ApiKey, polls: Polls) -> None:
-        waiting = await polls.opened()
+        waiting = await polls.open()
 
         refused = await api.call("PUT", "/v2/notification/websocket", key=key)
 
@@ -226,7 +226,7 @@ class TestOneKindAtATime:
         await api.register(key)
 
 
-class TestAfter:
+class TestExplicitAcks:
     """Explicit acks: the client names the last notification that it has handled."""
 
     async def test_notifications_stay_queued_until_acked_by_uid(
@@ -269,7 +269,7 @@ class TestAfter:
         assert (await polls.get(after=last, noWait="true")).status == 204
 
     async def test_a_waiting_poll_works_with_explicit_acks(self, api: Api, key: ApiKey, polls: Polls) -> None:
-        waiting = await polls.opened(after="")
+        waiting = await polls.open(after="")
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await waiting) == [1]
 
@@ -313,7 +313,7 @@ class TestAuthentication:
         assert {word.strip() for word in response.headers["Allow"].split(",")} == {"GET", "DELETE"}
 
     async def test_a_revoked_key_ends_its_poll(self, api: Api, key: ApiKey, polls: Polls) -> None:
-        waiting = await polls.opened()
+        waiting = await polls.open()
 
         await api.revoke(key)
 
