@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared import telemetry
-from shared.delivery.loop import DeliveryTracer
+from shared.delivery.tracing import DeliveryTracer
 from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.channels import Kind, Lease
@@ -89,7 +89,7 @@ class Deliveries:
         webhook_id = f"msg_{lease.generation}_{body.last_entry_id}"
         sent = taken.notifications[: body.count]
         traced = DeliveryTracer(lease.channel)
-        traced.record_sent(followed := [n for n in sent if n.trail], taken_ns=time.time_ns())
+        traced.record_sent(followed := [n for n in sent if n.trail], read_ns=time.time_ns())
         attempt = await self._send(lease, taken, body, webhook_id=webhook_id, followed=followed)
         delivery = Delivery(
             at_ms=self._now_ms() - attempt.took_ms,

@@ -25,7 +25,7 @@ async def test_a_ack_that_redis_may_have_lost_is_made_again(
     await wait_until(lambda: stores.entries(channel) == [])
     stores.direct.restore(queue, 0, on_disk, replace=True)
 
-    drain.doubt()
+    drain.require_resync()
     drain.wake()
 
     await wait_until(lambda: stores.entries(channel) == [])
@@ -41,7 +41,7 @@ async def test_a_lost_claim_is_healed_and_what_was_confirmed_is_acked(
     stores.direct.delete(keyspace.lease(channel))
 
     receiver.confirm(2)
-    drain.doubt()
+    drain.require_resync()
     drain.wake()
 
     await wait_until(lambda: stores.entries(channel) == [])

@@ -126,7 +126,7 @@ async def test_nothing_new_is_acked_by_what_was_confirmed_before(
     come_back_with(stores, channel)
     await put(stores, channel, *new)
 
-    drain.doubt()
+    drain.require_resync()
     drain.wake()
 
     await wait_until(lambda: client.taken[len(BEFORE) :] == new, what=lambda: client.taken)
@@ -147,7 +147,7 @@ async def test_confirmed_while_redis_was_away(
     await put(stores, channel, *new)
     client.acked_until = BEFORE[-1]
 
-    drain.doubt()
+    drain.require_resync()
     drain.wake()
 
     await wait_until(lambda: set(new) <= set(client.taken), what=lambda: client.taken)
@@ -164,7 +164,7 @@ async def test_when_nothing_was_lost_nothing_is_sent_again(
     await put(stores, channel, "4000-0")
     client.acked_until = BEFORE[1]
 
-    drain.doubt()
+    drain.require_resync()
     drain.wake()
 
     await wait_until(lambda: stores.entries(channel) == ["3000-0", "4000-0"])
@@ -180,7 +180,7 @@ async def test_a_ack_that_was_lost_is_made_again_and_nothing_is_sent_again(
     stores.direct.restore(keyspace.queue(channel), 0, kept, replace=True)
     await put(stores, channel, "4000-0")
 
-    drain.doubt()
+    drain.require_resync()
     drain.wake()
 
     await wait_until(lambda: client.taken == [*BEFORE, "4000-0"])
@@ -195,7 +195,7 @@ async def test_one_that_stops_before_it_has_looked_acks_nothing_new(
     await put(stores, channel, "2500-0", "2600-0")
     client.acked_until = BEFORE[-1]
 
-    drain.doubt()
+    drain.require_resync()
     await drain.stop()
 
     assert stores.entries(channel) == ["2500-0", "2600-0"]

@@ -47,7 +47,7 @@ async def drain(asked: Asked, lease: Lease, receiver: Receiver) -> AsyncIterator
     """It has looked, and found nothing."""
     drain = DeliveryLoop(Queues(asked), lease, receiver)
     drain.wake()
-    await drain.rested()
+    await drain.wait_idle()
     asked.scripts.clear()
     yield drain
     await drain.stop()
@@ -79,8 +79,8 @@ async def test_what_comes_in_order_is_passed_on_and_redis_is_asked_nothing(
     stores: Stores, channel: str, woken: Woken, drain: DeliveryLoop, receiver: Receiver, asked: Asked
 ) -> None:
     for numbers in ((0,), (1, 2), (3,)):
-        drain.offer(await woken.by(*numbers))
-    await drain.rested()
+        drain.deliver_inline(await woken.by(*numbers))
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1", "2", "3"]
     assert receiver.batches == [1, 2, 1]
@@ -91,15 +91,15 @@ async def test_what_comes_in_order_is_passed_on_and_redis_is_asked_nothing(
 async def test_behind_a_queue_that_is_empty_again_it_is_in_order(
     stores: Stores, channel: str, woken: Woken, drain: DeliveryLoop, receiver: Receiver, asked: Asked
 ) -> None:
-    drain.offer(await woken.by(0))
+    drain.deliver_inline(await woken.by(0))
     receiver.confirm(1)
     drain.wake()
-    await drain.rested()
+    await drain.wait_idle()
     assert stores.entries(channel) == []
     asked.scripts.clear()
 
-    drain.offer(await woken.by(1))
-    await drain.rested()
+    drain.deliver_inline(await woken.by(1))
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1"]
     assert asked.scripts == []
@@ -108,12 +108,12 @@ async def test_behind_a_queue_that_is_empty_again_it_is_in_order(
 async def test_behind_a_gap_it_looks(
     woken: Woken, drain: DeliveryLoop, receiver: Receiver, asked: Asked
 ) -> None:
-    drain.offer(await woken.by(0))
+    drain.deliver_inline(await woken.by(0))
     await woken.by(1)
 
-    drain.offer(await woken.by(2))
+    drain.deliver_inline(await woken.by(2))
     assert ids(receiver.taken) == ["0"]
-    await drain.rested()
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1", "2"]
     assert asked.scripts == A_LOOK
@@ -124,8 +124,8 @@ async def test_what_was_queued_for_another_owner_makes_it_look(
 ) -> None:
     await stores.claim(channel, f"{OTHER_EDGE}/1")
 
-    drain.offer(await woken.by(0))
-    await drain.rested()
+    drain.deliver_inline(await woken.by(0))
+    await drain.wait_idle()
 
     assert receiver.taken == []
     assert receiver.sockets_closed == [CloseReason.TAKEN_OVER]
@@ -134,9 +134,9 @@ async def test_what_was_queued_for_another_owner_makes_it_look(
 async def test_what_names_another_owner_and_is_ours_is_found_by_the_look(
     woken: Woken, drain: DeliveryLoop, receiver: Receiver, asked: Asked
 ) -> None:
-    drain.offer(replace(await woken.by(0), owner=f"{OTHER_EDGE}/1"))
+    drain.deliver_inline(replace(await woken.by(0), owner=f"{OTHER_EDGE}/1"))
     assert receiver.taken == []
-    await drain.rested()
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0"]
     assert asked.scripts == A_LOOK
@@ -146,20 +146,20 @@ async def test_what_has_no_room_waits_for_a_confirmation(
     stores: Stores, channel: str, woken: Woken, drain: DeliveryLoop, receiver: Receiver, asked: Asked
 ) -> None:
     receiver.holds = 1
-    drain.offer(await woken.by(0))
-    drain.offer(await woken.by(1))
-    await drain.rested()
+    drain.deliver_inline(await woken.by(0))
+    drain.deliver_inline(await woken.by(1))
+    await drain.wait_idle()
     assert ids(receiver.taken) == ["0"]
     assert asked.scripts == [], "a full socket has nothing to ask for"
 
     receiver.confirm(1)
     drain.on_ack()
-    await drain.rested()
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1"]
     assert len(stores.entries(channel)) == 1
-    drain.offer(await woken.by(2))
-    await drain.rested()
+    drain.deliver_inline(await woken.by(2))
+    await drain.wait_idle()
     assert ids(receiver.taken) == ["0", "1"]
 
 
@@ -168,12 +168,12 @@ async def test_what_a_look_has_found_before_is_not_passed_on_again(
 ) -> None:
     both = [await woken.by(0), await woken.by(1)]
     drain.wake()
-    await drain.rested()
+    await drain.wait_idle()
     asked.scripts.clear()
 
     for carried in both:
-        drain.offer(carried)
-    await drain.rested()
+        drain.deliver_inline(carried)
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1"]
     assert asked.scripts == []
@@ -185,9 +185,9 @@ async def test_while_a_look_is_under_way_it_looks_again(
     carried = await woken.by(0)
     drain.wake()
 
-    drain.offer(carried)
+    drain.deliver_inline(carried)
     assert receiver.taken == []
-    await drain.rested()
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0"]
 
@@ -197,9 +197,9 @@ async def test_before_the_first_look_it_looks(
 ) -> None:
     drain = DeliveryLoop(Queues(asked), lease, receiver)
 
-    drain.offer(await woken.by(0))
+    drain.deliver_inline(await woken.by(0))
     assert receiver.taken == []
-    await drain.rested()
+    await drain.wait_idle()
     await drain.stop()
 
     assert ids(receiver.taken) == ["0"]
@@ -210,13 +210,13 @@ async def test_in_doubt_it_looks(
     stores: Stores, channel: str, woken: Woken, drain: DeliveryLoop, receiver: Receiver, asked: Asked
 ) -> None:
     """Redis came back without what it had told, and the next stands where the lost one stood."""
-    drain.offer(await woken.by(0))
+    drain.deliver_inline(await woken.by(0))
     stores.direct.delete(keyspace.queue(channel))
-    drain.doubt()
+    drain.require_resync()
 
-    drain.offer(await woken.by(1))
+    drain.deliver_inline(await woken.by(1))
     assert ids(receiver.taken) == ["0"]
-    await drain.rested()
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1"]
     assert asked.scripts[0] == "queue_ends"
@@ -232,9 +232,9 @@ async def test_a_transport_that_breaks_ends_it_and_loses_nothing(
 ) -> None:
     receiver.breaks = True
 
-    drain.offer(await woken.by(0))
+    drain.deliver_inline(await woken.by(0))
     assert receiver.sockets_closed == [], "whoever hears wakeups goes on"
-    await drain.rested()
+    await drain.wait_idle()
 
     assert receiver.sockets_closed == [CloseReason.UNEXPECTED]
     assert "delivery_loop.failed" in caplog.messages
@@ -255,11 +255,11 @@ async def test_how_it_is_to_be_encoded_is_known_before_it_is_passed_on(
     receiver.by = []
     drain = DeliveryLoop(Queues(asked), lease, receiver)
     drain.wake()
-    await drain.rested()
-    drain.offer(await woken.by(0))
+    await drain.wait_idle()
+    drain.deliver_inline(await woken.by(0))
     for serialization, number in ((b"new", 1), (b"new", 2), (b"", 3)):
         stores.direct.hset(keyspace.channel(channel), "serialization", serialization)
-        drain.offer(await woken.by(number))
+        drain.deliver_inline(await woken.by(number))
     await drain.stop()
 
     assert receiver.by == [b"", b"new", b"new", b""]
@@ -271,13 +271,13 @@ async def test_a_batch_of_which_the_transport_takes_a_part_is_finished_by_looks(
 ) -> None:
     receiver.at_once = 2
 
-    drain.offer(await woken.by(0, 1, 2, 3, 4))
+    drain.deliver_inline(await woken.by(0, 1, 2, 3, 4))
     assert ids(receiver.taken) == ["0", "1"]
-    await drain.rested()
+    await drain.wait_idle()
     assert ids(receiver.taken) == ["0", "1", "2", "3"]
 
-    drain.offer(await woken.by(5))
-    await drain.rested()
+    drain.deliver_inline(await woken.by(5))
+    await drain.wait_idle()
 
     assert ids(receiver.taken) == ["0", "1", "2", "3", "4", "5"]
 
@@ -288,9 +288,9 @@ async def test_a_batch_that_has_no_room_as_a_whole_is_looked_for(
 ) -> None:
     vars(receiver).update(room)
 
-    drain.offer(await woken.by(0, 1, 2, size_bytes=100))
+    drain.deliver_inline(await woken.by(0, 1, 2, size_bytes=100))
     assert receiver.taken == []
-    await drain.rested()
+    await drain.wait_idle()
 
     assert ids(receiver.taken)[:2] == ["0", "1"]
     assert receiver.batches[0] == 2
@@ -302,8 +302,8 @@ async def test_after_the_end_nothing_is_passed_on(
 ) -> None:
     await drain.stop()
 
-    drain.offer(await woken.by(0))
-    await drain.rested()
+    drain.deliver_inline(await woken.by(0))
+    await drain.wait_idle()
 
     assert receiver.taken == []
     assert asked.scripts == []

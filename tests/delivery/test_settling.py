@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 import fakeredis
 import pytest
 
-from shared.delivery.loop import AckScheduler, DeliveryLoop
+from shared.delivery.acks import AckScheduler
+from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.redis.connection import Call, Then
@@ -62,7 +63,7 @@ class Draining:
         receiver = Receiver()
         drain = DeliveryLoop(Queues(calls), await stores.claim(channel, f"{EDGE}/1"), receiver, acks=acks)
         drain.wake()
-        await drain.rested()
+        await drain.wait_idle()
         assert len(receiver.taken) == queued
         return cls(channel, receiver, drain)
 
@@ -101,7 +102,7 @@ async def test_who_was_told_twice_acks_once(stores: Stores, sent: Sent) -> None:
     sent.pipelines.clear()
 
     one.loop.on_ack()
-    await one.loop.ack()
+    await one.loop.flush_acks()
 
     assert sent.pipelines == []
 
@@ -111,11 +112,11 @@ async def test_where_more_waits_a_confirmation_makes_it_look_at_once(stores: Sto
     one.receiver.holds = 1
     await stores.queued(one.channel, 1)
     one.loop.wake()
-    await one.loop.rested()
+    await one.loop.wait_idle()
     assert len(one.receiver.taken) == 1
 
     one.confirm(1)
-    await one.loop.rested()
+    await one.loop.wait_idle()
 
     assert len(one.receiver.taken) == 2
     assert len(stores.entries(one.channel)) == 1
@@ -129,11 +130,11 @@ async def test_for_what_had_no_room_a_confirmation_makes_it_look_at_once(stores:
     [(_, message)] = overheard.all()
     carried = parse_inline_entries(message)
     assert carried is not None
-    one.loop.offer(carried)
+    one.loop.deliver_inline(carried)
     assert len(one.receiver.taken) == 1
 
     one.confirm(1)
-    await one.loop.rested()
+    await one.loop.wait_idle()
 
     assert len(one.receiver.taken) == 2
 
@@ -143,7 +144,7 @@ async def test_in_doubt_nothing_is_acked_unseen(stores: Stores, sent: Sent) -> N
     sent.pipelines.clear()
     one.confirm()
 
-    one.loop.doubt()
+    one.loop.require_resync()
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -154,7 +155,7 @@ async def test_without_a_acking_it_acks_at_once(stores: Stores, sent: Sent) -> N
     one = await Draining.of(stores, sent, None)
 
     one.confirm()
-    await one.loop.rested()
+    await one.loop.wait_idle()
 
     assert stores.entries(one.channel) == []
 
@@ -173,7 +174,7 @@ async def test_who_is_not_the_owner_any_more_finds_out_and_ends(stores: Stores, 
 async def test_a_claim_that_redis_lost_is_made_again(stores: Stores, sent: Sent) -> None:
     one = await Draining.of(stores, sent, AckScheduler(every_s=0))
     stores.direct.delete(keyspace.lease(one.channel))
-    one.loop.doubt()
+    one.loop.require_resync()
 
     one.confirm()
 
@@ -198,7 +199,7 @@ async def test_redis_away_is_doubt_and_heals(
     # It has lost the end of the queue meanwhile: that was confirmed says nothing about what may come there.
     stores.direct.xdel(keyspace.queue(one.channel), *entries[1:])
     one.loop.wake()
-    await one.loop.rested()
+    await one.loop.wait_idle()
 
     assert one.receiver.rewinds == 1
     assert stores.entries(one.channel) == entries[:1]

@@ -1,0 +1,139 @@
+"""The states of a delivery loop and the table of its transitions. An event without a row is a bug: it raises."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What a loop does, and what it knows of its queue."""
+
+    IDLE = "idle"
+    """No read runs, and all of the queue was sent: inline entries may be delivered at once."""
+    BEHIND = "behind"
+    """No read runs, and the queue may hold more than was sent: only a read may deliver."""
+    WOKEN = "woken"
+    """A read is to begin: a wakeup came, perhaps while another read ran."""
+    READING = "reading"
+    """A read runs, and no wakeup came since it began."""
+    RESYNC = "resync"
+    """No read runs, and Redis may have lost writes: ack nothing before a resync."""
+    RESYNC_WOKEN = "resync-woken"
+    """A resync is to begin, when a call that runs has ended."""
+    RESYNCING = "resyncing"
+    """A resync runs; a read follows."""
+    STOPPED = "stopped"
+    """Sends nothing more, and may ack."""
+    STOPPED_UNSURE = "stopped-unsure"
+    """Sends nothing more, and acks only if Redis still has what was sent."""
+    LOST = "lost"
+    """The lease is lost: sends and acks nothing more."""
+
+
+class Event(StrEnum):
+    """What happens to a loop."""
+
+    WAKEUP = "wakeup"
+    """There may be something to read or to ack."""
+    BEGIN = "begin"
+    """A read or a resync begins: it covers the wakeups until now."""
+    CAUGHT_UP = "caught-up"
+    """All of the queue was sent, and nothing is left to ack."""
+    BLOCKED = "blocked"
+    """The transport takes no more for now, and the queue holds more."""
+    RESYNC_REQUIRED = "resync-required"
+    """Redis was away, or is known to have lost writes."""
+    RESYNCED = "resynced"
+    """The queue holds what was sent, and the claim stands."""
+    REDIS_FAILED = "redis-failed"
+    """The call that ran has failed."""
+    LEASE_LOST = "lease-lost"
+    """Another owner has the lease, or the channel is gone."""
+    STOP = "stop"
+    """Stopped from outside, or by an unexpected error."""
+
+
+RUNNING = frozenset({State.WOKEN, State.READING, State.RESYNC_WOKEN, State.RESYNCING})
+"""In these the loop has a task."""
+
+_ENDS = {Event.REDIS_FAILED: State.RESYNC, Event.LEASE_LOST: State.LOST}
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+    State.IDLE: {
+        Event.WAKEUP: State.WOKEN,
+        Event.BLOCKED: State.BEHIND,
+        Event.RESYNC_REQUIRED: State.RESYNC,
+        Event.STOP: State.STOPPED,
+    },
+    State.BEHIND: {
+        Event.WAKEUP: State.WOKEN,
+        Event.RESYNC_REQUIRED: State.RESYNC,
+        Event.STOP: State.STOPPED,
+    },
+    State.WOKEN: {
+        Event.WAKEUP: State.WOKEN,
+        Event.BEGIN: State.READING,
+        Event.CAUGHT_UP: State.WOKEN,
+        Event.BLOCKED: State.WOKEN,
+        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
+        Event.STOP: State.STOPPED,
+        **_ENDS,
+    },
+    State.READING: {
+        Event.WAKEUP: State.WOKEN,
+        Event.BEGIN: State.READING,
+        Event.CAUGHT_UP: State.IDLE,
+        Event.BLOCKED: State.BEHIND,
+        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
+        Event.STOP: State.STOPPED,
+        **_ENDS,
+    },
+    State.RESYNC: {
+        Event.WAKEUP: State.RESYNC_WOKEN,
+        Event.RESYNC_REQUIRED: State.RESYNC,
+        Event.STOP: State.STOPPED_UNSURE,
+    },
+    State.RESYNC_WOKEN: {
+        Event.WAKEUP: State.RESYNC_WOKEN,
+        Event.BEGIN: State.RESYNCING,
+        Event.CAUGHT_UP: State.RESYNC_WOKEN,
+        Event.BLOCKED: State.RESYNC_WOKEN,
+        Event.RESYNCED: State.RESYNC_WOKEN,
+        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
+        Event.STOP: State.STOPPED_UNSURE,
+        **_ENDS,
+    },
+    State.RESYNCING: {
+        Event.WAKEUP: State.RESYNCING,
+        Event.RESYNCED: State.WOKEN,
+        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
+        Event.STOP: State.STOPPED_UNSURE,
+        **_ENDS,
+    },
+    State.STOPPED: {
+        Event.WAKEUP: State.STOPPED,
+        Event.RESYNC_REQUIRED: State.STOPPED_UNSURE,
+        Event.STOP: State.STOPPED,
+    },
+    State.STOPPED_UNSURE: {
+        Event.WAKEUP: State.STOPPED_UNSURE,
+        Event.RESYNC_REQUIRED: State.STOPPED_UNSURE,
+        Event.STOP: State.STOPPED_UNSURE,
+    },
+    State.LOST: {
+        Event.WAKEUP: State.LOST,
+        Event.RESYNC_REQUIRED: State.LOST,
+        Event.STOP: State.LOST,
+    },
+}
+
+
+class ImpossibleTransition(Exception):
+    """The loop has a bug: this event cannot happen in this state."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """Raises ImpossibleTransition."""
+    try:
+        return TRANSITIONS[state][event]
+    except KeyError:
+        raise ImpossibleTransition(f"{event} in state {state}") from None
