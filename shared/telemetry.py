@@ -344,6 +344,6 @@ def request_answered(method: str, status: int) -> None:
     requests.add(1, {"method": method, "status": status})
 
 
-def called(outcome: str, took_s: float) -> None:
+def record_webhook_request(outcome: str, took_s: float) -> None:
     """A customer's URL was called."""
     _callback_s.record(took_s, {"outcome": outcome})

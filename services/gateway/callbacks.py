@@ -59,7 +59,7 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
 async def _try(context: Context, api_key_id: str, callback: Callback) -> None:
     secret = await context.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
     attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
-    if not attempt.taken:
+    if not attempt.accepted:
         why = attempt.error or f"it answered {attempt.status}"
         message = f"did not take the test request with 200 or 204: {why}"
         raise Problem(400, f"url: {message}", fields=[("url", message)])

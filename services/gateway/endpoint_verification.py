@@ -6,7 +6,7 @@ One takes as long as its receiver likes, so nothing else is held meanwhile.
 import secrets
 
 from shared.model.callbacks import Callback
-from shared.outbound import Attempt, Outbound
+from shared.outbound.client import Attempt, Outbound
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.wire.pelion.callbacks import TEST_BODY

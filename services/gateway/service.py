@@ -11,7 +11,7 @@ from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.idempotency import Once
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes
 from shared.runtime.http.metrics_server import metrics_server

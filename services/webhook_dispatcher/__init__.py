@@ -1,1 +1,1 @@
-"""Pipeline customers' URLs: at once when a wakeup tells of something, again and again when that failed."""
+"""Delivers to customers' URLs: at once after a wakeup, and again with backoff after a failed attempt."""

@@ -12,7 +12,7 @@ from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
 from shared.jobs import RetryJobs
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.runtime.clock import now_ms
 from shared.runtime.http.metrics_server import metrics_server
 from shared.runtime.http.server import listener
@@ -83,7 +83,7 @@ def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tr
             channels=Channels(calls, Routing(calls, compiled), Wakeups(calls)),
             queues=Queues(calls, limits=limits),
             outbound=outbound,
-            tries=tries,
+            retries=tries,
             limits=BatchLimits(
                 count=settings.batch_limit,
                 size_bytes=settings.webhook_batch_bytes,
@@ -103,7 +103,7 @@ def _make_dispatcher(settings: Settings, redis: Redis, *, outbound: Outbound, tr
 async def _work(tries: RetryJobs, dispatcher: Dispatcher) -> None:
     while True:
         try:
-            await tries.worker(dispatcher.try_again).async_run()
+            await tries.worker(dispatcher.retry).async_run()
         except (RedisError, OSError, TimeoutError) as error:
             logger.warning("dispatcher.worker-ended", extra={"facts": {"why": type(error).__name__}})
         except Exception:

@@ -1,4 +1,4 @@
-"""The states of a delivery loop and the table of its transitions. An event without a row is a bug: it raises."""
+"""The states of a delivery loop and the table of its transitions. An event without a row raises: a bug."""
 
 from collections.abc import Mapping
 from enum import StrEnum

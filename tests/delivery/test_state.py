@@ -11,7 +11,7 @@ TERMINAL = {State.STOPPED, State.STOPPED_UNSURE, State.LOST}
 ROWS = [(state, event, after) for state, row in TRANSITIONS.items() for event, after in row.items()]
 
 
-@pytest.mark.parametrize(("state", "event"), product(State, Event))
+@pytest.mark.parametrize(("state", "event"), [*product(State, Event)])
 def test_an_event_is_a_row_or_is_refused(state: State, event: Event) -> None:
     if event in TRANSITIONS[state]:
         assert next_state(state, event) is TRANSITIONS[state][event]

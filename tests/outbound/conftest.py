@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 
 LOOPBACK = AddressPolicy((ipaddress.ip_network("127.0.0.0/8"),))
 

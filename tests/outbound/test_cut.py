@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from tests.harness.waiting import wait_until
 from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import receiving, status
@@ -57,7 +57,7 @@ def test_a_healthy_receiver_is_called_on_one_connection(loop: Loop) -> None:
     async def scenario() -> None:
         async with receiving(status(204)) as receiver, Outbound(policy=LOOPBACK) as calls:
             for size in (2, MEGABYTE, 4 * MEGABYTE, 2):
-                assert (await calls.put(receiver.url(), headers={}, body=bytes(size))).taken
+                assert (await calls.put(receiver.url(), headers={}, body=bytes(size))).accepted
             assert receiver.connections == 1
 
     with asyncio.Runner(loop_factory=loop) as runner:

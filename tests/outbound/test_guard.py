@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import Receiver, receiving, status
 
@@ -96,7 +96,7 @@ async def test_a_name_leads_where_it_was_judged_to_lead(receiver: Receiver) -> N
     async with calling(LOOPBACK, names) as calls:
         attempt = await calls.put(receiver.url("good"), headers={}, body=JSON)
 
-    assert attempt.taken
+    assert attempt.accepted
     assert names.asked == ["good"], "no second look-up between judging and connecting"
     assert receiver.header("host") == [f"good:{receiver.port}"]
 
@@ -127,7 +127,7 @@ async def test_a_name_that_changes_its_answer_is_judged_anew(receiver: Receiver)
         first = await calls.put(receiver.url("turncoat"), headers={}, body=JSON)
         second = await calls.put(receiver.url("turncoat"), headers={}, body=JSON)
 
-    assert first.taken
+    assert first.accepted
     assert second.error == "address-refused"
     assert receiver.connections == 1
 
@@ -136,7 +136,7 @@ async def test_an_address_that_nobody_answers_gives_way_to_the_next(receiver: Re
     async with calling(LOOPBACK, Names(two=[["127.0.0.2", "127.0.0.1"]])) as calls:
         attempt = await calls.put(receiver.url("two"), headers={}, body=JSON)
 
-    assert attempt.taken
+    assert attempt.accepted
 
 
 async def test_metadata_stays_closed_when_all_is_open(receiver: Receiver) -> None:
@@ -147,7 +147,7 @@ async def test_metadata_stays_closed_when_all_is_open(receiver: Receiver) -> Non
         allowed = await calls.put(receiver.url(), headers={}, body=JSON)
 
     assert (by_name.error, by_address.error) == ("address-refused", "address-refused")
-    assert allowed.taken
+    assert allowed.accepted
 
 
 @pytest.mark.parametrize("answer", [[], OSError("no such name")])
@@ -186,7 +186,7 @@ async def test_names_in_other_scripts_are_looked_up_in_ascii(receiver: Receiver)
     async with calling(LOOPBACK, names) as calls:
         attempt = await calls.put(receiver.url("bücher.example"), headers={}, body=JSON)
 
-    assert attempt.taken
+    assert attempt.accepted
     assert receiver.header("host") == [f"xn--bcher-kva.example:{receiver.port}"]
 
 
@@ -195,6 +195,8 @@ async def test_logs_show_neither_path_nor_headers_nor_body(caplog: pytest.LogCap
     async with Outbound(policy=AddressPolicy()) as calls:
         await calls.put("http://10.0.0.1/Zq7x?k=Zq7x", headers={"X": "Zq7x"}, body=b"Zq7x")
 
-    facts = [getattr(record, "facts", {}) for record in caplog.records if record.name == "shared.outbound"]
+    facts = [
+        getattr(record, "facts", {}) for record in caplog.records if record.name == "shared.outbound.client"
+    ]
     assert facts == [{"origin": "http://10.0.0.1", "error": "address-refused"}]
     assert "Zq7x" not in caplog.text

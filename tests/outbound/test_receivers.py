@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from shared.outbound import Attempt, Outbound
+from shared.outbound.client import Attempt, Outbound
 from tests.harness.waiting import wait_until
 from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import Receiver, hang_up, never, receiving, saying, status
@@ -20,23 +20,23 @@ async def put(outbound: Outbound, receiver: Receiver, body: bytes = JSON, **head
 
 
 def told(attempt: Attempt) -> tuple[int | None, str, bool]:
-    return attempt.status, attempt.error, attempt.taken
+    return attempt.status, attempt.error, attempt.accepted
 
 
 @pytest.mark.parametrize(
-    ("code", "taken", "outcome"),
+    ("code", "accepted", "outcome"),
     [
-        *((200, True, "taken"), (204, True, "taken"), (201, False, "2xx"), (202, False, "2xx")),
+        *((200, True, "accepted"), (204, True, "accepted"), (201, False, "2xx"), (202, False, "2xx")),
         *((302, False, "3xx"), (400, False, "4xx"), (410, False, "4xx"), (500, False, "5xx")),
     ],
 )
 async def test_only_200_and_204_are_success(
-    outbound: Outbound, code: int, outcome: str, *, taken: bool
+    outbound: Outbound, code: int, outcome: str, *, accepted: bool
 ) -> None:
     async with receiving(status(code)) as receiver:
         attempt = await put(outbound, receiver)
 
-    assert told(attempt) == (code, "", taken)
+    assert told(attempt) == (code, "", accepted)
     assert attempt.outcome == outcome
 
 
@@ -100,14 +100,14 @@ async def test_proxies_of_the_environment_are_not_used(
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         attempt = await put(outbound, receiver)
 
-    assert attempt.taken
+    assert attempt.accepted
     assert proxy.connections == 0
 
 
 @pytest.mark.parametrize("body", ["", "x" * 8192])
 async def test_a_connection_serves_again_after_a_short_answer(outbound: Outbound, body: str) -> None:
     async with receiving(status(200, body=body)) as receiver:
-        assert all([(await put(outbound, receiver)).taken for _ in range(3)])
+        assert all([(await put(outbound, receiver)).accepted for _ in range(3)])
 
         assert receiver.connections == 1
 
@@ -215,8 +215,8 @@ async def test_a_kept_connection_that_turns_out_dead_is_not_the_receivers_fault(
         await status(200)(reader, writer)
 
     async with receiving(once) as receiver:
-        assert (await put(outbound, receiver)).taken
-        assert (await put(outbound, receiver)).taken
+        assert (await put(outbound, receiver)).accepted
+        assert (await put(outbound, receiver)).accepted
 
         assert (receiver.connections, len(receiver.heads)) == (2, 3)
 
@@ -230,7 +230,7 @@ async def test_an_interim_answer_is_not_the_answer(outbound: Outbound) -> None:
 async def test_large_bodies_arrive_whole(outbound: Outbound) -> None:
     body = bytes(range(256)) * (4 * MEGABYTE // 256)
     async with receiving(status(200)) as receiver:
-        assert (await put(outbound, receiver, body)).taken
+        assert (await put(outbound, receiver, body)).accepted
 
     assert receiver.bodies == [body]
     assert receiver.header("content-length") == [str(len(body))]
@@ -253,7 +253,7 @@ async def test_calls_wait_for_a_place_without_losing_time() -> None:
         assert both[0].done()
         assert not both[1].done()
         waiting[1].set()
-        assert all([(await call).taken for call in both])
+        assert all([(await call).accepted for call in both])
 
 
 async def test_a_cancelled_call_leaves_nothing_open(outbound: Outbound) -> None:

@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.runtime.settings import SettingsError, load_settings
 from tests.harness.certificates import Certificates
 from tests.outbound.conftest import LOOPBACK
@@ -36,8 +36,8 @@ async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> 
     async with receiving(status(200), tls=server(certificates)) as receiver:
         url = receiver.url(scheme="https")
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
-            assert (await calls.put(url, headers={}, body=b"{}")).taken
-            assert (await calls.put(url, headers={}, body=b"{}")).taken
+            assert (await calls.put(url, headers={}, body=b"{}")).accepted
+            assert (await calls.put(url, headers={}, body=b"{}")).accepted
             assert receiver.connections == 1
         for trusted in (None, certificates.pem("stranger")):
             async with Outbound(policy=LOOPBACK, ca=trusted) as calls:
@@ -69,7 +69,7 @@ async def test_the_client_certificate_is_shown_to_who_wants_one(certificates: Ce
             client_cert=certificates.pem("gateway"),
             client_key=certificates.key("gateway"),
         ) as calls:
-            assert (await calls.put(url, headers={}, body=b"{}")).taken
+            assert (await calls.put(url, headers={}, body=b"{}")).accepted
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
             attempt = await calls.put(url, headers={}, body=b"{}")
             # A receiver says so when the client believes the handshake is over, if at all.
