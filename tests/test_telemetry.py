@@ -121,7 +121,7 @@ def test_ages_are_shown_until_the_next_look_is_overdue() -> None:
         return [(each.value, dict(each.attributes or {})) for each in ages._observe(CallbackOptions())]
 
     assert shown() == []
-    ages.found([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], good_for_s=1000)
+    ages.set([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], good_for_s=1000)
     assert shown() == [(7.5, {"kind": "pull"}), (0.0, {"kind": "webhook"})]
-    ages.found([(8.5, {"kind": "pull"})], good_for_s=0)
+    ages.set([(8.5, {"kind": "pull"})], good_for_s=0)
     assert shown() == []

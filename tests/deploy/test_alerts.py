@@ -37,10 +37,10 @@ _USE_ALL = """
 from shared import telemetry
 from shared.runtime.exporters import metrics_page, start_metrics
 start_metrics(service="tests", replica="tests")
-for thing in [thing for thing in vars(telemetry).values() if not isinstance(thing, type)]:
-    if hasattr(thing, "add"):
+for thing in list(vars(telemetry).values()):
+    if isinstance(thing, telemetry.Count):
         thing.add(1)
-    elif hasattr(thing, "record"):
+    elif isinstance(thing, telemetry.Distribution):
         thing.record(1)
 telemetry.watch_sockets(lambda: 1)
 telemetry.watch_polls(lambda: 1)

@@ -6,7 +6,6 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
-from opentelemetry.metrics import CallbackOptions
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -266,15 +265,14 @@ def test_every_script_tells_what_it_may_do_and_has_a_hash_of_its_own() -> None:
 
 
 def says_up() -> int:
-    [seen] = telemetry._redis_up(CallbackOptions())
-    return int(seen.value)
+    return int(telemetry.is_redis_up())
 
 
 async def test_one_of_several_that_does_not_answer_is_told_until_it_does(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pipeline of other tests may be around.
-    monkeypatch.setattr(telemetry._Redis, "lost", WeakSet())
+    monkeypatch.setattr(telemetry, "_lost_redis", WeakSet())
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody, connect(valkey.url) as redis:
         dead = Pipeline(nobody, scripts={}, hooks=HOOKS)
         living = Pipeline(redis, scripts={}, hooks=HOOKS)
