@@ -1,4 +1,4 @@
-"""What is confirmed is acked a moment later, for all drains of a process together."""
+"""Acks are flushed a moment later, for all delivery loops of a process together."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -26,7 +26,7 @@ NEVER_S = 3600.0
 
 
 class Sent(Pipeline):
-    """Remembers how many commands went in each pipeline."""
+    """Records the number of commands of each pipeline."""
 
     pipelines: list[int]
 
@@ -41,63 +41,63 @@ async def sent(server: fakeredis.FakeServer) -> AsyncIterator[Sent]:
     async with backend.connect() as redis:
         calls = Sent(redis, scripts=backend.scripts, hooks=HOOKS)
         calls.pipelines = []
-        # A script that is not known yet would be sent twice.
+        # A script that Redis has not loaded yet would be sent twice.
         backend.direct.script_load(backend.scripts["queue_ack"].source)
         yield calls
 
 
-class Draining:
-    """A channel whose notifications have been sent, and none confirmed."""
+class Delivered:
+    """A channel whose notifications were sent, and none acked."""
 
-    def __init__(self, channel: str, receiver: Receiver, drain: DeliveryLoop) -> None:
+    def __init__(self, channel: str, receiver: Receiver, loop: DeliveryLoop) -> None:
         self.channel = channel
         self.receiver = receiver
-        self.loop = drain
+        self.loop = loop
 
     @classmethod
     async def of(
         cls, stores: Stores, calls: Pipeline, acks: AckScheduler | None, *, queued: int = 3
-    ) -> "Draining":
+    ) -> "Delivered":
         channel = await stores.channel()
         await stores.queued(channel, queued)
         receiver = Receiver()
-        drain = DeliveryLoop(Queues(calls), await stores.claim(channel, f"{EDGE}/1"), receiver, acks=acks)
-        drain.wake()
-        await drain.wait_idle()
-        assert len(receiver.taken) == queued
-        return cls(channel, receiver, drain)
+        loop = DeliveryLoop(Queues(calls), await stores.claim(channel, f"{EDGE}/1"), receiver, acks=acks)
+        loop.wake()
+        await loop.wait_idle()
+        assert len(receiver.sent) == queued
+        return cls(channel, receiver, loop)
 
-    def confirm(self, count: int = 3) -> None:
-        self.receiver.confirm(count)
+    def ack(self, count: int = 3) -> None:
+        self.receiver.ack(count)
         self.loop.on_ack()
 
 
-async def test_what_many_confirmed_is_acked_in_one_round_trip(stores: Stores, sent: Sent) -> None:
-    acking = AckScheduler(every_s=0)
-    all_of_them = [await Draining.of(stores, sent, acking) for _ in range(MANY)]
+async def test_acks_of_many_channels_share_a_round_trip(stores: Stores, sent: Sent) -> None:
+    acks = AckScheduler(every_s=0)
+    every_one = [await Delivered.of(stores, sent, acks) for _ in range(MANY)]
     sent.pipelines.clear()
 
-    for one in all_of_them:
-        one.confirm()
-    await wait_until(lambda: not any(stores.entries(one.channel) for one in all_of_them))
+    for one in every_one:
+        one.ack()
+    await wait_until(lambda: not any(stores.entries(one.channel) for one in every_one))
 
     assert sent.pipelines == [MANY]
 
 
-async def test_what_is_confirmed_meanwhile_goes_along(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler())
+async def test_later_acks_join_those_that_wait(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler())
     sent.pipelines.clear()
 
     for _ in range(3):
-        one.confirm(1)
+        one.ack(1)
     await wait_until(lambda: stores.entries(one.channel) == [])
 
     assert sent.pipelines == [1]
 
 
-async def test_who_was_told_twice_acks_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
-    one.confirm()
+async def test_nothing_new_is_acked_twice(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
+    one.ack()
     await wait_until(lambda: stores.entries(one.channel) == [])
     sent.pipelines.clear()
 
@@ -107,42 +107,42 @@ async def test_who_was_told_twice_acks_once(stores: Stores, sent: Sent) -> None:
     assert sent.pipelines == []
 
 
-async def test_where_more_waits_a_confirmation_makes_it_look_at_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=NEVER_S), queued=1)
+async def test_a_loop_that_is_behind_reads_at_once_after_an_ack(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=NEVER_S), queued=1)
     one.receiver.holds = 1
     await stores.queued(one.channel, 1)
     one.loop.wake()
     await one.loop.wait_idle()
-    assert len(one.receiver.taken) == 1
+    assert len(one.receiver.sent) == 1
 
-    one.confirm(1)
+    one.ack(1)
     await one.loop.wait_idle()
 
-    assert len(one.receiver.taken) == 2
+    assert len(one.receiver.sent) == 2
     assert len(stores.entries(one.channel)) == 1
 
 
-async def test_for_what_had_no_room_a_confirmation_makes_it_look_at_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=NEVER_S), queued=1)
+async def test_what_exceeded_the_window_is_read_at_once_after_an_ack(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=NEVER_S), queued=1)
     one.receiver.holds = 1
     overheard = Overheard(stores.direct)
     await stores.queued(one.channel, 1)
     [(_, message)] = overheard.all()
-    carried = parse_inline_entries(message)
-    assert carried is not None
-    one.loop.deliver_inline(carried)
-    assert len(one.receiver.taken) == 1
+    entries = parse_inline_entries(message)
+    assert entries is not None
+    one.loop.deliver_inline(entries)
+    assert len(one.receiver.sent) == 1
 
-    one.confirm(1)
+    one.ack(1)
     await one.loop.wait_idle()
 
-    assert len(one.receiver.taken) == 2
+    assert len(one.receiver.sent) == 2
 
 
-async def test_in_doubt_nothing_is_acked_unseen(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
+async def test_nothing_is_acked_before_a_resync(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
     sent.pipelines.clear()
-    one.confirm()
+    one.ack()
 
     one.loop.require_resync()
     for _ in range(5):
@@ -151,68 +151,68 @@ async def test_in_doubt_nothing_is_acked_unseen(stores: Stores, sent: Sent) -> N
     assert sent.pipelines == []
 
 
-async def test_without_a_acking_it_acks_at_once(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, None)
+async def test_without_a_scheduler_it_acks_at_once(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, None)
 
-    one.confirm()
+    one.ack()
     await one.loop.wait_idle()
 
     assert stores.entries(one.channel) == []
 
 
-async def test_who_is_not_the_owner_any_more_finds_out_and_ends(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
+async def test_an_ack_that_is_refused_finds_the_new_owner_and_ends(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
     await stores.claim(one.channel, f"{OTHER_EDGE}/1")
 
-    one.confirm()
+    one.ack()
 
-    await wait_until(lambda: one.receiver.sockets_closed)
-    assert one.receiver.sockets_closed == [CloseReason.TAKEN_OVER]
+    await wait_until(lambda: one.receiver.closed)
+    assert one.receiver.closed == [CloseReason.TAKEN_OVER]
     assert len(stores.entries(one.channel)) == 3
 
 
-async def test_a_claim_that_redis_lost_is_made_again(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
+async def test_a_claim_that_redis_lost_is_written_again(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
     stores.direct.delete(keyspace.lease(one.channel))
     one.loop.require_resync()
 
-    one.confirm()
+    one.ack()
 
     await wait_until(lambda: stores.entries(one.channel) == [])
     assert stores.owner(one.channel) == f"{EDGE}/1"
-    assert one.receiver.sockets_closed == []
+    assert one.receiver.closed == []
 
 
-async def test_redis_away_is_doubt_and_heals(
+async def test_a_redis_outage_requires_a_resync(
     server: fakeredis.FakeServer, stores: Stores, sent: Sent
 ) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
     entries = stores.entries(one.channel)
     sent.pipelines.clear()
     server.connected = False
-    one.confirm(2)
+    one.ack(2)
     await wait_until(lambda: sent.pipelines)
     with pytest.raises(StoreUnavailable):
         await sent.command("PING")
 
     server.connected = True
-    # It has lost the end of the queue meanwhile: that was confirmed says nothing about what may come there.
+    # Redis lost the tail of the queue: new entries may get the ids of those that were acked.
     stores.direct.xdel(keyspace.queue(one.channel), *entries[1:])
     one.loop.wake()
     await one.loop.wait_idle()
 
     assert one.receiver.rewinds == 1
     assert stores.entries(one.channel) == entries[:1]
-    assert one.receiver.sockets_closed == []
+    assert one.receiver.closed == []
 
 
-async def test_it_comes_back_by_itself_when_nobody_hears_that_redis_does(
+async def test_it_retries_without_a_wakeup_when_redis_is_back(
     server: fakeredis.FakeServer, stores: Stores, sent: Sent
 ) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
     sent.pipelines.clear()
     server.connected = False
-    one.confirm()
+    one.ack()
     await wait_until(lambda: sent.pipelines)
     with pytest.raises(StoreUnavailable):
         await sent.command("PING")
@@ -222,25 +222,25 @@ async def test_it_comes_back_by_itself_when_nobody_hears_that_redis_does(
     await wait_until(lambda: stores.entries(one.channel) == [])
 
 
-async def test_stopping_acks_at_once(stores: Stores, sent: Sent) -> None:
-    acking = AckScheduler(every_s=NEVER_S)
-    one, other = [await Draining.of(stores, sent, acking) for _ in range(2)]
-    one.confirm(2)
-    other.confirm()
+async def test_a_stop_acks_at_once(stores: Stores, sent: Sent) -> None:
+    acks = AckScheduler(every_s=NEVER_S)
+    one, other = [await Delivered.of(stores, sent, acks) for _ in range(2)]
+    one.ack(2)
+    other.ack()
 
     await one.loop.stop()
 
     assert len(stores.entries(one.channel)) == 1
-    assert len(stores.entries(other.channel)) == 3, "the others have their moment"
+    assert len(stores.entries(other.channel)) == 3, "a stop flushes only its own acks"
 
 
-async def test_a_moment_that_comes_after_the_stop_acks_nothing(stores: Stores, sent: Sent) -> None:
-    one = await Draining.of(stores, sent, AckScheduler(every_s=0))
+async def test_a_flush_after_the_stop_acks_nothing(stores: Stores, sent: Sent) -> None:
+    one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
     sent.pipelines.clear()
-    one.confirm()
+    one.ack()
     await one.loop.stop()
 
     for _ in range(5):
         await asyncio.sleep(0)
 
-    assert sent.pipelines == [1], "the stop did"
+    assert sent.pipelines == [1], "only the stop acked"
