@@ -88,42 +88,42 @@ class Deliveries:
     async def deliver(self, lease: Lease) -> Outcome:
         """Sends the next batch, if one may be sent now. Raises NoLongerOwner, StoreUnavailable."""
         limits = self._limits
-        taken = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
-        if isinstance(taken, Idle):
-            return Outcome.BACKOFF if taken is Idle.NOT_YET else Outcome.NOTHING_TO_SEND
-        request = self._request(lease, taken)
+        batch = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
+        if isinstance(batch, Idle):
+            return Outcome.BACKOFF if batch is Idle.NOT_YET else Outcome.NOTHING_TO_SEND
+        request = self._request(lease, batch)
         tracer = DeliveryTracer(lease.channel)
         tracer.record_sent(request.with_trail, read_ns=time.time_ns())
-        attempt = await self._send(lease, taken, request)
+        attempt = await self._send(lease, batch, request)
         delivery = self._record(lease, request, attempt)
         if not attempt.accepted:
-            return await self._fail(lease, taken, delivery)
+            return await self._fail(lease, batch, delivery)
         acked_ns = time.time_ns()
         outcome = await self._ack(lease, request.message, delivery)
         tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
         return outcome
 
-    def _request(self, lease: Lease, taken: TakenBatch) -> _Request:
+    def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
         limits = self._limits
-        wanted = stored(taken.serialization)
+        wanted = stored(batch.serialization)
         most = min(limits.count, wanted.chunk)
-        body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
+        body = message(batch.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "a taken batch has at least one notification"
-        with_trail = [n for n in taken.notifications[: body.count] if n.trail]
+        with_trail = [n for n in batch.notifications[: body.count] if n.trail]
         return _Request(f"msg_{lease.generation}_{body.last_entry_id}", body, with_trail)
 
-    async def _send(self, lease: Lease, taken: TakenBatch, request: _Request) -> Attempt:
+    async def _send(self, lease: Lease, batch: TakenBatch, request: _Request) -> Attempt:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._queues.mark_sent(lease, receipts)
         body = request.message.text
         signature = signed_headers(
-            taken.signing_secret,
+            batch.signing_secret,
             webhook_id=request.webhook_id,
             timestamp_s=self._now_ms() // 1000,
             body=body,
         )
-        headers = {**taken.callback.headers, **signature, **request.trace_headers}
-        return await self._outbound.put(taken.callback.url, headers=headers, body=body)
+        headers = {**batch.callback.headers, **signature, **request.trace_headers}
+        return await self._outbound.put(batch.callback.url, headers=headers, body=body)
 
     def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
         """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""
@@ -148,12 +148,12 @@ class Deliveries:
         telemetry.record_acked(body.last_entry_id, count)
         return Outcome.ACCEPTED
 
-    async def _fail(self, lease: Lease, taken: TakenBatch, delivery: Delivery) -> Outcome:
-        failed_attempts = taken.failed + 1
+    async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery) -> Outcome:
+        failed_attempts = batch.failed + 1
         next_attempt_ms = self._now_ms() + backoff_s(failed_attempts) * 1000
         result, lost = await self._batches.fail(
             lease,
-            taken=taken,
+            taken=batch,
             delivery=delivery,
             next_attempt_ms=next_attempt_ms,
             expiry_ms=self._limits.expiry_ms,

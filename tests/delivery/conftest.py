@@ -42,10 +42,10 @@ class Receiver:
     def deliver(self, batch: list[Notification]) -> str | None:
         if self.breaks:
             raise RuntimeError("the transport broke")
-        taken = batch[: self.per_call]
-        self.sent += taken
+        sent = batch[: self.per_call]
+        self.sent += sent
         self.batches.append(len(batch))
-        return taken[-1].entry_id if taken else None
+        return sent[-1].entry_id if sent else None
 
     def adopt(self, serialization: bytes) -> None:
         self.adopted.append(serialization)

@@ -302,11 +302,11 @@ async def test_a_batch_that_is_sent_in_part_is_finished_by_reads(
     assert ids(receiver.sent) == ["0", "1", "2", "3", "4", "5"]
 
 
-@pytest.mark.parametrize("room", [{"holds": 2}, {"size_bytes": 250}])
+@pytest.mark.parametrize("limit", [{"holds": 2}, {"size_bytes": 250}])
 async def test_a_batch_larger_than_the_window_is_read(
-    append: Appending, loop: DeliveryLoop, receiver: Receiver, recorded: Recorded, room: dict[str, int]
+    append: Appending, loop: DeliveryLoop, receiver: Receiver, recorded: Recorded, limit: dict[str, int]
 ) -> None:
-    vars(receiver).update(room)
+    vars(receiver).update(limit)
 
     loop.deliver_inline(await append.events(0, 1, 2, size_bytes=100))
     assert receiver.sent == []
