@@ -22,6 +22,8 @@ from shared.store.queues import BEGINNING, Batch, Queues, parse_entry_id
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
+# Each notification asks for it, and an enum's member takes 0.1 µs to look up.
+_IDLE = State.IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class DeliveryLoop:
     def deliver_inline(self, entries: InlineEntries) -> None:
         """Delivers the entries of a wakeup at once if they are next in order; else wakes the loop."""
         is_ours = (entries.owner, entries.generation) == (self._lease.owner, self._lease.generation)
-        if self._state is not State.IDLE or not is_ours:
+        if self._state is not _IDLE or not is_ours:
             self.wake()
             return
         last = entries.notifications[-1].entry_id
@@ -121,8 +123,8 @@ class DeliveryLoop:
 
     def on_ack(self) -> None:
         """The receiver has acknowledged more, and the window is larger."""
-        if self._acks is not None and self._state is State.IDLE:
-            self._acks.add(self.flush_acks)
+        if self._acks is not None and self._state is _IDLE:
+            self._acks.add(self)
         else:
             self.wake()
 

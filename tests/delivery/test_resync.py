@@ -9,7 +9,7 @@ from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Lease
 from shared.model.events import Notification
 from shared.store import keyspace
-from shared.store.queues import BEGINNING, Queues
+from shared.store.queues import BEGINNING, Batch, Queues
 from tests.harness.waiting import wait_until
 from tests.store.stores import Stores, events, fake_backend
 
@@ -197,3 +197,25 @@ async def test_a_stop_before_the_resync_acks_nothing_new(
     await loop.stop()
 
     assert stores.entries(channel) == ["2500-0", "2600-0"]
+
+
+async def test_a_loss_during_a_resync_is_followed_by_another(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reclaim = stores.queues.reclaim
+
+    async def lose_the_tail_after(lease: Lease) -> Batch:
+        monkeypatch.undo()
+        reclaimed = await reclaim(lease)
+        come_back_with(stores, channel, BEFORE[0])
+        loop.require_resync()
+        client.acked_until = BEFORE[-1]
+        return reclaimed
+
+    monkeypatch.setattr(stores.queues, "reclaim", lose_the_tail_after)
+    loop.require_resync()
+    loop.wake()
+    await loop.wait_idle()
+
+    assert client.rewinds == 1
+    assert stores.entries(channel) == BEFORE[:1], "it is pending until it is acked itself"

@@ -19,13 +19,13 @@ JSON = b"{}"
 class Names:
     """A name server: what the next lookups of each name return."""
 
-    def __init__(self, **answers: list[list[str]]) -> None:
-        self.answers = answers
+    def __init__(self, **addresses: list[list[str]]) -> None:
+        self.addresses = addresses
         self.lookups: list[str] = []
 
     async def __call__(self, host: str) -> list[str]:
         self.lookups.append(host)
-        waiting = self.answers[host]
+        waiting = self.addresses[host]
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
 
@@ -102,7 +102,7 @@ async def test_the_address_that_was_checked_is_the_one_called(receiver: Receiver
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "addresses",
     [
         ["127.0.0.1", "10.0.0.1"],
         ["10.0.0.1", "127.0.0.1"],
@@ -112,9 +112,9 @@ async def test_the_address_that_was_checked_is_the_one_called(receiver: Receiver
     ],
 )
 async def test_one_bad_address_among_good_ones_refuses_the_call(
-    receiver: Receiver, answer: list[str]
+    receiver: Receiver, addresses: list[str]
 ) -> None:
-    async with calling(LOOPBACK, Names(mixed=[answer])) as calls:
+    async with calling(LOOPBACK, Names(mixed=[addresses])) as calls:
         attempt = await calls.put(receiver.url("mixed"), headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "address-refused")
@@ -150,12 +150,12 @@ async def test_metadata_addresses_are_refused_even_if_all_are_allowed(receiver: 
     assert allowed.accepted
 
 
-@pytest.mark.parametrize("answer", [[], OSError("no such name")])
-async def test_a_name_without_an_address(answer: list[str] | OSError) -> None:
+@pytest.mark.parametrize("result", [[], OSError("no such name")])
+async def test_a_name_without_an_address(result: list[str] | OSError) -> None:
     async def lookup(_: str) -> list[str]:
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+        if isinstance(result, OSError):
+            raise result
+        return result
 
     async with Outbound(policy=LOOPBACK, lookup=lookup) as calls:
         attempt = await calls.put("http://nowhere.example/", headers={}, body=JSON)

@@ -86,7 +86,7 @@ async def test_a_receiver_without_tls(certificates: Certificates) -> None:
     assert attempt.error in ("tls-failed", "timed-out", "not-connected")
 
 
-def test_settings_accept_a_certificate_with_its_key(certificates: Certificates) -> None:
+def test_settings_accept_a_pair_that_fits(certificates: Certificates) -> None:
     settings = load_settings(
         {
             "NOTIFY_CALLBACK_CLIENT_CERT": str(certificates.pem("gateway")),
@@ -100,9 +100,7 @@ def test_settings_accept_a_certificate_with_its_key(certificates: Certificates) 
 
 
 @pytest.mark.parametrize(("cert", "key"), [("gateway", "receiver"), ("locked", "locked"), ("gateway", "no")])
-def test_settings_refuse_a_certificate_without_its_key(
-    certificates: Certificates, cert: str, key: str
-) -> None:
+def test_settings_refuse_a_pair_that_does_not_fit(certificates: Certificates, cert: str, key: str) -> None:
     environ = {
         "NOTIFY_CALLBACK_CLIENT_CERT": str(certificates.pem(cert)),
         "NOTIFY_CALLBACK_CLIENT_KEY": str(certificates.key(key)),
