@@ -55,76 +55,44 @@ class Event(StrEnum):
 RUNNING = frozenset({State.WOKEN, State.READING, State.RESYNC_WOKEN, State.RESYNCING})
 """In these the loop has a task."""
 
-_ENDS = {Event.REDIS_FAILED: State.RESYNC, Event.LEASE_LOST: State.LOST}
-
+S, E = State, Event
+# fmt: off
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
-    State.IDLE: {
-        Event.WAKEUP: State.WOKEN,
-        Event.BLOCKED: State.BEHIND,
-        Event.RESYNC_REQUIRED: State.RESYNC,
-        Event.STOP: State.STOPPED,
+    S.IDLE: {
+        E.WAKEUP: S.WOKEN, E.BLOCKED: S.BEHIND, E.RESYNC_REQUIRED: S.RESYNC, E.STOP: S.STOPPED,
     },
-    State.BEHIND: {
-        Event.WAKEUP: State.WOKEN,
-        Event.RESYNC_REQUIRED: State.RESYNC,
-        Event.STOP: State.STOPPED,
+    S.BEHIND: {
+        E.WAKEUP: S.WOKEN, E.RESYNC_REQUIRED: S.RESYNC, E.STOP: S.STOPPED,
     },
-    State.WOKEN: {
-        Event.WAKEUP: State.WOKEN,
-        Event.BEGIN: State.READING,
-        Event.CAUGHT_UP: State.WOKEN,
-        Event.BLOCKED: State.WOKEN,
-        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
-        Event.STOP: State.STOPPED,
-        **_ENDS,
+    S.WOKEN: {
+        E.WAKEUP: S.WOKEN, E.BEGIN: S.READING, E.CAUGHT_UP: S.WOKEN, E.BLOCKED: S.WOKEN,
+        E.RESYNC_REQUIRED: S.RESYNC_WOKEN,
+        E.REDIS_FAILED: S.RESYNC, E.LEASE_LOST: S.LOST, E.STOP: S.STOPPED,
     },
-    State.READING: {
-        Event.WAKEUP: State.WOKEN,
-        Event.BEGIN: State.READING,
-        Event.CAUGHT_UP: State.IDLE,
-        Event.BLOCKED: State.BEHIND,
-        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
-        Event.STOP: State.STOPPED,
-        **_ENDS,
+    S.READING: {
+        E.WAKEUP: S.WOKEN, E.BEGIN: S.READING, E.CAUGHT_UP: S.IDLE, E.BLOCKED: S.BEHIND,
+        E.RESYNC_REQUIRED: S.RESYNC_WOKEN,
+        E.REDIS_FAILED: S.RESYNC, E.LEASE_LOST: S.LOST, E.STOP: S.STOPPED,
     },
-    State.RESYNC: {
-        Event.WAKEUP: State.RESYNC_WOKEN,
-        Event.RESYNC_REQUIRED: State.RESYNC,
-        Event.STOP: State.STOPPED_UNSURE,
+    S.RESYNC: {
+        E.WAKEUP: S.RESYNC_WOKEN, E.RESYNC_REQUIRED: S.RESYNC, E.STOP: S.STOPPED_UNSURE,
     },
-    State.RESYNC_WOKEN: {
-        Event.WAKEUP: State.RESYNC_WOKEN,
-        Event.BEGIN: State.RESYNCING,
-        Event.CAUGHT_UP: State.RESYNC_WOKEN,
-        Event.BLOCKED: State.RESYNC_WOKEN,
-        Event.RESYNCED: State.RESYNC_WOKEN,
-        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
-        Event.STOP: State.STOPPED_UNSURE,
-        **_ENDS,
+    S.RESYNC_WOKEN: {
+        E.WAKEUP: S.RESYNC_WOKEN, E.BEGIN: S.RESYNCING, E.CAUGHT_UP: S.RESYNC_WOKEN,
+        E.BLOCKED: S.RESYNC_WOKEN, E.RESYNCED: S.RESYNC_WOKEN, E.RESYNC_REQUIRED: S.RESYNC_WOKEN,
+        E.REDIS_FAILED: S.RESYNC, E.LEASE_LOST: S.LOST, E.STOP: S.STOPPED_UNSURE,
     },
-    State.RESYNCING: {
-        Event.WAKEUP: State.RESYNCING,
-        Event.RESYNCED: State.WOKEN,
-        Event.RESYNC_REQUIRED: State.RESYNC_WOKEN,
-        Event.STOP: State.STOPPED_UNSURE,
-        **_ENDS,
+    S.RESYNCING: {
+        E.WAKEUP: S.RESYNCING, E.RESYNCED: S.WOKEN, E.RESYNC_REQUIRED: S.RESYNC_WOKEN,
+        E.REDIS_FAILED: S.RESYNC, E.LEASE_LOST: S.LOST, E.STOP: S.STOPPED_UNSURE,
     },
-    State.STOPPED: {
-        Event.WAKEUP: State.STOPPED,
-        Event.RESYNC_REQUIRED: State.STOPPED_UNSURE,
-        Event.STOP: State.STOPPED,
+    S.STOPPED: {
+        E.WAKEUP: S.STOPPED, E.RESYNC_REQUIRED: S.STOPPED_UNSURE, E.STOP: S.STOPPED,
     },
-    State.STOPPED_UNSURE: {
-        Event.WAKEUP: State.STOPPED_UNSURE,
-        Event.RESYNC_REQUIRED: State.STOPPED_UNSURE,
-        Event.STOP: State.STOPPED_UNSURE,
-    },
-    State.LOST: {
-        Event.WAKEUP: State.LOST,
-        Event.RESYNC_REQUIRED: State.LOST,
-        Event.STOP: State.LOST,
-    },
+    S.STOPPED_UNSURE: dict.fromkeys((E.WAKEUP, E.RESYNC_REQUIRED, E.STOP), S.STOPPED_UNSURE),
+    S.LOST: dict.fromkeys((E.WAKEUP, E.RESYNC_REQUIRED, E.STOP), S.LOST),
 }
+# fmt: on
 
 
 class ImpossibleTransition(Exception):
