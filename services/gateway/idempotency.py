@@ -37,7 +37,7 @@ class IdempotentRequests:
         """
         runner = secrets.token_hex(8)
         beginning = await self._begin(request, runner)
-        telemetry.repeatable.add(1, {"found": beginning.found})
+        telemetry.idempotent_requests.add(1, {"found": beginning.found})
         if beginning.found is Begun.ANSWERED:
             return beginning.answer, True
         if beginning.found is not Begun.BEGUN:

@@ -25,7 +25,8 @@ from services.socket_edge.poll import Poll
 from services.socket_edge.questions import Questions
 from services.socket_edge.session_sockets import SessionLimits, SessionSockets
 from shared import telemetry
-from shared.delivery.loop import AckScheduler, DeliveryLoop
+from shared.delivery.acks import AckScheduler
+from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import EVERY_EDGE, CloseReason, Kind, Lease, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
@@ -241,11 +242,11 @@ class Edge:
                     self._inline.append(wakeup)
                 elif wakeup is Line.LOST:
                     for hold in self._all():
-                        hold.loop.doubt()
+                        hold.loop.require_resync()
                 elif wakeup is Line.BACK:
                     await self._try_to_beat()
                     for hold in self._all():
-                        hold.loop.doubt()
+                        hold.loop.require_resync()
                         hold.loop.wake()
                     self._credentials.doubt(self._all())
                     await self.sessions.redis_is_back()
@@ -257,7 +258,7 @@ class Edge:
         carried, self._inline = self._inline, []
         for each in merged(carried):
             for hold in self._holds.get(each.channel, ()):
-                hold.loop.offer(each)
+                hold.loop.deliver_inline(each)
 
     async def _beat(self) -> None:
         answered_s = time.monotonic()

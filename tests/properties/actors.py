@@ -18,7 +18,8 @@ from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.pelion_socket import pelion_socket
 from services.socket_edge.session_sockets import SessionLimits
-from shared.delivery.loop import AckScheduler, DeliveryLoop
+from shared.delivery.acks import AckScheduler
+from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
@@ -159,7 +160,7 @@ class Actor:
 
     def offers(self, drain: DeliveryLoop, carried: InlineEntries) -> None:
         """As an edge does with a wakeup that carries what was queued."""
-        drain.offer(carried)
+        drain.deliver_inline(carried)
 
 
 class Client:
@@ -319,7 +320,7 @@ class GatedEdge(Edge):
 
     def lost_redis(self) -> None:
         for hold in self._all():
-            hold.loop.doubt()
+            hold.loop.require_resync()
 
     async def has_redis_again(self) -> None:
         await self._try_to_beat()

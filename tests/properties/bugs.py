@@ -87,7 +87,7 @@ class NeverLooksBack(Actor):
     """Passes on whatever a wakeup carries, as if nothing could stand between it and what was sent."""
 
     def offers(self, drain: DeliveryLoop, carried: InlineEntries) -> None:
-        drain.offer(replace(carried, previous=""))
+        drain.deliver_inline(replace(carried, previous=""))
 
 
 # One way to each bug, in the machine's own rules. It begins with three notifications that are pending to each of
