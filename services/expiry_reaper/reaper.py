@@ -13,7 +13,7 @@ from shared import telemetry
 from shared.model.channels import Kind, instance_of
 from shared.model.sessions import Session
 from shared.store.channels import ChannelRef, Channels
-from shared.store.queues import Left, Queues
+from shared.store.queues import ExpiryResult, Queues
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -81,7 +81,7 @@ class Reaper:
         logger.debug("reaper.round", extra={"facts": {**facts, "routing_repairs": done.routing_repairs}})
         return done
 
-    async def _look_at(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
+    async def _look_at(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, ExpiryResult] | None:
         """What it is pending, if it stays."""
         whose = await self._channels.ref(channel)
         if not whose.account or whose.kind is None:
@@ -100,11 +100,11 @@ class Reaper:
         return whose.kind, left
 
     async def _note_pending(
-        self, pending: list[tuple[Kind, Left]], live: dict[str, bool], done: Round
+        self, pending: list[tuple[Kind, ExpiryResult]], live: dict[str, bool], done: Round
     ) -> None:
         """Remembers the oldest; `live` are the owners' instances that were looked at in this round."""
         new = {instance_of(left.owner) for _, left in pending if left.owner and left.oldest_ms} - live.keys()
-        seen = await asyncio.gather(*map(self._replicas.seen, new))
+        seen = await asyncio.gather(*map(self._replicas.state, new))
         live.update(zip(new, (its.live for its in seen), strict=True))
         oldest = done.oldest_pending_ms
         for kind, left in pending:
@@ -114,8 +114,8 @@ class Reaper:
 
     async def _drop_if_left(self, session: Session, now_ms: int) -> bool:
         """Forgets a session whose edge was killed; tells whether it did."""
-        seen = await self._replicas.seen(instance_of(session.owner))
-        if seen.live or now_ms - seen.last_ms < _LEFT_MS:
+        seen = await self._replicas.state(instance_of(session.owner))
+        if seen.live or now_ms - seen.last_heartbeat_ms < _LEFT_MS:
             return False
         await self._sessions.drop(session)
         return True

@@ -79,7 +79,7 @@ async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
         print(f"refused: {_told(error)}", file=sys.stderr)
         return 1
     finally:
-        await wakeups.sent()
+        await wakeups.flush()
     return 0
 
 

@@ -12,7 +12,7 @@ from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.model.idempotency import Repeatable
 from shared.runtime.http.responses import Problem
-from shared.store.idempotency import RUNNING_S, Beginning, Begun, Idempotency
+from shared.store.idempotency import RUNNING_S, BeginResult, Idempotency, RequestState
 from shared.wire.idempotency import HEADER
 
 # Several renewals may be late or lost before the mark goes.
@@ -37,11 +37,11 @@ class Once:
         """
         runner = secrets.token_hex(8)
         beginning = await self._begin(request, runner)
-        telemetry.repeatable.add(1, {"found": beginning.found})
-        if beginning.found is Begun.ANSWERED:
-            return beginning.answer, True
-        if beginning.found is not Begun.BEGUN:
-            raise _refusal(beginning.found)
+        telemetry.repeatable.add(1, {"found": beginning.state})
+        if beginning.state is RequestState.ANSWERED:
+            return beginning.response, True
+        if beginning.state is not RequestState.BEGUN:
+            raise _refusal(beginning.state)
         renewing = asyncio.create_task(self._renew(request, runner))
         try:
             answer = await work()
@@ -53,7 +53,7 @@ class Once:
         await self._before_the_answer(self._keep(request, answer, runner))
         return answer, False
 
-    async def _begin(self, request: Repeatable, runner: str) -> Beginning:
+    async def _begin(self, request: Repeatable, runner: str) -> BeginResult:
         try:
             return await self._store.begin(request, runner=runner)
         except StoreUnavailable:
@@ -95,8 +95,8 @@ async def _insist(write: Callable[[], Awaitable[bool]]) -> None:
                 await asyncio.sleep(_AGAIN_S)
 
 
-def _refusal(found: Begun) -> Problem:
-    if found is Begun.RUNNING:
+def _refusal(found: RequestState) -> Problem:
+    if found is RequestState.RUNNING:
         fields = [(HEADER, "belongs to a request that still runs")]
         message = "the request with this Idempotency-Key is still running; ask again for its answer"
         return Problem(409, message, fields=fields, headers={"retry-after": "1"})

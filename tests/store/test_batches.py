@@ -9,8 +9,8 @@ from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from shared.store.batches import Batches, Failed, Idle, TakenBatch
-from shared.store.due_webhooks import Due, DueWebhooks
+from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
+from shared.store.due_webhooks import DueWebhook, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
@@ -73,7 +73,7 @@ def delivery(status: int = 200) -> Delivery:
 
 async def fail(
     batches: Batches, lease: Lease, taken: TakenBatch, *, next_attempt_ms: int
-) -> tuple[Failed, int]:
+) -> tuple[AfterFailure, int]:
     return await batches.fail(
         lease, taken=taken, delivery=delivery(500), next_attempt_ms=next_attempt_ms, expiry_ms=EXPIRY_MS
     )
@@ -89,11 +89,11 @@ async def test_what_waits_is_taken_with_where_it_goes(stores: Stores, batches: B
     taken = await take(batches, await claim(stores, channel))
 
     assert ids(taken.notifications) == ["0", "1", "2"]
-    assert (taken.callback, taken.signing_secret, taken.failed) == (CALLBACK, "whsec_x", 0)
+    assert (taken.callback, taken.signing_secret, taken.failed_attempts) == (CALLBACK, "whsec_x", 0)
 
 
 async def test_nothing_waits(stores: Stores, batches: Batches, channel: str) -> None:
-    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is Idle.NOTHING
+    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is NoBatch.EMPTY
 
 
 async def test_a_batch_is_bounded(stores: Stores, batches: Batches, channel: str) -> None:
@@ -146,7 +146,7 @@ async def test_only_the_owner_takes_acks_and_puts_back(
     await claim(stores, channel, f"{OTHER_EDGE}/1")
 
     assert await batches.ack(old, until=taken.notifications[0].entry_id, delivery=delivery()) is None
-    assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (Failed.STALE, 0)
+    assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (AfterFailure.NOT_OWNER, 0)
     with pytest.raises(NoLongerOwner) as fault:
         await batches.take(old, count=MANY, size_bytes=PLENTY)
     assert fault.value.close_reason is CloseReason.TAKEN_OVER
@@ -161,14 +161,14 @@ async def test_what_failed_waits_for_its_time(
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.LATER, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (AfterFailure.RETRY, 0)
 
     assert stores.owner(channel) is None, "it is given back"
     lease = await claim(stores, channel)
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOT_YET
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is NoBatch.NOT_DUE
     clock.ahead_ms = 1000
     again = await take(batches, lease)
-    assert (ids(again.notifications), again.failed) == (["0"], 1)
+    assert (ids(again.notifications), again.failed_attempts) == (["0"], 1)
     [note] = noted(stores, channel)
     assert (note["status"], note["next_attempt_ms"]) == (500, NOW_MS + 1000)
 
@@ -199,12 +199,15 @@ async def test_after_failing_for_too_long_the_channel_ends(
     clock.ahead_ms = EXPIRY_MS - 1
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + EXPIRY_MS) == (Failed.LATER, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + EXPIRY_MS) == (AfterFailure.RETRY, 0)
 
     clock.ahead_ms = EXPIRY_MS
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 2 * EXPIRY_MS) == (Failed.ENDED, 3)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 2 * EXPIRY_MS) == (
+        AfterFailure.ENDED,
+        3,
+    )
 
     assert await stores.channels.state(channel) is None
     assert stores.entries(channel) == []
@@ -223,7 +226,7 @@ async def test_while_nobody_tries_nothing_fails(
     lease = await claim(stores, channel)
     later = await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + EXPIRY_MS + 1000)
 
-    assert later == (Failed.LATER, 0)
+    assert later == (AfterFailure.RETRY, 0)
 
 
 async def test_when_what_failed_has_become_too_old_the_failures_are_over(
@@ -237,7 +240,7 @@ async def test_when_what_failed_has_become_too_old_the_failures_are_over(
     clock.ahead_ms += LIFETIME_MS + 1
     lease = await claim(stores, channel)
 
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOTHING
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is NoBatch.EMPTY
 
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
     assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
@@ -268,7 +271,7 @@ async def test_an_expired_api_key_is_sent_nothing_more(
     assert await due_now(stores, clock) == []
     lease = await claim(stores, channel)
 
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOT_YET
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is NoBatch.NOT_DUE
     assert len(stores.entries(channel)) == 1
 
 
@@ -281,7 +284,10 @@ async def test_a_wish_for_a_retry_counts_for_a_try_that_is_under_way(
 
     await Webhooks(stores.calls, stores.wakeups).retry_now(channel)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (
+        AfterFailure.CONFIG_CHANGED,
+        0,
+    )
     assert (await take(batches, await claim(stores, channel))).notifications == taken.notifications
 
 
@@ -294,10 +300,13 @@ async def test_what_failed_under_an_older_setup_is_tried_at_once_under_the_new_o
     elsewhere = Callback("https://example.org/", {})
     await put(stores, channel, elsewhere)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (
+        AfterFailure.CONFIG_CHANGED,
+        0,
+    )
 
     again = await take(batches, await claim(stores, channel))
-    assert (again.callback, again.failed) == (elsewhere, 0)
+    assert (again.callback, again.failed_attempts) == (elsewhere, 0)
 
 
 async def test_a_queue_that_lost_its_end_does_not_lose_what_came_since(
@@ -333,14 +342,14 @@ async def test_a_deleted_channel_and_a_revoked_key_end_it(stores: Stores, batche
     assert fault.value.close_reason is CloseReason.KEY_REVOKED
 
 
-async def due_now(stores: Stores, clock: Clock) -> list[Due]:
+async def due_now(stores: Stores, clock: Clock) -> list[DueWebhook]:
     due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
-    return [found async for lot in due.lots() for found in lot if not found.is_held]
+    return [found async for lot in due.pages() for found in lot if not found.is_held]
 
 
 async def due_since_ms(stores: Stores, clock: Clock) -> list[int]:
     due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
-    return [found.since_ms async for lot in due.lots() for found in lot]
+    return [found.since_ms async for lot in due.pages() for found in lot]
 
 
 async def test_a_sweep_finds_what_is_pending_and_not_held(
@@ -349,7 +358,7 @@ async def test_a_sweep_finds_what_is_pending_and_not_held(
     assert await due_now(stores, clock) == [], "nothing is pending"
     [entry] = await stores.queued(channel, 1)
     queued_ms = int(entry.partition("-")[0])
-    assert await due_now(stores, clock) == [Due(channel, 0, queued_ms, is_held=False)]
+    assert await due_now(stores, clock) == [DueWebhook(channel, 0, queued_ms, is_held=False)]
 
     lease = await claim(stores, channel, f"{OTHER_EDGE}/1")
     assert [due.channel for due in await due_now(stores, clock)] == [channel], "its owner is dead"
@@ -359,7 +368,7 @@ async def test_a_sweep_finds_what_is_pending_and_not_held(
     await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
     assert await due_now(stores, clock) == [], "its time has not come"
     clock.ahead_ms = 1000
-    assert [due.failed for due in await due_now(stores, clock)] == [1]
+    assert [due.failed_attempts for due in await due_now(stores, clock)] == [1]
 
 
 async def test_a_delivery_is_due_since_it_might_have_been_made(

@@ -10,7 +10,7 @@ from shared.redis.client import connect
 from shared.redis.pipeline import RedisCommands
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Line
+from shared.store.wakeups import Subscription
 from tests.harness.cluster import Cluster, Node, running_cluster
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
@@ -56,7 +56,7 @@ async def _all_are_served(calls: RedisCommands) -> bool:
 
 def _doubts(heard: Heard, since: int) -> int:
     """How often whoever listens was told to look at everything."""
-    return heard.all[since:].count(Line.BACK)
+    return heard.all[since:].count(Subscription.RESTORED)
 
 
 def _is_heard_through(node: Node) -> bool:

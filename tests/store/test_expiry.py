@@ -88,7 +88,7 @@ async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, wha
     """The script is called as a reaper would that had looked before."""
     channel = await stores.channel()
     generation = (await stores.channels.ref(channel)).generation
-    names = keyspace.of_a_queue(channel)[1:]
+    names = keyspace.channel_names(channel)[1:]
 
     await MEANWHILE[what](stores, channel)
 
@@ -120,5 +120,5 @@ async def test_instances_are_forgotten_by_their_last_heartbeat(stores: Stores) -
 
     assert await replicas.forget(before_ms=NOW_MS + 1) == 1
 
-    assert (await replicas.seen(EDGE)).last_ms == 0
-    assert (await replicas.seen(OTHER_EDGE)).last_ms == NOW_MS + DAY_MS
+    assert (await replicas.state(EDGE)).last_heartbeat_ms == 0
+    assert (await replicas.state(OTHER_EDGE)).last_heartbeat_ms == NOW_MS + DAY_MS

@@ -11,7 +11,7 @@ from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.events import Event, Notification
 from shared.store import keyspace
-from shared.store.inline_entries import InlineEntries, merged, parse_inline_entries
+from shared.store.inline_entries import InlineEntries, merge_consecutive, parse_inline_entries
 from shared.store.queues import BEGINNING, QueueLimits, Queues
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
@@ -35,7 +35,7 @@ EVENTS = st.lists(
 async def channel(stores: Stores) -> str:
     channel = await stores.channel()
     await stores.claim(channel, OWNER)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
     return channel
 
 
@@ -144,7 +144,7 @@ async def test_a_webhook_is_only_told_to_look(stores: Stores, overheard: Overhea
     callback = Callback("https://example.com/hook", {})
     await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
     await stores.leases.claim_unheld(key.id, owner=OWNER, kind=Kind.WEBHOOK)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
 
     assert await wakeup(stores, overheard, key.id, *events(1)) == key.id.encode()
 
@@ -209,7 +209,7 @@ def of(
 def test_what_stands_one_behind_the_other_becomes_one() -> None:
     several = [of("a", "", "1-0"), of("b", "", "1-0"), of("a", "1-0", "2-0", "2-1"), of("a", "2-1", "3-0")]
 
-    assert merged(several) == [of("a", "", "1-0", "2-0", "2-1", "3-0"), of("b", "", "1-0")]
+    assert merge_consecutive(several) == [of("a", "", "1-0", "2-0", "2-1", "3-0"), of("b", "", "1-0")]
 
 
 @pytest.mark.parametrize(
@@ -224,5 +224,5 @@ def test_what_stands_one_behind_the_other_becomes_one() -> None:
 def test_what_does_not_stays_apart_and_in_order(next_one: InlineEntries) -> None:
     first = of("a", "0-1", "1-0")
 
-    assert merged([first, next_one]) == [first, next_one]
-    assert merged([]) == []
+    assert merge_consecutive([first, next_one]) == [first, next_one]
+    assert merge_consecutive([]) == []

@@ -54,7 +54,7 @@ async def test_there_is_one_kind_at_a_time(stores: Stores, first: Kind, second: 
 async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
     assert await stores.channels.callback(channel) == CALLBACK
-    setup = stores.direct.hget(keyspace.channel(channel), "setup")
+    version = stores.direct.hget(keyspace.channel(channel), "config_version")
     stores.direct.hset(
         keyspace.channel(channel), mapping={"failed_attempts": 3, "next_attempt_ms": NOW_MS + 9000}
     )
@@ -64,7 +64,7 @@ async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Store
 
     assert await stores.channels.callback(channel) == elsewhere
     record = stores.direct.hgetall(keyspace.channel(channel))
-    assert record[b"setup"] != setup
+    assert record[b"config_version"] != version
     assert not {b"failed_attempts", b"next_attempt_ms"} & set(record), "a new address is tried at once"
 
 
@@ -83,7 +83,7 @@ async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(
 ) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
     to_any = (instance_of(ANY_DISPATCHER), channel.encode())
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
     assert overheard.all() == [to_any], "it is new"
     await stores.queued(channel, 1)
     assert overheard.all() == [to_any]

@@ -78,7 +78,7 @@ async def test_without_the_waiting_it_would_not(gateway: MAKE) -> None:
 async def test_while_a_copy_is_brought_up_to_date_nobody_takes_it_for_fresh(gateway: MAKE) -> None:
     here, elsewhere, account = gateway(), gateway(fresh_s=LONG_S), new_id()
     await elsewhere.table(account)
-    copy = elsewhere._copies._copies[account]
+    copy = elsewhere._cache._cached[account]
     assert copy.fresh_until_s > time.monotonic()
     copy.fresh_until_s = 0
     await here.add_key(account, key := new_id())

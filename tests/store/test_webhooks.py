@@ -37,14 +37,14 @@ async def test_a_retry_is_due_now_and_what_failed_is_remembered(stores: Stores) 
     assert await webhooks.failing(channel) is None
     stores.direct.hset(keyspace.channel(channel), mapping=TROUBLE)
     assert await webhooks.failing(channel) == Failing(NOW_MS, 3, NOW_MS + 4_000)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
     heard = stores.direct.pubsub(ignore_subscribe_messages=True)
     heard.subscribe(keyspace.wakeup("dispatchers"))
     heard.get_message(timeout=5)
 
     assert await webhooks.retry_now(channel) is True
 
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
     message = heard.get_message(timeout=5) or heard.get_message(timeout=5)
     heard.close()
     assert message is not None
