@@ -202,19 +202,19 @@ async def test_a_redis_that_cannot_be_reached_fails_all_who_wait() -> None:
 
 
 async def test_a_connection_that_breaks_under_way_fails_all_who_wait_and_then_heals(
-    real_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with real_backend.connect() as redis:
-        calls = Pipeline(redis, scripts=real_backend.scripts, hooks=HOOKS)
+    async with backend.connect() as redis:
+        calls = Pipeline(redis, scripts=backend.scripts, hooks=HOOKS)
         pipelines = Pipelines(monkeypatch)
         waiting = [calls.command("BLPOP", "gate", 0)]
         waiting.append(calls.command("SET", "a", "1"))
-        await wait_until(lambda: real_backend.direct.info("clients")["blocked_clients"] == 1)
+        await wait_until(lambda: backend.direct.info("clients")["blocked_clients"] == 1)
         behind = calls.command("ECHO", "behind")
         await a_turn()
         assert pipelines.count == 1
 
-        real_backend.direct.client_kill_filter(_type="normal")
+        backend.direct.client_kill_filter(_type="normal")
 
         faults = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(fault) for fault in faults] == [HOOKS.unavailable] * 2
