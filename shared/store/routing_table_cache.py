@@ -125,8 +125,7 @@ class RoutingTableCache:
         return table
 
     async def _apply(self, table: RoutingTable, pairs: Iterable[tuple[bytes, bytes | None]]) -> str:
-        """Applies fields (None: deleted) to the table, in turns of the loop; returns the version among them,
-        or ''."""
+        """Applies fields (None: deleted) to the table, in turns of the loop; returns the version or ''."""
         version = ""
         fields = size = 0
         for name, value in pairs:

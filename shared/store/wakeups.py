@@ -60,8 +60,7 @@ class PollReply:
 
 
 class Wakeups:
-    """Sends wakeups to owners of channels, in the background. Sending never raises: the owner sweeps
-    anyway."""
+    """Sends wakeups to owners in the background. Never raises: the sweep replaces a lost wakeup."""
 
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
@@ -164,8 +163,7 @@ async def subscribe_wakeups(redis: Redis, *instances: str) -> AsyncGenerator[Wak
 
 
 async def _messages(pubsub: PubSub, *, to_confirm: int) -> AsyncGenerator[Wakeup | Subscription, None]:
-    """The messages of one connection; RESTORED when all its subscriptions are confirmed. Raises when it
-    breaks."""
+    """The messages of one connection; RESTORED once all subscriptions are confirmed. Raises its errors."""
     connection = cast(AbstractConnection, pubsub.connection)
     # Read from the connection itself: redis-py's pubsub times each message, checks the connection's health
     # before it and builds a record of it, which costs several times what Redis spends.
@@ -195,8 +193,7 @@ class _Received:
 
 
 async def _disconnect_when_silent(pubsub: PubSub, received: _Received) -> None:
-    """Pings a silent connection, and disconnects after two pings without a reply: its peer may have
-    vanished."""
+    """Pings a silent connection, and disconnects after two pings without a reply: the peer may be gone."""
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         unanswered = before = 0
         while unanswered <= _PINGS:

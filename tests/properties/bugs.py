@@ -22,8 +22,7 @@ Steps: TypeAlias = Iterator[None]
 
 @dataclass(frozen=True)
 class Bug:
-    """One fault in scripts or actors, and the violation that the machine must report (a regular
-    expression)."""
+    """A fault in scripts or actors, and a regular expression for the violation that it causes."""
 
     name: str
     found_as: str

@@ -26,10 +26,10 @@ class _ErrorLogs(logging.Handler):
 
     def __init__(self, violations: list[str]) -> None:
         super().__init__(logging.ERROR)
-        self._faults = violations
+        self._violations = violations
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._faults.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
+        self._violations.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
 
 
 class Installation:
@@ -162,8 +162,7 @@ class Installation:
         self.run(opens())
 
     def expire(self, key: Key, *, generation: str, late: bool) -> None:
-        """The reaper visits a channel. A late one is held up between reading the owner and running the
-        script."""
+        """The reaper visits a channel; a late one is held up between its read of the owner and its script."""
         self.reaper.gate.open()
         self.run()
         if late:

@@ -1,5 +1,4 @@
-"""A state machine: everything that can happen to channels, in random order, with the real services and the
-model."""
+"""A state machine of everything that can happen to channels, for the real services and the model."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -101,8 +100,7 @@ class Notifications(RuleBasedStateMachine):
     @precondition(lambda self: self._there.redis_is_up and self._there.clients)
     @rule(lost=st.booleans(), answered=st.booleans())
     def publish_in_a_row(self, lost: bool, answered: bool) -> None:
-        """Publishes twice; the first wakeups may be lost, and clients may have answered their pings
-        before."""
+        """Publishes twice; the first wakeups may be lost, and clients may answer their pings before."""
         if answered:
             self._there.answer_pings()
         self.publish(count=1, hold_up=None, heard=False)
@@ -240,8 +238,7 @@ class Notifications(RuleBasedStateMachine):
     @precondition(lambda self: self._behind())
     @rule(which=WHICH, lost=st.sampled_from([0, 0, 0, 1, 9]))
     def hear(self, which: int, lost: int) -> None:
-        """An edge receives its wakeups, or the first are lost and only the sweep finds their
-        notifications."""
+        """An edge receives its wakeups, or loses the first ones and sweeps later."""
         behind = self._behind()
         edge = behind[which % len(behind)]
         posted = self._there.world.in_flight.get(edge.instance)

@@ -121,8 +121,7 @@ class Model:
         self.check(count == before - len(reader.channel.queue), f"an ack returned {count}")
 
     def record_send(self, reader: Reader, number: int) -> None:
-        """Checks that sends are in order and without a gap, on each socket and overall, and only of what is
-        pending."""
+        """Checks that sends are in order, without a gap, and only of what is pending."""
         channel = reader.channel
         # Inline entries were pending for their owner when Redis published them, and may have been acked
         # since.

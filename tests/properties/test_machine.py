@@ -1,5 +1,4 @@
-"""The services against the model: no pending notification is lost, repeated after its ack, or out of
-order."""
+"""The services against the model: in order, and nothing is lost or repeated after its ack."""
 
 import pytest
 from hypothesis import settings

@@ -163,16 +163,16 @@ async def test_append_publishes_the_wakeup_by_itself(backend: Backend) -> None:
             await asyncio.sleep(0)
 
         # Block the loop: the publisher does nothing more.
-        heard: list[tuple[str, bytes]] = []
+        published: list[tuple[str, bytes]] = []
 
         def woken() -> bool:
-            heard.extend(overheard.all())
-            return bool(heard)
+            published.extend(overheard.all())
+            return bool(published)
 
         block_until(woken)
 
         assert not publisher.done()
-        [(instance, message)] = heard
+        [(instance, message)] = published
         inline = parse_inline_entries(message)
         assert inline is not None
         assert (instance, ids(inline.notifications)) == (EDGE, ["1"])
@@ -189,12 +189,12 @@ def test_words_are_not_inline_entries(words: bytes) -> None:
 async def test_inline_entries_name_the_generation(stores: Stores, overheard: Overheard, channel: str) -> None:
     """The owner of an older generation may still receive the wakeup."""
     lease = await stores.claim(channel, OWNER)
-    stores.direct.hset(keyspace.channel(channel), "generation", "anew")
+    stores.direct.hset(keyspace.channel(channel), "generation", "newer")
 
     inline = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
 
     assert inline is not None
-    assert inline.generation == "anew" != lease.generation
+    assert inline.generation == "newer" != lease.generation
 
 
 def of(

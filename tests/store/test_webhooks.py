@@ -38,15 +38,15 @@ async def test_retry_now_makes_the_next_attempt_due_and_wakes_dispatchers(stores
     stores.direct.hset(keyspace.channel(channel), mapping=FAILING)
     assert await webhooks.failing(channel) == Failing(NOW_MS, 3, NOW_MS + 4_000)
     await stores.wakeups.flush()
-    heard = stores.direct.pubsub(ignore_subscribe_messages=True)
-    heard.subscribe(keyspace.wakeup("dispatchers"))
-    heard.get_message(timeout=5)
+    pubsub = stores.direct.pubsub(ignore_subscribe_messages=True)
+    pubsub.subscribe(keyspace.wakeup("dispatchers"))
+    pubsub.get_message(timeout=5)
 
     assert await webhooks.retry_now(channel) is True
 
     await stores.wakeups.flush()
-    message = heard.get_message(timeout=5) or heard.get_message(timeout=5)
-    heard.close()
+    message = pubsub.get_message(timeout=5) or pubsub.get_message(timeout=5)
+    pubsub.close()
     assert message is not None
     assert message["data"] == channel.encode()
     assert await webhooks.failing(channel) == Failing(NOW_MS, 3, None)

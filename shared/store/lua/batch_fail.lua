@@ -8,7 +8,7 @@
 --       attempt, attempt if it was the last, attempts kept, their TTL in ms
 -- Reply: {'retry'} | {'config_changed'} | {'ended', notifications lost} | {'not_owner'}
 --include receipts
---include drops
+--include end_channel
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return {'not_owner'} end
 local channel = redis.call('HMGET', KEYS[1], 'generation', 'config_version', 'failing_since_ms', 'next_attempt_ms')
 if channel[1] ~= ARGV[2] then return {'not_owner'} end

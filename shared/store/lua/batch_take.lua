@@ -8,8 +8,8 @@
 -- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, dropped, entry...}
 --      | {'empty', dropped} | {'not_due', dropped} | {'revoked'} | {'deleted'} | {'taken_over'}
 --include receipts
---include drops
---include queue
+--include drop_expired
+--include entries_from
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'generation', 'config_version', 'url', 'headers', 'serialization',
   'failed_attempts', 'next_attempt_ms', 'batch_until')
@@ -32,7 +32,8 @@ local head, batch_until = #reply, channel[8]
 local count, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 if reply[5] ~= '' then count = math.min(count, cjson.decode(reply[5]).max_chunk_size) end
 if batch_until then
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[4], '-', batch_until, 'COUNT', count)) do reply[#reply + 1] = entry end
+  local again = redis.call('XRANGE', KEYS[4], '-', batch_until, 'COUNT', count)
+  for _, entry in ipairs(again) do reply[#reply + 1] = entry end
   if #reply > head then return reply end
 end
 for entry in entries_from(KEYS[4], '-', count) do

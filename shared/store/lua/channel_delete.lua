@@ -3,7 +3,7 @@
 -- KEYS: channel, lease, queue, receipts     ARGV: kind
 -- Reply: {'deleted', generation, owner or '', notifications lost} | {'absent'}
 --include receipts
---include drops
+--include end_channel
 local channel = redis.call('HMGET', KEYS[1], 'kind', 'generation')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 local owner = redis.call('GET', KEYS[2]) or ''

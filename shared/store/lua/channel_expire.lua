@@ -6,7 +6,7 @@
 -- ARGV: generation, owner that the caller found dead or '', its last heartbeat in ms or 0, now in ms, idle expiry in ms
 -- Reply: {'expired', notifications lost} | {'kept'} | {'absent'}
 --include receipts
---include drops
+--include end_channel
 local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms', 'released_at_ms')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return {'kept'} end

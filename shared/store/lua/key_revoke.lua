@@ -3,7 +3,7 @@
 -- KEYS: key, channel, lease, queue, receipts
 -- Reply: {'revoked', owner or '', generation of its channel or ''} | {'absent'}
 --include receipts
---include drops
+--include end_channel
 local owner = redis.call('GET', KEYS[3]) or ''
 local generation = redis.call('HGET', KEYS[2], 'generation') or ''
 if redis.call('DEL', KEYS[1]) == 0 then return {'absent'} end

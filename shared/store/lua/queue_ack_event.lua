@@ -5,7 +5,7 @@
 -- KEYS: lease, queue, receipts     ARGV: owner, event id, count, bytes
 -- Reply: the number acked, 0 when the event is not there, or -1 when ARGV[1] is not the owner
 --include receipts
---include queue
+--include entries_from
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local bytes = tonumber(ARGV[4])
 for entry in entries_from(KEYS[2], '-', tonumber(ARGV[3])) do

@@ -10,8 +10,8 @@
 --       then groups of six: id, topic, data, name, time, and the hash of the id if it wants a receipt, else ''
 -- Reply: {'queued', dropped above the limit, dropped as too old} | {'revoked'} | {'absent'}
 --include receipts
---include drops
---include queue
+--include drop_expired
+--include entries
 -- A script that ends the channel marks all of its receipts at once.
 local MOST_RECEIPTS = 10000
 -- Redis disconnects a subscriber with 32 MiB of unread wakeups.

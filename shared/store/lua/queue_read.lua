@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
 -- Reads the notifications of a queue behind a given entry, for the owner, and drops what is too old first.
--- Tells a stale owner why it lost the lease. A crash of Redis may have lost the claim itself: then ARGV[7] lets an owner
--- write it again, if the lease is free or still names the owner that this claim replaced.
+-- Tells a stale owner why it lost the lease. A crash of Redis may have lost the claim itself: with ARGV[7] an owner
+-- writes it again, if the lease is free or still names the owner that this claim replaced.
 -- KEYS: key, channel, lease, queue, receipts
 -- ARGV: owner, previous owner, generation, after, count, bytes, 1 if Redis may have lost the claim, else 0,
 --       the first entry id that is not too old
 -- Reply: {'read', more (0 or 1), dropped, serialization or '', entry...}
 --      | {'rewound'} | {'revoked'} | {'deleted'} | {'taken_over'}
 --include receipts
---include drops
---include queue
+--include drop_expired
+--include entries_from
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'generation', 'serialization')
 if channel[1] ~= ARGV[3] then return {'deleted'} end

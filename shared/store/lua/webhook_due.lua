@@ -3,7 +3,7 @@
 -- queued, when the next attempt became due, and when the previous batch was acked.
 -- KEYS: key, channel, lease, queue     ARGV: generation, now in ms
 -- Reply: {'due', owner or '', failed attempts, since in ms} | {'not_due'} | {'absent'}
---include queue
+--include entries
 local channel = redis.call('HMGET', KEYS[2], 'generation', 'next_attempt_ms', 'failed_attempts', 'acked_ms')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 local first = first_entry(KEYS[4])

@@ -3,8 +3,9 @@
 -- KEYS: channel, lease, queue, receipts     ARGV: generation, now in ms, idle expiry in ms
 -- Reply: {'expired', notifications lost} | {'kept'} | {'absent'}
 --include receipts
---include drops
---include queue
+--include end_channel
+--include entries
+--include last_id
 local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 local since = math.max(tonumber(channel[2]), ms_of(last_id(KEYS[3])))
