@@ -13,7 +13,7 @@ ANY = ("",)
 # room: (what it may import besides the standard library and itself, what it must not know all the same)
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.model": ((), ("asyncio", "json", "time", "socket")),
-    "shared.wire": (("shared.model", "orjson"), ("asyncio", "socket", "time")),
+    "shared.wire": (("shared.model", "orjson", "msgspec"), ("asyncio", "socket", "time")),
     "shared.redis.cluster_pool": (("redis",), ("shared.store",)),
     "shared.store": (
         ("shared.redis.cluster_pool", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "shared.delivery.loop": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
+    "shared.authentication": (("shared.model", "shared.store"), ("json", "time")),
     "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),
     "shared.jobs": (("arq", "orjson", "redis"), ("shared.model", "shared.store")),
     "shared.telemetry": (("opentelemetry",), ("opentelemetry.sdk", "opentelemetry.exporter")),

@@ -16,7 +16,7 @@ from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import Problem, internal_error_response, problem_response, refuse_handshake
-from shared.wire.cognism.opening import credentials_offered, query_of
+from shared.wire.cognism.credentials import credentials_offered, query_of
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"

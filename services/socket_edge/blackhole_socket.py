@@ -16,7 +16,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.sessions import Dialect
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of
-from shared.wire.kazoo.blackhole import Authenticate, Changed, Conversation, Effect, MayListen, Reply
+from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Effect, Reply, SaveSession
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class _Talk:
             source=address,
             scope=scope,
             send=send,
-            frames=lambda notification: self._conversation.events(notification, now_ms=now_ms()),
+            frames=lambda notification: self._conversation.event_frames(notification, now_ms=now_ms()),
         )
 
     async def go_on(self, receive: Receive) -> None:
@@ -105,7 +105,7 @@ class _Talk:
             text = message.get("text")
             if text is not None:
                 now_s = asyncio.get_running_loop().time()
-                await self._carry_out(self._conversation.text(text, now_s=now_s))
+                await self._carry_out(self._conversation.receive(text, now_s=now_s))
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         """One frame's effects, until it has its reply."""
@@ -124,20 +124,20 @@ class _Talk:
             case Authenticate(token):
                 principal = await principals.authenticate(token, now_ms=now_ms())
                 return self._conversation.authenticated(principal)
-            case MayListen(principal, account_id):
-                return self._conversation.judged(await principals.may_listen(principal, account_id))
-            case Changed():
+            case Authorize(principal, account_id):
+                return self._conversation.authorized(await principals.may_listen(principal, account_id))
+            case SaveSession():
                 await self._write(effect)
-                return self._conversation.changed()
+                return self._conversation.saved()
         return []
 
-    async def _write(self, state: Changed) -> None:
+    async def _write(self, state: SaveSession) -> None:
         await self._edge.sessions.show(
             self._socket,
             self._conversation.session_id,
             account_id=state.principal.account_id,
             credential=Credential(state.principal.api_key_id, None, math.inf),
-            wanted=state.wanted,
+            wanted=state.bindings,
             name=state.name,
             metadata=state.metadata,
         )

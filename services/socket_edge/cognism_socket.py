@@ -13,12 +13,12 @@ from shared import telemetry
 from shared.model.api_keys import ApiKey, hash_of, new_id
 from shared.model.api_keys import Scope as KeyScope
 from shared.model.errors import Invalid, StoreUnavailable
-from shared.model.sessions import Dialect, Wanted
+from shared.model.sessions import Dialect, SessionBinding
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.store.api_keys import ApiKeys
+from shared.wire.cognism.credentials import Credentials, credentials_offered, query_of
 from shared.wire.cognism.frames import first_frame, frame
-from shared.wire.cognism.opening import Credentials, credentials_offered, query_of
 from shared.wire.cognism.patterns import parse_pattern
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ async def cognism_socket(edge: Edge, scope: Scope, receive: Receive, send: Send)
             raise Problem(429, "too many sockets from this address", headers={"retry-after": "1"})
         key, credential = await authenticate(edge.stores.api_keys, credentials)
         text = query.get("pattern", "")
-        wanted = [Wanted(key.account_id, text, parse_pattern(text))]
+        wanted = [SessionBinding(key.account_id, text, parse_pattern(text))]
     except StoreUnavailable:
         problem = Problem(503, "the service cannot reach its store; try again", headers={"retry-after": "1"})
         await _refuse(scope, send, problem)
@@ -78,7 +78,7 @@ async def _serve(
     socket: SessionSocket,
     key: ApiKey,
     credential: Credential,
-    wanted: list[Wanted],
+    wanted: list[SessionBinding],
     scope: Scope,
     receive: Receive,
     send: Send,

@@ -27,8 +27,8 @@ from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, problem_response
 from shared.store.wakeups import PollQuery
 from shared.wire.pelion import pulling
-from shared.wire.pelion.opening import bearer
-from shared.wire.pelion.pulling import Pull, asked_for
+from shared.wire.pelion.handshake import bearer
+from shared.wire.pelion.pulling import Pull, parse_pull
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ async def _delete(edge: Edge, scope: Scope, receive: Receive, send: Send) -> Non
 async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     if edge.stopping:
         raise _come_back("this replica is going away; try again")
-    asked = asked_for(scope["query_string"])
+    asked = parse_pull(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
     try:

@@ -16,7 +16,7 @@ from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
-from shared.model.sessions import Dialect, Session, Wanted
+from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.runtime.clock import now_ms
 from shared.runtime.http.client_address import Network, client_address
 from shared.store.api_keys import ApiKeys
@@ -110,7 +110,7 @@ class SessionSockets:
         *,
         account_id: str,
         credential: Credential,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[SessionBinding],
         name: str = "",
         metadata: bytes = b"",
     ) -> None:

@@ -35,7 +35,7 @@ from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 from tests.properties.model import Reader
 from tests.properties.world import Gate, GatedPipeline, World, started
 
@@ -129,7 +129,7 @@ class Actor:
         self.leases = ReportingLeases(self.calls, world)
         self.queues = ReportingQueues(self.calls, world)
         # An edge needs them; the model does not.
-        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=stored_wanted)
+        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
         self.more = (Principals(self.api_keys), sessions)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:

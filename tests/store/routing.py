@@ -80,7 +80,7 @@ class Gateway:
 def content_of(table: RoutingTable) -> tuple[object, ...]:
     """The present content of a table."""
     bindings = {key: set(patterns) for key, patterns in table.bindings.items()}
-    return (table.version, set(table.api_keys), set(table.channels), bindings, table.look_at_device_types)
+    return (table.version, set(table.api_keys), set(table.channels), bindings, table.needs_device_types)
 
 
 async def one_of_each(routing: Routing, account: str) -> str:

@@ -1,4 +1,4 @@
-"""What every HTTP answer has in common: a request id, and one form for errors.
+"""HTTP responses: a request id on each, and one form for errors.
 
 `{"object": "error", "code", "type", "message", "fields": [{"name", "message"}], "request_id"}`
 """
@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -18,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode()
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+_RETRY_AFTER = {"retry-after": "1"}
 _TYPES = {
     400: "bad_request",
     401: "invalid_auth",
@@ -40,8 +40,8 @@ _TYPES = {
 
 
 def new_request_id(given: str = "") -> str:
-    """The caller's own id if it is harmless, else a new one."""
-    return given if given and _GIVEN_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    """The caller's own id if it is safe to repeat, else a new one."""
+    return given if given and _VALID_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def request_id_of(scope: Scope) -> str:
@@ -53,8 +53,8 @@ def request_id_of(scope: Scope) -> str:
                 given = value
                 break
         state["request_id"] = new_request_id(given.decode("latin-1"))
-    found: str = state["request_id"]
-    return found
+    request_id: str = state["request_id"]
+    return request_id
 
 
 def error_body(
@@ -73,7 +73,7 @@ def error_body(
 
 
 class Problem(HTTPException):
-    """An answer that is an error, raised wherever it is found."""
+    """An error response, raised where the error is found."""
 
     def __init__(
         self,
@@ -89,8 +89,27 @@ class Problem(HTTPException):
         self.kind = kind
 
 
+def unavailable(message: str = "the store cannot take this now; retry") -> Problem:
+    """Redis is unreachable or full."""
+    return Problem(503, message, headers=_RETRY_AFTER)
+
+
+def draining() -> Problem:
+    """This replica shuts down; another one takes the client."""
+    return Problem(503, "this replica is shutting down; connect again", headers=_RETRY_AFTER)
+
+
+def too_many(message: str) -> Problem:
+    """A limit is reached; `message` names it."""
+    return Problem(429, message, headers=_RETRY_AFTER)
+
+
+def internal_error() -> Problem:
+    return Problem(500, "internal error; it was logged with this request id")
+
+
 class RawJsonResponse:
-    """An answer whose headers need no looking at, for where many are given: a fifth of a `Response`."""
+    """A JSON response for the hot path: it costs a fifth of a `Response`."""
 
     def __init__(self, body: bytes, *, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self._body = body
@@ -104,12 +123,8 @@ class RawJsonResponse:
         await send({"type": "http.response.body", "body": self._body})
 
 
-def json_response(value: Any, *, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")
-
-
 def problem_response(request: Request, error: Exception) -> Response:
-    """The answer to an HTTPException, ours or the framework's."""
+    """The response to an HTTPException, ours or the framework's."""
     assert isinstance(error, HTTPException)
     fields, kind = (error.fields, error.kind) if isinstance(error, Problem) else ((), "")
     message = error.detail or HTTPStatus(error.status_code).phrase
@@ -123,18 +138,18 @@ def problem_response(request: Request, error: Exception) -> Response:
 
 
 def methods_at(request: Request) -> list[str]:
-    """What this path takes. The framework knows it of one route only, and we have one for each method."""
+    """The methods that this path accepts. The framework names one route's only; we have a route for each."""
     routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted({method for route in routes for method in route.methods})
 
 
 def internal_error_response(request: Request, _: Exception) -> Response:
-    """The answer to what nobody foresaw; it is logged by whoever hears of it next."""
-    return problem_response(request, Problem(500, "something went wrong here; it was logged"))
+    """The response to an unexpected error; the outer middleware logs it."""
+    return problem_response(request, internal_error())
 
 
 async def refuse_handshake(scope: Scope, send: Send, problem: Problem) -> None:
-    """Answers a WebSocket handshake with an HTTP error instead of an upgrade."""
+    """Responds to a WebSocket handshake with an HTTP error instead of an upgrade."""
     request_id = request_id_of(scope)
     body = error_body(
         problem.status_code, problem.detail, request_id=request_id, fields=problem.fields, kind=problem.kind
