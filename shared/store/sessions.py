@@ -35,14 +35,14 @@ Encode = Callable[[Sequence[SessionBinding]], bytes]
 
 
 class Sessions:
-    """Keeps sessions. `stored` encodes their bindings for the routing table."""
+    """Keeps sessions. `encode` turns their bindings into what the routing table stores."""
 
-    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups, *, stored: Encode) -> None:
+    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups, *, encode: Encode) -> None:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
         self._replicas = Replicas(redis)
-        self._stored = stored
+        self._encode = encode
 
     async def put(self, session: Session, wanted: Sequence[SessionBinding]) -> None:
         """Writes the session and its bindings. Every publish that begins afterwards honours them."""
@@ -57,7 +57,7 @@ class Sessions:
         gone = [account for account in before if account not in by_account]
         await asyncio.gather(
             *(
-                self._routing.put_session(account, session.id, self._stored(bindings))
+                self._routing.put_session(account, session.id, self._encode(bindings))
                 for account, bindings in by_account.items()
             ),
             *(self._routing.drop_session(account, session.id) for account in gone),

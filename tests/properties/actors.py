@@ -129,7 +129,7 @@ class Actor:
         self.leases = ReportingLeases(self.calls, world)
         self.queues = ReportingQueues(self.calls, world)
         # An edge needs them; the model does not.
-        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
+        sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.more = (Principals(self.api_keys), sessions)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -65,7 +65,7 @@ class Stores:
         self.channels = Channels(self.calls, self.routing, self.wakeups)
         self.leases = Leases(self.calls)
         self.queues = Queues(self.calls)
-        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 
