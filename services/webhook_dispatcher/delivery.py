@@ -14,7 +14,7 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
-from shared.store.batches import Batches, Failed, Idle, TakenBatch
+from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
 from shared.store.channels import Channels
 from shared.store.queues import Queues
 from shared.wire.pelion.messages import Message, message
@@ -89,8 +89,8 @@ class Deliveries:
         """Sends the next batch, if one may be sent now. Raises NoLongerOwner, StoreUnavailable."""
         limits = self._limits
         batch = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
-        if isinstance(batch, Idle):
-            return Outcome.BACKOFF if batch is Idle.NOT_YET else Outcome.NOTHING_TO_SEND
+        if isinstance(batch, NoBatch):
+            return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
         request = self._request(lease, batch)
         tracer = DeliveryTracer(lease.channel)
         tracer.record_sent(request.with_trail, read_ns=time.time_ns())
@@ -149,7 +149,7 @@ class Deliveries:
         return Outcome.ACCEPTED
 
     async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery) -> Outcome:
-        failed_attempts = batch.failed + 1
+        failed_attempts = batch.failed_attempts + 1
         next_attempt_ms = self._now_ms() + backoff_s(failed_attempts) * 1000
         result, lost = await self._batches.fail(
             lease,
@@ -159,13 +159,13 @@ class Deliveries:
             expiry_ms=self._limits.expiry_ms,
         )
         match result:
-            case Failed.LATER:
+            case AfterFailure.RETRY:
                 await self._retries.schedule(
                     lease.channel, failed_attempts=failed_attempts, at_ms=next_attempt_ms
                 )
-            case Failed.CHANGED:
+            case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
-            case Failed.ENDED:
+            case AfterFailure.ENDED:
                 await self._end(lease, lost)
         return Outcome.RELEASED
 
