@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.redis.client import connect
 from shared.runtime.clock import now_ms
 from shared.runtime.http.cors import cross_origin
@@ -90,7 +90,7 @@ def build_stores(settings: Settings, client: Redis) -> Stores:
         receipts=Receipts(redis),
         replicas=Replicas(redis),
         routing=routing,
-        sessions=Sessions(redis, routing, wakeups, stored=encode_patterns),
+        sessions=Sessions(redis, routing, wakeups, encode=encode_patterns),
         wakeups=wakeups,
         webhooks=Webhooks(redis, wakeups),
     )

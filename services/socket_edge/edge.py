@@ -25,19 +25,27 @@ from services.socket_edge.poll import Poll
 from services.socket_edge.questions import Questions
 from services.socket_edge.session_sockets import SessionLimits, SessionSockets
 from shared import telemetry
-from shared.delivery.loop import AckScheduler, DeliveryLoop
+from shared.delivery.acks import AckScheduler
+from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import EVERY_EDGE, CloseReason, Kind, Lease, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import end, forever
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
-from shared.store.inline_entries import InlineEntries, merged
+from shared.store.inline_entries import InlineEntries, merge_consecutive
 from shared.store.leases import Leases
 from shared.store.queues import Queues
 from shared.store.replicas import Heartbeat
 from shared.store.sessions import Sessions
-from shared.store.wakeups import Line, Wakeups, answer_in, changed_key, question_in, subscribe_wakeups
+from shared.store.wakeups import (
+    Subscription,
+    Wakeups,
+    parse_key_changed,
+    parse_poll_query,
+    parse_poll_reply,
+    subscribe_wakeups,
+)
 from shared.tokens import Principals
 
 logger = logging.getLogger(__name__)
@@ -239,13 +247,13 @@ class Edge:
                         # An edge that lags has many to read in one turn: the more, the larger its frames.
                         asyncio.get_running_loop().call_soon(self._pass_on)
                     self._inline.append(wakeup)
-                elif wakeup is Line.LOST:
+                elif wakeup is Subscription.LOST:
                     for hold in self._all():
-                        hold.loop.doubt()
-                elif wakeup is Line.BACK:
+                        hold.loop.require_resync()
+                elif wakeup is Subscription.RESTORED:
                     await self._try_to_beat()
                     for hold in self._all():
-                        hold.loop.doubt()
+                        hold.loop.require_resync()
                         hold.loop.wake()
                     self._credentials.doubt(self._all())
                     await self.sessions.redis_is_back()
@@ -255,9 +263,9 @@ class Edge:
 
     def _pass_on(self) -> None:
         carried, self._inline = self._inline, []
-        for each in merged(carried):
+        for each in merge_consecutive(carried):
             for hold in self._holds.get(each.channel, ()):
-                hold.loop.offer(each)
+                hold.loop.deliver_inline(each)
 
     async def _beat(self) -> None:
         answered_s = time.monotonic()
@@ -318,11 +326,11 @@ class Edge:
                     self.keepalive.forget(hold)
 
     def _heard(self, word: str) -> None:
-        if (question := question_in(word)) is not None:
+        if (question := parse_poll_query(word)) is not None:
             self.questions.asked(question)
-        elif (answer := answer_in(word)) is not None:
+        elif (answer := parse_poll_reply(word)) is not None:
             self.questions.heard(answer)
-        elif (api_key_id := changed_key(word)) is not None:
+        elif (api_key_id := parse_key_changed(word)) is not None:
             self._credentials.doubt(self._holds.get(api_key_id, ()))
             self.sessions.key_changed(api_key_id)
         elif word in self._holds:

@@ -16,7 +16,8 @@ from starlette.types import Send
 
 from services.socket_edge.keepalive import Keepalive
 from shared import telemetry
-from shared.delivery.loop import AckScheduler, DeliveryLoop, Window
+from shared.delivery.acks import AckScheduler
+from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
 from shared.model.events import Notification
 from shared.runtime.websocket.protocol import Control
@@ -169,11 +170,11 @@ class LeasedSocket:
         self._parts = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self.loop.rested()
+                await self.loop.wait_idle()
                 while self._written.count > self._acked.count:
                     self._news = asyncio.Event()
                     await self._news.wait()
-                    await self.loop.rested()
+                    await self.loop.wait_idle()
         await self.end(CloseReason.STOPPING)
 
     async def end(self, close_reason: CloseReason) -> None:

@@ -25,7 +25,7 @@ from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLonge
 from shared.runtime.clock import now_ms
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, problem_response
-from shared.store.wakeups import Asked
+from shared.store.wakeups import PollQuery
 from shared.wire.pelion import pulling
 from shared.wire.pelion.handshake import bearer
 from shared.wire.pelion.pulling import Pull, parse_pull
@@ -142,7 +142,7 @@ async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
                 await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
             return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
         except HeldByAnother as held:
-            if await edge.questions.is_held(Asked(held.owner, key.id, asker=owner)):
+            if await edge.questions.is_held(PollQuery(held.owner, key.id, asker=owner)):
                 return None
             silent = held.owner
         except KindConflict as conflict:
@@ -196,7 +196,7 @@ async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(poll.decided.wait(), edge.long_poll_wait_s)
     else:
-        await poll.loop.rested()
+        await poll.loop.wait_idle()
     poll.give_up()
 
 

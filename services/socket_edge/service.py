@@ -46,7 +46,7 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             ),
             wakeups=wakeups,
             principals=Principals(api_keys),
-            sessions=Sessions(calls, routing, wakeups, stored=encode_patterns),
+            sessions=Sessions(calls, routing, wakeups, encode=encode_patterns),
         ),
         Heartbeat(calls, instance=instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
         instance=instance,

@@ -32,7 +32,7 @@ _LAST_S = 2 * serving._SHUTDOWN_LIMIT_S + exporters.FLUSH_TIMEOUT_S
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
     "socket-edge": edge._DRAIN_ACKS_S + edge._SHUTDOWN_S + 2 * edge._LET_GO_S + _LAST_S,
-    "webhook-dispatcher": dispatcher._SHUTDOWN_S + 2 * dispatcher._LET_GO_S + _LAST_S,
+    "webhook-dispatcher": dispatcher._SHUTDOWN_S + 2 * dispatcher._RELEASE_S + _LAST_S,
     "expiry-reaper": _LAST_S,
 }
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 import pytest
-from opentelemetry.metrics import CallbackOptions
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -198,19 +197,19 @@ async def test_an_unreachable_redis_fails_every_command() -> None:
 
 
 async def test_a_broken_connection_fails_every_command_and_is_then_reopened(
-    real_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with real_backend.connect() as redis:
-        pipeline = Pipeline(redis, scripts=real_backend.scripts, hooks=HOOKS)
+    async with backend.connect() as redis:
+        pipeline = Pipeline(redis, scripts=backend.scripts, hooks=HOOKS)
         pipelines = Pipelines(monkeypatch)
         waiting = [pipeline.command("BLPOP", "gate", 0)]
         waiting.append(pipeline.command("SET", "a", "1"))
-        await wait_until(lambda: real_backend.direct.info("clients")["blocked_clients"] == 1)
+        await wait_until(lambda: backend.direct.info("clients")["blocked_clients"] == 1)
         behind = pipeline.command("ECHO", "behind")
         await a_turn()
         assert pipelines.count == 1
 
-        real_backend.direct.client_kill_filter(_type="normal")
+        backend.direct.client_kill_filter(_type="normal")
 
         errors = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(error) for error in errors] == [HOOKS.unavailable] * 2
@@ -262,15 +261,14 @@ def test_every_script_declares_its_flags_and_has_its_own_hash() -> None:
 
 
 def redis_up() -> int:
-    [observed] = telemetry._redis_up(CallbackOptions())
-    return int(observed.value)
+    return int(telemetry.is_redis_up())
 
 
 async def test_the_metric_is_0_while_one_of_several_pipelines_gets_no_reply(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pipelines of other tests may still exist.
-    monkeypatch.setattr(telemetry._Redis, "lost", WeakSet())
+    monkeypatch.setattr(telemetry, "_lost_redis", WeakSet())
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as client, connect(valkey.url) as redis:
         dead = Pipeline(client, scripts={}, hooks=HOOKS)
         living = Pipeline(redis, scripts={}, hooks=HOOKS)

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from services.socket_edge.keepalive import Keepalive
 from services.socket_edge.leased_socket import LeasedSocket, Limits
-from shared.delivery.loop import AckScheduler
+from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from tests.store.stores import EDGE, Stores, fake_backend

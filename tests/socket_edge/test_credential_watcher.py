@@ -102,6 +102,6 @@ async def test_the_owner_of_a_rotated_keys_socket_is_told(stores: Stores) -> Non
     new_hash = hash_of(new_secret(key.id))
 
     await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=LATER_MS, now_ms=NOW_MS)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
 
     assert pubsub.get_message(timeout=1)["data"] == f"key:{key.id}".encode()

@@ -287,7 +287,7 @@ async def test_parting_waits_until_what_is_under_way_is_acked(
     parting = asyncio.create_task(client.hold.part(within_s=PING_TIMEOUT_S))
     late = await stores.queued(channel, 2)
     client.hold.loop.wake()
-    await client.hold.loop.rested()
+    await client.hold.loop.wait_idle()
     assert "close" not in client.kinds
     await client.answers()
     await parting

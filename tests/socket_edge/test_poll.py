@@ -86,7 +86,7 @@ async def test_what_was_read_is_acked(stores: Stores, begin: Callable[..., Poll]
 async def test_one_message_and_no_more(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin(count=2)
     entries = await decided(stores, poll, 5)
-    await poll.loop.rested()
+    await poll.loop.wait_idle()
 
     await poll.until_read()
     await poll.loop.stop()
@@ -164,7 +164,7 @@ async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callabl
     poll = begin(after="")
     entries = await stores.queued(poll.lease.channel, 3)
     poll.loop.wake()
-    await poll.loop.rested()
+    await poll.loop.wait_idle()
     assert poll.is_open, "what was handled is acked before anything is read"
 
     poll.begin()
