@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "shared.delivery.loop": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
+    "shared.authentication": (("shared.model", "shared.store"), ("json", "time")),
     "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),
     "shared.jobs": (("arq", "orjson", "redis"), ("shared.model", "shared.store")),
     "shared.telemetry": (("opentelemetry",), ("opentelemetry.sdk", "opentelemetry.exporter")),
