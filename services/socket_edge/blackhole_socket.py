@@ -9,6 +9,7 @@ from services.socket_edge import sessions
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import admit
+from services.socket_edge.session_socket import SessionSocket
 from shared.model.api_keys import Principal, new_id
 from shared.model.errors import StoreUnavailable
 from shared.model.sessions import Dialect
@@ -53,7 +54,7 @@ class _Talk:
     ) -> None:
         self._edge = edge
         self._conversation = conversation = Conversation(new_id(), now_s=_now_s(), principal=principal)
-        self.socket = sessions.new_socket(
+        self.socket = SessionSocket(
             edge,
             conversation.session_id,
             dialect=Dialect.KAZOO,
@@ -62,6 +63,7 @@ class _Talk:
             send=send,
             frames=lambda notification: conversation.events(notification, now_ms=now_ms()),
         )
+        edge.hold(self.socket)
 
     async def on_text(self, text: str) -> None:
         """Carries out one frame's effects until it has its reply."""

@@ -53,7 +53,7 @@ async def _enter(edge: Edge, scope: Scope, send: Send) -> SessionSocket:
     key, credential = await authenticate(edge.stores.api_keys, Headers(scope=scope), query)
     pattern = query.get("pattern", "")
     wanted = [Wanted(key.account_id, pattern, parse_pattern(pattern))]
-    socket = sessions.new_socket(
+    socket = SessionSocket(
         edge,
         new_id(),
         dialect=Dialect.COGNISM,
@@ -62,6 +62,7 @@ async def _enter(edge: Edge, scope: Scope, send: Send) -> SessionSocket:
         send=send,
         frames=lambda event: [frame(event)],
     )
+    edge.hold(socket)
     try:
         await socket.register(wanted, account_id=key.account_id)
     except StoreUnavailable:

@@ -76,6 +76,7 @@ class Edge:
         close_codes: int,
     ) -> None:
         self.stores = stores
+        self.instance = instance
         self.limits = limits
         self.session_limits = session_limits
         self.timing = timing
@@ -93,15 +94,7 @@ class Edge:
         self.heartbeat = EdgeHeartbeat(
             heartbeat, registry, every_s=timing.heartbeat_s, outage_limit_s=timing.redis_outage_limit_s
         )
-        self.wakeups = WakeupReader(
-            stores.redis,
-            registry,
-            instance=instance,
-            credentials=self.credentials,
-            questions=self.questions,
-            heartbeat=self.heartbeat,
-        )
-        self._instance = instance
+        self.wakeups = WakeupReader(self)
         self._claims = itertools.count(1)
         self._is_draining = False
         self._refuses = False
@@ -112,7 +105,7 @@ class Edge:
 
     def new_owner(self) -> str:
         """The name of one claim: no other claim ever has it."""
-        return f"{self._instance}/{next(self._claims)}"
+        return f"{self.instance}/{next(self._claims)}"
 
     def check_open(self) -> None:
         """Raises Problem (503) when the shutdown no longer lets connections in."""
@@ -127,7 +120,7 @@ class Edge:
             self.authenticated(connection, credential)
         if previous := connection.previous_owner:
             telemetry.takeovers.add(1)
-            if instance_of(previous) == self._instance:
+            if instance_of(previous) == self.instance:
                 for other in self.registry.of(connection.id):
                     other.wake()
             else:

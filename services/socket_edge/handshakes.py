@@ -1,7 +1,8 @@
 """What the handshakes of all dialects have in common: how they are refused, and one per secret at a time."""
 
+import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import TypeVar
 
 from starlette.types import Scope, Send
@@ -43,22 +44,6 @@ async def admit(scope: Scope, send: Send, entry: Awaitable[T]) -> T | None:
     return None
 
 
-class Mark:
-    """One handshake, until it is over."""
-
-    __slots__ = ("_marked", "_name")
-
-    def __init__(self, marked: set[str], name: str | None) -> None:
-        self._marked = marked
-        self._name = name
-
-    def over(self) -> None:
-        """Accepted, refused or broken off; a second call does nothing."""
-        if self._name is not None:
-            self._marked.discard(self._name)
-            self._name = None
-
-
 class Handshakes:
     """Lets one handshake with each secret proceed at a time (docs/protocols/pelion.md, section 4).
 
@@ -66,15 +51,19 @@ class Handshakes:
     """
 
     def __init__(self) -> None:
-        self._marked: set[str] = set()
+        self._in_progress: set[str] = set()
 
-    def begin(self, secret: str | None) -> Mark | None:
-        """The mark of a new handshake; None while another with the same secret is in progress."""
-        if secret is None or id_in(secret) is None:
-            # It will be refused for that.
-            return Mark(self._marked, None)
-        name = hash_of(secret)
-        if name in self._marked:
-            return None
-        self._marked.add(name)
-        return Mark(self._marked, name)
+    @contextlib.contextmanager
+    def begin(self, secret: str | None) -> Iterator[bool]:
+        """Whether this handshake may proceed; False while another with the same secret does."""
+        # Without a secret of ours it will be refused for that.
+        name = hash_of(secret) if secret is not None and id_in(secret) is not None else ""
+        if name in self._in_progress:
+            yield False
+            return
+        if name:
+            self._in_progress.add(name)
+        try:
+            yield True
+        finally:
+            self._in_progress.discard(name)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason, Lease
@@ -19,7 +19,7 @@ from shared.wire.close_reasons import close_frame
 
 if TYPE_CHECKING:
     from services.socket_edge.credential_watcher import Credential
-    from services.socket_edge.liveness import Liveness
+    from services.socket_edge.edge import Edge
 
 # The lease went with the channel or the key, or to another owner: there is nothing to release.
 _WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
@@ -35,7 +35,7 @@ class HeldConnection(ABC):
     # Its client reconnects as soon as it closes: all together would be a stampede.
     closes_at_a_pace = True
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, edge: "Edge", id: str) -> None:
         self.id = id
         self.is_held = False
         self.close_reason: CloseReason | None = None
@@ -43,6 +43,7 @@ class HeldConnection(ABC):
         self.expires_at_ms = math.inf
         # Where it stands in the order of checks.
         self.check_tick = math.inf
+        self._edge = edge
 
     @property
     def previous_owner(self) -> str:
@@ -107,26 +108,25 @@ class HeldSocket(HeldConnection):
 
     _dialect: Literal["pelion", "session"]
 
-    def __init__(self, id: str, *, send: Send, control: Control, liveness: "Liveness", year: int) -> None:
-        super().__init__(id)
+    def __init__(self, edge: "Edge", id: str, *, scope: Scope, send: Send) -> None:
+        super().__init__(edge, id)
+        control: Control = scope["extensions"]["websocket.control"]
         self._send = send
         self._write = control["write"]
         self._unread_bytes = control["unread_bytes"]
         control["hear_pongs"](self.on_pong)
-        self._liveness = liveness
-        self._year = year
         self._pings = 0
         self._ping: bytes | None = None
         self._pinged_s = 0.0
         self._unread_when_pinged = 0
         # Of the next ping, or of the pong to the one in flight.
-        self._due_s = _now_s() + liveness.ping_interval_s
+        self._due_s = _now_s() + edge.liveness.ping_interval_s
 
     async def close(self, reason: CloseReason) -> None:
         if self.close_reason is not None:
             return
         self.close_reason = reason
-        code, text = close_frame(reason, dialect=self._dialect, year=self._year)
+        code, text = close_frame(reason, dialect=self._dialect, year=self._edge.close_codes)
         try:
             await self._send({"type": "websocket.close", "code": code, "reason": text})
         except OSError:
@@ -145,8 +145,8 @@ class HeldSocket(HeldConnection):
         self._pinged_s = _now_s()
         self._write(texts, self._ping)
         self._unread_when_pinged = self._unread_bytes()
-        self._due_s = self._pinged_s + self._liveness.ping_timeout_s
-        self._liveness.check_by(self, self._due_s)
+        self._due_s = self._pinged_s + self._edge.liveness.ping_timeout_s
+        self._edge.liveness.check_by(self, self._due_s)
 
     def on_pong(self, payload: bytes) -> None:
         """The client answered a ping; only the newest one counts."""
@@ -160,8 +160,8 @@ class HeldSocket(HeldConnection):
     def _rest(self) -> None:
         """No ping is in flight; the next is due after the interval."""
         self._ping = None
-        self._due_s = _now_s() + self._liveness.ping_interval_s
-        self._liveness.check_by(self, self._due_s)
+        self._due_s = _now_s() + self._edge.liveness.ping_interval_s
+        self._edge.liveness.check_by(self, self._due_s)
 
     @property
     def next_check_s(self) -> float:
@@ -184,7 +184,7 @@ class HeldSocket(HeldConnection):
         unread = self._unread_bytes()
         if 0 < unread < self._unread_when_pinged:
             self._unread_when_pinged = unread
-            self._due_s = now_s + self._liveness.ping_timeout_s
+            self._due_s = now_s + self._edge.liveness.ping_timeout_s
             return
         self.close_reason = self.close_reason or CloseReason.STALLED
         self._due_s = math.inf
@@ -196,7 +196,6 @@ class LeaseHolder(HeldConnection):
 
     lease: Lease
     loop: DeliveryLoop
-    _leases: Leases
 
     @property
     def previous_owner(self) -> str:
@@ -221,7 +220,9 @@ class LeaseHolder(HeldConnection):
         await self.loop.stop()
 
     def release_call(self) -> Callable[[], Awaitable[object]] | None:
-        return None if self.close_reason in _WITHOUT_LEASE else partial(_release, self._leases, self.lease)
+        if self.close_reason in _WITHOUT_LEASE:
+            return None
+        return partial(_release, self._edge.stores.leases, self.lease)
 
     def removed(self) -> None:
         super().removed()

@@ -11,20 +11,22 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from services.socket_edge.held import HeldSocket, LeaseHolder
-from services.socket_edge.liveness import Liveness
 from shared import telemetry
-from shared.delivery.loop import AckScheduler, DeliveryLoop, Window
+from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
 from shared.model.events import Notification
-from shared.runtime.websocket.protocol import Control
-from shared.store.leases import Claimed, Leases
-from shared.store.queues import BEGINNING, Queues, parse_entry_id
+from shared.store.leases import Claimed
+from shared.store.queues import BEGINNING, parse_entry_id
 from shared.wire.pelion.frames import Frame, frames
 from shared.wire.pelion.serialization import Serialization, stored
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
 
 logger = logging.getLogger(__name__)
 
@@ -68,27 +70,13 @@ class LeasedSocket(LeaseHolder, HeldSocket):
     kind = Kind.WEBSOCKET
     _dialect = "pelion"
 
-    def __init__(
-        self,
-        claimed: Claimed,
-        *,
-        send: Send,
-        control: Control,
-        queues: Queues,
-        leases: Leases,
-        acks: AckScheduler,
-        limits: Limits,
-        liveness: Liveness,
-        year: int,
-    ) -> None:
-        super().__init__(claimed.lease.channel, send=send, control=control, liveness=liveness, year=year)
+    def __init__(self, edge: "Edge", claimed: Claimed, *, scope: Scope, send: Send) -> None:
+        super().__init__(edge, claimed.lease.channel, scope=scope, send=send)
         self.lease = claimed.lease
-        self.loop = DeliveryLoop(queues, claimed.lease, self, acks=acks)
+        self.loop = DeliveryLoop(edge.stores.queues, claimed.lease, self, acks=edge.acks)
         # The code of the client's close frame, once it has come.
         self.client_code = 0
-        self._leases = leases
-        self._queues = queues
-        self._limits = limits
+        self._limits = limits = edge.limits
         self._frame_bytes = min(limits.frame_bytes, claimed.frame_limit_bytes or limits.frame_bytes)
         # An earlier socket was refused a frame before this entry: send one at a time, to learn which it is.
         self._careful_until = parse_entry_id(claimed.careful_until or BEGINNING)
@@ -219,7 +207,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         if (refused := self.refused) is None:
             return
         limit, until, single = refused
-        outcome = await self._queues.refuse(
+        outcome = await self._edge.stores.queues.refuse(
             self.lease, frame_limit_bytes=limit, until=until, single_entry=single
         )
         facts = {**self.facts, "frame_limit_bytes": limit, "entry": single, "outcome": outcome}

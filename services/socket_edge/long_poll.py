@@ -17,7 +17,6 @@ from services.socket_edge.credential_watcher import Credential, authenticate_rec
 from services.socket_edge.edge import Edge
 from services.socket_edge.poll import STALLED_S, Poll
 from shared import telemetry
-from shared.delivery.loop import Window
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.errors import (
@@ -45,6 +44,8 @@ PULL_PATH = "/v2/notification/pull"
 _RELEASE_S = 0.5
 _CLAIMS = 5
 _POLLED = "polled"
+_CONCURRENT = ("concurrent", 409, pulling.CONCURRENT)
+_DELETED = (CloseReason.CHANNEL_DELETED, 410, pulling.CHANNEL_DELETED)
 _KEY_IS_GONE = (CloseReason.KEY_REVOKED, CloseReason.KEY_EXPIRED)
 
 
@@ -81,25 +82,13 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     asked = asked_for(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
-    try:
-        lease = await _claimed(edge, key, goes_on=_goes_on(connection, key))
-    except _Deleted:
-        telemetry.polls_ended.add(1, {"outcome": CloseReason.CHANNEL_DELETED})
-        await PlainTextResponse(pulling.CHANNEL_DELETED, 410)(scope, receive, send)
+    lease = await _claim(edge, key, goes_on=_goes_on(connection, key))
+    if not isinstance(lease, Lease):
+        outcome, status, text = lease
+        telemetry.polls_ended.add(1, {"outcome": outcome})
+        await PlainTextResponse(text, status)(scope, receive, send)
         return
-    if lease is None:
-        telemetry.polls_ended.add(1, {"outcome": "concurrent"})
-        await PlainTextResponse(pulling.CONCURRENT, 409)(scope, receive, send)
-        return
-    limits = edge.limits
-    poll = Poll(
-        lease,
-        queues=edge.stores.queues,
-        leases=edge.stores.leases,
-        connection=connection,
-        most=Window(count=limits.frame_count, size_bytes=limits.in_flight_bytes),
-        asked=asked,
-    )
+    poll = Poll(edge, lease, connection=connection, asked=asked)
     edge.hold(poll, credential)
     try:
         await _serve(edge, poll, asked, scope, receive, send)
@@ -119,10 +108,6 @@ async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
         raise Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")]) from None
 
 
-class _Deleted(Exception):
-    """The channel was deleted after the poll was sent."""
-
-
 def _goes_on(connection: Connection, key: ApiKey) -> bool:
     """Was the poll sent while the one before it was still being acked?
 
@@ -134,11 +119,8 @@ def _goes_on(connection: Connection, key: ApiKey) -> bool:
     return goes_on
 
 
-async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
-    """The lease of the channel, which is created if there is none; None when another poll is open.
-
-    Raises _Deleted for a poll that goes on with a channel that was deleted.
-    """
+async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str, int, str]:
+    """The lease of the channel, which is created if need be; or outcome, status and text of the response."""
     silent = ""
     for _ in range(_CLAIMS):
         owner = edge.new_owner()
@@ -148,7 +130,7 @@ async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
             return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
         except HeldByAnother as held:
             if await edge.questions.is_held(Asked(held.owner, key.id, asker=owner)):
-                return None
+                return _CONCURRENT
             silent = held.owner
         except KindConflict as conflict:
             raise Problem(400, str(conflict)) from None
@@ -159,7 +141,7 @@ async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
             if lost.close_reason is not CloseReason.NO_CHANNEL:
                 raise _unauthenticated("the API key is revoked") from None
             if goes_on:
-                raise _Deleted from None
+                return _DELETED
     raise unavailable("the channel keeps changing; retry")
 
 

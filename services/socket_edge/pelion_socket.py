@@ -41,31 +41,22 @@ async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) 
 
 
 async def _open(edge: Edge, scope: Scope, send: Send) -> LeasedSocket | None:
-    """A socket that the edge holds; None when it was refused.
-
-    Handshakes with the same secret are let in one at a time; the others get a 429.
-    """
+    """A socket that the edge holds; None when it was refused."""
     secret = secret_offered(Headers(scope=scope), scope["subprotocols"])
-    mark = edge.handshakes.begin(secret)
-    if mark is None:
-        telemetry.handshakes.add(1, {"outcome": "busy"})
-        problem = too_many("another handshake with this secret is in progress; try again")
-        await refuse_handshake(scope, send, problem)
-        return None
-    try:
+    with edge.handshakes.begin(secret) as may_proceed:
+        if not may_proceed:
+            telemetry.handshakes.add(1, {"outcome": "busy"})
+            problem = too_many("another handshake with this secret is in progress; try again")
+            await refuse_handshake(scope, send, problem)
+            return None
         claim = await admit(scope, send, _claim(edge, secret))
-        match claim:
-            case None:
-                return None
-            case CloseReason():
-                telemetry.handshakes.add(1, {"outcome": claim})
-                await send(_acceptance(scope))
-                code, text = close_frame(claim, dialect="pelion", year=edge.close_codes)
-                await send({"type": "websocket.close", "code": code, "reason": text})
-                return None
-        return await _accept(edge, *claim, scope, send)
-    finally:
-        mark.over()
+        if isinstance(claim, CloseReason):
+            telemetry.handshakes.add(1, {"outcome": claim})
+            await send(_acceptance(scope))
+            code, text = close_frame(claim, dialect="pelion", year=edge.close_codes)
+            await send({"type": "websocket.close", "code": code, "reason": text})
+            return None
+        return None if claim is None else await _accept(edge, *claim, scope, send)
 
 
 async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Credential] | CloseReason:
@@ -92,17 +83,7 @@ async def _accept(
     edge: Edge, claimed: Claimed, credential: Credential, scope: Scope, send: Send
 ) -> LeasedSocket:
     telemetry.handshakes.add(1, {"outcome": "accepted"})
-    socket = LeasedSocket(
-        claimed,
-        send=send,
-        control=scope["extensions"]["websocket.control"],
-        queues=edge.stores.queues,
-        leases=edge.stores.leases,
-        acks=edge.acks,
-        limits=edge.limits,
-        liveness=edge.liveness,
-        year=edge.close_codes,
-    )
+    socket = LeasedSocket(edge, claimed, scope=scope, send=send)
     edge.hold(socket, credential)
     # If the client has gone already, the next message says so.
     with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ client names what it has handled (`after`), only that acknowledges.
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from services.socket_edge.held import LeaseHolder
 from shared import telemetry
@@ -14,11 +15,13 @@ from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.events import Notification
 from shared.runtime.http.protocol import Connection
-from shared.store.leases import Leases
-from shared.store.queues import BEGINNING, Queues
+from shared.store.queues import BEGINNING
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.pulling import Pull
 from shared.wire.pelion.serialization import Serialization, stored
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
 
 # A peer that reads nothing for so long is aborted; one that reads slowly is not.
 STALLED_S = 5.0
@@ -29,32 +32,22 @@ _DIALECT = {"dialect": "pelion"}
 
 
 class Poll(LeaseHolder):
-    """A request that waits for notifications, and its lease. The message holds at most `most`."""
+    """A request that waits for notifications, and its lease."""
 
     kind = Kind.PULL
     closes_at_a_pace = False
 
-    def __init__(
-        self,
-        lease: Lease,
-        *,
-        queues: Queues,
-        leases: Leases,
-        connection: Connection,
-        most: Window,
-        asked: Pull,
-    ) -> None:
-        super().__init__(lease.channel)
+    def __init__(self, edge: "Edge", lease: Lease, *, connection: Connection, asked: Pull) -> None:
+        super().__init__(edge, lease.channel)
         self.lease = lease
-        self.loop = DeliveryLoop(queues, lease, self)
+        self.loop = DeliveryLoop(edge.stores.queues, lease, self)
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
         # Its lease is given back.
         self.released = asyncio.Event()
-        self._leases = leases
         self._connection = connection
-        self._most = most
+        self._most = Window(count=edge.limits.frame_count, size_bytes=edge.limits.in_flight_bytes)
         self._asked = asked
         # What the client has handled is acknowledged before anything is read.
         self._begun = asked.after is None

@@ -6,22 +6,25 @@ wait here; beyond that the newest are dropped, and counted.
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from services.socket_edge.held import HeldSocket
-from services.socket_edge.liveness import Liveness
 from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, Wanted
+from shared.runtime.clock import now_ms
 from shared.runtime.http.client_address import Network
-from shared.runtime.websocket.protocol import Control
-from shared.store.sessions import Sessions
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
 
 logger = logging.getLogger(__name__)
 
@@ -54,26 +57,34 @@ class SessionSocket(HeldSocket):
 
     def __init__(
         self,
-        session: Session,
+        edge: "Edge",
+        id: str,
         *,
-        control: Control,
+        dialect: Dialect,
+        address: str,
+        scope: Scope,
         send: Send,
-        liveness: Liveness,
-        year: int,
-        sessions: Sessions,
-        idle_s: float,
         frames: Frames,
     ) -> None:
-        super().__init__(session.id, send=send, control=control, liveness=liveness, year=year)
-        self.kind = session.dialect
-        self.address = session.source
-        self.session = session
+        super().__init__(edge, id, scope=scope, send=send)
+        self.kind = dialect
+        self.address = address
+        self.session = Session(
+            id=id,
+            dialect=dialect,
+            account_id="",
+            owner=edge.new_owner(),
+            source=address,
+            destination=edge.session_limits.destination,
+            connected_at_ms=now_ms(),
+        )
         self.sent = 0
         self.dropped = 0
-        self._sessions = sessions
-        self._idle_s = idle_s
+        self._sessions = edge.stores.sessions
+        # A trigger only listens: it is enough that it answers pings.
+        self._idle_s = edge.session_limits.idle_s if dialect is Dialect.KAZOO else math.inf
         self._frames = frames
-        self._last_ping_s: Callable[[], float] = control["last_ping_s"]
+        self._last_ping_s: Callable[[], float] = scope["extensions"]["websocket.control"]["last_ping_s"]
         self._wanted: Sequence[Wanted] = ()
         self._is_registered = False
         self._has_ended = False

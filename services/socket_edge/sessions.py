@@ -2,16 +2,13 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.session_socket import Frames, SessionSocket
+from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
-from shared.model.sessions import Dialect, Session
-from shared.runtime.clock import now_ms
 from shared.runtime.http.client_address import client_address
 from shared.runtime.http.responses import REQUEST_ID, request_id_of, too_many
 
@@ -27,35 +24,6 @@ def check_limits(edge: Edge, scope: Scope) -> str:
     if most is not None and edge.registry.count_at(address) >= most:
         raise too_many("too many sockets from this address")
     return address
-
-
-def new_socket(
-    edge: Edge, session_id: str, *, dialect: Dialect, address: str, scope: Scope, send: Send, frames: Frames
-) -> SessionSocket:
-    """A socket that the edge holds; others do not see its session yet."""
-    limits = edge.session_limits
-    session = Session(
-        id=session_id,
-        dialect=dialect,
-        account_id="",
-        owner=edge.new_owner(),
-        source=address,
-        destination=limits.destination,
-        connected_at_ms=now_ms(),
-    )
-    socket = SessionSocket(
-        session,
-        control=scope["extensions"]["websocket.control"],
-        send=send,
-        liveness=edge.liveness,
-        year=edge.close_codes,
-        sessions=edge.stores.sessions,
-        # A trigger only listens: that it answers pings is enough.
-        idle_s=limits.idle_s if dialect is Dialect.KAZOO else math.inf,
-        frames=frames,
-    )
-    edge.hold(socket)
-    return socket
 
 
 async def accept(

@@ -7,19 +7,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from redis.asyncio import Redis
-
-from services.socket_edge.credential_watcher import CredentialWatcher
-from services.socket_edge.heartbeat import EdgeHeartbeat
 from services.socket_edge.held import HeldConnection, LeaseHolder
-from services.socket_edge.questions import Questions
-from services.socket_edge.registry import Registry
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
 from shared.store.inline_entries import InlineEntries, merged
 from shared.store.wakeups import Line, answer_in, changed_key, question_in, subscribe_wakeups
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
 
 logger = logging.getLogger(__name__)
 
@@ -30,30 +28,17 @@ _RECOVERING = 32
 class WakeupReader:
     """Wakeups for one instance, dispatched to its connections."""
 
-    def __init__(
-        self,
-        redis: Redis,
-        registry: Registry,
-        *,
-        instance: str,
-        credentials: CredentialWatcher,
-        questions: Questions,
-        heartbeat: EdgeHeartbeat,
-    ) -> None:
-        self._redis = redis
-        self._registry = registry
-        self._instance = instance
-        self._credentials = credentials
-        self._questions = questions
-        self._heartbeat = heartbeat
+    def __init__(self, edge: "Edge") -> None:
+        self._edge = edge
+        self._registry = edge.registry
         self._inline: list[InlineEntries] = []
         self._recoveries: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Reads for ever."""
-        names = (self._instance, instance_of(EVERY_EDGE))
+        names = (self._edge.instance, instance_of(EVERY_EDGE))
         try:
-            async with contextlib.aclosing(subscribe_wakeups(self._redis, *names)) as wakeups:
+            async with contextlib.aclosing(subscribe_wakeups(self._edge.stores.redis, *names)) as wakeups:
                 async for wakeup in wakeups:
                     self.dispatch(wakeup)
         finally:
@@ -79,12 +64,12 @@ class WakeupReader:
     async def recover(self) -> None:
         """What follows a restored subscription: Redis may have lost writes, and the edge missed wakeups."""
         # Before the queues: without a heartbeat our leases count for nothing.
-        await self._heartbeat.beat()
+        await self._edge.heartbeat.beat()
         self._require_resync()
         async for connection in self._registry.in_turns():
             if isinstance(connection, LeaseHolder):
                 connection.wake()
-        self._credentials.check(self._registry.all())
+        self._edge.credentials.check(self._registry.all())
         others = (each for each in self._registry.all() if not isinstance(each, LeaseHolder))
         await asyncio.gather(*(_recover(others) for _ in range(_RECOVERING)))
 
@@ -102,11 +87,11 @@ class WakeupReader:
 
     def _dispatch_word(self, word: str) -> None:
         if (question := question_in(word)) is not None:
-            self._questions.on_question(question)
+            self._edge.questions.on_question(question)
         elif (reply := answer_in(word)) is not None:
-            self._questions.on_reply(reply)
+            self._edge.questions.on_reply(reply)
         elif (api_key_id := changed_key(word)) is not None:
-            self._credentials.check(
+            self._edge.credentials.check(
                 connection
                 for connection in self._registry.all()
                 if connection.credential is not None and connection.credential.api_key_id == api_key_id

@@ -8,11 +8,16 @@ import fakeredis
 import pytest
 from starlette.types import Message
 
+from services.socket_edge.edge import Edge, Timing
+from services.socket_edge.edge import Stores as EdgeStores
 from services.socket_edge.leased_socket import LeasedSocket, Limits
-from services.socket_edge.liveness import Liveness
+from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.loop import AckScheduler
 from shared.model.events import Notification
+from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
+from shared.store.replicas import Heartbeat
+from shared.tokens import Principals
 from tests.store.stores import EDGE, Stores, fake_backend
 
 KIB = 1024
@@ -26,6 +31,42 @@ LIMITS = Limits(
     in_flight_bytes=16384 * KIB,
     ping_timeout_s=PING_TIMEOUT_S,
 )
+
+
+LONG_S = 3600.0
+TIMING = Timing(
+    ping_interval_s=PING_INTERVAL_S,
+    heartbeat_s=LONG_S,
+    redis_outage_limit_s=LONG_S,
+    long_poll_wait_s=LONG_S,
+)
+SESSION_LIMITS = SessionLimits(idle_s=LONG_S, most_per_address=None, destination="edge", trusted_proxies=())
+
+
+def edge_of(
+    stores: Stores, *, limits: Limits = LIMITS, timing: Timing = TIMING, close_codes: int = 2019
+) -> Edge:
+    """An edge in this process, none of whose loops run yet."""
+    edge = Edge(
+        EdgeStores(
+            redis=stores.redis,
+            api_keys=stores.api_keys,
+            channels=stores.channels,
+            leases=stores.leases,
+            queues=stores.queues,
+            wakeups=stores.wakeups,
+            principals=Principals(stores.api_keys),
+            sessions=stores.sessions,
+        ),
+        Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
+        instance=EDGE,
+        limits=limits,
+        timing=timing,
+        session_limits=SESSION_LIMITS,
+        close_codes=close_codes,
+    )
+    edge.acks = AckScheduler(every_s=0)
+    return edge
 
 
 class Clock:
@@ -50,7 +91,7 @@ class Client:
         self.sent: list[Message] = []
         self.gone = False
         self.unread_bytes = 0
-        self.liveness = Liveness(ping_interval_s=PING_INTERVAL_S, ping_timeout_s=PING_TIMEOUT_S)
+        self.edge: Edge
         self.hold: LeasedSocket
 
     async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> LeasedSocket:
@@ -58,24 +99,17 @@ class Client:
         return self.holds(await self.stores.leases.claim(channel, owner=owner), **options)
 
     def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> LeasedSocket:
-        self.hold = LeasedSocket(
-            claimed,
-            send=self._receive,
-            control={
-                "unread_bytes": lambda: self.unread_bytes,
-                "last_ping_s": lambda: 0.0,
-                "write": self._read,
-                "hear_pongs": lambda _: None,
-            },
-            queues=self.stores.queues,
-            leases=self.stores.leases,
-            acks=AckScheduler(every_s=0),
-            limits=limits,
-            liveness=self.liveness,
-            year=close_codes,
-        )
+        self.edge = edge_of(self.stores, limits=limits, close_codes=close_codes)
+        control: Control = {
+            "unread_bytes": lambda: self.unread_bytes,
+            "last_ping_s": lambda: 0.0,
+            "write": self._read,
+            "hear_pongs": lambda _: None,
+        }
+        scope = {"extensions": {"websocket.control": control}}
+        self.hold = LeasedSocket(self.edge, claimed, scope=scope, send=self._receive)
         self.hold.is_held = True
-        self.liveness.watch(self.hold)
+        self.edge.liveness.watch(self.hold)
         return self.hold
 
     async def _receive(self, message: Message) -> None:

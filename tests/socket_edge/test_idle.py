@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,7 @@ from websockets.protocol import Protocol
 
 from services.socket_edge import sweep as sweep_module
 from services.socket_edge.app import edge_app
-from services.socket_edge.edge import Edge, Timing
-from services.socket_edge.edge import Stores as EdgeStores
 from services.socket_edge.leased_socket import LeasedSocket
-from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.loop import DeliveryLoop
 from shared.redis.connection import Call, Then
 from shared.redis.pipeline import Pipeline
@@ -23,49 +21,21 @@ from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.http.request_log import RequestLog
 from shared.runtime.http.server import listener, serve
 from shared.runtime.websocket.protocol import SocketProtocol
-from shared.store.replicas import Heartbeat
-from shared.tokens import Principals
 from tests.harness.raw import SilentSocket
 from tests.harness.waiting import wait_until
 from tests.load.sockets import CONNECT_PATH
 from tests.load.wire import RawSocket
-from tests.socket_edge.conftest import LIMITS
-from tests.store.stores import EDGE, Stores
+from tests.socket_edge import conftest
+from tests.store.stores import Stores
 
-LONG_S = 3600.0
-TIMING = Timing(
-    ping_interval_s=0.05, heartbeat_s=LONG_S, redis_outage_limit_s=LONG_S, long_poll_wait_s=LONG_S
-)
-SESSION_LIMITS = SessionLimits(
-    idle_s=LONG_S,
-    most_per_address=None,
-    destination="edge",
-    trusted_proxies=(),
-)
+TIMING = replace(conftest.TIMING, ping_interval_s=0.05)
 
 
 @pytest.fixture
 async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """Where an edge answers that runs within this process."""
-    monkeypatch.setattr(sweep_module, "SWEEP_S", LONG_S)
-    edge = Edge(
-        EdgeStores(
-            redis=stores.redis,
-            api_keys=stores.api_keys,
-            channels=stores.channels,
-            leases=stores.leases,
-            queues=stores.queues,
-            wakeups=stores.wakeups,
-            principals=Principals(stores.api_keys),
-            sessions=stores.sessions,
-        ),
-        Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
-        instance=EDGE,
-        limits=LIMITS,
-        timing=TIMING,
-        session_limits=SESSION_LIMITS,
-        close_codes=2019,
-    )
+    monkeypatch.setattr(sweep_module, "SWEEP_S", conftest.LONG_S)
+    edge = conftest.edge_of(stores, timing=TIMING)
     listening = listener("127.0.0.1", 0)
     started, stop = asyncio.Event(), asyncio.Event()
     app = RequestLog(edge_app(edge, health=[]), count=lambda method, status: None)

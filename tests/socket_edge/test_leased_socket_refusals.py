@@ -144,7 +144,7 @@ async def test_three_sockets_find_and_drop_the_one_that_is_too_long(
 async def pass_time(client: Client, clock: Clock, seconds: float) -> None:
     """What is due by then is done."""
     clock.ahead_s += seconds + 1
-    await client.liveness.check_due(clock.now_s())
+    await client.edge.liveness.check_due(clock.now_s())
 
 
 # Silence

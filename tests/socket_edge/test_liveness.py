@@ -4,10 +4,12 @@ import asyncio
 import itertools
 import math
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.socket_edge.edge import Edge
 from services.socket_edge.held import HeldConnection
 from services.socket_edge.liveness import Liveness
 from shared.model.channels import CloseReason
@@ -30,7 +32,7 @@ class Connection(HeldConnection):
     due_s = math.inf
 
     def __init__(self, id: str = "one", *, fails: bool = False) -> None:
-        super().__init__(id)
+        super().__init__(cast(Edge, None), id)
         self.is_held = True
         self.checked: list[float] = []
         self.closed: list[CloseReason] = []

@@ -1,16 +1,16 @@
 """A poll takes one message, and acks it only when its peer's kernel has all of it."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
 from services.socket_edge.poll import STALLED_S, Poll
-from shared.delivery.loop import Window
 from shared.model.channels import CloseReason, Kind
 from shared.store.queues import BEGINNING
 from shared.wire.pelion.pulling import Pull
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import Clock, pending
+from tests.socket_edge.conftest import LIMITS, Clock, edge_of, pending
 from tests.store.stores import EDGE, Stores
 
 
@@ -41,9 +41,8 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
     def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
         polls.append(
             Poll(
+                edge_of(stores, limits=replace(LIMITS, frame_count=count, in_flight_bytes=100_000)),
                 lease,
-                queues=stores.queues,
-                leases=stores.leases,
                 connection={
                     "is_open": lambda: peer.is_open,
                     "unread_bytes": lambda: peer.unread(),
@@ -53,7 +52,6 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "notes": {},
                     "has_all": lambda: True,
                 },
-                most=Window(count=count, size_bytes=100_000),
                 asked=Pull(after=after),
             )
         )

@@ -10,17 +10,15 @@ import pytest
 
 from services.socket_edge import sweep as sweeping
 from services.socket_edge.credential_watcher import CredentialWatcher
-from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
-from shared.delivery.loop import AckScheduler
 from shared.model.channels import Lease
 from shared.store.leases import Claimed
 from shared.store.queues import Batch
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import LIMITS
-from tests.store.stores import EDGE
+from tests.socket_edge.conftest import Client, Clock
+from tests.store.stores import EDGE, Stores
 
 SOCKETS = 5000
 LONGEST_TURN_S = 0.05
@@ -76,40 +74,19 @@ def no_garbage_collection() -> Iterator[None]:
     gc.enable()
 
 
-def hold(number: int, *, queues: EmptyQueues, liveness: Liveness) -> LeasedSocket:
-    lease = Lease(channel=f"{number:032x}", generation="1", owner=f"{EDGE}/{number}", previous="")
-
-    async def send(_: Any) -> None: ...
-
-    return LeasedSocket(
-        Claimed(lease, None, ""),
-        send=send,
-        control={
-            "unread_bytes": lambda: 0,
-            "last_ping_s": lambda: 0.0,
-            "write": lambda texts, ping: None,
-            "hear_pongs": lambda _: None,
-        },
-        queues=cast(Any, queues),
-        leases=cast(Any, None),
-        acks=AckScheduler(),
-        limits=LIMITS,
-        liveness=liveness,
-        year=2019,
-    )
-
-
 @pytest.mark.usefixtures("no_garbage_collection")
 async def test_a_sweep_of_5000_sockets_stops_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, record_property: Measured
+    stores: Stores, clock: Clock, monkeypatch: pytest.MonkeyPatch, record_property: Measured
 ) -> None:
     # As many lots as ever, but a second for all of them.
     monkeypatch.setattr(sweeping, "SWEEP_S", 1.0)
-    registry, queues = Registry(), EmptyQueues()
-    liveness = Liveness(ping_interval_s=20, ping_timeout_s=20)
-    credentials = UnchangedKeys(liveness)
+    stores.queues = queues = EmptyQueues()  # type: ignore[assignment]
+    client = Client(stores, clock)
+    registry = Registry()
     for number in range(SOCKETS):
-        registry.add(hold(number, queues=queues, liveness=liveness))
+        lease = Lease(channel=f"{number:032x}", generation="1", owner=f"{EDGE}/{number}", previous="")
+        registry.add(client.holds(Claimed(lease, None, "")))
+    credentials = UnchangedKeys(client.edge.liveness)
 
     turns = LongestTurn()
     task = asyncio.create_task(sweeping.sweep(registry, credentials))
