@@ -28,10 +28,6 @@ _WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReas
 class HeldConnection(ABC):
     """A socket or a long poll. `id` is its channel or session: the name by which wakeups reach it."""
 
-    # What the gauges count it as.
-    kind: str
-    # The client's address, where the number of connections per address is limited.
-    address: str | None = None
     # Its client reconnects as soon as it closes: all together would be a stampede.
     closes_at_a_pace = True
 
@@ -44,6 +40,16 @@ class HeldConnection(ABC):
         # Where it stands in the order of checks.
         self.check_tick = math.inf
         self._edge = edge
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What the gauges count it as."""
+
+    @property
+    def address(self) -> str | None:
+        """The client's address, where the number of connections per address is limited."""
+        return None
 
     @property
     def previous_owner(self) -> str:

@@ -22,6 +22,7 @@ from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, Wanted
 from shared.runtime.clock import now_ms
 from shared.runtime.http.client_address import Network
+from shared.store.sessions import Sessions
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
@@ -67,8 +68,6 @@ class SessionSocket(HeldSocket):
         frames: Frames,
     ) -> None:
         super().__init__(edge, id, scope=scope, send=send)
-        self.kind = dialect
-        self.address = address
         self.session = Session(
             id=id,
             dialect=dialect,
@@ -80,13 +79,10 @@ class SessionSocket(HeldSocket):
         )
         self.sent = 0
         self.dropped = 0
-        self._sessions = edge.stores.sessions
-        # A trigger only listens: it is enough that it answers pings.
-        self._idle_s = edge.session_limits.idle_s if dialect is Dialect.KAZOO else math.inf
         self._frames = frames
         self._last_ping_s: Callable[[], float] = scope["extensions"]["websocket.control"]["last_ping_s"]
-        self._wanted: Sequence[Wanted] = ()
-        self._is_registered = False
+        # None until others may see the session.
+        self._wanted: Sequence[Wanted] | None = None
         self._has_ended = False
         # A frame must not precede the response to the handshake.
         self._is_open = False
@@ -98,7 +94,19 @@ class SessionSocket(HeldSocket):
         self._flushing: asyncio.Task[None] | None = None
         self._heard_s = asyncio.get_running_loop().time()
 
+    @property
+    def kind(self) -> Dialect:
+        return self.session.dialect
+
+    @property
+    def address(self) -> str:
+        return self.session.source
+
     # The session in Redis
+
+    @property
+    def _sessions(self) -> Sessions:
+        return self._edge.stores.sessions
 
     async def register(
         self,
@@ -117,7 +125,7 @@ class SessionSocket(HeldSocket):
             self.session, account_id=account_id, bindings=bindings, name=name, metadata=metadata
         )
         # Set first: even a write that failed may have been done, and must be released.
-        self._wanted, self._is_registered = wanted, True
+        self._wanted = wanted
         await self._sessions.put(self.session, wanted)
 
     async def recover(self) -> None:
@@ -127,7 +135,7 @@ class SessionSocket(HeldSocket):
     async def _register_again(self) -> None:
         session = None
         # A change that comes meanwhile may be overwritten by what was true before: write that, too.
-        while self._is_registered and session is not self.session:
+        while self._wanted is not None and session is not self.session:
             session = self.session
             await self._sessions.put(session, self._wanted)
             if self._has_ended:
@@ -138,7 +146,7 @@ class SessionSocket(HeldSocket):
         self._has_ended = True
 
     def release_call(self) -> Callable[[], Awaitable[object]] | None:
-        return partial(self._sessions.drop, self.session) if self._is_registered else None
+        return None if self._wanted is None else partial(self._sessions.drop, self.session)
 
     # Delivery
 
@@ -148,7 +156,7 @@ class SessionSocket(HeldSocket):
         self.wake()
 
     def wake(self) -> None:
-        self._is_woken = self._is_registered and self._is_open
+        self._is_woken = self._wanted is not None and self._is_open
         if self._is_woken and self._delivery is None:
             self._delivery = asyncio.create_task(self._deliver_all())
 
@@ -168,7 +176,7 @@ class SessionSocket(HeldSocket):
 
     async def _deliver(self) -> None:
         session = self.session
-        if session.dialect is Dialect.COGNISM:
+        if self.kind is Dialect.COGNISM:
             for push_id, data in await self._sessions.pushes(session.id):
                 if self.write(data):
                     await self._sessions.mark_pushed(session.id, push_id)
@@ -201,7 +209,7 @@ class SessionSocket(HeldSocket):
         except OSError:
             return False
         self.sent += 1
-        telemetry.frames.add(1, {"dialect": self.session.dialect})
+        telemetry.frames.add(1, {"dialect": self.kind})
         return True
 
     def _may_wait(self, frame: bytes) -> bool:
@@ -224,7 +232,10 @@ class SessionSocket(HeldSocket):
 
     @property
     def _idle_at_s(self) -> float:
-        return max(self._heard_s, self._last_ping_s()) + self._idle_s
+        """A trigger only listens: it is enough that it answers pings."""
+        if self.kind is not Dialect.KAZOO:
+            return math.inf
+        return max(self._heard_s, self._last_ping_s()) + self._edge.session_limits.idle_s
 
     @property
     def next_check_s(self) -> float:
@@ -247,8 +258,8 @@ class SessionSocket(HeldSocket):
     def facts(self) -> dict[str, str | int]:
         """For the log line at its end."""
         return {
-            "session": self.session.id if self._is_registered else "",
-            "dialect": self.session.dialect,
+            "session": "" if self._wanted is None else self.id,
+            "dialect": self.kind,
             "reason": self.close_reason or CloseReason.CLIENT_GONE,
             "sent": self.sent,
             "dropped": self.dropped,
