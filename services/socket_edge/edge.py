@@ -142,8 +142,11 @@ class Edge:
 
     async def drop(self, connection: HeldConnection) -> None:
         """The connection has ended: releases its lease or session, and forgets it."""
+        task = asyncio.current_task()
         try:
-            await self.heartbeat.release(connection)
+            # A cancelled task must not wait for Redis: the process ends, and its heartbeat with it.
+            if task is None or not task.cancelling():
+                await self.heartbeat.release(connection)
         finally:
             self.remove(connection)
 
