@@ -15,7 +15,7 @@ from shared.model.api_keys import ApiKey, Scope, id_in, is_id
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
-from shared.wire.pelion.opening import bearer
+from shared.wire.pelion.handshake import bearer
 
 # A revocation or rotation through another gateway is heard of when the copy is this old.
 _COPY_S = 1.0

@@ -21,8 +21,8 @@ from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import looks_like_one
 from shared.wire.kazoo.bindings import listing
-from shared.wire.kazoo.crossbar import Told, error_body, socket_object, success_body
-from shared.wire.pelion.opening import bearer
+from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
+from shared.wire.pelion.handshake import bearer
 
 NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
 _BINDINGS = listing()
@@ -195,10 +195,10 @@ def _success(request: Request, data: Any) -> Response:
     return Response(success_body(data, _told(request)), media_type="application/json")
 
 
-def _told(request: Request) -> Told:
+def _told(request: Request) -> EnvelopeContext:
     token = _token_in(request)
     pretty = (request.headers.get("x-pretty-print"), request.query_params.get("pretty_print"))
-    return Told(
+    return EnvelopeContext(
         request_id=request_id_of(request.scope),
         node=context_of(request).replica,
         version=VERSION,

@@ -153,7 +153,7 @@ async def publish_events(
 
 def _sessions_for(event: Event, *routes: RoutingTable) -> set[str]:
     """The sessions that the event is for, each once; its data is parsed only if one of them asks for that."""
-    data = orjson.loads(event.data) if any(its.look_at_data for its in routes) else None
+    data = orjson.loads(event.data) if any(its.needs_data for its in routes) else None
     return set().union(*(its.sessions_for(event, data) for its in routes))
 
 
@@ -227,7 +227,7 @@ async def _with_device_types(
             told[fields["ep"]] = fields["ept"]
         elif event.topic in _FORGETS_TYPE:
             told[fields["ep"]] = None
-        elif event.topic == topics.DEVICE_NOTIFICATIONS and routes.look_at_device_types:
+        elif event.topic == topics.DEVICE_NOTIFICATIONS and routes.needs_device_types:
             # What this request itself has told so far counts already.
             if fields["ep"] in told:
                 event = event._replace(fields={**fields, "ept": told[fields["ep"]] or ""})

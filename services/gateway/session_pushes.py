@@ -14,8 +14,8 @@ from shared.model.errors import Invalid, TooLarge
 from shared.model.sessions import Dialect, Pushed
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem, json_response
+from shared.wire.cognism.credentials import credentials_offered, query_of
 from shared.wire.cognism.frames import parse_pushed
-from shared.wire.cognism.opening import credentials_offered, query_of
 
 
 async def push_to_session(request: Request) -> Response:

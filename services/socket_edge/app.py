@@ -22,7 +22,7 @@ from shared.runtime.http.responses import (
     refuse_handshake,
     unavailable,
 )
-from shared.wire.cognism.opening import query_of
+from shared.wire.cognism.credentials import query_of
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"

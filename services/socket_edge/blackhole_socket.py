@@ -15,7 +15,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.sessions import Dialect
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
-from shared.wire.kazoo.blackhole import Authenticate, Changed, Conversation, Effect, MayListen, Reply
+from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Effect, Reply, SaveSession
 
 
 async def blackhole_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,13 +61,13 @@ class _Talk:
             address=address,
             scope=scope,
             send=send,
-            frames=lambda notification: conversation.events(notification, now_ms=now_ms()),
+            frames=lambda notification: conversation.event_frames(notification, now_ms=now_ms()),
         )
         edge.hold(self.socket)
 
     async def on_text(self, text: str) -> None:
         """Carries out one frame's effects until it has its reply."""
-        effects = self._conversation.text(text, now_s=_now_s())
+        effects = self._conversation.receive(text, now_s=_now_s())
         while effects:
             try:
                 effects = await self._carry_out(effects.pop())
@@ -82,16 +82,16 @@ class _Talk:
             case Authenticate(token):
                 principal = await principals.authenticate(token, now_ms=now_ms())
                 return self._conversation.authenticated(principal)
-            case MayListen(principal, account_id):
-                return self._conversation.judged(await principals.may_listen(principal, account_id))
-            case Changed():
+            case Authorize(principal, account_id):
+                return self._conversation.authorized(await principals.may_listen(principal, account_id))
+            case SaveSession():
                 await self._register(effect)
-                return self._conversation.changed()
+                return self._conversation.saved()
         return []
 
-    async def _register(self, state: Changed) -> None:
+    async def _register(self, state: SaveSession) -> None:
         await self.socket.register(
-            state.wanted,
+            state.bindings,
             account_id=state.principal.account_id,
             name=state.name,
             metadata=state.metadata,

@@ -12,11 +12,11 @@ from services.socket_edge.handshakes import admit
 from services.socket_edge.session_socket import SessionSocket
 from shared.model.api_keys import ApiKey, new_id
 from shared.model.errors import StoreUnavailable, Unauthenticated
-from shared.model.sessions import Dialect, Wanted
+from shared.model.sessions import Dialect, SessionBinding
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
+from shared.wire.cognism.credentials import credentials_offered, query_of
 from shared.wire.cognism.frames import first_frame, frame
-from shared.wire.cognism.opening import credentials_offered, query_of
 from shared.wire.cognism.patterns import parse_pattern
 
 _SESSION_HEADER = b"x-websocket-session"
@@ -52,7 +52,7 @@ async def _enter(edge: Edge, scope: Scope, send: Send) -> SessionSocket:
     query = query_of(scope["query_string"])
     key, credential = await authenticate(edge.stores.api_keys, Headers(scope=scope), query)
     pattern = query.get("pattern", "")
-    wanted = [Wanted(key.account_id, pattern, parse_pattern(pattern))]
+    bindings = [SessionBinding(key.account_id, pattern, parse_pattern(pattern))]
     socket = SessionSocket(
         edge,
         new_id(),
@@ -64,7 +64,7 @@ async def _enter(edge: Edge, scope: Scope, send: Send) -> SessionSocket:
     )
     edge.hold(socket)
     try:
-        await socket.register(wanted, account_id=key.account_id)
+        await socket.register(bindings, account_id=key.account_id)
     except StoreUnavailable:
         await edge.drop(socket)
         raise

@@ -33,8 +33,8 @@ from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
 from shared.store.wakeups import Asked
 from shared.wire.pelion import pulling
-from shared.wire.pelion.opening import bearer
-from shared.wire.pelion.pulling import Pull, asked_for
+from shared.wire.pelion.handshake import bearer
+from shared.wire.pelion.pulling import Pull, parse_pull
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ async def _delete(edge: Edge, scope: Scope, receive: Receive, send: Send) -> Non
 
 async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     edge.check_open()
-    asked = asked_for(scope["query_string"])
+    asked = parse_pull(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
     lease = await _claim(edge, key, goes_on=_goes_on(connection, key))

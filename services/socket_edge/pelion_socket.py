@@ -16,7 +16,7 @@ from shared.model.errors import MissingScope, NoLongerOwner, Unauthenticated
 from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of, too_many
 from shared.store.leases import Claimed
 from shared.wire.close_reasons import close_frame, close_text, refuses_at_handshake
-from shared.wire.pelion.opening import secret_offered, subprotocol_answer
+from shared.wire.pelion.handshake import secret_offered, subprotocol_response
 
 logger = logging.getLogger(__name__)
 
@@ -94,5 +94,5 @@ async def _accept(
 
 def _acceptance(scope: Scope) -> Message:
     headers = [(REQUEST_ID.encode(), request_id_of(scope).encode())]
-    subprotocol = subprotocol_answer(scope["subprotocols"])
+    subprotocol = subprotocol_response(scope["subprotocols"])
     return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}

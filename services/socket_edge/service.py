@@ -26,7 +26,7 @@ from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
@@ -46,7 +46,7 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             ),
             wakeups=wakeups,
             principals=Principals(api_keys),
-            sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
+            sessions=Sessions(calls, routing, wakeups, stored=encode_patterns),
         ),
         Heartbeat(calls, instance=instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
         instance=instance,

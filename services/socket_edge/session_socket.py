@@ -19,7 +19,7 @@ from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
-from shared.model.sessions import Dialect, Session, Wanted
+from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.runtime.clock import now_ms
 from shared.runtime.http.client_address import Network
 from shared.store.sessions import Sessions
@@ -82,7 +82,7 @@ class SessionSocket(HeldSocket):
         self._frames = frames
         self._last_ping_s: Callable[[], float] = scope["extensions"]["websocket.control"]["last_ping_s"]
         # None until others may see the session.
-        self._wanted: Sequence[Wanted] | None = None
+        self._bindings: Sequence[SessionBinding] | None = None
         self._has_ended = False
         # A frame must not precede the response to the handshake.
         self._is_open = False
@@ -110,7 +110,7 @@ class SessionSocket(HeldSocket):
 
     async def register(
         self,
-        wanted: Sequence[Wanted],
+        bindings: Sequence[SessionBinding],
         *,
         account_id: str,
         name: str = "",
@@ -120,13 +120,13 @@ class SessionSocket(HeldSocket):
 
         Raises StoreUnavailable.
         """
-        bindings = tuple(dict.fromkeys(one.requested for one in wanted if one.requested))
+        requested = tuple(dict.fromkeys(each.requested for each in bindings if each.requested))
         self.session = replace(
-            self.session, account_id=account_id, bindings=bindings, name=name, metadata=metadata
+            self.session, account_id=account_id, bindings=requested, name=name, metadata=metadata
         )
         # Set first: even a write that failed may have been done, and must be released.
-        self._wanted = wanted
-        await self._sessions.put(self.session, wanted)
+        self._bindings = bindings
+        await self._sessions.put(self.session, bindings)
 
     async def recover(self) -> None:
         await self._register_again()
@@ -135,9 +135,9 @@ class SessionSocket(HeldSocket):
     async def _register_again(self) -> None:
         session = None
         # A change that comes meanwhile may be overwritten by what was true before: write that, too.
-        while self._wanted is not None and session is not self.session:
+        while self._bindings is not None and session is not self.session:
             session = self.session
-            await self._sessions.put(session, self._wanted)
+            await self._sessions.put(session, self._bindings)
             if self._has_ended:
                 # Its release came first.
                 await self._sessions.drop(session)
@@ -146,7 +146,7 @@ class SessionSocket(HeldSocket):
         self._has_ended = True
 
     def release_call(self) -> Callable[[], Awaitable[object]] | None:
-        return None if self._wanted is None else partial(self._sessions.drop, self.session)
+        return None if self._bindings is None else partial(self._sessions.drop, self.session)
 
     # Delivery
 
@@ -156,7 +156,7 @@ class SessionSocket(HeldSocket):
         self.wake()
 
     def wake(self) -> None:
-        self._is_woken = self._wanted is not None and self._is_open
+        self._is_woken = self._bindings is not None and self._is_open
         if self._is_woken and self._delivery is None:
             self._delivery = asyncio.create_task(self._deliver_all())
 
@@ -258,7 +258,7 @@ class SessionSocket(HeldSocket):
     def facts(self) -> dict[str, str | int]:
         """For the log line at its end."""
         return {
-            "session": "" if self._wanted is None else self.id,
+            "session": "" if self._bindings is None else self.id,
             "dialect": self.kind,
             "reason": self.close_reason or CloseReason.CLIENT_GONE,
             "sent": self.sent,

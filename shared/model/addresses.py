@@ -1,8 +1,8 @@
-"""Which addresses a customer's URL may lead to: those of the public internet, and what the operator opens.
+"""Which addresses a customer's URL may resolve to: public ones, and networks that the operator allows.
 
-Whoever chooses a callback URL makes this house send requests from inside its own network. So an address is
-judged, never a name: after the look-up, and just before the connection. An IPv6 address may carry an IPv4
-address that a translator or tunnel on the way unpacks; then both are judged.
+A callback URL makes the gateway send requests from inside its own network. So the policy judges addresses,
+not names: after the look-up, just before the connection. A translator or tunnel may unpack an IPv4 address
+that an IPv6 address embeds; then both are judged.
 """
 
 import ipaddress
@@ -14,11 +14,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 METADATA = "metadata"
 
-# IANA's registries of special-purpose addresses, by what to call them; the first that fits counts.
-_WORDS: tuple[tuple[Network, str], ...] = tuple(
-    (ipaddress.ip_network(network), word)
-    for word, networks in (
-        # A cloud answers its machines' questions there, with credentials. Closed whatever is opened.
+# IANA's registries of special-purpose addresses, by category; the first that matches counts.
+_CATEGORIES: tuple[tuple[Network, str], ...] = tuple(
+    (ipaddress.ip_network(network), category)
+    for category, networks in (
+        # Clouds serve credentials to their machines there. No setting allows these.
         (METADATA, "169.254.169.0/24 169.254.170.0/24 169.254.0.23 169.254.42.42 100.100.100.200"),
         (METADATA, "168.63.129.16 192.0.0.192 fd00:ec2::/32 fd20:ce::254 fd00:42::42"),
         ("unspecified", "0.0.0.0/8 ::"),
@@ -38,8 +38,8 @@ _WORDS: tuple[tuple[Network, str], ...] = tuple(
     for network in networks.split()
 )
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-# IPv4-compatible, IPv4-translated, and NAT64's well-known prefix: the last 32 bits.
-_IN_THE_LAST_BITS = tuple(
+# IPv4-compatible, IPv4-translated, and NAT64's well-known prefix embed in the last 32 bits.
+_EMBEDS_IN_LAST_BITS = tuple(
     ipaddress.IPv6Network(prefix) for prefix in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")
 )
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
@@ -50,49 +50,51 @@ _LAST_32 = 0xFFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """What the operator lets through of what is closed by default. Metadata addresses stay closed."""
+    """The special-purpose networks that the operator allows. Metadata addresses stay refused."""
 
     networks: tuple[Network, ...] = ()
 
     def refuses(self, address: str) -> str:
-        """Why no connection may go there, in a word; "" when one may."""
+        """The category for which the address is refused; "" when it is allowed."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return "not-an-address"
-        faults = [
-            word for layer in _layers(parsed) if (word := _word_of(layer)) and not self._opens(layer, word)
+        refused = [
+            category
+            for each in _with_embedded(parsed)
+            if (category := _category(each)) and not self._allows(each, category)
         ]
-        return METADATA if METADATA in faults else next(iter(faults), "")
+        return METADATA if METADATA in refused else next(iter(refused), "")
 
-    def _opens(self, address: Address, word: str) -> bool:
-        return word != METADATA and any(address in network for network in self.networks)
-
-
-def _word_of(address: Address) -> str:
-    return next(word for network, word in _WORDS if address in network)
+    def _allows(self, address: Address, category: str) -> bool:
+        return category != METADATA and any(address in network for network in self.networks)
 
 
-def _layers(address: Address) -> list[Address]:
-    """The address, and those it carries. A mapped address is nothing but the IPv4 address in it."""
+def _category(address: Address) -> str:
+    return next(category for network, category in _CATEGORIES if address in network)
+
+
+def _with_embedded(address: Address) -> list[Address]:
+    """The address and those that it embeds. A mapped address is only the IPv4 address in it."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     if address in _MAPPED:
         return [_last_bits(address)]
     plain = ipaddress.IPv6Address(int(address))  # without a zone
-    return [plain, *_carried(plain)]
+    return [plain, *_embedded(plain)]
 
 
-def _carried(address: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
+def _embedded(address: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
     bits = int(address)
     if bits in (0, 1):
         return
-    if any(address in prefix for prefix in _IN_THE_LAST_BITS):
+    if any(address in prefix for prefix in _EMBEDS_IN_LAST_BITS):
         yield _last_bits(address)
     elif address in _SIX_TO_FOUR:
         yield ipaddress.IPv4Address(bits >> 80 & _LAST_32)
     elif address in _TEREDO:
-        # The server, and the client's address with its bits turned.
+        # The server, and the client's address with its bits inverted.
         yield ipaddress.IPv4Address(bits >> 64 & _LAST_32)
         yield ipaddress.IPv4Address(~bits & _LAST_32)
     elif address in _LOCAL_NAT64:
@@ -101,9 +103,9 @@ def _carried(address: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
 
 
 def _between_other_bits(bits: int) -> Iterator[ipaddress.IPv4Address]:
-    """The places RFC 6052 has for prefixes of 48, 56 and 64 bits: around bits 64 to 71, which stay 0.
+    """The addresses by RFC 6052 for prefixes of 48, 56 and 64 bits: around bits 64 to 71, which stay 0.
 
-    The length of a local prefix is not known here, so whatever could be meant is judged.
+    The length of a local prefix is unknown here, so all three are judged.
     """
     without = bits >> 64 << 56 | bits & (1 << 56) - 1
     for prefix in (48, 56, 64):

@@ -1,6 +1,6 @@
-"""An API key is what a caller proves itself by; its secret is shown once and kept only as a hash.
+"""A caller authenticates with the secret of an API key, which is returned once and stored as a hash.
 
-The secret carries the key's id, so that one look-up in one slot of Redis finds the record:
+The secret contains the key's id, so that one look-up in one slot of Redis finds the record:
 `ak_` + id (32 hex) + 48 random characters.
 """
 
@@ -14,12 +14,12 @@ from enum import StrEnum
 
 _SECRET = re.compile(r"ak_([0-9a-f]{32})[0-9a-f]{48}")
 _ID = re.compile(r"[0-9a-f]{32}")
-# No secret is known that would have it: to compare with where there is no hash, in the same time.
-_NOBODYS_HASH = "0" * 64
+# The hash of no known secret: comparing with it takes as long as with a real one.
+_NO_HASH = "0" * 64
 
 
 class Scope(StrEnum):
-    """What an API key may do."""
+    """What an API key allows."""
 
     PUBLISH = "publish"
     RECEIVE = "receive"
@@ -28,7 +28,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The tenant: events are matched within one. Sessions of a master account may ask for those of all."""
+    """The tenant: events are matched within one. Sessions of a master account may bind to events of all."""
 
     id: str
     name: str
@@ -38,9 +38,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What a caller proves itself by. Hashes are the SHA-256 of secrets of 192 random bits.
+    """An API key. Hashes are the SHA-256 of secrets of 192 random bits.
 
-    After a rotation the secret before it is valid too, until `old_valid_until_ms`.
+    After a rotation the old secret stays valid until `old_valid_until_ms`.
     """
 
     id: str
@@ -54,25 +54,25 @@ class ApiKey:
     old_valid_until_ms: int | None = None
 
     def accepts(self, secret: str, *, now_ms: float) -> bool:
-        """Is this a secret of the key, now? Takes the same time whatever is wrong with it."""
+        """Whether this is a valid secret of the key; takes the same time for every wrong one."""
         return now_ms < self.valid_until_ms(hash_of(secret))
 
     def valid_until_ms(self, secret_hash: str) -> float:
-        """When the secret with this hash ends, or the key; infinity for never, 0 for none of its own."""
+        """When the secret with this hash expires, or the key: infinity for never, 0 for a foreign secret."""
         is_new = hmac.compare_digest(self.secret_hash, secret_hash)
-        is_old = hmac.compare_digest(self.old_secret_hash or _NOBODYS_HASH, secret_hash)
+        is_old = hmac.compare_digest(self.old_secret_hash or _NO_HASH, secret_hash)
         ends_ms = math.inf if is_new else (self.old_valid_until_ms or 0) if is_old else 0
         return min(ends_ms, math.inf if self.expires_at_ms is None else self.expires_at_ms)
 
     def old_secret_until_ms(self, *, now_ms: float) -> int | None:
-        """Until when the secret before the newest is valid; None when it is not."""
+        """Until when the old secret is valid; None without one."""
         until_ms = self.old_valid_until_ms
         return until_ms if until_ms is not None and until_ms > now_ms else None
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who has proven itself: an API key, and the account that it speaks for."""
+    """An authenticated caller: an API key and its account."""
 
     api_key_id: str
     account_id: str
@@ -90,12 +90,12 @@ def new_secret(api_key_id: str) -> str:
 
 
 def hash_of(secret: str) -> str:
-    # A plain digest is enough: the secret is random, there is no dictionary to try.
+    # A plain digest is enough: no dictionary contains a random secret.
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def id_in(secret: str) -> str | None:
-    """The API key id that a secret carries; None when it is not of our form."""
+    """The API key id in a secret; None when it is not of our form."""
     match = _SECRET.fullmatch(secret)
     return match[1] if match else None
 

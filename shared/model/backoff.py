@@ -1,8 +1,8 @@
-"""When a webhook that did not take its batch is tried again (docs/protocols/pelion.md, section 7)."""
+"""The delay before a failed webhook delivery is retried (docs/protocols/callbacks.md)."""
 
 _LONGEST_S = 120
 
 
-def backoff_s(failed: int) -> int:
-    """How long to wait after so many failed tries, from the end of the last: 1, 2, 4 … 120, and so on."""
-    return min(1 << min(failed - 1, 10), _LONGEST_S)
+def backoff_s(failed_attempts: int) -> int:
+    """Seconds from the end of the last failed attempt to the next: 1, 2, 4 … 120, then always 120."""
+    return min(1 << min(failed_attempts - 1, 10), _LONGEST_S)

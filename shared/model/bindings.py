@@ -1,11 +1,10 @@
-"""A binding is a pattern held by an API key or a session, of one of three kinds.
+"""A binding is a pattern of an API key or a session, of one of three kinds.
 
-`Topic` asks for a topic by AMQP's rules. `Fields` asks for values in an event of one topic: all named fields
-must match, each by one of its patterns; a trailing `*` in a pattern matches any rest. `DataFields` asks for
-values in the data of an event, whatever its topic.
+`Topic` matches topics by AMQP's rules. `Fields` matches field values of events of one topic. `DataFields`
+matches values in the data of events of any topic.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -14,12 +13,12 @@ from typing import Any, TypeAlias
 from shared.model import topics
 from shared.model.events import is_of_a_device
 
-# Of a field with more values, in lists, the first are looked at: each costs every wildcard a look.
+# Only so many values of a list are compared: each of them is tried with every wildcard.
 MAX_TEXTS = 1_000
 
 
 class Source(StrEnum):
-    """Where bindings come from; each is kept, read and replaced by itself."""
+    """Where bindings come from; each source is stored, read and replaced separately."""
 
     PRESUBSCRIPTIONS = "bindings"
     RESOURCES = "resources"
@@ -29,58 +28,42 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A plain topic. What is of a device has rules of its own, so that `#` does not ask for it."""
+    """A topic pattern. It never matches device topics, not even as `#`."""
 
     pattern: str
 
-    def matches(self, topic: str, _: Mapping[str, str]) -> bool:
+    def matches(self, topic: str) -> bool:
         return not is_of_a_device(topic) and topics.matches(self.pattern, topic)
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """AND over fields, OR inside a field. `wanted` is ((field, patterns), ...)."""
+    """AND over fields, OR inside a field. `wanted` is ((field, patterns), ...).
+
+    A trailing `*` in a pattern matches any rest.
+    """
 
     topic: str
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
-
-    def matches(self, topic: str, fields: Mapping[str, str]) -> bool:
-        if topic != self.topic:
-            return False
-        return all(_any_matches(patterns, fields.get(name, "")) for name, patterns in self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class DataFields:
     """AND over fields of an event's data, OR inside a field. `wanted` is ((dotted path, patterns), ...).
 
-    A `*` in a pattern matches any run of characters. Values are compared as text: 310 is "310", true "true".
-    A list matches by any of its elements, at the end of a path or on its way. What is missing, null or an
-    object matches nothing. An empty `wanted` asks for everything.
+    A `*` in a pattern matches any run of characters. Values are compared as text: 310 is "310", true is
+    "true". A list matches by any of its elements, at the end of a path or within it. A missing value, null or
+    an object matches nothing. An empty `wanted` matches everything.
     """
 
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
 
-    def matches(self, _: str, __: Mapping[str, str]) -> bool:
-        """Topic and fields never tell: ask `matches_data`."""
-        return False
-
-    def matches_data(self, value: Any) -> bool:
-        """Does it ask for data that was parsed to this value? To ask many, use `matching.Index`."""
-        return self.agrees(lambda path: texts_at(value, path))
-
-    def agrees(self, texts: Callable[[str], Collection[str]]) -> bool:
-        """The same, of data that has these texts at a path."""
+    def matches(self, texts: Callable[[str], Collection[str]]) -> bool:
+        """Whether the pattern matches data with these texts at each path."""
         return all(_any_in(patterns, texts(path)) for path, patterns in self.wanted)
 
 
 Pattern: TypeAlias = Topic | Fields | DataFields
-
-
-def _any_matches(patterns: tuple[str, ...], value: str) -> bool:
-    return any(
-        value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns
-    )
 
 
 def _any_in(patterns: tuple[str, ...], texts: Collection[str]) -> bool:
@@ -91,10 +74,10 @@ def _any_in(patterns: tuple[str, ...], texts: Collection[str]) -> bool:
 
 
 def glob_matches(pattern: str, text: str) -> bool:
-    """Does the text match, with each `*` in the pattern standing for any run of characters?
+    """Whether the text matches a pattern in which each `*` is any run of characters.
 
-    Takes time in proportion to the text, however many stars there are: of several places where a part may
-    be, the first leaves the most to what follows.
+    Linear in the text for any number of stars: the first occurrence of a part leaves the most text to the
+    following parts, so there is no backtracking.
     """
     first, *parts = pattern.split("*")
     if not parts:
@@ -102,31 +85,31 @@ def glob_matches(pattern: str, text: str) -> bool:
     last = parts.pop()
     if not text.startswith(first) or not text.endswith(last):
         return False
-    here, end = len(first), len(text) - len(last)
+    at, end = len(first), len(text) - len(last)
     for part in parts:
-        found = text.find(part, here, end)
+        found = text.find(part, at, end)
         if found < 0:
             return False
-        here = found + len(part)
-    return here <= end
+        at = found + len(part)
+    return at <= end
 
 
 def texts_at(value: Any, path: str) -> frozenset[str]:
-    """The texts that parsed data has at a dotted path."""
+    """The texts of parsed data at a dotted path."""
     found = [value]
     for word in path.split("."):
-        found = [item[word] for item in unfolded(found) if isinstance(item, dict) and word in item]
+        found = [item[word] for item in flatten(found) if isinstance(item, dict) and word in item]
     return texts_in(found)
 
 
 def texts_in(values: Iterable[Any]) -> frozenset[str]:
-    """The texts of these values and of the elements of those that are lists."""
-    texts = (text_of(value) for value in unfolded(values))
+    """The texts of these values and of the elements of lists among them."""
+    texts = (text_of(value) for value in flatten(values))
     return frozenset(islice((text for text in texts if text is not None), MAX_TEXTS))
 
 
-def unfolded(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, and in the place of each list its elements, at any depth."""
+def flatten(values: Iterable[Any]) -> Iterator[Any]:
+    """The values, with each list replaced by its elements, at any depth."""
     open_lists = [iter(values)]
     while open_lists:
         for value in open_lists[-1]:
@@ -139,7 +122,7 @@ def unfolded(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def text_of(value: Any) -> str | None:
-    """What a value of parsed data is compared as; None for what cannot be: null, lists and objects."""
+    """The text that a value is compared as; None for null, lists and objects."""
     match value:
         case str():
             return value

@@ -1,6 +1,6 @@
-"""What a callback URL and its headers may be. Where the URL's host leads is judged at each call, not here.
+"""Rules for a callback URL and its headers. `model.addresses` has those for the host's address, at each call.
 
-URL and headers are kept and shown as they were given: clients compare what they read with what they wrote.
+URL and headers are stored unchanged: clients compare what they read with what they wrote.
 """
 
 import base64
@@ -18,14 +18,14 @@ LONGEST = 400
 _URL = re.compile(r"https?://(?P<authority>[^/?]*)(?:[/?].*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
-# What some parser or other takes for a number, and so the whole name for an IPv4 address.
+# Some parsers read a host whose last label is one of these as an IPv4 address.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 _NAME_LIMIT = 253
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
-_OURS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
-_OF_THE_CONNECTION = frozenset(
+_SIGNATURE_HEADERS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
+_CONNECTION_HEADERS = frozenset(
     {
         *("host", "content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive"),
         *("te", "trailer", "upgrade", "expect", "http2-settings"),
@@ -35,16 +35,16 @@ _OF_THE_CONNECTION = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Where a webhook channel's notifications go. Headers may hold credentials: they are not in the repr."""
+    """Where a webhook channel delivers to. Headers may hold credentials, so the repr leaves them out."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def callback(url: str, headers: Mapping[str, str]) -> Callback:
-    """The callback these make, as they were given. Raises Invalid, naming `url` or `headers`.
+    """The checked callback. Raises Invalid, naming `url` or `headers`.
 
-    URL, names and values of the headers have 400 characters together, as with the Pelion service.
+    URL, names and values of the headers have at most 400 characters together, as in the Pelion service.
     """
     checked = Callback(callback_url(url), callback_headers(headers))
     length = len(url) + sum(len(name) + len(value) for name, value in headers.items())
@@ -54,11 +54,11 @@ def callback(url: str, headers: Mapping[str, str]) -> Callback:
 
 
 def callback_url(url: str) -> str:
-    """The same URL, if it can be called. Raises Invalid, naming `url`.
+    """The same URL. Raises Invalid, naming `url`.
 
-    Names in other scripts are taken; numbers that some programs read as an IPv4 address (`2130706433`,
-    `0x7f.1`, `127.1`) are not, nor what a program might read in another way than the next: blanks, controls,
-    backslashes, credentials.
+    Host names in other scripts are allowed. Refused is all that programs may read in different ways: numbers
+    for IPv4 addresses (`2130706433`, `0x7f.1`, `127.1`), blanks, control characters, backslashes,
+    credentials.
     """
     if len(url) > LONGEST:
         raise _wrong_url(f"has {len(url)} characters, at most {LONGEST} are taken")
@@ -80,18 +80,18 @@ def callback_url(url: str) -> str:
 
 
 def callback_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The same headers, if they can be sent. Raises Invalid, naming `headers`.
+    """The same headers. Raises Invalid, naming `headers`.
 
-    `Authorization`, `Cookie`, `User-Agent` and `Content-Type` are the customer's to choose; its Content-Type
-    replaces ours. What frames the request or belongs to one connection is not, nor what signs it. Values are
-    ASCII: receivers disagree on how to read anything else.
+    `Authorization`, `Cookie`, `User-Agent` and `Content-Type` are allowed; this Content-Type replaces ours.
+    Headers that frame or sign the request, or belong to one connection, are refused. Values are ASCII:
+    receivers disagree on how to read anything else.
     """
     seen: set[str] = set()
     for name, value in headers.items():
         lower = name.lower()
         if not _TOKEN.fullmatch(name):
             raise _wrong_headers("a header's name must be letters, digits and !#$%&'*+-.^_`|~")
-        if lower in _OURS or lower in _OF_THE_CONNECTION or lower.startswith("proxy-"):
+        if lower in _SIGNATURE_HEADERS or lower in _CONNECTION_HEADERS or lower.startswith("proxy-"):
             raise _wrong_headers(f"{name} is set by the gateway")
         if lower in seen:
             raise _wrong_headers(f"{name} must be given once")

@@ -1,4 +1,4 @@
-"""A channel is a destination with a queue; whoever holds its lease may drain that queue."""
+"""A channel is a destination with a queue; the owner of its lease delivers from it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,7 @@ class Kind(StrEnum):
 
 
 class CloseReason(StrEnum):
-    """Why a socket is over. Each dialect maps it to its own close code."""
+    """Why a socket or poll ended. `wire.close_reasons` has the close codes."""
 
     TAKEN_OVER = "taken-over"
     CHANNEL_DELETED = "channel-deleted"
@@ -31,10 +31,10 @@ class CloseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """What is true of a channel now.
+    """A channel as it is now.
 
-    `queue_size` counts the notifications it is still pending, `dropped` those it was pending and will not get:
-    too old, or pushed out by newer ones. `serialization` is how it wants them, as it was stored.
+    `queue_size` counts pending notifications. `dropped` counts those that were removed undelivered: expired,
+    or pushed out of a full queue. `serialization` is the stored JSON.
     """
 
     kind: Kind
@@ -46,8 +46,8 @@ class ChannelState:
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """How long a webhook has not taken what waits for it: since when, after how many failed attempts, and when the
-    next one is (None: at once)."""
+    """A webhook whose deliveries fail: since when, after how many attempts, and when the next one is due
+    (None: at once)."""
 
     since_ms: int
     failed_attempts: int
@@ -56,10 +56,10 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to drain one channel's queue, as one socket has claimed it.
+    """The right to deliver from one channel's queue.
 
-    `owner` is `replica/instance/claim`; `previous` is the owner this claim replaced. Redis may have lost the
-    claim in a crash: then nobody or `previous` stands there, and the lease is still ours.
+    `owner` is `replica/instance/claim`; `previous` is the owner that this claim replaced. Redis may lose the
+    claim in a crash: a channel without an owner, or with `previous`, still counts as ours.
     """
 
     channel: str
@@ -68,12 +68,12 @@ class Lease:
     previous: str
 
 
-# Stands for an owner where a webhook channel has none: every dispatcher hears its wakeups.
+# The owner of a webhook channel without a lease: its wakeups go to every dispatcher.
 ANY_DISPATCHER = "dispatchers/any"
-# Every edge hears its wakeups: any may hold sockets of an API key's sessions.
+# Wakeups to every edge: any of them may hold session sockets of an API key.
 EVERY_EDGE = "edges/every"
 
 
 def instance_of(owner: str) -> str:
-    """The `replica/instance` of an owner: the name under which its process hears wakeups."""
+    """The `replica/instance` of an owner: where its wakeups go."""
     return owner.rpartition("/")[0]

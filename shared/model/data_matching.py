@@ -1,23 +1,23 @@
-"""Which of many `DataFields` match an event's data, at the cost of those that come near it.
+"""An index of `DataFields`: which of many match an event's data.
 
-Each pattern stands under one of its fields, the one that fewest others share, and is asked only when the data
-has a value there that it wants. A value without a star is one look-up, one with a star is found by what
-stands before the star.
+Each pattern is stored under one of its fields, the one that fewest others share, and is tried only when the
+data has a matching value there. A value without a star is one look-up; one with a star is found by its prefix
+before the star.
 """
 
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from shared.model.bindings import DataFields, glob_matches, texts_at, texts_in, unfolded
+from shared.model.bindings import DataFields, flatten, glob_matches, texts_at, texts_in
 
 _EVERYTHING = DataFields(())
-# How many values a field may well have: who asks for any of them is met so many times as often.
+# A guess at the number of values of a field: a pattern for any value is tried that much more often.
 _ANY_VALUE = 100
 
 
 class _Entry:
-    """A pattern with its owners, each counted, and where it stands: the field and the values wanted there."""
+    """A pattern with its counted owners, and the path and values that it is stored under."""
 
     __slots__ = ("owners", "path", "pattern", "values")
 
@@ -28,14 +28,13 @@ class _Entry:
         self.owners: dict[str, int] = {}
 
 
-class _Place:
-    """A place in the tree of paths, and the entries that stand there: by value, and by what is before a star,
-    of each length in use."""
+class _Node:
+    """A node of the tree of paths. Entries by exact value, and by each length of prefix before a star."""
 
-    __slots__ = ("below", "exact", "starred")
+    __slots__ = ("children", "exact", "starred")
 
     def __init__(self) -> None:
-        self.below: dict[str, _Place] = {}
+        self.children: dict[str, _Node] = {}
         self.exact: dict[str, set[_Entry]] = {}
         self.starred: dict[int, dict[str, dict[str, set[_Entry]]]] = {}
 
@@ -43,8 +42,8 @@ class _Place:
     def in_use(self) -> bool:
         return bool(self.exact or self.starred)
 
-    def crowd(self, value: str) -> int:
-        """How much an event would meet here that has what this value wants."""
+    def count_near(self, value: str) -> int:
+        """How many entries an event is compared with that has this value here."""
         if "*" not in value:
             return len(self.exact.get(value, ()))
         prefix = value.partition("*")[0]
@@ -74,32 +73,32 @@ class _Place:
 
 
 def _discard(entries: dict[str, set[_Entry]], value: str, entry: _Entry) -> None:
-    here = entries.get(value, set())
-    here.discard(entry)
-    if not here:
+    same_value = entries.get(value, set())
+    same_value.discard(entry)
+    if not same_value:
         entries.pop(value, None)
 
 
 class DataIndex:
-    """Owners by what they want of data. `visited` counts what all look-ups so far have cost."""
+    """Owners by their `DataFields`. `visited` counts the nodes and entries that look-ups have visited."""
 
     def __init__(self) -> None:
         self._entries: dict[DataFields, _Entry] = {}
-        self._root = _Place()
+        self._root = _Node()
         self.visited = 0
 
     @property
     def empty(self) -> bool:
-        return not (self._entries or self._root.below)
+        return not (self._entries or self._root.children)
 
     def add(self, pattern: DataFields, owner: str) -> None:
         entry = self._entries.get(pattern)
         if entry is None:
-            entry = self._entries[pattern] = self._stand(pattern)
+            entry = self._entries[pattern] = self._insert(pattern)
         entry.owners[owner] = entry.owners.get(owner, 0) + 1
 
     def remove(self, pattern: DataFields, owner: str) -> None:
-        """Takes back one `add` of the same pattern and owner."""
+        """Reverses one `add` of the same pattern and owner."""
         entry = self._entries.get(pattern)
         if entry is None or owner not in entry.owners:
             return
@@ -108,81 +107,82 @@ class DataIndex:
             del entry.owners[owner]
         if not entry.owners:
             del self._entries[pattern]
-            self._leave(entry)
+            self._remove(entry)
 
     def owners(self, value: Any) -> set[str]:
-        """The owners of all patterns that match data that was parsed to this value, each once."""
+        """The owners of all patterns that match this parsed data."""
         found: set[str] = set()
         if _EVERYTHING in self._entries:
             found.update(self._entries[_EVERYTHING].owners)
         texts = cache(lambda path: texts_at(value, path))
-        for entry in self._near(value):
+        for entry in self._candidates(value):
             self.visited += 1
-            if entry.pattern.agrees(texts):
+            if entry.pattern.matches(texts):
                 found.update(entry.owners)
         return found
 
-    def _stand(self, pattern: DataFields) -> _Entry:
+    def _insert(self, pattern: DataFields) -> _Entry:
         if not pattern.wanted:
             return _Entry(pattern, "", ())
-        entry = _Entry(pattern, *min(pattern.wanted, key=lambda field: self._burden(*field)))
-        place = self._root
+        entry = _Entry(pattern, *min(pattern.wanted, key=lambda field: self._cost(*field)))
+        node = self._root
         for word in entry.path.split("."):
-            place = place.below.setdefault(word, _Place())
+            node = node.children.setdefault(word, _Node())
         for value in entry.values:
-            place.put(value, entry)
+            node.put(value, entry)
         return entry
 
-    def _leave(self, entry: _Entry) -> None:
+    def _remove(self, entry: _Entry) -> None:
         if not entry.values:
             return
-        *above, place = self._way(entry.path)
+        *parents, node = self._nodes(entry.path)
         for value in entry.values:
-            place.drop(value, entry)
+            node.drop(value, entry)
         for word in reversed(entry.path.split(".")):
-            if place.in_use or place.below:
+            if node.in_use or node.children:
                 break
-            place = above.pop()
-            del place.below[word]
+            node = parents.pop()
+            del node.children[word]
 
-    def _burden(self, path: str, values: tuple[str, ...]) -> tuple[int, bool, bool]:
-        """What standing under a field would cost. Any value at all leads to what begins with a star."""
-        way = self._way(path)
-        crowd = sum(way[-1].crowd(value) for value in values) if len(way) > path.count(".") + 1 else 0
+    def _cost(self, path: str, values: tuple[str, ...]) -> tuple[int, bool, bool]:
+        """The cost of storing a pattern under this field. A leading star is tried with every value."""
+        nodes = self._nodes(path)
+        near = sum(nodes[-1].count_near(value) for value in values) if len(nodes) > path.count(".") + 1 else 0
         any_value = any(value.startswith("*") for value in values)
-        return crowd * (_ANY_VALUE if any_value else 1), any_value, any("*" in value for value in values)
+        return near * (_ANY_VALUE if any_value else 1), any_value, any("*" in value for value in values)
 
-    def _way(self, path: str) -> list[_Place]:
-        """The places from the root to the path's, as far as there are any."""
-        way = [self._root]
+    def _nodes(self, path: str) -> list[_Node]:
+        """The existing nodes from the root along the path."""
+        nodes = [self._root]
         for word in path.split("."):
-            below = way[-1].below.get(word)
-            if below is None:
+            child = nodes[-1].children.get(word)
+            if child is None:
                 break
-            way.append(below)
-        return way
+            nodes.append(child)
+        return nodes
 
-    def _near(self, value: Any) -> set[_Entry]:
-        """The entries that the data has a value for, where they stand."""
-        near: set[_Entry] = set()
-        here = [(self._root, [value])]
-        while here:
-            after: dict[_Place, list[Any]] = {}
-            for place, values in here:
+    def _candidates(self, value: Any) -> set[_Entry]:
+        """The entries for which the data has a matching value under the path that they are stored under."""
+        found: set[_Entry] = set()
+        level = [(self._root, [value])]
+        while level:
+            following: dict[_Node, list[Any]] = {}
+            for node, values in level:
                 self.visited += 1
-                if place.in_use:
-                    near.update(self._wanting(place, texts_in(values)))
-                for item in unfolded(values) if place.below else ():
-                    # The shorter of the two is walked: neither much data nor many patterns costs by itself.
-                    for word in place.below.keys() & item.keys() if isinstance(item, dict) else ():
-                        after.setdefault(place.below[word], []).append(item[word])
-            here = list(after.items())
-        return near
+                if node.in_use:
+                    found.update(self._matching(node, texts_in(values)))
+                for item in flatten(values) if node.children else ():
+                    # An intersection walks the smaller side, so neither large data nor many patterns are
+                    # slow.
+                    for word in node.children.keys() & item.keys() if isinstance(item, dict) else ():
+                        following.setdefault(node.children[word], []).append(item[word])
+            level = list(following.items())
+        return found
 
-    def _wanting(self, place: _Place, texts: frozenset[str]) -> Iterator[_Entry]:
-        for value in place.exact.keys() & texts:
-            yield from place.exact[value]
-        for length, by_prefix in place.starred.items():
+    def _matching(self, node: _Node, texts: frozenset[str]) -> Iterator[_Entry]:
+        for value in node.exact.keys() & texts:
+            yield from node.exact[value]
+        for length, by_prefix in node.starred.items():
             for text in texts:
                 for value, entries in by_prefix.get(text[:length], {}).items():
                     self.visited += 1

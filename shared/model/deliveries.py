@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What was tried, and what came of it. `status` is the receiver's, None when there was no answer and
-    `error` says why; `next_attempt_ms` is when the batch is tried again, if it is."""
+    """One attempt and its outcome. `status` is the receiver's; without a response it is None and `error` says
+    why. `next_attempt_ms` is when the batch is retried, if it is."""
 
     at_ms: int
     webhook_id: str

@@ -1,17 +1,17 @@
-"""What can go wrong, as facts that make their own sentence.
+"""Our errors; each builds its message from facts.
 
 GatewayError
-├── StoreUnavailable   Redis is away, full or not ready: try again
+├── StoreUnavailable   Redis is unavailable, full or not ready: retry
 ├── Unauthenticated    the secret is missing, wrong or no longer valid
 ├── MissingScope       the API key lacks the scope that the request needs
 ├── KindConflict       the API key has a channel of another kind
-├── KeyRevoked         the API key was revoked meanwhile
+├── KeyRevoked         the API key was revoked during the request
 ├── SecretsInUse       two secrets of the API key are valid: no third
-├── KeyExpired         the API key's time is over
-├── NoLongerOwner      somebody or something ended our lease
-├── HeldByAnother      somebody live has the lease, and is to keep it
-└── Invalid            what a caller sent breaks a rule; names the fields
-    └── TooLarge       it breaks a bound on size or number
+├── KeyExpired         the API key has expired
+├── NoLongerOwner      the lease is gone
+├── HeldByAnother      a live owner has the lease and keeps it
+└── Invalid            a request breaks a rule; names the fields
+    └── TooLarge       it breaks a limit on size or number
 """
 
 from shared.model.api_keys import Scope
@@ -23,7 +23,7 @@ class GatewayError(Exception):
 
 
 class StoreUnavailable(GatewayError):
-    """Redis cannot take or answer a command now. Whether a write was done is not known."""
+    """Redis cannot execute a command now. A write may or may not have been done."""
 
     def __init__(self, *, why: str) -> None:
         super().__init__(f"the store is unavailable: {why}")
@@ -53,7 +53,7 @@ class KindConflict(GatewayError):
 
 
 class KeyRevoked(GatewayError):
-    """The API key was revoked between its proof and what it asked for."""
+    """The API key was revoked after the request was authenticated."""
 
     def __init__(self) -> None:
         super().__init__("the API key is revoked")
@@ -68,7 +68,7 @@ class SecretsInUse(GatewayError):
 
 
 class KeyExpired(GatewayError):
-    """The API key has expired: a new secret would prove nothing."""
+    """The API key has expired: a new secret would not be valid."""
 
     def __init__(self) -> None:
         super().__init__("the API key has expired")
@@ -83,7 +83,7 @@ class NoLongerOwner(GatewayError):
 
 
 class HeldByAnother(GatewayError):
-    """The channel has an owner that lives."""
+    """The channel has a live owner."""
 
     def __init__(self, *, owner: str) -> None:
         super().__init__("the channel is held by another owner")
@@ -91,7 +91,7 @@ class HeldByAnother(GatewayError):
 
 
 class Invalid(GatewayError):
-    """What a caller sent breaks a rule. `message` names the field too; `fields` are (name, message)."""
+    """A request breaks a rule. `message` names the field; `fields` are (name, message)."""
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         self.message = f"{field}: {message}" if field else message
@@ -100,4 +100,4 @@ class Invalid(GatewayError):
 
 
 class TooLarge(Invalid):
-    """What a caller sent is over a bound."""
+    """A request exceeds a limit."""

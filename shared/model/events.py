@@ -1,4 +1,4 @@
-"""An event is what a publisher posts; a notification is that event as pending to one channel."""
+"""An event is what a publisher posts; a notification is an event as kept for one channel."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +10,7 @@ DEVICE_DE_REGISTRATIONS = "device.de-registrations"
 DEVICE_REGISTRATIONS_EXPIRED = "device.registrations-expired"
 DEVICE_ASYNC_RESPONSES = "device.async-responses"
 
-# What concerns a device as such goes to every channel of the account, subscribed or not.
+# These go to every channel of the account; no binding is needed.
 TO_EVERY_CHANNEL = frozenset(
     {
         DEVICE_REGISTRATIONS,
@@ -20,20 +20,19 @@ TO_EVERY_CHANNEL = frozenset(
     }
 )
 
-_OF_A_DEVICE = "device."
+_DEVICE_PREFIX = "device."
 
 
 def is_of_a_device(topic: str) -> bool:
-    """Has the topic rules of its own about who gets it? No plain topic binding matches such a one."""
-    return topic.startswith(_OF_A_DEVICE)
+    """Device topics have routing rules of their own; plain topic bindings never match them."""
+    return topic.startswith(_DEVICE_PREFIX)
 
 
 class Event(NamedTuple):
-    """What a publisher posted; a tuple, since a frozen dataclass takes five times as long to make.
+    """What a publisher posted. A named tuple: a frozen dataclass takes five times as long to create.
 
-    `fields` are the values that bindings look at (strings only); `data` is the JSON of the event's data,
-    carried as bytes because nobody between publisher and receiver needs to read it. With `receipt` the
-    publisher may ask later what became of it.
+    `fields` are the strings that bindings match. `data` is JSON, kept as the publisher's bytes. `to` names
+    the API key of the one receiver. `receipt` records the event's delivery for the publisher.
     """
 
     id: str
@@ -48,16 +47,16 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """How a notification's way is followed: by a receipt, by spans under `traceparent`, or both."""
+    """How delivery of a notification is recorded: in a receipt, in spans under `traceparent`, or both."""
 
     receipt: bool = False
     traceparent: str = ""
 
 
 class Notification(NamedTuple):
-    """An event as pending to one channel. `entry_id` is its place in the queue: later entries compare as newer.
+    """An event as kept for one channel, under its entry id in the queue.
 
-    `account` tells whose event it is, where a channel may be pending those of several.
+    `account` is the event's account, for sessions that receive events of several.
     """
 
     entry_id: str

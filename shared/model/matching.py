@@ -1,8 +1,8 @@
-"""Which of many patterns match an event, by walking an index instead of asking each.
+"""An index of patterns: which of many match an event, without trying each.
 
-Topics share a trie, a level for each word. `Fields` that ask for the same fields of the same topic share a
-tree: a level for each field, where an exact value is one look-up, and a prefix one for each length of prefix
-in use. `DataFields` have an index of their own. A look-up costs what it finds, hardly what else is there.
+Topics share a trie, one level per word. `Fields` with the same topic and field names share a tree, one level
+per field: an exact value is one look-up, prefixes are one look-up per prefix length in use. `DataFields` have
+an index of their own. The cost of a look-up grows with the matches, hardly with the other patterns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from shared.model.events import is_of_a_device
 
 
 class _Node:
-    """A place in a trie or tree. An owner is counted: it may have said the same in several ways."""
+    """A node of a trie or tree. Owners are counted: one owner may have several patterns that end here."""
 
     __slots__ = ("exact", "owners", "prefixes")
 
@@ -30,7 +30,7 @@ class _Node:
 
 
 class Index:
-    """Owners by their patterns. `nodes_visited` counts what all look-ups so far have cost."""
+    """Owners by their patterns. `nodes_visited` counts the nodes that all look-ups so far have visited."""
 
     def __init__(self) -> None:
         self._topics = _Node()
@@ -47,45 +47,39 @@ class Index:
         return self._topics.empty and not self._trees and self._data.empty
 
     @property
-    def asks_for_data(self) -> bool:
-        """Does any pattern ask for what only the parsed data tells?"""
+    def has_data_patterns(self) -> bool:
+        """Whether a look-up needs the event's parsed data."""
         return not self._data.empty
 
     def add(self, pattern: Pattern, owner: str) -> None:
-        match pattern:
-            case Topic():
-                _change(self._topics, _topic_levels(pattern), owner, by=1)
-            case Fields():
-                trees = self._trees.setdefault(pattern.topic, {})
-                root = trees.setdefault(_names(pattern), _Node())
-                _change(root, _field_levels(pattern), owner, by=1)
-            case DataFields():
-                self._data.add(pattern, owner)
+        self._update(pattern, owner, by=1)
 
     def remove(self, pattern: Pattern, owner: str) -> None:
-        """Takes back one `add` of the same pattern and owner; what nobody asks for any more goes."""
+        """Reverses one `add` of the same pattern and owner; removes empty nodes."""
+        self._update(pattern, owner, by=-1)
+
+    def _update(self, pattern: Pattern, owner: str, *, by: int) -> None:
         match pattern:
             case Topic():
-                _change(self._topics, _topic_levels(pattern), owner, by=-1)
+                _change(self._topics, _topic_levels(pattern), owner, by=by)
             case Fields():
-                trees = self._trees.get(pattern.topic, {})
-                names = _names(pattern)
-                if names not in trees:
-                    return
-                _change(trees[names], _field_levels(pattern), owner, by=-1)
-                if trees[names].empty:
+                trees = self._trees.setdefault(pattern.topic, {})
+                names = tuple(name for name, _ in pattern.wanted)
+                root = trees.setdefault(names, _Node())
+                _change(root, _field_levels(pattern), owner, by=by)
+                if root.empty:
                     del trees[names]
                 if not trees:
                     del self._trees[pattern.topic]
             case DataFields():
-                self._data.remove(pattern, owner)
+                (self._data.add if by > 0 else self._data.remove)(pattern, owner)
 
     def owners_by_data(self, value: Any) -> set[str]:
-        """The owners of all `DataFields` that match data that was parsed to this value, each once."""
+        """The owners of all `DataFields` that match this parsed data."""
         return self._data.owners(value)
 
     def owners(self, topic: str, fields: Mapping[str, str]) -> set[str]:
-        """The owners of all other patterns that match, each once."""
+        """The owners of all other patterns that match."""
         found: set[str] = set()
         if not is_of_a_device(topic):
             for node in self._topic_nodes(topics.words(topic)):
@@ -97,23 +91,23 @@ class Index:
         return found
 
     def _topic_nodes(self, words: list[str]) -> Iterable[_Node]:
-        """All places where the words may end. Each step holds a place once, so many `#` cost no more."""
-        # `here` holds places by whether a `#` led there, which may take up further words.
-        here: dict[_Node, bool] = {}
-        _arrive(self._topics, here, by_any=False)
-        self._visited += len(here)
+        """All nodes that match the words. Each step keeps a node once: many `#` do not multiply the work."""
+        # Each node with whether a `#` led to it, which may match further words.
+        nodes: dict[_Node, bool] = {}
+        _enter(self._topics, nodes, by_any=False)
+        self._visited += len(nodes)
         for word in words:
-            after: dict[_Node, bool] = {}
-            for node, by_any in here.items():
+            following: dict[_Node, bool] = {}
+            for node, by_any in nodes.items():
                 if by_any:
-                    _arrive(node, after, by_any=True)
+                    _enter(node, following, by_any=True)
                 for step in {word, topics.ONE} - {topics.ANY}:
-                    below = node.exact.get(step)
-                    if below is not None:
-                        _arrive(below, after, by_any=False)
-            here = after
-            self._visited += len(here)
-        return here
+                    child = node.exact.get(step)
+                    if child is not None:
+                        _enter(child, following, by_any=False)
+            nodes = following
+            self._visited += len(nodes)
+        return nodes
 
     def _field_nodes(self, node: _Node, values: list[str], depth: int) -> Iterator[_Node]:
         self._visited += 1
@@ -130,22 +124,18 @@ class Index:
                 yield from self._field_nodes(prefixed, values, depth + 1)
 
 
-def _arrive(node: _Node, places: dict[_Node, bool], *, by_any: bool) -> None:
-    """Notes a place, and those behind every `#` that may follow it and take up nothing."""
-    if node in places:
+def _enter(node: _Node, nodes: dict[_Node, bool], *, by_any: bool) -> None:
+    """Adds the node, and those after every `#` that follows it and matches no word."""
+    if node in nodes:
         return
-    places[node] = by_any
-    beyond = node.exact.get(topics.ANY)
-    if beyond is not None:
-        _arrive(beyond, places, by_any=True)
-
-
-def _names(pattern: Fields) -> tuple[str, ...]:
-    return tuple(name for name, _ in pattern.wanted)
+    nodes[node] = by_any
+    after_any = node.exact.get(topics.ANY)
+    if after_any is not None:
+        _enter(after_any, nodes, by_any=True)
 
 
 _Levels = tuple[tuple[tuple[str, int | None], ...], ...]
-"""For each level the steps that lead on: a word or value, or a prefix and its length."""
+"""For each level the steps to the next: an exact word or value, or a prefix and its length."""
 
 
 def _topic_levels(pattern: Topic) -> _Levels:
@@ -161,7 +151,7 @@ def _step(pattern: str) -> tuple[str, int | None]:
 
 
 def _change(node: _Node, levels: _Levels, owner: str, *, by: int, depth: int = 0) -> None:
-    """Counts the owner at every place the levels lead to: makes what is missing, takes away what is empty."""
+    """Changes the owner's count at every node that the levels lead to; adds and removes nodes as needed."""
     if depth == len(levels):
         count = node.owners.get(owner, 0) + by
         if count > 0:
@@ -171,16 +161,16 @@ def _change(node: _Node, levels: _Levels, owner: str, *, by: int, depth: int = 0
         return
     for text, length in levels[depth]:
         table = node.exact if length is None else node.prefixes.get(length, {})
-        below = table.get(text)
-        if below is None:
+        child = table.get(text)
+        if child is None:
             if by < 0:
                 continue
-            below = _Node()
+            child = _Node()
             if length is not None:
                 table = node.prefixes.setdefault(length, {})
-            table[text] = below
-        _change(below, levels, owner, by=by, depth=depth + 1)
-        if below.empty:
+            table[text] = child
+        _change(child, levels, owner, by=by, depth=depth + 1)
+        if child.empty:
             del table[text]
             if length is not None and not table:
                 del node.prefixes[length]

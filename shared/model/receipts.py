@@ -1,4 +1,4 @@
-"""A receipt tells a publisher what became of one event, channel by channel."""
+"""A receipt records the delivery of one event, channel by channel, for its publisher."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChannelReceipt:
-    """What became of it in one channel, and when, in ms. `reason` says why it was dropped."""
+    """Delivery to one channel, with times in ms. `reason` says why the event was dropped."""
 
     channel: str
     queued_ms: int
@@ -35,8 +35,8 @@ class ChannelReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of an event. `channels` are those that have it or had it, of the first that wanted it;
-    `channels_total` counts all that wanted it."""
+    """Delivery of one event. `channels` holds the first channels that it was queued for, `channels_total`
+    counts all that matched."""
 
     event_id: str
     topic: str

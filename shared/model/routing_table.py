@@ -1,4 +1,4 @@
-"""What a gateway must know of one account to tell which channels an event goes to."""
+"""What a gateway knows of one account's bindings: which channels and sessions receive an event."""
 
 from collections.abc import Mapping, Set
 
@@ -8,10 +8,10 @@ from shared.model.matching import Index
 
 
 class RoutingTable:
-    """The API keys, channels and bindings of one account; they follow changes in place.
+    """The API keys, channels and bindings of one account, updated in place.
 
-    `version` is the version that all of it stands for, None while that is in doubt. Whoever works with table
-    over several turns of the event loop may see later changes come in, never earlier ones come back.
+    `version` is None while changes are being applied, and after that was interrupted. A caller that keeps the
+    table over several turns of the event loop may see newer changes, never older ones.
     """
 
     def __init__(self) -> None:
@@ -20,21 +20,21 @@ class RoutingTable:
         self._sessions_index = Index()
         self._sessions: dict[str, tuple[Pattern, ...]] = {}
         self._api_keys: set[str] = set()
-        # An API key may for a moment have two generations of its channel here: the newer one stays.
+        # While a channel is replaced, an API key briefly has two generations of it here.
         self._channels: dict[str, set[str]] = {}
         self._bindings: dict[str, dict[str, tuple[Pattern, ...]]] = {}
-        self._ask_for_types = 0
+        self._device_type_patterns = 0
         self._expiring: dict[str, int] = {}
 
     def expire(self, api_key_id: str, at_ms: int | None) -> None:
-        """The key's time is over at `at_ms`; None: it has all the time."""
+        """Sets when the API key expires; None: never."""
         if at_ms is None:
             self._expiring.pop(api_key_id, None)
         else:
             self._expiring[api_key_id] = at_ms
 
     def is_expired(self, api_key_id: str, *, now_ms: int) -> bool:
-        """Is the key's time over? Its channel stays for a while, but is pending nothing more."""
+        """Whether the API key has expired: its channel may still exist, but receives nothing more."""
         return self._expiring.get(api_key_id, now_ms + 1) <= now_ms
 
     @property
@@ -48,19 +48,16 @@ class RoutingTable:
 
     @property
     def bindings(self) -> Mapping[str, tuple[Pattern, ...]]:
-        """What each API key wants, wherever it comes from."""
-        return {
-            key: tuple(pattern for patterns in by_source.values() for pattern in patterns)
-            for key, by_source in self._bindings.items()
-        }
+        """Each API key's patterns from all sources."""
+        return {key: tuple(self._patterns(key)) for key in self._bindings}
 
     @property
-    def look_at_device_types(self) -> bool:
-        """Does any channel's binding ask for a device's type, which a notification itself does not tell?"""
-        return self._ask_for_types > 0
+    def needs_device_types(self) -> bool:
+        """Whether a binding matches device types, which a notification does not contain."""
+        return self._device_type_patterns > 0
 
     def channels_for(self, event: Event) -> list[str]:
-        """The API keys whose channels the event is to be queued for, each once."""
+        """The API keys whose channels receive the event."""
         if event.to is not None:
             return [event.to] if event.to in self._channels else []
         if event.topic in TO_EVERY_CHANNEL:
@@ -69,23 +66,23 @@ class RoutingTable:
 
     @property
     def nodes_visited(self) -> int:
-        """What all look-ups so far have cost, in places of the indexes."""
+        """Nodes of the indexes that all look-ups so far have visited."""
         return self.index.nodes_visited + self._sessions_index.nodes_visited
 
     @property
-    def look_at_data(self) -> bool:
-        """Does any session ask for values in an event's data?"""
-        return self._sessions_index.asks_for_data
+    def needs_data(self) -> bool:
+        """Whether `sessions_for` needs the event's parsed data."""
+        return self._sessions_index.has_data_patterns
 
     def sessions_for(self, event: Event, data: object) -> set[str]:
-        """The sessions that the event is for; `data` is what `look_at_data` asks for, parsed, else None."""
+        """The sessions that receive the event. `data` is its parsed data, or None unless `needs_data`."""
         if event.to is not None or not self._sessions:
             return set()
         found = self._sessions_index.owners(event.topic, {})
-        return found | self._sessions_index.owners_by_data(data) if self.look_at_data else found
+        return found | self._sessions_index.owners_by_data(data) if self.needs_data else found
 
     def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
-        """Replaces what the session asks for; nothing ends it."""
+        """Replaces the session's patterns; an empty tuple removes the session."""
         for pattern in self._sessions.pop(session_id, ()):
             self._sessions_index.remove(pattern, session_id)
         if patterns:
@@ -100,7 +97,7 @@ class RoutingTable:
         self._api_keys.discard(api_key_id)
 
     def add_channel(self, api_key_id: str, generation: str) -> None:
-        # A key without a channel is pending nothing, so its patterns are not in the index until now.
+        # Without a channel an API key receives nothing, so its patterns enter the index only now.
         if api_key_id not in self._channels:
             self._channels[api_key_id] = set()
             self._index(api_key_id, self._patterns(api_key_id))
@@ -113,7 +110,7 @@ class RoutingTable:
             self._unindex(api_key_id, self._patterns(api_key_id))
 
     def bind(self, api_key_id: str, source: Source, patterns: tuple[Pattern, ...]) -> None:
-        """Replaces what the API key wants from one source; only the difference touches the index."""
+        """Replaces the API key's patterns from one source; the index changes by the difference."""
         by_source = self._bindings.setdefault(api_key_id, {})
         before = dict.fromkeys(by_source.pop(source, ()))
         after = dict.fromkeys(patterns)
@@ -132,13 +129,13 @@ class RoutingTable:
     def _index(self, api_key_id: str, patterns: list[Pattern]) -> None:
         for pattern in patterns:
             self.index.add(pattern, api_key_id)
-            self._ask_for_types += _asks_for_type(pattern)
+            self._device_type_patterns += _matches_device_type(pattern)
 
     def _unindex(self, api_key_id: str, patterns: list[Pattern]) -> None:
         for pattern in patterns:
             self.index.remove(pattern, api_key_id)
-            self._ask_for_types -= _asks_for_type(pattern)
+            self._device_type_patterns -= _matches_device_type(pattern)
 
 
-def _asks_for_type(pattern: Pattern) -> bool:
+def _matches_device_type(pattern: Pattern) -> bool:
     return isinstance(pattern, Fields) and any(name == "ept" for name, _ in pattern.wanted)

@@ -1,23 +1,23 @@
-"""A session is one socket of a dialect that promises nothing: a channel of its own, which dies with it."""
+"""A session is one socket with at-most-once delivery: a channel that ends with its socket."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.model.bindings import Pattern
 
-# Stands for every account, where a session asks for the events of all.
+# The account of a binding to the events of all accounts.
 EVERY_ACCOUNT = "*"
 
 
 class Dialect(StrEnum):
-    """How a session speaks."""
+    """The dialect of a session."""
 
     KAZOO = "kazoo"
     COGNISM = "cognism"
 
 
 class Pushed(StrEnum):
-    """What became of data that was pushed to one session."""
+    """The outcome of a push to one session."""
 
     TAKEN = "taken"
     GONE = "gone"
@@ -26,9 +26,9 @@ class Pushed(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as others see it. `owner` is the edge that holds its socket, as in a lease.
+    """A session as it is listed. `owner` is the edge that holds its socket, as in a lease.
 
-    `bindings` are as the client spelt them; `metadata` is the client's own JSON, or nothing.
+    `bindings` are in the client's own spelling; `metadata` is the client's JSON, or empty.
     """
 
     id: str
@@ -44,11 +44,8 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One thing a session asks for: events of an account (or of EVERY_ACCOUNT) that match a pattern.
-
-    `requested` is the client's own spelling. Two of the same spelling for two accounts are two.
-    """
+class SessionBinding:
+    """What a session binds to: a pattern, in an account or EVERY_ACCOUNT, as `requested` by the client."""
 
     account: str
     requested: str

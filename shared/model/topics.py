@@ -1,6 +1,6 @@
 """Topic patterns by AMQP's rules: words between dots, `*` for exactly one word, `#` for any number or none.
 
-Both stand for whole words only. An empty word, as in `a..b`, is a word like any other.
+Both are whole words only. An empty word, as in `a..b`, is a word like any other.
 """
 
 import re
@@ -8,9 +8,9 @@ import re
 ONE = "*"
 ANY = "#"
 MAX_LENGTH = 255
-# Each `#` is a place that every further word of a topic is tried at: a few are use, many are an attack.
+# Matching tries every further word of a topic at each `#`: many of them would be an attack.
 MAX_ANY = 4
-# As in the topics of events: what could never be published need not be bound.
+# As in the topics of events: a pattern with blanks could never match.
 _NO_BLANKS = re.compile(r"[^\s\x00-\x1f\x7f]+")
 
 
@@ -19,8 +19,8 @@ def words(topic: str) -> list[str]:
     return topic.split(".")
 
 
-def fault_of(pattern: str) -> str | None:
-    """What is wrong with a pattern, as the end of a sentence that begins with its name; None for nothing."""
+def pattern_error(pattern: str) -> str | None:
+    """The rule that a pattern breaks, to be put after its name; None for a valid one."""
     if not 1 <= len(pattern) <= MAX_LENGTH:
         return f"must be a string of 1 to {MAX_LENGTH} characters"
     if not _NO_BLANKS.fullmatch(pattern):
@@ -33,9 +33,9 @@ def fault_of(pattern: str) -> str | None:
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Does this one pattern match? To ask many, use `matching.Index`."""
+    """Whether this one pattern matches; `matching.Index` is for many."""
     wanted = words(pattern)
-    # at[i]: can the first i words of the pattern be used up by the topic's words so far?
+    # at[i]: the first i words of the pattern match the topic's words so far.
     at = [all(word == ANY for word in wanted[:i]) for i in range(len(wanted) + 1)]
     for word in words(topic):
         after = [False]

@@ -15,7 +15,7 @@ import orjson
 from shared import telemetry
 from shared.model.channels import instance_of
 from shared.model.events import Event, Notification
-from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Wanted
+from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.queues import Appended
@@ -31,7 +31,7 @@ _PUSH_S = 2.0
 _FIRST_LOOK_S = 0.002
 _LONGEST_PAUSE_S = 0.05
 
-Store = Callable[[Sequence[Wanted]], bytes]
+Store = Callable[[Sequence[SessionBinding]], bytes]
 
 
 class Sessions:
@@ -44,10 +44,10 @@ class Sessions:
         self._replicas = Replicas(redis)
         self._stored = stored
 
-    async def put(self, session: Session, wanted: Sequence[Wanted]) -> None:
+    async def put(self, session: Session, wanted: Sequence[SessionBinding]) -> None:
         """Writes the session as it is now. When this returns the next publish honours what it asks for."""
         name = keyspace.session(session.id)
-        by_account: dict[str, list[Wanted]] = {}
+        by_account: dict[str, list[SessionBinding]] = {}
         for one in wanted:
             by_account.setdefault(_routes_of(one.account), []).append(one)
         before = (await self._redis.command("HGET", name, "accounts") or b"").decode().split()

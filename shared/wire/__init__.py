@@ -1,1 +1,1 @@
-"""The dialects. Pure: bytes in, values out; nothing here can await."""
+"""The dialects. Pure: bytes in, values out, nothing awaits."""

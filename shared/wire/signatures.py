@@ -1,4 +1,4 @@
-"""Signed requests, as Standard Webhooks says: HMAC-SHA256 over id, time and body."""
+"""Signatures by Standard Webhooks: HMAC-SHA256 over id, time and body."""
 
 import base64
 import binascii
@@ -9,9 +9,9 @@ _PREFIX = "whsec_"
 
 
 def signed_headers(secret: str, *, webhook_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
-    """The three headers by which a receiver that knows the secret can tell the request is ours, and fresh.
+    """The three headers by which a receiver verifies that a request is ours and recent.
 
-    A retry keeps its `webhook_id`, and has a time and signature of its own.
+    A retry keeps its `webhook_id`, with a new time and signature.
     """
     signed = b"%s.%d.%s" % (webhook_id.encode(), timestamp_s, body)
     digest = hmac.digest(_key_of(secret), signed, hashlib.sha256)

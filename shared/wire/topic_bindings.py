@@ -4,7 +4,7 @@ import orjson
 
 from shared.model.bindings import Topic
 from shared.model.errors import Invalid
-from shared.model.topics import fault_of
+from shared.model.topics import pattern_error
 
 MAX_TOPICS = 1024
 
@@ -20,7 +20,7 @@ def parse_topics(body: bytes) -> list[str]:
     if len(posted) > MAX_TOPICS:
         raise Invalid(f"{len(posted)} topics; at most {MAX_TOPICS} are kept")
     for index, topic in enumerate(posted):
-        wrong = fault_of(topic if isinstance(topic, str) else "")
+        wrong = pattern_error(topic if isinstance(topic, str) else "")
         if wrong is not None:
             raise Invalid(wrong, field=f"[{index}]")
     return posted

@@ -1,7 +1,7 @@
-"""What routing one event costs as an account's bindings grow: `python -m tests.benchmarks.matching`.
+"""The cost of routing one event as an account's bindings grow: `python -m tests.benchmarks.matching`.
 
-The same ten bindings match at every size. Exits with 1 if the largest account costs over three times what
-the smallest does.
+The same ten bindings match at every size. Exits with 1 if the largest account costs over three times the
+smallest.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _REPEATS = 5
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of binding, as it is stored: the ten that match the event, and any number that do not."""
+    """One kind of binding, as stored: ten that match the event, and any number that do not."""
 
     name: str
     source: Source
@@ -46,25 +46,24 @@ class Case:
     sizes: tuple[int, ...] = SIZES
 
     def bindings(self, count: int) -> Iterator[tuple[str, bytes]]:
-        """`count` API keys with a binding each; those that match are spread among them."""
+        """`count` API keys with a binding each; the matching ones are spread evenly."""
         step = count // MATCHING
         for number in range(count):
-            ours = number % step == 0
-            wanted = self.match[number // step] if ours else self.others(number)
-            yield f"{number:032x}", json.dumps([wanted]).encode()
+            binding = self.others(number) if number % step else self.match[number // step]
+            yield f"{number:032x}", json.dumps([binding]).encode()
 
     def fields_of(self, owner: str, stored: bytes) -> tuple[str | bytes, ...]:
-        """What stands in an account's routes for one binding and who holds it: an API key or a session."""
-        held = (f"{self.source}:{owner}", stored)
-        return (
-            held if self.source is Source.SESSION else (f"key:{owner}", "", f"channel:{owner}:1", "", *held)
-        )
-
-    def found(self, routes: RoutingTable) -> Collection[str]:
-        """Whom the event goes to; what of it must be parsed for that is."""
+        """The stored fields of one binding and its owner, an API key or a session."""
+        binding = (f"{self.source}:{owner}", stored)
         if self.source is Source.SESSION:
-            return routes.sessions_for(self.event, json.loads(self.event.data))
-        return routes.channels_for(self.event)
+            return binding
+        return (f"key:{owner}", "", f"channel:{owner}:1", "", *binding)
+
+    def find(self, table: RoutingTable) -> Collection[str]:
+        """The receivers of the event, with the time to parse its data if that is needed."""
+        if self.source is Source.SESSION:
+            return table.sessions_for(self.event, json.loads(self.event.data))
+        return table.channels_for(self.event)
 
 
 def _other_topic(number: int) -> str:
@@ -143,28 +142,28 @@ SESSIONS = Case(
         )
     ),
     others=_other_data,
-    # Sockets are held by people and pages, not by fleets.
+    # Fewer: these are sockets of people and pages, not of devices.
     sizes=(10, 1_000, 10_000),
 )
 CASES = (TOPICS, PRESUBSCRIPTIONS, SESSIONS)
 
 
-def compiled_routes(case: Case, count: int) -> RoutingTable:
-    """An account with so many bindings, as a gateway has it in memory."""
-    routes = RoutingTable()
+def routing_table(case: Case, count: int) -> RoutingTable:
+    """The table of an account with so many bindings."""
+    table = RoutingTable()
     for owner, stored in case.bindings(count):
         if case.source is Source.SESSION:
-            routes.listen(owner, compiled(case.source, stored))
+            table.listen(owner, compiled(case.source, stored))
             continue
-        routes.add_key(owner)
-        routes.add_channel(owner, "1")
-        routes.bind(owner, case.source, compiled(case.source, stored))
-    return routes
+        table.add_key(owner)
+        table.add_channel(owner, "1")
+        table.bind(owner, case.source, compiled(case.source, stored))
+    return table
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Medians, in microseconds, but `first_ms`: reading and compiling all, once for each gateway."""
+    """Medians; `first_ms` is reading and compiling the whole table, once for each gateway."""
 
     match_us: float
     route_us: float
@@ -172,22 +171,22 @@ class Costs:
     first_ms: float
 
 
-async def _measured(case: Case, count: int, routing: Routing, calls: RedisCommands) -> Costs:
+async def _measure(case: Case, count: int, routing: Routing, calls: RedisCommands) -> Costs:
     account_id = f"{count:032x}"
     await _fill(case, count, calls, account_id)
     started = time.perf_counter()
-    routes = await routing.table(account_id)
+    table = await routing.table(account_id)
     first_ms = (time.perf_counter() - started) * 1e3
-    assert len(case.found(routes)) == MATCHING
+    assert len(case.find(table)) == MATCHING
 
     async def match() -> None:
-        case.found(routes)
+        case.find(table)
 
     async def route() -> None:
-        case.found(await routing.table(account_id))
+        case.find(await routing.table(account_id))
 
     async def route_after_a_change() -> None:
-        # The change's own time is taken off below: what is left is to read and honour it.
+        # The time of the change itself is subtracted below.
         await change()
         await route()
 
@@ -206,16 +205,16 @@ async def _fill(case: Case, count: int, calls: RedisCommands, account_id: str) -
     name = keyspace.routing(account_id)
     await calls.command("HSET", name, "version", f"filled-{count}")
     bindings = case.bindings(count)
-    while some := list(islice(bindings, 1_000)):
+    while batch := list(islice(bindings, 1_000)):
         await calls.command(
             "HSET",
             name,
-            *(part for owner, stored in some for part in case.fields_of(owner, stored)),
+            *(part for owner, stored in batch for part in case.fields_of(owner, stored)),
         )
 
 
 async def _median_us(act: Callable[[], Awaitable[None]], rounds: int) -> float:
-    """The lowest median of a few rounds: what else the machine does must not decide."""
+    """The lowest median of a few rounds, so that other load on the machine counts less."""
     medians = []
     for _ in range(_REPEATS):
         took = []
@@ -237,7 +236,7 @@ async def _run(url: str) -> bool:
             async with connect(url) as redis:
                 await redis.flushall()
                 calls = commands_to(redis)
-                costs = await _measured(case, size, Routing(calls, compiled, spread_s=0), calls)
+                costs = await _measure(case, size, Routing(calls, compiled, spread_s=0), calls)
             first = first or costs
             ratios = (costs.match_us / first.match_us, costs.route_us / first.route_us)
             print(
@@ -250,7 +249,7 @@ async def _run(url: str) -> bool:
 
 
 def main() -> int:
-    """Measures on a Valkey of its own; the exit code."""
+    """Measures on a Valkey of its own. Returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="notify-") as folder:
         valkey = Valkey(Path(folder))
         try:

@@ -26,7 +26,7 @@ PORTS = {
 }
 
 # The service's own port, then that of its metrics, if it has one.
-_LAST_S = 2 * serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
+_LAST_S = 2 * serving._SHUTDOWN_LIMIT_S + exporters.FLUSH_TIMEOUT_S
 # From SIGTERM (an edge: from the end of its drain) to the exit at the worst: goodbyes, requests under way,
 # spans that wait for the collector.
 STOPS_WITHIN_S = {

@@ -1,4 +1,4 @@
-"""Which addresses a customer's URL may lead to, in every form they are written."""
+"""Which addresses a customer's URL may resolve to, in every notation."""
 
 import ipaddress
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from shared.model.addresses import AddressPolicy
 
-CLOSED = AddressPolicy()
-OPEN = AddressPolicy((ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")))
+DEFAULT = AddressPolicy()
+ALLOW_ALL = AddressPolicy((ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")))
 
 METADATA = [
     *(
@@ -27,8 +27,8 @@ def v6(bits: int) -> str:
     return str(ipaddress.IPv6Address(bits))
 
 
-def wrapped(inner: ipaddress.IPv4Address) -> dict[str, str]:
-    """Every IPv6 address that something on the way may turn into `inner`."""
+def embedding(inner: ipaddress.IPv4Address) -> dict[str, str]:
+    """Every IPv6 address that a translator or tunnel may turn into `inner`."""
     bits = int(inner)
     high, low = bits >> 16, bits & 0xFFFF
     local = 0x0064FF9B0001 << 80
@@ -50,12 +50,12 @@ def wrapped(inner: ipaddress.IPv4Address) -> dict[str, str]:
 @pytest.mark.parametrize(
     "address", ["8.8.8.8", "1.1.1.1", "223.255.255.255", "2606:4700::1111", "2a00:1450::1", "172.32.0.1"]
 )
-def test_the_public_internet_is_open(address: str) -> None:
-    assert CLOSED.refuses(address) == ""
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert DEFAULT.refuses(address) == ""
 
 
 @pytest.mark.parametrize(
-    ("address", "word"),
+    ("address", "category"),
     [
         ("10.1.2.3", "private"),
         ("172.16.0.1", "private"),
@@ -99,65 +99,65 @@ def test_the_public_internet_is_open(address: str) -> None:
         ("", "not-an-address"),
     ],
 )
-def test_everything_else_is_closed_and_called_by_a_word(address: str, word: str) -> None:
-    assert CLOSED.refuses(address) == word
+def test_special_addresses_are_refused_by_category(address: str, category: str) -> None:
+    assert DEFAULT.refuses(address) == category
 
 
 @pytest.mark.parametrize("address", [*METADATA, "fd00:ec2::254", "fd20:ce::254", "fd00:ec2::23"])
-def test_metadata_stays_closed_whatever_is_opened(address: str) -> None:
+def test_metadata_is_refused_whatever_is_allowed(address: str) -> None:
     exactly = AddressPolicy((ipaddress.ip_network(address),))
 
-    assert [policy.refuses(address) for policy in (CLOSED, OPEN, exactly)] == ["metadata"] * 3
+    assert [policy.refuses(address) for policy in (DEFAULT, ALLOW_ALL, exactly)] == ["metadata"] * 3
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_metadata_stays_closed_in_every_wrapping(address: str) -> None:
-    forms = wrapped(ipaddress.IPv4Address(address))
+def test_embedded_metadata_is_refused(address: str) -> None:
+    forms = embedding(ipaddress.IPv4Address(address))
 
-    assert {form: OPEN.refuses(address) for form, address in forms.items()} == dict.fromkeys(
+    assert {form: ALLOW_ALL.refuses(address) for form, address in forms.items()} == dict.fromkeys(
         forms, "metadata"
     )
 
 
 @given(st.ip_addresses(v=4))
-def test_what_is_closed_is_closed_in_every_wrapping(inner: ipaddress.IPv4Address) -> None:
-    refused = CLOSED.refuses(str(inner))
-    for form, address in wrapped(inner).items():
+def test_embedded_addresses_are_refused(inner: ipaddress.IPv4Address) -> None:
+    refused = DEFAULT.refuses(str(inner))
+    for form, address in embedding(inner).items():
         if refused or form not in ("mapped", "nat64", "6to4"):
-            assert CLOSED.refuses(address), (form, address)
+            assert DEFAULT.refuses(address), (form, address)
         else:
-            assert CLOSED.refuses(address) == "", (form, address)
+            assert DEFAULT.refuses(address) == "", (form, address)
 
 
 @given(
     st.sampled_from(["10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10", "192.168.0.0/16"]),
     st.data(),
 )
-def test_a_mapped_address_is_the_one_in_it(network: str, data: st.DataObject) -> None:
+def test_mapped_address_counts_as_the_one_in_it(network: str, data: st.DataObject) -> None:
     inner = data.draw(st.ip_addresses(network=network))
 
-    assert CLOSED.refuses(f"::ffff:{inner}") == CLOSED.refuses(str(inner)) != ""
+    assert DEFAULT.refuses(f"::ffff:{inner}") == DEFAULT.refuses(str(inner)) != ""
 
 
 @given(st.ip_addresses())
-def test_what_python_calls_special_is_closed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def test_what_python_calls_special_is_refused(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     special = (
         *(address.is_private, address.is_loopback, address.is_link_local, address.is_multicast),
         *(address.is_unspecified, address.is_reserved),
     )
-    carries = str(address).startswith(("64:ff9b::", "::ffff:"))
-    if any(special) and not carries:
-        assert CLOSED.refuses(str(address))
+    embeds = str(address).startswith(("64:ff9b::", "::ffff:"))
+    if any(special) and not embeds:
+        assert DEFAULT.refuses(str(address))
 
 
 @given(st.ip_addresses())
-def test_everything_but_metadata_can_be_opened(
+def test_everything_but_metadata_can_be_allowed(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
-    assert OPEN.refuses(str(address)) in ("", "metadata")
+    assert ALLOW_ALL.refuses(str(address)) in ("", "metadata")
 
 
-def test_only_the_networks_named_are_opened() -> None:
+def test_only_the_given_networks_are_allowed() -> None:
     some = AddressPolicy((ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128")))
 
     assert (

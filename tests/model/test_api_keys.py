@@ -1,4 +1,4 @@
-"""An API key's secret carries the key's id, and proves that key and no other."""
+"""An API key's secret contains the key's id and authenticates that key only."""
 
 import math
 import string
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.model.api_keys import ApiKey, Scope, hash_of, id_in, is_id, new_id, new_secret
 
 ID = "0123456789abcdef0123456789abcdef"
-GARBAGE = [
+MALFORMED = [
     "",
     "ak_",
     ID,
@@ -41,7 +41,7 @@ def key_of(secret: str, **more: Any) -> ApiKey:
     )
 
 
-def test_an_id_is_32_hex_characters_and_new_each_time() -> None:
+def test_ids_are_32_hex_characters_and_unique() -> None:
     ids = {new_id() for _ in range(100)}
 
     assert len(ids) == 100
@@ -49,11 +49,11 @@ def test_an_id_is_32_hex_characters_and_new_each_time() -> None:
 
 
 @pytest.mark.parametrize("text", ["", ID[:-1], f"{ID}0", ID.upper(), f"{ID[:-1]}g", f"{ID}\n", f"{{{ID}}}"])
-def test_what_is_no_id(text: str) -> None:
+def test_invalid_ids(text: str) -> None:
     assert not is_id(text)
 
 
-def test_a_secret_carries_its_keys_id() -> None:
+def test_secret_contains_the_id_of_its_key() -> None:
     api_key_id = new_id()
 
     secret = new_secret(api_key_id)
@@ -62,7 +62,7 @@ def test_a_secret_carries_its_keys_id() -> None:
     assert len(secret.removeprefix("ak_")) >= 64
 
 
-def test_two_secrets_of_one_key_share_nothing_but_the_id() -> None:
+def test_secrets_of_one_key_share_only_the_id() -> None:
     first, second = (new_secret(ID).removeprefix(f"ak_{ID}") for _ in range(2))
 
     assert first != second
@@ -70,17 +70,17 @@ def test_two_secrets_of_one_key_share_nothing_but_the_id() -> None:
     assert set(first + second) <= set(string.hexdigits)
 
 
-@pytest.mark.parametrize("secret", GARBAGE)
-def test_garbage_carries_no_id(secret: str) -> None:
+@pytest.mark.parametrize("secret", MALFORMED)
+def test_malformed_secrets_have_no_id(secret: str) -> None:
     assert id_in(secret) is None
 
 
 @given(st.text())
-def test_no_text_breaks_the_look_at_a_secret(text: str) -> None:
+def test_arbitrary_text_has_no_id(text: str) -> None:
     assert id_in(text) is None
 
 
-def test_only_its_own_secret_proves_a_key() -> None:
+def test_key_accepts_only_its_own_secret() -> None:
     secret = new_secret(ID)
     key = key_of(secret)
 
@@ -91,13 +91,13 @@ def test_only_its_own_secret_proves_a_key() -> None:
     assert not key.accepts(key.secret_hash, now_ms=1), "a stolen hash would be as good as the secret"
 
 
-def test_a_key_shows_no_secret() -> None:
+def test_secret_is_not_in_the_repr() -> None:
     secret = new_secret(ID)
 
     assert secret[-48:] not in repr(key_of(secret))
 
 
-def test_an_expired_key_is_proven_by_nothing() -> None:
+def test_expired_key_accepts_no_secret() -> None:
     secret = new_secret(ID)
     key = key_of(secret, expires_at_ms=1000)
 
@@ -105,7 +105,7 @@ def test_an_expired_key_is_proven_by_nothing() -> None:
     assert not key.accepts(secret, now_ms=1000)
 
 
-def test_after_a_rotation_both_secrets_prove_the_key_until_the_older_ends() -> None:
+def test_old_secret_is_valid_until_its_end_after_a_rotation() -> None:
     old, new = new_secret(ID), new_secret(ID)
     key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=1000)
 
@@ -116,18 +116,18 @@ def test_after_a_rotation_both_secrets_prove_the_key_until_the_older_ends() -> N
     assert (key.old_secret_until_ms(now_ms=999), key.old_secret_until_ms(now_ms=1000)) == (1000, None)
 
 
-def test_no_secret_outlives_its_key() -> None:
+def test_secrets_expire_with_their_key() -> None:
     old, new = new_secret(ID), new_secret(ID)
     key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=3000, expires_at_ms=2000)
 
     assert key.valid_until_ms(hash_of(old)) == key.valid_until_ms(hash_of(new)) == 2000
 
 
-def test_when_a_secret_ends() -> None:
+def test_valid_until() -> None:
     old, new = new_secret(ID), new_secret(ID)
     key = key_of(new, old_secret_hash=hash_of(old), old_valid_until_ms=1000)
 
     assert key.valid_until_ms(hash_of(new)) == math.inf
     assert key.valid_until_ms(hash_of(old)) == 1000
     assert key.valid_until_ms(hash_of(new_secret(ID))) == 0
-    assert key_of(new).valid_until_ms("0" * 64) == 0, "what stands for no hash is nobody's"
+    assert key_of(new).valid_until_ms("0" * 64) == 0, "the placeholder for a missing hash is no secret"

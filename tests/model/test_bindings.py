@@ -1,9 +1,6 @@
-"""Which channels an event goes to: AND over fields, OR inside one, a trailing star for any rest."""
-
-import re
+"""Which channels receive an event: AND over fields, OR inside one, a trailing star for any rest."""
 
 import pytest
-from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.model.bindings import Fields, Pattern, Source, Topic
@@ -17,6 +14,7 @@ from shared.model.events import (
     Event,
 )
 from shared.model.routing_table import RoutingTable
+from tests.model.single import matches
 
 EVERY_CHANNEL_TOPICS = [
     DEVICE_REGISTRATIONS,
@@ -29,13 +27,12 @@ EVERY_CHANNEL_TOPICS = [
 VALUES = st.text("ab*/", max_size=4)
 PATTERNS = st.builds(lambda text, star: text.replace("*", "") + star, VALUES, st.sampled_from(["", "*"]))
 NAMES = st.sampled_from(["ep", "ept", "path"])
-TOPICS = st.sampled_from([DEVICE_NOTIFICATIONS, "orders"])
 WANTED = st.lists(st.tuples(NAMES, st.lists(PATTERNS, min_size=1, max_size=3).map(tuple)), max_size=3).map(
     tuple
 )
 
 
-def wants(**patterns: tuple[str, ...]) -> Fields:
+def fields(**patterns: tuple[str, ...]) -> Fields:
     return Fields(topic=DEVICE_NOTIFICATIONS, wanted=tuple(patterns.items()))
 
 
@@ -48,7 +45,7 @@ def event(topic: str, to: str | None = None) -> Event:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "value", "matches"),
+    ("pattern", "value", "expected"),
     [
         ("lamp", "lamp", True),
         ("lamp", "lamp-1", False),
@@ -63,61 +60,47 @@ def event(topic: str, to: str | None = None) -> Event:
         ("[l]amp*", "lamp", False),
     ],
 )
-def test_one_pattern(pattern: str, value: str, *, matches: bool) -> None:
-    assert wants(ep=(pattern,)).matches(DEVICE_NOTIFICATIONS, {"ep": value}) is matches
+def test_pattern_of_a_field(pattern: str, value: str, *, expected: bool) -> None:
+    assert matches(fields(ep=(pattern,)), DEVICE_NOTIFICATIONS, {"ep": value}) is expected
 
 
 def test_all_fields_must_match() -> None:
-    both = wants(ep=("lamp*",), path=("/3303/*",))
+    both = fields(ep=("lamp*",), path=("/3303/*",))
 
-    assert both.matches(DEVICE_NOTIFICATIONS, {"ep": "lamp-1", "path": "/3303/0"})
-    assert not both.matches(DEVICE_NOTIFICATIONS, {"ep": "lamp-1", "path": "/3/0"})
-    assert not both.matches(DEVICE_NOTIFICATIONS, {"ep": "door", "path": "/3303/0"})
-
-
-def test_one_pattern_of_a_field_is_enough() -> None:
-    either = wants(path=("/3/0", "/3303/*"))
-
-    assert either.matches(DEVICE_NOTIFICATIONS, {"path": "/3/0"})
-    assert either.matches(DEVICE_NOTIFICATIONS, {"path": "/3303/0/5700"})
-    assert not either.matches(DEVICE_NOTIFICATIONS, {"path": "/3/0/1"})
+    assert matches(both, DEVICE_NOTIFICATIONS, {"ep": "lamp-1", "path": "/3303/0"})
+    assert not matches(both, DEVICE_NOTIFICATIONS, {"ep": "lamp-1", "path": "/3/0"})
+    assert not matches(both, DEVICE_NOTIFICATIONS, {"ep": "door", "path": "/3303/0"})
 
 
-def test_a_field_that_the_event_lacks_is_empty() -> None:
-    assert not wants(ept=("thermometer",)).matches(DEVICE_NOTIFICATIONS, {"ep": "lamp"})
-    assert wants(ept=("*",)).matches(DEVICE_NOTIFICATIONS, {"ep": "lamp"})
+def test_any_pattern_of_a_field_may_match() -> None:
+    either = fields(path=("/3/0", "/3303/*"))
+
+    assert matches(either, DEVICE_NOTIFICATIONS, {"path": "/3/0"})
+    assert matches(either, DEVICE_NOTIFICATIONS, {"path": "/3303/0/5700"})
+    assert not matches(either, DEVICE_NOTIFICATIONS, {"path": "/3/0/1"})
 
 
-def test_another_topic_never_matches() -> None:
-    assert not wants(ep=("*",)).matches("device.registrations", {"ep": "lamp"})
+def test_missing_fields_are_empty() -> None:
+    assert not matches(fields(ept=("thermometer",)), DEVICE_NOTIFICATIONS, {"ep": "lamp"})
+    assert matches(fields(ept=("*",)), DEVICE_NOTIFICATIONS, {"ep": "lamp"})
 
 
-@given(topic=TOPICS, wanted=WANTED, fields=st.dictionaries(NAMES, VALUES))
-@example(topic=DEVICE_NOTIFICATIONS, wanted=(), fields={})
-def test_matches_as_a_plain_reference_does(
-    topic: str, wanted: tuple[tuple[str, tuple[str, ...]], ...], fields: dict[str, str]
-) -> None:
-    expected = topic == DEVICE_NOTIFICATIONS
-    for name, patterns in wanted:
-        as_regex = [re.escape(p.removesuffix("*")) + (".*" if p.endswith("*") else "") for p in patterns]
-        found = [re.fullmatch(regex, fields.get(name, "")) for regex in as_regex]
-        expected = expected and any(found)
-
-    assert Fields(topic=DEVICE_NOTIFICATIONS, wanted=wanted).matches(topic, fields) is expected
+def test_other_topics_never_match() -> None:
+    assert not matches(fields(ep=("*",)), "device.registrations", {"ep": "lamp"})
 
 
 BINDINGS: dict[str, tuple[Pattern, ...]] = {
-    "lamps": (wants(ep=("door",)), wants(ep=("lamp*",))),
-    "doors": (wants(ep=("door",)), Topic("orders.*")),
-    "keyless": (wants(ep=("*",)), Topic("#")),
+    "lamps": (fields(ep=("door",)), fields(ep=("lamp*",))),
+    "doors": (fields(ep=("door",)), Topic("orders.*")),
+    "unregistered": (fields(ep=("*",)), Topic("#")),
 }
 
 
 @pytest.fixture
-def routes() -> RoutingTable:
-    """`lamps` and `doors` want those, `silent` wants nothing, `keyless` wants all and has no channel."""
+def table() -> RoutingTable:
+    """`lamps` and `doors` have bindings, `silent` has none, `unregistered` binds to all without a channel."""
     made = RoutingTable()
-    for key in ("lamps", "doors", "silent", "keyless"):
+    for key in ("lamps", "doors", "silent", "unregistered"):
         made.add_key(key)
     for key in ("lamps", "doors", "silent"):
         made.add_channel(key, "1")
@@ -126,97 +109,97 @@ def routes() -> RoutingTable:
     return made
 
 
-def test_a_device_notification_goes_where_one_binding_matches(routes: RoutingTable) -> None:
-    assert routes.channels_for(notification(ep="lamp-1", path="/3")) == ["lamps"]
-    assert sorted(routes.channels_for(notification(ep="door", path="/3"))) == ["doors", "lamps"]
-    assert routes.channels_for(notification(ep="window", path="/3")) == []
+def test_device_notifications_need_one_matching_binding(table: RoutingTable) -> None:
+    assert table.channels_for(notification(ep="lamp-1", path="/3")) == ["lamps"]
+    assert sorted(table.channels_for(notification(ep="door", path="/3"))) == ["doors", "lamps"]
+    assert table.channels_for(notification(ep="window", path="/3")) == []
 
 
-def test_a_binding_without_a_channel_gets_nothing(routes: RoutingTable) -> None:
-    assert "keyless" not in routes.channels_for(notification(ep="door"))
+def test_keys_without_a_channel_receive_nothing(table: RoutingTable) -> None:
+    assert "unregistered" not in table.channels_for(notification(ep="door"))
 
 
 @pytest.mark.parametrize("topic", EVERY_CHANNEL_TOPICS)
-def test_what_concerns_a_device_goes_to_every_channel(routes: RoutingTable, topic: str) -> None:
-    assert sorted(routes.channels_for(event(topic))) == ["doors", "lamps", "silent"]
+def test_registrations_reach_every_channel(table: RoutingTable, topic: str) -> None:
+    assert sorted(table.channels_for(event(topic))) == ["doors", "lamps", "silent"]
 
 
 @pytest.mark.parametrize(
     "topic", [*EVERY_CHANNEL_TOPICS, DEVICE_NOTIFICATIONS, DEVICE_ASYNC_RESPONSES, "orders"]
 )
-def test_an_addressed_event_goes_to_its_addressee_only(routes: RoutingTable, topic: str) -> None:
-    assert routes.channels_for(event(topic, to="silent")) == ["silent"]
-    assert routes.channels_for(event(topic, to="keyless")) == []
-    assert routes.channels_for(event(topic, to="stranger")) == []
+def test_event_with_a_receiver_reaches_no_other(table: RoutingTable, topic: str) -> None:
+    assert table.channels_for(event(topic, to="silent")) == ["silent"]
+    assert table.channels_for(event(topic, to="unregistered")) == []
+    assert table.channels_for(event(topic, to="stranger")) == []
 
 
 @pytest.mark.parametrize("topic", [DEVICE_ASYNC_RESPONSES, "orders", "orders.paid.twice", "device.other"])
-def test_another_topic_that_nobody_wants_goes_nowhere(routes: RoutingTable, topic: str) -> None:
-    assert routes.channels_for(event(topic)) == []
+def test_unbound_topics_reach_no_channel(table: RoutingTable, topic: str) -> None:
+    assert table.channels_for(event(topic)) == []
 
 
-def test_a_plain_topic_goes_where_it_is_bound(routes: RoutingTable) -> None:
-    assert routes.channels_for(event("orders.paid")) == ["doors"]
+def test_plain_topics_reach_bound_channels(table: RoutingTable) -> None:
+    assert table.channels_for(event("orders.paid")) == ["doors"]
 
 
-def test_no_plain_topic_asks_for_what_is_of_a_device(routes: RoutingTable) -> None:
-    routes.bind("silent", Source.TOPICS, (Topic("#"), Topic("device.#"), Topic(DEVICE_NOTIFICATIONS)))
+def test_topic_patterns_never_match_device_topics(table: RoutingTable) -> None:
+    table.bind("silent", Source.TOPICS, (Topic("#"), Topic("device.#"), Topic(DEVICE_NOTIFICATIONS)))
 
-    assert routes.channels_for(notification(ep="window")) == []
-    assert routes.channels_for(event("device.other")) == []
-    assert routes.channels_for(event("devices.other")) == ["silent"]
-
-
-def test_matching_from_several_sources_is_one_channel(routes: RoutingTable) -> None:
-    routes.bind("doors", Source.RESOURCES, (wants(ep=("door",)),))
-    routes.bind("doors", Source.TOPICS, (Topic("orders.*"), Topic("#")))
-
-    assert sorted(routes.channels_for(notification(ep="door"))) == ["doors", "lamps"]
-    assert routes.channels_for(event("orders.paid")) == ["doors"]
+    assert table.channels_for(notification(ep="window")) == []
+    assert table.channels_for(event("device.other")) == []
+    assert table.channels_for(event("devices.other")) == ["silent"]
 
 
-def test_what_one_source_loses_another_still_wants(routes: RoutingTable) -> None:
-    routes.bind("doors", Source.RESOURCES, (wants(ep=("door",)),))
-    routes.bind("doors", Source.RESOURCES, ())
-    assert "doors" in routes.channels_for(notification(ep="door"))
+def test_bindings_of_several_sources_are_one_channel(table: RoutingTable) -> None:
+    table.bind("doors", Source.RESOURCES, (fields(ep=("door",)),))
+    table.bind("doors", Source.TOPICS, (Topic("orders.*"), Topic("#")))
 
-    routes.bind("doors", Source.PRESUBSCRIPTIONS, ())
-    assert "doors" not in routes.channels_for(notification(ep="door"))
-
-
-def test_a_newer_generation_of_a_channel_outlives_the_older(routes: RoutingTable) -> None:
-    routes.add_channel("doors", "2")
-    routes.drop_channel("doors", "1")
-    assert "doors" in routes.channels_for(notification(ep="door"))
-
-    routes.drop_channel("doors", "2")
-    assert routes.channels_for(notification(ep="door")) == ["lamps"]
-
-    routes.add_channel("doors", "3")
-    assert "doors" in routes.channels_for(notification(ep="door"))
+    assert sorted(table.channels_for(notification(ep="door"))) == ["doors", "lamps"]
+    assert table.channels_for(event("orders.paid")) == ["doors"]
 
 
-def test_routes_of_which_all_is_dropped_keep_nothing(routes: RoutingTable) -> None:
-    for key in list(routes.api_keys):
-        routes.drop_channel(key, "1")
-        routes.drop_key(key)
+def test_sources_are_independent(table: RoutingTable) -> None:
+    table.bind("doors", Source.RESOURCES, (fields(ep=("door",)),))
+    table.bind("doors", Source.RESOURCES, ())
+    assert "doors" in table.channels_for(notification(ep="door"))
+
+    table.bind("doors", Source.PRESUBSCRIPTIONS, ())
+    assert "doors" not in table.channels_for(notification(ep="door"))
+
+
+def test_newer_generation_survives_the_end_of_the_older(table: RoutingTable) -> None:
+    table.add_channel("doors", "2")
+    table.drop_channel("doors", "1")
+    assert "doors" in table.channels_for(notification(ep="door"))
+
+    table.drop_channel("doors", "2")
+    assert table.channels_for(notification(ep="door")) == ["lamps"]
+
+    table.add_channel("doors", "3")
+    assert "doors" in table.channels_for(notification(ep="door"))
+
+
+def test_emptied_table_keeps_nothing(table: RoutingTable) -> None:
+    for key in list(table.api_keys):
+        table.drop_channel(key, "1")
+        table.drop_key(key)
         for source in Source:
-            routes.bind(key, source, ())
+            table.bind(key, source, ())
 
-    assert (set(routes.api_keys), set(routes.channels), dict(routes.bindings)) == (set(), set(), {})
-    assert routes.index.empty
+    assert (set(table.api_keys), set(table.channels), dict(table.bindings)) == (set(), set(), {})
+    assert table.index.empty
 
 
-def test_device_types_are_looked_at_only_while_a_binding_asks(routes: RoutingTable) -> None:
-    looked_at = [routes.look_at_device_types]
-    asking = wants(path=("/3",), ept=("thermometer",))
+def test_device_types_are_needed_only_while_a_binding_has_one(table: RoutingTable) -> None:
+    needed = [table.needs_device_types]
+    by_type = fields(path=("/3",), ept=("thermometer",))
 
-    routes.bind("doors", Source.PRESUBSCRIPTIONS, (wants(ep=("x",)), asking))
-    routes.bind("lamps", Source.PRESUBSCRIPTIONS, (asking,))
-    looked_at.append(routes.look_at_device_types)
-    routes.bind("doors", Source.PRESUBSCRIPTIONS, ())
-    looked_at.append(routes.look_at_device_types)
-    routes.drop_channel("lamps", "1")
-    looked_at.append(routes.look_at_device_types)
+    table.bind("doors", Source.PRESUBSCRIPTIONS, (fields(ep=("x",)), by_type))
+    table.bind("lamps", Source.PRESUBSCRIPTIONS, (by_type,))
+    needed.append(table.needs_device_types)
+    table.bind("doors", Source.PRESUBSCRIPTIONS, ())
+    needed.append(table.needs_device_types)
+    table.drop_channel("lamps", "1")
+    needed.append(table.needs_device_types)
 
-    assert looked_at == [False, True, True, False]
+    assert needed == [False, True, True, False]

@@ -1,4 +1,4 @@
-"""What a callback URL and its headers may be."""
+"""Rules for a callback URL and its headers."""
 
 import base64
 
@@ -31,12 +31,12 @@ from shared.model.errors import Invalid, TooLarge
         "http://example.com/a:b@c",
     ],
 )
-def test_a_url_is_kept_as_it_was_given(url: str) -> None:
+def test_valid_urls_are_unchanged(url: str) -> None:
     assert callback_url(url) == url
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("", "http://"),
         ("example.com", "http://"),
@@ -111,8 +111,8 @@ def test_a_url_is_kept_as_it_was_given(url: str) -> None:
         ("http://example.com/" + "x" * LONGEST, "400"),
     ],
 )
-def test_what_cannot_be_called_or_can_be_read_in_two_ways_is_refused(url: str, says: str) -> None:
-    with pytest.raises(Invalid, match=says) as raised:
+def test_invalid_and_ambiguous_urls_are_refused(url: str, message: str) -> None:
+    with pytest.raises(Invalid, match=message) as raised:
         callback_url(url)
 
     assert [name for name, _ in raised.value.fields] == ["url"]
@@ -120,7 +120,7 @@ def test_what_cannot_be_called_or_can_be_read_in_two_ways_is_refused(url: str, s
 
 
 @given(st.text(max_size=30), st.sampled_from(["http://{}/", "http://{}", "https://a{}b/", "{}"]))
-def test_whatever_is_taken_the_http_client_reads_as_a_host_without_credentials(text: str, form: str) -> None:
+def test_the_http_client_agrees_with_every_accepted_url(text: str, form: str) -> None:
     try:
         url = callback_url(form.format(text))
     except Invalid:
@@ -145,7 +145,7 @@ def test_whatever_is_taken_the_http_client_reads_as_a_host_without_credentials(t
         {"X-Empty": "", "x!#$%&'*+-.^_`|~0": "a\tb c"},
     ],
 )
-def test_headers_are_kept_as_they_were_given(headers: dict[str, str]) -> None:
+def test_valid_headers_are_unchanged(headers: dict[str, str]) -> None:
     assert callback_headers(headers) == headers
 
 
@@ -166,7 +166,7 @@ def test_headers_are_kept_as_they_were_given(headers: dict[str, str]) -> None:
         {"X": "a", "x": "a"},
     ],
 )
-def test_headers_that_frame_sign_or_cannot_be_sent_are_refused(headers: dict[str, str]) -> None:
+def test_reserved_and_invalid_headers_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(Invalid) as raised:
         callback_headers(headers)
 
@@ -188,11 +188,11 @@ def test_url_and_headers_have_400_characters_together() -> None:
         callback(url + "x" * room, {"X-One": "1" * 100, "X-Twoo": "2" * 100})
 
 
-def test_a_callbacks_headers_are_not_in_its_repr() -> None:
+def test_headers_are_not_in_the_repr() -> None:
     assert "Zq7x" not in repr(callback("http://example.com/", {"Authorization": "Zq7x"}))
 
 
-def test_a_signing_secret_is_256_random_bits() -> None:
+def test_signing_secrets_are_256_random_bits() -> None:
     made = {new_signing_secret() for _ in range(20)}
 
     assert len(made) == 20

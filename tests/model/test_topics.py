@@ -1,8 +1,8 @@
-"""AMQP's rules for topics, and which patterns are none."""
+"""AMQP's rules for topics, and invalid patterns."""
 
 import pytest
 
-from shared.model.topics import fault_of, matches
+from shared.model.topics import matches, pattern_error
 
 
 @pytest.mark.parametrize(
@@ -41,17 +41,17 @@ from shared.model.topics import fault_of, matches
         ("*", "#", True),
     ],
 )
-def test_a_pattern_and_a_topic(pattern: str, topic: str, *, wanted: bool) -> None:
+def test_matches(pattern: str, topic: str, *, wanted: bool) -> None:
     assert matches(pattern, topic) is wanted
 
 
 @pytest.mark.parametrize("pattern", ["orders", "#", "*", "a.*.#.b", "a..b", "ä.ö", "x" * 255, "a/b:c-d_e"])
-def test_what_is_a_pattern(pattern: str) -> None:
-    assert fault_of(pattern) is None
+def test_valid_patterns(pattern: str) -> None:
+    assert pattern_error(pattern) is None
 
 
 @pytest.mark.parametrize(
-    ("pattern", "says"),
+    ("pattern", "message"),
     [
         ("", "255"),
         ("x" * 256, "255"),
@@ -64,5 +64,5 @@ def test_what_is_a_pattern(pattern: str) -> None:
         ("#.a.#.b.#.c.#.d.#", "at most 4"),
     ],
 )
-def test_what_is_none(pattern: str, says: str) -> None:
-    assert says in (fault_of(pattern) or "")
+def test_invalid_patterns(pattern: str, message: str) -> None:
+    assert message in (pattern_error(pattern) or "")

@@ -36,7 +36,7 @@ from shared.store.sessions import Sessions
 from shared.store.wakeups import Line, Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
 from tests.properties.pending import Reader
 from tests.properties.world import Gate, GatedCalls, World, begun
 
@@ -128,7 +128,7 @@ class Actor:
         self.leases = ToldLeases(self.calls, world)
         self.queues = ToldQueues(self.calls, world)
         # Of no concern to the model, but an edge has them.
-        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=stored_wanted)
+        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
         self.more = (Principals(self.api_keys), sessions)
 
     def begins(self, work: Coroutine[Any, Any, None]) -> None:

@@ -80,7 +80,7 @@ class Gateway:
 def known(routes: RoutingTable) -> tuple[object, ...]:
     """All that routes say, as it is now."""
     bindings = {key: set(patterns) for key, patterns in routes.bindings.items()}
-    return (routes.version, set(routes.api_keys), set(routes.channels), bindings, routes.look_at_device_types)
+    return (routes.version, set(routes.api_keys), set(routes.channels), bindings, routes.needs_device_types)
 
 
 async def one_of_each(routing: Routing, account: str) -> str:

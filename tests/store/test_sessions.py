@@ -6,7 +6,7 @@ from dataclasses import replace
 from shared.model.api_keys import new_id
 from shared.model.bindings import Topic
 from shared.model.events import Event
-from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Wanted
+from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
 from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat
@@ -28,8 +28,8 @@ def a_session(stores: Stores, *, owner: str = f"{EDGE}/1") -> Session:
     )
 
 
-def topic(account: str, pattern: str) -> Wanted:
-    return Wanted(account, pattern, Topic(pattern))
+def topic(account: str, pattern: str) -> SessionBinding:
+    return SessionBinding(account, pattern, Topic(pattern))
 
 
 async def live(stores: Stores, instance: str = EDGE) -> None:

@@ -1,4 +1,4 @@
-"""Notifications as Pelion frames: the same items in the same order, one section a frame, bounded."""
+"""Notifications as Pelion frames: same items, same order, one section per frame, within the limits."""
 
 import itertools
 import json
@@ -62,7 +62,7 @@ BATCHES = st.lists(ITEMS, max_size=30).map(
 
 
 @given(batch=BATCHES, limit_bytes=st.integers(1, 500), limit_count=st.integers(1, 8))
-def test_any_batch_comes_out_whole_in_order_and_within_bounds(
+def test_every_batch_is_complete_in_order_and_within_limits(
     batch: list[Notification], limit_bytes: int, limit_count: int
 ) -> None:
     sent = all_frames(batch, limit_bytes, limit_count)
@@ -78,7 +78,7 @@ def test_any_batch_comes_out_whole_in_order_and_within_bounds(
 
 
 @given(batch=BATCHES, limit_bytes=st.integers(1, 500), limit_count=st.integers(1, 8))
-def test_a_new_frame_begins_only_when_it_must(
+def test_a_frame_ends_only_at_a_limit_or_section(
     batch: list[Notification], limit_bytes: int, limit_count: int
 ) -> None:
     sent = all_frames(batch, limit_bytes, limit_count)
@@ -89,21 +89,21 @@ def test_a_new_frame_begins_only_when_it_must(
         [alone] = all_frames([batch[sum(f.count for f in sent[: sent.index(following)])]])
         joined = len(frame.text) + len(alone.text) - len(f'{{"{section}":[') - len("]}") + len(",")
         must = section != next_section or len(items) == limit_count or joined >= limit_bytes
-        assert must, f"{next_items[0]} had room in the frame before"
+        assert must, f"{next_items[0]} fits into the previous frame"
 
 
-def test_no_notifications_are_no_frame() -> None:
+def test_empty_batch_has_no_frame() -> None:
     assert all_frames([]) == []
 
 
 @pytest.mark.parametrize(("topic", "section"), SECTIONS.items())
-def test_a_device_item_travels_as_it_was_published(topic: str, section: str) -> None:
+def test_device_items_are_unchanged(topic: str, section: str) -> None:
     [frame] = all_frames([notification(1, topic, {"ep": "lämp", "b": [1]})])
 
     assert frame.text == f'{{"{section}":[{{"ep": "lämp", "b": [1]}}]}}'.encode()
 
 
-def test_another_topic_travels_in_a_section_of_our_own() -> None:
+def test_other_topics_have_the_section_events() -> None:
     [frame] = all_frames([notification(1, "orders.paid", {"order": 17}, name="paid", time="noon")])
 
     assert json.loads(frame.text) == {
@@ -113,7 +113,7 @@ def test_another_topic_travels_in_a_section_of_our_own() -> None:
     }
 
 
-def test_without_a_time_an_event_shows_when_it_was_queued() -> None:
+def test_event_without_a_time_has_the_time_it_was_queued() -> None:
     [frame] = all_frames([notification(42, "orders")])
 
     _, [item] = opened(frame)
@@ -121,7 +121,7 @@ def test_without_a_time_an_event_shows_when_it_was_queued() -> None:
     assert item["name"] is None
 
 
-def test_neighbours_of_one_section_share_a_frame_and_runs_keep_their_order() -> None:
+def test_neighbours_of_one_section_share_a_frame() -> None:
     topics = ["device.notifications", "device.notifications", "orders", "bills", "device.notifications"]
 
     sent = all_frames(notification(number, topic) for number, topic in enumerate(topics))
@@ -133,7 +133,7 @@ def test_neighbours_of_one_section_share_a_frame_and_runs_keep_their_order() -> 
     ]
 
 
-def test_an_item_over_the_limit_goes_alone_and_holds_up_nobody() -> None:
+def test_item_over_the_limit_has_a_frame_of_its_own() -> None:
     sizes = [10, 10, 3000, 10, 10]
 
     sent = all_frames(
@@ -144,13 +144,13 @@ def test_an_item_over_the_limit_goes_alone_and_holds_up_nobody() -> None:
     assert len(sent[1].text) > 1024
 
 
-def test_a_frame_of_the_greatest_number() -> None:
+def test_limit_of_items_per_frame() -> None:
     batch = [notification(number, "device.registrations", "x") for number in range(7)]
 
     assert [frame.count for frame in all_frames(batch, limit_count=3)] == [3, 3, 1]
 
 
-def test_bytes_are_bytes_and_not_characters() -> None:
+def test_limit_counts_bytes_not_characters() -> None:
     batch = [notification(number, "device.registrations", "é" * 100) for number in range(10)]
 
     assert all(len(frame.text) <= 500 for frame in all_frames(batch, 500))

@@ -1,4 +1,4 @@
-"""Waiting notifications merged into one message: each section once, bounded, in the order that matters."""
+"""Pending notifications merged into one message: each section once, limits, and order."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SECTIONS = {
     "device.async-responses": "async-responses",
     "orders": "events",
 }
-LIVES = ("registrations", "reg-updates", "de-registrations", "registrations-expired")
+REGISTRATIONS = ("registrations", "reg-updates", "de-registrations", "registrations-expired")
 FAR = 1_000_000
 
 
@@ -38,15 +38,15 @@ def merged(batch: Sequence[Notification], *, limit_bytes: int = FAR, limit_count
 
 
 def numbers_in(one: Message) -> dict[str, list[int]]:
-    """The numbers of the notifications in each section, as they stand."""
-    opened = json.loads(one.text)
+    """The numbers of the notifications in each section, in order."""
+    sections = json.loads(one.text)
     return {
         section: [item["data"] if section == "events" else item for item in items]
-        for section, items in opened.items()
+        for section, items in sections.items()
     }
 
 
-def test_nothing_is_no_message() -> None:
+def test_empty_batch_has_no_message() -> None:
     assert message([], limit_bytes=FAR, limit_count=FAR) is None
 
 
@@ -57,27 +57,27 @@ def test_sections_are_merged() -> None:
     assert (one.last_entry_id, one.count) == ("1003-0", 4)
 
 
-def test_a_value_does_not_pass_the_registration_before_it() -> None:
+def test_value_does_not_pass_an_earlier_registration() -> None:
     one = merged(batch_of("device.notifications", "device.registrations", "device.notifications"))
 
     assert numbers_in(one) == {"notifications": [0], "registrations": [1]}
     assert (one.last_entry_id, one.count) == ("1001-0", 2)
 
 
-def test_a_registration_passes_nothing() -> None:
+def test_registration_passes_nothing() -> None:
     one = merged(batch_of("device.registrations", "device.notifications", "device.registrations"))
 
     assert numbers_in(one) == {"registrations": [0], "notifications": [1]}
 
 
-def test_a_registration_and_what_undoes_it_stand_in_two_messages() -> None:
-    """In one, a reader with its own order of sections would take the device for one that is there."""
+def test_registration_and_deregistration_are_two_messages() -> None:
+    """A client that reads sections in its own order would take the device for registered."""
     one = merged(batch_of("device.registrations", "device.notifications", "device.de-registrations"))
 
     assert numbers_in(one) == {"registrations": [0], "notifications": [1]}
 
 
-def test_a_message_is_bounded_in_number_and_in_bytes() -> None:
+def test_limits_in_number_and_bytes() -> None:
     batch = batch_of(*["device.notifications"] * 100)
 
     assert merged(batch, limit_count=7).count == 7
@@ -86,13 +86,15 @@ def test_a_message_is_bounded_in_number_and_in_bytes() -> None:
     assert len(short.text) <= 200
 
 
-def test_what_is_too_large_alone_goes_alone() -> None:
-    huge = Notification(entry_id="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000))
+def test_item_over_the_limit_is_alone() -> None:
+    huge = Notification(
+        entry_id="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000)
+    )
 
     assert merged([huge, huge], limit_bytes=1000).count == 1
 
 
-def test_items_are_encoded_as_the_channel_wants_them() -> None:
+def test_serialization_of_the_channel() -> None:
     value = Notification(entry_id="1700-3", event_id="a", topic="device.notifications", data=b'{"ep":"d"}')
     wanted = Serialization(uid=True, timestamp=True, original_ep=True)
 
@@ -108,7 +110,7 @@ def test_items_are_encoded_as_the_channel_wants_them() -> None:
     st.integers(30, 2000),
     st.integers(1, 50),
 )
-def test_a_reader_who_goes_through_the_sections_sees_every_order_that_matters(
+def test_reading_the_sections_keeps_all_order_that_matters(
     topics: list[str], limit_bytes: int, limit_count: int
 ) -> None:
     batch = batch_of(*topics)
@@ -119,7 +121,7 @@ def test_a_reader_who_goes_through_the_sections_sees_every_order_that_matters(
         assert one.count <= limit_count
         assert one.count == 1 or len(one.text) <= limit_bytes
         assert one.last_entry_id == rest[one.count - 1].entry_id
-        assert len(numbers_in(one).keys() & set(LIVES)) <= 1
+        assert len(numbers_in(one).keys() & set(REGISTRATIONS)) <= 1
         for section, numbers in numbers_in(one).items():
             seen += [(number, section) for number in numbers]
         del rest[: one.count]
@@ -128,7 +130,7 @@ def test_a_reader_who_goes_through_the_sections_sees_every_order_that_matters(
     for section in SECTIONS.values():
         own = [number for number, name in seen if name == section]
         assert own == sorted(own)
-    for place, (number, section) in enumerate(seen):
-        if section in LIVES:
-            assert all(other < number for other, _ in seen[:place])
-            assert all(other > number for other, _ in seen[place + 1 :])
+    for index, (number, section) in enumerate(seen):
+        if section in REGISTRATIONS:
+            assert all(other < number for other, _ in seen[:index])
+            assert all(other > number for other, _ in seen[index + 1 :])

@@ -1,12 +1,12 @@
-"""What the query of a long poll says; nobody is refused for what it says beside."""
+"""The query of a long poll; unknown parameters are ignored."""
 
 import pytest
 
-from shared.wire.pelion.pulling import Pull, asked_for
+from shared.wire.pelion.pulling import Pull, parse_pull
 
 
 @pytest.mark.parametrize(
-    ("query", "asked"),
+    ("query", "pull"),
     [
         (b"", Pull()),
         (b"noWait=true", Pull(waits=False)),
@@ -20,5 +20,5 @@ from shared.wire.pelion.pulling import Pull, asked_for
         (b"%ff=%zz&&=&\xff\x00", Pull()),
     ],
 )
-def test_what_is_asked_for(query: bytes, asked: Pull) -> None:
-    assert asked_for(query) == asked
+def test_parse_pull(query: bytes, pull: Pull) -> None:
+    assert parse_pull(query) == pull

@@ -6,6 +6,7 @@ from shared.model.bindings import Source
 from shared.model.errors import Invalid
 from shared.wire.pelion.resources import Resource, paths_of, resource_in, uri_list
 from shared.wire.pelion.subscriptions import compiled
+from tests.model.single import matches
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_lines_are_told_apart_and_match_exactly() -> None:
     assert len(patterns) == len(resources)
     for event in [*resources, Resource("lamp", "/30"), Resource("lam", "/3")]:
         wanted = [
-            p.matches("device.notifications", {"ep": event.device, "path": event.path}) for p in patterns
+            matches(p, "device.notifications", {"ep": event.device, "path": event.path}) for p in patterns
         ]
         assert wanted == [resource == event for resource in resources]
 

@@ -1,4 +1,4 @@
-"""Signed requests, as the reference library of Standard Webhooks verifies them."""
+"""Signatures, verified by the reference library of Standard Webhooks."""
 
 import base64
 import hmac
@@ -13,14 +13,14 @@ from shared.wire.signatures import signed_headers
 BODY = '{"notifications":[{"ep":"ä","path":"/3200/0/5501"}]}'.encode()
 
 
-def test_the_reference_library_verifies_what_is_signed() -> None:
+def test_the_reference_library_verifies_our_signature() -> None:
     secret = new_signing_secret()
     headers = signed_headers(secret, webhook_id="b1", timestamp_s=int(time.time()), body=BODY)
 
     assert Webhook(secret).verify(BODY, headers)
 
 
-def test_the_signature_is_over_id_time_and_body() -> None:
+def test_signature_covers_id_time_and_body() -> None:
     headers = signed_headers("whsec_" + "A" * 44, webhook_id="b1", timestamp_s=1_700_000_000, body=b"{}")
 
     digest = hmac.digest(bytes(33), b"b1.1700000000.{}", "sha256")
@@ -32,7 +32,7 @@ def test_the_signature_is_over_id_time_and_body() -> None:
 
 
 @pytest.mark.parametrize("changed", ["webhook-id", "webhook-timestamp", "body", "secret"])
-def test_nothing_can_be_changed_afterwards(changed: str) -> None:
+def test_changed_requests_fail_verification(changed: str) -> None:
     secret, now_s = new_signing_secret(), int(time.time())
     headers = signed_headers(secret, webhook_id="b1", timestamp_s=now_s, body=BODY)
     other = {"webhook-id": "b2", "webhook-timestamp": str(now_s - 1)}
@@ -45,6 +45,6 @@ def test_nothing_can_be_changed_afterwards(changed: str) -> None:
 
 
 @pytest.mark.parametrize("secret", ["whsec_%%%", "whsec_abc"])
-def test_what_is_no_secret_signs_nothing_and_is_not_told(secret: str) -> None:
+def test_invalid_secret_is_refused_and_not_shown(secret: str) -> None:
     with pytest.raises(ValueError, match=r"^not a signing secret$"):
         signed_headers(secret, webhook_id="b1", timestamp_s=1, body=b"{}")

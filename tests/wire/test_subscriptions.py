@@ -9,6 +9,7 @@ import pytest
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
 from shared.wire.pelion.subscriptions import compiled, parse_presubscriptions, patterns
+from tests.model.single import matches
 
 LAMP: dict[str, Any] = {"endpoint-name": "lamp"}
 
@@ -130,7 +131,7 @@ def test_one_separate_path_more_is_too_many(split: int) -> None:
 def matched(entry: dict[str, Any], **fields: str) -> bool:
     """Does the presubscription, put and read back from where it is stored, want this notification?"""
     [pattern] = compiled(Source.PRESUBSCRIPTIONS, orjson.dumps(parse_presubscriptions(body([entry]))))
-    return pattern.matches("device.notifications", fields)
+    return matches(pattern, "device.notifications", fields)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_a_device_of_unknown_type_matches_no_type_but_any() -> None:
 def test_presubscriptions_are_about_device_notifications_only() -> None:
     [pattern] = patterns([{"endpoint-name": "*"}])
 
-    assert not pattern.matches("device.registrations", {"ep": "lamp"})
+    assert not matches(pattern, "device.registrations", {"ep": "lamp"})
 
 
 def test_each_entry_is_a_pattern_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""The Cognism dialect: how its clients prove themselves, what their patterns ask for, what they are sent.
+"""The Cognism dialect: how its clients authenticate, their patterns, and their frames.
 
 Sections named in comments are those of docs/protocols/cognism.md.
 """

@@ -1,26 +1,26 @@
-"""What travels on a socket of this dialect (sections 3 and 4): no envelope, the data itself."""
+"""Frames of this dialect (sections 3 and 4): the data itself, without an envelope."""
 
 import orjson
 
 from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Notification
 
-# Clients in use close a socket on which a longer frame comes.
+# Existing clients close the socket on a longer frame.
 MAX_PUSHED_BYTES = 64 * 1024
 
 
 def first_frame(session_id: str) -> bytes:
-    """Tells the client under which id it can be pushed to."""
+    """The session id, to which back ends can push."""
     return orjson.dumps({"session": session_id})
 
 
 def frame(notification: Notification) -> bytes:
-    """An event's data as it was published, or what was pushed as it was posted."""
+    """The data of an event, or of a push, as it was posted."""
     return notification.data
 
 
 def parse_pushed(body: bytes) -> bytes:
-    """The body as it came, if it is JSON. Raises Invalid or TooLarge."""
+    """The unchanged body. Raises Invalid unless it is JSON, or TooLarge."""
     if len(body) > MAX_PUSHED_BYTES:
         raise TooLarge(f"the body is over {MAX_PUSHED_BYTES // 1024} KiB")
     try:

@@ -1,11 +1,11 @@
-"""The `pattern` of a join: which events a socket wants (section 2).
+"""The `pattern` of a join: which events a socket receives (section 2).
 
     pattern   := json | rule
     json      := {"path": value or [value, ...], ...}
     rule      := condition {";" condition} [";"]
     condition := path "=" value {"|" value}
 
-All fields must match, each by one of its values; a `*` in a value stands for any run of characters.
+All fields must match, each by one of its values; a `*` in a value is any run of characters.
 """
 
 import re
@@ -19,16 +19,16 @@ from shared.model.errors import Invalid
 
 FIELD = "pattern"
 MAX_LENGTH = 16 * 1024
-# Each of them is a place in every gateway's index.
+# Each value takes a node in every gateway's index.
 MAX_VALUES = 256
 MAX_PATH = 255
-# A list that is kept elsewhere: rules of that service may name one, nothing here holds any.
+# Rules of the original service may name a stored list; we have none.
 _STORED_LIST = re.compile(r"valuelist\(.*\)", re.DOTALL)
 _SHOWN = 100
 
 
 def parse_pattern(text: str) -> DataFields:
-    """What a pattern asks for; everything when it is blank. Raises Invalid: what is wrong, and where."""
+    """The parsed pattern; a blank one matches everything. Raises Invalid, with the position of the error."""
     if len(text) > MAX_LENGTH:
         raise Invalid(f"is over {MAX_LENGTH} characters", field=FIELD)
     try:
@@ -50,7 +50,7 @@ def parse_pattern(text: str) -> DataFields:
 
 
 _Field = tuple[str, tuple[str, ...], str]
-"""A path, the values wanted there, and how faults name the place of both."""
+"""A path, its values, and their position for error messages."""
 
 
 def _fields_of_json(text: str) -> Iterator[_Field]:
@@ -82,7 +82,7 @@ def _json_value(value: Any, *, field: str) -> str:
 def _fields_of_rule(text: str) -> Iterator[_Field]:
     conditions = list(_pieces(text, ";", at=1))
     if not conditions[-1][0]:
-        # The last condition may end as all others do.
+        # The last condition may end with a semicolon too.
         conditions.pop()
     for condition, at in conditions:
         path, sign, values = condition.partition("=")
@@ -95,7 +95,7 @@ def _fields_of_rule(text: str) -> Iterator[_Field]:
 
 
 def _pieces(text: str, sign: str, *, at: int) -> Iterator[tuple[str, int]]:
-    """What stands between the signs, without the blanks around it, and at which character it begins."""
+    """The stripped text between the signs, each with the character at which it begins."""
     for piece in text.split(sign):
         yield piece.strip(), at + len(piece) - len(piece.lstrip())
         at += len(piece) + 1

@@ -1,4 +1,4 @@
-"""The Kazoo dialect: Blackhole's conversation over a WebSocket, and Crossbar's envelopes over HTTP.
+"""The Kazoo dialect: Blackhole over a WebSocket, and Crossbar's envelopes over HTTP.
 
 Sections named in comments are those of docs/protocols/kazoo.md.
 """

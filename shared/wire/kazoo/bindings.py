@@ -1,7 +1,7 @@
-"""What a Kazoo client may bind to, and what it is called on our side and on theirs (sections 5 and 6).
+"""Bindings of Kazoo clients, and their translation to topics and to Kazoo's keys (sections 5 and 6).
 
-`FORMS` is the one table of bindings: what is listed, what is accepted, how each translates to a pattern of
-the topics that events are published under. `_KINDS` tells how such a topic or pattern reads as a Kazoo key.
+`FORMS` is the table of bindings: which are listed, which are accepted, and the topic pattern of each.
+`_KINDS` translates a topic or pattern to a Kazoo key.
 """
 
 import re
@@ -29,30 +29,30 @@ DOCUMENTS = (
     *("account", "callflow", "device", "faxbox", "media", "user", "vmbox"),
     *("fax", "mailbox_message", "call_recording"),
 )
-# These are kept in a database for each month.
+# Kazoo stores these in one database per month.
 _MONTHLY = frozenset({"fax", "mailbox_message"})
 
 _Word = str | tuple[str, ...]
-"""A word of a form: itself, one of some, or anything at all where it is a name in braces."""
+"""A word of a form: a literal, one of a tuple, or any word for a name in braces."""
 
 
 class Refused(Exception):
-    """A binding that no form allows; the message is Kazoo's."""
+    """No form allows the binding; the message is Kazoo's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """One way to spell a binding.
 
-    `topic` is the pattern it stands for, with the words that the client gave in place of the numbers.
-    `unsupported` is told when a word is none of those it may be; `*` is all of them, where `any_of_some`.
-    A conference must be named, but where `every_conference` says that a master account may ask for all.
+    `topic` is its topic pattern; the numbers stand for the client's words. `unsupported` is the error for a
+    word outside a tuple; with `star_allowed`, `*` stands for all of the tuple. A conference id must be given,
+    unless `every_conference` allows `*` to master accounts.
     """
 
     words: tuple[_Word, ...]
     topic: str
     unsupported: str = ""
-    any_of_some: bool = True
+    star_allowed: bool = True
     every_conference: bool = False
     listed: bool = True
     repeated_without_module: bool = False
@@ -83,7 +83,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
             (("dialog", "mwi_updates", "update"), "{ID}"),
             "presence.{0}.{1}",
             "event {0} not supported",
-            any_of_some=False,
+            star_allowed=False,
             listed=False,
             repeated_without_module=True,
         ),
@@ -93,9 +93,9 @@ FORMS: dict[str, tuple[Form, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A binding that is in order: how it is told to the client, and what it asks for.
+    """A valid binding: its spelling in replies, and its topic pattern.
 
-    With `of_every_conference` only a master account may have it.
+    `of_every_conference` bindings are for master accounts only.
     """
 
     requested: str
@@ -104,7 +104,7 @@ class Binding:
 
 
 def listing() -> dict[str, list[str]]:
-    """Every binding that is listed, by module."""
+    """The listed bindings by module."""
     found: dict[str, list[str]] = {}
     for module, forms in FORMS.items():
         for form in forms:
@@ -114,23 +114,23 @@ def listing() -> dict[str, list[str]]:
     return found
 
 
-def binding_of(text: str) -> Binding | None:
-    """What a client's binding asks for; None when no module has such. Raises Refused."""
+def parse_binding(text: str) -> Binding | None:
+    """A client's binding; None for an unknown module. Raises Refused."""
     module, *words = text.split(".")
     forms = FORMS.get(module)
     if forms is None:
         return None
     form = next((form for form in forms if _has_shape(words, form)), None)
-    # What is longer than any topic, or has blanks, could match nothing for ever.
+    # A text longer than any topic, or with blanks, could never match.
     if form is None or len(text) > MAX_LENGTH or not _NO_BLANKS.fullmatch(text):
-        told = ", ".join(words)
-        shortened = told if len(told) <= MAX_LENGTH else told[:MAX_LENGTH] + "…"
+        given = ", ".join(words)
+        shortened = given if len(given) <= MAX_LENGTH else given[:MAX_LENGTH] + "…"
         raise Refused(f"invalid format for {module} subscription : {shortened}")
     if not all(_is_one_of(word, wanted, form) for word, wanted in zip(words, form.words, strict=True)):
         raise Refused(form.unsupported.format(*words))
-    named = [word for word, wanted in zip(words, form.words, strict=True) if wanted == _CONFERENCE]
-    is_open = any(word in WILDCARDS or not word for word in named)
-    if is_open and not (form.every_conference and named == [ONE]):
+    conferences = [word for word, wanted in zip(words, form.words, strict=True) if wanted == _CONFERENCE]
+    is_open = any(word in WILDCARDS or not word for word in conferences)
+    if is_open and not (form.every_conference and conferences == [ONE]):
         raise Refused("ConferenceId required")
     return Binding(
         requested=".".join(words) if form.repeated_without_module else text,
@@ -149,14 +149,14 @@ def _has_shape(words: list[str], form: Form) -> bool:
 
 
 def _is_one_of(word: str, wanted: _Word, form: Form) -> bool:
-    return isinstance(wanted, str) or word in wanted or (word == ONE and form.any_of_some)
+    return isinstance(wanted, str) or word in wanted or (word == ONE and form.star_allowed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How topics that begin with some words read in Kazoo: where the account stands, and the event's name.
+    """How a topic becomes a Kazoo key: the account's position, and the event's name.
 
-    `name` is a word of its own, or the place of one in the topic.
+    `name` is the name itself, or the position of the word in the topic.
     """
 
     account_at: int | None
@@ -174,7 +174,7 @@ _KINDS: dict[tuple[str, ...], _Kind] = {
 
 
 def event_name(topic: str) -> str:
-    """What an event is called that its publisher gave no name."""
+    """The name of an event whose publisher gave none."""
     words = topics.words(topic)
     kind = _kind_of(words)
     if kind is None:
@@ -185,14 +185,14 @@ def event_name(topic: str) -> str:
 
 
 def routing_key(topic: str, account_id: str, *, month: str) -> str:
-    """The key under which Kazoo would have sent this event; `month` is its YYYYMM."""
+    """The key under which Kazoo would have sent this event; `month` is YYYYMM."""
     return _key(topics.words(topic), account_id, _database(topic, account_id, month))
 
 
 def subscription_key(pattern: str, account_id: str, *, topic: str, month: str) -> str:
-    """The key that a pattern stands for, as a client is told with an event of this topic.
+    """The key of a binding's pattern, as sent with an event of this topic.
 
-    Kazoo holds a key for each event of calls, so the one that came is told, and no wildcard.
+    Kazoo has a key per call event, so the key names the event and not the binding's wildcard.
     """
     words = topics.words(pattern)
     if words[0] == "call" and words[1] == ONE:
@@ -204,11 +204,10 @@ def _key(words: list[str], account_id: str, database: str) -> str:
     kind = _kind_of(words)
     if kind is None or kind.account_at is None:
         return ".".join(words)
-    of_database = words[0] == "object"
-    place = database if of_database else account_id
-    told = [*words[: kind.account_at], place, *words[kind.account_at :]]
-    # In these keys the module is not told: doc_created.{database}.user.{id}, dialog.{realm}.{id}.
-    return ".".join(told[1:] if words[0] in ("object", "presence") else told)
+    account = database if words[0] == "object" else account_id
+    key = [*words[: kind.account_at], account, *words[kind.account_at :]]
+    # These keys lack the module: doc_created.{database}.user.{id}, dialog.{realm}.{id}.
+    return ".".join(key[1:] if words[0] in ("object", "presence") else key)
 
 
 def _kind_of(words: list[str]) -> _Kind | None:

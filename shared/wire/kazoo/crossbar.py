@@ -1,4 +1,4 @@
-"""Crossbar's answers: one envelope for what was asked, another for what went wrong (section 2)."""
+"""Crossbar's envelopes for success and error responses (section 2)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +8,13 @@ import orjson
 from shared.model.sessions import Session
 from shared.wire.times import moment_text
 
-# From the year 0, as Erlang's calendar counts, to 1970.
+# From the year 0 of Erlang's calendar to 1970.
 _GREGORIAN_EPOCH_S = 62_167_219_200
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What every envelope tells beside its data; `auth_token` is what the caller sent, if it sent one."""
+class EnvelopeContext:
+    """The fields of every envelope beside its data; `auth_token` is the caller's token, if it sent one."""
 
     request_id: str
     node: str
@@ -24,14 +24,14 @@ class Told:
     pretty: bool = False
 
 
-def success_body(data: Any, told: Told) -> bytes:
-    return _written({"data": data, "status": "success", **_common(told)}, told)
+def success_body(data: Any, context: EnvelopeContext) -> bytes:
+    return _encode({"data": data, "status": "success", **_common(context)}, context)
 
 
-def error_body(status: int, message: str, data: Any, told: Told) -> bytes:
-    """`message` is the symbolic name; what a reader wants to know is in the data."""
-    body = {"data": data, "error": str(status), "message": message, "status": "error", **_common(told)}
-    return _written(body, told)
+def error_body(status: int, message: str, data: Any, context: EnvelopeContext) -> bytes:
+    """`message` is the error's symbolic name; `data` explains it."""
+    body = {"data": data, "error": str(status), "message": message, "status": "error", **_common(context)}
+    return _encode(body, context)
 
 
 def gregorian_s(ms: int) -> int:
@@ -40,7 +40,7 @@ def gregorian_s(ms: int) -> int:
 
 
 def socket_object(session: Session) -> dict[str, Any]:
-    """A session as it is listed; what its client did not say is left out."""
+    """A session as it is listed; without the fields that its client did not set."""
     named = {"name": session.name} if session.name else {}
     described = {"metadata": orjson.loads(session.metadata)} if session.metadata else {}
     return {
@@ -54,16 +54,16 @@ def socket_object(session: Session) -> dict[str, Any]:
     }
 
 
-def _common(told: Told) -> dict[str, Any]:
-    proven = {} if told.auth_token is None else {"auth_token": told.auth_token}
+def _common(context: EnvelopeContext) -> dict[str, Any]:
+    token = {} if context.auth_token is None else {"auth_token": context.auth_token}
     return {
-        "timestamp": moment_text(told.now_ms)[:19] + "Z",
-        "version": told.version,
-        "node": told.node,
-        "request_id": told.request_id,
-        **proven,
+        "timestamp": moment_text(context.now_ms)[:19] + "Z",
+        "version": context.version,
+        "node": context.node,
+        "request_id": context.request_id,
+        **token,
     }
 
 
-def _written(body: dict[str, Any], told: Told) -> bytes:
-    return orjson.dumps(body, option=orjson.OPT_INDENT_2 if told.pretty else None)
+def _encode(body: dict[str, Any], context: EnvelopeContext) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2 if context.pretty else None)

@@ -1,4 +1,4 @@
-"""The Pelion dialect: how its clients prove themselves, subscribe, and are sent notifications.
+"""The Pelion dialect: how its clients authenticate, subscribe and receive notifications.
 
 Sections named in comments are those of docs/protocols/pelion.md.
 """

@@ -1,7 +1,7 @@
 """Notifications as text frames: each a NotificationMessage with one section (section 5).
 
-Real clients read only the first section of a message, and close on a message that is too long; so a frame
-holds a consecutive run of one section, and is bounded in bytes and in number.
+Existing clients read only the first section of a message, and close on a message that is too long. So a frame
+is a run of consecutive items of one section, limited in bytes and number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,12 +11,12 @@ from shared.model.events import Notification
 from shared.wire.pelion.items import PLAIN, item_of
 from shared.wire.pelion.serialization import Serialization
 
-_AROUND = len(b'{"":[]}')
+_ENVELOPE_BYTES = len(b'{"":[]}')
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One text frame and what it holds: the place of its last notification, and how many there are."""
+    """One text frame, the entry id of its last notification, and the number of notifications."""
 
     text: bytes
     last_entry_id: str
@@ -26,16 +26,16 @@ class Frame:
 def frames(
     batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
 ) -> Iterator[Frame]:
-    """The batch as frames, in order. A notification that alone is over `limit_bytes` goes alone."""
+    """The batch as frames, in order. A notification larger than `limit_bytes` gets a frame of its own."""
     section, items, size, last = b"", list[bytes](), 0, ""
     for notification in batch:
-        belongs_to, item = item_of(notification, wanted)
+        its_section, item = item_of(notification, wanted)
         full = size + len(item) + 1 > limit_bytes or len(items) >= limit_count
-        if items and (belongs_to != section or full):
+        if items and (its_section != section or full):
             yield _frame(section, items, last)
             items = []
         if not items:
-            section, size = belongs_to, len(belongs_to) + _AROUND
+            section, size = its_section, len(its_section) + _ENVELOPE_BYTES
         items.append(item)
         size += len(item) + 1
         last = notification.entry_id

@@ -1,4 +1,4 @@
-"""Notifications as items of a NotificationMessage: the section of each, and its text (section 5)."""
+"""Notifications as items of a NotificationMessage: section and JSON of each (section 5)."""
 
 from datetime import UTC, datetime
 
@@ -18,20 +18,20 @@ _SECTIONS = {
 }
 _EVENTS = b"events"
 _NAMES_ONLY = (b"de-registrations", b"registrations-expired")
-_NEVER_ADDED_TO = (b"async-responses", _EVENTS)
+_NEVER_EXTENDED = (b"async-responses", _EVENTS)
 
 PLAIN = Serialization()
-# What tells how devices come and go: its place among all else matters.
-LIVES_OF_DEVICES = frozenset((b"registrations", b"reg-updates", *_NAMES_ONLY))
+# Whether a device is registered: the order of these among all other items matters.
+REGISTRATION_SECTIONS = frozenset((b"registrations", b"reg-updates", *_NAMES_ONLY))
 
 
 def item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, bytes]:
-    """The section and the text of one notification, encoded as the channel wants it."""
+    """The section and the JSON of one notification, in the channel's serialization."""
     section = _SECTIONS.get(notification.topic)
     if section is not None:
         as_object = section in _NAMES_ONLY and wanted.deregistrations_as_object
-        if as_object or (wanted.adds_to_items and section not in (*_NAMES_ONLY, *_NEVER_ADDED_TO)):
-            return section, _added_to(notification, wanted, as_object=as_object)
+        if as_object or (wanted.adds_to_items and section not in (*_NAMES_ONLY, *_NEVER_EXTENDED)):
+            return section, _extended(notification, wanted, as_object=as_object)
         return section, notification.data
     item = {
         "id": notification.event_id,
@@ -43,7 +43,7 @@ def item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, b
     return _EVENTS, orjson.dumps(item)
 
 
-def _added_to(notification: Notification, wanted: Serialization, *, as_object: bool) -> bytes:
+def _extended(notification: Notification, wanted: Serialization, *, as_object: bool) -> bytes:
     data = orjson.loads(notification.data)
     item = {"ep": data} if as_object else data
     if wanted.uid:
@@ -55,10 +55,10 @@ def _added_to(notification: Notification, wanted: Serialization, *, as_object: b
     return orjson.dumps(item)
 
 
-def _queued_ms(entry: str) -> int:
-    return int(entry.partition("-")[0])
+def _queued_ms(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])
 
 
-def _queued_at(entry: str) -> str:
-    at = datetime.fromtimestamp(_queued_ms(entry) / 1000, UTC)
+def _queued_at(entry_id: str) -> str:
+    at = datetime.fromtimestamp(_queued_ms(entry_id) / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

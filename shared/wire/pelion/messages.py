@@ -1,23 +1,23 @@
-"""Notifications as one NotificationMessage, for those who take many at once (section 5).
+"""Notifications as one NotificationMessage, for webhooks and long polls (section 5).
 
-A webhook and a long poll get what waits merged: each section stands in it once. Merging must not change the
-order that matters: an item goes to a section that is there already only if it passes no item about the life
-of a device on its way, and if it is about the life of a device itself, no item of another section at all.
-Nor do two sections about the lives of devices stand in one message: the Python SDK reads sections in an order
-of its own, and would take a device that registered and went for one that went and registered.
+Pending notifications are merged: each section appears once. Merging moves an item forward to its section, and
+must not change the order of registrations among all else. So an item never passes an item of a registration
+section, and an item of a registration section passes nothing. A message has one registration section at most:
+the Python SDK reads sections in an order of its own, and would swap a registration and a later
+de-registration.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.model.events import Notification
-from shared.wire.pelion.items import LIVES_OF_DEVICES, PLAIN, item_of
+from shared.wire.pelion.items import PLAIN, REGISTRATION_SECTIONS, item_of
 from shared.wire.pelion.serialization import Serialization
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A NotificationMessage: its text, the place of its last notification, and how many it holds."""
+    """A NotificationMessage, the entry id of its last notification, and the number of notifications."""
 
     text: bytes
     last_entry_id: str
@@ -27,9 +27,9 @@ class Message:
 def message(
     batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
 ) -> Message | None:
-    """The front of the batch as one message, as much as the limits and its order allow; None of nothing.
+    """The front of the batch as one message, as far as limits and order allow; None for an empty batch.
 
-    The first notification goes whatever its size.
+    The first notification is included whatever its size.
     """
     sections: dict[bytes, list[bytes]] = {}
     size, count, last = len(b"{}"), 0, ""
@@ -49,13 +49,13 @@ def message(
 
 
 def _keeps_order(sections: dict[bytes, list[bytes]], section: bytes) -> bool:
-    """May an item go to its section, whatever others are there?"""
-    if section in LIVES_OF_DEVICES and LIVES_OF_DEVICES & sections.keys() - {section}:
+    """Whether an item of this section can be added to these sections in order."""
+    if section in REGISTRATION_SECTIONS and REGISTRATION_SECTIONS & sections.keys() - {section}:
         return False
     if section not in sections or section == next(reversed(sections)):
         return True
     names = list(sections)
     passed = names[names.index(section) + 1 :]
-    if section in LIVES_OF_DEVICES:
+    if section in REGISTRATION_SECTIONS:
         return not passed
-    return LIVES_OF_DEVICES.isdisjoint(passed)
+    return REGISTRATION_SECTIONS.isdisjoint(passed)

@@ -1,4 +1,4 @@
-"""What a client asks of a long poll, and the bare words that answer it (section 9)."""
+"""The query of a long poll, and its plain-text response bodies (section 9)."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qs
@@ -11,18 +11,18 @@ ALREADY_DELETED = "ALREADY_DELETED"
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """How a poll is to be served.
+    """The parameters of a poll.
 
-    `after` is the uid of the last notification that the client has handled, '' for none yet. With None it
-    says nothing about that, and what it has read counts as handled.
+    `after` is the uid of the last notification that the client has handled, '' for none yet. With None, a
+    response that the client has read counts as handled.
     """
 
     waits: bool = True
     after: str | None = None
 
 
-def asked_for(query: bytes) -> Pull:
-    """What the query of a GET says; what we do not know of is ignored, and so is a malformed query."""
+def parse_pull(query: bytes) -> Pull:
+    """The parameters in the query of a GET; ignores unknown and malformed ones."""
     fields = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     no_wait = fields.get("noWait", [""])[-1].lower() == "true"
     return Pull(waits=not no_wait, after=fields.get("after", [None])[-1])

@@ -8,7 +8,7 @@ from shared.model.bindings import Fields, Pattern, Source
 from shared.model.errors import Invalid
 from shared.model.events import DEVICE_NOTIFICATIONS
 from shared.wire.pelion.resources import stored_resources
-from shared.wire.sessions import compiled_wanted
+from shared.wire.sessions import decode_patterns
 from shared.wire.topic_bindings import stored_topics
 
 MAX_ENTRIES = 1024
@@ -89,7 +89,7 @@ def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
         case Source.TOPICS:
             return stored_topics(stored)
         case Source.SESSION:
-            return compiled_wanted(stored)
+            return decode_patterns(stored)
 
 
 def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:

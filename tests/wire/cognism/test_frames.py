@@ -1,4 +1,4 @@
-"""Frames carry the data and nothing else."""
+"""Frames are the data and nothing else."""
 
 import orjson
 import pytest
@@ -8,27 +8,27 @@ from shared.model.events import Notification
 from shared.wire.cognism.frames import MAX_PUSHED_BYTES, first_frame, frame, parse_pushed
 
 
-def test_the_first_frame_tells_the_session() -> None:
+def test_first_frame_has_the_session_id() -> None:
     assert orjson.loads(first_frame("0f" * 16)) == {"session": "0f" * 16}
 
 
 @pytest.mark.parametrize("data", [b'{"type":"job-join"}', b"[1,2]", b'"text"', b"null"])
-def test_an_event_is_its_data_as_published(data: bytes) -> None:
+def test_event_frame_is_the_published_data(data: bytes) -> None:
     assert frame(Notification(entry_id="1-0", event_id="1", topic="trigger.job-join", data=data)) == data
 
 
 @pytest.mark.parametrize("body", [b'{ "a" : 1.0 }', b"[]", b'""', b"7", b"null", b' {"a":\n1} '])
-def test_what_is_pushed_stays_as_it_came(body: bytes) -> None:
+def test_pushed_data_is_unchanged(body: bytes) -> None:
     assert parse_pushed(body) is body
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"{", b"a=b", b'"\xff"', b"NaN", b"{}{}", b"[" * 2000])
-def test_what_is_not_json(body: bytes) -> None:
+def test_pushed_data_must_be_json(body: bytes) -> None:
     with pytest.raises(Invalid, match="not JSON"):
         parse_pushed(body)
 
 
-def test_the_longest_that_is_taken() -> None:
+def test_limit_of_pushed_data() -> None:
     longest = orjson.dumps("x" * (MAX_PUSHED_BYTES - 2))
 
     assert parse_pushed(longest) == longest

@@ -1,4 +1,4 @@
-"""Both spellings of a pattern, what they ask for, and what is said of those that ask for nothing sensible."""
+"""Both spellings of a pattern, and the errors of invalid ones."""
 
 import json
 
@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from shared.model.bindings import DataFields, Source
 from shared.model.errors import Invalid
-from shared.model.sessions import Wanted
+from shared.model.sessions import SessionBinding
 from shared.wire.cognism.patterns import MAX_LENGTH, MAX_VALUES, parse_pattern
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.wire.sessions import encode_patterns
+from tests.model.single import matches_data
 
 JOIN = {"type": "job-join", "org": "IBM (Contract)", "employee": {"title": "CTO"}}
 
@@ -38,7 +39,7 @@ JOIN = {"type": "job-join", "org": "IBM (Contract)", "employee": {"title": "CTO"
         ("org=valuelist", {"org": ["valuelist"]}),
     ],
 )
-def test_what_a_pattern_asks_for(text: str, wanted: dict[str, list[str]]) -> None:
+def test_parse_pattern(text: str, wanted: dict[str, list[str]]) -> None:
     expected = DataFields(tuple((path, tuple(values)) for path, values in wanted.items()))
 
     assert parse_pattern(text) == expected
@@ -82,7 +83,7 @@ def test_what_a_pattern_asks_for(text: str, wanted: dict[str, list[str]]) -> Non
         (";".join(f"f{n}=1" for n in range(MAX_VALUES + 1)), "pattern", f"more than {MAX_VALUES}"),
     ],
 )
-def test_a_fault_says_what_is_wrong_and_where(text: str, field: str, message: str) -> None:
+def test_errors_name_the_rule_and_the_position(text: str, field: str, message: str) -> None:
     with pytest.raises(Invalid) as raised:
         parse_pattern(text)
 
@@ -90,21 +91,21 @@ def test_a_fault_says_what_is_wrong_and_where(text: str, field: str, message: st
     assert message in raised.value.message
 
 
-def test_as_much_as_is_kept() -> None:
+def test_limits() -> None:
     [(path, values)] = parse_pattern("x" * 255 + "=" + "|".join("x" * MAX_VALUES)).wanted
 
     assert (len(path), len(values)) == (255, MAX_VALUES)
 
 
 @pytest.mark.parametrize("text", ['{"type":["job-join","job-leave"],"org":"IBM*"}', "type=job-*;org=IBM*"])
-def test_a_pattern_matches_once_it_is_kept_and_read_again(text: str) -> None:
-    wanted = [Wanted(account="a", requested=text, pattern=parse_pattern(text))]
+def test_pattern_matches_after_storing(text: str) -> None:
+    wanted = [SessionBinding(account="a", requested=text, pattern=parse_pattern(text))]
 
-    [pattern] = compiled(Source.SESSION, stored_wanted(wanted))
+    [pattern] = compiled(Source.SESSION, encode_patterns(wanted))
 
     assert isinstance(pattern, DataFields)
-    assert pattern.matches_data(JOIN)
-    assert not pattern.matches_data({**JOIN, "org": "Apple"})
+    assert matches_data(pattern, JOIN)
+    assert not matches_data(pattern, {**JOIN, "org": "Apple"})
 
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -113,7 +114,7 @@ PLAIN = st.text("abcö-_(). *", min_size=1, max_size=8).map(str.strip).filter(bo
 
 
 @given(st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4), max_size=4))
-def test_any_strings_can_be_asked_for_in_json(wanted: dict[str, list[str]]) -> None:
+def test_json_accepts_all_strings(wanted: dict[str, list[str]]) -> None:
     expected = DataFields(tuple((path, tuple(values)) for path, values in wanted.items()))
 
     assert parse_pattern(json.dumps(wanted)) == expected
@@ -122,7 +123,7 @@ def test_any_strings_can_be_asked_for_in_json(wanted: dict[str, list[str]]) -> N
 @given(
     st.dictionaries(st.sampled_from(["a", "b.c", "d"]), st.lists(PLAIN, min_size=1, max_size=4), min_size=1)
 )
-def test_a_rule_asks_for_what_the_same_json_does(wanted: dict[str, list[str]]) -> None:
+def test_rule_equals_the_same_json(wanted: dict[str, list[str]]) -> None:
     rule = ";".join(f"{path}={'|'.join(values)}" for path, values in wanted.items())
 
     assert parse_pattern(rule) == parse_pattern(json.dumps(wanted))
@@ -146,22 +147,22 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_whatever_comes_is_a_pattern_or_invalid(kind: str, data: st.DataObject) -> None:
+def test_every_text_is_a_pattern_or_invalid(kind: str, data: st.DataObject) -> None:
     text = data.draw(HOSTILE[kind])
     try:
         pattern = parse_pattern(text)
-    except Invalid as fault:
-        # It goes into an answer.
-        fault.message.encode()
+    except Invalid as error:
+        # The response contains it.
+        error.message.encode()
     else:
-        stored = stored_wanted([Wanted(account="a", requested=text, pattern=pattern)])
+        stored = encode_patterns([SessionBinding(account="a", requested=text, pattern=pattern)])
         assert compiled(Source.SESSION, stored) == (pattern,)
-        pattern.matches_data(JOIN)
+        matches_data(pattern, JOIN)
 
 
 @pytest.mark.parametrize("text", ["[" * MAX_LENGTH, '{"a":' * 3000, ";" * MAX_LENGTH, "a=" + "|" * 16_000])
-def test_long_nonsense_is_refused(text: str) -> None:
+def test_long_invalid_texts_are_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_pattern(text)

@@ -1,4 +1,4 @@
-"""A Blackhole client against the pure conversation: says something, is told what came of it."""
+"""A Blackhole client of the pure conversation: sends frames and checks replies."""
 
 import itertools
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 
 from shared.model.api_keys import Principal, Scope
 from shared.model.events import Notification
-from shared.wire.kazoo.blackhole import Authenticate, Changed, Conversation, MayListen, Reply
+from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Reply, SaveSession
 
 OWN = "a" * 32
 CHILD = "c" * 32
@@ -23,20 +23,20 @@ MAY_LISTEN = {OWN, CHILD}
 
 
 class Client:
-    """Drives a conversation as an edge does; keeps what others were told."""
+    """Executes a conversation's effects as an edge does; `saved` are the sessions written."""
 
     def __init__(self, *, principal: Principal | None = None) -> None:
         numbers = itertools.count()
         self.conversation = Conversation(
             "session-1", now_s=0, principal=principal, new_request_id=lambda: f"generated-{next(numbers)}"
         )
-        self.told: list[Changed] = []
+        self.saved: list[SaveSession] = []
         self.now_s = 0.0
 
     def send(self, frame: str | bytes, *, store_fails: bool = False) -> list[bytes]:
-        """All replies to a frame; there must never be another number than one."""
+        """All replies to a frame: exactly one is correct."""
         replies = []
-        effects = self.conversation.text(frame, now_s=self.now_s)
+        effects = self.conversation.receive(frame, now_s=self.now_s)
         while effects:
             effect = effects.pop(0)
             match effect:
@@ -44,35 +44,35 @@ class Client:
                     replies.append(text)
                 case Authenticate(token):
                     effects += self.conversation.authenticated(PRINCIPALS.get(token))
-                case MayListen(_, account_id):
-                    effects += self.conversation.judged(account_id in MAY_LISTEN)
-                case Changed() if store_fails:
+                case Authorize(_, account_id):
+                    effects += self.conversation.authorized(account_id in MAY_LISTEN)
+                case SaveSession() if store_fails:
                     effects += self.conversation.failed()
-                case Changed():
-                    self.told.append(effect)
-                    effects += self.conversation.changed()
+                case SaveSession():
+                    self.saved.append(effect)
+                    effects += self.conversation.saved()
         return replies
 
-    def ask(self, action: str, data: Any = None, *, token: str = TOKEN, **more: Any) -> dict[str, Any]:
+    def request(self, action: str, data: Any = None, *, token: str = TOKEN, **more: Any) -> dict[str, Any]:
         """The one reply to a frame of this form."""
         frame: dict[str, Any] = {"action": action, "request_id": "r", "auth_token": token, **more}
         if data is not None:
             frame["data"] = data
-        [reply] = self.send(orjson.dumps(frame))
-        told: dict[str, Any] = orjson.loads(reply)
-        assert list(told) == ["action", "request_id", "status", "data"]
-        assert told["action"] == "reply"
-        return told
+        [text] = self.send(orjson.dumps(frame))
+        reply: dict[str, Any] = orjson.loads(text)
+        assert list(reply) == ["action", "request_id", "status", "data"]
+        assert reply["action"] == "reply"
+        return reply
 
     def done(self, action: str, data: Any = None, **more: Any) -> Any:
-        """The data of a reply that is a success."""
-        reply = self.ask(action, data, **more)
+        """The data of a success reply."""
+        reply = self.request(action, data, **more)
         assert reply["status"] == "success", reply
         return reply["data"]
 
     def refused(self, action: str, data: Any = None, **more: Any) -> list[str]:
-        """The errors of a reply that is an error."""
-        reply = self.ask(action, data, **more)
+        """The errors of an error reply."""
+        reply = self.request(action, data, **more)
         assert reply["status"] == "error", reply
         assert list(reply["data"]) == ["errors"]
         errors: list[str] = reply["data"]["errors"]
@@ -82,8 +82,8 @@ class Client:
         at = {} if account is None else {"account_id": account}
         return self.done("subscribe", {"binding": binding, **at}, **more)
 
-    def hears(self, topic: str, data: Any = None, **more: Any) -> list[dict[str, Any]]:
+    def event_frames(self, topic: str, data: Any = None, **more: Any) -> list[dict[str, Any]]:
         """The frames for an event."""
         now_ms = 1_772_000_000_000  # in February 2026
         notification = Notification("1-0", "e", topic, orjson.dumps(data), **{"account": OWN, **more})
-        return [orjson.loads(frame) for frame in self.conversation.events(notification, now_ms=now_ms)]
+        return [orjson.loads(frame) for frame in self.conversation.event_frames(notification, now_ms=now_ms)]

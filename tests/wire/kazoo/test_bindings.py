@@ -1,16 +1,16 @@
-"""The table of bindings: what is listed, and how each translates."""
+"""The table of bindings: listing, and translation to topics and keys."""
 
 import pytest
 
 from shared.model import topics
-from shared.wire.kazoo.bindings import binding_of, listing
+from shared.wire.kazoo.bindings import listing, parse_binding
 from tests.wire.kazoo.client import OWN, Client
 
 DATABASE = "account%2Faa%2Faa%2F" + "a" * 28
 MONTHLY = f"{DATABASE}-202602"
 
 
-def test_the_listing_is_the_documents() -> None:
+def test_listing() -> None:
     documents = (
         *("account", "callflow", "device", "faxbox", "media", "user", "vmbox"),
         *("fax", "mailbox_message", "call_recording"),
@@ -43,9 +43,9 @@ def test_the_listing_is_the_documents() -> None:
     ]
 
 
-def test_all_that_is_listed_is_taken() -> None:
+def test_listed_bindings_are_accepted() -> None:
     for text in (text for texts in listing().values() for text in texts):
-        binding = binding_of(text)
+        binding = parse_binding(text)
         assert binding is not None
         assert binding.requested == text
 
@@ -141,13 +141,13 @@ TRANSLATED = [
 
 
 @pytest.mark.parametrize(("binding", "topic", "subscription_key", "routing_key", "name"), TRANSLATED)
-def test_an_event_that_is_asked_for(
+def test_frame_of_a_matching_event(
     binding: str, topic: str, subscription_key: str, routing_key: str, name: str
 ) -> None:
     client = Client()
     client.subscribe(binding)
 
-    assert client.hears(topic, {"a": 1}) == [
+    assert client.event_frames(topic, {"a": 1}) == [
         {
             "action": "event",
             "subscribed_key": binding,
@@ -157,32 +157,32 @@ def test_an_event_that_is_asked_for(
             "data": {"a": 1},
         }
     ]
-    assert client.hears(topic, account="b" * 32) == []
+    assert client.event_frames(topic, account="b" * 32) == []
 
 
 @pytest.mark.parametrize("kind", ["dialog", "mwi_updates", "update"])
-def test_presence_is_repeated_without_its_module(kind: str) -> None:
+def test_presence_bindings_are_returned_without_module(kind: str) -> None:
     client = Client()
     assert client.subscribe(f"presence.{kind}.c1")["subscribed"] == [f"{kind}.c1"]
 
-    [frame] = client.hears(f"presence.{kind}.c1")
+    [frame] = client.event_frames(f"presence.{kind}.c1")
     assert frame["subscribed_key"] == f"{kind}.c1"
     assert frame["subscription_key"] == frame["routing_key"] == f"{kind}.{OWN}.c1"
     assert client.done("unsubscribe", {"binding": f"presence.{kind}.c1"})["subscriptions"] == []
 
 
-def test_keys_of_every_account() -> None:
+def test_keys_for_every_account() -> None:
     client = Client()
     data = {"account_id": "*", "bindings": ["call.*.*", "object.*.fax"]}
     client.done("subscribe", data, token="master-token")
 
-    [call] = client.hears("call.CHANNEL_HOLD.1")
-    [document] = client.hears("object.doc_created.fax.1")
+    [call] = client.event_frames("call.CHANNEL_HOLD.1")
+    [document] = client.event_frames("object.doc_created.fax.1")
     assert (call["subscription_key"], document["subscription_key"]) == ("call.*.CHANNEL_HOLD.*", "*.*.fax.*")
     assert call["routing_key"] == f"call.{OWN}.CHANNEL_HOLD.1"
 
 
-NOT_ASKED_FOR = [
+NOT_MATCHING = [
     ("call.CHANNEL_CREATE.*", "call.CHANNEL_ANSWER.1"),
     ("call.CHANNEL_CREATE.*", "call.CHANNEL_CREATE"),
     ("call.CHANNEL_CREATE.*", "call.CHANNEL_CREATE.a.b"),
@@ -195,12 +195,12 @@ NOT_ASKED_FOR = [
 ]
 
 
-@pytest.mark.parametrize(("binding", "topic"), NOT_ASKED_FOR)
-def test_an_event_that_is_not(binding: str, topic: str) -> None:
+@pytest.mark.parametrize(("binding", "topic"), NOT_MATCHING)
+def test_other_events_do_not_match(binding: str, topic: str) -> None:
     client = Client()
     client.subscribe(binding)
 
-    assert client.hears(topic) == []
+    assert client.event_frames(topic) == []
 
 
 TOPICS = ("foo.bar.zot", "foo.quux.zot", "foo.bar.quux.zot", "foo.zot", "foo", "xap")
@@ -233,5 +233,5 @@ def test_topics_match_as_in_kazoo(pattern: str, row: str) -> None:
 
 
 @pytest.mark.parametrize(("pattern", "topic", "is_match"), PAIRS)
-def test_and_in_its_harder_cases(pattern: str, topic: str, is_match: bool) -> None:
+def test_topics_match_as_in_kazoo_in_harder_cases(pattern: str, topic: str, is_match: bool) -> None:
     assert topics.matches(pattern, topic) is is_match

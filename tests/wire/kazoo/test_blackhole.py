@@ -1,4 +1,4 @@
-"""Transcripts of Blackhole conversations: each test is what one client said, and was told."""
+"""Transcripts of Blackhole conversations: frames of one client, and the replies."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.wire.kazoo.blackhole import Conversation, Reply
+from shared.wire.kazoo.blackhole import Conversation, Reply, SaveSession
 from tests.wire.kazoo.client import CHILD, MASTER_TOKEN, OWN, PRINCIPALS, STRANGER, TOKEN, Client
 
 CREATED = "call.CHANNEL_CREATE.*"
@@ -60,46 +60,46 @@ REFUSED_BY_BINDING = [
 
 
 @pytest.mark.parametrize("action", ["subscribe", "unsubscribe", "ping", "noop", "nonsense"])
-def test_nothing_is_done_for_who_has_not_proven_himself(action: str) -> None:
+def test_unauthenticated_frames_are_refused(action: str) -> None:
     client = Client()
     data = {"binding": CREATED}
 
     assert client.refused(action, data, token="") == ["authentication token required"]
     assert client.refused(action, data, token=5) == ["authentication token required"]
     assert client.refused(action, data, token="wrong") == ["failed to authenticate token wrong"]
-    assert client.told == []
+    assert client.saved == []
 
 
-def test_a_secret_that_may_only_publish() -> None:
+def test_key_without_scope_receive_is_refused() -> None:
     assert Client().refused("ping", token="publisher") == ["the API key lacks the scope receive"]
 
 
 @pytest.mark.parametrize(("data", "error"), REFUSED_BY_DATA)
-def test_data_that_lacks_something(data: Any, error: str) -> None:
+def test_incomplete_data_is_refused(data: Any, error: str) -> None:
     assert Client().refused("subscribe", data) == [error]
     assert Client().refused("unsubscribe", data) == [error]
 
 
-def test_a_subscription_to_nothing() -> None:
+def test_subscribing_without_data_is_refused() -> None:
     assert Client().refused("subscribe") == ["missing required keys in data object"]
 
 
 @pytest.mark.parametrize(("binding", "error"), REFUSED_BY_BINDING)
-def test_a_binding_that_is_refused(binding: str, error: str) -> None:
+def test_invalid_bindings_are_refused(binding: str, error: str) -> None:
     client = Client()
 
     assert client.refused("subscribe", {"account_id": OWN, "binding": binding}) == [error]
-    assert client.told == []
+    assert client.saved == []
 
 
-def test_a_binding_that_no_topic_could_match_is_told_shortened() -> None:
+def test_long_bindings_are_shortened_in_the_error() -> None:
     [error] = Client().refused("subscribe", {"binding": "call.CHANNEL_CREATE." + "x" * 60_000})
 
     assert error.startswith("invalid format for call subscription : CHANNEL_CREATE, xxx")
     assert len(error) < 400
 
 
-def test_an_account_that_is_no_child() -> None:
+def test_foreign_accounts_are_refused() -> None:
     data = {"account_id": STRANGER, "binding": CREATED}
 
     assert Client().refused("subscribe", data) == ["unauthorized account id"]
@@ -107,21 +107,21 @@ def test_an_account_that_is_no_child() -> None:
     assert Client().refused("subscribe", data, token=MASTER_TOKEN) == ["unauthorized account id"]
 
 
-def test_every_account_is_for_a_master() -> None:
+def test_every_account_needs_a_master() -> None:
     data = {"account_id": "*", "binding": CREATED}
     master = Client()
 
     assert Client().refused("subscribe", data) == ["unauthorized wildcard account id"]
     assert master.done("subscribe", data, token=MASTER_TOKEN)["subscribed"] == [CREATED]
-    assert [one.account for one in master.told[-1].wanted] == ["*"]
-    assert len(master.hears("call.CHANNEL_CREATE.1", account=STRANGER)) == 1
+    assert [each.account for each in master.saved[-1].bindings] == ["*"]
+    assert len(master.event_frames("call.CHANNEL_CREATE.1", account=STRANGER)) == 1
 
 
-def test_every_conference_is_for_a_master() -> None:
+def test_every_conference_needs_a_master() -> None:
     assert Client().subscribe("conference.event.lock.*.*", token=MASTER_TOKEN)["subscribed"]
 
 
-def test_the_first_fault_in_the_pipeline_is_told() -> None:
+def test_the_first_error_is_reported() -> None:
     """Format before account, account before module."""
     client = Client()
 
@@ -133,7 +133,7 @@ def test_the_first_fault_in_the_pipeline_is_told() -> None:
     ]
 
 
-def test_more_than_a_hundred_at_once() -> None:
+def test_rate_limit_refills_every_second() -> None:
     client = Client()
     for _ in range(100):
         client.done("ping")
@@ -142,12 +142,12 @@ def test_more_than_a_hundred_at_once() -> None:
     client.now_s = 0.9
     assert client.refused("ping") == ["rate limiting threshold hit for session-1!"]
     client.now_s = 1.0
-    assert [client.ask("ping")["status"] for _ in range(11)] == ["success"] * 10 + ["error"]
+    assert [client.request("ping")["status"] for _ in range(11)] == ["success"] * 10 + ["error"]
     client.now_s = 3600.0
-    assert [client.ask("ping")["status"] for _ in range(101)] == ["success"] * 100 + ["error"]
+    assert [client.request("ping")["status"] for _ in range(101)] == ["success"] * 100 + ["error"]
 
 
-def test_frames_that_fail_count_too() -> None:
+def test_refused_frames_count_against_the_rate_limit() -> None:
     client = Client()
     for _ in range(100):
         client.send("{")
@@ -158,7 +158,7 @@ def test_frames_that_fail_count_too() -> None:
 @pytest.mark.parametrize(
     "frame", ["", "{", "nonsense", "[]", "5", "null", '"ping"', "[" * 5000, '{"a":"\\ud800"}']
 )
-def test_what_is_no_object_of_json(frame: str) -> None:
+def test_frames_that_are_no_json_object(frame: str) -> None:
     [reply] = Client().send(frame)
 
     assert orjson.loads(reply) == {
@@ -170,7 +170,7 @@ def test_what_is_no_object_of_json(frame: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "returned"),
     [
         ("r-1", "r-1"),
         (17, "17"),
@@ -182,18 +182,18 @@ def test_what_is_no_object_of_json(frame: str) -> None:
         ({}, "generated-0"),
     ],
 )
-def test_the_request_id_comes_back(given: Any, told: str) -> None:
-    assert Client().ask("ping", request_id=given)["request_id"] == told
+def test_request_id_is_returned(given: Any, returned: str) -> None:
+    assert Client().request("ping", request_id=given)["request_id"] == returned
 
 
-def test_an_invented_request_id_is_32_hex_characters() -> None:
-    [reply] = Conversation("s", now_s=0).text("{}", now_s=0)
+def test_generated_request_ids_are_32_hex_characters() -> None:
+    [reply] = Conversation("s", now_s=0).receive("{}", now_s=0)
 
     assert isinstance(reply, Reply)
     assert re.fullmatch("[0-9a-f]{32}", orjson.loads(reply.text)["request_id"])
 
 
-def test_ping_and_what_nobody_knows() -> None:
+def test_ping_and_unknown_actions() -> None:
     client = Client()
 
     assert client.done("ping") == {"response": "pong"}
@@ -201,7 +201,7 @@ def test_ping_and_what_nobody_knows() -> None:
     assert client.done("ping", action_is_ignored=1) == {"response": "pong"}
 
 
-def test_subscribed_is_all_and_subscriptions_too() -> None:
+def test_subscribed_and_subscriptions_are_both_the_whole_list() -> None:
     client = Client()
 
     assert client.subscribe(CREATED) == {"subscribed": [CREATED], "subscriptions": [CREATED]}
@@ -210,39 +210,38 @@ def test_subscribed_is_all_and_subscriptions_too() -> None:
     assert client.subscribe(CREATED, account=OWN) == {"subscribed": both, "subscriptions": both}
 
 
-def test_once_proven_a_token_is_needed_no_more() -> None:
+def test_later_frames_need_no_token() -> None:
     client = Client()
     client.done("ping")
 
     assert client.done("ping", token="") == client.done("ping", token="wrong") == {"response": "pong"}
 
 
-def test_a_handshake_may_have_proven_it_already() -> None:
+def test_handshake_authentication_is_enough() -> None:
     client = Client(principal=PRINCIPALS[TOKEN])
 
-    assert not client.conversation.listed
     assert client.done("ping", token="") == {"response": "pong"}
-    assert client.conversation.listed
+    assert [session.principal for session in client.saved] == [PRINCIPALS[TOKEN]]
 
 
-def test_a_frame_that_fails_proves_nothing() -> None:
+def test_a_refused_frame_does_not_authenticate() -> None:
     client = Client()
 
     client.refused("subscribe", {"binding": "foo.bar"})
 
-    assert not client.conversation.listed
+    assert client.saved == []
     assert client.refused("ping", token="") == ["authentication token required"]
 
 
-def test_a_ping_is_enough_to_be_seen() -> None:
+def test_first_ping_saves_the_session_once() -> None:
     client = Client()
     client.done("ping")
     client.done("ping")
 
-    assert [(each.principal, each.bindings) for each in client.told] == [(PRINCIPALS[TOKEN], ())]
+    assert [(each.principal, each.bindings) for each in client.saved] == [(PRINCIPALS[TOKEN], ())]
 
 
-def test_several_at_once() -> None:
+def test_several_bindings_in_one_frame() -> None:
     client = Client()
 
     assert client.done("subscribe", {"bindings": [CREATED, PARKED, CREATED]})["subscribed"] == [
@@ -256,7 +255,7 @@ def test_several_at_once() -> None:
     ]
 
 
-def test_several_at_once_are_refused_together() -> None:
+def test_one_invalid_binding_refuses_all() -> None:
     client = Client()
     bad = {"bindings": [CREATED, "call.A.*", "foo.bar", "call.B.*", "call.A.*"]}
 
@@ -264,10 +263,10 @@ def test_several_at_once_are_refused_together() -> None:
     assert client.refused("subscribe", {"bindings": [CREATED, "foo.bar"]}) == [
         "no available subscriptions to requested binding"
     ]
-    assert client.hears("call.CHANNEL_CREATE.1") == []
+    assert client.event_frames("call.CHANNEL_CREATE.1") == []
 
 
-def test_as_many_subscriptions_as_are_kept() -> None:
+def test_limit_of_subscriptions() -> None:
     client = Client()
     for part in range(4):
         client.done("subscribe", {"bindings": [f"call.*.{part}-{number}" for number in range(256)]})
@@ -278,7 +277,7 @@ def test_as_many_subscriptions_as_are_kept() -> None:
     assert client.refused("unsubscribe", {"bindings": [CREATED] * 1025}) == too_many
 
 
-def test_unsubscribing() -> None:
+def test_unsubscribe() -> None:
     client = Client()
     client.done("subscribe", {"bindings": [CREATED, PARKED]})
 
@@ -287,67 +286,72 @@ def test_unsubscribing() -> None:
         "subscribed": [PARKED],
         "subscriptions": [PARKED],
     }
-    assert client.hears("call.CHANNEL_CREATE.1") == []
+    assert client.event_frames("call.CHANNEL_CREATE.1") == []
     assert client.done("unsubscribe", {"binding": CREATED})["unsubscribed"] == [CREATED]
     assert client.refused("unsubscribe", {"binding": "call.A.*"}) == ["event A not supported"]
 
 
-def test_unsubscribing_is_not_asked_who_may() -> None:
+def test_unsubscribe_needs_no_authorization() -> None:
     client = Client()
     client.subscribe(CREATED)
 
-    told = client.done("unsubscribe", {"account_id": STRANGER, "binding": CREATED})
-    assert told == {"unsubscribed": [CREATED], "subscribed": [CREATED], "subscriptions": [CREATED]}
+    assert client.done("unsubscribe", {"account_id": STRANGER, "binding": CREATED}) == {
+        "unsubscribed": [CREATED],
+        "subscribed": [CREATED],
+        "subscriptions": [CREATED],
+    }
 
 
-def test_unsubscribing_without_data_drops_all() -> None:
+def test_unsubscribe_without_data_removes_all() -> None:
     client = Client()
     client.subscribe(CREATED)
     client.subscribe(PARKED, account=CHILD)
 
-    told = client.done("unsubscribe")
-    assert told == {"unsubscribed": [CREATED, PARKED], "subscribed": [], "subscriptions": []}
-    assert client.told[-1].wanted == ()
-    assert client.hears("call.CHANNEL_CREATE.1") == []
+    assert client.done("unsubscribe") == {
+        "unsubscribed": [CREATED, PARKED],
+        "subscribed": [],
+        "subscriptions": [],
+    }
+    assert client.saved[-1].bindings == ()
+    assert client.event_frames("call.CHANNEL_CREATE.1") == []
 
 
-def test_the_same_for_two_accounts_are_two() -> None:
+def test_the_same_binding_for_two_accounts_is_two() -> None:
     client = Client()
     client.subscribe(CREATED, account=OWN)
     assert client.subscribe(CREATED, account=CHILD)["subscriptions"] == [CREATED]
-    assert [one.account for one in client.told[-1].wanted] == [OWN, CHILD]
-    assert client.told[-1].bindings == (CREATED,)
+    assert [each.account for each in client.saved[-1].bindings] == [OWN, CHILD]
 
     client.done("unsubscribe", {"account_id": OWN, "binding": CREATED})
 
-    assert client.hears("call.CHANNEL_CREATE.1") == []
-    assert len(client.hears("call.CHANNEL_CREATE.1", account=CHILD)) == 1
+    assert client.event_frames("call.CHANNEL_CREATE.1") == []
+    assert len(client.event_frames("call.CHANNEL_CREATE.1", account=CHILD)) == 1
 
 
 @pytest.mark.parametrize(
     ("beside", "inside"), [({"name": "n"}, {}), ({}, {"name": "n"}), ({"name": "n"}, {"name": "m"})]
 )
-def test_a_name_beside_data_or_in_it(beside: dict[str, Any], inside: dict[str, Any]) -> None:
+def test_name_beside_data_or_in_it(beside: dict[str, Any], inside: dict[str, Any]) -> None:
     client = Client()
     client.done("subscribe", {"binding": CREATED, **inside}, **beside)
-    assert client.told[-1].name == "n"
+    assert client.saved[-1].name == "n"
 
     client.done("ping")
-    assert client.told[-1].name == "", "each message says it anew"
+    assert client.saved[-1].name == "", "each frame sets the name anew"
 
 
 def test_metadata() -> None:
     client = Client()
     client.done("ping", metadata={"Who": ["I"], "n": None})
 
-    assert client.told[-1].metadata == b'{"Who":["I"],"n":null}'
+    assert client.saved[-1].metadata == b'{"Who":["I"],"n":null}'
     assert client.refused("ping", metadata="x" * 4095) == ["metadata is too large : 4096 bytes at most"]
     assert client.refused("ping", name="x" * 256) == ["name is too long : 255 characters at most"]
     [reply] = client.send(b'{"action":"ping","metadata":' + b"[" * 400 + b"]" * 400 + b"}")
     assert orjson.loads(reply)["data"]["errors"] == ["metadata is nested too deeply"]
 
 
-def test_when_it_could_not_be_written_down_nothing_has_happened() -> None:
+def test_a_failed_write_changes_nothing() -> None:
     client = Client()
     client.subscribe(PARKED)
     frame = orjson.dumps({"action": "subscribe", "data": {"binding": CREATED}})
@@ -355,19 +359,19 @@ def test_when_it_could_not_be_written_down_nothing_has_happened() -> None:
     [reply] = client.send(frame, store_fails=True)
 
     assert orjson.loads(reply)["data"] == {"errors": ["temporarily unavailable, try again"]}
-    assert client.hears("call.CHANNEL_CREATE.1") == []
-    assert not client.conversation.busy
-    # Half of it may have been: the next success writes all.
-    written = len(client.told)
+    assert client.event_frames("call.CHANNEL_CREATE.1") == []
+    # Half of it may have been written: the next success writes all.
+    written = len(client.saved)
     client.done("ping")
-    assert [each.bindings for each in client.told[written:]] == [(PARKED,)]
+    assert [[each.requested for each in session.bindings] for session in client.saved[written:]] == [[PARKED]]
 
 
-def test_events_are_due_as_soon_as_it_is_being_written() -> None:
+def test_events_match_while_the_write_is_in_progress() -> None:
     conversation = Conversation("s", now_s=0, principal=PRINCIPALS[TOKEN])
-    conversation.text(orjson.dumps({"action": "subscribe", "data": {"binding": CREATED}}), now_s=0)
+    frame = orjson.dumps({"action": "subscribe", "data": {"binding": CREATED}})
+    [effect] = conversation.receive(frame, now_s=0)
     client = Client()
     client.conversation = conversation
 
-    assert conversation.busy
-    assert len(client.hears("call.CHANNEL_CREATE.1")) == 1
+    assert isinstance(effect, SaveSession)
+    assert len(client.event_frames("call.CHANNEL_CREATE.1")) == 1

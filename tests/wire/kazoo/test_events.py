@@ -1,4 +1,4 @@
-"""What stands in an event's frame."""
+"""The content of event frames."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from tests.wire.kazoo.client import CHILD, OWN, Client
 
 
-def test_data_is_normalised_all_the_way_down() -> None:
+def test_data_is_normalised_at_every_level() -> None:
     client = Client()
     client.subscribe("call.*.*")
     published = {
@@ -19,7 +19,7 @@ def test_data_is_normalised_all_the_way_down() -> None:
         "Empty": {},
     }
 
-    [frame] = client.hears("call.CHANNEL_CREATE.c1", published)
+    [frame] = client.event_frames("call.CHANNEL_CREATE.c1", published)
     assert frame["data"] == {
         "call_id": "c1",
         "custom_channel_vars": {"account_id": OWN},
@@ -29,7 +29,7 @@ def test_data_is_normalised_all_the_way_down() -> None:
     }
 
 
-def test_what_is_for_transport_is_not_told() -> None:
+def test_transport_fields_are_removed() -> None:
     client = Client()
     client.subscribe("call.*.*")
     kept = {
@@ -41,49 +41,49 @@ def test_what_is_for_transport_is_not_told() -> None:
         "event_name": "n",
         "msg_id": "m",
     }
-    gone = {"Node": "n", "Server-ID": "s", "Control-Queue": "q"}
+    removed = {"Node": "n", "Server-ID": "s", "Control-Queue": "q"}
 
-    [frame] = client.hears("call.CHANNEL_CREATE.c1", {**kept, **gone, "deep": {"Node": "stays"}})
+    [frame] = client.event_frames("call.CHANNEL_CREATE.c1", {**kept, **removed, "deep": {"Node": "stays"}})
     assert frame["data"] == {**kept, "deep": {"node": "stays"}}
 
 
-def test_a_frame_for_each_binding() -> None:
+def test_one_frame_per_matching_binding() -> None:
     client = Client()
     bindings = ["call.CHANNEL_CREATE.*", "call.*.*", "call.CHANNEL_CREATE.c1"]
     client.done("subscribe", {"bindings": [*bindings, "call.PARK_PARKED.*"]})
 
-    frames = client.hears("call.CHANNEL_CREATE.c1", {"a": 1})
+    frames = client.event_frames("call.CHANNEL_CREATE.c1", {"a": 1})
     assert [frame["subscribed_key"] for frame in frames] == bindings
     assert all(frame["data"] == {"a": 1} for frame in frames)
 
 
-def test_an_account_and_its_child_are_told_apart() -> None:
+def test_events_of_an_account_and_of_its_child_are_separate() -> None:
     client = Client()
     client.subscribe("call.*.*", account=CHILD)
 
-    assert client.hears("call.CHANNEL_CREATE.c1", account=OWN) == []
-    [frame] = client.hears("call.CHANNEL_CREATE.c1", account=CHILD)
+    assert client.event_frames("call.CHANNEL_CREATE.c1", account=OWN) == []
+    [frame] = client.event_frames("call.CHANNEL_CREATE.c1", account=CHILD)
     assert frame["routing_key"] == f"call.{CHILD}.CHANNEL_CREATE.c1"
 
 
 @pytest.mark.parametrize("data", [None, 5, "text", [], [{"A-B": 1}], True])
-def test_data_that_is_no_object(data: Any) -> None:
+def test_data_other_than_objects(data: Any) -> None:
     client = Client()
     client.subscribe("fax.status.*")
 
-    [frame] = client.hears("fax.status.f", data)
+    [frame] = client.event_frames("fax.status.f", data)
     assert frame["data"] == ([{"a_b": 1}] if data == [{"A-B": 1}] else data)
     assert frame["name"] == "status"
 
 
-def test_data_as_deep_as_can_be_published() -> None:
+def test_deepest_publishable_data() -> None:
     data: Any = "bottom"
     for _ in range(253):
         data = [data]
     client = Client()
     client.subscribe("fax.status.*")
 
-    [frame] = client.hears("fax.status.f", data)
+    [frame] = client.event_frames("fax.status.f", data)
     assert frame["data"] == data
 
 
@@ -95,11 +95,11 @@ def test_data_as_deep_as_can_be_published() -> None:
         ("", {"Event-Name": 5}, "command"),
     ],
 )
-def test_the_name_is_the_publishers(given: str, data: Any, name: str) -> None:
+def test_name_of_an_event(given: str, data: Any, name: str) -> None:
     client = Client()
     client.subscribe("conference.command.room")
 
-    [frame] = client.hears("conference.command.room", data, name=given)
+    [frame] = client.event_frames("conference.command.room", data, name=given)
     assert frame["name"] == name
 
 
@@ -112,9 +112,9 @@ def test_the_name_is_the_publishers(given: str, data: Any, name: str) -> None:
         ("2024-01-31T00:00:00Z", "202401"),
     ],
 )
-def test_the_month_of_a_monthly_database(time: str, month: str) -> None:
+def test_month_of_a_monthly_database(time: str, month: str) -> None:
     client = Client()
     client.subscribe("fax.object.doc_created")
 
-    [frame] = client.hears("object.doc_created.fax.f", time=time)
+    [frame] = client.event_frames("object.doc_created.fax.f", time=time)
     assert frame["routing_key"].split(".")[1].endswith(f"-{month}")

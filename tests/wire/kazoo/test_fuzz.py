@@ -1,12 +1,13 @@
-"""Whatever a client sends: nothing raises, and every frame has one reply."""
+"""Arbitrary frames: nothing raises, and every frame has one reply."""
 
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.wire.kazoo.bindings import FORMS, Refused, binding_of
+from shared.wire.kazoo.bindings import FORMS, Refused, parse_binding
 from tests.wire.kazoo.client import CHILD, OWN, STRANGER, TOKEN, Client
 
 WORDS = st.sampled_from(
@@ -31,7 +32,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
-# Most places need a value of a wrong kind, and no tree: those take the generator's time.
+# Most fields need a value of a wrong type, not a tree: generating trees is slow.
 ODD: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, 5, 1.5, "", "x", "\0é", [], [None], {}, {"a": [{}]}, "y" * 300]
 )
@@ -71,35 +72,46 @@ def written(message: Any) -> bytes:
 
 
 FRAMES = st.binary(max_size=200) | st.text(max_size=200) | MESSAGES.map(written)
-# An example is a conversation of ten frames or more: 10,000 frames in all.
-MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+TOPICS = st.lists(WORDS, min_size=1, max_size=6).map(".".join)
+COUNTS = [300, pytest.param(1000, marks=pytest.mark.long)]
+CONVERSATIONS = st.lists(st.tuples(FRAMES, st.booleans()), min_size=10, max_size=12)
 
 
-@MANY
-@given(st.lists(st.tuples(FRAMES, st.booleans()), min_size=10, max_size=12))
-def test_every_frame_has_one_reply(frames: list[tuple[str | bytes, bool]]) -> None:
+def examples(count: int) -> settings:
+    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_frame_has_one_reply(count: int) -> None:
+    examples(count)(given(CONVERSATIONS)(check_replies))()
+
+
+def check_replies(frames: list[tuple[str | bytes, bool]]) -> None:
     client = Client()
     for frame, store_fails in frames:
-        [reply] = client.send(frame, store_fails=store_fails)
-        told = orjson.loads(reply)
-        assert set(told) == {"action", "request_id", "status", "data"}
-        assert told["request_id"]
-        assert told["status"] == "success" or all(isinstance(error, str) for error in told["data"]["errors"])
-        assert not client.conversation.busy
+        [text] = client.send(frame, store_fails=store_fails)
+        reply = orjson.loads(text)
+        assert set(reply) == {"action", "request_id", "status", "data"}
+        assert reply["request_id"]
+        errors = reply["data"].get("errors", [])
+        assert reply["status"] == "success" or all(isinstance(error, str) for error in errors)
 
 
-@MANY
-@given(BINDINGS, st.lists(WORDS, min_size=1, max_size=6).map(".".join), JSON)
-def test_every_binding_is_refused_or_heard(binding: str, topic: str, data: Any) -> None:
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_binding_is_refused_or_matches(count: int) -> None:
+    examples(count)(given(BINDINGS, TOPICS, JSON)(check_binding))()
+
+
+def check_binding(binding: str, topic: str, data: Any) -> None:
     try:
-        found = binding_of(binding)
+        found = parse_binding(binding)
     except Refused:
         return
     if found is None or found.of_every_conference:
         return
     client = Client()
     client.subscribe(binding)
-    for heard in (topic, found.pattern.replace("*", "x").replace("#", "y")):
-        frames = client.hears(heard, orjson.loads(written(data)))
+    for published in (topic, found.pattern.replace("*", "x").replace("#", "y")):
+        frames = client.event_frames(published, orjson.loads(written(data)))
         assert all(frame["subscribed_key"] == found.requested for frame in frames)
-    assert len(frames) == 1, "what the pattern asks for is heard"
+    assert len(frames) == 1, "the binding matches its own pattern"

@@ -1,10 +1,10 @@
-"""Who sends a request, as its headers and query say it."""
+"""Credentials in headers and query."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.wire.cognism.opening import Credentials, credentials_offered, query_of
+from shared.wire.cognism.credentials import Credentials, credentials_offered, query_of
 
 ID = "0f" * 16
 SECRET = f"ak_{ID}{'ab' * 24}"
@@ -26,7 +26,7 @@ IN_QUERY = {"accessToken": "query-token", "secretKey": "query-secret"}
         ({"authorization": f"Bearer {SECRET}"}, {}, None, None),
     ],
 )
-def test_the_headers_win_and_the_query_fills_in(
+def test_headers_win_over_the_query(
     headers: dict[str, str], query: dict[str, str], token: str | None, secret: str | None
 ) -> None:
     assert credentials_offered(headers, query) == Credentials(token, secret)
@@ -45,13 +45,13 @@ def test_the_headers_win_and_the_query_fills_in(
         (Credentials(SECRET, SECRET), True, None),
     ],
 )
-def test_only_a_pair_of_one_key_proves_anything(
+def test_both_credentials_must_belong_to_one_key(
     credentials: Credentials, secret: str | None, *, given: bool
 ) -> None:
     assert (credentials.given, credentials.secret) == (given, secret)
 
 
-def test_a_secret_is_not_shown() -> None:
+def test_secret_is_not_in_the_repr() -> None:
     assert SECRET not in repr(Credentials(ID, SECRET))
 
 
@@ -71,12 +71,12 @@ def test_a_secret_is_not_shown() -> None:
         (b"pattern=\xe9", "\udce9"),
     ],
 )
-def test_the_query(query: bytes, pattern: str) -> None:
+def test_query_values(query: bytes, pattern: str) -> None:
     assert query_of(query)["pattern"] == pattern
 
 
 @given(st.binary())
-def test_any_query_is_read(query: bytes) -> None:
+def test_every_query_is_parsed(query: bytes) -> None:
     credentials = credentials_offered({}, query_of(query))
 
     assert credentials.secret is None or credentials.given

@@ -1,4 +1,4 @@
-"""How a client gives its key when it opens a socket (sections 1 and 4)."""
+"""The secret and the subprotocol of a WebSocket handshake (sections 1 and 4)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +7,13 @@ _PREFIX = "pelion_"
 
 
 def bearer(authorization: str) -> str | None:
-    """The secret in an Authorization header; the scheme may be in any case."""
+    """The secret in an Authorization header, with the scheme in any case."""
     scheme, _, secret = authorization.partition(" ")
     return secret.strip() or None if scheme.lower() == "bearer" else None
 
 
 def secret_offered(headers: Mapping[str, str], subprotocols: Sequence[str]) -> str | None:
-    """The secret a handshake carries: the header wins, else the subprotocol `pelion_…`."""
+    """The secret of a handshake: from the header, else from the subprotocol `pelion_…`."""
     given = bearer(headers.get("authorization", ""))
     if given:
         return given
@@ -23,6 +23,6 @@ def secret_offered(headers: Mapping[str, str], subprotocols: Sequence[str]) -> s
     return None
 
 
-def subprotocol_answer(subprotocols: Sequence[str]) -> str | None:
-    """The one subprotocol to answer with: `wss` when offered, never the key, none when none was offered."""
+def subprotocol_response(subprotocols: Sequence[str]) -> str | None:
+    """The subprotocol of the response: `wss` when offered, never the one with the secret."""
     return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
