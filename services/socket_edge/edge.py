@@ -6,8 +6,7 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
+from services.composition import Stores
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.heartbeat import EdgeHeartbeat
@@ -25,14 +24,6 @@ from shared.delivery.loop import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import end, forever
-from shared.store.api_keys import ApiKeys
-from shared.store.channels import Channels
-from shared.store.leases import Leases
-from shared.store.queues import Queues
-from shared.store.replicas import Heartbeat
-from shared.store.sessions import Sessions
-from shared.store.wakeups import Wakeups
-from shared.tokens import Principals
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +38,20 @@ class Timing:
     drain_window_s: float = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What an edge needs of Redis."""
-
-    redis: Redis
-    api_keys: ApiKeys
-    channels: Channels
-    leases: Leases
-    queues: Queues
-    wakeups: Wakeups
-    principals: Principals
-    sessions: Sessions
-
-
 class Edge:
-    """One process's connections. `instance` names it in leases: the replica, and this run of it."""
+    """One process's connections. `stores.instance` names it in leases: the replica, and this run of it."""
 
     def __init__(
         self,
         stores: Stores,
-        heartbeat: Heartbeat,
         *,
-        instance: str,
         limits: Limits,
         timing: Timing,
         session_limits: SessionLimits,
         close_codes: int,
     ) -> None:
         self.stores = stores
-        self.instance = instance
+        self.instance = stores.instance
         self.limits = limits
         self.session_limits = session_limits
         self.timing = timing
@@ -90,9 +65,12 @@ class Edge:
             idle_s=session_limits.idle_s,
         )
         self.credentials = CredentialWatcher(stores.api_keys, self.liveness)
-        self.questions = Questions(stores.wakeups, registry, instance=instance)
+        self.questions = Questions(stores.wakeups, registry, instance=stores.instance)
         self.heartbeat = EdgeHeartbeat(
-            heartbeat, registry, every_s=timing.heartbeat_s, outage_limit_s=timing.redis_outage_limit_s
+            stores.heartbeat,
+            registry,
+            every_s=timing.heartbeat_s,
+            outage_limit_s=timing.redis_outage_limit_s,
         )
         self.wakeups = WakeupReader(self)
         self._claims = itertools.count(1)

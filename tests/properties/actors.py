@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import orjson
 from starlette.types import Message
 
-from services.socket_edge import edge as edges
+from services.composition import Stores
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.held import LeaseHolder
 from services.socket_edge.leased_socket import Limits
@@ -128,8 +129,17 @@ class Actor:
         self.leases = ToldLeases(self.calls, world)
         self.queues = ToldQueues(self.calls, world)
         # Of no concern to the model, but an edge has them.
-        sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
-        self.more = (Principals(self.api_keys), sessions)
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
+        self.principals = Principals(self.api_keys)
+
+    def stores(self, heartbeat: Heartbeat, *, instance: str) -> Stores:
+        """As an edge has them."""
+        names = ("api_keys", "channels", "leases", "queues", "wakeups", "principals", "sessions")
+        mine = {name: getattr(self, name) for name in names}
+        return cast(
+            Stores,
+            SimpleNamespace(redis=self.calls.redis, heartbeat=heartbeat, instance=instance, **mine),
+        )
 
     def begins(self, work: Coroutine[Any, Any, None]) -> None:
         """It goes on as far as its gate lets it; a Redis that is away ends it."""
@@ -266,9 +276,7 @@ class GatedEdge(Edge):
         self.clients: list[Client] = []
         self.missed_a_wakeup = False
         super().__init__(
-            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.wakeups, *a.more),
-            ToldHeartbeat(a.calls, world, instance=self.instance),
-            instance=self.instance,
+            a.stores(ToldHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
             limits=LIMITS,
             timing=_TIMING,
             session_limits=_NO_SESSIONS,

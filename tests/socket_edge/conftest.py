@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import fakeredis
 import pytest
 from starlette.types import Message
 
+from services import composition
 from services.socket_edge.edge import Edge, Timing
-from services.socket_edge.edge import Stores as EdgeStores
 from services.socket_edge.leased_socket import LeasedSocket, Limits
 from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.loop import AckScheduler
@@ -47,8 +48,9 @@ def edge_of(
     stores: Stores, *, limits: Limits = LIMITS, timing: Timing = TIMING, close_codes: int = 2019
 ) -> Edge:
     """An edge in this process, none of whose loops run yet."""
-    edge = Edge(
-        EdgeStores(
+    its_stores = cast(
+        composition.Stores,
+        SimpleNamespace(
             redis=stores.redis,
             api_keys=stores.api_keys,
             channels=stores.channels,
@@ -57,9 +59,12 @@ def edge_of(
             wakeups=stores.wakeups,
             principals=Principals(stores.api_keys),
             sessions=stores.sessions,
+            heartbeat=Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
+            instance=EDGE,
         ),
-        Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
-        instance=EDGE,
+    )
+    edge = Edge(
+        its_stores,
         limits=limits,
         timing=timing,
         session_limits=SESSION_LIMITS,
