@@ -14,7 +14,7 @@ from services.socket_edge.cognism_socket import authenticate, cognism_socket
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
-from shared.model.errors import MissingScope, StoreUnavailable
+from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import (
     Problem,
     internal_error_response,
@@ -73,8 +73,6 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
         # Check credentials first: the 426 must not depend on whether they are valid.
         try:
             await authenticate(edge.stores.api_keys, request.headers, query_of(request.scope["query_string"]))
-        except MissingScope as error:
-            raise Problem(403, str(error)) from None
         except StoreUnavailable:
             raise unavailable() from None
         return await upgrade_required(request)

@@ -11,7 +11,7 @@ from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import admit
 from services.socket_edge.session_socket import SessionSocket
 from shared.model.api_keys import ApiKey, new_id
-from shared.model.errors import StoreUnavailable, Unauthenticated
+from shared.model.errors import MissingScope, StoreUnavailable, Unauthenticated
 from shared.model.sessions import Dialect, SessionBinding
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
@@ -38,9 +38,11 @@ async def cognism_socket(edge: Edge, scope: Scope, receive: Receive, send: Send)
 async def authenticate(
     api_keys: ApiKeys, headers: Mapping[str, str], query: Mapping[str, str]
 ) -> tuple[ApiKey, Credential]:
-    """The API key of both credentials. Raises Problem (401), MissingScope, StoreUnavailable."""
+    """The API key of both credentials. Raises Problem (401, 403), StoreUnavailable."""
     try:
         return await authenticate_receiver(api_keys, credentials_offered(headers, query).secret)
+    except MissingScope as error:
+        raise Problem(403, str(error)) from None
     except Unauthenticated:
         fields = [("accessToken", "must be the id of an API key"), ("secretKey", "must be its secret")]
         raise Problem(401, "access token or secret key is missing or wrong", fields=fields) from None

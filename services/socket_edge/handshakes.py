@@ -2,15 +2,16 @@
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TypeVar
 
-from starlette.types import Scope, Send
+from starlette.types import Message, Scope, Send
 
 from shared import telemetry
 from shared.model.api_keys import hash_of, id_in
-from shared.model.errors import Invalid, MissingScope, StoreUnavailable
+from shared.model.errors import Invalid, StoreUnavailable
 from shared.runtime.http.responses import (
+    REQUEST_ID,
     Problem,
     internal_error,
     refuse_handshake,
@@ -32,8 +33,6 @@ async def admit(scope: Scope, send: Send, entry: Awaitable[T]) -> T | None:
     except Invalid as error:
         problem = Problem(400, error.message, fields=error.fields, kind="validation_error")
         outcome = {"outcome": "refused"}
-    except MissingScope as error:
-        problem, outcome = Problem(403, str(error)), {"outcome": "refused"}
     except Problem as error:
         problem, outcome = error, {"outcome": "refused"}
     except Exception:
@@ -42,6 +41,13 @@ async def admit(scope: Scope, send: Send, entry: Awaitable[T]) -> T | None:
     telemetry.handshakes.add(1, outcome)
     await refuse_handshake(scope, send, problem)
     return None
+
+
+def acceptance(
+    scope: Scope, *, subprotocol: str | None = None, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> Message:
+    headers = [(REQUEST_ID.encode(), request_id_of(scope).encode()), *headers]
+    return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
 
 
 class Handshakes:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from services.socket_edge.held import HeldConnection
+from services.socket_edge.held import HeldConnection, in_turns
 from services.socket_edge.registry import Registry
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
@@ -41,7 +41,7 @@ class EdgeHeartbeat:
                 answered_s = time.monotonic()
             elif time.monotonic() - answered_s > self._outage_limit_s and len(self._registry):
                 logger.warning("redis.outage-limit-reached", extra={"facts": {"held": len(self._registry)}})
-                async for connection in self._registry.in_turns():
+                async for connection in in_turns(self._registry.all()):
                     await connection.close(CloseReason.REDIS_UNAVAILABLE)
             await asyncio.sleep(min(self._every_s, self._outage_limit_s / 2))
 

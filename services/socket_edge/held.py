@@ -1,10 +1,9 @@
 """What the edge needs of every connection that it holds, and what sockets and lease holders share."""
 
 import asyncio
-import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -14,13 +13,14 @@ from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason, Lease
 from shared.runtime.clock import now_ms
 from shared.runtime.websocket.protocol import Control
-from shared.store.leases import Leases
 from shared.wire.close_reasons import close_frame
 
 if TYPE_CHECKING:
     from services.socket_edge.credential_watcher import Credential
     from services.socket_edge.edge import Edge
 
+# Work on so many connections takes a few milliseconds; then the event loop gets its turn.
+_TURN = 100
 # The lease went with the channel or the key, or to another owner: there is nothing to release.
 _WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
 
@@ -141,11 +141,8 @@ class HeldSocket(HeldConnection):
     async def abort(self) -> None:
         await self._send({"type": "websocket.abort"})
 
-    def ping(self) -> None:
-        """Sends a ping, which replaces the one in flight. Raises OSError when the client has gone."""
-        self._write_with_ping(())
-
-    def _write_with_ping(self, texts: Sequence[bytes]) -> None:
+    def ping(self, texts: Sequence[bytes] = ()) -> None:
+        """Writes the texts and a ping, which replaces the one in flight. Raises OSError without a client."""
         self._pings += 1
         self._ping = self._pings.to_bytes(8, "big")
         self._pinged_s = _now_s()
@@ -228,17 +225,21 @@ class LeaseHolder(HeldConnection):
     def release_call(self) -> Callable[[], Awaitable[object]] | None:
         if self.close_reason in _WITHOUT_LEASE:
             return None
-        return partial(_release, self._edge.stores.leases, self.lease)
+        return partial(self._edge.stores.leases.release, self.lease, now_ms=now_ms())
 
     def removed(self) -> None:
         super().removed()
         # The loop refers to its transport: both would stay in memory until the garbage collector runs.
-        with contextlib.suppress(AttributeError):
-            del self.loop
+        del self.loop
 
 
-async def _release(leases: Leases, lease: Lease) -> None:
-    await leases.release(lease, now_ms=now_ms())
+async def in_turns(connections: Iterable[HeldConnection]) -> AsyncIterator[HeldConnection]:
+    """Each that is still held when its turn comes, with pauses in which others use the event loop."""
+    for number, connection in enumerate(connections, start=1):
+        if connection.is_held:
+            yield connection
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _now_s() -> float:

@@ -122,7 +122,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         self._written = written
         try:
             if self._ping is None:
-                self._write_with_ping(texts)
+                self.ping(texts)
             else:
                 self._write(texts, None)
         except OSError:
@@ -169,9 +169,9 @@ class LeasedSocket(LeaseHolder, HeldSocket):
                 self.ping()
         await super().close(reason)
 
-    def _write_with_ping(self, texts: Sequence[bytes]) -> None:
+    def ping(self, texts: Sequence[bytes] = ()) -> None:
         self._pinged = self._written
-        super()._write_with_ping(texts)
+        super().ping(texts)
 
     def _on_newest_pong(self) -> None:
         is_news = self._pinged.count > self._acked.count

@@ -8,12 +8,9 @@ import asyncio
 import logging
 import math
 
-from services.socket_edge.held import HeldConnection
+from services.socket_edge.held import HeldConnection, in_turns
 
 logger = logging.getLogger(__name__)
-
-# Checks take microseconds each; after so many others use the event loop.
-_TURN = 100
 
 
 class Liveness:
@@ -55,16 +52,13 @@ class Liveness:
 
     async def check_due(self, now_s: float) -> None:
         """Checks the connections whose time has come."""
-        for number, connection in enumerate(self._take_due(now_s), start=1):
-            if connection.is_held:
-                try:
-                    await connection.check(now_s)
-                except Exception:
-                    # One connection must not keep the others from being checked.
-                    logger.exception("check.failed", extra={"facts": {"id": connection.id}})
-                self.watch(connection)
-            if number % _TURN == 0:
-                await asyncio.sleep(0)
+        async for connection in in_turns(self._take_due(now_s)):
+            try:
+                await connection.check(now_s)
+            except Exception:
+                # One connection must not keep the others from being checked.
+                logger.exception("check.failed", extra={"facts": {"id": connection.id}})
+            self.watch(connection)
 
     def _take_due(self, now_s: float) -> list[HeldConnection]:
         ticks = sorted(tick for tick in self._ticks if tick * self._tick_s <= now_s)

@@ -174,24 +174,20 @@ async def _watch(poll: Poll, receive: Receive) -> None:
 
 async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
     """Waits until there are notifications, or the time is over."""
+    if asked.after:
+        limits = edge.limits
+        count = await edge.stores.queues.ack_until_event(
+            poll.lease, asked.after, count=limits.frame_count, size_bytes=limits.in_flight_bytes
+        )
+        telemetry.acked.add(count or 0)
     if asked.after is not None:
-        await _ack_after(edge, poll.lease, asked.after)
         poll.begin()
     if asked.waits:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(poll.decided.wait(), edge.timing.long_poll_wait_s)
     else:
         await poll.loop.rested()
-    poll.give_up()
-
-
-async def _ack_after(edge: Edge, lease: Lease, uid: str) -> None:
-    if uid:
-        limits = edge.limits
-        count = await edge.stores.queues.ack_until_event(
-            lease, uid, count=limits.frame_count, size_bytes=limits.in_flight_bytes
-        )
-        telemetry.acked.add(count or 0)
+    poll.decided.set()
 
 
 async def _write(poll: Poll, asked: Pull, send: Send) -> None:

@@ -4,16 +4,16 @@ import contextlib
 import logging
 
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from services.socket_edge.credential_watcher import Credential, authenticate_receiver
 from services.socket_edge.edge import Edge
-from services.socket_edge.handshakes import admit
+from services.socket_edge.handshakes import acceptance, admit
 from services.socket_edge.leased_socket import LeasedSocket
 from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.errors import MissingScope, NoLongerOwner, Unauthenticated
-from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of, too_many
+from shared.runtime.http.responses import Problem, refuse_handshake, too_many
 from shared.store.leases import Claimed
 from shared.wire.close_reasons import close_frame, close_text, refuses_at_handshake
 from shared.wire.pelion.handshake import secret_offered, subprotocol_response
@@ -52,7 +52,7 @@ async def _open(edge: Edge, scope: Scope, send: Send) -> LeasedSocket | None:
         claim = await admit(scope, send, _claim(edge, secret))
         if isinstance(claim, CloseReason):
             telemetry.handshakes.add(1, {"outcome": claim})
-            await send(_acceptance(scope))
+            await send(acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"])))
             code, text = close_frame(claim, dialect="pelion", year=edge.close_codes)
             await send({"type": "websocket.close", "code": code, "reason": text})
             return None
@@ -74,7 +74,7 @@ async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Credential] |
         if not refuses_at_handshake(edge.close_codes):
             return CloseReason.BAD_KEY
         if isinstance(error, MissingScope):
-            raise
+            raise Problem(403, str(error)) from None
         headers = {"www-authenticate": "Bearer"}
         raise Problem(401, close_text(CloseReason.BAD_KEY), headers=headers) from None
 
@@ -87,12 +87,6 @@ async def _accept(
     edge.hold(socket, credential)
     # If the client has gone already, the next message says so.
     with contextlib.suppress(OSError):
-        await send(_acceptance(scope))
+        await send(acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"])))
         await edge.opened(socket)
     return socket
-
-
-def _acceptance(scope: Scope) -> Message:
-    headers = [(REQUEST_ID.encode(), request_id_of(scope).encode())]
-    subprotocol = subprotocol_response(scope["subprotocols"])
-    return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}

@@ -70,10 +70,6 @@ class Poll(LeaseHolder):
         self._begun = True
         self.loop.wake()
 
-    def give_up(self) -> None:
-        """The time is over; the response is whatever was decided, or nothing."""
-        self.decided.set()
-
     # As a transport
 
     @property

@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from services.socket_edge.held import HeldConnection
-
-# Work on so many connections takes a few milliseconds; then the event loop gets its turn.
-_TURN = 100
 
 
 class Registry:
@@ -50,14 +47,6 @@ class Registry:
 
     def all(self) -> list[HeldConnection]:
         return [connection for connections in self._by_id.values() for connection in connections]
-
-    async def in_turns(self) -> AsyncIterator[HeldConnection]:
-        """Every connection, with pauses in which others use the event loop; those that end meanwhile not."""
-        for number, connection in enumerate(self.all(), start=1):
-            if connection.is_held:
-                yield connection
-            if number % _TURN == 0:
-                await asyncio.sleep(0)
 
     def count(self, kind: str) -> int:
         return sum(connection.kind == kind for connection in self.all())

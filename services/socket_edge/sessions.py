@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.types import Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
+from services.socket_edge.handshakes import acceptance
 from services.socket_edge.session_socket import SessionSocket
 from shared import telemetry
 from shared.runtime.http.client_address import client_address
-from shared.runtime.http.responses import REQUEST_ID, request_id_of, too_many
+from shared.runtime.http.responses import too_many
 
 logger = logging.getLogger(__name__)
 
@@ -38,29 +39,25 @@ async def accept(
     """Accepts the handshake. If the client has gone already, its next message says so."""
     telemetry.handshakes.add(1, {"outcome": "accepted"})
     with contextlib.suppress(OSError):
-        all_headers = [(REQUEST_ID.encode(), request_id_of(scope).encode()), *headers]
-        await send({"type": "websocket.accept", "subprotocol": None, "headers": all_headers})
+        await send(acceptance(scope, headers=headers))
         if first_frame:
             socket.write(first_frame)
         socket.opened()
         await edge.opened(socket)
 
 
-async def _ignore(_: str) -> None:
-    """What the client says means nothing."""
-
-
 async def serve(
     edge: Edge,
     socket: SessionSocket,
     receive: Receive,
-    on_text: Callable[[str], Awaitable[None]] = _ignore,
+    on_text: Callable[[str], Awaitable[None]] | None = None,
 ) -> None:
     """Reads what the client sends until it has gone, and ends the session."""
     try:
         while (message := await receive())["type"] != "websocket.disconnect":
             socket.on_message()
-            if (text := message.get("text")) is not None:
+            text = message.get("text")
+            if on_text is not None and text is not None:
                 await on_text(text)
     finally:
         await edge.drop(socket)

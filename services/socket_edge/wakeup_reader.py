@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from services.socket_edge.held import HeldConnection, LeaseHolder
+from services.socket_edge.held import HeldConnection, LeaseHolder, in_turns
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
@@ -66,7 +66,7 @@ class WakeupReader:
         # Before the queues: without a heartbeat our leases count for nothing.
         await self._edge.heartbeat.beat()
         self._require_resync()
-        async for connection in self._registry.in_turns():
+        async for connection in in_turns(self._registry.all()):
             if isinstance(connection, LeaseHolder):
                 connection.wake()
         self._edge.credentials.check(self._registry.all())

@@ -177,7 +177,7 @@ async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callabl
 
 async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]) -> None:
     poll = begin()
-    poll.give_up()
+    poll.decided.set()
 
     assert poll.deliver(pending(1, 2)) is None
     assert poll.window.count == 0
