@@ -1,4 +1,4 @@
-"""A hold on fakeredis whose client is a list of what was sent, and whose time the test decides."""
+"""A leased socket on fakeredis: its client lists what was sent, and the test decides its time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +22,7 @@ from shared.tokens import Principals
 from tests.store.stores import EDGE, Stores, fake_backend
 
 KIB = 1024
-# Long against anything that a test can take: what is quick is quick on any machine.
+# Much longer than any test takes, so that what is quick is quick on any machine.
 PING_TIMEOUT_S = 3000.0
 PING_INTERVAL_S = 20.0
 LIMITS = Limits(
@@ -75,7 +75,7 @@ def edge_of(
 
 
 class Clock:
-    """The loop's own time, which can be put forward."""
+    """The event loop's time, which a test can advance."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -88,7 +88,7 @@ class Clock:
 
 
 class Client:
-    """The other side of one hold: everything sent to it, and the pongs it answers."""
+    """The other side of one socket: everything sent to it, and its pongs."""
 
     def __init__(self, stores: Stores, clock: Clock) -> None:
         self.stores = stores
@@ -97,7 +97,7 @@ class Client:
         self.gone = False
         self.unread_bytes = 0
         self.edge: Edge
-        self.hold: LeasedSocket
+        self.socket: LeasedSocket
 
     async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> LeasedSocket:
         """Claims the channel; `limits` and `close_codes` as given, or as in `LIMITS` and 2019."""
@@ -112,10 +112,10 @@ class Client:
             "hear_pongs": lambda _: None,
         }
         scope = {"extensions": {"websocket.control": control}}
-        self.hold = LeasedSocket(self.edge, claimed, scope=scope, send=self._receive)
-        self.hold.is_held = True
-        self.edge.liveness.watch(self.hold)
-        return self.hold
+        self.socket = LeasedSocket(self.edge, claimed, scope=scope, send=self._receive)
+        self.socket.is_held = True
+        self.edge.liveness.watch(self.socket)
+        return self.socket
 
     async def _receive(self, message: Message) -> None:
         if self.gone:
@@ -142,8 +142,8 @@ class Client:
         return [message["bytes"] for message in self.sent if message["type"] == "websocket.ping"]
 
     async def answers(self, number: int = -1) -> None:
-        """The pong to one of the pings, the newest if none is named."""
-        self.hold.on_pong(self.pings[number])
+        """Sends the pong to one of the pings, by default the newest."""
+        self.socket.on_pong(self.pings[number])
 
 
 @pytest.fixture
@@ -165,14 +165,14 @@ async def channel(stores: Stores) -> str:
 
 @pytest.fixture
 async def client(stores: Stores, clock: Clock, channel: str) -> AsyncIterator[Client]:
-    """A client whose hold is open."""
+    """A client whose socket is open."""
     client = Client(stores, clock)
     await client.opens(channel)
     yield client
-    await client.hold.loop.stop()
+    await client.socket.loop.stop()
 
 
 def pending(*numbers: int, size_bytes: int = 1, topic: str = "device.registrations") -> list[Notification]:
-    """Notifications at the places 1-0, 2-0, …, whose items are about that long."""
+    """Notifications with the entry ids 1-0, 2-0, …, whose items are about that long."""
     data = b'"' + b"x" * max(size_bytes - 2, 0) + b'"'
     return [Notification(entry_id=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]

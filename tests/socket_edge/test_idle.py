@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ import pytest
 from websockets.protocol import Protocol
 
 from services.socket_edge import sweep as sweep_module
-from services.socket_edge.app import edge_app
+from services.socket_edge.app import SOCKET_PATH, edge_app
 from services.socket_edge.leased_socket import LeasedSocket
+from services.socket_edge.session_socket import SessionSocket
 from shared.delivery.loop import DeliveryLoop
 from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
@@ -33,7 +34,7 @@ TIMING = replace(conftest.TIMING, ping_interval_s=0.05)
 
 @pytest.fixture
 async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """Where an edge answers that runs within this process."""
+    """The origin of an edge that runs within this process."""
     monkeypatch.setattr(sweep_module, "SWEEP_S", conftest.LONG_S)
     edge = conftest.edge_of(stores, timing=TIMING)
     listening = listener("127.0.0.1", 0)
@@ -63,7 +64,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return commands
 
 
-async def opened(stores: Stores, origin: str, count: int) -> list[RawSocket]:
+Open = Callable[[Stores, str, int], Awaitable[list[RawSocket]]]
+
+
+async def leased(stores: Stores, origin: str, count: int) -> list[RawSocket]:
     """Sockets that answer pings, and have no task in this process."""
     sockets = []
     for _ in range(count):
@@ -73,8 +77,19 @@ async def opened(stores: Stores, origin: str, count: int) -> list[RawSocket]:
     return sockets
 
 
+async def sessions(stores: Stores, origin: str, count: int) -> list[RawSocket]:
+    _, secret = await stores.api_key()
+    return [await RawSocket.open(origin, SOCKET_PATH, secret, lambda _: None) for _ in range(count)]
+
+
+KINDS: list[tuple[Open, str, type]] = [
+    (leased, "pelion_socket", LeasedSocket),
+    (sessions, "blackhole_socket", SessionSocket),
+]
+
+
 def numerous(count: int) -> set[str]:
-    """What at least so many tasks do."""
+    """The coroutines that at least so many tasks run."""
     names = Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
     return {name for name, found in names.items() if found >= count}
 
@@ -85,7 +100,7 @@ def held(*kinds: type) -> int:
 
 
 async def answer(client: SilentSocket, *, pings: int) -> None:
-    """The next ones, as they come."""
+    """Answers the next pings as they come."""
     seen = len(client.pings)
     last = seen + pings
     while seen < last:
@@ -98,10 +113,12 @@ def has_pings(client: SilentSocket, count: int) -> bool:
     return len(client.pings) >= count
 
 
-async def test_it_is_one_task(stores: Stores, origin: str) -> None:
+@pytest.mark.parametrize(("opened", "name", "kind"), KINDS)
+async def test_it_is_one_task(stores: Stores, origin: str, opened: Open, name: str, kind: type) -> None:
     await opened(stores, origin, 20)
 
-    await wait_until(lambda: numerous(20) == {"pelion_socket"}, what="one task for each")
+    await wait_until(lambda: numerous(20) == {name}, what="one task for each")
+    assert held(kind) == 20
 
 
 async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str, sent: list[Any]) -> None:
@@ -117,13 +134,16 @@ async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str,
     await client.close()
 
 
-async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(stores: Stores, origin: str) -> None:
-    kinds = (LeasedSocket, DeliveryLoop, SocketProtocol, HttpProtocol, Protocol)
+@pytest.mark.parametrize(("opened", "name", "kind"), KINDS)
+async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(
+    stores: Stores, origin: str, opened: Open, name: str, kind: type
+) -> None:
+    kinds = (kind, DeliveryLoop, SocketProtocol, HttpProtocol, Protocol)
     gc.collect()
     gc.disable()
     try:
         sockets = await opened(stores, origin, 3)
-        assert held(LeasedSocket) == held(SocketProtocol) == 3
+        assert held(kind) == held(SocketProtocol) == 3
         for socket in sockets:
             socket.abort()
         await wait_until(lambda: held(*kinds) == 0, what="nothing left")

@@ -20,10 +20,10 @@ class Peer:
     def __init__(self) -> None:
         self.is_open = True
         self.unread: Callable[[], int | None] = lambda: 0
-        self.was_cut = False
+        self.was_aborted = False
 
-    def cut(self) -> None:
-        self.was_cut = True
+    def abort(self) -> None:
+        self.was_aborted = True
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "is_open": lambda: peer.is_open,
                     "unread_bytes": lambda: peer.unread(),
                     "has_hung_up": lambda: not peer.is_open,
-                    "abort": peer.cut,
+                    "abort": peer.abort,
                     "was_queued": False,
                     "notes": {},
                     "has_all": lambda: True,
@@ -94,26 +94,26 @@ async def test_one_message_and_no_more(stores: Stores, begin: Callable[..., Poll
 
 
 @pytest.mark.parametrize("unread", [None, 1])
-async def test_who_is_gone_or_stalls_has_read_nothing(
+async def test_a_client_that_is_gone_or_stalls_has_read_nothing(
     stores: Stores, begin: Callable[..., Poll], peer: Peer, clock: Clock, unread: int | None
 ) -> None:
     poll = begin()
     entries = await decided(stores, poll, 3)
 
-    def look_later() -> int | None:
+    def read_nothing() -> int | None:
         clock.ahead_s += STALLED_S
         return unread
 
-    peer.unread = look_later
+    peer.unread = read_nothing
     await poll.until_read()
     await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == entries
     assert poll.close_reason is CloseReason.CLIENT_GONE
-    assert peer.was_cut is (unread is not None)
+    assert peer.was_aborted is (unread is not None)
 
 
-async def test_who_reads_on_is_waited_for(
+async def test_a_client_that_reads_on_is_waited_for(
     stores: Stores, begin: Callable[..., Poll], peer: Peer, clock: Clock
 ) -> None:
     poll = begin()
@@ -133,10 +133,10 @@ async def test_who_reads_on_is_waited_for(
     assert stores.entries(poll.lease.channel) == []
 
 
-async def test_what_was_written_to_nobody_is_not_acked(
+async def test_what_was_written_without_a_client_is_not_acked(
     stores: Stores, begin: Callable[..., Poll], peer: Peer
 ) -> None:
-    """Nothing unread, since nothing went on its way."""
+    """Nothing is unread, since nothing was sent."""
     poll = begin()
     entries = await decided(stores, poll, 3)
     peer.is_open = False
@@ -147,9 +147,7 @@ async def test_what_was_written_to_nobody_is_not_acked(
     assert stores.entries(poll.lease.channel) == entries
 
 
-async def test_after_a_loss_in_redis_nothing_is_acked_unseen(
-    stores: Stores, begin: Callable[..., Poll]
-) -> None:
+async def test_after_a_loss_in_redis_nothing_is_acked(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin()
     await decided(stores, poll, 3)
     poll.rewind()
@@ -159,12 +157,14 @@ async def test_after_a_loss_in_redis_nothing_is_acked_unseen(
     assert poll.acked_until == BEGINNING
 
 
-async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callable[..., Poll]) -> None:
+async def test_with_after_the_clients_own_ack_is_waited_for(
+    stores: Stores, begin: Callable[..., Poll]
+) -> None:
     poll = begin(after="")
     entries = await stores.queued(poll.lease.channel, 3)
     poll.loop.wake()
     await poll.loop.rested()
-    assert poll.is_open, "what was handled is acked before anything is read"
+    assert poll.is_open, "what the client has handled is acked before anything is read"
 
     poll.begin()
     await wait_until(lambda: not poll.is_open)
