@@ -13,7 +13,7 @@ ANY = ("",)
 # room: (what it may import besides the standard library and itself, what it must not know all the same)
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shared.model": ((), ("asyncio", "json", "time", "socket")),
-    "shared.wire": (("shared.model", "orjson"), ("asyncio", "socket", "time")),
+    "shared.wire": (("shared.model", "orjson", "msgspec"), ("asyncio", "socket", "time")),
     "shared.redis.cluster_pool": (("redis",), ("shared.store",)),
     "shared.store": (
         ("shared.redis.cluster_pool", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),

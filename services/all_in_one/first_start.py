@@ -5,11 +5,15 @@ import os
 import secrets
 from pathlib import Path
 
+import msgspec
+
 from services.gateway.accounts import new_account
 from services.gateway.api_keys import new_api_key
+from shared.model.api_keys import Scope
 from shared.runtime.clock import now_ms
 from shared.runtime.settings import ADMIN_TOKEN_LENGTH, Settings
 from shared.store.api_keys import ApiKeys
+from shared.wire.accounts import NewAccount, NewApiKey
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
 _DEMO_FILE = "demo.json"
@@ -33,10 +37,10 @@ async def demo_secret(api_keys: ApiKeys, data_dir: Path) -> str:
         secret = _secret_in(file.read_text())
         if await api_keys.authenticate(secret, now_ms=now_ms()):
             return secret
-    account = await new_account(api_keys, {"name": "demo"})
-    key = await new_api_key(api_keys, account["id"], {"name": "demo", "scopes": ["publish", "receive"]})
-    _write_private(file, json.dumps(key, indent=2) + "\n")
-    return str(key["secret"])
+    account = await new_account(api_keys, NewAccount("demo"))
+    key = await new_api_key(api_keys, account.id, NewApiKey("demo", [Scope.PUBLISH, Scope.RECEIVE]))
+    _write_private(file, json.dumps(msgspec.to_builtins(key), indent=2) + "\n")
+    return key.secret
 
 
 def _secret_in(text: str) -> str:

@@ -52,7 +52,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 dispatching(settings, redis, jobs),
                 reaping(settings, redis, jobs),
             ):
-                secret = await demo_secret(context.api_keys, settings.data_dir)
+                secret = await demo_secret(context.stores.api_keys, settings.data_dir)
                 await serve_app(
                     _app(context, edge, stop, metrics_port=settings.metrics_port),
                     listening,

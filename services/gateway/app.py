@@ -1,6 +1,4 @@
-"""The routes of a gateway, and how its errors become answers."""
-
-from collections.abc import Awaitable, Callable
+"""The routes of a gateway, and the responses to its errors."""
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,15 +19,26 @@ from services.gateway import (
     receipts,
     resources,
     session_pushes,
-    subscriptions,
 )
 from services.gateway.context import Context
 from services.gateway.publish import publish
-from shared.model.errors import Invalid, KeyRevoked, KindConflict, StoreUnavailable, TooLarge
+from shared.model.bindings import Source
+from shared.model.errors import (
+    Invalid,
+    KeyRevoked,
+    KindConflict,
+    MissingScope,
+    StoreUnavailable,
+    TooLarge,
+    Unauthenticated,
+)
 from shared.runtime.http import responses
 from shared.runtime.http.responses import Problem
 
-_Answer = Callable[[Request, Exception], Awaitable[Response]]
+_EXPECTED = (
+    *(HTTPException, Invalid, KindConflict, KeyRevoked),
+    *(MissingScope, StoreUnavailable, Unauthenticated),
+)
 _EVENTS = "/v1/events"
 
 ROUTES: list[BaseRoute] = [
@@ -41,18 +50,18 @@ ROUTES: list[BaseRoute] = [
     Route("/v1/api-keys/{api_key_id}", api_keys.delete_api_key, methods=["DELETE"]),
     Route("/v1/api-keys/{api_key_id}/secrets", api_keys.create_secret, methods=["POST"]),
     Route(_EVENTS, publish, methods=["POST"]),
-    # An id may be any text of the publisher's, with slashes too.
+    # The publisher's event ids may contain slashes.
     Route("/v1/events/{event_id:path}", receipts.get_receipt, methods=["GET"]),
-    Route("/v1/bindings", bindings.get_bindings, methods=["GET"]),
-    Route("/v1/bindings", bindings.put_bindings, methods=["PUT"]),
-    Route("/v1/bindings", bindings.delete_bindings, methods=["DELETE"]),
+    Route("/v1/bindings", bindings.get_handler(Source.TOPICS), methods=["GET"]),
+    Route("/v1/bindings", bindings.put_handler(Source.TOPICS), methods=["PUT"]),
+    Route("/v1/bindings", bindings.delete_handler(Source.TOPICS), methods=["DELETE"]),
     Route("/v1/channels/{api_key_id}", channel_views.get_channel_view, methods=["GET"]),
     Route("/v1/channels/{api_key_id}/signing-secret", channel_views.get_signing_secret, methods=["GET"]),
     Route("/v1/channels/{api_key_id}/deliveries", channel_views.get_deliveries, methods=["GET"]),
     Route("/v1/channels/{api_key_id}/deliveries/retry", channel_views.retry_deliveries, methods=["POST"]),
-    Route("/v2/subscriptions", subscriptions.get_subscriptions, methods=["GET"]),
-    Route("/v2/subscriptions", subscriptions.put_subscriptions, methods=["PUT"]),
-    Route("/v2/subscriptions", subscriptions.delete_subscriptions, methods=["DELETE"]),
+    Route("/v2/subscriptions", bindings.get_handler(Source.PRESUBSCRIPTIONS), methods=["GET"]),
+    Route("/v2/subscriptions", bindings.put_handler(Source.PRESUBSCRIPTIONS), methods=["PUT"]),
+    Route("/v2/subscriptions", bindings.delete_handler(Source.PRESUBSCRIPTIONS), methods=["DELETE"]),
     Route(f"{resources.PREFIX}{{rest:device}}", resources.get_resource, methods=["GET"]),
     Route(f"{resources.PREFIX}{{rest:resource}}", resources.put_resource, methods=["PUT"]),
     Route(f"{resources.PREFIX}{{rest:device}}", resources.delete_resource, methods=["DELETE"]),
@@ -65,7 +74,7 @@ ROUTES: list[BaseRoute] = [
     Route("/api/v1/websocket/session", session_pushes.push_to_session, methods=["POST"]),
     Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
     Route("/v2/websockets", crossbar.get_bindings, methods=["GET"]),
-    Route("/v2/websockets/{socket_id}", crossbar.get_socket_of_nobody, methods=["GET"]),
+    Route("/v2/websockets/{socket_id}", crossbar.get_socket_without_account, methods=["GET"]),
     Route("/v2/accounts/{account_id}/websockets", crossbar.get_sockets, methods=["GET"]),
     Route("/v2/accounts/{account_id}/websockets/{socket_id}", crossbar.get_socket, methods=["GET"]),
     Route("/v2/account/websockets", crossbar.get_sockets, methods=["GET"]),
@@ -75,12 +84,13 @@ ROUTES: list[BaseRoute] = [
 
 
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
-    """The gateway's app. `more` are routes that are not its own, health for one."""
-    app = Starlette(routes=[*ROUTES, *more], exception_handlers=_ANSWERS)
+    """The gateway's app. `more` are routes that other modules serve, such as health."""
+    handlers = dict.fromkeys((*_EXPECTED, Exception), _error_handler)
+    app = Starlette(routes=[*ROUTES, *more], exception_handlers=handlers)
     app.state.context = context
 
     async def by_shortcut(scope: Scope, receive: Receive, send: Send) -> None:
-        # The way through the framework costs about as much as the publish itself.
+        # Routing and middleware cost about as much as the publish itself.
         if scope["type"] == "http" and scope["path"] == _EVENTS and scope["method"] == "POST":
             scope["app"] = app
             await _publish(scope, receive, send)
@@ -94,47 +104,46 @@ async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     try:
         response = await publish(request)
+    except _EXPECTED as error:
+        response = error_response(request, error)
     except Exception as error:
-        answer = next(_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
-        response = await answer(request, error)
-        await response(scope, receive, send)
-        if answer is _failed:
-            raise
-    else:
-        await response(scope, receive, send)
+        await error_response(request, error)(scope, receive, send)
+        # As Starlette does: the server logs it.
+        raise
+    await response(scope, receive, send)
 
 
-async def _problem_answer(request: Request, error: Exception) -> Response:
-    """Each dialect has its own form of an error, told by the path."""
-    if crossbar.answers_at(request.url.path):
-        return crossbar.problem_response(request, error)
-    return responses.problem_response(request, error)
+async def _error_handler(request: Request, error: Exception) -> Response:
+    return error_response(request, error)
 
 
-def _answer(status: int, *, kind: str = "") -> _Answer:
-    async def answer(request: Request, error: Exception) -> Response:
-        fields = error.fields if isinstance(error, Invalid) else []
-        return await _problem_answer(request, Problem(status, str(error), fields=fields, kind=kind))
-
-    return answer
-
-
-async def _unavailable(request: Request, _: Exception) -> Response:
-    message = "the store cannot take this now; try again"
-    return await _problem_answer(request, Problem(503, message, headers={"retry-after": "1"}))
+def error_response(request: Request, error: Exception) -> Response:
+    """The error in the form of the dialect that the path belongs to."""
+    problem = _problem(error)
+    if crossbar.is_crossbar_path(request.url.path):
+        return crossbar.problem_response(request, problem)
+    return responses.problem_response(request, problem)
 
 
-async def _failed(request: Request, _: Exception) -> Response:
-    """What nobody foresaw; it is logged by whoever hears of it next."""
-    return await _problem_answer(request, Problem(500, "something went wrong here; it was logged"))
-
-
-_ANSWERS: dict[type[Exception], _Answer] = {
-    HTTPException: _problem_answer,
-    TooLarge: _answer(413),
-    Invalid: _answer(400, kind="validation_error"),
-    KindConflict: _answer(400),
-    KeyRevoked: _answer(401),
-    StoreUnavailable: _unavailable,
-    Exception: _failed,
-}
+def _problem(error: Exception) -> HTTPException:
+    match error:
+        case HTTPException():
+            return error
+        case TooLarge():
+            return Problem(413, error.message, fields=error.fields)
+        case Invalid():
+            return Problem(400, error.message, fields=error.fields, kind="validation_error")
+        case KindConflict():
+            return Problem(400, str(error))
+        case KeyRevoked():
+            return Problem(401, str(error))
+        case Unauthenticated():
+            message = "the secret in Authorization is missing or not valid"
+            fields = [("Authorization", "must be Bearer and the secret of an API key, or the admin token")]
+            return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
+        case MissingScope():
+            return Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")])
+        case StoreUnavailable():
+            return responses.unavailable()
+        case _:
+            return responses.internal_error()

@@ -1,82 +1,88 @@
-"""Accounts and API keys from the command line, straight in Redis: for an operator without a token at hand."""
+"""Accounts and API keys from the command line, directly in Redis: needs no running gateway, no token."""
 
 import argparse
-import json
 import sys
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from services.gateway.accounts import new_account
-from services.gateway.api_keys import PAGE, new_api_key, new_secret_of, shown
+from services.gateway.api_keys import PAGE, new_api_key, new_secret_of
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
+from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
 from shared.store.commands import commands_to
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
+from shared.wire.accounts import NewAccount, NewApiKey, NewSecret, api_key_body
+from shared.wire.models import convert
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.times import moment_text
 
 
 def add_commands(commands: Any) -> None:
     """Adds `accounts create` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
-    accounts = commands.add_parser("accounts", help="make accounts").add_subparsers(
+    accounts = commands.add_parser("accounts", help="create accounts").add_subparsers(
         dest="action", required=True
     )
-    create = accounts.add_parser("create", help="make an account; prints it as JSON")
+    create = accounts.add_parser("create", help="create an account; prints it as JSON")
     create.add_argument("--name", required=True)
-    create.add_argument("--parent", help="id of the account above it")
+    create.add_argument("--parent", help="id of its parent account")
     create.add_argument(
         "--master", action="store_true", help="its sockets may ask for events of all accounts"
     )
-    keys = commands.add_parser("api-keys", help="make, list, rotate and revoke API keys").add_subparsers(
+    keys = commands.add_parser("api-keys", help="create, list, rotate and revoke API keys").add_subparsers(
         dest="action", required=True
     )
-    create = keys.add_parser("create", help="make an API key; prints it, with its secret, as JSON")
+    create = keys.add_parser("create", help="create an API key; prints it, with its secret, as JSON")
     create.add_argument("--account", required=True, help="id of the account")
     create.add_argument("--name", required=True)
-    create.add_argument("--scopes", default="publish,receive", help="separated by commas")
-    create.add_argument("--expires-at", help="from when it is refused, as in 2027-01-31T12:00:00Z")
+    create.add_argument(
+        "--scopes", default="publish,receive", help="separated by commas (default: %(default)s)"
+    )
+    create.add_argument("--expires-at", help="when it expires, as 2027-01-31T12:00:00Z (default: never)")
     listing = keys.add_parser("list", help="list an account's API keys as JSON, without secrets")
     listing.add_argument("--account", required=True, help="id of the account")
     rotate = keys.add_parser("rotate", help="give an API key a new secret; prints it as JSON")
     rotate.add_argument("id")
     rotate.add_argument(
-        "--old-valid-until", help="until when the old secret is valid: a time, or now; 24 hours if left out"
+        "--old-valid-until",
+        help="until when the old secret stays valid: a time, or `now` (default: 24 hours from now)",
     )
-    revoke = keys.add_parser("revoke", help="end an API key, with its channel and queue")
+    revoke = keys.add_parser("revoke", help="revoke an API key; deletes its channel and queue")
     revoke.add_argument("id")
 
 
 async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
-    """Does what was asked; the exit code."""
+    """Runs the command. Returns the exit code."""
     calls = commands_to(redis)
     wakeups = Wakeups(calls)
     api_keys = ApiKeys(calls, Routing(calls, compiled), wakeups)
     try:
         match arguments.command, arguments.action:
             case "accounts", "create":
-                posted = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
-                _print(await new_account(api_keys, posted))
+                account = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
+                _print(await new_account(api_keys, convert(account, NewAccount)))
             case "api-keys", "create":
                 await _check_account(api_keys, arguments.account)
-                posted = {"name": arguments.name, "scopes": arguments.scopes.split(",")}
-                posted |= {"expires_at": arguments.expires_at}
-                _print(await new_api_key(api_keys, arguments.account, posted))
+                wanted = {"name": arguments.name, "scopes": arguments.scopes.split(",")}
+                wanted |= {"expires_at": arguments.expires_at}
+                _print(await new_api_key(api_keys, arguments.account, convert(wanted, NewApiKey)))
             case "api-keys", "list":
                 await _check_account(api_keys, arguments.account)
-                _print([shown(key) for key in await _all(api_keys, arguments.account)])
+                keys = await _all(api_keys, arguments.account)
+                _print([api_key_body(key, now_ms=now_ms()) for key in keys])
             case "api-keys", "rotate":
                 key = await _key(api_keys, arguments.id)
-                posted = {"old_valid_until": arguments.old_valid_until}
-                _print(await new_secret_of(api_keys, key, posted))
+                _print(await new_secret_of(api_keys, key, NewSecret(arguments.old_valid_until)))
             case _:
                 await api_keys.revoke(await _key(api_keys, arguments.id))
     except StoreUnavailable:
         raise
     except GatewayError as error:
-        print(f"refused: {_told(error)}", file=sys.stderr)
+        print(f"refused: {_message(error)}", file=sys.stderr)
         return 1
     finally:
         await wakeups.sent()
@@ -96,19 +102,19 @@ async def _key(api_keys: ApiKeys, api_key_id: str) -> ApiKey:
 
 
 async def _all(api_keys: ApiKeys, account_id: str) -> list[ApiKey]:
-    found: list[ApiKey] = []
+    all_keys: list[ApiKey] = []
     after: str | None = ""
     while after is not None:
         keys, after = await api_keys.of_account(account_id, after=after, count=PAGE)
-        found += keys
-    return found
+        all_keys += keys
+    return all_keys
 
 
-def _told(error: GatewayError) -> str:
+def _message(error: GatewayError) -> str:
     if isinstance(error, SecretsInUse):
         return f"{error}, the older until {moment_text(error.until_ms)}"
     return str(error)
 
 
-def _print(made: Any) -> None:
-    print(json.dumps(made, indent=2))
+def _print(body: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(body), indent=2).decode())

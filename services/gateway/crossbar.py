@@ -1,7 +1,7 @@
-"""Crossbar: what Kazoo's clients ask over HTTP (docs/protocols/kazoo.md, section 2).
+"""Crossbar: Kazoo's HTTP API (docs/protocols/kazoo.md, section 2).
 
-Each answer, an error too, is an envelope of Crossbar's; `problem_response` writes those of all paths below
-Crossbar's nouns, also where there is nothing.
+Every response is one of Crossbar's envelopes. `problem_response` writes the errors of all paths below
+Crossbar's nouns, unknown ones too.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.bodies import object_in
+from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import VERSION
+from shared.authentication import require_scope
 from shared.model.api_keys import Principal, Scope, id_in, is_id
+from shared.model.errors import Unauthenticated
 from shared.model.sessions import Dialect, Session
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import looks_like_one
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
+from shared.wire.models import OBJECT
 from shared.wire.pelion.handshake import bearer
 
 NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
@@ -29,11 +32,11 @@ _BINDINGS = listing()
 _SECRET_LENGTH = 64
 _NEVER_CACHED = {"cache-control": "no-store"}
 
-# The symbolic name of an error, and what its data says unless there is more to say.
+# An error's symbolic name, and the message in its data; empty for the problem's own.
 _ERRORS = {
     400: ("bad_request", ""),
     401: ("invalid_credentials", "invalid credentials"),
-    403: ("forbidden", "forbidden"),
+    403: ("forbidden", ""),
     404: ("not_found", "not found"),
     405: ("invalid_method", "method not allowed"),
     413: ("payload_too_large", ""),
@@ -43,7 +46,7 @@ _ERRORS = {
 
 
 class CrossbarProblem(Problem):
-    """An error with a symbolic name and data of its own."""
+    """An error with its own symbolic name and data."""
 
     def __init__(self, status: int, name: str, data: Mapping[str, Any]) -> None:
         super().__init__(status, name)
@@ -52,45 +55,43 @@ class CrossbarProblem(Problem):
 
 
 async def get_bindings(request: Request) -> Response:
-    """All that can be bound to; anybody may know."""
+    """The binding patterns that sockets may ask for; needs no token."""
     return _success(request, _BINDINGS)
 
 
 async def get_sockets(request: Request) -> Response:
     principal = await _authenticate(request)
     accounts = await _accounts(request, principal)
-    sessions = context_of(request).sessions
-    found = {each.id: each for account in accounts for each in await sessions.of_account(account)}
-    return _success(request, [socket_object(each) for each in found.values() if _is_listed(each)])
+    sessions = context_of(request).stores.sessions
+    by_id = {each.id: each for account in accounts for each in await sessions.of_account(account)}
+    return _success(request, [socket_object(each) for each in by_id.values() if _is_listed(each)])
 
 
 async def get_socket(request: Request) -> Response:
     principal = await _authenticate(request)
     accounts = await _accounts(request, principal)
     socket_id: str = request.path_params["socket_id"]
-    found = await context_of(request).sessions.find(socket_id) if is_id(socket_id) else None
-    if found is None or found.account_id not in accounts or not _is_listed(found):
+    session = await context_of(request).stores.sessions.find(socket_id) if is_id(socket_id) else None
+    if session is None or session.account_id not in accounts or not _is_listed(session):
         raise _no_such(socket_id)
-    return _success(request, socket_object(found))
+    return _success(request, socket_object(session))
 
 
-async def get_socket_of_nobody(request: Request) -> Response:
-    """A socket is an account's: without one in the path nobody may see it."""
+async def get_socket_without_account(request: Request) -> Response:
+    """Always forbidden, as in Kazoo: a socket belongs to an account."""
     await _authenticate(request)
     raise Problem(403, "forbidden")
 
 
 async def put_api_auth(request: Request) -> Response:
-    """A token for an API key's secret."""
+    """Exchanges an API key's secret for a token."""
     context = context_of(request)
-    posted = (await object_in(request)).get("data")
+    posted = (await body_in(request, OBJECT)).get("data")
     secret = _secret_in(posted if isinstance(posted, dict) else {})
-    principal = await context.principals.authenticate(secret, now_ms=now_ms()) if id_in(secret) else None
-    if principal is None:
-        raise Problem(401, "invalid credentials")
-    _check_may_listen(principal)
-    account = await context.api_keys.account(principal.account_id)
-    token = await context.principals.token_for(principal, now_ms=now_ms())
+    # `Principals` would take a token too; here only a secret counts.
+    principal = await _principal(context, secret if id_in(secret) else "")
+    account = await context.stores.api_keys.account(principal.account_id)
+    token = await context.stores.principals.token_for(principal, now_ms=now_ms())
     data = {
         "account_id": principal.account_id,
         "account_name": account.name if account else "",
@@ -99,17 +100,16 @@ async def put_api_auth(request: Request) -> Response:
         "language": "en-US",
         "reseller_id": (account.parent if account else None) or principal.account_id,
     }
-    body = success_body(data, replace(_told(request), auth_token=token))
+    body = success_body(data, replace(_envelope(request), auth_token=token))
     return Response(body, 201, _NEVER_CACHED, media_type="application/json")
 
 
-def answers_at(path: str) -> bool:
-    """Is this path Crossbar's, whether or not there is something?"""
+def is_crossbar_path(path: str) -> bool:
     return any(path == noun or path.startswith(f"{noun}/") for noun in NOUNS)
 
 
 def problem_response(request: Request, error: Exception) -> Response:
-    """The answer to an HTTPException, ours or the framework's, in Crossbar's form."""
+    """The response to an HTTPException, ours or the framework's, in Crossbar's form."""
     assert isinstance(error, HTTPException)
     name, usual = _ERRORS.get(error.status_code, ("error", ""))
     data: Mapping[str, Any] = {"message": usual or error.detail}
@@ -120,27 +120,25 @@ def problem_response(request: Request, error: Exception) -> Response:
         headers["allow"] = ", ".join(methods_at(request))
     if error.status_code == 401:
         headers["www-authenticate"] = "Bearer"
-    body = error_body(error.status_code, name, data, _told(request))
+    body = error_body(error.status_code, name, data, _envelope(request))
     return Response(body, error.status_code, headers, media_type="application/json")
 
 
 async def _authenticate(request: Request) -> Principal:
-    given = _token_in(request)
-    principals = context_of(request).principals
-    principal = await principals.authenticate(given, now_ms=now_ms()) if given else None
+    return await _principal(context_of(request), _token_in(request))
+
+
+async def _principal(context: Context, secret: str) -> Principal:
+    """Raises Unauthenticated or MissingScope."""
+    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
     if principal is None:
-        raise Problem(401, "invalid credentials")
-    _check_may_listen(principal)
+        raise Unauthenticated
+    require_scope(principal.scopes, Scope.RECEIVE)
     return principal
 
 
-def _check_may_listen(principal: Principal) -> None:
-    if Scope.RECEIVE not in principal.scopes:
-        raise CrossbarProblem(403, "forbidden", {"message": "the API key lacks the scope receive"})
-
-
 async def _accounts(request: Request, principal: Principal) -> list[str]:
-    """The account in the path, if the principal may look at it, and the principal's own."""
+    """The account in the path, if the principal may see it, and the principal's own."""
     context = context_of(request)
     account_id: str = request.path_params.get("account_id", principal.account_id)
     if account_id == principal.account_id:
@@ -153,9 +151,9 @@ async def _check_account(context: Context, principal: Principal, account_id: str
     if not is_id(account_id):
         message = f"invalid account_id '{account_id[:100]}'"
         raise CrossbarProblem(404, "bad identifier", {"message": message})
-    if await context.api_keys.account(account_id) is None:
+    if await context.stores.api_keys.account(account_id) is None:
         raise _no_such(account_id)
-    if not await context.principals.may_listen(principal, account_id):
+    if not await context.stores.principals.may_listen(principal, account_id):
         raise Problem(403, "forbidden")
 
 
@@ -164,12 +162,12 @@ def _no_such(identifier: str) -> CrossbarProblem:
 
 
 def _is_listed(session: Session) -> bool:
-    # What a Cognism session is called is also what lets one push to it: that is not for others to read.
+    # Never list Cognism sessions: their id is the permission to push to them.
     return session.dialect is Dialect.KAZOO
 
 
 def _secret_in(posted: dict[str, Any]) -> str:
-    """The API key's secret in the body. Raises CrossbarProblem in the form of a schema's verdict."""
+    """The API key's secret in the body. Raises CrossbarProblem in the form of Kazoo's schema errors."""
     secret = posted.get("api_key")
     if secret is None:
         raise _invalid("required", {"message": "Field is required but missing", "value": "api_key"})
@@ -192,10 +190,10 @@ def _token_in(request: Request) -> str:
 
 
 def _success(request: Request, data: Any) -> Response:
-    return Response(success_body(data, _told(request)), media_type="application/json")
+    return Response(success_body(data, _envelope(request)), media_type="application/json")
 
 
-def _told(request: Request) -> EnvelopeContext:
+def _envelope(request: Request) -> EnvelopeContext:
     token = _token_in(request)
     pretty = (request.headers.get("x-pretty-print"), request.query_params.get("pretty_print"))
     return EnvelopeContext(
@@ -203,7 +201,7 @@ def _told(request: Request) -> EnvelopeContext:
         node=context_of(request).replica,
         version=VERSION,
         now_ms=now_ms(),
-        # Tokens are told back as in Kazoo; a secret stands in no answer but the one that makes it.
+        # Kazoo echoes the token. Never echo a secret.
         auth_token=token if looks_like_one(token) else None,
         pretty="true" in pretty,
     )

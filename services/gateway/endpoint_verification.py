@@ -1,6 +1,7 @@
-"""Test requests to URLs that are to be registered: few at once, for their receivers never asked for them.
+"""Verifies a webhook's URL with a test request before it is registered.
 
-One takes as long as its receiver likes, so nothing else is held meanwhile.
+Few run at once: the receiver has not agreed to them yet. Each lasts as long as the receiver likes, so the
+caller must not hold anything meanwhile.
 """
 
 import secrets
@@ -8,7 +9,7 @@ import secrets
 from shared.model.callbacks import Callback
 from shared.outbound import Attempt, Outbound
 from shared.runtime.clock import now_ms
-from shared.runtime.http.responses import Problem
+from shared.runtime.http.responses import too_many, unavailable
 from shared.wire.pelion.callbacks import TEST_BODY
 from shared.wire.signatures import signed_headers
 
@@ -16,7 +17,7 @@ _CONCURRENT_VERIFICATIONS = 64
 
 
 class EndpointVerifier:
-    """Makes test requests: one at a time for an API key, `at_once` in all."""
+    """Sends test requests: one at a time for an API key, `at_once` in all."""
 
     def __init__(self, outbound: Outbound, *, at_once: int = _CONCURRENT_VERIFICATIONS) -> None:
         self._outbound = outbound
@@ -24,13 +25,11 @@ class EndpointVerifier:
         self._running: set[str] = set()
 
     async def verify(self, api_key_id: str, callback: Callback, *, signing_secret: str) -> Attempt:
-        """What came of one. Raises Problem: 429 while another of this API key runs, 503 while many run."""
+        """The outcome of one. Raises Problem: 429 while another of this API key runs, 503 at the limit."""
         if api_key_id in self._running:
-            message = "another test request of this API key is under way"
-            raise Problem(429, message, headers={"retry-after": "1"})
+            raise too_many("another test request of this API key is running; retry")
         if len(self._running) >= self._at_once:
-            message = "too many test requests are under way here; try again"
-            raise Problem(503, message, headers={"retry-after": "1"})
+            raise unavailable("too many test requests are running on this replica; retry")
         self._running.add(api_key_id)
         try:
             signed = signed_headers(

@@ -1,12 +1,12 @@
-"""One request, one answer: what a publisher sends again under its Idempotency-Key is not queued again.
+"""Idempotent requests: a repetition under the same Idempotency-Key gets the first response and runs nothing.
 
-The store says who runs a request. Only success is remembered: after anything else the key is free again.
+A mark in Redis says which runner owns the request. Only a success is kept; any error frees the key.
 """
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
@@ -15,25 +15,25 @@ from shared.runtime.http.responses import Problem
 from shared.store.idempotency import RUNNING_S, Beginning, Begun, Idempotency
 from shared.wire.idempotency import HEADER
 
-# Several renewals may be late or lost before the mark goes.
+# The mark survives several late or lost renewals.
 _RENEWAL_S = RUNNING_S / 4
-# The publisher waits so long for the end to be written, if Redis is slow or away.
-_PATIENCE_S = 1.0
-_AGAIN_S = 0.5
+# How long the response waits for the outcome to be written, if Redis is slow or unreachable.
+_WRITE_LIMIT_S = 1.0
+_RETRY_S = 0.5
 
 
-class Once:
-    """Runs requests so that each is carried out once."""
+class IdempotentRequests:
+    """Runs each request once."""
 
     def __init__(self, store: Idempotency) -> None:
         self._store = store
-        self._ending = set[asyncio.Task[None]]()
+        self._writes = set[asyncio.Task[None]]()
 
     async def run(self, request: Repeatable, work: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
-        """What `work` returned, now or when it was first asked for; and whether it is a repetition.
+        """The result of `work`, or the kept result of an earlier run; and whether it is a repetition.
 
-        Raises what `work` raises; Problem(409) while the request runs elsewhere, Problem(422) when the key
-        stands for another request; StoreUnavailable, and then `work` was not begun.
+        Raises what `work` raises; Problem(409) while the request runs elsewhere; Problem(422) when the key
+        belongs to another request; StoreUnavailable, before `work` has begun.
         """
         runner = secrets.token_hex(8)
         beginning = await self._begin(request, runner)
@@ -44,21 +44,21 @@ class Once:
             raise _refusal(beginning.found)
         renewing = asyncio.create_task(self._renew(request, runner))
         try:
-            answer = await work()
+            result = await work()
         except Exception:
-            await self._before_the_answer(self._free(request, runner))
+            await self._write(lambda: self._store.free(request, runner=runner))
             raise
         finally:
             renewing.cancel()
-        await self._before_the_answer(self._keep(request, answer, runner))
-        return answer, False
+        await self._write(lambda: self._store.keep(request, result, runner=runner))
+        return result, False
 
     async def _begin(self, request: Repeatable, runner: str) -> Beginning:
         try:
             return await self._store.begin(request, runner=runner)
         except StoreUnavailable:
-            # Redis may have done it all the same, or do it when it wakes: nobody is to wait for that mark.
-            self._in_background(self._free(request, runner))
+            # Redis may have set the mark, or set it later: free it, so that no retry has to wait for its end.
+            self._in_background(lambda: self._store.free(request, runner=runner))
             raise
 
     async def _renew(self, request: Repeatable, runner: str) -> None:
@@ -67,39 +67,33 @@ class Once:
             with contextlib.suppress(StoreUnavailable):
                 await self._store.begin(request, runner=runner)
 
-    async def _keep(self, request: Repeatable, answer: bytes, runner: str) -> None:
-        await _insist(lambda: self._store.keep(request, answer, runner=runner))
+    async def _write(self, write: Callable[[], Awaitable[bool]]) -> None:
+        """Waits for the write, within a limit: its failure must not change the response."""
+        await asyncio.wait([self._in_background(write)], timeout=_WRITE_LIMIT_S)
 
-    async def _free(self, request: Repeatable, runner: str) -> None:
-        await _insist(lambda: self._store.free(request, runner=runner))
-
-    async def _before_the_answer(self, close_reason: Coroutine[None, None, None]) -> None:
-        # What was queued is queued, what failed failed: the end's own trouble changes no answer.
-        await asyncio.wait([self._in_background(close_reason)], timeout=_PATIENCE_S)
-
-    def _in_background(self, close_reason: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(close_reason)
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _in_background(self, write: Callable[[], Awaitable[bool]]) -> asyncio.Task[None]:
+        task = asyncio.create_task(_retry(write))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
         return task
 
 
-async def _insist(write: Callable[[], Awaitable[bool]]) -> None:
-    """RetryJobs until Redis has taken it, or the mark is gone by itself."""
+async def _retry(write: Callable[[], Awaitable[bool]]) -> None:
+    """Repeats the write until it succeeds or the mark has expired."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(RUNNING_S):
             while True:
                 with contextlib.suppress(StoreUnavailable):
                     await write()
                     return
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_RETRY_S)
 
 
-def _refusal(found: Begun) -> Problem:
-    if found is Begun.RUNNING:
-        fields = [(HEADER, "belongs to a request that still runs")]
-        message = "the request with this Idempotency-Key is still running; ask again for its answer"
+def _refusal(state: Begun) -> Problem:
+    if state is Begun.RUNNING:
+        fields = [(HEADER, "belongs to a request that is still running")]
+        message = "the request with this Idempotency-Key is still running; retry to get its response"
         return Problem(409, message, fields=fields, headers={"retry-after": "1"})
-    fields = [(HEADER, "was used with another body or content type")]
-    message = "this Idempotency-Key stands for another request; choose a new one"
+    fields = [(HEADER, "was used with another body or Content-Type")]
+    message = "this Idempotency-Key belongs to another request; use a new one"
     return Problem(422, message, fields=fields, kind="idempotency_mismatch")

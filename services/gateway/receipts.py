@@ -1,4 +1,4 @@
-"""GET /v1/events/{id}: what became of an event that was published with `"receipt": true`."""
+"""Receipts: what became of an event that was published with `"receipt": true` (GET /v1/events/{id})."""
 
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -6,43 +6,44 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.bodies import model_response
 from services.gateway.context import Context, context_of
 from shared.model.api_keys import Scope
 from shared.model.events import Event
-from shared.runtime.http.responses import Problem, json_response
+from shared.runtime.http.responses import Problem
 from shared.wire.receipts import receipt_body
 
 
 async def get_receipt(request: Request) -> Response:
-    """Any publisher of the account may ask."""
+    """Needs the scope `publish`, of any API key of the account."""
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.PUBLISH)
-    receipt = await context.receipts.find(key.account_id, request.path_params["event_id"])
+    receipt = await context.stores.receipts.find(key.account_id, request.path_params["event_id"])
     if receipt is None:
-        raise Problem(404, "there is no receipt of such an event; it is kept for an hour, if it is asked for")
-    return json_response(receipt_body(receipt))
+        raise Problem(404, 'no receipt of this event; publish with "receipt": true, and ask within an hour')
+    return model_response(receipt_body(receipt))
 
 
-def opened_receipts(
+def open_receipts(
     context: Context,
     account_id: str,
     events: Sequence[Event],
-    wanted: Mapping[str, Sequence[int]],
+    channels: Mapping[str, Sequence[int]],
     *,
     now_ms: int,
 ) -> list[Coroutine[Any, Any, None]]:
-    """What writes the receipts that are asked for, to be awaited with the appends.
+    """The writes that open the requested receipts; await them together with the appends.
 
-    `wanted` are the channels, each with the places of the events that it gets.
+    `channels` has the indexes of the events that each channel gets.
     """
-    channels: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
-    if not channels:
+    by_event: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
+    if not by_event:
         return []
-    for api_key_id, which in wanted.items():
-        for index in which:
-            if index in channels:
-                channels[index].append(api_key_id)
+    for api_key_id, indexes in channels.items():
+        for index in indexes:
+            if index in by_event:
+                by_event[index].append(api_key_id)
     return [
-        context.receipts.open(account_id, events[index], channels=told, now_ms=now_ms)
-        for index, told in channels.items()
+        context.stores.receipts.open(account_id, events[index], channels=wanting, now_ms=now_ms)
+        for index, wanting in by_event.items()
     ]

@@ -16,13 +16,13 @@ PREFIX = "/v2/subscriptions/"
 
 
 class _Rest(PathConvertor):
-    """Newlines too: a name that holds one is refused for it, and not for a path that nobody knows."""
+    """Matches newlines too: a device name with a newline gets a 400 that says so, not a 404."""
 
     regex = "(?s:.*)"
 
 
 class _RestOfTwo(PathConvertor):
-    """What may name a resource of a device."""
+    """A device and something after the slash."""
 
     regex = "(?s:[^/]*/.*)"
 
@@ -32,47 +32,50 @@ register_url_convertor("resource", _RestOfTwo())
 
 
 async def get_resource(request: Request) -> Response:
-    """Of a device the paths subscribed to, one per line; of one resource only whether it is."""
+    """For a device, the subscribed paths, one per line; for a resource, 200 or 404 without a body."""
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    named = _named(request)
-    stored = await context.routing.bindings(key.account_id, key.id, Source.RESOURCES)
-    paths = paths_of(named.device, stored)
-    if named.path:
-        # The bodies are empty, as that service's are.
-        return Response(status_code=200 if named.path in paths else 404)
+    resource = _resource_of(request)
+    stored = await context.stores.routing.bindings(key.account_id, key.id, Source.RESOURCES)
+    paths = paths_of(resource.device, stored)
+    if resource.path:
+        return Response(status_code=200 if resource.path in paths else 404)
     if not paths:
-        raise Problem(404, "there are no subscriptions to this device")
+        raise Problem(404, "no subscriptions to this device")
     return Response(uri_list(paths), headers={"content-type": "text/uri-list"})
 
 
 async def put_resource(request: Request) -> Response:
-    """Subscribes, whether anybody has heard of the device or not: there is no directory of devices."""
+    """Subscribes. The device need not be known: the gateway keeps no directory of devices."""
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    named = _named(request)
-    if not named.path:
-        raise Problem(405, "a subscription names a resource of the device", headers={"allow": "GET, DELETE"})
-    added = await context.routing.add_line(
-        key.account_id, key.id, named.line, source=Source.RESOURCES, limit=MAX_RESOURCES
+    resource = _resource_of(request)
+    if not resource.path:
+        raise Problem(
+            405,
+            "a subscription must name a resource: /v2/subscriptions/{device-id}/{resourcePath}",
+            headers={"allow": "GET, DELETE"},
+        )
+    added = await context.stores.routing.add_line(
+        key.account_id, key.id, resource.line, source=Source.RESOURCES, limit=MAX_RESOURCES
     )
     if added is Added.FULL:
-        message = f"{MAX_RESOURCES} resources are subscribed to; more need a presubscription"
+        message = f"the limit of {MAX_RESOURCES} resources is reached; use presubscriptions for more"
         raise Invalid(message, field="resourcePath")
     return Response(status_code=200)
 
 
 async def delete_resource(request: Request) -> Response:
-    """Ends one subscription, or all to a device; 204 also when there was none."""
+    """Removes one subscription, or all to a device; 204 also when there was none."""
     context = context_of(request)
     key = await context.authenticator.require(request, Scope.RECEIVE)
-    line = _named(request).line
-    await context.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
+    line = _resource_of(request).line
+    await context.stores.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
     return Response(status_code=204)
 
 
-def _named(request: Request) -> Resource:
-    # Not the decoded path: there a slash inside a device's name would look like its end.
+def _resource_of(request: Request) -> Resource:
+    # Use the raw path: in the decoded one, a slash inside a device's name would end the name.
     raw: bytes = request.scope["raw_path"]
     rest = raw.decode("ascii").removeprefix(PREFIX)
     if not rest:

@@ -9,7 +9,7 @@ from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
-from services.gateway.idempotency import Once
+from services.gateway.idempotency import IdempotentRequests
 from shared.outbound import Outbound
 from shared.runtime.http.health import health_routes
 from shared.runtime.http.metrics_server import metrics_server
@@ -20,19 +20,11 @@ from shared.runtime.settings import Settings
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
     stores = build_stores(settings, redis)
     return Context(
-        api_keys=stores.api_keys,
-        channels=stores.channels,
-        wakeups=stores.wakeups,
-        once=Once(stores.idempotency),
-        principals=stores.principals,
+        stores=stores,
         authenticator=Authenticator(stores.api_keys, admin_token=admin_token),
-        queues=stores.queues,
-        receipts=stores.receipts,
-        replica=settings.replica,
-        routing=stores.routing,
-        sessions=stores.sessions,
         endpoint_verifier=EndpointVerifier(outbound),
-        webhooks=stores.webhooks,
+        idempotent_requests=IdempotentRequests(stores.idempotency),
+        replica=settings.replica,
     )
 
 

@@ -1,4 +1,4 @@
-"""A request that its publisher may send again under the same Idempotency-Key."""
+"""A request with an Idempotency-Key: its publisher may send it again."""
 
 import uuid
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """ChannelRef request it is, the key its publisher gave it, and a hash of what it says."""
+    """The publisher's API key, its Idempotency-Key, and a hash of the request."""
 
     api_key_id: str
     idempotency_key: str
     fingerprint: str
 
     def event_id(self, index: int) -> str:
-        """The id of the event at `index`: the same whenever, and through whichever gateway, this comes again.
+        """The id of the event at `index`: the same for each repetition, through any gateway.
 
-        It stands for what the request says too: should the key be used for something else once it is free
-        again, no receiver takes the one event for the other.
+        The fingerprint is part of it: when the key is free again and names another request, receivers must
+        not take the new event for the old one.
         """
-        told = f"{self.fingerprint} {index} {self.idempotency_key}"
-        return str(uuid.uuid5(uuid.UUID(hex=self.api_key_id), told))
+        name = f"{self.fingerprint} {index} {self.idempotency_key}"
+        return str(uuid.uuid5(uuid.UUID(hex=self.api_key_id), name))

@@ -1,50 +1,77 @@
-"""What /v1/channels/{api_key_id} answers: our own view of a channel (docs/protocols/channels.md)."""
+"""Bodies of /v1/channels/{api_key_id}: our own view of a channel (docs/protocols/channels.md)."""
 
-from typing import Any
+from typing import Annotated
+
+from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.channels import ChannelState, Failing, Kind
 from shared.model.deliveries import Delivery
-from shared.wire.pelion.serialization import stored
-from shared.wire.times import moment_text
+from shared.wire.models import Closed, Count, Moment
+from shared.wire.pelion.serialization import SerializationBody, serialization_body, stored
+from shared.wire.times import moment_or_none, moment_text
 
 
-def channel_body(state: ChannelState, failing: Failing | None) -> dict[str, Any]:
-    """A channel as it is now. `connected` is for what an application holds open, a socket or a poll."""
-    connected = {} if state.kind is Kind.WEBHOOK else {"connected": state.connected}
-    return {
-        "kind": state.kind,
-        **connected,
-        "queue_size": state.queue_size,
-        "dropped": state.dropped,
-        "serialization": stored(state.serialization).as_json(),
-        **({} if failing is None else _failing(failing)),
-    }
+class ChannelBody(Closed, kw_only=True):
+    """A channel as it is now."""
+
+    kind: Kind
+    connected: Annotated[
+        bool | UnsetType, Meta(description="Is a socket or a poll open? Not of a webhook.")
+    ] = UNSET
+    queue_size: Count
+    dropped: Count
+    serialization: SerializationBody
+    failing_since: Moment | UnsetType = UNSET
+    failed_attempts: Count | UnsetType = UNSET
+    next_attempt_at: Moment | UnsetType = UNSET
 
 
-def deliveries_body(deliveries: list[Delivery]) -> dict[str, Any]:
-    return {"deliveries": [_delivery(delivery) for delivery in deliveries]}
+class DeliveryBody(Closed):
+    """One attempt to deliver a batch."""
+
+    at: Moment
+    webhook_id: str
+    batch: Count
+    status: int | None
+    error: str
+    took_ms: Count
+    next_attempt_at: Moment | None
 
 
-def _failing(failing: Failing) -> dict[str, Any]:
-    next_try = (
-        {} if failing.next_attempt_ms is None else {"next_attempt_at": moment_text(failing.next_attempt_ms)}
+class DeliveriesBody(Closed):
+    deliveries: Annotated[list[DeliveryBody], Meta(max_length=100)]
+
+
+class SigningSecretBody(Closed):
+    signing_secret: Annotated[str, Meta(pattern="^whsec_")]
+
+
+def channel_body(state: ChannelState, failing: Failing | None) -> ChannelBody:
+    body = ChannelBody(
+        kind=state.kind,
+        connected=UNSET if state.kind is Kind.WEBHOOK else state.connected,
+        queue_size=state.queue_size,
+        dropped=state.dropped,
+        serialization=serialization_body(stored(state.serialization)),
     )
-    return {
-        "failing_since": moment_text(failing.since_ms),
-        "failed_attempts": failing.failed_attempts,
-        **next_try,
-    }
+    if failing is not None:
+        body.failing_since = moment_text(failing.since_ms)
+        body.failed_attempts = failing.failed_attempts
+        body.next_attempt_at = moment_or_none(failing.next_attempt_ms) or UNSET
+    return body
 
 
-def _delivery(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "at": moment_text(delivery.at_ms),
-        "webhook_id": delivery.webhook_id,
-        "batch": delivery.count,
-        "status": delivery.status,
-        "error": delivery.error,
-        "took_ms": delivery.took_ms,
-        "next_attempt_at": None
-        if delivery.next_attempt_ms is None
-        else moment_text(delivery.next_attempt_ms),
-    }
+def deliveries_body(deliveries: list[Delivery]) -> DeliveriesBody:
+    return DeliveriesBody([_delivery(each) for each in deliveries])
+
+
+def _delivery(delivery: Delivery) -> DeliveryBody:
+    return DeliveryBody(
+        moment_text(delivery.at_ms),
+        delivery.webhook_id,
+        batch=delivery.count,
+        status=delivery.status,
+        error=delivery.error,
+        took_ms=delivery.took_ms,
+        next_attempt_at=moment_or_none(delivery.next_attempt_ms),
+    )

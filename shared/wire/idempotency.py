@@ -1,4 +1,4 @@
-"""The Idempotency-Key header, as in the IETF's draft of that name; bare keys, as Stripe takes them, too."""
+"""The Idempotency-Key header: quoted as in the IETF draft, or bare as with Stripe."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ _LONGEST = 255
 
 
 def idempotency_key_in(values: Sequence[str]) -> str | None:
-    """The key in the request's headers of that name; None without one. `abc` and `"abc"` are the same key.
+    """The key; None without the header. `abc` and `"abc"` are the same key.
 
     Raises Invalid.
     """
@@ -24,14 +24,14 @@ def idempotency_key_in(values: Sequence[str]) -> str | None:
     if len(values) > 1:
         raise Invalid("must be given once", field=HEADER)
     bare, quoted = _BARE.fullmatch(values[0]), _QUOTED.fullmatch(values[0])
-    found = bare[0] if bare else _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""
-    if not 1 <= len(found) <= _LONGEST:
+    key = bare[0] if bare else _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""
+    if not 1 <= len(key) <= _LONGEST:
         raise Invalid(f"must be 1 to {_LONGEST} printable ASCII characters, or a quoted string", field=HEADER)
-    return found
+    return key
 
 
 def fingerprint_of(media_type: str, body: bytes) -> str:
-    """A hash of what a request says: the same bytes of another media type are another request."""
+    """A hash of media type and body: the same bytes with another media type are another request."""
     digest = hashlib.sha256(media_type.encode() + b"\n")
     digest.update(body)
     return digest.hexdigest()

@@ -1,29 +1,47 @@
 """The body of GET /v1/events/{id} (docs/protocols/events.md)."""
 
-from typing import Any
+from typing import Annotated
 
-from shared.model.receipts import ChannelReceipt, Receipt
-from shared.wire.times import moment_text
+from msgspec import UNSET, Meta, UnsetType
 
-
-def receipt_body(receipt: Receipt) -> dict[str, Any]:
-    """What became of an event, as JSON has it."""
-    return {
-        "id": receipt.event_id,
-        "topic": receipt.topic,
-        "published_at": moment_text(receipt.published_ms),
-        "channels": [_channel(told) for told in receipt.channels],
-        "channels_total": receipt.channels_total,
-    }
+from shared.model.receipts import ChannelReceipt, Receipt, State
+from shared.wire.models import Closed, Count, Id, Moment
+from shared.wire.times import moment_or_none, moment_text
 
 
-def _channel(told: ChannelReceipt) -> dict[str, Any]:
-    times = {
-        "queued_at": told.queued_ms,
-        "sent_at": told.sent_ms,
-        "acked_at": told.acked_ms,
-        "dropped_at": told.dropped_ms,
-    }
-    shown = {name: moment_text(ms) for name, ms in times.items() if ms is not None}
-    reason = {"reason": told.reason} if told.reason else {}
-    return {"channel": told.channel, "state": told.state, **shown, **reason}
+class ChannelReceiptBody(Closed):
+    channel: Id
+    state: State
+    queued_at: Moment
+    sent_at: Moment | UnsetType = UNSET
+    acked_at: Moment | UnsetType = UNSET
+    dropped_at: Moment | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class ReceiptBody(Closed):
+    """What became of an event in each channel."""
+
+    id: str
+    topic: str
+    published_at: Moment
+    channels: Annotated[list[ChannelReceiptBody], Meta(max_length=1000)]
+    channels_total: Count
+
+
+def receipt_body(receipt: Receipt) -> ReceiptBody:
+    channels = [_channel(each) for each in receipt.channels]
+    published_at = moment_text(receipt.published_ms)
+    return ReceiptBody(receipt.event_id, receipt.topic, published_at, channels, receipt.channels_total)
+
+
+def _channel(receipt: ChannelReceipt) -> ChannelReceiptBody:
+    return ChannelReceiptBody(
+        receipt.channel,
+        receipt.state,
+        queued_at=moment_text(receipt.queued_ms),
+        sent_at=moment_or_none(receipt.sent_ms) or UNSET,
+        acked_at=moment_or_none(receipt.acked_ms) or UNSET,
+        dropped_at=moment_or_none(receipt.dropped_ms) or UNSET,
+        reason=receipt.reason or UNSET,
+    )

@@ -1,4 +1,4 @@
-"""Moments as RFC 3339 writes them, `2026-01-31T12:00:00Z`, and as ms since 1970."""
+"""Times as RFC 3339 texts (`2026-01-31T12:00:00Z`) and as ms since 1970."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,18 +9,22 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]
 
 
 def moment_ms(text: str) -> int | None:
-    """The moment that a text names; None when it is none, or does not tell its offset from UTC."""
+    """The time in ms; None for a text that is no time, or has no offset from UTC."""
     if not _RFC3339.fullmatch(text):
         return None
     try:
         moment = datetime.fromisoformat(text.upper())
-        # The years 1 to 9999 in UTC: what lies beyond could not be told again.
+        # OverflowError for a year outside 1 to 9999 in UTC: `moment_text` could not write it.
         return (moment.astimezone(UTC) - _EPOCH) // _MS
     except (ValueError, OverflowError):
-        # A 13th month, a 25th hour.
+        # ValueError for a 13th month or a 25th hour.
         return None
 
 
 def moment_text(ms: int) -> str:
-    """The moment in UTC, with milliseconds."""
+    """The time in UTC, with milliseconds."""
     return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_or_none(ms: int | None) -> str | None:
+    return None if ms is None else moment_text(ms)

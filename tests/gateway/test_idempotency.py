@@ -1,4 +1,4 @@
-"""A request that runs keeps its mark, however long it takes, and ends in one of two ways."""
+"""A running request renews its mark in Redis; its end keeps the result or frees the key."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ import fakeredis
 import pytest
 
 from services.gateway import idempotency
-from services.gateway.idempotency import Once
+from services.gateway.idempotency import IdempotentRequests
 from shared.model.idempotency import Repeatable
 from shared.redis.pipeline import Pipeline
 from shared.runtime.http.responses import Problem
@@ -26,8 +26,8 @@ def backend() -> Backend:
 
 
 @pytest.fixture
-def once(backend: Backend) -> Once:
-    return Once(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
+def requests(backend: Backend) -> IdempotentRequests:
+    return IdempotentRequests(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ async def one() -> bytes:
     return b"[1]"
 
 
-async def test_long_work_renews_its_mark(once: Once, redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_work_renews_its_mark(
+    requests: IdempotentRequests, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
     nearly_over_ms = 5000
 
@@ -48,26 +50,30 @@ async def test_long_work_renews_its_mark(once: Once, redis: Any, monkeypatch: py
         await wait_until(lambda: redis.pttl(NAME) > nearly_over_ms)
         return b"[1]"
 
-    assert await once.run(REQUEST, work) == (b"[1]", False)
-    assert await once.run(REQUEST, one) == (b"[1]", True)
+    assert await requests.run(REQUEST, work) == (b"[1]", False)
+    assert await requests.run(REQUEST, one) == (b"[1]", True)
 
 
-def test_several_renewals_fit_into_a_marks_life() -> None:
+def test_mark_survives_several_lost_renewals() -> None:
     assert idempotency._RENEWAL_S * 3 < RUNNING_S
 
 
-async def test_nothing_renews_what_is_over(once: Once, redis: Any) -> None:
+async def test_failed_work_frees_the_key_and_stops_the_renewal(
+    requests: IdempotentRequests, redis: Any
+) -> None:
     async def fails() -> bytes:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await once.run(REQUEST, fails)
+        await requests.run(REQUEST, fails)
 
     assert not redis.exists(NAME)
-    await wait_until(lambda: not any("Once._renew" in repr(task) for task in asyncio.all_tasks()))
+    await wait_until(
+        lambda: not any("IdempotentRequests._renew" in repr(task) for task in asyncio.all_tasks())
+    )
 
 
-async def test_work_is_done_once(once: Once) -> None:
+async def test_work_is_done_once(requests: IdempotentRequests) -> None:
     go = asyncio.Event()
     times = 0
 
@@ -77,20 +83,20 @@ async def test_work_is_done_once(once: Once) -> None:
         await go.wait()
         return b"[1]"
 
-    running = asyncio.create_task(once.run(REQUEST, work))
+    running = asyncio.create_task(requests.run(REQUEST, work))
     await wait_until(lambda: times)
     with pytest.raises(Problem) as raised:
-        await once.run(REQUEST, work)
+        await requests.run(REQUEST, work)
     assert raised.value.status_code == 409
     go.set()
 
     assert await running == (b"[1]", False)
-    assert await once.run(REQUEST, work) == (b"[1]", True)
+    assert await requests.run(REQUEST, work) == (b"[1]", True)
     assert times == 1
 
 
-async def test_what_is_cancelled_leaves_its_mark_to_time(once: Once, redis: Any) -> None:
-    """The process is ending: nobody knows how far the work came, nor waits for another word to Redis."""
+async def test_cancelled_work_leaves_the_mark_to_expire(requests: IdempotentRequests, redis: Any) -> None:
+    """At shutdown it is unknown how much of the work was done: freeing the key could publish twice."""
     begun = asyncio.Event()
 
     async def work() -> bytes:
@@ -98,7 +104,7 @@ async def test_what_is_cancelled_leaves_its_mark_to_time(once: Once, redis: Any)
         await asyncio.Event().wait()
         return b""
 
-    running = asyncio.create_task(once.run(REQUEST, work))
+    running = asyncio.create_task(requests.run(REQUEST, work))
     await begun.wait()
     running.cancel()
     await asyncio.wait([running])

@@ -24,7 +24,7 @@ SERVED: list[BaseRoute] = [
 
 
 def served() -> Iterator[tuple[Route, str]]:
-    """Every route with each of its methods; HEAD goes without saying where there is a GET."""
+    """Every route with each of its methods; GET implies HEAD."""
     for route in SERVED:
         assert isinstance(route, Route)
         assert route.methods
@@ -46,7 +46,7 @@ def test_every_route_is_documented() -> None:
     missing = [
         f"{method} {route.path}"
         for route, method in served()
-        if not any(method == told and serves(route, path, told) for path, told in documented())
+        if not any(method == verb and serves(route, path, verb) for path, verb in documented())
     ]
     assert missing == []
 
@@ -65,14 +65,14 @@ def test_the_document_is_valid() -> None:
     schemathesis.openapi.from_dict(DOCUMENT).validate()
 
 
-def test_operations_have_names_of_their_own() -> None:
-    operations: list[Any] = [told for item in DOCUMENT["paths"].values() for told in item.values()]
-    names = [told["operationId"] for told in operations]
+def test_operations_have_unique_names() -> None:
+    operations: list[Any] = [each for item in DOCUMENT["paths"].values() for each in item.values()]
+    names = [each["operationId"] for each in operations]
 
     assert len(set(names)) == len(names) > 30
 
 
-def test_its_version_is_the_packages() -> None:
+def test_version_is_that_of_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 
     assert project["project"]["version"] == VERSION

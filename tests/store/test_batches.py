@@ -14,7 +14,7 @@ from shared.store.due_webhooks import Due, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
-from shared.wire.pelion.serialization import wanted_of
+from shared.wire.pelion.serialization import wanted_in
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
@@ -245,7 +245,7 @@ async def test_when_what_failed_has_become_too_old_the_failures_are_over(
 
 async def test_no_more_is_taken_than_a_message_may_hold(stores: Stores, batches: Batches) -> None:
     key, _ = await stores.api_key()
-    wanted = wanted_of({"serialization": {"type": "v2", "max_chunk_size": 100}})
+    wanted = wanted_in(b'{"serialization": {"type": "v2", "max_chunk_size": 100}}')
     await stores.channels.put_webhook(
         stores.account_id, key.id, CALLBACK, now_ms=NOW_MS, serialization=wanted
     )

@@ -17,23 +17,23 @@ ID = re.compile(r"[0-9a-f]{32}")
 
 async def test_an_account_and_its_child(api: Api) -> None:
     parent = (await api.admin("POST", "/v1/accounts", json={"name": "Müller & Söhne"})).json
-    answer = await api.admin("POST", "/v1/accounts", json={"name": "child", "parent": parent["id"]})
+    response = await api.admin("POST", "/v1/accounts", json={"name": "child", "parent": parent["id"]})
 
     assert ID.fullmatch(parent["id"])
     assert parent == {"id": parent["id"], "name": "Müller & Söhne", "parent": None}
-    assert answer.status == 201
-    assert answer.json == {"id": answer.json["id"], "name": "child", "parent": parent["id"]}
-    assert answer.json["id"] != parent["id"]
+    assert response.status == 201
+    assert response.json == {"id": response.json["id"], "name": "child", "parent": parent["id"]}
+    assert response.json["id"] != parent["id"]
 
 
 async def test_an_api_key_shows_its_secret_once(api: Api, stack: Stack) -> None:
     account = await api.account()
     path = f"/v1/accounts/{account}/api-keys"
-    answer = await api.admin("POST", path, json={"name": "app", "scopes": ["receive"]})
-    SECRETS.append(answer.json["secret"])
+    response = await api.admin("POST", path, json={"name": "app", "scopes": ["receive"]})
+    SECRETS.append(response.json["secret"])
 
-    assert answer.status == 201
-    made = answer.json
+    assert response.status == 201
+    made = response.json
     assert ID.fullmatch(made["id"])
     assert re.fullmatch(r"ak_\S{64,}", made["secret"])
     assert (made["account_id"], made["name"], made["scopes"]) == (account, "app", ["receive"])
@@ -63,10 +63,10 @@ WRONG_ACCOUNTS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("body", "field"), WRONG_ACCOUNTS)
 async def test_not_an_account(api: Api, body: Any, field: str) -> None:
-    answer = await api.admin("POST", "/v1/accounts", json=body)
+    response = await api.admin("POST", "/v1/accounts", json=body)
 
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert not field or field in [each["name"] for each in answer.json["fields"]]
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert not field or field in [each["name"] for each in response.json["fields"]]
 
 
 WRONG_KEYS: list[tuple[Any, str]] = [
@@ -81,17 +81,17 @@ WRONG_KEYS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("body", "field"), WRONG_KEYS)
 async def test_not_an_api_key(api: Api, key: ApiKey, body: Any, field: str) -> None:
-    answer = await api.admin("POST", f"/v1/accounts/{key.account}/api-keys", json=body)
+    response = await api.admin("POST", f"/v1/accounts/{key.account}/api-keys", json=body)
 
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert any(each["name"].startswith(field) for each in answer.json["fields"])
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert any(each["name"].startswith(field) for each in response.json["fields"])
 
 
 async def test_no_key_for_an_account_that_is_not(api: Api) -> None:
     for account in ("0" * 32, "nobody"):
         path = f"/v1/accounts/{account}/api-keys"
-        answer = await api.admin("POST", path, json={"name": "a", "scopes": ["publish"]})
-        assert (answer.status, answer.json["type"]) == (404, "not_found")
+        response = await api.admin("POST", path, json={"name": "a", "scopes": ["publish"]})
+        assert (response.status, response.json["type"]) == (404, "not_found")
 
 
 async def test_accounts_do_not_hear_each_other(api: Api, channel: ApiKey) -> None:

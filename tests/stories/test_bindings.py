@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import Event, reading
 
 
-async def put(api: Api, key: ApiKey, topics: object) -> Answer:
+async def put(api: Api, key: ApiKey, topics: object) -> Response:
     return await api.call("PUT", "/v1/bindings", key=key, json=topics)
 
 
 async def bind(api: Api, key: ApiKey, *topics: str) -> None:
-    answer = await put(api, key, list(topics))
-    assert (answer.status, answer.text) == (204, "")
+    response = await put(api, key, list(topics))
+    assert (response.status, response.text) == (204, "")
 
 
 async def bound(api: Api, key: ApiKey) -> Any:
-    answer = await api.call("GET", "/v1/bindings", key=key)
-    assert answer.status == 200
-    return answer.json
+    response = await api.call("GET", "/v1/bindings", key=key)
+    assert response.status == 200
+    return response.json
 
 
 def event(topic: str, data: object = 1, **more: str) -> Event:
@@ -195,10 +195,10 @@ async def test_the_limits_are_exact(api: Api, key: ApiKey) -> None:
 async def test_what_is_malformed_changes_nothing(api: Api, key: ApiKey, topics: object, field: str) -> None:
     await bind(api, key, "before")
 
-    answer = await put(api, key, topics)
+    response = await put(api, key, topics)
 
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert [each["name"] for each in answer.json["fields"]] == ([field] if field else [])
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert [each["name"] for each in response.json["fields"]] == ([field] if field else [])
     assert await bound(api, key) == ["before"]
 
 

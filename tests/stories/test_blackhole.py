@@ -43,9 +43,9 @@ def call(event: str = "CHANNEL_CREATE", *, call_id: str = "abc", more: Any = Non
 
 
 async def sockets(api: Api, key: ApiKey, account: str | None = None) -> list[dict[str, Any]]:
-    answer = await api.call("GET", f"/v2/accounts/{account or key.account}/websockets", key=key)
-    assert answer.status == 200, answer.text
-    found: list[dict[str, Any]] = answer.json["data"]
+    response = await api.call("GET", f"/v2/accounts/{account or key.account}/websockets", key=key)
+    assert response.status == 200, response.text
+    found: list[dict[str, Any]] = response.json["data"]
     return found
 
 
@@ -151,8 +151,8 @@ async def test_nobody_hears_of_other_accounts_but_of_those_below(
 
 
 async def test_a_master_hears_of_every_account(api: Api, connect: Connect, key: ApiKey) -> None:
-    answer = await api.admin("POST", "/v1/accounts", json={"name": "master", "master": True})
-    master = await api.api_key(account=answer.json["id"])
+    response = await api.admin("POST", "/v1/accounts", json={"name": "master", "master": True})
+    master = await api.api_key(account=response.json["id"])
     client = await connect(master, edge=1)
     await client.subscribe(CREATED, account_id="*")
 

@@ -150,9 +150,9 @@ NOT_REGISTRATIONS = [
 @pytest.mark.parametrize(("body", "field"), NOT_REGISTRATIONS)
 async def test_what_is_no_registration(api: Api, key: ApiKey, hook: Hook, body: object, field: str) -> None:
     data = body if isinstance(body, bytes) else orjson.dumps(body).replace(b"URL", hook.url.encode())
-    answer = await api.call("PUT", PATH, key=key, data=data, headers={"Content-Type": "application/json"})
+    response = await api.call("PUT", PATH, key=key, data=data, headers={"Content-Type": "application/json"})
 
-    assert_error(answer, 400, "validation_error", field=field)
+    assert_error(response, 400, "validation_error", field=field)
     assert hook.called == []
     assert (await api.callback(key)).status == 404
 
@@ -179,18 +179,18 @@ async def test_a_body_that_says_it_is_not_json(
     if not content_type:
         given = {"skip_auto_headers": ["Content-Type"]}
 
-    answer = await api.call("PUT", PATH, key=key, data=body, **given)
+    response = await api.call("PUT", PATH, key=key, data=body, **given)
 
-    assert answer.status == status, answer.text
+    assert response.status == status, response.text
     if status == 415:
-        assert_error(answer, 415, "unsupported_media_type", field="Content-Type")
+        assert_error(response, 415, "unsupported_media_type", field="Content-Type")
         assert hook.called == []
 
 
 async def test_fields_of_other_clients_are_passed_over(api: Api, key: ApiKey, hook: Hook) -> None:
-    answer = await api.put_callback(key, hook.url, headers=None, serialization=None, comment="ours")
+    response = await api.put_callback(key, hook.url, headers=None, serialization=None, comment="ours")
 
-    assert answer.status == 204, answer.text
+    assert response.status == 204, response.text
     assert (await api.callback(key)).json["headers"] == {}
 
 

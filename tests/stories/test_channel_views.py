@@ -8,7 +8,7 @@ import pytest
 
 from shared.store import keyspace
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.callbacks import Hook
 from tests.harness.events import readings
 from tests.harness.stack import Stack
@@ -24,7 +24,7 @@ def redis(stack: Stack) -> Iterator[Any]:
         yield client
 
 
-async def view(api: Api, key: ApiKey, rest: str = "") -> Answer:
+async def view(api: Api, key: ApiKey, rest: str = "") -> Response:
     return await api.call("GET", f"/v1/channels/{key.id}{rest}", key=key)
 
 
@@ -104,9 +104,9 @@ async def test_a_retry_is_due_now(api: Api, key: ApiKey, hook: Hook, redis: Any)
     trouble = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
     redis.hset(keyspace.channel(key.id), mapping=trouble)
 
-    answer = await api.call("POST", retry, key=key)
+    response = await api.call("POST", retry, key=key)
 
-    assert (answer.status, answer.text) == (202, "")
+    assert (response.status, response.text) == (202, "")
     assert not redis.hexists(keyspace.channel(key.id), "next_attempt_ms")
 
 

@@ -172,8 +172,8 @@ async def test_a_plain_get_is_asked_who_it_is_and_then_to_upgrade(
     edge = api.at(stack.edges[0].url)
 
     assert (await edge.call("GET", JOIN)).status == 401
-    answer = await edge.call("GET", JOIN, headers=headers_of(key))
-    assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+    response = await edge.call("GET", JOIN, headers=headers_of(key))
+    assert (response.status, response.headers["Upgrade"]) == (426, "websocket")
 
 
 async def test_what_a_client_says_is_ignored(api: Api, join: Join, key: ApiKey) -> None:

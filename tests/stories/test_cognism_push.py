@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.stories.test_errors import assert_error
@@ -56,7 +56,7 @@ def headers_of(key: ApiKey) -> dict[str, str]:
     return {"X-API-AccessToken": key.id, "X-API-SecretKey": key.secret}
 
 
-async def push(api: Api, session: str | None, body: bytes = BODY, **more: Any) -> Answer:
+async def push(api: Api, session: str | None, body: bytes = BODY, **more: Any) -> Response:
     query = more.pop("query", {}) | ({} if session is None else {"session": session})
     return await api.call("POST", f"{PATH}?{urlencode(query)}", data=body, **more)
 
@@ -66,10 +66,10 @@ async def test_it_arrives_as_it_was_posted_and_nowhere_else(
 ) -> None:
     first, second = await join(0, key), await join(1, key)
 
-    answers = [await push(api, second.session), await push(other_api, first.session, b"[1]")]
+    responses = [await push(api, second.session), await push(other_api, first.session, b"[1]")]
 
-    assert [answer.status for answer in answers] == [200, 200]
-    assert answers[0].json == {"session": second.session, "delivered": True}
+    assert [response.status for response in responses] == [200, 200]
+    assert responses[0].json == {"session": second.session, "delivered": True}
     assert (await second.frame(), await first.frame()) == (BODY.decode(), "[1]")
     # The next that each hears is an event: there was nothing in between.
     assert await api.publish(key, {"topic": "trigger.job-join", "data": {"type": "job-join"}}) == [2]
@@ -130,7 +130,7 @@ async def test_what_is_wrong_with_a_push(api: Api, key: ApiKey, join: Join) -> N
 
 
 async def test_it_takes_a_post(api: Api) -> None:
-    answer = await api.call("GET", f"{PATH}?session={'0f' * 16}")
+    response = await api.call("GET", f"{PATH}?session={'0f' * 16}")
 
-    assert_error(answer, 405, "method_not_allowed")
-    assert answer.headers["Allow"] == "POST"
+    assert_error(response, 405, "method_not_allowed")
+    assert response.headers["Allow"] == "POST"

@@ -3,20 +3,20 @@
 import pytest
 
 from shared.store import keyspace
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.stack import Stack
 
 PAGE = "https://app.example"
 ORIGIN = {"Origin": PAGE}
 
 
-def words(answer: Answer, header: str) -> set[str]:
-    return {word.strip().lower() for word in answer.headers[header].split(",")}
+def words(response: Response, header: str) -> set[str]:
+    return {word.strip().lower() for word in response.headers[header].split(",")}
 
 
 async def preflight(
     api: Api, path: str, *, method: str = "PUT", headers: str = "", origin: str = PAGE
-) -> Answer:
+) -> Response:
     asked = {"Origin": origin, "Access-Control-Request-Method": method}
     if headers:
         asked["Access-Control-Request-Headers"] = headers
@@ -28,21 +28,21 @@ async def preflight(
     "path", ["/v1/events", "/v2/subscriptions/lamp/3/0", "/v2/notification/callback", "/v2/nothing"]
 )
 async def test_a_preflight(api: Api, path: str, method: str) -> None:
-    answer = await preflight(
+    response = await preflight(
         api, path, method=method, headers="authorization,content-type,idempotency-key,x-requested-with"
     )
 
-    assert answer.status == 200
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    assert method.lower() in words(answer, "Access-Control-Allow-Methods")
-    allowed = words(answer, "Access-Control-Allow-Headers")
+    assert response.status == 200
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert method.lower() in words(response, "Access-Control-Allow-Methods")
+    allowed = words(response, "Access-Control-Allow-Headers")
     assert {"authorization", "content-type", "idempotency-key", "x-requested-with"} <= allowed
-    assert int(answer.headers["Access-Control-Max-Age"]) >= 600
-    assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert int(response.headers["Access-Control-Max-Age"]) >= 600
+    assert "Access-Control-Allow-Credentials" not in response.headers
 
 
 async def test_answers_and_errors_can_be_read(api: Api, key: ApiKey) -> None:
-    answers = [
+    responses = [
         await api.call("GET", "/v2/subscriptions", key=key, headers=ORIGIN),
         await api.call("GET", "/v2/subscriptions", headers=ORIGIN),
         await api.call("GET", "/v2/nothing", headers=ORIGIN),
@@ -51,44 +51,44 @@ async def test_answers_and_errors_can_be_read(api: Api, key: ApiKey) -> None:
         await api.call("POST", "/v1/events", key=key, data=b" " * (8 * 1024 * 1024 + 1), headers=ORIGIN),
     ]
 
-    assert [answer.status for answer in answers] == [200, 401, 404, 405, 400, 413]
-    for answer in answers:
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        assert {"x-request-id", "retry-after"} <= words(answer, "Access-Control-Expose-Headers")
+    assert [response.status for response in responses] == [200, 401, 404, 405, 400, 413]
+    for response in responses:
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert {"x-request-id", "retry-after"} <= words(response, "Access-Control-Expose-Headers")
 
 
 async def test_what_nobody_foresaw_can_be_read(api: Api, channel: ApiKey, stack: Stack) -> None:
     with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
 
-    answer = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
+    response = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
 
-    assert answer.status == 500
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.status == 500
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
 
 
 async def test_the_edge_answers_so_too(api: Api, stack: Stack) -> None:
     edge = api.at(stack.edges[0].url)
 
-    answer = await edge.call("GET", "/v2/notification/websocket-connect", headers=ORIGIN)
+    response = await edge.call("GET", "/v2/notification/websocket-connect", headers=ORIGIN)
 
-    assert answer.status == 426
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.status == 426
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert (await preflight(edge, "/v2/notification/pull", headers="authorization")).status == 200
 
 
 async def test_without_an_origin_nothing_is_said(api: Api, key: ApiKey) -> None:
-    answer = await api.call("GET", "/v2/subscriptions", key=key)
+    response = await api.call("GET", "/v2/subscriptions", key=key)
 
-    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz"])
 async def test_what_is_the_operators_is_not_for_pages(api: Api, path: str) -> None:
-    answer = await api.call("GET", path, headers=ORIGIN)
+    response = await api.call("GET", path, headers=ORIGIN)
 
-    assert answer.status == 200
-    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert response.status == 200
+    assert "Access-Control-Allow-Origin" not in response.headers
 
 
 async def test_the_operator_chooses_the_pages(api: Api, stack: Stack, key: ApiKey) -> None:
@@ -105,9 +105,9 @@ async def test_the_operator_chooses_the_pages(api: Api, stack: Stack, key: ApiKe
         assert theirs.headers["Access-Control-Allow-Origin"] == PAGE
         assert (await preflight(here, "/v1/events")).headers["Access-Control-Allow-Origin"] == PAGE
         for at, page in ((here, "https://other.example"), (there, PAGE)):
-            answer = await at.call("GET", "/v2/subscriptions", key=key, headers={"Origin": page})
-            assert answer.status == 200
-            assert "Access-Control-Allow-Origin" not in answer.headers
+            response = await at.call("GET", "/v2/subscriptions", key=key, headers={"Origin": page})
+            assert response.status == 200
+            assert "Access-Control-Allow-Origin" not in response.headers
             refused = await preflight(at, "/v1/events", origin=page)
             assert refused.status == 405
             assert "Access-Control-Allow-Origin" not in refused.headers

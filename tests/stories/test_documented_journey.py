@@ -1,4 +1,4 @@
-"""Everything the API can do, done once: each answer is as the document says, and each success was met."""
+"""Every operation once: each response matches the document, and each documented success occurs."""
 
 import json
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ import aiohttp
 import jsonschema_rs
 
 from services.gateway.openapi import DOCUMENT
-from tests.harness.api import Answer, Api
+from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
 from tests.harness.events import reading
 from tests.harness.stack import Stack
 
-# A WebSocket's handshake is told of by tests/stories/test_handshake.py.
+# tests/stories/test_handshake.py covers WebSocket handshakes.
 SOCKETS = ("/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
 NOT_BY_HTTP = {("GET", path, 101) for path in SOCKETS}
 
 
 def successes() -> Iterator[tuple[str, str, int]]:
     for path, item in DOCUMENT["paths"].items():
-        for method, told in item.items():
+        for method, described in item.items():
             yield from (
-                (method.upper(), path, int(status)) for status in told["responses"] if int(status) < 400
+                (method.upper(), path, int(status)) for status in described["responses"] if int(status) < 400
             )
 
 
 class Journey:
-    """Pipeline operations by the document, and holds each answer to it."""
+    """Calls operations of the document, and checks each response against it."""
 
     def __init__(self, api: Api, edge: Api) -> None:
         self._api = api
@@ -37,7 +37,7 @@ class Journey:
         self.key: Any = None
         self.met: set[tuple[str, str, int]] = set()
 
-    async def go(self, method: str, path: str, status: int, **options: Any) -> Answer:
+    async def go(self, method: str, path: str, status: int, **options: Any) -> Response:
         """One call, with `{name}` in the path filled from `at`."""
         at = options.pop("at", {})
         filled = path
@@ -45,30 +45,30 @@ class Journey:
             filled = filled.replace(f"{{{name}}}", quote(value, safe=""))
         query = options.pop("query", "")
         if path.startswith("/v1/accounts"):
-            answer = await self._api.admin(method, filled + query, **options)
+            response = await self._api.admin(method, filled + query, **options)
         else:
             api = self._edge if path == "/v2/notification/pull" else self._api
-            answer = await api.call(method, filled + query, key=self.key, **options)
-        assert answer.status == status, f"{method} {path}: {answer.status} {answer.text}"
-        check(method, path, answer)
+            response = await api.call(method, filled + query, key=self.key, **options)
+        assert response.status == status, f"{method} {path}: {response.status} {response.text}"
+        check(method, path, response)
         self.met.add((method, path, status))
-        return answer
+        return response
 
 
-def check(method: str, path: str, answer: Answer) -> None:
-    """That the answer is of a documented status, type and form."""
-    told = DOCUMENT["paths"][path][method.lower()]["responses"][str(answer.status)]
-    for name, header in told["headers"].items():
+def check(method: str, path: str, response: Response) -> None:
+    """The response has a documented status, media type and schema."""
+    described = DOCUMENT["paths"][path][method.lower()]["responses"][str(response.status)]
+    for name, header in described["headers"].items():
         if name != "Idempotent-Replayed":
-            assert name in answer.headers, f"{method} {path}: no {name} in {answer.headers}"
-            assert header["schema"].get("const", answer.headers[name]) == answer.headers[name]
-    content = told.get("content")
+            assert name in response.headers, f"{method} {path}: no {name} in {response.headers}"
+            assert header["schema"].get("const", response.headers[name]) == response.headers[name]
+    content = described.get("content")
     if content is None:
-        assert answer.text == ""
+        assert response.text == ""
         return
     [(media_type, form)] = content.items()
-    assert answer.headers["Content-Type"].partition(";")[0] == media_type
-    value = answer.json if media_type == "application/json" else answer.text
+    assert response.headers["Content-Type"].partition(";")[0] == media_type
+    value = response.json if media_type == "application/json" else response.text
     whole = {**form["schema"], "components": DOCUMENT["components"]}
     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
 
@@ -116,7 +116,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
-    """The sockets that others can list and push to."""
+    """Kazoo and Cognism sockets."""
     go, key = journey.go, journey.key
     await go("GET", "/v2/websockets", 200)
     await go("PUT", "/v2/api_auth", 201, json={"data": {"api_key": key.secret}})
@@ -140,7 +140,7 @@ async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) 
 
 
 async def channels(journey: Journey, hook: Hook) -> None:
-    """Each kind of channel, from its making to its end."""
+    """Each kind of channel, from creation to deletion."""
     go, me = journey.go, {"api_key_id": journey.key.id}
     view = "/v1/channels/{api_key_id}"
     await go("GET", view, 404, at=me)
@@ -173,13 +173,13 @@ async def channels(journey: Journey, hook: Hook) -> None:
     await go("GET", pull, 204, query="?noWait=true")
     await go("GET", view, 200, at=me)
     await published(journey)
-    told = (await go("GET", pull, 200)).json
-    assert set(told) == {"notifications", "events", "registrations"}
+    message = (await go("GET", pull, 200)).json
+    assert set(message) == {"notifications", "events", "registrations"}
     assert (await go("DELETE", pull, 200)).text == "REMOVED"
 
 
 async def published(journey: Journey) -> None:
-    """Events of several kinds for the API key's channel, and what became of one."""
+    """Publishes events of several kinds for the API key's channel, and gets the receipt of one."""
     to = journey.key.id
     events = [
         {**reading(1, to=to), "id": "a/1", "receipt": True},

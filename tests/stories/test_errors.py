@@ -1,4 +1,4 @@
-"""What is refused, with which status, and that the answer says why and names the culprit."""
+"""Errors: the status, and a message that says why and names the field."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.store import keyspace
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading, readings
 from tests.harness.raw import exchange
 from tests.harness.stack import Stack
@@ -24,19 +24,19 @@ Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
 """
 
 
-def assert_error(answer: Answer, status: int, type_: str, *, field: str = "") -> None:
-    """An error of the one form; `field` stands in a field's name, and in the message unless it is a place."""
-    assert answer.status == status, answer.text
-    error = answer.json
+def assert_error(response: Response, status: int, type_: str, *, field: str = "") -> None:
+    """An error of the one form. `field` is in a field's name, and in the message unless it is a position."""
+    assert response.status == status, response.text
+    error = response.json
     assert error["object"] == "error"
     assert error["code"] == status
     assert error["type"] == type_
     assert error["message"]
-    assert error["request_id"] == answer.headers["X-Request-Id"]
+    assert error["request_id"] == response.headers["X-Request-Id"]
     assert all(set(each) == {"name", "message"} for each in error["fields"])
     if field:
-        assert any(field in each["name"] for each in error["fields"]), answer.text
-        assert field in error["message"] or field.startswith("["), answer.text
+        assert any(field in each["name"] for each in error["fields"]), response.text
+        assert field in error["message"] or field.startswith("["), response.text
 
 
 NOT_EVENTS: list[tuple[str, Any, str]] = [
@@ -61,14 +61,18 @@ NOT_EVENTS: list[tuple[str, Any, str]] = [
     ("a registration without a device", {"topic": "device.registrations", "data": {"ept": "x"}}, "ep"),
     ("a type that is a number", {"topic": "device.registrations", "data": {"ep": "a", "ept": 1}}, "ept"),
     ("a de-registration of no device", {"topic": "device.de-registrations", "data": {}}, "data"),
-    ("an async-response to nobody", {"topic": "device.async-responses", "data": {"id": "1"}}, "to"),
+    (
+        "an async-response without an addressee",
+        {"topic": "device.async-responses", "data": {"id": "1"}},
+        "to",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ("event", "field"), [pytest.param(event, field, id=name) for name, event, field in NOT_EVENTS]
 )
-async def test_not_an_event(api: Api, channel: ApiKey, event: Any, field: str) -> None:
+async def test_invalid_event(api: Api, channel: ApiKey, event: Any, field: str) -> None:
     assert_error(await api.post_events(channel, event), 400, "validation_error", field=field)
 
 
@@ -84,17 +88,17 @@ async def test_not_an_event(api: Api, channel: ApiKey, event: Any, field: str) -
         b'{"topic": "a", "data": 1} 2',
     ],
 )
-async def test_not_json(api: Api, key: ApiKey, body: bytes) -> None:
+async def test_invalid_json(api: Api, key: ApiKey, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     for method, path in (("POST", "/v1/events"), ("PUT", "/v2/subscriptions")):
-        answer = await api.call(method, path, key=key, data=body, headers=headers)
-        assert_error(answer, 400, "validation_error")
+        response = await api.call(method, path, key=key, data=body, headers=headers)
+        assert_error(response, 400, "validation_error")
     if body:
-        answer = await api.admin("POST", "/v1/accounts", data=body, headers=headers)
-        assert_error(answer, 400, "validation_error")
+        response = await api.admin("POST", "/v1/accounts", data=body, headers=headers)
+        assert_error(response, 400, "validation_error")
 
 
-async def test_one_wrong_event_and_none_is_taken(api: Api, channel: ApiKey) -> None:
+async def test_one_invalid_event_refuses_the_request(api: Api, channel: ApiKey) -> None:
     events = [*readings(range(3), to=channel.id), {"topic": "orders"}]
 
     assert_error(await api.post_events(channel, events), 400, "validation_error", field="[3]")
@@ -105,9 +109,9 @@ async def test_one_wrong_event_and_none_is_taken(api: Api, channel: ApiKey) -> N
 async def test_another_accounts_key_cannot_be_addressed(api: Api, channel: ApiKey) -> None:
     stranger = await api.api_key()
 
-    answer = await api.post_events(stranger, reading(1, to=channel.id))
+    response = await api.post_events(stranger, reading(1, to=channel.id))
 
-    assert_error(answer, 400, "validation_error", field="to")
+    assert_error(response, 400, "validation_error", field="to")
     assert await api.queue_size(channel) == 0
 
 
@@ -123,8 +127,8 @@ async def test_an_event_of_more_than_256_kib(api: Api, channel: ApiKey) -> None:
         return {"topic": "t", "data": "x" * size, "to": channel.id}
 
     assert await api.publish(channel, event(255 * 1024)) == [1]
-    answer = await api.post_events(channel, [event(1), event(257 * 1024)])
-    assert_error(answer, 413, "payload_too_large", field="[1]")
+    response = await api.post_events(channel, [event(1), event(257 * 1024)])
+    assert_error(response, 413, "payload_too_large", field="[1]")
     assert await api.queue_size(channel) == 1
 
 
@@ -138,29 +142,29 @@ async def test_a_body_of_more_than_8_mib(api: Api, key: ApiKey) -> None:
             yield b" " * MIB
 
     assert (await api.call("POST", "/v1/events", key=key, data=body(8 * MIB))).status == 202
-    answer = await api.call("POST", "/v1/events", key=key, data=body(8 * MIB + 1))
-    assert_error(answer, 413, "payload_too_large")
-    answer = await api.call("POST", "/v1/events", key=key, data=in_pieces())
-    assert_error(answer, 413, "payload_too_large")
+    response = await api.call("POST", "/v1/events", key=key, data=body(8 * MIB + 1))
+    assert_error(response, 413, "payload_too_large")
+    response = await api.call("POST", "/v1/events", key=key, data=in_pieces())
+    assert_error(response, 413, "payload_too_large")
 
 
-async def test_who_are_you(api: Api, key: ApiKey) -> None:
+async def test_authentication(api: Api, key: ApiKey) -> None:
     secret = key.secret
     garbled = ["", "x", "ak_", secret[:-1], secret + "0", secret.upper(), secret[3:], "ak_" + "é" * 64]
     garbled += [f"ak_{key.id}{'0' * (len(secret) - 35)}", "ak_" + "x" * 10_000]
     for token in garbled:
-        answer = await api.call("GET", "/v2/subscriptions", token=token)
-        assert_error(answer, 401, "invalid_auth")
+        response = await api.call("GET", "/v2/subscriptions", token=token)
+        assert_error(response, 401, "invalid_auth")
     for value in ("", "Bearer", f"Basic {secret}", secret, f"Bearer {secret} {secret}"):
-        answer = await api.call("GET", "/v2/subscriptions", headers={"Authorization": value})
-        assert_error(answer, 401, "invalid_auth")
+        response = await api.call("GET", "/v2/subscriptions", headers={"Authorization": value})
+        assert_error(response, 401, "invalid_auth")
     assert_error(await api.call("GET", "/v2/subscriptions"), 401, "invalid_auth")
     for scheme in ("bearer", "BEARER", "Bearer"):
-        answer = await api.call("GET", "/v2/subscriptions", headers={"Authorization": f"{scheme} {secret}"})
-        assert answer.status == 200
+        response = await api.call("GET", "/v2/subscriptions", headers={"Authorization": f"{scheme} {secret}"})
+        assert response.status == 200
 
 
-async def test_a_key_may_do_only_what_it_is_for(api: Api) -> None:
+async def test_scopes(api: Api) -> None:
     publisher = await api.api_key(scopes=("publish",))
     receiver = await api.api_key(account=publisher.account, scopes=("receive",))
     await api.register(receiver)
@@ -179,7 +183,7 @@ async def test_a_key_may_do_only_what_it_is_for(api: Api) -> None:
         assert_error(await api.call(method, path, key=publisher), 403, "access_denied")
 
 
-async def test_the_operators_door_needs_the_operators_token(api: Api, key: ApiKey) -> None:
+async def test_administration_needs_the_admin_token(api: Api, key: ApiKey) -> None:
     lacking = (403, "access_denied")
     for token, refusal in (
         (None, (401, "invalid_auth")),
@@ -191,8 +195,8 @@ async def test_the_operators_door_needs_the_operators_token(api: Api, key: ApiKe
             ("POST", f"/v1/accounts/{key.account}/api-keys"),
             ("DELETE", f"/v1/api-keys/{key.id}"),
         ):
-            answer = await api.call(method, path, token=token, json={"name": "x", "scopes": ["publish"]})
-            assert_error(answer, *refusal)
+            response = await api.call(method, path, token=token, json={"name": "x", "scopes": ["publish"]})
+            assert_error(response, *refusal)
 
 
 async def test_no_such_path_or_method(api: Api, key: ApiKey) -> None:
@@ -202,8 +206,8 @@ async def test_no_such_path_or_method(api: Api, key: ApiKey) -> None:
     assert_error(await api.call("POST", "/v2/subscriptions", key=key), 405, "method_not_allowed")
 
 
-async def test_every_answer_has_a_request_id_of_its_own(api: Api, channel: ApiKey, stack: Stack) -> None:
-    answers = [
+async def test_each_response_has_its_own_request_id(api: Api, channel: ApiKey, stack: Stack) -> None:
+    responses = [
         await api.post_events(channel, reading(1)),
         await api.register(channel),
         await api.channel(channel),
@@ -212,19 +216,19 @@ async def test_every_answer_has_a_request_id_of_its_own(api: Api, channel: ApiKe
         await api.call("GET", "/livez"),
         await api.call("GET", "/nothing"),
     ]
-    assert len({answer.headers["X-Request-Id"] for answer in answers}) == len(answers)
+    assert len({response.headers["X-Request-Id"] for response in responses}) == len(responses)
 
 
-async def test_what_nobody_foresaw(api: Api, channel: ApiKey, stack: Stack) -> None:
-    """Our own fault, here a value in Redis that is not what it should be, has the same form."""
+async def test_unexpected_error(api: Api, channel: ApiKey, stack: Stack) -> None:
+    """A bug, here a key in Redis of the wrong type, gets an error of the same form."""
     with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
 
-    answer = await api.channel(channel)
+    response = await api.channel(channel)
 
-    assert answer.status == 500
-    assert_error(answer, 500, answer.json["type"])
-    assert "Traceback" not in answer.text
+    assert response.status == 500
+    assert_error(response, 500, response.json["type"])
+    assert "Traceback" not in response.text
 
 
 def without(header: str) -> str:
@@ -250,9 +254,7 @@ def without(header: str) -> str:
         ),
     ],
 )
-async def test_a_handshake_that_lacks_something(
-    stack: Stack, request_: str, status: int, header: str
-) -> None:
+async def test_incomplete_handshake(stack: Stack, request_: str, status: int, header: str) -> None:
     got, headers, body = await exchange(stack.edges[0].url, request_)
 
     assert got == status, body

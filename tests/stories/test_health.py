@@ -20,18 +20,18 @@ def service(request: pytest.FixtureRequest, stack: Stack) -> Service:
 async def test_alive_and_ready(api: Api, service: Service) -> None:
     api.url = service.url
     for path in ("/livez", "/readyz"):
-        answer = await api.call("GET", path)
-        assert answer.status == 200
-        assert answer.headers["X-Request-Id"]
+        response = await api.call("GET", path)
+        assert response.status == 200
+        assert response.headers["X-Request-Id"]
 
 
 async def test_metrics_in_prometheus_form(api: Api, service: Service) -> None:
     api.url = service.url
-    answer = await api.call("GET", "/metrics")
+    response = await api.call("GET", "/metrics")
 
-    assert answer.status == 200
-    assert answer.headers["Content-Type"].startswith("text/plain")
-    lines = [line for line in answer.text.splitlines() if line and not line.startswith("#")]
+    assert response.status == 200
+    assert response.headers["Content-Type"].startswith("text/plain")
+    lines = [line for line in response.text.splitlines() if line and not line.startswith("#")]
     assert lines
     wrong = [line for line in lines if not re.fullmatch(r"[a-z_:][\w:]*(\{.*\})? \S+", line, flags=re.I)]
     assert not wrong

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading, readings
 from tests.harness.proxy import gateway_behind_proxy
 from tests.harness.raw import exchange
@@ -17,13 +17,13 @@ from tests.stories.test_errors import assert_error
 REPLAYED = "Idempotent-Replayed"
 
 
-async def post(api: Api, key: ApiKey, events: object, *, under: str) -> Answer:
+async def post(api: Api, key: ApiKey, events: object, *, under: str) -> Response:
     return await api.call("POST", "/v1/events", key=key, json=events, headers={"Idempotency-Key": under})
 
 
-def ids_in(answer: Answer) -> list[str]:
-    assert answer.status == 202, answer.text
-    return [event["id"] for event in answer.json["events"]]
+def ids_in(response: Response) -> list[str]:
+    assert response.status == 202, response.text
+    return [event["id"] for event in response.json["events"]]
 
 
 async def test_a_repetition_gets_the_first_answer_and_queues_nothing(
@@ -36,10 +36,10 @@ async def test_a_repetition_gets_the_first_answer_and_queues_nothing(
 
     assert first.status == 202
     assert REPLAYED not in first.headers
-    for answer in again:
-        assert (answer.status, answer.text) == (202, first.text)
-        assert answer.headers[REPLAYED] == "true"
-        assert answer.headers["Content-Type"] == first.headers["Content-Type"]
+    for response in again:
+        assert (response.status, response.text) == (202, first.text)
+        assert response.headers[REPLAYED] == "true"
+        assert response.headers["Content-Type"] == first.headers["Content-Type"]
     assert await api.queue_size(channel) == 3
 
 
@@ -65,9 +65,9 @@ async def test_a_long_answer_comes_again_byte_for_byte(api: Api, other_api: Api,
 
 
 async def test_without_the_header_everything_is_queued_again(api: Api, channel: ApiKey) -> None:
-    answers = [await api.post_events(channel, reading(1, to=channel.id)) for _ in range(2)]
+    responses = [await api.post_events(channel, reading(1, to=channel.id)) for _ in range(2)]
 
-    assert not any(REPLAYED in answer.headers for answer in answers)
+    assert not any(REPLAYED in response.headers for response in responses)
     assert await api.queue_size(channel) == 2
 
 
@@ -85,20 +85,20 @@ async def test_a_quoted_key_is_the_same_as_a_bare_one(api: Api, channel: ApiKey)
 async def test_another_key_is_another_request(api: Api, channel: ApiKey) -> None:
     event = reading(1, to=channel.id)
 
-    answers = [await post(api, channel, event, under=under) for under in ("a", "A", "a b", "x" * 255)]
+    responses = [await post(api, channel, event, under=under) for under in ("a", "A", "a b", "x" * 255)]
 
-    assert len({ids_in(answer)[0] for answer in answers}) == len(answers)
-    assert await api.queue_size(channel) == len(answers)
+    assert len({ids_in(response)[0] for response in responses}) == len(responses)
+    assert await api.queue_size(channel) == len(responses)
 
 
 async def test_each_api_key_has_idempotency_keys_of_its_own(api: Api, channel: ApiKey) -> None:
     colleague = await api.api_key(account=channel.account)
     event = reading(1, to=channel.id)
 
-    answers = [await post(api, each, event, under="mine") for each in (channel, colleague)]
+    responses = [await post(api, each, event, under="mine") for each in (channel, colleague)]
 
-    assert REPLAYED not in answers[1].headers
-    assert ids_in(answers[0]) != ids_in(answers[1])
+    assert REPLAYED not in responses[1].headers
+    assert ids_in(responses[0]) != ids_in(responses[1])
     assert await api.queue_size(channel) == 2
 
 
@@ -128,7 +128,7 @@ async def test_receivers_see_the_ids_that_were_answered(api: Api, channel: ApiKe
 async def test_a_key_that_stands_for_something_else(
     api: Api, other_api: Api, key: ApiKey, body: str, media_type: str
 ) -> None:
-    async def send(through: Api, data: str, content_type: str) -> Answer:
+    async def send(through: Api, data: str, content_type: str) -> Response:
         headers = {"Idempotency-Key": "taken", "Content-Type": content_type}
         return await through.call("POST", "/v1/events", key=key, data=data, headers=headers)
 
@@ -147,27 +147,27 @@ async def test_a_key_that_stands_for_something_else(
 async def test_after_a_refusal_the_key_is_free(api: Api, channel: ApiKey, wrong: dict[str, Any]) -> None:
     event = reading(1, to=channel.id)
     refused = [await post(api, channel, [event, event | wrong], under="mended") for _ in range(2)]
-    assert [answer.status // 100 for answer in refused] == [4, 4]
+    assert [response.status // 100 for response in refused] == [4, 4]
     assert refused[0].json["fields"] == refused[1].json["fields"]
 
-    answer = await post(api, channel, [event], under="mended")
+    response = await post(api, channel, [event], under="mended")
 
-    assert answer.status == 202
-    assert REPLAYED not in answer.headers
+    assert response.status == 202
+    assert REPLAYED not in response.headers
     assert await api.queue_size(channel) == 1
 
 
 async def test_many_at_once_and_one_is_carried_out(api: Api, other_api: Api, channel: ApiKey) -> None:
     events = readings(range(5), to=channel.id)
 
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(post((api, other_api)[n % 2], channel, events, under="storm") for n in range(40))
     )
 
-    assert {answer.status for answer in answers} <= {202, 409}
-    done = [answer for answer in answers if answer.status == 202]
-    assert sum(REPLAYED not in answer.headers for answer in done) == 1
-    assert len({answer.text for answer in done}) == 1
+    assert {response.status for response in responses} <= {202, 409}
+    done = [response for response in responses if response.status == 202]
+    assert sum(REPLAYED not in response.headers for response in done) == 1
+    assert len({response.text for response in done}) == 1
     assert await api.queue_size(channel) == 5
 
 
@@ -198,9 +198,9 @@ async def test_while_the_first_runs_a_repetition_is_told_to_come_again(
 
 @pytest.mark.parametrize("given", ["", '""', '"open', 'a"b" c"\t', '"a"b', '"a\\b"', "x" * 256, "clé"])
 async def test_what_is_no_key(api: Api, channel: ApiKey, given: str) -> None:
-    answer = await post(api, channel, reading(1, to=channel.id), under=given)
+    response = await post(api, channel, reading(1, to=channel.id), under=given)
 
-    assert_error(answer, 400, "validation_error", field="Idempotency-Key")
+    assert_error(response, 400, "validation_error", field="Idempotency-Key")
     assert await api.queue_size(channel) == 0
 
 
@@ -217,7 +217,7 @@ async def test_two_keys_are_none(api: Api, key: ApiKey) -> None:
 
 async def test_other_requests_do_not_look_at_it(api: Api, key: ApiKey) -> None:
     for status in (201, 200):
-        answer = await api.call(
+        response = await api.call(
             "PUT", "/v2/notification/websocket", key=key, headers={"Idempotency-Key": "x"}
         )
-        assert answer.status == status
+        assert response.status == status

@@ -51,8 +51,8 @@ async def test_its_secret_is_refused_everywhere(
     for gateway in (api, other_api):
         await wait_until(partial(_is_refused, gateway, channel), within_s=5)
         for method, path in requests:
-            answer = await gateway.call(method, path, key=channel, json=[reading(1)])
-            assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+            response = await gateway.call(method, path, key=channel, json=[reading(1)])
+            assert (response.status, response.json["type"]) == (401, "invalid_auth")
     for edge in stack.edges:
         receiver = await listen(channel, edge.url)
         assert await receiver.closed() == 1008
@@ -67,9 +67,9 @@ async def test_its_channel_and_queue_go(api: Api, other_api: Api, channel: ApiKe
 
     for gateway in (api, other_api):
         assert await gateway.publish(publisher, reading(6)) == [0]
-        answer = await gateway.post_events(publisher, reading(6, to=channel.id))
-        assert answer.status == 400, "a key that is gone is no key of the account"
-        assert answer.json["fields"][0]["name"].endswith("to")
+        response = await gateway.post_events(publisher, reading(6, to=channel.id))
+        assert response.status == 400, "a key that is gone is no key of the account"
+        assert response.json["fields"][0]["name"].endswith("to")
 
 
 async def test_a_key_revoked_while_it_is_used_leaves_nothing_behind(

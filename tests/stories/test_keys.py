@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.api import SECRETS, Answer, Api, ApiKey
+from tests.harness.api import SECRETS, Api, ApiKey, Response
 from tests.harness.events import reading
 from tests.harness.processes import run_command
 from tests.harness.stack import Stack
@@ -39,16 +39,16 @@ async def rotated(api: Api, key: ApiKey, *, old_valid_until: str | None = None) 
     return _key(key.account, await api.admin("POST", f"/v1/api-keys/{key.id}/secrets", json=body))
 
 
-def _key(account: str, answer: Answer) -> ApiKey:
-    assert answer.status == 201, answer.text
-    SECRETS.append(answer.json["secret"])
-    return ApiKey(id=answer.json["id"], account=account, secret=answer.json["secret"])
+def _key(account: str, response: Response) -> ApiKey:
+    assert response.status == 201, response.text
+    SECRETS.append(response.json["secret"])
+    return ApiKey(id=response.json["id"], account=account, secret=response.json["secret"])
 
 
 async def is_refused(api: Api, key: ApiKey) -> bool:
-    answer = await api.call("GET", "/v2/subscriptions", key=key)
-    assert answer.status in (200, 401), answer.text
-    return answer.status == 401
+    response = await api.call("GET", "/v2/subscriptions", key=key)
+    assert response.status in (200, 401), response.text
+    return response.status == 401
 
 
 class TestExpiry:
@@ -71,8 +71,8 @@ class TestExpiry:
         assert other.open_now
         for gateway in (api, other_api):
             assert await is_refused(gateway, key)
-            answer = await gateway.call("PUT", "/v2/notification/websocket", key=key)
-            assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+            response = await gateway.call("PUT", "/v2/notification/websocket", key=key)
+            assert (response.status, response.json["type"]) == (401, "invalid_auth")
         again = await listen(key, stack.edges[0].url)
         assert await again.closed() == 1008
 
@@ -103,14 +103,14 @@ class TestExpiry:
     async def test_a_time_may_have_any_offset(self, api: Api) -> None:
         account = await api.account()
         here = datetime(2999, 1, 31, 14, 30, tzinfo=timezone(timedelta(hours=2, minutes=30)))
-        answer = await api.admin(
+        response = await api.admin(
             "POST",
             f"/v1/accounts/{account}/api-keys",
             json={"name": "a", "scopes": ["receive"], "expires_at": here.isoformat()},
         )
-        _key(account, answer)
+        _key(account, response)
 
-        assert answer.json["expires_at"] == "2999-01-31T12:00:00.000Z"
+        assert response.json["expires_at"] == "2999-01-31T12:00:00.000Z"
 
     @pytest.mark.parametrize(
         "time_", ["", "tomorrow", "now", 5, True, "2999-01-31", "2999-01-31T12:00:00", "2020-01-31T12:00:00Z"]
@@ -119,10 +119,10 @@ class TestExpiry:
         account = await api.account()
         body = {"name": "a", "scopes": ["receive"], "expires_at": time_}
 
-        answer = await api.admin("POST", f"/v1/accounts/{account}/api-keys", json=body)
+        response = await api.admin("POST", f"/v1/accounts/{account}/api-keys", json=body)
 
-        assert (answer.status, answer.json["type"]) == (400, "validation_error")
-        assert [each["name"] for each in answer.json["fields"]] == ["expires_at"]
+        assert (response.status, response.json["type"]) == (400, "validation_error")
+        assert [each["name"] for each in response.json["fields"]] == ["expires_at"]
 
 
 class TestRotation:
@@ -198,9 +198,9 @@ class TestRotation:
         shown = (await api.admin("GET", f"/v1/api-keys/{first.id}")).json
 
         for body in ({}, {"old_valid_until": "now"}, {"old_valid_until": in_s(60)}):
-            answer = await api.admin("POST", f"/v1/api-keys/{first.id}/secrets", json=body)
-            assert (answer.status, answer.json["type"]) == (409, "conflict")
-            assert shown["old_secret_valid_until"] in answer.json["message"]
+            response = await api.admin("POST", f"/v1/api-keys/{first.id}/secrets", json=body)
+            assert (response.status, response.json["type"]) == (409, "conflict")
+            assert shown["old_secret_valid_until"] in response.json["message"]
 
         until = datetime.fromisoformat(shown["old_secret_valid_until"])
         assert timedelta(hours=23, minutes=59) < until - datetime.now(UTC) <= timedelta(hours=24)
@@ -218,10 +218,10 @@ class TestRotation:
 
     @pytest.mark.parametrize("time_", ["", "tomorrow", 5, "2999-01-31T12:00:00", "2020-01-31T12:00:00Z"])
     async def test_not_a_time_for_the_old_one(self, api: Api, key: ApiKey, time_: object) -> None:
-        answer = await api.admin("POST", f"/v1/api-keys/{key.id}/secrets", json={"old_valid_until": time_})
+        response = await api.admin("POST", f"/v1/api-keys/{key.id}/secrets", json={"old_valid_until": time_})
 
-        assert (answer.status, answer.json["type"]) == (400, "validation_error")
-        assert [each["name"] for each in answer.json["fields"]] == ["old_valid_until"]
+        assert (response.status, response.json["type"]) == (400, "validation_error")
+        assert [each["name"] for each in response.json["fields"]] == ["old_valid_until"]
         assert not await is_refused(api, key)
 
 
@@ -233,14 +233,14 @@ class TestList:
         await rotated(api, ending, old_valid_until="2999-01-30T12:00:00+00:00")
         await made(api)
 
-        answer = await api.admin("GET", f"/v1/accounts/{account}/api-keys")
+        response = await api.admin("GET", f"/v1/accounts/{account}/api-keys")
 
-        assert answer.status == 200
-        listed = {each["id"]: each for each in answer.json["api_keys"]}
-        assert answer.json["next_after"] is None
+        assert response.status == 200
+        listed = {each["id"]: each for each in response.json["api_keys"]}
+        assert response.json["next_after"] is None
         assert listed.keys() == {plain.id, ending.id}
         assert "secret" not in {name for each in listed.values() for name in each}
-        assert "ak_" not in answer.text
+        assert "ak_" not in response.text
         created_at = listed[plain.id]["created_at"]
         assert datetime.now(UTC) - datetime.fromisoformat(created_at) < timedelta(minutes=5)
         assert listed[plain.id] == {
@@ -262,9 +262,9 @@ class TestList:
         account = await api.account()
         ids = sorted([(await made(api, account=account)).id for _ in range(3)])
 
-        answer = await api.admin("GET", f"/v1/accounts/{account}/api-keys?after={ids[0]}")
+        response = await api.admin("GET", f"/v1/accounts/{account}/api-keys?after={ids[0]}")
 
-        assert [each["id"] for each in answer.json["api_keys"]] == ids[1:]
+        assert [each["id"] for each in response.json["api_keys"]] == ids[1:]
         refused = await api.admin("GET", f"/v1/accounts/{account}/api-keys?after=x")
         assert refused.status == 400
 
@@ -298,37 +298,41 @@ class TestAdmins:
         stranger = await made(api)
         child = await made(api, account=await api.account(parent=admin.account))
         for key in (stranger, child):
-            answers = [
+            responses = [
                 await api.call("POST", f"/v1/accounts/{key.account}/api-keys", key=admin, json=KEY),
                 await api.call("GET", f"/v1/accounts/{key.account}/api-keys", key=admin),
                 await api.call("GET", f"/v1/api-keys/{key.id}", key=admin),
                 await api.call("POST", f"/v1/api-keys/{key.id}/secrets", key=admin),
                 await api.call("DELETE", f"/v1/api-keys/{key.id}", key=admin),
             ]
-            assert [(answer.status, answer.json["type"]) for answer in answers] == [(404, "not_found")] * 5
+            assert [(response.status, response.json["type"]) for response in responses] == [
+                (404, "not_found")
+            ] * 5
             assert not await is_refused(api, key)
 
     async def test_an_admin_makes_no_accounts_and_has_no_other_scopes(self, api: Api, admin: ApiKey) -> None:
-        answers = [
+        responses = [
             await api.call("POST", "/v1/accounts", key=admin, json={"name": "a", "parent": admin.account}),
             await api.post_events(admin, reading(1)),
             await api.call("PUT", "/v2/notification/websocket", key=admin),
         ]
-        assert [(answer.status, answer.json["type"]) for answer in answers] == [(403, "access_denied")] * 3
+        assert [(response.status, response.json["type"]) for response in responses] == [
+            (403, "access_denied")
+        ] * 3
 
     async def test_whoever_is_no_admin_may_not(self, api: Api, admin: ApiKey, key: ApiKey) -> None:
         nobody = ApiKey(id=key.id, account=key.account, secret="wrong")
         over = await made(api, account=admin.account, scopes=ADMIN, expires_at=in_s(0.2))
         await wait_until(partial(_may_not_list, api, over))
         for caller, status in ((key, 403), (nobody, 401), (over, 401)):
-            answers = [
+            responses = [
                 await api.call("POST", f"/v1/accounts/{key.account}/api-keys", key=caller, json=KEY),
                 await api.call("GET", f"/v1/accounts/{key.account}/api-keys", key=caller),
                 await api.call("GET", f"/v1/api-keys/{key.id}", key=caller),
                 await api.call("POST", f"/v1/api-keys/{key.id}/secrets", key=caller),
                 await api.call("DELETE", f"/v1/api-keys/{key.id}", key=caller),
             ]
-            assert [answer.status for answer in answers] == [status] * 5
+            assert [response.status for response in responses] == [status] * 5
 
     async def test_a_revoked_admin_does_nothing_more_through_any_gateway(
         self, api: Api, other_api: Api, admin: ApiKey

@@ -45,20 +45,20 @@ async def test_a_content_type_without_a_body(
     api: Api, key: ApiKey, method: str, path: str, status: int, content_type: dict[str, str]
 ) -> None:
     """The Python SDK says application/json with everything it sends; urllib says it is a form."""
-    answer = await api.call(method, path, key=key, headers=content_type, data=b"")
+    response = await api.call(method, path, key=key, headers=content_type, data=b"")
 
-    assert answer.status == status, answer.text
+    assert response.status == status, response.text
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "", "nonsense"])
 async def test_subscriptions_whatever_they_say_they_are(api: Api, key: ApiKey, content_type: str) -> None:
     body = json.dumps(SUBSCRIPTIONS).encode()
 
-    answer = await api.call(
+    response = await api.call(
         "PUT", "/v2/subscriptions", key=key, data=body, headers={"Content-Type": content_type}
     )
 
-    assert answer.status == 204, answer.text
+    assert response.status == 204, response.text
     assert await api.subscriptions(key) == SUBSCRIPTIONS
 
 
@@ -74,9 +74,11 @@ async def test_a_put_without_length_or_type(stack: Stack, key: ApiKey) -> None:
 async def test_an_accept_that_does_not_fit(api: Api, channel: ApiKey) -> None:
     """The SDKs ask for text/uri-list or JSON, whatever comes."""
     for accept in ("text/uri-list", "text/plain", "application/xml", "*/*"):
-        answer = await api.call("GET", "/v2/notification/websocket", key=channel, headers={"Accept": accept})
-        assert answer.status == 200
-        assert answer.headers["Content-Type"] == "application/json"
+        response = await api.call(
+            "GET", "/v2/notification/websocket", key=channel, headers={"Accept": accept}
+        )
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "application/json"
 
 
 async def test_a_body_where_none_is_wanted(api: Api, channel: ApiKey) -> None:
@@ -86,5 +88,5 @@ async def test_a_body_where_none_is_wanted(api: Api, channel: ApiKey) -> None:
         ("PUT", "/v2/subscriptions/lamp/3/0", 200),
         ("DELETE", "/v2/notification/websocket", 204),
     ):
-        answer = await api.call(method, path, key=channel, json={"any": "thing"})
-        assert answer.status == status, answer.text
+        response = await api.call(method, path, key=channel, json={"any": "thing"})
+        assert response.status == status, response.text

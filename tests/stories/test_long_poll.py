@@ -50,13 +50,13 @@ class TestAPoll:
         await api.publish(key, *readings(range(3), to=key.id), {"topic": "orders", "data": 1, "to": key.id})
         await api.publish(key, *readings(range(3, 5), to=key.id))
 
-        answer = await polls.get()
+        response = await polls.get()
 
-        assert answer.status == 200
-        assert answer.headers["Content-Type"] == "application/json"
-        assert answer.headers["X-Request-Id"]
-        assert [*answer.json] == ["registrations", "notifications", "events"]
-        assert numbers_in(answer) == [*range(5)]
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "application/json"
+        assert response.headers["X-Request-Id"]
+        assert [*response.json] == ["registrations", "notifications", "events"]
+        assert numbers_in(response) == [*range(5)]
 
     async def test_it_is_answered_as_soon_as_something_comes(
         self, api: Api, key: ApiKey, polls: Polls
@@ -70,10 +70,10 @@ class TestAPoll:
     async def test_with_nothing_to_tell_it_ends_empty_in_time(
         self, api: Api, key: ApiKey, brief: Service
     ) -> None:
-        answer = await Polls(api, key, brief).get()
+        response = await Polls(api, key, brief).get()
 
-        assert answer.status == 204
-        assert answer.text == ""
+        assert response.status == 204
+        assert response.text == ""
 
     async def test_what_was_read_is_not_told_again(
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
@@ -125,10 +125,10 @@ class TestSecondPoll:
         newcomer = Polls(api, key, stack.edges[edge])
 
         for _ in range(3):
-            answer = await newcomer.get()
-            assert answer.status == 409
-            assert answer.text == "CONCURRENT_PULL_REQUEST_RECEIVED"
-            assert answer.headers["Content-Type"].startswith("text/plain")
+            response = await newcomer.get()
+            assert response.status == 409
+            assert response.text == "CONCURRENT_PULL_REQUEST_RECEIVED"
+            assert response.headers["Content-Type"].startswith("text/plain")
 
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await waiting) == [1]
@@ -257,13 +257,13 @@ class TestAfter:
         """Also a device's name alone, and an answer that has an id of its own."""
         await polls.now()
         await api.publish(key, {"topic": "device.de-registrations", "data": "lamp"})
-        answer = await polls.get(after="")
-        assert answer.json == {"de-registrations": [{"ep": "lamp", "uid": answer.headers["X-Last-Uid"]}]}
-        response = {"id": "mine", "status": 200}
-        await api.publish(key, {"topic": "device.async-responses", "data": response, "to": key.id})
-        answer = await polls.get(after=answer.headers["X-Last-Uid"])
-        assert answer.json == {"async-responses": [response]}
-        last = answer.headers["X-Last-Uid"]
+        response = await polls.get(after="")
+        assert response.json == {"de-registrations": [{"ep": "lamp", "uid": response.headers["X-Last-Uid"]}]}
+        async_response = {"id": "mine", "status": 200}
+        await api.publish(key, {"topic": "device.async-responses", "data": async_response, "to": key.id})
+        response = await polls.get(after=response.headers["X-Last-Uid"])
+        assert response.json == {"async-responses": [async_response]}
+        last = response.headers["X-Last-Uid"]
         assert (await polls.get(after=last, noWait="true")).status == 204
 
     async def test_one_that_waits_is_answered_too(self, api: Api, key: ApiKey, polls: Polls) -> None:
@@ -295,28 +295,28 @@ class TestProof:
         edge = api.at(stack.edges[0].url)
         for method in ("GET", "DELETE"):
             for token in (None, "ak_wrong", key.secret[:-1]):
-                answer = await edge.call(method, PULL, token=token)
-                assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+                response = await edge.call(method, PULL, token=token)
+                assert (response.status, response.json["type"]) == (401, "invalid_auth")
             publisher = await api.api_key(scopes=("publish",))
-            answer = await edge.call(method, PULL, key=publisher)
-            assert (answer.status, answer.json["type"]) == (403, "access_denied")
+            response = await edge.call(method, PULL, key=publisher)
+            assert (response.status, response.json["type"]) == (403, "access_denied")
 
     @pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "PATCH"])
     async def test_other_methods_are_not_there(
         self, api: Api, stack: Stack, key: ApiKey, method: str
     ) -> None:
-        answer = await api.at(stack.edges[0].url).call(method, PULL, key=key)
+        response = await api.at(stack.edges[0].url).call(method, PULL, key=key)
 
-        assert answer.status == 405
-        assert {word.strip() for word in answer.headers["Allow"].split(",")} == {"GET", "DELETE"}
+        assert response.status == 405
+        assert {word.strip() for word in response.headers["Allow"].split(",")} == {"GET", "DELETE"}
 
     async def test_a_revoked_key_ends_its_poll(self, api: Api, key: ApiKey, polls: Polls) -> None:
         waiting = await polls.opened()
 
         await api.revoke(key)
 
-        answer = await waiting
-        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        response = await waiting
+        assert (response.status, response.json["type"]) == (401, "invalid_auth")
         assert (await polls.get()).status == 401
 
     async def test_an_expired_key_ends_its_poll(self, api: Api, stack: Stack) -> None:
@@ -327,7 +327,7 @@ class TestProof:
         SECRETS.append(made["secret"])
         polls = Polls(api, ApiKey(made["id"], account, made["secret"]), stack.edges[0])
 
-        answer = await polls.get()
+        response = await polls.get()
 
-        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        assert (response.status, response.json["type"]) == (401, "invalid_auth")
         assert (await polls.get()).status == 401

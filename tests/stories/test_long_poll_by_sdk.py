@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from mbed_cloud import ConnectAPI
 
-from tests.harness.all_in_one import Everything, everything
+from tests.harness.all_in_one import AllInOne, all_in_one
 from tests.harness.api import Api
 from tests.harness.events import reading
 from tests.harness.polls import Polls
@@ -16,14 +16,14 @@ from tests.harness.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Everything]:
-    with everything() as process:
+def service() -> Iterator[AllInOne]:
+    with all_in_one() as process:
         process.start()
         process.wait_ready()
         yield process
 
 
-async def test_values_arrive_and_polling_stops(service: Everything, http: aiohttp.ClientSession) -> None:
+async def test_values_arrive_and_polling_stops(service: AllInOne, http: aiohttp.ClientSession) -> None:
     api = Api(http, service.url, service.admin_token)
     key = await api.api_key()
     polls = Polls(api, key, service)

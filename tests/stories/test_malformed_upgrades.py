@@ -172,7 +172,7 @@ async def test_a_plain_request_that_offers_an_upgrade_is_answered_as_it_is(
         body=event,
     )
 
-    status, _, answer = await exchange(stack.gateways[0].url, text)
+    status, _, response = await exchange(stack.gateways[0].url, text)
 
-    assert status == 202, answer
+    assert status == 202, response
     assert await api.queue_size(channel) == 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.callbacks import Hook
 from tests.harness.events import reading
 from tests.harness.stack import Stack
@@ -31,7 +31,7 @@ class Kind:
     """
 
     shown: str
-    make: Callable[[Sites, ApiKey], Awaitable[Answer]]
+    make: Callable[[Sites, ApiKey], Awaitable[Response]]
     made: int
     path: str
     ended: tuple[int, str]
@@ -39,11 +39,11 @@ class Kind:
 
     async def end(self, sites: Sites, key: ApiKey) -> tuple[int, str]:
         at = sites.edge if self.path.endswith("/pull") else sites.gateway
-        answer = await at.call("DELETE", self.path, key=key)
-        if answer.status == 404:
-            assert_error(answer, 404, "not_found")
+        response = await at.call("DELETE", self.path, key=key)
+        if response.status == 404:
+            assert_error(response, 404, "not_found")
             return 404, ""
-        return answer.status, answer.text
+        return response.status, response.text
 
     def __str__(self) -> str:
         return self.shown

@@ -91,5 +91,5 @@ async def test_the_channel_tells_how_it_delivers(api: Api, key: ApiKey) -> None:
     assert made.status == 201
     assert made.json["status"] == "disconnected"
     assert made.json["queue_size"] == 0
-    answer = await api.call("GET", "/v2/notification/channel", key=key)
-    assert (answer.status, answer.json) == (200, {"delivery_mechanism": "WEB_SOCKET"})
+    response = await api.call("GET", "/v2/notification/channel", key=key)
+    assert (response.status, response.json) == (200, {"delivery_mechanism": "WEB_SOCKET"})

@@ -174,9 +174,9 @@ async def test_what_is_malformed_changes_nothing(
 ) -> None:
     await api.subscribe(key, {"endpoint-name": "before"})
 
-    answer = await api.put_subscriptions(key, subscriptions)
+    response = await api.put_subscriptions(key, subscriptions)
 
-    assert answer.status == 400
-    assert answer.json["message"]
-    assert any(field in each["name"] for each in answer.json["fields"]) or not field, answer.text
+    assert response.status == 400
+    assert response.json["message"]
+    assert any(field in each["name"] for each in response.json["fields"]) or not field, response.text
     assert await api.subscriptions(key) == [{"endpoint-name": "before"}]

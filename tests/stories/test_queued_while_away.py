@@ -81,7 +81,7 @@ async def test_an_event_of_ones_own_topic_travels_as_an_event(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     order = {"number": 17, "lines": [{"item": "Tür", "price": 12.5}], "paid": False, "note": None}
-    answer = await api.post_events(
+    response = await api.post_events(
         channel,
         {
             "topic": "orders.created",
@@ -92,7 +92,7 @@ async def test_an_event_of_ones_own_topic_travels_as_an_event(
             "to": channel.id,
         },
     )
-    assert (answer.status, answer.json) == (202, {"events": [{"id": "order-17", "channels": 1}]})
+    assert (response.status, response.json) == (202, {"events": [{"id": "order-17", "channels": 1}]})
 
     receiver = await listen(channel)
 
@@ -110,9 +110,9 @@ async def test_an_event_of_ones_own_topic_travels_as_an_event(
 async def test_an_event_without_an_id_is_given_one(api: Api, channel: ApiKey, listen: Listen) -> None:
     event = {"topic": "orders.created", "data": None, "to": channel.id}
 
-    answer = await api.post_events(channel, [event, event])
+    response = await api.post_events(channel, [event, event])
 
-    given = [receipt["id"] for receipt in answer.json["events"]]
+    given = [receipt["id"] for receipt in response.json["events"]]
     assert len(set(given)) == 2
     receiver = await listen(channel)
     assert [item["id"] for _, item in await receiver.received(2)] == given
@@ -121,10 +121,10 @@ async def test_an_event_without_an_id_is_given_one(api: Api, channel: ApiKey, li
 async def test_an_async_response_goes_to_the_key_that_asked(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
-    response = {"id": "1073741825#521f9d17", "status": 504, "error": "TIMEOUT"}
-    event = {"topic": "device.async-responses", "data": response, "to": channel.id}
+    async_response = {"id": "1073741825#521f9d17", "status": 504, "error": "TIMEOUT"}
+    event = {"topic": "device.async-responses", "data": async_response, "to": channel.id}
 
     assert await api.publish(channel, event) == [1]
 
     receiver = await listen(channel)
-    assert await receiver.received(1) == [("async-responses", response)]
+    assert await receiver.received(1) == [("async-responses", async_response)]

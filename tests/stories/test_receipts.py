@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Listen, ListenSilently
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import Event, reading
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
@@ -15,15 +15,15 @@ from tests.stories.test_errors import assert_error
 async def published(api: Api, key: ApiKey, *events: Event, **headers: str) -> list[str]:
     """The ids of events that are published with receipts."""
     asking = [event | {"receipt": True} for event in events]
-    answer = await api.call("POST", "/v1/events", key=key, json=asking, headers=headers)
-    assert answer.status == 202, answer.text
-    return [each["id"] for each in answer.json["events"]]
+    response = await api.call("POST", "/v1/events", key=key, json=asking, headers=headers)
+    assert response.status == 202, response.text
+    return [each["id"] for each in response.json["events"]]
 
 
 async def receipt(api: Api, key: ApiKey, event_id: str) -> Any:
-    answer = await api.receipt(key, event_id)
-    assert answer.status == 200, answer.text
-    return answer.json
+    response = await api.receipt(key, event_id)
+    assert response.status == 200, response.text
+    return response.json
 
 
 async def told_of(api: Api, key: ApiKey, event_id: str) -> dict[str, str]:
@@ -111,9 +111,9 @@ async def test_an_event_that_nobody_wanted(api: Api, key: ApiKey) -> None:
 
 async def test_only_what_asks_for_a_receipt_has_one(api: Api, channel: ApiKey) -> None:
     events = [reading(n, to=channel.id) | {"receipt": n == 1} for n in range(2)]
-    answer = await api.post_events(channel, [*events, reading(2, to=channel.id)])
+    response = await api.post_events(channel, [*events, reading(2, to=channel.id)])
 
-    ids = [each["id"] for each in answer.json["events"]]
+    ids = [each["id"] for each in response.json["events"]]
 
     assert [(await api.receipt(channel, event)).status for event in ids] == [404, 200, 404]
 
@@ -164,13 +164,13 @@ async def test_who_may_ask(api: Api, channel: ApiKey) -> None:
     def asked_by(key: ApiKey | None) -> Any:
         return api.call("GET", f"/v1/events/{event}", key=key)
 
-    answers: list[Answer] = [await asked_by(key) for key in (colleague, receiver, stranger, None)]
+    responses: list[Response] = [await asked_by(key) for key in (colleague, receiver, stranger, None)]
 
-    assert [answer.status for answer in answers] == [200, 403, 404, 401]
+    assert [response.status for response in responses] == [200, 403, 404, 401]
 
 
 async def test_a_receipt_is_wanted_or_not(api: Api, channel: ApiKey) -> None:
-    answer = await api.post_events(channel, reading(1, to=channel.id) | {"receipt": "yes"})
+    response = await api.post_events(channel, reading(1, to=channel.id) | {"receipt": "yes"})
 
-    assert_error(answer, 400, "validation_error", field="receipt")
+    assert_error(response, 400, "validation_error", field="receipt")
     assert await api.queue_size(channel) == 0

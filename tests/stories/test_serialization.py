@@ -25,12 +25,12 @@ async def test_asked_for_when_registering(api: Api, key: ApiKey, stack: Stack, l
     client = await listen(key, stack.edges[0].url)
     data = {"ep": "lamp", "path": "/1", "payload": "MA=="}
 
-    answer = await api.post_events(key, {"topic": "device.notifications", "data": data, "to": key.id})
+    response = await api.post_events(key, {"topic": "device.notifications", "data": data, "to": key.id})
 
     await client.received(1)
     [item] = client.frames[0]["notifications"]
     assert item.pop("timestamp") > 1_700_000_000_000
-    assert item == {**data, "uid": answer.json["events"][0]["id"], "original-ep": "lamp"}
+    assert item == {**data, "uid": response.json["events"][0]["id"], "original-ep": "lamp"}
 
 
 async def test_asked_for_later_it_reaches_an_open_socket(

@@ -5,27 +5,27 @@ from yarl import URL
 
 from shared.store import keyspace
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading
 from tests.harness.stack import Stack
 
 TEMPERATURE = "sensor-1/3303/0/5700"
 
 
-async def ask(api: Api, method: str, key: ApiKey, what: str) -> Answer:
+async def ask(api: Api, method: str, key: ApiKey, what: str) -> Response:
     """One request, with the path exactly as it is written."""
     async with api._http.request(
         method,
         URL(f"{api.url}/v2/subscriptions/{what}", encoded=True),
         headers={"Authorization": f"Bearer {key.secret}"},
     ) as response:
-        return Answer(response.status, response.headers, await response.text())
+        return Response(response.status, response.headers, await response.text())
 
 
 async def subscribe(api: Api, key: ApiKey, *resources: str) -> None:
     for resource in resources:
-        answer = await ask(api, "PUT", key, resource)
-        assert (answer.status, answer.text) == (200, "")
+        response = await ask(api, "PUT", key, resource)
+        assert (response.status, response.text) == (200, "")
 
 
 async def test_exactly_this_device_and_this_path(api: Api, channel: ApiKey) -> None:
@@ -68,9 +68,9 @@ async def test_it_is_idempotent(api: Api, key: ApiKey) -> None:
 async def test_what_is_told_of_a_device(api: Api, other_api: Api, key: ApiKey) -> None:
     await subscribe(api, key, "sensor-1/3303/0/5700", "sensor-1/3/0/13", "sensor-2/1")
 
-    answer = await ask(other_api, "GET", key, "sensor-1")
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/uri-list")
-    assert answer.text == "/3303/0/5700\n/3/0/13"
+    response = await ask(other_api, "GET", key, "sensor-1")
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/uri-list")
+    assert response.text == "/3303/0/5700\n/3/0/13"
     assert (await ask(api, "GET", key, "sensor-3")).status == 404
     assert (await ask(api, "GET", key, "sensor")).status == 404
 
@@ -79,8 +79,8 @@ async def test_what_is_told_of_a_resource(api: Api, key: ApiKey) -> None:
     await subscribe(api, key, TEMPERATURE)
 
     for resource, status in ((TEMPERATURE, 200), ("sensor-1/3303/0", 404), ("sensor-2/3303/0/5700", 404)):
-        answer = await ask(api, "GET", key, resource)
-        assert (answer.status, answer.text) == (status, "")
+        response = await ask(api, "GET", key, resource)
+        assert (response.status, response.text) == (status, "")
 
 
 async def test_deleting_a_device_leaves_the_others(api: Api, channel: ApiKey) -> None:
@@ -175,9 +175,9 @@ async def test_they_outlive_the_channel_and_go_with_the_key(api: Api, key: ApiKe
 )
 async def test_what_names_no_resource(api: Api, key: ApiKey, resource: str, field: str) -> None:
     for method in ("PUT", "GET", "DELETE"):
-        answer = await ask(api, method, key, resource)
-        assert (answer.status, answer.json["type"]) == (400, "validation_error")
-        assert [each["name"] for each in answer.json["fields"]] == [field]
+        response = await ask(api, method, key, resource)
+        assert (response.status, response.json["type"]) == (400, "validation_error")
+        assert [each["name"] for each in response.json["fields"]] == [field]
 
 
 async def test_the_limits_are_exact(api: Api, channel: ApiKey) -> None:
@@ -185,9 +185,9 @@ async def test_the_limits_are_exact(api: Api, channel: ApiKey) -> None:
     assert await api.publish(channel, reading(1, ep="n" * 64, path="/" + "p" * 127)) == [1]
 
     await subscribe(api, channel, *(f"device-{n}/1" for n in range(1023)))
-    answer = await ask(api, "PUT", channel, "one-more/1")
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert "1024" in answer.json["message"]
+    response = await ask(api, "PUT", channel, "one-more/1")
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert "1024" in response.json["message"]
     await subscribe(api, channel, "device-7/1")
     assert (await ask(api, "GET", channel, "one-more/1")).status == 404
 

@@ -21,9 +21,9 @@ def new_trace() -> tuple[str, str]:
 async def publish(api: Api, key: ApiKey, number: int, **headers: str) -> str:
     """The id of an event for the key's own channel."""
     event = reading(number, to=key.id)
-    answer = await api.call("POST", "/v1/events", key=key, json=event, headers=headers)
-    assert answer.status == 202, answer.text
-    return str(answer.json["events"][0]["id"])
+    response = await api.call("POST", "/v1/events", key=key, json=event, headers=headers)
+    assert response.status == 202, response.text
+    return str(response.json["events"][0]["id"])
 
 
 async def stopped(service: Service) -> None:

@@ -48,9 +48,9 @@ async def test_a_revoked_keys_socket_is_closed(
     receiver = await listen(channel)
 
     with broken_routes(channel):
-        answer = await api.admin("DELETE", f"/v1/api-keys/{channel.id}")
+        response = await api.admin("DELETE", f"/v1/api-keys/{channel.id}")
 
-    assert answer.status >= 500, "it says that not all was done"
+    assert response.status >= 500, "it says that not all was done"
     assert await receiver.closed(within_s=AT_ONCE_S) == 1008
     assert (await api.admin("DELETE", f"/v1/api-keys/{channel.id}")).status == 404
     assert await (await listen(channel)).closed() == 1008, "and nobody comes in with it again"
@@ -82,9 +82,9 @@ async def test_a_deleted_channels_socket_is_closed(
     receiver = await listen(channel)
 
     with broken_routes(channel):
-        answer = await api.delete_channel(channel)
+        response = await api.delete_channel(channel)
 
-    assert answer.status >= 500
+    assert response.status >= 500
     assert await receiver.closed(within_s=AT_ONCE_S) == 1001
     assert (await api.channel(channel)).status == 404
     assert await api.publish(channel, reading(1, to=channel.id)) == [0]

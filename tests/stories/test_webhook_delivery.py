@@ -85,12 +85,12 @@ async def test_what_waits_meanwhile_is_merged_and_one_request_is_under_way_at_a_
 async def test_every_request_verifies_with_the_signing_secret(
     api: Api, hook: Webhook, hooked: ApiKey
 ) -> None:
-    answer = await api.call("GET", f"/v1/channels/{hooked.id}/signing-secret", key=hooked)
+    response = await api.call("GET", f"/v1/channels/{hooked.id}/signing-secret", key=hooked)
     await api.publish(hooked, reading(1, to=hooked.id))
     await wait_until(lambda: hook.calls)
 
     [call] = hook.calls
-    verified = Verifier(answer.json["signing_secret"]).verify(call.body, dict(call.headers))
+    verified = Verifier(response.json["signing_secret"]).verify(call.body, dict(call.headers))
     assert verified == call.message
 
 
@@ -157,8 +157,8 @@ async def test_attempts_are_told_and_can_be_made_now(api: Api, hook: Webhook, ho
     hook.takes()
 
     # The next try is seconds away.
-    answer = await api.call("POST", f"/v1/channels/{hooked.id}/deliveries/retry", key=hooked)
-    assert answer.status == 202
+    response = await api.call("POST", f"/v1/channels/{hooked.id}/deliveries/retry", key=hooked)
+    assert response.status == 202
 
     async def is_told() -> bool:
         told = (await api.call("GET", f"/v1/channels/{hooked.id}/deliveries", key=hooked)).json["deliveries"]
@@ -187,8 +187,8 @@ async def test_a_retry_can_be_wished_for_while_a_try_hangs(
 
     hook.answer = late
     await wait_until(lambda: len(hook.calls) == 3)
-    answer = await api.call("POST", f"/v1/channels/{hooked.id}/deliveries/retry", key=hooked)
-    assert answer.status == 202
+    response = await api.call("POST", f"/v1/channels/{hooked.id}/deliveries/retry", key=hooked)
+    assert response.status == 202
     hook.hangs()
     held.set()
 

@@ -1,4 +1,4 @@
-"""The body of a callback's registration, and what may be one."""
+"""The body of a callback's registration."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from shared.wire.pelion.callbacks import is_json, registration_in
 from shared.wire.pelion.serialization import stored
 
 
-def test_all_of_it() -> None:
+def test_every_field() -> None:
     wanted = registration_in(
         b'{"url": "https://a.example/x?y=1", "headers": {"A": "b"}, "more": 1,'
         b' "serialization": {"type": "v2", "max_chunk_size": "200"}}'
@@ -19,7 +19,7 @@ def test_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b', "headers": null', b', "headers": {}', b', "serialization": null'])
-def test_a_url_is_enough(rest: bytes) -> None:
+def test_url_is_enough(rest: bytes) -> None:
     wanted = registration_in(b'{"url": "https://a.example"%s}' % rest)
 
     assert wanted.callback.headers == {}
@@ -39,10 +39,10 @@ def test_a_url_is_enough(rest: bytes) -> None:
         (b'{"url": "https://a.example", "serialization": []}', "serialization"),
     ],
 )
-def test_what_is_none(body: bytes, field: str | None) -> None:
-    with pytest.raises(Invalid) as fault:
+def test_invalid_body(body: bytes, field: str | None) -> None:
+    with pytest.raises(Invalid) as error:
         registration_in(body)
-    assert [name for name, _ in fault.value.fields] == ([] if field is None else [field])
+    assert [name for name, _ in error.value.fields] == ([] if field is None else [field])
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def test_what_is_none(body: bytes, field: str | None) -> None:
         ("application/octet-stream", False),
     ],
 )
-def test_what_may_be_json(content_type: str, may_be: bool) -> None:
+def test_content_type_may_be_json(content_type: str, may_be: bool) -> None:
     assert is_json(content_type) is may_be

@@ -1,4 +1,4 @@
-"""The body of POST /v1/events: what is taken, and which field each fault names."""
+"""The body of POST /v1/events: what is accepted, and which field each error names."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.errors import Invalid, TooLarge
-from shared.wire.events import MAX_EVENT_BYTES, MAX_EVENTS, parse_events, place_of
+from shared.wire.events import MAX_EVENT_BYTES, MAX_EVENTS, Form, parse_events, position_of
 
 LEAST: dict[str, Any] = {"topic": "orders.paid", "data": 1}
 NOTIFICATION: dict[str, Any] = {"ep": "lamp", "path": "/3303/0/5700", "payload": "MjE="}
@@ -22,7 +22,7 @@ def device(topic: str, data: object, **more: object) -> dict[str, object]:
     return {"topic": f"device.{topic}", "data": data, **more}
 
 
-def fault_of(posted: object) -> Invalid:
+def error_of(posted: object) -> Invalid:
     with pytest.raises(Invalid) as raised:
         parse_events(body(posted))
     return raised.value
@@ -35,7 +35,7 @@ def deep(levels: int) -> object:
     return value
 
 
-FAULTS: list[tuple[dict[str, Any], str]] = [
+WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"data": 1}, "topic"),
     ({"topic": "orders"}, "data"),
     ({**LEAST, "priority": 1}, "priority"),
@@ -75,61 +75,61 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("posted", "field"), FAULTS)
-def test_a_fault_names_its_field(posted: dict[str, Any], field: str) -> None:
-    fault = fault_of(posted)
+@pytest.mark.parametrize(("posted", "field"), WRONG_FIELDS)
+def test_error_names_its_field(posted: dict[str, Any], field: str) -> None:
+    error = error_of(posted)
 
-    assert [name for name, _ in fault.fields] == [field]
-    assert field in fault.message
-    assert not isinstance(fault, TooLarge)
+    assert [name for name, _ in error.fields] == [field]
+    assert field in error.message
+    assert not isinstance(error, TooLarge)
 
 
-@pytest.mark.parametrize(("posted", "field"), FAULTS)
-def test_in_an_array_it_names_the_place_too(posted: dict[str, Any], field: str) -> None:
-    assert [name for name, _ in fault_of([LEAST, posted, {"never": "looked at"}]).fields] == [f"[1].{field}"]
-    assert [name for name, _ in fault_of([posted]).fields] == [f"[0].{field}"]
+@pytest.mark.parametrize(("posted", "field"), WRONG_FIELDS)
+def test_error_in_an_array_names_the_position_too(posted: dict[str, Any], field: str) -> None:
+    assert [name for name, _ in error_of([LEAST, posted, LEAST]).fields] == [f"[1].{field}"]
+    assert [name for name, _ in error_of([posted]).fields] == [f"[0].{field}"]
 
 
 @pytest.mark.parametrize("posted", [None, 7, "text", True, [], 1.5])
-def test_what_is_no_event_at_all(posted: object) -> None:
-    assert fault_of(posted).fields == []
+def test_body_that_is_not_an_event(posted: object) -> None:
+    assert error_of(posted).fields == []
 
 
 @pytest.mark.parametrize("posted", [None, 7, "text", [], [LEAST]])
-def test_an_item_that_is_no_event(posted: object) -> None:
-    assert [name for name, _ in fault_of([LEAST, posted]).fields] == ["[1]"]
+def test_item_that_is_not_an_event(posted: object) -> None:
+    assert [name for name, _ in error_of([LEAST, posted]).fields] == ["[1]"]
 
 
 @pytest.mark.parametrize(
     "raw",
     [b"", b"{", b"topic=a", b'{"topic":"a","data":NaN}', b'{"topic":"a","data":"\xff"}', b'"\\ud800"', b"\0"],
 )
-def test_what_is_not_json(raw: bytes) -> None:
+def test_invalid_json(raw: bytes) -> None:
     with pytest.raises(Invalid, match="not JSON"):
         parse_events(raw)
 
 
-def test_a_very_long_name_of_a_field_is_cut() -> None:
-    fault = fault_of({**LEAST, "x" * 10_000: 1})
+def test_long_field_name_is_cut() -> None:
+    error = error_of({**LEAST, "x" * 10_000: 1})
 
-    assert len(fault.message) < 300
+    assert len(error.message) < 300
 
 
 @pytest.mark.parametrize("levels", [255, 1000, 1023, 1025, 100_000])
-def test_data_nested_too_deeply_is_refused_and_not_a_crash(levels: int) -> None:
+def test_data_nested_too_deeply_is_refused(levels: int) -> None:
     raw = b'{"topic":"a","data":' + b"[" * levels + b"]" * levels + b"}"
 
     with pytest.raises(Invalid):
         parse_events(raw)
 
 
-def test_data_nested_deeply_is_taken() -> None:
+def test_data_nested_deeply_is_accepted() -> None:
     data = deep(200)
 
     assert json.loads(parse_events(body({"topic": "a", "data": data}))[0].data) == data
 
 
-def test_the_least_event() -> None:
+def test_minimal_event() -> None:
     [event] = parse_events(body(LEAST))
 
     assert (event.topic, event.data, event.name, event.time, event.to) == ("orders.paid", b"1", "", "", None)
@@ -138,14 +138,14 @@ def test_the_least_event() -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_receipt_may_be_asked_for(wanted: bool) -> None:
+def test_receipt_is_optional(wanted: bool) -> None:
     asked, not_asked = parse_events(body([{**LEAST, "receipt": wanted}, LEAST]))
 
     assert asked.receipt is wanted
     assert not_asked.receipt is False
 
 
-def test_an_event_with_everything() -> None:
+def test_event_with_every_field() -> None:
     posted = {"topic": "orders", "data": {"a": [1]}, "id": "i", "name": "n", "time": "t", "to": "k"}
 
     [event] = parse_events(body(posted))
@@ -161,31 +161,31 @@ def test_null_is_the_same_as_left_out() -> None:
     assert (event.name, event.time, event.to) == ("", "", None)
 
 
-def test_null_is_data_all_the_same() -> None:
+def test_null_is_valid_data() -> None:
     assert parse_events(body({"topic": "orders", "data": None}))[0].data == b"null"
 
 
-def test_each_event_without_an_id_gets_its_own() -> None:
+def test_event_without_an_id_gets_its_own() -> None:
     made = parse_events(body([LEAST, LEAST, {**LEAST, "id": "mine"}]))
 
     assert made[2].id == "mine"
     assert len({event.id for event in made}) == 3
 
 
-def test_an_array_comes_out_in_its_order() -> None:
+def test_array_keeps_its_order() -> None:
     names = [str(number) for number in range(100)]
 
     assert [event.id for event in parse_events(body([{**LEAST, "id": name} for name in names]))] == names
 
 
 @pytest.mark.parametrize("name", ["topic", "id", "name", "time", "to"])
-def test_a_text_of_255_characters_is_taken(name: str) -> None:
+def test_text_of_255_characters_is_accepted(name: str) -> None:
     [event] = parse_events(body({**LEAST, name: "é" * 255}))
 
     assert getattr(event, name) == "é" * 255
 
 
-def test_as_many_events_as_are_taken_at_once() -> None:
+def test_as_many_events_as_the_limit() -> None:
     assert len(parse_events(body([LEAST] * MAX_EVENTS))) == 10_000
 
 
@@ -195,7 +195,7 @@ def test_one_event_more_is_too_many() -> None:
 
 
 @pytest.mark.parametrize("at", ["", "[0]"])
-def test_an_event_at_the_bound_and_over_it(at: str) -> None:
+def test_event_at_and_over_the_size_limit(at: str) -> None:
     around = len('""') + len("orders.paid") + len("name")
     fits = {**LEAST, "data": "x" * (MAX_EVENT_BYTES - around), "name": "name"}
     over = {**fits, "name": "names"}
@@ -226,7 +226,7 @@ def test_data_is_counted_in_bytes() -> None:
         (device("something-else", 1), None),
     ],
 )
-def test_a_device_topics_fields(posted: dict[str, object], fields: dict[str, str] | None) -> None:
+def test_fields_of_device_topics(posted: dict[str, object], fields: dict[str, str] | None) -> None:
     [event] = parse_events(body(posted))
 
     assert event.fields == fields
@@ -234,10 +234,10 @@ def test_a_device_topics_fields(posted: dict[str, object], fields: dict[str, str
 
 
 @pytest.mark.parametrize(
-    ("raw", "place"), [(b"[]", "[3]"), (b" \r\n\t[{}]", "[3]"), (b"{}", ""), (b' {"a":[]}', "")]
+    ("raw", "position"), [(b"[]", "[3]"), (b" \r\n\t[{}]", "[3]"), (b"{}", ""), (b' {"a":[]}', "")]
 )
-def test_the_place_of_an_event_in_a_body(raw: bytes, place: str) -> None:
-    assert place_of(3, body=raw) == place
+def test_position_of_an_event_in_a_body(raw: bytes, position: str) -> None:
+    assert position_of(3, body=raw) == position
 
 
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -248,6 +248,27 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"123456789012345678901234567890",
+        b'{"n": 0.1000000000000000055511151231257827, "n2": 1e2}',
+        b'{ "a" : [ 1,\n2 ] }',
+        b'{"b": 1, "a": 2}',
+        '"\u00fc\\u00fc"'.encode(),
+    ],
+)
+def test_data_keeps_the_publishers_bytes(data: bytes) -> None:
+    assert parse_events(b'{"topic": "a", "data": %b }' % data)[0].data == data
+
+
+@pytest.mark.parametrize("data", [b'"\xff"', b'"\\ud800"', b'{"a": "\xc3"}', b"1e999", b'"a\nb"', b"01"])
+@pytest.mark.parametrize("form", Form)
+def test_data_that_receivers_could_not_parse_is_refused(data: bytes, form: Form) -> None:
+    with pytest.raises(Invalid, match="is not JSON"):
+        parse_events(b'{"topic": "a", "data": %b}' % data, form=form)
+
+
 @given(JSON)
-def test_data_survives_as_it_was(data: object) -> None:
+def test_any_data_survives(data: object) -> None:
     assert json.loads(parse_events(body({"topic": "a", "data": data}))[0].data) == data

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.errors import Invalid, TooLarge
-from shared.wire.events import MAX_EVENTS, Form, form_of, parse_events, place_of
+from shared.wire.events import MAX_EVENTS, Form, form_of, parse_events, position_of
 
 LEAST: dict[str, Any] = {"topic": "orders.paid", "data": 1}
 LINE = json.dumps(LEAST).encode()
@@ -19,7 +19,7 @@ def data_in(body: bytes) -> list[object]:
     return [json.loads(event.data) for event in parse_events(body, form=Form.LINES)]
 
 
-def fault_of(body: bytes) -> Invalid:
+def error_of(body: bytes) -> Invalid:
     with pytest.raises(Invalid) as raised:
         parse_events(body, form=Form.LINES)
     return raised.value
@@ -35,7 +35,7 @@ def fault_of(body: bytes) -> Invalid:
         ("", Form.JSON),
     ],
 )
-def test_the_media_type_tells_the_form(media_type: str, form: Form) -> None:
+def test_media_type_selects_the_form(media_type: str, form: Form) -> None:
     assert form_of(media_type) is form
 
 
@@ -46,7 +46,7 @@ def test_one_line(body: bytes) -> None:
     assert data_in(body) == [1]
 
 
-def test_lines_come_out_in_their_order_with_ids_by_their_index() -> None:
+def test_lines_keep_their_order_and_get_ids_by_index() -> None:
     body = b"\n".join(json.dumps({**LEAST, "data": n}).encode() for n in range(100))
 
     events = parse_events(body, form=Form.LINES, id_of=lambda index: f"i{index}")
@@ -54,7 +54,7 @@ def test_lines_come_out_in_their_order_with_ids_by_their_index() -> None:
     assert [(event.id, event.data) for event in events] == [(f"i{n}", str(n).encode()) for n in range(100)]
 
 
-def test_an_id_that_was_given_stays() -> None:
+def test_given_id_stays() -> None:
     posted = [LEAST, {**LEAST, "id": "mine"}, LEAST]
 
     events = parse_events(json.dumps(posted).encode(), id_of=lambda index: f"i{index}")
@@ -77,19 +77,19 @@ def test_an_id_that_was_given_stays() -> None:
         (b'{"topic":"device.notifications","data":{"ep":"a"}}', "line 4.data.path"),
     ],
 )
-def test_a_fault_names_its_line(line: bytes, field: str) -> None:
-    fault = fault_of(LINE + b"\n \r\n\n" + line + b"\n{")
+def test_error_names_its_line(line: bytes, field: str) -> None:
+    error = error_of(LINE + b"\n \r\n\n" + line + b"\n{")
 
-    assert [name for name, _ in fault.fields] == [field]
-    assert field in fault.message
+    assert [name for name, _ in error.fields] == [field]
+    assert field in error.message
 
 
 @pytest.mark.parametrize("body", [b"", b"\n", b" \t\r\n\n "])
-def test_a_body_without_an_event(body: bytes) -> None:
-    assert fault_of(body).fields == []
+def test_body_without_an_event(body: bytes) -> None:
+    assert error_of(body).fields == []
 
 
-def test_as_many_as_in_an_array() -> None:
+def test_same_limit_as_in_an_array() -> None:
     body = (LINE + b"\n") * MAX_EVENTS
 
     assert len(data_in(body)) == MAX_EVENTS
@@ -98,19 +98,19 @@ def test_as_many_as_in_an_array() -> None:
 
 
 @pytest.mark.parametrize("blank", [b"\n", b" ", b" \n"])
-def test_megabytes_of_nothing_cost_little(blank: bytes) -> None:
+def test_megabytes_of_blank_lines_cost_little(blank: bytes) -> None:
     body = blank * (8 * 1024 * 1024 // len(blank))
     started = time.process_time()
 
-    fault_of(body)
+    error_of(body)
 
     assert time.process_time() - started < 2
 
 
 @given(st.lists(st.sampled_from([b"", b" ", b"\r", LINE, LINE + b"\r", b" " + LINE])))
-def test_the_place_of_an_event_is_its_line(lines: list[bytes]) -> None:
+def test_position_of_an_event_is_its_line(lines: list[bytes]) -> None:
     body = b"\n".join(lines)
     expected = [f"line {number}" for number, line in enumerate(lines, 1) if line.strip()]
 
-    assert [place_of(n, body=body, form=Form.LINES) for n in range(len(expected))] == expected
+    assert [position_of(n, body=body, form=Form.LINES) for n in range(len(expected))] == expected
     assert len(expected) == (len(data_in(body)) if expected else 0)

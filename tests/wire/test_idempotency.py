@@ -26,7 +26,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_s
         (r'"say \"hi\" \\"', 'say "hi" \\'),
     ],
 )
-def test_a_key_is_taken_bare_or_quoted(header: str, key: str) -> None:
+def test_key_may_be_bare_or_quoted(header: str, key: str) -> None:
     assert idempotency_key_in([header]) == key
 
 
@@ -53,25 +53,25 @@ def test_a_key_is_taken_bare_or_quoted(header: str, key: str) -> None:
         ["a", "b"],
     ],
 )
-def test_anything_else_is_refused(values: list[str]) -> None:
+def test_malformed_key_is_refused(values: list[str]) -> None:
     with pytest.raises(Invalid) as raised:
         idempotency_key_in(values)
 
     assert [name for name, _ in raised.value.fields] == ["Idempotency-Key"]
 
 
-def test_no_header_is_no_key() -> None:
+def test_no_header_means_no_key() -> None:
     assert idempotency_key_in([]) is None
 
 
 @given(PRINTABLE)
-def test_whatever_is_quoted_comes_out_as_it_was(key: str) -> None:
+def test_quoted_key_survives(key: str) -> None:
     quoted = '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     assert idempotency_key_in([quoted]) == key
 
 
-def test_a_fingerprint_stands_for_media_type_and_body() -> None:
+def test_fingerprint_depends_on_media_type_and_body() -> None:
     requests = [("application/json", b"{}"), ("application/json", b"{} "), ("", b"{}"), ("a", b"b\nc")]
 
     assert fingerprint_of("a\nb", b"c") != fingerprint_of("a", b"b\nd")
@@ -79,7 +79,7 @@ def test_a_fingerprint_stands_for_media_type_and_body() -> None:
     assert fingerprint_of("a", b"b") == fingerprint_of("a", b"b")
 
 
-def test_ids_stand_for_api_key_idempotency_key_content_and_place() -> None:
+def test_event_id_depends_on_api_key_idempotency_key_content_and_index() -> None:
     requests = [
         Repeatable("0" * 32, "a", "f"),
         Repeatable("1" * 32, "a", "f"),
@@ -93,5 +93,5 @@ def test_ids_stand_for_api_key_idempotency_key_content_and_place() -> None:
     assert len(set(ids)) == len(ids)
     assert ids == [request.event_id(index) for request in requests for index in range(20)]
     assert ids[0] == "5bb310eb-f19c-56dc-88f6-c5ee0228d395", (
-        "the same for ever: a retry may reach a newer version"
+        "must never change: a retry may reach a newer version"
     )

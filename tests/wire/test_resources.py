@@ -1,4 +1,4 @@
-"""What a URL of one resource names, and the lines in which it is kept."""
+"""URLs of single resources, and the lines that Redis holds of them."""
 
 import pytest
 
@@ -26,7 +26,7 @@ from tests.model.single import matches
         ("n" * 64 + "/" + "p" * 127, "n" * 64, "/" + "p" * 127),
     ],
 )
-def test_what_is_named(rest: str, device: str, path: str) -> None:
+def test_valid_urls(rest: str, device: str, path: str) -> None:
     assert resource_in(rest) == Resource(device, path)
 
 
@@ -44,13 +44,13 @@ def test_what_is_named(rest: str, device: str, path: str) -> None:
         ("a/3/*", "resourcePath"),
     ],
 )
-def test_what_is_not(rest: str, field: str) -> None:
+def test_invalid_urls(rest: str, field: str) -> None:
     with pytest.raises(Invalid) as raised:
         resource_in(rest)
     assert [name for name, _ in raised.value.fields] == [field]
 
 
-def test_lines_are_told_apart_and_match_exactly() -> None:
+def test_lines_match_exactly() -> None:
     resources = [Resource("lamp", "/3"), Resource("a/b \u2028ö", "/x y"), Resource("lamp", "/3/0")]
     stored = "".join(resource.line for resource in resources).encode()
 
@@ -66,10 +66,10 @@ def test_lines_are_told_apart_and_match_exactly() -> None:
         assert wanted == [resource == event for resource in resources]
 
 
-def test_a_devices_line_begins_all_of_its_own_and_no_other() -> None:
+def test_device_line_is_the_prefix_of_its_own_lines_only() -> None:
     assert Resource("lamp", "/3").line.startswith(Resource("lamp", "").line)
     assert not Resource("lamp-1", "/3").line.startswith(Resource("lamp", "").line)
 
 
-def test_a_list_is_one_encoded_path_per_line() -> None:
+def test_uri_list_has_one_encoded_path_per_line() -> None:
     assert uri_list(["/3/0", "/x y/%/ö"]) == b"/3/0\n/x%20y/%25/%C3%B6"

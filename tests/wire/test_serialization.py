@@ -1,14 +1,15 @@
-"""How a channel wants its notifications: read leniently, refused by name, and done to each item."""
+"""Serialization: lenient parsing, errors that name the field, and its effect on items."""
 
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.model.errors import Invalid
 from shared.model.events import Notification
 from shared.wire.pelion.frames import frames
-from shared.wire.pelion.serialization import Serialization, stored, wanted_in
+from shared.wire.pelion.serialization import Serialization, serialization_body, stored, wanted_in
 
 ALL = Serialization(uid=True, timestamp=True, original_ep=True, deregistrations_as_object=True)
 
@@ -32,18 +33,20 @@ def items(wanted: Serialization, topic: str, data: Any) -> Any:
         {"type": "v2", "max_chunk_size": 100, "cfg": {"include_uid": True, "include_timestamp": False}},
     ],
 )
-def test_strings_and_numbers_are_both_taken(posted: dict[str, Any]) -> None:
+def test_strings_and_numbers_are_both_accepted(posted: dict[str, Any]) -> None:
     assert stored(wanted_in(body(**posted))) == Serialization(chunk=100, uid=True)
 
 
 @pytest.mark.parametrize("nothing", [b"", b" \n", b"{}", b'{"serialization": null}', b'{"other": 1}'])
-def test_nothing_asked_for_changes_nothing(nothing: bytes) -> None:
+def test_no_serialization_stores_nothing(nothing: bytes) -> None:
     assert wanted_in(nothing) == b""
 
 
-def test_the_default_is_what_is_answered() -> None:
-    assert stored(b"").as_json()["max_chunk_size"] == 10_000
-    assert set(stored(b"").as_json()["cfg"].values()) == {False}
+def test_default() -> None:
+    default = msgspec.to_builtins(serialization_body(stored(b"")))
+
+    assert default["max_chunk_size"] == 10_000
+    assert set(default["cfg"].values()) == {False}
 
 
 @pytest.mark.parametrize(
@@ -62,14 +65,14 @@ def test_the_default_is_what_is_answered() -> None:
         (body(type="v2", cfg={"include_original_ep": "yes"}), "serialization.cfg.include_original_ep"),
     ],
 )
-def test_what_is_wrong_is_named(posted: bytes, field: str) -> None:
+def test_error_names_its_field(posted: bytes, field: str) -> None:
     with pytest.raises(Invalid) as raised:
         wanted_in(posted)
     assert [name for name, _ in raised.value.fields] == ([field] if field else [])
 
 
 @pytest.mark.parametrize("topic", ["device.notifications", "device.registrations", "device.reg-updates"])
-def test_items_get_what_was_asked_for(topic: str) -> None:
+def test_items_get_the_requested_fields(topic: str) -> None:
     [[item]] = items(ALL, topic, {"ep": "lamp", "path": "/1"}).values()
     assert item == {
         "ep": "lamp",
@@ -80,14 +83,14 @@ def test_items_get_what_was_asked_for(topic: str) -> None:
     }
 
 
-def test_the_devices_own_name_is_not_written_over() -> None:
+def test_original_ep_of_the_publisher_stays() -> None:
     data = {"ep": "lamp", "path": "/1", "original-ep": "urn:lamp"}
     [[item]] = items(Serialization(original_ep=True), "device.notifications", data).values()
     assert item == data
 
 
 @pytest.mark.parametrize("topic", ["device.de-registrations", "device.registrations-expired"])
-def test_names_become_objects_only_when_asked(topic: str) -> None:
+def test_names_become_objects_on_request_only(topic: str) -> None:
     [[item]] = items(Serialization(uid=True), topic, "lamp").values()
     assert item == "lamp"
     [[item]] = items(Serialization(deregistrations_as_object=True), topic, "lamp").values()
@@ -96,5 +99,5 @@ def test_names_become_objects_only_when_asked(topic: str) -> None:
     assert item == {"ep": "lamp", "uid": "the-id", "timestamp": 1700000000123, "original-ep": "lamp"}
 
 
-def test_async_responses_stay_as_they_are() -> None:
+def test_async_responses_stay_unchanged() -> None:
     assert items(ALL, "device.async-responses", {"id": "a"}) == {"async-responses": [{"id": "a"}]}

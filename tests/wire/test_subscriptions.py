@@ -1,9 +1,9 @@
-"""Presubscriptions: their limits, their wildcards, and what they match once compiled."""
+"""Presubscriptions: limits, wildcards, and what they match."""
 
 import json
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 
 from shared.model.bindings import Source
@@ -18,14 +18,19 @@ def body(posted: object) -> bytes:
     return json.dumps(posted).encode()
 
 
-def fault_of(posted: object) -> Invalid:
+def put(posted: object) -> object:
+    """The presubscriptions as a GET shows them."""
+    return msgspec.to_builtins(parse_presubscriptions(body(posted)))
+
+
+def error_of(posted: object) -> Invalid:
     with pytest.raises(Invalid) as raised:
         parse_presubscriptions(body(posted))
     return raised.value
 
 
-def names_of(fault: Invalid) -> list[str]:
-    return [name for name, _ in fault.fields]
+def names_of(error: Invalid) -> list[str]:
+    return [name for name, _ in error.fields]
 
 
 @pytest.mark.parametrize(
@@ -40,19 +45,19 @@ def names_of(fault: Invalid) -> list[str]:
         [{"resource-path": ["/3/0"]}, {"endpoint-type": "light*"}],
     ],
 )
-def test_what_is_taken_comes_back_as_it_was_put(posted: list[dict[str, Any]]) -> None:
-    assert parse_presubscriptions(body(posted)) == posted
+def test_valid_body_comes_back_unchanged(posted: list[dict[str, Any]]) -> None:
+    assert put(posted) == posted
 
 
-@pytest.mark.parametrize("raw", [b"", b"[", b"endpoint-name=lamp", b'["\xff"]'])
-def test_what_is_not_json(raw: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"", b"[", b"endpoint-name=lamp", b'[{"endpoint-name":"\xff"}]'])
+def test_invalid_json(raw: bytes) -> None:
     with pytest.raises(Invalid, match="not JSON"):
         parse_presubscriptions(raw)
 
 
 @pytest.mark.parametrize("posted", [None, 7, "lamp", {}, LAMP])
-def test_what_is_no_array(posted: object) -> None:
-    assert names_of(fault_of(posted)) == []
+def test_body_that_is_not_an_array(posted: object) -> None:
+    assert names_of(error_of(posted)) == []
 
 
 @pytest.mark.parametrize(
@@ -86,11 +91,11 @@ def test_what_is_no_array(posted: object) -> None:
         ({"resource-path": ["/3", "/" + "x" * 128]}, ".resource-path[1]"),
     ],
 )
-def test_a_fault_names_its_field(entry: object, field: str) -> None:
-    fault = fault_of([LAMP, entry])
+def test_error_names_its_field(entry: object, field: str) -> None:
+    error = error_of([LAMP, entry])
 
-    assert names_of(fault) == [f"[1]{field}"]
-    assert f"[1]{field}" in fault.message
+    assert names_of(error) == [f"[1]{field}"]
+    assert f"[1]{field}" in error.message
 
 
 def test_lengths_at_their_limits() -> None:
@@ -100,37 +105,37 @@ def test_lengths_at_their_limits() -> None:
         "resource-path": ["/" + "p" * 127, "p" * 127 + "*"],
     }
 
-    assert parse_presubscriptions(body([entry])) == [entry]
+    assert put([entry]) == [entry]
 
 
-def test_as_many_entries_as_are_kept() -> None:
+def test_as_many_entries_as_the_limit() -> None:
     assert len(parse_presubscriptions(body([LAMP] * 1024))) == 1024
 
 
 def test_one_entry_more_is_too_many() -> None:
-    assert "1024" in fault_of([LAMP] * 1025).message
+    assert "1024" in error_of([LAMP] * 1025).message
 
 
-def test_as_many_separate_paths_as_are_kept() -> None:
+def test_as_many_separate_paths_as_the_limit() -> None:
     halves = [[f"/3/{number}" for number in range(start, start + 128)] for start in (0, 128)]
     entries = [{"resource-path": half} for half in [*halves, *halves]]
 
-    assert parse_presubscriptions(body(entries)) == entries
+    assert put(entries) == entries
 
 
 @pytest.mark.parametrize("split", [1, 128, 256])
 def test_one_separate_path_more_is_too_many(split: int) -> None:
     paths = [f"/3/{number}" for number in range(257)]
 
-    fault = fault_of([{"resource-path": paths[:split]}, {"resource-path": paths[split:]}])
+    error = error_of([{"resource-path": paths[:split]}, {"resource-path": paths[split:]}])
 
-    assert names_of(fault) == ["resource-path"]
-    assert "256" in fault.message
+    assert names_of(error) == ["resource-path"]
+    assert "256" in error.message
 
 
 def matched(entry: dict[str, Any], **fields: str) -> bool:
-    """Does the presubscription, put and read back from where it is stored, want this notification?"""
-    [pattern] = compiled(Source.PRESUBSCRIPTIONS, orjson.dumps(parse_presubscriptions(body([entry]))))
+    """Whether the presubscription, once stored, matches the notification."""
+    [pattern] = compiled(Source.PRESUBSCRIPTIONS, msgspec.json.encode(parse_presubscriptions(body([entry]))))
     return matches(pattern, "device.notifications", fields)
 
 
@@ -162,21 +167,21 @@ def matched(entry: dict[str, Any], **fields: str) -> bool:
         ({"endpoint-name": "lamp-1", "endpoint-type": None}, True),
     ],
 )
-def test_what_a_presubscription_wants(entry: dict[str, Any], *, wanted: bool) -> None:
+def test_presubscription_matches(entry: dict[str, Any], *, wanted: bool) -> None:
     assert matched(entry, ep="lamp-1", ept="light", path="/3303/0/5700") is wanted
 
 
-def test_a_device_of_unknown_type_matches_no_type_but_any() -> None:
+def test_device_of_unknown_type_matches_only_a_star() -> None:
     assert not matched({"endpoint-type": "light"}, ep="lamp", path="/3")
     assert matched({"endpoint-type": "*"}, ep="lamp", path="/3")
 
 
-def test_presubscriptions_are_about_device_notifications_only() -> None:
+def test_presubscriptions_match_device_notifications_only() -> None:
     [pattern] = patterns([{"endpoint-name": "*"}])
 
     assert not matches(pattern, "device.registrations", {"ep": "lamp"})
 
 
-def test_each_entry_is_a_pattern_of_its_own() -> None:
+def test_each_entry_is_one_pattern() -> None:
     assert len(patterns([LAMP, {"endpoint-name": "door"}])) == 2
     assert patterns([]) == ()

@@ -1,4 +1,4 @@
-"""Moments as RFC 3339 writes them."""
+"""Times as RFC 3339 texts."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from shared.wire.times import moment_ms, moment_text
 
 NOON = 1_769_860_800_000
 
-MOMENTS = {
+VALID = {
     "2026-01-31T12:00:00Z": NOON,
     "2026-01-31t12:00:00z": NOON,
     "2026-01-31 12:00:00+00:00": NOON,
@@ -19,7 +19,7 @@ MOMENTS = {
     "2024-02-29T00:00:00Z": 1_709_164_800_000,
     "9999-12-31T23:59:59Z": 253_402_300_799_000,
 }
-NO_MOMENTS = [
+INVALID = [
     "",
     "now",
     "2026-01-31",
@@ -41,21 +41,21 @@ NO_MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "ms"), MOMENTS.items())
-def test_a_moment(text: str, ms: int) -> None:
+@pytest.mark.parametrize(("text", "ms"), VALID.items())
+def test_valid_time(text: str, ms: int) -> None:
     assert moment_ms(text) == ms
 
 
-@pytest.mark.parametrize("text", NO_MOMENTS)
-def test_no_moment(text: str) -> None:
+@pytest.mark.parametrize("text", INVALID)
+def test_invalid_time(text: str) -> None:
     assert moment_ms(text) is None
 
 
 @given(st.integers(min_value=0, max_value=253_402_300_799_999))
-def test_what_is_written_is_read_again(ms: int) -> None:
+def test_round_trip(ms: int) -> None:
     assert moment_ms(moment_text(ms)) == ms
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     moment_ms(text)

@@ -1,4 +1,4 @@
-"""The body of PUT /v1/bindings, and what it means once compiled."""
+"""The body of PUT /v1/bindings, and its compiled bindings."""
 
 import json
 
@@ -17,31 +17,31 @@ def body(posted: object) -> bytes:
 
 
 @pytest.mark.parametrize("posted", [[], ["a"], ["orders.*.created", "audit.#", "#"], ["a", "a"], ["ä.ö"]])
-def test_what_is_taken_comes_back_as_it_was_put(posted: list[str]) -> None:
+def test_valid_body_comes_back_unchanged(posted: list[str]) -> None:
     assert parse_topics(body(posted)) == posted
 
 
-def test_as_many_as_are_kept() -> None:
+def test_limit_of_topics() -> None:
     assert len(parse_topics(body(["x" * 255] * 1024))) == 1024
     with pytest.raises(Invalid, match="1024"):
         parse_topics(body(["x"] * 1025))
 
 
 @pytest.mark.parametrize("raw", [b"", b"[", b'["\xff"]', b"null", b"{}", b'"a"', b"1"])
-def test_what_is_no_array(raw: bytes) -> None:
+def test_body_that_is_not_an_array(raw: bytes) -> None:
     with pytest.raises(Invalid) as raised:
         parse_topics(raw)
     assert raised.value.fields == []
 
 
 @pytest.mark.parametrize("topic", ["", "x" * 256, "a b", "a\n", "a*", "#b", 1, None, [], {"topic": "a"}])
-def test_a_fault_names_its_field(topic: object) -> None:
+def test_error_names_its_field(topic: object) -> None:
     with pytest.raises(Invalid) as raised:
         parse_topics(body(["fine", topic]))
     assert [name for name, _ in raised.value.fields] == ["[1]"]
 
 
-def test_what_they_want() -> None:
+def test_compiled_bindings() -> None:
     [orders, everything] = compiled(Source.TOPICS, orjson.dumps(["orders.*", "#"]))
 
     assert (orders, everything) == (Topic("orders.*"), Topic("#"))

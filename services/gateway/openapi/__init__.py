@@ -1,39 +1,28 @@
-"""The OpenAPI document of all that is under HTTP, the edge's part too: GET /openapi.json."""
+"""The OpenAPI document of all HTTP paths, those of the edge too: GET /openapi.json."""
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.openapi import cognism, crossbar, pelion, publishing
-from services.gateway.openapi.parts import Json, answer, operation, tagged
-from services.gateway.openapi.schemas import SCHEMAS
+from services.gateway.openapi.parts import COMPONENTS, TEXT, Json, operation, paths, response, text_response
 
 VERSION = "0.1.0"
-_TEXT: Json = {"type": "string"}
 
-_OPERATIONS: Json = {
-    "/livez": {"get": operation("live", "It runs", {200: answer("ok", _TEXT, of="text/plain")}, by="")},
-    "/readyz": {
-        "get": operation(
-            "ready",
-            "It takes requests",
-            {
-                200: answer("ready", _TEXT, of="text/plain"),
-                503: answer("It is going away.", _TEXT, of="text/plain", headers={"Retry-After": _TEXT}),
-            },
-            by="",
-        )
-    },
-    "/metrics": {
-        "get": operation(
-            "metrics", "In Prometheus' form", {200: answer("Metrics.", _TEXT, of="text/plain")}, by=""
-        )
-    },
-    "/openapi.json": {
-        "get": operation(
-            "document", "This document", {200: answer("OpenAPI 3.1.", {"type": "object"})}, by=""
-        )
-    },
+
+_OPERATIONS = {
+    "GET /livez": operation("live", "Check that it runs", {200: text_response("ok")}, by=""),
+    "GET /readyz": operation(
+        "ready",
+        "Check that it accepts requests",
+        {
+            200: text_response("ready"),
+            503: response("It is shutting down.", TEXT, media_type="text/plain", Retry_After=TEXT),
+        },
+        by="",
+    ),
+    "GET /metrics": operation("metrics", "Get the metrics", {200: text_response("For Prometheus.")}, by=""),
+    "GET /openapi.json": operation("document", "Get this document", {200: {"type": "object"}}, by=""),
 }
 
 DOCUMENT: Json = {
@@ -49,11 +38,11 @@ DOCUMENT: Json = {
         **pelion.PATHS,
         **cognism.PATHS,
         **crossbar.PATHS,
-        **tagged("operations", _OPERATIONS),
+        **paths("operations", _OPERATIONS),
     },
     "webhooks": pelion.WEBHOOKS,
     "components": {
-        "schemas": SCHEMAS,
+        "schemas": COMPONENTS,
         "securitySchemes": {
             "apiKey": {"type": "http", "scheme": "bearer", "description": "The secret of an API key."},
             "authToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},

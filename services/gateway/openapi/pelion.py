@@ -1,190 +1,131 @@
-"""/v2: the notification API of the Pelion service, the edge's part of it too."""
+"""/v2: the notification API of the Pelion service, on the gateway and on the edge."""
 
+from services.gateway.openapi.messages import NotificationMessage
 from services.gateway.openapi.parts import (
+    TEXT,
     Json,
-    answer,
-    body,
     in_header,
-    in_path,
     in_query,
     operation,
-    ref,
-    tagged,
-    word,
+    paths,
+    request_body,
+    response,
+    text_response,
 )
+from shared.wire.pelion.callbacks import RegisterWebhook
+from shared.wire.pelion.responses import ChannelMetadata, Webhook, WebsocketChannel
+from shared.wire.pelion.serialization import RegisterWebsocketChannel
+from shared.wire.pelion.subscriptions import Presubscriptions
 
-_OTHER_KIND = "a channel of another kind is a 400"
-_DEVICE = in_path("device-id", "The device's name.", {"type": "string", "minLength": 1, "maxLength": 64})
-_RESOURCE = in_path(
-    "resourcePath",
-    "The path, with its slashes as they are or encoded.",
-    {"type": "string", "minLength": 1, "maxLength": 127},
-)
+_OTHER_KIND = "400 while the API key has a channel of another kind"
 
-_CHANNEL: Json = {
-    "/v2/notification/websocket": {
-        "get": operation(
-            "getWebsocket",
-            "The WebSocket channel",
-            {200: answer("It is there.", ref("WebsocketChannel"))},
-            errors=(404,),
-        ),
-        "put": operation(
-            "registerWebsocket",
-            f"Registers the WebSocket channel; {_OTHER_KIND}",
-            {
-                200: answer("It was there; queue and socket stay.", ref("WebsocketChannel")),
-                201: answer("It is new.", ref("WebsocketChannel")),
-            },
-            takes=body(ref("RegisterWebsocketChannel"), required=False),
-        ),
-        "delete": operation(
-            "deleteWebsocket", "Ends it, with its queue", {204: answer("It is gone.")}, errors=(404,)
-        ),
-    },
-    "/v2/notification/websocket-connect": {
-        "get": operation(
-            "connectWebsocket",
-            "Opens the WebSocket. The secret comes in Authorization or as the subprotocol pelion_{secret}",
-            {101: answer("The WebSocket is open; a channel that is missing is told by its close code.")},
-            errors=(426, 429, 431),
-            parameters=(
-                in_header(
-                    "Sec-WebSocket-Protocol", "wss and pelion_{secret}, in any order.", {"type": "string"}
-                ),
-            ),
-        ),
-    },
-    "/v2/notification/callback": {
-        "get": operation(
-            "getCallback", "The webhook", {200: answer("It is there.", ref("Webhook"))}, errors=(404,)
-        ),
-        "put": operation(
-            "registerCallback",
-            "Registers a URL that takes a test request, a PUT of {}, with 200 or 204; "
-            f"{_OTHER_KIND}, and so is a URL that does not",
-            {204: answer("It is registered, in the place of any before it.")},
-            errors=(415, 429),
-            takes=body(ref("RegisterWebhook")),
-        ),
-        "delete": operation(
-            "deleteCallback", "Ends it, with its queue", {204: answer("It is gone.")}, errors=(404,)
-        ),
-    },
-    "/v2/notification/pull": {
-        "get": operation(
-            "pull",
-            f"Waits for notifications; the first makes the channel. {_OTHER_KIND}",
-            {
-                200: answer("What waited, merged.", ref("NotificationMessage")),
-                204: answer("Nothing came in time."),
-                409: word("Another poll of this API key is open.", "CONCURRENT_PULL_REQUEST_RECEIVED"),
-                410: word("The channel was deleted meanwhile.", "CHANNEL_DELETED"),
-            },
-            parameters=(
-                in_query("noWait", "true: answer at once.", {"type": "boolean"}),
-                in_query(
-                    "after",
-                    "The uid up to which all has been handled: X-Last-Uid of the answer before, or nothing.",
-                    {"type": "string"},
-                ),
-            ),
-        ),
-        "delete": operation(
-            "deletePull",
-            "Ends it, with its queue",
-            {200: word("It is gone, or was not there.", "REMOVED", "ALREADY_DELETED")},
-        ),
-    },
-    "/v2/notification/channel": {
-        "get": operation(
-            "getChannel",
-            "Of which kind the channel is",
-            {200: answer("It is there.", ref("ChannelMetadata"))},
-            errors=(404,),
-        ),
-    },
+_CHANNEL = {
+    "GET /v2/notification/websocket": operation(
+        "getWebsocket", "Get the WebSocket channel", {200: WebsocketChannel}, errors=(404,)
+    ),
+    "PUT /v2/notification/websocket": operation(
+        "registerWebsocket",
+        f"Register the WebSocket channel; {_OTHER_KIND}",
+        {200: response("It existed; queue and socket stay.", WebsocketChannel), 201: WebsocketChannel},
+        takes=request_body(RegisterWebsocketChannel, required=False),
+    ),
+    "DELETE /v2/notification/websocket": operation(
+        "deleteWebsocket", "Delete the WebSocket channel and its queue", {204: None}, errors=(404,)
+    ),
+    "GET /v2/notification/websocket-connect": operation(
+        "connectWebsocket",
+        "Open the WebSocket. The secret is in Authorization or in the subprotocol pelion_{secret}",
+        {101: response("The WebSocket is open. Without a channel it closes with a code of its own.")},
+        in_header("Sec-WebSocket-Protocol", "wss and pelion_{secret}, in any order."),
+        errors=(426, 429, 431),
+    ),
+    "GET /v2/notification/callback": operation(
+        "getCallback", "Get the webhook", {200: Webhook}, errors=(404,)
+    ),
+    "PUT /v2/notification/callback": operation(
+        "registerCallback",
+        "Register a URL, in place of an earlier one. It must accept a test request, a PUT of {}, with 200 or "
+        f"204, or it gets a 400; {_OTHER_KIND}",
+        {204: None},
+        errors=(415, 429),
+        takes=RegisterWebhook,
+    ),
+    "DELETE /v2/notification/callback": operation(
+        "deleteCallback", "Delete the webhook and its queue", {204: None}, errors=(404,)
+    ),
+    "GET /v2/notification/pull": operation(
+        "pull",
+        f"Wait for notifications. The first poll creates the channel; {_OTHER_KIND}",
+        {
+            200: response("The pending notifications, merged.", NotificationMessage),
+            204: response("Nothing arrived in time."),
+            409: text_response("Another poll of this API key is open.", "CONCURRENT_PULL_REQUEST_RECEIVED"),
+            410: text_response("The channel was deleted meanwhile.", "CHANNEL_DELETED"),
+        },
+        in_query("noWait", "true: respond at once.", {"type": "boolean"}),
+        in_query("after", "Acknowledges up to this uid: X-Last-Uid of the previous response, or nothing."),
+    ),
+    "DELETE /v2/notification/pull": operation(
+        "deletePull",
+        "Delete the pull channel and its queue",
+        {200: text_response("It is deleted, or did not exist.", "REMOVED", "ALREADY_DELETED")},
+    ),
+    "GET /v2/notification/channel": operation(
+        "getChannel", "Get the kind of the channel", {200: ChannelMetadata}, errors=(404,)
+    ),
 }
-
-_SUBSCRIPTIONS: Json = {
-    "/v2/subscriptions": {
-        "get": operation(
-            "getSubscriptions",
-            "The presubscriptions",
-            {200: answer("As put, [] without any.", ref("Presubscriptions"))},
-        ),
-        "put": operation(
-            "putSubscriptions",
-            "Replaces the presubscriptions",
-            {204: answer("The next publish honours them.")},
-            takes=body(ref("Presubscriptions")),
-        ),
-        "delete": operation("deleteSubscriptions", "Removes them all", {204: answer("There are none.")}),
-    },
-    "/v2/subscriptions/{device-id}": {
-        "get": operation(
-            "getDeviceSubscriptions",
-            "The resources of a device that are subscribed to",
-            {200: answer("One path per line.", {"type": "string", "minLength": 1}, of="text/uri-list")},
-            errors=(404,),
-            parameters=(_DEVICE,),
-        ),
-        "delete": operation(
-            "deleteDeviceSubscriptions",
-            "Ends all subscriptions to a device's resources",
-            {204: answer("There are none.")},
-            parameters=(_DEVICE,),
-        ),
-    },
-    "/v2/subscriptions/{device-id}/{resourcePath}": {
-        "get": operation(
-            "getSubscription",
-            "Whether a resource is subscribed to",
-            {200: answer("It is; the body is empty."), 404: answer("It is not; the body is empty.")},
-            parameters=(_DEVICE, _RESOURCE),
-        ),
-        "put": operation(
-            "putSubscription",
-            "Subscribes to a resource",
-            {200: answer("It is subscribed to; the body is empty.")},
-            parameters=(_DEVICE, _RESOURCE),
-        ),
-        "delete": operation(
-            "deleteSubscription",
-            "Ends the subscription to a resource",
-            {204: answer("There is none.")},
-            parameters=(_DEVICE, _RESOURCE),
-        ),
-    },
+_SUBSCRIPTIONS = {
+    "GET /v2/subscriptions": operation(
+        "getSubscriptions", "Get the presubscriptions, [] without any", {200: Presubscriptions}
+    ),
+    "PUT /v2/subscriptions": operation(
+        "putSubscriptions",
+        "Replace the presubscriptions, in force from the next publish",
+        {204: None},
+        takes=Presubscriptions,
+    ),
+    "DELETE /v2/subscriptions": operation("deleteSubscriptions", "Delete the presubscriptions", {204: None}),
+    "GET /v2/subscriptions/{device-id}": operation(
+        "getDeviceSubscriptions",
+        "List the subscribed resources of a device",
+        {200: response("One path per line.", {**TEXT, "minLength": 1}, media_type="text/uri-list")},
+        errors=(404,),
+    ),
+    "DELETE /v2/subscriptions/{device-id}": operation(
+        "deleteDeviceSubscriptions", "Delete all subscriptions to a device's resources", {204: None}
+    ),
+    "GET /v2/subscriptions/{device-id}/{resourcePath}": operation(
+        "getSubscription",
+        "Check the subscription to a resource",
+        {200: None, 404: response("There is none.")},
+    ),
+    "PUT /v2/subscriptions/{device-id}/{resourcePath}": operation(
+        "putSubscription", "Subscribe to a resource", {200: None}
+    ),
+    "DELETE /v2/subscriptions/{device-id}/{resourcePath}": operation(
+        "deleteSubscription", "Delete the subscription to a resource", {204: None}
+    ),
 }
-
-_SIGNED = tuple(
-    in_header(name, text, {"type": "string"})
-    for name, text in (
-        ("webhook-id", "Names the batch: a retry has the same."),
-        ("webhook-timestamp", "Seconds since 1970, of this try."),
-        ("webhook-signature", "v1, and an HMAC-SHA256 in Base64, as Standard Webhooks says."),
-    )
-)
 
 WEBHOOKS: Json = {
     "notifications": {
         "put": {
             "operationId": "deliver",
-            "summary": "What waits is put to the callback's URL, with the headers of its registration",
-            "description": "Before a URL is registered it is sent {} to see whether it takes it.",
-            "parameters": list(_SIGNED),
-            "requestBody": body(ref("NotificationMessage")),
+            "summary": "Pending notifications are sent to the callback's URL, with its registered headers",
+            "description": "Before a URL is registered, a test request with the body {} verifies it.",
+            "parameters": [
+                in_header("webhook-id", "Names the batch; a retry has the same."),
+                in_header("webhook-timestamp", "Seconds since 1970, of this attempt."),
+                in_header("webhook-signature", "v1 and a Base64 HMAC-SHA256, as in Standard Webhooks."),
+            ],
+            "requestBody": request_body(NotificationMessage),
             "responses": {
-                "200": {"description": "It was taken."},
-                "204": {"description": "It was taken."},
-                "default": {"description": "It was not taken, and comes again; redirects are not followed."},
+                "200": {"description": "Acknowledged."},
+                "204": {"description": "Acknowledged."},
+                "default": {"description": "The batch is retried; redirects are not followed."},
             },
         }
     }
 }
 
-PATHS: Json = {
-    **tagged("notification", _CHANNEL),
-    **tagged("subscriptions", _SUBSCRIPTIONS),
-}
+PATHS: Json = {**paths("notification", _CHANNEL), **paths("subscriptions", _SUBSCRIPTIONS)}

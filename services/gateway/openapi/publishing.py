@@ -1,186 +1,112 @@
-"""/v1: accounts, API keys, publishing, plain topics, our own view of channels."""
+"""/v1: accounts, API keys, publishing, bindings, our own view of channels."""
+
+from functools import partial
+from typing import Annotated
+
+from msgspec import Meta
 
 from services.gateway.openapi.parts import (
+    TEXT,
     Json,
-    answer,
-    array,
-    body,
     in_header,
-    in_path,
     in_query,
     operation,
-    ref,
-    tagged,
+    paths,
+    request_body,
+    response,
+    schema,
 )
-from services.gateway.openapi.schemas import ID
-
-_ADMIN = "adminToken"
-_ADMINS = "adminToken apiKey"
-_ACCOUNT = in_path("account_id", "The account's id.", {"type": "string"})
-_API_KEY = in_path("api_key_id", "The API key's id.", {"type": "string"})
-
-_ACCOUNTS: Json = {
-    "/v1/accounts": {
-        "post": operation(
-            "createAccount",
-            "Makes an account",
-            {201: answer("The account.", ref("Account"))},
-            takes=body(ref("NewAccount")),
-            by=_ADMIN,
-        ),
-    },
-    "/v1/accounts/{account_id}/api-keys": {
-        "get": operation(
-            "listApiKeys",
-            "The API keys of an account, in the order of their ids",
-            {200: answer("At most 1,000 of them.", ref("ApiKeys"))},
-            errors=(404,),
-            parameters=(_ACCOUNT, in_query("after", "The id to go on behind.", {**ID, "type": "string"})),
-            by=_ADMINS,
-        ),
-        "post": operation(
-            "createApiKey",
-            "Makes an API key; the only time its secret is told",
-            {201: answer("The API key.", ref("ApiKeyWithSecret"))},
-            errors=(404,),
-            takes=body(ref("NewApiKey")),
-            parameters=(_ACCOUNT,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/api-keys/{api_key_id}": {
-        "get": operation(
-            "getApiKey",
-            "One API key",
-            {200: answer("The API key.", ref("ApiKey"))},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-        "delete": operation(
-            "deleteApiKey",
-            "Revokes an API key: its channel and subscriptions go, its socket closes",
-            {204: answer("It is revoked.")},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/api-keys/{api_key_id}/secrets": {
-        "post": operation(
-            "rotateApiKey",
-            "Makes a second secret; the one before it stays valid for a while",
-            {201: answer("The API key with its new secret.", ref("ApiKeyWithSecret"))},
-            errors=(404, 409),
-            takes=body(ref("NewSecret"), required=False),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-}
+from shared.wire import accounts
+from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody
+from shared.wire.events import MAX_EVENTS, NewEvent, PublishedBody
+from shared.wire.models import Id
+from shared.wire.receipts import ReceiptBody
+from shared.wire.topic_bindings import Topics
 
 _LINES: Json = {"type": "string", "description": "One event a line, as JSON."}
-_EVENTS: Json = {
-    "/v1/events": {
-        "post": operation(
-            "publish",
-            "Publishes events; answered when Redis holds every copy",
-            {
-                202: answer(
-                    "For each event the number of queues it went into.",
-                    ref("Published"),
-                    headers={"Idempotent-Replayed": {"const": "true"}},
-                )
-            },
-            errors=(409, 422),
-            takes=body(
-                {"anyOf": [ref("Event"), array(ref("Event"), minItems=1, maxItems=10_000)]},
-                others={"application/x-ndjson": _LINES, "application/ndjson": _LINES},
-            ),
-            parameters=(
-                in_header(
-                    "Idempotency-Key",
-                    "The same request comes again under the same key, and is queued once.",
-                    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
-                ),
-                in_header("traceparent", "W3C trace context.", {"type": "string"}),
-            ),
-        ),
-    },
-    "/v1/events/{event_id}": {
-        "get": operation(
-            "getReceipt",
-            "What became of an event that was published with a receipt",
-            {200: answer("As far as it got, in each channel.", ref("Receipt"))},
-            errors=(404,),
-            parameters=(in_path("event_id", "The event's id, percent-encoded.", {"type": "string"}),),
-        ),
-    },
-    "/v1/bindings": {
-        "get": operation(
-            "getBindings", "The plain topics the API key wants", {200: answer("As put.", ref("Topics"))}
-        ),
-        "put": operation(
-            "putBindings",
-            "Replaces the plain topics the API key wants",
-            {204: answer("The next publish honours them.")},
-            takes=body(ref("Topics")),
-        ),
-        "delete": operation("deleteBindings", "Removes them all", {204: answer("There are none.")}),
-    },
-}
+_EVENTS = request_body(
+    NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
+    others={"application/x-ndjson": _LINES, "application/ndjson": _LINES},
+)
+_IDEMPOTENCY_KEY = in_header(
+    "Idempotency-Key",
+    "Repetitions under the same key get the first response; the events are published once.",
+    {**TEXT, "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
+)
+_by_admins = partial(operation, errors=(404,), by="adminToken apiKey")
 
-_CHANNELS: Json = {
-    "/v1/channels/{api_key_id}": {
-        "get": operation(
-            "getChannelState",
-            "The API key's channel as it is now, whatever its kind",
-            {200: answer("Its state.", ref("Channel"))},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/channels/{api_key_id}/signing-secret": {
-        "get": operation(
-            "getSigningSecret",
-            "The secret that signs what its webhook is sent",
-            {
-                200: answer(
-                    "As Standard Webhooks writes it.",
-                    ref("SigningSecret"),
-                    headers={"Cache-Control": {"const": "no-store"}},
-                )
-            },
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/channels/{api_key_id}/deliveries": {
-        "get": operation(
-            "getDeliveries",
-            "The last attempts to deliver to its webhook, newest first",
-            {200: answer("At most 100 of them.", ref("Deliveries"))},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
-    "/v1/channels/{api_key_id}/deliveries/retry": {
-        "post": operation(
-            "retryDeliveries",
-            "Lets a webhook that failed be tried now",
-            {202: answer("A dispatcher is told.")},
-            errors=(404,),
-            parameters=(_API_KEY,),
-            by=_ADMINS,
-        ),
-    },
+_ACCOUNTS = {
+    "POST /v1/accounts": operation(
+        "createAccount",
+        "Create an account",
+        {201: accounts.AccountBody},
+        takes=accounts.NewAccount,
+        by="adminToken",
+    ),
+    "GET /v1/accounts/{account_id}/api-keys": _by_admins(
+        "listApiKeys",
+        "List an account's API keys by their ids, at most 1,000",
+        {200: accounts.ApiKeysBody},
+        in_query("after", "List from after this id.", schema(Id)),
+    ),
+    "POST /v1/accounts/{account_id}/api-keys": _by_admins(
+        "createApiKey",
+        "Create an API key. The secret is returned once, here",
+        {201: accounts.ApiKeyWithSecretBody},
+        takes=accounts.NewApiKey,
+    ),
+    "GET /v1/api-keys/{api_key_id}": _by_admins("getApiKey", "Get an API key", {200: accounts.ApiKeyBody}),
+    "DELETE /v1/api-keys/{api_key_id}": _by_admins(
+        "deleteApiKey", "Revoke an API key: deletes its channel and bindings, closes its socket", {204: None}
+    ),
+    "POST /v1/api-keys/{api_key_id}/secrets": _by_admins(
+        "rotateApiKey",
+        "Create a second secret; the current one stays valid for a while",
+        {201: accounts.ApiKeyWithSecretBody},
+        takes=request_body(accounts.NewSecret, required=False),
+        errors=(404, 409),
+    ),
+}
+_PUBLISHING = {
+    "POST /v1/events": operation(
+        "publish",
+        "Publish events. The response is sent when Redis holds every notification",
+        {202: response("Accepted.", PublishedBody, Idempotent_Replayed={"const": "true"})},
+        _IDEMPOTENCY_KEY,
+        in_header("traceparent", "W3C trace context."),
+        errors=(409, 422),
+        takes=_EVENTS,
+    ),
+    "GET /v1/events/{event_id}": operation(
+        "getReceipt", "Get the receipt of an event that asked for one", {200: ReceiptBody}, errors=(404,)
+    ),
+    "GET /v1/bindings": operation("getBindings", "Get the API key's topic bindings", {200: Topics}),
+    "PUT /v1/bindings": operation(
+        "putBindings", "Replace the topic bindings, in force from the next publish", {204: None}, takes=Topics
+    ),
+    "DELETE /v1/bindings": operation("deleteBindings", "Delete the topic bindings", {204: None}),
+}
+_CHANNELS = {
+    "GET /v1/channels/{api_key_id}": _by_admins(
+        "getChannelState", "Get the state of the API key's channel, of any kind", {200: ChannelBody}
+    ),
+    "GET /v1/channels/{api_key_id}/signing-secret": _by_admins(
+        "getSigningSecret",
+        "Get the secret that signs requests to its webhook",
+        {200: response("As in Standard Webhooks.", SigningSecretBody, Cache_Control={"const": "no-store"})},
+    ),
+    "GET /v1/channels/{api_key_id}/deliveries": _by_admins(
+        "getDeliveries",
+        "List the last attempts to deliver to its webhook, newest first",
+        {200: DeliveriesBody},
+    ),
+    "POST /v1/channels/{api_key_id}/deliveries/retry": _by_admins(
+        "retryDeliveries", "Retry a failing webhook now", {202: None}
+    ),
 }
 
 PATHS: Json = {
-    **tagged("accounts", _ACCOUNTS),
-    **tagged("events", _EVENTS),
-    **tagged("channels", _CHANNELS),
+    **paths("accounts", _ACCOUNTS),
+    **paths("events", _PUBLISHING),
+    **paths("channels", _CHANNELS),
 }

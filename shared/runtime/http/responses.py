@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -122,10 +121,6 @@ class RawJsonResponse:
         headers = [(b"content-type", b"application/json"), (b"content-length", length), *self._more]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
         await send({"type": "http.response.body", "body": self._body})
-
-
-def json_response(value: Any, *, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")
 
 
 def problem_response(request: Request, error: Exception) -> Response:

@@ -1,49 +1,52 @@
-"""What is put at /v2/notification/callback, and the request that tries the URL (section 8)."""
+"""The body of PUT /v2/notification/callback, and of the test request to its URL (section 8)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
-import orjson
+import msgspec
+from msgspec import Meta, Struct
 
-from shared.model.callbacks import Callback, callback
-from shared.model.errors import Invalid
-from shared.wire.pelion.serialization import wanted_of
+from shared.model.callbacks import LONGEST, Callback, callback
+from shared.wire.models import parse
+from shared.wire.pelion.serialization import SerializationWanted, stored_form
 
-# What a URL must take before it is registered: a message with nothing in it.
+# A message without notifications. A URL must accept it before it is registered.
 TEST_BODY = b"{}"
+
+# `callback` checks the URL; this only documents the outlines of its rules.
+_Url = Annotated[
+    str,
+    Meta(
+        description=f"At most {LONGEST} characters, counted with the names and values of the headers.",
+        extra_json_schema={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "maxLength": LONGEST},
+    ),
+]
+
+
+class RegisterWebhook(Struct):
+    url: _Url
+    headers: dict[str, str] | None = None
+    serialization: SerializationWanted | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Where notifications are to go, and how they are wanted: nothing put means the defaults."""
+    """Where notifications go, and in which serialization (stored form; empty for the default)."""
 
     callback: Callback
     serialization: bytes
 
 
+_REGISTRATION = msgspec.json.Decoder(RegisterWebhook)
+
+
 def registration_in(body: bytes) -> Registration:
-    """The registration in the body of a PUT. Fields we do not know are passed over. Raises Invalid."""
-    try:
-        posted = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"the body is not JSON: {error}") from None
-    if not isinstance(posted, dict):
-        raise Invalid("the body must be an object")
-    url = posted.get("url")
-    if not isinstance(url, str):
-        raise Invalid("must be a string", field="url")
-    return Registration(callback(url, _headers(posted.get("headers"))), wanted_of(posted))
+    """The registration in the body of a PUT. Ignores unknown fields. Raises Invalid."""
+    posted = parse(_REGISTRATION, body)
+    return Registration(callback(posted.url, posted.headers or {}), stored_form(posted.serialization))
 
 
 def is_json(content_type: str) -> bool:
-    """May a body with this Content-Type be JSON? Many clients send none, and then it may."""
+    """May a body with this Content-Type be JSON? Many clients send none: then it may."""
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type in ("", "application/json", "text/json") or media_type.endswith("+json")
-
-
-def _headers(posted: Any) -> dict[str, str]:
-    if posted is None:
-        return {}
-    if not isinstance(posted, dict) or not all(isinstance(value, str) for value in posted.values()):
-        raise Invalid("must be an object of strings", field="headers")
-    return posted

@@ -1,6 +1,6 @@
 """Subscriptions to single resources: /v2/subscriptions/{device-id}/{resourcePath} (section 3).
 
-They are kept as lines, `device TAB path`, so that one comes or goes without reading the others.
+Redis holds them as lines, `device TAB path`: adding or removing one needs no reading of the others.
 """
 
 import re
@@ -13,30 +13,30 @@ from shared.model.events import DEVICE_NOTIFICATIONS
 
 MAX_NAME = 64
 MAX_PATH = 128
-# Not the service's: each change writes the whole list of the API key again.
+# Our own bound: each change writes the API key's whole list.
 MAX_RESOURCES = 1024
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
-# What may stand in a path without being percent-encoded.
+# Characters that need no percent-encoding in a path.
 _PLAIN = "/:@!$&'()*+,;=~"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a URL names: one resource of a device, or with an empty path the device and all its resources."""
+    """One resource of a device; with an empty path, the device and all its resources."""
 
     device: str
     path: str
 
     @property
     def line(self) -> str:
-        """The resource's line; for a device, what all its lines begin with."""
+        """The resource's line; for a device, the prefix of all its lines."""
         return f"{self.device}\t{self.path}\n" if self.path else f"{self.device}\t"
 
 
 def resource_in(rest: str) -> Resource:
-    """What follows `/v2/subscriptions/` in a URL, percent-encoded as it came. Raises Invalid.
+    """Parses the rest of a URL after `/v2/subscriptions/`, still percent-encoded. Raises Invalid.
 
-    The path may come with a slash of its own, encoded or not; it is held with exactly one.
+    The path may begin with a slash of its own, encoded or not; the result has exactly one.
     """
     device, _, path = rest.partition("/")
     path = _decoded(path, field="resourcePath").lstrip("/")
@@ -59,23 +59,23 @@ def _text(text: str, *, limit: int, field: str) -> str:
     if _CONTROLS.search(text):
         raise Invalid("must have no control characters", field=field)
     if text.endswith("*"):
-        raise Invalid("names one thing, so no * may end it: see PUT /v2/subscriptions", field=field)
+        raise Invalid("must not end with *; PUT /v2/subscriptions takes wildcards", field=field)
     return text
 
 
 def paths_of(device: str, stored: bytes | None) -> list[str]:
-    """The paths of a device that are subscribed to, in the order in which they came."""
+    """The subscribed paths of a device, oldest first."""
     pairs = (line.partition("\t") for line in (stored or b"").decode().split("\n"))
     return [path for name, _, path in pairs if name == device]
 
 
 def uri_list(paths: list[str]) -> bytes:
-    """One path per line, percent-encoded: each line can follow the device in a URL."""
+    """One path per line, percent-encoded so that a URL can contain it."""
     return "\n".join(quote(path, safe=_PLAIN) for path in paths).encode()
 
 
 def stored_resources(stored: bytes) -> tuple[Fields, ...]:
-    """The patterns of resources as they were stored."""
+    """The bindings, from their stored form."""
     pairs = (line.split("\t") for line in stored.decode().split("\n") if line)
     return tuple(
         Fields(topic=DEVICE_NOTIFICATIONS, wanted=(("ep", (device,)), ("path", (path,))))

@@ -1,15 +1,28 @@
-"""How a channel wants its notifications encoded: what was put with it, read leniently (section 2)."""
+"""How a channel wants its notifications encoded (section 2).
 
-from collections.abc import Mapping
+Documented examples send numbers and booleans as strings, so both are accepted; unknown fields are ignored.
+"""
+
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Literal
 
-import orjson
+import msgspec
+from msgspec import Meta, Struct
 
-from shared.model.errors import Invalid
+from shared.wire.models import Closed, parse, rule
 
-_CHUNK = range(100, 10_001)
-_FLAGS = {
+_MAX_CHUNK = 10_000
+_Chunk = Annotated[int, Meta(ge=100, le=_MAX_CHUNK)]
+_ChunkText = Annotated[
+    str,
+    Meta(pattern=rule(r"^0{0,6}([1-9][0-9]{2,3}|10000)\Z", "must be a number from 100 to 10000")),
+]
+_FlagText = Annotated[
+    str,
+    Meta(pattern=rule(r"^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\Z", "must be true or false")),
+]
+_Flag = bool | _FlagText
+_ATTRIBUTES = {
     "include_uid": "uid",
     "include_timestamp": "timestamp",
     "include_original_ep": "original_ep",
@@ -19,9 +32,9 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Serialization:
-    """`chunk` bounds the items of a message; the rest says what is added to each item."""
+    """`chunk` bounds the items of a message; each flag adds something to each item."""
 
-    chunk: int = 10_000
+    chunk: int = _MAX_CHUNK
     uid: bool = False
     timestamp: bool = False
     original_ep: bool = False
@@ -31,67 +44,71 @@ class Serialization:
     def adds_to_items(self) -> bool:
         return self.uid or self.timestamp or self.original_ep
 
-    def as_json(self) -> dict[str, Any]:
-        cfg = {name: getattr(self, attribute) for name, attribute in _FLAGS.items()}
-        return {"type": "v2", "max_chunk_size": self.chunk, "cfg": cfg}
+
+class SerializationFlags(Closed):
+    deregistrations_as_object: bool
+    include_uid: bool
+    include_timestamp: bool
+    include_original_ep: bool
+
+
+class SerializationBody(Closed):
+    """How notifications are encoded. Redis holds this form too."""
+
+    type: Literal["v2"]
+    max_chunk_size: _Chunk
+    cfg: SerializationFlags
+
+
+class WantedFlags(Struct):
+    deregistrations_as_object: _Flag = False
+    include_uid: _Flag = False
+    include_timestamp: _Flag = False
+    include_original_ep: _Flag = False
+
+
+class SerializationWanted(Struct):
+    type: Literal["v2"]
+    max_chunk_size: _Chunk | _ChunkText = _MAX_CHUNK
+    cfg: WantedFlags | None = None
+
+
+class RegisterWebsocketChannel(Struct):
+    serialization: SerializationWanted | None = None
+
+
+_STORED = msgspec.json.Decoder(SerializationBody)
+_REGISTRATION = msgspec.json.Decoder(RegisterWebsocketChannel)
 
 
 def stored(serialization: bytes) -> Serialization:
-    """What `wanted_in` made of a body, as it was stored; the defaults for nothing."""
+    """The serialization, from its stored form; the default for none."""
     if not serialization:
         return Serialization()
-    return _parsed(orjson.loads(serialization))
+    body = _STORED.decode(serialization)
+    flags = {attribute: getattr(body.cfg, name) for name, attribute in _ATTRIBUTES.items()}
+    return Serialization(body.max_chunk_size, **flags)
+
+
+def serialization_body(serialization: Serialization) -> SerializationBody:
+    flags = {name: getattr(serialization, attribute) for name, attribute in _ATTRIBUTES.items()}
+    return SerializationBody("v2", serialization.chunk, SerializationFlags(**flags))
 
 
 def wanted_in(body: bytes) -> bytes:
-    """The serialization asked for in the body of a PUT, to be stored; nothing when there is none.
+    """The serialization in the body of a PUT, in its stored form; empty without one. Raises Invalid."""
+    return stored_form(parse(_REGISTRATION, body).serialization) if body.strip() else b""
 
-    Documented examples send numbers and truths as strings, so both are taken. Raises Invalid.
-    """
-    if not body.strip():
+
+def stored_form(wanted: SerializationWanted | None) -> bytes:
+    """What Redis holds of a request; empty for none."""
+    if wanted is None:
         return b""
-    try:
-        posted = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"the body is not JSON: {error}") from None
-    if not isinstance(posted, dict):
-        raise Invalid("the body must be an object")
-    return wanted_of(posted)
+    cfg = wanted.cfg or WantedFlags()
+    flags = {name: _truth(getattr(cfg, name)) for name in _ATTRIBUTES}
+    body = SerializationBody("v2", int(wanted.max_chunk_size), SerializationFlags(**flags))
+    return msgspec.json.encode(body)
 
 
-def wanted_of(posted: Mapping[str, Any]) -> bytes:
-    """The same of a body that was read already. Raises Invalid."""
-    wanted = posted.get("serialization")
-    return b"" if wanted is None else orjson.dumps(_parsed(wanted).as_json())
-
-
-def _parsed(wanted: Any) -> Serialization:
-    if not isinstance(wanted, dict):
-        raise Invalid("must be an object", field="serialization")
-    if wanted.get("type") != "v2":
-        raise Invalid("must be v2", field="serialization.type")
-    chunk = _number(wanted.get("max_chunk_size", _CHUNK[-1]))
-    if chunk not in _CHUNK:
-        raise Invalid("must be a number from 100 to 10000", field="serialization.max_chunk_size")
-    cfg = wanted.get("cfg")
-    if cfg is None:
-        cfg = {}
-    if not isinstance(cfg, dict):
-        raise Invalid("must be an object", field="serialization.cfg")
-    flags = {attribute: _truth(cfg.get(name, False), name) for name, attribute in _FLAGS.items()}
-    return Serialization(chunk=chunk, **flags)
-
-
-def _number(value: Any) -> int:
-    """The value as a number; 0 when it is none."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _truth(value: Any, name: str) -> bool:
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if isinstance(value, bool):
-        return value
-    raise Invalid("must be true or false", field=f"serialization.cfg.{name}")
+def _truth(flag: bool | str) -> bool:
+    return flag.lower() == "true" if isinstance(flag, str) else flag

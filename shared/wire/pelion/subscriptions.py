@@ -1,86 +1,62 @@
 """Presubscriptions: which notifications a channel wants, by device name, device type and path (section 3)."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import orjson
+from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.bindings import Fields, Pattern, Source
 from shared.model.errors import Invalid
 from shared.model.events import DEVICE_NOTIFICATIONS
-from shared.wire.pelion.resources import stored_resources
+from shared.wire.models import Closed, parse, rule
+from shared.wire.pelion.resources import MAX_NAME, MAX_PATH, stored_resources
 from shared.wire.sessions import decode_patterns
 from shared.wire.topic_bindings import stored_topics
 
 MAX_ENTRIES = 1024
-MAX_NAME = 64
-MAX_PATH = 128
 MAX_PATHS = 256
-# Not the service's: each of them is a place in every gateway's index.
+# Our own bound: every gateway indexes each path of each entry.
 MAX_MENTIONS = 16_384
-_NAMES = {"endpoint-name", "endpoint-type", "resource-path"}
+
+_STAR = rule(r"^[^*]*\*?\Z", "only the last character may be *")
+_Name = Annotated[
+    str,
+    Meta(min_length=1, max_length=MAX_NAME, pattern=_STAR, description="A * at the end matches any rest."),
+]
+_Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH, pattern=_STAR)]
 
 
-def parse_presubscriptions(body: bytes) -> list[dict[str, Any]]:
-    """The posted array, checked and otherwise as it came. Raises Invalid naming the field."""
-    try:
-        posted = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"the body is not JSON: {error}") from None
-    if not isinstance(posted, list):
-        raise Invalid("the body must be an array of presubscriptions")
-    if len(posted) > MAX_ENTRIES:
-        raise Invalid(f"{len(posted)} presubscriptions; at most {MAX_ENTRIES} are kept")
-    paths: set[str] = set()
-    for index, entry in enumerate(posted):
-        paths |= _checked(entry, at=f"[{index}]")
-    mentions = sum(len(entry.get("resource-path") or ()) for entry in posted)
-    if mentions > MAX_MENTIONS:
-        raise Invalid(f"{mentions} paths in all; at most {MAX_MENTIONS} are kept", field="resource-path")
-    if len(paths) > MAX_PATHS:
-        raise Invalid(f"{len(paths)} separate paths; at most {MAX_PATHS} are kept", field="resource-path")
+class Presubscription(Closed, rename="kebab"):
+    """All given fields must match; null is the same as left out."""
+
+    endpoint_name: _Name | UnsetType | None = UNSET
+    # The service documents no wildcard for types; here a * works as in names.
+    endpoint_type: _Name | UnsetType | None = UNSET
+    resource_path: Annotated[list[_Path], Meta(min_length=1)] | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        if not (self.endpoint_name or self.endpoint_type or self.resource_path):
+            raise ValueError("a presubscription must name a device, a type or a path")
+
+
+Presubscriptions = Annotated[list[Presubscription], Meta(max_length=MAX_ENTRIES)]
+_PRESUBSCRIPTIONS: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(Presubscriptions)
+
+
+def parse_presubscriptions(body: bytes) -> list[Presubscription]:
+    """The presubscriptions, in the order given. Raises Invalid, naming the field."""
+    posted = parse(_PRESUBSCRIPTIONS, body)
+    paths = [path for entry in posted for path in entry.resource_path or ()]
+    if len(paths) > MAX_MENTIONS:
+        raise Invalid(f"{len(paths)} paths in all; the limit is {MAX_MENTIONS}", field="resource-path")
+    if len(set(paths)) > MAX_PATHS:
+        raise Invalid(f"{len(set(paths))} separate paths; the limit is {MAX_PATHS}", field="resource-path")
     return posted
 
 
-def _checked(entry: Any, *, at: str) -> set[str]:
-    """The paths of one presubscription that is in order."""
-    if not isinstance(entry, dict):
-        raise Invalid("a presubscription must be an object", field=at)
-    given = {name: value for name, value in entry.items() if value is not None}
-    unknown = given.keys() - _NAMES
-    if unknown:
-        name = min(unknown)
-        raise Invalid("a presubscription has no such field", field=f"{at}.{name[:100]}")
-    if not given:
-        raise Invalid("a presubscription must name a device, a type or a path", field=at)
-    if "endpoint-name" in given:
-        _pattern(given["endpoint-name"], limit=MAX_NAME, field=f"{at}.endpoint-name")
-    if "endpoint-type" in given:
-        # No wildcard is documented for types; a trailing star works here as it does for names.
-        _pattern(given["endpoint-type"], limit=MAX_NAME, field=f"{at}.endpoint-type")
-    paths = given.get("resource-path")
-    if paths is None:
-        return set()
-    if not isinstance(paths, list) or not paths:
-        raise Invalid("must be an array of at least one path", field=f"{at}.resource-path")
-    for number, path in enumerate(paths):
-        _pattern(path, limit=MAX_PATH, field=f"{at}.resource-path[{number}]")
-    return set(paths)
-
-
-def _pattern(value: Any, *, limit: int, field: str) -> None:
-    text = _text(value, limit=limit, field=field)
-    if "*" in text[:-1]:
-        raise Invalid("only the last character may be *", field=field)
-
-
-def _text(value: Any, *, limit: int, field: str) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= limit:
-        raise Invalid(f"must be a string of 1 to {limit} characters", field=field)
-    return value
-
-
 def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
-    """The patterns of bindings as they were stored, wherever they come from."""
+    """The patterns of stored bindings of any source."""
     match source:
         case Source.PRESUBSCRIPTIONS:
             return patterns(orjson.loads(stored))
@@ -93,7 +69,7 @@ def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
 
 
 def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:
-    """What the presubscriptions ask for, in the engine's words."""
+    """The bindings of presubscriptions that were checked when they were put."""
     return tuple(_fields(entry) for entry in presubscriptions)
 
 

@@ -1,4 +1,4 @@
-"""A gateway makes few test requests at once, and none is held back by another API key's."""
+"""Test requests: one at a time for each API key, and a limit in all."""
 
 import asyncio
 import ipaddress
@@ -16,7 +16,7 @@ from tests.harness.waiting import wait_until
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
-async def test_one_for_each_api_key_and_so_many_in_all(hook: Hook) -> None:
+async def test_one_for_each_api_key_and_a_limit_in_all(hook: Hook) -> None:
     async with Outbound(policy=AddressPolicy(LOOPBACK)) as outbound:
         endpoint_verifier = EndpointVerifier(outbound, at_once=2)
         secret = new_signing_secret()
@@ -25,11 +25,11 @@ async def test_one_for_each_api_key_and_so_many_in_all(hook: Hook) -> None:
             return await endpoint_verifier.verify(api_key_id, Callback(hook.url), signing_secret=secret)
 
         async def refusal(api_key_id: str) -> int:
-            with pytest.raises(Problem) as fault:
+            with pytest.raises(Problem) as raised:
                 await attempt(api_key_id)
-            assert fault.value.headers
-            assert fault.value.headers["retry-after"]
-            return fault.value.status_code
+            assert raised.value.headers
+            assert raised.value.headers["retry-after"]
+            return raised.value.status_code
 
         hook.open.clear()
         running = [asyncio.create_task(attempt(name)) for name in ("a", "b")]
