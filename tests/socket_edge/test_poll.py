@@ -157,9 +157,7 @@ async def test_after_a_loss_in_redis_nothing_is_acked(stores: Stores, begin: Cal
     assert poll.acked_until == BEGINNING
 
 
-async def test_with_after_the_clients_own_ack_is_waited_for(
-    stores: Stores, begin: Callable[..., Poll]
-) -> None:
+async def test_with_after_only_the_client_acks(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin(after="")
     entries = await stores.queued(poll.lease.channel, 3)
     poll.loop.wake()
