@@ -90,7 +90,7 @@ def build_stores(settings: Settings, client: Redis) -> Stores:
         receipts=Receipts(redis),
         replicas=Replicas(redis),
         routing=routing,
-        sessions=Sessions(redis, routing, wakeups, stored=encode_patterns),
+        sessions=Sessions(redis, routing, wakeups, encode=encode_patterns),
         wakeups=wakeups,
         webhooks=Webhooks(redis, wakeups),
     )

@@ -13,7 +13,7 @@ from shared import telemetry
 from shared.model.channels import Kind, instance_of
 from shared.model.sessions import Session
 from shared.store.channels import ChannelRef, Channels
-from shared.store.queues import Left, Queues
+from shared.store.queues import ExpiryResult, Queues
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -83,7 +83,7 @@ class Reaper:
         logger.debug("reaper.round", extra={"facts": {**facts, "routing_repairs": done.routing_repairs}})
         return done
 
-    async def _reap_channel(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
+    async def _reap_channel(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, ExpiryResult] | None:
         """The channel's kind and queue; None when the channel is gone or expires now."""
         ref = await self._channels.ref(channel)
         if not ref.account or ref.kind is None:
@@ -100,12 +100,14 @@ class Reaper:
         await self._channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
         return ref.kind, queue
 
-    async def _note_oldest(self, queues: list[tuple[Kind, Left]], live: dict[str, bool], done: Round) -> None:
+    async def _note_oldest(
+        self, queues: list[tuple[Kind, ExpiryResult]], live: dict[str, bool], done: Round
+    ) -> None:
         """Keeps the oldest pending time of each group; `live` caches the heartbeats read in this round."""
         new = {
             instance_of(queue.owner) for _, queue in queues if queue.owner and queue.oldest_ms
         } - live.keys()
-        seen = await asyncio.gather(*map(self._replicas.seen, new))
+        seen = await asyncio.gather(*map(self._replicas.state, new))
         live.update(zip(new, (heartbeat.live for heartbeat in seen), strict=True))
         oldest = done.oldest_pending_ms
         for kind, queue in queues:
@@ -115,8 +117,8 @@ class Reaper:
 
     async def _drop_orphan(self, session: Session, now_ms: int) -> bool:
         """Drops a session whose edge was killed."""
-        seen = await self._replicas.seen(instance_of(session.owner))
-        if seen.live or now_ms - seen.last_ms < _SESSION_GRACE_MS:
+        seen = await self._replicas.state(instance_of(session.owner))
+        if seen.live or now_ms - seen.last_heartbeat_ms < _SESSION_GRACE_MS:
             return False
         await self._sessions.drop(session)
         return True

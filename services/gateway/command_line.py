@@ -85,7 +85,7 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
         print(f"refused: {_message(error)}", file=sys.stderr)
         return 1
     finally:
-        await wakeups.sent()
+        await wakeups.flush()
     return 0
 
 

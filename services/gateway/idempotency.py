@@ -12,7 +12,7 @@ from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.model.idempotency import Repeatable
 from shared.runtime.http.responses import Problem
-from shared.store.idempotency import RUNNING_S, Beginning, Begun, Idempotency
+from shared.store.idempotency import RUNNING_S, BeginResult, Idempotency, RequestState
 from shared.wire.idempotency import HEADER
 
 # The mark survives several late or lost renewals.
@@ -37,11 +37,11 @@ class IdempotentRequests:
         """
         runner = secrets.token_hex(8)
         beginning = await self._begin(request, runner)
-        telemetry.repeatable.add(1, {"found": beginning.found})
-        if beginning.found is Begun.ANSWERED:
-            return beginning.answer, True
-        if beginning.found is not Begun.BEGUN:
-            raise _refusal(beginning.found)
+        telemetry.repeatable.add(1, {"found": beginning.state})
+        if beginning.state is RequestState.ANSWERED:
+            return beginning.response, True
+        if beginning.state is not RequestState.BEGUN:
+            raise _refusal(beginning.state)
         renewing = asyncio.create_task(self._renew(request, runner))
         try:
             result = await work()
@@ -53,7 +53,7 @@ class IdempotentRequests:
         await self._write(lambda: self._store.keep(request, result, runner=runner))
         return result, False
 
-    async def _begin(self, request: Repeatable, runner: str) -> Beginning:
+    async def _begin(self, request: Repeatable, runner: str) -> BeginResult:
         try:
             return await self._store.begin(request, runner=runner)
         except StoreUnavailable:
@@ -89,8 +89,8 @@ async def _retry(write: Callable[[], Awaitable[bool]]) -> None:
                 await asyncio.sleep(_RETRY_S)
 
 
-def _refusal(state: Begun) -> Problem:
-    if state is Begun.RUNNING:
+def _refusal(state: RequestState) -> Problem:
+    if state is RequestState.RUNNING:
         fields = [(HEADER, "belongs to a request that is still running")]
         message = "the request with this Idempotency-Key is still running; retry to get its response"
         return Problem(409, message, fields=fields, headers={"retry-after": "1"})

@@ -31,7 +31,7 @@ from shared.model.errors import (
 from shared.runtime.clock import now_ms
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
-from shared.store.wakeups import Asked
+from shared.store.wakeups import PollQuery
 from shared.wire.pelion import pulling
 from shared.wire.pelion.handshake import bearer
 from shared.wire.pelion.pulling import Pull, parse_pull
@@ -129,7 +129,7 @@ async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str
                 await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
             return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
         except HeldByAnother as held:
-            if await edge.questions.is_held(Asked(held.owner, key.id, asker=owner)):
+            if await edge.questions.is_held(PollQuery(held.owner, key.id, asker=owner)):
                 return _CONCURRENT
             silent = held.owner
         except KindConflict as conflict:

@@ -13,8 +13,14 @@ from services.socket_edge.held import HeldConnection, LeaseHolder, in_turns
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
-from shared.store.inline_entries import InlineEntries, merged
-from shared.store.wakeups import Line, answer_in, changed_key, question_in, subscribe_wakeups
+from shared.store.inline_entries import InlineEntries, merge_consecutive
+from shared.store.wakeups import (
+    Subscription,
+    parse_key_changed,
+    parse_poll_query,
+    parse_poll_reply,
+    subscribe_wakeups,
+)
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
@@ -44,15 +50,15 @@ class WakeupReader:
         finally:
             await end(*self._recoveries)
 
-    def dispatch(self, wakeup: InlineEntries | list[str] | Line) -> None:
+    def dispatch(self, wakeup: InlineEntries | list[str] | Subscription) -> None:
         if isinstance(wakeup, InlineEntries):
             if not self._inline:
                 # An edge that lags reads many in one turn: the more, the larger its frames.
                 asyncio.get_running_loop().call_soon(self._deliver_inline)
             self._inline.append(wakeup)
-        elif wakeup is Line.LOST:
+        elif wakeup is Subscription.LOST:
             self._require_resync()
-        elif wakeup is Line.BACK:
+        elif wakeup is Subscription.RESTORED:
             # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
             recovery = asyncio.create_task(self.recover())
             self._recoveries.add(recovery)
@@ -80,17 +86,17 @@ class WakeupReader:
 
     def _deliver_inline(self) -> None:
         entries, self._inline = self._inline, []
-        for each in merged(entries):
+        for each in merge_consecutive(entries):
             for connection in self._registry.of(each.channel):
                 if isinstance(connection, LeaseHolder):
                     connection.loop.offer(each)
 
     def _dispatch_word(self, word: str) -> None:
-        if (question := question_in(word)) is not None:
-            self._edge.questions.on_question(question)
-        elif (reply := answer_in(word)) is not None:
+        if (query := parse_poll_query(word)) is not None:
+            self._edge.questions.on_query(query)
+        elif (reply := parse_poll_reply(word)) is not None:
             self._edge.questions.on_reply(reply)
-        elif (api_key_id := changed_key(word)) is not None:
+        elif (api_key_id := parse_key_changed(word)) is not None:
             self._edge.credentials.check(
                 connection
                 for connection in self._registry.all()

@@ -14,7 +14,7 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound import Attempt, Outbound
-from shared.store.batches import Batches, Failed, Idle, TakenBatch
+from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
 from shared.store.channels import Channels
 from shared.store.queues import Queues
 from shared.wire.pelion.messages import Message, message
@@ -80,8 +80,8 @@ class Deliveries:
         """Sends what comes next, if anything may be sent now. Raises NoLongerOwner, StoreUnavailable."""
         limits = self._limits
         taken = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
-        if isinstance(taken, Idle):
-            return Outcome.NOT_YET if taken is Idle.NOT_YET else Outcome.NOTHING_TO_SEND
+        if isinstance(taken, NoBatch):
+            return Outcome.NOT_YET if taken is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
         wanted = stored(taken.serialization)
         most = min(limits.count, wanted.chunk)
         body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
@@ -132,7 +132,7 @@ class Deliveries:
         return Outcome.TAKEN
 
     async def _put_back(self, lease: Lease, taken: TakenBatch, delivery: Delivery) -> Outcome:
-        failed = taken.failed + 1
+        failed = taken.failed_attempts + 1
         next_attempt_ms = self._now_ms() + backoff_s(failed) * 1000
         what_follows, lost = await self._batches.fail(
             lease,
@@ -142,11 +142,11 @@ class Deliveries:
             expiry_ms=self._limits.expiry_ms,
         )
         match what_follows:
-            case Failed.LATER:
+            case AfterFailure.RETRY:
                 await self._tries.later(lease.channel, number=failed, at_ms=next_attempt_ms)
-            case Failed.CHANGED:
+            case AfterFailure.CONFIG_CHANGED:
                 return Outcome.GIVEN_BACK_FOR_NOW
-            case Failed.ENDED:
+            case AfterFailure.ENDED:
                 await self._ended(lease, lost)
         return Outcome.GIVEN_BACK
 

@@ -22,7 +22,7 @@ from shared.runtime.loops import end, forever
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.leases import Leases
 from shared.store.replicas import Heartbeat
-from shared.store.wakeups import Line, changed_key, subscribe_wakeups
+from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -192,13 +192,13 @@ class Dispatcher:
         names = (self._instance, instance_of(ANY_DISPATCHER))
         async with contextlib.aclosing(subscribe_wakeups(self._redis, *names)) as heard:
             async for words in heard:
-                if words is Line.BACK:
+                if words is Subscription.RESTORED:
                     await self._try_to_beat()
                     with contextlib.suppress(StoreUnavailable):
                         await self._visit_what_is_due()
                 elif isinstance(words, list):
                     for word in words:
-                        if changed_key(word) is None:
+                        if parse_key_changed(word) is None:
                             self.look_at(word)
 
     async def _beat(self) -> None:
@@ -218,10 +218,10 @@ class Dispatcher:
 
     async def _visit_what_is_due(self) -> None:
         oldest_ms = began_ms = self._now_ms()
-        async for lot in self._due.lots():
+        async for lot in self._due.pages():
             for due in lot:
                 oldest_ms = min(oldest_ms, due.since_ms)
                 if not due.is_held:
-                    self.look_at(due.channel, follows_failure=due.failed > 0)
+                    self.look_at(due.channel, follows_failure=due.failed_attempts > 0)
         good_for_s = _ROUNDS_SHOWN * self._timing.sweep_s + _AGES_SHOWN_S
         telemetry.record_webhook_lag(oldest_ms, now_ms=began_ms, good_for_s=good_for_s)

@@ -1,1 +1,1 @@
-"""The only room that runs Redis commands: a module for each noun, a Lua file for what must happen at once."""
+"""The only room that runs Redis commands: one module per noun, one Lua file per atomic step."""

@@ -10,14 +10,13 @@ from shared.store import keyspace
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
-_FIELDS = ("account_id", "name", "scopes", "created_at_ms", "secret_hash")
-# A chain of accounts longer than this is not followed to its end.
+_REQUIRED = ("account_id", "name", "scopes", "created_at_ms", "secret_hash")
+_OPTIONAL = ("expires_at_ms", "old_secret_hash", "old_valid_until_ms")
 _MAX_ANCESTORS = 32
-_MAY_LACK = ("expires_at_ms", "old_secret_hash", "old_valid_until_ms")
 
 
 class ApiKeys:
-    """Keeps accounts and API keys. The key's record is in its channel's slot, the list in the account's."""
+    """Keeps accounts and API keys. A key's record lies in its channel's slot, the list in the account's."""
 
     def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups) -> None:
         self._redis = redis
@@ -30,25 +29,27 @@ class ApiKeys:
         await self._redis.command("HSET", name, "name", account.name, "parent", account.parent or "", *master)
 
     async def account(self, account_id: str) -> Account | None:
-        found = await self._redis.command("HMGET", keyspace.account(account_id), "name", "parent", "master")
-        if found[0] is None:
+        name, parent, master = await self._redis.command(
+            "HMGET", keyspace.account(account_id), "name", "parent", "master"
+        )
+        if name is None:
             return None
-        name, parent = found[0].decode(), found[1].decode() or None
-        return Account(id=account_id, name=name, parent=parent, master=found[2] is not None)
+        parent_id = parent.decode() or None
+        return Account(id=account_id, name=name.decode(), parent=parent_id, master=master is not None)
 
     async def is_within(self, account_id: str, *, of: str) -> bool:
-        """Is it this account, or one below it? Looks at most 32 levels up."""
+        """Is it this account, or one below it? Follows at most 32 parents."""
         at: str | None = account_id
         for _ in range(_MAX_ANCESTORS):
             if at == of or at is None:
                 break
-            found = await self.account(at)
-            at = None if found is None else found.parent
+            account = await self.account(at)
+            at = None if account is None else account.parent
         return at == of
 
     async def create(self, key: ApiKey) -> None:
-        # The record first: table that name a key without one are taken for old, and mended. Until both are
-        # written nobody has been told the secret.
+        # Write the record first: the reaper drops keys without a record from the routing table. The secret
+        # is returned only after both writes.
         expires = () if key.expires_at_ms is None else ("expires_at_ms", key.expires_at_ms)
         await self._redis.command(
             "HSET",
@@ -61,12 +62,12 @@ class ApiKeys:
             await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
 
     async def find(self, api_key_id: str) -> ApiKey | None:
-        """The API key as it stands now, expired or not; None when it was never made, or was revoked."""
-        found = await self._redis.command("HMGET", keyspace.api_key(api_key_id), *_FIELDS, *_MAY_LACK)
-        if found[0] is None:
+        """The API key, expired or not; None when it does not exist or was revoked."""
+        fields = await self._redis.command("HMGET", keyspace.api_key(api_key_id), *_REQUIRED, *_OPTIONAL)
+        if fields[0] is None:
             return None
-        account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in found[:5])
-        expires_at_ms, old_secret_hash, old_valid_until_ms = found[5:]
+        account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in fields[:5])
+        expires_at_ms, old_secret_hash, old_valid_until_ms = fields[5:]
         return ApiKey(
             id=api_key_id,
             account_id=account_id,
@@ -80,19 +81,19 @@ class ApiKeys:
         )
 
     async def of_account(self, account_id: str, *, after: str, count: int) -> tuple[list[ApiKey], str | None]:
-        """API keys of an account in the order of their ids, from behind `after`, at most `count` of them.
+        """A page of an account's API keys: at most `count` with ids above `after`, in the order of ids.
 
-        With them what `after` must be to see the next; None when there are no more.
+        Also returns the `after` of the next page, None on the last.
         """
-        mentioned, _ = await self._routing.entries(account_id)
-        ids = sorted(api_key_id for api_key_id in mentioned if api_key_id > after)
-        found = await asyncio.gather(*map(self.find, ids[:count]))
-        # One that is being made or revoked has no record.
-        keys = [key for key in found if key is not None]
+        key_ids, _ = await self._routing.entries(account_id)
+        ids = sorted(api_key_id for api_key_id in key_ids if api_key_id > after)
+        page = await asyncio.gather(*map(self.find, ids[:count]))
+        # A key that is being created or revoked may have no record.
+        keys = [key for key in page if key is not None]
         return keys, ids[count - 1] if len(ids) > count else None
 
     async def authenticate(self, secret: str | None, *, now_ms: int) -> ApiKey | None:
-        """The API key whose secret this is, valid now; None for anything else."""
+        """The API key with this secret, if it is valid now."""
         api_key_id = id_in(secret) if secret else None
         if secret is None or api_key_id is None:
             return None
@@ -100,53 +101,53 @@ class ApiKeys:
         return key if key is not None and key.accepts(secret, now_ms=now_ms) else None
 
     async def rotate(self, key: ApiKey, *, secret_hash: str, old_valid_until_ms: int, now_ms: int) -> None:
-        """Gives the key a new secret; the one it had stays valid until then. Tells the owner of its socket.
+        """Gives the key a new secret; the old one stays valid until then. Tells edges to check their sockets.
 
-        Raises SecretsInUse when the last rotation's old secret is still valid; KeyExpired; KeyRevoked.
+        Raises SecretsInUse while the last rotation's old secret is valid; KeyExpired; KeyRevoked.
         """
         names = [keyspace.api_key(key.id), keyspace.lease(key.id)]
-        word, *found = await self._redis.script("key_rotate", names, secret_hash, old_valid_until_ms, now_ms)
-        match word:
-            case b"in use":
-                raise SecretsInUse(until_ms=int(found[0]))
+        status, *fields = await self._redis.script(
+            "key_rotate", names, secret_hash, old_valid_until_ms, now_ms
+        )
+        match status:
+            case b"in_use":
+                raise SecretsInUse(until_ms=int(fields[0]))
             case b"expired":
                 raise KeyExpired
             case b"absent":
                 raise KeyRevoked
-        if found[0]:
-            self._wakeups.send_key_changed(found[0].decode(), key.id)
+        if fields[0]:
+            self._wakeups.send_key_changed(fields[0].decode(), key.id)
         self._wakeups.send_key_changed(EVERY_EDGE, key.id)
 
     async def token_key(self, *, offered: str) -> str:
-        """The key that signs tokens on every replica; the one offered if there is none yet."""
-        found = await self._redis.command("GET", keyspace.SIGNING_KEY)
-        if found is None:
+        """The key that signs tokens on every replica; stores the one offered if there is none."""
+        stored = await self._redis.command("GET", keyspace.SIGNING_KEY)
+        if stored is None:
             await self._redis.command("SET", keyspace.SIGNING_KEY, offered, "NX")
-            found = await self._redis.command("GET", keyspace.SIGNING_KEY)
-        return str(found.decode())
+            stored = await self._redis.command("GET", keyspace.SIGNING_KEY)
+        return str(stored.decode())
 
     async def signing_secret(self, api_key_id: str, *, offered: str) -> str:
-        """The secret that signs this API key's webhooks; the one offered if there is none yet.
+        """The secret that signs this API key's webhooks; stores the one offered if there is none.
 
         Raises KeyRevoked.
         """
-        word, *found = await self._redis.script("key_sign", [keyspace.api_key(api_key_id)], offered)
-        if word == b"revoked":
+        status, *fields = await self._redis.script("key_sign", [keyspace.api_key(api_key_id)], offered)
+        if status == b"revoked":
             raise KeyRevoked
-        return str(found[0].decode())
+        return str(fields[0].decode())
 
     async def revoke(self, key: ApiKey) -> bool:
-        """Ends the key with its channel and queue, and tells its socket's owner; False when it was gone."""
-        i = key.id
-        names = keyspace.of_a_queue(i)
-        word, *found = await self._redis.script("key_revoke", names)
-        owner, generation = (value.decode() for value in found) if found else ("", "")
+        """Ends the key with its channel and queue, and wakes the owner; False when it was gone."""
+        status, *fields = await self._redis.script("key_revoke", keyspace.channel_names(key.id))
+        owner, generation = (value.decode() for value in fields) if fields else ("", "")
         if owner:
-            self._wakeups.send(owner, i)
-        self._wakeups.send_key_changed(EVERY_EDGE, i)
-        # RoutingTable that still name it do no harm: nothing can be queued for it any more.
-        await self._routing.drop_key(key.account_id, i, generation=generation)
-        return bool(word == b"revoked")
+            self._wakeups.send(owner, key.id)
+        self._wakeups.send_key_changed(EVERY_EDGE, key.id)
+        # A routing table that still names the key is harmless: appends find no key.
+        await self._routing.drop_key(key.account_id, key.id, generation=generation)
+        return bool(status == b"revoked")
 
 
 def _number(stored: bytes | None) -> int | None:

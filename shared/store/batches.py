@@ -1,10 +1,9 @@
-"""Batches: the front of a webhook's queue, taken together, and taken again as it was until it is acked.
+"""Batches: the front of a webhook's queue, delivered in one request.
 
-Where a batch ends stands in Redis, not with whoever sends it: a retry has the same notifications under the
-same id, also when another dispatcher makes it.
+Redis keeps where a batch ends until it is acked: a retry sends the same notifications under the same id, also
+when another dispatcher makes it.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,117 +12,109 @@ import orjson
 
 from shared import telemetry
 from shared.model.callbacks import Callback
-from shared.model.channels import CloseReason, Lease
+from shared.model.channels import Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import QueueLimits, next_entry_id, notification_of, oldest_entry_id
+from shared.store.queues import (
+    LOST_LEASE,
+    QueueLimits,
+    next_entry_id,
+    notification_of,
+    oldest_entry_id,
+    wall_clock_ms,
+)
 
-_NOTED = 100
-_NOTED_TTL_MS = 7 * 24 * 3600 * 1000
+# How many attempts are kept, and for how long.
+_ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class TakenBatch:
-    """The front of a queue, and where it is to go. `failed` tells how often it did not get there."""
+    """The front of a queue, the webhook's configuration, and the failed attempts since the last ack."""
 
     notifications: list[Notification]
     callback: Callback
-    setup: str
+    config_version: str
     serialization: bytes
     signing_secret: str
-    failed: int
+    failed_attempts: int
 
 
-class Idle(StrEnum):
-    """Why nothing is sent now: nothing is pending, or it is not the time."""
+class NoBatch(StrEnum):
+    """Why there is nothing to send now. NOT_DUE: the backoff is not over, or the API key has expired."""
 
-    NOTHING = "nothing"
-    NOT_YET = "waits"
+    EMPTY = "empty"
+    NOT_DUE = "not_due"
 
 
-class Failed(StrEnum):
-    """What follows from a delivery that failed."""
+class AfterFailure(StrEnum):
+    """What follows a failed attempt."""
 
-    LATER = "later"
-    CHANGED = "changed"
+    RETRY = "retry"
+    CONFIG_CHANGED = "config_changed"
     ENDED = "ended"
-    STALE = "stale"
-
-
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
+    NOT_OWNER = "not_owner"
 
 
 class Batches:
-    """Takes, acks and puts back batches, for the owners of webhook channels. Times are in ms."""
+    """Takes and acks batches for the owners of webhook channels, and schedules retries."""
 
     def __init__(
-        self, redis: RedisCommands, *, limits: QueueLimits, now_ms: Callable[[], int] = _wall_clock_ms
+        self, redis: RedisCommands, *, limits: QueueLimits, now_ms: Callable[[], int] = wall_clock_ms
     ) -> None:
         self._redis = redis
         self._limits = limits
         self._now_ms = now_ms
 
-    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> TakenBatch | Idle:
-        """Up to `count` notifications of about `size_bytes`, at least one; or why none is to be sent now.
-
-        Raises NoLongerOwner.
-        """
-        i, now = lease.channel, self._now_ms()
-        names = keyspace.of_a_queue(i)
-        held_by = (lease.owner, lease.generation)
-        oldest = oldest_entry_id(self._limits, now_ms=now)
-        word, *found = await self._redis.script("batch_take", names, *held_by, count, size_bytes, oldest, now)
-        if word in _CLOSE_REASONS:
-            raise NoLongerOwner(close_reason=_CLOSE_REASONS[word])
-        if word != b"taken":
-            telemetry.dropped_from_queue(over=0, old=found[0])
-            return Idle(word.decode())
-        setup, url, headers, serialization, secret, failed, dropped, *entries = found
+    async def take(self, lease: Lease, *, count: int, size_bytes: int) -> TakenBatch | NoBatch:
+        """Up to `count` notifications of about `size_bytes`, but at least one. Raises NoLongerOwner."""
+        names, now_ms = keyspace.channel_names(lease.channel), self._now_ms()
+        oldest = oldest_entry_id(self._limits, now_ms=now_ms)
+        status, *fields = await self._redis.script(
+            "batch_take", names, lease.owner, lease.generation, count, size_bytes, oldest, now_ms
+        )
+        if status in LOST_LEASE:
+            raise NoLongerOwner(close_reason=LOST_LEASE[status])
+        if status != b"taken":
+            telemetry.dropped_from_queue(over=0, old=fields[0])
+            return NoBatch(status.decode())
+        config_version, url, headers, serialization, secret, failed_attempts, dropped, *entries = fields
         telemetry.dropped_from_queue(over=0, old=dropped)
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
-            setup=setup.decode(),
+            config_version=config_version.decode(),
             serialization=serialization,
             signing_secret=secret.decode(),
-            failed=int(failed),
+            failed_attempts=int(failed_attempts),
         )
 
     async def ack(self, lease: Lease, *, until: str, delivery: Delivery) -> int | None:
-        """Forgets everything up to and including `until`; tells how many that were, None if not the owner."""
-        held_by = (lease.owner, lease.generation)
-        noted = (orjson.dumps(delivery), _NOTED, _NOTED_TTL_MS)
+        """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
+        entries, attempt = (until, next_entry_id(until)), orjson.dumps(delivery)
         count = await self._redis.script(
-            "batch_ack", _names(lease), *held_by, until, next_entry_id(until), *noted
+            "batch_ack", _names(lease), lease.owner, lease.generation, *entries, attempt, *_ATTEMPTS
         )
         return None if count < 0 else int(count)
 
     async def fail(
         self, lease: Lease, *, taken: TakenBatch, delivery: Delivery, next_attempt_ms: int, expiry_ms: int
-    ) -> tuple[Failed, int]:
-        """Puts the batch back until its next try, and gives the lease back; the channel may be over instead.
+    ) -> tuple[AfterFailure, int]:
+        """Schedules the next attempt, or ends a channel that has failed for `expiry_ms`; releases the lease.
 
-        Tells what follows, and how many notifications were lost if the channel ended.
+        Returns what follows, and how many notifications were lost if the channel ended.
         """
-        tried = (lease.owner, lease.generation, taken.setup, taken.failed + 1)
+        attempt = (lease.owner, lease.generation, taken.config_version, taken.failed_attempts + 1)
         times = (self._now_ms(), next_attempt_ms, expiry_ms)
-        notes = (orjson.dumps(replace(delivery, next_attempt_ms=next_attempt_ms)), orjson.dumps(delivery))
-        kept = (_NOTED, _NOTED_TTL_MS)
-        word, *lost = await self._redis.script("batch_fail", _names(lease), *tried, *times, *notes, *kept)
-        return Failed(word.decode()), int(lost[0]) if lost else 0
-
-
-_CLOSE_REASONS = {
-    b"revoked": CloseReason.KEY_REVOKED,
-    b"deleted": CloseReason.CHANNEL_DELETED,
-    b"lost": CloseReason.TAKEN_OVER,
-}
+        records = (orjson.dumps(replace(delivery, next_attempt_ms=next_attempt_ms)), orjson.dumps(delivery))
+        status, *lost = await self._redis.script(
+            "batch_fail", _names(lease), *attempt, *times, *records, *_ATTEMPTS
+        )
+        return AfterFailure(status.decode()), int(lost[0]) if lost else 0
 
 
 def _names(lease: Lease) -> list[str]:
-    i = lease.channel
-    return [*keyspace.of_a_queue(i)[1:], keyspace.deliveries(i)]
+    return [*keyspace.channel_names(lease.channel)[1:], keyspace.deliveries(lease.channel)]

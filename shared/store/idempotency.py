@@ -1,4 +1,4 @@
-"""What became of requests that carry an Idempotency-Key: running, or answered within the last day."""
+"""Requests with an Idempotency-Key: running, or answered within the last day."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,13 +7,13 @@ from shared.model.idempotency import Repeatable
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
-# A killed gateway blocks a key for as long; one that lives renews the mark well before.
+# A killed gateway blocks its key this long; a live one renews the mark well before.
 RUNNING_S = 10.0
-_ANSWER_S = 24 * 60 * 60.0
+_RESPONSE_TTL_S = 24 * 60 * 60.0
 
 
-class Begun(StrEnum):
-    """What the store knew of a request when it was to begin."""
+class RequestState(StrEnum):
+    """The state of a request when it was to begin."""
 
     BEGUN = "begun"
     RUNNING = "running"
@@ -22,40 +22,40 @@ class Begun(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """`answer` is what `keep` was given, when that is what was found."""
+class BeginResult:
+    """`response` is what `keep` stored, when the state is ANSWERED."""
 
-    found: Begun
-    answer: bytes = b""
+    state: RequestState
+    response: bytes = b""
 
 
 class Idempotency:
-    """Begins and ends requests. `runner` is one attempt's own random name."""
+    """Begins and ends requests. `runner` is a random name of one attempt."""
 
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
-    async def begin(self, request: Repeatable, *, runner: str) -> Beginning:
-        """BEGUN: the request is the runner's for RUNNING_S, and for as long again by each further call."""
-        word, *answer = await self._redis.script(
+    async def begin(self, request: Repeatable, *, runner: str) -> BeginResult:
+        """BEGUN: the runner has the request for RUNNING_S, and each further call renews that."""
+        status, *response = await self._redis.script(
             "idempotency_begin", _names(request), runner, request.fingerprint, _ms(RUNNING_S)
         )
-        return Beginning(Begun(word.decode()), *answer)
+        return BeginResult(RequestState(status.decode()), *response)
 
-    async def keep(self, request: Repeatable, answer: bytes, *, runner: str) -> bool:
-        """Keeps the answer for a day; False when another runner has begun or answered meanwhile."""
-        assert answer, "an empty answer would free the key"
-        return await self._end(request, answer, runner) == b"kept"
+    async def keep(self, request: Repeatable, response: bytes, *, runner: str) -> bool:
+        """Keeps the response for a day; False when another runner has begun or answered since."""
+        assert response, "an empty response would free the key"
+        return await self._end(request, response, runner) == b"kept"
 
     async def free(self, request: Repeatable, *, runner: str) -> bool:
-        """The request may begin anew; False when another runner has begun or answered meanwhile."""
+        """Lets the request begin anew; False when another runner has begun or answered since."""
         return await self._end(request, b"", runner) == b"freed"
 
-    async def _end(self, request: Repeatable, answer: bytes, runner: str) -> bytes:
-        word: bytes = await self._redis.script(
-            "idempotency_end", _names(request), runner, request.fingerprint, answer, _ms(_ANSWER_S)
+    async def _end(self, request: Repeatable, response: bytes, runner: str) -> bytes:
+        status: bytes = await self._redis.script(
+            "idempotency_end", _names(request), runner, request.fingerprint, response, _ms(_RESPONSE_TTL_S)
         )
-        return word
+        return status
 
 
 def _names(request: Repeatable) -> list[str]:

@@ -1,4 +1,4 @@
-"""Wakeups that carry what was queued: a holder that has sent its predecessor passes it on without a look."""
+"""Inline entries: a wakeup that carries what was appended, to spare its owner a read of the queue."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,16 +7,17 @@ from shared.model.events import Notification
 from shared.store.queues import notification_at
 
 _MARK = b"+"
-_HEAD = 5
-_EACH = 7
+# How many parts describe the channel, and how many each notification; see queue_append.lua.
+_CHANNEL_PARTS = 5
+_ENTRY_PARTS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class InlineEntries:
-    """What was queued for a channel in one step, as `queue_append.lua` found things in that step.
+    """What one append added to a channel, with the state that it found.
 
-    `owner` held the channel, which may have been made anew since it claimed it. `previous` is the entry that
-    the first of these stands behind, '' when the queue was empty.
+    `owner` held the lease, perhaps of an older generation. `previous` is the entry before the first of these,
+    '' when the queue was empty.
     """
 
     channel: str
@@ -27,46 +28,46 @@ class InlineEntries:
     notifications: list[Notification]
 
 
-def parse_inline_entries(message: bytes) -> InlineEntries | None:
-    """What a wakeup carries; None when it is one of words."""
-    if not message.startswith(_MARK):
+def parse_inline_entries(payload: bytes) -> InlineEntries | None:
+    """The inline entries of a wakeup; None when it has words."""
+    if not payload.startswith(_MARK):
         return None
-    head, _, rest = message.partition(b"\n")
+    lengths, _, text = payload.partition(b"\n")
     parts, start = list[bytes](), 0
-    for length in map(int, head[1:].split()):
-        parts.append(rest[start : start + length])
+    for length in map(int, lengths[1:].split()):
+        parts.append(text[start : start + length])
         start += length
-    channel, owner, generation, previous, serialization = parts[:_HEAD]
-    notifications = [notification_at(*parts[i : i + _EACH]) for i in range(_HEAD, len(parts), _EACH)]
+    channel, owner, generation, previous, serialization = parts[:_CHANNEL_PARTS]
+    entries = range(_CHANNEL_PARTS, len(parts), _ENTRY_PARTS)
     return InlineEntries(
         channel.decode(),
         owner.decode(),
         generation.decode(),
         previous.decode(),
         serialization,
-        notifications,
+        [notification_at(*parts[i : i + _ENTRY_PARTS]) for i in entries],
     )
 
 
-def merged(several: Iterable[InlineEntries]) -> list[InlineEntries]:
-    """The same, but what was queued for a channel one behind the other as one."""
-    open_ones: dict[str, InlineEntries] = {}
-    closed: list[InlineEntries] = []
-    for carried in several:
-        before = open_ones.get(carried.channel)
+def merge_consecutive(appends: Iterable[InlineEntries]) -> list[InlineEntries]:
+    """The same entries, with each run of appends that follow each other in one channel as one."""
+    last: dict[str, InlineEntries] = {}
+    complete: list[InlineEntries] = []
+    for append in appends:
+        before = last.get(append.channel)
         if before is None:
-            open_ones[carried.channel] = carried
-        elif _follows(carried, before):
-            notifications = [*before.notifications, *carried.notifications]
-            open_ones[carried.channel] = replace(before, notifications=notifications)
+            last[append.channel] = append
+        elif _follows(append, before):
+            notifications = [*before.notifications, *append.notifications]
+            last[append.channel] = replace(before, notifications=notifications)
         else:
-            closed.append(before)
-            open_ones[carried.channel] = carried
-    return [*closed, *open_ones.values()]
+            complete.append(before)
+            last[append.channel] = append
+    return [*complete, *last.values()]
 
 
-def _follows(carried: InlineEntries, before: InlineEntries) -> bool:
-    if carried.previous != before.notifications[-1].entry_id:
+def _follows(append: InlineEntries, before: InlineEntries) -> bool:
+    if append.previous != before.notifications[-1].entry_id:
         return False
     same = (before.owner, before.generation, before.serialization)
-    return (carried.owner, carried.generation, carried.serialization) == same
+    return (append.owner, append.generation, append.serialization) == same

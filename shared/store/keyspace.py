@@ -1,79 +1,100 @@
-"""Every name in Redis, and the data layout.
+"""Every name in Redis: the data layout.
 
-What belongs to one API key's channel carries the hash tag `{id}` (the API key's id, 32 hex characters), so
-that a script which judges revocation, ownership and the queue together touches one slot.
+Each entry gives type, fields, writer and lifetime. A name either has a TTL or matches `PERMANENT`.
 
-`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; if it expires expires_at_ms;
-                after a rotation old_secret_hash and old_valid_until_ms; signing_secret of its webhooks.
-                Written by the gateway; goes when the key is revoked.
-`{id}:channel`  hash: kind, generation, created_at_ms, released_at_ms (when its last socket or poll went),
-                serialization (JSON, as it was put), dropped (how many notifications were); and after a client
-                refused a frame as too long: frame_limit_bytes, refused_until, refused_entry, refused_times.
-                Of a webhook: url, headers (JSON), setup (random, new with each PUT and each wish for a
-                retry); batch_until (where the batch under way ends); acked_ms (when the last was); while
-                its tries fail tries, failing_since_ms and next_attempt_ms.
-                Written by gateway, edge and dispatcher; goes with the channel or the key, or when it expires.
-`{id}:lease`    string: replica/instance/claim, who may drain the queue.
-                Written by the edge; goes on release, with the channel or the key.
-`{id}:queue`    stream: id, topic, data, name, time, total (bytes up to and including the entry);
-                and if its publisher wants it followed, trail: r for a receipt, a traceparent, or both.
-                Written by the gateway, acked from the front by the edge; goes with the channel or the key.
-`{id}:receipts` stream: the places in the queue of what wants a receipt; event (SHA-1 of the event's id).
-                At most 10,000. Written with the queue, and goes with it, or an hour after the last was added.
-`{id}:receipt:<SHA-1 of the event's id>`
-                hash: entry (the place in the queue); queued, sent, acked, dropped (ms, as far as it got);
-                why it was dropped. Written by gateway and edge; goes an hour after it was queued.
-`{id}:deliveries` list of JSON, newest first: the last 100 attempts to deliver to its webhook.
-                Written by the dispatcher; goes a week after the last.
+The part between braces is the hash tag: everything with one tag lies in one slot of a cluster, and a script
+touches one slot. `{id}` is an API key's id (32 hex characters), shared by the key and its channel;
+`{session}` and `{account}` are ids of a session and an account.
+
+API keys and channels
+
+`{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
+                old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
+                Gateway. Until the key is revoked.
+`{id}:channel`  hash: kind, generation, created_at_ms, released_at_ms (last release of its lease),
+                serialization (JSON, as it was put), dropped (count of notifications dropped).
+                After a client refused a frame as too long: frame_limit_bytes, refused_until, refused_entry,
+                refused_times. A webhook also has url, headers (JSON), config_version (random, changed by each
+                PUT and each retry request), batch_until (last entry of the batch being delivered), acked_ms
+                (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms.
+                Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
+`{id}:lease`    string: the owner, `replica/instance/claim`.
+                Edge, dispatcher. Until release, or with the channel.
+`{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (running sum of entry
+                sizes), and trail if it is traced: the traceparent, with an r before it (or alone) for a
+                receipt. Gateway appends; the owner acks from the front. With the channel.
+`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event id). At most
+                10,000. Gateway appends; acks and drops remove. With the queue, or 1 h after the last append.
+`{id}:receipt:<SHA-1 of the event id>`
+                hash: entry (entry id in the queue); queued, sent, acked, dropped (ms, as far as it got);
+                reason of the drop. Gateway, edge, dispatcher. 1 h after it was queued.
+`{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
+                Dispatcher. 1 week after the last attempt.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
-                hash: fingerprint; runner while the request runs, with a TTL of seconds that is renewed; then
-                answer, with a TTL of a day. Written by the gateway; goes by itself, or if the request fails.
-`{session}:session` hash: dialect, account_id, owner (as in a lease), source, destination, connected_at_ms,
-                bindings (JSON, as the client spelt them), name, metadata, accounts (whose table mention it).
-                Written by the edge that holds its socket; goes with it, or when that edge is found dead.
-`{session}:queue` stream: id, topic, data, name, time, account. Written by the gateway, taken by the edge.
-`{session}:pushes` list: `id of a push, blank, its data`. Written by the gateway, taken by the edge;
-                goes after seconds.
-`{session}:pushed:<id>` string '1': that push was taken. Written by the edge; goes after seconds.
-`{account}:sessions`      set: the ids of the account's sessions. Written by the edge with each.
-`{account}:account`       hash: name, parent. Written by the gateway; stays.
-`{account}:routing`        hash: version; key:<id> and channel:<id>:<generation> are '';
-                          expires:<id> when a key does, in ms; what a key wants:
-                          bindings:<id> its presubscriptions and topics:<id> its plain topics, both JSON,
-                          resources:<id> single resources of devices, a line `device TAB path` for each;
-                          session:<id> what a session asks for, JSON. `{every}:routing` has only these, of
-                          sessions that ask for the events of all accounts.
-                          Written by the gateway; stays, but what is an API key's goes with the key.
-`{account}:routing-changes` list, newest first: `version before, version after, field...` between blanks, of the
-                          last changes to the table: an eighth of their fields, at least 64, at most 4096.
-                          Written with the routes; goes an hour after the last change.
-`{account}:device-types`  hash: device to type, learnt from registrations.
-                          Written by the gateway; a field goes with its device's de-registration.
-`{webhooks}:channels`     set: id:generation of every webhook channel, for dispatchers to visit.
-                          Written by the gateway; a member goes with its channel, or is found stale.
-`{account}:receipt:<SHA-1 of the event's id>`
-                          string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
-                          Written by the gateway; goes after an hour.
-`{tokens}:signing-key`    string: what signs the tokens of all replicas. Written by whoever needs it first;
-                          stays.
-`{replicas}:heartbeat:<replica/instance>`  string '1' with a TTL: this instance is live. Written by the edge.
-`{replicas}:last-seen`    sorted set: replica/instance by the ms of its last heartbeat. Written by the edge;
-                          a member goes when its instance stops in good order, or the reaper forgets it.
-`notify:jobs`, `notify:retries`  sorted sets: arq's queues of the reaper's jobs, and of later tries of webhooks;
-                          arq's other names begin with `arq:` and have a TTL.
+                hash: fingerprint; runner while the request runs (TTL 10 s, renewed); then response (TTL of a
+                day). Gateway. Until the TTL ends, or the request fails.
+`{webhooks}:channels`
+                set: `id:generation` of every webhook channel, for the dispatchers' sweep.
+                Gateway adds; a member goes with its channel, or when the sweep finds it stale.
 
-Pub/sub: `wakeup:<replica/instance>` carries API key ids separated by blanks: look at these channels again;
-or, behind a +, what an append queued for one channel: `queue_append.lua` writes it, `carried.py` reads it.
-`wakeup:dispatchers` does so to every dispatcher, for webhook channels that nobody holds.
-`wakeup:edges` does so to every edge, of sockets that an API key's record may end.
-`key:<id>` among them: the record of this key has changed, look by which secret its socket was opened.
-`held?<owner>?<id>?<asker>`: how does the owner's long poll stand? `held:<asker>:<standing>` answers.
+Sessions
+
+`{session}:session` hash: dialect, account_id, owner (as in a lease), source, destination, connected_at_ms,
+                bindings (JSON, as the client spelled them), name, metadata, accounts (whose routing tables
+                name it). The edge that holds its socket. Until the socket closes; the reaper drops those of
+                dead edges.
+`{session}:queue` stream: id, topic, data, name, time, account. Gateway appends, edge takes. With the session.
+`{session}:pushes` list: `<push id> <data>`. Gateway appends, edge takes. TTL of seconds.
+`{session}:pushed:<push id>`
+                string '1': the edge has written that push to the socket. Edge. TTL of seconds.
+`{account}:sessions` set: ids of the account's sessions. Edge. A member goes with its session.
+
+Accounts and routing
+
+`{account}:account` hash: name, parent, master. Gateway. Permanent.
+`{account}:routing` hash, the routing table: version (random, new with each change);
+                `key:<id>` and `channel:<id>:<generation>`, both ''; `expires:<id>` of a key in ms;
+                a key's `bindings:<id>` (presubscriptions) and `topics:<id>`, both JSON;
+                `resources:<id>`, a line `device TAB path` for each;
+                `session:<id>`, the bindings of a session (JSON).
+                `{every}:routing` has only the sessions that want events of all accounts.
+                Gateway, edge, reaper. Permanent; a key's fields go with the key.
+`{account}:routing-changes`
+                list, newest first: `<version before> <version> <field>...` of the last changes to the table;
+                an eighth as many as it has fields, between 64 and 4,096.
+                Written with the table. 1 h after the last change.
+`{account}:device-types`
+                hash: device to type, learned from registrations.
+                Gateway. A field goes with the device's de-registration.
+`{account}:receipt:<SHA-1 of the event id>`
+                string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
+                Gateway. 1 h.
+
+Replicas
+
+`{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
+`{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
+                Edge, dispatcher. A member goes at shutdown, or when the reaper forgets it.
+`{tokens}:signing-key` string: the key that signs the tokens of all replicas. Gateway, edge. Permanent.
+`notify:jobs`, `notify:retries`
+                sorted sets of arq: the reaper's jobs, and the retries of webhooks.
+                arq's other names begin with `arq:` and have a TTL.
+
+Pub/sub
+
+`wakeup:<replica/instance>` to one process, `wakeup:edges` to every edge, `wakeup:dispatchers` to every
+dispatcher (for webhooks without an owner). The payload is words separated by blanks:
+  `<id>` of a channel or session: it may have something to deliver; read its queue.
+  `key:<id>`: the API key's record has changed; check the credentials of its sockets.
+  `held?<owner>?<id>?<asker>`: is the long poll of this owner still open? `held:<asker>:<state>` is the reply.
+A payload that begins with + has inline entries: `queue_append.lua` writes them, `inline_entries.py` parses
+them.
 """
 
 import hashlib
 import re
 
-_PERMANENT = re.compile(
+PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
 )
@@ -81,13 +102,13 @@ _PERMANENT = re.compile(
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
 SIGNING_KEY = "{tokens}:signing-key"
-# Stands where an account's id does, for what concerns all of them.
+# Takes the place of an account id for what concerns all accounts.
 EVERY = "every"
 
 
 def is_permanent(name: bytes) -> bool:
-    """May this name stand in Redis without a TTL?"""
-    return _PERMANENT.fullmatch(name) is not None
+    """May this name exist without a TTL?"""
+    return PERMANENT.fullmatch(name) is not None
 
 
 def api_key(api_key_id: str) -> str:
@@ -130,19 +151,18 @@ def deliveries(api_key_id: str) -> str:
     return f"{{{api_key_id}}}:deliveries"
 
 
-def of_a_queue(api_key_id: str) -> list[str]:
-    """All that judges, holds and tells of a channel's queue."""
+def channel_names(api_key_id: str) -> list[str]:
+    """Key, channel, lease, queue and receipts: what most scripts of a queue take as KEYS, in this order."""
     i = api_key_id
     return [api_key(i), channel(i), lease(i), queue(i), receipts(i)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:
-    """What became of an event."""
     return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
 
 
 def hash_of(event_id: str) -> str:
-    """The publisher may have chosen characters that would make a name look like another."""
+    """The publisher chooses the id: its characters could make one name look like another."""
     return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -152,7 +172,7 @@ def id_in(name: bytes) -> str:
 
 
 def idempotency(api_key_id: str, idempotency_key: str) -> str:
-    """Hashed: the publisher may have chosen any characters, and more of them than a name should have."""
+    """Hashed: the publisher chooses the key's characters and its length."""
     return f"{{{api_key_id}}}:idempotency:{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 

@@ -1,4 +1,7 @@
-"""Who may drain a channel's queue. Every later write names the owner, and is refused to any other."""
+"""Leases: which owner may deliver from a channel's queue.
+
+Every later write names the owner, and Redis refuses it to any other (fencing).
+"""
 
 from dataclasses import dataclass
 
@@ -12,8 +15,8 @@ from shared.store.replicas import Replicas
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A lease, and what earlier sockets learnt of this client: the frame size it takes, and up to which
-    entry it is to be sent one frame at a time."""
+    """A lease, and what earlier sockets learned about this client: its frame limit, and the entry up to which
+    each notification is sent in a frame of its own."""
 
     lease: Lease
     frame_limit_bytes: int | None
@@ -21,56 +24,56 @@ class Claimed:
 
 
 class Leases:
-    """Claims and gives back leases."""
+    """Claims and releases leases."""
 
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
         self._replicas = Replicas(redis)
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
-        """Makes `owner` the owner of the channel, whoever was before.
+        """Makes `owner` the owner of a WebSocket channel, in place of any other.
 
         Raises NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
-        i = api_key_id
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
-        with telemetry.claim_span(i):
-            word, *found = await self._redis.script("lease_claim", names, owner, Kind.WEBSOCKET)
-        if word != b"claimed":
-            raise NoLongerOwner(
-                close_reason=CloseReason.NO_CHANNEL if word == b"absent" else CloseReason.KEY_REVOKED
-            )
-        previous, generation, frame_limit, careful_until = (value.decode() for value in found)
+        names = keyspace.channel_names(api_key_id)[:3]
+        with telemetry.claim_span(api_key_id):
+            status, *fields = await self._redis.script("lease_claim", names, owner, Kind.WEBSOCKET)
+        if status != b"claimed":
+            raise _refused(status)
+        previous, generation, frame_limit, careful_until = (value.decode() for value in fields)
         return Claimed(
-            lease=Lease(channel=i, generation=generation, owner=owner, previous=previous),
+            lease=Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous),
             frame_limit_bytes=int(frame_limit) if frame_limit else None,
             careful_until=careful_until,
         )
 
     async def claim_unheld(self, api_key_id: str, *, owner: str, kind: Kind, silent: str = "") -> Lease:
-        """Makes `owner` the owner of a channel of this kind that nobody live holds.
+        """Makes `owner` the owner of a channel of this kind that has no live owner.
 
-        `silent` is an owner that was asked and did not answer: it counts as gone, heartbeat or not.
+        `silent` is an owner that did not reply: it counts as dead in spite of its heartbeat.
         Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
-        i, seen = api_key_id, silent
-        names = [keyspace.api_key(i), keyspace.channel(i), keyspace.lease(i)]
-        with telemetry.claim_span(i):
-            word, *found = await self._redis.script("lease_claim_unheld", names, owner, kind, seen)
-            if word == b"held" and (holder := found[0].decode()) != seen:
-                if holder and (await self._replicas.seen(instance_of(holder))).live:
+        names = keyspace.channel_names(api_key_id)[:3]
+        with telemetry.claim_span(api_key_id):
+            status, *fields = await self._redis.script("lease_claim_unheld", names, owner, kind, silent)
+            if status == b"held" and (holder := fields[0].decode()) != silent:
+                if holder and (await self._replicas.state(instance_of(holder))).live:
                     raise HeldByAnother(owner=holder)
-                word, *found = await self._redis.script("lease_claim_unheld", names, owner, kind, holder)
-        if word == b"held":
-            raise HeldByAnother(owner=found[0].decode())
-        if word != b"claimed":
-            raise NoLongerOwner(
-                close_reason=CloseReason.NO_CHANNEL if word == b"absent" else CloseReason.KEY_REVOKED
-            )
-        previous, generation = (value.decode() for value in found)
-        return Lease(channel=i, generation=generation, owner=owner, previous=previous)
+                status, *fields = await self._redis.script("lease_claim_unheld", names, owner, kind, holder)
+        if status == b"held":
+            raise HeldByAnother(owner=fields[0].decode())
+        if status != b"claimed":
+            raise _refused(status)
+        previous, generation = (value.decode() for value in fields)
+        return Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous)
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
-        """Gives the lease back, so that the channel is idle from now; tells whether it was still ours."""
+        """Releases the lease; the channel's idle time begins. False when another owner has it."""
         names = [keyspace.channel(lease.channel), keyspace.lease(lease.channel)]
         return bool(await self._redis.script("lease_release", names, lease.owner, now_ms))
+
+
+def _refused(status: bytes) -> NoLongerOwner:
+    return NoLongerOwner(
+        close_reason=CloseReason.NO_CHANNEL if status == b"absent" else CloseReason.KEY_REVOKED
+    )

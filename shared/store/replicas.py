@@ -1,19 +1,22 @@
-"""Which instances of which replicas are live. A lease is worth something while its instance's heartbeat is there."""
+"""Instances of replicas. A lease counts only while the heartbeat of its owner's instance exists."""
 
+import asyncio
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from shared.model.channels import instance_of
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 
 def new_instance_id(replica: str) -> str:
-    """`replica/instance`: a replica that comes back under its old name is somebody else."""
+    """`replica/instance`: one run of one process. A restarted replica gets another one."""
     return f"{replica}/{secrets.token_hex(4)}"
 
 
 class Heartbeat:
-    """Keeps one instance's heartbeat."""
+    """The heartbeat of one instance."""
 
     def __init__(self, redis: RedisCommands, *, instance: str, ttl_ms: int) -> None:
         self._redis = redis
@@ -21,7 +24,7 @@ class Heartbeat:
         self._ttl_ms = ttl_ms
 
     async def beat(self, *, now_ms: int) -> None:
-        """Live for another TTL."""
+        """Keeps the instance live for another TTL."""
         await self._redis.script("heartbeat", self._names(), self._instance, self._ttl_ms, now_ms)
 
     async def stop(self) -> None:
@@ -32,24 +35,30 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A instance as it looks from outside: live or not, and its last heartbeat in ms (0: never heard of)."""
+class InstanceState:
+    """Whether an instance is live, and when its last heartbeat was (0: unknown)."""
 
     live: bool
-    last_ms: int
+    last_heartbeat_ms: int
 
 
 class Replicas:
-    """Looks at the instances of all replicas."""
+    """Reads the heartbeats of all instances."""
 
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
-    async def seen(self, instance: str) -> Seen:
+    async def state(self, instance: str) -> InstanceState:
         live = await self._redis.command("EXISTS", keyspace.heartbeat(instance))
         last = await self._redis.command("ZSCORE", keyspace.LAST_SEEN, instance)
-        return Seen(live=bool(live), last_ms=int(float(last or 0)))
+        return InstanceState(live=bool(live), last_heartbeat_ms=int(float(last or 0)))
+
+    async def live_instances(self, owners: Iterable[str]) -> set[str]:
+        """The instances of these owners that are live."""
+        instances = sorted({instance_of(owner) for owner in owners if owner})
+        states = await asyncio.gather(*map(self.state, instances))
+        return {instance for instance, state in zip(instances, states, strict=True) if state.live}
 
     async def forget(self, *, before_ms: int) -> int:
-        """Forgets instances whose last heartbeat is older; tells how many."""
+        """Forgets instances whose last heartbeat is older; returns how many."""
         return int(await self._redis.command("ZREMRANGEBYSCORE", keyspace.LAST_SEEN, "-inf", f"({before_ms}"))

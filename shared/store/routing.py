@@ -1,7 +1,7 @@
-"""What a gateway must know of an account to route its events: keys, channels and bindings, with one version.
+"""Routing tables: the API keys, channels and bindings of an account, under one version.
 
-Each gateway keeps a compiled copy and checks its version, and a change is answered when every check from
-before it has run out: so it is honoured by the next publish through any gateway.
+Each gateway caches compiled tables and checks their versions. A change returns only after every earlier check
+has run out, so the next publish through any gateway honours it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from shared.store.routing_table_cache import FRESH_S, SPREAD_S, Compile, Routing
 
 
 class Added(StrEnum):
-    """What came of adding a line."""
+    """The result of adding a line."""
 
     ADDED = "added"
     PRESENT = "present"
@@ -28,7 +28,7 @@ class Added(StrEnum):
 
 
 class Routing:
-    """Reads and changes the table of accounts. `compile_bindings` turns what is stored into patterns."""
+    """Reads and changes routing tables. `compile_bindings` turns stored bindings into patterns."""
 
     def __init__(
         self,
@@ -40,36 +40,36 @@ class Routing:
     ) -> None:
         self._redis = redis
         self._spread_s = spread_s
-        self._copies = RoutingTableCache(redis, compile_bindings, fresh_s=fresh_s)
+        self._cache = RoutingTableCache(redis, compile_bindings, fresh_s=fresh_s)
 
     async def table(self, account_id: str) -> RoutingTable:
-        """The account's table as they stand now."""
-        [table] = await self._copies.current(account_id)
+        """The account's present table."""
+        [table] = await self._cache.current(account_id)
         return table
 
     async def tables_for_publish(self, account_id: str) -> tuple[RoutingTable, RoutingTable]:
-        """The account's table as they stand now, and those of who asks for the events of all accounts."""
-        table, of_all = await self._copies.current(account_id, keyspace.EVERY)
-        return table, of_all
+        """The account's present table, and the one of sessions that want the events of all accounts."""
+        table, every = await self._cache.current(account_id, keyspace.EVERY)
+        return table, every
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", "", only_with="")
 
     async def add_expiry(self, account_id: str, api_key_id: str, *, expires_at_ms: int) -> None:
-        """From then on nothing is queued for the key. Raises KeyRevoked when it has gone meanwhile."""
+        """Nothing is queued for the key from then on. Raises KeyRevoked when it is gone."""
         field = f"expires:{api_key_id}"
         await self._set(account_id, field, str(expires_at_ms), only_with=f"key:{api_key_id}")
 
     async def drop_key(self, account_id: str, api_key_id: str, *, generation: str) -> None:
-        """Forgets the key, its bindings and, if it had one, its channel."""
+        """Removes the key, its bindings and its channel."""
         kinds = ("key", "expires", Source.PRESUBSCRIPTIONS, Source.RESOURCES, Source.TOPICS)
         fields = [f"{kind}:{api_key_id}" for kind in kinds]
         await self._drop(account_id, [*fields, f"channel:{api_key_id}:{generation}"])
 
     async def add_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
-        """Raises KeyRevoked when the key has gone meanwhile.
+        """Raises KeyRevoked when the key is gone.
 
-        Each generation has a field of its own, so that late words about an old one touch no newer.
+        Each generation has its own field: a late removal of an old one leaves the new one.
         """
         field = f"channel:{api_key_id}:{generation}"
         await self._set(account_id, field, "", only_with=f"key:{api_key_id}")
@@ -80,11 +80,10 @@ class Routing:
     async def bindings(
         self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
     ) -> bytes | None:
-        """The bindings of an API key from one source, as they were stored."""
-        found: bytes | None = await self._redis.command(
-            "HGET", keyspace.routing(account_id), f"{source}:{api_key_id}"
-        )
-        return found
+        """The stored bindings of an API key from one source."""
+        name = keyspace.routing(account_id)
+        stored: bytes | None = await self._redis.command("HGET", name, f"{source}:{api_key_id}")
+        return stored
 
     async def put_bindings(
         self,
@@ -94,7 +93,7 @@ class Routing:
         *,
         source: Source = Source.PRESUBSCRIPTIONS,
     ) -> None:
-        """Raises KeyRevoked when the key has gone meanwhile."""
+        """Raises KeyRevoked when the key is gone."""
         await self._set(account_id, f"{source}:{api_key_id}", bindings, only_with=f"key:{api_key_id}")
 
     async def drop_bindings(
@@ -105,35 +104,35 @@ class Routing:
     async def add_line(
         self, account_id: str, api_key_id: str, line: str, *, source: Source, limit: int
     ) -> Added:
-        """Adds a line, with its line end, to bindings that are stored as lines, unless there are `limit`.
+        """Adds a line (with its line end) to bindings that are stored as lines, unless there are `limit`.
 
-        Raises KeyRevoked when the key has gone meanwhile.
+        Raises KeyRevoked when the key is gone.
         """
         field, key_field = f"{source}:{api_key_id}", f"key:{api_key_id}"
-        word = await self._change("routing_add_line", account_id, field, line, key_field, limit)
-        if word == b"revoked":
+        status = await self._change("routing_add_line", account_id, field, line, key_field, limit)
+        if status == b"revoked":
             raise KeyRevoked
-        return Added(word.decode())
+        return Added(status.decode())
 
-    async def drop_lines(self, account_id: str, api_key_id: str, beginning: str, *, source: Source) -> None:
-        """Drops the lines that begin so from bindings that are stored as lines."""
-        await self._change("routing_drop_lines", account_id, f"{source}:{api_key_id}", beginning)
+    async def drop_lines(self, account_id: str, api_key_id: str, prefix: str, *, source: Source) -> None:
+        """Removes the lines with this prefix from bindings that are stored as lines."""
+        await self._change("routing_drop_lines", account_id, f"{source}:{api_key_id}", prefix)
 
-    async def put_session(self, account_id: str, session_id: str, wanted: bytes) -> None:
-        """What a session asks for of this account's events, from now on."""
-        await self._set(account_id, f"{Source.SESSION}:{session_id}", wanted, only_with="")
+    async def put_session(self, account_id: str, session_id: str, bindings: bytes) -> None:
+        """Replaces a session's bindings for this account's events."""
+        await self._set(account_id, f"{Source.SESSION}:{session_id}", bindings, only_with="")
 
     async def drop_session(self, account_id: str, session_id: str) -> None:
         await self._drop(account_id, [f"{Source.SESSION}:{session_id}"])
 
     async def session_ids(self, account_id: str) -> list[str]:
-        """The sessions that the table name, right or not."""
+        """The sessions that the table names, also those that have ended."""
         fields = await self._redis.command("HKEYS", keyspace.routing(account_id))
-        named = (field.decode().partition(":") for field in fields)
-        return [name for kind, _, name in named if kind == Source.SESSION]
+        parts = (field.decode().partition(":") for field in fields)
+        return [session_id for kind, _, session_id in parts if kind == Source.SESSION]
 
     async def learn_device_types(self, account_id: str, types: Mapping[str, str | None]) -> None:
-        """Remembers the type of each device; None forgets it."""
+        """Stores the type of each device; None deletes it."""
         name = keyspace.device_types(account_id)
         known = [part for device, kind in types.items() if kind is not None for part in (device, kind)]
         gone = [device for device, kind in types.items() if kind is None]
@@ -143,26 +142,25 @@ class Routing:
             await self._redis.command("HDEL", name, *gone)
 
     async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
-        """The types of those devices that have told theirs."""
-        found = await self._redis.command("HMGET", keyspace.device_types(account_id), *devices)
-        return {
-            device: kind.decode() for device, kind in zip(devices, found, strict=True) if kind is not None
-        }
+        """The known types of these devices."""
+        types = await self._redis.command("HMGET", keyspace.device_types(account_id), *devices)
+        known = zip(devices, types, strict=True)
+        return {device: kind.decode() for device, kind in known if kind is not None}
 
     async def accounts(self) -> AsyncIterator[list[str]]:
-        """The ids of all accounts with table, in lots, as `RedisCommands.scan` finds them."""
+        """The ids of all accounts with a table, in pages, as `RedisCommands.scan` finds them."""
         async for names in self._redis.scan(keyspace.routing("*")):
             yield [keyspace.id_in(name) for name in names]
 
     async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
-        """What the table name, right or not: API keys, and channels as (API key, generation)."""
+        """What the table names, also what is gone: API keys, and channels as (API key, generation)."""
         keys, channels = list[str](), list[tuple[str, str]]()
         for field in await self._redis.command("HKEYS", keyspace.routing(account_id)):
-            kind, _, name = field.decode().partition(":")
+            kind, _, rest = field.decode().partition(":")
             if kind == "key":
-                keys.append(name)
+                keys.append(rest)
             elif kind == "channel":
-                api_key_id, _, generation = name.partition(":")
+                api_key_id, _, generation = rest.partition(":")
                 channels.append((api_key_id, generation))
         return keys, channels
 
@@ -174,11 +172,11 @@ class Routing:
         await self._change("routing_drop", account_id, *fields)
 
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
-        """Every change gives the table a version that never was and never will be another's."""
+        """Gives the table a new random version, and waits until gateways no longer trust the old one."""
         names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
-        done = await self._redis.script(script, names, secrets.token_hex(8), *arguments)
+        reply = await self._redis.script(script, names, secrets.token_hex(8), *arguments)
         until_s = time.monotonic() + self._spread_s
-        # The loop's own idea of the time may be as old as its turn.
-        while (left_s := until_s - time.monotonic()) > 0:  # noqa: ASYNC110  # nobody tells when it is time
+        # One sleep may end early: the loop's clock can be as old as its turn.
+        while (left_s := until_s - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left_s)
-        return done
+        return reply

@@ -1,14 +1,13 @@
-"""Sessions: sockets that others can list, publish to and push to, wherever they are held.
+"""Sessions: sockets that other clients can list, publish to and push to, on whichever edge they are.
 
-A session's record and queue lie in its own slot, its mention in its account's, and what it asks for in the
-table of each account that it asks about. Nothing of it survives its socket; what an edge that was killed
-left behind counts as gone when its heartbeat has run out, and the reaper takes it away.
+A session's record and queue lie in its own slot, its id in its account's set, and its bindings in the routing
+table of each account that they name. A session ends with its socket. After the crash of an edge its sessions
+count as gone once the heartbeat has expired, and the reaper drops them.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 
 import orjson
 
@@ -23,42 +22,43 @@ from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
-# A burst may be larger than what waits for a slow reader: its edge sorts that out.
+# Room for a burst; the edge has a lower limit for slow readers.
 _QUEUE_LIMIT = 1000
-_PUSHES = 100
+_PUSH_LIMIT = 100
 _PUSH_TTL_MS = 5000
-_PUSH_S = 2.0
-_FIRST_LOOK_S = 0.002
+# How long a push waits for its edge, and the pauses between checks.
+_PUSH_TIMEOUT_S = 2.0
+_FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.05
 
-Store = Callable[[Sequence[SessionBinding]], bytes]
+Encode = Callable[[Sequence[SessionBinding]], bytes]
 
 
 class Sessions:
-    """Keeps sessions. `stored` turns what one asks for into what stands in the table."""
+    """Keeps sessions. `encode` turns their bindings into what the routing table stores."""
 
-    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups, *, stored: Store) -> None:
+    def __init__(self, redis: RedisCommands, routing: Routing, wakeups: Wakeups, *, encode: Encode) -> None:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
         self._replicas = Replicas(redis)
-        self._stored = stored
+        self._encode = encode
 
     async def put(self, session: Session, wanted: Sequence[SessionBinding]) -> None:
-        """Writes the session as it is now. When this returns the next publish honours what it asks for."""
+        """Writes the session and its bindings. Every publish that begins afterwards honours them."""
         name = keyspace.session(session.id)
         by_account: dict[str, list[SessionBinding]] = {}
-        for one in wanted:
-            by_account.setdefault(_routes_of(one.account), []).append(one)
+        for binding in wanted:
+            by_account.setdefault(_table_of(binding.account), []).append(binding)
         before = (await self._redis.command("HGET", name, "accounts") or b"").decode().split()
-        # All that it is mentioned by stands in the record before it is mentioned there.
+        # Record the accounts before their tables name the session: `drop` must find all of them.
         await self._write(session, accounts=sorted({*before, *by_account}))
         await self._redis.command("SADD", keyspace.sessions(session.account_id), session.id)
         gone = [account for account in before if account not in by_account]
         await asyncio.gather(
             *(
-                self._routing.put_session(account, session.id, self._stored(its))
-                for account, its in by_account.items()
+                self._routing.put_session(account, session.id, self._encode(bindings))
+                for account, bindings in by_account.items()
             ),
             *(self._routing.drop_session(account, session.id) for account in gone),
         )
@@ -75,69 +75,66 @@ class Sessions:
         await self._redis.command("HSET", keyspace.session(session.id), *fields)
 
     async def drop(self, session: Session) -> None:
-        """Forgets the session and all that mentions it."""
+        """Deletes the session, and its fields in the routing tables."""
         accounts = await self._redis.command("HGET", keyspace.session(session.id), "accounts")
         for account in (accounts or b"").decode().split():
             await self._routing.drop_session(account, session.id)
         await self._redis.command("SREM", keyspace.sessions(session.account_id), session.id)
-        i = session.id
-        names = [keyspace.session(i), keyspace.queue(i), keyspace.pushes(i)]
+        names = [keyspace.session(session.id), keyspace.queue(session.id), keyspace.pushes(session.id)]
         await self._redis.script("session_drop", names, session.owner)
 
     async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> tuple[Appended, int]:
-        """Queues what fits, and wakeups the edge that holds the socket; tells how many fitted."""
+        """Appends as many as the queue has room for, and wakes the edge; returns their number."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        word, *found = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
-        if word != b"queued":
+        status, *fields = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        if status != b"queued":
             return Appended.ABSENT, 0
-        [fitted] = found
-        telemetry.dropped_for_slow_reader(len(events) - fitted)
-        return Appended.QUEUED, fitted
+        [queued] = fields
+        telemetry.dropped_for_slow_reader(len(events) - queued)
+        return Appended.QUEUED, queued
 
     async def take(self, session: Session) -> list[Notification] | None:
-        """What waits for it, oldest first, and no more from now on; None when Redis knows no such session."""
+        """Empties the session's queue, oldest first; None when Redis does not know the session."""
         names = [keyspace.session(session.id), keyspace.queue(session.id)]
-        word, *entries = await self._redis.script("session_take", names, session.owner)
-        return None if word != b"taken" else [_notification(*entry) for entry in entries]
+        status, *entries = await self._redis.script("session_take", names, session.owner)
+        return None if status != b"taken" else [_notification(*entry) for entry in entries]
 
     async def is_known(self, session_id: str) -> bool:
-        """Does its record stand in Redis?"""
+        """Does Redis have its record?"""
         return bool(await self._redis.command("EXISTS", keyspace.session(session_id)))
 
     async def find(self, session_id: str) -> Session | None:
-        """The session, if an edge that lives holds it."""
-        found = await self._read(session_id)
-        return found if found and (await self._replicas.seen(instance_of(found.owner))).live else None
+        """The session, if its edge is live."""
+        session = await self._read(session_id)
+        return session if session and (await self._replicas.state(instance_of(session.owner))).live else None
 
     async def of_account(self, account_id: str) -> list[Session]:
-        """The account's sessions that live, oldest first."""
+        """The account's sessions on live edges, oldest first."""
         ids = await self._redis.command("SMEMBERS", keyspace.sessions(account_id))
-        found = await asyncio.gather(*(self._read(member.decode()) for member in ids))
-        sessions = [session for session in found if session is not None]
-        instances = sorted({instance_of(session.owner) for session in sessions})
-        seen = await asyncio.gather(*map(self._replicas.seen, instances))
-        live = {instance for instance, its in zip(instances, seen, strict=True) if its.live}
-        alive = (session for session in sessions if instance_of(session.owner) in live)
-        return sorted(alive, key=lambda session: (session.connected_at_ms, session.id))
+        records = await asyncio.gather(*(self._read(member.decode()) for member in ids))
+        sessions = [session for session in records if session is not None]
+        live = await self._replicas.live_instances(session.owner for session in sessions)
+        connected = (session for session in sessions if instance_of(session.owner) in live)
+        return sorted(connected, key=lambda session: (session.connected_at_ms, session.id))
 
     async def all(self) -> AsyncIterator[list[Session]]:
-        """Every session that Redis knows, living or not, in lots."""
+        """Every session in Redis, also those of dead edges, in pages."""
         async for names in self._redis.scan(keyspace.session("*")):
-            found = await asyncio.gather(*(self._read(keyspace.id_in(name)) for name in names))
-            yield [session for session in found if session is not None]
+            page = await asyncio.gather(*(self._read(keyspace.id_in(name)) for name in names))
+            yield [session for session in page if session is not None]
 
     async def push(self, session_id: str, data: bytes) -> Pushed:
-        """Has the data sent to this one session as it is, and waits until its edge took it, or for 2 s."""
+        """Sends the data to this session unchanged, and waits up to 2 s until its edge has taken it."""
         push_id = secrets.token_hex(8)
         names = [keyspace.session(session_id), keyspace.pushes(session_id)]
-        pushed = b"%b %b" % (push_id.encode(), data)
-        word, *owner = await self._redis.script("session_push", names, pushed, _PUSH_TTL_MS, _PUSHES)
-        if word != b"put":
-            return Pushed.GONE if word == b"gone" else Pushed.UNANSWERED
+        push = b"%b %b" % (push_id.encode(), data)
+        status, *owner = await self._redis.script("session_push", names, push, _PUSH_TTL_MS, _PUSH_LIMIT)
+        if status != b"put":
+            return Pushed.GONE if status == b"absent" else Pushed.UNANSWERED
         self._wakeups.send(owner[0].decode(), session_id)
         loop = asyncio.get_running_loop()
-        until_s, pause_s = loop.time() + _PUSH_S, _FIRST_LOOK_S
+        until_s, pause_s = loop.time() + _PUSH_TIMEOUT_S, _FIRST_PAUSE_S
         while loop.time() < until_s:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -145,28 +142,28 @@ class Sessions:
                 return Pushed.TAKEN
             if not await self.is_known(session_id):
                 return Pushed.GONE
-        # From here on nobody waits for it.
-        await self._redis.command("LREM", keyspace.pushes(session_id), 1, pushed)
+        # Withdraw the push: its caller is told that it was not delivered.
+        await self._redis.command("LREM", keyspace.pushes(session_id), 1, push)
         return Pushed.UNANSWERED
 
     async def pushes(self, session_id: str) -> list[tuple[str, bytes]]:
-        """Data that was pushed to the session and is now its edge's to send, each with the push's id."""
-        found = await self._redis.command("LPOP", keyspace.pushes(session_id), _PUSHES)
-        parted = (pushed.partition(b" ") for pushed in found or ())
-        return [(push_id.decode(), data) for push_id, _, data in parted]
+        """Removes the session's pushes for its edge to send: id and data of each."""
+        pushes = await self._redis.command("LPOP", keyspace.pushes(session_id), _PUSH_LIMIT)
+        parts = (push.partition(b" ") for push in pushes or ())
+        return [(push_id.decode(), data) for push_id, _, data in parts]
 
     async def mark_pushed(self, session_id: str, push_id: str) -> None:
-        """Says that it was taken: written to the session's socket."""
+        """Confirms that the push was written to the session's socket."""
         await self._redis.command("SET", keyspace.pushed(session_id, push_id), "1", "PX", _PUSH_TTL_MS)
 
     async def _read(self, session_id: str) -> Session | None:
-        found = await self._redis.command("HMGET", keyspace.session(session_id), *_FIELDS)
-        if found[0] is None:
+        *fields, metadata = await self._redis.command("HMGET", keyspace.session(session_id), *_FIELDS)
+        if fields[0] is None:
             return None
         dialect, account_id, owner, source, destination, connected_at_ms, bindings, name = (
-            value.decode() for value in found[:-1]
+            value.decode() for value in fields
         )
-        session = Session(
+        return Session(
             id=session_id,
             dialect=Dialect(dialect),
             account_id=account_id,
@@ -174,10 +171,10 @@ class Sessions:
             source=source,
             destination=destination,
             connected_at_ms=int(connected_at_ms),
+            bindings=tuple(orjson.loads(bindings)),
             name=name,
-            metadata=found[-1],
+            metadata=metadata,
         )
-        return replace(session, bindings=tuple(orjson.loads(bindings)))
 
 
 _FIELDS = (
@@ -186,7 +183,7 @@ _FIELDS = (
 )
 
 
-def _routes_of(account: str) -> str:
+def _table_of(account: str) -> str:
     return keyspace.EVERY if account == EVERY_ACCOUNT else account
 
 

@@ -1,7 +1,7 @@
-"""Wakeups: "look at these channels again", over pub/sub. A lost one costs latency, never a notification.
+"""Wakeups: pub/sub hints that a channel may have something. A lost one costs latency, never a notification.
 
-Each process hears the one name of its instance. What one turn of the event loop wants woken goes out as one
-message for each instance. What is queued wakeups by itself (`queue_append.lua`), and may carry what was queued.
+Each process subscribes to the name of its instance. Wakeups of one turn of the event loop are sent as one
+message per instance. An append publishes its own wakeup (`queue_append.lua`), sometimes with inline entries.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
+from typing import TypeAlias, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
@@ -29,22 +29,22 @@ logger = logging.getLogger(__name__)
 _RETRY_S = 0.25
 _SILENCE_S = 5.0
 _PINGS = 2
-_KEY = "key:"
-_ASKED = "held?"
-_TOLD = "held:"
+_KEY_CHANGED = "key:"
+_POLL_QUERY = "held?"
+_POLL_REPLY = "held:"
 
 
-class Standing(StrEnum):
-    """How a long poll that has a lease stands, in its own replica's word."""
+class PollState(StrEnum):
+    """The state of a long poll that owns a lease."""
 
     OPEN = "open"
-    ENDING = "reason"
+    ENDING = "ending"
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """How does the poll with this owner's name stand? `asker` is the name that asks, as an owner's."""
+class PollQuery:
+    """Asks the owner's edge for the state of its long poll. `asker` is an owner of the asking edge."""
 
     owner: str
     channel: str
@@ -52,35 +52,35 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The answer to what `asker` asked."""
+class PollReply:
+    """The reply to `asker`."""
 
     asker: str
-    standing: Standing
+    state: PollState
 
 
 class Wakeups:
-    """Sends wakeups to the owners of channels."""
+    """Sends wakeups to owners in the background. Never raises: the sweep replaces a lost wakeup."""
 
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
         self._waiting: dict[str, set[str]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
-    def send(self, owner: str, api_key_id: str) -> None:
-        """Wakeups the owner of a channel, soon. Never raises: the owner looks by itself once a minute."""
-        self._send(owner, api_key_id)
+    def send(self, owner: str, channel: str) -> None:
+        """Wakes the owner of a channel or a session."""
+        self._send(owner, channel)
 
     def send_key_changed(self, owner: str, api_key_id: str) -> None:
-        """Wakeups the owner to look at the key's record, too: its socket's secret may have got an end."""
-        self._send(owner, _KEY + api_key_id)
+        """Makes the owner check the credentials of the key's sockets."""
+        self._send(owner, _KEY_CHANGED + api_key_id)
 
-    def ask(self, question: Asked) -> None:
-        """Asks the replica of a lease's owner. An answer may never come."""
-        self._send(question.owner, _ASKED + f"{question.owner}?{question.channel}?{question.asker}")
+    def ask(self, query: PollQuery) -> None:
+        """Sends the query to the owner's edge; a reply may never come."""
+        self._send(query.owner, _POLL_QUERY + f"{query.owner}?{query.channel}?{query.asker}")
 
-    def tell(self, answer: Told) -> None:
-        self._send(answer.asker, _TOLD + f"{answer.asker}:{answer.standing}")
+    def reply(self, reply: PollReply) -> None:
+        self._send(reply.asker, _POLL_REPLY + f"{reply.asker}:{reply.state}")
 
     def _send(self, owner: str, word: str) -> None:
         if not self._waiting:
@@ -89,8 +89,8 @@ class Wakeups:
             task.add_done_callback(self._sending.discard)
         self._waiting.setdefault(instance_of(owner), set()).add(word)
 
-    async def sent(self) -> None:
-        """Waits until what was to be sent by now has been."""
+    async def flush(self) -> None:
+        """Waits until all wakeups so far have been sent."""
         if self._sending:
             await asyncio.wait(self._sending)
 
@@ -99,47 +99,51 @@ class Wakeups:
         telemetry.wakeups.add(len(waiting))
         try:
             async with asyncio.TaskGroup() as group:
-                for instance, ids in waiting.items():
-                    group.create_task(self._publish(instance, " ".join(ids)))
+                for instance, words in waiting.items():
+                    group.create_task(self._publish(instance, " ".join(words)))
         except* StoreUnavailable:
             logger.warning("wakeup.lost", extra={"facts": {"instances": len(waiting)}})
 
-    async def _publish(self, instance: str, ids: str) -> None:
-        await self._redis.command("PUBLISH", keyspace.wakeup(instance), ids)
+    async def _publish(self, instance: str, words: str) -> None:
+        await self._redis.command("PUBLISH", keyspace.wakeup(instance), words)
 
 
-def changed_key(word: str) -> str | None:
-    """The API key whose record has changed, when this is what a word of a wakeup tells."""
-    return word.removeprefix(_KEY) if word.startswith(_KEY) else None
+def parse_key_changed(word: str) -> str | None:
+    """The API key whose record has changed; None for any other word."""
+    return word.removeprefix(_KEY_CHANGED) if word.startswith(_KEY_CHANGED) else None
 
 
-def question_in(word: str) -> Asked | None:
-    """The question that a word of a wakeup is; None when it is none."""
-    parts = word.removeprefix(_ASKED).split("?") if word.startswith(_ASKED) else []
-    return Asked(*parts) if len(parts) == 3 else None
+def parse_poll_query(word: str) -> PollQuery | None:
+    """The query; None for any other word."""
+    parts = word.removeprefix(_POLL_QUERY).split("?") if word.startswith(_POLL_QUERY) else []
+    return PollQuery(*parts) if len(parts) == 3 else None
 
 
-def answer_in(word: str) -> Told | None:
-    """The answer that a word of a wakeup is; None when it is none."""
-    asker, _, standing = word.removeprefix(_TOLD).partition(":") if word.startswith(_TOLD) else ("", "", "")
-    return Told(asker, Standing(standing)) if standing in list(Standing) else None
+def parse_poll_reply(word: str) -> PollReply | None:
+    """The reply; None for any other word."""
+    parts = word.removeprefix(_POLL_REPLY).split(":") if word.startswith(_POLL_REPLY) else []
+    return (
+        PollReply(parts[0], PollState(parts[1])) if len(parts) == 2 and parts[1] in list(PollState) else None
+    )
 
 
-class Line(StrEnum):
-    """What became of the line on which wakeups are heard."""
+class Subscription(StrEnum):
+    """A change of the subscription to wakeups."""
 
     LOST = "lost"
-    BACK = "back"
+    RESTORED = "restored"
 
 
-async def subscribe_wakeups(
-    redis: Redis, *instances: str
-) -> AsyncGenerator[InlineEntries | list[str] | Line, None]:
-    """Each wakeup for these instances: what it carries, or its words: API key ids, or what the functions above
-    understand.
+# Inline entries; or words: ids of channels and sessions, and what the functions above parse.
+Wakeup: TypeAlias = InlineEntries | list[str]
 
-    BACK after every (re)subscribe: look at everything. LOST when the connection broke: Redis may come back
-    without its last writes. Never ends by itself: it subscribes again for as long as Redis is away.
+
+async def subscribe_wakeups(redis: Redis, *instances: str) -> AsyncGenerator[Wakeup | Subscription, None]:
+    """Each wakeup for these instances, and each change of the subscription.
+
+    RESTORED after every (re)subscribe: wakeups may have been missed, so read every queue. LOST when the
+    connection breaks: Redis may return without its last writes. Never ends by itself: it resubscribes while
+    Redis is away.
     """
     names = tuple(map(keyspace.wakeup, instances))
     while True:
@@ -154,50 +158,48 @@ async def subscribe_wakeups(
         finally:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await pubsub.aclose()
-        yield Line.LOST
+        yield Subscription.LOST
         await asyncio.sleep(_RETRY_S)
 
 
-async def _messages(
-    pubsub: PubSub, *, to_confirm: int
-) -> AsyncGenerator[InlineEntries | list[str] | Line, None]:
-    """What comes over this one connection; BACK when all its subscriptions stand. Raises when it breaks."""
+async def _messages(pubsub: PubSub, *, to_confirm: int) -> AsyncGenerator[Wakeup | Subscription, None]:
+    """The messages of one connection; RESTORED once all subscriptions are confirmed. Raises its errors."""
     connection = cast(AbstractConnection, pubsub.connection)
-    # redis-py would time each message, look after the connection's health before it, and make a record of it:
-    # several times what Redis spends on it.
-    time_out_s, connection.socket_timeout = connection.socket_timeout, None
-    heard = _Heard()
-    watching = asyncio.create_task(_hang_up_when_dead(pubsub, heard))
+    # Read from the connection itself: redis-py's pubsub times each message, checks the connection's health
+    # before it and builds a record of it, which costs several times what Redis spends.
+    timeout_s, connection.socket_timeout = connection.socket_timeout, None
+    received = _Received()
+    watching = asyncio.create_task(_disconnect_when_silent(pubsub, received))
     try:
         while True:
             kind, *values = await connection.read_response(disconnect_on_error=False, push_request=True)
-            heard.count += 1
+            received.count += 1
             if kind == b"message":
                 yield parse_inline_entries(values[1]) or values[1].decode().split()
             elif kind == b"subscribe":
                 to_confirm -= 1
                 if to_confirm == 0:
-                    yield Line.BACK
+                    yield Subscription.RESTORED
     finally:
-        # Its pool may give it to somebody else.
-        connection.socket_timeout = time_out_s
+        # The pool may hand the connection to another user.
+        connection.socket_timeout = timeout_s
         watching.cancel()
         await asyncio.wait([watching])
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Received:
     count: int = 0
 
 
-async def _hang_up_when_dead(pubsub: PubSub, heard: _Heard) -> None:
-    """A connection that died without a word is found by asking: silence after two pings ends it."""
+async def _disconnect_when_silent(pubsub: PubSub, received: _Received) -> None:
+    """Pings a silent connection, and disconnects after two pings without a reply: the peer may be gone."""
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         unanswered = before = 0
         while unanswered <= _PINGS:
             await asyncio.sleep(_SILENCE_S)
-            unanswered = unanswered + 1 if heard.count == before else 0
-            before = heard.count
+            unanswered = unanswered + 1 if received.count == before else 0
+            before = received.count
             if 0 < unanswered <= _PINGS:
                 await pubsub.ping()
     await cast(AbstractConnection, pubsub.connection).disconnect(nowait=True)

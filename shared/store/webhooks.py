@@ -1,4 +1,4 @@
-"""How deliveries to a webhook have gone, and the wish that the next one be tried now."""
+"""A webhook's recent deliveries, whether it fails, and the request to retry now."""
 
 import secrets
 
@@ -10,36 +10,35 @@ from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.wakeups import Wakeups
 
-SHOWN = 100
+_SHOWN = 100
 
 
 class Webhooks:
-    """Looks at webhook channels from outside; what delivers to them holds a lease."""
+    """Webhook channels as their API keys see them; the dispatcher that delivers holds a lease."""
 
     def __init__(self, redis: RedisCommands, wakeups: Wakeups) -> None:
         self._redis = redis
         self._wakeups = wakeups
 
     async def deliveries(self, api_key_id: str) -> list[Delivery]:
-        """The last attempts, newest first; those of a webhook that is gone are kept for a while."""
-        noted = await self._redis.command("LRANGE", keyspace.deliveries(api_key_id), 0, SHOWN - 1)
-        return [Delivery(**orjson.loads(note)) for note in noted]
+        """The last attempts, newest first; they outlive the webhook by days."""
+        stored = await self._redis.command("LRANGE", keyspace.deliveries(api_key_id), 0, _SHOWN - 1)
+        return [Delivery(**orjson.loads(attempt)) for attempt in stored]
 
     async def failing(self, api_key_id: str) -> Failing | None:
-        """For how long the webhook has failed; None when its last try did not, or there is none."""
-        name = keyspace.channel(api_key_id)
-        since, tries, next_try = await self._redis.command(
-            "HMGET", name, "failing_since_ms", "failed_attempts", "next_attempt_ms"
+        """Since when the webhook fails; None when its last attempt succeeded, or there is none."""
+        since_ms, failed_attempts, next_attempt_ms = await self._redis.command(
+            "HMGET", keyspace.channel(api_key_id), "failing_since_ms", "failed_attempts", "next_attempt_ms"
         )
-        if since is None:
+        if since_ms is None:
             return None
-        return Failing(int(since), int(tries or 0), None if next_try is None else int(next_try))
+        next_ms = None if next_attempt_ms is None else int(next_attempt_ms)
+        return Failing(int(since_ms), int(failed_attempts or 0), next_ms)
 
     async def retry_now(self, api_key_id: str) -> bool:
-        """Lets the webhook be tried now, and wakeups the dispatchers; False when there is none."""
-        is_webhook = await self._redis.script(
-            "webhook_retry", [keyspace.channel(api_key_id)], secrets.token_hex(8)
-        )
+        """Makes the next attempt due and wakes the dispatchers; False when there is no webhook."""
+        names = [keyspace.channel(api_key_id)]
+        is_webhook = await self._redis.script("webhook_retry", names, secrets.token_hex(8))
         if is_webhook:
             self._wakeups.send(ANY_DISPATCHER, api_key_id)
         return bool(is_webhook)

@@ -1,4 +1,4 @@
-"""Events as a publisher posts them, numbered so that a receiver can tell what is missing."""
+"""Events as a publisher posts them, with numbers that show a receiver what is missing."""
 
 import base64
 from typing import Any
@@ -15,9 +15,9 @@ def payload(text: str) -> str:
 def reading(
     number: int, *, to: str | None = None, ep: str = "sensor-1", path: str = "/3303/0/5700", padding: int = 0
 ) -> Event:
-    """One device notification that carries `number`; `to` (an API key's id) needs no subscription.
+    """A device notification with `number` as its payload; `to` (an API key's id) needs no subscription.
 
-    `padding` makes it about that many bytes longer.
+    `padding` adds about so many bytes.
     """
     item = {
         "ep": ep,
@@ -35,7 +35,7 @@ def readings(numbers: range, *, to: str | None = None, padding: int = 0) -> list
 
 
 def number_of(item: dict[str, Any]) -> int:
-    """The number that `reading` put in."""
+    """The number of a `reading`."""
     return int(base64.b64decode(item["payload"]))
 
 

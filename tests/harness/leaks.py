@@ -1,4 +1,4 @@
-"""Where a secret, or a key that never goes, might stay behind."""
+"""Checks that no secret leaks, and that every name in Redis has a TTL or is permanent."""
 
 import urllib.request
 from collections.abc import Iterable, Iterator
@@ -16,12 +16,12 @@ def assert_none_in_outputs(processes: Iterable[Process]) -> None:
 
 def assert_none_in_metrics(services: Iterable[Service]) -> None:
     for service in services:
-        with urllib.request.urlopen(f"{service.url}/metrics", timeout=20) as answer:
-            assert_no_secret(f"metrics of {service.name}", answer.read().decode())
+        with urllib.request.urlopen(f"{service.url}/metrics", timeout=20) as response:
+            assert_no_secret(f"metrics of {service.name}", response.read().decode())
 
 
 def assert_none_in_answers() -> None:
-    """Neither in a header nor in a close reason that any server sent us so far."""
+    """In no header and no close reason that a server has sent in this run."""
     assert_no_secret("headers and close reasons", "\n".join(SERVER_TEXTS))
 
 
@@ -32,19 +32,19 @@ def assert_none_in_redis(redis: Any) -> None:
 
 
 def places_of(redis: Any, text: str) -> list[bytes]:
-    """The names in Redis that contain the text, or whose value does."""
+    """The names in Redis that contain the text themselves or in their value."""
     return [name for name in _names(redis) if text in repr(name) or text in repr(_value(redis, name))]
 
 
 def assert_no_secret(where: str, text: str) -> None:
-    """Not even a secret's last half: its beginning may be no secret."""
-    found = [secret for secret in SECRETS if secret[-32:] in text]
-    assert not found, f"{len(found)} API key secrets stand in {where}"
+    """Searches for the last half of each secret: its beginning names the key and is no secret."""
+    leaked = [secret for secret in SECRETS if secret[-32:] in text]
+    assert not leaked, f"{len(leaked)} API key secrets in {where}"
 
 
 def assert_every_name_goes(redis: Any) -> None:
-    """Each key has a time to live or may stand for ever, as the store's own list says."""
-    from shared.store import keyspace  # here, because the fault tests can run without it
+    """Every name has a TTL or matches keyspace.PERMANENT."""
+    from shared.store import keyspace  # imported here: the fault tests can run without the package
 
     names = list(_names(redis))
     with redis.pipeline(transaction=False) as pipeline:
@@ -76,4 +76,4 @@ def _value(redis: Any, name: bytes) -> object:
         case b"none":
             return None
         case other:
-            raise AssertionError(f"{name!r} is a {other!r}, which this check cannot read")
+            raise AssertionError(f"{name!r} has type {other!r}, which this check cannot read")

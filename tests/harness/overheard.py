@@ -1,4 +1,4 @@
-"""Listening in on every wakeup, whoever sends it: from inside a script, too."""
+"""Records every wakeup on a Redis, also those that scripts publish."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _PREFIX = _EVERY.removesuffix("*")
 
 
 class Overheard:
-    """Hears the wakeups for all instances, from now on. `direct` is a plain blocking client."""
+    """Records the wakeups of all instances, from now on. `direct` is a blocking client."""
 
     def __init__(self, direct: Any) -> None:
         self._pubsub = direct.pubsub()
@@ -17,15 +17,15 @@ class Overheard:
         self._next("psubscribe")
 
     def all(self) -> list[tuple[str, bytes]]:
-        """What was published since the last time, each with its instance.
+        """The wakeups since the last call, each with its instance.
 
-        Redis writes to a connection in order: what it had published by now stands before the pong.
+        Redis writes to a connection in order: every wakeup published by now precedes the pong.
         """
         self._pubsub.ping()
-        heard: list[tuple[str, bytes]] = []
+        wakeups: list[tuple[str, bytes]] = []
         while (message := self._next("pmessage", "pong"))["type"] == "pmessage":
-            heard.append((message["channel"].decode().removeprefix(_PREFIX), message["data"]))
-        return heard
+            wakeups.append((message["channel"].decode().removeprefix(_PREFIX), message["data"]))
+        return wakeups
 
     def close(self) -> None:
         self._pubsub.close()
@@ -33,6 +33,6 @@ class Overheard:
     def _next(self, *kinds: str) -> Any:
         while True:
             message = self._pubsub.get_message(timeout=10)
-            assert message is not None, "Redis says nothing"
+            assert message is not None, "no message from Redis within 10 s"
             if message["type"] in kinds:
                 return message

@@ -1,7 +1,7 @@
-"""The engine's own parts on one event loop, whose every call to Redis the machine may hold up.
+"""The services' own parts on one event loop. The machine can hold up each of their calls to Redis.
 
-An actor is one process of an installation: a gateway, a reaper, an edge. Each has a connection of its own and
-a gate before it; between two steps nothing moves, so an order of events happens again exactly.
+An actor is one process of an installation: a gateway, a reaper, an edge. Each has its own connection behind a
+gate. Nothing runs between two steps, so that an order of events can be repeated exactly.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from shared.store.queues import Batch, Queues
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
-from shared.store.wakeups import Line, Wakeups
+from shared.store.wakeups import Subscription, Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
-from tests.properties.pending import Reader
-from tests.properties.world import Gate, GatedCalls, World, begun
+from tests.properties.model import Reader
+from tests.properties.world import Gate, GatedPipeline, World, started
 
 HOUR_MS = 3_600_000
-# Small, so that windows fill and batches are cut: a socket begins with two notifications or so.
+# Small, so that windows fill and batches are cut: a new socket is sent about two notifications.
 LIMITS = Limits(
     frame_bytes=48 * 1024,
     frame_count=2,
@@ -61,8 +61,8 @@ _NO_SESSIONS = SessionLimits(
 )
 
 
-class ToldLeases(Leases):
-    """Leases that tell the model what Redis did."""
+class ReportingLeases(Leases):
+    """Leases that report to the model what Redis did."""
 
     def __init__(self, calls: Pipeline, world: World) -> None:
         super().__init__(calls)
@@ -70,19 +70,19 @@ class ToldLeases(Leases):
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         claimed = await super().claim(api_key_id, owner=owner)
-        _CLIENT.get().reader = self._world.pending.claimed(api_key_id, owner)
+        _CLIENT.get().reader = self._world.model.record_claim(api_key_id, owner)
         return claimed
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
-        # The edge reads the wall clock; here it is as late as the machine says.
+        # The edge passes the wall clock; use the machine's.
         now_ms = self._world.now_ms
-        given_back = await super().release(lease, now_ms=now_ms)
-        self._world.pending.released(lease.owner, now_ms=now_ms, given_back=given_back)
-        return given_back
+        released = await super().release(lease, now_ms=now_ms)
+        self._world.model.record_release(lease.owner, now_ms=now_ms, released=released)
+        return released
 
 
-class ToldQueues(Queues):
-    """Queues that tell the model what Redis did."""
+class ReportingQueues(Queues):
+    """Queues that report to the model what Redis did."""
 
     def __init__(self, calls: Pipeline, world: World) -> None:
         super().__init__(calls)
@@ -91,45 +91,45 @@ class ToldQueues(Queues):
     def _append(
         self, api_key_id: str, events: Sequence[Event], oldest: str, traceparent: str
     ) -> asyncio.Future[Any]:
-        answer = super()._append(api_key_id, events, oldest, traceparent)
-        return begun(self._appended(api_key_id, events, answer))
+        pending = super()._append(api_key_id, events, oldest, traceparent)
+        return started(self._report_append(api_key_id, events, pending))
 
-    async def _appended(self, api_key_id: str, events: Sequence[Event], answer: Awaitable[Any]) -> Any:
-        found = await answer
-        self._world.pending.appended(
-            api_key_id, [int(event.id) for event in events], queued=found[0] == b"queued"
+    async def _report_append(self, api_key_id: str, events: Sequence[Event], pending: Awaitable[Any]) -> Any:
+        reply = await pending
+        self._world.model.record_append(
+            api_key_id, [int(event.id) for event in events], queued=reply[0] == b"queued"
         )
-        return found
+        return reply
 
     async def reclaim(self, lease: Lease) -> Batch:
         batch = await super().reclaim(lease)
-        self._world.pending.taken_back(lease.owner)
+        self._world.model.record_reclaim(lease.owner)
         return batch
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
-        confirmed = self._world.pending.confirmed_by(lease.owner)
+        acked = self._world.model.acked_count(lease.owner)
         count = await super().ack_until(lease, until=until)
-        self._world.pending.acked(lease.owner, confirmed, count=count)
+        self._world.model.record_ack(lease.owner, acked, count=count)
         return count
 
 
 class Actor:
-    """One process: the store on a connection of its own, behind a gate."""
+    """One process: the store on its own connection, behind a gate."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.gate = Gate()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.calls = GatedCalls(world, self.gate)
-        # RoutingTable are good for no time at all: the clock here is the machine's.
+        self.calls = GatedPipeline(world, self.gate)
+        # Check routing tables each time: their freshness follows the real clock.
         self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
         self.channels = Channels(self.calls, self.routing, self.wakeups)
-        self.leases = ToldLeases(self.calls, world)
-        self.queues = ToldQueues(self.calls, world)
-        # Of no concern to the model, but an edge has them.
-        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
+        self.leases = ReportingLeases(self.calls, world)
+        self.queues = ReportingQueues(self.calls, world)
+        # An edge needs them; the model does not.
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.principals = Principals(self.api_keys)
 
     def stores(self, heartbeat: Heartbeat, *, instance: str) -> Stores:
@@ -141,8 +141,8 @@ class Actor:
             SimpleNamespace(redis=self.calls.redis, heartbeat=heartbeat, instance=instance, **mine),
         )
 
-    def begins(self, work: Coroutine[Any, Any, None]) -> None:
-        """It goes on as far as its gate lets it; a Redis that is away ends it."""
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts work that runs as far as the gate lets it, and ends when Redis is away."""
         task = self.world.loop.create_task(self._until_redis_is_away(work))
         self.tasks.add(task)
         task.add_done_callback(self._ended)
@@ -154,25 +154,25 @@ class Actor:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.world.pending.faults.append(repr(task.exception()))
+            self.world.model.violations.append(repr(task.exception()))
 
     async def publish(self, account_id: str, events: Sequence[Event]) -> None:
-        """As a gateway does: look up the routes, and queue, which wakeups by itself."""
-        routes = await self.routing.table(account_id)
+        """Publishes as a gateway does: reads the routing table, and appends."""
+        table = await self.routing.table(account_id)
         wanted: dict[str, list[Event]] = {}
         for event in events:
-            for api_key_id in routes.channels_for(event):
+            for api_key_id in table.channels_for(event):
                 wanted.setdefault(api_key_id, []).append(event)
-        in_order = sorted(wanted, key=list(self.world.pending.keys).index)
+        in_order = sorted(wanted, key=list(self.world.model.keys).index)
         await self.queues.append_all([(api_key_id, wanted[api_key_id]) for api_key_id in in_order])
 
-    def offers(self, drain: DeliveryLoop, carried: InlineEntries) -> None:
-        """As an edge does with a wakeup that carries what was queued."""
-        drain.offer(carried)
+    def offer(self, loop: DeliveryLoop, inline: InlineEntries) -> None:
+        """Passes inline entries on, as an edge does."""
+        loop.offer(inline)
 
 
 class Client:
-    """A stock client's side of one socket: it reads all that comes, and answers when the machine says so."""
+    """The client of one socket: it reads everything, and answers pings when the machine says so."""
 
     def __init__(self, world: World, secret: str) -> None:
         self.reader: Reader | None = None
@@ -183,7 +183,7 @@ class Client:
         self._pings: list[tuple[bytes, int]] = []
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._inbox.put_nowait({"type": "websocket.connect"})
-        self._tell_pong: Callable[[bytes], None]
+        self._on_pong: Callable[[bytes], None]
         self._control: Control = {
             "unread_bytes": lambda: 0,
             "last_ping_s": lambda: 0.0,
@@ -191,7 +191,7 @@ class Client:
             "hear_pongs": self._hear_pongs,
         }
 
-    async def talks_to(self, edge: "GatedEdge") -> None:
+    async def run(self, edge: "GatedEdge") -> None:
         _CLIENT.set(self)
         scope = {
             "type": "websocket",
@@ -205,21 +205,21 @@ class Client:
             self.open = False
 
     @property
-    def owes_a_pong(self) -> bool:
+    def has_open_ping(self) -> bool:
         return bool(self._pings)
 
-    def answers(self) -> None:
-        """The pong to the newest ping, which stands for the older ones too."""
+    def pong(self) -> None:
+        """Answers the newest ping, which confirms the older ones too."""
         payload, received = self._pings[-1]
-        self._world.loop.call_soon(self._answer, payload, received)
+        self._world.loop.call_soon(self._send_pong, payload, received)
 
-    def _answer(self, payload: bytes, received: int) -> None:
+    def _send_pong(self, payload: bytes, received: int) -> None:
         assert self.reader is not None
         self.reader.acked_until = received
         self._pings.clear()
-        self._tell_pong(payload)
+        self._on_pong(payload)
 
-    def leaves(self) -> None:
+    def close(self) -> None:
         self.closing = True
         self._inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
@@ -230,23 +230,23 @@ class Client:
         assert self.reader is not None
         for text in texts:
             for item in orjson.loads(text)["registrations"]:
-                self._world.pending.sent(self.reader, int(item["ep"]))
+                self._world.model.record_send(self.reader, int(item["ep"]))
         if ping is not None:
             self._pings.append((ping, len(self.reader.received)))
 
-    def _hear_pongs(self, heard: Callable[[bytes], None]) -> None:
-        self._tell_pong = heard
+    def _hear_pongs(self, on_pong: Callable[[bytes], None]) -> None:
+        self._on_pong = on_pong
 
     async def _send(self, message: Message) -> None:
         if message["type"] in ("websocket.close", "websocket.abort"):
-            self.leaves()
+            self.close()
 
 
 _CLIENT: ContextVar[Client] = ContextVar("client")
 
 
-class ToldHeartbeat(Heartbeat):
-    """A heartbeat at the machine's time, of which the model hears."""
+class ReportingHeartbeat(Heartbeat):
+    """A heartbeat at the machine's time that reports to the model."""
 
     def __init__(self, calls: Pipeline, world: World, *, instance: str) -> None:
         super().__init__(calls, instance=instance, ttl_ms=HOUR_MS)
@@ -256,11 +256,11 @@ class ToldHeartbeat(Heartbeat):
     async def beat(self, *, now_ms: int) -> None:
         now_ms = self._world.now_ms
         await super().beat(now_ms=now_ms)
-        self._world.pending.beaten(self._of, now_ms=now_ms)
+        self._world.model.record_heartbeat(self._of, now_ms=now_ms)
 
 
 class WatchedAckScheduler(AckScheduler):
-    """Acks a moment later: when the machine says that it has passed."""
+    """An ack scheduler whose interval the machine ends."""
 
     @property
     def waits(self) -> bool:
@@ -268,15 +268,15 @@ class WatchedAckScheduler(AckScheduler):
 
 
 class GatedEdge(Edge):
-    """A real edge, without the loops that follow the clock: the machine delivers wakeups and heartbeats."""
+    """A real edge without its timed loops: the machine delivers wakeups and heartbeats."""
 
     def __init__(self, world: World, number: int, *, actor: Callable[[World], Actor] = Actor) -> None:
         self.actor = a = actor(world)
         self.instance = new_instance_id(f"edge-{number}")
         self.clients: list[Client] = []
-        self.missed_a_wakeup = False
+        self.lost_a_wakeup = False
         super().__init__(
-            a.stores(ToldHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
+            a.stores(ReportingHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
             limits=LIMITS,
             timing=_TIMING,
             session_limits=_NO_SESSIONS,
@@ -284,62 +284,62 @@ class GatedEdge(Edge):
         )
         self.acks: WatchedAckScheduler = WatchedAckScheduler()
 
-    def opens(self, client: Client) -> None:
+    def open(self, client: Client) -> None:
         self.clients.append(client)
-        self.actor.begins(client.talks_to(self))
+        self.actor.start(client.run(self))
 
-    def dies(self) -> None:
-        """Nothing of it reaches Redis or a client any more."""
+    def crash(self) -> None:
+        """Cuts it off from Redis and from its clients."""
         self.actor.gate.close(after=0)
         self.clients.clear()
 
-    async def beats(self) -> None:
+    async def beat_now(self) -> None:
         await self.heartbeat.beat()
 
-    async def hears(self) -> None:
-        """The wakeups that wait for it."""
-        for message in self.actor.world.post.pop(self.instance, []):
-            if (carried := parse_inline_entries(message)) is not None:
-                self._passes_on(carried)
+    async def receive_wakeups(self) -> None:
+        """Handles the wakeups in flight to it."""
+        for message in self.actor.world.in_flight.pop(self.instance, []):
+            if (inline := parse_inline_entries(message)) is not None:
+                self._deliver_inline(inline)
                 continue
             words = message.decode().split()
-            # In the order in which the keys were made: their ids are random.
-            for api_key_id in filter(words.__contains__, self.actor.world.pending.keys):
+            # In the order of creation: ids are random, and an example must repeat exactly.
+            for api_key_id in filter(words.__contains__, self.actor.world.model.keys):
                 self.wakeups.dispatch([api_key_id])
 
-    def _passes_on(self, carried: InlineEntries) -> None:
-        numbers = [int(notification.event_id) for notification in carried.notifications]
-        with self.actor.world.pending.carrying(carried.owner, numbers):
-            for holder in self.registry.of(carried.channel):
+    def _deliver_inline(self, inline: InlineEntries) -> None:
+        numbers = [int(notification.event_id) for notification in inline.notifications]
+        with self.actor.world.model.delivering_inline(inline.owner, numbers):
+            for holder in self.registry.of(inline.channel):
                 assert isinstance(holder, LeaseHolder)
-                self.actor.offers(holder.loop, carried)
+                self.actor.offer(holder.loop, inline)
 
-    def misses(self, count: int) -> None:
-        """The first wakeups that wait for it are lost."""
-        posted = self.actor.world.post.get(self.instance, [])
-        self.missed_a_wakeup = self.missed_a_wakeup or bool(posted)
+    def lose_wakeups(self, count: int) -> None:
+        """Loses the first wakeups in flight to it."""
+        posted = self.actor.world.in_flight.get(self.instance, [])
+        self.lost_a_wakeup = self.lost_a_wakeup or bool(posted)
         del posted[:count]
 
-    async def sweeps(self) -> None:
-        self.missed_a_wakeup = False
+    async def sweep(self) -> None:
+        self.lost_a_wakeup = False
         for connection in self.registry.all():
             connection.wake()
 
-    def lost_redis(self) -> None:
-        self.wakeups.dispatch(Line.LOST)
+    def lose_redis(self) -> None:
+        self.wakeups.dispatch(Subscription.LOST)
 
-    async def has_redis_again(self) -> None:
+    async def regain_redis(self) -> None:
         await self.heartbeat.beat()
-        self.lost_redis()
-        await self.sweeps()
+        self.lose_redis()
+        await self.sweep()
 
     @property
     def is_behind(self) -> bool:
-        """A call of it waits, or a wakeup for it is under way or lost."""
-        posted = self.actor.world.post.get(self.instance)
-        return bool(posted) or self.missed_a_wakeup or not self.actor.gate.is_open
+        """A call waits, or a wakeup is in flight or lost."""
+        posted = self.actor.world.in_flight.get(self.instance)
+        return bool(posted) or self.lost_a_wakeup or not self.actor.gate.is_open
 
     @property
-    def knows_all(self) -> bool:
-        """And Redis knows from it what clients have confirmed."""
+    def is_settled(self) -> bool:
+        """Nothing is behind, and all confirmed notifications are acked."""
         return not self.is_behind and not self.acks.waits

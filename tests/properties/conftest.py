@@ -1,4 +1,4 @@
-"""A Valkey of the machine's own, which it kills and starts again; what it has answered must not be lost."""
+"""A Valkey that the machine kills and restarts; it must not lose a write that it has answered."""
 
 import shutil
 import tempfile
@@ -13,8 +13,8 @@ from tests.harness.valkey import Valkey
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Valkey]:
     """On a Unix socket, with an append-only file that is synced before each answer."""
-    # In memory where there is such a folder: it outlives the server, and the machine waits for every sync.
-    # (pytest's own folders can be too deep for the path of a Unix socket.)
+    # Use memory where possible: the machine waits for every sync. The path of a Unix socket must be short,
+    # and pytest's own folders can be too deep.
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="notify-", dir=memory if memory.is_dir() else None))
     server = Valkey(folder, appendfsync="always")

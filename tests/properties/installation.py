@@ -1,4 +1,4 @@
-"""A whole installation on one event loop, and beside it the model that is told of all that happens."""
+"""A whole installation on one event loop, and the model beside it."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from shared.redis.pipeline import Script
 from shared.store import keyspace
 from tests.harness.valkey import Valkey
 from tests.properties.actors import HOUR_MS, Actor, Client, GatedEdge
-from tests.properties.pending import Key
+from tests.properties.model import Key
 from tests.properties.world import START_MS, World
 
 IDLE_EXPIRY_MS = 24 * HOUR_MS
@@ -21,19 +21,19 @@ _KEYS = 2
 _EDGES = 2
 
 
-class _Alarms(logging.Handler):
-    """An engine that logs an error has met what it was not made for."""
+class _ErrorLogs(logging.Handler):
+    """Makes each logged error a violation."""
 
-    def __init__(self, faults: list[str]) -> None:
+    def __init__(self, violations: list[str]) -> None:
         super().__init__(logging.ERROR)
-        self._faults = faults
+        self._violations = violations
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._faults.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
+        self._violations.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
 
 
 class Installation:
-    """Two edges (a crashed one is replaced), a gateway, a reaper, an administrator, two living API keys."""
+    """Two edges (a crashed one is replaced), a gateway, a reaper, an administrator, and two live API keys."""
 
     def __init__(
         self, valkey: Valkey, *, scripts: Mapping[str, Script], actor: Callable[[World], Actor]
@@ -43,15 +43,15 @@ class Installation:
         self.direct.flushall()
         self._runner = asyncio.Runner()
         loop = self._runner.get_loop()
-        # Timers wait for the machine as everything else does.
+        # Timers follow the machine's clock.
         self._loop_s = loop.time()
         loop.time = lambda: self._loop_s  # type: ignore[method-assign]
         self.world = World(loop, valkey.url, scripts)
-        self.world.listens(self.direct)
-        self.pending = self.world.pending
-        self._alarms = _Alarms(self.pending.faults)
+        self.world.record_wakeups(self.direct)
+        self.model = self.world.model
+        self._error_logs = _ErrorLogs(self.model.violations)
         for room in ("services", "shared"):
-            logging.getLogger(room).addHandler(self._alarms)
+            logging.getLogger(room).addHandler(self._error_logs)
         self._actor = actor
         self.redis_is_up = True
         self.account_id = new_id()
@@ -61,7 +61,7 @@ class Installation:
         self._secrets: dict[str, str] = {}
         self._instances = 0
         self._number = 0
-        self.does(self._begin())
+        self.run(self._begin())
 
     async def _begin(self) -> None:
         self.gateway, self.reaper, self.admin = (self._actor(self.world) for _ in range(3))
@@ -70,8 +70,8 @@ class Installation:
         for _ in range(_KEYS):
             await self.register(await self._make_key())
 
-    def does(self, work: Coroutine[Any, Any, None] | None = None) -> None:
-        """One step: the work, and what follows from it, until everybody waits again."""
+    def run(self, work: Coroutine[Any, Any, None] | None = None) -> None:
+        """One step: runs the work and what follows from it, until all actors wait again."""
 
         async def step() -> None:
             if work is not None:
@@ -81,9 +81,9 @@ class Installation:
         self._runner.run(step())
 
     def close(self) -> None:
-        self.does(self._disconnect())
+        self.run(self._disconnect())
         for room in ("services", "shared"):
-            logging.getLogger(room).removeHandler(self._alarms)
+            logging.getLogger(room).removeHandler(self._error_logs)
         self._runner.close()
         self.direct.close()
 
@@ -91,15 +91,15 @@ class Installation:
         for actor in (self.admin, *self.actors, *(edge.actor for edge in self._dead)):
             await actor.calls.redis.aclose()
 
-    # Who there is
+    # Actors, keys and clients
 
     @property
     def actors(self) -> list[Actor]:
         return [self.gateway, self.reaper, *(edge.actor for edge in self.edges)]
 
     @property
-    def living(self) -> list[Key]:
-        return [key for key in self.pending.keys.values() if not key.revoked]
+    def live_keys(self) -> list[Key]:
+        return [key for key in self.model.keys.values() if not key.revoked]
 
     @property
     def clients(self) -> list[Client]:
@@ -111,8 +111,8 @@ class Installation:
         api_key_id = new_id()
         self._secrets[api_key_id] = new_secret(api_key_id)
         await self.admin.api_keys.create(self._record_of(api_key_id))
-        self.pending.keys[api_key_id] = Key(api_key_id)
-        return self.pending.keys[api_key_id]
+        self.model.keys[api_key_id] = Key(api_key_id)
+        return self.model.keys[api_key_id]
 
     def _record_of(self, api_key_id: str) -> ApiKey:
         return ApiKey(
@@ -126,47 +126,49 @@ class Installation:
 
     async def register(self, key: Key) -> None:
         now_ms = self.world.now_ms
-        made = await self.admin.channels.create(self.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms)
-        self.pending.registered(key, now_ms=now_ms, made=made)
-        found = self.direct.hget(keyspace.channel(key.id), "generation")
+        created = await self.admin.channels.create(
+            self.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms
+        )
+        self.model.record_creation(key, now_ms=now_ms, created=created)
+        generation = self.direct.hget(keyspace.channel(key.id), "generation")
         generations = self.generations.setdefault(key.id, [])
-        if found is not None and found.decode() not in generations:
-            generations.append(found.decode())
+        if generation is not None and generation.decode() not in generations:
+            generations.append(generation.decode())
 
     async def delete(self, key: Key) -> None:
-        was_there = await self.admin.channels.delete(self.account_id, key.id, kind=Kind.WEBSOCKET)
-        self.pending.deleted(key, was_there=was_there)
+        existed = await self.admin.channels.delete(self.account_id, key.id, kind=Kind.WEBSOCKET)
+        self.model.record_deletion(key, existed=existed)
 
     async def revoke(self, key: Key) -> None:
-        """And another key takes its place."""
+        """Revokes the key and creates another in its place."""
         await self.admin.api_keys.revoke(self._record_of(key.id))
-        self.pending.revoked(key)
+        self.model.record_revocation(key)
         await self.register(await self._make_key())
 
     # Publishers, clients, the reaper
 
-    def publishes(self, count: int) -> None:
-        """To all channels of the account."""
+    def publish(self, count: int) -> None:
+        """Publishes so many events to all channels of the account."""
         numbers = range(self._number, self._number + count)
         self._number += count
         events = [Event(str(n), DEVICE_REGISTRATIONS, b'{"ep":"%d"}' % n) for n in numbers]
-        self.gateway.begins(self.gateway.publish(self.account_id, events))
-        self.does()
+        self.gateway.start(self.gateway.publish(self.account_id, events))
+        self.run()
 
-    def connects(self, edge: GatedEdge, key: Key) -> None:
+    def connect(self, edge: GatedEdge, key: Key) -> None:
         async def opens() -> None:
-            edge.opens(Client(self.world, self._secrets[key.id]))
+            edge.open(Client(self.world, self._secrets[key.id]))
 
-        self.does(opens())
+        self.run(opens())
 
-    def expires(self, key: Key, *, generation: str, late: bool) -> None:
-        """The reaper looks at a channel. If it is late, its script waits behind its look at the owner."""
+    def expire(self, key: Key, *, generation: str, late: bool) -> None:
+        """The reaper visits a channel; a late one is held up between its read of the owner and its script."""
         self.reaper.gate.open()
-        self.does()
+        self.run()
         if late:
             self.reaper.gate.close(after=3 if key.channel and key.channel.owner else 1)
-        self.reaper.begins(self._expire(key, generation, late))
-        self.does()
+        self.reaper.start(self._expire(key, generation, late))
+        self.run()
 
     async def _expire(self, key: Key, generation: str, late: bool) -> None:
         now_ms = self.world.now_ms
@@ -178,80 +180,80 @@ class Installation:
             idle_expiry_ms=IDLE_EXPIRY_MS,
         )
         channel = key.channel
-        is_it = generation == self.generations[key.id][-1]
+        is_current = generation == self.generations[key.id][-1]
         times = {"now_ms": now_ms, "idle_expiry_ms": IDLE_EXPIRY_MS}
-        due = channel is not None and is_it and self.pending.is_due(channel, **times)
-        self.pending.expired(key, ended=ended, due=due, late=late)
+        due = channel is not None and is_current and self.model.is_due(channel, **times)
+        self.model.record_expiry(key, ended=ended, due=due, late=late)
 
-    # What happens to processes
+    # Processes
 
     async def _start_edge(self) -> None:
         self._instances += 1
         edge = GatedEdge(self.world, self._instances, actor=self._actor)
         self.edges.append(edge)
-        await edge.beats()
+        await edge.beat_now()
 
-    def edge_crashes(self, edge: GatedEdge) -> None:
-        """Its sockets are gone and nothing is released; its heartbeat ends, and another instance begins."""
+    def crash_edge(self, edge: GatedEdge) -> None:
+        """Ends its sockets and its heartbeat without releasing anything, and starts another instance."""
         self.edges.remove(edge)
         self._dead.append(edge)
         if not edge.actor.gate.is_open:
-            # Wakeups of its own may have waited there.
+            # Wakeups that it was about to publish are lost.
             for other in self.edges:
-                other.missed_a_wakeup = True
-        edge.dies()
-        self.world.post.pop(edge.instance, None)
+                other.lost_a_wakeup = True
+        edge.crash()
+        self.world.in_flight.pop(edge.instance, None)
         self.direct.delete(keyspace.heartbeat(edge.instance))
-        self.pending.died(edge.instance)
-        self.does(self._start_edge())
+        self.model.record_crash(edge.instance)
+        self.run(self._start_edge())
 
-    def redis_crashes(self) -> None:
-        """What it has answered is on its disk; wakeups under way are not."""
+    def crash_redis(self) -> None:
+        """Kills Redis: answered writes are on its disk, wakeups in flight are lost."""
         self.valkey.kill()
         self.redis_is_up = False
         for edge in self.edges:
-            edge.lost_redis()
-        self.world.post.clear()
+            edge.lose_redis()
+        self.world.in_flight.clear()
 
-    def redis_is_back(self) -> None:
+    def restart_redis(self) -> None:
         self.valkey.start()
         self.valkey.wait_ready()
         self.direct.close()
         self.direct = self.valkey.client()
-        self.world.listens(self.direct)
+        self.world.record_wakeups(self.direct)
         self.redis_is_up = True
         for edge in self.edges:
-            edge.actor.begins(edge.has_redis_again())
-            self.does()
+            edge.actor.start(edge.regain_redis())
+            self.run()
 
-    def time_passes(self, hours: int) -> None:
-        """Edges whose calls get through say that they are live; timers go off."""
+    def advance_time(self, hours: int) -> None:
+        """Advances the clocks: timers fire, and edges whose calls get through send heartbeats."""
         self.world.now_ms += hours * HOUR_MS
         self._loop_s += 2
         for edge in self.edges:
             if edge.actor.gate.is_open:
-                self.does(edge.beats())
+                self.run(edge.beat_now())
 
-    def clients_answer(self) -> None:
-        """All of them, until all has been sent and confirmed that can be."""
-        while answering := [client for client in self.clients if client.owes_a_pong]:
+    def answer_pings(self) -> None:
+        """Answers all pings, until nothing more can be sent and confirmed."""
+        while answering := [client for client in self.clients if client.has_open_ping]:
             for client in answering:
-                client.answers()
-            self.does()
-        self.a_moment_passes()
+                client.pong()
+            self.run()
+        self.flush_acks()
 
-    def a_moment_passes(self) -> None:
-        """What clients have confirmed is acked."""
+    def flush_acks(self) -> None:
+        """Ends the ack interval: what clients have confirmed is acked."""
         self._loop_s += 2 * ACK_INTERVAL_S
-        self.does()
+        self.run()
 
-    def gates_open(self) -> None:
-        """All calls that wait are made, one actor's after the other's."""
+    def open_gates(self) -> None:
+        """Opens all gates, one actor after the other."""
         for actor in self.actors:
             actor.gate.open()
-            self.does()
+            self.run()
 
-    def everybody_hears(self) -> None:
+    def deliver_wakeups(self) -> None:
         for edge in self.edges:
-            self.does(edge.hears())
-            self.does(edge.sweeps())
+            self.run(edge.receive_wakeups())
+            self.run(edge.sweep())

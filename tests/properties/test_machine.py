@@ -1,20 +1,20 @@
-"""The engine against the model: nothing pending is lost, doubled after it was acked, or out of order."""
+"""The services against the model: in order, and nothing is lost or repeated after its ack."""
 
 import pytest
 from hypothesis import settings
 
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
-from tests.properties.machine import BUDGET, searches
+from tests.properties.machine import BUDGET, search
 
 
-def test_the_engine_does_what_the_model_says(valkey: Valkey) -> None:
-    searches(valkey, scripts=load_scripts())
+def test_services_follow_the_model(valkey: Valkey) -> None:
+    search(valkey, scripts=load_scripts())
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_the_engine_does_what_the_model_says_for_long(valkey: Valkey) -> None:
-    """Other examples each time; what it finds is told with the steps that lead there."""
+def test_services_follow_the_model_for_long(valkey: Valkey) -> None:
+    """Other examples in each run; a failure prints its steps."""
     budget = settings(BUDGET, derandomize=False, max_examples=500, stateful_step_count=60)
-    searches(valkey, scripts=load_scripts(), budget=budget)
+    search(valkey, scripts=load_scripts(), budget=budget)

@@ -1,4 +1,4 @@
-"""What all actors share, and the gate before each one's calls to Redis."""
+"""What all actors share, and the gate before each actor's calls to Redis."""
 
 import asyncio
 import contextlib
@@ -12,40 +12,40 @@ from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Argument, Pipeline, Script
 from shared.store.commands import HOOKS
 from tests.harness.overheard import Overheard
-from tests.properties.pending import Pending
+from tests.properties.model import Model
 
 START_MS = 1_700_000_000_000
-# The loop has nothing to do when so many turns of it changed nothing.
+# The loop is quiet after so many turns without a new call.
 _QUIET_TURNS = 12
 
 
 class World:
-    """The model, the time, the wakeups under way, and how busy everybody is."""
+    """The model, the time, the wakeups in flight, and the calls under way."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, scripts: Mapping[str, Script]) -> None:
         self.loop = loop
         self.url = url
         self.scripts = scripts
-        self.pending = Pending()
+        self.model = Model()
         self.now_ms = START_MS
-        # For each instance, in the order in which Redis told them.
-        self.post: dict[str, list[bytes]] = {}
+        # For each instance, in the order in which Redis published them.
+        self.in_flight: dict[str, list[bytes]] = {}
         self.calls_begun = 0
         self.calls_under_way = 0
         self._call_ended = asyncio.Event()
-        # So that the model is told of things in the order in which Redis did them.
+        # One pipeline at a time: the model must record steps in the order in which Redis did them.
         self.one_at_a_time = asyncio.Lock()
         self._overheard: Overheard | None = None
 
-    def listens(self, direct: Any) -> None:
-        """From now on to this Redis."""
+    def record_wakeups(self, direct: Any) -> None:
+        """Records the wakeups of this Redis from now on."""
         self._overheard = Overheard(direct)
 
-    def hears(self) -> None:
-        """Every wakeup that Redis has told by now, also from inside a script, is under way."""
+    def collect_wakeups(self) -> None:
+        """Puts the wakeups that Redis has published by now in flight, also those of scripts."""
         assert self._overheard is not None
         for instance, message in self._overheard.all():
-            self.post.setdefault(instance, []).append(message)
+            self.in_flight.setdefault(instance, []).append(message)
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
@@ -58,7 +58,7 @@ class World:
             self._call_ended.set()
 
     async def quiet(self) -> None:
-        """Waits until everybody waits for the machine."""
+        """Waits until all actors wait for the machine."""
         idle = 0
         while idle < _QUIET_TURNS:
             begun = self.calls_begun
@@ -71,11 +71,11 @@ class World:
 
 
 class Gate:
-    """Lets calls through, all or so many; the others stand in line."""
+    """Lets all calls through, or a number of them; the others queue."""
 
     def __init__(self) -> None:
         self._left: int | None = None
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
 
     @property
     def is_open(self) -> bool:
@@ -85,28 +85,28 @@ class Gate:
         self._left = after
 
     def let_through(self, count: int) -> None:
-        while count and self._line:
-            first = self._line.popleft()
+        while count and self._queue:
+            first = self._queue.popleft()
             if not first.done():
                 first.set_result(None)
                 count -= 1
 
     def open(self) -> None:
         self._left = None
-        self.let_through(len(self._line))
+        self.let_through(len(self._queue))
 
-    async def passed(self) -> None:
+    async def wait(self) -> None:
         if self._left is None:
             return
-        if self._left > 0 and all(place.done() for place in self._line):
+        if self._left > 0 and all(call.done() for call in self._queue):
             self._left -= 1
             return
-        self._line.append(asyncio.get_running_loop().create_future())
-        await self._line[-1]
+        self._queue.append(asyncio.get_running_loop().create_future())
+        await self._queue[-1]
 
 
-class GatedCalls(Pipeline):
-    """Pipeline that pass a gate first; wakeups are posted for the machine to deliver, or to lose."""
+class GatedPipeline(Pipeline):
+    """A pipeline behind a gate. It puts wakeups in flight, for the machine to deliver or to lose."""
 
     def __init__(self, world: World, gate: Gate) -> None:
         self.redis = connect(world.url)
@@ -116,25 +116,27 @@ class GatedCalls(Pipeline):
         self._turn: asyncio.Task[None] | None = None
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        wakeups = arguments[0] == "PUBLISH"
-        return begun(self._gated(partial(super().command, *arguments), wakeups=wakeups))
+        publishes = arguments[0] == "PUBLISH"
+        return started(self._gated(partial(super().command, *arguments), publishes=publishes))
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        return begun(self._gated(partial(super().read, *arguments), wakeups=False))
+        return started(self._gated(partial(super().read, *arguments), publishes=False))
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        wakeups = "'PUBLISH'" in self._world.scripts[name].source
-        return begun(
-            self._gated(lambda: super(GatedCalls, self).script(name, keys, *arguments), wakeups=wakeups)
+        publishes = "'PUBLISH'" in self._world.scripts[name].source
+        return started(
+            self._gated(
+                lambda: super(GatedPipeline, self).script(name, keys, *arguments), publishes=publishes
+            )
         )
 
-    async def _gated(self, send: Callable[[], asyncio.Future[Any]], *, wakeups: bool) -> Any:
-        await self._gate.passed()
+    async def _gated(self, send: Callable[[], asyncio.Future[Any]], *, publishes: bool) -> Any:
+        await self._gate.wait()
         with self._world.calling():
-            answer = await send()
-        if wakeups:
-            self._world.hears()
-        return answer
+            reply = await send()
+        if publishes:
+            self._world.collect_wakeups()
+        return reply
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         self._turn = self._world.loop.create_task(self._send_in_turn(commands, on_replies))
@@ -151,8 +153,8 @@ class GatedCalls(Pipeline):
             await done
 
 
-def begun(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Whoever waits for several goes with the first fault; the loop would complain of the others."""
+def started(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Starts a task and retrieves its error: after the first of several errors nobody awaits the others."""
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task

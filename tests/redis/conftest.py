@@ -4,11 +4,10 @@ from tests.store.conftest import (
     _one_slot,
     backend,
     overheard,
-    real_backend,
     redis,
     shared_valkey,
     stores,
     valkey,
 )
 
-__all__ = ["_one_slot", "backend", "overheard", "real_backend", "redis", "shared_valkey", "stores", "valkey"]
+__all__ = ["_one_slot", "backend", "overheard", "redis", "shared_valkey", "stores", "valkey"]

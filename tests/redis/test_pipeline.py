@@ -198,19 +198,19 @@ async def test_an_unreachable_redis_fails_every_command() -> None:
 
 
 async def test_a_broken_connection_fails_every_command_and_is_then_reopened(
-    real_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with real_backend.connect() as redis:
-        pipeline = Pipeline(redis, scripts=real_backend.scripts, hooks=HOOKS)
+    async with backend.connect() as redis:
+        pipeline = Pipeline(redis, scripts=backend.scripts, hooks=HOOKS)
         pipelines = Pipelines(monkeypatch)
         waiting = [pipeline.command("BLPOP", "gate", 0)]
         waiting.append(pipeline.command("SET", "a", "1"))
-        await wait_until(lambda: real_backend.direct.info("clients")["blocked_clients"] == 1)
+        await wait_until(lambda: backend.direct.info("clients")["blocked_clients"] == 1)
         behind = pipeline.command("ECHO", "behind")
         await a_turn()
         assert pipelines.count == 1
 
-        real_backend.direct.client_kill_filter(_type="normal")
+        backend.direct.client_kill_filter(_type="normal")
 
         errors = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(error) for error in errors] == [HOOKS.unavailable] * 2

@@ -13,7 +13,7 @@ from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Line
+from shared.store.wakeups import Subscription
 from tests.harness.processes import free_port
 from tests.harness.sentinel import SERVICE, Guarded
 from tests.harness.valkey import Valkey
@@ -123,7 +123,7 @@ async def test_it_leaves_a_demoted_primary_that_still_replies(
                 return bool(direct.get("a") == b"after")
 
         await wait_until(reaches_the_successor)
-        await wait_until(lambda: Line.LOST in heard.all)
+        await wait_until(lambda: Subscription.LOST in heard.all)
         with successor.client() as direct:
             await wait_until(lambda: direct.publish(wakeup(EDGE), "a") == 1)
         await wait_until(lambda: ["a"] in heard.all)

@@ -13,7 +13,7 @@ from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Line
+from shared.store.wakeups import Subscription
 from tests.harness.certificates import Certificates
 from tests.harness.cluster import Cluster, Node
 from tests.harness.sentinel import SERVICE, Guarded
@@ -63,7 +63,7 @@ async def assert_works(redis: Redis) -> None:
     assert [await commands.command("GET", key) for key in keys] == [key.encode() for key in keys]
     async with listening(redis, EDGE) as heard:
         await commands.command("PUBLISH", wakeup(EDGE), "a")
-        await heard.until(Line.BACK, ["a"])
+        await heard.until(Subscription.RESTORED, ["a"])
 
 
 async def test_one_server(valkey: Valkey, certificates: Certificates) -> None:

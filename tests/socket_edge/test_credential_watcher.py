@@ -110,6 +110,6 @@ async def test_a_rotation_sends_a_wakeup_to_the_owner_of_the_socket(stores: Stor
     new_hash = hash_of(new_secret(key.id))
 
     await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=LATER_MS, now_ms=NOW_MS)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
 
     assert pubsub.get_message(timeout=1)["data"] == f"key:{key.id}".encode()

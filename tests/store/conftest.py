@@ -1,4 +1,4 @@
-"""Each test of the store runs on a real Valkey, which is flushed in between."""
+"""Fixtures of the store's tests, which run on a real Valkey that is flushed before each."""
 
 import shutil
 import tempfile
@@ -22,13 +22,13 @@ from tests.store.stores import Backend, Stores
 
 @pytest.fixture(scope="session")
 def shared_valkey() -> Iterator[Valkey]:
-    """One server for all tests of this worker that do not hurt it."""
+    """One server for the tests of this worker that leave it running."""
     yield from _running_valkey()
 
 
 @pytest.fixture
 def valkey() -> Iterator[Valkey]:
-    """A server of the test's own, to be killed."""
+    """A server that the test may kill."""
     yield from _running_valkey()
 
 
@@ -47,33 +47,27 @@ def _running_valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(autouse=True)
 def _one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test does: no script is given keys of two slots, or a cluster would refuse it."""
+    """Checks that the keys of each script lie in one slot: a cluster would refuse others."""
     script = Pipeline.script
 
-    def watched(calls: Pipeline, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
-        assert len({key_slot(key.encode()) for key in keys}) == 1, f"{name} is given {keys}"
-        return script(calls, name, keys, *arguments)
+    def checked(pipeline: Pipeline, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
+        assert len({key_slot(key.encode()) for key in keys}) == 1, f"keys of {name}: {keys}"
+        return script(pipeline, name, keys, *arguments)
 
-    monkeypatch.setattr(Pipeline, "script", watched)
+    monkeypatch.setattr(Pipeline, "script", checked)
 
 
 @pytest.fixture
-def real_backend(shared_valkey: Valkey) -> Iterator[Backend]:
-    """The real Valkey, empty."""
+def backend(shared_valkey: Valkey) -> Iterator[Backend]:
+    """An empty Valkey."""
     with shared_valkey.client() as direct:
         direct.flushall()
         yield Backend(connect=lambda: connect(shared_valkey.url), direct=direct, scripts=load_scripts())
 
 
 @pytest.fixture
-def backend(real_backend: Backend) -> Backend:
-    """The Redis that a test of the store runs on."""
-    return real_backend
-
-
-@pytest.fixture
 def overheard(backend: Backend) -> Iterator[Overheard]:
-    """Every wakeup that this Redis is told, or makes by itself."""
+    """Every wakeup on this Redis, also those that scripts publish."""
     overheard = Overheard(backend.direct)
     yield overheard
     overheard.close()
@@ -81,24 +75,25 @@ def overheard(backend: Backend) -> Iterator[Overheard]:
 
 @pytest.fixture
 async def redis(backend: Backend) -> AsyncIterator[Redis]:
-    """A client as the engine has it."""
+    """A client as the services use it."""
     async with backend.connect() as client:
         yield client
 
 
 @pytest.fixture
 async def stores(redis: Redis, backend: Backend) -> AsyncIterator[Stores]:
-    """The store; after the test every name has a time to live or may stand for ever."""
+    """The store; checks after the test that every name has a TTL or is permanent."""
     yield Stores(redis, backend)
     leaks.assert_every_name_goes(backend.direct)
 
 
 @pytest.fixture
 def elsewhere(redis: Redis, backend: Backend) -> Gateway:
+    """A second gateway."""
     return Gateway(redis, backend)
 
 
 @pytest.fixture
 def fresh(redis: Redis, backend: Backend) -> Callable[[], Gateway]:
-    """Makes gateways that know nothing yet."""
+    """Makes gateways with an empty cache."""
     return lambda: Gateway(redis, backend)

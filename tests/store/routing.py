@@ -1,4 +1,4 @@
-"""Accounts with something of everything in their routes, every change to them, and watched gateways."""
+"""Routing tables for tests: one of each field, each kind of change, and gateways whose reads are recorded."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,8 +26,8 @@ async def add_line(routing: Routing, account: str, key: str, line: str = "door\t
     return await routing.add_line(account, key, line, source=Source.RESOURCES, limit=9)
 
 
-async def drop_lines(routing: Routing, account: str, key: str, beginning: str = "lamp\t") -> None:
-    await routing.drop_lines(account, key, beginning, source=Source.RESOURCES)
+async def drop_lines(routing: Routing, account: str, key: str, prefix: str = "lamp\t") -> None:
+    await routing.drop_lines(account, key, prefix, source=Source.RESOURCES)
 
 
 CHANGES: dict[str, Change] = {
@@ -46,16 +46,16 @@ CHANGES: dict[str, Change] = {
 }
 
 
-class WatchedCalls(Pipeline):
-    """Remembers which commands and scripts read routes."""
+class RecordingPipeline(Pipeline):
+    """Records how routing tables are read."""
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script]) -> None:
         super().__init__(redis, scripts=scripts)
         self.reads: list[object] = []
-        self.looks = 0
+        self.checks = 0
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        self.looks += 1
+        self.checks += 1
         return super().read(*arguments)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
@@ -70,21 +70,21 @@ class WatchedCalls(Pipeline):
 
 
 class Gateway:
-    """Another gateway, with a copy of its own."""
+    """A gateway with a cache of its own."""
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
-        self.calls = WatchedCalls(redis, scripts=backend.scripts)
+        self.calls = RecordingPipeline(redis, scripts=backend.scripts)
         self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
 
 
-def known(routes: RoutingTable) -> tuple[object, ...]:
-    """All that routes say, as it is now."""
-    bindings = {key: set(patterns) for key, patterns in routes.bindings.items()}
-    return (routes.version, set(routes.api_keys), set(routes.channels), bindings, routes.needs_device_types)
+def content_of(table: RoutingTable) -> tuple[object, ...]:
+    """The present content of a table."""
+    bindings = {key: set(patterns) for key, patterns in table.bindings.items()}
+    return (table.version, set(table.api_keys), set(table.channels), bindings, table.needs_device_types)
 
 
 async def one_of_each(routing: Routing, account: str) -> str:
-    """An API key with a channel and bindings of every source; its id. `OTHER` is one without."""
+    """Adds a key with a channel and bindings of every source, and `OTHER` without; returns the key's id."""
     key = new_id()
     for each in (key, OTHER):
         await routing.add_key(account, each)

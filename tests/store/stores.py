@@ -1,4 +1,4 @@
-"""The store's modules on one Redis, fake or real, and short ways to what a test begins with."""
+"""The store's modules on one Redis, and shortcuts for what tests begin with."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ OTHER_EDGE = "edge-2/b11t"
 
 @dataclass(frozen=True)
 class Backend:
-    """One Redis: `connect` gives a client as the engine uses it, `direct` is a plain blocking one."""
+    """One Redis: `connect` makes a client as the services use it, `direct` is a blocking one."""
 
     connect: Callable[[], Redis]
     direct: Any
@@ -41,7 +41,7 @@ class Backend:
 
 
 def fake_backend(server: fakeredis.FakeServer) -> Backend:
-    """fakeredis runs our scripts, but not the line that declares what a real server may do with them."""
+    """A fake for tests of logic elsewhere. fakeredis runs the scripts without their first line, the flags."""
     scripts = {
         name: Script(name, script.source.partition("\n")[2]) for name, script in load_scripts().items()
     }
@@ -53,7 +53,7 @@ def fake_backend(server: fakeredis.FakeServer) -> Backend:
 
 
 class Stores:
-    """Everything the store keeps, over one `Pipeline`."""
+    """All modules of the store over one `Pipeline`."""
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.direct = backend.direct
@@ -65,7 +65,7 @@ class Stores:
         self.channels = Channels(self.calls, self.routing, self.wakeups)
         self.leases = Leases(self.calls)
         self.queues = Queues(self.calls)
-        self.sessions = Sessions(self.calls, self.routing, self.wakeups, stored=encode_patterns)
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 
@@ -100,13 +100,13 @@ class Stores:
         return (await self.leases.claim(channel, owner=owner)).lease
 
     async def queued(self, channel: str, count: int) -> list[str]:
-        """Puts `count` notifications into the queue; their entries."""
+        """Appends `count` notifications; returns their entry ids."""
         before = self.entries(channel)
         await self.queues.append(channel, events(*range(len(before), len(before) + count)))
         return self.entries(channel)[len(before) :]
 
     async def pending(self, lease: Lease, after: str = BEGINNING) -> list[Notification]:
-        """Everything the queue holds behind a place, as the lease's owner sees it."""
+        """Everything in the queue behind an entry, as the lease's owner reads it."""
         batch = await self.queues.read(lease, after=after, count=10_000, size_bytes=10_000_000)
         return batch.notifications
 
@@ -114,13 +114,13 @@ class Stores:
         return [entry.decode() for entry, _ in self.direct.xrange(keyspace.queue(channel))]
 
     def owner(self, channel: str) -> str | None:
-        """Who stands in the lease."""
-        found = self.direct.get(keyspace.lease(channel))
-        return found.decode() if found else None
+        """The owner of the lease."""
+        owner = self.direct.get(keyspace.lease(channel))
+        return owner.decode() if owner else None
 
 
 def events(*numbers: int, size_bytes: int = 0) -> list[Event]:
-    """Events named by their numbers, each with data of about that size."""
+    """Events whose ids are these numbers, each with data of about that size."""
     return [Event(id=str(n), topic="orders", data=b'"' + b"x" * size_bytes + b'"') for n in numbers]
 
 

@@ -1,4 +1,4 @@
-"""A client that says itself what it has handled: acking up to an event, by its id."""
+"""Acks up to an event, by its id: the long poll's client names what it has handled."""
 
 import pytest
 
@@ -9,19 +9,19 @@ FAR = 1_000_000
 
 
 @pytest.mark.parametrize(("event_id", "left"), [("0", 9), ("4", 5), ("9", 0), ("10", 10), ("", 10)])
-async def test_everything_up_to_the_event_goes(stores: Stores, event_id: str, left: int) -> None:
+async def test_ack_up_to_an_event(stores: Stores, event_id: str, left: int) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 10)
 
-    gone = await stores.queues.ack_until_event(lease, event_id, count=FAR, size_bytes=FAR)
+    acked = await stores.queues.ack_until_event(lease, event_id, count=FAR, size_bytes=FAR)
 
-    assert gone == 10 - left
+    assert acked == 10 - left
     assert stores.entries(channel) == entries[10 - left :]
     assert await stores.queues.ack_until_event(lease, event_id, count=FAR, size_bytes=FAR) == 0
 
 
-async def test_only_the_front_is_looked_at(stores: Stores) -> None:
+async def test_search_for_the_event_is_limited_in_count(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queued(channel, 100)
@@ -30,7 +30,7 @@ async def test_only_the_front_is_looked_at(stores: Stores) -> None:
     assert await stores.queues.ack_until_event(lease, "49", count=50, size_bytes=FAR) == 50
 
 
-async def test_it_looks_as_far_as_one_look_could_send(stores: Stores) -> None:
+async def test_search_for_the_event_is_limited_in_bytes(stores: Stores) -> None:
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=FAR * FAR))
     channel = await stores.channel()
     lease = await stores.claim(channel)
@@ -43,8 +43,8 @@ async def test_it_looks_as_far_as_one_look_could_send(stores: Stores) -> None:
     assert await queues.ack_until_event(lease, last, count=FAR, size_bytes=10_000) == len(sent)
 
 
-async def test_of_a_repeated_event_the_first_place_counts(stores: Stores) -> None:
-    """What stands before the second one may never have been sent."""
+async def test_first_notification_of_a_repeated_event_counts(stores: Stores) -> None:
+    """Notifications before the second one may not have been sent."""
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queues.append(channel, events(1, 2, 3, 1, 2))
@@ -53,7 +53,7 @@ async def test_of_a_repeated_event_the_first_place_counts(stores: Stores) -> Non
     assert len(stores.entries(channel)) == 3
 
 
-async def test_an_old_owner_acks_nothing(stores: Stores) -> None:
+async def test_only_the_owner_acks(stores: Stores) -> None:
     channel = await stores.channel()
     old = await stores.claim(channel)
     await stores.queued(channel, 3)

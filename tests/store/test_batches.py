@@ -1,4 +1,4 @@
-"""A webhook's batch: taken for the owner, the same again until it is acked, put back when it failed."""
+"""Batches of webhooks: taken, acked, failed, and found by the sweep."""
 
 import json
 
@@ -9,8 +9,8 @@ from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from shared.store.batches import Batches, Failed, Idle, TakenBatch
-from shared.store.due_webhooks import Due, DueWebhooks
+from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
+from shared.store.due_webhooks import DueWebhook, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
@@ -25,7 +25,7 @@ LIFETIME_MS = 3600 * 1000
 
 
 class Clock:
-    """The time as a test says. Real time in its beginning: Redis gives places by its own clock."""
+    """The time that a test sets."""
 
     def __init__(self) -> None:
         self.ahead_ms = 0
@@ -73,43 +73,43 @@ def delivery(status: int = 200) -> Delivery:
 
 async def fail(
     batches: Batches, lease: Lease, taken: TakenBatch, *, next_attempt_ms: int
-) -> tuple[Failed, int]:
+) -> tuple[AfterFailure, int]:
     return await batches.fail(
         lease, taken=taken, delivery=delivery(500), next_attempt_ms=next_attempt_ms, expiry_ms=EXPIRY_MS
     )
 
 
-def noted(stores: Stores, channel: str) -> list[dict[str, object]]:
-    return [json.loads(note) for note in stores.direct.lrange(keyspace.deliveries(channel), 0, -1)]
+def attempts(stores: Stores, channel: str) -> list[dict[str, object]]:
+    return [json.loads(attempt) for attempt in stores.direct.lrange(keyspace.deliveries(channel), 0, -1)]
 
 
-async def test_what_waits_is_taken_with_where_it_goes(stores: Stores, batches: Batches, channel: str) -> None:
+async def test_batch_has_the_configuration(stores: Stores, batches: Batches, channel: str) -> None:
     await stores.queued(channel, 3)
 
     taken = await take(batches, await claim(stores, channel))
 
     assert ids(taken.notifications) == ["0", "1", "2"]
-    assert (taken.callback, taken.signing_secret, taken.failed) == (CALLBACK, "whsec_x", 0)
+    assert (taken.callback, taken.signing_secret, taken.failed_attempts) == (CALLBACK, "whsec_x", 0)
 
 
-async def test_nothing_waits(stores: Stores, batches: Batches, channel: str) -> None:
-    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is Idle.NOTHING
+async def test_empty_queue_has_no_batch(stores: Stores, batches: Batches, channel: str) -> None:
+    assert await batches.take(await claim(stores, channel), count=MANY, size_bytes=PLENTY) is NoBatch.EMPTY
 
 
-async def test_a_batch_is_bounded(stores: Stores, batches: Batches, channel: str) -> None:
+async def test_batch_is_limited_in_bytes(stores: Stores, batches: Batches, channel: str) -> None:
     await stores.queues.append(channel, events(*range(50), size_bytes=1000))
     lease = await claim(stores, channel)
 
     assert len((await take(batches, lease, size_bytes=10_500)).notifications) == 10
 
 
-async def test_at_least_one_is_taken(stores: Stores, batches: Batches, channel: str) -> None:
+async def test_batch_holds_at_least_one_notification(stores: Stores, batches: Batches, channel: str) -> None:
     await stores.queues.append(channel, events(1, 2, size_bytes=1000))
 
     assert len((await take(batches, await claim(stores, channel), size_bytes=10)).notifications) == 1
 
 
-async def test_newcomers_wait_for_the_next_batch_whoever_takes_it(
+async def test_newer_notifications_wait_for_the_next_batch(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
     await stores.queued(channel, 2)
@@ -124,7 +124,7 @@ async def test_newcomers_wait_for_the_next_batch_whoever_takes_it(
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
 
-async def test_a_part_of_a_batch_is_acked_and_the_rest_is_next(
+async def test_partial_ack_leaves_the_rest_as_the_next_batch(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
     await stores.queued(channel, 4)
@@ -137,43 +137,41 @@ async def test_a_part_of_a_batch_is_acked_and_the_rest_is_next(
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
 
-async def test_only_the_owner_takes_acks_and_puts_back(
-    stores: Stores, batches: Batches, channel: str
-) -> None:
+async def test_only_the_owner_takes_acks_and_fails(stores: Stores, batches: Batches, channel: str) -> None:
     await stores.queued(channel, 1)
     old = await claim(stores, channel)
     taken = await take(batches, old)
     await claim(stores, channel, f"{OTHER_EDGE}/1")
 
     assert await batches.ack(old, until=taken.notifications[0].entry_id, delivery=delivery()) is None
-    assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (Failed.STALE, 0)
-    with pytest.raises(NoLongerOwner) as fault:
+    assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (AfterFailure.NOT_OWNER, 0)
+    with pytest.raises(NoLongerOwner) as raised:
         await batches.take(old, count=MANY, size_bytes=PLENTY)
-    assert fault.value.close_reason is CloseReason.TAKEN_OVER
+    assert raised.value.close_reason is CloseReason.TAKEN_OVER
     assert len(stores.entries(channel)) == 1
-    assert noted(stores, channel) == []
+    assert attempts(stores, channel) == []
 
 
-async def test_what_failed_waits_for_its_time(
+async def test_failed_batch_waits_for_its_next_attempt(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.LATER, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (AfterFailure.RETRY, 0)
 
-    assert stores.owner(channel) is None, "it is given back"
+    assert stores.owner(channel) is None, "the lease is released"
     lease = await claim(stores, channel)
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOT_YET
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is NoBatch.NOT_DUE
     clock.ahead_ms = 1000
     again = await take(batches, lease)
-    assert (ids(again.notifications), again.failed) == (["0"], 1)
-    [note] = noted(stores, channel)
-    assert (note["status"], note["next_attempt_ms"]) == (500, NOW_MS + 1000)
+    assert (ids(again.notifications), again.failed_attempts) == (["0"], 1)
+    [attempt] = attempts(stores, channel)
+    assert (attempt["status"], attempt["next_attempt_ms"]) == (500, NOW_MS + 1000)
 
 
-async def test_success_ends_the_failures(
+async def test_ack_ends_the_failing_state(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
     await stores.queued(channel, 1)
@@ -187,10 +185,10 @@ async def test_success_ends_the_failures(
     assert stores.entries(channel) == []
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
     assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
-    assert [note["status"] for note in noted(stores, channel)] == [200, 500]
+    assert [attempt["status"] for attempt in attempts(stores, channel)] == [200, 500]
 
 
-async def test_after_failing_for_too_long_the_channel_ends(
+async def test_channel_ends_after_failing_for_the_expiry_time(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
     await stores.queued(channel, 3)
@@ -199,22 +197,25 @@ async def test_after_failing_for_too_long_the_channel_ends(
     clock.ahead_ms = EXPIRY_MS - 1
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + EXPIRY_MS) == (Failed.LATER, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + EXPIRY_MS) == (AfterFailure.RETRY, 0)
 
     clock.ahead_ms = EXPIRY_MS
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 2 * EXPIRY_MS) == (Failed.ENDED, 3)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 2 * EXPIRY_MS) == (
+        AfterFailure.ENDED,
+        3,
+    )
 
     assert await stores.channels.state(channel) is None
     assert stores.entries(channel) == []
-    assert noted(stores, channel)[0]["next_attempt_ms"] is None, "one can still read why"
+    assert attempts(stores, channel)[0]["next_attempt_ms"] is None, "the attempts outlive the channel"
 
 
-async def test_while_nobody_tries_nothing_fails(
+async def test_time_without_attempts_does_not_count_as_failing(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
-    """The dispatchers were away for a day, or the clock was wrong."""
+    """The dispatchers were down for a day, or a clock jumped."""
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
     await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
@@ -223,12 +224,10 @@ async def test_while_nobody_tries_nothing_fails(
     lease = await claim(stores, channel)
     later = await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + EXPIRY_MS + 1000)
 
-    assert later == (Failed.LATER, 0)
+    assert later == (AfterFailure.RETRY, 0)
 
 
-async def test_when_what_failed_has_become_too_old_the_failures_are_over(
-    stores: Stores, channel: str, clock: Clock
-) -> None:
+async def test_failing_state_ends_when_the_queue_expires(stores: Stores, channel: str, clock: Clock) -> None:
     batches = Batches(stores.calls, limits=QueueLimits(lifetime_ms=LIFETIME_MS), now_ms=clock)
     [entry] = await stores.queued(channel, 1)
     clock.ahead_ms = int(entry.partition("-")[0]) - NOW_MS
@@ -237,13 +236,13 @@ async def test_when_what_failed_has_become_too_old_the_failures_are_over(
     clock.ahead_ms += LIFETIME_MS + 1
     lease = await claim(stores, channel)
 
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOTHING
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is NoBatch.EMPTY
 
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
     assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
 
 
-async def test_no_more_is_taken_than_a_message_may_hold(stores: Stores, batches: Batches) -> None:
+async def test_batch_is_limited_to_the_maximum_chunk_size(stores: Stores, batches: Batches) -> None:
     key, _ = await stores.api_key()
     wanted = wanted_in(b'{"serialization": {"type": "v2", "max_chunk_size": 100}}')
     await stores.channels.put_webhook(
@@ -256,7 +255,7 @@ async def test_no_more_is_taken_than_a_message_may_hold(stores: Stores, batches:
     assert len(taken.notifications) == 100
 
 
-async def test_an_expired_api_key_is_sent_nothing_more(
+async def test_expired_api_key_gets_no_batch(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
     stores.direct.hset(keyspace.api_key(channel), "expires_at_ms", NOW_MS + 1000)
@@ -268,11 +267,11 @@ async def test_an_expired_api_key_is_sent_nothing_more(
     assert await due_now(stores, clock) == []
     lease = await claim(stores, channel)
 
-    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is Idle.NOT_YET
+    assert await batches.take(lease, count=MANY, size_bytes=PLENTY) is NoBatch.NOT_DUE
     assert len(stores.entries(channel)) == 1
 
 
-async def test_a_wish_for_a_retry_counts_for_a_try_that_is_under_way(
+async def test_retry_request_during_an_attempt_makes_the_next_one_due(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
     await stores.queued(channel, 1)
@@ -281,11 +280,14 @@ async def test_a_wish_for_a_retry_counts_for_a_try_that_is_under_way(
 
     await Webhooks(stores.calls, stores.wakeups).retry_now(channel)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (
+        AfterFailure.CONFIG_CHANGED,
+        0,
+    )
     assert (await take(batches, await claim(stores, channel))).notifications == taken.notifications
 
 
-async def test_what_failed_under_an_older_setup_is_tried_at_once_under_the_new_one(
+async def test_failure_under_an_older_configuration_does_not_delay_the_new_one(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
     await stores.queued(channel, 1)
@@ -294,16 +296,19 @@ async def test_what_failed_under_an_older_setup_is_tried_at_once_under_the_new_o
     elsewhere = Callback("https://example.org/", {})
     await put(stores, channel, elsewhere)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (Failed.CHANGED, 0)
+    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (
+        AfterFailure.CONFIG_CHANGED,
+        0,
+    )
 
     again = await take(batches, await claim(stores, channel))
-    assert (again.callback, again.failed) == (elsewhere, 0)
+    assert (again.callback, again.failed_attempts) == (elsewhere, 0)
 
 
-async def test_a_queue_that_lost_its_end_does_not_lose_what_came_since(
+async def test_ack_after_a_crash_of_redis_keeps_newer_notifications(
     stores: Stores, batches: Batches, channel: str
 ) -> None:
-    """Redis crashed and came back without the batch; what is queued since may stand before its places."""
+    """Redis lost the batch; entries appended since may have lower ids."""
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
@@ -318,54 +323,54 @@ async def test_a_queue_that_lost_its_end_does_not_lose_what_came_since(
     assert ids((await take(batches, lease)).notifications) == ["new"]
 
 
-async def test_a_deleted_channel_and_a_revoked_key_end_it(stores: Stores, batches: Batches) -> None:
+async def test_take_raises_after_deletion_and_revocation(stores: Stores, batches: Batches) -> None:
     key, _ = await stores.api_key()
     await put(stores, key.id)
     lease = await claim(stores, key.id)
     await stores.channels.delete(stores.account_id, key.id, kind=Kind.WEBHOOK)
-    with pytest.raises(NoLongerOwner) as fault:
+    with pytest.raises(NoLongerOwner) as raised:
         await batches.take(lease, count=MANY, size_bytes=PLENTY)
-    assert fault.value.close_reason is CloseReason.CHANNEL_DELETED
+    assert raised.value.close_reason is CloseReason.CHANNEL_DELETED
 
     await stores.api_keys.revoke(key)
-    with pytest.raises(NoLongerOwner) as fault:
+    with pytest.raises(NoLongerOwner) as raised:
         await batches.take(lease, count=MANY, size_bytes=PLENTY)
-    assert fault.value.close_reason is CloseReason.KEY_REVOKED
+    assert raised.value.close_reason is CloseReason.KEY_REVOKED
 
 
-async def due_now(stores: Stores, clock: Clock) -> list[Due]:
+async def due_now(stores: Stores, clock: Clock) -> list[DueWebhook]:
     due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
-    return [found async for lot in due.lots() for found in lot if not found.is_held]
+    return [found async for page in due.pages() for found in page if not found.is_held]
 
 
 async def due_since_ms(stores: Stores, clock: Clock) -> list[int]:
     due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
-    return [found.since_ms async for lot in due.lots() for found in lot]
+    return [found.since_ms async for page in due.pages() for found in page]
 
 
-async def test_a_sweep_finds_what_is_pending_and_not_held(
+async def test_sweep_finds_due_webhooks_without_a_live_owner(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
     assert await due_now(stores, clock) == [], "nothing is pending"
     [entry] = await stores.queued(channel, 1)
     queued_ms = int(entry.partition("-")[0])
-    assert await due_now(stores, clock) == [Due(channel, 0, queued_ms, is_held=False)]
+    assert await due_now(stores, clock) == [DueWebhook(channel, 0, queued_ms, is_held=False)]
 
     lease = await claim(stores, channel, f"{OTHER_EDGE}/1")
-    assert [due.channel for due in await due_now(stores, clock)] == [channel], "its owner is dead"
+    assert [due.channel for due in await due_now(stores, clock)] == [channel], "the owner is dead"
     await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=60_000).beat(now_ms=NOW_MS)
-    assert await due_now(stores, clock) == [], "its owner lives"
+    assert await due_now(stores, clock) == [], "the owner is live"
 
     await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
-    assert await due_now(stores, clock) == [], "its time has not come"
+    assert await due_now(stores, clock) == [], "the backoff is not over"
     clock.ahead_ms = 1000
-    assert [due.failed for due in await due_now(stores, clock)] == [1]
+    assert [due.failed_attempts for due in await due_now(stores, clock)] == [1]
 
 
-async def test_a_delivery_is_due_since_it_might_have_been_made(
+async def test_due_time_is_the_latest_of_queued_next_attempt_and_last_ack(
     stores: Stores, batches: Batches, channel: str, clock: Clock
 ) -> None:
-    """Who waits for a slow receiver, or for the time of a later try, does not wait for a dispatcher."""
+    """Waiting for a slow receiver or for a backoff is no delay of the dispatchers."""
     first, second = await stores.queued(channel, 2)
     later_ms = int(second.partition("-")[0]) + 60_000
     lease = await claim(stores, channel)
@@ -383,7 +388,7 @@ async def test_a_delivery_is_due_since_it_might_have_been_made(
     assert await due_since_ms(stores, clock) == [acked_ms]
 
 
-async def test_a_sweep_forgets_what_is_gone_but_not_what_was_made_anew(
+async def test_sweep_removes_index_entries_of_older_generations(
     stores: Stores, channel: str, clock: Clock
 ) -> None:
     stores.direct.sadd(keyspace.WEBHOOKS, f"{channel}:{'0' * 16}")

@@ -1,4 +1,4 @@
-"""A channel's life: made once, looked at, deleted, and made again."""
+"""Channels: creation, state, deletion, and creation again."""
 
 import asyncio
 
@@ -15,13 +15,11 @@ from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events
 
 
 async def routed(stores: Stores) -> dict[str, str]:
-    """The channels that the account's routes mention, with their generations."""
+    """The channels that the account's routing table names, with their generations."""
     fields = [name.decode().split(":") for name in stores.direct.hkeys(keyspace.routing(stores.account_id))]
-    mentioned = {
-        name: generation for kind, *rest in fields if kind == "channel" for name, generation in [rest]
-    }
-    assert set(mentioned) == (await stores.routing.table(stores.account_id)).channels
-    return mentioned
+    named = {name: generation for kind, *rest in fields if kind == "channel" for name, generation in [rest]}
+    assert set(named) == (await stores.routing.table(stores.account_id)).channels
+    return named
 
 
 def generation(stores: Stores, channel: str) -> str:
@@ -29,7 +27,7 @@ def generation(stores: Stores, channel: str) -> str:
     return found.decode()
 
 
-async def test_a_channel_is_made_once(stores: Stores) -> None:
+async def test_creating_twice_keeps_the_generation(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     assert await stores.make_channel(key.id) is True
@@ -40,7 +38,7 @@ async def test_a_channel_is_made_once(stores: Stores) -> None:
     assert await routed(stores) == {key.id: made}
 
 
-async def test_two_that_make_it_at_once_make_one(stores: Stores) -> None:
+async def test_concurrent_creations_create_one_channel(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     made = await asyncio.gather(*(stores.make_channel(key.id) for _ in range(5)))
@@ -49,7 +47,7 @@ async def test_two_that_make_it_at_once_make_one(stores: Stores) -> None:
     assert await routed(stores) == {key.id: generation(stores, key.id)}
 
 
-async def test_making_it_again_keeps_queue_and_owner(stores: Stores) -> None:
+async def test_creating_again_keeps_queue_and_owner(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queued(channel, 3)
@@ -59,7 +57,7 @@ async def test_making_it_again_keeps_queue_and_owner(stores: Stores) -> None:
     assert len(await stores.pending(lease)) == 3
 
 
-async def test_making_it_again_mends_routes_that_miss_it(stores: Stores) -> None:
+async def test_creating_again_repairs_the_routing_table(stores: Stores) -> None:
     channel = await stores.channel()
     stores.direct.hdel(
         keyspace.routing(stores.account_id), f"channel:{channel}:{generation(stores, channel)}"
@@ -70,7 +68,7 @@ async def test_making_it_again_mends_routes_that_miss_it(stores: Stores) -> None
     assert await routed(stores) == {channel: generation(stores, channel)}
 
 
-async def test_a_key_that_never_was_gets_no_channel(stores: Stores) -> None:
+async def test_unknown_key_gets_no_channel(stores: Stores) -> None:
     stranger = new_id()
 
     with pytest.raises(KeyRevoked):
@@ -80,7 +78,7 @@ async def test_a_key_that_never_was_gets_no_channel(stores: Stores) -> None:
     assert not stores.direct.exists(keyspace.channel(stranger))
 
 
-async def test_a_channel_of_another_kind_is_in_the_way(stores: Stores) -> None:
+async def test_channel_of_another_kind_is_neither_replaced_nor_deleted(stores: Stores) -> None:
     channel = await stores.channel()
     stores.direct.hset(keyspace.channel(channel), "kind", "webhook")
 
@@ -91,7 +89,7 @@ async def test_a_channel_of_another_kind_is_in_the_way(stores: Stores) -> None:
     assert stores.direct.exists(keyspace.channel(channel))
 
 
-async def test_the_state_of_a_channel(stores: Stores) -> None:
+async def test_state_of_an_idle_channel(stores: Stores) -> None:
     key, _ = await stores.api_key()
     assert await stores.channels.state(key.id) is None
 
@@ -102,7 +100,7 @@ async def test_the_state_of_a_channel(stores: Stores) -> None:
     assert await stores.channels.state(key.id) == idle
 
 
-async def test_connected_means_an_owner_whose_instance_is_live(stores: Stores) -> None:
+async def test_connected_means_an_owner_on_a_live_instance(stores: Stores) -> None:
     channel = await stores.channel()
     heartbeat = Heartbeat(stores.calls, instance=instance_of(f"{EDGE}/1"), ttl_ms=60_000)
 
@@ -111,17 +109,17 @@ async def test_connected_means_an_owner_whose_instance_is_live(stores: Stores) -
         return state is not None and state.connected
 
     await heartbeat.beat(now_ms=NOW_MS)
-    assert not await connected(), "a live instance holds nothing yet"
+    assert not await connected(), "the instance owns nothing yet"
     lease = await stores.claim(channel)
     assert await connected()
     await heartbeat.stop()
-    assert not await connected(), "the lease stands, but its instance is over"
+    assert not await connected(), "the instance has stopped"
     await heartbeat.beat(now_ms=NOW_MS)
     await stores.leases.release(lease, now_ms=NOW_MS)
     assert not await connected()
 
 
-async def test_a_deleted_channel_is_gone_with_queue_and_lease(stores: Stores) -> None:
+async def test_deletion_removes_queue_and_lease(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.claim(channel)
     await stores.queued(channel, 2)
@@ -136,7 +134,7 @@ async def test_a_deleted_channel_is_gone_with_queue_and_lease(stores: Stores) ->
     assert await stores.delete_channel(channel) is False
 
 
-async def test_a_deleted_channel_keeps_its_bindings_for_the_next(stores: Stores) -> None:
+async def test_deletion_keeps_the_bindings(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.routing.put_bindings(stores.account_id, channel, b'[{"endpoint-name":"*"}]')
 
@@ -145,7 +143,7 @@ async def test_a_deleted_channel_keeps_its_bindings_for_the_next(stores: Stores)
     assert channel in (await stores.routing.table(stores.account_id)).bindings
 
 
-async def test_a_channel_made_anew_is_another_and_empty(stores: Stores) -> None:
+async def test_recreated_channel_is_empty_and_has_a_new_generation(stores: Stores) -> None:
     channel = await stores.channel()
     first = generation(stores, channel)
     await stores.queued(channel, 2)
@@ -157,7 +155,7 @@ async def test_a_channel_made_anew_is_another_and_empty(stores: Stores) -> None:
     assert stores.entries(channel) == []
 
 
-async def test_what_a_client_refused_is_forgotten_with_the_channel(stores: Stores) -> None:
+async def test_deletion_forgets_refused_frames(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queues.refuse(lease, frame_limit_bytes=2048, until="5-0", single_entry="")
@@ -169,20 +167,20 @@ async def test_what_a_client_refused_is_forgotten_with_the_channel(stores: Store
     assert (claimed.frame_limit_bytes, claimed.careful_until) == (None, "")
 
 
-async def test_a_late_half_of_a_delete_leaves_the_new_generation_routed(stores: Stores) -> None:
+async def test_late_removal_of_an_old_generation_keeps_the_new_one_routed(stores: Stores) -> None:
     channel = await stores.channel()
     old = generation(stores, channel)
     await stores.delete_channel(channel)
     await stores.make_channel(channel)
 
-    # The delete's second half, as a slow gateway would send it after another has made the channel anew.
+    # The second step of a slow deletion, after another gateway has created the channel again.
     await stores.routing.drop_channel(stores.account_id, channel, generation=old)
 
     assert await routed(stores) == {channel: generation(stores, channel)}
 
 
 @pytest.mark.parametrize("head_start", range(4))
-async def test_a_delete_racing_a_re_create_leaves_the_new_one_routed(
+async def test_deletion_racing_a_creation_keeps_the_new_channel_routed(
     stores: Stores, redis: Redis, backend: Backend, head_start: int
 ) -> None:
     channel = await stores.channel()
@@ -195,7 +193,7 @@ async def test_a_delete_racing_a_re_create_leaves_the_new_one_routed(
     deleting = asyncio.create_task(elsewhere.delete_channel(channel))
     for _ in range(head_start):
         await stores.calls.command("PING")
-    # One that came before the delete has found the old channel; it would ask again.
+    # A creation before the deletion finds the old channel: its caller would ask again.
     made = await stores.make_channel(channel) or await stores.make_channel(channel)
     await deleting
 

@@ -1,4 +1,4 @@
-"""Wakeups in a Redis Cluster: heard through any node, and doubted whenever a primary was lost."""
+"""Wakeups in a Redis Cluster: published through any node; the loss of a primary makes subscribers resync."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from shared.redis.client import connect
 from shared.redis.pipeline import RedisCommands
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Line
+from shared.store.wakeups import Subscription
 from tests.harness.cluster import Cluster, Node, running_cluster
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
@@ -26,46 +26,48 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-async def test_a_failover_is_told_and_wakeups_are_heard_after_it(cluster: Cluster) -> None:
+async def test_failover_restores_the_subscription(cluster: Cluster) -> None:
     async with connect(cluster.url) as redis, listening(redis, EDGE) as heard:
         calls = commands_to(redis)
         for key in KEYS:
             await calls.command("SET", key, "1")
         for number, node in enumerate(cluster.primaries):
-            # Whoever is asked, all hear it.
+            # A cluster passes a message on to every node.
             node.ask("PUBLISH", wakeup(EDGE), number)
             await wait_until(lambda number=number: [str(number)] in heard.all)  # type: ignore[misc]
 
         dying = cluster.primaries[0]
-        hears_it = _is_heard_through(dying)
+        subscribed_to_it = _has_subscriber(dying)
         before = len(heard.all)
         dying.kill()
-        await wait_until(lambda: _all_are_served(calls))
-        await wait_until(lambda: _doubts(heard, before) >= (1 if hears_it else 2), what=lambda: heard.all)
+        await wait_until(lambda: _all_keys_are_served(calls))
+        await wait_until(
+            lambda: _resyncs(heard, before) >= (1 if subscribed_to_it else 2), what=lambda: heard.all
+        )
 
         assert cluster.replicas[0].role == "master"
-        await wait_until(lambda: _is_heard(calls, heard))
+        await wait_until(lambda: _arrives(calls, heard))
 
 
-async def _all_are_served(calls: RedisCommands) -> bool:
+async def _all_keys_are_served(calls: RedisCommands) -> bool:
     try:
         return all([await calls.command("GET", key) == b"1" for key in KEYS])
     except StoreUnavailable:
         return False
 
 
-def _doubts(heard: Heard, since: int) -> int:
-    """How often whoever listens was told to look at everything."""
-    return heard.all[since:].count(Line.BACK)
+def _resyncs(heard: Heard, since: int) -> int:
+    """How often the subscription was restored."""
+    return heard.all[since:].count(Subscription.RESTORED)
 
 
-def _is_heard_through(node: Node) -> bool:
+def _has_subscriber(node: Node) -> bool:
     with node.client() as direct:
         [(_, count)] = direct.pubsub_numsub(wakeup(EDGE))
     return bool(count)
 
 
-async def _is_heard(calls: RedisCommands, heard: Heard) -> bool:
+async def _arrives(calls: RedisCommands, heard: Heard) -> bool:
     with contextlib.suppress(StoreUnavailable):
         await calls.command("PUBLISH", wakeup(EDGE), "after")
     return ["after"] in heard.all

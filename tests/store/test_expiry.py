@@ -1,4 +1,4 @@
-"""A channel without a socket for too long ends; judged anew by the script, whatever happened meanwhile."""
+"""Expiry of idle channels. The script checks everything again that the caller has read."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ async def expire(stores: Stores, channel: str, *, now_ms: int) -> bool:
     )
 
 
-async def test_it_counts_from_the_making(stores: Stores) -> None:
+async def test_idle_time_begins_with_the_creation(stores: Stores) -> None:
     channel = await stores.channel()
 
     assert not await expire(stores, channel, now_ms=NOW_MS + DAY_MS - 1)
@@ -32,7 +32,7 @@ async def test_it_counts_from_the_making(stores: Stores) -> None:
     assert await stores.queues.append(channel, events(1)) is Appended.ABSENT
 
 
-async def test_its_queue_and_lease_go_with_it_and_the_key_stays(stores: Stores) -> None:
+async def test_expiry_removes_the_queue_and_keeps_the_key(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.queued(channel, 3)
 
@@ -42,7 +42,7 @@ async def test_its_queue_and_lease_go_with_it_and_the_key_stays(stores: Stores) 
     assert await stores.make_channel(channel) is True
 
 
-async def test_it_counts_from_the_last_release(stores: Stores) -> None:
+async def test_idle_time_begins_with_the_last_release(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.leases.release(lease, now_ms=NOW_MS + DAY_MS)
@@ -51,7 +51,7 @@ async def test_it_counts_from_the_last_release(stores: Stores) -> None:
     assert await expire(stores, channel, now_ms=NOW_MS + 2 * DAY_MS)
 
 
-async def test_with_a_live_owner_it_never_ends(stores: Stores) -> None:
+async def test_channel_with_a_live_owner_never_expires(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await Heartbeat(stores.calls, instance=instance_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
@@ -59,7 +59,7 @@ async def test_with_a_live_owner_it_never_ends(stores: Stores) -> None:
     assert not await expire(stores, channel, now_ms=NOW_MS + 1000 * DAY_MS)
 
 
-async def test_with_an_owner_that_was_killed_it_counts_from_the_last_heartbeat(stores: Stores) -> None:
+async def test_idle_time_of_a_dead_owner_begins_with_its_last_heartbeat(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await Heartbeat(stores.calls, instance=instance_of(lease.owner), ttl_ms=60_000).beat(
@@ -74,31 +74,31 @@ async def test_with_an_owner_that_was_killed_it_counts_from_the_last_heartbeat(s
 
 MEANWHILE: dict[str, Callable[[Stores, str], Awaitable[object]]] = {
     "a socket claimed": lambda stores, channel: stores.claim(channel, f"{OTHER_EDGE}/1"),
-    "it was made anew": lambda stores, channel: _made_anew(stores, channel),
+    "the channel was recreated": lambda stores, channel: _recreate(stores, channel),
 }
 
 
-async def _made_anew(stores: Stores, channel: str) -> None:
+async def _recreate(stores: Stores, channel: str) -> None:
     await stores.delete_channel(channel)
     await stores.make_channel(channel)
 
 
 @pytest.mark.parametrize("what", MEANWHILE)
-async def test_what_happened_since_it_was_looked_at_saves_it(stores: Stores, what: str) -> None:
-    """The script is called as a reaper would that had looked before."""
+async def test_change_after_the_reapers_read_prevents_expiry(stores: Stores, what: str) -> None:
+    """Calls the script as a reaper does that read the channel before the change."""
     channel = await stores.channel()
     generation = (await stores.channels.ref(channel)).generation
-    names = keyspace.of_a_queue(channel)[1:]
+    names = keyspace.channel_names(channel)[1:]
 
     await MEANWHILE[what](stores, channel)
 
-    judged_by = (generation, "", 0, NOW_MS + DAY_MS, DAY_MS)
-    word, *_ = await stores.calls.script("channel_expire", names, *judged_by)
-    assert word in (b"kept", b"absent")
+    arguments = (generation, "", 0, NOW_MS + DAY_MS, DAY_MS)
+    status, *_ = await stores.calls.script("channel_expire", names, *arguments)
+    assert status in (b"kept", b"absent")
     assert await stores.channels.state(channel) is not None
 
 
-async def test_several_reapers_at_once_end_it_once(stores: Stores) -> None:
+async def test_concurrent_reapers_expire_a_channel_once(stores: Stores) -> None:
     channel = await stores.channel()
     generation = (await stores.channels.ref(channel)).generation
     times = {"now_ms": NOW_MS + DAY_MS, "idle_expiry_ms": DAY_MS}
@@ -120,5 +120,5 @@ async def test_instances_are_forgotten_by_their_last_heartbeat(stores: Stores) -
 
     assert await replicas.forget(before_ms=NOW_MS + 1) == 1
 
-    assert (await replicas.seen(EDGE)).last_ms == 0
-    assert (await replicas.seen(OTHER_EDGE)).last_ms == NOW_MS + DAY_MS
+    assert (await replicas.state(EDGE)).last_heartbeat_ms == 0
+    assert (await replicas.state(OTHER_EDGE)).last_heartbeat_ms == NOW_MS + DAY_MS

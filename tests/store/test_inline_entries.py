@@ -1,4 +1,4 @@
-"""What is short travels in the wakeup itself, exactly as it stands in the queue; all else is looked for."""
+"""Inline entries: which wakeups carry what was appended, and how they are merged."""
 
 import asyncio
 from functools import partial
@@ -11,7 +11,7 @@ from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.events import Event, Notification
 from shared.store import keyspace
-from shared.store.inline_entries import InlineEntries, merged, parse_inline_entries
+from shared.store.inline_entries import InlineEntries, merge_consecutive, parse_inline_entries
 from shared.store.queues import BEGINNING, QueueLimits, Queues
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
@@ -19,10 +19,10 @@ from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events, ids
 
 OWNER = f"{EDGE}/1"
 INLINE_BYTES = 32 * 1024
-# What an entry counts beside its texts.
+# What queue_append.lua adds to the size of an entry's text.
 ENTRY_BYTES = 220
 
-# Whatever might be taken for a length, a blank between lengths, or the end of them.
+# With characters that the encoding uses itself: digits, blanks and line ends.
 TEXT = st.one_of(st.text(max_size=30), st.text(alphabet="0 1+\n\0-é😀", max_size=12))
 EVENTS = st.lists(
     st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, st.binary(max_size=60), TEXT, TEXT),
@@ -35,12 +35,12 @@ EVENTS = st.lists(
 async def channel(stores: Stores) -> str:
     channel = await stores.channel()
     await stores.claim(channel, OWNER)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
     return channel
 
 
 async def wakeup(stores: Stores, overheard: Overheard, channel: str, *queued: Event) -> bytes:
-    """The one that follows from queueing these."""
+    """The wakeup of appending these."""
     overheard.all()
     await stores.queues.append(channel, queued)
     [(instance, message)] = overheard.all()
@@ -50,7 +50,7 @@ async def wakeup(stores: Stores, overheard: Overheard, channel: str, *queued: Ev
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(queued=EVENTS, serialization=st.sampled_from([b"", b"\0\n 7", b'{"chunk":5}']), traced=st.booleans())
-async def test_a_wakeup_carries_what_stands_in_the_queue(
+async def test_inline_entries_equal_the_queue(
     stores: Stores,
     overheard: Overheard,
     channel: str,
@@ -76,46 +76,46 @@ async def test_a_wakeup_carries_what_stands_in_the_queue(
     ]
 
 
-async def test_the_first_behind_a_queue_that_was_emptied_stands_behind_nothing(
+async def test_append_to_an_emptied_queue_has_no_previous_entry(
     stores: Stores, overheard: Overheard, channel: str
 ) -> None:
     lease = await stores.claim(channel, OWNER)
     [entry] = await stores.queued(channel, 1)
     await stores.queues.ack_until(lease, until=entry)
 
-    carried = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
+    inline = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
 
-    assert carried is not None
-    assert (carried.previous, ids(carried.notifications)) == ("", ["1"])
+    assert inline is not None
+    assert (inline.previous, ids(inline.notifications)) == ("", ["1"])
 
 
-@pytest.mark.parametrize(("more", "travels"), [(0, True), (1, False)])
-async def test_what_is_longer_than_32_kib_is_looked_for(
-    stores: Stores, overheard: Overheard, channel: str, more: int, travels: bool
+@pytest.mark.parametrize(("more", "is_inline"), [(0, True), (1, False)])
+async def test_append_over_32_kib_is_not_inline(
+    stores: Stores, overheard: Overheard, channel: str, more: int, is_inline: bool
 ) -> None:
     [event] = events(1)
     rest = INLINE_BYTES - ENTRY_BYTES - len(event.topic)
     message = await wakeup(stores, overheard, channel, event._replace(data=b"x" * (rest + more)))
 
-    assert (parse_inline_entries(message) is not None) is travels
-    assert travels or message == channel.encode()
+    assert (parse_inline_entries(message) is not None) is is_inline
+    assert is_inline or message == channel.encode()
 
 
-async def test_a_batch_is_measured_as_a_whole(stores: Stores, overheard: Overheard, channel: str) -> None:
+async def test_inline_limit_counts_all_entries(stores: Stores, overheard: Overheard, channel: str) -> None:
     message = await wakeup(stores, overheard, channel, *events(*range(5), size_bytes=INLINE_BYTES // 4))
 
     assert message == channel.encode()
 
 
-async def test_what_wants_a_receipt_is_looked_for(stores: Stores, overheard: Overheard, channel: str) -> None:
-    plain, asking = events(1, 2)
+async def test_append_with_receipt_is_not_inline(stores: Stores, overheard: Overheard, channel: str) -> None:
+    plain, receipted = events(1, 2)
 
-    message = await wakeup(stores, overheard, channel, plain, asking._replace(receipt=True))
+    message = await wakeup(stores, overheard, channel, plain, receipted._replace(receipt=True))
 
     assert message == channel.encode()
 
 
-async def test_where_something_was_dropped_it_is_looked_for(
+async def test_append_that_drops_above_the_limit_is_not_inline(
     stores: Stores, overheard: Overheard, channel: str
 ) -> None:
     stores.queues = Queues(stores.calls, limits=QueueLimits(size_bytes=1000))
@@ -128,7 +128,7 @@ async def test_where_something_was_dropped_it_is_looked_for(
     assert message == channel.encode()
 
 
-async def test_where_something_was_too_old_it_is_looked_for(
+async def test_append_that_drops_what_is_too_old_is_not_inline(
     stores: Stores, overheard: Overheard, channel: str
 ) -> None:
     other = await stores.channel()
@@ -139,64 +139,62 @@ async def test_where_something_was_too_old_it_is_looked_for(
     assert await wakeup(stores, overheard, channel, *events(2)) == channel.encode()
 
 
-async def test_a_webhook_is_only_told_to_look(stores: Stores, overheard: Overheard) -> None:
+async def test_wakeup_of_a_webhook_is_not_inline(stores: Stores, overheard: Overheard) -> None:
     key, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})
     await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
     await stores.leases.claim_unheld(key.id, owner=OWNER, kind=Kind.WEBHOOK)
-    await stores.wakeups.sent()
+    await stores.wakeups.flush()
 
     assert await wakeup(stores, overheard, key.id, *events(1)) == key.id.encode()
 
 
-async def test_a_publisher_that_dies_behind_its_append_leaves_nobody_waiting(real_backend: Backend) -> None:
-    overheard = Overheard(real_backend.direct)
-    async with real_backend.connect() as redis:
-        stores = Stores(redis, real_backend)
+async def test_append_publishes_the_wakeup_by_itself(backend: Backend) -> None:
+    overheard = Overheard(backend.direct)
+    async with backend.connect() as redis:
+        stores = Stores(redis, backend)
         channel = await stores.channel()
         await stores.claim(channel, OWNER)
-        # From here on its connection is open and its script is known: the append is written in one turn.
+        # Open the connection and load the script, so that the next append is written in one turn.
         await stores.queued(channel, 1)
         overheard.all()
         publisher = asyncio.create_task(stores.queues.append(channel, events(1)))
         for _ in range(3):
             await asyncio.sleep(0)
 
-        # Its loop does not turn: as far as Redis can see there is no publisher any more.
-        heard: list[tuple[str, bytes]] = []
+        # Block the loop: the publisher does nothing more.
+        published: list[tuple[str, bytes]] = []
 
-        def was_woken() -> bool:
-            heard.extend(overheard.all())
-            return bool(heard)
+        def woken() -> bool:
+            published.extend(overheard.all())
+            return bool(published)
 
-        block_until(was_woken)
+        block_until(woken)
 
         assert not publisher.done()
-        [(instance, message)] = heard
-        carried = parse_inline_entries(message)
-        assert carried is not None
-        assert (instance, ids(carried.notifications)) == (EDGE, ["1"])
+        [(instance, message)] = published
+        inline = parse_inline_entries(message)
+        assert inline is not None
+        assert (instance, ids(inline.notifications)) == (EDGE, ["1"])
         publisher.cancel()
         await asyncio.wait([publisher])
     overheard.close()
 
 
 @pytest.mark.parametrize("words", [b"a" * 32, b"key:" + b"a" * 32, b"held?a?b", b"a b", b""])
-def test_a_wakeup_of_words_carries_nothing(words: bytes) -> None:
+def test_words_are_not_inline_entries(words: bytes) -> None:
     assert parse_inline_entries(words) is None
 
 
-async def test_a_wakeup_names_the_generation_that_it_is_for(
-    stores: Stores, overheard: Overheard, channel: str
-) -> None:
-    """Whoever held the channel before it was made anew may still hear it."""
+async def test_inline_entries_name_the_generation(stores: Stores, overheard: Overheard, channel: str) -> None:
+    """The owner of an older generation may still receive the wakeup."""
     lease = await stores.claim(channel, OWNER)
-    stores.direct.hset(keyspace.channel(channel), "generation", "anew")
+    stores.direct.hset(keyspace.channel(channel), "generation", "newer")
 
-    carried = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
+    inline = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
 
-    assert carried is not None
-    assert carried.generation == "anew" != lease.generation
+    assert inline is not None
+    assert inline.generation == "newer" != lease.generation
 
 
 def of(
@@ -206,10 +204,10 @@ def of(
     return InlineEntries(channel, owner, "generation", previous, serialization, notifications)
 
 
-def test_what_stands_one_behind_the_other_becomes_one() -> None:
+def test_consecutive_appends_are_merged() -> None:
     several = [of("a", "", "1-0"), of("b", "", "1-0"), of("a", "1-0", "2-0", "2-1"), of("a", "2-1", "3-0")]
 
-    assert merged(several) == [of("a", "", "1-0", "2-0", "2-1", "3-0"), of("b", "", "1-0")]
+    assert merge_consecutive(several) == [of("a", "", "1-0", "2-0", "2-1", "3-0"), of("b", "", "1-0")]
 
 
 @pytest.mark.parametrize(
@@ -221,8 +219,8 @@ def test_what_stands_one_behind_the_other_becomes_one() -> None:
         of("a", "1-0", "2-0", owner="another/instance/1"),
     ],
 )
-def test_what_does_not_stays_apart_and_in_order(next_one: InlineEntries) -> None:
+def test_other_appends_stay_apart_and_in_order(next_one: InlineEntries) -> None:
     first = of("a", "0-1", "1-0")
 
-    assert merged([first, next_one]) == [first, next_one]
-    assert merged([]) == []
+    assert merge_consecutive([first, next_one]) == [first, next_one]
+    assert merge_consecutive([]) == []

@@ -1,4 +1,4 @@
-"""An API key's secrets: rotated by one script, two at most; and what is kept of a key that expires."""
+"""Secrets of API keys: rotation with at most two valid secrets, and expiry."""
 
 import asyncio
 from dataclasses import replace
@@ -45,18 +45,18 @@ async def test_both_secrets_are_valid_until_the_old_one_ends(stores: Stores) -> 
     assert await accepts(stores, new, now_ms=LATER_MS)
 
 
-async def test_the_old_one_can_end_at_once(stores: Stores) -> None:
+async def test_old_secret_can_end_at_once(stores: Stores) -> None:
     key, old = await stores.api_key()
 
     new = await rotated(stores, key, until_ms=NOW_MS)
 
     assert not await accepts(stores, old, now_ms=NOW_MS)
-    assert not await accepts(stores, old, now_ms=NOW_MS - 1000), "its hash is gone"
+    assert not await accepts(stores, old, now_ms=NOW_MS - 1000), "its hash is deleted"
     assert await accepts(stores, new, now_ms=NOW_MS)
     assert await accepts(stores, await rotated(stores, key, until_ms=NOW_MS), now_ms=NOW_MS)
 
 
-async def test_there_are_never_three(stores: Stores) -> None:
+async def test_third_valid_secret_is_refused(stores: Stores) -> None:
     key, old = await stores.api_key()
     new = await rotated(stores, key, until_ms=LATER_MS)
 
@@ -71,7 +71,7 @@ async def test_there_are_never_three(stores: Stores) -> None:
     assert [await accepts(stores, each, now_ms=LATER_MS) for each in (old, new, third)] == [False, True, True]
 
 
-async def test_of_two_rotations_at_the_same_time_one_is_refused(stores: Stores) -> None:
+async def test_one_of_concurrent_rotations_succeeds(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     outcomes = await asyncio.gather(
@@ -82,7 +82,7 @@ async def test_of_two_rotations_at_the_same_time_one_is_refused(stores: Stores) 
     assert sum(isinstance(outcome, SecretsInUse) for outcome in outcomes) == 4
 
 
-async def test_a_key_that_is_gone_or_over_gets_no_new_secret(stores: Stores) -> None:
+async def test_revoked_or_expired_key_gets_no_new_secret(stores: Stores) -> None:
     key, _ = await stores.api_key()
     await stores.api_keys.revoke(key)
     with pytest.raises(KeyRevoked):
@@ -94,19 +94,19 @@ async def test_a_key_that_is_gone_or_over_gets_no_new_secret(stores: Stores) -> 
         await rotated(stores, over, until_ms=2 * LATER_MS, now_ms=LATER_MS)
 
 
-async def test_a_key_that_expires_is_found_as_it_was_made(stores: Stores) -> None:
+async def test_expiring_key_round_trip(stores: Stores) -> None:
     key, secret = await expiring(stores, LATER_MS)
 
     assert await stores.api_keys.find(key.id) == key
     assert await stores.api_keys.authenticate(secret, now_ms=LATER_MS - 1) == key
     assert await stores.api_keys.authenticate(secret, now_ms=LATER_MS) is None
-    assert await stores.api_keys.find(key.id) == key, "it stays until it is revoked"
+    assert await stores.api_keys.find(key.id) == key, "an expired key stays until it is revoked"
 
 
-async def test_the_routes_know_when_a_key_expires(stores: Stores) -> None:
+async def test_routing_table_knows_when_a_key_expires(stores: Stores) -> None:
     for_ever, _ = await stores.api_key()
     key, _ = await expiring(stores, LATER_MS)
-    # The reaper does so for every channel.
+    # The reaper adds the key of every channel again.
     await stores.routing.add_key(stores.account_id, key.id)
 
     routes = await stores.routing.table(stores.account_id)
@@ -117,7 +117,7 @@ async def test_the_routes_know_when_a_key_expires(stores: Stores) -> None:
     assert not routes.is_expired(for_ever.id, now_ms=2 * LATER_MS)
 
 
-async def test_a_revoked_key_leaves_no_expiry_behind(stores: Stores) -> None:
+async def test_revocation_removes_the_expiry_from_the_routing_table(stores: Stores) -> None:
     key, _ = await expiring(stores, LATER_MS)
 
     await stores.api_keys.revoke(key)
@@ -127,7 +127,7 @@ async def test_a_revoked_key_leaves_no_expiry_behind(stores: Stores) -> None:
     assert stores.direct.hkeys(keyspace.routing(stores.account_id)) == [b"version"]
 
 
-async def test_an_accounts_keys_are_listed_in_parts(stores: Stores) -> None:
+async def test_keys_of_an_account_are_listed_in_pages(stores: Stores) -> None:
     keys = [(await stores.api_key())[0] for _ in range(5)]
     stranger = replace(keys[0], id=new_id(), account_id=new_id())
     await stores.api_keys.create(stranger)
@@ -142,7 +142,7 @@ async def test_an_accounts_keys_are_listed_in_parts(stores: Stores) -> None:
     assert seen == sorted(key.id for key in keys)
 
 
-async def test_one_without_a_record_is_not_listed(stores: Stores) -> None:
+async def test_key_without_a_record_is_not_listed(stores: Stores) -> None:
     key, _ = await stores.api_key()
     await stores.routing.add_key(stores.account_id, new_id())
 

@@ -1,4 +1,4 @@
-"""One kind of channel at a time; what nobody live holds can be claimed; a webhook keeps where it goes."""
+"""Kinds of channels: one per key, webhook configuration, and claims of channels without a live owner."""
 
 import time
 
@@ -37,24 +37,24 @@ async def claim(stores: Stores, channel: str, owner: str, *, silent: str = "") -
 
 @pytest.mark.parametrize("first", list(Kind))
 @pytest.mark.parametrize("second", list(Kind))
-async def test_there_is_one_kind_at_a_time(stores: Stores, first: Kind, second: Kind) -> None:
+async def test_channel_has_one_kind(stores: Stores, first: Kind, second: Kind) -> None:
     channel = await channel_of(stores, first)
 
     if first is second:
         assert await make(stores, channel, second) is False
         return
-    with pytest.raises(KindConflict) as fault:
+    with pytest.raises(KindConflict) as raised:
         await make(stores, channel, second)
-    assert fault.value.existing == first
+    assert raised.value.existing == first
     assert await stores.channels.delete(stores.account_id, channel, kind=second) is False
     assert await stores.channels.delete(stores.account_id, channel, kind=first) is True
     assert await make(stores, channel, second) is True
 
 
-async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Stores) -> None:
+async def test_put_webhook_replaces_the_configuration_and_ends_the_backoff(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
     assert await stores.channels.callback(channel) == CALLBACK
-    setup = stores.direct.hget(keyspace.channel(channel), "setup")
+    version = stores.direct.hget(keyspace.channel(channel), "config_version")
     stores.direct.hset(
         keyspace.channel(channel), mapping={"failed_attempts": 3, "next_attempt_ms": NOW_MS + 9000}
     )
@@ -64,11 +64,11 @@ async def test_a_webhook_keeps_where_it_goes_until_it_is_told_anew(stores: Store
 
     assert await stores.channels.callback(channel) == elsewhere
     record = stores.direct.hgetall(keyspace.channel(channel))
-    assert record[b"setup"] != setup
-    assert not {b"failed_attempts", b"next_attempt_ms"} & set(record), "a new address is tried at once"
+    assert record[b"config_version"] != version
+    assert not {b"failed_attempts", b"next_attempt_ms"} & set(record), "the new URL is tried at once"
 
 
-async def test_dispatchers_find_webhooks_and_nothing_else(stores: Stores) -> None:
+async def test_index_of_webhooks_has_no_other_kind(stores: Stores) -> None:
     await channel_of(stores, Kind.WEBSOCKET)
     channel = await channel_of(stores, Kind.WEBHOOK)
     generation = (await stores.channels.ref(channel)).generation
@@ -78,30 +78,30 @@ async def test_dispatchers_find_webhooks_and_nothing_else(stores: Stores) -> Non
     assert stores.direct.smembers(keyspace.WEBHOOKS) == set()
 
 
-async def test_an_event_for_a_webhook_that_nobody_holds_is_for_any_dispatcher(
+async def test_append_to_a_webhook_without_an_owner_wakes_any_dispatcher(
     stores: Stores, overheard: Overheard
 ) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
     to_any = (instance_of(ANY_DISPATCHER), channel.encode())
-    await stores.wakeups.sent()
-    assert overheard.all() == [to_any], "it is new"
+    await stores.wakeups.flush()
+    assert overheard.all() == [to_any], "put_webhook"
     await stores.queued(channel, 1)
     assert overheard.all() == [to_any]
 
-    to_come = time.time_ns() // 1_000_000 + 60_000
-    stores.direct.hset(keyspace.channel(channel), "next_attempt_ms", to_come)
+    next_attempt_ms = time.time_ns() // 1_000_000 + 60_000
+    stores.direct.hset(keyspace.channel(channel), "next_attempt_ms", next_attempt_ms)
     await stores.queued(channel, 1)
-    assert overheard.all() == [], "its next try is set"
+    assert overheard.all() == [], "the backoff is not over"
     stores.direct.hset(keyspace.channel(channel), "next_attempt_ms", NOW_MS)
     await stores.queued(channel, 1)
-    assert overheard.all() == [to_any], "it is due"
+    assert overheard.all() == [to_any], "the backoff is over"
 
     await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1", kind=Kind.WEBHOOK)
     await stores.queued(channel, 1)
-    assert overheard.all() == [(EDGE, channel.encode())], "and nothing travels in it"
+    assert overheard.all() == [(EDGE, channel.encode())], "the owner, without inline entries"
 
 
-async def test_what_nobody_holds_is_claimed(stores: Stores) -> None:
+async def test_free_channel_is_claimed(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.PULL)
 
     lease = await claim(stores, channel, f"{EDGE}/1")
@@ -110,19 +110,19 @@ async def test_what_nobody_holds_is_claimed(stores: Stores) -> None:
     assert stores.owner(channel) == f"{EDGE}/1"
 
 
-async def test_a_live_owner_keeps_its_lease(stores: Stores) -> None:
+async def test_live_owner_keeps_its_lease(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.PULL)
     await Heartbeat(stores.calls, instance=EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
     await claim(stores, channel, f"{EDGE}/1")
 
-    with pytest.raises(HeldByAnother) as fault:
+    with pytest.raises(HeldByAnother) as raised:
         await claim(stores, channel, f"{OTHER_EDGE}/1")
 
-    assert fault.value.owner == f"{EDGE}/1"
+    assert raised.value.owner == f"{EDGE}/1"
     assert stores.owner(channel) == f"{EDGE}/1"
 
 
-async def test_an_owner_that_is_gone_or_silent_is_replaced(stores: Stores) -> None:
+async def test_dead_or_silent_owner_is_replaced(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.PULL)
     await claim(stores, channel, f"{EDGE}/1")
     assert (await claim(stores, channel, f"{OTHER_EDGE}/1")).previous == f"{EDGE}/1", "no heartbeat"
@@ -132,28 +132,28 @@ async def test_an_owner_that_is_gone_or_silent_is_replaced(stores: Stores) -> No
     assert lease.previous == f"{OTHER_EDGE}/1"
 
 
-async def test_whoever_claimed_since_the_look_keeps_it(stores: Stores) -> None:
+async def test_owner_that_claimed_since_the_read_keeps_the_lease(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.PULL)
     names = [keyspace.api_key(channel), keyspace.channel(channel), keyspace.lease(channel)]
     await claim(stores, channel, f"{EDGE}/1")
 
-    answer = await stores.calls.script("lease_claim_unheld", names, f"{OTHER_EDGE}/1", Kind.PULL, "")
+    reply = await stores.calls.script("lease_claim_unheld", names, f"{OTHER_EDGE}/1", Kind.PULL, "")
 
-    assert answer == [b"held", f"{EDGE}/1".encode()]
+    assert reply == [b"held", f"{EDGE}/1".encode()]
 
 
-async def test_a_claim_needs_a_channel_of_its_kind(stores: Stores) -> None:
+async def test_claim_needs_a_channel_of_its_kind(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.WEBSOCKET)
-    with pytest.raises(NoLongerOwner) as fault:
+    with pytest.raises(NoLongerOwner) as raised:
         await claim(stores, channel, f"{EDGE}/1")
-    assert fault.value.close_reason is CloseReason.NO_CHANNEL
+    assert raised.value.close_reason is CloseReason.NO_CHANNEL
 
-    with pytest.raises(NoLongerOwner) as fault:
+    with pytest.raises(NoLongerOwner) as raised:
         await claim(stores, new_id(), f"{EDGE}/1")
-    assert fault.value.close_reason is CloseReason.KEY_REVOKED
+    assert raised.value.close_reason is CloseReason.KEY_REVOKED
 
 
-async def test_the_signing_secret_stays_and_goes_with_the_key(stores: Stores) -> None:
+async def test_signing_secret_stays_until_the_key_is_revoked(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     assert await stores.api_keys.signing_secret(key.id, offered="whsec_a") == "whsec_a"

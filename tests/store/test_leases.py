@@ -1,4 +1,4 @@
-"""The newest claim wins; who was replaced is told; an old owner gives nothing back."""
+"""Leases: the newest claim wins, and only the owner releases."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from shared.model.errors import NoLongerOwner
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores
 
 
-async def test_the_first_claim_replaces_nobody(stores: Stores) -> None:
+async def test_first_claim_has_no_previous_owner(stores: Stores) -> None:
     channel = await stores.channel()
 
     claimed = await stores.leases.claim(channel, owner=f"{EDGE}/1")
@@ -22,7 +22,7 @@ async def test_the_first_claim_replaces_nobody(stores: Stores) -> None:
     assert stores.owner(channel) == f"{EDGE}/1"
 
 
-async def test_the_newest_claim_wins_and_tells_the_previous(stores: Stores) -> None:
+async def test_newest_claim_wins_and_names_the_previous_owner(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.claim(channel, f"{EDGE}/1")
 
@@ -34,7 +34,7 @@ async def test_the_newest_claim_wins_and_tells_the_previous(stores: Stores) -> N
     assert stores.owner(channel) == f"{EDGE}/2"
 
 
-async def test_claims_at_once_form_one_line(stores: Stores) -> None:
+async def test_each_of_concurrent_claims_replaces_one_other(stores: Stores) -> None:
     channel = await stores.channel()
 
     leases = await asyncio.gather(*(stores.claim(channel, f"{EDGE}/{n}") for n in range(10)))
@@ -44,7 +44,7 @@ async def test_claims_at_once_form_one_line(stores: Stores) -> None:
     assert (set(followers.values()) - set(followers)) == {stores.owner(channel)}
 
 
-async def test_a_lease_is_given_back(stores: Stores) -> None:
+async def test_release(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
 
@@ -53,7 +53,7 @@ async def test_a_lease_is_given_back(stores: Stores) -> None:
     assert await stores.leases.release(lease, now_ms=NOW_MS) is False
 
 
-async def test_an_old_owner_does_not_give_the_new_ones_lease_back(stores: Stores) -> None:
+async def test_only_the_owner_releases(stores: Stores) -> None:
     channel = await stores.channel()
     old = await stores.claim(channel, f"{EDGE}/1")
     await stores.claim(channel, f"{EDGE}/2")
@@ -62,7 +62,7 @@ async def test_an_old_owner_does_not_give_the_new_ones_lease_back(stores: Stores
     assert stores.owner(channel) == f"{EDGE}/2"
 
 
-async def test_there_is_nothing_to_claim_without_a_channel(stores: Stores) -> None:
+async def test_claim_without_a_channel_is_refused(stores: Stores) -> None:
     key, _ = await stores.api_key()
 
     with pytest.raises(NoLongerOwner) as raised:
@@ -72,7 +72,7 @@ async def test_there_is_nothing_to_claim_without_a_channel(stores: Stores) -> No
     assert stores.owner(key.id) is None
 
 
-async def test_a_channel_of_another_kind_is_no_sockets(stores: Stores) -> None:
+async def test_claim_of_another_kind_is_refused(stores: Stores) -> None:
     channel = await stores.channel()
     stores.direct.hset(f"{{{channel}}}:channel", "kind", "webhook")
 
@@ -82,14 +82,14 @@ async def test_a_channel_of_another_kind_is_no_sockets(stores: Stores) -> None:
     assert raised.value.close_reason is CloseReason.NO_CHANNEL
 
 
-async def test_there_is_nothing_to_claim_without_a_key(stores: Stores) -> None:
+async def test_claim_without_a_key_is_refused(stores: Stores) -> None:
     with pytest.raises(NoLongerOwner) as raised:
         await stores.claim(new_id())
 
     assert raised.value.close_reason is CloseReason.KEY_REVOKED
 
 
-async def test_leases_of_two_channels_have_nothing_to_do_with_each_other(stores: Stores) -> None:
+async def test_leases_of_two_channels_are_independent(stores: Stores) -> None:
     first, second = await stores.channel(), await stores.channel()
 
     await stores.claim(first, f"{EDGE}/1")
@@ -99,7 +99,7 @@ async def test_leases_of_two_channels_have_nothing_to_do_with_each_other(stores:
     assert stores.owner(first) == f"{EDGE}/1"
 
 
-async def test_a_claim_tells_what_earlier_sockets_learnt_of_the_client(stores: Stores) -> None:
+async def test_claim_returns_the_clients_frame_limit(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/1")
     await stores.queues.refuse(lease, frame_limit_bytes=24_576, until="17-3", single_entry="")
@@ -109,6 +109,6 @@ async def test_a_claim_tells_what_earlier_sockets_learnt_of_the_client(stores: S
     assert (claimed.frame_limit_bytes, claimed.careful_until) == (24_576, "17-3")
 
 
-def test_an_owner_names_the_instance_that_hears_its_wakeups() -> None:
+def test_instance_of_an_owner() -> None:
     assert instance_of("edge-1/b00t/17") == "edge-1/b00t"
     assert instance_of("a/b/c/17") == "a/b/c"

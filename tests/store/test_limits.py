@@ -1,4 +1,4 @@
-"""What a queue keeps: so many bytes, none older than so long; the oldest go first, and are counted."""
+"""Limits of a queue: bytes and lifetime. The oldest are dropped first, and counted."""
 
 from shared.model.channels import ChannelState
 from shared.store import keyspace
@@ -15,16 +15,16 @@ async def state(stores: Stores, channel: str) -> ChannelState:
 
 
 def put_at(stores: Stores, channel: str, *ms: int) -> None:
-    """Entries as an append would have made them at those times."""
+    """Entries with the times of their ids."""
     fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
     for at in ms:
         stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
 
 
-async def test_over_the_limit_the_oldest_go_and_are_counted(stores: Stores) -> None:
+async def test_oldest_above_the_limit_are_dropped_and_counted(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    # Each is counted with its 102 bytes, its topic's 6, and 220 for what it costs beside.
+    # Each counts 102 bytes of data, 6 of its topic, and 220 for what Redis spends.
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     for number in range(25):
@@ -35,7 +35,7 @@ async def test_over_the_limit_the_oldest_go_and_are_counted(stores: Stores) -> N
     assert (await state(stores, channel)).queue_size == 10
 
 
-async def test_one_append_over_the_limit_keeps_its_own_end(stores: Stores) -> None:
+async def test_one_append_above_the_limit_keeps_its_end(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
@@ -46,7 +46,7 @@ async def test_one_append_over_the_limit_keeps_its_own_end(stores: Stores) -> No
     assert (await state(stores, channel)).dropped == 90
 
 
-async def test_what_was_acked_does_not_count(stores: Stores) -> None:
+async def test_acked_notifications_do_not_count_toward_the_limit(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
@@ -58,7 +58,7 @@ async def test_what_was_acked_does_not_count(stores: Stores) -> None:
     assert (await state(stores, channel)).dropped == 0
 
 
-async def test_the_limit_holds_exactly_at_its_edge(stores: Stores) -> None:
+async def test_limit_is_exact(stores: Stores) -> None:
     channel = await stores.channel()
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
@@ -68,7 +68,7 @@ async def test_the_limit_holds_exactly_at_its_edge(stores: Stores) -> None:
     assert (await state(stores, channel)).dropped == 1
 
 
-async def test_what_is_too_old_goes_when_something_is_appended(stores: Stores) -> None:
+async def test_append_drops_what_is_too_old(stores: Stores) -> None:
     channel = await stores.channel()
     put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS)
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 3 * HOUR_MS)
@@ -79,7 +79,7 @@ async def test_what_is_too_old_goes_when_something_is_appended(stores: Stores) -
     assert (await state(stores, channel)).dropped == 1
 
 
-async def test_what_is_too_old_is_not_delivered(stores: Stores) -> None:
+async def test_read_drops_what_is_too_old(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     put_at(stores, channel, 1 * HOUR_MS, 3 * HOUR_MS)
@@ -91,7 +91,7 @@ async def test_what_is_too_old_is_not_delivered(stores: Stores) -> None:
     assert (await state(stores, channel)).dropped == 1
 
 
-async def test_what_is_too_old_goes_though_nobody_touches_the_queue(stores: Stores) -> None:
+async def test_drop_expired_drops_from_an_untouched_queue(stores: Stores) -> None:
     channel = await stores.channel()
     put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS)
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 10 * HOUR_MS)
@@ -103,7 +103,7 @@ async def test_what_is_too_old_goes_though_nobody_touches_the_queue(stores: Stor
     assert (await state(stores, channel)).dropped == 2
 
 
-async def test_a_channel_that_is_gone_is_not_made_by_forgetting(stores: Stores) -> None:
+async def test_drop_expired_does_not_create_a_channel(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.delete_channel(channel)
     put_at(stores, channel, HOUR_MS)

@@ -1,4 +1,4 @@
-"""Who is who: tokens stand for API keys, and accounts stand above others."""
+"""Principals: secrets, tokens, and accounts below accounts."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def principals(stores: Stores) -> Principals:
     return Principals(stores.api_keys)
 
 
-async def test_a_secret_and_its_token_stand_for_the_same(stores: Stores, principals: Principals) -> None:
+async def test_token_authenticates_the_same_principal(stores: Stores, principals: Principals) -> None:
     key, secret = await stores.api_key()
     principal = await principals.authenticate(secret, now_ms=NOW_MS)
     assert principal == Principal(key.id, key.account_id, key.scopes)
@@ -31,7 +31,7 @@ async def test_a_secret_and_its_token_stand_for_the_same(stores: Stores, princip
     assert await principals.authenticate(token, now_ms=last_ms + 1) is None
 
 
-async def test_a_token_ends_with_its_key(stores: Stores, principals: Principals) -> None:
+async def test_token_ends_with_its_key(stores: Stores, principals: Principals) -> None:
     key, secret = await stores.api_key()
     principal = await principals.authenticate(secret, now_ms=NOW_MS)
     assert principal is not None
@@ -46,7 +46,7 @@ async def test_a_token_ends_with_its_key(stores: Stores, principals: Principals)
     assert await principals.authenticate(token, now_ms=NOW_MS + 10) is None
 
 
-async def test_all_replicas_sign_with_one_key(stores: Stores) -> None:
+async def test_all_replicas_share_one_signing_key(stores: Stores) -> None:
     first = await stores.api_keys.token_key(offered="a")
 
     assert await stores.api_keys.token_key(offered="b") == first == "a"
@@ -54,11 +54,11 @@ async def test_all_replicas_sign_with_one_key(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "x", "a.b.c", "ä.b.c", "." * 2, "a.b.c.d", "x" * 2000])
-async def test_what_proves_nothing(principals: Principals, given: str) -> None:
+async def test_other_texts_do_not_authenticate(principals: Principals, given: str) -> None:
     assert await principals.authenticate(given, now_ms=NOW_MS) is None
 
 
-def test_a_token_is_short_enough_to_be_read() -> None:
+def test_read_checks_the_signature() -> None:
     token = signed(PRINCIPAL, key=KEY, expires_at_s=5)
 
     assert looks_like_one(token)
@@ -67,12 +67,12 @@ def test_a_token_is_short_enough_to_be_read() -> None:
     assert read(token[:-3], key=KEY) is None
 
 
-def test_claims_that_lack_something() -> None:
+def test_token_with_incomplete_claims_is_refused() -> None:
     for broken in (Principal("short", "a", frozenset()), Principal("", "", frozenset())):
         assert read(signed(broken, key=KEY, expires_at_s=5), key=KEY) is None
 
 
-async def test_an_account_and_those_below_it(stores: Stores, principals: Principals) -> None:
+async def test_account_is_within_its_ancestors(stores: Stores, principals: Principals) -> None:
     ids = [new_id() for _ in range(40)]
     for i, parent in zip(ids, [None, *ids], strict=False):
         await stores.api_keys.create_account(Account(id=i, name="a", parent=parent))
@@ -82,14 +82,14 @@ async def test_an_account_and_those_below_it(stores: Stores, principals: Princip
     assert await within(ids[5], of=ids[0])
     assert not await within(ids[0], of=ids[5])
     assert await within(ids[31], of=ids[0])
-    assert not await within(ids[39], of=ids[0]), "nobody walks for ever"
+    assert not await within(ids[39], of=ids[0]), "at most 32 levels"
     assert not await within(new_id(), of=ids[0])
     top = dataclasses.replace(PRINCIPAL, account_id=ids[0])
     assert await principals.may_listen(top, ids[3])
     assert not await principals.may_listen(dataclasses.replace(top, account_id=ids[3]), ids[0])
 
 
-async def test_accounts_in_a_circle(stores: Stores) -> None:
+async def test_cycle_of_accounts_ends(stores: Stores) -> None:
     one, other = new_id(), new_id()
     await stores.api_keys.create_account(Account(id=one, name="a", parent=other))
     await stores.api_keys.create_account(Account(id=other, name="b", parent=one))
@@ -97,7 +97,7 @@ async def test_accounts_in_a_circle(stores: Stores) -> None:
     assert not await stores.api_keys.is_within(one, of=new_id())
 
 
-async def test_a_master_may_listen_to_all_that_are(stores: Stores, principals: Principals) -> None:
+async def test_master_may_listen_to_every_account(stores: Stores, principals: Principals) -> None:
     account = Account(id=new_id(), name="a")
     await stores.api_keys.create_account(account)
     await stores.api_keys.create_account(Account(id=stores.account_id, name="top", master=True))

@@ -1,6 +1,7 @@
-"""What a channel is pending: in order, read and acked by its owner only, whatever happened meanwhile."""
+"""Queues: appended in order, read and acked by the owner only."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -14,24 +15,19 @@ from tests.harness.overheard import Overheard
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
 
 PLENTY = 10_000_000
+NEW_OWNER = f"{OTHER_EDGE}/1"
 
 
-async def look(
+async def read(
     stores: Stores, lease: Lease, *, after: str = BEGINNING, count: int = 1000, size_bytes: int = PLENTY
 ) -> Batch:
     return await stores.queues.read(lease, after=after, count=count, size_bytes=size_bytes)
 
 
-async def ending_of_a_look(stores: Stores, lease: Lease, count: int) -> CloseReason:
-    with pytest.raises(NoLongerOwner) as raised:
-        await look(stores, lease, count=count)
-    return raised.value.close_reason
-
-
 # Append
 
 
-async def test_what_is_appended_comes_back_whole(stores: Stores) -> None:
+async def test_append_and_read_round_trip(stores: Stores) -> None:
     channel = await stores.channel()
     whole = Event(id="i", topic="orders.paid", data=b'{"a": "\xc3\xa9\\u0000"}', name="n\u00e9", time="t")
 
@@ -53,7 +49,7 @@ async def test_appends_keep_their_order(stores: Stores) -> None:
     assert ids(await stores.pending(await stores.claim(channel))) == [str(n) for n in range(9)]
 
 
-async def test_an_append_of_the_most_that_a_request_may_hold(stores: Stores) -> None:
+async def test_append_of_the_largest_request(stores: Stores) -> None:
     channel = await stores.channel()
 
     assert await stores.queues.append(channel, events(*range(10_000))) is Appended.QUEUED
@@ -61,7 +57,7 @@ async def test_an_append_of_the_most_that_a_request_may_hold(stores: Stores) -> 
     assert ids(await stores.pending(await stores.claim(channel))) == [str(n) for n in range(10_000)]
 
 
-async def test_an_append_wakeups_whoever_holds_the_channel(stores: Stores, overheard: Overheard) -> None:
+async def test_append_wakes_the_owner(stores: Stores, overheard: Overheard) -> None:
     channel = await stores.channel()
     await stores.queued(channel, 1)
     assert overheard.all() == []
@@ -78,21 +74,21 @@ async def test_an_append_wakeups_whoever_holds_the_channel(stores: Stores, overh
     assert overheard.all() == []
 
 
-async def test_several_appends_at_once_answer_for_each_channel(stores: Stores, overheard: Overheard) -> None:
+async def test_append_all_has_a_result_and_a_wakeup_per_channel(stores: Stores, overheard: Overheard) -> None:
     one, other, stranger = await stores.channel(), await stores.channel(), new_id()
     for channel in (one, other):
         await stores.claim(channel)
-    wanted = [(one, events(1, 2)), (stranger, events(1)), (other, events(2))]
+    appends = [(one, events(1, 2)), (stranger, events(1)), (other, events(2))]
 
-    assert await stores.queues.append_all(wanted) == [Appended.QUEUED, Appended.REVOKED, Appended.QUEUED]
+    assert await stores.queues.append_all(appends) == [Appended.QUEUED, Appended.REVOKED, Appended.QUEUED]
 
     assert [instance for instance, _ in overheard.all()] == [EDGE, EDGE], (
-        "one wakeup for each, not for each event"
+        "one wakeup per channel, not per event"
     )
     assert (len(stores.entries(one)), len(stores.entries(other))) == (2, 1)
 
 
-async def test_nothing_is_queued_where_no_channel_is(stores: Stores) -> None:
+async def test_append_without_a_channel_queues_nothing(stores: Stores) -> None:
     key, _ = await stores.api_key()
     stranger = new_id()
 
@@ -101,7 +97,7 @@ async def test_nothing_is_queued_where_no_channel_is(stores: Stores) -> None:
     assert stores.entries(key.id) == stores.entries(stranger) == []
 
 
-async def test_each_entry_carries_a_running_total_of_bytes(stores: Stores) -> None:
+async def test_entries_have_a_running_total_of_bytes(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 3)
@@ -111,61 +107,61 @@ async def test_each_entry_carries_a_running_total_of_bytes(stores: Stores) -> No
     totals = [int(f[b"total"]) for _, f in stores.direct.xrange(keyspace.queue(channel))]
 
     assert totals == sorted(set(totals))
-    assert totals[2] - totals[1] == totals[1] - totals[0] + 100, "the entry is counted with its data"
+    assert totals[2] - totals[1] == totals[1] - totals[0] + 100, "an entry counts its data"
 
 
-# Peek
+# Read
 
 
-async def test_a_look_at_nothing(stores: Stores) -> None:
+async def test_read_of_an_empty_queue(stores: Stores) -> None:
     lease = await stores.claim(await stores.channel())
 
-    assert await look(stores, lease) == Batch([], more=False)
+    assert await read(stores, lease) == Batch([], more=False)
 
 
 @pytest.mark.parametrize(
-    ("count", "taken", "more"), [(1, 1, True), (8, 8, True), (9, 9, True), (49, 49, True), (50, 50, False)]
+    ("count", "length", "more"), [(1, 1, True), (8, 8, True), (9, 9, True), (49, 49, True), (50, 50, False)]
 )
-async def test_a_look_is_bounded_in_number(stores: Stores, count: int, taken: int, *, more: bool) -> None:
+async def test_read_is_limited_in_count(stores: Stores, count: int, length: int, *, more: bool) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queued(channel, 50)
 
-    batch = await look(stores, lease, count=count)
+    batch = await read(stores, lease, count=count)
 
-    assert ids(batch.notifications) == [str(n) for n in range(taken)]
+    assert ids(batch.notifications) == [str(n) for n in range(length)]
     assert (batch.more, batch.rewound) == (more, False)
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "taken"), [(0, 1), (1, 1), (101, 1), (102, 1), (203, 1), (204, 2), (1020, 10), (5000, 20)]
+    ("size_bytes", "length"), [(0, 1), (1, 1), (101, 1), (102, 1), (203, 1), (204, 2), (1020, 10), (5000, 20)]
 )
-async def test_a_look_is_bounded_in_bytes_and_gives_at_least_one(
-    stores: Stores, size_bytes: int, taken: int
+async def test_read_is_limited_in_bytes_but_returns_at_least_one(
+    stores: Stores, size_bytes: int, length: int
 ) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queues.append(channel, events(*range(20), size_bytes=100))
 
-    batch = await look(stores, lease, size_bytes=size_bytes)
+    batch = await read(stores, lease, size_bytes=size_bytes)
 
-    assert ids(batch.notifications) == [str(n) for n in range(taken)]
-    assert batch.more is (taken < 20)
+    assert ids(batch.notifications) == [str(n) for n in range(length)]
+    assert batch.more is (length < 20)
 
 
-async def test_a_look_goes_on_behind_a_place(stores: Stores) -> None:
+async def test_read_continues_after_an_entry(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 30)
 
-    batch = await look(stores, lease, after=entries[9], count=15)
+    batch = await read(stores, lease, after=entries[9], count=15)
 
     assert ids(batch.notifications) == [str(n) for n in range(10, 25)]
     assert batch.more
-    assert await look(stores, lease, after=entries[-1]) == Batch([], more=False)
+    assert await read(stores, lease, after=entries[-1]) == Batch([], more=False)
 
 
-async def test_looks_in_steps_of_any_size_miss_nothing(stores: Stores) -> None:
+async def test_reads_of_any_size_miss_nothing(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.queued(channel, 100)
@@ -173,39 +169,39 @@ async def test_looks_in_steps_of_any_size_miss_nothing(stores: Stores) -> None:
     for count in (1, 7, 8, 9, 24, 25, 99):
         seen, after, more = list[str](), BEGINNING, True
         while more:
-            batch = await look(stores, lease, after=after, count=count)
+            batch = await read(stores, lease, after=after, count=count)
             seen += ids(batch.notifications)
             after, more = batch.notifications[-1].entry_id, batch.more
-        assert seen == [str(n) for n in range(100)], f"in steps of {count}"
+        assert seen == [str(n) for n in range(100)], f"count {count}"
 
 
-async def test_a_look_for_nothing_tells_only_whether_there_is_more(stores: Stores) -> None:
+async def test_read_of_count_zero_returns_only_more(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    assert await look(stores, lease, count=0) == Batch([], more=False)
+    assert await read(stores, lease, count=0) == Batch([], more=False)
 
     [entry] = await stores.queued(channel, 1)
 
-    assert await look(stores, lease, count=0) == Batch([], more=True)
-    assert await look(stores, lease, count=0, after=entry) == Batch([], more=False)
+    assert await read(stores, lease, count=0) == Batch([], more=True)
+    assert await read(stores, lease, count=0, after=entry) == Batch([], more=False)
 
 
 # Ack
 
 
-async def test_acking_is_from_the_front_and_counts(stores: Stores) -> None:
+async def test_ack_removes_and_counts_from_the_front(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 200)
 
     assert await stores.queues.ack_until(lease, until=BEGINNING) == 0
     assert await stores.queues.ack_until(lease, until=entries[0]) == 1
-    assert stores.entries(channel) == entries[1:], "exactly, and not about that many"
+    assert stores.entries(channel) == entries[1:], "exactly one"
     assert await stores.queues.ack_until(lease, until=entries[150]) == 150
     assert stores.entries(channel) == entries[151:]
 
 
-async def test_acking_again_changes_nothing(stores: Stores) -> None:
+async def test_ack_is_idempotent(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 3)
@@ -229,60 +225,56 @@ async def test_only_the_owner_acks(stores: Stores) -> None:
     assert await stores.queues.ack_until(new, until=entries[1]) is None
 
 
-async def test_a_acked_queue_goes_on(stores: Stores) -> None:
+async def test_read_after_everything_was_acked(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 3)
     await stores.queues.ack_until(lease, until=entries[-1])
-    assert await look(stores, lease, after=entries[-1]) == Batch([], more=False)
+    assert await read(stores, lease, after=entries[-1]) == Batch([], more=False)
 
     await stores.queues.append(channel, events(3))
 
-    batch = await look(stores, lease, after=entries[-1])
+    batch = await read(stores, lease, after=entries[-1])
     assert ids(batch.notifications) == ["3"]
     assert not batch.rewound
 
 
-# A look tells why the lease is gone
-
-
-@pytest.mark.parametrize("count", [0, 10])
-async def test_a_look_after_a_takeover(stores: Stores, count: int) -> None:
-    channel = await stores.channel()
-    old = await stores.claim(channel, f"{EDGE}/1")
-    await stores.claim(channel, f"{OTHER_EDGE}/1")
-
-    assert await ending_of_a_look(stores, old, count) is CloseReason.TAKEN_OVER
-    assert stores.owner(channel) == f"{OTHER_EDGE}/1"
-
-
-@pytest.mark.parametrize("count", [0, 10])
-async def test_a_look_after_a_delete(stores: Stores, count: int) -> None:
-    channel = await stores.channel()
-    lease = await stores.claim(channel)
-    await stores.delete_channel(channel)
-
-    assert await ending_of_a_look(stores, lease, count) is CloseReason.CHANNEL_DELETED
-    assert stores.owner(channel) is None, "a lease on nothing is not written again"
-
-
-@pytest.mark.parametrize("count", [0, 10])
-async def test_a_look_after_the_channel_was_made_anew(stores: Stores, count: int) -> None:
-    channel = await stores.channel()
-    lease = await stores.claim(channel)
+async def _recreate(stores: Stores, channel: str) -> None:
     await stores.delete_channel(channel)
     await stores.make_channel(channel)
 
-    assert await ending_of_a_look(stores, lease, count) is CloseReason.CHANNEL_DELETED
-    assert stores.owner(channel) is None
+
+async def _revoke(stores: Stores, channel: str) -> None:
+    key = await stores.api_keys.find(channel)
+    assert key is not None
+    await stores.api_keys.revoke(key)
+
+
+LOST: list[tuple[Callable[[Stores, str], Awaitable[object]], CloseReason, str | None]] = [
+    (lambda stores, channel: stores.claim(channel, NEW_OWNER), CloseReason.TAKEN_OVER, NEW_OWNER),
+    (lambda stores, channel: stores.delete_channel(channel), CloseReason.CHANNEL_DELETED, None),
+    (_recreate, CloseReason.CHANNEL_DELETED, None),
+    (_revoke, CloseReason.KEY_REVOKED, None),
+]
 
 
 @pytest.mark.parametrize("count", [0, 10])
-async def test_a_look_after_the_key_was_revoked(stores: Stores, count: int) -> None:
-    key, _ = await stores.api_key()
-    await stores.make_channel(key.id)
-    lease = await stores.claim(key.id)
-    await stores.api_keys.revoke(key)
+@pytest.mark.parametrize(
+    ("lose", "reason", "owner"), LOST, ids=["takeover", "deletion", "recreation", "revocation"]
+)
+async def test_read_says_why_the_lease_is_lost(
+    stores: Stores,
+    lose: Callable[[Stores, str], Awaitable[object]],
+    reason: CloseReason,
+    owner: str | None,
+    count: int,
+) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await lose(stores, channel)
 
-    assert await ending_of_a_look(stores, lease, count) is CloseReason.KEY_REVOKED
-    assert stores.owner(key.id) is None
+    with pytest.raises(NoLongerOwner) as raised:
+        await read(stores, lease, count=count)
+
+    assert raised.value.close_reason is reason
+    assert stores.owner(channel) == owner, "a read restores no claim"

@@ -1,4 +1,4 @@
-"""What Redis may have lost, and what a client may refuse: the queue finds its way."""
+"""Queues after Redis has lost writes, and after a client has refused a frame."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from shared.store.queues import BEGINNING
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, ids
 
 
-async def test_a_claim_that_redis_lost_is_written_again(stores: Stores) -> None:
+async def test_reclaim_restores_a_lost_claim(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 2)
@@ -22,7 +22,7 @@ async def test_a_claim_that_redis_lost_is_written_again(stores: Stores) -> None:
     assert await stores.queues.ack_until(lease, until=entries[0]) == 1
 
 
-async def test_a_claim_is_written_again_over_the_owner_it_had_replaced(stores: Stores) -> None:
+async def test_reclaim_replaces_the_previous_owner_again(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.claim(channel, f"{EDGE}/1")
     lease = await stores.claim(channel, f"{OTHER_EDGE}/1")
@@ -33,8 +33,8 @@ async def test_a_claim_is_written_again_over_the_owner_it_had_replaced(stores: S
     assert stores.owner(channel) == f"{OTHER_EDGE}/1"
 
 
-async def test_without_a_reason_to_doubt_a_claim_that_is_gone_is_gone(stores: Stores) -> None:
-    """Somebody newer has come and gone again; the wakeup that told of it was lost."""
+async def test_read_does_not_restore_a_claim(stores: Stores) -> None:
+    """A newer owner has claimed and released; the wakeup about it was lost."""
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/1")
     await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"), now_ms=NOW_MS)
@@ -46,20 +46,20 @@ async def test_without_a_reason_to_doubt_a_claim_that_is_gone_is_gone(stores: St
     assert stores.owner(channel) is None
 
 
-@pytest.mark.parametrize("standing", [f"{EDGE}/1", f"{EDGE}/3", f"{OTHER_EDGE}/1"])
-async def test_a_newer_claim_is_never_written_over(stores: Stores, standing: str) -> None:
+@pytest.mark.parametrize("owner", [f"{EDGE}/1", f"{EDGE}/3", f"{OTHER_EDGE}/1"])
+async def test_newer_claim_is_never_replaced(stores: Stores, owner: str) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/2")
-    stores.direct.set(keyspace.lease(channel), standing)
+    stores.direct.set(keyspace.lease(channel), owner)
 
-    for look in (stores.pending, stores.queues.reclaim):
+    for step in (stores.pending, stores.queues.reclaim):
         with pytest.raises(NoLongerOwner) as raised:
-            await look(lease)
+            await step(lease)
         assert raised.value.close_reason is CloseReason.TAKEN_OVER
-    assert stores.owner(channel) == standing
+    assert stores.owner(channel) == owner
 
 
-async def test_a_claim_that_is_lost_is_not_written_again_by_a_ack_or_a_release(stores: Stores) -> None:
+async def test_ack_and_release_do_not_restore_a_claim(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     stores.direct.delete(keyspace.lease(channel))
@@ -70,7 +70,7 @@ async def test_a_claim_that_is_lost_is_not_written_again_by_a_ack_or_a_release(s
     assert stores.owner(channel) is None
 
 
-async def test_a_queue_that_lost_its_end_is_rewound(stores: Stores) -> None:
+async def test_read_past_a_lost_tail_is_rewound(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 5)
@@ -83,7 +83,7 @@ async def test_a_queue_that_lost_its_end_is_rewound(stores: Stores) -> None:
     assert ids(await stores.pending(lease, BEGINNING)) == ["0", "1", "2"]
 
 
-async def test_a_queue_that_is_read_to_its_end_or_acked_is_not_rewound(stores: Stores) -> None:
+async def test_read_to_the_end_or_past_acked_entries_is_not_rewound(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 20)
@@ -99,42 +99,42 @@ async def test_a_queue_that_is_read_to_its_end_or_acked_is_not_rewound(stores: S
 # Refused frames
 
 
-async def learnt(stores: Stores, channel: str, owner: str) -> tuple[Lease, int | None, str]:
-    """What the next socket is told."""
+async def claim_after_refusal(stores: Stores, channel: str, owner: str) -> tuple[Lease, int | None, str]:
+    """The next socket's lease, frame limit, and where its single frames end."""
     claimed = await stores.leases.claim(channel, owner=owner)
     return claimed.lease, claimed.frame_limit_bytes, claimed.careful_until
 
 
-async def test_a_refusal_is_remembered_for_the_next_socket(stores: Stores) -> None:
+async def test_refused_frame_limits_the_next_socket(stores: Stores) -> None:
     channel = await stores.channel()
     entries = await stores.queued(channel, 3)
     lease = await stores.claim(channel)
 
-    word = await stores.queues.refuse(lease, frame_limit_bytes=24_576, until=entries[2], single_entry="")
+    status = await stores.queues.refuse(lease, frame_limit_bytes=24_576, until=entries[2], single_entry="")
 
-    assert word == "remembered"
-    assert (await learnt(stores, channel, f"{EDGE}/2"))[1:] == (24_576, entries[2])
+    assert status == "remembered"
+    assert (await claim_after_refusal(stores, channel, f"{EDGE}/2"))[1:] == (24_576, entries[2])
     assert stores.entries(channel) == entries
 
 
-async def test_a_single_entry_refused_three_times_is_dropped_and_no_other(stores: Stores) -> None:
+async def test_entry_refused_three_times_is_dropped(stores: Stores) -> None:
     channel = await stores.channel()
     entries = await stores.queued(channel, 4)
 
-    words = []
+    statuses = []
     for attempt in range(3):
-        lease, *_ = await learnt(stores, channel, f"{EDGE}/{attempt}")
-        words.append(
+        lease, *_ = await claim_after_refusal(stores, channel, f"{EDGE}/{attempt}")
+        statuses.append(
             await stores.queues.refuse(
                 lease, frame_limit_bytes=1024, until=entries[3], single_entry=entries[1]
             )
         )
 
-    assert words == ["remembered", "remembered", "dropped"]
+    assert statuses == ["remembered", "remembered", "dropped"]
     assert stores.entries(channel) == [entries[0], *entries[2:]]
 
 
-async def test_refusals_of_several_or_of_another_do_not_count(stores: Stores) -> None:
+async def test_refusals_of_other_frames_do_not_count(stores: Stores) -> None:
     channel = await stores.channel()
     entries = await stores.queued(channel, 2)
     lease = await stores.claim(channel)
@@ -148,35 +148,35 @@ async def test_refusals_of_several_or_of_another_do_not_count(stores: Stores) ->
     assert stores.entries(channel) == [entries[1]]
 
 
-async def test_after_a_drop_the_counting_begins_anew(stores: Stores) -> None:
+async def test_count_of_refusals_restarts_after_a_drop(stores: Stores) -> None:
     channel = await stores.channel()
     entries = await stores.queued(channel, 2)
     lease = await stores.claim(channel)
 
-    words = [
+    statuses = [
         await stores.queues.refuse(lease, frame_limit_bytes=1024, until=entry, single_entry=entry)
         for entry in (*[entries[0]] * 3, *[entries[1]] * 3)
     ]
 
-    assert words == ["remembered", "remembered", "dropped"] * 2
+    assert statuses == ["remembered", "remembered", "dropped"] * 2
     assert stores.entries(channel) == []
 
 
-async def test_an_old_owner_refuses_nothing(stores: Stores) -> None:
+async def test_only_the_owner_refuses(stores: Stores) -> None:
     channel = await stores.channel()
     entries = await stores.queued(channel, 1)
     old = await stores.claim(channel, f"{EDGE}/1")
     await stores.claim(channel, f"{EDGE}/2")
 
     for _ in range(3):
-        word = await stores.queues.refuse(old, frame_limit_bytes=1, until="1-0", single_entry=entries[0])
-        assert word == "stale"
+        status = await stores.queues.refuse(old, frame_limit_bytes=1, until="1-0", single_entry=entries[0])
+        assert status == "stale"
 
     assert stores.entries(channel) == entries
-    assert (await learnt(stores, channel, f"{EDGE}/3"))[1:] == (None, "")
+    assert (await claim_after_refusal(stores, channel, f"{EDGE}/3"))[1:] == (None, "")
 
 
-async def test_a_refusal_on_a_deleted_channel_makes_no_channel(stores: Stores) -> None:
+async def test_refusal_does_not_create_a_channel(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await stores.delete_channel(channel)

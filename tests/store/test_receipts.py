@@ -1,4 +1,4 @@
-"""What became of events whose publisher asked: written together with what happens to them, for an hour."""
+"""Receipts: what became of events whose publisher asked for one."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -19,44 +19,44 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MOST_IN_A_QUEUE = 10_000
 
 
-def asking(*numbers: int, size_bytes: int = 0) -> list[Event]:
-    """Events as `events` makes them, each with a receipt."""
+def receipted(*numbers: int, size_bytes: int = 0) -> list[Event]:
+    """Events that want a receipt."""
     return [event._replace(receipt=True) for event in events(*numbers, size_bytes=size_bytes)]
 
 
 async def published(stores: Stores, channel: str, *numbers: int) -> list[str]:
-    """Queues events that ask for receipts, as a gateway does; their entries."""
-    for event in asking(*numbers):
+    """Publishes events that want receipts; returns their entry ids."""
+    for event in receipted(*numbers):
         await stores.receipts.open(stores.account_id, event, channels=[channel], now_ms=NOW_MS)
     before = len(stores.entries(channel))
-    await stores.queues.append(channel, asking(*numbers))
+    await stores.queues.append(channel, receipted(*numbers))
     return stores.entries(channel)[before:]
 
 
-async def told_of(stores: Stores, number: int) -> ChannelReceipt:
-    """What its one channel did with it."""
+async def channel_receipt(stores: Stores, number: int) -> ChannelReceipt:
+    """The receipt of the one channel of an event."""
     found = await stores.receipts.find(stores.account_id, str(number))
     assert found is not None
-    [told] = found.channels
-    return told
+    [receipt] = found.channels
+    return receipt
 
 
 async def states(stores: Stores, *numbers: int) -> list[State]:
-    return [(await told_of(stores, number)).state for number in numbers]
+    return [(await channel_receipt(stores, number)).state for number in numbers]
 
 
-async def test_on_its_way_it_is_queued_sent_and_acked(stores: Stores) -> None:
+async def test_receipt_is_queued_then_sent_then_acked(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     [entry] = await published(stores, channel, 1)
-    queued = await told_of(stores, 1)
+    queued = await channel_receipt(stores, 1)
     await stores.queues.mark_sent(lease, await stores.pending(lease))
-    sent = await told_of(stores, 1)
+    sent = await channel_receipt(stores, 1)
 
     await stores.queues.ack_until(lease, until=entry)
 
-    acked = await told_of(stores, 1)
-    assert [told.state for told in (queued, sent, acked)] == ["queued", "sent", "acked"]
+    acked = await channel_receipt(stores, 1)
+    assert [receipt.state for receipt in (queued, sent, acked)] == ["queued", "sent", "acked"]
     assert queued.queued_ms == int(entry.partition("-")[0])
     assert sent.sent_ms is not None
     assert acked.acked_ms is not None
@@ -64,7 +64,7 @@ async def test_on_its_way_it_is_queued_sent_and_acked(stores: Stores) -> None:
     assert queued.queued_ms <= sent.sent_ms <= acked.acked_ms
 
 
-async def test_without_a_receipt_nothing_is_kept(stores: Stores) -> None:
+async def test_event_without_a_receipt_leaves_none(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
 
@@ -88,7 +88,7 @@ async def test_without_a_receipt_nothing_is_kept(stores: Stores) -> None:
     ],
     ids=["receipt", "trace", "both"],
 )
-async def test_what_is_to_be_followed_goes_with_the_notification(
+async def test_notification_carries_its_trail(
     stores: Stores, receipt: bool, traceparent: str, trail: Trail
 ) -> None:
     channel = await stores.channel()
@@ -101,7 +101,7 @@ async def test_what_is_to_be_followed_goes_with_the_notification(
     assert bool(stores.direct.exists(keyspace.receipts(channel))) is receipt
 
 
-async def test_only_what_was_acked_is(stores: Stores) -> None:
+async def test_ack_marks_receipts_up_to_the_entry(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await published(stores, channel, 1, 2, 3)
@@ -113,7 +113,7 @@ async def test_only_what_was_acked_is(stores: Stores) -> None:
     assert [entry.decode() for entry, _ in left] == entries[2:]
 
 
-async def test_what_a_client_names_is_acked(stores: Stores) -> None:
+async def test_ack_up_to_an_event_marks_receipts(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await published(stores, channel, 1, 2, 3)
@@ -125,7 +125,7 @@ async def test_what_a_client_names_is_acked(stores: Stores) -> None:
     assert await states(stores, 1, 2, 3) == ["acked", "acked", "dropped"]
 
 
-async def test_acked_by_nobody_but_the_owner(stores: Stores) -> None:
+async def test_stale_owner_marks_no_receipt(stores: Stores) -> None:
     channel = await stores.channel()
     old = await stores.claim(channel, "edge-1/b00t/1")
     [entry] = await published(stores, channel, 1)
@@ -145,7 +145,7 @@ async def _too_old_for_append(stores: Stores, channel: str) -> None:
     await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).append(channel, events(2))
 
 
-async def _too_old_for_peek(stores: Stores, channel: str) -> None:
+async def _too_old_for_read(stores: Stores, channel: str) -> None:
     lease = await stores.claim(channel)
     queues = Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS)
     await queues.read(lease, after="0-0", count=1, size_bytes=1)
@@ -182,7 +182,7 @@ async def _revoked(stores: Stores, channel: str) -> None:
 DROPS: list[tuple[Callable[[Stores, str], Awaitable[None]], str]] = [
     (_over_the_limit, "queue-full"),
     (_too_old_for_append, "too-old"),
-    (_too_old_for_peek, "too-old"),
+    (_too_old_for_read, "too-old"),
     (_too_old_for_the_reaper, "too-old"),
     (_refused_three_times, "too-long-for-client"),
     (_expired, "channel-expired"),
@@ -192,7 +192,7 @@ DROPS: list[tuple[Callable[[Stores, str], Awaitable[None]], str]] = [
 
 
 @pytest.mark.parametrize(("drop", "reason"), DROPS)
-async def test_what_is_dropped_says_why(
+async def test_receipt_of_a_dropped_notification_has_the_reason(
     stores: Stores, drop: Callable[[Stores, str], Awaitable[None]], reason: str
 ) -> None:
     channel, other = await stores.channel(), await stores.channel()
@@ -201,26 +201,26 @@ async def test_what_is_dropped_says_why(
 
     await drop(stores, channel)
 
-    told = await told_of(stores, 1)
-    assert (told.state, told.reason) == ("dropped", reason)
-    assert told.dropped_ms is not None
-    assert told.dropped_ms >= told.queued_ms
-    assert not stores.direct.exists(keyspace.receipts(channel)), "nothing is followed any more"
+    receipt = await channel_receipt(stores, 1)
+    assert (receipt.state, receipt.reason) == ("dropped", reason)
+    assert receipt.dropped_ms is not None
+    assert receipt.dropped_ms >= receipt.queued_ms
+    assert not stores.direct.exists(keyspace.receipts(channel)), "no receipt is tracked any more"
     assert await states(stores, 7) == ["queued"]
 
 
-async def test_an_append_tells_of_what_it_drops_itself(stores: Stores) -> None:
+async def test_append_marks_receipts_of_its_own_drops(stores: Stores) -> None:
     channel = await stores.channel()
-    for event in asking(1, 2):
+    for event in receipted(1, 2):
         await stores.receipts.open(stores.account_id, event, channels=[channel], now_ms=NOW_MS)
     queues = Queues(stores.calls, limits=QueueLimits(size_bytes=400))
 
-    await queues.append(channel, asking(1, 2, size_bytes=100))
+    await queues.append(channel, receipted(1, 2, size_bytes=100))
 
     assert await states(stores, 1, 2) == ["dropped", "queued"]
 
 
-async def test_sent_again_it_keeps_the_first_time(stores: Stores) -> None:
+async def test_first_send_time_is_kept(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await published(stores, channel, 1)
@@ -230,10 +230,10 @@ async def test_sent_again_it_keeps_the_first_time(stores: Stores) -> None:
 
     await stores.queues.mark_sent(lease, pending)
 
-    assert (await told_of(stores, 1)).sent_ms == NOW_MS
+    assert (await channel_receipt(stores, 1)).sent_ms == NOW_MS
 
 
-async def test_an_id_that_is_published_again_is_told_of_anew(stores: Stores) -> None:
+async def test_republished_event_id_gets_a_new_receipt(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     [first] = await published(stores, channel, 1)
@@ -242,13 +242,13 @@ async def test_an_id_that_is_published_again_is_told_of_anew(stores: Stores) -> 
     assert await states(stores, 1) == ["queued"]
 
     await stores.queues.ack_until(lease, until=first)
-    assert await states(stores, 1) == ["queued"], "that was the older one"
+    assert await states(stores, 1) == ["queued"], "the ack was of the older one"
     await stores.queues.ack_until(lease, until=second)
 
     assert await states(stores, 1) == ["acked"]
 
 
-async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
+async def test_expired_receipt_is_not_recreated(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     [entry] = await published(stores, channel, 1)
@@ -260,8 +260,8 @@ async def test_a_receipt_that_is_gone_is_not_made_again(stores: Stores) -> None:
     assert not stores.direct.exists(keyspace.receipt(channel, "1"))
 
 
-async def test_what_was_followed_in_a_queue_that_is_gone_is_not_in_the_way(stores: Stores) -> None:
-    """A replica of an older release deletes the channel without it; and clocks are put back sometimes."""
+async def test_leftover_receipts_of_a_deleted_queue_are_removed(stores: Stores) -> None:
+    """Their entry ids may be above new ones, after a clock was set back."""
     channel = await stores.channel()
     stores.direct.xadd(keyspace.receipts(channel), {"event": "0" * 40}, id=f"{FAR_AHEAD_MS}-0")
 
@@ -271,7 +271,7 @@ async def test_what_was_followed_in_a_queue_that_is_gone_is_not_in_the_way(store
     assert stores.direct.xlen(keyspace.receipts(channel)) == 2
 
 
-async def test_all_of_it_goes_after_an_hour(stores: Stores) -> None:
+async def test_receipts_expire_after_an_hour(stores: Stores) -> None:
     channel = await stores.channel()
     await published(stores, channel, 1)
 
@@ -281,7 +281,7 @@ async def test_all_of_it_goes_after_an_hour(stores: Stores) -> None:
     assert all(HOUR_MS - 60_000 < stores.direct.pttl(name) <= HOUR_MS for name in names)
 
 
-async def test_following_goes_on_while_there_is_something_new(stores: Stores) -> None:
+async def test_new_receipt_renews_the_ttl_of_the_list_only(stores: Stores) -> None:
     channel = await stores.channel()
     await published(stores, channel, 1)
     stores.direct.pexpire(keyspace.receipts(channel), 60_000)
@@ -293,16 +293,16 @@ async def test_following_goes_on_while_there_is_something_new(stores: Stores) ->
     assert stores.direct.pttl(keyspace.receipt(channel, "1")) <= 60_000
 
 
-async def test_only_an_account_knows_its_own(stores: Stores) -> None:
+async def test_receipt_is_visible_to_its_account_only(stores: Stores) -> None:
     await published(stores, await stores.channel(), 1)
 
     assert await stores.receipts.find("0" * 32, "1") is None
 
 
-async def test_a_channel_that_never_got_it_is_left_out(stores: Stores) -> None:
+async def test_receipt_omits_channels_that_did_not_get_the_event(stores: Stores) -> None:
     channels = [await stores.channel() for _ in range(3)]
     await stores.delete_channel(channels[1])
-    [event] = asking(1)
+    [event] = receipted(1)
     await stores.receipts.open(stores.account_id, event, channels=channels, now_ms=NOW_MS)
     for channel in channels:
         await stores.queues.append(channel, [event])
@@ -310,13 +310,13 @@ async def test_a_channel_that_never_got_it_is_left_out(stores: Stores) -> None:
     found = await stores.receipts.find(stores.account_id, "1")
 
     assert found is not None
-    assert [told.channel for told in found.channels] == [channels[0], channels[2]]
+    assert [receipt.channel for receipt in found.channels] == [channels[0], channels[2]]
     assert found.channels_total == 3
 
 
-async def test_of_very_many_channels_the_first_are_told(stores: Stores) -> None:
+async def test_receipt_lists_the_first_1000_channels(stores: Stores) -> None:
     channel = await stores.channel()
-    [event] = asking(1)
+    [event] = receipted(1)
     names = [channel, *(f"{number:032x}" for number in range(MOST_CHANNELS))]
     await stores.receipts.open(stores.account_id, event, channels=names, now_ms=NOW_MS)
     await stores.queues.append(channel, [event])
@@ -324,23 +324,23 @@ async def test_of_very_many_channels_the_first_are_told(stores: Stores) -> None:
     found = await stores.receipts.find(stores.account_id, "1")
 
     assert found is not None
-    assert [told.channel for told in found.channels] == [channel]
+    assert [receipt.channel for receipt in found.channels] == [channel]
     assert found.channels_total == MOST_CHANNELS + 1
     kept = stores.direct.get(keyspace.receipt(stores.account_id, "1"))
     assert kept.count(names[-2].encode()) == 1
     assert kept.count(names[-1].encode()) == 0
 
 
-async def test_of_very_many_in_one_queue_the_newest_are_followed(real_backend: Backend) -> None:
-    """What ends a channel tells all its receipts in one script, which must not take long."""
-    async with real_backend.connect() as redis:
-        stores = Stores(redis, real_backend)
+async def test_queue_tracks_its_newest_10000_receipts(backend: Backend) -> None:
+    """One script marks all receipts of a channel that ends, and must not take long."""
+    async with backend.connect() as redis:
+        stores = Stores(redis, backend)
         channel = await stores.channel()
-        await stores.queues.append(channel, asking(*range(5)))
+        await stores.queues.append(channel, receipted(*range(5)))
 
-        await stores.queues.append(channel, asking(*range(5, MOST_IN_A_QUEUE + 2)))
+        await stores.queues.append(channel, receipted(*range(5, MOST_IN_A_QUEUE + 2)))
 
-        assert len(stores.entries(channel)) == MOST_IN_A_QUEUE + 2, "they are pending all the same"
+        assert len(stores.entries(channel)) == MOST_IN_A_QUEUE + 2, "all are pending"
         assert stores.direct.xlen(keyspace.receipts(channel)) == MOST_IN_A_QUEUE
         kept = [bool(stores.direct.exists(keyspace.receipt(channel, str(n)))) for n in range(4)]
         assert kept == [False, False, True, True]

@@ -1,4 +1,4 @@
-"""A instance's heartbeat goes by itself when its replica dies; when it was last seen is remembered."""
+"""Heartbeats of instances: they expire, and the time of the last one is kept."""
 
 from shared.store import keyspace
 from shared.store.replicas import Heartbeat
@@ -14,13 +14,13 @@ def is_live(stores: Stores, instance: str = EDGE) -> bool:
     return bool(stores.direct.exists(keyspace.heartbeat(instance)))
 
 
-async def test_a_beat_has_a_time_to_live(stores: Stores) -> None:
+async def test_heartbeat_has_a_ttl(stores: Stores) -> None:
     await heartbeat(stores).beat(now_ms=NOW_MS)
 
     assert 50_000 < stores.direct.pttl(keyspace.heartbeat(EDGE)) <= 60_000
 
 
-async def test_each_beat_sets_the_time_anew(stores: Stores) -> None:
+async def test_each_beat_renews_the_ttl(stores: Stores) -> None:
     await heartbeat(stores, ttl_ms=1_000).beat(now_ms=NOW_MS)
     await heartbeat(stores, ttl_ms=60_000).beat(now_ms=NOW_MS + 1)
 
@@ -28,7 +28,7 @@ async def test_each_beat_sets_the_time_anew(stores: Stores) -> None:
     assert stores.direct.zscore(keyspace.LAST_SEEN, EDGE) == NOW_MS + 1
 
 
-async def test_a_instance_that_beats_no_more_is_not_live_but_was_seen(stores: Stores) -> None:
+async def test_last_heartbeat_outlives_the_heartbeat(stores: Stores) -> None:
     await heartbeat(stores, ttl_ms=50).beat(now_ms=NOW_MS)
 
     await wait_until(lambda: not is_live(stores))
@@ -36,7 +36,7 @@ async def test_a_instance_that_beats_no_more_is_not_live_but_was_seen(stores: St
     assert stores.direct.zscore(keyspace.LAST_SEEN, EDGE) == NOW_MS
 
 
-async def test_a_instance_that_stops_in_good_order_leaves_nothing(stores: Stores) -> None:
+async def test_stop_removes_the_instance(stores: Stores) -> None:
     await heartbeat(stores).beat(now_ms=NOW_MS)
     await heartbeat(stores, instance=OTHER_EDGE).beat(now_ms=NOW_MS)
 

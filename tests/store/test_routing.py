@@ -1,4 +1,4 @@
-"""What a gateway knows of an account: what one changes is seen by all others at once."""
+"""Routing tables: what they hold, and their versions."""
 
 import asyncio
 
@@ -22,13 +22,15 @@ from tests.store.routing import (
 from tests.store.stores import Stores
 
 
-async def test_an_account_of_which_nothing_is_known(stores: Stores) -> None:
+async def test_table_of_another_account_is_empty(stores: Stores) -> None:
+    await stores.routing.add_key(stores.account_id, new_id())
+
     routes = await stores.routing.table(new_id())
 
     assert (set(routes.api_keys), set(routes.channels), dict(routes.bindings)) == (set(), set(), {})
 
 
-async def test_routes_hold_what_was_set(stores: Stores) -> None:
+async def test_table_has_keys_channels_and_bindings(stores: Stores) -> None:
     account, key = stores.account_id, new_id()
     await stores.routing.add_key(account, key)
     await stores.routing.add_channel(account, key, generation="1")
@@ -44,7 +46,7 @@ async def test_routes_hold_what_was_set(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name != "add a key"])
-async def test_a_change_that_is_repeated_is_none(stores: Stores, name: str) -> None:
+async def test_repeated_change_keeps_the_version(stores: Stores, name: str) -> None:
     account = stores.account_id
     key = await one_of_each(stores.routing, account)
     versions = []
@@ -55,7 +57,7 @@ async def test_a_change_that_is_repeated_is_none(stores: Stores, name: str) -> N
     assert versions[0] == versions[1]
 
 
-async def test_what_did_not_change_is_not_read_again(stores: Stores, elsewhere: Gateway) -> None:
+async def test_unchanged_table_is_not_read_again(stores: Stores, elsewhere: Gateway) -> None:
     await stores.routing.add_key(stores.account_id, new_id())
 
     first = await elsewhere.routing.table(stores.account_id)
@@ -63,13 +65,7 @@ async def test_what_did_not_change_is_not_read_again(stores: Stores, elsewhere: 
     assert await elsewhere.routing.table(stores.account_id) is first
 
 
-async def test_an_account_knows_nothing_of_another(stores: Stores) -> None:
-    await stores.routing.add_key(stores.account_id, new_id())
-
-    assert not (await stores.routing.table(new_id())).api_keys
-
-
-async def test_dropping_a_key_leaves_the_others(stores: Stores) -> None:
+async def test_drop_key_leaves_other_keys(stores: Stores) -> None:
     account, gone, stays = stores.account_id, new_id(), new_id()
     for key in (gone, stays):
         await stores.routing.add_key(account, key)
@@ -86,9 +82,7 @@ async def test_dropping_a_key_leaves_the_others(stores: Stores) -> None:
     assert not [field for field in fields if gone.encode() in field]
 
 
-async def test_versions_are_random_so_that_a_lost_write_is_not_mistaken_for_another(
-    stores: Stores, elsewhere: Gateway
-) -> None:
+async def test_version_lost_in_a_crash_is_never_used_again(stores: Stores, elsewhere: Gateway) -> None:
     account, lost, kept = stores.account_id, new_id(), new_id()
     name = keyspace.routing(account)
     await stores.routing.add_key(account, new_id())
@@ -96,7 +90,7 @@ async def test_versions_are_random_so_that_a_lost_write_is_not_mistaken_for_anot
     await stores.routing.add_key(account, lost)
     assert lost in (await elsewhere.routing.table(account)).api_keys
 
-    # Redis comes back without its last write, and takes another in its place.
+    # Redis restarts without its last write, and another change follows.
     stores.direct.delete(name)
     stores.direct.hset(name, mapping=on_disk)
     await stores.routing.add_key(account, kept)
@@ -106,7 +100,7 @@ async def test_versions_are_random_so_that_a_lost_write_is_not_mistaken_for_anot
     assert lost not in api_keys
 
 
-async def test_many_changes_at_once_are_all_kept(stores: Stores, elsewhere: Gateway) -> None:
+async def test_concurrent_changes_are_all_kept(stores: Stores, elsewhere: Gateway) -> None:
     keys = [new_id() for _ in range(50)]
     both = (stores.routing, elsewhere.routing)
 
@@ -115,14 +109,14 @@ async def test_many_changes_at_once_are_all_kept(stores: Stores, elsewhere: Gate
     assert (await elsewhere.routing.table(stores.account_id)).api_keys == frozenset(keys)
 
 
-# Lines: one comes or goes without the others
+# Bindings that are stored as lines
 
 
 async def lines(stores: Stores, key: str) -> bytes | None:
     return await stores.routing.bindings(stores.account_id, key, Source.RESOURCES)
 
 
-async def test_lines_come_once_and_go_by_their_beginning(stores: Stores) -> None:
+async def test_lines_are_added_once_and_dropped_by_prefix(stores: Stores) -> None:
     account, key = stores.account_id, new_id()
     await stores.routing.add_key(account, key)
     added = ("lamp\t/3\n", "lamp\t/3/0\n", "amp\t/3\n", "lamp\t/3\n")
@@ -137,7 +131,7 @@ async def test_lines_come_once_and_go_by_their_beginning(stores: Stores) -> None
     assert await lines(stores, key) is None
 
 
-async def test_lines_are_bounded_and_those_that_are_there_stay_welcome(stores: Stores) -> None:
+async def test_limit_of_lines_does_not_refuse_existing_ones(stores: Stores) -> None:
     account, key = stores.account_id, new_id()
     await stores.routing.add_key(account, key)
     outcomes = [await add_line(stores.routing, account, key, f"lamp\t/{n}\n") for n in range(10)]
@@ -146,7 +140,7 @@ async def test_lines_are_bounded_and_those_that_are_there_stay_welcome(stores: S
     assert await add_line(stores.routing, account, key, "lamp\t/4\n") is Added.PRESENT
 
 
-async def test_a_revoked_key_gets_no_line(stores: Stores) -> None:
+async def test_revoked_key_gets_no_line(stores: Stores) -> None:
     with pytest.raises(KeyRevoked):
         await add_line(stores.routing, stores.account_id, new_id())
 
@@ -154,7 +148,7 @@ async def test_a_revoked_key_gets_no_line(stores: Stores) -> None:
 # Device types
 
 
-async def test_device_types_are_learnt_and_forgotten(stores: Stores, elsewhere: Gateway) -> None:
+async def test_device_types_round_trip(stores: Stores, elsewhere: Gateway) -> None:
     account = stores.account_id
 
     await stores.routing.learn_device_types(account, {"lamp": "light", "dörte": "tür", "old": "x"})
@@ -164,13 +158,13 @@ async def test_device_types_are_learnt_and_forgotten(stores: Stores, elsewhere: 
     assert found == {"lamp": "lamp-2", "dörte": "tür"}
 
 
-async def test_learning_nothing_is_no_call(stores: Stores) -> None:
+async def test_learning_no_types_is_allowed(stores: Stores) -> None:
     await stores.routing.learn_device_types(stores.account_id, {})
 
     assert await stores.routing.device_types(stores.account_id, ["lamp"]) == {}
 
 
-async def test_device_types_are_an_accounts_own(stores: Stores) -> None:
+async def test_device_types_of_accounts_are_separate(stores: Stores) -> None:
     await stores.routing.learn_device_types(stores.account_id, {"lamp": "light"})
 
     assert await stores.routing.device_types(new_id(), ["lamp"]) == {}

@@ -1,4 +1,4 @@
-"""A check of routes is good for a while; a change is answered when every check from before it has run out."""
+"""Freshness of routing tables: how long a check holds, and how long a change waits."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from shared.model.api_keys import new_id
 from shared.store.routing import Routing
 from shared.store.routing_table_cache import FRESH_S, SPREAD_S
 from shared.wire.pelion.subscriptions import compiled
-from tests.store.routing import WatchedCalls
+from tests.store.routing import RecordingPipeline
 from tests.store.stores import Backend
 
 LONG_S = 3600.0
@@ -18,36 +18,36 @@ MAKE = Callable[..., Routing]
 
 
 @pytest.fixture
-def calls(redis: Redis, backend: Backend) -> WatchedCalls:
-    return WatchedCalls(redis, scripts=backend.scripts)
+def calls(redis: Redis, backend: Backend) -> RecordingPipeline:
+    return RecordingPipeline(redis, scripts=backend.scripts)
 
 
 @pytest.fixture
-def gateway(calls: WatchedCalls) -> MAKE:
-    """Makes the routes as one more gateway sees them."""
+def gateway(calls: RecordingPipeline) -> MAKE:
+    """Makes the routing of one more gateway."""
     return lambda **times: Routing(calls, compiled, **times)
 
 
-async def test_within_its_time_a_check_is_not_made_again(calls: WatchedCalls, gateway: MAKE) -> None:
+async def test_fresh_table_is_not_checked_again(calls: RecordingPipeline, gateway: MAKE) -> None:
     routing = gateway(fresh_s=LONG_S)
     account = new_id()
 
     for _ in range(5):
         await routing.tables_for_publish(account)
 
-    assert calls.looks == 2, "one for the account, one for what is everybody's"
+    assert calls.checks == 2, "one for the account, one for all accounts"
 
 
-async def test_after_its_time_it_is(calls: WatchedCalls, gateway: MAKE) -> None:
+async def test_stale_table_is_checked_each_time(calls: RecordingPipeline, gateway: MAKE) -> None:
     routing = gateway(fresh_s=0)
 
     for _ in range(5):
         await routing.table(new_id())
 
-    assert calls.looks == 5
+    assert calls.checks == 5
 
 
-async def test_a_change_is_answered_when_older_checks_have_run_out(gateway: MAKE) -> None:
+async def test_change_waits_until_older_checks_have_run_out(gateway: MAKE) -> None:
     began_s = time.monotonic()
 
     await gateway(spread_s=0.1).add_key(new_id(), new_id())
@@ -56,7 +56,7 @@ async def test_a_change_is_answered_when_older_checks_have_run_out(gateway: MAKE
     assert SPREAD_S > FRESH_S
 
 
-async def test_a_change_that_was_answered_counts_at_once_elsewhere(gateway: MAKE) -> None:
+async def test_finished_change_is_seen_by_every_gateway(gateway: MAKE) -> None:
     here, elsewhere, account = gateway(), gateway(), new_id()
 
     for _ in range(20):
@@ -65,7 +65,7 @@ async def test_a_change_that_was_answered_counts_at_once_elsewhere(gateway: MAKE
         assert key in (await elsewhere.table(account)).api_keys
 
 
-async def test_without_the_waiting_it_would_not(gateway: MAKE) -> None:
+async def test_without_the_wait_a_gateway_could_miss_a_change(gateway: MAKE) -> None:
     here, elsewhere, account = gateway(spread_s=0), gateway(fresh_s=LONG_S), new_id()
     await here.add_key(account, new_id())
     await elsewhere.table(account)
@@ -75,13 +75,13 @@ async def test_without_the_waiting_it_would_not(gateway: MAKE) -> None:
     assert key not in (await elsewhere.table(account)).api_keys
 
 
-async def test_while_a_copy_is_brought_up_to_date_nobody_takes_it_for_fresh(gateway: MAKE) -> None:
+async def test_table_is_not_fresh_while_it_is_updated(gateway: MAKE) -> None:
     here, elsewhere, account = gateway(), gateway(fresh_s=LONG_S), new_id()
     await elsewhere.table(account)
-    copy = elsewhere._copies._copies[account]
-    assert copy.fresh_until_s > time.monotonic()
-    copy.fresh_until_s = 0
+    cached = elsewhere._cache._cached[account]
+    assert cached.fresh_until_s > time.monotonic()
+    cached.fresh_until_s = 0
     await here.add_key(account, key := new_id())
 
     assert key in (await elsewhere.table(account)).api_keys
-    assert copy.fresh_until_s > time.monotonic()
+    assert cached.fresh_until_s > time.monotonic()

@@ -1,4 +1,4 @@
-"""A gateway's copy follows what others change, cheaply where it can and surely where it must."""
+"""The cache of routing tables: it reads changes from the log, and the whole table when the log has a gap."""
 
 import asyncio
 import gc
@@ -18,31 +18,31 @@ from tests.store.routing import (
     CHANGES,
     OTHER,
     Gateway,
-    WatchedCalls,
-    known,
+    RecordingPipeline,
+    content_of,
     one_of_each,
 )
 from tests.store.stores import Backend, Stores
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_change_is_seen_elsewhere_at_once(
+async def test_each_change_is_read_from_the_log(
     stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway], name: str
 ) -> None:
     account = stores.account_id
     key = await one_of_each(stores.routing, account)
-    before = known(await elsewhere.routing.table(account))
+    before = content_of(await elsewhere.routing.table(account))
 
     await CHANGES[name](stores.routing, account, key)
 
-    after = known(await elsewhere.routing.table(account))
+    after = content_of(await elsewhere.routing.table(account))
     assert after[0] != before[0]
     assert after[1:] != before[1:]
-    assert after == known(await fresh().routing.table(account))
+    assert after == content_of(await fresh().routing.table(account))
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
-async def test_several_changes_are_caught_up_with_in_one_read(
+async def test_several_changes_are_read_in_one_call(
     stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway]
 ) -> None:
     account = stores.account_id
@@ -53,12 +53,12 @@ async def test_several_changes_are_caught_up_with_in_one_read(
     for name in sorted(CHANGES, key="drop a key".__eq__):
         await CHANGES[name](stores.routing, account, OTHER)
 
-    caught_up = known(await elsewhere.routing.table(account))
-    assert caught_up == known(await fresh().routing.table(account))
+    caught_up = content_of(await elsewhere.routing.table(account))
+    assert caught_up == content_of(await fresh().routing.table(account))
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
-async def test_who_is_too_far_behind_reads_all(
+async def test_gateway_too_far_behind_reads_the_whole_table(
     stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway]
 ) -> None:
     account, log = stores.account_id, keyspace.routing_changes(stores.account_id)
@@ -70,11 +70,13 @@ async def test_who_is_too_far_behind_reads_all(
 
     assert stores.direct.llen(log) == 64
     assert 0 < stores.direct.ttl(log) <= 3600
-    assert known(await elsewhere.routing.table(account)) == known(await fresh().routing.table(account))
+    assert content_of(await elsewhere.routing.table(account)) == content_of(
+        await fresh().routing.table(account)
+    )
     assert elsewhere.calls.reads == ["all", "changes", "all"]
 
 
-async def test_a_log_longer_than_what_is_looked_at_together(stores: Stores, elsewhere: Gateway) -> None:
+async def test_log_of_several_pages(stores: Stores, elsewhere: Gateway) -> None:
     account, key = stores.account_id, new_id()
     name = keyspace.routing(account)
     stores.direct.hset(name, mapping={f"key:{n:032x}": "" for n in range(2000)})
@@ -89,21 +91,21 @@ async def test_a_log_longer_than_what_is_looked_at_together(stores: Stores, else
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
-DOUBTS: dict[str, Callable[[Any, str], object]] = {
+GAPS: dict[str, Callable[[Any, str], object]] = {
     "the log is gone": lambda direct, account: direct.delete(keyspace.routing_changes(account)),
-    "a link is missing": lambda direct, account: direct.lset(
+    "a change is missing": lambda direct, account: direct.lset(
         keyspace.routing_changes(account), 1, "a b key:x"
     ),
     "the newest is missing": lambda direct, account: direct.lpop(keyspace.routing_changes(account)),
-    "somebody wrote no log": lambda direct, account: direct.hset(
+    "a write without a log": lambda direct, account: direct.hset(
         keyspace.routing(account), "version", "older"
     ),
     "all is gone": lambda direct, account: direct.delete(keyspace.routing(account)),
 }
 
 
-@pytest.mark.parametrize("name", DOUBTS)
-async def test_what_is_doubtful_is_read_anew(
+@pytest.mark.parametrize("name", GAPS)
+async def test_gap_in_the_log_makes_the_gateway_read_the_whole_table(
     stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway], name: str
 ) -> None:
     account = stores.account_id
@@ -112,14 +114,16 @@ async def test_what_is_doubtful_is_read_anew(
     for number in range(3):
         await stores.routing.put_bindings(account, key, b'["%d"]' % number, source=Source.TOPICS)
 
-    DOUBTS[name](stores.direct, account)
+    GAPS[name](stores.direct, account)
 
-    assert known(await elsewhere.routing.table(account)) == known(await fresh().routing.table(account))
+    assert content_of(await elsewhere.routing.table(account)) == content_of(
+        await fresh().routing.table(account)
+    )
     assert elsewhere.calls.reads == ["all", "changes", "all"]
 
 
-async def test_a_write_without_a_log_is_not_stepped_over(stores: Stores, elsewhere: Gateway) -> None:
-    """During a rolling deploy an older release writes a version of its own between two of ours."""
+async def test_unlogged_write_between_two_changes_is_not_missed(stores: Stores, elsewhere: Gateway) -> None:
+    """A release without the log writes between two of ours, during a rolling deploy."""
     account, name = stores.account_id, keyspace.routing(stores.account_id)
     await one_of_each(stores.routing, account)
     await elsewhere.routing.table(account)
@@ -131,29 +135,29 @@ async def test_a_write_without_a_log_is_not_stepped_over(stores: Stores, elsewhe
     assert {unseen, last} <= (await elsewhere.routing.table(account)).api_keys
 
 
-async def test_who_fails_half_way_in_catching_up_starts_over(
+async def test_failed_update_is_read_again_in_full(
     stores: Stores, redis: Redis, backend: Backend, fresh: Callable[[], Gateway]
 ) -> None:
     account, faults = stores.account_id, [ValueError("once")]
     await one_of_each(stores.routing, account)
 
-    def compile_badly(source: Source, stored: bytes) -> tuple[Pattern, ...]:
+    def compile_with_a_fault(source: Source, stored: bytes) -> tuple[Pattern, ...]:
         if stored == A_LAMP and faults:
             raise faults.pop()
         return compiled(source, stored)
 
-    unlucky = Routing(WatchedCalls(redis, scripts=backend.scripts), compile_badly, fresh_s=0)
-    await unlucky.table(account)
+    failing = Routing(RecordingPipeline(redis, scripts=backend.scripts), compile_with_a_fault, fresh_s=0)
+    await failing.table(account)
     for change in (CHANGES["add a key"], CHANGES["put bindings"], CHANGES["add a key"]):
         await change(stores.routing, account, OTHER)
 
     with pytest.raises(ValueError, match="once"):
-        await unlucky.table(account)
+        await failing.table(account)
 
-    assert known(await unlucky.table(account)) == known(await fresh().routing.table(account))
+    assert content_of(await failing.table(account)) == content_of(await fresh().routing.table(account))
 
 
-async def test_many_who_find_it_old_at_once_read_it_once(stores: Stores, elsewhere: Gateway) -> None:
+async def test_concurrent_updates_read_once(stores: Stores, elsewhere: Gateway) -> None:
     account = stores.account_id
     await one_of_each(stores.routing, account)
 
@@ -165,8 +169,8 @@ async def test_many_who_find_it_old_at_once_read_it_once(stores: Stores, elsewhe
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
-async def test_a_large_account_is_compiled_in_turns(stores: Stores, elsewhere: Gateway) -> None:
-    """Whoever else wants the event loop gets it many times meanwhile."""
+async def test_large_table_is_built_in_turns_of_the_loop(stores: Stores, elsewhere: Gateway) -> None:
+    """Other tasks get their turns meanwhile."""
     account = stores.account_id
     bindings = {f"bindings:{n:032x}": b'[{"endpoint-name":"lamp-%d"}]' % n for n in range(21_000)}
     stores.direct.hset(keyspace.routing(account), mapping={"version": "1", **bindings})
@@ -185,4 +189,4 @@ async def test_a_large_account_is_compiled_in_turns(stores: Stores, elsewhere: G
 
     assert len(routes.bindings) == 21_000
     assert turns >= 40
-    assert gc.isenabled(), "it is spared the growing of a large account, and nothing else"
+    assert gc.isenabled(), "paused only while the table is built"

@@ -1,4 +1,4 @@
-"""Sessions: seen while their edge lives, offered what they ask for, gone without a trace."""
+"""Sessions: records, bindings, queues and pushes."""
 
 import asyncio
 from dataclasses import replace
@@ -41,7 +41,7 @@ async def listeners(stores: Stores, account: str, name: str = "orders.new") -> s
     return routes.sessions_for(Event("1", name, b"1"), None)
 
 
-async def test_a_session_is_seen_as_it_is_while_its_edge_lives(stores: Stores) -> None:
+async def test_session_is_found_while_its_edge_is_live(stores: Stores) -> None:
     session = replace(a_session(stores), bindings=("orders.*", "x,\ny"), name="mine", metadata=b'{"a":1}')
     await stores.sessions.put(session, [topic(stores.account_id, "orders.*")])
     assert await stores.sessions.find(session.id) is None
@@ -54,7 +54,7 @@ async def test_a_session_is_seen_as_it_is_while_its_edge_lives(stores: Stores) -
     assert await stores.sessions.of_account(new_id()) == []
 
 
-async def test_what_it_asks_for_counts_from_the_next_publish_on(stores: Stores) -> None:
+async def test_bindings_are_replaced_in_the_routing_tables(stores: Stores) -> None:
     session, other = a_session(stores), new_id()
     account = stores.account_id
     await stores.sessions.put(session, [topic(account, "orders.*"), topic(other, "orders.#")])
@@ -66,7 +66,7 @@ async def test_what_it_asks_for_counts_from_the_next_publish_on(stores: Stores) 
     assert await listeners(stores, other) == {session.id}
 
 
-async def test_it_may_ask_for_every_account(stores: Stores) -> None:
+async def test_session_may_want_events_of_every_account(stores: Stores) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [topic(EVERY_ACCOUNT, "orders.*")])
 
@@ -74,7 +74,7 @@ async def test_it_may_ask_for_every_account(stores: Stores) -> None:
     assert await listeners(stores, stores.account_id) == set()
 
 
-async def test_nothing_is_left_of_it(stores: Stores) -> None:
+async def test_drop_leaves_nothing(stores: Stores) -> None:
     session, other = a_session(stores), new_id()
     await stores.sessions.put(session, [topic(other, "a.*"), topic(EVERY_ACCOUNT, "b.*")])
     await stores.sessions.append(session.id, other, events(1))
@@ -86,13 +86,13 @@ async def test_nothing_is_left_of_it(stores: Stores) -> None:
     assert stores.direct.exists(keyspace.sessions(stores.account_id)) == 0
 
 
-async def test_what_is_offered_is_taken_once_and_in_order(stores: Stores, overheard: Overheard) -> None:
+async def test_append_wakes_the_edge_and_take_empties_the_queue(stores: Stores, overheard: Overheard) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
 
-    offered = await stores.sessions.append(session.id, "of-account", events(1, 2, 3))
+    result = await stores.sessions.append(session.id, "of-account", events(1, 2, 3))
 
-    assert offered == (Appended.QUEUED, 3)
+    assert result == (Appended.QUEUED, 3)
     assert overheard.all() == [(EDGE, session.id.encode())]
     taken = await stores.sessions.take(session)
     assert taken is not None
@@ -100,7 +100,7 @@ async def test_what_is_offered_is_taken_once_and_in_order(stores: Stores, overhe
     assert await stores.sessions.take(session) == []
 
 
-async def test_what_does_not_fit_is_dropped_newest_first(stores: Stores) -> None:
+async def test_full_queue_drops_the_newest(stores: Stores) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
     await stores.sessions.append(session.id, "a", events(*range(998)))
@@ -112,19 +112,19 @@ async def test_what_does_not_fit_is_dropped_newest_first(stores: Stores) -> None
     assert [n.event_id for n in taken] == [str(i) for i in range(1000)]
 
 
-async def test_nothing_is_offered_to_who_is_gone(stores: Stores, overheard: Overheard) -> None:
+async def test_append_to_an_unknown_session(stores: Stores, overheard: Overheard) -> None:
     assert await stores.sessions.append(new_id(), "a", events(1)) == (Appended.ABSENT, 0)
     assert overheard.all() == []
 
 
-async def test_redis_that_forgot_it_says_so(stores: Stores) -> None:
+async def test_take_of_an_unknown_session_or_by_another_owner(stores: Stores) -> None:
     session = a_session(stores)
     assert await stores.sessions.take(session) is None
     await stores.sessions.put(session, [])
     assert await stores.sessions.take(replace(session, owner=f"{OTHER_EDGE}/1")) is None
 
 
-async def test_a_push_is_answered_when_its_edge_took_it(stores: Stores) -> None:
+async def test_push_returns_when_the_edge_has_taken_it(stores: Stores) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
     pushing = asyncio.create_task(stores.sessions.push(session.id, b'{"a": 1}'))
@@ -140,7 +140,7 @@ async def test_a_push_is_answered_when_its_edge_took_it(stores: Stores) -> None:
     assert await pushing is Pushed.TAKEN
 
 
-async def test_a_push_to_who_is_gone_or_goes_is_told_so(stores: Stores) -> None:
+async def test_push_to_a_session_that_ends(stores: Stores) -> None:
     session = a_session(stores)
     assert await stores.sessions.push(session.id, b"1") is Pushed.GONE
 
@@ -152,7 +152,7 @@ async def test_a_push_to_who_is_gone_or_goes_is_told_so(stores: Stores) -> None:
     assert await pushing is Pushed.GONE
 
 
-async def test_a_push_that_nobody_takes_is_taken_back(stores: Stores) -> None:
+async def test_push_that_is_not_taken_is_withdrawn(stores: Stores) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
 

@@ -1,4 +1,4 @@
-"""Wakeups: one message for each instance and turn; who listens is told when it may have missed some."""
+"""Wakeups: one message per instance and turn; the subscription says when some may have been missed."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ from shared.store.inline_entries import InlineEntries
 from shared.store.keyspace import wakeup
 from shared.store.scripts import load_scripts
 from shared.store.wakeups import (
-    Asked,
-    Line,
-    Standing,
-    Told,
+    PollQuery,
+    PollReply,
+    PollState,
+    Subscription,
     Wakeups,
-    answer_in,
-    changed_key,
-    question_in,
+    parse_key_changed,
+    parse_poll_query,
+    parse_poll_reply,
     subscribe_wakeups,
 )
 from tests.harness.valkey import Valkey
@@ -32,10 +32,10 @@ from tests.store.stores import EDGE, OTHER_EDGE, Backend, Stores
 
 
 class Heard:
-    """Everything one instance hears, from its first subscription on."""
+    """Everything that one instance receives, from its first subscription on."""
 
     def __init__(self, redis: Redis, instance: str) -> None:
-        self.all: list[InlineEntries | list[str] | Line] = []
+        self.all: list[InlineEntries | list[str] | Subscription] = []
         self._wakeups = subscribe_wakeups(redis, instance)
         self._task = asyncio.create_task(self._listen())
 
@@ -43,18 +43,18 @@ class Heard:
         async for found in self._wakeups:
             self.all.append(sorted(found) if isinstance(found, list) else found)
 
-    async def until(self, *expected: InlineEntries | list[str] | Line) -> None:
+    async def until(self, *expected: InlineEntries | list[str] | Subscription) -> None:
         await wait_until(lambda: len(self.all) >= len(expected), what=lambda: self.all)
         assert self.all == list(expected)
 
     async def stop(self) -> None:
-        # One cancel can be lost where a message has just come.
+        # One cancel may be lost while a message arrives.
         await end(self._task)
-        # A generator that is left to the garbage collector would close its connection after the loop.
+        # Close the generator here: the garbage collector would do it after the loop has ended.
         await cast(AsyncGenerator[Any, None], self._wakeups).aclose()
 
 
-def words(heard: InlineEntries | list[str] | Line) -> list[str]:
+def words(heard: InlineEntries | list[str] | Subscription) -> list[str]:
     assert isinstance(heard, list)
     return heard
 
@@ -63,7 +63,7 @@ def words(heard: InlineEntries | list[str] | Line) -> list[str]:
 async def listening(redis: Redis, instance: str) -> AsyncIterator[Heard]:
     heard = Heard(redis, instance)
     try:
-        await heard.until(Line.BACK)
+        await heard.until(Subscription.RESTORED)
         yield heard
     finally:
         await heard.stop()
@@ -71,63 +71,61 @@ async def listening(redis: Redis, instance: str) -> AsyncIterator[Heard]:
 
 @pytest.fixture
 async def heard(redis: Redis) -> AsyncIterator[Heard]:
-    """What the first edge hears."""
+    """What the first edge receives."""
     async with listening(redis, EDGE) as heard:
         yield heard
 
 
-async def test_who_listens_is_first_told_to_look_at_everything(heard: Heard) -> None:
-    assert heard.all == [Line.BACK]
+async def test_subscription_begins_with_restored(heard: Heard) -> None:
+    assert heard.all == [Subscription.RESTORED]
 
 
-async def test_a_wakeup_reaches_the_instance_of_the_owner_and_no_other(
-    heard: Heard, redis: Redis, stores: Stores
-) -> None:
+async def test_wakeup_reaches_only_the_owners_instance(heard: Heard, redis: Redis, stores: Stores) -> None:
     async with listening(redis, OTHER_EDGE) as other:
         stores.wakeups.send(f"{EDGE}/7", "a")
-        await heard.until(Line.BACK, ["a"])
+        await heard.until(Subscription.RESTORED, ["a"])
         stores.wakeups.send(f"{OTHER_EDGE}/7", "b")
-        await other.until(Line.BACK, ["b"])
+        await other.until(Subscription.RESTORED, ["b"])
 
-        assert heard.all == [Line.BACK, ["a"]]
+        assert heard.all == [Subscription.RESTORED, ["a"]]
 
 
-async def test_wakeups_of_one_turn_are_one_message_for_each_boot(
+async def test_wakeups_of_one_turn_are_one_message_per_instance(
     heard: Heard, redis: Redis, stores: Stores
 ) -> None:
     async with listening(redis, OTHER_EDGE) as other:
         for claim in range(3):
             stores.wakeups.send(f"{EDGE}/{claim}", f"channel-{claim}")
             stores.wakeups.send(f"{OTHER_EDGE}/{claim}", "same")
-        await heard.until(Line.BACK, ["channel-0", "channel-1", "channel-2"])
-        await other.until(Line.BACK, ["same"])
+        await heard.until(Subscription.RESTORED, ["channel-0", "channel-1", "channel-2"])
+        await other.until(Subscription.RESTORED, ["same"])
 
 
-async def test_a_changed_key_is_told_apart_from_its_channel(heard: Heard, stores: Stores) -> None:
+async def test_key_changed_differs_from_a_wakeup_of_its_channel(heard: Heard, stores: Stores) -> None:
     stores.wakeups.send(f"{EDGE}/1", "a")
     stores.wakeups.send_key_changed(f"{EDGE}/1", "a")
 
     await wait_until(lambda: len(heard.all) == 2, what=lambda: heard.all)
-    assert [changed_key(word) for word in words(heard.all[1])] == [None, "a"]
+    assert [parse_key_changed(word) for word in words(heard.all[1])] == [None, "a"]
 
 
 async def test_wakeups_of_two_turns_are_two_messages(heard: Heard, stores: Stores) -> None:
     stores.wakeups.send(f"{EDGE}/1", "a")
-    await heard.until(Line.BACK, ["a"])
+    await heard.until(Subscription.RESTORED, ["a"])
     stores.wakeups.send(f"{EDGE}/1", "b")
-    await heard.until(Line.BACK, ["a"], ["b"])
+    await heard.until(Subscription.RESTORED, ["a"], ["b"])
 
 
-async def test_a_wakeup_that_nobody_hears_hurts_nobody(heard: Heard, stores: Stores) -> None:
+async def test_wakeup_of_a_dead_instance_is_harmless(heard: Heard, stores: Stores) -> None:
     stores.wakeups.send("gone/instance/1", "a")
     stores.wakeups.send(f"{EDGE}/1", "b")
 
-    await heard.until(Line.BACK, ["b"])
+    await heard.until(Subscription.RESTORED, ["b"])
 
 
-async def test_a_wakeup_without_redis_is_lost_quietly(caplog: pytest.LogCaptureFixture) -> None:
-    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody:
-        wakeups = Wakeups(Pipeline(nobody, scripts=load_scripts(), hooks=HOOKS))
+async def test_lost_wakeups_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as unreachable:
+        wakeups = Wakeups(Pipeline(unreachable, scripts=load_scripts(), hooks=HOOKS))
 
         wakeups.send(f"{EDGE}/1", "a")
         wakeups.send(f"{OTHER_EDGE}/1", "a")
@@ -136,68 +134,68 @@ async def test_a_wakeup_without_redis_is_lost_quietly(caplog: pytest.LogCaptureF
     assert caplog.messages.count("wakeup.lost") == 1
 
 
-async def test_who_stops_listening_leaves_no_subscription(real_backend: Backend) -> None:
-    def listeners() -> int:
-        [(_, count)] = real_backend.direct.pubsub_numsub(wakeup(EDGE))
+async def test_closing_the_generator_unsubscribes(backend: Backend) -> None:
+    def subscribers() -> int:
+        [(_, count)] = backend.direct.pubsub_numsub(wakeup(EDGE))
         return int(count)
 
-    async with real_backend.connect() as redis:
+    async with backend.connect() as redis:
         async with listening(redis, EDGE):
-            assert listeners() == 1
-        await wait_until(lambda: listeners() == 0)
+            assert subscribers() == 1
+        await wait_until(lambda: subscribers() == 0)
 
 
-async def test_a_broken_connection_is_told_and_mended(real_backend: Backend) -> None:
-    async with real_backend.connect() as redis, listening(redis, EDGE) as heard:
-        real_backend.direct.client_kill_filter(_type="pubsub")
-        await heard.until(Line.BACK, Line.LOST, Line.BACK)
+async def test_broken_connection_is_resubscribed(backend: Backend) -> None:
+    async with backend.connect() as redis, listening(redis, EDGE) as heard:
+        backend.direct.client_kill_filter(_type="pubsub")
+        await heard.until(Subscription.RESTORED, Subscription.LOST, Subscription.RESTORED)
 
-        real_backend.direct.publish(wakeup(EDGE), "a b")
-        await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a", "b"])
+        backend.direct.publish(wakeup(EDGE), "a b")
+        await heard.until(Subscription.RESTORED, Subscription.LOST, Subscription.RESTORED, ["a", "b"])
 
 
-async def test_a_server_that_was_started_again_is_heard_again(valkey: Valkey) -> None:
+async def test_restarted_server_is_resubscribed(valkey: Valkey) -> None:
     async with connect(valkey.url) as redis, listening(redis, EDGE) as heard:
         valkey.kill()
         valkey.start()
         valkey.wait_ready()
-        await heard.until(Line.BACK, Line.LOST, Line.BACK)
+        await heard.until(Subscription.RESTORED, Subscription.LOST, Subscription.RESTORED)
 
         Wakeups(Pipeline(redis, scripts=load_scripts(), hooks=HOOKS)).send(f"{EDGE}/1", "a")
-        await heard.until(Line.BACK, Line.LOST, Line.BACK, ["a"])
+        await heard.until(Subscription.RESTORED, Subscription.LOST, Subscription.RESTORED, ["a"])
 
 
-async def test_a_question_reaches_the_owner_and_its_answer_the_asker(redis: Redis, stores: Stores) -> None:
-    question = Asked(owner=f"{EDGE}/1", channel="a" * 32, asker=f"{OTHER_EDGE}/7")
+async def test_poll_query_reaches_the_owner_and_its_reply_the_asker(redis: Redis, stores: Stores) -> None:
+    query = PollQuery(owner=f"{EDGE}/1", channel="a" * 32, asker=f"{OTHER_EDGE}/7")
     async with listening(redis, EDGE) as owner, listening(redis, OTHER_EDGE) as asker:
-        stores.wakeups.ask(question)
+        stores.wakeups.ask(query)
         await wait_until(lambda: len(owner.all) == 2)
-        stores.wakeups.tell(Told(question.asker, Standing.ENDING))
+        stores.wakeups.reply(PollReply(query.asker, PollState.ENDING))
         await wait_until(lambda: len(asker.all) == 2)
 
-    (asked,), (told,) = words(owner.all[1]), words(asker.all[1])
-    assert question_in(asked) == question
-    assert answer_in(told) == Told(question.asker, Standing.ENDING)
+    (asked,), (replied,) = words(owner.all[1]), words(asker.all[1])
+    assert parse_poll_query(asked) == query
+    assert parse_poll_reply(replied) == PollReply(query.asker, PollState.ENDING)
 
 
 @pytest.mark.parametrize(
     "word", ["a" * 32, "key:" + "a" * 32, "held?", "held?a?b", "held:", "held:a/b/1:maybe"]
 )
-def test_other_words_are_neither_question_nor_answer(word: str) -> None:
-    assert question_in(word) is None
-    assert answer_in(word) is None
+def test_other_words_are_neither_query_nor_reply(word: str) -> None:
+    assert parse_poll_query(word) is None
+    assert parse_poll_reply(word) is None
 
 
-async def test_a_url_that_asks_for_another_protocol_is_heard_as_any(valkey: Valkey) -> None:
+async def test_url_with_protocol_3_is_subscribed(valkey: Valkey) -> None:
     async with connect(f"{valkey.url}?protocol=3") as redis, listening(redis, EDGE) as heard:
         await redis.publish(wakeup(EDGE), "a")
-        await heard.until(Line.BACK, ["a"])
+        await heard.until(Subscription.RESTORED, ["a"])
 
 
-async def test_a_connection_that_was_listened_on_has_its_time_out_again(valkey: Valkey) -> None:
+async def test_connection_gets_its_timeout_back(valkey: Valkey) -> None:
     async with connect(valkey.url) as redis:
         async with listening(redis, EDGE):
-            [listened_on] = redis.connection_pool._in_use_connections
-            assert listened_on.socket_timeout is None
+            [connection] = redis.connection_pool._in_use_connections
+            assert connection.socket_timeout is None
 
-        assert listened_on.socket_timeout is not None
+        assert connection.socket_timeout is not None

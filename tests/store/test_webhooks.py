@@ -1,4 +1,4 @@
-"""How a webhook is looked at from outside, and tried again by hand."""
+"""Deliveries and failures of a webhook, and the request to retry now."""
 
 import orjson
 
@@ -9,7 +9,7 @@ from shared.store import keyspace
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, Stores
 
-TROUBLE = {"failing_since_ms": NOW_MS, "failed_attempts": 3, "next_attempt_ms": NOW_MS + 4_000}
+FAILING = {"failing_since_ms": NOW_MS, "failed_attempts": 3, "next_attempt_ms": NOW_MS + 4_000}
 
 
 async def webhook(stores: Stores) -> str:
@@ -19,46 +19,46 @@ async def webhook(stores: Stores) -> str:
     return key.id
 
 
-async def test_deliveries_come_as_they_were_noted(stores: Stores) -> None:
+async def test_last_100_deliveries_newest_first(stores: Stores) -> None:
     webhooks = Webhooks(stores.calls, stores.wakeups)
     channel = await webhook(stores)
     assert await webhooks.deliveries(channel) == []
-    noted = [Delivery(NOW_MS, f"msg_{n}", n, 500, "", 3, NOW_MS + n) for n in range(120)]
+    attempts = [Delivery(NOW_MS, f"msg_{n}", n, 500, "", 3, NOW_MS + n) for n in range(120)]
     name = keyspace.deliveries(channel)
-    stores.direct.lpush(name, *map(orjson.dumps, noted))
+    stores.direct.lpush(name, *map(orjson.dumps, attempts))
     stores.direct.expire(name, 60)
 
-    assert await webhooks.deliveries(channel) == noted[:19:-1]
+    assert await webhooks.deliveries(channel) == attempts[:19:-1]
 
 
-async def test_a_retry_is_due_now_and_what_failed_is_remembered(stores: Stores) -> None:
+async def test_retry_now_makes_the_next_attempt_due_and_wakes_dispatchers(stores: Stores) -> None:
     webhooks = Webhooks(stores.calls, stores.wakeups)
     channel = await webhook(stores)
     assert await webhooks.failing(channel) is None
-    stores.direct.hset(keyspace.channel(channel), mapping=TROUBLE)
+    stores.direct.hset(keyspace.channel(channel), mapping=FAILING)
     assert await webhooks.failing(channel) == Failing(NOW_MS, 3, NOW_MS + 4_000)
-    await stores.wakeups.sent()
-    heard = stores.direct.pubsub(ignore_subscribe_messages=True)
-    heard.subscribe(keyspace.wakeup("dispatchers"))
-    heard.get_message(timeout=5)
+    await stores.wakeups.flush()
+    pubsub = stores.direct.pubsub(ignore_subscribe_messages=True)
+    pubsub.subscribe(keyspace.wakeup("dispatchers"))
+    pubsub.get_message(timeout=5)
 
     assert await webhooks.retry_now(channel) is True
 
-    await stores.wakeups.sent()
-    message = heard.get_message(timeout=5) or heard.get_message(timeout=5)
-    heard.close()
+    await stores.wakeups.flush()
+    message = pubsub.get_message(timeout=5) or pubsub.get_message(timeout=5)
+    pubsub.close()
     assert message is not None
     assert message["data"] == channel.encode()
     assert await webhooks.failing(channel) == Failing(NOW_MS, 3, None)
 
 
-async def test_there_is_nothing_to_retry_without_a_webhook(stores: Stores) -> None:
+async def test_retry_now_without_a_webhook(stores: Stores) -> None:
     webhooks = Webhooks(stores.calls, stores.wakeups)
-    nobody, _ = await stores.api_key()
+    no_channel, _ = await stores.api_key()
     websocket = await stores.channel()
-    stores.direct.hset(keyspace.channel(websocket), mapping=TROUBLE)
+    stores.direct.hset(keyspace.channel(websocket), mapping=FAILING)
 
-    assert await webhooks.retry_now(nobody.id) is False
+    assert await webhooks.retry_now(no_channel.id) is False
     assert await webhooks.retry_now(websocket) is False
 
     assert stores.direct.hget(keyspace.channel(websocket), "next_attempt_ms") is not None

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Makes a socket the owner of its channel, whoever was before: the newest wins.
+-- Makes a socket the owner of its channel: the newest socket takes the lease over.
 -- KEYS: key, channel, lease     ARGV: owner, kind
--- Returns {'claimed', previous or '', generation, frame limit or '', refused until or ''}
---       | {'revoked'} | {'absent'}
+-- Reply: {'claimed', previous owner or '', generation, frame limit or '', refused until or ''}
+--      | {'revoked'} | {'absent'}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'kind', 'generation', 'frame_limit_bytes', 'refused_until')
 if channel[1] ~= ARGV[2] then return {'absent'} end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Makes somebody the owner of a channel that nobody live holds. The caller has judged the owner it saw, whose
--- heartbeat lies in another slot: whoever has claimed since keeps it.
--- KEYS: key, channel, lease     ARGV: owner, kind, the owner that was seen or ''
--- Returns {'claimed', previous or '', generation} | {'held', owner} | {'revoked'} | {'absent'}
+-- Claims a channel that has no live owner. The caller judged the owner it saw by its heartbeat, which lies in another
+-- slot; an owner that has claimed since keeps the lease.
+-- KEYS: key, channel, lease     ARGV: owner, kind, the owner that the caller found dead or ''
+-- Reply: {'claimed', previous owner or '', generation} | {'held', owner} | {'revoked'} | {'absent'}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'kind', 'generation')
 if channel[1] ~= ARGV[2] then return {'absent'} end

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Remembers that the client closed with 1009 (message too big), for the owner only: the next socket is sent
--- frames of half the size, one at a time until it is past the place. A single notification that was refused
--- three times is dropped: it would be refused for ever, and hold up all behind it.
+-- Records for the owner that the client closed with 1009 (message too big): the next socket gets frames of half the
+-- size, one at a time until it is past ARGV[4].
+-- Drops a single notification that was refused three times: it would be refused for ever and block the queue.
 -- KEYS: channel, lease, queue, receipts
 -- ARGV: owner, generation, new frame limit, last entry sent, the single entry refused or ''
--- Returns 'remembered' | 'dropped' | 'stale'
+-- Reply: 'remembered' | 'dropped' | 'stale'
 --include receipts
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'stale' end
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then return 'stale' end
@@ -17,6 +17,6 @@ end
 redis.call('HSET', KEYS[1], 'refused_entry', ARGV[5], 'refused_times', times)
 if times < 3 then return 'remembered' end
 redis.call('XDEL', KEYS[3], ARGV[5])
-tell(KEYS[4], ARGV[5], ARGV[5], 'dropped', 'too-long-for-client')
+mark_receipts(KEYS[4], ARGV[5], ARGV[5], 'dropped', 'too-long-for-client')
 redis.call('HDEL', KEYS[1], 'refused_entry', 'refused_times')
 return 'dropped'

@@ -1,17 +1,16 @@
 #!lua flags=no-writes,allow-oom
--- What has changed in an account's table since a version: the fields that did, as they stand now.
--- Walks the log of changes back from the present version, and trusts it only while each change followed the
--- one before: Redis may have lost writes, and an older release of ours writes no log.
--- KEYS: table, route changes     ARGV: the version that the gateway has
--- Returns {'changed', version, field, value or nil, ...} | {'unknown'}, when all must be read anew
+-- Reads the fields of a routing table that have changed since a version, with their present values.
+-- Walks the log back from the present version. Each change must continue the one before it: Redis may have lost writes.
+-- KEYS: routing, log     ARGV: the version that the gateway has
+-- Reply: {'changed', version, field, value or nil, ...} | {'unknown'} when the whole table must be read
 local version = redis.call('HGET', KEYS[1], 'version') or ''
 local fields, seen = {}, {}
 local at, first = version, 0
 while at ~= ARGV[1] do
-  local entries = redis.call('LRANGE', KEYS[2], first, first + 99)
-  if #entries == 0 then return {'unknown'} end
-  for _, entry in ipairs(entries) do
-    local before, after, changed = string.match(entry, '^(%S*) (%S+) (.+)$')
+  local changes = redis.call('LRANGE', KEYS[2], first, first + 99)
+  if #changes == 0 then return {'unknown'} end
+  for _, change in ipairs(changes) do
+    local before, after, changed = string.match(change, '^(%S*) (%S+) (.+)$')
     if after ~= at then return {'unknown'} end
     for field in string.gmatch(changed, '%S+') do
       if not seen[field] then
@@ -24,9 +23,9 @@ while at ~= ARGV[1] do
   end
   first = first + 100
 end
-local answer = {'changed', version}
+local reply = {'changed', version}
 for _, field in ipairs(fields) do
-  answer[#answer + 1] = field
-  answer[#answer + 1] = redis.call('HGET', KEYS[1], field)
+  reply[#reply + 1] = field
+  reply[#reply + 1] = redis.call('HGET', KEYS[1], field)
 end
-return answer
+return reply

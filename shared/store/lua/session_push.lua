@@ -1,9 +1,9 @@
 #!lua
--- Puts data before a session's edge, to be sent as it is.
--- KEYS: session, pushes     ARGV: push (its id, a blank, the data), TTL in ms, most
--- Returns {'put', owner} | {'full'} | {'gone'}
+-- Hands data to a session's edge, to be written to the socket unchanged.
+-- KEYS: session, pushes     ARGV: push (its id, a blank, the data), TTL in ms, limit
+-- Reply: {'put', owner} | {'full'} | {'absent'}
 local owner = redis.call('HGET', KEYS[1], 'owner')
-if not owner then return {'gone'} end
+if not owner then return {'absent'} end
 if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[3]) then return {'full'} end
 redis.call('RPUSH', KEYS[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- All that waits for a session, taken out: it is sent once, or never.
+-- Reads and deletes a session's queue for its owner: each notification is sent once, or never.
 -- KEYS: session, queue     ARGV: owner
--- Returns {'taken', entry...} | {'gone'}
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return {'gone'} end
+-- Reply: {'taken', entry...} | {'absent'}
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return {'absent'} end
 local entries = redis.call('XRANGE', KEYS[2], '-', '+')
 if #entries > 0 then redis.call('DEL', KEYS[2]) end
 return {'taken', unpack(entries)}

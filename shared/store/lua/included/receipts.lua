@@ -1,21 +1,25 @@
--- Receipts, for the scripts that queue, ack or drop: what became of the notifications whose publishers asked.
--- `{id}:receipts` holds their places in the queue and the hash of each event's id; `{id}:receipt:<hash>`, whose
--- name is made here, tells of one. It lies in the slot of the channel, since its tag is the same.
+-- Receipts: what became of the notifications whose publishers asked for one.
+-- `{id}:receipts` maps entry ids of the queue to hashes of event ids. `{id}:receipt:<hash>` is one receipt; it has
+-- the channel's hash tag, so its name may be made here.
 local RECEIPT_TTL_MS = 60 * 60 * 1000
 
 local function receipt_of(receipts, hash) return string.sub(receipts, 1, -2) .. ':' .. hash end
 
--- Says of what stands from one place to another that it was 'acked', or 'dropped' and why. A receipt that is
--- gone is not made again, and one of the same event that was queued anew since is left alone.
-local function tell(receipts, first, last, what, why)
-  if redis.call('EXISTS', receipts) == 0 then return end
+local function now_ms()
   local time = redis.call('TIME')
-  local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+
+-- Marks the receipts of a range of entries as 'acked', or as 'dropped' with a reason, and ends their tracking.
+-- Skips a receipt that has expired, and one whose event id was queued again since.
+local function mark_receipts(receipts, first, last, state, reason)
+  if redis.call('EXISTS', receipts) == 0 then return end
+  local now = now_ms()
   for _, entry in ipairs(redis.call('XRANGE', receipts, first, last)) do
     local receipt = receipt_of(receipts, entry[2][2])
     if redis.call('HGET', receipt, 'entry') == entry[1] then
-      redis.call('HSET', receipt, what, now)
-      if why then redis.call('HSET', receipt, 'why', why) end
+      redis.call('HSET', receipt, state, now)
+      if reason then redis.call('HSET', receipt, 'reason', reason) end
     end
     redis.call('XDEL', receipts, entry[1])
   end
