@@ -39,7 +39,7 @@ async def close_all(registry: Registry, *, over_s: float) -> None:
         if socket.is_held
     ]
     await asyncio.gather(*draining)
-    # Handshakes that were under way when the shutdown began.
+    # Connections whose handshake was in progress when the shutdown began.
     for connection in registry.all():
         await connection.close(CloseReason.STOPPING)
     if not await registry.wait_empty(CLOSE_S):
