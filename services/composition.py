@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.redis.client import connect
 from shared.runtime.clock import now_ms
 from shared.runtime.http.cors import cross_origin

@@ -1,15 +1,14 @@
-"""Every span and every metric by name: what is measured. Where it goes is decided in `runtime.exporters`.
+"""Every span and every metric by name. `runtime.exporters` decides where they go.
 
 Prometheus shows the dots as underscores and adds the unit: `notify.published` is `notify_published_total`.
 """
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar
 from weakref import WeakSet
 
 from opentelemetry import metrics, trace
@@ -30,13 +29,13 @@ BOUNDS_S = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
     *(300.0, 1800.0, 7200.0, 43_200.0),
 )
-"""The buckets of every distribution: from a call to Redis to a notification that waited for half a day."""
+"""The buckets of every distribution: from one Redis call to half a day in a queue."""
 
 
 class Count:
-    """A counter that costs its callers next to nothing: it is read when somebody fetches the metrics.
+    """A counter that is read at each scrape.
 
-    The SDK's own takes tens of microseconds for each addition, and several belong to a notification.
+    The SDK's own takes tens of microseconds for each addition, and a notification needs several.
     """
 
     def __init__(self) -> None:
@@ -52,16 +51,16 @@ class Count:
 
 @dataclass(slots=True)
 class Spread:
-    """How often what was recorded fell into each bucket, the last without a bound, and its sum."""
+    """How many values fell into each bucket, the last of which has no bound, and their sum."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
     sum_s: float = 0.0
 
 
 class Distribution:
-    """A histogram of seconds, as cheap as `Count`: `runtime.exporters` reads it when metrics are fetched.
+    """A histogram of seconds, as cheap as `Count`: `runtime.exporters` reads it at each scrape.
 
-    OpenTelemetry has no histogram that is read like that, only one that is told of each value.
+    OpenTelemetry has no histogram that is read at a scrape.
     """
 
     def __init__(self, name: str, *, description: str) -> None:
@@ -79,15 +78,15 @@ class Distribution:
 
 
 class Ages:
-    """Ages that somebody looks for now and then; they are shown until the next look is long overdue."""
+    """Ages found by a scan, shown until the next scan is overdue."""
 
     def __init__(self, name: str, *, description: str) -> None:
         self._ages: list[Observation] = []
         self._good_until_s = 0.0
         _meter.create_observable_gauge(name, [self._observe], unit="s", description=description)
 
-    def found(self, ages: Iterable[tuple[float, Labels]], *, good_for_s: float) -> None:
-        """What a look has found. A clock ahead of ours is no reason for an age below nothing."""
+    def set(self, ages: Iterable[tuple[float, Labels]], *, good_for_s: float) -> None:
+        """Replaces the ages. Negative ones, from a clock that is ahead, become 0."""
         self._ages = [Observation(max(0.0, age_s), dict(labels)) for age_s, labels in ages]
         self._good_until_s = time.monotonic() + good_for_s
 
@@ -96,136 +95,116 @@ class Ages:
 
 
 distributions: list[Distribution] = []
-"""Every one there is."""
+"""All of the process."""
 
 
-def _distributed(name: str, *, description: str) -> Distribution:
+def _distribution(name: str, *, description: str) -> Distribution:
     distributions.append(Distribution(name, description=description))
     return distributions[-1]
 
 
-def _counted(name: str, *, description: str) -> Count:
+def _count(name: str, *, description: str) -> Count:
     count = Count()
     _meter.create_observable_counter(name, [count.observe], description=description)
     return count
 
 
-published = _counted("notify.published", description="events taken by POST /v1/events")
-repeatable = _counted(
+def _gauge(
+    name: str, *, description: str, labels: Sequence[Labels] = (_NO_LABELS,)
+) -> Callable[[Callable[..., int]], None]:
+    """A function that sets what reads the gauge at each scrape, given the values of each set of labels."""
+
+    def watch(read: Callable[..., int]) -> None:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(int(read(*each.values())), dict(each)) for each in labels]
+
+        _meter.create_observable_gauge(name, [observe], description=description)
+
+    return watch
+
+
+published = _count("notify.published", description="events accepted by POST /v1/events")
+idempotent_requests = _count(
     "notify.idempotent.requests",
-    description="publish requests with an Idempotency-Key, by what was known of it",
+    description="publish requests with an Idempotency-Key, by whether it was used before",
 )
-queued = _counted("notify.queued", description="notifications put into a channel's queue")
-sent = _counted("notify.sent", description="notifications written to a socket, by dialect")
-expired = _counted("notify.channels.expired", description="channels that ended without a socket")
-frames = _counted("notify.frames", description="text frames written to a socket, by dialect")
-acked = _counted("notify.acked", description="notifications confirmed and forgotten")
-dropped = _counted("notify.dropped", description="notifications given up, by reason")
-wakeups = _counted("notify.wakeups", description="wakeups sent beside those that an append makes by itself")
-takeovers = _counted("notify.takeovers", description="sockets that replaced another one")
-handshakes = _counted("notify.handshakes", description="WebSocket handshakes, by outcome")
-polls_ended = _counted("notify.polls.closed", description="long polls, by what came of them")
-sockets_closed = _counted("notify.sockets.closed", description="sockets that ended, by ending")
-routing_reads = _counted("notify.routing_table.reads", description="reads of routes: all, or changes")
-requests = _counted("notify.http.requests", description="HTTP requests, by method and status")
-publish_s = _distributed(
-    "notify.publish", description="from a publish request's body to Redis holding every copy"
+queued = _count("notify.queued", description="notifications appended to queues")
+sent = _count("notify.sent", description="notifications sent, by dialect; to webhooks: accepted")
+expired = _count("notify.channels.expired", description="channels deleted after their idle expiry")
+frames = _count("notify.frames", description="text frames written to sockets, by dialect")
+acked = _count("notify.acked", description="notifications acknowledged and removed from their queues")
+dropped = _count("notify.dropped", description="notifications dropped undelivered, by reason")
+wakeups = _count(
+    "notify.wakeups", description="wakeups published by processes; the append script's are not counted"
 )
-client_ack_s = _distributed(
-    "notify.client_ack", description="from a frame written to the pong that confirms it"
+takeovers = _count("notify.takeovers", description="sockets closed because a newer one took the lease")
+handshakes = _count("notify.handshakes", description="WebSocket handshakes, by outcome")
+polls_ended = _count("notify.polls.closed", description="long polls that ended, by outcome")
+sockets_closed = _count("notify.sockets.closed", description="sockets closed, by close reason")
+routing_reads = _count(
+    "notify.routing_table.reads", description="reads of routing tables: of all, or of the changes"
 )
-_delivery_s = _distributed(
-    "notify.delivery",
-    description="from a notification's place in a queue to its acking, by the newest of each",
+requests = _count("notify.http.requests", description="HTTP requests, by method and status")
+publish_s = _distribution(
+    "notify.publish", description="from a publish request's body until Redis has every notification"
 )
-_callback_s = _distributed("notify.webhook.request", description="a call of a customer's URL, by outcome")
-_redis_calls = _counted("notify.redis.commands", description="Redis commands sent")
-_redis_errors = _counted("notify.redis.errors", description="Redis calls that failed, by error")
-_redis_s = _distributed("notify.redis.pipeline", description="one pipeline to Redis")
+client_ack_s = _distribution("notify.client_ack", description="from writing a frame to the pong that acks it")
+_delivery_s = _distribution(
+    "notify.delivery", description="from a notification's append to its ack; in a batch, of its newest"
+)
+_webhook_request_s = _distribution("notify.webhook.request", description="requests to webhooks, by outcome")
+_redis_commands = _count("notify.redis.commands", description="Redis commands sent")
+_redis_errors = _count("notify.redis.errors", description="Redis calls that failed, by error")
+_redis_s = _distribution("notify.redis.pipeline", description="round trips of one pipeline to Redis")
 _oldest_pending = Ages(
     "notify.oldest_pending",
-    description="age of the oldest notification pending, by its channel's kind and connection",
+    description="age of the oldest pending notification, by kind of channel and whether it is connected",
 )
 _webhook_lag = Ages(
     "notify.webhook_delivery_lag",
-    description="for how long the webhook delivery that is due longest has been",
+    description="how long the most overdue webhook delivery has been due",
 )
+watch_sockets = _gauge("notify.sockets", description="sockets held now")
+watch_polls = _gauge("notify.polls", description="long polls held now")
+watch_sessions = _gauge(
+    "notify.sessions",
+    description="session sockets held now, by dialect",
+    labels=[{"dialect": "kazoo"}, {"dialect": "cognism"}],
+)
+watch_draining = _gauge("notify.draining", description="1 while an edge drains: closes its sockets at a pace")
+
+_lost_redis: WeakSet[object] = WeakSet()
+"""Clients whose last Redis call failed."""
 
 
-class _Redis:
-    """Who found no answer, for as long as it exists."""
+def is_redis_up() -> bool:
+    """Every client's last call had a reply."""
+    return not _lost_redis
 
-    lost: ClassVar[WeakSet[object]] = WeakSet()
+
+_gauge("notify.redis.up", description="1 while every Redis in use replies")(is_redis_up)
 
 
 class _Spans:
-    """Whether spans go anywhere."""
+    """Whether spans are exported."""
 
-    wanted = False
-
-
-def _redis_up(_: CallbackOptions) -> Iterable[Observation]:
-    yield Observation(int(not _Redis.lost))
+    enabled = False
 
 
-_meter.create_observable_gauge(
-    "notify.redis.up", [_redis_up], description="1 while every Redis that is asked answers"
-)
-
-
-def watch_sockets(count: Callable[[], int]) -> None:
-    """Shows the number of sockets an edge holds, as of each scrape."""
-
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(count())
-
-    _meter.create_observable_gauge("notify.sockets", [observe], description="sockets held now")
-
-
-def watch_polls(count: Callable[[], int]) -> None:
-    """Shows the number of long polls an edge holds, as of each scrape."""
-
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(count())
-
-    _meter.create_observable_gauge("notify.polls", [observe], description="long polls held now")
-
-
-def watch_sessions(count: Callable[[str], int]) -> None:
-    """Shows the number of session sockets an edge holds, by dialect, as of each scrape."""
-
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        for dialect in ("kazoo", "cognism"):
-            yield Observation(count(dialect), {"dialect": dialect})
-
-    _meter.create_observable_gauge("notify.sessions", [observe], description="session sockets held now")
-
-
-def watch_draining(is_draining: Callable[[], bool]) -> None:
-    """Shows whether an edge was told to stop, as of each scrape: what it holds is then what remains."""
-
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(int(is_draining()))
-
-    _meter.create_observable_gauge(
-        "notify.draining", [observe], description="1 while an edge lets go of what it holds"
-    )
-
-
-def record_acked(place: str, count: int) -> None:
-    """Notifications were acked, the newest of them at this place in its queue: it begins with its ms."""
+def record_acked(entry_id: str, count: int) -> None:
+    """Counts acked notifications. `entry_id`, the newest, begins with the time of its append in ms."""
     acked.add(count)
     if count > 0:
-        queued_s = int(place.partition("-")[0]) / 1000
-        # Redis may have another idea of the time.
+        queued_s = int(entry_id.partition("-")[0]) / 1000
+        # The clock of Redis may be ahead.
         _delivery_s.record(max(0.0, time.time() - queued_s), times=count)
 
 
 def record_oldest_pending(
     oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, good_for_s: float
 ) -> None:
-    """Since when the oldest is pending, by kind of channel and by whether somebody live holds it."""
-    _oldest_pending.found(
+    """Since when the oldest notification is pending, by kind of channel and whether that is connected."""
+    _oldest_pending.set(
         (
             ((now_ms - since_ms) / 1000, {"kind": kind, "connected": "yes" if connected else "no"})
             for (kind, connected), since_ms in oldest_ms.items()
@@ -235,23 +214,23 @@ def record_oldest_pending(
 
 
 def record_webhook_lag(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
-    """Since when the oldest webhook delivery is due that is."""
-    _webhook_lag.found([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
+    """Since when the most overdue webhook delivery has been due."""
+    _webhook_lag.set([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
 
 
 def redis_answered(commands: int, took_s: float) -> None:
-    """Redis has answered a pipeline."""
-    _redis_calls.add(commands)
+    """Counts one pipeline."""
+    _redis_commands.add(commands)
     _redis_s.record(took_s)
 
 
-def redis_lost(line: object) -> None:
-    """Whoever speaks to one Redis has no answer from it. Of a cluster one primary may be lost alone."""
-    _Redis.lost.add(line)
+def redis_lost(client: object) -> None:
+    """The last call of this client failed. A cluster has one client for each primary."""
+    _lost_redis.add(client)
 
 
-def redis_back(line: object) -> None:
-    _Redis.lost.discard(line)
+def redis_back(client: object) -> None:
+    _lost_redis.discard(client)
 
 
 def redis_failed(error: str) -> None:
@@ -259,13 +238,13 @@ def redis_failed(error: str) -> None:
 
 
 def dropped_for_slow_reader(count: int) -> None:
-    """Notifications that a session's socket did not take fast enough."""
+    """Counts notifications that a session socket read too slowly to get."""
     if count:
         dropped.add(count, {"reason": "slow-reader"})
 
 
 def dropped_from_queue(*, over: int, old: int) -> None:
-    """Notifications that a queue gave up: as over its limit, as too old."""
+    """Counts notifications that a queue dropped: `over` its size limit, `old` beyond their lifetime."""
     if over:
         dropped.add(over, {"reason": "queue-full"})
     if old:
@@ -274,42 +253,42 @@ def dropped_from_queue(*, over: int, old: int) -> None:
 
 @contextmanager
 def publish_span(account: str, events: int, *, traceparent: str | None) -> Iterator[str]:
-    """`publish`: one request's events, from their reading to Redis holding every copy.
+    """`publish`: one request, from its body until Redis has every notification.
 
-    A child of the publisher's own span, if it named one. Gives the traceparent that is to travel with the
-    events: of this span if it is recorded, else the publisher's; '' if there was none, or a malformed one.
+    A child of the publisher's span. Yields the traceparent for the events: of this span if it is recorded,
+    else the publisher's; '' if that is absent or malformed.
     """
     started = time.perf_counter()
-    if not traceparent and not _Spans.wanted:
+    if not traceparent and not _Spans.enabled:
         yield ""
         publish_s.record(time.perf_counter() - started)
         return
     parent = _context_in(traceparent) if traceparent else None
-    publishers = trace.get_current_span(parent).get_span_context() if parent is not None else None
+    publisher = trace.get_current_span(parent).get_span_context() if parent is not None else None
     facts: dict[str, str | int] = {"account": account, "events": events}
     with _tracer.start_as_current_span("publish", context=parent, attributes=facts) as span:
-        if publishers is None or not publishers.is_valid:
+        if publisher is None or not publisher.is_valid:
             yield ""
         else:
-            yield _traceparent(span.get_span_context() if span.is_recording() else publishers)
+            yield _traceparent(span.get_span_context() if span.is_recording() else publisher)
     publish_s.record(time.perf_counter() - started)
 
 
 def is_recorded(traceparent: str) -> bool:
-    """Does anybody want spans of this trace? Not if its flag says no, nor without a place to send them to."""
+    """False if the trace's sampled flag is off, or if spans are not exported."""
     is_sampled = traceparent != "" and int(traceparent[-2:], 16) & 1 == 1
-    return is_sampled and _Spans.wanted
+    return is_sampled and _Spans.enabled
 
 
-def somebody_wants_spans() -> None:
-    """There is a place to send them to. Before, none is begun: the SDK takes long to do nothing with one."""
-    _Spans.wanted = True
+def enable_spans() -> None:
+    """Begins spans from now on. Without a collector none is begun: the SDK is slow even if it drops them."""
+    _Spans.enabled = True
 
 
 def notification_span(
     step: str, *, traceparent: str, channel: str, event: str, start_ns: int, end_ns: int
 ) -> None:
-    """`notification.queued`, `.sent` or `.acked`: a step on one notification's way that is over."""
+    """`notification.queued`, `.sent` or `.acked`: one step of a notification, after it has ended."""
     facts = {"channel": channel, "event": event}
     span = _tracer.start_span(
         f"notification.{step}", context=_context_in(traceparent), start_time=start_ns, attributes=facts
@@ -318,7 +297,7 @@ def notification_span(
 
 
 def _context_in(traceparent: str) -> Context:
-    # A context of its own, not the current one: what is malformed must not become a child of whatever runs.
+    # An empty context: with the current one, a malformed header would yield a child of the current span.
     return TraceContextTextMapPropagator().extract({"traceparent": traceparent}, context=Context())
 
 
@@ -328,14 +307,14 @@ def _traceparent(span: SpanContext) -> str:
 
 @contextmanager
 def claim_span(channel: str) -> Iterator[Span]:
-    """`lease.claim`: a socket becomes the owner of its channel."""
+    """`lease.claim`: claiming a channel."""
     with _tracer.start_as_current_span("lease.claim", attributes={"channel": channel}) as span:
         yield span
 
 
 @contextmanager
 def delivery_span(channel: str) -> Iterator[Span]:
-    """`delivery.loop`: one pass over a queue: ack, peek, deliver, until nothing is left to do."""
+    """`delivery.loop`: reads, deliveries and acks, from a wakeup until the loop is idle."""
     with _tracer.start_as_current_span("delivery.loop", attributes={"channel": channel}) as span:
         yield span
 
@@ -344,6 +323,5 @@ def request_answered(method: str, status: int) -> None:
     requests.add(1, {"method": method, "status": status})
 
 
-def called(outcome: str, took_s: float) -> None:
-    """A customer's URL was called."""
-    _callback_s.record(took_s, {"outcome": outcome})
+def record_webhook_request(outcome: str, took_s: float) -> None:
+    _webhook_request_s.record(took_s, {"outcome": outcome})

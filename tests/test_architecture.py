@@ -19,7 +19,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("shared.redis.cluster_pool", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
         ("socket", "json"),
     ),
-    "shared.delivery.loop": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
+    "shared.delivery": (("shared.model", "shared.store", "shared.telemetry"), ("json",)),
     "shared.outbound": (("shared.model", "shared.telemetry", "aiohttp", "yarl"), ("shared.store",)),
     "shared.authentication": (("shared.model", "shared.store"), ("json", "time")),
     "shared.tokens": (("shared.model", "shared.store", "jwt"), ("json", "time")),

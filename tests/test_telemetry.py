@@ -1,4 +1,4 @@
-"""What travels with events where spans are sent nowhere, and measures that cost next to nothing."""
+"""Trace headers of publishers without a collector, and metrics that cost little."""
 
 import time
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331"
 
 
 @pytest.mark.parametrize(
-    ("given", "travels"),
+    ("given", "passed_on"),
     [
         (None, ""),
         (f"{PARENT}-01", f"{PARENT}-01"),
         (f"{PARENT}-00", f"{PARENT}-00"),
         (f" {PARENT}-01 ", f"{PARENT}-01"),
-        # Later versions may say more, and have more flags.
+        # Later versions may have more fields and flags.
         (f"cc{PARENT[2:]}-07-more", f"{PARENT}-01"),
     ],
 )
-def test_the_publishers_trace_travels(given: str | None, travels: str) -> None:
+def test_the_publishers_trace_is_passed_on(given: str | None, passed_on: str) -> None:
     with telemetry.publish_span("account", 1, traceparent=given) as traceparent:
-        assert traceparent == travels
+        assert traceparent == passed_on
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,20 @@ def test_the_publishers_trace_travels(given: str | None, travels: str) -> None:
         "x" * 100_000,
     ],
 )
-def test_what_is_malformed_is_as_good_as_none(given: str) -> None:
+def test_a_malformed_header_counts_as_absent(given: str) -> None:
     with telemetry.publish_span("account", 1, traceparent=given) as traceparent:
         assert traceparent == ""
 
 
 @pytest.mark.parametrize("traceparent", ["", f"{PARENT}-00", f"{PARENT}-01"])
-def test_nothing_is_recorded_that_would_go_nowhere(traceparent: str) -> None:
+def test_without_a_collector_nothing_is_recorded(traceparent: str) -> None:
     assert telemetry.is_recorded(traceparent) is False
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> telemetry.Distribution:
-    """A distribution that nobody else records into, and the only one there is."""
-    made = telemetry.Distribution("notify.tried", description="tried")
+    """The only distribution, with nothing recorded."""
+    made = telemetry.Distribution("notify.test", description="test")
     monkeypatch.setattr(telemetry, "distributions", [made])
     return made
 
@@ -82,7 +82,7 @@ def points() -> list[Point]:
     return found
 
 
-def test_a_value_counts_in_the_bucket_whose_bound_it_does_not_exceed(
+def test_a_value_counts_in_the_first_bucket_that_holds_it(
     measured: telemetry.Distribution,
 ) -> None:
     low, high = telemetry.BOUNDS_S[0], telemetry.BOUNDS_S[-1]
@@ -97,7 +97,7 @@ def test_a_value_counts_in_the_bucket_whose_bound_it_does_not_exceed(
     assert point.sum == pytest.approx(2 * high + 1 + low * 2.01)
 
 
-def test_labels_have_a_spread_each(measured: telemetry.Distribution) -> None:
+def test_each_set_of_labels_has_its_own_buckets(measured: telemetry.Distribution) -> None:
     measured.record(1, {"dialect": "kazoo"}, times=3)
     measured.record(1, {"dialect": "pelion"})
 
@@ -105,12 +105,12 @@ def test_labels_have_a_spread_each(measured: telemetry.Distribution) -> None:
     assert found == {"kazoo": (3, 3.0), "pelion": (1, 1.0)}
 
 
-def test_what_was_never_recorded_is_not_shown(measured: telemetry.Distribution) -> None:
+def test_an_empty_distribution_is_not_exported(measured: telemetry.Distribution) -> None:
     assert points() == []
 
 
 @pytest.mark.parametrize(("ago_ms", "least_s"), [(90_000, 90), (-90_000, 0)], ids=["waited", "a clock ahead"])
-def test_acking_tells_how_long_it_took(
+def test_an_ack_records_the_delivery_time(
     measured: telemetry.Distribution, monkeypatch: pytest.MonkeyPatch, ago_ms: int, least_s: int
 ) -> None:
     monkeypatch.setattr(telemetry, "_delivery_s", measured)
@@ -122,17 +122,17 @@ def test_acking_tells_how_long_it_took(
     [point] = points()
     assert point.count == 20
     assert point.sum >= 20 * least_s
-    assert point.bucket_counts[-1] == 0, "acking nothing tells nothing"
+    assert point.bucket_counts[-1] == 0, "acking nothing records nothing"
 
 
-def test_ages_are_shown_until_the_next_look_is_overdue() -> None:
-    ages = telemetry.Ages("notify.tried.oldest", description="tried")
+def test_ages_are_shown_until_the_next_scan_is_overdue() -> None:
+    ages = telemetry.Ages("notify.test.oldest", description="test")
 
     def shown() -> list[tuple[float, object]]:
         return [(each.value, dict(each.attributes or {})) for each in ages._observe(CallbackOptions())]
 
     assert shown() == []
-    ages.found([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], good_for_s=1000)
+    ages.set([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], good_for_s=1000)
     assert shown() == [(7.5, {"kind": "pull"}), (0.0, {"kind": "webhook"})]
-    ages.found([(8.5, {"kind": "pull"})], good_for_s=0)
+    ages.set([(8.5, {"kind": "pull"})], good_for_s=0)
     assert shown() == []

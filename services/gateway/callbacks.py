@@ -69,7 +69,7 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
 async def _verify(context: Context, api_key_id: str, callback: Callback) -> None:
     secret = await context.stores.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
     attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
-    if not attempt.taken:
+    if not attempt.accepted:
         why = (
             _REASONS.get(attempt.error, attempt.error) or f"the response was {attempt.status}, not 200 or 204"
         )

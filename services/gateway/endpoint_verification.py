@@ -7,7 +7,7 @@ caller must not hold anything meanwhile.
 import secrets
 
 from shared.model.callbacks import Callback
-from shared.outbound import Attempt, Outbound
+from shared.outbound.client import Attempt, Outbound
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import too_many, unavailable
 from shared.wire.pelion.callbacks import TEST_BODY

@@ -37,7 +37,7 @@ class IdempotentRequests:
         """
         runner = secrets.token_hex(8)
         beginning = await self._begin(request, runner)
-        telemetry.repeatable.add(1, {"found": beginning.state})
+        telemetry.idempotent_requests.add(1, {"found": beginning.state})
         if beginning.state is RequestState.ANSWERED:
             return beginning.response, True
         if beginning.state is not RequestState.BEGUN:

@@ -20,7 +20,7 @@ from services.socket_edge.shutdown import close_all
 from services.socket_edge.sweep import sweep
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
-from shared.delivery.loop import AckScheduler
+from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import end, forever

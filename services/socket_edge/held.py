@@ -209,7 +209,7 @@ class LeaseHolder(HeldConnection):
 
     def require_resync(self) -> None:
         """Redis may have lost writes: nothing is acknowledged before the queue was read again."""
-        self.loop.doubt()
+        self.loop.require_resync()
 
     def key_is_gone(self) -> None:
         # The queue knows more: whether the key was revoked, or the channel is another's by now.

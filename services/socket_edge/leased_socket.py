@@ -152,11 +152,11 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         loop = self.loop
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await loop.rested()
+                await loop.wait_idle()
                 while self._written.count > self._acked.count:
                     self._progress = asyncio.Event()
                     await self._progress.wait()
-                    await loop.rested()
+                    await loop.wait_idle()
         await self.close(CloseReason.STOPPING)
 
     async def close(self, reason: CloseReason) -> None:

@@ -186,7 +186,7 @@ async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(poll.decided.wait(), edge.timing.long_poll_wait_s)
     else:
-        await poll.loop.rested()
+        await poll.loop.wait_idle()
     poll.decided.set()
 
 

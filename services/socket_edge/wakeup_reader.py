@@ -89,7 +89,7 @@ class WakeupReader:
         for each in merge_consecutive(entries):
             for connection in self._registry.of(each.channel):
                 if isinstance(connection, LeaseHolder):
-                    connection.loop.offer(each)
+                    connection.loop.deliver_inline(each)
 
     def _dispatch_word(self, word: str) -> None:
         if (query := parse_poll_query(word)) is not None:

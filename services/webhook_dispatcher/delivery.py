@@ -1,4 +1,4 @@
-"""One delivery: the front of a webhook's queue is sent in one request, and acked or put back."""
+"""One attempt: sends the front of a webhook's queue in one request, then acks it or schedules a retry."""
 
 import logging
 import time
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared import telemetry
-from shared.delivery.loop import DeliveryTracer
+from shared.delivery.tracing import DeliveryTracer
 from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
-from shared.outbound import Attempt, Outbound
+from shared.outbound.client import Attempt, Outbound
 from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
 from shared.store.channels import Channels
 from shared.store.queues import Queues
@@ -24,38 +24,47 @@ from shared.wire.signatures import signed_headers
 logger = logging.getLogger(__name__)
 
 
-def _trace_of(followed: list[Notification], *, of: int) -> dict[str, str]:
-    """The header that continues a publisher's trace, where all of a request is of one."""
-    traces = {n.trail.traceparent for n in followed if n.trail}
-    if len(followed) < of or len(traces) != 1 or "" in traces:
-        return {}
-    return {"traceparent": traces.pop()}
-
-
 class Outcome(Enum):
-    """What came of looking at a channel."""
+    """What an attempt leaves behind, and who has the lease then."""
 
     NOTHING_TO_SEND = auto()
-    NOT_YET = auto()
-    """What is pending is somebody's later try."""
-    TAKEN = auto()
-    GIVEN_BACK = auto()
-    """The lease is not ours any more, and the batch is somebody's later try."""
-    GIVEN_BACK_FOR_NOW = auto()
-    """The lease is not ours any more, but the channel is to be looked at again at once."""
+    BACKOFF = auto()
+    """The time of the next attempt has not come."""
+    ACCEPTED = auto()
+    RELEASED = auto()
+    """The lease is gone: the attempt failed and is retried later, or another owner has it."""
+    CHANGED = auto()
+    """The lease is released, and the next attempt is due at once: the URL or its headers have changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one request may hold, and for how long a webhook may fail."""
+    """How much one request may hold, and for how long a webhook may fail."""
 
     count: int
     size_bytes: int
     expiry_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request: its body, and those of its notifications that have a receipt or a trace."""
+
+    webhook_id: str
+    message: Message
+    with_trail: list[Notification]
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """Continues the publisher's trace, if all notifications of the request belong to one."""
+        traces = {n.trail.traceparent for n in self.with_trail if n.trail}
+        if len(self.with_trail) < self.message.count or len(traces) != 1 or "" in traces:
+            return {}
+        return {"traceparent": traces.pop()}
+
+
 class Deliveries:
-    """Makes deliveries, for whoever holds a channel's lease."""
+    """Makes attempts, for the owner of a channel's lease."""
 
     def __init__(
         self,
@@ -64,7 +73,7 @@ class Deliveries:
         channels: Channels,
         queues: Queues,
         outbound: Outbound,
-        tries: RetryJobs,
+        retries: RetryJobs,
         limits: BatchLimits,
         now_ms: Callable[[], int],
     ) -> None:
@@ -72,92 +81,101 @@ class Deliveries:
         self._channels = channels
         self._queues = queues
         self._outbound = outbound
-        self._tries = tries
+        self._retries = retries
         self._limits = limits
         self._now_ms = now_ms
 
     async def deliver(self, lease: Lease) -> Outcome:
-        """Sends what comes next, if anything may be sent now. Raises NoLongerOwner, StoreUnavailable."""
+        """Sends the next batch, if one may be sent now. Raises NoLongerOwner, StoreUnavailable."""
         limits = self._limits
-        taken = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
-        if isinstance(taken, NoBatch):
-            return Outcome.NOT_YET if taken is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
-        wanted = stored(taken.serialization)
-        most = min(limits.count, wanted.chunk)
-        body = message(taken.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
-        assert body is not None, "what is taken holds one notification at least"
-        webhook_id = f"msg_{lease.generation}_{body.last_entry_id}"
-        sent = taken.notifications[: body.count]
-        traced = DeliveryTracer(lease.channel)
-        traced.record_sent(followed := [n for n in sent if n.trail], taken_ns=time.time_ns())
-        attempt = await self._send(lease, taken, body, webhook_id=webhook_id, followed=followed)
-        delivery = Delivery(
-            at_ms=self._now_ms() - attempt.took_ms,
-            webhook_id=webhook_id,
-            count=body.count,
-            status=attempt.status,
-            error=attempt.error,
-            took_ms=attempt.took_ms,
-        )
-        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": body.count}
-        level = logging.DEBUG if attempt.taken else logging.INFO
-        logger.log(level, "delivery.attempted", extra={"facts": {**facts, "took_ms": attempt.took_ms}})
-        if not attempt.taken:
-            return await self._put_back(lease, taken, delivery)
-        answered_ns = time.time_ns()
-        outcome = await self._ack(lease, body, delivery)
-        traced.record_acked(body.last_entry_id, acked_ns=answered_ns)
+        batch = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
+        if isinstance(batch, NoBatch):
+            return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
+        request = self._request(lease, batch)
+        tracer = DeliveryTracer(lease.channel)
+        tracer.record_sent(request.with_trail, read_ns=time.time_ns())
+        attempt = await self._send(lease, batch, request)
+        delivery = self._record(lease, request, attempt)
+        if not attempt.accepted:
+            return await self._fail(lease, batch, delivery)
+        acked_ns = time.time_ns()
+        outcome = await self._ack(lease, request.message, delivery)
+        tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
         return outcome
 
-    async def _send(
-        self, lease: Lease, taken: TakenBatch, body: Message, *, webhook_id: str, followed: list[Notification]
-    ) -> Attempt:
-        if receipts := [n for n in followed if n.trail and n.trail.receipt]:
+    def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
+        limits = self._limits
+        wanted = stored(batch.serialization)
+        most = min(limits.count, wanted.chunk)
+        body = message(batch.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
+        assert body is not None, "a taken batch has at least one notification"
+        with_trail = [n for n in batch.notifications[: body.count] if n.trail]
+        return _Request(f"msg_{lease.generation}_{body.last_entry_id}", body, with_trail)
+
+    async def _send(self, lease: Lease, batch: TakenBatch, request: _Request) -> Attempt:
+        if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._queues.mark_sent(lease, receipts)
-        signed = signed_headers(
-            taken.signing_secret,
-            webhook_id=webhook_id,
+        body = request.message.text
+        signature = signed_headers(
+            batch.signing_secret,
+            webhook_id=request.webhook_id,
             timestamp_s=self._now_ms() // 1000,
-            body=body.text,
+            body=body,
         )
-        headers = {**taken.callback.headers, **signed, **_trace_of(followed, of=body.count)}
-        return await self._outbound.put(taken.callback.url, headers=headers, body=body.text)
+        headers = {**batch.callback.headers, **signature, **request.trace_headers}
+        return await self._outbound.put(batch.callback.url, headers=headers, body=body)
+
+    def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
+        """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""
+        count, took_ms = request.message.count, attempt.took_ms
+        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
+        level = logging.DEBUG if attempt.accepted else logging.INFO
+        logger.log(level, "delivery.attempted", extra={"facts": facts})
+        return Delivery(
+            at_ms=self._now_ms() - took_ms,
+            webhook_id=request.webhook_id,
+            count=count,
+            status=attempt.status,
+            error=attempt.error,
+            took_ms=took_ms,
+        )
 
     async def _ack(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
         count = await self._batches.ack(lease, until=body.last_entry_id, delivery=delivery)
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
-            return Outcome.GIVEN_BACK
+            return Outcome.RELEASED
         telemetry.record_acked(body.last_entry_id, count)
-        return Outcome.TAKEN
+        return Outcome.ACCEPTED
 
-    async def _put_back(self, lease: Lease, taken: TakenBatch, delivery: Delivery) -> Outcome:
-        failed = taken.failed_attempts + 1
-        next_attempt_ms = self._now_ms() + backoff_s(failed) * 1000
-        what_follows, lost = await self._batches.fail(
+    async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery) -> Outcome:
+        failed_attempts = batch.failed_attempts + 1
+        next_attempt_ms = self._now_ms() + backoff_s(failed_attempts) * 1000
+        result, lost = await self._batches.fail(
             lease,
-            taken=taken,
+            taken=batch,
             delivery=delivery,
             next_attempt_ms=next_attempt_ms,
             expiry_ms=self._limits.expiry_ms,
         )
-        match what_follows:
+        match result:
             case AfterFailure.RETRY:
-                await self._tries.later(lease.channel, number=failed, at_ms=next_attempt_ms)
+                await self._retries.schedule(
+                    lease.channel, failed_attempts=failed_attempts, at_ms=next_attempt_ms
+                )
             case AfterFailure.CONFIG_CHANGED:
-                return Outcome.GIVEN_BACK_FOR_NOW
+                return Outcome.CHANGED
             case AfterFailure.ENDED:
-                await self._ended(lease, lost)
-        return Outcome.GIVEN_BACK
+                await self._end(lease, lost)
+        return Outcome.RELEASED
 
-    async def _ended(self, lease: Lease, lost: int) -> None:
-        """Every try has failed for too long: nobody is there to read what waits."""
-        facts = {"channel": lease.channel, "lost": lost}
-        logger.warning("webhook.ended", extra={"facts": facts})
+    async def _end(self, lease: Lease, lost: int) -> None:
+        """The webhook has failed for longer than its expiry: the script has deleted the channel."""
+        logger.warning("webhook.ended", extra={"facts": {"channel": lease.channel, "lost": lost}})
         telemetry.expired.add(1)
         telemetry.dropped.add(lost, {"reason": "channel-expired"})
-        whose = await self._channels.ref(lease.channel)
-        if whose.account:
+        ref = await self._channels.ref(lease.channel)
+        if ref.account:
             await self._channels.unindex(
-                whose.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
+                ref.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
             )

@@ -1,8 +1,8 @@
-"""The webhook channels that one process visits: told by wakeups and jobs, and found by a sweep.
+"""The webhook channels that one process delivers: found by wakeups, by retry jobs, and by a sweep.
 
-A visit claims what nobody live holds, delivers until nothing is left, stays for a little while, and gives the
-lease back. One visit per channel, one request at a time in it: order needs no more. A dead receiver costs its
-own visits only; those that follow a failure have places of their own, so that they cannot take all of them.
+A visit claims a channel that no live instance holds, delivers until the queue is empty, lingers for more, and
+releases the lease. There is one visit per channel, with one request at a time, which keeps the order. Visits
+after a failure have slots of their own: failing receivers cannot occupy all of them.
 """
 
 import asyncio
@@ -26,39 +26,39 @@ from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wake
 
 logger = logging.getLogger(__name__)
 
-# A channel that had something a moment ago is likely to have more: staying saves a claim and a release.
-_STAYS_S = 2.0
-_AGAIN_S = 1.0
+# A channel that had something a moment ago is likely to have more: lingering saves a release and a claim.
+_LINGER_S = 2.0
+_ERROR_PAUSE_S = 1.0
 _SHUTDOWN_S = 4.0
-_LET_GO_S = 1.0
-# What a sweep has found is shown until the next is overdue by so many, and so long.
-_ROUNDS_SHOWN = 3
-_AGES_SHOWN_S = 30.0
+_RELEASE_S = 1.0
+# A sweep's lag is shown until the next sweep is overdue by so many intervals, and so long.
+_LAG_SHOWN_SWEEPS = 3
+_LAG_SHOWN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often, in seconds."""
+    """Intervals in seconds."""
 
     heartbeat_s: float
     sweep_s: float
 
 
 class _Visit:
-    """One channel while it is looked after."""
+    """One visit of a channel. `woken`: there may be more than the visit has seen."""
 
     def __init__(self, *, follows_failure: bool) -> None:
         self.follows_failure = follows_failure
         self.woken = asyncio.Event()
 
-    async def woken_within(self, limit_s: float) -> bool:
+    async def is_woken_within(self, limit_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.woken.wait(), limit_s)
         return self.woken.is_set()
 
 
 class Dispatcher:
-    """All visits of one process. `instance` names it in leases."""
+    """All visits of one process. Its leases are owned by `instance`."""
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Dispatcher:
         requests: int,
         now_ms: Callable[[], int],
     ) -> None:
+        """Makes at most `requests` requests at a time, at least two."""
         self._redis = redis
         self._leases = leases
         self._deliveries = deliveries
@@ -82,41 +83,42 @@ class Dispatcher:
         self._timing = timing
         self._now_ms = now_ms
         half = max(1, requests // 2)
-        self._places = {False: asyncio.Semaphore(half), True: asyncio.Semaphore(half)}
+        self._slots = asyncio.Semaphore(half)
+        self._slots_after_failure = asyncio.Semaphore(half)
         self._visits: dict[str, _Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
         self._stopping = asyncio.Event()
 
-    def look_at(self, channel: str, *, follows_failure: bool = False) -> None:
-        """Visits the channel soon; a visit that is under way looks again."""
+    def visit(self, channel: str, *, follows_failure: bool = False) -> None:
+        """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
         visit = self._visits.get(channel)
         if visit is not None:
             visit.woken.set()
         elif not self._stopping.is_set():
             self._visits[channel] = visit = _Visit(follows_failure=follows_failure)
-            task = asyncio.create_task(self._look_after(channel, visit))
+            task = asyncio.create_task(self._run(channel, visit))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def try_again(self, channel: str) -> None:
-        """The time of a later try has come."""
-        self.look_at(channel, follows_failure=True)
+    def retry(self, channel: str) -> None:
+        """The backoff of a failed attempt is over."""
+        self.visit(channel, follows_failure=True)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Hears wakeups, beats and sweeps for as long as it is entered; then ends all visits in seconds."""
-        tasks = [asyncio.create_task(forever(loop)) for loop in (self._hear, self._beat, self._sweep)]
+        """Listens, sends heartbeats and sweeps while entered; then ends all visits within seconds."""
+        tasks = [asyncio.create_task(forever(loop)) for loop in (self._listen, self._beat, self._sweep)]
         try:
             yield
         finally:
             await self._shutdown()
             await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
-                await asyncio.wait_for(self._heartbeat.stop(), _LET_GO_S)
+                await asyncio.wait_for(self._heartbeat.stop(), _RELEASE_S)
 
     async def _shutdown(self) -> None:
-        """Begins nothing more; requests under way have some seconds, then another makes them again."""
+        """Begins no request. Requests under way have `_SHUTDOWN_S`; another dispatcher repeats the rest."""
         self._stopping.set()
         for visit in self._visits.values():
             visit.woken.set()
@@ -125,54 +127,58 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LET_GO_S)
+            await asyncio.wait(self._tasks, timeout=_RELEASE_S)
 
-    async def _look_after(self, channel: str, visit: _Visit) -> None:
+    async def _run(self, channel: str, visit: _Visit) -> None:
         again = False
         try:
             again = await self._visit(channel, visit)
         except StoreUnavailable:
-            # Whatever we hold or know of it is looked at when Redis is back.
+            # When Redis is back, the sweep finds the channel.
             logger.debug("visit.cut-short", extra={"facts": {"channel": channel}})
         except Exception:
             logger.exception("visit.failed", extra={"facts": {"channel": channel}})
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_ERROR_PAUSE_S)
             again = True
         finally:
             del self._visits[channel]
         if again or visit.woken.is_set():
-            self.look_at(channel, follows_failure=visit.follows_failure)
+            self.visit(channel, follows_failure=visit.follows_failure)
 
     async def _visit(self, channel: str, visit: _Visit) -> bool:
-        """Tells whether the channel is to be visited again at once."""
+        """True if the next visit is due at once."""
         try:
             lease = await self._claim(channel)
         except (HeldByAnother, NoLongerOwner):
             visit.woken.clear()
             return False
-        given_back = False
+        outcome = None
         try:
-            while not self._stopping.is_set():
-                visit.woken.clear()
-                async with self._places[visit.follows_failure]:
-                    if self._stopping.is_set():
-                        break
-                    outcome = await self._deliveries.deliver(lease)
-                if outcome in (Outcome.GIVEN_BACK, Outcome.GIVEN_BACK_FOR_NOW):
-                    given_back = True
-                    return outcome is Outcome.GIVEN_BACK_FOR_NOW
-                if outcome is Outcome.NOT_YET:
-                    # Staying would keep out whoever is to make the later try.
-                    break
-                visit.follows_failure = False
-                if outcome is Outcome.NOTHING_TO_SEND and not await visit.woken_within(_STAYS_S):
-                    break
+            outcome = await self._deliver_all(lease, visit)
         except NoLongerOwner:
-            given_back = True
+            outcome = Outcome.RELEASED
         finally:
-            if not given_back:
-                await self._release(lease)
-        return False
+            if outcome not in (Outcome.RELEASED, Outcome.CHANGED):
+                await self._leases.release(lease, now_ms=self._now_ms())
+        return outcome is Outcome.CHANGED
+
+    async def _deliver_all(self, lease: Lease, visit: _Visit) -> Outcome | None:
+        """Delivers until nothing may be sent now, and nothing came for a while. The last outcome, if any."""
+        outcome = None
+        while not self._stopping.is_set():
+            visit.woken.clear()
+            slots = self._slots_after_failure if visit.follows_failure else self._slots
+            async with slots:
+                if self._stopping.is_set():
+                    break
+                outcome = await self._deliveries.deliver(lease)
+            if outcome in (Outcome.RELEASED, Outcome.CHANGED, Outcome.BACKOFF):
+                # Do not linger in a backoff: the dispatcher that runs the retry could not claim the channel.
+                break
+            visit.follows_failure = False
+            if outcome is Outcome.NOTHING_TO_SEND and not await visit.is_woken_within(_LINGER_S):
+                break
+        return outcome
 
     async def _claim(self, channel: str) -> Lease:
         owner = f"{self._instance}/{next(self._claims)}"
@@ -181,25 +187,22 @@ class Dispatcher:
         except HeldByAnother as held:
             if instance_of(held.owner) != self._instance:
                 raise
-            # Of an earlier visit of ours, which could not give it back.
+            # An earlier visit of this process, whose release failed.
             silent = held.owner
             return await self._leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK, silent=silent)
 
-    async def _release(self, lease: Lease) -> None:
-        await self._leases.release(lease, now_ms=self._now_ms())
-
-    async def _hear(self) -> None:
+    async def _listen(self) -> None:
         names = (self._instance, instance_of(ANY_DISPATCHER))
-        async with contextlib.aclosing(subscribe_wakeups(self._redis, *names)) as heard:
-            async for words in heard:
-                if words is Subscription.RESTORED:
+        async with contextlib.aclosing(subscribe_wakeups(self._redis, *names)) as wakeups:
+            async for wakeup in wakeups:
+                if wakeup is Subscription.RESTORED:
                     await self._try_to_beat()
                     with contextlib.suppress(StoreUnavailable):
-                        await self._visit_what_is_due()
-                elif isinstance(words, list):
-                    for word in words:
+                        await self._visit_due()
+                elif isinstance(wakeup, list):
+                    for word in wakeup:
                         if parse_key_changed(word) is None:
-                            self.look_at(word)
+                            self.visit(word)
 
     async def _beat(self) -> None:
         while True:
@@ -214,14 +217,15 @@ class Dispatcher:
         while True:
             await asyncio.sleep(self._timing.sweep_s)
             with contextlib.suppress(StoreUnavailable):
-                await self._visit_what_is_due()
+                await self._visit_due()
 
-    async def _visit_what_is_due(self) -> None:
-        oldest_ms = began_ms = self._now_ms()
+    async def _visit_due(self) -> None:
+        """Visits every webhook that is due and that no live instance holds; records the longest lag."""
+        oldest_ms = started_ms = self._now_ms()
         async for lot in self._due.pages():
             for due in lot:
                 oldest_ms = min(oldest_ms, due.since_ms)
                 if not due.is_held:
-                    self.look_at(due.channel, follows_failure=due.failed_attempts > 0)
-        good_for_s = _ROUNDS_SHOWN * self._timing.sweep_s + _AGES_SHOWN_S
-        telemetry.record_webhook_lag(oldest_ms, now_ms=began_ms, good_for_s=good_for_s)
+                    self.visit(due.channel, follows_failure=due.failed_attempts > 0)
+        good_for_s = _LAG_SHOWN_SWEEPS * self._timing.sweep_s + _LAG_SHOWN_S
+        telemetry.record_webhook_lag(oldest_ms, now_ms=started_ms, good_for_s=good_for_s)

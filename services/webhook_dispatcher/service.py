@@ -10,7 +10,7 @@ from services.composition import Stores, build_outbound, build_stores, jobs_redi
 from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
 from shared.jobs import RetryJobs
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.runtime.clock import now_ms
 from shared.runtime.http.health_server import serve_health
 from shared.runtime.http.metrics_server import metrics_server
@@ -27,7 +27,7 @@ async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIte
         dispatcher = _make_dispatcher(settings, build_stores(settings, redis), outbound, retries)
         async with dispatcher.running():
             working = asyncio.create_task(
-                keep_working(lambda: retries.worker(dispatcher.try_again), service="webhook-dispatcher")
+                keep_working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher")
             )
             try:
                 yield
@@ -54,7 +54,7 @@ def _make_dispatcher(
         channels=stores.channels,
         queues=stores.queues,
         outbound=outbound,
-        tries=retries,
+        retries=retries,
         limits=BatchLimits(
             count=settings.batch_limit,
             size_bytes=settings.webhook_batch_bytes,

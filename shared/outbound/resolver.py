@@ -1,4 +1,4 @@
-"""From a name to addresses: one look-up, and every address of its answer judged before it is used."""
+"""Resolving names: one lookup, and a check of every address that it returns."""
 
 import asyncio
 import contextlib
@@ -12,33 +12,34 @@ from shared.model.addresses import AddressPolicy
 
 Lookup = Callable[[str], Awaitable[list[str]]]
 
-_LOOK_UPS_AT_ONCE = 64
+_CONCURRENT_LOOKUPS = 64
 
 
 class AddressRefused(OSError):
-    """The look-up led to an address that must not be called. An OSError, so that aiohttp treats it as one."""
+    """The address must not be called. An OSError, because aiohttp expects one."""
 
 
-def judge(address: str, policy: AddressPolicy) -> None:
-    if word := policy.refuses(address):
-        raise AddressRefused(word)
+def check_address(address: str, policy: AddressPolicy) -> None:
+    """Raises AddressRefused."""
+    if reason := policy.refuses(address):
+        raise AddressRefused(reason)
 
 
 class VettingResolver(AbstractResolver):
-    """Looks a name up once, and judges every address of the answer: one bad among good ones refuses all."""
+    """Resolves a name once. One refused address among good ones refuses the name."""
 
     def __init__(self, lookup: Lookup, policy: AddressPolicy) -> None:
-        self._look_up = lookup
+        self._lookup = lookup
         self._policy = policy
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._look_up(host)
-        if not found:
+        addresses = await self._lookup(host)
+        if not addresses:
             raise OSError("no address")
-        for address in found:
-            judge(address, self._policy)
+        for address in addresses:
+            check_address(address, self._policy)
         return [
             ResolveResult(
                 hostname=host,
@@ -48,58 +49,59 @@ class VettingResolver(AbstractResolver):
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address in found
+            for address in addresses
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 class SystemResolver:
-    """The system's look-up, in threads of its own that no other work waits for, nor the end of the process.
+    """The system's resolver, in threads of its own.
 
-    A name server that does not answer holds a thread for many seconds. asyncio's own threads are few (uvloop
-    has four), and a few dead names would stop everybody's look-ups.
+    A name server that does not respond blocks a thread for many seconds. In the event loop's own pool (four
+    threads with uvloop) a few dead names would stop all other lookups, and hold up the end of the process.
     """
 
     def __init__(self) -> None:
-        self._threads = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
+        self._threads = asyncio.Semaphore(_CONCURRENT_LOOKUPS)
 
     async def __call__(self, host: str) -> list[str]:
         """The addresses of `host`. Raises OSError."""
         await self._threads.acquire()
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[str]] = loop.create_future()
+        future: asyncio.Future[list[str]] = loop.create_future()
 
-        def tell(addresses: list[str], error: OSError | None) -> None:
+        def finish(result: list[str] | OSError) -> None:
             self._threads.release()
-            if found.done():
+            if future.done():
                 return
-            if error is None:
-                found.set_result(addresses)
+            if isinstance(result, OSError):
+                future.set_exception(result)
             else:
-                found.set_exception(error)
+                future.set_result(result)
 
         def work() -> None:
-            addresses: list[str] = []
-            error: OSError | None = None
+            result: list[str] | OSError
             try:
-                addresses = _system_addresses(host)
-            except (OSError, UnicodeError) as seen:
-                error = seen if isinstance(seen, OSError) else OSError("not a name")
-            # The loop may be gone by now, and nobody waits.
+                result = _system_addresses(host)
+            except OSError as exc:
+                result = exc
+            except UnicodeError:
+                result = OSError("not a host name")
+            # The event loop may be closed by now.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(tell, addresses, error)
+                loop.call_soon_threadsafe(finish, result)
 
         try:
-            threading.Thread(target=work, name="look-up", daemon=True).start()
+            threading.Thread(target=work, name="resolver", daemon=True).start()
         except RuntimeError:
             self._threads.release()
             raise OSError("no thread can be started") from None
-        return await found
+        return await future
 
 
 def _system_addresses(host: str) -> list[str]:
-    # As bytes: for text Python has a codec of its own, that knows only the names of 2003.
-    answers = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(where[0]) for *_, where in answers))
+    # As bytes: Python encodes text by IDNA 2003, which refuses newer names.
+    entries = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in entries))

@@ -71,7 +71,7 @@ def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
         BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=BATCH_TIMEOUT_S))
     )
     trace.set_tracer_provider(provider)
-    telemetry.somebody_wants_spans()
+    telemetry.enable_spans()
 
 
 def stop_telemetry() -> None:

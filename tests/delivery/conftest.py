@@ -1,4 +1,4 @@
-"""A drain over fakeredis, and a receiver that confirms what a test says."""
+"""A delivery loop over fakeredis, and a receiver that acks when a test says so."""
 
 from collections.abc import AsyncIterator
 
@@ -16,48 +16,48 @@ PLENTY = 1_000_000
 
 
 class Receiver:
-    """Takes notifications into a list; a test confirms them, or not."""
+    """Keeps what it is sent; a test acks it."""
 
-    def __init__(self, *, holds: int = 1000, size_bytes: int = PLENTY, at_once: int = 1000) -> None:
+    def __init__(self, *, holds: int = 1000, size_bytes: int = PLENTY, per_call: int = 1000) -> None:
         self.holds = holds
         self.size_bytes = size_bytes
-        self.at_once = at_once
-        self.taken: list[Notification] = []
+        self.per_call = per_call
+        self.sent: list[Notification] = []
         self.batches: list[int] = []
         self.rewinds = 0
         self.adopted: list[bytes] = []
-        self.sockets_closed: list[CloseReason] = []
+        self.closed: list[CloseReason] = []
         self.breaks = False
         self._acked = 0
         self._forgotten = 0
 
     @property
     def window(self) -> Window:
-        return Window(count=self.holds - (len(self.taken) - self._acked), size_bytes=self.size_bytes)
+        return Window(count=self.holds - (len(self.sent) - self._acked), size_bytes=self.size_bytes)
 
     @property
     def acked_until(self) -> str:
-        return self.taken[self._acked - 1].entry_id if self._acked > self._forgotten else BEGINNING
+        return self.sent[self._acked - 1].entry_id if self._acked > self._forgotten else BEGINNING
 
     def deliver(self, batch: list[Notification]) -> str | None:
         if self.breaks:
             raise RuntimeError("the transport broke")
-        taken = batch[: self.at_once]
-        self.taken += taken
+        sent = batch[: self.per_call]
+        self.sent += sent
         self.batches.append(len(batch))
-        return taken[-1].entry_id if taken else None
+        return sent[-1].entry_id if sent else None
 
     def adopt(self, serialization: bytes) -> None:
         self.adopted.append(serialization)
 
     def rewind(self) -> None:
         self.rewinds += 1
-        self._acked = self._forgotten = len(self.taken)
+        self._acked = self._forgotten = len(self.sent)
 
     async def end(self, close_reason: CloseReason) -> None:
-        self.sockets_closed.append(close_reason)
+        self.closed.append(close_reason)
 
-    def confirm(self, count: int) -> None:
+    def ack(self, count: int) -> None:
         self._acked += count
 
 
@@ -89,18 +89,18 @@ async def receiver() -> Receiver:
 
 
 @pytest.fixture
-async def drain(stores: Stores, lease: Lease, receiver: Receiver) -> AsyncIterator[DeliveryLoop]:
-    drain = DeliveryLoop(stores.queues, lease, receiver)
-    yield drain
-    await drain.stop()
+async def loop(stores: Stores, lease: Lease, receiver: Receiver) -> AsyncIterator[DeliveryLoop]:
+    loop = DeliveryLoop(stores.queues, lease, receiver)
+    yield loop
+    await loop.stop()
 
 
-async def took(receiver: Receiver, count: int) -> None:
-    await wait_until(lambda: len(receiver.taken) >= count, what=lambda: ids(receiver.taken))
-    assert ids(receiver.taken) == [str(n) for n in range(count)]
+async def sent_to(receiver: Receiver, count: int) -> None:
+    await wait_until(lambda: len(receiver.sent) >= count, what=lambda: ids(receiver.sent))
+    assert ids(receiver.sent) == [str(n) for n in range(count)]
 
 
-async def has_looked(stores: Stores) -> None:
-    """Whatever a drain was woken for is over: calls are carried out in order, and it asks at most twice."""
+async def has_read(stores: Stores) -> None:
+    """Waits until the reads of a woken loop are over: Redis runs calls in order, and a loop makes few."""
     for _ in range(5):
         await stores.calls.command("PING")

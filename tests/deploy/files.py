@@ -32,7 +32,7 @@ _LAST_S = 2 * serving._SHUTDOWN_LIMIT_S + exporters.FLUSH_TIMEOUT_S
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
     "socket-edge": shutdown.DRAIN_ACKS_S + shutdown.CLOSE_S + shutdown.ABORT_S + heartbeat.STOP_S + _LAST_S,
-    "webhook-dispatcher": dispatcher._SHUTDOWN_S + 2 * dispatcher._LET_GO_S + _LAST_S,
+    "webhook-dispatcher": dispatcher._SHUTDOWN_S + 2 * dispatcher._RELEASE_S + _LAST_S,
     "expiry-reaper": _LAST_S,
 }
 

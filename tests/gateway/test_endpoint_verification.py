@@ -8,7 +8,7 @@ import pytest
 from services.gateway.endpoint_verification import EndpointVerifier
 from shared.model.addresses import AddressPolicy
 from shared.model.callbacks import Callback, new_signing_secret
-from shared.outbound import Attempt, Outbound
+from shared.outbound.client import Attempt, Outbound
 from shared.runtime.http.responses import Problem
 from tests.harness.callbacks import Hook
 from tests.harness.waiting import wait_until
@@ -40,6 +40,6 @@ async def test_one_for_each_api_key_and_a_limit_in_all(hook: Hook) -> None:
         running[0].cancel()
         await asyncio.wait(running[:1])
         hook.open.set()
-        assert (await attempt("a")).taken
-        assert (await running[1]).taken
-        assert (await attempt("c")).taken
+        assert (await attempt("a")).accepted
+        assert (await running[1]).accepted
+        assert (await attempt("c")).accepted

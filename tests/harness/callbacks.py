@@ -1,4 +1,4 @@
-"""A customer's receiver of callbacks: a plain web server that keeps what it is sent, and answers as told."""
+"""A receiver of endpoint verifications: a web server that records requests, and responds as a test says."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ class Called:
 
 
 class Hook:
-    """The receiver. `status` and `headers` are its answers; while `open` is cleared it gives none."""
+    """Responds with `status` and `headers`; while `open` is cleared it does not."""
 
     def __init__(self) -> None:
         self.called: list[Called] = []
@@ -48,7 +48,7 @@ class Hook:
 
 @contextlib.asynccontextmanager
 async def running_hook() -> AsyncIterator[Hook]:
-    """A receiver on a port of its own of 127.0.0.1."""
+    """A receiver on a free port."""
     hook = Hook()
     runner = web.ServerRunner(web.Server(hook.take), shutdown_timeout=0)
     await runner.setup()

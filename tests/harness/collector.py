@@ -1,4 +1,4 @@
-"""A collector of traces, as small as OTLP over HTTP allows."""
+"""A collector of traces over OTLP/HTTP."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class Span:
-    """One span as it was exported; ids are hexadecimal."""
+    """One exported span; ids are hexadecimal."""
 
     name: str
     trace: str
@@ -23,7 +23,7 @@ class Span:
 
 
 class Collector:
-    """Takes what is exported to `url`."""
+    """Collects what is exported to `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -35,7 +35,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector on a free port for a while."""
+    """A collector on a free port."""
 
     class Exports(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -46,7 +46,7 @@ def collecting() -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nobody wants to read of each request."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Exports)
     collector = Collector(f"http://127.0.0.1:{server.server_port}")

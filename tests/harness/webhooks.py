@@ -1,4 +1,4 @@
-"""A customer's webhook: a stock HTTP server that remembers what it was sent, and answers as a test says."""
+"""A customer's webhook: an HTTP server that records requests, and responds as a test says."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from tests.harness.processes import free_port
 
 @dataclass
 class Call:
-    """One request: when, with which headers and what body, and how many were under way with it."""
+    """One request. `at_once`: how many were under way then, with this one."""
 
     at_s: float
     headers: Mapping[str, str]
@@ -35,16 +35,16 @@ class Call:
 Answer = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
-async def _taken(_: Call) -> web.StreamResponse:
+async def _accepted(_: Call) -> web.StreamResponse:
     return web.Response(status=204)
 
 
 @dataclass
 class Webhook:
-    """What has arrived so far. `answer` may be replaced at any time; the test request is always taken."""
+    """What has arrived so far. `answer` may be replaced at any time; the test request is always accepted."""
 
     port: int
-    answer: Answer = _taken
+    answer: Answer = _accepted
     calls: list[Call] = field(default_factory=list)
     tests: int = 0
     under_way: int = 0
@@ -55,11 +55,11 @@ class Webhook:
 
     @property
     def items(self) -> list[Any]:
-        """What every call that held notifications brought, in order; retries come again."""
+        """All notifications in order, including those of retries."""
         return [item for call in self.calls for items in call.message.values() for item in items]
 
     def says(self, status: int, **headers: str) -> None:
-        """Every answer from now on has this status."""
+        """Responds with this status from now on."""
 
         async def answer(_: Call) -> web.StreamResponse:
             return web.Response(status=status, headers=headers)
@@ -67,7 +67,7 @@ class Webhook:
         self.answer = answer
 
     def hangs(self) -> None:
-        """No answer from now on."""
+        """Does not respond from now on."""
 
         async def answer(_: Call) -> web.StreamResponse:
             await asyncio.Event().wait()
@@ -76,7 +76,7 @@ class Webhook:
         self.answer = answer
 
     def takes(self) -> None:
-        self.answer = _taken
+        self.answer = _accepted
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -95,7 +95,7 @@ class Webhook:
 
 @contextlib.asynccontextmanager
 async def webhook(port: int | None = None) -> AsyncIterator[Webhook]:
-    """A webhook that listens; on a port of its own unless one is given."""
+    """A webhook on a free port, unless one is given."""
     receiver = Webhook(port or free_port())
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_route("PUT", "/{path:.*}", receiver.serve)

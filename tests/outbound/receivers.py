@@ -1,4 +1,4 @@
-"""Receivers of callbacks, well-behaved and not: each is a small TCP server that a test scripts."""
+"""Webhook receivers, well-behaved and not: each is a small TCP server that a test scripts."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
 class Receiver:
-    """What has reached it so far. `ended` counts connections whose handler is through."""
+    """What has reached it so far. `ended` counts connections whose handler has ended."""
 
     port: int = 0
     connections: int = 0
@@ -29,8 +29,8 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def receiving(answer: Answer, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """Reads requests, one after the other, and has `answer` answer each."""
+async def receiving(respond: Respond, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    """Reads requests one after the other, and responds to each with `respond`."""
     receiver = Receiver()
     handlers: set[asyncio.Task[None]] = set()
 
@@ -43,7 +43,7 @@ async def receiving(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Asy
                 receiver.bodies.append(b"")
                 length = int((receiver.header("content-length") or ["0"])[0])
                 receiver.bodies[-1] = await reader.readexactly(length)
-                await answer(reader, writer)
+                await respond(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -67,26 +67,26 @@ async def receiving(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Asy
             await asyncio.wait(handlers)
 
 
-def saying(text: str | bytes, *, close: bool = False) -> Answer:
-    """Answers every request with these bytes, word for word."""
+def saying(text: str | bytes, *, close: bool = False) -> Respond:
+    """Responds to every request with exactly these bytes."""
     data = text.encode() if isinstance(text, str) else text
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         await writer.drain()
         if close:
             writer.close()
             raise ConnectionError
 
-    return answer
+    return respond
 
 
-def status(code: int, *, headers: str = "", body: str = "") -> Answer:
+def status(code: int, *, headers: str = "", body: str = "") -> Respond:
     return saying(f"HTTP/1.1 {code} Word\r\n{headers}Content-Length: {len(body)}\r\n\r\n{body}")
 
 
 async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Says nothing until the caller has gone."""
+    """Sends nothing until the caller is gone."""
     await reader.read()
 
 

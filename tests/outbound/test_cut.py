@@ -1,6 +1,6 @@
-"""A receiver that stops reading keeps no connection of ours, on either event loop.
+"""A receiver that stops reading holds no connection of the client, on either event loop.
 
-Closing alone would wait for what is unsent, for as long as the receiver likes.
+Closing a connection would wait for what is unsent.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from tests.harness.waiting import wait_until
 from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import receiving, status
@@ -30,7 +30,7 @@ on_both_loops = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.
 def test_what_is_unsent_is_not_waited_for(loop: Loop, head: str, size: int) -> None:
     async def scenario() -> None:
         with socket.socket() as listening:
-            # Small windows, so that not even the smaller body fits.
+            # A small TCP window, into which not even the smaller body fits.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             listening.bind(("127.0.0.1", 0))
             listening.listen()
@@ -46,18 +46,18 @@ def test_what_is_unsent_is_not_waited_for(loop: Loop, head: str, size: int) -> N
                     await running.sock_sendall(accepted, head.encode())
                     attempt = await call
                     assert (attempt.status, attempt.error) == ((200, "") if head else (None, "timed-out"))
-                    await wait_until(lambda: not held_to(port), what="the connection is let go of")
+                    await wait_until(lambda: not held_to(port), what="the abort of the connection")
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(scenario())
 
 
 @on_both_loops
-def test_a_healthy_receiver_is_called_on_one_connection(loop: Loop) -> None:
+def test_a_healthy_receiver_keeps_one_connection(loop: Loop) -> None:
     async def scenario() -> None:
         async with receiving(status(204)) as receiver, Outbound(policy=LOOPBACK) as calls:
             for size in (2, MEGABYTE, 4 * MEGABYTE, 2):
-                assert (await calls.put(receiver.url(), headers={}, body=bytes(size))).taken
+                assert (await calls.put(receiver.url(), headers={}, body=bytes(size))).accepted
             assert receiver.connections == 1
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -65,6 +65,6 @@ def test_a_healthy_receiver_is_called_on_one_connection(loop: Loop) -> None:
 
 
 def held_to(port: int) -> list[str]:
-    """Sockets connected to `port` that a process holds: the kernel lists others without an inode."""
+    """Open sockets connected to `port`. The kernel lists those that no process holds without an inode."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [row[1] for row in rows if row[2].endswith(f":{port:04X}") and row[9] != "0"]

@@ -1,4 +1,4 @@
-"""No call goes to a closed address, whichever way a URL leads there."""
+"""No call reaches a refused address, whichever way a URL leads there."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.model.addresses import AddressPolicy
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import Receiver, receiving, status
 
@@ -17,15 +17,15 @@ JSON = b"{}"
 
 
 class Names:
-    """A name server of the test's own: what each name's next look-ups answer."""
+    """A name server: what the next lookups of each name return."""
 
-    def __init__(self, **answers: list[list[str]]) -> None:
-        self.answers = answers
-        self.asked: list[str] = []
+    def __init__(self, **addresses: list[list[str]]) -> None:
+        self.addresses = addresses
+        self.lookups: list[str] = []
 
     async def __call__(self, host: str) -> list[str]:
-        self.asked.append(host)
-        waiting = self.answers[host]
+        self.lookups.append(host)
+        waiting = self.addresses[host]
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
 
@@ -37,7 +37,7 @@ async def calling(policy: AddressPolicy, names: Names) -> AsyncIterator[Outbound
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Listens on loopback, which is closed by default."""
+    """Listens on loopback, which is refused by default."""
     async with receiving(status(200, headers="Connection: close\r\n")) as listening:
         yield listening
 
@@ -65,7 +65,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         *("[fe80::1]", "[fd00:ec2::254]", "[ff02::1]", "255.255.255.255"),
     ],
 )
-async def test_closed_addresses_are_refused_in_every_form(receiver: Receiver, host: str) -> None:
+async def test_refused_addresses_are_refused_in_every_form(receiver: Receiver, host: str) -> None:
     async with Outbound(policy=AddressPolicy(), timeout_s=5) as calls:
         attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
 
@@ -82,7 +82,7 @@ async def test_closed_addresses_are_refused_in_every_form(receiver: Receiver, ho
     ],
 )
 async def test_forms_that_programs_read_differently_lead_nowhere(receiver: Receiver, host: str) -> None:
-    """Some are no URL to the HTTP client, some are read as loopback and judged so: none connects."""
+    """Some are no URL to the HTTP client, some are loopback and are refused: none connects."""
     async with Outbound(policy=AddressPolicy(), timeout_s=5) as calls:
         attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
 
@@ -91,18 +91,18 @@ async def test_forms_that_programs_read_differently_lead_nowhere(receiver: Recei
     assert receiver.connections == 0
 
 
-async def test_a_name_leads_where_it_was_judged_to_lead(receiver: Receiver) -> None:
+async def test_the_address_that_was_checked_is_the_one_called(receiver: Receiver) -> None:
     names = Names(good=[["127.0.0.1"], ["10.0.0.1"]])
     async with calling(LOOPBACK, names) as calls:
         attempt = await calls.put(receiver.url("good"), headers={}, body=JSON)
 
-    assert attempt.taken
-    assert names.asked == ["good"], "no second look-up between judging and connecting"
+    assert attempt.accepted
+    assert names.lookups == ["good"], "no second lookup between check and connection"
     assert receiver.header("host") == [f"good:{receiver.port}"]
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "addresses",
     [
         ["127.0.0.1", "10.0.0.1"],
         ["10.0.0.1", "127.0.0.1"],
@@ -112,34 +112,34 @@ async def test_a_name_leads_where_it_was_judged_to_lead(receiver: Receiver) -> N
     ],
 )
 async def test_one_bad_address_among_good_ones_refuses_the_call(
-    receiver: Receiver, answer: list[str]
+    receiver: Receiver, addresses: list[str]
 ) -> None:
-    async with calling(LOOPBACK, Names(mixed=[answer])) as calls:
+    async with calling(LOOPBACK, Names(mixed=[addresses])) as calls:
         attempt = await calls.put(receiver.url("mixed"), headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "address-refused")
     assert receiver.connections == 0
 
 
-async def test_a_name_that_changes_its_answer_is_judged_anew(receiver: Receiver) -> None:
-    names = Names(turncoat=[["127.0.0.1"], ["169.254.169.254"]])
+async def test_a_name_with_a_new_address_is_checked_again(receiver: Receiver) -> None:
+    names = Names(changing=[["127.0.0.1"], ["169.254.169.254"]])
     async with calling(LOOPBACK, names) as calls:
-        first = await calls.put(receiver.url("turncoat"), headers={}, body=JSON)
-        second = await calls.put(receiver.url("turncoat"), headers={}, body=JSON)
+        first = await calls.put(receiver.url("changing"), headers={}, body=JSON)
+        second = await calls.put(receiver.url("changing"), headers={}, body=JSON)
 
-    assert first.taken
+    assert first.accepted
     assert second.error == "address-refused"
     assert receiver.connections == 1
 
 
-async def test_an_address_that_nobody_answers_gives_way_to_the_next(receiver: Receiver) -> None:
+async def test_an_unreachable_address_gives_way_to_the_next(receiver: Receiver) -> None:
     async with calling(LOOPBACK, Names(two=[["127.0.0.2", "127.0.0.1"]])) as calls:
         attempt = await calls.put(receiver.url("two"), headers={}, body=JSON)
 
-    assert attempt.taken
+    assert attempt.accepted
 
 
-async def test_metadata_stays_closed_when_all_is_open(receiver: Receiver) -> None:
+async def test_metadata_addresses_are_refused_even_if_all_are_allowed(receiver: Receiver) -> None:
     everything = AddressPolicy((ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")))
     async with calling(everything, Names(clouds=[["127.0.0.1", "64:ff9b::a9fe:a9fe"]])) as calls:
         by_name = await calls.put(receiver.url("clouds"), headers={}, body=JSON)
@@ -147,15 +147,15 @@ async def test_metadata_stays_closed_when_all_is_open(receiver: Receiver) -> Non
         allowed = await calls.put(receiver.url(), headers={}, body=JSON)
 
     assert (by_name.error, by_address.error) == ("address-refused", "address-refused")
-    assert allowed.taken
+    assert allowed.accepted
 
 
-@pytest.mark.parametrize("answer", [[], OSError("no such name")])
-async def test_a_name_without_an_address(answer: list[str] | OSError) -> None:
+@pytest.mark.parametrize("result", [[], OSError("no such name")])
+async def test_a_name_without_an_address(result: list[str] | OSError) -> None:
     async def lookup(_: str) -> list[str]:
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+        if isinstance(result, OSError):
+            raise result
+        return result
 
     async with Outbound(policy=LOOPBACK, lookup=lookup) as calls:
         attempt = await calls.put("http://nowhere.example/", headers={}, body=JSON)
@@ -163,14 +163,14 @@ async def test_a_name_without_an_address(answer: list[str] | OSError) -> None:
     assert (attempt.status, attempt.error) == (None, "not-resolved")
 
 
-async def test_the_systems_look_up_refuses_what_is_no_name() -> None:
+async def test_the_system_resolver_refuses_an_invalid_name() -> None:
     async with Outbound(policy=LOOPBACK, timeout_s=20) as calls:
         attempt = await calls.put(f"http://{'a' * 64}.invalid/", headers={}, body=JSON)
 
     assert attempt.error == "not-resolved"
 
 
-async def test_a_name_server_that_does_not_answer_meets_the_deadline() -> None:
+async def test_a_silent_name_server_meets_the_deadline() -> None:
     async def lookup(_: str) -> list[str]:
         await asyncio.Event().wait()
         return []
@@ -181,12 +181,12 @@ async def test_a_name_server_that_does_not_answer_meets_the_deadline() -> None:
     assert (attempt.status, attempt.error) == (None, "timed-out")
 
 
-async def test_names_in_other_scripts_are_looked_up_in_ascii(receiver: Receiver) -> None:
+async def test_international_names_are_resolved_in_ascii(receiver: Receiver) -> None:
     names = Names(**{"xn--bcher-kva.example": [["127.0.0.1"]]})
     async with calling(LOOPBACK, names) as calls:
         attempt = await calls.put(receiver.url("bücher.example"), headers={}, body=JSON)
 
-    assert attempt.taken
+    assert attempt.accepted
     assert receiver.header("host") == [f"xn--bcher-kva.example:{receiver.port}"]
 
 
@@ -195,6 +195,8 @@ async def test_logs_show_neither_path_nor_headers_nor_body(caplog: pytest.LogCap
     async with Outbound(policy=AddressPolicy()) as calls:
         await calls.put("http://10.0.0.1/Zq7x?k=Zq7x", headers={"X": "Zq7x"}, body=b"Zq7x")
 
-    facts = [getattr(record, "facts", {}) for record in caplog.records if record.name == "shared.outbound"]
+    facts = [
+        getattr(record, "facts", {}) for record in caplog.records if record.name == "shared.outbound.client"
+    ]
     assert facts == [{"origin": "http://10.0.0.1", "error": "address-refused"}]
     assert "Zq7x" not in caplog.text

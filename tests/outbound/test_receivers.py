@@ -1,4 +1,4 @@
-"""Whatever a receiver does, a call ends in time with a status or a word, and costs little."""
+"""Whatever a receiver does, a call ends in time with a status or an error, and needs little memory."""
 
 import asyncio
 import socket
@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from shared.outbound import Attempt, Outbound
+from shared.outbound.client import Attempt, Outbound
 from tests.harness.waiting import wait_until
 from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import Receiver, hang_up, never, receiving, saying, status
@@ -19,24 +19,24 @@ async def put(outbound: Outbound, receiver: Receiver, body: bytes = JSON, **head
     return await outbound.put(receiver.url(), headers=headers, body=body)
 
 
-def told(attempt: Attempt) -> tuple[int | None, str, bool]:
-    return attempt.status, attempt.error, attempt.taken
+def result(attempt: Attempt) -> tuple[int | None, str, bool]:
+    return attempt.status, attempt.error, attempt.accepted
 
 
 @pytest.mark.parametrize(
-    ("code", "taken", "outcome"),
+    ("code", "accepted", "outcome"),
     [
-        *((200, True, "taken"), (204, True, "taken"), (201, False, "2xx"), (202, False, "2xx")),
+        *((200, True, "accepted"), (204, True, "accepted"), (201, False, "2xx"), (202, False, "2xx")),
         *((302, False, "3xx"), (400, False, "4xx"), (410, False, "4xx"), (500, False, "5xx")),
     ],
 )
 async def test_only_200_and_204_are_success(
-    outbound: Outbound, code: int, outcome: str, *, taken: bool
+    outbound: Outbound, code: int, outcome: str, *, accepted: bool
 ) -> None:
     async with receiving(status(code)) as receiver:
         attempt = await put(outbound, receiver)
 
-    assert told(attempt) == (code, "", taken)
+    assert result(attempt) == (code, "", accepted)
     assert attempt.outcome == outcome
 
 
@@ -64,7 +64,7 @@ async def test_a_customers_own_content_type_and_user_agent_win(outbound: Outboun
     assert receiver.header("user-agent") == ["mine"]
 
 
-async def test_a_path_is_called_as_it_was_written(outbound: Outbound) -> None:
+async def test_a_path_is_not_normalized(outbound: Outbound) -> None:
     async with receiving(status(200)) as receiver:
         base = f"http://127.0.0.1:{receiver.port}"
         for path in ("/a/../b%2f%7E?c=+%20&d={e}", "/ä?ö=ü"):
@@ -80,11 +80,11 @@ async def test_a_redirect_is_not_followed(outbound: Outbound) -> None:
         async with receiving(status(307, headers=location)) as receiver:
             attempt = await put(outbound, receiver)
 
-    assert told(attempt) == (307, "", False)
+    assert result(attempt) == (307, "", False)
     assert elsewhere.connections == 0
 
 
-async def test_nothing_that_a_receiver_sets_comes_back_to_it(outbound: Outbound) -> None:
+async def test_cookies_are_not_kept(outbound: Outbound) -> None:
     async with receiving(status(200, headers="Set-Cookie: a=b\r\n")) as receiver:
         await put(outbound, receiver)
         await put(outbound, receiver)
@@ -100,14 +100,14 @@ async def test_proxies_of_the_environment_are_not_used(
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         attempt = await put(outbound, receiver)
 
-    assert attempt.taken
+    assert attempt.accepted
     assert proxy.connections == 0
 
 
 @pytest.mark.parametrize("body", ["", "x" * 8192])
-async def test_a_connection_serves_again_after_a_short_answer(outbound: Outbound, body: str) -> None:
+async def test_a_connection_is_kept_after_a_short_response(outbound: Outbound, body: str) -> None:
     async with receiving(status(200, body=body)) as receiver:
-        assert all([(await put(outbound, receiver)).taken for _ in range(3)])
+        assert all([(await put(outbound, receiver)).accepted for _ in range(3)])
 
         assert receiver.connections == 1
 
@@ -116,16 +116,16 @@ async def test_a_refused_connection(outbound: Outbound) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-        assert told(await outbound.put(url, headers={}, body=JSON)) == (None, "not-connected", False)
+        assert result(await outbound.put(url, headers={}, body=JSON)) == (None, "not-connected", False)
 
 
-async def test_no_answer_in_time(hasty: Outbound) -> None:
+async def test_no_response_in_time(hasty: Outbound) -> None:
     async with receiving(never) as receiver:
         attempt = await put(hasty, receiver)
 
-        assert told(attempt) == (None, "timed-out", False)
+        assert result(attempt) == (None, "timed-out", False)
         assert attempt.took_ms >= 300
-        await wait_until(lambda: receiver.ended == 1, what="the connection is given up")
+        await wait_until(lambda: receiver.ended == 1, what="the end of the connection")
 
 
 async def test_a_dripping_head_meets_the_same_deadline(hasty: Outbound) -> None:
@@ -140,18 +140,18 @@ async def test_a_dripping_head_meets_the_same_deadline(hasty: Outbound) -> None:
 
     gone = asyncio.get_running_loop().create_future()
     async with receiving(drip) as receiver:
-        assert told(await put(hasty, receiver)) == (None, "timed-out", False)
+        assert result(await put(hasty, receiver)) == (None, "timed-out", False)
         gone.cancel()
 
 
-async def test_a_dripping_body_is_success_all_the_same(outbound: Outbound) -> None:
+async def test_a_dripping_body_is_success(outbound: Outbound) -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
         await reader.read()
 
     async with receiving(drip) as receiver:
-        assert told(await put(outbound, receiver)) == (200, "", True)
-        await wait_until(lambda: receiver.ended == 1, what="the connection is not kept")
+        assert result(await put(outbound, receiver)) == (200, "", True)
+        await wait_until(lambda: receiver.ended == 1, what="the end of the connection")
 
 
 async def test_an_endless_body_is_success_and_is_not_kept(outbound: Outbound) -> None:
@@ -172,9 +172,9 @@ async def test_an_endless_body_is_success_and_is_not_kept(outbound: Outbound) ->
         finally:
             tracemalloc.stop()
 
-        assert [told(attempt) for attempt in attempts] == [(200, "", True)] * 10
+        assert [result(attempt) for attempt in attempts] == [(200, "", True)] * 10
         assert peak < 10 * MEGABYTE
-        await wait_until(lambda: receiver.ended == 11, what="the connections are not kept")
+        await wait_until(lambda: receiver.ended == 11, what="the end of the connections")
 
 
 @pytest.mark.parametrize(
@@ -191,53 +191,53 @@ async def test_an_endless_body_is_success_and_is_not_kept(outbound: Outbound) ->
 )
 async def test_garbage_and_huge_heads(outbound: Outbound, text: str) -> None:
     async with receiving(saying(text, close=True)) as receiver:
-        assert told(await put(outbound, receiver)) == (None, "bad-answer", False)
+        assert result(await put(outbound, receiver)) == (None, "bad-answer", False)
         assert receiver.connections == 1
 
 
 @pytest.mark.parametrize("part", ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Le"])
-async def test_a_close_before_the_head_is_told_once(outbound: Outbound, part: str) -> None:
+async def test_a_close_before_the_response_is_not_retried(outbound: Outbound, part: str) -> None:
     async with receiving(saying(part, close=True)) as receiver:
-        assert told(await put(outbound, receiver)) == (None, "closed", False)
+        assert result(await put(outbound, receiver)) == (None, "closed", False)
         assert len(receiver.heads) == 1
 
 
 async def test_a_close_in_the_middle_of_the_body_is_success(outbound: Outbound) -> None:
     text = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"
     async with receiving(saying(text, close=True)) as receiver:
-        assert told(await put(outbound, receiver)) == (200, "", True)
+        assert result(await put(outbound, receiver)) == (200, "", True)
 
 
-async def test_a_kept_connection_that_turns_out_dead_is_not_the_receivers_fault(outbound: Outbound) -> None:
+async def test_a_dead_kept_connection_is_replaced(outbound: Outbound) -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(receiver.heads) == 2:
             await hang_up(reader, writer)
         await status(200)(reader, writer)
 
     async with receiving(once) as receiver:
-        assert (await put(outbound, receiver)).taken
-        assert (await put(outbound, receiver)).taken
+        assert (await put(outbound, receiver)).accepted
+        assert (await put(outbound, receiver)).accepted
 
         assert (receiver.connections, len(receiver.heads)) == (2, 3)
 
 
-async def test_an_interim_answer_is_not_the_answer(outbound: Outbound) -> None:
+async def test_an_interim_response_is_skipped(outbound: Outbound) -> None:
     text = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
     async with receiving(saying(text)) as receiver:
-        assert told(await put(outbound, receiver)) == (204, "", True)
+        assert result(await put(outbound, receiver)) == (204, "", True)
 
 
 async def test_large_bodies_arrive_whole(outbound: Outbound) -> None:
     body = bytes(range(256)) * (4 * MEGABYTE // 256)
     async with receiving(status(200)) as receiver:
-        assert (await put(outbound, receiver, body)).taken
+        assert (await put(outbound, receiver, body)).accepted
 
     assert receiver.bodies == [body]
     assert receiver.header("content-length") == [str(len(body))]
     assert receiver.header("transfer-encoding") == []
 
 
-async def test_calls_wait_for_a_place_without_losing_time() -> None:
+async def test_waiting_for_a_slot_does_not_use_up_the_deadline() -> None:
     waiting: list[asyncio.Event] = []
 
     async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -253,7 +253,7 @@ async def test_calls_wait_for_a_place_without_losing_time() -> None:
         assert both[0].done()
         assert not both[1].done()
         waiting[1].set()
-        assert all([(await call).taken for call in both])
+        assert all([(await call).accepted for call in both])
 
 
 async def test_a_cancelled_call_leaves_nothing_open(outbound: Outbound) -> None:
@@ -278,7 +278,7 @@ async def test_a_cancelled_call_leaves_nothing_open(outbound: Outbound) -> None:
         ("http://127.0.0.1:1/", {"X": "a\r\nY: b"}),
     ],
 )
-async def test_what_is_no_request_is_not_sent(outbound: Outbound, url: str, headers: dict[str, str]) -> None:
+async def test_an_invalid_request_is_not_sent(outbound: Outbound, url: str, headers: dict[str, str]) -> None:
     attempt = await outbound.put(url, headers=headers, body=JSON)
 
     assert attempt.status is None

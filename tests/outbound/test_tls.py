@@ -1,10 +1,10 @@
-"""Callbacks by https: who we trust, and the certificate we show."""
+"""Webhooks over https: trusted authorities, and the client certificate."""
 
 import ssl
 
 import pytest
 
-from shared.outbound import Outbound
+from shared.outbound.client import Outbound
 from shared.runtime.settings import SettingsError, load_settings
 from tests.harness.certificates import Certificates
 from tests.outbound.conftest import LOOPBACK
@@ -36,8 +36,8 @@ async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> 
     async with receiving(status(200), tls=server(certificates)) as receiver:
         url = receiver.url(scheme="https")
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
-            assert (await calls.put(url, headers={}, body=b"{}")).taken
-            assert (await calls.put(url, headers={}, body=b"{}")).taken
+            assert (await calls.put(url, headers={}, body=b"{}")).accepted
+            assert (await calls.put(url, headers={}, body=b"{}")).accepted
             assert receiver.connections == 1
         for trusted in (None, certificates.pem("stranger")):
             async with Outbound(policy=LOOPBACK, ca=trusted) as calls:
@@ -60,7 +60,7 @@ async def test_a_name_that_is_not_in_the_certificate(certificates: Certificates)
     assert receiver.heads == []
 
 
-async def test_the_client_certificate_is_shown_to_who_wants_one(certificates: Certificates) -> None:
+async def test_the_client_certificate_is_sent_on_request(certificates: Certificates) -> None:
     async with receiving(status(200), tls=server(certificates, wants_client=True)) as receiver:
         url = receiver.url(scheme="https")
         async with Outbound(
@@ -69,16 +69,16 @@ async def test_the_client_certificate_is_shown_to_who_wants_one(certificates: Ce
             client_cert=certificates.pem("gateway"),
             client_key=certificates.key("gateway"),
         ) as calls:
-            assert (await calls.put(url, headers={}, body=b"{}")).taken
+            assert (await calls.put(url, headers={}, body=b"{}")).accepted
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
             attempt = await calls.put(url, headers={}, body=b"{}")
-            # A receiver says so when the client believes the handshake is over, if at all.
+            # TLS 1.3: the receiver refuses after the handshake has ended for the client, if at all.
             assert attempt.status is None
             assert attempt.error in ("tls-failed", "closed", "not-connected")
         assert len(receiver.heads) == 1
 
 
-async def test_a_receiver_that_speaks_no_tls(certificates: Certificates) -> None:
+async def test_a_receiver_without_tls(certificates: Certificates) -> None:
     async with receiving(status(200)) as receiver, Outbound(policy=LOOPBACK, timeout_s=0.5) as calls:
         attempt = await calls.put(receiver.url(scheme="https"), headers={}, body=b"{}")
 
@@ -86,7 +86,7 @@ async def test_a_receiver_that_speaks_no_tls(certificates: Certificates) -> None
     assert attempt.error in ("tls-failed", "timed-out", "not-connected")
 
 
-def test_settings_take_a_pair_that_fits(certificates: Certificates) -> None:
+def test_settings_accept_a_pair_that_fits(certificates: Certificates) -> None:
     settings = load_settings(
         {
             "NOTIFY_CALLBACK_CLIENT_CERT": str(certificates.pem("gateway")),
@@ -100,7 +100,7 @@ def test_settings_take_a_pair_that_fits(certificates: Certificates) -> None:
 
 
 @pytest.mark.parametrize(("cert", "key"), [("gateway", "receiver"), ("locked", "locked"), ("gateway", "no")])
-def test_settings_refuse_a_pair_that_cannot_be_used(certificates: Certificates, cert: str, key: str) -> None:
+def test_settings_refuse_a_pair_that_does_not_fit(certificates: Certificates, cert: str, key: str) -> None:
     environ = {
         "NOTIFY_CALLBACK_CLIENT_CERT": str(certificates.pem(cert)),
         "NOTIFY_CALLBACK_CLIENT_KEY": str(certificates.key(key)),

@@ -20,7 +20,8 @@ from services.socket_edge.held import LeaseHolder
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.pelion_socket import pelion_socket
 from services.socket_edge.session_socket import SessionLimits
-from shared.delivery.loop import AckScheduler, DeliveryLoop
+from shared.delivery.acks import AckScheduler
+from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
@@ -168,7 +169,7 @@ class Actor:
 
     def offer(self, loop: DeliveryLoop, inline: InlineEntries) -> None:
         """Passes inline entries on, as an edge does."""
-        loop.offer(inline)
+        loop.deliver_inline(inline)
 
 
 class Client:

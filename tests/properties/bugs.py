@@ -87,7 +87,7 @@ class NeverComparesPrevious(Actor):
     """Delivers all inline entries, also when entries before them were not sent."""
 
     def offer(self, loop: DeliveryLoop, inline: InlineEntries) -> None:
-        loop.offer(replace(inline, previous=""))
+        loop.deliver_inline(replace(inline, previous=""))
 
 
 # A scenario for each bug, in the machine's rules. Each begins with three pending notifications in two

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from shared.delivery.loop import ACK_INTERVAL_S
+from shared.delivery.acks import ACK_INTERVAL_S
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind
 from shared.model.events import DEVICE_REGISTRATIONS, Event

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 import pytest
-from opentelemetry.metrics import CallbackOptions
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -262,15 +261,14 @@ def test_every_script_declares_its_flags_and_has_its_own_hash() -> None:
 
 
 def redis_up() -> int:
-    [observed] = telemetry._redis_up(CallbackOptions())
-    return int(observed.value)
+    return int(telemetry.is_redis_up())
 
 
 async def test_the_metric_is_0_while_one_of_several_pipelines_gets_no_reply(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pipelines of other tests may still exist.
-    monkeypatch.setattr(telemetry._Redis, "lost", WeakSet())
+    monkeypatch.setattr(telemetry, "_lost_redis", WeakSet())
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as client, connect(valkey.url) as redis:
         dead = Pipeline(client, scripts={}, hooks=HOOKS)
         living = Pipeline(redis, scripts={}, hooks=HOOKS)

@@ -13,7 +13,7 @@ from services import composition
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.leased_socket import LeasedSocket, Limits
 from services.socket_edge.session_socket import SessionLimits
-from shared.delivery.loop import AckScheduler
+from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
 from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed

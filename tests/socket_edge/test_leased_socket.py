@@ -287,7 +287,7 @@ async def test_draining_waits_until_what_is_in_flight_is_acked(
     draining = asyncio.create_task(client.socket.drain(within_s=PING_TIMEOUT_S))
     late = await stores.queued(channel, 2)
     client.socket.loop.wake()
-    await client.socket.loop.rested()
+    await client.socket.loop.wait_idle()
     assert "close" not in client.kinds
     await client.answers()
     await draining

@@ -85,7 +85,7 @@ async def test_what_was_read_is_acked(stores: Stores, begin: Callable[..., Poll]
 async def test_one_message_and_no_more(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin(count=2)
     entries = await decided(stores, poll, 5)
-    await poll.loop.rested()
+    await poll.loop.wait_idle()
 
     await poll.until_read()
     await poll.loop.stop()
@@ -161,7 +161,7 @@ async def test_with_after_only_the_client_acks(stores: Stores, begin: Callable[.
     poll = begin(after="")
     entries = await stores.queued(poll.lease.channel, 3)
     poll.loop.wake()
-    await poll.loop.rested()
+    await poll.loop.wait_idle()
     assert poll.is_open, "what the client has handled is acked before anything is read"
 
     poll.begin()

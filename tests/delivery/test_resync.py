@@ -1,0 +1,221 @@
+"""After Redis lost its last writes, acks from before do not count for new entries with the same ids."""
+
+from collections.abc import AsyncIterator
+
+import fakeredis
+import pytest
+
+from shared.delivery.loop import DeliveryLoop, Window
+from shared.model.channels import CloseReason, Lease
+from shared.model.events import Notification
+from shared.store import keyspace
+from shared.store.queues import BEGINNING, Batch, Queues
+from tests.harness.waiting import wait_until
+from tests.store.stores import Stores, events, fake_backend
+
+BEFORE = ["1000-0", "2000-0", "3000-0"]
+
+
+class Client:
+    """Takes everything, and has acked as much as the test says."""
+
+    window = Window(count=1000, size_bytes=1_000_000)
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.acked_until = BEGINNING
+        self.rewinds = 0
+        self.closed: list[CloseReason] = []
+
+    def deliver(self, batch: list[Notification]) -> str | None:
+        self.sent += [notification.entry_id for notification in batch]
+        return self.sent[-1]
+
+    def adopt(self, serialization: bytes) -> None:
+        """Not encoded."""
+
+    def rewind(self) -> None:
+        self.rewinds += 1
+        self.acked_until = BEGINNING
+
+    async def end(self, close_reason: CloseReason) -> None:
+        self.closed.append(close_reason)
+
+
+@pytest.fixture
+async def stores() -> AsyncIterator[Stores]:
+    backend = fake_backend(fakeredis.FakeServer())
+    async with backend.connect() as redis:
+        stores = Stores(redis, backend)
+        # The entry ids here are of the year 1970: keep them within the lifetime.
+        stores.queues = Queues(stores.calls, now_ms=lambda: 0)
+        yield stores
+
+
+@pytest.fixture
+async def channel(stores: Stores) -> str:
+    return await stores.channel()
+
+
+@pytest.fixture
+async def lease(stores: Stores, channel: str) -> Lease:
+    return await stores.claim(channel)
+
+
+@pytest.fixture
+async def client() -> Client:
+    return Client()
+
+
+@pytest.fixture
+async def loop(stores: Stores, channel: str, lease: Lease, client: Client) -> AsyncIterator[DeliveryLoop]:
+    """BEFORE was delivered; nothing is acked yet."""
+    await put(stores, channel, *BEFORE)
+    loop = DeliveryLoop(stores.queues, lease, client)
+    loop.wake()
+    await wait_until(lambda: client.sent == BEFORE)
+    yield loop
+    await loop.stop()
+
+
+async def put(stores: Stores, channel: str, *entries: str) -> None:
+    """Appends under the given entry ids, as a Redis whose clock is behind would."""
+    pattern = await stores.channel()
+    await stores.queues.append(pattern, events(1))
+    [(_, fields)] = stores.direct.xrange(keyspace.queue(pattern))
+    for entry in entries:
+        stores.direct.xadd(keyspace.queue(channel), fields, id=entry)
+
+
+async def ack_and_flush(stores: Stores, channel: str, loop: DeliveryLoop, client: Client) -> None:
+    client.acked_until = BEFORE[-1]
+    loop.wake()
+    await wait_until(lambda: stores.entries(channel) == [])
+
+
+def come_back_with(stores: Stores, channel: str, *kept: str) -> None:
+    """Redis lost the queue but for these entries, and its last id."""
+    queue = keyspace.queue(channel)
+    rows = dict(stores.direct.xrange(queue))
+    stores.direct.delete(queue)
+    for entry in kept:
+        stores.direct.xadd(queue, rows[entry.encode()], id=entry)
+
+
+async def has_read(stores: Stores) -> None:
+    """Waits until the reads of a woken loop are over: Redis runs calls in order, and a loop makes few."""
+    for _ in range(8):
+        await stores.calls.command("PING")
+
+
+NEW = [
+    pytest.param(["2500-0", "2600-0"], id="all below what was acked"),
+    pytest.param(["2500-0", "3500-0"], id="below and above"),
+    pytest.param(["3500-0", "3600-0"], id="all above"),
+]
+
+
+@pytest.mark.parametrize("new", NEW)
+async def test_old_acks_do_not_ack_new_entries(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client, new: list[str]
+) -> None:
+    """The queue was empty, lost its last id, and got new entries from a clock that is behind."""
+    await ack_and_flush(stores, channel, loop, client)
+    come_back_with(stores, channel)
+    await put(stores, channel, *new)
+
+    loop.require_resync()
+    loop.wake()
+
+    await wait_until(lambda: client.sent[len(BEFORE) :] == new, what=lambda: client.sent)
+    await has_read(stores)
+    assert stores.entries(channel) == new, "they are pending until they are acked themselves"
+    client.acked_until = new[-1]
+    loop.wake()
+    await wait_until(lambda: stores.entries(channel) == [])
+    assert client.sent == BEFORE + new
+
+
+@pytest.mark.parametrize("new", NEW)
+async def test_acks_that_came_during_the_outage(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client, new: list[str]
+) -> None:
+    """The pong came during the outage; the queue lost its tail only."""
+    come_back_with(stores, channel, BEFORE[0])
+    await put(stores, channel, *new)
+    client.acked_until = BEFORE[-1]
+
+    loop.require_resync()
+    loop.wake()
+
+    await wait_until(lambda: set(new) <= set(client.sent), what=lambda: client.sent)
+    await has_read(stores)
+    assert set(new) <= set(stores.entries(channel)), "they are pending until they are acked themselves"
+    client.acked_until = new[-1]
+    loop.wake()
+    await wait_until(lambda: stores.entries(channel) == [])
+
+
+async def test_without_a_loss_nothing_is_sent_again(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client
+) -> None:
+    await put(stores, channel, "4000-0")
+    client.acked_until = BEFORE[1]
+
+    loop.require_resync()
+    loop.wake()
+
+    await wait_until(lambda: stores.entries(channel) == ["3000-0", "4000-0"])
+    await wait_until(lambda: client.sent == [*BEFORE, "4000-0"])
+    assert client.rewinds == 0
+
+
+async def test_a_lost_ack_is_repeated_and_nothing_is_sent_again(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client
+) -> None:
+    kept = stores.direct.dump(keyspace.queue(channel))
+    await ack_and_flush(stores, channel, loop, client)
+    stores.direct.restore(keyspace.queue(channel), 0, kept, replace=True)
+    await put(stores, channel, "4000-0")
+
+    loop.require_resync()
+    loop.wake()
+
+    await wait_until(lambda: client.sent == [*BEFORE, "4000-0"])
+    await wait_until(lambda: stores.entries(channel) == ["4000-0"])
+    assert client.rewinds == 0
+
+
+async def test_a_stop_before_the_resync_acks_nothing_new(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client
+) -> None:
+    come_back_with(stores, channel)
+    await put(stores, channel, "2500-0", "2600-0")
+    client.acked_until = BEFORE[-1]
+
+    loop.require_resync()
+    await loop.stop()
+
+    assert stores.entries(channel) == ["2500-0", "2600-0"]
+
+
+async def test_a_loss_during_a_resync_is_followed_by_another(
+    stores: Stores, channel: str, loop: DeliveryLoop, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reclaim = stores.queues.reclaim
+
+    async def lose_the_tail_after(lease: Lease) -> Batch:
+        monkeypatch.undo()
+        reclaimed = await reclaim(lease)
+        come_back_with(stores, channel, BEFORE[0])
+        loop.require_resync()
+        client.acked_until = BEFORE[-1]
+        return reclaimed
+
+    monkeypatch.setattr(stores.queues, "reclaim", lose_the_tail_after)
+    loop.require_resync()
+    loop.wake()
+    await loop.wait_idle()
+
+    assert client.rewinds == 1
+    assert stores.entries(channel) == BEFORE[:1], "it is pending until it is acked itself"

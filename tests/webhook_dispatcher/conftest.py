@@ -1,0 +1,182 @@
+"""Attempts and visits over fakeredis, with an outbound client and retry jobs that a test controls."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import fakeredis
+import pytest
+
+from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
+from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
+from shared.jobs import RetryJobs
+from shared.model.callbacks import Callback
+from shared.model.channels import Kind, Lease
+from shared.outbound.client import Attempt, Outbound
+from shared.store.batches import Batches
+from shared.store.due_webhooks import DueWebhooks
+from shared.store.queues import QueueLimits
+from shared.store.replicas import Heartbeat
+from tests.store.stores import NOW_MS, Stores, fake_backend
+
+URL = "https://example.com/hook"
+EXPIRY_MS = 3000
+INSTANCE = "dispatcher-1/a"
+OTHER_INSTANCE = "dispatcher-2/b"
+HOUR_MS = 3600 * 1000
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as a receiver gets it."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def webhook_id(self) -> str:
+        return self.headers["webhook-id"]
+
+
+class FakeOutbound:
+    """Receivers that respond with `status`, after `on_request`."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.status = 200
+        self.statuses: dict[str, int] = {}
+        self.on_request: Callable[[Request], Awaitable[object]] | None = None
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Attempt:
+        request = Request(url, headers, body)
+        self.requests.append(request)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if self.on_request is not None:
+                await self.on_request(request)
+        finally:
+            self.under_way -= 1
+        return Attempt(self.statuses.get(url, self.status), "", 7)
+
+    def block(self, *urls: str) -> asyncio.Event:
+        """Responds to requests to these URLs, or to all, once the event is set."""
+        unblocked = asyncio.Event()
+
+        async def wait(request: Request) -> None:
+            if not urls or request.url in urls:
+                await unblocked.wait()
+
+        self.on_request = wait
+        return unblocked
+
+
+class FakeRetries:
+    """Retry jobs that only a test runs."""
+
+    def __init__(self) -> None:
+        self.scheduled: list[tuple[str, int, int]] = []
+
+    async def schedule(self, channel: str, *, failed_attempts: int, at_ms: int) -> None:
+        self.scheduled.append((channel, failed_attempts, at_ms - NOW_MS))
+
+
+class Clock:
+    """The time, which a test moves on."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return NOW_MS + self.ahead_ms
+
+
+@pytest.fixture
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+async def stores(server: fakeredis.FakeServer) -> AsyncIterator[Stores]:
+    backend = fake_backend(server)
+    async with backend.connect() as redis:
+        yield Stores(redis, backend)
+
+
+@pytest.fixture
+def outbound() -> FakeOutbound:
+    return FakeOutbound()
+
+
+@pytest.fixture
+def retries() -> FakeRetries:
+    return FakeRetries()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: Clock) -> Deliveries:
+    return Deliveries(
+        batches=Batches(stores.calls, limits=QueueLimits(), now_ms=clock),
+        channels=stores.channels,
+        queues=stores.queues,
+        outbound=cast(Outbound, outbound),
+        retries=cast(RetryJobs, retries),
+        limits=BatchLimits(count=100, size_bytes=1_000_000, expiry_ms=EXPIRY_MS),
+        now_ms=clock,
+    )
+
+
+@pytest.fixture
+def dispatcher(stores: Stores, deliveries: Deliveries, clock: Clock) -> Dispatcher:
+    return make_dispatcher(stores, deliveries, clock)
+
+
+def make_dispatcher(
+    stores: Stores,
+    deliveries: Deliveries,
+    clock: Clock,
+    *,
+    instance: str = INSTANCE,
+    requests: int = 100,
+    sweep_s: float = HOUR_S,
+) -> Dispatcher:
+    return Dispatcher(
+        redis=stores.redis,
+        leases=stores.leases,
+        deliveries=deliveries,
+        due=DueWebhooks(stores.calls, instance=instance, now_ms=clock),
+        heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
+        instance=instance,
+        timing=Timing(heartbeat_s=HOUR_S, sweep_s=sweep_s),
+        requests=requests,
+        now_ms=clock,
+    )
+
+
+async def webhook(stores: Stores, url: str = URL, *, queued: int = 0) -> str:
+    """A webhook channel with so many notifications in its queue."""
+    key, _ = await stores.api_key()
+    await stores.api_keys.signing_secret(key.id, offered="whsec_c2VjcmV0")
+    await register(stores, key.id, url)
+    if queued:
+        await stores.queued(key.id, queued)
+    return key.id
+
+
+async def register(stores: Stores, channel: str, url: str) -> None:
+    callback = Callback(url, {"X-Origin": "us"})
+    await stores.channels.put_webhook(stores.account_id, channel, callback, now_ms=NOW_MS, serialization=b"")
+
+
+async def claim(stores: Stores, channel: str, owner: str = f"{INSTANCE}/1") -> Lease:
+    return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
