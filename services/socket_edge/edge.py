@@ -13,7 +13,7 @@ from services.socket_edge.heartbeat import EdgeHeartbeat
 from services.socket_edge.held import HeldConnection
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.liveness import Liveness
-from services.socket_edge.questions import Questions
+from services.socket_edge.poll_queries import PollQueries
 from services.socket_edge.registry import Registry
 from services.socket_edge.session_socket import SessionLimits
 from services.socket_edge.shutdown import close_all
@@ -65,7 +65,7 @@ class Edge:
             idle_s=session_limits.idle_s,
         )
         self.credentials = CredentialWatcher(stores.api_keys, self.liveness)
-        self.questions = Questions(stores.wakeups, registry, instance=stores.instance)
+        self.poll_queries = PollQueries(stores.wakeups, registry, instance=stores.instance)
         self.heartbeat = EdgeHeartbeat(
             stores.heartbeat,
             registry,

@@ -79,7 +79,7 @@ async def _delete(edge: Edge, scope: Scope, receive: Receive, send: Send) -> Non
 
 async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     edge.check_open()
-    asked = parse_pull(scope["query_string"])
+    pull = parse_pull(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
     lease = await _claim(edge, key, goes_on=_goes_on(connection, key))
@@ -88,10 +88,10 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry.polls_ended.add(1, {"outcome": outcome})
         await PlainTextResponse(text, status)(scope, receive, send)
         return
-    poll = Poll(edge, lease, connection=connection, asked=asked)
+    poll = Poll(edge, lease, connection=connection, pull=pull)
     edge.hold(poll, credential)
     try:
-        await _serve(edge, poll, asked, scope, receive, send)
+        await _serve(edge, poll, pull, scope, receive, send)
     finally:
         edge.remove(poll)
         telemetry.polls_ended.add(1, {"outcome": poll.outcome})
@@ -129,7 +129,7 @@ async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str
                 await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
             return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
         except HeldByAnother as held:
-            if await edge.questions.is_held(PollQuery(held.owner, key.id, asker=owner)):
+            if await edge.poll_queries.is_held(PollQuery(held.owner, key.id, asker=owner)):
                 return _CONCURRENT
             silent = held.owner
         except KindConflict as conflict:
@@ -145,13 +145,13 @@ async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str
     raise unavailable("the channel keeps changing; retry")
 
 
-async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Receive, send: Send) -> None:
+async def _serve(edge: Edge, poll: Poll, pull: Pull, scope: Scope, receive: Receive, send: Send) -> None:
     watching = asyncio.create_task(_watch(poll, receive))
     try:
         await edge.opened(poll)
-        await _decide(edge, poll, asked)
+        await _decide(edge, poll, pull)
         if poll.message is not None:
-            await _write(poll, asked, send)
+            await _write(poll, pull, send)
     except Exception:
         await _release(edge, poll)
         raise
@@ -172,17 +172,17 @@ async def _watch(poll: Poll, receive: Receive) -> None:
     await poll.close(CloseReason.CLIENT_GONE)
 
 
-async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
+async def _decide(edge: Edge, poll: Poll, pull: Pull) -> None:
     """Waits until there are notifications, or the time is over."""
-    if asked.after:
+    if pull.after:
         limits = edge.limits
         count = await edge.stores.queues.ack_until_event(
-            poll.lease, asked.after, count=limits.frame_count, size_bytes=limits.in_flight_bytes
+            poll.lease, pull.after, count=limits.frame_count, size_bytes=limits.in_flight_bytes
         )
         telemetry.acked.add(count or 0)
-    if asked.after is not None:
+    if pull.after is not None:
         poll.begin()
-    if asked.waits:
+    if pull.waits:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(poll.decided.wait(), edge.timing.long_poll_wait_s)
     else:
@@ -190,12 +190,12 @@ async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
     poll.decided.set()
 
 
-async def _write(poll: Poll, asked: Pull, send: Send) -> None:
+async def _write(poll: Poll, pull: Pull, send: Send) -> None:
     """Everything of a 200 but its end, which the peer does not need: it knows the length."""
     assert poll.message is not None
     text = poll.message.text
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
-    if asked.after is not None:
+    if pull.after is not None:
         headers.append((b"x-last-uid", poll.last_uid.encode()))
     try:
         async with asyncio.timeout(STALLED_S):
@@ -212,7 +212,7 @@ async def _release(edge: Edge, poll: Poll) -> None:
     try:
         await edge.heartbeat.release(poll)
     finally:
-        edge.questions.on_released(poll)
+        edge.poll_queries.on_released(poll)
 
 
 def _response(poll: Poll, scope: Scope) -> Response:

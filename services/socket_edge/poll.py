@@ -37,7 +37,7 @@ class Poll(LeaseHolder):
     kind = Kind.PULL
     closes_at_a_pace = False
 
-    def __init__(self, edge: "Edge", lease: Lease, *, connection: Connection, asked: Pull) -> None:
+    def __init__(self, edge: "Edge", lease: Lease, *, connection: Connection, pull: Pull) -> None:
         super().__init__(edge, lease.channel)
         self.lease = lease
         self.loop = DeliveryLoop(edge.stores.queues, lease, self)
@@ -48,9 +48,9 @@ class Poll(LeaseHolder):
         self.released = asyncio.Event()
         self._connection = connection
         self._most = Window(count=edge.limits.frame_count, size_bytes=edge.limits.in_flight_bytes)
-        self._asked = asked
+        self._pull = pull
         # What the client has handled is acknowledged before anything is read.
-        self._begun = asked.after is None
+        self._begun = pull.after is None
         self._wanted = Serialization()
         self._was_rewound = False
         self._acked = BEGINNING
@@ -83,7 +83,7 @@ class Poll(LeaseHolder):
     def deliver(self, batch: list[Notification]) -> str | None:
         if not self.is_open:
             return None
-        if self._asked.after is not None:
+        if self._pull.after is not None:
             self._wanted = replace(self._wanted, uid=True, deregistrations_as_object=True)
         most = min(self._most.count, self._wanted.chunk)
         made = message(batch, limit_bytes=self._most.size_bytes, limit_count=most, wanted=self._wanted)
@@ -122,7 +122,7 @@ class Poll(LeaseHolder):
             self.close_reason = CloseReason.CLIENT_GONE
             return
         telemetry.sent.add(self.message.count, _DIALECT)
-        if self._asked.after is None and not self._was_rewound:
+        if self._pull.after is None and not self._was_rewound:
             self._acked = self.message.last_entry_id
 
     @property

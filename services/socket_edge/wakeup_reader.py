@@ -93,9 +93,9 @@ class WakeupReader:
 
     def _dispatch_word(self, word: str) -> None:
         if (query := parse_poll_query(word)) is not None:
-            self._edge.questions.on_query(query)
+            self._edge.poll_queries.on_query(query)
         elif (reply := parse_poll_reply(word)) is not None:
-            self._edge.questions.on_reply(reply)
+            self._edge.poll_queries.on_reply(reply)
         elif (api_key_id := parse_key_changed(word)) is not None:
             self._edge.credentials.check(
                 connection

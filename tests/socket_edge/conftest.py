@@ -141,7 +141,7 @@ class Client:
     def pings(self) -> list[bytes]:
         return [message["bytes"] for message in self.sent if message["type"] == "websocket.ping"]
 
-    async def answers(self, number: int = -1) -> None:
+    async def pong(self, number: int = -1) -> None:
         """Sends the pong to one of the pings, by default the newest."""
         self.socket.on_pong(self.pings[number])
 

@@ -42,11 +42,11 @@ async def test_a_pong_confirms_what_was_written_before_its_ping_and_the_next_pin
     client.socket.deliver(pending(2))
     client.socket.deliver(pending(3))
 
-    await client.answers()
+    await client.pong()
     assert client.socket.acked_until == "1-0"
     assert client.kinds[-1] == "ping"
 
-    await client.answers()
+    await client.pong()
     assert client.socket.acked_until == "3-0"
     assert len(client.pings) == 2, "nothing is left to confirm"
 
@@ -54,7 +54,7 @@ async def test_a_pong_confirms_what_was_written_before_its_ping_and_the_next_pin
 async def test_payloads_are_opaque_and_never_the_same(client: Client) -> None:
     for number in range(1, 300):
         client.socket.deliver(pending(number))
-        await client.answers()
+        await client.pong()
 
     assert len(set(client.pings)) == len(client.pings) == 299
     assert all(0 < len(payload) <= 125 for payload in client.pings)
@@ -73,9 +73,9 @@ async def test_an_unsolicited_pong_confirms_nothing(client: Client, payload: byt
 async def test_the_same_pong_again_confirms_nothing_more(client: Client) -> None:
     client.socket.deliver(pending(1))
     client.socket.deliver(pending(2))
-    await client.answers(0)
+    await client.pong(0)
 
-    await client.answers(0)
+    await client.pong(0)
 
     assert client.socket.acked_until == "1-0"
 
@@ -85,15 +85,15 @@ async def test_a_newer_ping_stands_for_the_older_one_too(client: Client) -> None
     client.socket.deliver(pending(2))
     client.socket.ping()
 
-    await client.answers(0)
+    await client.pong(0)
     assert client.socket.acked_until == BEGINNING, "the newer ping is in flight and stands for more"
-    await client.answers(1)
+    await client.pong(1)
     assert client.socket.acked_until == "2-0"
 
 
 async def test_a_quiet_sockets_pong_confirms_nothing_and_causes_no_ping(client: Client) -> None:
     client.socket.ping()
-    await client.answers()
+    await client.pong()
 
     assert client.socket.acked_until == BEGINNING
     assert client.kinds == ["ping"]
@@ -109,7 +109,7 @@ async def test_the_window_shrinks_by_what_is_not_confirmed(client: Client) -> No
 
     in_flight = sum(map(len, client.frames))
     assert client.socket.window == Window(count=7, size_bytes=64 * KIB - in_flight)
-    await client.answers()
+    await client.pong()
     assert client.socket.window.count == 20, "a quick client gets more at once"
 
 
@@ -119,7 +119,7 @@ async def test_a_full_socket_has_an_empty_window(client: Client) -> None:
     client.socket.deliver(pending(10))
 
     assert client.socket.window == Window(count=0, size_bytes=0)
-    await client.answers(0)
+    await client.pong(0)
     assert client.socket.window.count == 19
 
 
@@ -145,7 +145,7 @@ async def confirm_after(client: Client, clock: Clock, number: int, took_s: float
     """The window's size after one notification was confirmed in that time."""
     client.socket.deliver(pending(number))
     clock.ahead_s += took_s
-    await client.answers()
+    await client.pong()
     return client.socket.window.size_bytes
 
 
@@ -173,7 +173,7 @@ async def test_a_quiet_sockets_pongs_say_nothing_about_the_window(client: Client
     for took_s in (0, PING_TIMEOUT_S / 2):
         client.socket.ping()
         clock.ahead_s += took_s
-        await client.answers()
+        await client.pong()
 
     assert client.socket.window.size_bytes == 64 * KIB
 
@@ -235,7 +235,7 @@ async def test_a_shutdown_sends_a_last_ping_for_what_no_ping_stands_for_yet(clie
     await client.socket.close(CloseReason.STOPPING)
     assert client.kinds == ["send", "ping", "send", "ping", "close"]
 
-    await client.answers()
+    await client.pong()
     assert client.socket.acked_until == "2-0"
     assert client.kinds[-1] == "close", "no ping follows the close frame"
 
@@ -289,7 +289,7 @@ async def test_draining_waits_until_what_is_in_flight_is_acked(
     client.socket.loop.wake()
     await client.socket.loop.wait_idle()
     assert "close" not in client.kinds
-    await client.answers()
+    await client.pong()
     await draining
 
     assert stores.entries(channel) == late, "nothing new was sent, and what was is acked"
@@ -324,7 +324,7 @@ async def acked(client: Client, stores: Stores, channel: str, *, ping: int) -> N
     before = stores.entries(channel)
     await wait_until(lambda: len(client.pings) > ping)
     assert stores.entries(channel) == before
-    await client.answers(ping)
+    await client.pong(ping)
     await wait_until(lambda: stores.entries(channel) != before)
 
 
@@ -356,12 +356,12 @@ async def test_a_rewound_socket_is_sent_everything_again_and_old_pongs_mean_noth
     client.socket.rewind()
     assert client.socket.acked_until == BEGINNING
     assert client.socket.window == Window(count=10, size_bytes=64 * KIB)
-    await client.answers(0)
+    await client.pong(0)
     assert client.socket.acked_until == BEGINNING
 
     client.socket.deliver(pending(1))
     assert len(client.pings) == 2
-    await client.answers(1)
+    await client.pong(1)
     assert client.socket.acked_until == "1-0"
 
 

@@ -26,7 +26,7 @@ def claimed(*, frame_limit_bytes: int | None = None, careful_until: str = "") ->
 async def test_a_refusal_with_nothing_in_flight_is_not_about_our_frames(client: Client) -> None:
     assert client.socket.refused is None
     client.socket.deliver(pending(1))
-    await client.answers()
+    await client.pong()
     assert client.socket.refused is None
 
 
@@ -45,7 +45,7 @@ async def test_which_of_several_frames_was_refused_is_not_known(client: Client) 
 
 async def test_a_refused_single_one_is_named_and_the_limit_stays(client: Client) -> None:
     client.socket.deliver(pending(1, 2))
-    await client.answers()
+    await client.pong()
     client.socket.deliver(pending(3, size_bytes=60 * KIB))
 
     assert client.socket.refused == (48 * KIB, "3-0", "3-0")
@@ -94,7 +94,7 @@ async def test_a_careful_socket_sends_one_frame_per_confirmation_until_it_is_pas
     for number in (1, 2, 3):
         assert socket.deliver(pending(*range(number, 6), size_bytes=900)) == f"{number}-0"
         assert socket.window.count == 0
-        await client.answers()
+        await client.pong()
         assert socket.acked_until == f"{number}-0"
         assert socket.window.count > 0
 
@@ -104,7 +104,7 @@ async def test_a_careful_socket_sends_one_frame_per_confirmation_until_it_is_pas
 async def test_entry_ids_are_compared_as_numbers(client: Client) -> None:
     socket = client.holds(claimed(careful_until="9-0"))
     socket.deliver(pending(10))
-    await client.answers()
+    await client.pong()
 
     assert socket.deliver([*pending(11), *pending(12, topic="device.reg-updates")]) == "12-0"
 
@@ -161,7 +161,7 @@ async def test_a_quiet_socket_is_pinged_once(client: Client, clock: Clock) -> No
 
 async def test_a_socket_that_answered_is_quiet_until_its_next_ping(client: Client, clock: Clock) -> None:
     client.socket.deliver(pending(1))
-    await client.answers()
+    await client.pong()
 
     await pass_time(client, clock, PING_TIMEOUT_S)
 

@@ -52,7 +52,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "notes": {},
                     "has_all": lambda: True,
                 },
-                asked=Pull(after=after),
+                pull=Pull(after=after),
             )
         )
         return polls[-1]

@@ -18,7 +18,7 @@ _REPLY_S = 1.0
 _ENDING_S = STALLED_S + 3.0
 
 
-class Questions:
+class PollQueries:
     """The queries that one edge sends, and those that it replies to."""
 
     def __init__(self, wakeups: Wakeups, registry: Registry, *, instance: str) -> None:
@@ -55,7 +55,7 @@ class Questions:
         return poll is not None and not poll.released.is_set()
 
     def on_reply(self, reply: PollReply) -> None:
-        """Another edge replied; the question may have timed out."""
+        """Another edge replied; the query may have timed out."""
         if reply.asker in self._open:
             self._open[reply.asker].put_nowait(reply.state)
 
