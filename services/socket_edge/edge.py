@@ -17,13 +17,15 @@ from services.socket_edge.poll_queries import PollQueries
 from services.socket_edge.registry import Registry
 from services.socket_edge.session_socket import SessionLimits
 from services.socket_edge.shutdown import close_all
-from services.socket_edge.sweep import sweep
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import end, forever
+
+SWEEP_S = 60.0
+_SWEEP_LOTS = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +139,8 @@ class Edge:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Reads wakeups and runs the other loops for as long as it is entered."""
-        loops = (
-            self.wakeups.run,
-            self.heartbeat.run,
-            self.liveness.run,
-            self.credentials.run,
-            self._sweep,
-        )
+        runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials)
+        loops = [self.sweep, *(runner.run for runner in runners)]
         tasks = [asyncio.create_task(forever(loop)) for loop in loops]
         try:
             yield
@@ -158,5 +155,14 @@ class Edge:
         self._refuses = True
         await close_all(self.registry, over_s=self.timing.drain_window_s)
 
-    async def _sweep(self) -> None:
-        await sweep(self.registry, self.credentials)
+    async def sweep(self) -> None:
+        """Wakes every connection once in SWEEP_S, as its wakeup may be lost, and checks its credential.
+
+        All at once would keep everything else from the event loop meanwhile.
+        """
+        for lot in itertools.cycle(range(_SWEEP_LOTS)):
+            await asyncio.sleep(SWEEP_S / _SWEEP_LOTS)
+            connections = [each for each in self.registry.all() if hash(each.id) % _SWEEP_LOTS == lot]
+            for connection in connections:
+                connection.wake()
+            self.credentials.check(connections)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.protocol import Protocol
 
-from services.socket_edge import sweep as sweep_module
+from services.socket_edge import edge as edge_module
 from services.socket_edge.app import SOCKET_PATH, edge_app
 from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.session_socket import SessionSocket
@@ -35,7 +35,7 @@ TIMING = replace(conftest.TIMING, ping_interval_s=0.05)
 @pytest.fixture
 async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The origin of an edge that runs within this process."""
-    monkeypatch.setattr(sweep_module, "SWEEP_S", conftest.LONG_S)
+    monkeypatch.setattr(edge_module, "SWEEP_S", conftest.LONG_S)
     edge = conftest.edge_of(stores, timing=TIMING)
     listening = listener("127.0.0.1", 0)
     started, stop = asyncio.Event(), asyncio.Event()

@@ -8,16 +8,15 @@ from typing import Any, cast
 
 import pytest
 
-from services.socket_edge import sweep as sweeping
+from services.socket_edge import edge as edge_module
 from services.socket_edge.credential_watcher import CredentialWatcher
 from services.socket_edge.liveness import Liveness
-from services.socket_edge.registry import Registry
 from shared.model.channels import Lease
 from shared.store.leases import Claimed
 from shared.store.queues import Batch
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import Client, Clock
+from tests.socket_edge.conftest import Client, Clock, edge_of
 from tests.store.stores import EDGE, Stores
 
 SOCKETS = 5000
@@ -79,17 +78,16 @@ async def test_a_sweep_of_5000_sockets_stops_nothing_else(
     stores: Stores, clock: Clock, monkeypatch: pytest.MonkeyPatch, record_property: Measured
 ) -> None:
     # As many lots as ever, but a second for all of them.
-    monkeypatch.setattr(sweeping, "SWEEP_S", 1.0)
+    monkeypatch.setattr(edge_module, "SWEEP_S", 1.0)
     stores.queues = queues = EmptyQueues()  # type: ignore[assignment]
-    client = Client(stores, clock)
-    registry = Registry()
+    client, edge = Client(stores, clock), edge_of(stores)
+    edge.credentials = credentials = UnchangedKeys(edge.liveness)
     for number in range(SOCKETS):
         lease = Lease(channel=f"{number:032x}", generation="1", owner=f"{EDGE}/{number}", previous="")
-        registry.add(client.holds(Claimed(lease, None, "")))
-    credentials = UnchangedKeys(client.edge.liveness)
+        edge.registry.add(client.holds(Claimed(lease, None, "")))
 
     turns = LongestTurn()
-    task = asyncio.create_task(sweeping.sweep(registry, credentials))
+    task = asyncio.create_task(edge.sweep())
     await wait_until(lambda: len(queues.read_by) == SOCKETS, within_s=60, what="every queue to be read")
     turns.stop()
     task.cancel()
