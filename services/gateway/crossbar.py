@@ -21,7 +21,7 @@ from shared.model.errors import Unauthenticated
 from shared.model.sessions import Dialect, Session
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem, methods_at, request_id_of
-from shared.tokens import looks_like_one
+from shared.tokens import is_token_like
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
 from shared.wire.models import OBJECT
@@ -202,6 +202,6 @@ def _envelope(request: Request) -> EnvelopeContext:
         version=VERSION,
         now_ms=now_ms(),
         # Kazoo echoes the token. Never echo a secret.
-        auth_token=token if looks_like_one(token) else None,
+        auth_token=token if is_token_like(token) else None,
         pretty="true" in pretty,
     )

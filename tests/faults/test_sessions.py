@@ -1,4 +1,4 @@
-"""Sockets of sessions when an edge is killed or stopped, Redis goes, or a client does not read."""
+"""Session sockets when an edge is killed or stops, Redis loses data, or a client does not read."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def headers_of(key: ApiKey) -> dict[str, str]:
 
 
 def handshake(headers: dict[str, str]) -> bytes:
-    """By hand, for a client that reads only when it is told to."""
+    """Made by hand, for a client that reads only when the test says so."""
     upgrade = {"Host": "x", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     lines = {**upgrade, "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", **headers}
     return "\r\n".join([f"GET {JOIN} HTTP/1.1", *(f"{k}: {v}" for k, v in lines.items()), "\r\n"]).encode()
@@ -37,7 +37,7 @@ def api_of(stack: Stack, http: aiohttp.ClientSession) -> Api:
     return Api(http, stack.gateways[0].url, stack.admin_token)
 
 
-async def proven(http: aiohttp.ClientSession, url: str, key: ApiKey, *bindings: str) -> Blackhole:
+async def authenticated(http: aiohttp.ClientSession, url: str, key: ApiKey, *bindings: str) -> Blackhole:
     client = await Blackhole.open(http, url + "/socket")
     assert (await client.ask("ping", token=key.secret))["status"] == "success"
     if bindings:
@@ -50,12 +50,14 @@ async def listed(api: Api, key: ApiKey) -> int:
     return len(answer.json["data"])
 
 
-async def test_a_killed_edges_sockets_are_listed_no_more(start: Start, http: aiohttp.ClientSession) -> None:
+async def test_sockets_of_a_killed_edge_are_no_longer_listed(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
     stack = start(edges=2, reapers=1, HEARTBEAT_S=0.3, HEARTBEAT_TTL_S=1)
     api = api_of(stack, http)
     key = await api.api_key()
-    dying = await proven(http, stack.edges[0].url, key, BROWSERS[0])
-    living = await proven(http, stack.edges[1].url, key, BROWSERS[0])
+    killed = await authenticated(http, stack.edges[0].url, key, BROWSERS[0])
+    living = await authenticated(http, stack.edges[1].url, key, BROWSERS[0])
     assert await listed(api, key) == 2
 
     stack.edges[0].kill()
@@ -66,24 +68,22 @@ async def test_a_killed_edges_sockets_are_listed_no_more(start: Start, http: aio
     await wait_until(is_one)
     await api.publish(key, call(1))
     assert (await living.event())["data"] == {"number": 1}
-    await dying.close()
+    await killed.close()
     await living.close()
 
 
-async def test_a_browser_goes_on_after_it_has_lost_its_socket(
-    start: Start, http: aiohttp.ClientSession
-) -> None:
-    """As Kazoo's own: three bindings, a socket that goes, another one, the same bindings again."""
+async def test_a_browser_continues_on_another_edge(start: Start, http: aiohttp.ClientSession) -> None:
+    """As Kazoo's own: three bindings, a socket that closes, another one, the same bindings again."""
     stack = start(edges=2)
     api = api_of(stack, http)
     key = await api.api_key()
-    client = await proven(http, stack.edges[0].url, key, *BROWSERS)
+    client = await authenticated(http, stack.edges[0].url, key, *BROWSERS)
     await api.publish(key, call(1))
     assert (await client.event())["data"] == {"number": 1}
 
     stack.edges[0].terminate()
     assert await client.closed() == 1001
-    again = await proven(http, stack.edges[1].url, key, *BROWSERS)
+    again = await authenticated(http, stack.edges[1].url, key, *BROWSERS)
 
     await api.publish(key, call(2), {"topic": "object.doc_edited.user.u", "data": {"id": "u"}})
     assert (await again.event())["data"] == {"number": 2}
@@ -92,13 +92,13 @@ async def test_a_browser_goes_on_after_it_has_lost_its_socket(
 
 
 @pytest.mark.parametrize(("codes", "code"), [(2019, 1001), (2020, 1012)])
-async def test_a_stop_closes_all_also_those_that_never_said_who_they_are(
+async def test_a_shutdown_closes_all_sockets_authenticated_or_not(
     start: Start, http: aiohttp.ClientSession, codes: int, code: int
 ) -> None:
     stack = start(edges=1, PELION_CLOSE_CODES=codes)
     api = api_of(stack, http)
     key = await api.api_key()
-    known = await proven(http, stack.edges[0].url, key, BROWSERS[0])
+    known = await authenticated(http, stack.edges[0].url, key, BROWSERS[0])
     unknown = await Blackhole.open(http, stack.edges[0].url)
     trigger = Blackhole(await http.ws_connect(stack.edges[0].url + JOIN, headers=headers_of(key)))
 
@@ -114,22 +114,22 @@ async def test_sessions_outlive_a_redis_that_forgets_them(start: Start, http: ai
     stack = start(edges=1)
     api = api_of(stack, http)
     key = await api.api_key()
-    client = await proven(http, stack.edges[0].url, key, BROWSERS[0])
+    client = await authenticated(http, stack.edges[0].url, key, BROWSERS[0])
     with stack.valkey.client() as redis:
         for pattern in ("*:session", "*:sessions", "*:routing"):
             redis.delete(*redis.scan_iter(pattern))
         redis.client_kill_filter(_type="pubsub")
 
-    async def is_offered() -> bool:
+    async def is_queued() -> bool:
         return await api.publish(key, call(1)) == [1]
 
-    await wait_until(is_offered)
+    await wait_until(is_queued)
     assert (await client.event())["data"] == {"number": 1}
     assert await listed(api, key) == 1
     await client.close()
 
 
-async def test_a_slow_reader_loses_the_newest_and_is_alone_with_that(
+async def test_a_slow_reader_loses_the_newest_events_and_delays_no_other(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     stack = start(edges=1)
@@ -150,21 +150,21 @@ async def test_a_slow_reader_loses_the_newest_and_is_alone_with_that(
             assert json.loads(await quick.receive_str(timeout=20))["number"] == number
 
     grown = stack.edges[0].peak_rss_bytes - before
-    assert grown < 16 * 1024 * 1024, f"20 MB were for who does not read, and the edge grew by {grown}"
+    assert grown < 16 * 1024 * 1024, f"with 20 MB for a client that does not read the edge grew by {grown}"
     page = (await api.at(stack.edges[0].url).call("GET", "/metrics")).text
     assert 'notify_dropped_total{reason="slow-reader"}' in page
     slow.close()
     await quick.close()
 
 
-async def test_who_says_nothing_for_long_is_closed_though_it_answers_pings(
+async def test_an_idle_client_is_closed_even_if_it_answers_pings(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     stack = start(edges=1, BLACKHOLE_IDLE_S=1.5, PING_INTERVAL_S=0.2)
     api = api_of(stack, http)
     key = await api.api_key()
-    client = await proven(http, stack.edges[0].url, key)
-    talking = await proven(http, stack.edges[0].url, key)
+    client = await authenticated(http, stack.edges[0].url, key)
+    talking = await authenticated(http, stack.edges[0].url, key)
 
     closing = asyncio.create_task(client.closed())
     while not closing.done():
@@ -176,7 +176,7 @@ async def test_who_says_nothing_for_long_is_closed_though_it_answers_pings(
     await talking.close()
 
 
-async def test_an_address_has_so_many_sockets_and_proxies_are_believed_if_trusted(
+async def test_sockets_per_address_are_limited_and_trusted_proxies_name_the_address(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
     stack = start(edges=1, MAX_SOCKETS_PER_ADDRESS=2, TRUSTED_PROXIES="127.0.0.0/8")
@@ -189,9 +189,9 @@ async def test_an_address_has_so_many_sockets_and_proxies_are_believed_if_truste
 
     first = await Blackhole.open(http, url, headers=by("6.6.6.6", "192.0.2.1"))
     second = await Blackhole.open(http, url, headers=by("192.0.2.1"))
-    with pytest.raises(aiohttp.WSServerHandshakeError) as fault:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await http.ws_connect(url, headers=by("7.7.7.7", "192.0.2.1"))
-    assert fault.value.status == 429
+    assert refused.value.status == 429
     third = await Blackhole.open(http, url, headers=by("192.0.2.2", "127.0.0.9"))
     await third.ask("ping", token=key.secret)
 

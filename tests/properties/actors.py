@@ -8,16 +8,18 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import orjson
 from starlette.types import Message
 
-from services.socket_edge import edge as edges
+from services.composition import Stores
 from services.socket_edge.edge import Edge, Timing
+from services.socket_edge.held import LeaseHolder
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.pelion_socket import pelion_socket
-from services.socket_edge.session_sockets import SessionLimits
+from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.acks import AckScheduler
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
@@ -33,7 +35,7 @@ from shared.store.queues import Batch, Queues
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
-from shared.store.wakeups import Wakeups
+from shared.store.wakeups import Subscription, Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -53,8 +55,6 @@ _TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_outage_limit_s=120, l
 
 
 _NO_SESSIONS = SessionLimits(
-    ping_interval_s=20,
-    ping_timeout_s=20,
     idle_s=3600,
     most_per_address=None,
     destination="edge",
@@ -130,8 +130,17 @@ class Actor:
         self.leases = ReportingLeases(self.calls, world)
         self.queues = ReportingQueues(self.calls, world)
         # An edge needs them; the model does not.
-        sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
-        self.more = (Principals(self.api_keys), sessions)
+        self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
+        self.principals = Principals(self.api_keys)
+
+    def stores(self, heartbeat: Heartbeat, *, instance: str) -> Stores:
+        """As an edge has them."""
+        names = ("api_keys", "channels", "leases", "queues", "wakeups", "principals", "sessions")
+        mine = {name: getattr(self, name) for name in names}
+        return cast(
+            Stores,
+            SimpleNamespace(redis=self.calls.redis, heartbeat=heartbeat, instance=instance, **mine),
+        )
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Starts work that runs as far as the gate lets it, and ends when Redis is away."""
@@ -268,9 +277,7 @@ class GatedEdge(Edge):
         self.clients: list[Client] = []
         self.lost_a_wakeup = False
         super().__init__(
-            edges.Stores(a.calls.redis, a.api_keys, a.channels, a.leases, a.queues, a.wakeups, *a.more),
-            ReportingHeartbeat(a.calls, world, instance=self.instance),
-            instance=self.instance,
+            a.stores(ReportingHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
             limits=LIMITS,
             timing=_TIMING,
             session_limits=_NO_SESSIONS,
@@ -288,7 +295,7 @@ class GatedEdge(Edge):
         self.clients.clear()
 
     async def beat_now(self) -> None:
-        await self._try_to_beat()
+        await self.heartbeat.beat()
 
     async def receive_wakeups(self) -> None:
         """Handles the wakeups in flight to it."""
@@ -299,13 +306,14 @@ class GatedEdge(Edge):
             words = message.decode().split()
             # In the order of creation: ids are random, and an example must repeat exactly.
             for api_key_id in filter(words.__contains__, self.actor.world.model.keys):
-                self._heard(api_key_id)
+                self.wakeups.dispatch([api_key_id])
 
     def _deliver_inline(self, inline: InlineEntries) -> None:
         numbers = [int(notification.event_id) for notification in inline.notifications]
         with self.actor.world.model.delivering_inline(inline.owner, numbers):
-            for hold in self._holds.get(inline.channel, ()):
-                self.actor.offer(hold.loop, inline)
+            for holder in self.registry.of(inline.channel):
+                assert isinstance(holder, LeaseHolder)
+                self.actor.offer(holder.loop, inline)
 
     def lose_wakeups(self, count: int) -> None:
         """Loses the first wakeups in flight to it."""
@@ -315,15 +323,14 @@ class GatedEdge(Edge):
 
     async def sweep(self) -> None:
         self.lost_a_wakeup = False
-        for hold in self._all():
-            hold.loop.wake()
+        for connection in self.registry.all():
+            connection.wake()
 
     def lose_redis(self) -> None:
-        for hold in self._all():
-            hold.loop.require_resync()
+        self.wakeups.dispatch(Subscription.LOST)
 
     async def regain_redis(self) -> None:
-        await self._try_to_beat()
+        await self.heartbeat.beat()
         self.lose_redis()
         await self.sweep()
 

@@ -1,23 +1,30 @@
-"""A hold on fakeredis whose client is a list of what was sent, and whose time the test decides."""
+"""A leased socket on fakeredis: its client lists what was sent, and the test decides its time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import fakeredis
 import pytest
 from starlette.types import Message
 
-from services.socket_edge.keepalive import Keepalive
+from services import composition
+from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.leased_socket import LeasedSocket, Limits
+from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
+from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
+from shared.store.replicas import Heartbeat
+from shared.tokens import Principals
 from tests.store.stores import EDGE, Stores, fake_backend
 
 KIB = 1024
-# Long against anything that a test can take: what is quick is quick on any machine.
+# Much longer than any test takes, so that what is quick is quick on any machine.
 PING_TIMEOUT_S = 3000.0
+PING_INTERVAL_S = 20.0
 LIMITS = Limits(
     frame_bytes=48 * KIB,
     frame_count=100,
@@ -27,8 +34,48 @@ LIMITS = Limits(
 )
 
 
+LONG_S = 3600.0
+TIMING = Timing(
+    ping_interval_s=PING_INTERVAL_S,
+    heartbeat_s=LONG_S,
+    redis_outage_limit_s=LONG_S,
+    long_poll_wait_s=LONG_S,
+)
+SESSION_LIMITS = SessionLimits(idle_s=LONG_S, most_per_address=None, destination="edge", trusted_proxies=())
+
+
+def edge_of(
+    stores: Stores, *, limits: Limits = LIMITS, timing: Timing = TIMING, close_codes: int = 2019
+) -> Edge:
+    """An edge in this process, none of whose loops run yet."""
+    its_stores = cast(
+        composition.Stores,
+        SimpleNamespace(
+            redis=stores.redis,
+            api_keys=stores.api_keys,
+            channels=stores.channels,
+            leases=stores.leases,
+            queues=stores.queues,
+            wakeups=stores.wakeups,
+            principals=Principals(stores.api_keys),
+            sessions=stores.sessions,
+            heartbeat=Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
+            instance=EDGE,
+        ),
+    )
+    edge = Edge(
+        its_stores,
+        limits=limits,
+        timing=timing,
+        session_limits=SESSION_LIMITS,
+        close_codes=close_codes,
+    )
+    edge.acks = AckScheduler(every_s=0)
+    return edge
+
+
 class Clock:
-    """The loop's own time, which can be put forward."""
+    """The event loop's time, which a test can advance."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -41,7 +88,7 @@ class Clock:
 
 
 class Client:
-    """The other side of one hold: everything sent to it, and the pongs it answers."""
+    """The other side of one socket: everything sent to it, and its pongs."""
 
     def __init__(self, stores: Stores, clock: Clock) -> None:
         self.stores = stores
@@ -49,30 +96,26 @@ class Client:
         self.sent: list[Message] = []
         self.gone = False
         self.unread_bytes = 0
-        self.keepalive: Keepalive[LeasedSocket] = Keepalive(interval_s=20, timeout_s=PING_TIMEOUT_S)
-        self.hold: LeasedSocket
+        self.edge: Edge
+        self.socket: LeasedSocket
 
     async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> LeasedSocket:
         """Claims the channel; `limits` and `close_codes` as given, or as in `LIMITS` and 2019."""
         return self.holds(await self.stores.leases.claim(channel, owner=owner), **options)
 
     def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> LeasedSocket:
-        self.hold = LeasedSocket(
-            send=self._receive,
-            control={
-                "unread_bytes": lambda: self.unread_bytes,
-                "last_ping_s": lambda: 0.0,
-                "write": self._read,
-                "hear_pongs": lambda _: None,
-            },
-            claimed=claimed,
-            queues=self.stores.queues,
-            acks=AckScheduler(every_s=0),
-            limits=limits,
-            keepalive=self.keepalive,
-            close_codes=close_codes,
-        )
-        return self.hold
+        self.edge = edge_of(self.stores, limits=limits, close_codes=close_codes)
+        control: Control = {
+            "unread_bytes": lambda: self.unread_bytes,
+            "last_ping_s": lambda: 0.0,
+            "write": self._read,
+            "hear_pongs": lambda _: None,
+        }
+        scope = {"extensions": {"websocket.control": control}}
+        self.socket = LeasedSocket(self.edge, claimed, scope=scope, send=self._receive)
+        self.socket.is_held = True
+        self.edge.liveness.watch(self.socket)
+        return self.socket
 
     async def _receive(self, message: Message) -> None:
         if self.gone:
@@ -98,9 +141,9 @@ class Client:
     def pings(self) -> list[bytes]:
         return [message["bytes"] for message in self.sent if message["type"] == "websocket.ping"]
 
-    async def answers(self, number: int = -1) -> None:
-        """The pong to one of the pings, the newest if none is named."""
-        self.hold.heard_pong(self.pings[number])
+    async def pong(self, number: int = -1) -> None:
+        """Sends the pong to one of the pings, by default the newest."""
+        self.socket.on_pong(self.pings[number])
 
 
 @pytest.fixture
@@ -122,14 +165,14 @@ async def channel(stores: Stores) -> str:
 
 @pytest.fixture
 async def client(stores: Stores, clock: Clock, channel: str) -> AsyncIterator[Client]:
-    """A client whose hold is open."""
+    """A client whose socket is open."""
     client = Client(stores, clock)
     await client.opens(channel)
     yield client
-    await client.hold.loop.stop()
+    await client.socket.loop.stop()
 
 
 def pending(*numbers: int, size_bytes: int = 1, topic: str = "device.registrations") -> list[Notification]:
-    """Notifications at the places 1-0, 2-0, …, whose items are about that long."""
+    """Notifications with the entry ids 1-0, 2-0, …, whose items are about that long."""
     data = b'"' + b"x" * max(size_bytes - 2, 0) + b'"'
     return [Notification(entry_id=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]

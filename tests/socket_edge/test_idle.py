@@ -3,7 +3,8 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,9 @@ import pytest
 from websockets.protocol import Protocol
 
 from services.socket_edge import edge as edge_module
-from services.socket_edge.app import edge_app
-from services.socket_edge.edge import Edge, Timing
-from services.socket_edge.edge import Stores as EdgeStores
+from services.socket_edge.app import SOCKET_PATH, edge_app
 from services.socket_edge.leased_socket import LeasedSocket
-from services.socket_edge.session_sockets import SessionLimits
+from services.socket_edge.session_socket import SessionSocket
 from shared.delivery.loop import DeliveryLoop
 from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
@@ -23,51 +22,21 @@ from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.http.request_log import RequestLog
 from shared.runtime.http.server import listener, serve
 from shared.runtime.websocket.protocol import SocketProtocol
-from shared.store.replicas import Heartbeat
-from shared.tokens import Principals
 from tests.harness.raw import SilentSocket
 from tests.harness.waiting import wait_until
 from tests.load.connections import RawSocket
 from tests.load.sockets import CONNECT_PATH
-from tests.socket_edge.conftest import LIMITS
-from tests.store.stores import EDGE, Stores
+from tests.socket_edge import conftest
+from tests.store.stores import Stores
 
-LONG_S = 3600.0
-TIMING = Timing(
-    ping_interval_s=0.05, heartbeat_s=LONG_S, redis_outage_limit_s=LONG_S, long_poll_wait_s=LONG_S
-)
-SESSION_LIMITS = SessionLimits(
-    ping_interval_s=LONG_S,
-    ping_timeout_s=LONG_S,
-    idle_s=LONG_S,
-    most_per_address=None,
-    destination="edge",
-    trusted_proxies=(),
-)
+TIMING = replace(conftest.TIMING, ping_interval_s=0.05)
 
 
 @pytest.fixture
 async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """Where an edge answers that runs within this process."""
-    monkeypatch.setattr(edge_module, "SWEEP_S", LONG_S)
-    edge = Edge(
-        EdgeStores(
-            redis=stores.redis,
-            api_keys=stores.api_keys,
-            channels=stores.channels,
-            leases=stores.leases,
-            queues=stores.queues,
-            wakeups=stores.wakeups,
-            principals=Principals(stores.api_keys),
-            sessions=stores.sessions,
-        ),
-        Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
-        instance=EDGE,
-        limits=LIMITS,
-        timing=TIMING,
-        session_limits=SESSION_LIMITS,
-        close_codes=2019,
-    )
+    """The origin of an edge that runs within this process."""
+    monkeypatch.setattr(edge_module, "SWEEP_S", conftest.LONG_S)
+    edge = conftest.edge_of(stores, timing=TIMING)
     listening = listener("127.0.0.1", 0)
     started, stop = asyncio.Event(), asyncio.Event()
     app = RequestLog(edge_app(edge, health=[]), count=lambda method, status: None)
@@ -95,7 +64,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return commands
 
 
-async def opened(stores: Stores, origin: str, count: int) -> list[RawSocket]:
+Open = Callable[[Stores, str, int], Awaitable[list[RawSocket]]]
+
+
+async def leased(stores: Stores, origin: str, count: int) -> list[RawSocket]:
     """Sockets that answer pings, and have no task in this process."""
     sockets = []
     for _ in range(count):
@@ -105,8 +77,19 @@ async def opened(stores: Stores, origin: str, count: int) -> list[RawSocket]:
     return sockets
 
 
+async def sessions(stores: Stores, origin: str, count: int) -> list[RawSocket]:
+    _, secret = await stores.api_key()
+    return [await RawSocket.open(origin, SOCKET_PATH, secret, lambda _: None) for _ in range(count)]
+
+
+KINDS: list[tuple[Open, str, type]] = [
+    (leased, "pelion_socket", LeasedSocket),
+    (sessions, "blackhole_socket", SessionSocket),
+]
+
+
 def numerous(count: int) -> set[str]:
-    """What at least so many tasks do."""
+    """The coroutines that at least so many tasks run."""
     names = Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
     return {name for name, found in names.items() if found >= count}
 
@@ -117,7 +100,7 @@ def held(*kinds: type) -> int:
 
 
 async def answer(client: SilentSocket, *, pings: int) -> None:
-    """The next ones, as they come."""
+    """Answers the next pings as they come."""
     seen = len(client.pings)
     last = seen + pings
     while seen < last:
@@ -130,10 +113,12 @@ def has_pings(client: SilentSocket, count: int) -> bool:
     return len(client.pings) >= count
 
 
-async def test_it_is_one_task(stores: Stores, origin: str) -> None:
+@pytest.mark.parametrize(("opened", "name", "kind"), KINDS)
+async def test_it_is_one_task(stores: Stores, origin: str, opened: Open, name: str, kind: type) -> None:
     await opened(stores, origin, 20)
 
-    await wait_until(lambda: numerous(20) == {"pelion_socket"}, what="one task for each")
+    await wait_until(lambda: numerous(20) == {name}, what="one task for each")
+    assert held(kind) == 20
 
 
 async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str, sent: list[Any]) -> None:
@@ -149,13 +134,16 @@ async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str,
     await client.close()
 
 
-async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(stores: Stores, origin: str) -> None:
-    kinds = (LeasedSocket, DeliveryLoop, SocketProtocol, HttpProtocol, Protocol)
+@pytest.mark.parametrize(("opened", "name", "kind"), KINDS)
+async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(
+    stores: Stores, origin: str, opened: Open, name: str, kind: type
+) -> None:
+    kinds = (kind, DeliveryLoop, SocketProtocol, HttpProtocol, Protocol)
     gc.collect()
     gc.disable()
     try:
         sockets = await opened(stores, origin, 3)
-        assert held(LeasedSocket) == held(SocketProtocol) == 3
+        assert held(kind) == held(SocketProtocol) == 3
         for socket in sockets:
             socket.abort()
         await wait_until(lambda: held(*kinds) == 0, what="nothing left")

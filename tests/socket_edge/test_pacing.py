@@ -1,4 +1,4 @@
-"""The pace at which an edge lets go, on a clock that jumps where others would wait."""
+"""The pace at which an edge closes its sockets, on a clock that jumps where others would wait."""
 
 import asyncio
 import selectors
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.socket_edge.pacing import MOST_LATE_S, paced
+from services.socket_edge.shutdown import MOST_LATE_S, paced
 
 COUNT, OVER_S = 100, 10.0
 
@@ -23,7 +23,7 @@ class _Jumps(selectors.DefaultSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """Time goes on only where somebody waits for it, or where a test says so."""
+    """Time passes only where a task waits for it, or where a test says so."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -34,7 +34,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self.now_s
 
 
-def let_go(*, over_s: float = OVER_S, after_each: Callable[[int, JumpingLoop], None]) -> list[float]:
+def close_times(*, over_s: float = OVER_S, after_each: Callable[[int, JumpingLoop], None]) -> list[float]:
     """When each was done."""
     loop = JumpingLoop()
     times: list[float] = []
@@ -63,19 +63,19 @@ def nothing(count: int, loop: JumpingLoop) -> None:
 
 
 def test_it_is_even() -> None:
-    times = let_go(after_each=nothing)
+    times = close_times(after_each=nothing)
     assert times == pytest.approx([OVER_S * n / COUNT for n in range(1, COUNT + 1)])
 
 
 def test_without_a_window_all_go_at_once() -> None:
-    assert set(let_go(over_s=0, after_each=nothing)) == {0.0}
+    assert set(close_times(over_s=0, after_each=nothing)) == {0.0}
 
 
 def test_a_pause_is_followed_by_no_rush() -> None:
     def pause(count: int, loop: JumpingLoop) -> None:
         loop.now_s += 3 if count == 30 else 0
 
-    times = let_go(after_each=pause)
+    times = close_times(after_each=pause)
     assert most_in_a_second(times) <= COUNT / OVER_S * (1 + MOST_LATE_S) + 1
     assert times[-1] == pytest.approx(OVER_S + 3 - MOST_LATE_S, abs=0.2), "and costs no more than itself"
 
@@ -84,4 +84,4 @@ def test_small_delays_do_not_add_up() -> None:
     def late(count: int, loop: JumpingLoop) -> None:
         loop.now_s += 0.09 if count % 2 else 0
 
-    assert let_go(after_each=late)[-1] == pytest.approx(OVER_S, abs=0.1)
+    assert close_times(after_each=late)[-1] == pytest.approx(OVER_S, abs=0.1)

@@ -1,16 +1,16 @@
 """A poll takes one message, and acks it only when its peer's kernel has all of it."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
 from services.socket_edge.poll import STALLED_S, Poll
-from shared.delivery.loop import Window
 from shared.model.channels import CloseReason, Kind
 from shared.store.queues import BEGINNING
 from shared.wire.pelion.pulling import Pull
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import Clock, pending
+from tests.socket_edge.conftest import LIMITS, Clock, edge_of, pending
 from tests.store.stores import EDGE, Stores
 
 
@@ -20,10 +20,10 @@ class Peer:
     def __init__(self) -> None:
         self.is_open = True
         self.unread: Callable[[], int | None] = lambda: 0
-        self.was_cut = False
+        self.was_aborted = False
 
-    def cut(self) -> None:
-        self.was_cut = True
+    def abort(self) -> None:
+        self.was_aborted = True
 
 
 @pytest.fixture
@@ -41,19 +41,18 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
     def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
         polls.append(
             Poll(
-                lease=lease,
-                queues=stores.queues,
+                edge_of(stores, limits=replace(LIMITS, frame_count=count, in_flight_bytes=100_000)),
+                lease,
                 connection={
                     "is_open": lambda: peer.is_open,
                     "unread_bytes": lambda: peer.unread(),
                     "has_hung_up": lambda: not peer.is_open,
-                    "abort": peer.cut,
+                    "abort": peer.abort,
                     "was_queued": False,
                     "notes": {},
                     "has_all": lambda: True,
                 },
-                most=Window(count=count, size_bytes=100_000),
-                asked=Pull(after=after),
+                pull=Pull(after=after),
             )
         )
         return polls[-1]
@@ -95,26 +94,26 @@ async def test_one_message_and_no_more(stores: Stores, begin: Callable[..., Poll
 
 
 @pytest.mark.parametrize("unread", [None, 1])
-async def test_who_is_gone_or_stalls_has_read_nothing(
+async def test_a_client_that_is_gone_or_stalls_has_read_nothing(
     stores: Stores, begin: Callable[..., Poll], peer: Peer, clock: Clock, unread: int | None
 ) -> None:
     poll = begin()
     entries = await decided(stores, poll, 3)
 
-    def look_later() -> int | None:
+    def read_nothing() -> int | None:
         clock.ahead_s += STALLED_S
         return unread
 
-    peer.unread = look_later
+    peer.unread = read_nothing
     await poll.until_read()
     await poll.loop.stop()
 
     assert stores.entries(poll.lease.channel) == entries
     assert poll.close_reason is CloseReason.CLIENT_GONE
-    assert peer.was_cut is (unread is not None)
+    assert peer.was_aborted is (unread is not None)
 
 
-async def test_who_reads_on_is_waited_for(
+async def test_a_client_that_reads_on_is_waited_for(
     stores: Stores, begin: Callable[..., Poll], peer: Peer, clock: Clock
 ) -> None:
     poll = begin()
@@ -134,10 +133,10 @@ async def test_who_reads_on_is_waited_for(
     assert stores.entries(poll.lease.channel) == []
 
 
-async def test_what_was_written_to_nobody_is_not_acked(
+async def test_what_was_written_without_a_client_is_not_acked(
     stores: Stores, begin: Callable[..., Poll], peer: Peer
 ) -> None:
-    """Nothing unread, since nothing went on its way."""
+    """Nothing is unread, since nothing was sent."""
     poll = begin()
     entries = await decided(stores, poll, 3)
     peer.is_open = False
@@ -148,9 +147,7 @@ async def test_what_was_written_to_nobody_is_not_acked(
     assert stores.entries(poll.lease.channel) == entries
 
 
-async def test_after_a_loss_in_redis_nothing_is_acked_unseen(
-    stores: Stores, begin: Callable[..., Poll]
-) -> None:
+async def test_after_a_loss_in_redis_nothing_is_acked(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin()
     await decided(stores, poll, 3)
     poll.rewind()
@@ -160,12 +157,12 @@ async def test_after_a_loss_in_redis_nothing_is_acked_unseen(
     assert poll.acked_until == BEGINNING
 
 
-async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callable[..., Poll]) -> None:
+async def test_with_after_only_the_client_acks(stores: Stores, begin: Callable[..., Poll]) -> None:
     poll = begin(after="")
     entries = await stores.queued(poll.lease.channel, 3)
     poll.loop.wake()
     await poll.loop.wait_idle()
-    assert poll.is_open, "what was handled is acked before anything is read"
+    assert poll.is_open, "what the client has handled is acked before anything is read"
 
     poll.begin()
     await wait_until(lambda: not poll.is_open)
@@ -178,9 +175,9 @@ async def test_the_clients_own_word_is_waited_for(stores: Stores, begin: Callabl
 
 async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]) -> None:
     poll = begin()
-    poll.give_up()
+    poll.decided.set()
 
     assert poll.deliver(pending(1, 2)) is None
     assert poll.window.count == 0
-    await poll.end(CloseReason.CHANNEL_DELETED)
+    await poll.close(CloseReason.CHANNEL_DELETED)
     assert poll.outcome == "nothing"

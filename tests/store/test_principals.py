@@ -6,7 +6,7 @@ import pytest
 
 from shared.model.api_keys import Account, Principal, Scope, new_id
 from shared.store import keyspace
-from shared.tokens import LIFETIME_S, Principals, looks_like_one, read, signed
+from shared.tokens import LIFETIME_S, Principals, is_token_like, read, sign
 from tests.store.stores import NOW_MS, Stores
 
 KEY = "k" * 64
@@ -59,9 +59,9 @@ async def test_other_texts_do_not_authenticate(principals: Principals, given: st
 
 
 def test_read_checks_the_signature() -> None:
-    token = signed(PRINCIPAL, key=KEY, expires_at_s=5)
+    token = sign(PRINCIPAL, key=KEY, expires_at_s=5)
 
-    assert looks_like_one(token)
+    assert is_token_like(token)
     assert read(token, key=KEY) == {"account_id": "2" * 32, "api_key_id": "1" * 32, "exp": 5}
     assert read(token, key="j" * 64) is None
     assert read(token[:-3], key=KEY) is None
@@ -69,7 +69,7 @@ def test_read_checks_the_signature() -> None:
 
 def test_token_with_incomplete_claims_is_refused() -> None:
     for broken in (Principal("short", "a", frozenset()), Principal("", "", frozenset())):
-        assert read(signed(broken, key=KEY, expires_at_s=5), key=KEY) is None
+        assert read(sign(broken, key=KEY, expires_at_s=5), key=KEY) is None
 
 
 async def test_account_is_within_its_ancestors(stores: Stores, principals: Principals) -> None:

@@ -1,0 +1,120 @@
+"""Reads wakeups and hands each on at once: reading awaits nothing but the next wakeup.
+
+What takes longer, as all that follows a restored subscription, runs in a task of its own meanwhile.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from services.socket_edge.held import HeldConnection, LeaseHolder, in_turns
+from shared.model.channels import EVERY_EDGE, instance_of
+from shared.model.errors import StoreUnavailable
+from shared.runtime.loops import end
+from shared.store.inline_entries import InlineEntries, merge_consecutive
+from shared.store.wakeups import (
+    Subscription,
+    parse_key_changed,
+    parse_poll_query,
+    parse_poll_reply,
+    subscribe_wakeups,
+)
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
+
+logger = logging.getLogger(__name__)
+
+# How many sessions are registered again at the same time; each takes a few round trips.
+_RECOVERING = 32
+
+
+class WakeupReader:
+    """Wakeups for one instance, dispatched to its connections."""
+
+    def __init__(self, edge: "Edge") -> None:
+        self._edge = edge
+        self._registry = edge.registry
+        self._inline: list[InlineEntries] = []
+        self._recoveries: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Reads for ever."""
+        names = (self._edge.instance, instance_of(EVERY_EDGE))
+        try:
+            async with contextlib.aclosing(subscribe_wakeups(self._edge.stores.redis, *names)) as wakeups:
+                async for wakeup in wakeups:
+                    self.dispatch(wakeup)
+        finally:
+            await end(*self._recoveries)
+
+    def dispatch(self, wakeup: InlineEntries | list[str] | Subscription) -> None:
+        if isinstance(wakeup, InlineEntries):
+            if not self._inline:
+                # An edge that lags reads many in one turn: the more, the larger its frames.
+                asyncio.get_running_loop().call_soon(self._deliver_inline)
+            self._inline.append(wakeup)
+        elif wakeup is Subscription.LOST:
+            self._require_resync()
+        elif wakeup is Subscription.RESTORED:
+            # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
+            recovery = asyncio.create_task(self.recover())
+            self._recoveries.add(recovery)
+            recovery.add_done_callback(self._recoveries.discard)
+        else:
+            for word in wakeup:
+                self._dispatch_word(word)
+
+    async def recover(self) -> None:
+        """What follows a restored subscription: Redis may have lost writes, and the edge missed wakeups."""
+        # Before the queues: without a heartbeat our leases count for nothing.
+        await self._edge.heartbeat.beat()
+        self._require_resync()
+        async for connection in in_turns(self._registry.all()):
+            if isinstance(connection, LeaseHolder):
+                connection.wake()
+        self._edge.credentials.check(self._registry.all())
+        others = (each for each in self._registry.all() if not isinstance(each, LeaseHolder))
+        await asyncio.gather(*(_recover(others) for _ in range(_RECOVERING)))
+
+    def _require_resync(self) -> None:
+        for connection in self._registry.all():
+            if isinstance(connection, LeaseHolder):
+                connection.require_resync()
+
+    def _deliver_inline(self) -> None:
+        entries, self._inline = self._inline, []
+        for each in merge_consecutive(entries):
+            for connection in self._registry.of(each.channel):
+                if isinstance(connection, LeaseHolder):
+                    connection.loop.deliver_inline(each)
+
+    def _dispatch_word(self, word: str) -> None:
+        if (query := parse_poll_query(word)) is not None:
+            self._edge.poll_queries.on_query(query)
+        elif (reply := parse_poll_reply(word)) is not None:
+            self._edge.poll_queries.on_reply(reply)
+        elif (api_key_id := parse_key_changed(word)) is not None:
+            self._edge.credentials.check(
+                connection
+                for connection in self._registry.all()
+                if connection.credential is not None and connection.credential.api_key_id == api_key_id
+            )
+        else:
+            for connection in self._registry.of(word):
+                connection.wake()
+
+
+async def _recover(connections: Iterator[HeldConnection]) -> None:
+    """Takes its share of the connections, of which several take."""
+    for connection in connections:
+        try:
+            if connection.is_held:
+                await connection.recover()
+        except StoreUnavailable:
+            # The next restored subscription or the sweep comes back to it.
+            continue
+        except Exception:
+            logger.exception("session.not-recovered", extra={"facts": {"id": connection.id}})

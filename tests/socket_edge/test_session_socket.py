@@ -1,0 +1,107 @@
+"""A session that is registered again, because Redis may have lost it, while it changes or ends."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from services.socket_edge.edge import Edge
+from services.socket_edge.session_socket import SessionSocket
+from shared.model.sessions import Dialect, Session, SessionBinding
+from tests.harness.waiting import wait_until
+from tests.socket_edge.conftest import edge_of
+from tests.store.stores import Stores
+
+
+class SlowSessions:
+    """Sessions of which the one named `first` is written when the test says so; notes what was done."""
+
+    def __init__(self) -> None:
+        self.may_write_first = asyncio.Event()
+        self.may_write_first.set()
+        self.begun = 0
+        self.done: list[tuple[str, str]] = []
+
+    async def put(self, session: Session, _: Sequence[SessionBinding]) -> None:
+        self.begun += 1
+        if session.name == "first":
+            await self.may_write_first.wait()
+        self.done.append(("put", session.name))
+
+    async def drop(self, session: Session) -> None:
+        self.done.append(("drop", session.name))
+
+    async def take(self, _: Session) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def slow() -> SlowSessions:
+    return SlowSessions()
+
+
+@pytest.fixture
+async def edge(stores: Stores, slow: SlowSessions) -> Edge:
+    stores.sessions = cast(Any, slow)
+    return edge_of(stores)
+
+
+@pytest.fixture
+async def socket(edge: Edge) -> SessionSocket:
+    """A socket whose session is registered under the name `first`."""
+    control = {
+        "unread_bytes": lambda: 0,
+        "last_ping_s": lambda: 0.0,
+        "write": lambda texts, ping: None,
+        "hear_pongs": lambda _: None,
+    }
+    made = SessionSocket(
+        edge,
+        "1" * 32,
+        dialect=Dialect.KAZOO,
+        address="192.0.2.1",
+        scope={"extensions": {"websocket.control": control}},
+        send=cast(Any, None),
+        frames=lambda _: [],
+    )
+    edge.hold(made)
+    await made.register([], account_id="account", name="first")
+    return made
+
+
+async def test_a_change_that_comes_meanwhile_is_written_last(
+    socket: SessionSocket, slow: SlowSessions
+) -> None:
+    slow.may_write_first.clear()
+    recovering = asyncio.create_task(socket.recover())
+    await wait_until(lambda: slow.begun == 2)
+    await socket.register([], account_id="account", name="second")
+    slow.may_write_first.set()
+    await recovering
+
+    assert slow.done[-1] == ("put", "second")
+
+
+async def test_a_session_that_ends_meanwhile_is_dropped_after_it_was_written(
+    edge: Edge, socket: SessionSocket, slow: SlowSessions
+) -> None:
+    slow.may_write_first.clear()
+    recovering = asyncio.create_task(socket.recover())
+    await wait_until(lambda: slow.begun == 2)
+    await edge.drop(socket)
+    slow.may_write_first.set()
+    await recovering
+
+    assert slow.done[-2:] == [("put", "first"), ("drop", "first")]
+
+
+async def test_a_session_is_dropped_with_its_socket(
+    edge: Edge, socket: SessionSocket, slow: SlowSessions
+) -> None:
+    assert edge.registry.count_at("192.0.2.1") == 1
+
+    await edge.drop(socket)
+
+    assert slow.done == [("put", "first"), ("drop", "first")]
+    assert edge.registry.count_at("192.0.2.1") == 0
