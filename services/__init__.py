@@ -1,1 +1,1 @@
-"""The services. Each is one process of its own, or all in one: `python -m services NAME`."""
+"""The four services, and all of them in one process."""

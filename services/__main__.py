@@ -1,4 +1,4 @@
-"""The one way in: `python -m services NAME`, for each service and for `all`; and the operator's commands."""
+"""`python -m services NAME`: starts a service or `all`, or runs one of the operator's commands."""
 
 import argparse
 import asyncio
@@ -36,15 +36,15 @@ _SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]
 }
 
 
-_WITH_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
+_RUNS_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
 class CannotStart(Exception):
-    """What was asked for does not go with the settings."""
+    """The command does not fit the settings. The text is one line."""
 
 
 def main() -> int:
-    """Runs one command; the exit code. What stops a start is one line on stderr."""
+    """Runs one command and returns the exit code. A refused start is one line on stderr."""
     arguments = _parser().parse_args()
     if arguments.command == "settings":
         print(settings_table())
@@ -52,7 +52,7 @@ def main() -> int:
     try:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_carry_out(arguments, settings))
+            return runner.run(_run_command(arguments, settings))
     except (CannotListen, CannotStart, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 2
@@ -63,18 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("all", help="everything in one process on one origin, with an embedded Valkey")
     commands.add_parser("gateway", help="REST: accounts, publishing, subscriptions, channels")
-    commands.add_parser("socket-edge", help="WebSockets")
-    commands.add_parser("webhook-dispatcher", help="calls customers' URLs")
-    commands.add_parser("expiry-reaper", help="ends what is due: idle channels, old notifications")
+    commands.add_parser("socket-edge", help="held connections: WebSockets and long polls")
+    commands.add_parser("webhook-dispatcher", help="calls customers' URLs, with backoff")
+    commands.add_parser("expiry-reaper", help="expires idle channels and old notifications")
     commands.add_parser("settings", help="list every setting with its default and meaning")
     command_line.add_commands(commands)
     return parser
 
 
-async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
+async def _run_command(arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logs(log_format=settings.log_format, level=settings.log_level)
     if arguments.command not in ("all", *_SERVICES):
-        return await _with_redis(settings, arguments)
+        return await _run_operator_command(settings, arguments)
     _check_jobs(arguments.command, settings)
     for name in unknown_names():
         logger.warning("setting.unknown", extra={"facts": {"name": name}})
@@ -86,25 +86,25 @@ async def _carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.command == "all":
             await all_in_one.run(settings, stop)
         else:
-            await _run_apart(arguments.command, settings, stop)
+            await _run_service(arguments.command, settings, stop)
     finally:
         stop_telemetry()
     return 0
 
 
 def _check_jobs(name: str, settings: Settings) -> None:
-    if name in _WITH_JOBS and is_cluster(settings.redis_url) and settings.jobs_redis_url is None:
+    if name in _RUNS_JOBS and is_cluster(settings.redis_url) and settings.jobs_redis_url is None:
         raise CannotStart(
-            "NOTIFY_JOBS_REDIS_URL is not set, and NOTIFY_REDIS_URL is a cluster's: arq's keys and pipelines "
-            "span slots, so jobs need a Redis that is no cluster (a small one, or one behind sentinels)"
+            "NOTIFY_REDIS_URL is a cluster, and NOTIFY_JOBS_REDIS_URL is not set: arq's keys span slots, "
+            "so jobs need a Redis that is not a cluster (a small one, or one behind sentinels)"
         )
 
 
-async def _run_apart(name: str, settings: Settings, stop: asyncio.Event) -> None:
+async def _run_service(name: str, settings: Settings, stop: asyncio.Event) -> None:
     if settings.redis_url is None:
-        raise CannotStart("NOTIFY_REDIS_URL is not set; only `all` can do without it")
+        raise CannotStart("NOTIFY_REDIS_URL is not set; only `all` brings a Valkey of its own")
     if name == "gateway" and settings.admin_token is None:
-        raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes one by itself")
+        raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes a token itself")
     redis = connect(settings.redis_url)
     try:
         await _SERVICES[name](settings, redis, stop)
@@ -112,13 +112,13 @@ async def _run_apart(name: str, settings: Settings, stop: asyncio.Event) -> None
         await redis.aclose()
 
 
-async def _with_redis(settings: Settings, arguments: argparse.Namespace) -> int:
+async def _run_operator_command(settings: Settings, arguments: argparse.Namespace) -> int:
     url = settings.redis_url or await asyncio.to_thread(embedded_url, settings.data_dir)
     if url is None:
-        raise CannotStart(f"NOTIFY_REDIS_URL is not set, and nothing runs in {settings.data_dir}")
+        raise CannotStart(f"NOTIFY_REDIS_URL is not set, and no embedded Valkey runs in {settings.data_dir}")
     redis = connect(url)
     try:
-        return await command_line.carry_out(arguments, redis)
+        return await command_line.run_command(arguments, redis)
     finally:
         await redis.aclose()
 

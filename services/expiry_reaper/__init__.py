@@ -1,1 +1,1 @@
-"""What is due goes: channels without a socket, notifications that are too old, traces of what is gone."""
+"""Expiry and reconciliation: idle channels, old notifications, orphaned sessions, routing tables."""

@@ -1,6 +1,6 @@
-"""One round of the reaper: every channel is looked at, and what is due goes.
+"""One round of the reaper: expires channels, drops old notifications, repairs the routing tables.
 
-Each thing goes by a script that judges it anew, so several reapers at once do no harm, and neither does a
+Each step is a script that checks its conditions again, so several reapers at once do no harm. Neither does a
 claim, a publish or a deletion in between. A channel with an open socket never expires.
 """
 
@@ -20,10 +20,10 @@ from shared.store.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
-# How long a instance is remembered beyond the time in which its channels expire.
-_REMEMBERED_MS = 24 * 3600 * 1000
-# After an outage of Redis an edge says that it lives before it writes its sessions again, but only just.
-_LEFT_MS = 60 * 1000
+# An instance outlives the channels that expire by its last heartbeat by this much.
+_INSTANCE_GRACE_MS = 24 * 3600 * 1000
+# After an outage of Redis an edge sends its heartbeat before it writes its sessions again.
+_SESSION_GRACE_MS = 60 * 1000
 
 
 @dataclass(slots=True)
@@ -37,11 +37,11 @@ class Round:
     routing_repairs: int = 0
     sessions_dropped: int = 0
     oldest_pending_ms: dict[tuple[str, bool], int] = field(default_factory=dict)
-    """By kind of channel, and by whether somebody live holds it: when the oldest notification was queued."""
+    """When the oldest pending notification was queued, by kind of channel and whether it has a live owner."""
 
 
 class Reaper:
-    """Looks at everything, now and then. Times are in ms."""
+    """Walks through every channel, session and account. Times are in ms."""
 
     def __init__(
         self,
@@ -61,88 +61,89 @@ class Reaper:
         self._idle_expiry_ms = idle_expiry_ms
 
     async def round(self, *, now_ms: int) -> Round:
-        """Looks at every channel and every account. Raises StoreUnavailable; the next round goes on."""
-        done = Round(oldest_pending_ms={(kind, held): now_ms for kind in Kind for held in (True, False)})
+        """Runs one round. Raises StoreUnavailable; the next round continues the work."""
+        done = Round(oldest_pending_ms={(kind, owned): now_ms for kind in Kind for owned in (True, False)})
         live: dict[str, bool] = {}
-        async for lot in self._channels.all():
-            done.channels += len(lot)
-            pending = await asyncio.gather(*(self._look_at(channel, now_ms, done) for channel in lot))
-            await self._note_pending([found for found in pending if found is not None], live, done)
+        async for channels in self._channels.all():
+            done.channels += len(channels)
+            queues = await asyncio.gather(
+                *(self._reap_channel(channel, now_ms, done) for channel in channels)
+            )
+            await self._note_oldest([queue for queue in queues if queue is not None], live, done)
         async for sessions in self._sessions.all():
-            left = await asyncio.gather(*(self._drop_if_left(session, now_ms) for session in sessions))
-            done.sessions_dropped += sum(left)
+            dropped = await asyncio.gather(*(self._drop_orphan(session, now_ms) for session in sessions))
+            done.sessions_dropped += sum(dropped)
         async for accounts in self._routing.accounts():
             for account in accounts:
-                done.routing_repairs += await self._mend(account)
-        before_ms = now_ms - max(self._idle_expiry_ms.values()) - _REMEMBERED_MS
+                done.routing_repairs += await self._repair(account)
+        before_ms = now_ms - max(self._idle_expiry_ms.values()) - _INSTANCE_GRACE_MS
         done.instances_forgotten = await self._replicas.forget(before_ms=before_ms)
         telemetry.expired.add(len(done.expired))
         facts = {"channels": done.channels, "expired": len(done.expired), "dropped": done.dropped}
         logger.debug("reaper.round", extra={"facts": {**facts, "routing_repairs": done.routing_repairs}})
         return done
 
-    async def _look_at(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
-        """What it is pending, if it stays."""
-        whose = await self._channels.ref(channel)
-        if not whose.account or whose.kind is None:
+    async def _reap_channel(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, Left] | None:
+        """The channel's kind and queue; None when the channel is gone or expires now."""
+        ref = await self._channels.ref(channel)
+        if not ref.account or ref.kind is None:
             return None
-        left = await self._queues.drop_expired(channel)
-        done.dropped += left.dropped
-        account, generation = whose.account, whose.generation
-        if await self._expire(channel, whose, now_ms):
+        queue = await self._queues.drop_expired(channel)
+        done.dropped += queue.dropped
+        if await self._expire(channel, ref, now_ms):
             done.expired.append(channel)
-            facts = {"channel": channel, "account": account, "kind": whose.kind}
+            facts = {"channel": channel, "account": ref.account, "kind": ref.kind}
             logger.info("channel.expired", extra={"facts": facts})
             return None
-        # Whoever made it may have died before the routes knew; writing what stands there changes nothing.
-        await self._routing.add_key(account, channel)
-        await self._channels.index(account, channel, kind=whose.kind, generation=generation)
-        return whose.kind, left
+        # The gateway that made the channel may have died before it wrote the routing table.
+        await self._routing.add_key(ref.account, channel)
+        await self._channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
+        return ref.kind, queue
 
-    async def _note_pending(
-        self, pending: list[tuple[Kind, Left]], live: dict[str, bool], done: Round
-    ) -> None:
-        """Remembers the oldest; `live` are the owners' instances that were looked at in this round."""
-        new = {instance_of(left.owner) for _, left in pending if left.owner and left.oldest_ms} - live.keys()
+    async def _note_oldest(self, queues: list[tuple[Kind, Left]], live: dict[str, bool], done: Round) -> None:
+        """Keeps the oldest pending time of each group; `live` caches the heartbeats read in this round."""
+        new = {
+            instance_of(queue.owner) for _, queue in queues if queue.owner and queue.oldest_ms
+        } - live.keys()
         seen = await asyncio.gather(*map(self._replicas.seen, new))
-        live.update(zip(new, (its.live for its in seen), strict=True))
+        live.update(zip(new, (heartbeat.live for heartbeat in seen), strict=True))
         oldest = done.oldest_pending_ms
-        for kind, left in pending:
-            if left.oldest_ms is not None:
-                place = (kind, live.get(instance_of(left.owner), False))
-                oldest[place] = min(oldest[place], left.oldest_ms)
+        for kind, queue in queues:
+            if queue.oldest_ms is not None:
+                group = (kind, live.get(instance_of(queue.owner), False))
+                oldest[group] = min(oldest[group], queue.oldest_ms)
 
-    async def _drop_if_left(self, session: Session, now_ms: int) -> bool:
-        """Forgets a session whose edge was killed; tells whether it did."""
+    async def _drop_orphan(self, session: Session, now_ms: int) -> bool:
+        """Drops a session whose edge was killed."""
         seen = await self._replicas.seen(instance_of(session.owner))
-        if seen.live or now_ms - seen.last_ms < _LEFT_MS:
+        if seen.live or now_ms - seen.last_ms < _SESSION_GRACE_MS:
             return False
         await self._sessions.drop(session)
         return True
 
-    async def _expire(self, channel: str, whose: ChannelRef, now_ms: int) -> bool:
-        idle_expiry_ms = self._idle_expiry_ms.get(whose.kind) if whose.kind else None
+    async def _expire(self, channel: str, ref: ChannelRef, now_ms: int) -> bool:
+        idle_expiry_ms = self._idle_expiry_ms.get(ref.kind) if ref.kind else None
         if idle_expiry_ms is None:
             return False
-        # Nobody connects to a webhook: it is idle while nothing comes for it.
-        webhook = whose.kind is Kind.WEBHOOK
-        expire = self._channels.expire_idle_webhook if webhook else self._channels.expire
+        # A webhook has no socket: it is idle while nothing is queued for it.
+        is_webhook = ref.kind is Kind.WEBHOOK
+        expire = self._channels.expire_idle_webhook if is_webhook else self._channels.expire
         times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms}
-        return await expire(whose.account, channel, generation=whose.generation, **times)
+        return await expire(ref.account, channel, generation=ref.generation, **times)
 
-    async def _mend(self, account: str) -> int:
-        """Drops from an account's routes what names a channel or a key that is gone; tells how many."""
+    async def _repair(self, account: str) -> int:
+        """Drops from the account's routing table what names a missing key, channel or session; how many."""
         keys, channels = await self._routing.entries(account)
-        whose = dict(zip(keys, await asyncio.gather(*map(self._channels.ref, keys)), strict=True))
-        gone = [key for key, found in whose.items() if not found.account]
-        stale = [(key, inc) for key, inc in channels if key not in whose or whose[key].generation != inc]
+        refs = dict(zip(keys, await asyncio.gather(*map(self._channels.ref, keys)), strict=True))
+        gone = [key for key, ref in refs.items() if not ref.account]
+        stale = [(key, gen) for key, gen in channels if key not in refs or refs[key].generation != gen]
         for key in gone:
             await self._routing.drop_key(account, key, generation="")
         for key, generation in stale:
             await self._routing.drop_channel(account, key, generation=generation)
-        named = await self._routing.session_ids(account)
-        known = await asyncio.gather(*map(self._sessions.is_known, named))
-        lost = [name for name, is_known in zip(named, known, strict=True) if not is_known]
-        for name in lost:
-            await self._routing.drop_session(account, name)
+        session_ids = await self._routing.session_ids(account)
+        known = await asyncio.gather(*map(self._sessions.is_known, session_ids))
+        lost = [session_id for session_id, is_known in zip(session_ids, known, strict=True) if not is_known]
+        for session_id in lost:
+            await self._routing.drop_session(account, session_id)
         return len(gone) + len(stale) + len(lost)

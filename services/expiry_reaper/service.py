@@ -3,60 +3,47 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from services.composition import build_stores, jobs_redis, keep_working
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
+from shared.runtime.clock import now_ms
 from shared.runtime.http.metrics_server import metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.loops import end
 from shared.runtime.settings import Settings
-from shared.runtime.worker import jobs_redis, serve_health
-from shared.store.channels import Channels
-from shared.store.commands import commands_to
-from shared.store.queues import QueueLimits, Queues
-from shared.store.replicas import Replicas
-from shared.store.routing import Routing
-from shared.store.sessions import Sessions
-from shared.store.wakeups import Wakeups
-from shared.wire.pelion.subscriptions import compiled
-from shared.wire.sessions import stored_wanted
+from shared.runtime.worker import serve_health
 
 logger = logging.getLogger(__name__)
 
-# A round looks at everything, so what is due goes within a hundredth of its time, but a minute at the least.
+# Expiry is late by a hundredth of its time at most: a round walks through everything.
 _ROUNDS = 100
 _LONGEST_S = 15 * 60
-_AGAIN_S = 1.0
-# What a round has found is shown until the next is overdue by so many, and so long.
+# The ages that a round found stay on /metrics until this many rounds and seconds are missing.
 _ROUNDS_SHOWN = 3
 _AGES_SHOWN_S = 30.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
-    calls = commands_to(redis)
-    routing = Routing(calls, compiled)
-    wakeups = Wakeups(calls)
-    limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+    stores = build_stores(settings, redis)
     return Reaper(
-        channels=Channels(calls, routing, wakeups),
-        queues=Queues(calls, limits=limits),
-        replicas=Replicas(calls),
-        routing=routing,
-        sessions=Sessions(calls, routing, wakeups, stored=stored_wanted),
+        channels=stores.channels,
+        queues=stores.queues,
+        replicas=stores.replicas,
+        routing=stores.routing,
+        sessions=stores.sessions,
         idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()},
     )
 
 
 def _expiries_s(settings: Settings) -> dict[Kind, float]:
-    """After how long a channel of a kind is over; a webhook only if the operator wants that."""
+    """The idle expiry of each kind of channel; a webhook has one only if the operator sets it."""
     always = {Kind.WEBSOCKET: settings.websocket_expiry_s, Kind.PULL: settings.pull_expiry_s}
     idle = settings.channel_idle_expiry_s
     return always if idle is None else {**always, Kind.WEBHOOK: idle}
@@ -64,8 +51,16 @@ def _expiries_s(settings: Settings) -> dict[Kind, float]:
 
 @contextlib.asynccontextmanager
 async def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
-    """Rounds by the clock for as long as it is entered."""
-    task = asyncio.create_task(_work(settings, make_reaper(settings, redis), jobs))
+    """Runs rounds by the clock for as long as it is entered."""
+    reaper = make_reaper(settings, redis)
+    shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
+    every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
+
+    async def reap() -> None:
+        await _reap(reaper, every_s=every_s)
+
+    job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
+    task = asyncio.create_task(keep_working(lambda: reap_worker(jobs, [job]), service="expiry-reaper"))
     try:
         yield
     finally:
@@ -77,32 +72,19 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     listening = listener(settings.host, settings.reaper_port)
     async with (
         metrics_server(settings.host, settings.metrics_port),
-        jobs_redis(settings.jobs_redis_url, otherwise=redis) as jobs,
+        jobs_redis(settings, redis) as jobs,
         reaping(settings, redis, jobs),
     ):
         await serve_health(listening, stop=stop, metrics_port=settings.metrics_port)
 
 
-async def _work(settings: Settings, reaper: Reaper, jobs: Redis) -> None:
-    async def reap() -> None:
-        now_ms = time.time_ns() // 1_000_000
-        try:
-            done = await reaper.round(now_ms=now_ms)
-        except StoreUnavailable as error:
-            logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
-        else:
-            # Rounds may be another reaper's for a while, and what was found here is then old.
-            shown_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
-            telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=now_ms, good_for_s=shown_s)
-
-    shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
-    every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
-    while True:
-        try:
-            job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
-            await reap_worker(jobs, [job]).async_run()
-        except (RedisError, OSError, TimeoutError) as error:
-            logger.warning("reaper.worker-ended", extra={"facts": {"why": type(error).__name__}})
-        except Exception:
-            logger.exception("reaper.worker-failed")
-        await asyncio.sleep(_AGAIN_S)
+async def _reap(reaper: Reaper, *, every_s: float) -> None:
+    began_ms = now_ms()
+    try:
+        done = await reaper.round(now_ms=began_ms)
+    except StoreUnavailable as error:
+        logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
+        return
+    # The next rounds may run in another reaper: what this one found must not stay on /metrics for ever.
+    good_for_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
+    telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=began_ms, good_for_s=good_for_s)

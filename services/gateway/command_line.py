@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
     revoke.add_argument("id")
 
 
-async def carry_out(arguments: argparse.Namespace, redis: Redis) -> int:
+async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     """Does what was asked; the exit code."""
     calls = commands_to(redis)
     wakeups = Wakeups(calls)

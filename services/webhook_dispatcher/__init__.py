@@ -1,1 +1,1 @@
-"""Pipeline customers' URLs: at once when a wakeup tells of something, again and again when that failed."""
+"""Calls customers' URLs: on a wakeup at once, and after a failure with backoff."""

@@ -109,7 +109,7 @@ async def _paste_all(service: Everything) -> None:
         assert client.stdout is not None
         assert '"channels":1' in await _pasted(publish, env)
         frame = await asyncio.wait_for(client.stdout.readline(), 30)
-        assert b"notifications" in frame
+        assert b"orders.paid" in frame
     finally:
         client.kill()
         await client.wait()

@@ -87,7 +87,9 @@ def test_a_message_is_bounded_in_number_and_in_bytes() -> None:
 
 
 def test_what_is_too_large_alone_goes_alone() -> None:
-    huge = Notification(entry_id="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000))
+    huge = Notification(
+        entry_id="1-0", event_id="a", topic="device.notifications", data=b'"%b"' % (b"x" * 5000)
+    )
 
     assert merged([huge, huge], limit_bytes=1000).count == 1
 

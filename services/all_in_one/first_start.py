@@ -1,0 +1,55 @@
+"""What the first start makes and later starts find in the data folder: an admin token and a demo API key."""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from services.gateway.accounts import new_account
+from services.gateway.api_keys import new_api_key
+from shared.runtime.clock import now_ms
+from shared.runtime.settings import ADMIN_TOKEN_LENGTH, Settings
+from shared.store.api_keys import ApiKeys
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+_DEMO_FILE = "demo.json"
+
+
+def admin_token(settings: Settings) -> str:
+    """The token from the settings, else the one in the data folder."""
+    if settings.admin_token is not None:
+        return settings.admin_token.get_secret_value()
+    file = settings.data_dir / ADMIN_TOKEN_FILE
+    # A crash may have left an empty file, and an empty token would let everyone in.
+    if not file.exists() or len(file.read_text().strip()) < ADMIN_TOKEN_LENGTH:
+        _write_private(file, secrets.token_urlsafe(32))
+    return file.read_text().strip()
+
+
+async def demo_secret(api_keys: ApiKeys, data_dir: Path) -> str:
+    """The secret of the demo's API key; makes the account and the key when they are missing."""
+    file = data_dir / _DEMO_FILE
+    if file.exists():
+        secret = _secret_in(file.read_text())
+        if await api_keys.authenticate(secret, now_ms=now_ms()):
+            return secret
+    account = await new_account(api_keys, {"name": "demo"})
+    key = await new_api_key(api_keys, account["id"], {"name": "demo", "scopes": ["publish", "receive"]})
+    _write_private(file, json.dumps(key, indent=2) + "\n")
+    return str(key["secret"])
+
+
+def _secret_in(text: str) -> str:
+    try:
+        return str(json.loads(text)["secret"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replaces the file as a whole; only its owner may read it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+    temporary.replace(path)
