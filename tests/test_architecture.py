@@ -36,6 +36,7 @@ ROOMS = {
     ),
     "shared.delivery": Room(("shared.model", "shared.store", "shared.telemetry"), never=("json",)),
     "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),
+    "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
     "shared.jobs": Room(("arq", "orjson", "redis")),
     "shared.telemetry": Room(("opentelemetry",), never=("opentelemetry.sdk", "opentelemetry.exporter")),

@@ -267,8 +267,8 @@ class Edge:
             elif time.monotonic() - answered_s > self._timing.redis_outage_limit_s and self._holds:
                 logger.warning("redis.outage-limit-reached", extra={"facts": {"held": len(self._all())}})
                 for hold in self._all():
-                    await hold.end(CloseReason.REDIS_AWAY)
-                await self.sessions.end_all(CloseReason.REDIS_AWAY)
+                    await hold.end(CloseReason.REDIS_UNAVAILABLE)
+                await self.sessions.end_all(CloseReason.REDIS_UNAVAILABLE)
             await asyncio.sleep(min(self._timing.heartbeat_s, self._timing.redis_outage_limit_s / 2))
 
     async def _try_to_beat(self) -> bool:

@@ -22,7 +22,7 @@ from shared.model.events import Notification
 from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, Queues
-from shared.wire.pelion.closing import close_code, close_text
+from shared.wire.close_reasons import close_frame
 from shared.wire.pelion.frames import Frame, frames
 from shared.wire.pelion.serialization import Serialization, stored
 
@@ -186,7 +186,7 @@ class LeasedSocket:
                 # The pong to this one comes before the client's close frame.
                 self.ping()
             self.close_reason = close_reason
-            code, reason = close_code(close_reason, self._close_codes), close_text(close_reason)
+            code, reason = close_frame(close_reason, dialect="pelion", year=self._close_codes)
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except OSError:
             self.close_reason = CloseReason.CLIENT_GONE

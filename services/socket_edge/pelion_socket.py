@@ -18,7 +18,7 @@ from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import REQUEST_ID, Problem, refuse_handshake, request_id_of
 from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
-from shared.wire.pelion.closing import close_code, close_text, refuses_at_handshake
+from shared.wire.close_reasons import close_frame, close_text, refuses_at_handshake
 from shared.wire.pelion.opening import secret_offered, subprotocol_answer
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ async def _let_in(
     except NoLongerOwner as error:
         telemetry.handshakes.add(1, {"outcome": error.close_reason})
         await send(_acceptance(scope))
-        code, reason = close_code(error.close_reason, edge.close_codes), close_text(error.close_reason)
+        code, reason = close_frame(error.close_reason, dialect="pelion", year=edge.close_codes)
         await send({"type": "websocket.close", "code": code, "reason": reason})
     except Exception:
         logger.exception("handshake.failed", extra={"facts": {"request_id": request_id_of(scope)}})

@@ -15,7 +15,7 @@ from shared.model.channels import CloseReason
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, Wanted
 from shared.runtime.clock import now_ms
-from shared.wire.session_closing import close_code, close_text
+from shared.wire.close_reasons import close_frame
 
 WAITING_LIMIT = 50
 WAITING_LIMIT_BYTES = 1024 * 1024
@@ -92,7 +92,7 @@ class SessionSocket:
         """Says goodbye."""
         if self.close_reason is None:
             self.close_reason = close_reason
-            code, reason = close_code(close_reason, codes), close_text(close_reason)
+            code, reason = close_frame(close_reason, dialect="session", year=codes)
             await self._try({"type": "websocket.close", "code": code, "reason": reason})
 
     async def abort(self) -> None:

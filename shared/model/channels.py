@@ -22,7 +22,7 @@ class CloseReason(StrEnum):
     NO_CHANNEL = "no-channel"
     BAD_KEY = "bad-key"
     STOPPING = "stopping"
-    REDIS_AWAY = "redis-away"
+    REDIS_UNAVAILABLE = "redis-unavailable"
     UNEXPECTED = "unexpected"
     STALLED = "stalled"
     CLIENT_GONE = "client-gone"

@@ -2,6 +2,8 @@
 
 GatewayError
 ├── StoreUnavailable   Redis is away, full or not ready: try again
+├── Unauthenticated    the secret is missing, wrong or no longer valid
+├── MissingScope       the API key lacks the scope that the request needs
 ├── KindConflict       the API key has a channel of another kind
 ├── KeyRevoked         the API key was revoked meanwhile
 ├── SecretsInUse       two secrets of the API key are valid: no third
@@ -12,6 +14,7 @@ GatewayError
     └── TooLarge       it breaks a bound on size or number
 """
 
+from shared.model.api_keys import Scope
 from shared.model.channels import CloseReason, Kind
 
 
@@ -24,6 +27,21 @@ class StoreUnavailable(GatewayError):
 
     def __init__(self, *, why: str) -> None:
         super().__init__(f"the store is unavailable: {why}")
+
+
+class Unauthenticated(GatewayError):
+    """The caller's secret is missing, wrong or no longer valid."""
+
+    def __init__(self) -> None:
+        super().__init__("the API key is missing or not valid")
+
+
+class MissingScope(GatewayError):
+    """The caller's API key lacks a scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(f"the API key lacks the scope {scope}")
+        self.scope = scope
 
 
 class KindConflict(GatewayError):

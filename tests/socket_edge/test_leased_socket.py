@@ -196,7 +196,7 @@ async def test_the_window_always_has_room_for_one(client: Client, channel: str) 
         (CloseReason.KEY_REVOKED, 2019, 1008),
         (CloseReason.STOPPING, 2019, 1001),
         (CloseReason.STOPPING, 2020, 1012),
-        (CloseReason.REDIS_AWAY, 2020, 1011),
+        (CloseReason.REDIS_UNAVAILABLE, 2020, 1011),
     ],
 )
 async def test_the_end_says_its_code(

@@ -20,6 +20,7 @@ REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode()
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+_RETRY_AFTER = {"retry-after": "1"}
 _TYPES = {
     400: "bad_request",
     401: "invalid_auth",
@@ -89,6 +90,25 @@ class Problem(HTTPException):
         self.kind = kind
 
 
+def unavailable(message: str = "the store cannot take this now; retry") -> Problem:
+    """Redis is unreachable or full."""
+    return Problem(503, message, headers=_RETRY_AFTER)
+
+
+def draining() -> Problem:
+    """This replica shuts down; another one takes the client."""
+    return Problem(503, "this replica is shutting down; connect again", headers=_RETRY_AFTER)
+
+
+def too_many(message: str) -> Problem:
+    """A limit is reached; `message` names it."""
+    return Problem(429, message, headers=_RETRY_AFTER)
+
+
+def internal_error() -> Problem:
+    return Problem(500, "internal error; it was logged with this request id")
+
+
 class RawJsonResponse:
     """An answer whose headers need no looking at, for where many are given: a fifth of a `Response`."""
 
@@ -129,8 +149,8 @@ def methods_at(request: Request) -> list[str]:
 
 
 def internal_error_response(request: Request, _: Exception) -> Response:
-    """The answer to what nobody foresaw; it is logged by whoever hears of it next."""
-    return problem_response(request, Problem(500, "something went wrong here; it was logged"))
+    """The response to an unexpected error; the outer middleware logs it."""
+    return problem_response(request, internal_error())
 
 
 async def refuse_handshake(scope: Scope, send: Send, problem: Problem) -> None:
