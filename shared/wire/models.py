@@ -1,0 +1,99 @@
+"""Request and response bodies as msgspec models: one declaration gives validation, errors and OpenAPI schema.
+
+`parse` reads a body and raises Invalid with the field in our own form: `[1].topic`, `line 4.data`.
+"""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shared.model.errors import Invalid
+
+T = TypeVar("T")
+_RULES: dict[str, str] = {}
+_TYPES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "an array",
+}
+_QUOTED_TYPE = re.compile(r"`([a-z |]+)`")
+_LONGEST_QUOTE = 100
+
+
+class Closed(Struct, forbid_unknown_fields=True):
+    """A body with exactly the declared fields."""
+
+
+def rule(pattern: str, text: str) -> str:
+    """The pattern for `Meta`, with the sentence that an error says in its place.
+
+    End a pattern with `\\Z`: Python's `$` lets a trailing newline pass. The OpenAPI document writes it as `$`.
+    """
+    _RULES[f"Expected `str` matching regex {pattern!r}"] = text
+    return pattern
+
+
+Id = Annotated[str, Meta(pattern=rule(r"^[0-9a-f]{32}\Z", "must be 32 hexadecimal digits"))]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Count = Annotated[int, Meta(ge=0)]
+
+ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any)
+OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+
+
+def parse(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
+    """The decoded body. `at` is where in the request it stands. Raises Invalid, naming the field."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), at=at) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{'' if at else 'the body '}is not JSON: {error}", field=at or None) from None
+    except RecursionError:
+        raise Invalid(f"{'' if at else 'the body '}is nested too deeply", field=at or None) from None
+
+
+def convert(value: Any, model: type[T]) -> T:
+    """The same for a value that was parsed already."""
+    try:
+        return msgspec.convert(value, model)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), at="") from None
+
+
+def field_at(at: str, path: str) -> str:
+    """A field's full name: `path` (`topic`, `[1]`) below `at` (`line 4`, `[3]`, or nothing)."""
+    return at + (path if path.startswith("[") or not at else f".{path}" if path else "")
+
+
+def _invalid(error: str, *, at: str) -> Invalid:
+    text, _, path = (
+        error.rpartition(" - at `$") if error.endswith("`") and " - at `$" in error else (error, "", "")
+    )
+    # msgspec writes `[...]` for a key of a map.
+    path = path.removesuffix("`").partition("[...]")[0].removeprefix(".")
+    what, _, name = text.removesuffix("`").partition(" field `")
+    if what == "Object missing required":
+        return Invalid("is missing", field=field_at(field_at(at, path), name))
+    if what == "Object contains unknown":
+        return Invalid("unknown field", field=field_at(field_at(at, path), name[:_LONGEST_QUOTE]))
+    return Invalid(_plain(text), field=field_at(at, path) or None)
+
+
+def _plain(text: str) -> str:
+    """msgspec's sentence in plain words: "must be a string, not an integer"."""
+    if text in _RULES:
+        return _RULES[text]
+    if text.startswith("Invalid enum value "):
+        value = text.removeprefix("Invalid enum value ")[:_LONGEST_QUOTE]
+        return f"{value} is not one of the values that GET /openapi.json lists"
+    text = _QUOTED_TYPE.sub(
+        lambda match: " or ".join(_TYPES.get(name, name) for name in match[1].split(" | ")), text
+    )
+    return text.replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)
