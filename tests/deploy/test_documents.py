@@ -53,6 +53,13 @@ def test_log_names_exist(text: str) -> None:
     assert names <= known
 
 
+def test_tests_named_in_documents_exist() -> None:
+    documents = [*DOCS.rglob("*.md"), CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]
+    named = {path for text in documents for path in re.findall(r"\btests/[a-z_/]+\.py", text.read_text())}
+    assert named
+    assert [path for path in sorted(named) if not (CHECKOUT / path).exists()] == []
+
+
 def test_commands_parse() -> None:
     commands = re.findall(r"python -m services ([^`)\n]+)", OPERATIONS + RUNBOOK)
     assert commands
