@@ -1,27 +1,18 @@
-"""The one place that says how this project talks to Redis: bounded, timed, and never silently retried.
+"""How this project talks to Redis: with bounds, with timeouts, and without retries of its own.
 
-A retry after a lost answer would append a notification twice: whoever calls decides what may be tried again.
+A retry after a lost reply would append a notification twice: the caller decides what it may send again.
 """
-
-from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import ConnectionPool
-from redis.asyncio.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
 from redis.exceptions import RedisError
 
 from shared.redis.cluster_pool import ClusterPool
-from shared.redis.urls import BAD_OPTION, Cluster, Sentinels, Server, parsed
+from shared.redis.sentinel import SentinelPool
+from shared.redis.urls import BAD_OPTION, Cluster, Sentinels, Server, parse
 
-ANSWER_TIMEOUT_S = 5.0
+REPLY_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
-# Several are asked, one after the other, before a connection can be made.
-SENTINEL_TIMEOUT_S = 1.0
 HEALTH_CHECK_INTERVAL_S = 15
 MAX_CONNECTIONS = 64
 
@@ -29,11 +20,12 @@ MAX_CONNECTIONS = 64
 def connect(url: str) -> Redis:
     """A client of the Redis at `url`, with a pool of its own; it connects when first used.
 
-    Behind sentinels each connection goes to the server that is the primary then. Of a cluster it goes to any
-    node, which is enough for pub/sub: `shared.redis.cluster` brings commands to the right one.
-    At most MAX_CONNECTIONS are open; who finds all of them busy waits, up to ANSWER_TIMEOUT_S. Every command
-    is sent once: what fails raises redis' ConnectionError or TimeoutError. A pub/sub's `listen()` would end
-    after ANSWER_TIMEOUT_S of silence: poll `get_message(timeout=...)` instead.
+    Behind sentinels each connection goes to the server that is the primary then. In a cluster it goes to any
+    node, which is enough for pub/sub: `shared.redis.cluster` routes commands.
+    With MAX_CONNECTIONS open, a caller waits up to REPLY_TIMEOUT_S for a free one. Every command is sent
+    once: a failure raises redis-py's ConnectionError or TimeoutError. redis-py's `PubSub.listen()` ends after
+    REPLY_TIMEOUT_S of silence: a subscriber must read its connection without that timeout
+    (`shared.store.wakeups`).
 
     Raises ValueError, in a sentence that shows no part of the URL, when the URL is malformed.
     """
@@ -41,72 +33,42 @@ def connect(url: str) -> Redis:
 
 
 def checked_url(url: str) -> str:
-    """The URL as it was given, if `connect` would take it; raises the same ValueError if not."""
+    """The same URL if `connect` accepts it; raises the same ValueError if not."""
     _pool(url)
     return url
 
 
 def _pool(url: str) -> ConnectionPool:
-    where = parsed(url)
+    server = parse(url)
     try:
-        pool = _pool_to(where)
-        # Otherwise an option that redis-py does not know would be found out by the first command.
+        pool = _pool_for(server)
+        # Otherwise an option that redis-py does not know would fail the first command instead.
         pool.make_connection()
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
     return pool
 
 
-def _pool_to(where: Server | Cluster | Sentinels) -> ConnectionPool:
+def _pool_for(server: Server | Cluster | Sentinels) -> ConnectionPool:
     options = {
         "max_connections": MAX_CONNECTIONS,
-        "timeout": ANSWER_TIMEOUT_S,
+        "timeout": REPLY_TIMEOUT_S,
         "decode_responses": False,
-        "socket_timeout": ANSWER_TIMEOUT_S,
+        "socket_timeout": REPLY_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "health_check_interval": HEALTH_CHECK_INTERVAL_S,
         "retry": None,
-        # A certificate that somebody trusted gave to somebody else proves nothing.
-        **({"ssl_check_hostname": True} if where.tls else {}),
-        **({"socket_keepalive": True} if where.tcp else {}),
-        **where.options,
-        # Pub/sub answers in another form in the third, and our own lines speak the second.
+        # A valid certificate that was issued for another host must not be accepted.
+        **({"ssl_check_hostname": True} if server.tls else {}),
+        **({"socket_keepalive": True} if server.tcp else {}),
+        **server.options,
+        # Pub/sub replies have another form in RESP3, and `RedisConnection` speaks RESP2.
         "protocol": 2,
     }
-    match where:
+    match server:
         case Cluster(nodes=nodes, tls=tls):
             return ClusterPool(nodes, tls=tls, **options)
         case Sentinels():
-            return _SentinelPool(where, options)
+            return SentinelPool(server, options)
         case _:
             return BlockingConnectionPool(**options)
-
-
-class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """redis-py's, but it waits when too many are open, and leaves a former primary with all connections.
-
-    Whoever listens for wakeups would otherwise go on at a server that nobody publishes to any more.
-    """
-
-    def __init__(self, where: Sentinels, options: dict[str, Any]) -> None:
-        tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-        own: dict[str, Any] = {**where.own_options, **tls, "ssl": where.tls}
-        own |= {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-        self._manager = Sentinel(where.sentinels, sentinel_kwargs=own)
-        kind = SentinelManagedSSLConnection if where.tls else SentinelManagedConnection
-        super().__init__(  # type: ignore[no-untyped-call]
-            where.service, self._manager, connection_class=kind, **options
-        )
-
-    async def get_master_address(self) -> tuple[str, int]:
-        before = self.master_address
-        found: tuple[str, int] = await super().get_master_address()  # type: ignore[no-untyped-call]
-        if before not in (None, found):
-            await super().disconnect()
-        return found
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        await super().disconnect(inuse_connections)
-        if inuse_connections:
-            for sentinel in self._manager.sentinels:
-                await sentinel.aclose()

@@ -1,7 +1,7 @@
-"""The same calls to a Redis Cluster: each goes to the primary that has the slot of its first key.
+"""`RedisCommands` for a Redis Cluster: each command goes to the primary that has the slot of its first key.
 
-Each primary has a `Pipeline` of its own, so one that is dead fails or stalls only what lies on it. A node that
-answers that another has the slot has not carried out the call: only then is it sent again.
+Each primary has a `Pipeline` of its own, so a dead primary fails or stalls only what lies on it. A node that
+redirects to another one did not execute the command: only then is it sent again.
 """
 
 import asyncio
@@ -22,131 +22,129 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.redis.cluster_nodes import Nodes
-from shared.redis.cluster_pool import Address, ClusterPool
-from shared.redis.errors import RedisUnavailable
-from shared.redis.hooks import NO_HOOKS, Hooks
-from shared.redis.pipeline import Argument, Pipeline, RedisCommands, Script
-from shared.redis.slots import ANYWHERE, redirected_to, slot_of, slot_of_command
+from shared.redis.cluster_pool import ClusterPool
+from shared.redis.connection import Argument
+from shared.redis.hooks import NO_HOOKS, Hooks, RedisUnavailable
+from shared.redis.pipeline import Pipeline, RedisCommands, Script
+from shared.redis.slots import ANY_NODE, redirect_target, slot_of, slot_of_command
+from shared.redis.urls import Address
 
-# A slot on its way from node to node takes that long, unless its queues are long.
-_PATIENCE_S = 2.0
-_PAUSE_S = 0.05
-_AT_ONCE = 3
+# Migrating a slot takes less than this, unless its queues are long.
+_REDIRECT_LIMIT_S = 2.0
+_REDIRECT_DELAY_S = 0.05
+_REDIRECTS_WITHOUT_DELAY = 3
 
-# What a node answers, or not, that cannot serve. One that is loading is a ConnectionError for redis-py.
-_LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError)
+# Errors of a node that cannot serve. redis-py raises ConnectionError for one that is loading.
+_NODE_LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError)
 
-_Sent: TypeAlias = Callable[[Pipeline], Awaitable[Any]]
+_Send: TypeAlias = Callable[[Pipeline], Awaitable[Any]]
 
 
 def pipeline_for(redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> RedisCommands:
-    """Pipeline to what this client is a client of: one server, or a cluster."""
+    """Commands for the server, or the cluster, that this client connects to."""
     if isinstance(redis.connection_pool, ClusterPool):
         return ClusterPipeline(redis.connection_pool, scripts=scripts, hooks=hooks)
     return Pipeline(redis, scripts=scripts, hooks=hooks)
 
 
 class ClusterPipeline:
-    """Sends commands and scripts to a cluster. Raises RedisUnavailable when it cannot serve this slot."""
+    """`RedisCommands` for one cluster. Raises RedisUnavailable when it cannot serve a slot."""
 
     def __init__(self, pool: ClusterPool, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> None:
-        self._texts = scripts
-        self._nodes = Nodes(pool, self._texts, hooks)
+        self._scripts = scripts
+        self._nodes = Nodes(pool, scripts, hooks)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """One Redis command, by its key; PUBLISH to whichever primary can be reached."""
-        return _begun(self._command(*arguments))
+        return _start(self._command(*arguments))
 
     async def _command(self, *arguments: Argument) -> Any:
         slot = slot_of_command(arguments)
-        if arguments[0] in ANYWHERE:
+        if arguments[0] in ANY_NODE:
             node = await self._nodes.reachable_for(slot)
-            return await self._sent(node, lambda calls: calls.command(*arguments))
-        return await self._at(
+            return await self._send(node, lambda pipeline: pipeline.command(*arguments))
+        return await self._send_to_slot(
             slot,
-            lambda calls: calls.command(*arguments),
-            asking=lambda calls: _asking(calls, *arguments),
+            lambda pipeline: pipeline.command(*arguments),
+            asking=lambda pipeline: _ask(pipeline, *arguments),
         )
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """A command that only reads, as `Pipeline.look`."""
-        looking = self._at(
+        reading = self._send_to_slot(
             slot_of_command(arguments),
-            lambda calls: calls.read(*arguments),
-            asking=lambda calls: _asking(calls, *arguments),
+            lambda pipeline: pipeline.read(*arguments),
+            asking=lambda pipeline: _ask(pipeline, *arguments),
         )
-        return _begun(looking)
+        return _start(reading)
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        """One script, by name. All keys must lie in one slot."""
-        text = self._texts[name].source
-        running = self._at(
+        source = self._scripts[name].source
+        running = self._send_to_slot(
             slot_of(keys[0]),
-            lambda calls: calls.script(name, keys, *arguments),
-            # By its text: whoever does not know it yet would want to be asked again.
-            asking=lambda calls: _asking(calls, "EVAL", text, len(keys), *keys, *arguments),
+            lambda pipeline: pipeline.script(name, keys, *arguments),
+            # EVAL: a node that does not know the script would need a second ASKING.
+            asking=lambda pipeline: _ask(pipeline, "EVAL", source, len(keys), *keys, *arguments),
         )
-        return _begun(running)
+        return _start(running)
 
     async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """All names that match, primary by primary. What moves meanwhile may come twice, or not at all."""
+        """Primary by primary. A name whose slot migrates meanwhile may come twice, or not at all."""
         for node in await self._nodes.primaries():
             try:
-                async for lot in self._nodes.at(node).scan(pattern):
-                    yield lot
+                async for names in self._nodes.pipeline(node).scan(pattern):
+                    yield names
             except RedisUnavailable as error:
-                self._judge(node, error)
+                self._on_error(node, error)
                 raise
 
-    async def _at(self, slot: int, send: _Sent, *, asking: _Sent) -> Any:
-        """What the slot's primary answers, wherever the slot goes meanwhile."""
-        until_s = time.monotonic() + _PATIENCE_S
-        node, way, redirections = await self._nodes.primary_of(slot), send, 0
+    async def _send_to_slot(self, slot: int, send: _Send, *, asking: _Send) -> Any:
+        """The reply of the slot's primary; follows redirections for up to _REDIRECT_LIMIT_S."""
+        deadline_s = time.monotonic() + _REDIRECT_LIMIT_S
+        node, send_next, redirects = await self._nodes.primary_of(slot), send, 0
         while True:
             try:
-                return await self._sent(node, way)
+                return await self._send(node, send_next)
             except RedisUnavailable as error:
-                if time.monotonic() > until_s:
+                if time.monotonic() > deadline_s:
                     raise
                 match error.__cause__:
                     case MovedError() as moved:
-                        node, way = redirected_to(moved.host, moved.port, by=node), send
+                        node, send_next = redirect_target(moved.host, moved.port, by=node), send
                         self._nodes.moved(slot, node)
                     case AskError() as ask:
-                        node, way = redirected_to(ask.host, ask.port, by=node), asking
+                        node, send_next = redirect_target(ask.host, ask.port, by=node), asking
                     case TryAgainError():
-                        # Some of the keys are here and some there.
-                        node, way = await self._nodes.primary_of(slot), send
-                        redirections = _AT_ONCE
+                        # Some of the keys have migrated, and some have not.
+                        node, send_next = await self._nodes.primary_of(slot), send
+                        redirects = _REDIRECTS_WITHOUT_DELAY
                     case _:
                         raise
-            redirections += 1
-            if redirections > _AT_ONCE:
-                await asyncio.sleep(_PAUSE_S)
+            redirects += 1
+            if redirects > _REDIRECTS_WITHOUT_DELAY:
+                await asyncio.sleep(_REDIRECT_DELAY_S)
 
-    async def _sent(self, node: Address, way: _Sent) -> Any:
+    async def _send(self, node: Address, send: _Send) -> Any:
         try:
-            return await way(self._nodes.at(node))
+            return await send(self._nodes.pipeline(node))
         except RedisUnavailable as error:
-            self._judge(node, error)
+            self._on_error(node, error)
             raise
 
-    def _judge(self, node: Address, error: RedisUnavailable) -> None:
-        if isinstance(error.__cause__, _LOST):
-            self._nodes.lose(node)
+    def _on_error(self, node: Address, error: RedisUnavailable) -> None:
+        if isinstance(error.__cause__, _NODE_LOST):
+            self._nodes.mark_lost(node)
         elif isinstance(error.__cause__, ClusterCrossSlotError):
-            # Our own mistake, as no Redis will ever do that.
+            # A bug of ours: no Redis will ever execute this command.
             raise error.__cause__
 
 
-def _begun(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-    task = asyncio.get_running_loop().create_task(work)
-    # Who waits for several answers goes with the first error; the loop would complain of the others.
+def _start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    task = asyncio.get_running_loop().create_task(coroutine)
+    # A gather ends with the first error; the loop would log the others as never retrieved.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task
 
 
-async def _asking(calls: Pipeline, *arguments: Argument) -> Any:
-    """To a node that is being given the slot: it serves it only to who asks so, in the command before."""
-    _, answer = await asyncio.gather(calls.command("ASKING"), calls.command(*arguments))
-    return answer
+async def _ask(pipeline: Pipeline, *arguments: Argument) -> Any:
+    """A node that imports a slot executes only the command right after ASKING."""
+    _, reply = await asyncio.gather(pipeline.command("ASKING"), pipeline.command(*arguments))
+    return reply

@@ -1,7 +1,7 @@
-"""A Redis Cluster as a plain client sees it: a pool whose connections go to any one of its nodes.
+"""A Redis Cluster for redis-py's plain client: a pool whose connections go to any one of the nodes.
 
-That is enough for pub/sub, which every node hears of. Commands are routed by `shared.redis.cluster`,
-which also tells this pool which nodes there are.
+That is enough for pub/sub, which reaches every node. `shared.redis.cluster` routes commands, and keeps the
+nodes of this pool up to date.
 """
 
 import random
@@ -14,11 +14,11 @@ from redis.asyncio.connection import AbstractConnection, Connection, ConnectionP
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-Address = tuple[str, int]
+from shared.redis.urls import Address
 
 
 class ClusterPool(BlockingConnectionPool):
-    """Connections to nodes of one cluster: to another node each time that one cannot be reached."""
+    """A connection that cannot reach its node goes to another one."""
 
     def __init__(self, nodes: Iterable[Address], *, tls: bool, **options: Any) -> None:
         super().__init__(connection_class=_TlsNodeConnection if tls else _NodeConnection, **options)
@@ -30,35 +30,31 @@ class ClusterPool(BlockingConnectionPool):
 
     @property
     def nodes(self) -> list[Address]:
-        """All nodes known, the best to ask first; what the URL named is never forgotten."""
+        """All known nodes, in the order in which to try them. The URL's nodes always stay."""
         return [*self._nodes, *(seed for seed in self._seeds if seed not in self._nodes)]
 
     def learn(self, nodes: Iterable[Address]) -> None:
-        """These are the nodes now; those that could be reached last come first."""
-        there = dict.fromkeys(nodes)
-        kept = [node for node in self._nodes if node in there]
-        self._nodes = [*kept, *(node for node in there if node not in kept)]
+        """Replaces the nodes. Those that were known keep their order, before the new ones."""
+        current = dict.fromkeys(nodes)
+        kept = [node for node in self._nodes if node in current]
+        self._nodes = [*kept, *(node for node in current if node not in kept)]
 
     def avoid(self, node: Address) -> None:
-        """It could not be reached: the others are asked before it."""
+        """Puts an unreachable node last."""
         if node in self._nodes:
             self._nodes.remove(node)
         self._nodes.append(node)
 
     def client_of(self, node: Address) -> Redis:
-        """A client of this one node, with the cluster's credentials and time-outs."""
+        """A client of this one node, with the cluster's credentials and timeouts."""
         host, port = node
         own: Mapping[str, Any] = {k: v for k, v in self.connection_kwargs.items() if k != "connection_pool"}
-        kind = SSLConnection if self._tls else Connection
-        return Redis.from_pool(ConnectionPool(connection_class=kind, host=host, port=port, **own))
-
-    async def hang_up(self) -> None:
-        """Breaks every connection: who listens subscribes anew, and looks at what it may have missed."""
-        await self.disconnect()
+        connection_class = SSLConnection if self._tls else Connection
+        return Redis.from_pool(ConnectionPool(connection_class=connection_class, host=host, port=port, **own))
 
 
-class _ToAnyNode(AbstractConnection):
-    """Finds its node when it connects."""
+class _AnyNodeConnection(AbstractConnection):
+    """Chooses its node when it connects."""
 
     host: str
     port: int
@@ -75,17 +71,17 @@ class _ToAnyNode(AbstractConnection):
             self.host, self.port = node
             try:
                 await super().connect()  # type: ignore[no-untyped-call]
-            except (RedisConnectionError, RedisTimeoutError) as failed:
-                error = failed
+            except (RedisConnectionError, RedisTimeoutError) as failure:
+                error = failure
                 self._pool.avoid(node)
             else:
                 return
         raise error
 
 
-class _NodeConnection(_ToAnyNode, Connection):
+class _NodeConnection(_AnyNodeConnection, Connection):
     pass
 
 
-class _TlsNodeConnection(_ToAnyNode, SSLConnection):
+class _TlsNodeConnection(_AnyNodeConnection, SSLConnection):
     pass

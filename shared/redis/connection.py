@@ -1,314 +1,227 @@
-"""A connection to Redis of our own, for many commands at once: one write, and answers in the order they come.
+"""One connection to Redis for many commands at once: one write, and replies in the same order.
 
-redis-py spends several times as long on a command as Redis does. What it knows of an address, a password and
-TLS is taken from its pool; for all but the commands of `Pipeline`, pub/sub for one, it is used as it is.
+redis-py spends several times as long on a command as Redis does. Address, password and TLS come from
+redis-py's pool. Pub/sub and everything else that is not a `Pipeline` use redis-py itself.
 
-Behind sentinels the address is asked for whenever a connection is opened, and each second that it is used: a
-primary whose place was given to another hears of that seconds later, and what it takes until then is lost.
-Whatever kind of Redis it is: who answers that it may only read was the primary once, and is left.
+A connection on which a server replied READONLY is closed: the server was demoted, and the next connection may
+reach the new primary.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import hiredis
-from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterParser
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.sentinel import (
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import Connection as TcpConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-Command = tuple[str | bytes | int | float, ...]
-# Who is told the answers, or what went wrong; then it is not known what was carried out.
-Then: TypeAlias = Callable[[list[Any] | Exception], None]
+Argument: TypeAlias = str | bytes | int | float
+Arguments: TypeAlias = tuple[Argument, ...]
+OnReplies: TypeAlias = Callable[[list[Any] | Exception], None]
+"""Gets one reply for each command, or the exception after which it is unknown what was executed."""
 
-_BEHIND_SENTINELS = (SentinelManagedConnection, SentinelManagedSSLConnection)
-_KNOWN = (Connection, SSLConnection, UnixDomainSocketConnection, *_BEHIND_SENTINELS)
-_NOTHING_YET = object()
-_ASK_AGAIN_S = 1.0
+_INCOMPLETE = object()
 
 
-def packed(command: Command) -> bytes:
+def pack(arguments: Arguments) -> bytes:
     """A command as it is written to Redis."""
-    written: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # it takes any number of them
-    return written
+    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # it takes any number of them
+    return packed
 
 
 @dataclass(slots=True, eq=False)
-class Call:
-    """A command, and who waits for its answer. `source` is the text of the script that it calls by hash.
+class Command:
+    """A queued command and the future for its reply. `source` is the text of the script that EVALSHA names.
 
-    It is packed when it is about to be sent: many calls may share one large argument until then.
+    It is packed just before it is sent: until then many commands may share one large argument.
     """
 
-    command: Command
-    answer: asyncio.Future[Any]
+    arguments: Arguments
+    reply: asyncio.Future[Any]
     source: str | None = None
     _packed: bytes | None = None
 
     @property
     def packed(self) -> bytes:
         if self._packed is None:
-            self._packed = packed(self.command)
+            self._packed = pack(self.arguments)
         return self._packed
 
-    def replace(self, command: Command) -> None:
-        """Asks this instead."""
-        self.command, self._packed = command, None
+    def replace(self, arguments: Arguments) -> None:
+        """Sends other arguments next time."""
+        self.arguments, self._packed = arguments, None
 
 
-class Way(Protocol):
-    """To one Redis."""
+@runtime_checkable
+class Connection(Protocol):
+    """A way to one Redis. It has one batch under way at a time."""
 
-    def begin(self, calls: Sequence[Call], then: Then) -> None:
-        """Sends them in order, and tells the answers; an error of Redis is one of them. One lot at a time."""
-
-
-def connection_to(redis: Redis) -> Way:
-    """A line of our own to where this client connects to; the client itself if that is nothing we know how
-    to reach."""
-    pool = redis.connection_pool
-    if pool.connection_class not in _KNOWN:
-        return ClientConnection(redis)
-    sentinels = pool if isinstance(pool, SentinelConnectionPool) else None
-    return Line(pool.make_connection(), sentinels=sentinels)
+    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        """Sends the commands in order. An error reply is one of the replies."""
 
 
-class ClientConnection:
-    """redis-py's own pipelines."""
+class RedisConnection:
+    """A TCP, TLS or Unix connection, opened by the first `send` and again after a loss."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._sending: asyncio.Task[None] | None = None
-
-    def begin(self, calls: Sequence[Call], then: Then) -> None:
-        self._sending = asyncio.get_running_loop().create_task(self._send(calls, then))
-
-    async def _send(self, calls: Sequence[Call], then: Then) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call.command)
-        try:
-            answers = await pipeline.execute(raise_on_error=False)
-        except Exception as error:
-            then(error)
-        else:
-            then(answers)
-
-
-class Line:
-    """One connection, opened when it is needed."""
-
-    def __init__(self, like: AbstractConnection, *, sentinels: SentinelConnectionPool | None = None) -> None:
-        self._like = like
-        self._sentinels = sentinels
-        self._wire: _RedisProtocol | None = None
+    def __init__(self, settings: AbstractConnection) -> None:
+        self._settings = settings
+        self._protocol: RedisProtocol | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._asking: asyncio.Task[None] | None = None
-        self._asked_s = 0.0
 
-    def begin(self, calls: Sequence[Call], then: Then) -> None:
-        if self._wire is not None and not self._wire.is_lost:
-            self._send(self._wire, calls, then)
+    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        if self._protocol is not None and not self._protocol.is_closed:
+            self._write(self._protocol, commands, on_replies)
         else:
-            self._opening = asyncio.get_running_loop().create_task(self._open_and_send(calls, then))
+            self._opening = asyncio.get_running_loop().create_task(self._open_and_send(commands, on_replies))
 
-    def _send(self, wire: "_RedisProtocol", calls: Sequence[Call], then: Then) -> None:
-        if self._sentinels is not None:
-            self._ask_again(self._sentinels, wire)
-        text = b"".join([call.packed for call in calls])
-        wire.begin(text, len(calls), timeout_s=self._like.socket_timeout, then=then)
+    def _write(self, protocol: "RedisProtocol", commands: Sequence[Command], on_replies: OnReplies) -> None:
+        data = b"".join([command.packed for command in commands])
+        protocol.send(data, len(commands), timeout_s=self._settings.socket_timeout, on_replies=on_replies)
 
-    async def _open_and_send(self, calls: Sequence[Call], then: Then) -> None:
+    async def _open_and_send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         try:
-            self._wire = wire = await self._opened()
+            self._protocol = protocol = await self._open()
         except Exception as error:
-            then(error)
+            on_replies(error)
         else:
-            self._send(wire, calls, then)
+            self._write(protocol, commands, on_replies)
         finally:
             self._opening = None
 
-    async def _opened(self) -> "_RedisProtocol":
-        wire = _RedisProtocol()
+    async def _open(self) -> "RedisProtocol":
+        protocol = RedisProtocol()
         try:
-            if self._sentinels is not None:
-                await self._find_primary(self._sentinels)
-            async with asyncio.timeout(self._like.socket_connect_timeout):
-                await self._connect(wire)
-                await self._introduce(wire)
+            async with asyncio.timeout(self._settings.socket_connect_timeout):
+                await self._connect(protocol)
+                await self._handshake(protocol)
         except BaseException as error:
-            wire.cut()
+            protocol.abort()
             if isinstance(error, TimeoutError):
-                raise RedisTimeoutError("no connection within the time-out") from None
+                raise RedisTimeoutError("no connection within the timeout") from None
             if isinstance(error, OSError):
                 raise RedisConnectionError(f"no connection: {error.strerror}") from None
             raise
-        return wire
+        return protocol
 
-    async def _find_primary(self, sentinels: SentinelConnectionPool) -> None:
-        assert isinstance(self._like, Connection)
-        self._asked_s = asyncio.get_running_loop().time()
-        try:
-            self._like.host, self._like.port = await sentinels.get_master_address()
-        except ResponseError as error:
-            # Whoever says this is no sentinel, or lets us not ask.
-            raise RedisConnectionError(f"no sentinel: {type(error).__name__}") from None
-
-    def _ask_again(self, sentinels: SentinelConnectionPool, wire: "_RedisProtocol") -> None:
-        """Nobody waits for it: sentinels that are away are no reason to stop."""
-        loop = asyncio.get_running_loop()
-        if self._asking is None and loop.time() > self._asked_s + _ASK_AGAIN_S:
-            self._asking = loop.create_task(self._leave_old_primary(sentinels, wire))
-
-    async def _leave_old_primary(self, sentinels: SentinelConnectionPool, wire: "_RedisProtocol") -> None:
-        assert isinstance(self._like, Connection)
-        before = self._like.host, self._like.port
-        try:
-            await self._find_primary(sentinels)
-            if (self._like.host, self._like.port) != before:
-                wire.cut()
-        except (RedisError, OSError, TimeoutError):
-            pass
-        finally:
-            self._asking = None
-
-    async def _connect(self, wire: "_RedisProtocol") -> None:
-        like, loop = self._like, asyncio.get_running_loop()
-        if isinstance(like, UnixDomainSocketConnection):
-            await loop.create_unix_connection(lambda: wire, like.path)
+    async def _connect(self, protocol: "RedisProtocol") -> None:
+        settings, loop = self._settings, asyncio.get_running_loop()
+        if isinstance(settings, UnixDomainSocketConnection):
+            await loop.create_unix_connection(lambda: protocol, settings.path)
             return
-        assert isinstance(like, Connection)
-        tls = like.ssl_context.get() if isinstance(like, SSLConnection) else None
-        await loop.create_connection(lambda: wire, like.host, like.port, ssl=tls)
+        assert isinstance(settings, TcpConnection)
+        tls = settings.ssl_context.get() if isinstance(settings, SSLConnection) else None
+        await loop.create_connection(lambda: protocol, settings.host, settings.port, ssl=tls)
 
-    async def _introduce(self, wire: "_RedisProtocol") -> None:
-        like = self._like
-        commands: list[Command] = []
-        if like.password:
-            commands.append(("AUTH", *filter(None, [like.username]), like.password))
-        if like.db:
-            commands.append(("SELECT", like.db))
-        for answer in await wire.exchange(commands) if commands else ():
-            if isinstance(answer, RedisError):
-                raise answer
-        if self._sentinels is not None:
-            await _check_role(wire)
-
-
-async def _check_role(wire: "_RedisProtocol") -> None:
-    """Sentinels can be behind. Who may not ask for the role finds out by the first write."""
-    [role] = await wire.exchange([("ROLE",)])
-    if isinstance(role, NoPermissionError):
-        return
-    if isinstance(role, RedisError):
-        raise role
-    if role[0] != b"master":
-        raise RedisConnectionError("the sentinels named a server that is not the primary")
+    async def _handshake(self, protocol: "RedisProtocol") -> None:
+        """Authenticates and selects the database."""
+        settings = self._settings
+        commands: list[Arguments] = []
+        if settings.password:
+            commands.append(("AUTH", *filter(None, [settings.username]), settings.password))
+        if settings.db:
+            commands.append(("SELECT", settings.db))
+        for reply in await protocol.exchange(commands) if commands else ():
+            if isinstance(reply, RedisError):
+                raise reply
 
 
-class _RedisProtocol(asyncio.Protocol):
-    """The bytes of one connection."""
+class RedisProtocol(asyncio.Protocol):
+    """The bytes of one connection, one exchange at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=_NOTHING_YET)
-        self._answers: list[Any] = []
-        self._wanted = 0
-        self._then: Then | None = None
-        self._due_s = 0.0
+        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=_INCOMPLETE)
+        self._replies: list[Any] = []
+        self._expected = 0
+        self._on_replies: OnReplies | None = None
+        self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._was_demoted = False
-        self.is_lost = False
+        self._is_read_only = False
+        self.is_closed = False
 
-    def begin(self, text: bytes, wanted: int, *, timeout_s: float | None, then: Then) -> None:
-        """Writes the text, and tells the answers, or redis-py's ConnectionError or TimeoutError."""
+    def send(self, data: bytes, expected: int, *, timeout_s: float | None, on_replies: OnReplies) -> None:
+        """Writes the data, then hands over the replies, or redis-py's ConnectionError or TimeoutError."""
         assert self._transport is not None
-        assert self._then is None, "one exchange at a time"
-        if self.is_lost:
-            # It went in the moment in which it was opened: nobody will say so any more.
-            then(RedisConnectionError("the connection was closed"))
+        assert self._on_replies is None, "one exchange at a time"
+        if self.is_closed:
+            # Lost between connect and first write: connection_lost already ran, and will not run again.
+            on_replies(RedisConnectionError("the connection was closed"))
             return
-        self._answers, self._wanted, self._then = [], wanted, then
+        self._replies, self._expected, self._on_replies = [], expected, on_replies
         if timeout_s:
             loop = asyncio.get_running_loop()
-            self._due_s = loop.time() + timeout_s
-            # One timer, which looks again when it was early, is cheaper than one for each exchange.
-            self._timer = self._timer or loop.call_at(self._due_s, self._look_at_time)
-        self._transport.write(text)
+            self._deadline_s = loop.time() + timeout_s
+            # One timer that rearms itself is cheaper than one for each exchange.
+            self._timer = self._timer or loop.call_at(self._deadline_s, self._check_deadline)
+        self._transport.write(data)
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers; raises what went wrong."""
+    async def exchange(self, commands: Sequence[Arguments]) -> list[Any]:
+        """The replies to a few commands while the connection is being opened. Raises as `send` reports."""
         done = asyncio.get_running_loop().create_future()
 
-        def then(answers: list[Any] | Exception) -> None:
+        def on_replies(replies: list[Any] | Exception) -> None:
             if not done.done():
-                done.set_result(answers)
+                done.set_result(replies)
 
-        self.begin(b"".join(map(packed, commands)), len(commands), timeout_s=None, then=then)
-        answers: list[Any] | Exception = await done
-        if isinstance(answers, Exception):
-            raise answers
-        return answers
+        self.send(b"".join(map(pack, commands)), len(commands), timeout_s=None, on_replies=on_replies)
+        replies: list[Any] | Exception = await done
+        if isinstance(replies, Exception):
+            raise replies
+        return replies
 
-    def cut(self) -> None:
-        self.is_lost = True
+    def abort(self) -> None:
+        self.is_closed = True
         if self._transport is not None:
             self._transport.abort()
 
     def _error(self, text: str) -> Exception:
-        # Redirections of a cluster have classes of their own there.
+        # The cluster's parser has classes for redirections too.
         error: Exception = ClusterParser.parse_error(text)
         if isinstance(error, ReadOnlyError):
-            self._was_demoted = True
+            self._is_read_only = True
         return error
 
-    def _look_at_time(self) -> None:
+    def _check_deadline(self) -> None:
         self._timer = None
-        if self._then is None:
+        if self._on_replies is None:
             return
         loop = asyncio.get_running_loop()
-        if loop.time() < self._due_s:
-            self._timer = loop.call_at(self._due_s, self._look_at_time)
+        if loop.time() < self._deadline_s:
+            self._timer = loop.call_at(self._deadline_s, self._check_deadline)
         else:
-            self.cut()
-            self._tell(RedisTimeoutError("no answer within the time-out"))
+            self.abort()
+            self._finish(RedisTimeoutError("no reply within the timeout"))
 
-    def _tell(self, answers: list[Any] | Exception) -> None:
-        then, self._then = self._then, None
-        if then is not None:
-            then(answers)
-
-    # As a protocol
+    def _finish(self, replies: list[Any] | Exception) -> None:
+        on_replies, self._on_replies = self._on_replies, None
+        if on_replies is not None:
+            on_replies(replies)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's has another family tree.
+        # uvloop's transports do not inherit from asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while (answer := self._reader.gets()) is not _NOTHING_YET:
-                self._answers.append(answer)
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
+                self._replies.append(reply)
         except hiredis.ProtocolError as error:
-            self.cut()
-            self._tell(RedisConnectionError(f"not Redis' protocol: {error}"))
+            self.abort()
+            self._finish(RedisConnectionError(f"not the Redis protocol: {error}"))
             return
-        if self._then is not None and len(self._answers) >= self._wanted:
-            if self._was_demoted:
-                self.cut()
-            self._tell(self._answers)
+        if self._on_replies is not None and len(self._replies) >= self._expected:
+            if self._is_read_only:
+                self.abort()
+            self._finish(self._replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
+        self.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._tell(RedisConnectionError("the connection was closed"))
+        self._finish(RedisConnectionError("the connection was closed"))

@@ -1,9 +1,9 @@
-"""Redis calls made in the same turn of the event loop travel as one pipeline.
+"""Commands of the same turn of the event loop travel as one pipeline.
 
-A call by itself costs several times what it costs inside a pipeline, so nobody here talks to Redis directly:
-`Pipeline` collects, sends one pipeline at a time, and collects again while it is under way. Pipeline are thus
-carried out in the order in which they were made, but for a script that the server does not know yet: it is
-sent again, unless nobody waits for it any more, which a release after a cancelled look relies on.
+A single command costs several times what it costs inside a pipeline, so all commands of a process go through
+`Pipeline`: it collects, sends one pipeline at a time, and collects again meanwhile. Redis executes commands
+in the order in which they were queued. The exception is a script that the server does not know: it is sent
+again, unless its future was cancelled meanwhile. A release after a cancelled claim relies on that.
 """
 
 import asyncio
@@ -13,26 +13,26 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from shared.redis.connection import Call, Then, connection_to
+from shared.redis.connection import Argument as Argument
+from shared.redis.connection import Arguments, Command, Connection, OnReplies, RedisConnection
 from shared.redis.hooks import NO_HOOKS, Hooks
+from shared.redis.sentinel import SentinelConnection, SentinelPool
 
-# Redis answers nobody else while it reads one: bounded in commands, and in bytes of arguments.
-_PIPELINE_CALLS = 1000
+# Redis serves no other client while it reads a pipeline: bounded in commands, and in bytes.
+_PIPELINE_COMMANDS = 1000
 _PIPELINE_BYTES = 4 * 1024 * 1024
 
-_CODE = re.compile(r"[A-Z]{3,}\b")
-
-Argument: TypeAlias = str | bytes | int | float
+_ERROR_CODE = re.compile(r"[A-Z]{3,}\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua file, with what it includes. It is called by the hash of its text: its hash is its version."""
+    """A Lua file with its includes. EVALSHA names it by the hash of its text, which is also its version."""
 
     name: str
     source: str
@@ -43,13 +43,13 @@ class Script:
 
 
 class RedisCommands(Protocol):
-    """One Redis or one cluster. A call begins at once; the future is for its answer."""
+    """One Redis or one cluster. Each method queues its command at once; the future is for the reply."""
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         """One Redis command."""
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """One Redis command that only reads; identical reads of one turn of the loop share an answer."""
+        """One Redis command that only reads; identical reads of one turn of the loop share a reply."""
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
@@ -58,40 +58,47 @@ class RedisCommands(Protocol):
         """All names that match, in batches. A name may come twice; a new one may not come at all."""
 
 
+def connection_to(redis: Redis) -> Connection:
+    """A connection to the server of this client. A client that is itself a `Connection` is used as it is."""
+    client: object = redis
+    if isinstance(client, Connection):
+        return client
+    pool = redis.connection_pool
+    if isinstance(pool, SentinelPool):
+        return SentinelConnection(pool)
+    return RedisConnection(pool.make_connection())
+
+
 class Pipeline:
-    """Sends commands and scripts to one Redis. Raises RedisUnavailable when it cannot serve."""
+    """`RedisCommands` for one Redis. Raises RedisUnavailable when it cannot serve."""
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> None:
-        self._way = connection_to(redis)
+        self._connection = connection_to(redis)
         self._scripts = {name: (script, script.sha) for name, script in scripts.items()}
         self._hooks = hooks
-        self._waiting: list[Call] = []
-        self._reads: dict[tuple[Argument, ...], list[asyncio.Future[Any]]] = {}
+        self._queue: list[Command] = []
+        self._reads: dict[Arguments, list[asyncio.Future[Any]]] = {}
         self._is_busy = False
         self._is_lost = False
-        self._began_s = 0.0
+        self._sent_s = 0.0
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """One Redis command. It is begun at once; the future is for its answer."""
-        return self._queued(arguments)
+        return self._enqueue(arguments)
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """One Redis command that only reads: whoever asks the same before it is sent has the same answer."""
-        others = self._reads.get(arguments)
-        if others is None:
-            answer = self._queued(arguments)
-            self._reads[arguments] = others = []
-            answer.add_done_callback(partial(_share, others))
-        others.append(mine := asyncio.get_running_loop().create_future())
-        return mine
+        readers = self._reads.get(arguments)
+        if readers is None:
+            reply = self._enqueue(arguments)
+            self._reads[arguments] = readers = []
+            reply.add_done_callback(partial(_share, readers))
+        readers.append(reader := asyncio.get_running_loop().create_future())
+        return reader
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        """One script, by name. All keys must lie in one slot."""
         script, sha = self._scripts[name]
-        return self._queued(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
+        return self._enqueue(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
 
     async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """All names that match, in lots. One may come twice; one that is new may not come at all."""
         cursor: bytes | int = 0
         while True:
             cursor, names = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
@@ -100,104 +107,104 @@ class Pipeline:
             if int(cursor) == 0:
                 return
 
-    def _queued(self, command: tuple[Argument, ...], *, source: str | None = None) -> asyncio.Future[Any]:
+    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        """Sends one pipeline."""
+        self._sent_s = time.perf_counter()
+        self._connection.send(commands, on_replies)
+
+    def _enqueue(self, arguments: Arguments, *, source: str | None = None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        call = Call(command, loop.create_future(), source)
-        self._waiting.append(call)
+        command = Command(arguments, loop.create_future(), source)
+        self._queue.append(command)
         if not self._is_busy:
             self._is_busy = True
-            # Whoever else wants something in this turn of the loop goes along.
-            loop.call_soon(self._send_waiting)
-        return call.answer
+            # Not at once: the other commands of this turn of the loop join the pipeline.
+            loop.call_soon(self._send_queue)
+        return command.reply
 
-    def _send_waiting(self) -> None:
+    def _send_queue(self) -> None:
         self._reads.clear()
-        while self._waiting:
-            count = _first_pipeline(self._waiting)
-            sending, self._waiting = self._waiting[:count], self._waiting[count:]
-            # Nobody waits for a cancelled call any more; what it would have done must not happen later.
-            if calls := [call for call in sending if not call.answer.cancelled()]:
-                self.begin(calls, partial(self._answered, calls))
+        while self._queue:
+            count = _pipeline_length(self._queue)
+            head, self._queue = self._queue[:count], self._queue[count:]
+            # A cancelled command must not be executed later: its caller has moved on.
+            if commands := [command for command in head if not command.reply.cancelled()]:
+                self.send(commands, partial(self._on_replies, commands))
                 return
         self._is_busy = False
 
-    def begin(self, calls: Sequence[Call], then: Then) -> None:
-        """Sends one pipeline."""
-        self._began_s = time.perf_counter()
-        self._way.begin(calls, then)
-
-    def _answered(self, calls: Sequence[Call], answers: list[Any] | Exception) -> None:
+    def _on_replies(self, commands: Sequence[Command], replies: list[Any] | Exception) -> None:
         try:
-            if isinstance(answers, Exception):
+            if isinstance(replies, Exception):
                 self._is_lost = True
-                self._hooks.lost(self)
-                # What waits behind would meet the same, each lot after another time-out: tell it now.
-                waiting, self._waiting = self._waiting, []
-                for call in (*calls, *waiting):
-                    self._fail(call, answers)
+                self._hooks.on_lost(self)
+                # Fail the queue too: each of its pipelines would wait for a timeout of its own.
+                queue, self._queue = self._queue, []
+                for command in (*commands, *queue):
+                    self._fail(command, replies)
             else:
                 if self._is_lost:
                     self._is_lost = False
-                    self._hooks.recovered(self)
-                self._hooks.answered(len(calls), time.perf_counter() - self._began_s)
-                self._tell(calls, answers)
+                    self._hooks.on_recovered(self)
+                self._hooks.on_reply(len(commands), time.perf_counter() - self._sent_s)
+                self._resolve(commands, replies)
         finally:
-            self._send_waiting()
+            self._send_queue()
 
-    def _tell(self, calls: Sequence[Call], answers: list[Any]) -> None:
+    def _resolve(self, commands: Sequence[Command], replies: list[Any]) -> None:
         unknown_scripts = []
-        for call, answer in zip(calls, answers, strict=True):
-            if not isinstance(answer, Exception):
-                if not call.answer.done():
-                    call.answer.set_result(answer)
-            elif isinstance(answer, NoScriptError) and call.source is not None:
-                # The server restarted, or never met this version. Sending the text also makes it known.
-                call.replace(("EVAL", call.source, *call.command[2:]))
-                unknown_scripts.append(call)
+        for command, reply in zip(commands, replies, strict=True):
+            if not isinstance(reply, Exception):
+                if not command.reply.done():
+                    command.reply.set_result(reply)
+            elif isinstance(reply, NoScriptError) and command.source is not None:
+                # The server restarted, or never saw this version. EVAL also loads the script.
+                command.replace(("EVAL", command.source, *command.arguments[2:]))
+                unknown_scripts.append(command)
             else:
-                self._fail(call, answer)
-        self._waiting[:0] = unknown_scripts
+                self._fail(command, reply)
+        self._queue[:0] = unknown_scripts
 
-    def _fail(self, call: Call, error: Exception) -> None:
-        if call.answer.done():
+    def _fail(self, command: Command, error: Exception) -> None:
+        if command.reply.done():
             return
-        if not isinstance(error, RedisError | OSError | TimeoutError) or _is_ours(error):
-            call.answer.set_exception(error)
+        if not isinstance(error, RedisError | OSError | TimeoutError) or _is_bug(error):
+            command.reply.set_exception(error)
         else:
-            self._hooks.failed(type(error).__name__)
+            self._hooks.on_error(type(error).__name__)
             unavailable = self._hooks.unavailable(why=type(error).__name__)
-            # In a cluster it tells where to go instead.
+            # `ClusterPipeline` reads redirections from the cause.
             unavailable.__cause__ = error
-            call.answer.set_exception(unavailable)
-        # Who waits for several answers goes with the first error; the loop would complain of the others.
-        call.answer.exception()
+            command.reply.set_exception(unavailable)
+        # A gather ends with the first error; the loop would log the others as never retrieved.
+        command.reply.exception()
 
 
-def _first_pipeline(waiting: Sequence[Call]) -> int:
-    """How many of the waiting calls go into the next pipeline: at least one."""
+def _pipeline_length(queue: Sequence[Command]) -> int:
+    """How many of the queued commands form the next pipeline: at least one."""
     size = 0
-    for count, call in enumerate(waiting[:_PIPELINE_CALLS]):
-        size += len(call.packed)
+    for count, command in enumerate(queue[:_PIPELINE_COMMANDS]):
+        size += len(command.packed)
         if size > _PIPELINE_BYTES and count:
             return count
-    return min(len(waiting), _PIPELINE_CALLS)
+    return min(len(queue), _PIPELINE_COMMANDS)
 
 
-def _share(others: Sequence[asyncio.Future[Any]], answer: asyncio.Future[Any]) -> None:
-    error = answer.exception()
-    for other in others:
-        if other.done():
+def _share(readers: Sequence[asyncio.Future[Any]], reply: asyncio.Future[Any]) -> None:
+    error = reply.exception()
+    for reader in readers:
+        if reader.done():
             continue
         if error is None:
-            other.set_result(answer.result())
+            reader.set_result(reply.result())
         else:
-            other.set_exception(error)
-            other.exception()
+            reader.set_exception(error)
+            reader.exception()
 
 
-def _is_ours(error: Exception) -> bool:
-    """Is it a mistake in what we sent? Every other error is a Redis that cannot serve now: full, failing
-    over, loading, its disk broken, its rights withdrawn."""
-    # redis-py takes the code ERR off; any other code is the first word, or has a class of its own.
-    code = _CODE.match(str(error))
+def _is_bug(error: Exception) -> bool:
+    """Is the command itself wrong? Every other error is a Redis that cannot serve now: it is full, loading,
+    failing over, its disk is broken, or our rights were withdrawn."""
+    # redis-py strips the code ERR; any other code is the first word, or has a class of its own.
+    code = _ERROR_CODE.match(str(error))
     return type(error) is ResponseError and (code is None or code[0] == "WRONGTYPE")

@@ -1,4 +1,4 @@
-"""Which primary of a Redis Cluster has what: slots of keys, keys of commands, and the map that nodes give."""
+"""Slots of a Redis Cluster: of keys and of commands, and the map of slots to primaries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from shared.redis.cluster_pool import Address
+from shared.redis.urls import Address
 
-# Every command that this room uses: a new one stands here or in ANYWHERE, or is refused.
-_KEY_COMES_FIRST = frozenset(
+# Every command that our rooms use with a key. A new command must be added here or to ANY_NODE.
+_FIRST_ARGUMENT_IS_KEY = frozenset(
     {
         *("DEL", "EXISTS", "GET", "SET"),
         *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSET"),
@@ -19,8 +19,8 @@ _KEY_COMES_FIRST = frozenset(
         *("ZREMRANGEBYSCORE", "ZSCORE"),
     }
 )
-# Nodes tell each other of it.
-ANYWHERE = frozenset({"PUBLISH"})
+# The nodes pass these on to each other.
+ANY_NODE = frozenset({"PUBLISH"})
 
 
 def slot_of(key: str | bytes) -> int:
@@ -28,15 +28,15 @@ def slot_of(key: str | bytes) -> int:
 
 
 def slot_of_command(arguments: Sequence[Any]) -> int:
-    """Where a command with a key belongs. Raises ValueError for one that is not known to have one."""
-    if arguments[0] not in _KEY_COMES_FIRST | ANYWHERE:
-        raise ValueError(f"where in a cluster does {arguments[0]} belong?")
+    """The slot of a command's first argument. Raises ValueError for a command that is not listed above."""
+    if arguments[0] not in _FIRST_ARGUMENT_IS_KEY | ANY_NODE:
+        raise ValueError(f"unknown key position of {arguments[0]}: add the command to shared/redis/slots.py")
     return slot_of(arguments[1])
 
 
 @dataclass
 class SlotMap:
-    """The primaries by slot, and all nodes."""
+    """The primary of each slot, and all nodes."""
 
     primaries: dict[int, Address] = field(default_factory=dict)
     nodes: set[Address] = field(default_factory=set)
@@ -45,22 +45,22 @@ class SlotMap:
         return set(self.primaries.values())
 
 
-def map_in(answer: Sequence[Any], *, asked: Address) -> SlotMap:
-    """The map in a node's answer to CLUSTER SLOTS: first slot, last slot, primary, replicas."""
-    found = SlotMap()
-    for first, last, primary, *replicas in answer:
+def parse_slot_map(reply: Sequence[Any], *, asked: Address) -> SlotMap:
+    """Parses a reply to CLUSTER SLOTS: first slot, last slot, primary, replicas."""
+    slot_map = SlotMap()
+    for first, last, primary, *replicas in reply:
         address = _address(primary, asked)
-        found.primaries.update(dict.fromkeys(range(first, last + 1), address))
-        found.nodes.update([address, *(_address(replica, asked) for replica in replicas)])
-    return found
+        slot_map.primaries.update(dict.fromkeys(range(first, last + 1), address))
+        slot_map.nodes.update([address, *(_address(replica, asked) for replica in replicas)])
+    return slot_map
 
 
 def _address(node: Sequence[Any], asked: Address) -> Address:
     host, port = node[0], node[1]
-    # Without a name it means the one by which it was reached.
+    # An empty host means the one by which the node was reached.
     return (host.decode() if host else asked[0]), int(port)
 
 
-def redirected_to(host: str, port: int, *, by: Address) -> Address:
-    """Where MOVED or ASK points to."""
+def redirect_target(host: str, port: int, *, by: Address) -> Address:
+    """The node that MOVED or ASK names. An empty host means that of the node which redirects."""
     return (host.strip("[]") or by[0]), port

@@ -1,10 +1,10 @@
 """What a Redis URL means: one server, a cluster, or a service behind sentinels.
 
 `redis://user:password@host:port/0`, or `unix:///path`: one server.
-`redis+cluster://user:password@host:port,host:port`: some of a cluster's nodes; the others are found.
-`redis+sentinel://user:password@host:port,host:port/service/0`: user and password are the servers'; what the
-sentinels themselves ask for is `?sentinel_username=` and `sentinel_password=`.
-With `rediss` all of it goes over TLS. Other options are those of redis-py. No complaint shows any of the URL.
+`redis+cluster://user:password@host:port,host:port`: some of a cluster's nodes, which name the others.
+`redis+sentinel://user:password@host:port,host:port/service/0`: user and password are for the servers; those
+for the sentinels are `?sentinel_username=` and `sentinel_password=`.
+With `rediss` all connections use TLS. Other options are redis-py's. No error message shows a part of the URL.
 """
 
 import re
@@ -29,7 +29,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One server; `options` are what redis-py's pools and connections are told."""
+    """One server; `options` are redis-py's, for pools and connections."""
 
     options: Mapping[str, Any]
     tls: bool
@@ -38,26 +38,26 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster(Server):
-    """A cluster, by some of its nodes."""
+    """A cluster, named by some of its nodes."""
 
     nodes: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentinels(Server):
-    """A service, by who knows its primary; `own_options` are how they know us."""
+    """A service behind sentinels; `sentinel_options` authenticate us to the sentinels themselves."""
 
     sentinels: tuple[Address, ...]
     service: str
-    own_options: Mapping[str, Any]
+    sentinel_options: Mapping[str, Any]
 
 
 def is_cluster(url: str | None) -> bool:
-    return url is not None and isinstance(parsed(url), Cluster)
+    return url is not None and isinstance(parse(url), Cluster)
 
 
-def parsed(url: str) -> Server | Cluster | Sentinels:
-    """Raises ValueError, in a sentence that follows the setting's name."""
+def parse(url: str) -> Server | Cluster | Sentinels:
+    """Raises ValueError, in a sentence whose subject is the setting."""
     found = _SCHEME.match(url)
     if found is None:
         raise ValueError(
@@ -70,7 +70,7 @@ def parsed(url: str) -> Server | Cluster | Sentinels:
         case "sentinel":
             return _sentinels(url, scheme)
         case _:
-            _check(url)
+            _check_server(url)
             return Server(options=_options(url), tls=scheme == "rediss", tcp=scheme != "unix")
 
 
@@ -83,7 +83,7 @@ def _cluster(url: str, scheme: str) -> Cluster:
         )
     options = _options(f"{scheme}://{user}host{query}")
     if path.strip("/") or "db" in options:
-        raise ValueError("should have nothing but options behind its hosts: a cluster has one database")
+        raise ValueError("should have only options after its hosts: a cluster has one database")
     return Cluster(options=_without_address(options), tls=scheme == "rediss", nodes=nodes)
 
 
@@ -97,7 +97,7 @@ def _sentinels(url: str, scheme: str) -> Sentinels:
             f"as in redis+sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0 {_QUOTED}"
         )
     if database and not _is_number(database):
-        raise ValueError("should have a database number behind the service, as in /mymaster/0")
+        raise ValueError("should have a database number after the service, as in /mymaster/0")
     options = _options(f"{scheme}://{user}host/{database}{query}")
     own = {name.removeprefix("sentinel_"): options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
     return Sentinels(
@@ -105,7 +105,7 @@ def _sentinels(url: str, scheme: str) -> Sentinels:
         tls=scheme == "rediss",
         sentinels=sentinels,
         service=unquote(service),
-        own_options=own,
+        sentinel_options=own,
     )
 
 
@@ -118,15 +118,15 @@ def _parts(url: str) -> tuple[str, str, str, str]:
 
 
 def _servers(text: str, *, default_port: int) -> tuple[Address, ...]:
-    """None at all where one of them is no server."""
-    found = [_SERVER.fullmatch(server) for server in text.split(",")]
-    servers = tuple((each["host"].strip("[]"), int(each["port"] or default_port)) for each in found if each)
-    are_good = len(servers) == len(found) and all(0 < port < 65_536 for _, port in servers)
-    return servers if are_good else ()
+    """Empty when one of them is malformed."""
+    matches = [_SERVER.fullmatch(server) for server in text.split(",")]
+    servers = tuple((each["host"].strip("[]"), int(each["port"] or default_port)) for each in matches if each)
+    are_valid = len(servers) == len(matches) and all(0 < port < 65_536 for _, port in servers)
+    return servers if are_valid else ()
 
 
 def _options(url: str) -> dict[str, Any]:
-    """The address among them."""
+    """redis-py's options for this URL, the address included."""
     try:
         return {**parse_url(url)}
     except ValueError:
@@ -138,18 +138,20 @@ def _without_address(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in address}
 
 
-def _check(url: str) -> None:
-    # What urllib complains about it quotes, and after a / or a [ in a password that is the password.
+def _check_server(url: str) -> None:
+    # urllib's messages quote what they reject; after a / or a [ in a password that is the password.
     try:
         parts = urlsplit(url)
-        port_is_good = parts.port is None or parts.port > 0
+        port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        raise ValueError("is no URL with a host and a port (in a password, / is %2F and [ is %5B)") from None
+        raise ValueError(
+            "is not a URL with a host and a port (in a password, / is %2F and [ is %5B)"
+        ) from None
     if parts.scheme == "unix":
         if not url.startswith("unix:///"):
             raise ValueError("should have an absolute path, as in unix:///path/valkey.sock")
         return
-    if not parts.hostname or not port_is_good:
+    if not parts.hostname or not port_is_valid:
         raise ValueError("should name a host and a port, as in redis://127.0.0.1:6379/0")
     database = unquote(parts.path).strip("/")
     if database and not _is_number(database):

@@ -1,1 +1,1 @@
-"""What any process needs: settings, connections, logs, exporters, an embedded server."""
+"""What any process needs: settings, serving, logs, exporters, an embedded Valkey."""

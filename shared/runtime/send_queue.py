@@ -1,4 +1,4 @@
-"""What of all that was written to a connection the peer's machine has not confirmed."""
+"""The state of a TCP connection as the kernel knows it: unacknowledged bytes, and whether it is closed."""
 
 import asyncio
 import contextlib
@@ -7,28 +7,28 @@ import socket
 import struct
 import termios
 
-# Linux' numbers for the states in which a connection carries what we write.
+# Linux's numbers of the TCP states in which data we write still reaches the peer.
 _ESTABLISHED = 1
 _CLOSED_BY_PEER = 8
 
 
 def unread_bytes(transport: asyncio.Transport) -> int:
-    """What waits in our buffer, and what the kernel has not been told that the peer's has got."""
-    waiting = transport.get_write_buffer_size()
+    """The bytes in our buffer, and those that the peer's kernel has not acknowledged."""
+    unread = transport.get_write_buffer_size()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = transport.get_extra_info("socket").fileno()
-        answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
-        waiting += struct.unpack("i", answer)[0]
-    return waiting
+        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
+        unread += struct.unpack("i", queued)[0]
+    return unread
 
 
 def has_hung_up(transport: asyncio.Transport) -> bool:
-    """Has the peer said that it sends no more, or reset it? The kernel knows before the event loop does."""
+    """Has the peer closed or reset the connection? The kernel knows before the event loop does."""
     return _state(transport) != _ESTABLISHED
 
 
 def is_broken(transport: asyncio.Transport) -> bool:
-    """Was it reset, or is it gone in another way? Then it means nothing that nothing is unread."""
+    """Was the connection reset or otherwise lost? Then `unread_bytes` says nothing."""
     return _state(transport) not in (_ESTABLISHED, _CLOSED_BY_PEER)
 
 

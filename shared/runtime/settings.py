@@ -1,7 +1,6 @@
-"""Settings: what an operator may choose, each with its unit in the name; read from the environment, once.
+"""Settings: read from the environment once, each with its unit in the name.
 
-This is the only file that looks at the environment. Settings stop at a service's `run()`: rooms take plain
-values.
+Only this module reads the environment. Only a service's `run()` uses settings: the rooms take plain values.
 """
 
 import difflib
@@ -22,9 +21,9 @@ from shared.redis.urls import is_cluster
 
 PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
-# What these hold, or may hold in a user:password@ part, is never printed.
+# Never printed: a secret, or a URL that may contain user:password@.
 _CONFIDENTIAL = frozenset({"admin_token", "redis_url", "jobs_redis_url", "otlp_url"})
-# systemd's own name, set for every service it starts with Type=notify.
+# Set by systemd for every service of Type=notify.
 _NOT_OURS = frozenset({"NOTIFY_SOCKET"})
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -33,13 +32,13 @@ LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# As browsers write them: no path, no default port, no slash at the end.
+# The form that browsers send: no path, no default port, no trailing slash.
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _EVERY_NETWORK = ("0.0.0.0/0", "::/0")
 
 
 class SettingsError(Exception):
-    """A setting has a wrong value. Its text is one line that names the variable, and shows no secret."""
+    """A setting has a wrong value. The message is one line that names the variable and shows no secret."""
 
 
 def _host_name() -> str:
@@ -78,131 +77,139 @@ def _origins(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """Every setting with its default and meaning. Made by `load_settings`; by itself it reads nothing."""
+    """Every setting with its default and meaning. `load_settings` creates it; by itself it reads nothing."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     redis_url: str | None = Field(
         None,
         repr=False,
-        description="Redis or Valkey, as redis://, rediss:// or unix:///path, redis+cluster://HOST,HOST "
-        "or redis+sentinel://HOST,HOST/SERVICE; unset: an embedded Valkey, and then only `all` starts",
+        description="Redis or Valkey: redis://, rediss:// or unix:///path, redis+cluster://HOST,HOST "
+        "or redis+sentinel://HOST,HOST/SERVICE; unset: an embedded Valkey, which only `all` can use",
     )
     data_dir: Path = Field(
-        Path(".data"), description="folder of the embedded Valkey and of what `all` makes at its first start"
+        Path(".data"),
+        description="folder of the embedded Valkey and of the secrets that `all` creates at its first start",
     )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
-    port: Port = Field(8000, description="port of the gateway; in `all` the only port")
-    edge_port: Port = Field(8001, description="port of the socket edge when it runs apart")
+    port: Port = Field(8000, description="port of the gateway; the only port of `all`")
+    edge_port: Port = Field(8001, description="port of the socket edge, unless it runs in `all`")
     dispatcher_port: Port = Field(8002, description="port of the webhook dispatcher's health and metrics")
     reaper_port: Port = Field(8003, description="port of the expiry reaper's health and metrics")
     metrics_port: Port | None = Field(
-        None, description="a port for metrics alone; unset: they are on each service's own"
+        None, description="separate port for metrics; unset: each service serves them on its own port"
     )
     jobs_redis_url: str | None = Field(
         None,
         repr=False,
-        description="another Redis for the job queue, no cluster; unset: the same as REDIS_URL",
+        description="separate Redis for the job queue, not a cluster; unset: the same as REDIS_URL",
     )
     admin_token: SecretStr | None = Field(
         None,
-        description=f"secret for accounts and API keys, at least {ADMIN_TOKEN_LENGTH} characters; "
-        "unset: `all` makes one at its first start",
+        description=f"secret for managing accounts and API keys, at least {ADMIN_TOKEN_LENGTH} characters; "
+        "unset: `all` creates one at its first start",
     )
     replica: str = Field(
         default_factory=_host_name,
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="name of this process among its like; unset: the host's name",
+        description="name of this process, unique within its service; unset: the host name",
     )
-    ping_interval_s: Seconds = Field(20, description="an idle socket is pinged this often")
-    ping_timeout_s: Seconds = Field(20, description="a socket that owes a pong for longer is cut")
-    heartbeat_s: Seconds = Field(5, description="a replica says this often that it lives")
+    ping_interval_s: Seconds = Field(20, description="interval of pings to an idle socket")
+    ping_timeout_s: Seconds = Field(20, description="time for a pong; without one the connection is dropped")
+    heartbeat_s: Seconds = Field(5, description="interval of a replica's heartbeats")
     heartbeat_ttl_s: Seconds = Field(
-        15, description="a replica silent for longer counts as gone; more than HEARTBEAT_S"
+        15, description="time after the last heartbeat when a replica counts as dead; more than HEARTBEAT_S"
     )
-    redis_outage_limit_s: Seconds = Field(120, description="sockets are closed when Redis is away for longer")
+    redis_outage_limit_s: Seconds = Field(
+        120, description="length of a Redis outage after which sockets are closed"
+    )
     drain_delay_s: Annotated[float, Field(ge=0, le=600)] = Field(
-        0, description="an edge that is told to stop is unready for so long before it lets go of anything"
+        0, description="time for which a stopping edge is unready before it closes anything"
     )
     drain_window_s: Annotated[float, Field(ge=0, le=3600)] = Field(
-        0, description="it then closes its sockets evenly over so long; 0: all at once"
+        0, description="time over which it then closes its sockets evenly; 0: all at once"
     )
-    batch_limit: Count = Field(10_000, description="notifications read from a queue at once, at most")
-    frame_limit_bytes: Bytes = Field(48 * 1024, description="a frame's size; a larger single item goes alone")
-    in_flight_limit: Count = Field(1000, description="unacked notifications per socket, at most")
-    in_flight_bytes: Bytes = Field(1024 * 1024, description="unacked bytes per socket, at most")
+    batch_limit: Count = Field(10_000, description="most notifications in one read of a queue")
+    frame_limit_bytes: Bytes = Field(
+        48 * 1024, description="largest WebSocket frame; a single larger notification is sent alone"
+    )
+    in_flight_limit: Count = Field(1000, description="most unacknowledged notifications of a socket")
+    in_flight_bytes: Bytes = Field(1024 * 1024, description="most unacknowledged bytes of a socket")
     websocket_expiry_s: LongSeconds = Field(
-        86_400, description="a WebSocket channel without a socket for so long ends, and its queue with it"
+        86_400, description="time without a socket after which a WebSocket channel and its queue are deleted"
     )
     pull_expiry_s: LongSeconds = Field(
-        600, description="a long-poll channel without a poll for so long ends, and its queue with it"
+        600, description="time without a poll after which a long-poll channel and its queue are deleted"
     )
-    long_poll_wait_s: Seconds = Field(30, description="a long poll with nothing to tell is answered with 204")
+    long_poll_wait_s: Seconds = Field(
+        30, description="time after which a long poll without notifications returns 204"
+    )
     webhook_expiry_s: LongSeconds = Field(
-        86_400, description="a webhook whose every try failed for so long ends, and its queue with it"
+        86_400,
+        description="time without a success after which a failing webhook and its queue are deleted",
     )
     channel_idle_expiry_s: LongSeconds | None = Field(
-        None, description="a webhook that had no data for so long ends; unset: never"
+        None, description="time without notifications after which a webhook is deleted; unset: never"
     )
     webhook_batch_bytes: Bytes = Field(
-        256 * 1024, description="the body of one request to a webhook; a larger single item goes alone"
+        256 * 1024,
+        description="largest body of a request to a webhook; a single larger notification is sent alone",
     )
-    webhook_requests: Count = Field(
-        500, description="requests to webhooks under way at once in one dispatcher, at most"
-    )
-    sweep_s: Seconds = Field(5, description="a dispatcher looks this often for webhooks that nobody woken")
+    webhook_requests: Count = Field(500, description="most concurrent requests to webhooks of one dispatcher")
+    sweep_s: Seconds = Field(5, description="interval of the fallback scan for pending webhooks")
     blackhole_idle_s: Seconds = Field(
-        3600, description="a Blackhole socket whose client says nothing for so long is closed"
+        3600, description="time without a message from the client after which a Blackhole socket is closed"
     )
     max_sockets_per_address: Count | None = Field(
-        None, description="Blackhole and Cognism sockets from one address on one edge, at most; unset: any"
+        None, description="most Blackhole and Cognism sockets from one address on one edge; unset: no limit"
     )
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),
-        description="networks of proxies whose X-Forwarded-For is believed, as in 10.0.0.0/8; unset: none",
+        description="networks of proxies whose X-Forwarded-For is trusted, as in 10.0.0.0/8; unset: none",
     )
     notification_lifetime_s: LongSeconds = Field(
-        86_400, description="notifications older than this are dropped from a queue"
+        86_400, description="age at which notifications are dropped from a queue"
     )
     queue_limit_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**4)] = Field(
-        50 * 1024 * 1024, description="a queue's size; over it the oldest notifications are dropped"
+        50 * 1024 * 1024,
+        description="largest size of a queue; beyond it the oldest notifications are dropped",
     )
     allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),
-        description="1: callbacks may lead to private addresses, too; or to these networks only, "
-        "as in 10.0.0.0/8,fd00::/8; cloud metadata stays closed",
+        description="private addresses that callbacks may use: 1 for all, or a list of networks as in "
+        "10.0.0.0/8,fd00::/8; cloud metadata stays blocked",
     )
     callback_timeout_s: Seconds = Field(
-        20, description="a callback is answered within so long, its look-up and connection included"
+        20, description="time for a callback's response, including DNS lookup and connection"
     )
     callback_client_cert: Path | None = Field(
-        None, description="PEM file: the certificate shown to callbacks by https that ask for one"
+        None, description="PEM file: client certificate for https callbacks that ask for one"
     )
     callback_client_key: Path | None = Field(
-        None, validate_default=True, description="PEM file: its key, without a password"
+        None, validate_default=True, description="PEM file: key of the client certificate, without a password"
     )
     callback_ca: Path | None = Field(
-        None, description="PEM file: authorities trusted for callbacks by https, besides the system's"
+        None, description="PEM file: authorities trusted for https callbacks, besides the system's"
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
         ("*",),
-        description="web pages that may use the API: * for all, none, or a list as in "
+        description="origins of web pages that may use the API: * for all, none, or a list as in "
         "https://app.example,https://admin.example",
     )
     pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(_year)] = Field(
-        2019, description="close codes as the Pelion service had them in 2019 or 2020"
+        2019, description="year of the Pelion service's close codes: 2019 or 2020"
     )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
-        "text", description="text, or json: one object a line"
+        "text", description="text, or json for one object a line"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", description="debug, info, warning or error"
+        "info", description="least severe level to log: debug, info, warning or error"
     )
     otlp_url: str | None = Field(
         None,
         repr=False,
         pattern=r"^https?://[^/\s]",
-        description="traces go there as OTLP over HTTP, as in http://collector:4318; unset: no traces",
+        description="collector of traces, by OTLP over HTTP, as in http://collector:4318; unset: no traces",
     )
 
     @field_validator("redis_url", "jobs_redis_url")
@@ -214,7 +221,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_no_cluster(cls, value: str | None) -> str | None:
         if is_cluster(value):
-            raise ValueError("should not be a cluster's: arq's keys and pipelines span slots")
+            raise ValueError("should not be a cluster: arq's keys and pipelines span slots")
         return value
 
     @field_validator("admin_token")
@@ -225,7 +232,7 @@ class Settings(BaseSettings):
         if len(value.get_secret_value()) < ADMIN_TOKEN_LENGTH:
             raise ValueError(f"should have at least {ADMIN_TOKEN_LENGTH} characters")
         if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-            raise ValueError("should be of visible ASCII characters, without a space")
+            raise ValueError("should have only visible ASCII characters and no space")
         return value
 
     @field_validator("heartbeat_ttl_s")
@@ -246,7 +253,7 @@ class Settings(BaseSettings):
             raise ValueError(f"should be set together with {PREFIX}CALLBACK_CLIENT_CERT")
         if cert is not None:
             try:
-                # An empty password: OpenSSL would otherwise ask for one at the terminal.
+                # Without a password argument OpenSSL would ask for one at the terminal.
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, value, password="")
             except OSError as error:
                 raise ValueError(f"cannot be used with {cert}: {error.strerror}") from None
@@ -271,12 +278,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is handed in: no .env file, no hidden look at the environment."""
+        """Only the given values: no .env file, and no second reading of the environment."""
         return (init_settings,)
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in `environ` (None: the environment of this process); an empty value counts as unset.
+    """The settings in `environ` (None: the environment of this process). An empty value counts as unset.
 
     Raises SettingsError, in one line that names every wrong variable.
     """
@@ -287,11 +294,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsError("; ".join(_complaints(error))) from None
+        raise SettingsError("; ".join(_messages(error))) from None
 
 
 def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Names in `environ` that look like settings and are none, each with the nearest known name if any."""
+    """Variables in `environ` with our prefix that are no settings, each with the nearest known name."""
     environ = os.environ if environ is None else environ
     known = [_variable(field) for field in Settings.model_fields]
     unknown = []
@@ -307,14 +314,14 @@ def settings_table() -> str:
     rows = [("NAME", "DEFAULT", "MEANING")]
     for field, info in Settings.model_fields.items():
         default = info.get_default()
-        shown = "unset" if default in (None, ()) or info.default_factory is not None else _written(default)
-        rows.append((_variable(field), shown, info.description or ""))
+        text = "unset" if default in (None, ()) or info.default_factory is not None else _format(default)
+        rows.append((_variable(field), text, info.description or ""))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows)
 
 
-def _written(value: object) -> str:
-    """As it would be set."""
+def _format(value: object) -> str:
+    """As an environment variable."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -322,8 +329,8 @@ def _variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def _complaints(error: ValidationError) -> list[str]:
-    complaints = []
+def _messages(error: ValidationError) -> list[str]:
+    messages = []
     for detail in error.errors(include_url=False):
         field = str(detail["loc"][0])
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
@@ -332,5 +339,5 @@ def _complaints(error: ValidationError) -> list[str]:
             if field in _CONFIDENTIAL or detail["input"] is None
             else f", got {str(detail['input'])[:80]!r}"
         )
-        complaints.append(f"{_variable(field)}: {text}{got}")
-    return complaints
+        messages.append(f"{_variable(field)}: {text}{got}")
+    return messages

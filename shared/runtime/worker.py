@@ -1,4 +1,4 @@
-"""What a service needs that works by itself and is asked nothing but how it is."""
+"""For services without an API of their own: a server for health and metrics, and the jobs' Redis."""
 
 import contextlib
 from asyncio import Event
@@ -18,24 +18,20 @@ from shared.runtime.http.server import serve
 
 
 async def serve_health(listening: socket, *, stop: Event, metrics_port: int | None) -> None:
-    """Health and metrics, until `stop`."""
+    """Serves health and metrics until `stop` is set."""
     handlers = {HTTPException: problem_response, Exception: internal_error_response}
     app = Starlette(
         routes=health_routes(lambda: not stop.is_set(), metrics_port=metrics_port),
         exception_handlers=handlers,
     )
-    await serve(RequestLog(app, count=telemetry.request_answered), listening, stop=stop, on_shutdown=_nothing)
+    await serve(RequestLog(app, count=telemetry.request_answered), listening, stop=stop)
 
 
 @contextlib.asynccontextmanager
 async def jobs_redis(url: str | None, *, otherwise: Redis) -> AsyncIterator[Redis]:
-    """The Redis in which jobs stand: at `url`, if they have one of their own."""
+    """The Redis of the job queue: the one at `url`, or else the given one."""
     if url is None:
         yield otherwise
         return
     async with connect(url) as jobs:
         yield jobs
-
-
-async def _nothing() -> None:
-    """Whoever works by itself lets go of what it holds elsewhere."""

@@ -1,4 +1,4 @@
-"""Opens the Redis that the store runs on: our client with our scripts, our metrics and our error."""
+"""Opens the Redis that the store runs on: our client with our scripts, metrics and error."""
 
 from collections.abc import Mapping
 
@@ -7,14 +7,13 @@ from redis.asyncio import Redis
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.redis.cluster import pipeline_for
-from shared.redis.errors import RedisUnavailable
-from shared.redis.hooks import Hooks
+from shared.redis.hooks import Hooks, RedisUnavailable
 from shared.redis.pipeline import RedisCommands, Script
 from shared.store.scripts import load_scripts
 
 
 class _Unavailable(RedisUnavailable, StoreUnavailable):
-    """The client raises it, and services catch it as StoreUnavailable."""
+    """The client raises it; services catch StoreUnavailable."""
 
     def __init__(self, *, why: str) -> None:
         StoreUnavailable.__init__(self, why=why)
@@ -22,10 +21,10 @@ class _Unavailable(RedisUnavailable, StoreUnavailable):
 
 HOOKS = Hooks(
     unavailable=_Unavailable,
-    answered=telemetry.redis_answered,
-    failed=telemetry.redis_failed,
-    lost=telemetry.redis_lost,
-    recovered=telemetry.redis_back,
+    on_reply=telemetry.redis_answered,
+    on_error=telemetry.redis_failed,
+    on_lost=telemetry.redis_lost,
+    on_recovered=telemetry.redis_back,
 )
 
 

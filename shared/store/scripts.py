@@ -11,7 +11,7 @@ _INCLUDE = re.compile(r"^--include (\w+)$", re.MULTILINE)
 def load_scripts() -> dict[str, Script]:
     """Every script in `shared/store/lua`, by name.
 
-    Redis loads each script by itself, so a line `--include X` stands for the text of `included/X.lua`.
+    A Redis script cannot load another one, so the line `--include X` is replaced by `included/X.lua`.
     """
     folder = files("shared.store") / "lua"
 

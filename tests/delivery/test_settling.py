@@ -9,7 +9,7 @@ import pytest
 from shared.delivery.loop import AckScheduler, DeliveryLoop
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
-from shared.redis.connection import Call, Then
+from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
 from shared.store.commands import HOOKS
@@ -29,9 +29,9 @@ class Sent(Pipeline):
 
     pipelines: list[int]
 
-    def begin(self, calls: Sequence[Call], then: Then) -> None:
-        self.pipelines.append(len(calls))
-        super().begin(calls, then)
+    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        self.pipelines.append(len(commands))
+        super().send(commands, on_replies)
 
 
 @pytest.fixture

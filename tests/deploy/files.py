@@ -26,7 +26,7 @@ PORTS = {
 }
 
 # The server of the service, then the metrics server if there is one.
-_LAST_S = 2 * serving._FINISH_S + exporters.FLUSH_TIMEOUT_S
+_LAST_S = 2 * serving._SHUTDOWN_LIMIT_S + exporters.FLUSH_TIMEOUT_S
 # The longest time from SIGTERM (an edge: from the end of its drain) to exit: close frames, requests in
 # progress, export of spans.
 STOPS_WITHIN_S = {

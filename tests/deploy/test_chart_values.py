@@ -6,6 +6,7 @@ from typing import Any
 import helm_python as helm
 import pytest
 
+from shared.runtime.settings import Settings
 from tests.deploy.chart import rendered
 from tests.deploy.files import CHART, SETTINGS
 
@@ -84,9 +85,11 @@ def test_senseless_values_are_refused(values: dict[str, Any], error: str) -> Non
 
 def test_every_setting_can_be_set_in_the_chart() -> None:
     """A new setting goes into values.schema.json, or into NOT_FOR_THE_OPERATOR."""
-    in_schema = set(SCHEMA["properties"]["settings"]["properties"])
+    in_schema = SCHEMA["properties"]["settings"]["properties"]
     wanted = {name.removeprefix("NOTIFY_") for name in SETTINGS} - NOT_FOR_THE_OPERATOR
-    assert in_schema == wanted
+    assert set(in_schema) == wanted
+    for name, rule in in_schema.items():
+        assert rule["description"] == Settings.model_fields[name.lower()].description
 
 
 def test_every_value_has_a_place_in_the_schema() -> None:

@@ -1,4 +1,4 @@
-"""A real Redis Cluster on one machine: primaries that share the slots, and replicas of some of them."""
+"""A real Redis Cluster on one machine: primaries that share the slots, and replicas of some."""
 
 import contextlib
 import shutil
@@ -37,7 +37,7 @@ class Node(Valkey):
         return ("127.0.0.1", self.port)
 
     def ask(self, *command: object) -> Any:
-        """The node's own answer to one command."""
+        """The node's reply to one command, without redirections."""
         with self.client() as direct:
             return direct.execute_command(*command)
 
@@ -51,13 +51,13 @@ class Node(Valkey):
 
     @property
     def state(self) -> dict[str, str]:
-        """What it says of the cluster."""
+        """CLUSTER INFO of this node."""
         lines = self.ask("CLUSTER", "INFO").decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 class Cluster:
-    """Starts, hurts and ends the nodes; to the tests of the whole it looks like one `Valkey`."""
+    """Has the interface of `Valkey`, for tests that run on either."""
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class Cluster:
 
     @property
     def settings(self) -> dict[str, str]:
-        """How services reach it."""
+        """The settings with which services reach it."""
         return {"REDIS_URL": self.url, "JOBS_REDIS_URL": self.jobs.url}
 
     def client(self) -> Any:
-        """A client of the tests' own, for commands with keys; values are bytes."""
+        """A blocking client for commands with keys; values are bytes."""
         return redis.RedisCluster(host="127.0.0.1", port=self.primaries[0].port, socket_timeout=10)
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class Cluster:
             server.start()
 
     def wait_ready(self) -> None:
-        """Makes a cluster of them, and waits until all of them say that it is one."""
+        """Joins the nodes to a cluster, and waits until all of them agree."""
         for server in (*self.nodes, self.jobs):
             server.wait_ready()
         for number, (node, (first, last)) in enumerate(zip(self.primaries, self._shares(), strict=True)):
@@ -117,7 +117,7 @@ class Cluster:
             server.close()
 
     def primary_of(self, key: str) -> Node:
-        """The node that was given the key's slot at first."""
+        """The node that owned the key's slot at the start."""
         slot = key_slot(key.encode())
         for node, (first, last) in zip(self.primaries, self._shares(), strict=True):
             if first <= slot <= last:
@@ -133,18 +133,18 @@ class Cluster:
         return int(node.state["cluster_known_nodes"]) == len(self.nodes)
 
     def _is_whole(self) -> bool:
-        def has_its_link(replica: Node) -> bool:
+        def is_connected(replica: Node) -> bool:
             return replica.role == "slave" and replica.ask("ROLE")[3] == b"connected"
 
         return all(
             node.state["cluster_state"] == "ok" and int(node.state["cluster_slots_assigned"]) == SLOTS
             for node in self.nodes
-        ) and all(map(has_its_link, self.replicas))
+        ) and all(map(is_connected, self.replicas))
 
 
 @contextlib.contextmanager
 def running_cluster(**options: Any) -> Iterator[Cluster]:
-    """A cluster that serves, in a folder of its own that goes with it."""
+    """A running cluster in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
     cluster = Cluster(folder, **options)
     try:

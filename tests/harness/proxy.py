@@ -1,4 +1,4 @@
-"""A line to Valkey that holds back what is sent from a given text on, so that a request stops half way."""
+"""A proxy to Valkey that holds back requests from a given text on, so that one stops half way."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from tests.harness.waiting import wait_until
 
 
 class Proxy:
-    """Passes every connection on to a port of 127.0.0.1; answers are never held back."""
+    """Forwards to a port of 127.0.0.1. Replies are never held back."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -29,7 +29,7 @@ class Proxy:
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
     def hold_from(self, text: bytes) -> None:
-        """From now on the text, where it first comes, stays here with all that follows it."""
+        """Holds back the first occurrence of the text, and everything after it."""
         self._text = text
         self._go.clear()
 
@@ -37,12 +37,12 @@ class Proxy:
         await wait_until(lambda: self.holds, what="the text to be sent")
 
     def let_go(self) -> None:
-        """What is held goes its way, and nothing is held any more."""
+        """Forwards what is held, and holds nothing more."""
         self._text, self.holds = b"", False
         self._go.set()
 
     def hang_up(self) -> None:
-        """What is held is lost with its connection, and with all others; new ones are served."""
+        """Drops all connections with what is held. New connections are served."""
         for writer in self._writers:
             writer.transport.abort()
         self._text, self.holds = b"", False
@@ -58,7 +58,7 @@ class Proxy:
         self._writers |= ours
         both = [
             asyncio.create_task(self._send(reader, to_valkey)),
-            asyncio.create_task(_answer(from_valkey, writer)),
+            asyncio.create_task(_forward_replies(from_valkey, writer)),
         ]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for task in both:
@@ -73,7 +73,7 @@ class Proxy:
             while data := await reader.read(65_536):
                 at = (tail + data).find(self._text) if self._text else -1
                 if at >= 0:
-                    # A text that began in the piece before is cut in the middle, which is as good.
+                    # A text that began in the previous piece is cut in the middle, which is as good.
                     cut = max(0, at - len(tail))
                     writer.write(data[:cut])
                     self.holds = True
@@ -84,7 +84,7 @@ class Proxy:
                 tail = data[-len(self._text) :]
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward_replies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
             writer.write(data)
@@ -93,7 +93,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 @contextlib.asynccontextmanager
 async def gateway_behind_proxy(stack: Stack) -> AsyncIterator[tuple[Service, Proxy]]:
-    """One more gateway, whose line to the stack's Valkey (which must be on TCP) is a proxy."""
+    """Another gateway that reaches the stack's Valkey (which must be on TCP) through a proxy."""
     proxy = Proxy(stack.valkey.port)
     await proxy.start()
     gateway = stack.new_gateway("gateway-behind-proxy", REDIS_URL=proxy.url)

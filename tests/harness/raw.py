@@ -1,4 +1,4 @@
-"""A WebSocket client that answers nothing by itself: no pong, no close frame, unless it is told to."""
+"""A WebSocket client that sends no pong and no close frame of its own accord."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tests.harness.waiting import wait_until
 
 
 class SilentSocket:
-    """Speaks the protocol with the stock sans-I/O core, whose own answers are thrown away."""
+    """Uses the pure protocol of `websockets`, and discards what that would send by itself."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: Any) -> None:
         self._reader = reader
@@ -34,7 +34,7 @@ class SilentSocket:
 
     @classmethod
     async def open(cls, url: str, headers: Mapping[str, str]) -> Self:
-        """Connects with these headers, word for word; `wss` is the subprotocol it can speak."""
+        """Connects with exactly these headers. It supports the subprotocol `wss`."""
         reader, writer = await _connection(url)
         target = url.replace("http://", "ws://", 1) + CONNECT_PATH
         protocol = ClientProtocol(parse_uri(target), subprotocols=[Subprotocol("wss")], max_size=None)
@@ -44,7 +44,7 @@ class SilentSocket:
         writer.write(request.serialize())
         client = cls(reader, writer, protocol)
         protocol.send_request(request)
-        await wait_until(lambda: client.response, what="an answer to the handshake")
+        await wait_until(lambda: client.response, what="a response to the handshake")
         assert client.response is not None
         assert client.response.status_code == 101, client.response
         return client
@@ -87,7 +87,7 @@ class SilentSocket:
 
 
 async def exchange(url: str, request: str) -> tuple[int, dict[str, str], str]:
-    """What a server answers to hand-written request lines: status, headers in lower case, body."""
+    """Sends hand-written request lines; returns status, headers in lower case, and body."""
     reader, writer = await _connection(url)
     try:
         writer.write(request.replace("\n", "\r\n").encode())

@@ -1,4 +1,4 @@
-"""A real Valkey with a replica, and a sentinel that puts the one in the other's place."""
+"""A real Valkey with a replica, and a sentinel that can fail over between them."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ SERVICE = "notify"
 
 
 class Sentinel(Process):
-    """One sentinel, which needs nobody's consent."""
+    """One sentinel with a quorum of 1."""
 
     def __init__(self, folder: Path, primary: Valkey, *, password: str = "") -> None:
         self.port = free_port()
@@ -40,12 +40,12 @@ class Sentinel(Process):
 
     @property
     def primary_port(self) -> int:
-        """Whom it names."""
+        """The port of the primary that it names."""
         return int(self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
     @property
     def knows_both(self) -> bool:
-        """Does it know the primary, and a replica that it could promote?"""
+        """Does it know the primary and a replica to promote?"""
         try:
             primary = _named(self.ask("SENTINEL", "MASTER", SERVICE))
             replicas = [_named(replica) for replica in self.ask("SENTINEL", "REPLICAS", SERVICE)]
@@ -55,7 +55,7 @@ class Sentinel(Process):
 
 
 class Guarded:
-    """Starts, hurts and ends the three; to the tests of the whole they are like one `Valkey`."""
+    """Has the interface of `Valkey`, for tests that run on either."""
 
     def __init__(self, folder: Path, *, password: str = "") -> None:
         quick = {"repl-diskless-sync-delay": "0"}
@@ -74,7 +74,7 @@ class Guarded:
         return {"REDIS_URL": self.url}
 
     def client(self) -> Any:
-        """A client of the tests' own to whoever is the primary now."""
+        """A blocking client of the current primary."""
         return redis.Redis(port=self.sentinel.primary_port, socket_timeout=10)
 
     def start(self) -> None:
@@ -94,18 +94,18 @@ class Guarded:
 
     @property
     def has_replica(self) -> bool:
-        """Does one of the two follow the other?"""
+        """Is one of the two a connected replica of the other?"""
         roles = []
         for server in (self.primary, self.replica):
             with server.client() as direct:
                 roles.append(direct.role())
-        follows = [role[3] for role in roles if role[0] == b"slave"]
-        return follows == [b"connected"]
+        links = [role[3] for role in roles if role[0] == b"slave"]
+        return links == [b"connected"]
 
 
-def _named(found: Any) -> dict[str, str]:
-    """A server as the sentinel describes it: names and values in turns, unless redis-py has made pairs."""
-    if isinstance(found, dict):
-        return {str(name): str(value) for name, value in found.items()}
-    words = [word.decode() if isinstance(word, bytes) else str(word) for word in found]
-    return dict(zip(words[::2], words[1::2], strict=True))
+def _named(reply: Any) -> dict[str, str]:
+    """A sentinel's description of a server: alternating names and values, or a dict made by redis-py."""
+    if isinstance(reply, dict):
+        return {str(name): str(value) for name, value in reply.items()}
+    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""TLS in front of a Valkey that speaks none: the binary that the tests have is built without."""
+"""TLS in front of Valkey: the tests' binary is built without it."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ from tests.harness.certificates import Certificates
 
 
 class TlsFront:
-    """Takes TLS, and passes on to a plain port of 127.0.0.1.
+    """Terminates TLS in front of a plain port of 127.0.0.1.
 
-    `renamed` are texts of answers that clients are to see as others of the same length: ports, for one.
+    Replaces the ports in `renamed` in replies. Old and new must have the same length.
     """
 
     def __init__(self, port: int, context: ssl.SSLContext, renamed: Mapping[int, int] | None = None) -> None:
@@ -47,8 +47,8 @@ class TlsFront:
         from_valkey, to_valkey = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pass_on(reader, to_valkey, {}))
-                both.create_task(_pass_on(from_valkey, writer, self._renamed))
+                both.create_task(_forward(reader, to_valkey, {}))
+                both.create_task(_forward(from_valkey, writer, self._renamed))
         except* (OSError, EOFError):
             pass
         finally:
@@ -56,7 +56,7 @@ class TlsFront:
                 each.transport.abort()
 
 
-async def _pass_on(
+async def _forward(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, renamed: Mapping[int, int]
 ) -> None:
     while data := await reader.read(65_536):
@@ -71,7 +71,7 @@ async def _pass_on(
 async def tls_fronts(
     certificates: Certificates, *ports: int, renamed: Mapping[int, int] | None = None
 ) -> AsyncIterator[list[TlsFront]]:
-    """A front for each port, showing the certificate `server`."""
+    """A front for each port, with the certificate `server`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.pem("server"), certificates.key("server"))
     fronts = [TlsFront(port, context, renamed) for port in ports]

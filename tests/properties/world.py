@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from shared.redis.client import connect
-from shared.redis.connection import Call, Then
+from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Argument, Pipeline, Script
 from shared.store.commands import HOOKS
 from tests.harness.overheard import Overheard
@@ -136,19 +136,19 @@ class GatedCalls(Pipeline):
             self._world.hears()
         return answer
 
-    def begin(self, calls: Sequence[Call], then: Then) -> None:
-        self._turn = self._world.loop.create_task(self._begin_in_turn(calls, then))
+    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        self._turn = self._world.loop.create_task(self._send_in_turn(commands, on_replies))
 
-    async def _begin_in_turn(self, calls: Sequence[Call], then: Then) -> None:
-        told = self._world.loop.create_future()
+    async def _send_in_turn(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        done = self._world.loop.create_future()
 
-        def tell(answers: list[Any] | Exception) -> None:
-            told.set_result(None)
-            then(answers)
+        def finish(replies: list[Any] | Exception) -> None:
+            done.set_result(None)
+            on_replies(replies)
 
         async with self._world.one_at_a_time:
-            super().begin(calls, tell)
-            await told
+            super().send(commands, finish)
+            await done
 
 
 def begun(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -1,4 +1,4 @@
-"""The client is tested on the same servers as the store."""
+"""The client's tests run on the same servers as the store's."""
 
 from tests.store.conftest import (
     _one_slot,

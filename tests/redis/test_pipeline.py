@@ -1,8 +1,7 @@
-"""Pipeline of one turn share a pipeline in order; what fails says whose fault it was."""
+"""Commands of one turn travel as one pipeline, in order; a bug is told apart from an unavailable Redis."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakSet
 
 import pytest
@@ -13,7 +12,7 @@ from redis.exceptions import ResponseError
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
-from shared.redis.connection import Call, Then
+from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
 from shared.store import keyspace
 from shared.store.commands import HOOKS
@@ -27,21 +26,21 @@ A_ROUND_TRIP = ("PING",)
 
 
 class Pipelines:
-    """Counts what is sent to Redis, and passes it on."""
+    """Counts the pipelines that are sent to Redis."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        begin = Pipeline.begin
+        send = Pipeline.send
 
-        def counted(calls: Pipeline, sent: Sequence[Call], then: Then) -> None:
+        def count(pipeline: Pipeline, commands: Sequence[Command], on_replies: OnReplies) -> None:
             self.count += 1
-            begin(calls, sent, then)
+            send(pipeline, commands, on_replies)
 
-        monkeypatch.setattr(Pipeline, "begin", counted)
+        monkeypatch.setattr(Pipeline, "send", count)
 
 
 @pytest.fixture
-def calls(redis: Redis, backend: Backend) -> Pipeline:
+def pipeline(redis: Redis, backend: Backend) -> Pipeline:
     return Pipeline(redis, scripts=backend.scripts, hooks=HOOKS)
 
 
@@ -51,38 +50,36 @@ def pipelines(monkeypatch: pytest.MonkeyPatch) -> Pipelines:
 
 
 async def a_turn() -> None:
-    """Everything that is ready to run runs once."""
+    """Every task that is ready runs once."""
     await asyncio.sleep(0)
 
 
-async def test_calls_of_one_turn_share_one_pipeline(calls: Pipeline, pipelines: Pipelines) -> None:
-    answers = await asyncio.gather(*(calls.command("ECHO", str(n)) for n in range(100)))
+async def test_commands_of_one_turn_share_one_pipeline(pipeline: Pipeline, pipelines: Pipelines) -> None:
+    replies = await asyncio.gather(*(pipeline.command("ECHO", str(n)) for n in range(100)))
 
-    assert answers == [str(n).encode() for n in range(100)], "each caller has its own answer"
+    assert replies == [str(n).encode() for n in range(100)], "each caller has its own reply"
     assert pipelines.count == 1
 
 
-async def test_calls_one_after_the_other_do_not_wait_for_company(
-    calls: Pipeline, pipelines: Pipelines
-) -> None:
+async def test_a_single_command_does_not_wait_for_others(pipeline: Pipeline, pipelines: Pipelines) -> None:
     for _ in range(3):
-        await calls.command("PING")
+        await pipeline.command("PING")
 
     assert pipelines.count == 3
 
 
-async def test_calls_are_carried_out_in_the_order_in_which_they_were_made(calls: Pipeline) -> None:
-    await asyncio.gather(*(calls.command("RPUSH", "line", n) for n in range(2500)))
+async def test_commands_are_executed_in_the_order_in_which_they_were_queued(pipeline: Pipeline) -> None:
+    await asyncio.gather(*(pipeline.command("RPUSH", "line", n) for n in range(2500)))
 
-    assert await calls.command("LRANGE", "line", 0, -1) == [str(n).encode() for n in range(2500)]
+    assert await pipeline.command("LRANGE", "line", 0, -1) == [str(n).encode() for n in range(2500)]
 
 
-async def test_what_comes_while_a_pipeline_is_under_way_goes_with_the_next(
-    calls: Pipeline, pipelines: Pipelines, backend: Backend
+async def test_commands_queued_while_a_pipeline_is_under_way_share_the_next(
+    pipeline: Pipeline, pipelines: Pipelines, backend: Backend
 ) -> None:
-    first = calls.command("BLPOP", "gate", 0)
+    first = pipeline.command("BLPOP", "gate", 0)
     await wait_until(lambda: pipelines.count == 1)
-    later = [calls.command("RPUSH", "line", n) for n in range(10)]
+    later = [pipeline.command("RPUSH", "line", n) for n in range(10)]
     await a_turn()
     assert pipelines.count == 1
 
@@ -93,10 +90,10 @@ async def test_what_comes_while_a_pipeline_is_under_way_goes_with_the_next(
     assert backend.direct.lrange("line", 0, -1) == [str(n).encode() for n in range(10)]
 
 
-async def test_a_call_that_was_cancelled_before_its_turn_never_happens(
-    calls: Pipeline, backend: Backend
+async def test_a_command_cancelled_before_its_turn_is_never_sent(
+    pipeline: Pipeline, backend: Backend
 ) -> None:
-    cancelled, kept = calls.command("SET", "a", "1"), calls.command("SET", "b", "1")
+    cancelled, kept = pipeline.command("SET", "a", "1"), pipeline.command("SET", "b", "1")
     cancelled.cancel()
     await kept
 
@@ -104,27 +101,27 @@ async def test_a_call_that_was_cancelled_before_its_turn_never_happens(
     assert (backend.direct.get("a"), backend.direct.get("b")) == (None, b"1")
 
 
-async def test_a_call_that_was_cancelled_behind_a_busy_pipeline_never_happens(
-    calls: Pipeline, pipelines: Pipelines, backend: Backend
+async def test_a_command_cancelled_behind_a_busy_pipeline_is_never_sent(
+    pipeline: Pipeline, pipelines: Pipelines, backend: Backend
 ) -> None:
-    first = calls.command("BLPOP", "gate", 0)
+    first = pipeline.command("BLPOP", "gate", 0)
     await wait_until(lambda: pipelines.count == 1)
-    cancelled = calls.command("SET", "a", "1")
+    cancelled = pipeline.command("SET", "a", "1")
     await a_turn()
     cancelled.cancel()
 
     backend.direct.rpush("gate", "open")
     await first
-    await calls.command(*A_ROUND_TRIP)
+    await pipeline.command(*A_ROUND_TRIP)
 
     assert backend.direct.get("a") is None
 
 
-async def test_a_call_that_was_cancelled_under_way_hurts_nobody_else(
-    calls: Pipeline, pipelines: Pipelines, backend: Backend
+async def test_a_command_cancelled_under_way_leaves_the_others_intact(
+    pipeline: Pipeline, pipelines: Pipelines, backend: Backend
 ) -> None:
-    blocked = calls.command("BLPOP", "gate", 0)
-    beside = calls.command("ECHO", "beside")
+    blocked = pipeline.command("BLPOP", "gate", 0)
+    beside = pipeline.command("ECHO", "beside")
     await wait_until(lambda: pipelines.count == 1)
     blocked.cancel()
     await a_turn()
@@ -132,20 +129,20 @@ async def test_a_call_that_was_cancelled_under_way_hurts_nobody_else(
     backend.direct.rpush("gate", "open")
 
     assert await beside == b"beside"
-    assert await calls.command("ECHO", "after") == b"after"
+    assert await pipeline.command("ECHO", "after") == b"after"
 
 
-async def test_a_server_that_forgot_the_scripts_is_told_them(calls: Pipeline, backend: Backend) -> None:
+async def test_a_server_that_lost_the_scripts_gets_them_again(pipeline: Pipeline, backend: Backend) -> None:
     names = ["{replicas}:heartbeat:a", keyspace.LAST_SEEN]
-    await calls.script("heartbeat", names, "a", 60_000, NOW_MS)
+    await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS)
 
     backend.direct.script_flush()
 
-    assert await calls.script("heartbeat", names, "a", 60_000, NOW_MS + 1) == 1
+    assert await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS + 1) == 1
     assert backend.direct.zscore(keyspace.LAST_SEEN, "a") == NOW_MS + 1
 
 
-async def test_forgotten_scripts_keep_their_order_and_happen_once(stores: Stores, backend: Backend) -> None:
+async def test_scripts_that_the_server_lost_run_in_order_and_once(stores: Stores, backend: Backend) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
 
@@ -156,74 +153,73 @@ async def test_forgotten_scripts_keep_their_order_and_happen_once(stores: Stores
     assert [pending.event_id for pending in await stores.pending(lease)] == [str(n) for n in range(50)]
 
 
-async def test_a_script_that_is_known_travels_as_its_hash(
-    calls: Pipeline, pipelines: Pipelines, backend: Backend
+async def test_a_known_script_is_sent_as_its_hash(
+    pipeline: Pipeline, pipelines: Pipelines, backend: Backend
 ) -> None:
     names = ["{replicas}:heartbeat:a", keyspace.LAST_SEEN]
-    await calls.script("heartbeat", names, "a", 60_000, NOW_MS)
+    await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS)
     before = pipelines.count
 
-    await calls.script("heartbeat", names, "a", 60_000, NOW_MS)
+    await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS)
 
     assert pipelines.count == before + 1
     assert backend.direct.script_exists(backend.scripts["heartbeat"].sha) == [True]
 
 
-@pytest.mark.parametrize("mistake", [("NONSENSE", "a"), ("HGET", "text", "field"), ("SET", "a")])
-async def test_a_mistake_of_ours_is_raised_as_such_and_to_its_maker_only(
-    calls: Pipeline, mistake: tuple[str, ...]
+@pytest.mark.parametrize("wrong", [("NONSENSE", "a"), ("HGET", "text", "field"), ("SET", "a")])
+async def test_a_wrong_command_raises_its_own_error_to_its_caller_only(
+    pipeline: Pipeline, wrong: tuple[str, ...]
 ) -> None:
-    await calls.command("SET", "text", "1")
+    await pipeline.command("SET", "text", "1")
 
-    asked = [("ECHO", "1"), mistake, ("ECHO", "2")]
-    answers: list[Any] = await asyncio.gather(
-        *(calls.command(*arguments) for arguments in asked), return_exceptions=True
+    sent = [("ECHO", "1"), wrong, ("ECHO", "2")]
+    before, error, after = await asyncio.gather(
+        *(pipeline.command(*arguments) for arguments in sent), return_exceptions=True
     )
 
-    before, wrong, after = answers
     assert (before, after) == (b"1", b"2")
-    assert isinstance(wrong, ResponseError)
-    assert not isinstance(wrong, StoreUnavailable)
+    assert isinstance(error, ResponseError)
+    assert not isinstance(error, StoreUnavailable)
 
 
-async def test_a_redis_that_cannot_be_reached_fails_all_who_wait() -> None:
-    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody:
-        calls = Pipeline(nobody, scripts=load_scripts(), hooks=HOOKS)
+async def test_an_unreachable_redis_fails_every_command() -> None:
+    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as client:
+        pipeline = Pipeline(client, scripts=load_scripts(), hooks=HOOKS)
 
-        faults = await asyncio.gather(
-            *(calls.command("PING") for _ in range(3)),
-            calls.script("heartbeat", ["{replicas}:a", "{replicas}:b"], "a", 1, 1),
+        errors = await asyncio.gather(
+            *(pipeline.command("PING") for _ in range(3)),
+            pipeline.script("heartbeat", ["{replicas}:a", "{replicas}:b"], "a", 1, 1),
             return_exceptions=True,
         )
 
-        assert [type(fault) for fault in faults] == [HOOKS.unavailable] * 4
+        assert [type(error) for error in errors] == [HOOKS.unavailable] * 4
         with pytest.raises(StoreUnavailable):
-            await calls.command("PING")
+            await pipeline.command("PING")
 
 
-async def test_a_connection_that_breaks_under_way_fails_all_who_wait_and_then_heals(
+async def test_a_broken_connection_fails_every_command_and_is_then_reopened(
     real_backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with real_backend.connect() as redis:
-        calls = Pipeline(redis, scripts=real_backend.scripts, hooks=HOOKS)
+        pipeline = Pipeline(redis, scripts=real_backend.scripts, hooks=HOOKS)
         pipelines = Pipelines(monkeypatch)
-        waiting = [calls.command("BLPOP", "gate", 0)]
-        waiting.append(calls.command("SET", "a", "1"))
+        waiting = [pipeline.command("BLPOP", "gate", 0)]
+        waiting.append(pipeline.command("SET", "a", "1"))
         await wait_until(lambda: real_backend.direct.info("clients")["blocked_clients"] == 1)
-        behind = calls.command("ECHO", "behind")
+        behind = pipeline.command("ECHO", "behind")
         await a_turn()
         assert pipelines.count == 1
 
         real_backend.direct.client_kill_filter(_type="normal")
 
-        faults = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(fault) for fault in faults] == [HOOKS.unavailable] * 2
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error) for error in errors] == [HOOKS.unavailable] * 2
         with pytest.raises(StoreUnavailable):
             await behind
-        assert await calls.command("ECHO", "after") == b"after", "the next goes over a new connection"
+        assert await pipeline.command("ECHO", "after") == b"after", "over a new connection"
 
 
-async def test_a_full_redis_refuses_the_append_and_nothing_that_makes_room(valkey: Valkey) -> None:
+async def test_a_full_redis_refuses_appends_and_nothing_that_frees_memory(valkey: Valkey) -> None:
     with valkey.client() as direct:
         async with Redis(unix_socket_path=str(valkey.url).removeprefix("unix://")) as redis:
             backend = Backend(connect=lambda: redis, direct=direct, scripts=load_scripts())
@@ -250,12 +246,12 @@ async def test_a_full_redis_refuses_the_append_and_nothing_that_makes_room(valke
             assert await stores.api_keys.revoke(key) is True
 
 
-def test_every_script_tells_what_it_may_do_and_has_a_hash_of_its_own() -> None:
+def test_every_script_declares_its_flags_and_has_its_own_hash() -> None:
     scripts = load_scripts()
 
     assert all(script.source.startswith("#!lua") for script in scripts.values())
     assert len({script.sha for script in scripts.values()}) == len(scripts)
-    # Redis full is no outage: only what puts more into it may be refused.
+    # A full Redis is no outage: it may refuse only scripts that store more.
     refused = {
         name for name, script in scripts.items() if "allow-oom" not in script.source.partition("\n")[0]
     }
@@ -265,27 +261,27 @@ def test_every_script_tells_what_it_may_do_and_has_a_hash_of_its_own() -> None:
     }
 
 
-def says_up() -> int:
-    [seen] = telemetry._redis_up(CallbackOptions())
-    return int(seen.value)
+def redis_up() -> int:
+    [observed] = telemetry._redis_up(CallbackOptions())
+    return int(observed.value)
 
 
-async def test_one_of_several_that_does_not_answer_is_told_until_it_does(
+async def test_the_metric_is_0_while_one_of_several_pipelines_gets_no_reply(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Pipeline of other tests may be around.
+    # Pipelines of other tests may still exist.
     monkeypatch.setattr(telemetry._Redis, "lost", WeakSet())
-    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as nobody, connect(valkey.url) as redis:
-        dead = Pipeline(nobody, scripts={}, hooks=HOOKS)
+    async with Redis(unix_socket_path="/nonexistent/valkey.sock") as client, connect(valkey.url) as redis:
+        dead = Pipeline(client, scripts={}, hooks=HOOKS)
         living = Pipeline(redis, scripts={}, hooks=HOOKS)
         await living.command("PING")
-        assert says_up() == 1
+        assert redis_up() == 1
 
         with pytest.raises(StoreUnavailable):
             await dead.command("PING")
         await living.command("PING")
-        assert says_up() == 0
+        assert redis_up() == 0
 
-        dead._way = living._way
+        dead._connection = living._connection
         await dead.command("PING")
-        assert says_up() == 1
+        assert redis_up() == 1

@@ -1,4 +1,4 @@
-"""Pipeline to a primary behind sentinels: it is asked for with each connection."""
+"""Commands to a primary behind sentinels: each connection asks for its address."""
 
 import contextlib
 import shutil
@@ -30,10 +30,10 @@ def guarded() -> Iterator[Guarded]:
 
 
 @pytest.fixture
-def heir() -> Iterator[Valkey]:
-    """A primary of its own, which no sentinel knows."""
+def successor() -> Iterator[Valkey]:
+    """Another primary, which no sentinel knows."""
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    server = Valkey(folder, name="heir", tcp=True)
+    server = Valkey(folder, name="successor", tcp=True)
     try:
         server.start()
         server.wait_ready()
@@ -44,7 +44,7 @@ def heir() -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def handing_over() -> Iterator[Guarded]:
+def failing_over() -> Iterator[Guarded]:
     yield from _running()
 
 
@@ -65,7 +65,7 @@ def url(guarded: Guarded, *, sentinels: str = "", service: str = SERVICE, passwo
     return f"redis+sentinel://{servers}/{service}/0?sentinel_password={password}"
 
 
-async def test_the_first_sentinel_that_answers_names_the_primary(guarded: Guarded) -> None:
+async def test_the_first_reachable_sentinel_names_the_primary(guarded: Guarded) -> None:
     both = f"127.0.0.1:{free_port()},127.0.0.1:{guarded.sentinel.port}"
     async with connect(url(guarded, sentinels=both)) as redis:
         assert await commands_to(redis).command("SET", "a", "1") == b"OK"
@@ -74,78 +74,78 @@ async def test_the_first_sentinel_that_answers_names_the_primary(guarded: Guarde
 
 
 @pytest.mark.parametrize("wrong", ["service", "password", "sentinels"])
-async def test_whoever_cannot_be_found_is_the_store_unavailable(guarded: Guarded, wrong: str) -> None:
-    nobody = {
+async def test_no_primary_is_store_unavailable(guarded: Guarded, wrong: str) -> None:
+    urls = {
         "service": url(guarded, service="another"),
         "password": url(guarded, password="another"),
-        # A Valkey of ours, which is no sentinel.
+        # A Valkey, which is no sentinel.
         "sentinels": url(guarded, sentinels=f"127.0.0.1:{guarded.primary.port}"),
     }
-    async with connect(nobody[wrong]) as redis:
+    async with connect(urls[wrong]) as redis:
         with pytest.raises(StoreUnavailable):
             await commands_to(redis).command("GET", "a")
 
 
-async def test_a_sentinel_that_is_behind_is_not_believed(
+async def test_a_server_that_is_no_primary_is_refused(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connect(url(guarded)) as redis:
 
-        async def behind(_: SentinelConnectionPool) -> tuple[str, int]:
+        async def outdated(_: SentinelConnectionPool) -> tuple[str, int]:
             return "127.0.0.1", guarded.replica.port
 
         with monkeypatch.context() as patched:
-            patched.setattr(SentinelConnectionPool, "get_master_address", behind)
+            patched.setattr(SentinelConnectionPool, "get_master_address", outdated)
             with pytest.raises(StoreUnavailable) as refused:
                 await commands_to(redis).command("GET", "a")
         assert "not the primary" in str(refused.value.__cause__)
         await commands_to(redis).command("GET", "a")
 
 
-async def test_a_primary_that_lost_its_place_is_left_though_it_still_answers(
-    guarded: Guarded, heir: Valkey, monkeypatch: pytest.MonkeyPatch
+async def test_it_leaves_a_demoted_primary_that_still_replies(
+    guarded: Guarded, successor: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sentinel tells it only seconds after it has told others."""
+    """The sentinels tell the demoted server seconds later than others."""
     async with connect(url(guarded)) as redis, listening(redis, EDGE) as heard:
-        calls = commands_to(redis)
-        await calls.command("SET", "a", "before")
+        commands = commands_to(redis)
+        await commands.command("SET", "a", "before")
 
-        async def its_heir(pool: SentinelConnectionPool) -> tuple[str, int]:
-            pool.master_address = ("127.0.0.1", heir.port)
+        async def failed_over(pool: SentinelConnectionPool) -> tuple[str, int]:
+            pool.master_address = ("127.0.0.1", successor.port)
             return pool.master_address
 
-        monkeypatch.setattr(SentinelConnectionPool, "get_master_address", its_heir)
+        monkeypatch.setattr(SentinelConnectionPool, "get_master_address", failed_over)
 
-        async def is_taken_by_the_heir() -> bool:
+        async def reaches_the_successor() -> bool:
             with contextlib.suppress(StoreUnavailable):
-                await calls.command("SET", "a", "after")
-            with heir.client() as direct:
+                await commands.command("SET", "a", "after")
+            with successor.client() as direct:
                 return bool(direct.get("a") == b"after")
 
-        await wait_until(is_taken_by_the_heir)
+        await wait_until(reaches_the_successor)
         await wait_until(lambda: Line.LOST in heard.all)
-        with heir.client() as direct:
+        with successor.client() as direct:
             await wait_until(lambda: direct.publish(wakeup(EDGE), "a") == 1)
         await wait_until(lambda: ["a"] in heard.all)
 
 
 @pytest.mark.long
-async def test_a_primary_that_hands_over_is_left(handing_over: Guarded) -> None:
-    """As an operator asks for it. What the old one takes until it hears of it, Redis itself loses."""
-    guarded = handing_over
+async def test_it_follows_a_failover(failing_over: Guarded) -> None:
+    """An operator asks for it. Redis loses what the old primary accepts until it is told."""
+    guarded = failing_over
     async with connect(url(guarded)) as redis:
-        calls = commands_to(redis)
-        await calls.command("SET", "a", "before")
+        commands = commands_to(redis)
+        await commands.command("SET", "a", "before")
         before = guarded.sentinel.primary_port
         guarded.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)
         await wait_until(lambda: guarded.sentinel.primary_port != before)
 
-        async def is_taken() -> bool:
+        async def reaches_the_new_primary() -> bool:
             try:
-                await calls.command("SET", "a", "after")
+                await commands.command("SET", "a", "after")
             except StoreUnavailable:
                 return False
             with guarded.client() as direct:
                 return bool(direct.get("a") == b"after")
 
-        await wait_until(is_taken)
+        await wait_until(reaches_the_new_primary)

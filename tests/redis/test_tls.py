@@ -55,14 +55,14 @@ def valkey(folder: Path) -> Iterator[Valkey]:
 
 
 async def assert_works(redis: Redis) -> None:
-    """Commands go there, and wakeups come from there."""
-    calls = commands_to(redis)
+    """Commands and wakeups both use it."""
+    commands = commands_to(redis)
     keys = [f"key-{number}" for number in range(10)]
     for key in keys:
-        await calls.command("SET", key, key)
-    assert [await calls.command("GET", key) for key in keys] == [key.encode() for key in keys]
+        await commands.command("SET", key, key)
+    assert [await commands.command("GET", key) for key in keys] == [key.encode() for key in keys]
     async with listening(redis, EDGE) as heard:
-        await calls.command("PUBLISH", wakeup(EDGE), "a")
+        await commands.command("PUBLISH", wakeup(EDGE), "a")
         await heard.until(Line.BACK, ["a"])
 
 
@@ -77,7 +77,7 @@ async def test_one_server(valkey: Valkey, certificates: Certificates) -> None:
 @pytest.mark.parametrize(
     ("host", "trusted"), [("127.0.0.1", "stranger"), ("127.0.0.1", ""), ("localhost", "authority")]
 )
-async def test_a_server_that_cannot_prove_its_name(
+async def test_a_server_without_a_valid_certificate_is_refused(
     valkey: Valkey, certificates: Certificates, host: str, trusted: str
 ) -> None:
     async with tls_fronts(certificates, valkey.port) as [front]:
@@ -89,7 +89,7 @@ async def test_a_server_that_cannot_prove_its_name(
                 await redis.ping()
 
 
-async def test_its_name_may_be_left_unproven(valkey: Valkey, certificates: Certificates) -> None:
+async def test_the_name_check_can_be_switched_off(valkey: Valkey, certificates: Certificates) -> None:
     async with tls_fronts(certificates, valkey.port) as [front]:
         options = f"?ssl_ca_certs={certificates.pem('authority')}&ssl_check_hostname=False"
         async with connect(f"rediss://localhost:{front.port}/0{options}") as redis:
@@ -104,7 +104,7 @@ async def test_a_cluster(folder: Path, certificates: Certificates) -> None:
         cluster.wait_ready()
         async with tls_fronts(certificates, *(node.port for node in cluster.nodes)) as fronts:
             for node, front in zip(cluster.nodes, fronts, strict=True):
-                # As a cluster that speaks TLS names its TLS ports.
+                # A cluster with TLS announces its TLS ports.
                 node.ask("CONFIG", "SET", "cluster-announce-port", front.port)
             await wait_until(lambda: all(_ports(node) == {f.port for f in fronts} for node in cluster.nodes))
             first = f"127.0.0.1:{fronts[0].port}"

@@ -1,37 +1,37 @@
-"""What a Redis URL means; a malformed one is told in a sentence that shows none of it."""
+"""Redis URLs; the error for a malformed one shows no part of it."""
 
 import pytest
 
 from shared.redis.client import CONNECT_TIMEOUT_S, checked_url, connect
-from shared.redis.urls import Cluster, Sentinels, is_cluster, parsed
+from shared.redis.urls import Cluster, Sentinels, is_cluster, parse
 
 
-def test_a_cluster_by_some_of_its_nodes() -> None:
-    where = parsed(
+def test_a_cluster() -> None:
+    server = parse(
         "redis+cluster://user:p%40ss%2F@10.0.0.1:7000,node-2.example,[fd00::3]:7002/?client_name=us"
     )
 
-    assert isinstance(where, Cluster)
-    assert where.nodes == (("10.0.0.1", 7000), ("node-2.example", 6379), ("fd00::3", 7002))
-    assert where.options == {"username": "user", "password": "p@ss/", "client_name": "us"}
-    assert not where.tls
-    assert parsed("rediss+cluster://a").tls
+    assert isinstance(server, Cluster)
+    assert server.nodes == (("10.0.0.1", 7000), ("node-2.example", 6379), ("fd00::3", 7002))
+    assert server.options == {"username": "user", "password": "p@ss/", "client_name": "us"}
+    assert not server.tls
+    assert parse("rediss+cluster://a").tls
 
 
-def test_a_service_by_its_sentinels() -> None:
-    where = parsed(
+def test_a_service_behind_sentinels() -> None:
+    server = parse(
         "rediss+sentinel://user:secret@s1:5000,s2/my%20service/3"
         "?sentinel_username=guard&sentinel_password=word&ssl_ca_certs=/ca"
     )
 
-    assert isinstance(where, Sentinels)
-    assert (where.service, where.sentinels) == ("my service", (("s1", 5000), ("s2", 26379)))
-    assert where.options == {"username": "user", "password": "secret", "db": 3, "ssl_ca_certs": "/ca"}
-    assert where.own_options == {"username": "guard", "password": "word"}
-    assert where.tls
+    assert isinstance(server, Sentinels)
+    assert (server.service, server.sentinels) == ("my service", (("s1", 5000), ("s2", 26379)))
+    assert server.options == {"username": "user", "password": "secret", "db": 3, "ssl_ca_certs": "/ca"}
+    assert server.sentinel_options == {"username": "guard", "password": "word"}
+    assert server.tls
 
 
-def test_which_is_a_cluster() -> None:
+def test_is_cluster() -> None:
     assert is_cluster("rediss+cluster://a")
     assert not is_cluster("redis+sentinel://a/b")
     assert not is_cluster("redis://a")
@@ -50,8 +50,7 @@ def test_which_is_a_cluster() -> None:
         "redis+sentinel://:secret@a,[::1]:1/service/0?sentinel_password=x",
     ],
 )
-async def test_what_connects_when_it_is_used(url: str) -> None:
-    """Whatever it is: within the same time-outs, and never repeated by the client."""
+async def test_every_client_has_our_timeouts_and_no_retries(url: str) -> None:
     assert checked_url(url) == url
     async with connect(url) as redis:
         connection = redis.connection_pool.make_connection()
@@ -60,7 +59,7 @@ async def test_what_connects_when_it_is_used(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("redis+nonsense://secret", "should begin with"),
         ("redis+cluster://", "should name hosts and ports"),
@@ -85,10 +84,10 @@ async def test_what_connects_when_it_is_used(url: str) -> None:
         ("redis://secret:1/²", "should have a database number"),
     ],
 )
-def test_a_malformed_one_is_told_without_showing_it(url: str, told: str) -> None:
+def test_a_malformed_url_is_refused_without_showing_it(url: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         checked_url(url)
 
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None, "nor in a traceback"

@@ -1,4 +1,4 @@
-"""Where a request comes from: whom the trusted have seen, and nobody else's word."""
+"""The client's address: X-Forwarded-For counts only where trusted proxies wrote it."""
 
 import ipaddress
 
@@ -16,7 +16,7 @@ def address(peer: str | None, *forwarded: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "found"),
+    ("peer", "forwarded", "expected"),
     [
         ("192.0.2.1", (), "192.0.2.1"),
         ("192.0.2.1", ("198.51.100.7",), "192.0.2.1"),
@@ -33,5 +33,5 @@ def address(peer: str | None, *forwarded: str) -> str:
         (None, ("198.51.100.7",), ""),
     ],
 )
-def test_only_the_trusted_are_believed(peer: str | None, forwarded: tuple[str, ...], found: str) -> None:
-    assert address(peer, *forwarded) == found
+def test_only_trusted_proxies_count(peer: str | None, forwarded: tuple[str, ...], expected: str) -> None:
+    assert address(peer, *forwarded) == expected

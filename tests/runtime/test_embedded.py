@@ -1,4 +1,4 @@
-"""The embedded Valkey: private to its folder, persistent, held by one, and never left running."""
+"""The embedded Valkey: private to its folder, persistent, owned by one process, and never left running."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from shared.redis.client import connect
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url, embedded_valkey
 from tests.harness.waiting import wait_until
 
-HOLDER = """
+OWNER = """
 import asyncio, sys
 from pathlib import Path
 from shared.runtime.embedded import embedded_valkey
@@ -33,12 +33,12 @@ asyncio.run(main())
 """
 
 
-class Holder:
-    """Another process that holds a folder until it is killed."""
+class Owner:
+    """Another process that owns a folder until it is killed."""
 
     def __init__(self, data_dir: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(data_dir)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", OWNER, str(data_dir)], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
@@ -52,15 +52,15 @@ class Holder:
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[Holder]:
-    holder = Holder(tmp_path / "data")
-    yield holder
-    holder.kill()
+def owner(tmp_path: Path) -> Iterator[Owner]:
+    owner = Owner(tmp_path / "data")
+    yield owner
+    owner.kill()
     with suppress(ProcessLookupError):
-        os.kill(holder.valkey_pid, signal.SIGKILL)
+        os.kill(owner.valkey_pid, signal.SIGKILL)
 
 
-async def asked(url: str, *command: Any) -> Any:
+async def execute(url: str, *command: Any) -> Any:
     redis = connect(url)
     try:
         return await redis.execute_command(*command)
@@ -68,7 +68,7 @@ async def asked(url: str, *command: Any) -> Any:
         await redis.aclose()
 
 
-def answers(url: str) -> bool:
+def replies(url: str) -> bool:
     with BlockingRedis.from_url(url) as redis:
         try:
             return bool(redis.ping())
@@ -76,99 +76,99 @@ def answers(url: str) -> bool:
             return False
 
 
-async def test_data_survive_and_only_the_folders_owner_gets_in(tmp_path: Path) -> None:
+async def test_data_persist_and_only_the_user_has_access(tmp_path: Path) -> None:
     data_dir = tmp_path / "new" / "data"
     async with embedded_valkey(data_dir) as url:
         assert url.startswith("unix:///")
         assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE((data_dir / "valkey.sock").stat().st_mode) == 0o700
-        assert await asked(url, "CONFIG", "GET", "port") == [b"port", b"0"]
-        await asked(url, "SET", "kept", "yes")
-    assert not answers(url)
+        assert await execute(url, "CONFIG", "GET", "port") == [b"port", b"0"]
+        await execute(url, "SET", "kept", "yes")
+    assert not replies(url)
 
     async with embedded_valkey(data_dir) as url:
-        assert await asked(url, "GET", "kept") == b"yes"
+        assert await execute(url, "GET", "kept") == b"yes"
 
 
-async def test_the_url_is_found_while_it_runs(tmp_path: Path) -> None:
+async def test_its_url_is_known_while_it_runs(tmp_path: Path) -> None:
     assert embedded_url(tmp_path / "data") is None
     async with embedded_valkey(tmp_path / "data") as url:
         assert embedded_url(tmp_path / "data") == url
     assert embedded_url(tmp_path / "data") is None
 
 
-async def test_a_second_holder_is_refused_and_told_by_whom(tmp_path: Path, holder: Holder) -> None:
+async def test_a_second_owner_is_refused_with_the_pid_of_the_first(tmp_path: Path, owner: Owner) -> None:
     with pytest.raises(DataDirInUse) as caught:
         async with embedded_valkey(tmp_path / "data"):
             pass
 
     assert str(tmp_path / "data") in str(caught.value)
-    assert f"process {holder.process.pid}" in str(caught.value)
-    assert answers(holder.url)
+    assert f"process {owner.process.pid}" in str(caught.value)
+    assert replies(owner.url)
 
 
-async def test_one_left_over_by_a_killed_holder_is_ended(tmp_path: Path, holder: Holder) -> None:
-    await asked(holder.url, "SET", "kept", "yes")
-    holder.kill()
-    assert answers(holder.url)
+async def test_the_valkey_of_a_killed_owner_is_ended(tmp_path: Path, owner: Owner) -> None:
+    await execute(owner.url, "SET", "kept", "yes")
+    owner.kill()
+    assert replies(owner.url)
 
     async with embedded_valkey(tmp_path / "data") as url:
-        assert int((tmp_path / "data" / "valkey.pid").read_text()) != holder.valkey_pid
-        assert await asked(url, "GET", "kept") == b"yes"
+        assert int((tmp_path / "data" / "valkey.pid").read_text()) != owner.valkey_pid
+        assert await execute(url, "GET", "kept") == b"yes"
 
 
-async def test_one_left_over_that_hangs_is_ended_too(
-    tmp_path: Path, holder: Holder, monkeypatch: pytest.MonkeyPatch
+async def test_a_hanging_valkey_of_a_killed_owner_is_ended(
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.runtime.embedded.END_TIMEOUT_S", 0.5)
-    monkeypatch.setattr("shared.runtime.embedded.ANSWER_TIMEOUT_S", 0.5)
-    holder.kill()
-    os.kill(holder.valkey_pid, signal.SIGSTOP)
+    monkeypatch.setattr("shared.runtime.embedded.END_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("shared.runtime.embedded.REPLY_TIMEOUT_S", 0.1)
+    owner.kill()
+    os.kill(owner.valkey_pid, signal.SIGSTOP)
 
     async with embedded_valkey(tmp_path / "data") as url:
-        assert answers(url)
+        assert replies(url)
 
 
-async def test_a_stranger_with_the_pid_of_a_former_valkey_is_let_be(tmp_path: Path) -> None:
+async def test_another_process_with_the_pid_of_a_former_valkey_is_not_ended(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    stranger = subprocess.Popen(["sleep", "60"])
+    other = subprocess.Popen(["sleep", "60"])
     try:
-        (data_dir / "valkey.pid").write_text(f"{stranger.pid}\n")
+        (data_dir / "valkey.pid").write_text(f"{other.pid}\n")
         async with embedded_valkey(data_dir):
-            assert stranger.poll() is None
+            assert other.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
-async def test_ctrl_c_to_the_holders_group_does_not_reach_it(holder: Holder) -> None:
-    assert os.getpgid(holder.valkey_pid) != os.getpgid(holder.process.pid)
-    assert os.getsid(holder.valkey_pid) != os.getsid(holder.process.pid)
+async def test_ctrl_c_to_the_owners_process_group_does_not_reach_it(owner: Owner) -> None:
+    assert os.getpgid(owner.valkey_pid) != os.getpgid(owner.process.pid)
+    assert os.getsid(owner.valkey_pid) != os.getsid(owner.process.pid)
 
 
-async def test_a_holder_that_is_cancelled_ends_it(tmp_path: Path) -> None:
+async def test_a_cancelled_owner_ends_it(tmp_path: Path) -> None:
     urls: list[str] = []
 
-    async def hold() -> None:
+    async def own() -> None:
         async with embedded_valkey(tmp_path / "data") as url:
             urls.append(url)
             await asyncio.Event().wait()
 
-    task = asyncio.create_task(hold())
+    task = asyncio.create_task(own())
     await wait_until(lambda: bool(urls))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert not answers(urls[0])
+    assert not replies(urls[0])
 
 
 @pytest.mark.parametrize("folder", ["d" * 120, "with space, 100% # and ?"])
 async def test_a_long_or_odd_path_works(tmp_path: Path, folder: str) -> None:
     data_dir = tmp_path / folder
     async with embedded_valkey(data_dir) as url:
-        assert await asked(url, "SET", "kept", "yes")
+        assert await execute(url, "SET", "kept", "yes")
         assert embedded_url(data_dir) == url
         path = Path(await socket_path(url))
         assert len(os.fsencode(path)) <= 103
@@ -178,15 +178,15 @@ async def test_a_long_or_odd_path_works(tmp_path: Path, folder: str) -> None:
 
 
 async def socket_path(url: str) -> str:
-    name, path = await asked(url, "CONFIG", "GET", "unixsocket")
+    name, path = await execute(url, "CONFIG", "GET", "unixsocket")
     assert name == b"unixsocket"
     return os.fsdecode(path)
 
 
-async def test_one_that_cannot_start_tells_its_last_words_and_lets_the_folder_go(tmp_path: Path) -> None:
+async def test_a_failed_start_shows_the_log_and_unlocks_the_folder(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     async with embedded_valkey(data_dir) as url:
-        await asked(url, "SET", "kept", "yes")
+        await execute(url, "SET", "kept", "yes")
     [manifest] = (data_dir / "appendonlydir").glob("*.manifest")
     written = manifest.read_text()
     manifest.write_text("nonsense\n")
@@ -197,4 +197,4 @@ async def test_one_that_cannot_start_tells_its_last_words_and_lets_the_folder_go
 
     manifest.write_text(written)
     async with embedded_valkey(data_dir) as url:
-        assert await asked(url, "GET", "kept") == b"yes"
+        assert await execute(url, "GET", "kept") == b"yes"

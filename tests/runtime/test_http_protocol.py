@@ -1,4 +1,4 @@
-"""What an application hears of its connection, over a real one."""
+"""What the HTTP protocol tells an application, over a real connection."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n"
 
 
 class App:
-    """Answers each request with its body, when it may."""
+    """Responds to each request with its body, once `may_read` is set."""
 
     def __init__(self) -> None:
         self.began = asyncio.Semaphore(0)
@@ -38,17 +38,17 @@ class App:
 
 
 class Client:
-    """One connection, and every piece in which the answers came off its transport."""
+    """One connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
-    def says(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self._writer.write(data)
 
     async def body(self) -> bytes:
-        """Of the next answer."""
+        """The body of the next response."""
         head = await self._reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         return await self._reader.readexactly(10)
@@ -64,7 +64,7 @@ async def app() -> App:
 
 @pytest.fixture
 async def writes() -> list[bytes]:
-    """What left the server, write by write."""
+    """What the server wrote, write by write."""
     return []
 
 
@@ -73,12 +73,12 @@ async def client(app: App, writes: list[bytes], monkeypatch: pytest.MonkeyPatch)
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
 
-    class Watched(HttpProtocol):
+    class Recorded(HttpProtocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(_Watching(transport, writes))  # type: ignore[arg-type]
+            super().connection_made(_RecordingTransport(transport, writes))  # type: ignore[arg-type]
 
     def connected() -> asyncio.Protocol:
-        return Watched(config=config, server_state=ServerState(), app_state={})
+        return Recorded(config=config, server_state=ServerState(), app_state={})
 
     server = await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0)
     client = Client(*await asyncio.open_connection(*server.sockets[0].getsockname()))
@@ -87,7 +87,7 @@ async def client(app: App, writes: list[bytes], monkeypatch: pytest.MonkeyPatch)
     server.close()
 
 
-class _Watching:
+class _RecordingTransport:
     def __init__(self, transport: asyncio.Transport, writes: list[bytes]) -> None:
         self._transport = transport
         self._writes = writes
@@ -100,9 +100,9 @@ class _Watching:
         self._transport.write(data)
 
 
-async def test_a_request_that_came_at_once_is_all_there(client: Client, app: App) -> None:
+async def test_a_request_in_one_piece_has_all(client: Client, app: App) -> None:
     app.may_read.clear()
-    client.says(HEAD + b"0123456789")
+    client.send(HEAD + b"0123456789")
     await app.began.acquire()
 
     assert app.has_all[0]()
@@ -110,37 +110,37 @@ async def test_a_request_that_came_at_once_is_all_there(client: Client, app: App
     assert await client.body() == b"0123456789"
 
 
-async def test_of_one_that_comes_in_pieces_something_is_missing(client: Client, app: App) -> None:
+async def test_a_request_in_pieces_has_all_after_the_last(client: Client, app: App) -> None:
     app.may_read.clear()
-    client.says(HEAD + b"01234")
+    client.send(HEAD + b"01234")
     await app.began.acquire()
     assert not app.has_all[0]()
 
     app.may_read.set()
-    client.says(b"56789")
+    client.send(b"56789")
 
     assert await client.body() == b"0123456789"
     assert app.has_all[0]()
 
 
-async def test_one_that_waits_behind_another_is_told_of_its_own(client: Client, app: App) -> None:
+async def test_a_pipelined_request_has_its_own_state(client: Client, app: App) -> None:
     app.may_read.clear()
-    client.says(HEAD + b"0123456789" + HEAD + b"abc")
+    client.send(HEAD + b"0123456789" + HEAD + b"abc")
     await app.began.acquire()
     app.may_read.set()
     assert await client.body() == b"0123456789"
     await app.began.acquire()
     assert not app.has_all[1]()
 
-    client.says(b"defghij")
+    client.send(b"defghij")
 
     assert await client.body() == b"abcdefghij"
 
 
-async def test_a_short_answer_is_one_write(client: Client, writes: list[bytes]) -> None:
-    client.says(HEAD + b"0123456789")
+async def test_a_short_response_is_one_write(client: Client, writes: list[bytes]) -> None:
+    client.send(HEAD + b"0123456789")
     await client.body()
 
-    [answer] = writes
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert answer.endswith(b"\r\n\r\n0123456789")
+    [response] = writes
+    assert response.startswith(b"HTTP/1.1 200")
+    assert response.endswith(b"\r\n\r\n0123456789")

@@ -1,4 +1,4 @@
-"""A log line is a constant name and its facts, and nothing from outside can forge one."""
+"""A log line has a constant name and facts, and a client's value cannot forge one."""
 
 import json
 import logging
@@ -68,7 +68,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("odd", ["\ud800", 2**70, b"\xff", object(), {1: {2}}])
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_whatever_a_fact_is_the_line_is_written(
+def test_a_fact_of_any_type_is_one_line(
     capsys: pytest.CaptureFixture[str], log_format: Literal["text", "json"], odd: object
 ) -> None:
     line = logged(capsys, log_format, {"odd": odd})
@@ -77,7 +77,7 @@ def test_whatever_a_fact_is_the_line_is_written(
     assert line.count("\n") == 1
 
 
-def test_an_exception_brings_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_has_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     lines = {}
     for log_format in ("text", "json"):
         configure_logs(log_format=log_format, level="info")
@@ -92,7 +92,7 @@ def test_an_exception_brings_its_traceback(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(lines["json"])["exception"].endswith("ValueError: broken")
 
 
-def test_the_level_holds_and_servers_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_level_applies_and_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(log_format="text", level="info")
     logger.debug("too.much")
     logging.getLogger("uvicorn.access").info("GET /")
@@ -103,6 +103,6 @@ def test_the_level_holds_and_servers_are_quiet(capsys: pytest.CaptureFixture[str
     assert [line.split(" ", 2)[2] for line in lines] == ["seen"]
 
 
-def test_configuring_again_replaces_the_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuring_again_replaces_the_format(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(log_format="json", level="info")
     assert logged(capsys, "text", {}).count("socket.closed") == 1

@@ -1,12 +1,12 @@
-"""What a process runs in the background ends when it is told to."""
+"""Background tasks end when they are cancelled, even if a cancellation is lost."""
 
 import asyncio
 
 from shared.runtime.loops import end
 
 
-async def test_a_cancel_that_is_lost_is_repeated() -> None:
-    """As a redis-py command does that has just been written."""
+async def test_a_lost_cancellation_is_repeated() -> None:
+    """As in a redis-py command that has just been written."""
     written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def loop() -> None:
@@ -23,4 +23,4 @@ async def test_a_cancel_that_is_lost_is_repeated() -> None:
     await end(*tasks)
 
     assert tasks[0].done()
-    assert tasks[1].exception(), "what ended by itself is left as it is"
+    assert tasks[1].exception(), "a task that ended before keeps its error"

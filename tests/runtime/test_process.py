@@ -1,4 +1,4 @@
-"""A process takes as many files as it may have, and says when those are few."""
+"""A process raises its limit of open files, and warns when that is low."""
 
 import logging
 import resource
@@ -11,21 +11,21 @@ from shared.runtime.process import raise_file_limit
 
 @pytest.fixture
 def hard() -> Iterator[int]:
-    """The most that this process may have; the limit itself is put back after the test."""
+    """The hard limit. The soft one is lowered for the test."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
     yield before[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_it_is_the_most_that_there_may_be(hard: int) -> None:
+def test_the_limit_becomes_the_hard_limit(hard: int) -> None:
     limit = raise_file_limit()
 
     assert limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
     assert hard in (limit, resource.RLIM_INFINITY)
 
 
-def test_few_files_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_low_limit_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
 
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Settings come typed from the environment; a wrong one stops the start with a line that names it."""
+"""Settings are parsed from the environment; a wrong one raises one line that names it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from shared.runtime.settings import Settings, SettingsError, load_settings, sett
 SECRET = "s3cret-s3cret-s3cret"
 
 
-def test_nothing_set_is_the_defaults() -> None:
+def test_the_defaults() -> None:
     settings = load_settings({})
 
     assert settings.redis_url is None
@@ -85,7 +85,7 @@ def test_neither_a_dotenv_file_nor_another_environment_is_read(
         ("NOTIFY_REPLICA", "a" * 101),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_the_variable_and_shows_it(name: str, value: str) -> None:
+def test_the_error_for_a_wrong_value_is_one_line_with_name_and_value(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({name: value})
 
@@ -119,7 +119,7 @@ def test_a_wrong_value_is_one_line_that_names_the_variable_and_shows_it(name: st
         ("NOTIFY_OTLP_URL", "user:Zq7xWvKj@collector"),
     ],
 )
-def test_a_wrong_secret_is_named_but_never_shown(name: str, value: str) -> None:
+def test_the_error_for_a_wrong_secret_never_shows_it(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({name: value})
 
@@ -137,7 +137,7 @@ def test_a_wrong_secret_is_named_but_never_shown(name: str, value: str) -> None:
         {"NOTIFY_HEARTBEAT_TTL_S": "4"},
     ],
 )
-def test_a_heartbeat_outlives_the_next_one(environ: dict[str, str]) -> None:
+def test_the_heartbeat_ttl_exceeds_the_interval(environ: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"^NOTIFY_HEARTBEAT_TTL_S: .*NOTIFY_HEARTBEAT_S"):
         load_settings(environ)
 
@@ -154,12 +154,10 @@ def test_a_heartbeat_outlives_the_next_one(environ: dict[str, str]) -> None:
         ("10.0.0.0/8, fd00::/8,192.168.1.7", ["10.0.0.0/8", "fd00::/8", "192.168.1.7/32"]),
     ],
 )
-def test_callbacks_may_lead_to_all_private_addresses_or_to_some_networks(
-    value: str, networks: list[str]
-) -> None:
-    opened = load_settings({"NOTIFY_ALLOW_PRIVATE_CALLBACKS": value}).allow_private_callbacks
+def test_private_callbacks_to_all_networks_or_some(value: str, networks: list[str]) -> None:
+    allowed = load_settings({"NOTIFY_ALLOW_PRIVATE_CALLBACKS": value}).allow_private_callbacks
 
-    assert [str(network) for network in opened] == networks
+    assert [str(network) for network in allowed] == networks
 
 
 @pytest.mark.parametrize(
@@ -175,7 +173,7 @@ def test_callbacks_may_lead_to_all_private_addresses_or_to_some_networks(
         ),
     ],
 )
-def test_pages_of_all_origins_of_some_or_of_none(value: str, origins: tuple[str, ...]) -> None:
+def test_origins_all_some_or_none(value: str, origins: tuple[str, ...]) -> None:
     assert load_settings({"NOTIFY_CORS_ORIGINS": value}).cors_origins == origins
 
 
@@ -185,7 +183,7 @@ def test_a_client_certificate_and_its_key_come_together(given: str) -> None:
         load_settings({f"NOTIFY_CALLBACK_CLIENT_{given}": "/some/file"})
 
 
-def test_every_wrong_value_is_told_at_once() -> None:
+def test_one_error_names_every_wrong_value() -> None:
     with pytest.raises(SettingsError, match=r"NOTIFY_PORT: .*; NOTIFY_BATCH_LIMIT: "):
         load_settings({"NOTIFY_PORT": "abc", "NOTIFY_BATCH_LIMIT": "many"})
 
@@ -197,7 +195,7 @@ def test_secrets_are_not_in_the_settings_repr() -> None:
     assert SECRET not in repr(settings)
 
 
-def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
+def test_an_unknown_name_comes_with_the_nearest_known_one() -> None:
     environ = {"NOTIFY_PROT": "1", "NOTIFY_COLOUR_OF_THE_SKY": "1", "NOTIFY_PORT": "1", "PATH": "/bin"}
     assert unknown_names(environ) == [
         "NOTIFY_COLOUR_OF_THE_SKY",
@@ -205,12 +203,12 @@ def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
     ]
 
 
-def test_a_known_name_in_lower_case_is_told_too_and_systemds_own_is_not() -> None:
+def test_a_known_name_in_lower_case_is_unknown_and_systemds_own_is_ignored() -> None:
     assert unknown_names({"notify_port": "1"}) == ["notify_port (did you mean NOTIFY_PORT?)"]
     assert unknown_names({"NOTIFY_SOCKET": "/run/systemd/notify"}) == []
 
 
-def test_the_table_tells_every_setting_with_default_and_meaning() -> None:
+def test_the_table_shows_every_setting_with_default_and_meaning() -> None:
     rows = {line.split()[0]: line for line in settings_table().splitlines()}
 
     assert set(rows) == {"NAME"} | {f"NOTIFY_{field.upper()}" for field in Settings.model_fields}

@@ -1,4 +1,4 @@
-"""What is written in one turn of the loop leaves in one write; nothing else about a transport changes."""
+"""The writes of one turn of the loop become one write; nothing else about a transport changes."""
 
 import asyncio
 from typing import cast
@@ -8,8 +8,8 @@ import pytest
 from shared.runtime.http.write_coalescing import WriteCoalescer
 
 
-class Wire:
-    """A transport that remembers what it was told."""
+class Transport:
+    """Records what it was asked to do."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -33,83 +33,87 @@ class Wire:
 
 
 @pytest.fixture
-def wire() -> Wire:
-    return Wire()
+def transport() -> Transport:
+    return Transport()
 
 
 @pytest.fixture
-async def joined(wire: Wire) -> WriteCoalescer:
-    return WriteCoalescer(cast(asyncio.Transport, wire), asyncio.get_running_loop())
+async def coalescer(transport: Transport) -> WriteCoalescer:
+    return WriteCoalescer(cast(asyncio.Transport, transport), asyncio.get_running_loop())
 
 
 async def a_turn() -> None:
     await asyncio.sleep(0)
 
 
-async def test_one_turn_is_one_write_in_order(wire: Wire, joined: WriteCoalescer) -> None:
+async def test_one_turn_is_one_write_in_order(transport: Transport, coalescer: WriteCoalescer) -> None:
     for part in (b"head ", b"and ", b"body"):
-        joined.write(part)
-    assert wire.written == []
+        coalescer.write(part)
+    assert transport.written == []
 
     await a_turn()
 
-    assert wire.written == [b"head and body"]
+    assert transport.written == [b"head and body"]
 
 
-async def test_the_next_turn_is_another_write(wire: Wire, joined: WriteCoalescer) -> None:
+async def test_the_next_turn_is_another_write(transport: Transport, coalescer: WriteCoalescer) -> None:
     for part in (b"1", b"2"):
-        joined.write(part)
+        coalescer.write(part)
         await a_turn()
         await a_turn()
 
-    assert wire.written == [b"1", b"2"]
+    assert transport.written == [b"1", b"2"]
 
 
-async def test_a_close_lets_out_what_waits(wire: Wire, joined: WriteCoalescer) -> None:
-    joined.write(b"goodbye")
-    joined.close()
+async def test_a_close_writes_the_buffer_first(transport: Transport, coalescer: WriteCoalescer) -> None:
+    coalescer.write(b"last")
+    coalescer.close()
     await a_turn()
 
-    assert (wire.written, wire.ended) == ([b"goodbye"], "closed")
+    assert (transport.written, transport.ended) == ([b"last"], "closed")
 
 
-async def test_an_abort_drops_what_waits(wire: Wire, joined: WriteCoalescer) -> None:
-    joined.write(b"never")
-    joined.abort()
+async def test_an_abort_drops_the_buffer(transport: Transport, coalescer: WriteCoalescer) -> None:
+    coalescer.write(b"never")
+    coalescer.abort()
     await a_turn()
 
-    assert (wire.written, wire.ended) == ([], "aborted")
+    assert (transport.written, transport.ended) == ([], "aborted")
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])
-async def test_nothing_is_written_to_what_has_ended(wire: Wire, joined: WriteCoalescer, end: str) -> None:
-    getattr(joined, end)()
-    joined.write(b"too late")
+async def test_nothing_is_written_after_the_end(
+    transport: Transport, coalescer: WriteCoalescer, end: str
+) -> None:
+    getattr(coalescer, end)()
+    coalescer.write(b"too late")
     await a_turn()
 
-    assert wire.written == []
+    assert transport.written == []
 
 
-async def test_a_peer_that_hangs_up_meanwhile_gets_nothing(wire: Wire, joined: WriteCoalescer) -> None:
-    joined.write(b"too late")
-    wire.close()
+async def test_nothing_is_written_after_the_peer_hung_up(
+    transport: Transport, coalescer: WriteCoalescer
+) -> None:
+    coalescer.write(b"too late")
+    transport.close()
     await a_turn()
 
-    assert wire.written == []
+    assert transport.written == []
 
 
-async def test_what_waits_counts_as_not_yet_sent(wire: Wire, joined: WriteCoalescer) -> None:
-    wire.waiting_bytes = 100
-    joined.write(b"12345")
-    joined.write(b"67")
-    assert joined.get_write_buffer_size() == 107
+async def test_the_buffer_counts_as_unsent(transport: Transport, coalescer: WriteCoalescer) -> None:
+    transport.waiting_bytes = 100
+    coalescer.write(b"12345")
+    coalescer.write(b"67")
+    assert coalescer.get_write_buffer_size() == 107
 
     await a_turn()
 
-    assert joined.get_write_buffer_size() == 100
+    assert coalescer.get_write_buffer_size() == 100
 
 
-async def test_all_else_is_the_transports_own(wire: Wire, joined: WriteCoalescer) -> None:
-    assert not joined.is_closing()
-    wire.close()
-    assert joined.is_closing()
+async def test_everything_else_is_the_transports(transport: Transport, coalescer: WriteCoalescer) -> None:
+    assert not coalescer.is_closing()
+    transport.close()
+    assert coalescer.is_closing()

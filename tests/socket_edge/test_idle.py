@@ -17,7 +17,7 @@ from services.socket_edge.edge import Stores as EdgeStores
 from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.session_sockets import SessionLimits
 from shared.delivery.loop import DeliveryLoop
-from shared.redis.connection import Call, Then
+from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
 from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.http.request_log import RequestLog
@@ -85,13 +85,13 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every command that went to Redis."""
     commands: list[Any] = []
-    begin = Pipeline.begin
+    send = Pipeline.send
 
-    def told(self: Pipeline, calls: Sequence[Call], then: Then) -> None:
-        commands.extend(call.command for call in calls)
-        begin(self, calls, then)
+    def recorded(self: Pipeline, sending: Sequence[Command], on_replies: OnReplies) -> None:
+        commands.extend(command.arguments for command in sending)
+        send(self, sending, on_replies)
 
-    monkeypatch.setattr(Pipeline, "begin", told)
+    monkeypatch.setattr(Pipeline, "send", recorded)
     return commands
 
 

@@ -24,6 +24,7 @@ from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
+from tests.harness.fake_redis import FakeRedis
 
 NOW_MS = 1_700_000_000_000
 EDGE = "edge-1/b00t"
@@ -45,7 +46,7 @@ def fake_backend(server: fakeredis.FakeServer) -> Backend:
         name: Script(name, script.source.partition("\n")[2]) for name, script in load_scripts().items()
     }
     return Backend(
-        connect=lambda: fakeredis.FakeAsyncRedis(server=server),
+        connect=lambda: FakeRedis(server=server),
         direct=fakeredis.FakeRedis(server=server),
         scripts=scripts,
     )

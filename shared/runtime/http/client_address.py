@@ -1,4 +1,4 @@
-"""Where a request comes from: the peer, or what proxies that are trusted say of it."""
+"""The client's address of a request: the peer's, or the one that trusted proxies report."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ _FORWARDED = b"x-forwarded-for"
 
 
 def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
-    """The client's address; "" when it is not known, as behind a Unix socket.
+    """The client's address; "" when it is unknown, as behind a Unix socket.
 
-    Each proxy adds whom it saw at the end of X-Forwarded-For, so it is read from there, for as long as who
-    said it is trusted. What the client itself put in front is never reached.
+    Each proxy appends the address of its peer to X-Forwarded-For. So this reads the header from the end while
+    the address before was a trusted proxy's, and never reaches what the client itself put in front.
     """
     address: str = (scope.get("client") or ("",))[0]
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]
-    seen = [part.strip() for part in ",".join(lines).split(",")] if lines else []
-    while seen and _is_within(address, trusted):
-        said = _without_port(seen.pop())
-        if not _is_address(said):
+    reported = [part.strip() for part in ",".join(lines).split(",")] if lines else []
+    while reported and _is_within(address, trusted):
+        previous = _without_port(reported.pop())
+        if not _is_address(previous):
             break
-        address = said
+        address = previous
     return address
 
 

@@ -1,7 +1,7 @@
 """Health and metrics of one process.
 
-`/livez` shows that the loop turns, and never asks Redis; `/readyz` that the process has started and is not
-going away. Redis is a metric, not a health check: or a blip of it would take every replica away at once.
+`/livez` shows that the event loop runs; `/readyz` that the process has started and is not draining. Neither
+asks Redis: a short outage would make every replica unready at once. A metric shows whether Redis replies.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from shared.runtime.exporters import metrics_page
 
 
 def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> list[Route]:
-    """Health; and metrics, unless they have a port of their own."""
+    """Health, and metrics unless they have their own port."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -22,7 +22,7 @@ def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> 
     async def readyz(_: Request) -> Response:
         if is_ready():
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("going away\n", 503, {"retry-after": "1"})
+        return PlainTextResponse("draining\n", 503, {"retry-after": "1"})
 
     health = [Route("/livez", livez), Route("/readyz", readyz)]
     return health if metrics_port else [*health, metrics_route()]

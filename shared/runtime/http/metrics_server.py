@@ -1,4 +1,4 @@
-"""Metrics on a port of their own: there a network policy can tell who may read them."""
+"""Metrics on a port of their own, for which a network policy can decide who may read them."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from shared.runtime.http.server import listener, serve
 
 @contextlib.asynccontextmanager
 async def metrics_server(host: str, port: int | None) -> AsyncIterator[None]:
-    """Serves /metrics alone for as long as it is entered, goodbyes included; nothing if there is no port.
+    """Serves /metrics until the context ends, so also while the process drains. Does nothing without a port.
 
     Raises CannotListen.
     """
@@ -21,15 +21,9 @@ async def metrics_server(host: str, port: int | None) -> AsyncIterator[None]:
         return
     stop = asyncio.Event()
     listening = listener(host, port)
-    serving = asyncio.create_task(
-        serve(Starlette(routes=[metrics_route()]), listening, stop=stop, on_shutdown=_nothing)
-    )
+    serving = asyncio.create_task(serve(Starlette(routes=[metrics_route()]), listening, stop=stop))
     try:
         yield
     finally:
         stop.set()
         await serving
-
-
-async def _nothing() -> None:
-    """There is nothing to let go of."""

@@ -1,10 +1,9 @@
-"""uvicorn's HTTP protocol with bounds on what a stranger may send before the application sees a request.
+"""uvicorn's HTTP protocol with bounds on what a client may send before the application sees a request.
 
-Only a GET over HTTP/1.1 without a body can become a WebSocket. In any other request the offer of an upgrade
-is ignored, as a server may, and the application answers the plain request that it is: some HTTP clients offer
-h2c with everything they send.
+Only a GET over HTTP/1.1 without a body can become a WebSocket. Any other request that offers an upgrade is
+handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with every request.
 
-`scope["extensions"]["http.connection"]` is a `Connection`: what became of the bytes of an answer.
+`scope["extensions"]["http.connection"]` is a `Connection`.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
-from shared.runtime.websocket.upgrade import fault_in, refused, subprotocols_in
+from shared.runtime.websocket.upgrade import check_upgrade, rejection_response, subprotocols_in
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
@@ -28,11 +27,11 @@ _HEAD_BYTES = 64 * 1024
 class Connection(TypedDict):
     """The connection of a request.
 
-    `is_open`: does what is written now go on its way? `unread_bytes`: how much of what did is not confirmed
-    by the peer's machine; None when nobody will ever know. `has_hung_up`: has the peer, whether or not the
-    application was told already? `abort` drops it with all that waits. `was_queued`: did the request come
-    while the one before it was still being answered? `notes` are kept from one request to the next.
-    `has_all`: has the whole request arrived, so that reading it waits for nothing?
+    `is_open`: would data written now be sent? `unread_bytes`: the written bytes that the peer's kernel has
+    not acknowledged; None when that can no longer be known. `has_hung_up`: has the peer closed the
+    connection, even if the event loop does not know yet? `abort` drops it with everything that is buffered.
+    `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
+    long as the connection. `has_all`: has the whole request arrived, so that reading it never waits?
     """
 
     is_open: Callable[[], bool]
@@ -45,7 +44,7 @@ class Connection(TypedDict):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Cuts a connection whose request line and headers are too long, or do not arrive in time."""
+    """Closes a connection whose request line and headers are too long, or take too long."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,9 +57,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # For uvicorn it is a transport like any other.
         self.transport = WriteCoalescer(transport, self.loop)  # type: ignore[assignment]
-        self._await_head()
+        self._start_head_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -69,7 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
             "unread_bytes": self._unread_bytes,
             "has_hung_up": self._has_hung_up,
             "abort": self.transport.abort,
-            "was_queued": self._is_answering(),
+            "was_queued": self._is_responding(),
             "notes": self._notes,
             "has_all": self._has_all,
         }
@@ -78,7 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._head_arrived()
+        self._stop_head_timer()
         if not self._ignores_upgrade():
             super().on_headers_complete()
 
@@ -97,10 +95,10 @@ class HttpProtocol(HttpToolsProtocol):
                 self.send_400_response("the request line and headers are too long")
                 return
         self._parse(data)
-        # A head most often arrives whole, and then needs no timer. What follows an answer and begins no
-        # request disarmed the keep-alive timer: count from here again.
-        if self._is_in_head or (not self._is_answering() and self.transport.get_protocol() is self):
-            self._await_head()
+        # Most heads arrive whole and need no timer. Data after a response that begins no request stopped
+        # uvicorn's keep-alive timer: without ours such a connection would stay open for ever.
+        if self._is_in_head or (not self._is_responding() and self.transport.get_protocol() is self):
+            self._start_head_timer()
 
     def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -108,14 +106,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self.send_400_response("the request is malformed")
-        except httptools.HttpParserUpgrade as offer:
+        except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
             elif self._ignores_upgrade():
-                self._parse_without_offer(data[offer.args[0] :])
+                self._parse_without_upgrade(data[upgrade.args[0] :])
 
-    def _parse_without_offer(self, rest: bytes) -> None:
-        """The parser leaves what follows an offer to us, the body too: reads all again, without one."""
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parses the request again without its Upgrade header, behind which the parser reads no body."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         head = [method + b" " + self.url + b" HTTP/" + version]
         head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
@@ -140,9 +138,9 @@ class HttpProtocol(HttpToolsProtocol):
         return upgrade[-1].lower() if upgrade and b"upgrade" in options else None
 
     def handle_websocket_upgrade(self) -> None:
-        """From here on the connection is a SocketProtocol's; what was read of it is not read again."""
-        if error := fault_in(self.url, self.headers):
-            self.transport.write(refused(error, self.headers))
+        """Hands the connection over to a SocketProtocol."""
+        if rejection := check_upgrade(self.url, self.headers):
+            self.transport.write(rejection_response(rejection, self.headers))
             self.transport.close()
             return
         self.connections.discard(self)
@@ -161,7 +159,7 @@ class HttpProtocol(HttpToolsProtocol):
             "subprotocols": subprotocols_in(self.headers),
         }
         protocol.serve(self.app, scope)
-        # They would keep each other, and this object, until the collector comes.
+        # Break the reference cycle, which would keep this object until the garbage collector runs.
         self.parser = self.scope = None  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
@@ -178,8 +176,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_arrived()
-        # Some clients hang up as soon as they have read: now is the last moment to see that they had.
+        self._stop_head_timer()
+        # Some clients hang up as soon as they have read: afterwards the kernel's count is gone.
         self._unread_when_lost = self._unread_bytes() if exc is None else None
         self._lost = True
         super().connection_lost(exc)
@@ -188,7 +186,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.more_body
 
-    def _is_answering(self) -> bool:
+    def _is_responding(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
@@ -203,12 +201,12 @@ class HttpProtocol(HttpToolsProtocol):
             return self._unread_when_lost
         return None if is_broken(self.transport) else unread_bytes(self.transport)
 
-    def _await_head(self) -> None:
+    def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_bytes = 0
             self._head_timer = self.loop.call_later(_HEAD_S, self.transport.abort)
 
-    def _head_arrived(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

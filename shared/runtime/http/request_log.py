@@ -1,4 +1,4 @@
-"""The outermost layer of every HTTP service: a request id on each answer, a count, a log of what escapes."""
+"""The outermost layer of every HTTP service: request ids, the request counter, and a log of exceptions."""
 
 import logging
 import time
@@ -14,18 +14,18 @@ _REQUEST_ID = REQUEST_ID.encode()
 
 
 class RequestLog:
-    """Wraps an ASGI app. `count(method, status)` is told of each answer."""
+    """Wraps an ASGI app. Calls `count(method, status)` for each response."""
 
     def __init__(self, app: ASGIApp, *, count: Callable[[str, int], None]) -> None:
         self._app = app
         self._count = count
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Of a socket nothing is wanted here, and a coroutine that waits for its end would stay until then.
-        wrapped = self._answer if scope["type"] == "http" else self._app
+        # No coroutine for a WebSocket: it would stay in memory until the socket closes.
+        wrapped = self._respond if scope["type"] == "http" else self._app
         return wrapped(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(scope)
         status = 0
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What every HTTP answer has in common: a request id, and one form for errors.
+"""HTTP responses: a request id on each, and one form for errors.
 
 `{"object": "error", "code", "type", "message", "fields": [{"name", "message"}], "request_id"}`
 """
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode()
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _RETRY_AFTER = {"retry-after": "1"}
 _TYPES = {
@@ -41,8 +41,8 @@ _TYPES = {
 
 
 def new_request_id(given: str = "") -> str:
-    """The caller's own id if it is harmless, else a new one."""
-    return given if given and _GIVEN_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    """The caller's own id if it is safe to repeat, else a new one."""
+    return given if given and _VALID_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def request_id_of(scope: Scope) -> str:
@@ -54,8 +54,8 @@ def request_id_of(scope: Scope) -> str:
                 given = value
                 break
         state["request_id"] = new_request_id(given.decode("latin-1"))
-    found: str = state["request_id"]
-    return found
+    request_id: str = state["request_id"]
+    return request_id
 
 
 def error_body(
@@ -74,7 +74,7 @@ def error_body(
 
 
 class Problem(HTTPException):
-    """An answer that is an error, raised wherever it is found."""
+    """An error response, raised where the error is found."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ def internal_error() -> Problem:
 
 
 class RawJsonResponse:
-    """An answer whose headers need no looking at, for where many are given: a fifth of a `Response`."""
+    """A JSON response for the hot path: it costs a fifth of a `Response`."""
 
     def __init__(self, body: bytes, *, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self._body = body
@@ -129,7 +129,7 @@ def json_response(value: Any, *, status: int = 200) -> Response:
 
 
 def problem_response(request: Request, error: Exception) -> Response:
-    """The answer to an HTTPException, ours or the framework's."""
+    """The response to an HTTPException, ours or the framework's."""
     assert isinstance(error, HTTPException)
     fields, kind = (error.fields, error.kind) if isinstance(error, Problem) else ((), "")
     message = error.detail or HTTPStatus(error.status_code).phrase
@@ -143,7 +143,7 @@ def problem_response(request: Request, error: Exception) -> Response:
 
 
 def methods_at(request: Request) -> list[str]:
-    """What this path takes. The framework knows it of one route only, and we have one for each method."""
+    """The methods that this path accepts. The framework names one route's only; we have a route for each."""
     routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted({method for route in routes for method in route.methods})
 
@@ -154,7 +154,7 @@ def internal_error_response(request: Request, _: Exception) -> Response:
 
 
 async def refuse_handshake(scope: Scope, send: Send, problem: Problem) -> None:
-    """Answers a WebSocket handshake with an HTTP error instead of an upgrade."""
+    """Responds to a WebSocket handshake with an HTTP error instead of an upgrade."""
     request_id = request_id_of(scope)
     body = error_body(
         problem.status_code, problem.detail, request_id=request_id, fields=problem.fields, kind=problem.kind

@@ -1,4 +1,4 @@
-"""Serves one ASGI app on one port until told to stop; on_shutdowns are said before the listener goes."""
+"""Serves one ASGI app on one port; at shutdown the app closes its connections before the listener closes."""
 
 import asyncio
 import contextlib
@@ -15,9 +15,9 @@ from shared.runtime.websocket.protocol import SocketProtocol
 
 logger = logging.getLogger(__name__)
 
-_FINISH_S = 2
+_SHUTDOWN_LIMIT_S = 2
 _CLIENT_MESSAGE_LIMIT_BYTES = 64 * 1024
-# Clients that all come back at once; the system allows as many of these as net.core.somaxconn says.
+# For clients that all reconnect at once. The system caps it at net.core.somaxconn.
 _BACKLOG = 16 * 1024
 
 
@@ -26,35 +26,37 @@ class CannotListen(Exception):
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `runtime.signals`, and says on_shutdown before uvicorn drops what it holds."""
+    """Awaits `on_shutdown` before uvicorn closes connections, and installs no signal handlers."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
-        on_shutdown: Callable[[], Awaitable[None]],
+        on_shutdown: Callable[[], Awaitable[None]] | None,
         started: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._shutdown = on_shutdown
-        self._tell_started = started
+        self._on_shutdown = on_shutdown
+        self._started = started
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        # services/__main__.py handles signals: one of them stops several servers.
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         freeze_heap()
-        self._tell_started()
+        self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._shutdown()
+        if self._on_shutdown is not None:
+            await self._on_shutdown()
         await super().shutdown(sockets)
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises CannotListen with one clear line."""
+    """A bound socket. Raises CannotListen, in one line that names the address."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         bound = socket.socket(family)
@@ -71,10 +73,10 @@ async def serve(
     listening: socket.socket,
     *,
     stop: asyncio.Event,
-    on_shutdown: Callable[[], Awaitable[None]],
+    on_shutdown: Callable[[], Awaitable[None]] | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until `stop` is set, then: on_shutdown, no new connections, a few seconds for requests under way."""
+    """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
@@ -89,7 +91,7 @@ async def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=_FINISH_S,
+        timeout_graceful_shutdown=_SHUTDOWN_LIMIT_S,
         timeout_keep_alive=75,
     )
     server = _Server(config, on_shutdown=on_shutdown, started=started)

@@ -1,7 +1,7 @@
-"""A transport that joins what is written in one turn of the event loop.
+"""A transport that joins the writes of one turn of the event loop.
 
-uvicorn writes the head of an answer and then its body; uvloop sends each at once, and a call of the kernel
-costs more than all that a short answer is made of.
+uvicorn writes the head of a response and then its body, and uvloop sends each at once. That second system
+call costs more than everything else about a short response.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class WriteCoalescer:
-    """Stands before a transport; all but the writing is the transport's own."""
+    """Wraps a transport. Only writing and closing differ from it."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport = transport

@@ -1,15 +1,15 @@
-"""One WebSocket connection: websockets' pure protocol, on a transport, as an ASGI application sees it.
+"""One WebSocket connection for an ASGI application, on the pure protocol of `websockets`.
 
-- Pongs reach the application (`websocket.pong`), which sends its own pings (`websocket.ping`): its counters
+- The application sends its own pings (`websocket.ping`) and receives pongs (`websocket.pong`): its counters
   in them prove what the client has read.
-- Nothing waits for a slow reader: what is under way is bounded by the application, and `websocket.abort`
-  drops a connection whose buffer never drains, which a close cannot.
-- After our own close frame the application still hears pongs, until the client's close frame ends it.
-- Nothing is read behind a text that the application has not asked for yet.
+- A write never waits for a slow reader. The application bounds what is under way, and `websocket.abort` drops
+  a connection whose buffer never drains, which a close cannot.
+- After our own close frame the application still receives pongs, until the client's close frame.
+- Reading pauses after each message until the application has received it.
 
 `websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` is a `Control`.
 
-There may be thousands that say nothing: what an idle one keeps in memory is what this file is careful about.
+A process holds thousands of idle connections, so this module keeps little memory for each.
 """
 
 import asyncio
@@ -25,27 +25,28 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
+from shared.runtime.http.responses import internal_error
 from shared.runtime.send_queue import unread_bytes
-from shared.runtime.websocket.upgrade import Fault, Headers, accepted, answer, refused
+from shared.runtime.websocket.upgrade import Headers, Rejection, accept_response, rejection_response, response
 
 logger = logging.getLogger(__name__)
 
-# A client that pings without reading would make us hoard our pongs.
+# A client that pings without reading would fill our memory with pongs.
 _PONG_BUFFER_LIMIT = 4 * 1024 * 1024
 _FRAGMENT_LIMIT = 256
-_SHUTDOWN_S = 5.0
-_FAILED = Fault(500, "something went wrong here; it was logged")
-# At INFO and below the library would tell of each connection.
+_CLOSE_LIMIT_S = 5.0
+_INTERNAL_ERROR = Rejection(500, internal_error().detail)
+# The library logs each connection at INFO and below.
 _library_logger = logging.getLogger("uvicorn.error")
 
 
 class Control(TypedDict):
-    """What else an application may ask of its WebSocket, and have it do.
+    """What an application can do with its WebSocket besides ASGI messages.
 
-    `unread_bytes`: how many bytes has the peer's machine not confirmed? `last_ping_s`: when did it last send
-    a ping, by the loop's time? `write` writes text frames, and then a ping if one is given, in one go; it
-    raises OSError when the socket is closed. `hear_pongs` says who is called with the payload of each pong,
-    at once and instead of the message `websocket.pong`.
+    `unread_bytes`: the written bytes that the peer's kernel has not acknowledged. `last_ping_s`: the loop's
+    time of the client's last ping. `write` writes text frames, then a ping if one is given, in one write; it
+    raises OSError when the socket is closed. `hear_pongs` registers a function that receives the payload of
+    each pong, in place of the message `websocket.pong`.
     """
 
     unread_bytes: Callable[[], int]
@@ -55,25 +56,25 @@ class Control(TypedDict):
 
 
 class SocketProtocol(asyncio.Protocol):
-    """One WebSocket connection, from an upgrade request that is in order to its end."""
+    """One WebSocket connection, from a valid upgrade request to its end."""
 
     __slots__ = (
-        "_answered",
         "_close_sent",
         "_close_timer",
         "_conn",
         "_fragments",
         "_headers",
-        "_heard_pong",
         "_inbox",
         "_is_text",
         "_last_ping_s",
         "_loop",
         "_lost",
+        "_on_pong",
         "_pending_ping",
         "_reader",
         "_reading_paused",
         "_refusal",
+        "_responded",
         "_server_state",
         "_transport",
     )
@@ -89,112 +90,112 @@ class SocketProtocol(asyncio.Protocol):
         self._inbox: list[Message] = [{"type": "websocket.connect"}]
         self._reader: asyncio.Future[None] | None = None
         self._reading_paused = False
-        self._answered = self._close_sent = self._lost = False
+        self._responded = self._close_sent = self._lost = False
         self._refusal: tuple[int, Headers, bytes] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._pending_ping: bytes | None = None
         self._last_ping_s = 0.0
-        self._heard_pong: Callable[[bytes], None] | None = None
+        self._on_pong: Callable[[bytes], None] | None = None
         self._fragments: list[bytes] | None = None
         self._is_text = False
-        server_state.connections.add(self)  # type: ignore[arg-type]  # it knows its own kinds only
+        server_state.connections.add(self)  # type: ignore[arg-type]  # typed for its own classes
 
     def serve(self, app: ASGIApp, scope: Scope) -> None:
         """Hands the handshake to the application, in a task of its own."""
         control: Control = {
             "unread_bytes": self._unread_bytes,
-            "last_ping_s": self._heard_ping_s,
+            "last_ping_s": self._get_last_ping_s,
             "write": self._write_frames,
-            "hear_pongs": self._hear_pongs,
+            "hear_pongs": self._register_pong_handler,
         }
         scope["extensions"] = {"websocket.http.response": {}, "websocket.control": control}
         task = self._loop.create_task(cast(Coroutine[Any, Any, None], app(scope, self.receive, self.send)))
         self._server_state.tasks.add(task)
-        task.add_done_callback(self._is_over)
+        task.add_done_callback(self._on_task_done)
 
-    def _is_over(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._server_state.tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if not isinstance(error, ClientDisconnected) and (error or not self._answered):
+        if not isinstance(error, ClientDisconnected) and (error or not self._responded):
             logger.error("socket.failed", exc_info=error)
         self._fail_handshake()
         if self._close_timer is None:
             self._transport.close()
 
-    # What comes from the peer
+    # From the peer
 
     def data_received(self, data: bytes) -> None:
         self._conn.receive_data(data)
         if self._conn.parser_exc is not None:
-            self._end_for_a_fault()
+            self._fail_protocol()
             return
         for event in self._conn.events_received():
-            # Requests and responses are of handshakes, which are not this object's.
+            # Other events belong to the handshake, which is complete.
             if isinstance(event, Frame) and not self._transport.is_closing():
-                self._hear(event)
+                self._receive_frame(event)
 
-    def _hear(self, frame: Frame) -> None:
+    def _receive_frame(self, frame: Frame) -> None:
         match frame.opcode:
             case Opcode.PONG:
-                self._hear_pong(bytes(frame.data))
+                self._receive_pong(bytes(frame.data))
             case Opcode.PING:
-                self._hear_ping()
+                self._receive_ping()
             case Opcode.CLOSE:
-                self._hear_close()
+                self._receive_close()
             case Opcode.CONT:
-                self._hear_more(bytes(frame.data), whole=frame.fin)
+                self._receive_data(bytes(frame.data), whole=frame.fin)
             case _:
                 self._is_text = frame.opcode is Opcode.TEXT
                 self._fragments = []
-                self._hear_more(bytes(frame.data), whole=frame.fin)
+                self._receive_data(bytes(frame.data), whole=frame.fin)
 
-    def _hear_pong(self, payload: bytes) -> None:
-        # One message for each ping, whatever a client sends: nobody may be reading any more.
+    def _receive_pong(self, payload: bytes) -> None:
+        # At most one message for each ping, or a client could fill the inbox of an application that stalls.
         if payload == self._pending_ping:
             self._pending_ping = None
-            if self._heard_pong is not None:
-                self._heard_pong(payload)
+            if self._on_pong is not None:
+                self._on_pong(payload)
                 return
-            self._tell({"type": "websocket.pong", "bytes": payload})
+            self._put({"type": "websocket.pong", "bytes": payload})
 
-    def _hear_ping(self) -> None:
+    def _receive_ping(self) -> None:
         if self._transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
             self._transport.abort()
             return
         self._last_ping_s = self._loop.time()
         self._write()
 
-    def _hear_close(self) -> None:
+    def _receive_close(self) -> None:
         if self._close_sent:
             self._cancel_close_timer()
         elif not self._transport.is_closing():
             assert self._conn.close_rcvd is not None
             code, reason = self._conn.close_rcvd.code, self._conn.close_rcvd.reason
-            self._tell({"type": "websocket.disconnect", "code": code, "reason": reason})
+            self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
             self._write()
-        # It closes by itself once the buffer is empty; a client that reads no more must not keep it.
+        # Closes once the buffer is empty. The timer ends a client that reads no more.
         self._hang_up()
 
-    def _hear_more(self, data: bytes, *, whole: bool) -> None:
+    def _receive_data(self, data: bytes, *, whole: bool) -> None:
         assert self._fragments is not None
         if len(self._fragments) >= _FRAGMENT_LIMIT:
             self._conn.fail(1009, "too many fragments")
-            self._end_for_a_fault()
+            self._fail_protocol()
             return
         self._fragments.append(data)
         if not whole:
             return
         message, self._fragments = b"".join(self._fragments), None
         if self._close_sent:
-            # The application is past its close: reading goes on until the peer's own.
+            # The application has closed; only the peer's close frame matters now.
             return
         try:
-            told = {"text": message.decode()} if self._is_text else {"bytes": message}
+            content = {"text": message.decode()} if self._is_text else {"bytes": message}
         except UnicodeDecodeError:
             self._conn.fail(1007)
-            self._end_for_a_fault()
+            self._fail_protocol()
             return
-        self._tell({"type": "websocket.receive", **told})
+        self._put({"type": "websocket.receive", **content})
         if not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -203,25 +204,25 @@ class SocketProtocol(asyncio.Protocol):
         self._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._tell({"type": "websocket.disconnect", "code": 1005 if self._answered else 1006})
+        self._put({"type": "websocket.disconnect", "code": 1005 if self._responded else 1006})
         self._server_state.connections.discard(self)
-        self._pending_ping = self._heard_pong = None
-        self._answered = self._lost = True
+        self._pending_ping = self._on_pong = None
+        self._responded = self._lost = True
         self._cancel_close_timer()
-        # Else its frame and the connection would keep each other until the collector comes.
+        # Break the reference cycle with the parser's generator, which would wait for the garbage collector.
         self._conn.parser.close()
         if exc is None:
             self._transport.close()
 
     def shutdown(self) -> None:
-        """The process ends. Every socket has had its goodbye; what is left is on its way out or in."""
-        if self._answered:
+        """The process ends. The application has closed its sockets; the rest are half open or half closed."""
+        if self._responded:
             self._transport.abort()
         else:
             self._fail_handshake()
             self._transport.close()
 
-    # What the application says and hears
+    # To and from the application
 
     async def receive(self) -> Message:
         while not self._inbox:
@@ -229,7 +230,7 @@ class SocketProtocol(asyncio.Protocol):
             await self._reader
         message = self._inbox.pop(0)
         if self._reading_paused and not self._inbox:
-            self._read_on()
+            self._resume_reading()
         return message
 
     async def send(self, message: Message) -> None:
@@ -238,15 +239,15 @@ class SocketProtocol(asyncio.Protocol):
             self._transport.abort()
         elif self._lost or self._close_sent or self._transport.is_closing():
             raise ClientDisconnected
-        elif self._answered:
+        elif self._responded:
             try:
-                self._say(kind, message)
+                self._send_message(kind, message)
             except InvalidState:
                 raise ClientDisconnected from None
         else:
-            self._answer(kind, message)
+            self._send_handshake(kind, message)
 
-    def _say(self, kind: str, message: Message) -> None:
+    def _send_message(self, kind: str, message: Message) -> None:
         if kind == "websocket.send":
             self._conn.send_text(message["utf8"])
         elif kind == "websocket.ping":
@@ -256,14 +257,14 @@ class SocketProtocol(asyncio.Protocol):
             self._conn.send_close(message.get("code", 1000), message.get("reason", ""))
             self._close_sent = True
             if self._reading_paused:
-                self._read_on()
-            self._close_timer = self._loop.call_later(_SHUTDOWN_S, self._transport.abort)
+                self._resume_reading()
+            self._close_timer = self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
         else:
-            raise RuntimeError(f"no such message: {kind}")
+            raise RuntimeError(f"unknown message: {kind}")
         self._write()
 
-    def _hear_pongs(self, heard: Callable[[bytes], None]) -> None:
-        self._heard_pong = heard
+    def _register_pong_handler(self, on_pong: Callable[[bytes], None]) -> None:
+        self._on_pong = on_pong
 
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
         if self._lost or self._close_sent or self._transport.is_closing():
@@ -278,54 +279,54 @@ class SocketProtocol(asyncio.Protocol):
             raise ClientDisconnected from None
         self._write()
 
-    def _answer(self, kind: str, message: Message) -> None:
-        """The handshake's answer: the upgrade, or a refusal with whatever the application says."""
+    def _send_handshake(self, kind: str, message: Message) -> None:
+        """Sends the upgrade, or the application's HTTP response in its place."""
         if kind == "websocket.accept":
             more = [*self._server_state.default_headers, *message.get("headers", ())]
             if message.get("subprotocol"):
                 more.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
-            self._transport.write(accepted(self._headers, more))
-            self._answered, self._headers = True, ()
+            self._transport.write(accept_response(self._headers, more))
+            self._responded, self._headers = True, ()
         elif kind == "websocket.http.response.start" and self._refusal is None:
             self._refusal = message["status"], message.get("headers", ()), b""
         elif kind == "websocket.http.response.body" and self._refusal is not None:
-            status, headers, begun = self._refusal
-            body = begun + message.get("body", b"")
+            status, headers, first_part = self._refusal
+            body = first_part + message.get("body", b"")
             self._refusal = status, headers, body
             if not message.get("more_body"):
-                self._refuse(answer(status, [*self._server_state.default_headers, *headers], body))
+                self._refuse(response(status, [*self._server_state.default_headers, *headers], body))
         elif kind == "websocket.close" and self._refusal is None:
-            self._refuse(answer(403, self._server_state.default_headers, b""))
+            self._refuse(response(403, self._server_state.default_headers, b""))
         else:
-            raise RuntimeError(f"no such message before the handshake is answered: {kind}")
+            raise RuntimeError(f"message before the handshake is complete: {kind}")
 
-    def _refuse(self, whole_answer: bytes) -> None:
-        self._answered = self._close_sent = True
-        self._tell({"type": "websocket.disconnect", "code": 1006})
-        self._transport.write(whole_answer)
+    def _refuse(self, http_response: bytes) -> None:
+        self._responded = self._close_sent = True
+        self._put({"type": "websocket.disconnect", "code": 1006})
+        self._transport.write(http_response)
         self._transport.close()
 
     def _fail_handshake(self) -> None:
-        """The application has ended without an answer, or is about to."""
-        if not self._answered and not self._transport.is_closing():
-            self._refuse(refused(_FAILED, self._headers))
+        """The application ends without a response to the handshake."""
+        if not self._responded and not self._transport.is_closing():
+            self._refuse(rejection_response(_INTERNAL_ERROR, self._headers))
 
-    # How both come about
+    # Helpers
 
-    def _tell(self, message: Message) -> None:
+    def _put(self, message: Message) -> None:
         self._inbox.append(message)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         self._reading_paused = False
         self._transport.resume_reading()
 
     def _write(self) -> None:
         self._transport.write(b"".join(self._conn.data_to_send()))
 
-    def _end_for_a_fault(self) -> None:
-        self._tell({"type": "websocket.disconnect", "code": 1006, "reason": "broke the protocol"})
+    def _fail_protocol(self) -> None:
+        self._put({"type": "websocket.disconnect", "code": 1006, "reason": "protocol error"})
         self._write()
         self._close_sent = True
         self._hang_up()
@@ -333,7 +334,7 @@ class SocketProtocol(asyncio.Protocol):
     def _hang_up(self) -> None:
         self._transport.close()
         if self._close_timer is None:
-            self._close_timer = self._loop.call_later(_SHUTDOWN_S, self._transport.abort)
+            self._close_timer = self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
 
     def _cancel_close_timer(self) -> None:
         if self._close_timer is not None:
@@ -343,5 +344,5 @@ class SocketProtocol(asyncio.Protocol):
     def _unread_bytes(self) -> int:
         return unread_bytes(self._transport)
 
-    def _heard_ping_s(self) -> float:
+    def _get_last_ping_s(self) -> float:
         return self._last_ping_s
