@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import aiohttp
 import pytest
 
-from tests.harness import leaks
+from tests.harness import leaks, processes
 from tests.harness.api import Api, ApiKey
 from tests.harness.callbacks import Hook, running_hook
 from tests.harness.cluster import Cluster
@@ -45,6 +45,9 @@ class Start(Protocol):
 
 
 _REDIS_LIKE: dict[str, RedisLike | None] = {"one": None, "cluster": Cluster, "sentinel": Guarded}
+
+
+processes.forks_services = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

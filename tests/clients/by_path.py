@@ -35,9 +35,9 @@ async def proxy_by_path(origins_of: Callable[[str], list[str]]) -> AsyncIterator
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
 
         async def serve(request: web.BaseRequest) -> web.Response:
-            answer = await _forwarded(http, request, proxy.origins_of(request.path))
-            proxy.answered.append((request.path, answer.status))
-            return answer
+            response = await _forwarded(http, request, proxy.origins_of(request.path))
+            proxy.answered.append((request.path, response.status))
+            return response
 
         async with _serving(serve) as proxy.url:
             yield proxy
@@ -47,7 +47,7 @@ async def _forwarded(
     http: aiohttp.ClientSession, request: web.BaseRequest, origins: list[str]
 ) -> web.Response:
     body = await request.read()
-    answer = web.Response(status=502)
+    response = web.Response(status=502)
     for origin in origins:
         url = URL(origin + request.path_qs, encoded=True)
         with contextlib.suppress(aiohttp.ClientConnectionError):
@@ -55,10 +55,10 @@ async def _forwarded(
                 headers = {
                     name: text for name, text in given.headers.items() if name.lower() not in _OF_ONE_HOP
                 }
-                answer = web.Response(status=given.status, headers=headers, body=await given.read())
-            if answer.status != 503:
+                response = web.Response(status=given.status, headers=headers, body=await given.read())
+            if response.status != 503:
                 break
-    return answer
+    return response
 
 
 @dataclass

@@ -53,8 +53,8 @@ async def until_it_polls(api: Api, key: ApiKey) -> None:
     """`start_notifications` does not wait for that; what is published before has no channel to go to."""
 
     async def polls() -> bool:
-        answer = await api.call("GET", f"/v1/channels/{key.id}", key=key)
-        return answer.status == 200 and answer.json["kind"] == "pull" and answer.json["connected"]
+        response = await api.call("GET", f"/v1/channels/{key.id}", key=key)
+        return response.status == 200 and response.json["kind"] == "pull" and response.json["connected"]
 
     await wait_until(polls, what="an open poll")
 

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from tests.clients.in_thread import in_thread
-from tests.harness.api import HEARD, ApiKey
+from tests.harness.api import SERVER_TEXTS, ApiKey
 from tests.harness.events import number_of
 from tests.harness.sockets import CONNECT_PATH
 from tests.harness.waiting import wait_until
@@ -106,7 +106,7 @@ class Websockets:
             offer.url, subprotocols=subprotocols, additional_headers=offer.headers, proxy=None
         )
         assert connection.response is not None
-        HEARD.append(str(connection.response.headers))
+        SERVER_TEXTS.append(str(connection.response.headers))
         return _WebsocketsSocket(connection)
 
 

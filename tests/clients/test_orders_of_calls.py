@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from tests.clients.stock import Aiohttp, Offer, Socket, as_browsers_do, key_first, with_header
-from tests.harness.all_in_one import Everything
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.all_in_one import AllInOne
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import number_of, reading, readings, registration
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
@@ -30,14 +30,14 @@ class Application:
     def __init__(self, api: Api, key: ApiKey) -> None:
         self.api, self.key = api, key
 
-    async def call(self, method: str, path: str, **content: Any) -> Answer:
+    async def call(self, method: str, path: str, **content: Any) -> Response:
         return await self.api.call(method, path, key=self.key, **content)
 
     async def calls(self, *wanted: tuple[str, str, int]) -> None:
         """One after the other, each with the status that it must have."""
         for method, path, status in wanted:
-            answer = await self.call(method, path)
-            assert answer.status == status, f"{method} {path}: {answer}"
+            response = await self.call(method, path)
+            assert response.status == status, f"{method} {path}: {response}"
 
     @contextlib.asynccontextmanager
     async def socket(self, offer: Offer) -> AsyncIterator[Socket]:
@@ -68,7 +68,7 @@ async def hook() -> AsyncIterator[Webhook]:
         yield receiver
 
 
-async def test_kafka(origin: Everything, app: Application) -> None:
+async def test_kafka(origin: AllInOne, app: Application) -> None:
     """Reads fields without asking whether they are there, and of a message only the first section."""
     assert (await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)).status == 204
     cfg = WANTED | {"deregistrations_as_object": True}
@@ -95,7 +95,7 @@ async def test_kafka(origin: Everything, app: Application) -> None:
         assert first == second == third == {}
 
 
-async def test_e2e(origin: Everything, app: Application) -> None:
+async def test_e2e(origin: AllInOne, app: Application) -> None:
     """The service's own system tests: settings as strings, connected at once, and again after each close."""
     cfg = dict.fromkeys(WANTED, "true")
     body = {"serialization": {"type": "v2", "max_chunk_size": "100", "cfg": cfg}}
@@ -113,7 +113,7 @@ async def test_e2e(origin: Everything, app: Application) -> None:
         assert await socket.closed() == 1001
 
 
-async def test_bridge_over_a_websocket(origin: Everything, app: Application) -> None:
+async def test_bridge_over_a_websocket(origin: AllInOne, app: Application) -> None:
     """Offers no subprotocol, and registers anew whatever it was closed with."""
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
     await app.calls(("PUT", WEBSOCKET, 201))
@@ -156,9 +156,9 @@ async def test_bridge_over_a_long_poll(app: Application) -> None:
     await wait_until(lambda: is_held(app))
     for number in range(3):
         await app.publish(number)
-        answer = await polled
-        assert answer.status == 200
-        assert [number_of(item) for item in answer.json["notifications"]] == [number]
+        response = await polled
+        assert response.status == 200
+        assert [number_of(item) for item in response.json["notifications"]] == [number]
         polled = asyncio.create_task(app.call("GET", PULL))
     await wait_until(lambda: is_held(app))
     removed = await app.call("DELETE", PULL)
@@ -169,11 +169,11 @@ async def test_bridge_over_a_long_poll(app: Application) -> None:
 
 async def is_held(app: Application) -> bool:
     """Is a socket or a poll open?"""
-    answer = await app.call("GET", f"/v1/channels/{app.key.id}")
-    return answer.status == 200 and bool(answer.json["connected"])
+    response = await app.call("GET", f"/v1/channels/{app.key.id}")
+    return response.status == 200 and bool(response.json["connected"])
 
 
-async def test_swim(origin: Everything, app: Application, hook: Webhook) -> None:
+async def test_swim(origin: AllInOne, app: Application, hook: Webhook) -> None:
     """Sends three DELETEs and its PUT together, in whatever order they arrive; closed, it starts over."""
     assert (await app.call("PUT", CALLBACK, json={"url": hook.url})).status == 204
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
@@ -182,7 +182,7 @@ async def test_swim(origin: Everything, app: Application, hook: Webhook) -> None
         *deleted, put = await asyncio.gather(
             *(app.call("DELETE", path) for path in (CALLBACK, PULL, WEBSOCKET)), app.call("PUT", WEBSOCKET)
         )
-        assert {answer.status for answer in deleted} <= {200, 204, 404}
+        assert {response.status for response in deleted} <= {200, 204, 404}
         assert put.status in (200, 201, 400)
         async with app.socket(with_header(origin.url, app.key)) as socket:
             if await app.api.publish(app.key, reading(1)) == [0]:
@@ -196,7 +196,7 @@ async def test_swim(origin: Everything, app: Application, hook: Webhook) -> None
     assert kind.json == {"delivery_mechanism": "WEB_SOCKET"}
 
 
-async def test_sdk_java(origin: Everything, app: Application, hook: Webhook) -> None:
+async def test_sdk_java(origin: AllInOne, app: Application, hook: Webhook) -> None:
     """Clears all kinds, whichever is there; after a takeover it registers, looks and connects again."""
     assert (await app.call("PUT", CALLBACK, json={"url": hook.url})).status == 204
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
@@ -215,7 +215,7 @@ async def test_sdk_java(origin: Everything, app: Application, hook: Webhook) -> 
         await app.calls(("DELETE", WEBSOCKET, 204))
 
 
-async def test_sdk_net(origin: Everything, app: Application, hook: Webhook) -> None:
+async def test_sdk_net(origin: AllInOne, app: Application, hook: Webhook) -> None:
     """Deletes a webhook that is in the way until there is none, and deletes its channel after each close."""
     assert (await app.call("PUT", CALLBACK, json={"url": hook.url})).status == 204
     await app.call("PUT", SUBSCRIPTIONS, json=ALL_DEVICES)
@@ -245,8 +245,8 @@ async def test_sdk_js(app: Application) -> None:
 
     await app.publish(1)
 
-    answer = await first
-    assert [number_of(item) for item in answer.json["notifications"]] == [1]
+    response = await first
+    assert [number_of(item) for item in response.json["notifications"]] == [1]
     await app.calls(("DELETE", SUBSCRIPTIONS, 204), ("DELETE", PULL, 200))
 
 

@@ -17,7 +17,7 @@ from tests.clients.python_sdk import (
     until_it_polls,
     values_of,
 )
-from tests.harness.all_in_one import Everything
+from tests.harness.all_in_one import AllInOne
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading, readings, registration
 from tests.harness.waiting import wait_until
@@ -25,7 +25,7 @@ from tests.harness.webhooks import Call, webhook
 
 
 @pytest.fixture
-async def sdk(origin: Everything, key: ApiKey) -> AsyncIterator[Any]:
+async def sdk(origin: AllInOne, key: ApiKey) -> AsyncIterator[Any]:
     async with python_sdk(origin.url, key) as made:
         yield made
 
@@ -96,9 +96,7 @@ async def test_presubscriptions(api: Api, key: ApiKey, sdk: Any) -> None:
     assert await in_thread(sdk.list_presubscriptions) == []
 
 
-async def test_observers_of_values_and_of_devices(
-    origin: Everything, api: Api, key: ApiKey, sdk: Any
-) -> None:
+async def test_observers_of_values_and_of_devices(origin: AllInOne, api: Api, key: ApiKey, sdk: Any) -> None:
     """The SDK's newer way, which puts presubscriptions and starts to poll by itself.
 
     It reads the sections of a message in an order of its own: what undoes a registration comes in another.
@@ -181,7 +179,7 @@ async def test_a_webhook_while_it_polls(api: Api, key: ApiKey, sdk: Any) -> None
         await wait_until(lambda: hook.items)
 
 
-async def test_its_errors_say_what_is_wrong(origin: Everything, key: ApiKey, sdk: Any) -> None:
+async def test_its_errors_say_what_is_wrong(origin: AllInOne, key: ApiKey, sdk: Any) -> None:
     with pytest.raises(CloudApiException) as refused:
         await in_thread(sdk.update_webhook, "http://127.0.0.1:1/nobody")
     assert refused.value.status == 400
@@ -214,7 +212,7 @@ async def test_it_survives_the_end_of_its_channel(
 
 
 async def test_another_poll_leaves_it_alone(
-    origin: Everything, api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
+    origin: AllInOne, api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = await values_of(sdk)
     await in_thread(sdk.start_notifications)
@@ -229,7 +227,7 @@ async def test_another_poll_leaves_it_alone(
 
 
 async def test_it_survives_another_poll_and_takes_its_place(
-    origin: Everything, api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
+    origin: AllInOne, api: Api, key: ApiKey, sdk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The newcomer gets the 409, and tries again."""
     await in_thread(sdk.start_notifications)

@@ -8,7 +8,7 @@ import pytest
 from tests.clients.by_path import DeviceSide, device_side, proxy_by_path
 from tests.clients.in_thread import in_thread
 from tests.clients.python_sdk import RESOURCE, python_sdk, until_equal, until_it_polls, values_of
-from tests.harness.all_in_one import Everything
+from tests.harness.all_in_one import AllInOne
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading
 from tests.harness.processes import Service
@@ -34,7 +34,7 @@ def divided(gateway: str, edges: Callable[[], list[str]]) -> Callable[[str], lis
     return lambda path: edges() if path == PULL else [gateway]
 
 
-async def test_the_device_side_is_elsewhere(origin: Everything, api: Api, key: ApiKey) -> None:
+async def test_the_device_side_is_elsewhere(origin: AllInOne, api: Api, key: ApiKey) -> None:
     """What the SDK finds out from there it subscribes to here, and values of both kinds come from here."""
     device, path = RESOURCE
     values: list[bytes] = []

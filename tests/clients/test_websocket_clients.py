@@ -21,7 +21,7 @@ from tests.clients.stock import (
     key_first,
     with_header,
 )
-from tests.harness.all_in_one import Everything
+from tests.harness.all_in_one import AllInOne
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import readings
 
@@ -66,7 +66,7 @@ async def channel(api: Api, key: ApiKey) -> ApiKey:
     ("offer", "agreed"), [(as_browsers_do, "wss"), (key_first, "wss"), (with_header, None)]
 )
 async def test_it_opens_is_told_and_acks_by_its_own_pongs(
-    origin: Everything,
+    origin: AllInOne,
     api: Api,
     channel: ApiKey,
     connect: Open,
@@ -85,7 +85,7 @@ async def test_it_opens_is_told_and_acks_by_its_own_pongs(
 
 
 async def test_its_pings_are_mirrored(
-    origin: Everything, api: Api, channel: ApiKey, library: Library, connect: Open
+    origin: AllInOne, api: Api, channel: ApiKey, library: Library, connect: Open
 ) -> None:
     socket = await connect(with_header(origin.url, channel))
     if library.pings:
@@ -98,9 +98,7 @@ async def test_its_pings_are_mirrored(
     await api.until(channel, queue_size=0)
 
 
-async def test_a_newer_socket_takes_over(
-    origin: Everything, api: Api, channel: ApiKey, connect: Open
-) -> None:
+async def test_a_newer_socket_takes_over(origin: AllInOne, api: Api, channel: ApiKey, connect: Open) -> None:
     older = await connect(as_browsers_do(origin.url, channel))
     await api.publish(channel, *readings(range(3), to=channel.id))
     await older.has(range(3))
@@ -114,7 +112,7 @@ async def test_a_newer_socket_takes_over(
     assert older.numbers == [0, 1, 2]
 
 
-async def test_it_closes_and_comes_back(origin: Everything, api: Api, channel: ApiKey, connect: Open) -> None:
+async def test_it_closes_and_comes_back(origin: AllInOne, api: Api, channel: ApiKey, connect: Open) -> None:
     first = await connect(as_browsers_do(origin.url, channel))
     await first.close()
     await api.until(channel, status="disconnected")
@@ -127,7 +125,7 @@ async def test_it_closes_and_comes_back(origin: Everything, api: Api, channel: A
 
 
 async def test_without_a_channel_it_is_told_to_register(
-    origin: Everything, api: Api, key: ApiKey, connect: Open
+    origin: AllInOne, api: Api, key: ApiKey, connect: Open
 ) -> None:
     """By a close code: clients that meet an HTTP error instead do not register."""
     assert await (await connect(as_browsers_do(origin.url, key))).closed() == 1011
@@ -139,7 +137,7 @@ async def test_without_a_channel_it_is_told_to_register(
 
 
 async def test_deleting_the_channel_closes_it(
-    origin: Everything, api: Api, channel: ApiKey, connect: Open
+    origin: AllInOne, api: Api, channel: ApiKey, connect: Open
 ) -> None:
     socket = await connect(as_browsers_do(origin.url, channel))
 
@@ -148,12 +146,12 @@ async def test_deleting_the_channel_closes_it(
     assert await socket.closed() == 1001
 
 
-async def test_pings_of_aiohttp(origin: Everything, channel: ApiKey, http: aiohttp.ClientSession) -> None:
+async def test_pings_of_aiohttp(origin: AllInOne, channel: ApiKey, http: aiohttp.ClientSession) -> None:
     """Its pongs are seen only by who answers its pings by hand."""
     offer = with_header(origin.url, channel)
     async with http.ws_connect(offer.url, headers=offer.headers, autoping=False) as socket:
         await socket.ping(b"ping")
 
-        answer = await socket.receive(timeout=20)
+        response = await socket.receive(timeout=20)
 
-        assert (answer.type, answer.data) == (aiohttp.WSMsgType.PONG, b"ping")
+        assert (response.type, response.data) == (aiohttp.WSMsgType.PONG, b"ping")

@@ -49,12 +49,12 @@ class Publisher:
     async def _fault_of(self, events: list[dict[str, object]]) -> str | None:
         """None when all is queued, else what may be over next time. Raises StackFailed for anything else."""
         try:
-            answer = await self.api.post_events(self.key, events)
+            response = await self.api.post_events(self.key, events)
         except (aiohttp.ClientError, TimeoutError) as fault:
             return repr(fault)
-        if answer.status == 202:
+        if response.status == 202:
             return None
-        fault_text = f"{answer.status}: {answer.text[:300]}"
-        if answer.status != 503:
+        fault_text = f"{response.status}: {response.text[:300]}"
+        if response.status != 503:
             raise StackFailed(f"publishing was refused with {fault_text}")
         return fault_text

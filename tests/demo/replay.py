@@ -92,10 +92,10 @@ async def _wait_for_the_rest(listener: Listener, api: Api) -> None:
 async def _pending(api: Api, key: ApiKey) -> int | None:
     """How much the channel is still pending; None when the stack cannot say now."""
     try:
-        answer = await api.channel(key)
+        response = await api.channel(key)
     except (aiohttp.ClientError, TimeoutError):
         return None
-    return int(answer.json["queue_size"]) if answer.status == 200 else None
+    return int(response.json["queue_size"]) if response.status == 200 else None
 
 
 async def _until_one_ends(*work: Coroutine[None, None, None]) -> None:

@@ -47,11 +47,11 @@ async def fill(api: Api, key: ApiKey) -> int:
     for size in (20, 1, 1, 1):
         while True:
             batch = range(accepted, accepted + size)
-            answer = await api.post_events(key, readings(batch, to=key.id, padding=10_000))
-            if answer.status != 202:
+            response = await api.post_events(key, readings(batch, to=key.id, padding=10_000))
+            if response.status != 202:
                 break
             accepted = batch.stop
-        assert answer.status == 503, answer
-        assert answer.json["type"] == "service_unavailable"
-        assert int(answer.headers["Retry-After"]) >= 1
+        assert response.status == 503, response
+        assert response.json["type"] == "service_unavailable"
+        assert int(response.headers["Retry-After"]) >= 1
     return accepted

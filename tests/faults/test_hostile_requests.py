@@ -35,19 +35,19 @@ async def says_half_a_head(line: Line) -> None:
 
 async def says_half_a_second_head(line: Line) -> None:
     await line.say(GET)
-    await answer(line)
+    await response(line)
     await says_half_a_head(line)
 
 
 async def says_an_empty_line_after_an_answer(line: Line) -> None:
     await line.say(GET)
-    await answer(line)
+    await response(line)
     await line.say(b"\r\n")
 
 
 async def goes_on_with_a_body_that_was_answered(line: Line) -> None:
     await line.say(POST + b"x")
-    assert (await answer(line)).startswith(b"HTTP/1.1 401 ")
+    assert (await response(line)).startswith(b"HTTP/1.1 401 ")
     await line.say(b"y")
 
 
@@ -60,7 +60,7 @@ HOSTILE = [
 ]
 
 
-async def answer(line: Line) -> bytes:
+async def response(line: Line) -> bytes:
     """The head of the next answer; its body is read, too."""
     head = (await line.hear_until(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
@@ -143,7 +143,7 @@ async def test_a_head_that_comes_byte_by_byte_gains_no_time(server: str) -> None
 async def test_empty_lines_after_an_answer_gain_no_time(server: str) -> None:
     async with talking_to(server) as line:
         await line.say(GET)
-        await answer(line)
+        await response(line)
 
         async def is_cut() -> bool:
             return not await line.say(b"\r\n")
@@ -162,7 +162,7 @@ async def test_the_well_behaved_have_all_the_time_they_need(server: str) -> None
     try:
         async with talking_to(server) as idle, talking_to(server) as slow, talking_to(server) as measure:
             await idle.say(GET)
-            await answer(idle)
+            await response(idle)
             await slow.say(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nsl")
 
             # Connected last; when its time is over, theirs would be.
@@ -170,10 +170,10 @@ async def test_the_well_behaved_have_all_the_time_they_need(server: str) -> None
             assert await measure.rest() == b""
 
             await idle.say(GET)
-            assert (await answer(idle)).startswith(b"HTTP/1.1 200 ")
+            assert (await response(idle)).startswith(b"HTTP/1.1 200 ")
             await slow.say(b"ow" + GET)
             assert (await slow.hear_until(b"slow")).startswith(b"HTTP/1.1 200 ")
-            assert (await answer(slow)).startswith(b"HTTP/1.1 200 ")
+            assert (await response(slow)).startswith(b"HTTP/1.1 200 ")
             await socket.say(as_sent(Opcode.PING, b"still there?"))
             assert await socket.frame() == (Opcode.PONG, b"still there?")
     finally:

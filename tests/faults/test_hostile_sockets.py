@@ -189,6 +189,6 @@ async def test_one_that_closes_and_does_not_read_hinders_no_stop(
 
 def sent_by(edge: Service) -> int:
     """How many notifications it has ever written to sockets."""
-    with urllib.request.urlopen(f"{edge.url}/metrics", timeout=20) as answer:
-        told = re.search(r"^notify_sent_total\S* ([\d.e+]+)", answer.read().decode(), re.MULTILINE)
+    with urllib.request.urlopen(f"{edge.url}/metrics", timeout=20) as response:
+        told = re.search(r"^notify_sent_total\S* ([\d.e+]+)", response.read().decode(), re.MULTILINE)
     return int(float(told[1])) if told else 0

@@ -9,7 +9,7 @@ import pytest
 
 from shared.store.scripts import load_scripts
 from tests.conftest import Listen, Start
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import Event
 from tests.harness.processes import Service
 from tests.harness.proxy import Proxy, gateway_behind_proxy
@@ -38,11 +38,11 @@ class Scene:
             {"topic": "orders", "data": STOP, "to": self.there.id},
         ]
 
-    async def post(self, through: Api) -> Answer:
+    async def post(self, through: Api) -> Response:
         headers = {"Idempotency-Key": "again"}
         return await through.call("POST", "/v1/events", key=self.here, json=self.events, headers=headers)
 
-    async def begun(self) -> asyncio.Task[Answer]:
+    async def begun(self) -> asyncio.Task[Response]:
         """The request through the first gateway, stopped when one channel has its event and one has not."""
         self.proxy.hold_from(STOP.encode())
         running = asyncio.create_task(self.post(self.first))
@@ -51,17 +51,17 @@ class Scene:
         assert await self.other.queue_size(self.there) == 0
         return running
 
-    async def carried_out(self) -> Answer:
+    async def carried_out(self) -> Response:
         """The request through the other gateway, as often as it is told to come again."""
-        answers: list[Answer] = []
+        responses: list[Response] = []
 
         async def is_carried_out() -> bool:
-            answers.append(await self.post(self.other))
-            assert answers[-1].status in (202, 409), answers[-1].text
-            return answers[-1].status == 202
+            responses.append(await self.post(self.other))
+            assert responses[-1].status in (202, 409), responses[-1].text
+            return responses[-1].status == 202
 
         await wait_until(is_carried_out, within_s=30)
-        return answers[-1]
+        return responses[-1]
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scen
         yield scene
 
 
-async def assert_each_once_by_uid(scene: Scene, answer: Answer, listen: Listen, *, times: int) -> None:
+async def assert_each_once_by_uid(scene: Scene, response: Response, listen: Listen, *, times: int) -> None:
     """Both channels have their event under the uid that was answered, the first channel so many times."""
-    uids = [event["id"] for event in answer.json["events"]]
+    uids = [event["id"] for event in response.json["events"]]
     for key, uid, count in ((scene.here, uids[0], times), (scene.there, uids[1], 1)):
         receiver = await listen(key, scene.stack.edges[0].url)
         assert [item["id"] for _, item in await receiver.received(count)] == [uid] * count
@@ -99,10 +99,10 @@ async def test_a_killed_gateway_does_not_block_its_key_for_long(scene: Scene, li
     with pytest.raises(aiohttp.ClientError):
         await running
     assert (await scene.post(scene.other)).status == 409, "nobody can tell yet that it died"
-    answer = await scene.carried_out()
-    assert "Idempotent-Replayed" not in answer.headers
-    assert (await scene.carried_out()).text == answer.text
-    await assert_each_once_by_uid(scene, answer, listen, times=2)
+    response = await scene.carried_out()
+    assert "Idempotent-Replayed" not in response.headers
+    assert (await scene.carried_out()).text == response.text
+    await assert_each_once_by_uid(scene, response, listen, times=2)
 
 
 async def test_after_a_503_half_way_the_key_is_free_and_the_uids_are_the_same(
@@ -113,10 +113,10 @@ async def test_after_a_503_half_way_the_key_is_free_and_the_uids_are_the_same(
     scene.proxy.hang_up()
 
     assert (await running).status == 503
-    answer = await scene.post(scene.other)
-    assert answer.status == 202
-    assert "Idempotent-Replayed" not in answer.headers
-    await assert_each_once_by_uid(scene, answer, listen, times=2)
+    response = await scene.post(scene.other)
+    assert response.status == 202
+    assert "Idempotent-Replayed" not in response.headers
+    await assert_each_once_by_uid(scene, response, listen, times=2)
 
 
 async def test_if_it_cannot_begin_nothing_is_queued(scene: Scene, listen: Listen) -> None:
@@ -130,9 +130,9 @@ async def test_if_it_cannot_begin_nothing_is_queued(scene: Scene, listen: Listen
     assert refused.status == 503
     assert int(refused.headers["Retry-After"]) >= 1
     assert {await scene.other.queue_size(key) for key in (scene.here, scene.there)} == {0}
-    answer = await scene.carried_out()
-    assert "Idempotent-Replayed" not in answer.headers
-    await assert_each_once_by_uid(scene, answer, listen, times=1)
+    response = await scene.carried_out()
+    assert "Idempotent-Replayed" not in response.headers
+    await assert_each_once_by_uid(scene, response, listen, times=1)
 
 
 async def test_if_the_end_cannot_be_written_the_answer_is_the_same_and_is_kept_later(

@@ -125,7 +125,7 @@ class TestAClient:
 
         both = await asyncio.gather(polls.now(), elsewhere.now())
 
-        assert [numbers_in(answer) for answer in both if answer.status == 200] == [[*range(LARGE)]]
+        assert [numbers_in(response) for response in both if response.status == 200] == [[*range(LARGE)]]
         line.close()
 
     async def test_that_reads_slowly_is_not_told_twice(
@@ -205,7 +205,7 @@ async def test_a_stop_answers_every_poll(
 
     leaving.terminate()
 
-    assert [answer.status for answer in await asyncio.gather(*polls)] == [204] * 20
+    assert [response.status for response in await asyncio.gather(*polls)] == [204] * 20
     await wait_until(lambda: silent.close_code == 1001)
     refused = await Polls(api, keys[0], leaving).get()
     assert refused.status == 503
@@ -252,7 +252,7 @@ async def test_without_redis_a_poll_stays_for_its_time(
 
     await wait_until(is_told, within_s=30)
     other = Polls(api, key, stack.edges[1])
-    while (answer := await other.now()).status == 200:
-        assert set(numbers_in(answer)) == {1}
+    while (response := await other.now()).status == 200:
+        assert set(numbers_in(response)) == {1}
     await api.publish(key, reading(2, to=key.id))
     assert numbers_in(await other.get()) == [2]

@@ -28,7 +28,7 @@ async def test_an_edge_that_hangs(start: Start, http: aiohttp.ClientSession) -> 
         stack.edges[0].thaw()
         assert_error(hung, 503, "service_unavailable")
         assert hung.headers["Retry-After"] == "1"
-        answer = await api.call("POST", f"{PATH}?session={session}", data=b'"in time"')
-        assert answer.status == 200
+        response = await api.call("POST", f"{PATH}?session={session}", data=b'"in time"')
+        assert response.status == 200
         # What was answered with a 503 had not been taken, and is not sent afterwards.
         assert await asyncio.wait_for(socket.recv(), 20) == '"in time"'

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Listen, Start
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading
 from tests.harness.sockets import Receiver
 from tests.harness.stack import Stack
@@ -29,7 +29,7 @@ async def test_a_while_without_redis(
     await api.until(key, queue_size=0)
 
     _send_away(stack, how)
-    *answers, refused = await asyncio.gather(
+    *responses, refused = await asyncio.gather(
         api.post_events(key, reading(2)),
         api.call("PUT", "/v2/notification/websocket", key=key),
         api.put_subscriptions(key, []),
@@ -37,8 +37,8 @@ async def test_a_while_without_redis(
         Receiver.open(stack.edges[1].url, key),
         return_exceptions=True,
     )
-    for answer in answers:
-        assert_says_come_back(answer)
+    for response in responses:
+        assert_says_come_back(response)
     crossbar = await api.call("GET", "/v2/account/websockets", key=key)
     assert (crossbar.status, crossbar.json["error"], crossbar.json["status"]) == (503, "503", "error")
     assert crossbar.json["message"] == "could not reach websockets tracking"
@@ -123,11 +123,11 @@ async def _is_published(api: Api, key: ApiKey, number: int) -> bool:
     return (await api.post_events(key, reading(number, to=key.id))).status == 202
 
 
-def assert_says_come_back(answer: object) -> None:
-    assert isinstance(answer, Answer), answer
-    assert answer.status == 503, answer
-    assert answer.json["type"] == "service_unavailable"
-    assert int(answer.headers["Retry-After"]) >= 1
+def assert_says_come_back(response: object) -> None:
+    assert isinstance(response, Response), response
+    assert response.status == 503, response
+    assert response.json["type"] == "service_unavailable"
+    assert int(response.headers["Retry-After"]) >= 1
 
 
 async def _answers(api: Api) -> bool:

@@ -125,11 +125,11 @@ async def test_a_gateway_finishes_what_it_has_begun(start: Start, http: aiohttp.
         api = Api(http, stack.gateways[0].url, stack.admin_token)
         while True:
             try:
-                answer = await api.post_events(key, readings(range(50), to=key.id))
+                response = await api.post_events(key, readings(range(50), to=key.id))
             except aiohttp.ClientConnectionError:
                 return
-            assert answer.status in (202, 503), answer
-            if answer.status == 202:
+            assert response.status in (202, 503), response
+            if response.status == 202:
                 accepted += 50
 
     publishers = [asyncio.create_task(publish()) for _ in range(4)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import Event
 from tests.harness.processes import Service
 from tests.harness.stack import Stack, running_stack
@@ -62,10 +62,10 @@ def for_everybody(count: int, *, size_bytes: int = 0) -> list[Event]:
     return [{"topic": "device.registrations", "data": {"ep": f"d{n}", "p": padding}} for n in range(count)]
 
 
-def assert_says_too_wide(answer: Answer) -> None:
-    assert answer.status == 413, answer.text[:500]
-    assert answer.json["type"] == "payload_too_large"
-    assert "events times channels" in answer.json["message"]
+def assert_says_too_wide(response: Response) -> None:
+    assert response.status == 413, response.text[:500]
+    assert response.json["type"] == "payload_too_large"
+    assert "events times channels" in response.json["message"]
 
 
 async def test_too_many_copies(api: Api, gateway: Service) -> None:
@@ -80,9 +80,9 @@ async def test_too_many_copies(api: Api, gateway: Service) -> None:
     print(f"the gateway grew by {growth / 1e6:.1f} MB")
     assert growth < GROWTH_LIMIT_BYTES, "the copies are not all in its memory at once"
     wider = await one_more(api, keys)
-    answer = await api.post_events(keys[0], events)
-    assert_says_too_wide(answer)
-    assert str(len(wider) * MOST_EVENTS) in answer.json["message"]
+    response = await api.post_events(keys[0], events)
+    assert_says_too_wide(response)
+    assert str(len(wider) * MOST_EVENTS) in response.json["message"]
     assert await queue_sizes(api, wider) == {MOST_EVENTS, 0}, "not one of them was queued"
     assert await api.publish(keys[0], *events[:10]) == [len(wider)] * 10, "fewer at once find their way"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.harness.processes import Service
 
 
-class Everything(Service):
+class AllInOne(Service):
     """All services in one process on one origin, on an embedded Valkey."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
@@ -34,10 +34,10 @@ class Everything(Service):
 
 
 @contextlib.contextmanager
-def everything(**settings: object) -> Iterator[Everything]:
+def all_in_one(**settings: object) -> Iterator[AllInOne]:
     """Not yet started; ended with its Valkey and its folder, come what may."""
     folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    process = Everything(folder, **settings)
+    process = AllInOne(folder, **settings)
     try:
         yield process
     finally:

@@ -14,12 +14,12 @@ from tests.harness.waiting import wait_until
 SECRETS: list[str] = []
 """Every API key secret made in this process: none may ever turn up anywhere."""
 
-HEARD: list[str] = []
+SERVER_TEXTS: list[str] = []
 """Every header and close reason that a server sent us: where no secret may be."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """One HTTP answer."""
 
     status: int
@@ -61,7 +61,7 @@ class Api:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         **content: Any,
-    ) -> Answer:
+    ) -> Response:
         """One request, with `json=` or `data=`; `token` overrides the key's secret."""
         sent = dict(headers or {})
         if token is None and key is not None:
@@ -69,70 +69,70 @@ class Api:
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         async with self._http.request(method, self.url + path, headers=sent, **content) as response:
-            HEARD.append(str(response.headers))
-            return Answer(response.status, response.headers, await response.text())
+            SERVER_TEXTS.append(str(response.headers))
+            return Response(response.status, response.headers, await response.text())
 
-    async def admin(self, method: str, path: str, **content: Any) -> Answer:
+    async def admin(self, method: str, path: str, **content: Any) -> Response:
         return await self.call(method, path, token=self._admin_token, **content)
 
     async def account(self, name: str = "acme", *, parent: str | None = None, master: bool = False) -> str:
         """The id of a new account."""
         body = {"name": name, "parent": parent, "master": master}
-        answer = _expect(await self.admin("POST", "/v1/accounts", json=body), 201)
-        return str(answer.json["id"])
+        response = _expect(await self.admin("POST", "/v1/accounts", json=body), 201)
+        return str(response.json["id"])
 
     async def api_key(
         self, *, account: str | None = None, scopes: tuple[str, ...] = ("publish", "receive")
     ) -> ApiKey:
         """A new API key, in an account of its own unless told."""
         account = account or await self.account()
-        answer = await self.admin(
+        response = await self.admin(
             "POST", f"/v1/accounts/{account}/api-keys", json={"name": "tests", "scopes": list(scopes)}
         )
-        made = _expect(answer, 201).json
+        made = _expect(response, 201).json
         SECRETS.append(made["secret"])
         return ApiKey(id=made["id"], account=account, secret=made["secret"])
 
     async def revoke(self, key: ApiKey) -> None:
         _expect(await self.admin("DELETE", f"/v1/api-keys/{key.id}"), 204)
 
-    async def post_events(self, key: ApiKey, events: object) -> Answer:
+    async def post_events(self, key: ApiKey, events: object) -> Response:
         return await self.call("POST", "/v1/events", key=key, json=events)
 
     async def publish(self, key: ApiKey, *events: Event) -> list[int]:
         """Publishes; the number of channels that each event was queued for."""
-        answer = _expect(await self.post_events(key, list(events)), 202)
-        receipts = answer.json["events"]
-        assert len(receipts) == len(events), answer.text[:1000]
+        response = _expect(await self.post_events(key, list(events)), 202)
+        receipts = response.json["events"]
+        assert len(receipts) == len(events), response.text[:1000]
         return [receipt["channels"] for receipt in receipts]
 
-    async def receipt(self, key: ApiKey, event_id: str) -> Answer:
+    async def receipt(self, key: ApiKey, event_id: str) -> Response:
         """What became of an event that was published with a receipt."""
         return await self.call("GET", f"/v1/events/{quote(event_id, safe='')}", key=key)
 
-    async def register(self, key: ApiKey) -> Answer:
+    async def register(self, key: ApiKey) -> Response:
         """PUT the WebSocket channel: 201 when it is new, else 200."""
-        answer = await self.call("PUT", "/v2/notification/websocket", key=key)
-        assert answer.status in (200, 201), answer
-        return answer
+        response = await self.call("PUT", "/v2/notification/websocket", key=key)
+        assert response.status in (200, 201), response
+        return response
 
-    async def put_callback(self, key: ApiKey, url: str, **more: Any) -> Answer:
+    async def put_callback(self, key: ApiKey, url: str, **more: Any) -> Response:
         return await self.call("PUT", "/v2/notification/callback", key=key, json={"url": url, **more})
 
-    async def callback(self, key: ApiKey) -> Answer:
+    async def callback(self, key: ApiKey) -> Response:
         return await self.call("GET", "/v2/notification/callback", key=key)
 
-    async def delete_callback(self, key: ApiKey) -> Answer:
+    async def delete_callback(self, key: ApiKey) -> Response:
         return await self.call("DELETE", "/v2/notification/callback", key=key)
 
     async def register_webhook(self, key: ApiKey, url: str, **more: Any) -> None:
         """Puts the callback, which is tested on the way; `more` are headers and serialization."""
         _expect(await self.put_callback(key, url, **more), 204)
 
-    async def channel(self, key: ApiKey) -> Answer:
+    async def channel(self, key: ApiKey) -> Response:
         return await self.call("GET", "/v2/notification/websocket", key=key)
 
-    async def delete_channel(self, key: ApiKey) -> Answer:
+    async def delete_channel(self, key: ApiKey) -> Response:
         return await self.call("DELETE", "/v2/notification/websocket", key=key)
 
     async def queue_size(self, key: ApiKey) -> int:
@@ -154,7 +154,7 @@ class Api:
 
         await wait_until(says_so, within_s=within_s, what=lambda: f"{wanted}, but it is {told}")
 
-    async def put_subscriptions(self, key: ApiKey, subscriptions: object) -> Answer:
+    async def put_subscriptions(self, key: ApiKey, subscriptions: object) -> Response:
         return await self.call("PUT", "/v2/subscriptions", key=key, json=subscriptions)
 
     async def subscribe(self, key: ApiKey, *subscriptions: dict[str, Any]) -> None:
@@ -165,6 +165,6 @@ class Api:
         return _expect(await self.call("GET", "/v2/subscriptions", key=key), 200).json
 
 
-def _expect(answer: Answer, status: int) -> Answer:
-    assert answer.status == status, f"wanted {status}: {answer.status} {answer.text[:2000]}"
-    return answer
+def _expect(response: Response, status: int) -> Response:
+    assert response.status == status, f"wanted {status}: {response.status} {response.text[:2000]}"
+    return response

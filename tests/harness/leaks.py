@@ -4,7 +4,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.harness.api import HEARD, SECRETS
+from tests.harness.api import SERVER_TEXTS, SECRETS
 from tests.harness.processes import Process, Service
 
 
@@ -22,7 +22,7 @@ def assert_none_in_metrics(services: Iterable[Service]) -> None:
 
 def assert_none_in_answers() -> None:
     """Neither in a header nor in a close reason that any server sent us so far."""
-    assert_no_secret("headers and close reasons", "\n".join(HEARD))
+    assert_no_secret("headers and close reasons", "\n".join(SERVER_TEXTS))
 
 
 def assert_none_in_redis(redis: Any) -> None:

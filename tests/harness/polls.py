@@ -3,7 +3,7 @@
 import asyncio
 import re
 
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import number_of
 from tests.harness.processes import Service
 from tests.harness.waiting import wait_until
@@ -20,14 +20,14 @@ class Polls:
         self._api = api.at(edge.url)
         self.key = key
 
-    async def get(self, **query: str) -> Answer:
+    async def get(self, **query: str) -> Response:
         return await self._api.call("GET", PULL, key=self.key, params=query)
 
-    async def now(self) -> Answer:
+    async def now(self) -> Response:
         """What waits now."""
         return await self.get(noWait="true")
 
-    async def opened(self, **query: str) -> asyncio.Task[Answer]:
+    async def opened(self, **query: str) -> asyncio.Task[Response]:
         """A poll that the edge holds, as its only one, and the answer to come."""
         await wait_until(self._holds_none, what="what was held before to end")
         poll = asyncio.create_task(self.get(**query))
@@ -42,7 +42,7 @@ class Polls:
     async def _holds_none(self) -> bool:
         return await self.held() == 0
 
-    async def delete(self) -> Answer:
+    async def delete(self) -> Response:
         return await self._api.call("DELETE", PULL, key=self.key)
 
     async def held(self) -> int:
@@ -53,8 +53,8 @@ class Polls:
         return int(float(found[1]))
 
 
-def numbers_in(answer: Answer) -> list[int]:
+def numbers_in(response: Response) -> list[int]:
     """The numbers of a 200's device notifications; none of a 204."""
-    assert answer.status in (200, 204), (answer.status, answer.text[:1000])
-    items = answer.json.get("notifications", []) if answer.status == 200 else []
+    assert response.status in (200, 204), (response.status, response.text[:1000])
+    items = response.json.get("notifications", []) if response.status == 200 else []
     return [number_of(item) for item in items]

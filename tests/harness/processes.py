@@ -1,35 +1,37 @@
-"""One child process under test: started, looked at, hurt and always ended; its output is kept."""
+"""Child processes under test: start, signal, kill, freeze; their output goes to files."""
 
-import ctypes
 import http.client
 import os
 import random
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 
+from tests.harness.forks import Fork, die_with_parent
 from tests.harness.waiting import block_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RUNNING: list["Process"] = []
-"""Every process that a test may want to read about when it fails."""
+"""The processes whose output a failed test's report shows."""
+
+forks_services = False
+"""Set by tests/conftest.py: services start as forks. The demo and the load harness start interpreters."""
 
 _SHOWN_BYTES = 12_000
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-_dice = random.SystemRandom()
+_random = random.SystemRandom()
 
 
 def free_port() -> int:
-    """A port nobody listens on, from below the range that outgoing connections are given.
+    """A free TCP port below the range of outgoing connections.
 
-    Drawn at random by a dice that no test seeds, so that workers side by side do not draw the same.
+    Uses the system's random source: pytest-randomly seeds the others alike in every worker.
     """
     while True:
-        port = _dice.randrange(15_000, 32_000)
+        port = _random.randrange(15_000, 32_000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -39,13 +41,9 @@ def free_port() -> int:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """This process's environment with no settings of ours but `settings` (`PORT=1` is `NOTIFY_PORT=1`)."""
+    """This process's environment; of our settings only `settings` (`PORT=1` is `NOTIFY_PORT=1`)."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NOTIFY_", "OTEL_"))}
     return inherited | {f"NOTIFY_{name}": str(value) for name, value in settings.items()}
-
-
-def _die_with_the_tests() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, SIGKILL)
 
 
 class Process:
@@ -57,12 +55,17 @@ class Process:
         self.folder = folder
         self.env = dict(env)
         self.cwd = CHECKOUT
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | Fork | None = None
 
     def start(self) -> None:
         assert not self.alive, f"{self.name} runs already"
+        self._child = self._spawn()
+        if self not in RUNNING:
+            RUNNING.append(self)
+
+    def _spawn(self) -> subprocess.Popen[bytes] | Fork:
         with self._file("out").open("ab") as out, self._file("err").open("ab") as err:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 self.command,
                 cwd=self.cwd,
                 env=self.env,
@@ -70,13 +73,11 @@ class Process:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_die_with_the_tests,
+                preexec_fn=die_with_parent,
             )
-        if self not in RUNNING:
-            RUNNING.append(self)
 
     @property
-    def child(self) -> subprocess.Popen[bytes]:
+    def child(self) -> subprocess.Popen[bytes] | Fork:
         assert self._child is not None, f"{self.name} was never started"
         return self._child
 
@@ -100,14 +101,14 @@ class Process:
         self.child.send_signal(number)
 
     def signal_group(self, number: Signals) -> None:
-        """What a terminal does: to the process and to every child in its group."""
+        """Signals the process and its children, as Ctrl-C in a terminal does."""
         os.killpg(self.pid, number)
 
     def terminate(self) -> None:
         self.signal(SIGTERM)
 
     def kill(self) -> None:
-        """kill -9, and it is gone when this returns."""
+        """kill -9; waits until the process is gone."""
         if self.alive:
             self.signal(SIGKILL)
         self.child.wait()
@@ -119,7 +120,7 @@ class Process:
         self.signal(SIGCONT)
 
     def close(self) -> None:
-        """End it, whatever state it is in, and forget it."""
+        """Kills the process if it runs, and removes it from RUNNING."""
         if self._child is not None:
             self.kill()
         if self in RUNNING:
@@ -151,8 +152,8 @@ class Process:
 
     @property
     def tail(self) -> str:
-        """The end of what it said, for a failure's report."""
-        state = "runs" if self.alive else f"ended with {self.exit_code}"
+        """State and last output, for a failure's report."""
+        state = "running" if self.alive else f"exited with {self.exit_code}"
         return f"({state})\n{self.stdout[-_SHOWN_BYTES:]}{self.stderr[-_SHOWN_BYTES:]}"
 
     def _file(self, kind: str) -> Path:
@@ -164,7 +165,7 @@ class Process:
 
 
 class Service(Process):
-    """`python -m services <command>` on a port of its own."""
+    """`python -m services COMMAND` on a port of its own."""
 
     def __init__(
         self,
@@ -176,6 +177,7 @@ class Service(Process):
         port_setting: str = "PORT",
     ) -> None:
         self.port = free_port()
+        self._arguments = [command]
         super().__init__(
             name,
             [sys.executable, "-m", "services", command],
@@ -183,18 +185,24 @@ class Service(Process):
             env=environment(**(dict(settings) | {port_setting: self.port})),
         )
 
+    def _spawn(self) -> subprocess.Popen[bytes] | Fork:
+        if not forks_services:
+            return super()._spawn()
+        files = {"out": self._file("out"), "err": self._file("err")}
+        return Fork(self._arguments, env=self.env, cwd=self.cwd, **files)
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def ready(self) -> bool:
-        """Does /readyz say 200? Fails when the process has ended."""
-        assert self.alive, f"{self.name} ended with {self.exit_code}:\n{self.tail}"
+        """Whether /readyz answers 200. Fails when the process has exited."""
+        assert self.alive, f"{self.name} exited with {self.exit_code}:\n{self.tail}"
         return self.get("/readyz") == 200
 
     def get(self, path: str) -> int:
-        """The status of one plain GET, or 0 when nobody answers."""
+        """The status of a GET, or 0 without a response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", path)
@@ -211,14 +219,13 @@ class Service(Process):
 def run_command(
     *arguments: str, settings: Mapping[str, object] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m services <arguments>` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "services", *arguments],
-        cwd=CHECKOUT,
-        env=environment(**(settings or {})),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Runs `python -m services ARGUMENTS` to its end."""
+    with tempfile.TemporaryDirectory(prefix="notify-") as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        command = Fork(arguments, env=environment(**(settings or {})), cwd=CHECKOUT, out=out, err=err)
+        try:
+            code = command.wait(60)
+        except TimeoutError:
+            command.send_signal(SIGKILL)
+            raise
+        return subprocess.CompletedProcess(list(arguments), code, out.read_text(), err.read_text())

@@ -57,12 +57,12 @@ class Publisher:
 
     async def _is_taken(self, events: object) -> bool:
         try:
-            answer = await self._api.post_events(self._key, events)
+            response = await self._api.post_events(self._key, events)
         except aiohttp.ClientError:
             return False
-        if answer.status == 503:
-            assert int(answer.headers["Retry-After"]) >= 1
+        if response.status == 503:
+            assert int(response.headers["Retry-After"]) >= 1
             self.told_to_wait += 1
             return False
-        assert answer.status == 202, answer
+        assert response.status == 202, response
         return True

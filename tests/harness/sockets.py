@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
-from tests.harness.api import HEARD, ApiKey
+from tests.harness.api import SERVER_TEXTS, ApiKey
 from tests.harness.events import number_of
 from tests.harness.waiting import wait_until
 
@@ -71,7 +71,7 @@ class Receiver:
         target = url.replace("http://", "ws://", 1) + CONNECT_PATH + query
         connection = await connect(target, **options)
         if connection.response is not None:
-            HEARD.append(str(connection.response.headers))
+            SERVER_TEXTS.append(str(connection.response.headers))
         receiver = cls(connection)
         if hold:
             receiver.hold()
@@ -84,7 +84,7 @@ class Receiver:
                 self._keep(await self.connection.recv())
         await self.connection.wait_closed()
         self.closed_at = time.monotonic()
-        HEARD.append(self.connection.close_reason or "")
+        SERVER_TEXTS.append(self.connection.close_reason or "")
 
     def _keep(self, message: str | bytes) -> None:
         assert isinstance(message, str), "frames are text"

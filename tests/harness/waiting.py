@@ -15,10 +15,10 @@ async def wait_until(condition: Callable[[], object], *, within_s: float = 20, w
     """
     deadline = time.monotonic() + within_s
     while True:
-        answer = condition()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
+        response = condition()
+        if inspect.isawaitable(response):
+            response = await response
+        if response:
             return
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s} s: {_told(what)}")

@@ -46,12 +46,12 @@ class Worker:
     async def do(self, order: str, **details: Any) -> Any:
         """Gives an order; its answer. Raises WorkerFailed."""
         number = next(self._numbers)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        response = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
             self._pipe.send((number, order, details))
         except OSError:
             raise WorkerFailed(f"{self.name} is gone") from None
-        return await answer
+        return await response
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pipe.fileno())
@@ -73,18 +73,18 @@ class Worker:
         if kind == "received":
             self.received = content
             return
-        answer = self._answers.pop(number)
-        if answer.done():
+        response = self._answers.pop(number)
+        if response.done():
             return
         if kind == "done":
-            answer.set_result(content)
+            response.set_result(content)
         else:
-            answer.set_exception(WorkerFailed(f"{self.name}: {content}"))
+            response.set_exception(WorkerFailed(f"{self.name}: {content}"))
 
     def _fail(self, why: str) -> None:
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(WorkerFailed(f"{self.name}: {why}"))
+        for response in self._answers.values():
+            if not response.done():
+                response.set_exception(WorkerFailed(f"{self.name}: {why}"))
         self._answers.clear()
 
 
@@ -131,14 +131,14 @@ async def _carry_out(
     pipe: Connection, role: Any, number: int, order: str, details: Mapping[str, Any]
 ) -> None:
     try:
-        answer = await getattr(role, order)(**details)
+        response = await getattr(role, order)(**details)
     except Exception as fault:
         told = f"{order}: {fault!r}" if isinstance(fault, OSError) else traceback.format_exc(limit=-3)
         _tell(pipe, ("failed", number, told))
         return
     # What an order has made stays: the collector need not look at it again while something is measured.
     gc.freeze()
-    _tell(pipe, ("done", number, answer))
+    _tell(pipe, ("done", number, response))
 
 
 def _tell(pipe: Connection, news: tuple[str, int, Any]) -> None:

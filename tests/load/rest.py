@@ -102,10 +102,10 @@ class Parties:
         await self._for_all(numbers, one)
 
     async def queue_size(self, number: int) -> int:
-        answer = await self._rest.call(
+        response = await self._rest.call(
             "GET", "/v2/notification/websocket", token=self.receivers[number].secret, want=(200,)
         )
-        return int(answer["queue_size"])
+        return int(response["queue_size"])
 
     async def leave(self) -> None:
         """Revokes what was made, so that a deployment is left as it was, but for an empty account."""

@@ -151,11 +151,11 @@ class RawSocket(asyncio.Protocol):
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             return False
-        answer = bytes(self._buffer[:end])
+        response = bytes(self._buffer[:end])
         del self._buffer[: end + 4]
         proof = base64.b64encode(hashlib.sha1(self._nonce + _GUID).digest())
-        if not answer.startswith(b"HTTP/1.1 101 ") or proof not in answer:
-            self._accepted.set_exception(Refused(f"no upgrade: {answer.splitlines()[0]!r}"))
+        if not response.startswith(b"HTTP/1.1 101 ") or proof not in response:
+            self._accepted.set_exception(Refused(f"no upgrade: {response.splitlines()[0]!r}"))
             self.abort()
             return False
         self._accepted.set_result(None)

@@ -1,4 +1,4 @@
-"""Accounts and API keys, by REST and from the command line; what belongs to one is nobody else's."""
+"""Accounts and API keys, by REST and from the command line; accounts are isolated from each other."""
 
 import asyncio
 import json
@@ -15,25 +15,25 @@ from tests.harness.stack import Stack
 ID = re.compile(r"[0-9a-f]{32}")
 
 
-async def test_an_account_and_its_child(api: Api) -> None:
+async def test_create_an_account_and_a_child_account(api: Api) -> None:
     parent = (await api.admin("POST", "/v1/accounts", json={"name": "Müller & Söhne"})).json
-    answer = await api.admin("POST", "/v1/accounts", json={"name": "child", "parent": parent["id"]})
+    response = await api.admin("POST", "/v1/accounts", json={"name": "child", "parent": parent["id"]})
 
     assert ID.fullmatch(parent["id"])
     assert parent == {"id": parent["id"], "name": "Müller & Söhne", "parent": None}
-    assert answer.status == 201
-    assert answer.json == {"id": answer.json["id"], "name": "child", "parent": parent["id"]}
-    assert answer.json["id"] != parent["id"]
+    assert response.status == 201
+    assert response.json == {"id": response.json["id"], "name": "child", "parent": parent["id"]}
+    assert response.json["id"] != parent["id"]
 
 
-async def test_an_api_key_shows_its_secret_once(api: Api, stack: Stack) -> None:
+async def test_an_api_keys_secret_is_returned_at_creation_and_not_stored(api: Api, stack: Stack) -> None:
     account = await api.account()
     path = f"/v1/accounts/{account}/api-keys"
-    answer = await api.admin("POST", path, json={"name": "app", "scopes": ["receive"]})
-    SECRETS.append(answer.json["secret"])
+    response = await api.admin("POST", path, json={"name": "app", "scopes": ["receive"]})
+    SECRETS.append(response.json["secret"])
 
-    assert answer.status == 201
-    made = answer.json
+    assert response.status == 201
+    made = response.json
     assert ID.fullmatch(made["id"])
     assert re.fullmatch(r"ak_\S{64,}", made["secret"])
     assert (made["account_id"], made["name"], made["scopes"]) == (account, "app", ["receive"])
@@ -43,7 +43,7 @@ async def test_an_api_key_shows_its_secret_once(api: Api, stack: Stack) -> None:
     assert made["secret"][-32:] not in record
 
 
-async def test_no_two_secrets_are_alike(api: Api) -> None:
+async def test_ids_and_secrets_are_unique(api: Api) -> None:
     account = await api.account()
     keys = await asyncio.gather(*(api.api_key(account=account) for _ in range(20)))
 
@@ -62,11 +62,11 @@ WRONG_ACCOUNTS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "field"), WRONG_ACCOUNTS)
-async def test_not_an_account(api: Api, body: Any, field: str) -> None:
-    answer = await api.admin("POST", "/v1/accounts", json=body)
+async def test_an_invalid_account_is_refused(api: Api, body: Any, field: str) -> None:
+    response = await api.admin("POST", "/v1/accounts", json=body)
 
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert not field or field in [each["name"] for each in answer.json["fields"]]
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert not field or field in [each["name"] for each in response.json["fields"]]
 
 
 WRONG_KEYS: list[tuple[Any, str]] = [
@@ -80,22 +80,22 @@ WRONG_KEYS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "field"), WRONG_KEYS)
-async def test_not_an_api_key(api: Api, key: ApiKey, body: Any, field: str) -> None:
-    answer = await api.admin("POST", f"/v1/accounts/{key.account}/api-keys", json=body)
+async def test_an_invalid_api_key_is_refused(api: Api, key: ApiKey, body: Any, field: str) -> None:
+    response = await api.admin("POST", f"/v1/accounts/{key.account}/api-keys", json=body)
 
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert any(each["name"].startswith(field) for each in answer.json["fields"])
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert any(each["name"].startswith(field) for each in response.json["fields"])
 
 
-async def test_no_key_for_an_account_that_is_not(api: Api) -> None:
+async def test_an_api_key_needs_an_existing_account(api: Api) -> None:
     for account in ("0" * 32, "nobody"):
         path = f"/v1/accounts/{account}/api-keys"
-        answer = await api.admin("POST", path, json={"name": "a", "scopes": ["publish"]})
-        assert (answer.status, answer.json["type"]) == (404, "not_found")
+        response = await api.admin("POST", path, json={"name": "a", "scopes": ["publish"]})
+        assert (response.status, response.json["type"]) == (404, "not_found")
 
 
-async def test_accounts_do_not_hear_each_other(api: Api, channel: ApiKey) -> None:
-    """Not even a parent its child, as long as nobody asks for it."""
+async def test_events_stay_within_their_account(api: Api, channel: ApiKey) -> None:
+    """A parent account receives nothing of its child either."""
     child_account = await api.account(parent=channel.account)
     child = await api.api_key(account=child_account)
     await api.register(child)
@@ -108,9 +108,9 @@ async def test_accounts_do_not_hear_each_other(api: Api, channel: ApiKey) -> Non
     assert await api.queue_size(child) == 2
 
 
-async def test_the_command_line_makes_and_revokes_them_too(api: Api, stack: Stack) -> None:
-    account = _told(stack, "accounts", "create", "--name", "from the shell")
-    made = _told(
+async def test_the_command_line_creates_and_revokes(api: Api, stack: Stack) -> None:
+    account = _output(stack, "accounts", "create", "--name", "from the shell")
+    made = _output(
         stack,
         "api-keys",
         "create",
@@ -134,7 +134,7 @@ async def test_the_command_line_makes_and_revokes_them_too(api: Api, stack: Stac
     assert "Traceback" not in again.stderr
 
 
-def _told(stack: Stack, *arguments: str) -> Any:
+def _output(stack: Stack, *arguments: str) -> Any:
     done = run_command(*arguments, settings={"REDIS_URL": stack.redis.url})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

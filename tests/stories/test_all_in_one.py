@@ -1,4 +1,4 @@
-"""The README's first command: everything on one origin, and lines to paste that do what they say."""
+"""The README's first command: everything on one origin, and printed lines that work when pasted."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.all_in_one import Everything, everything
+from tests.harness.all_in_one import AllInOne, all_in_one
 from tests.harness.api import Api
 from tests.harness.events import readings
 from tests.harness.processes import CHECKOUT, free_port, run_command
@@ -20,19 +20,19 @@ from tests.harness.raw import exchange
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Everything]:
-    with everything() as process:
+def service() -> Iterator[AllInOne]:
+    with all_in_one() as process:
         process.start()
         process.wait_ready()
         yield process
 
 
 @pytest.fixture
-def api(service: Everything, http: aiohttp.ClientSession) -> Api:
+def api(service: AllInOne, http: aiohttp.ClientSession) -> Api:
     return Api(http, service.url, service.admin_token)
 
 
-async def test_everything_is_on_one_origin(service: Everything, api: Api, listen: Listen) -> None:
+async def test_all_services_are_on_one_origin(service: AllInOne, api: Api, listen: Listen) -> None:
     key = await api.api_key()
     await api.register(key)
     await api.publish(key, *readings(range(100), to=key.id))
@@ -47,11 +47,11 @@ async def test_everything_is_on_one_origin(service: Everything, api: Api, listen
     assert (await exchange(service.url, plain))[0] == 426
 
 
-def test_no_port_but_the_one_that_was_asked_for(service: Everything) -> None:
+def test_listens_on_one_port_only(service: AllInOne) -> None:
     assert service.ports == {service.port}
 
 
-def test_a_second_one_on_the_same_data_refuses(service: Everything) -> None:
+def test_a_second_process_on_the_same_data_refuses_to_start(service: AllInOne) -> None:
     done = run_command("all", settings={"DATA_DIR": service.data_dir, "PORT": free_port()})
 
     assert done.returncode not in (0, None)
@@ -62,8 +62,8 @@ def test_a_second_one_on_the_same_data_refuses(service: Everything) -> None:
     assert len(service.valkeys) == 1
 
 
-def test_a_second_one_on_the_same_port_refuses(service: Everything) -> None:
-    with everything() as other:
+def test_a_second_process_on_the_same_port_refuses_to_start(service: AllInOne) -> None:
+    with all_in_one() as other:
         settings = {"DATA_DIR": other.data_dir, "PORT": service.port}
         done = run_command("all", settings=settings)
 
@@ -74,16 +74,16 @@ def test_a_second_one_on_the_same_port_refuses(service: Everything) -> None:
         assert other.valkeys == []
 
 
-def test_the_command_line_finds_it_by_its_data(service: Everything) -> None:
+def test_the_command_line_finds_the_running_process_by_its_data_folder(service: AllInOne) -> None:
     done = run_command("accounts", "create", "--name", "shell", settings={"DATA_DIR": service.data_dir})
 
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the printed lines call curl")
-@pytest.mark.parametrize("admin_token", ["of its own making", "given"])
-async def test_the_printed_lines_can_be_pasted(admin_token: str) -> None:
-    with everything() as service:
+@pytest.mark.parametrize("admin_token", ["generated", "given"])
+async def test_the_printed_lines_work_when_pasted(admin_token: str) -> None:
+    with all_in_one() as service:
         if admin_token != "given":
             del service.env["NOTIFY_ADMIN_TOKEN"]
         service.start()
@@ -91,7 +91,7 @@ async def test_the_printed_lines_can_be_pasted(admin_token: str) -> None:
         await _paste_all(service)
 
 
-async def _paste_all(service: Everything) -> None:
+async def _paste_all(service: AllInOne) -> None:
     env = service.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{service.env['PATH']}"}
     blocks = re.findall(r"^  (\S(?:.*\\\n)*.*)$", service.stdout, flags=re.M)
     curls = [block for block in blocks if block.startswith("curl")]
@@ -118,7 +118,7 @@ async def _paste_all(service: Everything) -> None:
 
 
 async def _pasted(block: str, env: dict[str, str]) -> str:
-    """What curl printed, in a shell with the same settings; an answer that is an error is a failure."""
+    """Runs the lines in a shell with the same settings; returns the output. An HTTP error fails the test."""
     done = await asyncio.create_subprocess_shell(
         block.replace("curl ", "curl --silent --show-error --fail-with-body ", 1),
         cwd=CHECKOUT,

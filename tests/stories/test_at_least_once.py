@@ -1,4 +1,4 @@
-"""A notification is pending until the client's own WebSocket stack has answered the ping that follows it."""
+"""A notification is pending until the client's WebSocket library has answered the ping sent after it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +10,7 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
 
-async def test_what_was_sent_but_not_confirmed_is_sent_again(
+async def test_unacked_notifications_are_sent_again(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     silent = await listen_silently(channel, stack.edges[0].url)
@@ -25,13 +25,13 @@ async def test_what_was_sent_but_not_confirmed_is_sent_again(
     await api.until(channel, queue_size=0)
 
 
-async def test_a_pong_confirms_what_came_before_its_ping(
+async def test_a_pong_acks_what_was_sent_before_its_ping(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     silent = await listen_silently(channel, stack.edges[0].url)
     await api.publish(channel, *readings(range(1), to=channel.id))
     await wait_until(lambda: silent.numbers == [*range(1)] and silent.pings)
-    await _answer_pings(silent, until=lambda: _owes_nothing(api, channel))
+    await _answer_pings(silent, until=lambda: _is_empty(api, channel))
 
     await api.publish(channel, *readings(range(1, 3), to=channel.id))
     await wait_until(lambda: silent.numbers == [*range(3)])
@@ -41,7 +41,7 @@ async def test_a_pong_confirms_what_came_before_its_ping(
     await receiver.received_numbers(range(1, 3))
 
 
-async def test_a_pong_nobody_asked_for_confirms_nothing(
+async def test_an_unsolicited_pong_acks_nothing(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     silent = await listen_silently(channel, stack.edges[0].url)
@@ -58,7 +58,7 @@ async def test_a_pong_nobody_asked_for_confirms_nothing(
     await receiver.received_numbers(range(3))
 
 
-async def test_at_the_bound_of_what_is_in_flight_the_queue_is_the_buffer(
+async def test_the_window_is_bounded_and_the_rest_stays_queued(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
 ) -> None:
     silent = await listen_silently(channel, stack.edges[0].url)
@@ -75,7 +75,7 @@ async def test_at_the_bound_of_what_is_in_flight_the_queue_is_the_buffer(
 
 
 async def _answer_pings(silent: SilentSocket, *, until: Callable[[], Awaitable[bool]]) -> None:
-    """Answers each ping once, as a client that lives does."""
+    """Answers each ping once, as a live client does."""
     answered = 0
     while not await until():
         for payload in silent.pings[answered:]:
@@ -83,5 +83,5 @@ async def _answer_pings(silent: SilentSocket, *, until: Callable[[], Awaitable[b
             await silent.pong(payload)
 
 
-async def _owes_nothing(api: Api, key: ApiKey) -> bool:
+async def _is_empty(api: Api, key: ApiKey) -> bool:
     return await api.queue_size(key) == 0

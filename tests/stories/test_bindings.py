@@ -1,4 +1,4 @@
-"""Who has no devices binds plain topics, and gets them under `events`, from the very next publish on."""
+"""Bindings to plain topics: matching events arrive under `events`, from the next publish on."""
 
 import asyncio
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import Event, reading
 
 
-async def put(api: Api, key: ApiKey, topics: object) -> Answer:
+async def put(api: Api, key: ApiKey, topics: object) -> Response:
     return await api.call("PUT", "/v1/bindings", key=key, json=topics)
 
 
 async def bind(api: Api, key: ApiKey, *topics: str) -> None:
-    answer = await put(api, key, list(topics))
-    assert (answer.status, answer.text) == (204, "")
+    response = await put(api, key, list(topics))
+    assert (response.status, response.text) == (204, "")
 
 
 async def bound(api: Api, key: ApiKey) -> Any:
-    answer = await api.call("GET", "/v1/bindings", key=key)
-    assert answer.status == 200
-    return answer.json
+    response = await api.call("GET", "/v1/bindings", key=key)
+    assert response.status == 200
+    return response.json
 
 
 def event(topic: str, data: object = 1, **more: str) -> Event:
@@ -45,7 +45,7 @@ def event(topic: str, data: object = 1, **more: str) -> Event:
         ("device", "device", True),
     ],
 )
-async def test_what_matches(api: Api, channel: ApiKey, pattern: str, topic: str, wanted: bool) -> None:
+async def test_pattern_matching(api: Api, channel: ApiKey, pattern: str, topic: str, wanted: bool) -> None:
     await bind(api, channel, pattern)
 
     assert await api.publish(channel, event(topic)) == [int(wanted)]
@@ -53,7 +53,7 @@ async def test_what_matches(api: Api, channel: ApiKey, pattern: str, topic: str,
     assert await api.queue_size(channel) == int(wanted)
 
 
-async def test_what_arrives(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_an_event_arrives_with_its_fields(api: Api, channel: ApiKey, listen: Listen) -> None:
     await bind(api, channel, "orders.#", "audit.*")
     receiver = await listen(channel)
 
@@ -67,7 +67,7 @@ async def test_what_arrives(api: Api, channel: ApiKey, listen: Listen) -> None:
     assert (two["id"], two["topic"], two["data"]) == ("e-2", "audit.login", "x")
 
 
-async def test_a_204_means_that_the_next_publish_through_any_gateway_honours_it(
+async def test_a_change_takes_effect_with_the_next_publish_through_any_gateway(
     api: Api, other_api: Api, channel: ApiKey
 ) -> None:
     for here, there in ((api, other_api), (other_api, api)) * 10:
@@ -77,7 +77,7 @@ async def test_a_204_means_that_the_next_publish_through_any_gateway_honours_it(
         assert await here.publish(channel, event("orders.paid")) == [0]
 
 
-async def test_many_keys_that_change_at_once_are_each_honoured(api: Api, other_api: Api) -> None:
+async def test_concurrent_changes_of_many_keys_all_take_effect(api: Api, other_api: Api) -> None:
     publisher = await api.api_key()
     keys = [await api.api_key(account=publisher.account) for _ in range(8)]
     await asyncio.gather(*(api.register(key) for key in keys))
@@ -94,7 +94,7 @@ async def test_many_keys_that_change_at_once_are_each_honoured(api: Api, other_a
     await asyncio.gather(*(change(number) for number in range(len(keys))))
 
 
-async def test_matching_several_bindings_is_still_one_notification(
+async def test_several_matching_bindings_give_one_notification(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     await bind(api, channel, "orders.*", "orders.paid", "#", "orders.paid")
@@ -106,7 +106,7 @@ async def test_matching_several_bindings_is_still_one_notification(
     assert [item["id"] for _, item in await receiver.received(2)] == ["once", "last"]
 
 
-async def test_no_topic_asks_for_what_is_of_a_device(api: Api, channel: ApiKey) -> None:
+async def test_topic_bindings_do_not_match_device_topics(api: Api, channel: ApiKey) -> None:
     await bind(api, channel, "#", "device.#", "device.notifications")
 
     unwanted = [reading(1), event("device.unheard-of")]
@@ -115,7 +115,7 @@ async def test_no_topic_asks_for_what_is_of_a_device(api: Api, channel: ApiKey) 
     assert await api.publish(channel, *unwanted, event("other")) == [1, 0, 1]
 
 
-async def test_an_addressed_event_goes_to_its_addressee_only(api: Api, channel: ApiKey) -> None:
+async def test_an_addressed_event_ignores_bindings(api: Api, channel: ApiKey) -> None:
     sibling = await api.api_key(account=channel.account)
     await api.register(sibling)
     await bind(api, channel, "#")
@@ -125,13 +125,13 @@ async def test_an_addressed_event_goes_to_its_addressee_only(api: Api, channel: 
     assert (await api.queue_size(channel), await api.queue_size(sibling)) == (0, 1)
 
 
-async def test_an_account_hears_nothing_of_another(api: Api, channel: ApiKey) -> None:
+async def test_bindings_match_only_events_of_their_account(api: Api, channel: ApiKey) -> None:
     await bind(api, channel, "#")
 
     assert await api.publish(await api.api_key(), event("orders.paid")) == [0]
 
 
-async def test_they_outlive_the_channel_and_need_none(api: Api, key: ApiKey) -> None:
+async def test_bindings_exist_without_a_channel_and_outlive_it(api: Api, key: ApiKey) -> None:
     await bind(api, key, "orders.*")
     assert await api.publish(key, event("orders.paid")) == [0]
 
@@ -143,7 +143,7 @@ async def test_they_outlive_the_channel_and_need_none(api: Api, key: ApiKey) -> 
         assert await bound(api, key) == ["orders.*"]
 
 
-async def test_they_and_presubscriptions_leave_each_other_alone(api: Api, key: ApiKey) -> None:
+async def test_bindings_and_presubscriptions_are_independent(api: Api, key: ApiKey) -> None:
     await bind(api, key, "orders.*")
     await api.subscribe(key, {"endpoint-name": "a"})
     assert (await bound(api, key), await api.subscriptions(key)) == (["orders.*"], [{"endpoint-name": "a"}])
@@ -156,7 +156,7 @@ async def test_they_and_presubscriptions_leave_each_other_alone(api: Api, key: A
     assert (await bound(api, key), await api.subscriptions(key)) == ([], [{"endpoint-name": "a"}])
 
 
-async def test_a_put_replaces_all_and_a_get_gives_them_back(api: Api, other_api: Api, key: ApiKey) -> None:
+async def test_put_replaces_all_bindings_and_get_returns_them(api: Api, other_api: Api, key: ApiKey) -> None:
     assert await bound(api, key) == []
     await bind(api, key, "b.#", "a", "ä.*")
     assert await bound(other_api, key) == ["b.#", "a", "ä.*"]
@@ -192,17 +192,19 @@ async def test_the_limits_are_exact(api: Api, key: ApiKey) -> None:
         (None, ""),
     ],
 )
-async def test_what_is_malformed_changes_nothing(api: Api, key: ApiKey, topics: object, field: str) -> None:
+async def test_invalid_bindings_are_refused_and_change_nothing(
+    api: Api, key: ApiKey, topics: object, field: str
+) -> None:
     await bind(api, key, "before")
 
-    answer = await put(api, key, topics)
+    response = await put(api, key, topics)
 
-    assert (answer.status, answer.json["type"]) == (400, "validation_error")
-    assert [each["name"] for each in answer.json["fields"]] == ([field] if field else [])
+    assert (response.status, response.json["type"]) == (400, "validation_error")
+    assert [each["name"] for each in response.json["fields"]] == ([field] if field else [])
     assert await bound(api, key) == ["before"]
 
 
-async def test_who_may(api: Api) -> None:
+async def test_bindings_need_the_receive_scope(api: Api) -> None:
     publisher = await api.api_key(scopes=("publish",))
     for method in ("GET", "PUT", "DELETE"):
         assert (await api.call(method, "/v1/bindings", key=publisher, json=[])).status == 403

@@ -1,4 +1,4 @@
-"""A webhook is registered when its URL takes a test request; else the answer says why, nothing changes."""
+"""Webhook registration: the URL must accept a test request; otherwise nothing changes."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ DEFAULTS = {
 }
 
 
-async def test_registered_shown_and_removed(api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_register_show_and_delete(api: Api, key: ApiKey, hook: Hook) -> None:
     assert_error(await api.callback(key), 404, "not_found")
     assert_error(await api.delete_callback(key), 404, "not_found")
     headers = {"Authorization": "Basic eDp5", "X-Origin": "us"}
@@ -46,7 +46,7 @@ async def test_registered_shown_and_removed(api: Api, key: ApiKey, hook: Hook) -
     assert await api.publish(key, reading(2, to=key.id)) == [0]
 
 
-async def test_the_test_request_is_an_empty_object_with_the_headers_signed(
+async def test_the_test_request_is_a_signed_empty_object_with_the_callback_headers(
     api: Api, key: ApiKey, hook: Hook
 ) -> None:
     await api.put_callback(key, f"{hook.url}?a=b%20c", headers={"x-origin": "us"})
@@ -60,13 +60,13 @@ async def test_the_test_request_is_an_empty_object_with_the_headers_signed(
 
 
 @pytest.mark.parametrize("status", [200, 204])
-async def test_what_passes(api: Api, key: ApiKey, hook: Hook, status: int) -> None:
+async def test_statuses_that_pass_the_test_request(api: Api, key: ApiKey, hook: Hook, status: int) -> None:
     hook.status = status
     assert (await api.put_callback(key, hook.url)).status == 204
 
 
 @pytest.mark.parametrize("status", [201, 202, 301, 302, 307, 400, 404, 410, 500, 503])
-async def test_what_does_not_pass_changes_nothing(api: Api, key: ApiKey, hook: Hook, status: int) -> None:
+async def test_other_statuses_change_nothing(api: Api, key: ApiKey, hook: Hook, status: int) -> None:
     await api.put_callback(key, hook.url, headers={"x": "before"})
     hook.status = status
     hook.headers = {"Location": f"{hook.origin}/elsewhere"}
@@ -80,30 +80,30 @@ async def test_what_does_not_pass_changes_nothing(api: Api, key: ApiKey, hook: H
     assert (shown["url"], shown["headers"]) == (hook.url, {"x": "before"})
 
 
-async def test_a_url_where_nobody_listens(api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_an_unreachable_url_is_refused(api: Api, key: ApiKey, hook: Hook) -> None:
     refused = await api.put_callback(key, "http://127.0.0.1:1/hook")
 
     assert_error(refused, 400, "bad_request", field="url")
     assert (await api.callback(key)).status == 404
 
 
-async def test_a_private_address_is_not_called_unless_the_operator_says_so(
+async def test_private_addresses_are_refused_by_default(
     api: Api, key: ApiKey, hook: Hook, stack: Stack
 ) -> None:
-    guarded = stack.new_gateway("guarded", ALLOW_PRIVATE_CALLBACKS="")
+    strict = stack.new_gateway("strict", ALLOW_PRIVATE_CALLBACKS="")
     try:
-        guarded.start()
-        guarded.wait_ready()
-        refused = await api.at(guarded.url).put_callback(key, hook.url)
+        strict.start()
+        strict.wait_ready()
+        refused = await api.at(strict.url).put_callback(key, hook.url)
     finally:
-        guarded.close()
+        strict.close()
 
     assert_error(refused, 400, "bad_request", field="url")
     assert "address-refused" in refused.json["message"]
     assert hook.called == []
 
 
-async def test_a_second_put_replaces_all_of_it(api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_put_replaces_the_whole_registration(api: Api, key: ApiKey, hook: Hook) -> None:
     wanted = {"type": "v2", "max_chunk_size": "100", "cfg": {"include_uid": "true"}}
     await api.put_callback(key, hook.url, headers={"x": "1"}, serialization=wanted)
     assert (await api.callback(key)).json["serialization"]["max_chunk_size"] == 100
@@ -115,7 +115,7 @@ async def test_a_second_put_replaces_all_of_it(api: Api, key: ApiKey, hook: Hook
     assert [called.path for called in hook.called] == ["/hook", "/new"]
 
 
-async def test_400_characters_pass_and_401_do_not(api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_url_and_headers_have_at_most_400_characters(api: Api, key: ApiKey, hook: Hook) -> None:
     headers = {"X-Origin": "us", "Authorization": "x"}
     rest = 400 - len(hook.origin) - 1 - sum(len(k) + len(v) for k, v in headers.items())
 
@@ -128,9 +128,9 @@ async def test_400_characters_pass_and_401_do_not(api: Api, key: ApiKey, hook: H
     assert taken.status == 204, taken.text
 
 
-NOT_REGISTRATIONS = [
+INVALID_REGISTRATIONS = [
     pytest.param(b"", "", id="nothing"),
-    pytest.param(b"{", "", id="half an object"),
+    pytest.param(b"{", "", id="truncated JSON"),
     pytest.param(b"[]", "", id="an array"),
     pytest.param({}, "url", id="no URL"),
     pytest.param({"url": None}, "url", id="null"),
@@ -142,17 +142,19 @@ NOT_REGISTRATIONS = [
     pytest.param({"url": "URL", "headers": []}, "headers", id="headers in an array"),
     pytest.param({"url": "URL", "headers": {"x": 1}}, "headers", id="a header that is a number"),
     pytest.param({"url": "URL", "headers": {"x": "a\r\nb: c"}}, "headers", id="two headers in one"),
-    pytest.param({"url": "URL", "headers": {"Host": "other"}}, "headers", id="a header of ours"),
+    pytest.param({"url": "URL", "headers": {"Host": "other"}}, "headers", id="a reserved header"),
     pytest.param({"url": "URL", "serialization": {"type": "v1"}}, "serialization.type", id="serialization"),
 ]
 
 
-@pytest.mark.parametrize(("body", "field"), NOT_REGISTRATIONS)
-async def test_what_is_no_registration(api: Api, key: ApiKey, hook: Hook, body: object, field: str) -> None:
+@pytest.mark.parametrize(("body", "field"), INVALID_REGISTRATIONS)
+async def test_an_invalid_registration_is_refused(
+    api: Api, key: ApiKey, hook: Hook, body: object, field: str
+) -> None:
     data = body if isinstance(body, bytes) else orjson.dumps(body).replace(b"URL", hook.url.encode())
-    answer = await api.call("PUT", PATH, key=key, data=data, headers={"Content-Type": "application/json"})
+    response = await api.call("PUT", PATH, key=key, data=data, headers={"Content-Type": "application/json"})
 
-    assert_error(answer, 400, "validation_error", field=field)
+    assert_error(response, 400, "validation_error", field=field)
     assert hook.called == []
     assert (await api.callback(key)).status == 404
 
@@ -170,38 +172,40 @@ async def test_what_is_no_registration(api: Api, key: ApiKey, hook: Hook, body: 
         ("multipart/form-data; boundary=x", 415),
     ],
 )
-async def test_a_body_that_says_it_is_not_json(
+async def test_a_content_type_other_than_json_is_refused(
     api: Api, key: ApiKey, hook: Hook, content_type: str, status: int
 ) -> None:
     body = orjson.dumps({"url": hook.url})
-    # aiohttp would say octet-stream by itself.
+    # By default aiohttp sends octet-stream.
     given: dict[str, Any] = {"headers": {"Content-Type": content_type}}
     if not content_type:
         given = {"skip_auto_headers": ["Content-Type"]}
 
-    answer = await api.call("PUT", PATH, key=key, data=body, **given)
+    response = await api.call("PUT", PATH, key=key, data=body, **given)
 
-    assert answer.status == status, answer.text
+    assert response.status == status, response.text
     if status == 415:
-        assert_error(answer, 415, "unsupported_media_type", field="Content-Type")
+        assert_error(response, 415, "unsupported_media_type", field="Content-Type")
         assert hook.called == []
 
 
-async def test_fields_of_other_clients_are_passed_over(api: Api, key: ApiKey, hook: Hook) -> None:
-    answer = await api.put_callback(key, hook.url, headers=None, serialization=None, comment="ours")
+async def test_unknown_and_null_fields_are_ignored(api: Api, key: ApiKey, hook: Hook) -> None:
+    response = await api.put_callback(key, hook.url, headers=None, serialization=None, comment="ours")
 
-    assert answer.status == 204, answer.text
+    assert response.status == 204, response.text
     assert (await api.callback(key)).json["headers"] == {}
 
 
-async def test_one_test_request_at_a_time(api: Api, other_api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_an_api_key_has_one_test_request_in_progress_at_a_time(
+    api: Api, other_api: Api, key: ApiKey, hook: Hook
+) -> None:
     hook.open.clear()
     first = asyncio.create_task(api.put_callback(key, hook.url))
     await wait_until(lambda: hook.called, what="the test request")
 
     second = await api.put_callback(key, f"{hook.origin}/second")
-    stranger = await api.api_key()
-    third = asyncio.create_task(api.put_callback(stranger, f"{hook.origin}/third"))
+    other_key = await api.api_key()
+    third = asyncio.create_task(api.put_callback(other_key, f"{hook.origin}/third"))
     await wait_until(lambda: len(hook.called) == 2, what="the test request of another API key")
 
     assert_error(second, 429, "too_many_requests")
@@ -213,7 +217,7 @@ async def test_one_test_request_at_a_time(api: Api, other_api: Api, key: ApiKey,
     assert (await other_api.put_callback(key, hook.url)).status == 204
 
 
-async def test_a_channel_made_while_the_test_request_runs_wins(api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_a_channel_created_during_the_test_request_wins(api: Api, key: ApiKey, hook: Hook) -> None:
     hook.open.clear()
     put = asyncio.create_task(api.put_callback(key, hook.url))
     await wait_until(lambda: hook.called, what="the test request")
@@ -225,7 +229,9 @@ async def test_a_channel_made_while_the_test_request_runs_wins(api: Api, key: Ap
     assert (await api.channel(key)).status == 200
 
 
-async def test_an_api_key_revoked_while_the_test_request_runs(api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_an_api_key_revoked_during_the_test_request_registers_nothing(
+    api: Api, key: ApiKey, hook: Hook
+) -> None:
     hook.open.clear()
     put = asyncio.create_task(api.put_callback(key, hook.url))
     await wait_until(lambda: hook.called, what="the test request")
@@ -235,7 +241,7 @@ async def test_an_api_key_revoked_while_the_test_request_runs(api: Api, key: Api
     assert_error(await put, 401, "invalid_auth")
 
 
-async def test_who_may(api: Api, hook: Hook) -> None:
+async def test_callbacks_need_the_receive_scope(api: Api, hook: Hook) -> None:
     publisher = await api.api_key(scopes=("publish",))
 
     assert_error(await api.callback(publisher), 403, "access_denied")

@@ -1,4 +1,4 @@
-"""Our own view of a channel: its state, how deliveries went, the secret that signs them; and who may look."""
+"""GET /v1/channels/ID: state, delivery attempts and signing secret of a channel, and who may read them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from shared.store import keyspace
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.callbacks import Hook
 from tests.harness.events import readings
 from tests.harness.stack import Stack
@@ -24,11 +24,11 @@ def redis(stack: Stack) -> Iterator[Any]:
         yield client
 
 
-async def view(api: Api, key: ApiKey, rest: str = "") -> Answer:
+async def view(api: Api, key: ApiKey, rest: str = "") -> Response:
     return await api.call("GET", f"/v1/channels/{key.id}{rest}", key=key)
 
 
-def noted(number: int, **more: object) -> bytes:
+def attempt(number: int, **more: object) -> bytes:
     facts = {
         "at_ms": AT_MS,
         "webhook_id": f"msg_{number}",
@@ -40,7 +40,7 @@ def noted(number: int, **more: object) -> bytes:
     return orjson.dumps({**facts, "next_attempt_ms": None, **more})
 
 
-async def test_of_a_websocket(api: Api, key: ApiKey, listen: Listen) -> None:
+async def test_state_of_a_websocket_channel(api: Api, key: ApiKey, listen: Listen) -> None:
     assert_error(await view(api, key), 404, "not_found")
     await api.register(key)
     await api.publish(key, *readings(range(3), to=key.id))
@@ -54,13 +54,13 @@ async def test_of_a_websocket(api: Api, key: ApiKey, listen: Listen) -> None:
     assert (await view(api, key)).json["connected"] is True
 
 
-async def test_of_a_webhook_that_fails(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
+async def test_state_of_a_failing_webhook(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
     await api.put_callback(key, hook.url)
     state = (await view(api, key)).json
     assert set(state) == {"kind", "queue_size", "dropped", "serialization"}
     assert (state["kind"], state["queue_size"]) == ("webhook", 0)
-    trouble = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
-    redis.hset(keyspace.channel(key.id), mapping=trouble)
+    failing = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
+    redis.hset(keyspace.channel(key.id), mapping=failing)
 
     state = (await view(api, key)).json
 
@@ -68,21 +68,21 @@ async def test_of_a_webhook_that_fails(api: Api, key: ApiKey, hook: Hook, redis:
     assert state["next_attempt_at"] == "2027-01-15T08:00:08.000Z"
 
 
-async def test_deliveries_newest_first_and_at_most_a_hundred(
+async def test_the_last_100_delivery_attempts_newest_first(
     api: Api, key: ApiKey, hook: Hook, redis: Any
 ) -> None:
     assert (await view(api, key, "/deliveries")).json == {"deliveries": []}
     await api.put_callback(key, hook.url)
-    notes = [noted(n) for n in range(150)]
-    notes.append(noted(150, status=None, error="timed-out", next_attempt_ms=AT_MS))
-    redis.lpush(keyspace.deliveries(key.id), *notes)
+    stored = [attempt(n) for n in range(150)]
+    stored.append(attempt(150, status=None, error="timed-out", next_attempt_ms=AT_MS))
+    redis.lpush(keyspace.deliveries(key.id), *stored)
     redis.expire(keyspace.deliveries(key.id), 60)
 
-    told = (await view(api, key, "/deliveries")).json["deliveries"]
+    attempts = (await view(api, key, "/deliveries")).json["deliveries"]
 
-    assert [each["webhook_id"] for each in told] == [f"msg_{n}" for n in range(150, 50, -1)]
-    failed, taken = told[:2]
-    assert taken == {
+    assert [each["webhook_id"] for each in attempts] == [f"msg_{n}" for n in range(150, 50, -1)]
+    failed, accepted = attempts[:2]
+    assert accepted == {
         "at": AT,
         "webhook_id": "msg_149",
         "batch": 3,
@@ -94,23 +94,25 @@ async def test_deliveries_newest_first_and_at_most_a_hundred(
     assert (failed["status"], failed["error"], failed["next_attempt_at"]) == (None, "timed-out", AT)
 
 
-async def test_a_retry_is_due_now(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
+async def test_a_requested_retry_clears_the_backoff(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
     retry = f"/v1/channels/{key.id}/deliveries/retry"
     assert_error(await api.call("POST", retry, key=key), 404, "not_found")
     await api.register(key)
     assert_error(await api.call("POST", retry, key=key), 404, "not_found")
     await api.delete_channel(key)
     await api.put_callback(key, hook.url)
-    trouble = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
-    redis.hset(keyspace.channel(key.id), mapping=trouble)
+    failing = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
+    redis.hset(keyspace.channel(key.id), mapping=failing)
 
-    answer = await api.call("POST", retry, key=key)
+    response = await api.call("POST", retry, key=key)
 
-    assert (answer.status, answer.text) == (202, "")
+    assert (response.status, response.text) == (202, "")
     assert not redis.hexists(keyspace.channel(key.id), "next_attempt_ms")
 
 
-async def test_the_signing_secret_stays_the_same(api: Api, other_api: Api, key: ApiKey, hook: Hook) -> None:
+async def test_the_signing_secret_is_stable_and_per_key(
+    api: Api, other_api: Api, key: ApiKey, hook: Hook
+) -> None:
     before = await view(api, key, "/signing-secret")
     await api.put_callback(key, hook.url)
     after = await view(other_api, key, "/signing-secret")
@@ -122,7 +124,7 @@ async def test_the_signing_secret_stays_the_same(api: Api, other_api: Api, key: 
     assert (await view(api, stranger, "/signing-secret")).json != before.json
 
 
-async def test_who_may_look(api: Api, key: ApiKey) -> None:
+async def test_the_key_itself_and_admins_of_its_account_may_read(api: Api, key: ApiKey) -> None:
     await api.register(key)
     admin = await api.api_key(account=key.account, scopes=("admin",))
     elsewhere = await api.api_key(scopes=("admin", "receive"))
@@ -143,5 +145,5 @@ async def test_who_may_look(api: Api, key: ApiKey) -> None:
         assert_error(await api.call(method, path), 401, "invalid_auth")
         own = f"/v1/channels/{publisher.id}{rest}"
         assert_error(await api.call(method, own, key=publisher), 403, "access_denied")
-        for nobody in ("0" * 32, "x"):
-            assert_error(await api.admin(method, f"/v1/channels/{nobody}{rest}"), 404, "not_found")
+        for unknown in ("0" * 32, "x"):
+            assert_error(await api.admin(method, f"/v1/channels/{unknown}{rest}"), 404, "not_found")

@@ -1,4 +1,4 @@
-"""Why a socket closed, told by its code: as the service's documents of 2019 say, or as those of 2020."""
+"""Close codes of Pelion sockets: those of its documents of 2019 (default) and of 2020."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,18 +22,20 @@ def edges_of_2020(shared_stack: Stack) -> Iterator[list[Service]]:
 
 
 def wrong(key: ApiKey) -> ApiKey:
-    """The same key but for its last character."""
+    """The same key with another last character in its secret."""
     other = "0" if key.secret[-1] != "0" else "1"
     return dataclasses.replace(key, secret=key.secret[:-1] + other)
 
 
 class TestOf2019:
-    async def test_a_wrong_key_is_accepted_and_closed(self, channel: ApiKey, listen: Listen) -> None:
+    async def test_a_wrong_key_is_accepted_and_closed_with_1008(
+        self, channel: ApiKey, listen: Listen
+    ) -> None:
         receiver = await listen(wrong(channel))
 
         assert await receiver.closed() == 1008
 
-    async def test_a_missing_key_is_accepted_and_closed(self, stack: Stack) -> None:
+    async def test_a_missing_key_is_accepted_and_closed_with_1008(self, stack: Stack) -> None:
         receiver = await Receiver.open_as(stack.edges[0].url)
         assert await receiver.closed() == 1008
 
@@ -41,19 +43,23 @@ class TestOf2019:
         assert receiver.connection.subprotocol == "wss"
         assert await receiver.closed() == 1008
 
-    async def test_a_key_without_a_channel_is_told_to_register(self, key: ApiKey, listen: Listen) -> None:
+    async def test_a_key_without_a_channel_is_closed_with_1011(self, key: ApiKey, listen: Listen) -> None:
         receiver = await listen(key)
 
         assert await receiver.closed() == 1011
 
-    async def test_a_key_that_may_not_receive_gets_no_socket(self, api: Api, listen: Listen) -> None:
+    async def test_a_key_without_the_receive_scope_is_closed_with_1008(
+        self, api: Api, listen: Listen
+    ) -> None:
         publisher = await api.api_key(scopes=("publish",))
 
         receiver = await listen(publisher)
 
         assert await receiver.closed() == 1008
 
-    async def test_takeover_and_delete(self, api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+    async def test_takeover_and_delete_close_with_1001(
+        self, api: Api, channel: ApiKey, stack: Stack, listen: Listen
+    ) -> None:
         older = await listen(channel)
         newer = await listen(channel, stack.edges[1].url)
         assert await older.closed() == 1001
@@ -61,9 +67,7 @@ class TestOf2019:
         await api.delete_channel(channel)
         assert await newer.closed() == 1001
 
-    async def test_a_client_that_says_goodbye_is_answered_in_kind(
-        self, channel: ApiKey, listen: Listen
-    ) -> None:
+    async def test_a_clients_close_frame_is_echoed(self, channel: ApiKey, listen: Listen) -> None:
         receiver = await listen(channel)
 
         await receiver.connection.close(1000, "enough")
@@ -72,7 +76,7 @@ class TestOf2019:
 
 
 class TestOf2020:
-    async def test_a_wrong_or_missing_key_is_refused_at_the_handshake(
+    async def test_a_wrong_or_missing_key_gets_a_401(
         self, channel: ApiKey, edges_of_2020: list[Service], listen: Listen
     ) -> None:
         url = edges_of_2020[0].url
@@ -87,14 +91,14 @@ class TestOf2020:
             assert response.headers["X-Request-Id"]
             assert b'"invalid_auth"' in (response.body or b"")
 
-    async def test_a_key_without_a_channel(
+    async def test_a_key_without_a_channel_is_closed_with_1011(
         self, key: ApiKey, edges_of_2020: list[Service], listen: Listen
     ) -> None:
         receiver = await listen(key, edges_of_2020[0].url)
 
         assert await receiver.closed() == 1011
 
-    async def test_takeover_and_delete(
+    async def test_takeover_closes_with_1001_and_delete_with_1000(
         self, api: Api, channel: ApiKey, edges_of_2020: list[Service], listen: Listen
     ) -> None:
         older = await listen(channel, edges_of_2020[0].url)
@@ -104,7 +108,7 @@ class TestOf2020:
         await api.delete_channel(channel)
         assert await newer.closed() == 1000
 
-    async def test_a_revoked_key(
+    async def test_a_revoked_key_is_closed_with_1008(
         self, api: Api, channel: ApiKey, edges_of_2020: list[Service], listen: Listen
     ) -> None:
         receiver = await listen(channel, edges_of_2020[0].url)
@@ -113,7 +117,7 @@ class TestOf2020:
 
         assert await receiver.closed() == 1008
 
-    async def test_a_stop_of_the_service(self, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+    async def test_a_shutdown_closes_with_1012(self, channel: ApiKey, stack: Stack, listen: Listen) -> None:
         with stack.more_edges("edge-2020-c", PELION_CLOSE_CODES=2020) as [edge]:
             receiver = await listen(channel, edge.url)
             edge.terminate()
@@ -130,7 +134,8 @@ async def test_the_server_waits_for_the_clients_close_frame(
     await api.delete_channel(channel)
     await wait_until(lambda: client.close_code == 1001)
     for _ in range(20):
-        assert stack.edges[0].get("/livez") == 200  # the edge's loop turns, and it still waits for us
+        # The edge's loop has turned meanwhile.
+        assert stack.edges[0].get("/livez") == 200
     assert not client.ended
     await client.answer_close()
 

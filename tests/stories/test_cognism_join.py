@@ -1,4 +1,4 @@
-"""A Cognism trigger: joined by two credentials and a pattern, told its session, sent events as published."""
+"""A Cognism trigger: opened with two credentials and a pattern; the first frame names its session."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ def query_of(key: ApiKey, **more: str) -> str:
 
 @pytest.fixture
 async def join(stack: Stack, http: aiohttp.ClientSession) -> AsyncIterator[Join]:
-    """Opens triggers; they are closed when the test ends."""
+    """Opens triggers and closes them at the end of the test."""
     opened: list[aiohttp.ClientWebSocketResponse] = []
 
     async def open_socket(
@@ -51,7 +51,7 @@ async def text(socket: aiohttp.ClientWebSocketResponse) -> str:
 
 
 async def session_of(socket: aiohttp.ClientWebSocketResponse) -> str:
-    """The session's id, as the first frame tells it."""
+    """The session id in the first frame."""
     first = json.loads(await text(socket))
     assert list(first) == ["session"]
     return str(first["session"])
@@ -61,7 +61,7 @@ def move(**data: Any) -> dict[str, Any]:
     return {"topic": "trigger", "data": data}
 
 
-async def test_the_first_frame_tells_the_session(join: Join, key: ApiKey) -> None:
+async def test_the_first_frame_names_the_session(join: Join, key: ApiKey) -> None:
     socket = await join(key)
 
     session = await session_of(socket)
@@ -70,7 +70,7 @@ async def test_the_first_frame_tells_the_session(join: Join, key: ApiKey) -> Non
     assert socket._response.headers["X-Websocket-Session"] == session
 
 
-async def test_matching_events_come_as_they_were_published(api: Api, join: Join, key: ApiKey) -> None:
+async def test_matching_events_arrive_as_published(api: Api, join: Join, key: ApiKey) -> None:
     socket = await join(key, json.dumps({"type": ["job-join", "job-leave"], "org": "IBM"}))
     await session_of(socket)
     wanted = {"type": "job-leave", "org": "IBM", "employee": {"name": "Ada"}, "at": 1}
@@ -83,7 +83,7 @@ async def test_matching_events_come_as_they_were_published(api: Api, join: Join,
     assert json.loads(await text(socket)) == wanted
 
 
-async def test_a_rule_string_is_a_pattern_too(api: Api, join: Join, key: ApiKey) -> None:
+async def test_a_pattern_may_be_a_rule_string(api: Api, join: Join, key: ApiKey) -> None:
     socket = await join(key, "type=job-join|310;employee.title=CTO;")
     await session_of(socket)
 
@@ -94,10 +94,10 @@ async def test_a_rule_string_is_a_pattern_too(api: Api, join: Join, key: ApiKey)
     assert json.loads(await text(socket))["employee"]["title"] == "CTO"
 
 
-async def test_without_a_pattern_every_event_of_the_account_comes(api: Api, join: Join, key: ApiKey) -> None:
-    socket, stranger = await join(key), await join(await api.api_key())
+async def test_without_a_pattern_all_events_of_the_account_arrive(api: Api, join: Join, key: ApiKey) -> None:
+    socket, other = await join(key), await join(await api.api_key())
     await session_of(socket)
-    await session_of(stranger)
+    await session_of(other)
 
     await api.publish(key, move(type="a"), reading(7), move(type="b"))
 
@@ -106,12 +106,10 @@ async def test_without_a_pattern_every_event_of_the_account_comes(api: Api, join
     assert json.loads(await text(socket)) == {"type": "b"}
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await stranger.receive_str()
+            await other.receive_str()
 
 
-async def test_sockets_of_one_key_are_independent_on_whichever_edge(
-    api: Api, join: Join, key: ApiKey
-) -> None:
+async def test_sockets_of_one_key_are_independent(api: Api, join: Join, key: ApiKey) -> None:
     first, second = await join(key, "type=a"), await join(key, "type=a|b", edge=1)
     await session_of(first)
     await session_of(second)
@@ -122,7 +120,7 @@ async def test_sockets_of_one_key_are_independent_on_whichever_edge(
     assert [json.loads(await text(second)) for _ in range(2)] == [{"type": "a"}, {"type": "b"}]
 
 
-async def test_credentials_come_in_headers_or_in_the_query_and_headers_win(
+async def test_credentials_in_headers_take_precedence_over_the_query(
     stack: Stack, api: Api, http: aiohttp.ClientSession, key: ApiKey
 ) -> None:
     other = await api.api_key()
@@ -138,12 +136,12 @@ async def test_credentials_come_in_headers_or_in_the_query_and_headers_win(
 
 
 async def refusal(http: aiohttp.ClientSession, url: str, **options: Any) -> int:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as fault:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
         await http.ws_connect(url, **options)
-    return int(fault.value.status)
+    return int(error.value.status)
 
 
-async def test_who_is_not_proven_is_refused_before_the_upgrade(
+async def test_wrong_credentials_are_refused_before_the_upgrade(
     stack: Stack, api: Api, http: aiohttp.ClientSession, key: ApiKey
 ) -> None:
     url = stack.edges[0].url + JOIN
@@ -158,7 +156,7 @@ async def test_who_is_not_proven_is_refused_before_the_upgrade(
 
 
 @pytest.mark.parametrize("pattern", ['{"type":', "type", "=a", '{"a":{"b":1}}', "org=valuelist(x)", "[1]"])
-async def test_a_pattern_that_does_not_parse_is_a_400(
+async def test_an_invalid_pattern_is_a_400(
     stack: Stack, http: aiohttp.ClientSession, key: ApiKey, pattern: str
 ) -> None:
     url = f"{stack.edges[0].url}{JOIN}?pattern={quote(pattern)}"
@@ -166,17 +164,15 @@ async def test_a_pattern_that_does_not_parse_is_a_400(
     assert await refusal(http, url, headers=headers_of(key)) == 400
 
 
-async def test_a_plain_get_is_asked_who_it_is_and_then_to_upgrade(
-    stack: Stack, api: Api, key: ApiKey
-) -> None:
+async def test_a_plain_get_must_authenticate_and_then_upgrade(stack: Stack, api: Api, key: ApiKey) -> None:
     edge = api.at(stack.edges[0].url)
 
     assert (await edge.call("GET", JOIN)).status == 401
-    answer = await edge.call("GET", JOIN, headers=headers_of(key))
-    assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+    response = await edge.call("GET", JOIN, headers=headers_of(key))
+    assert (response.status, response.headers["Upgrade"]) == (426, "websocket")
 
 
-async def test_what_a_client_says_is_ignored(api: Api, join: Join, key: ApiKey) -> None:
+async def test_frames_of_the_client_are_ignored(api: Api, join: Join, key: ApiKey) -> None:
     socket = await join(key)
     await session_of(socket)
 
@@ -187,19 +183,19 @@ async def test_what_a_client_says_is_ignored(api: Api, join: Join, key: ApiKey) 
     assert json.loads(await text(socket)) == {"type": "a"}
 
 
-async def test_a_socket_that_closes_is_offered_nothing_more(api: Api, join: Join, key: ApiKey) -> None:
+async def test_a_closed_socket_leaves_the_routing_table(api: Api, join: Join, key: ApiKey) -> None:
     socket = await join(key)
     await session_of(socket)
 
     await socket.close()
 
-    async def is_forgotten() -> bool:
+    async def is_gone() -> bool:
         return await api.publish(key, move(type="a")) == [0]
 
-    await wait_until(is_forgotten)
+    await wait_until(is_gone)
 
 
-async def test_a_revoked_key_ends_its_sockets(api: Api, join: Join, key: ApiKey) -> None:
+async def test_revoking_a_key_closes_its_sockets(api: Api, join: Join, key: ApiKey) -> None:
     socket = await join(key)
     await session_of(socket)
 

@@ -1,4 +1,4 @@
-"""Whoever knows a session's id sends data to that one socket, and hears what came of it."""
+"""POST /api/v1/websocket/session sends data to one socket, and responds when its edge has taken it."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.stories.test_errors import assert_error
@@ -22,7 +22,7 @@ BODY = b'{ "deal" : 1.0,\n "org":"IBM" }'
 
 @dataclass
 class Trigger:
-    """An open socket, and the session that its first frame told."""
+    """An open socket and its session id."""
 
     socket: ClientConnection
     session: str
@@ -56,27 +56,27 @@ def headers_of(key: ApiKey) -> dict[str, str]:
     return {"X-API-AccessToken": key.id, "X-API-SecretKey": key.secret}
 
 
-async def push(api: Api, session: str | None, body: bytes = BODY, **more: Any) -> Answer:
+async def push(api: Api, session: str | None, body: bytes = BODY, **more: Any) -> Response:
     query = more.pop("query", {}) | ({} if session is None else {"session": session})
     return await api.call("POST", f"{PATH}?{urlencode(query)}", data=body, **more)
 
 
-async def test_it_arrives_as_it_was_posted_and_nowhere_else(
+async def test_a_push_reaches_only_its_session_unchanged(
     api: Api, other_api: Api, key: ApiKey, join: Join
 ) -> None:
     first, second = await join(0, key), await join(1, key)
 
-    answers = [await push(api, second.session), await push(other_api, first.session, b"[1]")]
+    responses = [await push(api, second.session), await push(other_api, first.session, b"[1]")]
 
-    assert [answer.status for answer in answers] == [200, 200]
-    assert answers[0].json == {"session": second.session, "delivered": True}
+    assert [response.status for response in responses] == [200, 200]
+    assert responses[0].json == {"session": second.session, "delivered": True}
     assert (await second.frame(), await first.frame()) == (BODY.decode(), "[1]")
-    # The next that each hears is an event: there was nothing in between.
+    # The next frame of each is an event: no push arrived elsewhere.
     assert await api.publish(key, {"topic": "trigger.job-join", "data": {"type": "job-join"}}) == [2]
     assert [json.loads(await one.frame()) for one in (first, second)] == [{"type": "job-join"}] * 2
 
 
-async def test_pushes_keep_their_order(api: Api, key: ApiKey, join: Join) -> None:
+async def test_pushes_arrive_in_order(api: Api, key: ApiKey, join: Join) -> None:
     trigger = await join(0, key)
 
     for number in range(20):
@@ -85,37 +85,35 @@ async def test_pushes_keep_their_order(api: Api, key: ApiKey, join: Join) -> Non
     assert [await trigger.frame() for _ in range(20)] == [str(number) for number in range(20)]
 
 
-async def test_credentials_need_not_come_but_those_that_do_must_be_right(
-    api: Api, key: ApiKey, join: Join
-) -> None:
+async def test_credentials_are_optional_but_must_be_valid(api: Api, key: ApiKey, join: Join) -> None:
     trigger = await join(0, key)
     of_account = await api.api_key(account=key.account, scopes=("publish",))
-    stranger = await api.api_key()
+    other = await api.api_key()
     session = trigger.session
 
     assert (await push(api, session, headers=headers_of(of_account))).status == 200
     query = {"accessToken": key.id, "secretKey": key.secret}
     assert (await push(api, session, query=query)).status == 200
-    mixed = {"X-API-AccessToken": key.id, "X-API-SecretKey": stranger.secret}
+    mixed = {"X-API-AccessToken": key.id, "X-API-SecretKey": other.secret}
     for wrong in (mixed, {"X-API-AccessToken": key.id}, {"X-API-SecretKey": key.secret}):
         assert_error(await push(api, session, headers=wrong), 401, "invalid_auth")
-    # To another account it looks as if there were no such session.
-    assert_error(await push(api, session, headers=headers_of(stranger)), 404, "not_found")
+    # Another account must not learn that the session exists.
+    assert_error(await push(api, session, headers=headers_of(other)), 404, "not_found")
 
 
-async def test_a_session_that_is_over_or_never_was(api: Api, key: ApiKey, join: Join) -> None:
+async def test_a_closed_or_unknown_session_is_a_404(api: Api, key: ApiKey, join: Join) -> None:
     trigger = await join(0, key)
     await trigger.socket.close()
 
     async def gone() -> bool:
         return (await push(api, trigger.session)).status == 404
 
-    await wait_until(gone, what="the session is forgotten")
+    await wait_until(gone, what="the session to end")
     for unknown in ("0f" * 16, "x", "../secrets", key.id):
         assert_error(await push(api, unknown), 404, "not_found")
 
 
-async def test_what_is_wrong_with_a_push(api: Api, key: ApiKey, join: Join) -> None:
+async def test_an_invalid_push_is_refused(api: Api, key: ApiKey, join: Join) -> None:
     trigger = await join(0, key)
 
     assert_error(await push(api, None), 400, "validation_error", field="session")
@@ -125,12 +123,12 @@ async def test_what_is_wrong_with_a_push(api: Api, key: ApiKey, join: Join) -> N
     longest = b'"' + b"x" * (64 * 1024 - 2) + b'"'
     assert_error(await push(api, trigger.session, longest + b" "), 413, "payload_too_large")
     assert (await push(api, trigger.session, longest)).status == 200
-    # None of the others was sent.
+    # The refused bodies were not sent.
     assert await trigger.frame() == longest.decode()
 
 
-async def test_it_takes_a_post(api: Api) -> None:
-    answer = await api.call("GET", f"{PATH}?session={'0f' * 16}")
+async def test_other_methods_are_refused(api: Api) -> None:
+    response = await api.call("GET", f"{PATH}?session={'0f' * 16}")
 
-    assert_error(answer, 405, "method_not_allowed")
-    assert answer.headers["Allow"] == "POST"
+    assert_error(response, 405, "method_not_allowed")
+    assert response.headers["Allow"] == "POST"

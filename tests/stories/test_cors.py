@@ -1,22 +1,22 @@
-"""A page of another origin may use the API, from a preflight to an error it can read."""
+"""CORS: pages of other origins may call the API and read its responses and errors."""
 
 import pytest
 
 from shared.store import keyspace
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.stack import Stack
 
 PAGE = "https://app.example"
 ORIGIN = {"Origin": PAGE}
 
 
-def words(answer: Answer, header: str) -> set[str]:
-    return {word.strip().lower() for word in answer.headers[header].split(",")}
+def words(response: Response, header: str) -> set[str]:
+    return {word.strip().lower() for word in response.headers[header].split(",")}
 
 
 async def preflight(
     api: Api, path: str, *, method: str = "PUT", headers: str = "", origin: str = PAGE
-) -> Answer:
+) -> Response:
     asked = {"Origin": origin, "Access-Control-Request-Method": method}
     if headers:
         asked["Access-Control-Request-Headers"] = headers
@@ -27,22 +27,22 @@ async def preflight(
 @pytest.mark.parametrize(
     "path", ["/v1/events", "/v2/subscriptions/lamp/3/0", "/v2/notification/callback", "/v2/nothing"]
 )
-async def test_a_preflight(api: Api, path: str, method: str) -> None:
-    answer = await preflight(
+async def test_preflight_allows_the_methods_and_headers(api: Api, path: str, method: str) -> None:
+    response = await preflight(
         api, path, method=method, headers="authorization,content-type,idempotency-key,x-requested-with"
     )
 
-    assert answer.status == 200
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    assert method.lower() in words(answer, "Access-Control-Allow-Methods")
-    allowed = words(answer, "Access-Control-Allow-Headers")
+    assert response.status == 200
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert method.lower() in words(response, "Access-Control-Allow-Methods")
+    allowed = words(response, "Access-Control-Allow-Headers")
     assert {"authorization", "content-type", "idempotency-key", "x-requested-with"} <= allowed
-    assert int(answer.headers["Access-Control-Max-Age"]) >= 600
-    assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert int(response.headers["Access-Control-Max-Age"]) >= 600
+    assert "Access-Control-Allow-Credentials" not in response.headers
 
 
-async def test_answers_and_errors_can_be_read(api: Api, key: ApiKey) -> None:
-    answers = [
+async def test_responses_and_errors_carry_cors_headers(api: Api, key: ApiKey) -> None:
+    responses = [
         await api.call("GET", "/v2/subscriptions", key=key, headers=ORIGIN),
         await api.call("GET", "/v2/subscriptions", headers=ORIGIN),
         await api.call("GET", "/v2/nothing", headers=ORIGIN),
@@ -51,47 +51,47 @@ async def test_answers_and_errors_can_be_read(api: Api, key: ApiKey) -> None:
         await api.call("POST", "/v1/events", key=key, data=b" " * (8 * 1024 * 1024 + 1), headers=ORIGIN),
     ]
 
-    assert [answer.status for answer in answers] == [200, 401, 404, 405, 400, 413]
-    for answer in answers:
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        assert {"x-request-id", "retry-after"} <= words(answer, "Access-Control-Expose-Headers")
+    assert [response.status for response in responses] == [200, 401, 404, 405, 400, 413]
+    for response in responses:
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert {"x-request-id", "retry-after"} <= words(response, "Access-Control-Expose-Headers")
 
 
-async def test_what_nobody_foresaw_can_be_read(api: Api, channel: ApiKey, stack: Stack) -> None:
+async def test_internal_errors_carry_cors_headers(api: Api, channel: ApiKey, stack: Stack) -> None:
     with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
 
-    answer = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
+    response = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
 
-    assert answer.status == 500
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.status == 500
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
 
 
-async def test_the_edge_answers_so_too(api: Api, stack: Stack) -> None:
+async def test_the_edge_sends_cors_headers(api: Api, stack: Stack) -> None:
     edge = api.at(stack.edges[0].url)
 
-    answer = await edge.call("GET", "/v2/notification/websocket-connect", headers=ORIGIN)
+    response = await edge.call("GET", "/v2/notification/websocket-connect", headers=ORIGIN)
 
-    assert answer.status == 426
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.status == 426
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert (await preflight(edge, "/v2/notification/pull", headers="authorization")).status == 200
 
 
-async def test_without_an_origin_nothing_is_said(api: Api, key: ApiKey) -> None:
-    answer = await api.call("GET", "/v2/subscriptions", key=key)
+async def test_requests_without_an_origin_get_no_cors_headers(api: Api, key: ApiKey) -> None:
+    response = await api.call("GET", "/v2/subscriptions", key=key)
 
-    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz"])
-async def test_what_is_the_operators_is_not_for_pages(api: Api, path: str) -> None:
-    answer = await api.call("GET", path, headers=ORIGIN)
+async def test_operational_endpoints_have_no_cors(api: Api, path: str) -> None:
+    response = await api.call("GET", path, headers=ORIGIN)
 
-    assert answer.status == 200
-    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert response.status == 200
+    assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_the_operator_chooses_the_pages(api: Api, stack: Stack, key: ApiKey) -> None:
+async def test_allowed_origins_are_a_setting(api: Api, stack: Stack, key: ApiKey) -> None:
     listed = stack.new_gateway("listed", CORS_ORIGINS=f"{PAGE}, http://localhost:3000")
     closed = stack.new_gateway("closed", CORS_ORIGINS="none")
     try:
@@ -99,15 +99,15 @@ async def test_the_operator_chooses_the_pages(api: Api, stack: Stack, key: ApiKe
             gateway.start()
         for gateway in (listed, closed):
             gateway.wait_ready()
-        here, there = api.at(listed.url), api.at(closed.url)
+        at_listed, at_closed = api.at(listed.url), api.at(closed.url)
 
-        theirs = await here.call("GET", "/v2/subscriptions", key=key, headers=ORIGIN)
-        assert theirs.headers["Access-Control-Allow-Origin"] == PAGE
-        assert (await preflight(here, "/v1/events")).headers["Access-Control-Allow-Origin"] == PAGE
-        for at, page in ((here, "https://other.example"), (there, PAGE)):
-            answer = await at.call("GET", "/v2/subscriptions", key=key, headers={"Origin": page})
-            assert answer.status == 200
-            assert "Access-Control-Allow-Origin" not in answer.headers
+        allowed_page = await at_listed.call("GET", "/v2/subscriptions", key=key, headers=ORIGIN)
+        assert allowed_page.headers["Access-Control-Allow-Origin"] == PAGE
+        assert (await preflight(at_listed, "/v1/events")).headers["Access-Control-Allow-Origin"] == PAGE
+        for at, page in ((at_listed, "https://other.example"), (at_closed, PAGE)):
+            response = await at.call("GET", "/v2/subscriptions", key=key, headers={"Origin": page})
+            assert response.status == 200
+            assert "Access-Control-Allow-Origin" not in response.headers
             refused = await preflight(at, "/v1/events", origin=page)
             assert refused.status == 405
             assert "Access-Control-Allow-Origin" not in refused.headers

@@ -1,4 +1,4 @@
-"""DELETE ends a channel: its socket closes, what was waiting is gone, and a new channel begins empty."""
+"""DELETE ends a channel: its socket closes, its queue is gone, and a new channel begins empty."""
 
 from tests.conftest import Listen
 from tests.harness.api import Api, ApiKey
@@ -6,7 +6,7 @@ from tests.harness.events import reading, readings
 from tests.harness.stack import Stack
 
 
-async def test_the_queue_goes_with_the_channel(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_deleting_the_channel_deletes_its_queue(api: Api, channel: ApiKey, listen: Listen) -> None:
     await api.publish(channel, *readings(range(5), to=channel.id))
 
     assert (await api.delete_channel(channel)).status == 204
@@ -21,7 +21,7 @@ async def test_the_queue_goes_with_the_channel(api: Api, channel: ApiKey, listen
     await receiver.received_numbers([6])
 
 
-async def test_the_socket_closes_on_whichever_edge(
+async def test_deleting_the_channel_closes_its_socket_on_any_edge(
     api: Api, other_api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     sibling = await api.api_key(account=channel.account)
@@ -36,7 +36,7 @@ async def test_the_socket_closes_on_whichever_edge(
     assert await there.closed() == 1001
 
 
-async def test_a_deleted_channel_made_anew_does_not_know_its_old_socket(
+async def test_a_recreated_channel_does_not_use_the_old_socket(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     for number in range(10):
@@ -50,18 +50,18 @@ async def test_a_deleted_channel_made_anew_does_not_know_its_old_socket(
         assert await api.queue_size(channel) == 1
         after = await listen(channel)
         await after.received_numbers([number])
-        # It is acked a moment after it is confirmed; until then the next socket would have it again.
+        # The ack follows the pong; before it the next socket would receive the notification again.
         await api.until(channel, queue_size=0)
 
 
-async def test_there_is_nothing_to_delete_twice(api: Api, key: ApiKey) -> None:
+async def test_deleting_twice_is_a_404(api: Api, key: ApiKey) -> None:
     assert (await api.delete_channel(key)).status == 404
     await api.register(key)
     assert (await api.delete_channel(key)).status == 204
     assert (await api.delete_channel(key)).status == 404
 
 
-async def test_presubscriptions_outlive_the_channel(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_presubscriptions_survive_the_channel(api: Api, channel: ApiKey, listen: Listen) -> None:
     await api.subscribe(channel, {"endpoint-name": "sensor-*"})
 
     await api.delete_channel(channel)

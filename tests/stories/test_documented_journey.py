@@ -9,7 +9,7 @@ import aiohttp
 import jsonschema_rs
 
 from services.gateway.openapi import DOCUMENT
-from tests.harness.api import Answer, Api
+from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
 from tests.harness.events import reading
@@ -37,7 +37,7 @@ class Journey:
         self.key: Any = None
         self.met: set[tuple[str, str, int]] = set()
 
-    async def go(self, method: str, path: str, status: int, **options: Any) -> Answer:
+    async def go(self, method: str, path: str, status: int, **options: Any) -> Response:
         """One call, with `{name}` in the path filled from `at`."""
         at = options.pop("at", {})
         filled = path
@@ -55,7 +55,7 @@ class Journey:
         return answer
 
 
-def check(method: str, path: str, answer: Answer) -> None:
+def check(method: str, path: str, answer: Response) -> None:
     """That the answer is of a documented status, type and form."""
     told = DOCUMENT["paths"][path][method.lower()]["responses"][str(answer.status)]
     for name, header in told["headers"].items():

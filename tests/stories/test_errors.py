@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.store import keyspace
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading, readings
 from tests.harness.raw import exchange
 from tests.harness.stack import Stack
@@ -24,7 +24,7 @@ Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
 """
 
 
-def assert_error(answer: Answer, status: int, type_: str, *, field: str = "") -> None:
+def assert_error(answer: Response, status: int, type_: str, *, field: str = "") -> None:
     """An error of the one form; `field` stands in a field's name, and in the message unless it is a place."""
     assert answer.status == status, answer.text
     error = answer.json

@@ -1,4 +1,4 @@
-"""What a frame is: one section, a run of neighbours, in order, small enough for a stock client."""
+"""A frame has one section, consecutive notifications in order, and a size that stock clients accept."""
 
 import asyncio
 
@@ -10,7 +10,9 @@ from tests.harness.stack import Stack
 FRAME_LIMIT_BYTES = 48 * 1024
 
 
-async def test_one_section_a_frame_in_consecutive_runs(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_a_frame_has_one_section_of_consecutive_notifications(
+    api: Api, channel: ApiKey, listen: Listen
+) -> None:
     await api.publish(
         channel,
         *readings(range(3), to=channel.id),
@@ -37,7 +39,7 @@ async def test_one_section_a_frame_in_consecutive_runs(api: Api, channel: ApiKey
     ]
 
 
-async def test_an_item_arrives_as_it_was_published(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_an_item_arrives_as_published(api: Api, channel: ApiKey, listen: Listen) -> None:
     data = reading(1, ep="Gerät ☃ \U0001f600 \" \\ \n \u0000")["data"] | {
         "uid": "4f1c", "max-age": 4294967295, "x": [1.5, None, True, {}, -0.0, 9007199254740993, "\u2028"]
     }  # fmt: skip
@@ -48,7 +50,7 @@ async def test_an_item_arrives_as_it_was_published(api: Api, channel: ApiKey, li
     assert await receiver.received(1) == [("notifications", data)]
 
 
-async def test_a_backlog_travels_in_full_frames_under_the_limit(
+async def test_a_backlog_is_sent_in_nearly_full_frames_under_the_limit(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     await api.publish(channel, *readings(range(3000), to=channel.id, padding=100))
@@ -61,7 +63,7 @@ async def test_a_backlog_travels_in_full_frames_under_the_limit(
     assert len(receiver.frames) < 3 * fewest, "most frames are nearly full"
 
 
-async def test_a_large_item_goes_alone(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_a_large_item_has_a_frame_of_its_own(api: Api, channel: ApiKey, listen: Listen) -> None:
     await api.publish(
         channel,
         *readings(range(2), to=channel.id),
@@ -77,8 +79,8 @@ async def test_a_large_item_goes_alone(api: Api, channel: ApiKey, listen: Listen
     assert sorted(receiver.sizes)[-2] <= FRAME_LIMIT_BYTES
 
 
-async def test_many_large_items(api: Api, channel: ApiKey, listen: Listen) -> None:
-    """Each more than a frame, together more than may be in flight."""
+async def test_large_items_beyond_the_window_all_arrive(api: Api, channel: ApiKey, listen: Listen) -> None:
+    """Each is larger than a frame, all are larger than the window."""
     await api.publish(channel, *readings(range(30), to=channel.id, padding=200_000))
 
     receiver = await listen(channel)
@@ -86,7 +88,7 @@ async def test_many_large_items(api: Api, channel: ApiKey, listen: Listen) -> No
     await receiver.received_numbers(range(30))
 
 
-async def test_limits_are_settings(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+async def test_frame_limits_are_settings(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
     settings = {"FRAME_LIMIT_BYTES": 4096, "BATCH_LIMIT": 10, "IN_FLIGHT_LIMIT": 25}
     with stack.more_edges("edge-small", **settings) as [edge]:
         await api.publish(channel, *readings(range(200), to=channel.id))
@@ -99,8 +101,8 @@ async def test_limits_are_settings(api: Api, channel: ApiKey, stack: Stack, list
         assert max(receiver.sizes) <= 4096
 
 
-async def test_what_comes_singly_goes_at_once(api: Api, channel: ApiKey, listen: Listen) -> None:
-    """Nobody waits for a frame to fill."""
+async def test_a_single_notification_is_sent_at_once(api: Api, channel: ApiKey, listen: Listen) -> None:
+    """The edge does not wait for a full frame."""
     receiver = await listen(channel)
     for number in range(20):
         await api.publish(channel, reading(number, to=channel.id))

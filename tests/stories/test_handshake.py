@@ -1,4 +1,4 @@
-"""How a socket opens: two places for the key, in every form that real clients send it in."""
+"""Opening a socket: the key in the Authorization header or among the subprotocols."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.harness.waiting import wait_until
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_the_key_in_the_authorization_header(
+async def test_key_in_the_authorization_header(
     api: Api, channel: ApiKey, listen: Listen, scheme: str
 ) -> None:
     headers = {"Authorization": f"{scheme} {channel.secret}"}
@@ -34,10 +34,10 @@ async def test_the_key_in_the_authorization_header(
         '"wss", "pelion_{}"',
     ],
 )
-async def test_the_key_among_the_subprotocols(
+async def test_key_among_the_subprotocols(
     api: Api, channel: ApiKey, stack: Stack, listen_silently: ListenSilently, offer: str
 ) -> None:
-    """As browsers must; the answer names `wss` and nothing else."""
+    """Browsers have no other way. The response selects `wss` and never repeats the key."""
     headers = {"Sec-WebSocket-Protocol": offer.format(channel.secret)}
     client = await listen_silently(channel, stack.edges[0].url, headers)
 
@@ -49,7 +49,7 @@ async def test_the_key_among_the_subprotocols(
     await wait_until(lambda: client.numbers == [1])
 
 
-async def test_stock_clients_agree_on_the_subprotocol(api: Api, channel: ApiKey, stack: Stack) -> None:
+async def test_stock_clients_accept_the_selected_subprotocol(api: Api, channel: ApiKey, stack: Stack) -> None:
     for offered in (("wss", f"pelion_{channel.secret}"), (f"pelion_{channel.secret}", "wss")):
         receiver = await Receiver.open_as(stack.edges[0].url, *offered)
         assert receiver.connection.subprotocol == "wss"
@@ -58,7 +58,7 @@ async def test_stock_clients_agree_on_the_subprotocol(api: Api, channel: ApiKey,
         await receiver.close()
 
 
-async def test_the_header_alone_asks_for_no_subprotocol_and_the_key_is_never_echoed(
+async def test_no_subprotocol_is_selected_unless_wss_is_offered(
     channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     receiver = await Receiver.open_as(stack.edges[0].url, f"pelion_{channel.secret}")
@@ -70,7 +70,7 @@ async def test_the_header_alone_asks_for_no_subprotocol_and_the_key_is_never_ech
     assert both.connection.subprotocol == "wss"
 
 
-async def test_pings_of_the_client_are_answered(channel: ApiKey, listen: Listen) -> None:
+async def test_client_pings_get_pongs(channel: ApiKey, listen: Listen) -> None:
     receiver = await listen(channel)
 
     for payload in (b"ping", b"", b"\xff" * 125):
@@ -79,8 +79,8 @@ async def test_pings_of_the_client_are_answered(channel: ApiKey, listen: Listen)
     assert receiver.open_now
 
 
-async def test_what_the_client_says_is_ignored(api: Api, channel: ApiKey, listen: Listen) -> None:
-    """However much it is; and its pongs still count."""
+async def test_frames_of_the_client_are_ignored(api: Api, channel: ApiKey, listen: Listen) -> None:
+    """Its pongs still ack."""
     receiver = await listen(channel)
     for number in range(50):
         await receiver.connection.send("hello" * 20)
@@ -92,8 +92,8 @@ async def test_what_the_client_says_is_ignored(api: Api, channel: ApiKey, listen
     assert receiver.open_now
 
 
-async def test_a_key_in_the_query_is_no_key(channel: ApiKey, stack: Stack) -> None:
-    """It would stand in every log on the way."""
+async def test_a_key_in_the_query_is_refused(channel: ApiKey, stack: Stack) -> None:
+    """It would end up in access logs."""
     receiver = await Receiver.open_as(stack.edges[0].url, "wss", query=f"?access_token={channel.secret}")
 
     assert await receiver.closed() == 1008

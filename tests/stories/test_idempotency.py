@@ -1,4 +1,4 @@
-"""A request with an Idempotency-Key can be sent again, through any gateway, and is carried out once."""
+"""Idempotency-Key: a repeated request, through any gateway, publishes once and gets the first response."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading, readings
 from tests.harness.proxy import gateway_behind_proxy
 from tests.harness.raw import exchange
@@ -17,16 +17,16 @@ from tests.stories.test_errors import assert_error
 REPLAYED = "Idempotent-Replayed"
 
 
-async def post(api: Api, key: ApiKey, events: object, *, under: str) -> Answer:
+async def post(api: Api, key: ApiKey, events: object, *, under: str) -> Response:
     return await api.call("POST", "/v1/events", key=key, json=events, headers={"Idempotency-Key": under})
 
 
-def ids_in(answer: Answer) -> list[str]:
-    assert answer.status == 202, answer.text
-    return [event["id"] for event in answer.json["events"]]
+def ids_in(response: Response) -> list[str]:
+    assert response.status == 202, response.text
+    return [event["id"] for event in response.json["events"]]
 
 
-async def test_a_repetition_gets_the_first_answer_and_queues_nothing(
+async def test_a_repetition_gets_the_first_response_and_queues_nothing(
     api: Api, other_api: Api, channel: ApiKey
 ) -> None:
     events = readings(range(3), to=channel.id)
@@ -36,14 +36,14 @@ async def test_a_repetition_gets_the_first_answer_and_queues_nothing(
 
     assert first.status == 202
     assert REPLAYED not in first.headers
-    for answer in again:
-        assert (answer.status, answer.text) == (202, first.text)
-        assert answer.headers[REPLAYED] == "true"
-        assert answer.headers["Content-Type"] == first.headers["Content-Type"]
+    for response in again:
+        assert (response.status, response.text) == (202, first.text)
+        assert response.headers[REPLAYED] == "true"
+        assert response.headers["Content-Type"] == first.headers["Content-Type"]
     assert await api.queue_size(channel) == 3
 
 
-async def test_the_first_answer_is_kept_whatever_has_changed_since(api: Api, channel: ApiKey) -> None:
+async def test_the_first_response_is_kept_after_changes(api: Api, channel: ApiKey) -> None:
     event = reading(1, to=channel.id)
     first = await post(api, channel, event, under="before")
     assert first.json["events"][0]["channels"] == 1
@@ -53,7 +53,7 @@ async def test_the_first_answer_is_kept_whatever_has_changed_since(api: Api, cha
     assert (await post(api, channel, event, under="after")).json["events"][0]["channels"] == 0
 
 
-async def test_a_long_answer_comes_again_byte_for_byte(api: Api, other_api: Api, channel: ApiKey) -> None:
+async def test_a_long_response_is_repeated_byte_for_byte(api: Api, other_api: Api, channel: ApiKey) -> None:
     events = [{"topic": "t", "data": n} | ({"to": channel.id} if n % 3 else {}) for n in range(10_000)]
 
     first = await post(api, channel, events, under="long")
@@ -64,15 +64,15 @@ async def test_a_long_answer_comes_again_byte_for_byte(api: Api, other_api: Api,
     assert again.headers[REPLAYED] == "true"
 
 
-async def test_without_the_header_everything_is_queued_again(api: Api, channel: ApiKey) -> None:
-    answers = [await api.post_events(channel, reading(1, to=channel.id)) for _ in range(2)]
+async def test_without_the_header_a_repetition_is_queued_again(api: Api, channel: ApiKey) -> None:
+    responses = [await api.post_events(channel, reading(1, to=channel.id)) for _ in range(2)]
 
-    assert not any(REPLAYED in answer.headers for answer in answers)
+    assert not any(REPLAYED in response.headers for response in responses)
     assert await api.queue_size(channel) == 2
 
 
-async def test_a_quoted_key_is_the_same_as_a_bare_one(api: Api, channel: ApiKey) -> None:
-    """The IETF's draft wants a quoted string, most publishers send it bare."""
+async def test_a_quoted_key_equals_a_bare_one(api: Api, channel: ApiKey) -> None:
+    """The IETF draft requires a quoted string; most publishers send it bare."""
     event = reading(1, to=channel.id)
 
     first = await post(api, channel, event, under="8e03978e-40d5-43dd-bc93-6894a57f9324")
@@ -82,39 +82,39 @@ async def test_a_quoted_key_is_the_same_as_a_bare_one(api: Api, channel: ApiKey)
     assert again.headers[REPLAYED] == "true"
 
 
-async def test_another_key_is_another_request(api: Api, channel: ApiKey) -> None:
+async def test_different_keys_are_different_requests(api: Api, channel: ApiKey) -> None:
     event = reading(1, to=channel.id)
 
-    answers = [await post(api, channel, event, under=under) for under in ("a", "A", "a b", "x" * 255)]
+    responses = [await post(api, channel, event, under=under) for under in ("a", "A", "a b", "x" * 255)]
 
-    assert len({ids_in(answer)[0] for answer in answers}) == len(answers)
-    assert await api.queue_size(channel) == len(answers)
+    assert len({ids_in(response)[0] for response in responses}) == len(responses)
+    assert await api.queue_size(channel) == len(responses)
 
 
-async def test_each_api_key_has_idempotency_keys_of_its_own(api: Api, channel: ApiKey) -> None:
+async def test_idempotency_keys_are_per_api_key(api: Api, channel: ApiKey) -> None:
     colleague = await api.api_key(account=channel.account)
     event = reading(1, to=channel.id)
 
-    answers = [await post(api, each, event, under="mine") for each in (channel, colleague)]
+    responses = [await post(api, each, event, under="mine") for each in (channel, colleague)]
 
-    assert REPLAYED not in answers[1].headers
-    assert ids_in(answers[0]) != ids_in(answers[1])
+    assert REPLAYED not in responses[1].headers
+    assert ids_in(responses[0]) != ids_in(responses[1])
     assert await api.queue_size(channel) == 2
 
 
-async def test_receivers_see_the_ids_that_were_answered(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_receivers_get_the_ids_in_the_response(api: Api, channel: ApiKey, listen: Listen) -> None:
     events = [
         {"topic": "orders", "data": 1, "to": channel.id},
         {"topic": "orders", "data": 2, "to": channel.id, "id": "my-own"},
         {"topic": "orders", "data": 3, "to": channel.id},
     ]
 
-    told = ids_in(await post(api, channel, events, under="ids"))
+    ids = ids_in(await post(api, channel, events, under="ids"))
 
-    assert told[1] == "my-own"
-    assert len(set(told)) == 3
+    assert ids[1] == "my-own"
+    assert len(set(ids)) == 3
     receiver = await listen(channel)
-    assert [item["id"] for _, item in await receiver.received(3)] == told
+    assert [item["id"] for _, item in await receiver.received(3)] == ids
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ async def test_receivers_see_the_ids_that_were_answered(api: Api, channel: ApiKe
         pytest.param('{"topic":"t","data":1}', "application/x-ndjson", id="another content type"),
     ],
 )
-async def test_a_key_that_stands_for_something_else(
+async def test_a_key_reused_for_another_body_is_a_422(
     api: Api, other_api: Api, key: ApiKey, body: str, media_type: str
 ) -> None:
-    async def send(through: Api, data: str, content_type: str) -> Answer:
+    async def send(through: Api, data: str, content_type: str) -> Response:
         headers = {"Idempotency-Key": "taken", "Content-Type": content_type}
         return await through.call("POST", "/v1/events", key=key, data=data, headers=headers)
 
@@ -144,34 +144,36 @@ async def test_a_key_that_stands_for_something_else(
 @pytest.mark.parametrize(
     "wrong", [{"to": "0" * 32}, {"topic": "a b"}, {"data": "x" * 300_000}], ids=["to", "topic", "too long"]
 )
-async def test_after_a_refusal_the_key_is_free(api: Api, channel: ApiKey, wrong: dict[str, Any]) -> None:
+async def test_a_refused_request_does_not_use_up_its_key(
+    api: Api, channel: ApiKey, wrong: dict[str, Any]
+) -> None:
     event = reading(1, to=channel.id)
     refused = [await post(api, channel, [event, event | wrong], under="mended") for _ in range(2)]
-    assert [answer.status // 100 for answer in refused] == [4, 4]
+    assert [response.status // 100 for response in refused] == [4, 4]
     assert refused[0].json["fields"] == refused[1].json["fields"]
 
-    answer = await post(api, channel, [event], under="mended")
+    response = await post(api, channel, [event], under="mended")
 
-    assert answer.status == 202
-    assert REPLAYED not in answer.headers
+    assert response.status == 202
+    assert REPLAYED not in response.headers
     assert await api.queue_size(channel) == 1
 
 
-async def test_many_at_once_and_one_is_carried_out(api: Api, other_api: Api, channel: ApiKey) -> None:
+async def test_of_concurrent_requests_one_is_carried_out(api: Api, other_api: Api, channel: ApiKey) -> None:
     events = readings(range(5), to=channel.id)
 
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(post((api, other_api)[n % 2], channel, events, under="storm") for n in range(40))
     )
 
-    assert {answer.status for answer in answers} <= {202, 409}
-    done = [answer for answer in answers if answer.status == 202]
-    assert sum(REPLAYED not in answer.headers for answer in done) == 1
-    assert len({answer.text for answer in done}) == 1
+    assert {response.status for response in responses} <= {202, 409}
+    done = [response for response in responses if response.status == 202]
+    assert sum(REPLAYED not in response.headers for response in done) == 1
+    assert len({response.text for response in done}) == 1
     assert await api.queue_size(channel) == 5
 
 
-async def test_while_the_first_runs_a_repetition_is_told_to_come_again(
+async def test_a_repetition_during_the_first_request_is_a_409(
     stack: Stack, api: Api, other_api: Api, channel: ApiKey
 ) -> None:
     event = {"topic": "t", "data": "stop here", "to": channel.id}
@@ -197,27 +199,27 @@ async def test_while_the_first_runs_a_repetition_is_told_to_come_again(
 
 
 @pytest.mark.parametrize("given", ["", '""', '"open', 'a"b" c"\t', '"a"b', '"a\\b"', "x" * 256, "clé"])
-async def test_what_is_no_key(api: Api, channel: ApiKey, given: str) -> None:
-    answer = await post(api, channel, reading(1, to=channel.id), under=given)
+async def test_an_invalid_key_is_refused(api: Api, channel: ApiKey, given: str) -> None:
+    response = await post(api, channel, reading(1, to=channel.id), under=given)
 
-    assert_error(answer, 400, "validation_error", field="Idempotency-Key")
+    assert_error(response, 400, "validation_error", field="Idempotency-Key")
     assert await api.queue_size(channel) == 0
 
 
-async def test_two_keys_are_none(api: Api, key: ApiKey) -> None:
+async def test_two_idempotency_keys_are_refused(api: Api, key: ApiKey) -> None:
     body = '{"topic":"t","data":1}'
     lines = ["POST /v1/events HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key.secret}"]
     lines += ["Idempotency-Key: a", "Idempotency-Key: a", f"Content-Length: {len(body)}", "", body]
 
-    status, _, told = await exchange(api.url, "\n".join(lines))
+    status, _, text = await exchange(api.url, "\n".join(lines))
 
     assert status == 400
-    assert json.loads(told)["fields"][0]["name"] == "Idempotency-Key"
+    assert json.loads(text)["fields"][0]["name"] == "Idempotency-Key"
 
 
-async def test_other_requests_do_not_look_at_it(api: Api, key: ApiKey) -> None:
+async def test_other_endpoints_ignore_the_header(api: Api, key: ApiKey) -> None:
     for status in (201, 200):
-        answer = await api.call(
+        response = await api.call(
             "PUT", "/v2/notification/websocket", key=key, headers={"Idempotency-Key": "x"}
         )
-        assert answer.status == status
+        assert response.status == status

@@ -1,4 +1,4 @@
-"""Notifications arrive in the order in which they were answered 202, through any gateway, on any edge."""
+"""Notifications arrive in the order of their 202 responses, through any gateway, on any edge."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.harness.sockets import assert_in_order
 from tests.harness.stack import Stack
 
 
-async def test_one_after_the_other_through_both_gateways(
+async def test_events_through_both_gateways_keep_their_order(
     api: Api, other_api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     receiver = await listen(channel)
@@ -22,7 +22,7 @@ async def test_one_after_the_other_through_both_gateways(
     await receiver.received_numbers(range(200))
 
 
-async def test_batches_keep_their_inner_order(
+async def test_events_of_a_batch_keep_their_order(
     api: Api, other_api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     receiver = await listen(channel, stack.edges[1].url)
@@ -34,7 +34,7 @@ async def test_batches_keep_their_inner_order(
     await receiver.received_numbers(range(5000))
 
 
-async def test_publishers_side_by_side_each_keep_their_order(
+async def test_concurrent_publishers_each_keep_their_order(
     api: Api, other_api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     receiver = await listen(channel)
@@ -52,7 +52,7 @@ async def test_publishers_side_by_side_each_keep_their_order(
         assert [n for n in receiver.numbers if n // 1000 * 1000 == first] == [*range(first, first + 50)]
 
 
-async def test_the_backlog_comes_before_what_is_new(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_the_backlog_arrives_before_new_events(api: Api, channel: ApiKey, listen: Listen) -> None:
     await api.publish(channel, *readings(range(2000), to=channel.id))
 
     opening = asyncio.create_task(listen(channel))
@@ -62,7 +62,7 @@ async def test_the_backlog_comes_before_what_is_new(api: Api, channel: ApiKey, l
     await (await opening).received_numbers(range(4000))
 
 
-async def test_sections_keep_the_order_among_each_other(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_sections_keep_their_order_across_frames(api: Api, channel: ApiKey, listen: Listen) -> None:
     kinds: list[tuple[str, Callable[[int], Event]]] = [
         ("notifications", lambda n: reading(n, to=channel.id)),
         ("registrations", lambda n: {"topic": "device.registrations", "data": {"ep": f"d{n}"}}),

@@ -1,4 +1,4 @@
-"""A revoked API key is worth nothing, everywhere, within a second."""
+"""Revoking an API key takes effect everywhere within a second."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
 
-async def test_its_sockets_close_within_a_second_on_every_edge(
+async def test_sockets_close_within_a_second_on_every_edge(
     api: Api, other_api: Api, stack: Stack, listen: Listen
 ) -> None:
     keys = [await api.api_key() for _ in range(4)]
@@ -33,7 +33,7 @@ async def test_its_sockets_close_within_a_second_on_every_edge(
     assert bystander.open_now
 
 
-async def test_its_secret_is_refused_everywhere(
+async def test_the_secret_is_refused_everywhere(
     api: Api, other_api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     requests = (
@@ -43,7 +43,8 @@ async def test_its_secret_is_refused_everywhere(
         ("GET", "/v2/notification/websocket"),
         ("GET", "/v2/notification/channel"),
     )
-    for gateway in (api, other_api):  # both have seen it, and may remember it for a second
+    # Both gateways may cache the key for a second.
+    for gateway in (api, other_api):
         assert await gateway.publish(channel, reading(1, to=channel.id)) == [1]
 
     await api.revoke(channel)
@@ -51,14 +52,14 @@ async def test_its_secret_is_refused_everywhere(
     for gateway in (api, other_api):
         await wait_until(partial(_is_refused, gateway, channel), within_s=5)
         for method, path in requests:
-            answer = await gateway.call(method, path, key=channel, json=[reading(1)])
-            assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+            response = await gateway.call(method, path, key=channel, json=[reading(1)])
+            assert (response.status, response.json["type"]) == (401, "invalid_auth")
     for edge in stack.edges:
         receiver = await listen(channel, edge.url)
         assert await receiver.closed() == 1008
 
 
-async def test_its_channel_and_queue_go(api: Api, other_api: Api, channel: ApiKey) -> None:
+async def test_channel_and_queue_are_deleted(api: Api, other_api: Api, channel: ApiKey) -> None:
     publisher = await api.api_key(account=channel.account)
     await api.subscribe(channel, {"endpoint-name": "sensor-*"})
     assert await other_api.publish(publisher, *readings(range(5))) == [1] * 5
@@ -67,15 +68,15 @@ async def test_its_channel_and_queue_go(api: Api, other_api: Api, channel: ApiKe
 
     for gateway in (api, other_api):
         assert await gateway.publish(publisher, reading(6)) == [0]
-        answer = await gateway.post_events(publisher, reading(6, to=channel.id))
-        assert answer.status == 400, "a key that is gone is no key of the account"
-        assert answer.json["fields"][0]["name"].endswith("to")
+        response = await gateway.post_events(publisher, reading(6, to=channel.id))
+        assert response.status == 400, "a revoked key is no key of the account"
+        assert response.json["fields"][0]["name"].endswith("to")
 
 
-async def test_a_key_revoked_while_it_is_used_leaves_nothing_behind(
+async def test_revoking_a_key_in_use_leaves_nothing_in_redis(
     api: Api, other_api: Api, channel: ApiKey, stack: Stack
 ) -> None:
-    """Published to, and busy itself, through gateways that may remember it for a second."""
+    """The key is published to and makes requests itself, through gateways that may cache it for a second."""
     publisher = await api.api_key(account=channel.account)
     over = False
 
@@ -88,22 +89,22 @@ async def test_a_key_revoked_while_it_is_used_leaves_nothing_behind(
             await gateway.put_subscriptions(channel, [{"endpoint-name": "*"}])
             await gateway.call("PUT", "/v2/notification/websocket", key=channel)
 
-    busy = [asyncio.create_task(act(via)) for act in (publish, register) for via in (api, other_api)]
+    tasks = [asyncio.create_task(act(via)) for act in (publish, register) for via in (api, other_api)]
     await wait_until(partial(_has_backlog, api, channel))
     await api.revoke(channel)
     for gateway in (api, other_api):
         await wait_until(partial(_is_refused, gateway, channel), within_s=5)
     over = True
-    await asyncio.gather(*busy)
+    await asyncio.gather(*tasks)
 
     with stack.redis.client() as redis:
-        # The log tells other gateways that the key is gone, and goes within the hour.
+        # The change log tells other gateways of the revocation; it expires within the hour.
         log = keyspace.routing_changes(channel.account)
         assert leaks.places_of(redis, channel.id) in ([], [log.encode()])
         assert redis.ttl(log) > 0
 
 
-async def test_only_an_operator_revokes_and_only_once(api: Api, key: ApiKey) -> None:
+async def test_revoking_needs_an_administrator_and_works_once(api: Api, key: ApiKey) -> None:
     path = f"/v1/api-keys/{key.id}"
     assert (await api.call("DELETE", path, key=key)).status == 403, "it lacks the scope admin"
     assert (await api.call("DELETE", path)).status == 401

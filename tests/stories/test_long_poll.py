@@ -1,4 +1,4 @@
-"""An application that polls: a request waits for notifications, and is answered with all of them at once."""
+"""Long polls: a request waits for notifications and gets all pending ones in one response."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,19 +22,19 @@ def polls(api: Api, key: ApiKey, stack: Stack) -> Polls:
 
 @pytest.fixture
 def elsewhere(api: Api, key: ApiKey, stack: Stack) -> Polls:
-    """The same API key through the other edge."""
+    """Polls of the same API key through the other edge."""
     return Polls(api, key, stack.edges[1])
 
 
 @pytest.fixture(scope="module")
 def brief(shared_stack: Stack) -> Iterator[Service]:
-    """An edge that lets nobody wait for long."""
+    """An edge whose polls time out quickly."""
     with shared_stack.more_edges("edge-brief", LONG_POLL_WAIT_S=0.2) as [edge]:
         yield edge
 
 
 class TestAPoll:
-    async def test_the_first_one_makes_the_channel(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_the_first_poll_creates_the_channel(self, api: Api, key: ApiKey, polls: Polls) -> None:
         assert await api.publish(key, reading(0, to=key.id)) == [0]
 
         assert (await polls.now()).status == 204
@@ -44,21 +44,23 @@ class TestAPoll:
         assert await api.publish(key, reading(1, to=key.id)) == [1]
         assert numbers_in(await polls.now()) == [1]
 
-    async def test_all_that_waits_comes_in_one_message(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_a_response_holds_all_pending_notifications(
+        self, api: Api, key: ApiKey, polls: Polls
+    ) -> None:
         await polls.now()
         await api.publish(key, registration("lamp"))
         await api.publish(key, *readings(range(3), to=key.id), {"topic": "orders", "data": 1, "to": key.id})
         await api.publish(key, *readings(range(3, 5), to=key.id))
 
-        answer = await polls.get()
+        response = await polls.get()
 
-        assert answer.status == 200
-        assert answer.headers["Content-Type"] == "application/json"
-        assert answer.headers["X-Request-Id"]
-        assert [*answer.json] == ["registrations", "notifications", "events"]
-        assert numbers_in(answer) == [*range(5)]
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "application/json"
+        assert response.headers["X-Request-Id"]
+        assert [*response.json] == ["registrations", "notifications", "events"]
+        assert numbers_in(response) == [*range(5)]
 
-    async def test_it_is_answered_as_soon_as_something_comes(
+    async def test_a_waiting_poll_gets_a_response_at_the_next_publish(
         self, api: Api, key: ApiKey, polls: Polls
     ) -> None:
         waiting = await polls.opened()
@@ -67,15 +69,15 @@ class TestAPoll:
 
         assert numbers_in(await waiting) == [1]
 
-    async def test_with_nothing_to_tell_it_ends_empty_in_time(
+    async def test_a_poll_without_notifications_ends_with_a_204(
         self, api: Api, key: ApiKey, brief: Service
     ) -> None:
-        answer = await Polls(api, key, brief).get()
+        response = await Polls(api, key, brief).get()
 
-        assert answer.status == 204
-        assert answer.text == ""
+        assert response.status == 204
+        assert response.text == ""
 
-    async def test_what_was_read_is_not_told_again(
+    async def test_delivered_notifications_are_not_repeated(
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
     ) -> None:
         await polls.now()
@@ -84,58 +86,58 @@ class TestAPoll:
             assert numbers_in(await polls.get()) == [number]
             assert (await elsewhere.now()).status == 204
 
-    async def test_one_after_the_other_tell_everything_in_order(
+    async def test_successive_polls_return_everything_in_order(
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
     ) -> None:
         await polls.now()
-        told: list[int] = []
+        numbers: list[int] = []
         for first in range(0, 500, 50):
             await api.publish(key, *readings(range(first, first + 50), to=key.id))
-            told += numbers_in(await polls.get())
+            numbers += numbers_in(await polls.get())
             await api.publish(key, *readings(range(first + 500, first + 550), to=key.id))
-            told += numbers_in(await elsewhere.get())
+            numbers += numbers_in(await elsewhere.get())
 
-        assert told == [
+        assert numbers == [
             n + at for n in range(0, 500, 50) for part in (0, 500) for at in range(part, part + 50)
         ]
 
-    async def test_a_message_is_bounded(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_the_size_of_a_response_is_bounded(self, api: Api, key: ApiKey, polls: Polls) -> None:
         await polls.now()
         await api.publish(key, *readings(range(40), to=key.id, padding=60_000))
 
         first = await polls.get()
 
         assert len(first.text) <= 1024 * 1024
-        told = numbers_in(first)
-        while len(told) < 40:
-            told += numbers_in(await polls.get())
-        assert told == [*range(40)]
+        numbers = numbers_in(first)
+        while len(numbers) < 40:
+            numbers += numbers_in(await polls.get())
+        assert numbers == [*range(40)]
 
     @pytest.mark.parametrize("query", [{"noWait": "TRUE"}, {"noWait": "true", "x": "%ff", "limit": "-1"}])
-    async def test_what_it_does_not_know_of_is_ignored(self, polls: Polls, query: dict[str, str]) -> None:
+    async def test_unknown_parameters_are_ignored(self, polls: Polls, query: dict[str, str]) -> None:
         assert (await polls.get(**query)).status == 204
 
 
 class TestSecondPoll:
     @pytest.mark.parametrize("edge", [0, 1])
-    async def test_the_newcomer_is_refused_and_the_old_goes_on(
+    async def test_a_second_poll_is_a_409_and_the_first_continues(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
         waiting = await polls.opened()
         newcomer = Polls(api, key, stack.edges[edge])
 
         for _ in range(3):
-            answer = await newcomer.get()
-            assert answer.status == 409
-            assert answer.text == "CONCURRENT_PULL_REQUEST_RECEIVED"
-            assert answer.headers["Content-Type"].startswith("text/plain")
+            response = await newcomer.get()
+            assert response.status == 409
+            assert response.text == "CONCURRENT_PULL_REQUEST_RECEIVED"
+            assert response.headers["Content-Type"].startswith("text/plain")
 
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await waiting) == [1]
         assert (await newcomer.now()).status == 204
 
     @pytest.mark.parametrize("edge", [0, 1])
-    async def test_one_whose_client_has_gone_is_none(
+    async def test_a_disconnected_poll_does_not_block_the_next(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
         newcomer = Polls(api, key, stack.edges[edge])
@@ -151,7 +153,7 @@ class TestSecondPoll:
 
 class TestDelete:
     @pytest.mark.parametrize("edge", [0, 1])
-    async def test_it_ends_the_open_poll(
+    async def test_delete_ends_the_open_poll(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, edge: int
     ) -> None:
         waiting = await polls.opened()
@@ -162,7 +164,7 @@ class TestDelete:
         ended = await waiting
         assert (ended.status, ended.text) == (410, "CHANNEL_DELETED")
 
-    async def test_there_is_nothing_to_delete_twice(self, polls: Polls) -> None:
+    async def test_deleting_twice_is_reported(self, polls: Polls) -> None:
         before = await polls.delete()
         await polls.now()
         first, second = await polls.delete(), await polls.delete()
@@ -173,7 +175,7 @@ class TestDelete:
             (200, "ALREADY_DELETED"),
         ]
 
-    async def test_the_next_poll_makes_it_anew_at_once(
+    async def test_the_next_poll_recreates_the_channel(
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
     ) -> None:
         for number in range(10):
@@ -186,7 +188,7 @@ class TestDelete:
             assert numbers_in(await newer.get()) == [number]
             assert (await old).status == 410
 
-    async def test_the_queue_goes_with_it(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_delete_deletes_the_queue(self, api: Api, key: ApiKey, polls: Polls) -> None:
         await polls.now()
         await api.publish(key, reading(1, to=key.id))
 
@@ -196,7 +198,7 @@ class TestDelete:
 
 
 class TestOneKindAtATime:
-    async def test_a_websocket_channel_is_in_the_way(
+    async def test_a_websocket_channel_excludes_polls(
         self, api: Api, channel: ApiKey, polls: Polls, listen: Listen
     ) -> None:
         receiver = await listen(channel)
@@ -210,7 +212,7 @@ class TestOneKindAtATime:
         await api.publish(channel, reading(1, to=channel.id))
         await receiver.received_numbers([1])
 
-    async def test_a_long_poll_is_in_the_way(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_a_long_poll_channel_excludes_websockets(self, api: Api, key: ApiKey, polls: Polls) -> None:
         waiting = await polls.opened()
 
         refused = await api.call("PUT", "/v2/notification/websocket", key=key)
@@ -225,9 +227,9 @@ class TestOneKindAtATime:
 
 
 class TestAfter:
-    """A client that says itself what it has handled."""
+    """Explicit acks: the client names the last notification that it has handled."""
 
-    async def test_nothing_is_forgotten_before_it_says_so(
+    async def test_notifications_stay_queued_until_acked_by_uid(
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
     ) -> None:
         await polls.get(after="", noWait="true")
@@ -244,7 +246,7 @@ class TestAfter:
 
         assert numbers_in(await polls.get(after=uids[2])) == [3]
 
-    async def test_a_uid_that_is_not_there_acks_nothing(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_an_unknown_uid_acks_nothing(self, api: Api, key: ApiKey, polls: Polls) -> None:
         await polls.now()
         await api.publish(key, *readings(range(3), to=key.id))
 
@@ -253,81 +255,81 @@ class TestAfter:
         assert (await polls.get(after=last, noWait="true")).status == 204
         assert (await polls.get(after=last, noWait="true")).status == 204
 
-    async def test_every_item_can_be_named(self, api: Api, key: ApiKey, polls: Polls) -> None:
-        """Also a device's name alone, and an answer that has an id of its own."""
+    async def test_every_kind_of_item_has_a_uid(self, api: Api, key: ApiKey, polls: Polls) -> None:
+        """A plain device name becomes an object; an async response has its own id."""
         await polls.now()
         await api.publish(key, {"topic": "device.de-registrations", "data": "lamp"})
-        answer = await polls.get(after="")
-        assert answer.json == {"de-registrations": [{"ep": "lamp", "uid": answer.headers["X-Last-Uid"]}]}
-        response = {"id": "mine", "status": 200}
-        await api.publish(key, {"topic": "device.async-responses", "data": response, "to": key.id})
-        answer = await polls.get(after=answer.headers["X-Last-Uid"])
-        assert answer.json == {"async-responses": [response]}
-        last = answer.headers["X-Last-Uid"]
+        response = await polls.get(after="")
+        assert response.json == {"de-registrations": [{"ep": "lamp", "uid": response.headers["X-Last-Uid"]}]}
+        async_response = {"id": "mine", "status": 200}
+        await api.publish(key, {"topic": "device.async-responses", "data": async_response, "to": key.id})
+        response = await polls.get(after=response.headers["X-Last-Uid"])
+        assert response.json == {"async-responses": [async_response]}
+        last = response.headers["X-Last-Uid"]
         assert (await polls.get(after=last, noWait="true")).status == 204
 
-    async def test_one_that_waits_is_answered_too(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_a_waiting_poll_works_with_explicit_acks(self, api: Api, key: ApiKey, polls: Polls) -> None:
         waiting = await polls.opened(after="")
         await api.publish(key, reading(1, to=key.id))
         assert numbers_in(await waiting) == [1]
 
-    async def test_a_receipt_tells_of_it(self, api: Api, key: ApiKey, polls: Polls) -> None:
+    async def test_receipts_show_explicit_acks(self, api: Api, key: ApiKey, polls: Polls) -> None:
         await polls.now()
         await api.publish(key, reading(1, to=key.id) | {"id": "event-1", "receipt": True})
         assert numbers_in(await polls.get(after="")) == [1]
 
-        async def is_told_to_be_sent() -> bool:
-            # It is written when the answer is on its way.
-            [told] = (await api.receipt(key, "event-1")).json["channels"]
-            return bool(told["state"] == "sent")
+        async def is_sent() -> bool:
+            # The edge records `sent` after it has written the response.
+            [channel] = (await api.receipt(key, "event-1")).json["channels"]
+            return bool(channel["state"] == "sent")
 
-        await wait_until(is_told_to_be_sent)
+        await wait_until(is_sent)
 
         await polls.get(after="event-1", noWait="true")
         await polls.delete()
 
-        [told] = (await api.receipt(key, "event-1")).json["channels"]
-        assert told["state"] == "acked"
+        [channel] = (await api.receipt(key, "event-1")).json["channels"]
+        assert channel["state"] == "acked"
 
 
-class TestProof:
-    async def test_who_proves_nothing_is_refused(self, api: Api, stack: Stack, key: ApiKey) -> None:
+class TestAuthentication:
+    async def test_a_poll_needs_a_key_with_the_receive_scope(
+        self, api: Api, stack: Stack, key: ApiKey
+    ) -> None:
         edge = api.at(stack.edges[0].url)
         for method in ("GET", "DELETE"):
             for token in (None, "ak_wrong", key.secret[:-1]):
-                answer = await edge.call(method, PULL, token=token)
-                assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+                response = await edge.call(method, PULL, token=token)
+                assert (response.status, response.json["type"]) == (401, "invalid_auth")
             publisher = await api.api_key(scopes=("publish",))
-            answer = await edge.call(method, PULL, key=publisher)
-            assert (answer.status, answer.json["type"]) == (403, "access_denied")
+            response = await edge.call(method, PULL, key=publisher)
+            assert (response.status, response.json["type"]) == (403, "access_denied")
 
     @pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "PATCH"])
-    async def test_other_methods_are_not_there(
-        self, api: Api, stack: Stack, key: ApiKey, method: str
-    ) -> None:
-        answer = await api.at(stack.edges[0].url).call(method, PULL, key=key)
+    async def test_other_methods_are_a_405(self, api: Api, stack: Stack, key: ApiKey, method: str) -> None:
+        response = await api.at(stack.edges[0].url).call(method, PULL, key=key)
 
-        assert answer.status == 405
-        assert {word.strip() for word in answer.headers["Allow"].split(",")} == {"GET", "DELETE"}
+        assert response.status == 405
+        assert {word.strip() for word in response.headers["Allow"].split(",")} == {"GET", "DELETE"}
 
     async def test_a_revoked_key_ends_its_poll(self, api: Api, key: ApiKey, polls: Polls) -> None:
         waiting = await polls.opened()
 
         await api.revoke(key)
 
-        answer = await waiting
-        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        response = await waiting
+        assert (response.status, response.json["type"]) == (401, "invalid_auth")
         assert (await polls.get()).status == 401
 
     async def test_an_expired_key_ends_its_poll(self, api: Api, stack: Stack) -> None:
         account = await api.account()
-        expires_at = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+        expires_at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
         body = {"name": "brief", "scopes": ["receive"], "expires_at": expires_at}
         made = (await api.admin("POST", f"/v1/accounts/{account}/api-keys", json=body)).json
         SECRETS.append(made["secret"])
         polls = Polls(api, ApiKey(made["id"], account, made["secret"]), stack.edges[0])
 
-        answer = await polls.get()
+        response = await polls.get()
 
-        assert (answer.status, answer.json["type"]) == (401, "invalid_auth")
+        assert (response.status, response.json["type"]) == (401, "invalid_auth")
         assert (await polls.get()).status == 401

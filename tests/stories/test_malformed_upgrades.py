@@ -1,4 +1,4 @@
-"""A handshake that is not in order is told so by a 4xx in our form, at once, and never by a hang-up."""
+"""A malformed WebSocket handshake gets a 4xx with our error body at once, never a closed connection."""
 
 import json
 
@@ -103,7 +103,9 @@ MALFORMED = {
 @pytest.mark.parametrize(
     ("text", "status", "header"), [pytest.param(*case, id=name) for name, case in MALFORMED.items()]
 )
-async def test_it_is_refused_in_our_form(stack: Stack, text: str, status: int, header: str) -> None:
+async def test_a_malformed_handshake_gets_an_error_body(
+    stack: Stack, text: str, status: int, header: str
+) -> None:
     got, headers, body = await exchange(stack.edges[0].url, text)
 
     assert got == status, body
@@ -121,7 +123,7 @@ async def test_it_is_refused_in_our_form(stack: Stack, text: str, status: int, h
         assert headers["sec-websocket-version"] == "13"
 
 
-async def test_a_refusal_repeats_no_secret(channel: ApiKey, stack: Stack) -> None:
+async def test_an_error_never_repeats_the_secret(channel: ApiKey, stack: Stack) -> None:
     offered = f"Sec-WebSocket-Protocol: wss pelion_{channel.secret}\n"
 
     status, headers, body = await exchange(stack.edges[0].url, request(UPGRADE, KEY, VERSION, offered))
@@ -130,7 +132,7 @@ async def test_a_refusal_repeats_no_secret(channel: ApiKey, stack: Stack) -> Non
     assert channel.secret not in body + str(headers)
 
 
-async def test_a_request_id_of_the_callers_own_is_kept(stack: Stack) -> None:
+async def test_the_callers_request_id_is_kept(stack: Stack) -> None:
     text = request(UPGRADE, KEY, "X-Request-Id: mine-17\n")
 
     status, headers, body = await exchange(stack.edges[0].url, text)
@@ -138,7 +140,7 @@ async def test_a_request_id_of_the_callers_own_is_kept(stack: Stack) -> None:
     assert (status, headers["x-request-id"], json.loads(body)["request_id"]) == (426, "mine-17", "mine-17")
 
 
-IN_ORDER = {
+UNUSUAL = {
     "odd case": ("connection: UPGRADE\nUPGRADE: WebSocket\n", KEY.lower()[:18] + KEY[18:], VERSION.lower()),
     "a list": ("Connection: keep-alive, Upgrade\nUpgrade: websocket\n", KEY, VERSION),
     "two lines": ("Connection: Upgrade\nConnection: keep-alive\nUpgrade: websocket\n", KEY, VERSION),
@@ -147,22 +149,24 @@ IN_ORDER = {
 }
 
 
-@pytest.mark.parametrize("headers", [pytest.param(case, id=name) for name, case in IN_ORDER.items()])
-async def test_what_only_looks_odd_is_taken(channel: ApiKey, stack: Stack, headers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("headers", [pytest.param(case, id=name) for name, case in UNUSUAL.items()])
+async def test_unusual_but_valid_handshakes_are_accepted(
+    channel: ApiKey, stack: Stack, headers: tuple[str, ...]
+) -> None:
     text = request(*headers, f"Authorization: Bearer {channel.secret}\n")
 
-    status, answered, _ = await exchange(stack.edges[0].url, text)
+    status, response_headers, _ = await exchange(stack.edges[0].url, text)
 
     assert status == 101
-    assert answered["x-request-id"]
-    assert answered["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert response_headers["x-request-id"]
+    assert response_headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
-async def test_a_plain_request_that_offers_an_upgrade_is_answered_as_it_is(
+async def test_an_upgrade_offered_with_a_plain_request_is_ignored(
     api: Api, channel: ApiKey, stack: Stack, upgrade: str
 ) -> None:
-    """Some HTTP clients offer h2c with every request over plain HTTP; we need not take what is offered."""
+    """Some HTTP clients offer h2c with every request over plain HTTP."""
     event = json.dumps(reading(1, to=channel.id))
     text = request(
         f"Connection: Upgrade, HTTP2-Settings\nUpgrade: {upgrade}\nHTTP2-Settings: AAMAAABk\n",
@@ -172,7 +176,7 @@ async def test_a_plain_request_that_offers_an_upgrade_is_answered_as_it_is(
         body=event,
     )
 
-    status, _, answer = await exchange(stack.gateways[0].url, text)
+    status, _, response = await exchange(stack.gateways[0].url, text)
 
-    assert status == 202, answer
+    assert status == 202, response
     assert await api.queue_size(channel) == 1

@@ -1,4 +1,4 @@
-"""An API key has a channel of one kind at a time: another is refused until the first is deleted."""
+"""An API key has one channel: another kind is refused until the first is deleted."""
 
 import itertools
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.callbacks import Hook
 from tests.harness.events import reading
 from tests.harness.stack import Stack
@@ -15,7 +15,7 @@ from tests.stories.test_errors import assert_error
 
 @dataclass(frozen=True)
 class Sites:
-    """Where requests go: a gateway, an edge, and a receiver of callbacks."""
+    """A gateway, an edge, and a receiver of callbacks."""
 
     gateway: Api
     edge: Api
@@ -24,14 +24,14 @@ class Sites:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of channel is made and ended, and what is answered: a status, the body.
+    """How to create and delete a kind of channel; the expected statuses and bodies.
 
-    `absent` is the answer to close_reason what is not there, without a body when it is an error of ours; `shown`
-    is how /v1/channels names the kind.
+    `absent`: the response to deleting a missing channel (the body is not compared if it is our error).
+    `shown`: the kind in /v1/channels.
     """
 
     shown: str
-    make: Callable[[Sites, ApiKey], Awaitable[Answer]]
+    make: Callable[[Sites, ApiKey], Awaitable[Response]]
     made: int
     path: str
     ended: tuple[int, str]
@@ -39,11 +39,11 @@ class Kind:
 
     async def end(self, sites: Sites, key: ApiKey) -> tuple[int, str]:
         at = sites.edge if self.path.endswith("/pull") else sites.gateway
-        answer = await at.call("DELETE", self.path, key=key)
-        if answer.status == 404:
-            assert_error(answer, 404, "not_found")
+        response = await at.call("DELETE", self.path, key=key)
+        if response.status == 404:
+            assert_error(response, 404, "not_found")
             return 404, ""
-        return answer.status, answer.text
+        return response.status, response.text
 
     def __str__(self) -> str:
         return self.shown
@@ -83,7 +83,7 @@ def sites(api: Api, stack: Stack, hook: Hook) -> Sites:
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(KINDS, 2)), ids=str)
-async def test_another_kind_waits_until_the_first_is_deleted(
+async def test_another_kind_is_refused_until_the_first_is_deleted(
     sites: Sites, key: ApiKey, first: Kind, second: Kind
 ) -> None:
     assert (await first.make(sites, key)).status == first.made
@@ -94,7 +94,7 @@ async def test_another_kind_waits_until_the_first_is_deleted(
 
     assert_error(refused, 400, "bad_request")
     assert first.shown in refused.json["message"]
-    assert len(sites.hook.called) == called, "the test request was made all the same"
+    assert len(sites.hook.called) == called, "the test request was sent"
     assert await second.end(sites, key) == second.absent
     kept = (await sites.gateway.call("GET", f"/v1/channels/{key.id}", key=key)).json
     assert (kept["kind"], kept["queue_size"]) == (first.shown, 1)
@@ -107,15 +107,15 @@ async def test_another_kind_waits_until_the_first_is_deleted(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-async def test_the_same_kind_again_is_no_conflict(sites: Sites, key: ApiKey, kind: Kind) -> None:
+async def test_creating_the_same_kind_again_is_no_conflict(sites: Sites, key: ApiKey, kind: Kind) -> None:
     await kind.make(sites, key)
 
     assert (await kind.make(sites, key)).status in (kind.made, 200)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-async def test_all_kinds_are_cleared_blindly(sites: Sites, key: ApiKey, kind: Kind) -> None:
-    """As many clients begin: DELETE of each kind, whichever is there."""
+async def test_deleting_every_kind_is_safe(sites: Sites, key: ApiKey, kind: Kind) -> None:
+    """Many clients begin with a DELETE of each kind."""
     await kind.make(sites, key)
 
     for each in KINDS:

@@ -1,4 +1,4 @@
-"""A channel has one socket: the newest. Whoever held it before is told so, on whichever edge it was."""
+"""A channel has one socket: the newest takes over, and the edge closes the older one."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.harness.stack import Stack
 
 
 @pytest.mark.parametrize("other_edge", [0, 1], ids=["same edge", "other edge"])
-async def test_the_newest_socket_wins(
+async def test_newest_socket_takes_over(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, other_edge: int
 ) -> None:
     older = await listen(channel, stack.edges[0].url)
@@ -24,7 +24,7 @@ async def test_the_newest_socket_wins(
     assert await api.status(channel) == "connected"
 
 
-async def test_a_socket_that_lost_its_channel_can_win_it_back(
+async def test_an_older_client_can_take_over_again(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     first = await listen(channel, stack.edges[0].url)
@@ -37,7 +37,7 @@ async def test_a_socket_that_lost_its_channel_can_win_it_back(
     await third.received_numbers([1])
 
 
-async def test_what_was_confirmed_is_not_sent_to_the_next_socket(
+async def test_acked_notifications_are_not_sent_to_the_next_socket(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     older = await listen(channel, stack.edges[0].url)
@@ -51,9 +51,7 @@ async def test_what_was_confirmed_is_not_sent_to_the_next_socket(
     await newer.received_numbers([11])
 
 
-async def test_registering_again_disturbs_neither_socket_nor_queue(
-    api: Api, channel: ApiKey, listen: Listen
-) -> None:
+async def test_registering_again_keeps_socket_and_queue(api: Api, channel: ApiKey, listen: Listen) -> None:
     await api.publish(channel, reading(1, to=channel.id))
 
     assert (await api.register(channel)).status == 200
@@ -67,9 +65,7 @@ async def test_registering_again_disturbs_neither_socket_nor_queue(
     assert receiver.open_now
 
 
-async def test_sockets_of_different_keys_do_not_disturb_each_other(
-    api: Api, channel: ApiKey, listen: Listen
-) -> None:
+async def test_sockets_of_different_keys_are_independent(api: Api, channel: ApiKey, listen: Listen) -> None:
     sibling = await api.api_key(account=channel.account)
     await api.register(sibling)
     ours = await listen(channel)
@@ -83,7 +79,7 @@ async def test_sockets_of_different_keys_do_not_disturb_each_other(
     assert ours.open_now
 
 
-async def test_the_channel_tells_how_it_delivers(api: Api, key: ApiKey) -> None:
+async def test_the_channel_shows_its_delivery_mechanism(api: Api, key: ApiKey) -> None:
     assert (await api.call("GET", "/v2/notification/channel", key=key)).status == 404
 
     made = await api.register(key)
@@ -91,5 +87,5 @@ async def test_the_channel_tells_how_it_delivers(api: Api, key: ApiKey) -> None:
     assert made.status == 201
     assert made.json["status"] == "disconnected"
     assert made.json["queue_size"] == 0
-    answer = await api.call("GET", "/v2/notification/channel", key=key)
-    assert (answer.status, answer.json) == (200, {"delivery_mechanism": "WEB_SOCKET"})
+    response = await api.call("GET", "/v2/notification/channel", key=key)
+    assert (response.status, response.json) == (200, {"delivery_mechanism": "WEB_SOCKET"})

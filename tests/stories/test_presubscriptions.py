@@ -1,4 +1,4 @@
-"""Presubscriptions choose which device notifications a channel gets, from the very next publish on."""
+"""Presubscriptions select the device notifications of a channel, from the next publish on."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ MATCHES: list[tuple[Subscription, str, str, bool]] = [
 
 
 @pytest.mark.parametrize(("subscription", "ep", "path", "wanted"), MATCHES)
-async def test_what_matches(
+async def test_presubscription_matching(
     api: Api, channel: ApiKey, subscription: Subscription, ep: str, path: str, wanted: bool
 ) -> None:
     await api.subscribe(channel, subscription)
@@ -43,7 +43,7 @@ async def test_what_matches(
     assert await api.queue_size(channel) == int(wanted)
 
 
-async def test_a_204_is_honoured_by_the_next_publish_through_another_gateway(
+async def test_a_change_takes_effect_with_the_next_publish_through_another_gateway(
     api: Api, other_api: Api, channel: ApiKey
 ) -> None:
     for here, there in ((api, other_api), (other_api, api)) * 10:
@@ -53,7 +53,7 @@ async def test_a_204_is_honoured_by_the_next_publish_through_another_gateway(
         assert await here.publish(channel, reading(1)) == [0]
 
 
-async def test_a_new_channel_is_honoured_by_the_next_publish_through_another_gateway(
+async def test_a_new_channel_receives_the_next_publish_through_another_gateway(
     api: Api, other_api: Api, key: ApiKey
 ) -> None:
     await api.subscribe(key, {"endpoint-name": "sensor-*"})
@@ -65,7 +65,7 @@ async def test_a_new_channel_is_honoured_by_the_next_publish_through_another_gat
 
 
 @pytest.mark.parametrize("topic", ["device.registrations", "device.reg-updates"])
-async def test_a_devices_type_is_learnt_when_it_registers(
+async def test_a_registration_sets_the_devices_type(
     api: Api, other_api: Api, channel: ApiKey, topic: str
 ) -> None:
     await api.subscribe(channel, {"endpoint-type": "Light", "resource-path": ["/3311/*"]})
@@ -80,7 +80,7 @@ async def test_a_devices_type_is_learnt_when_it_registers(
     assert await api.publish(channel, notification) == [0]
 
 
-async def test_a_type_is_known_to_what_follows_in_the_same_request(api: Api, channel: ApiKey) -> None:
+async def test_a_type_applies_to_later_events_of_the_same_request(api: Api, channel: ApiKey) -> None:
     await api.subscribe(channel, {"endpoint-type": "Light"})
 
     counted = await api.publish(channel, registration("lamp", ept="Light"), reading(1, ep="lamp"))
@@ -88,7 +88,7 @@ async def test_a_type_is_known_to_what_follows_in_the_same_request(api: Api, cha
     assert counted == [1, 1]
 
 
-async def test_a_type_is_forgotten_with_the_device(api: Api, channel: ApiKey) -> None:
+async def test_a_deregistration_removes_the_devices_type(api: Api, channel: ApiKey) -> None:
     await api.subscribe(channel, {"endpoint-type": "Light"})
     await api.publish(channel, registration("lamp", ept="Light"))
     assert await api.publish(channel, reading(1, ep="lamp")) == [1]
@@ -98,7 +98,9 @@ async def test_a_type_is_forgotten_with_the_device(api: Api, channel: ApiKey) ->
     assert await api.publish(channel, reading(1, ep="lamp")) == [0]
 
 
-async def test_matching_twice_is_still_one_notification(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_several_matching_presubscriptions_give_one_notification(
+    api: Api, channel: ApiKey, listen: Listen
+) -> None:
     await api.subscribe(channel, {"endpoint-name": "sensor-*"}, {"resource-path": ["*"]})
 
     assert await api.publish(channel, reading(1), reading(2)) == [1, 1]
@@ -107,7 +109,7 @@ async def test_matching_twice_is_still_one_notification(api: Api, channel: ApiKe
     await receiver.received_numbers([1, 2])
 
 
-async def test_each_channel_gets_what_it_asked_for(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_each_channel_gets_its_own_selection(api: Api, channel: ApiKey, listen: Listen) -> None:
     sibling = await api.api_key(account=channel.account)
     stranger = await api.api_key()
     for other in (sibling, stranger):
@@ -123,7 +125,7 @@ async def test_each_channel_gets_what_it_asked_for(api: Api, channel: ApiKey, li
     await (await listen(sibling)).received_numbers([1, 2])
 
 
-async def test_a_put_replaces_all_and_a_get_gives_them_back(api: Api, key: ApiKey) -> None:
+async def test_put_replaces_all_presubscriptions_and_get_returns_them(api: Api, key: ApiKey) -> None:
     assert await api.subscriptions(key) == []
     first: list[Subscription] = [
         {"endpoint-name": "sensor-*", "endpoint-type": "Light", "resource-path": ["/1", "/2*"]},
@@ -140,7 +142,7 @@ async def test_a_put_replaces_all_and_a_get_gives_them_back(api: Api, key: ApiKe
     assert await api.subscriptions(key) == []
 
 
-async def test_the_limits_are_generous_and_exact(api: Api, key: ApiKey) -> None:
+async def test_presubscriptions_at_the_limits_are_accepted(api: Api, key: ApiKey) -> None:
     at_the_limit: list[list[Subscription]] = [
         [{"endpoint-name": "n" * 64, "endpoint-type": "t" * 64, "resource-path": ["/" + "p" * 127]}],
         [{"resource-path": [f"/{n}" for n in range(256)]}],
@@ -169,14 +171,14 @@ REFUSED: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("subscriptions", "field"), REFUSED)
-async def test_what_is_malformed_changes_nothing(
+async def test_invalid_presubscriptions_are_refused_and_change_nothing(
     api: Api, key: ApiKey, subscriptions: object, field: str
 ) -> None:
     await api.subscribe(key, {"endpoint-name": "before"})
 
-    answer = await api.put_subscriptions(key, subscriptions)
+    response = await api.put_subscriptions(key, subscriptions)
 
-    assert answer.status == 400
-    assert answer.json["message"]
-    assert any(field in each["name"] for each in answer.json["fields"]) or not field, answer.text
+    assert response.status == 400
+    assert response.json["message"]
+    assert any(field in each["name"] for each in response.json["fields"]) or not field, response.text
     assert await api.subscriptions(key) == [{"endpoint-name": "before"}]

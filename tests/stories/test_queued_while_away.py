@@ -1,4 +1,4 @@
-"""What is published while nobody listens waits, and is there when somebody comes back."""
+"""Notifications stay queued without a socket, and the next socket receives them."""
 
 from tests.conftest import Listen
 from tests.harness.api import Api, ApiKey
@@ -6,7 +6,9 @@ from tests.harness.events import Event, reading, readings
 from tests.harness.stack import Stack
 
 
-async def test_the_queue_waits_for_the_first_socket(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_notifications_are_queued_until_the_first_socket(
+    api: Api, channel: ApiKey, listen: Listen
+) -> None:
     counted = await api.publish(channel, *readings(range(100), to=channel.id))
 
     assert counted == [1] * 100
@@ -17,7 +19,7 @@ async def test_the_queue_waits_for_the_first_socket(api: Api, channel: ApiKey, l
     await api.until(channel, status="connected", queue_size=0)
 
 
-async def test_only_what_is_new_comes_after_a_pause(
+async def test_a_reconnect_receives_only_new_notifications(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     first = await listen(channel, stack.edges[0].url)
@@ -34,7 +36,7 @@ async def test_only_what_is_new_comes_after_a_pause(
     await second.received_numbers(range(10, 20))
 
 
-async def test_a_dropped_line_is_noticed_at_once(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_a_reset_connection_is_disconnected_at_once(api: Api, channel: ApiKey, listen: Listen) -> None:
     receiver = await listen(channel)
     await api.until(channel, status="connected", queue_size=0)
 
@@ -43,7 +45,7 @@ async def test_a_dropped_line_is_noticed_at_once(api: Api, channel: ApiKey, list
     await api.until(channel, status="disconnected", queue_size=0, within_s=5)
 
 
-async def test_nothing_is_kept_without_a_channel(api: Api, key: ApiKey, listen: Listen) -> None:
+async def test_nothing_is_queued_without_a_channel(api: Api, key: ApiKey, listen: Listen) -> None:
     assert await api.publish(key, reading(1, to=key.id)) == [0]
 
     await api.register(key)
@@ -54,7 +56,7 @@ async def test_nothing_is_kept_without_a_channel(api: Api, key: ApiKey, listen: 
     await receiver.received_numbers([2])
 
 
-async def test_device_life_reaches_every_channel_of_the_account(
+async def test_device_registrations_reach_every_channel_of_the_account(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     sibling = await api.api_key(account=channel.account)
@@ -77,11 +79,11 @@ async def test_device_life_reaches_every_channel_of_the_account(
     assert await api.queue_size(stranger) == 0
 
 
-async def test_an_event_of_ones_own_topic_travels_as_an_event(
+async def test_an_event_with_a_plain_topic_arrives_under_events(
     api: Api, channel: ApiKey, listen: Listen
 ) -> None:
     order = {"number": 17, "lines": [{"item": "Tür", "price": 12.5}], "paid": False, "note": None}
-    answer = await api.post_events(
+    response = await api.post_events(
         channel,
         {
             "topic": "orders.created",
@@ -92,7 +94,7 @@ async def test_an_event_of_ones_own_topic_travels_as_an_event(
             "to": channel.id,
         },
     )
-    assert (answer.status, answer.json) == (202, {"events": [{"id": "order-17", "channels": 1}]})
+    assert (response.status, response.json) == (202, {"events": [{"id": "order-17", "channels": 1}]})
 
     receiver = await listen(channel)
 
@@ -107,24 +109,22 @@ async def test_an_event_of_ones_own_topic_travels_as_an_event(
     }
 
 
-async def test_an_event_without_an_id_is_given_one(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_an_event_without_an_id_gets_one(api: Api, channel: ApiKey, listen: Listen) -> None:
     event = {"topic": "orders.created", "data": None, "to": channel.id}
 
-    answer = await api.post_events(channel, [event, event])
+    response = await api.post_events(channel, [event, event])
 
-    given = [receipt["id"] for receipt in answer.json["events"]]
+    given = [receipt["id"] for receipt in response.json["events"]]
     assert len(set(given)) == 2
     receiver = await listen(channel)
     assert [item["id"] for _, item in await receiver.received(2)] == given
 
 
-async def test_an_async_response_goes_to_the_key_that_asked(
-    api: Api, channel: ApiKey, listen: Listen
-) -> None:
-    response = {"id": "1073741825#521f9d17", "status": 504, "error": "TIMEOUT"}
-    event = {"topic": "device.async-responses", "data": response, "to": channel.id}
+async def test_an_async_response_goes_to_its_addressee(api: Api, channel: ApiKey, listen: Listen) -> None:
+    async_response = {"id": "1073741825#521f9d17", "status": 504, "error": "TIMEOUT"}
+    event = {"topic": "device.async-responses", "data": async_response, "to": channel.id}
 
     assert await api.publish(channel, event) == [1]
 
     receiver = await listen(channel)
-    assert await receiver.received(1) == [("async-responses", response)]
+    assert await receiver.received(1) == [("async-responses", async_response)]

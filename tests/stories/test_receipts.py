@@ -1,11 +1,11 @@
-"""A publisher that asks for a receipt can look for an hour what became of its event, channel by channel."""
+"""Receipts: for an hour a publisher can read what became of its event in each channel."""
 
 from typing import Any
 
 import pytest
 
 from tests.conftest import Listen, ListenSilently
-from tests.harness.api import Answer, Api, ApiKey
+from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import Event, reading
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
@@ -13,36 +13,38 @@ from tests.stories.test_errors import assert_error
 
 
 async def published(api: Api, key: ApiKey, *events: Event, **headers: str) -> list[str]:
-    """The ids of events that are published with receipts."""
+    """Publishes events with receipts; returns their ids."""
     asking = [event | {"receipt": True} for event in events]
-    answer = await api.call("POST", "/v1/events", key=key, json=asking, headers=headers)
-    assert answer.status == 202, answer.text
-    return [each["id"] for each in answer.json["events"]]
+    response = await api.call("POST", "/v1/events", key=key, json=asking, headers=headers)
+    assert response.status == 202, response.text
+    return [each["id"] for each in response.json["events"]]
 
 
 async def receipt(api: Api, key: ApiKey, event_id: str) -> Any:
-    answer = await api.receipt(key, event_id)
-    assert answer.status == 200, answer.text
-    return answer.json
+    response = await api.receipt(key, event_id)
+    assert response.status == 200, response.text
+    return response.json
 
 
-async def told_of(api: Api, key: ApiKey, event_id: str) -> dict[str, str]:
-    """What the only channel did with the event."""
-    [told] = (await receipt(api, key, event_id))["channels"]
-    return dict(told)
+async def state_of(api: Api, key: ApiKey, event_id: str) -> dict[str, str]:
+    """The state in the event's only channel."""
+    [channel] = (await receipt(api, key, event_id))["channels"]
+    return dict(channel)
 
 
 async def until(api: Api, key: ApiKey, event_id: str, state: str) -> dict[str, str]:
-    """Waits until the event has got so far in its only channel."""
+    """Waits until the event has this state in its only channel."""
 
     async def is_there() -> bool:
-        return (await told_of(api, key, event_id))["state"] == state
+        return (await state_of(api, key, event_id))["state"] == state
 
     await wait_until(is_there, what=state)
-    return await told_of(api, key, event_id)
+    return await state_of(api, key, event_id)
 
 
-async def test_queued_and_then_acked(api: Api, other_api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_a_receipt_is_queued_and_then_acked(
+    api: Api, other_api: Api, channel: ApiKey, listen: Listen
+) -> None:
     [event] = await published(api, channel, reading(1, to=channel.id))
 
     queued = await receipt(other_api, channel, event)
@@ -60,7 +62,7 @@ async def test_queued_and_then_acked(api: Api, other_api: Api, channel: ApiKey, 
 async def test_sent_is_not_acked(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen, listen_silently: ListenSilently
 ) -> None:
-    """A client that confirms nothing; a later one that does is sent it again."""
+    """The first client acks nothing; the next socket receives the event again and acks it."""
     await listen_silently(channel, stack.edges[0].url)
     [event] = await published(api, channel, reading(1, to=channel.id))
     sent = await until(api, channel, event, "sent")
@@ -69,20 +71,20 @@ async def test_sent_is_not_acked(
 
     acked = await until(api, channel, event, "acked")
     assert set(sent) == {"channel", "state", "queued_at", "sent_at"}
-    assert acked["sent_at"] == sent["sent_at"], "the first time counts"
+    assert acked["sent_at"] == sent["sent_at"], "the time of the first send"
 
 
-async def test_dropped_with_its_channel(api: Api, channel: ApiKey) -> None:
+async def test_deleting_the_channel_drops_its_events(api: Api, channel: ApiKey) -> None:
     [event] = await published(api, channel, reading(1, to=channel.id))
 
     await api.delete_channel(channel)
 
-    told = await told_of(api, channel, event)
-    assert (told["state"], told["reason"]) == ("dropped", "channel-deleted")
-    assert told["dropped_at"] >= told["queued_at"]
+    shown = await state_of(api, channel, event)
+    assert (shown["state"], shown["reason"]) == ("dropped", "channel-deleted")
+    assert shown["dropped_at"] >= shown["queued_at"]
 
 
-async def test_each_channel_has_its_own_fate(api: Api, channel: ApiKey, listen: Listen) -> None:
+async def test_each_channel_has_its_own_state(api: Api, channel: ApiKey, listen: Listen) -> None:
     colleague, third = [await api.api_key(account=channel.account) for _ in range(2)]
     for key in (channel, colleague, third):
         await api.call("PUT", "/v1/bindings", key=key, json=["orders.#"])
@@ -92,33 +94,33 @@ async def test_each_channel_has_its_own_fate(api: Api, channel: ApiKey, listen: 
     await receiver.received(1)
     await api.until(colleague, queue_size=0)
 
-    told = await receipt(api, channel, event)
+    shown = await receipt(api, channel, event)
 
-    assert {each["channel"]: each["state"] for each in told["channels"]} == {
+    assert {each["channel"]: each["state"] for each in shown["channels"]} == {
         channel.id: "queued",
         colleague.id: "acked",
     }
-    assert told["channels_total"] == 2, "the third has no channel"
+    assert shown["channels_total"] == 2, "the third has no channel"
 
 
-async def test_an_event_that_nobody_wanted(api: Api, key: ApiKey) -> None:
+async def test_an_event_without_a_matching_channel(api: Api, key: ApiKey) -> None:
     [event] = await published(api, key, {"topic": "orders.paid", "data": 1})
 
-    told = await receipt(api, key, event)
+    shown = await receipt(api, key, event)
 
-    assert (told["channels"], told["channels_total"]) == ([], 0)
+    assert (shown["channels"], shown["channels_total"]) == ([], 0)
 
 
-async def test_only_what_asks_for_a_receipt_has_one(api: Api, channel: ApiKey) -> None:
+async def test_only_events_that_ask_for_a_receipt_have_one(api: Api, channel: ApiKey) -> None:
     events = [reading(n, to=channel.id) | {"receipt": n == 1} for n in range(2)]
-    answer = await api.post_events(channel, [*events, reading(2, to=channel.id)])
+    response = await api.post_events(channel, [*events, reading(2, to=channel.id)])
 
-    ids = [each["id"] for each in answer.json["events"]]
+    ids = [each["id"] for each in response.json["events"]]
 
     assert [(await api.receipt(channel, event)).status for event in ids] == [404, 200, 404]
 
 
-async def test_after_an_hour_nothing_is_known(api: Api, channel: ApiKey, stack: Stack) -> None:
+async def test_receipts_expire_after_an_hour(api: Api, channel: ApiKey, stack: Stack) -> None:
     [event] = await published(api, channel, reading(1, to=channel.id))
     with stack.redis.client() as redis:
         of = (channel.id, channel.account)
@@ -135,27 +137,25 @@ async def test_after_an_hour_nothing_is_known(api: Api, channel: ApiKey, stack: 
     assert_error(await api.receipt(channel, event), 404, "not_found")
 
 
-async def test_a_repetition_publishes_nothing_and_the_receipt_stays(
-    api: Api, other_api: Api, channel: ApiKey
-) -> None:
+async def test_an_idempotent_repetition_keeps_the_receipt(api: Api, other_api: Api, channel: ApiKey) -> None:
     one = reading(1, to=channel.id)
     [event] = await published(api, channel, one, **{"Idempotency-Key": "once"})
-    told = await receipt(api, channel, event)
+    shown = await receipt(api, channel, event)
 
     again = await published(other_api, channel, one, **{"Idempotency-Key": "once"})
 
     assert again == [event]
-    assert await receipt(api, channel, event) == told
+    assert await receipt(api, channel, event) == shown
 
 
 @pytest.mark.parametrize("given", ["a/b", "%2F", "a/../b", "?x#y", "größer als {x}:channel", "x" * 255])
-async def test_any_id_that_can_be_given_can_be_asked_for(api: Api, channel: ApiKey, given: str) -> None:
+async def test_any_valid_event_id_can_be_queried(api: Api, channel: ApiKey, given: str) -> None:
     await published(api, channel, reading(1, to=channel.id) | {"id": given})
 
     assert (await receipt(api, channel, given))["id"] == given
 
 
-async def test_who_may_ask(api: Api, channel: ApiKey) -> None:
+async def test_receipts_need_the_publish_scope_and_the_same_account(api: Api, channel: ApiKey) -> None:
     [event] = await published(api, channel, reading(1, to=channel.id))
     colleague = await api.api_key(account=channel.account, scopes=("publish",))
     receiver = await api.api_key(account=channel.account, scopes=("receive",))
@@ -164,13 +164,13 @@ async def test_who_may_ask(api: Api, channel: ApiKey) -> None:
     def asked_by(key: ApiKey | None) -> Any:
         return api.call("GET", f"/v1/events/{event}", key=key)
 
-    answers: list[Answer] = [await asked_by(key) for key in (colleague, receiver, stranger, None)]
+    responses: list[Response] = [await asked_by(key) for key in (colleague, receiver, stranger, None)]
 
-    assert [answer.status for answer in answers] == [200, 403, 404, 401]
+    assert [response.status for response in responses] == [200, 403, 404, 401]
 
 
-async def test_a_receipt_is_wanted_or_not(api: Api, channel: ApiKey) -> None:
-    answer = await api.post_events(channel, reading(1, to=channel.id) | {"receipt": "yes"})
+async def test_receipt_must_be_a_boolean(api: Api, channel: ApiKey) -> None:
+    response = await api.post_events(channel, reading(1, to=channel.id) | {"receipt": "yes"})
 
-    assert_error(answer, 400, "validation_error", field="receipt")
+    assert_error(response, 400, "validation_error", field="receipt")
     assert await api.queue_size(channel) == 0

@@ -1,4 +1,4 @@
-"""An API key's secret is in its caller's hands and nowhere else."""
+"""An API key's secret appears in no log, metric, response or Redis key."""
 
 import pytest
 
@@ -10,8 +10,8 @@ from tests.harness.sockets import Receiver
 from tests.harness.stack import Stack
 
 
-async def test_the_secret_turns_up_nowhere(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
-    """Used rightly, wrongly, in wrong places; looked for in logs, metrics, Redis and answers."""
+async def test_the_secret_appears_nowhere(api: Api, channel: ApiKey, stack: Stack, listen: Listen) -> None:
+    """Sends it correctly, incorrectly and in the wrong places first."""
     receiver = await listen(channel)
     await api.publish(channel, reading(1, to=channel.id))
     await receiver.received_numbers([1])
@@ -40,7 +40,7 @@ async def test_the_secret_turns_up_nowhere(api: Api, channel: ApiKey, stack: Sta
         leaks.assert_none_in_redis(redis)
 
 
-def test_the_check_itself_can_fail(stack: Stack, channel: ApiKey) -> None:
+def test_the_check_finds_a_leak(stack: Stack, channel: ApiKey) -> None:
     with stack.redis.client() as redis:
         redis.set("a-secret-here", f"so {channel.secret}!", ex=60)
         try:

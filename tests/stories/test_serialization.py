@@ -1,4 +1,4 @@
-"""An application says how it wants its notifications, when it registers or later."""
+"""Serialization options of a channel, set at registration or later."""
 
 from tests.conftest import Listen
 from tests.harness.api import Api, ApiKey
@@ -16,24 +16,24 @@ async def put(api: Api, key: ApiKey, serialization: object) -> int:
     return (await api.call("PUT", "/v2/notification/websocket", key=key, json=body)).status
 
 
-async def test_asked_for_when_registering(api: Api, key: ApiKey, stack: Stack, listen: Listen) -> None:
+async def test_serialization_set_at_registration(api: Api, key: ApiKey, stack: Stack, listen: Listen) -> None:
     assert await put(api, key, ALL) == 201
-    told = (await api.channel(key)).json["serialization"]
-    assert told["max_chunk_size"] == 100
-    assert told["cfg"]["include_uid"] is True
-    assert told["cfg"]["deregistrations_as_object"] is False
+    shown = (await api.channel(key)).json["serialization"]
+    assert shown["max_chunk_size"] == 100
+    assert shown["cfg"]["include_uid"] is True
+    assert shown["cfg"]["deregistrations_as_object"] is False
     client = await listen(key, stack.edges[0].url)
     data = {"ep": "lamp", "path": "/1", "payload": "MA=="}
 
-    answer = await api.post_events(key, {"topic": "device.notifications", "data": data, "to": key.id})
+    response = await api.post_events(key, {"topic": "device.notifications", "data": data, "to": key.id})
 
     await client.received(1)
     [item] = client.frames[0]["notifications"]
     assert item.pop("timestamp") > 1_700_000_000_000
-    assert item == {**data, "uid": answer.json["events"][0]["id"], "original-ep": "lamp"}
+    assert item == {**data, "uid": response.json["events"][0]["id"], "original-ep": "lamp"}
 
 
-async def test_asked_for_later_it_reaches_an_open_socket(
+async def test_a_change_applies_to_an_open_socket(
     api: Api, channel: ApiKey, stack: Stack, listen: Listen
 ) -> None:
     client = await listen(channel, stack.edges[0].url)
@@ -50,7 +50,7 @@ async def test_asked_for_later_it_reaches_an_open_socket(
     assert client.frames[1] == {"de-registrations": [{"ep": "lamp"}]}
 
 
-async def test_a_put_without_it_changes_nothing(api: Api, key: ApiKey) -> None:
+async def test_registering_without_serialization_keeps_it(api: Api, key: ApiKey) -> None:
     await put(api, key, ALL)
 
     await api.register(key)
@@ -58,6 +58,6 @@ async def test_a_put_without_it_changes_nothing(api: Api, key: ApiKey) -> None:
     assert (await api.channel(key)).json["serialization"]["max_chunk_size"] == 100
 
 
-async def test_what_makes_no_sense_is_refused_and_registers_nothing(api: Api, key: ApiKey) -> None:
+async def test_invalid_serialization_is_refused_and_registers_nothing(api: Api, key: ApiKey) -> None:
     assert await put(api, key, {"type": "v1"}) == 400
     assert (await api.channel(key)).status == 404

@@ -10,7 +10,7 @@ from tests.harness.blackhole import Blackhole
 from tests.harness.stack import Stack
 
 
-async def test_one_publish_reaches_all_three(
+async def test_one_publish_reaches_all_dialects(
     api: Api, stack: Stack, http: aiohttp.ClientSession, channel: ApiKey, listen: Listen
 ) -> None:
     await api.call("PUT", "/v1/bindings", key=channel, json=["call.#"])

@@ -1,6 +1,6 @@
-"""A revocation or a deletion that breaks off half way has done what matters: the socket is closed.
+"""A revocation or deletion that fails half way has still closed the socket.
 
-The account's routes are another place in Redis than the key and its channel, so one step can fail alone.
+The account's routing table lies in another Redis slot than the key and its channel: one step can fail alone.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from tests.harness.processes import run_command
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
-AT_ONCE_S = 10
-"""Generous; but far less than the minute after which an edge looks by itself."""
+CLOSE_S = 10
+"""Far less than the edge's sweep interval of a minute."""
 
 BreakRouting = Callable[[ApiKey], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def broken_routes(stack: Stack) -> BreakRouting:
-    """Lets every step fail that changes the routes of this key's account."""
+def broken_routing(stack: Stack) -> BreakRouting:
+    """Makes every change of the routing table of this key's account fail."""
 
     @contextlib.contextmanager
-    def broken(key: ApiKey) -> Iterator[None]:
+    def broken_table(key: ApiKey) -> Iterator[None]:
         name = keyspace.routing(key.account)
         with stack.redis.client() as redis:
             kept = redis.dump(name)
@@ -38,23 +38,23 @@ def broken_routes(stack: Stack) -> BreakRouting:
             finally:
                 redis.restore(name, 0, kept, replace=True)
 
-    return broken
+    return broken_table
 
 
-async def test_a_revoked_keys_socket_is_closed(
-    api: Api, channel: ApiKey, listen: Listen, broken_routes: BreakRouting
+async def test_a_failed_revocation_closes_the_socket(
+    api: Api, channel: ApiKey, listen: Listen, broken_routing: BreakRouting
 ) -> None:
     publisher = await api.api_key(account=channel.account)
     receiver = await listen(channel)
 
-    with broken_routes(channel):
-        answer = await api.admin("DELETE", f"/v1/api-keys/{channel.id}")
+    with broken_routing(channel):
+        response = await api.admin("DELETE", f"/v1/api-keys/{channel.id}")
 
-    assert answer.status >= 500, "it says that not all was done"
-    assert await receiver.closed(within_s=AT_ONCE_S) == 1008
+    assert response.status >= 500, "the failure is reported"
+    assert await receiver.closed(within_s=CLOSE_S) == 1008
     assert (await api.admin("DELETE", f"/v1/api-keys/{channel.id}")).status == 404
-    assert await (await listen(channel)).closed() == 1008, "and nobody comes in with it again"
-    assert await api.publish(publisher, reading(1, to=channel.id)) == [0], "the routes name it still"
+    assert await (await listen(channel)).closed() == 1008, "the key opens no socket again"
+    assert await api.publish(publisher, reading(1, to=channel.id)) == [0], "the routing table still has it"
 
     async def is_refused() -> bool:
         return (await api.channel(channel)).status == 401
@@ -62,34 +62,34 @@ async def test_a_revoked_keys_socket_is_closed(
     await wait_until(is_refused, within_s=5)
 
 
-async def test_a_key_revoked_from_the_command_line(
-    api: Api, stack: Stack, channel: ApiKey, listen: Listen, broken_routes: BreakRouting
+async def test_a_failed_revocation_by_the_command_line_closes_the_socket(
+    api: Api, stack: Stack, channel: ApiKey, listen: Listen, broken_routing: BreakRouting
 ) -> None:
-    # Redis knows the scripts from now on, so that the failure comes as soon as it can.
+    # Load the scripts first: the failure then comes without a retry.
     await api.revoke(await api.api_key())
     receiver = await listen(channel)
 
-    with broken_routes(channel):
+    with broken_routing(channel):
         done = run_command("api-keys", "revoke", channel.id, settings={"REDIS_URL": stack.redis.url})
 
-    assert done.returncode != 0, "it says that not all was done"
-    assert await receiver.closed(within_s=AT_ONCE_S) == 1008
+    assert done.returncode != 0, "the failure is reported"
+    assert await receiver.closed(within_s=CLOSE_S) == 1008
 
 
-async def test_a_deleted_channels_socket_is_closed(
-    api: Api, channel: ApiKey, listen: Listen, broken_routes: BreakRouting
+async def test_a_failed_deletion_closes_the_socket(
+    api: Api, channel: ApiKey, listen: Listen, broken_routing: BreakRouting
 ) -> None:
     receiver = await listen(channel)
 
-    with broken_routes(channel):
-        answer = await api.delete_channel(channel)
+    with broken_routing(channel):
+        response = await api.delete_channel(channel)
 
-    assert answer.status >= 500
-    assert await receiver.closed(within_s=AT_ONCE_S) == 1001
+    assert response.status >= 500
+    assert await receiver.closed(within_s=CLOSE_S) == 1001
     assert (await api.channel(channel)).status == 404
     assert await api.publish(channel, reading(1, to=channel.id)) == [0]
 
-    assert (await api.register(channel)).status == 201, "the next channel is as good as any"
+    assert (await api.register(channel)).status == 201, "a new channel works"
     again = await listen(channel)
     assert await api.publish(channel, reading(2, to=channel.id)) == [1]
     await again.received_numbers([2])

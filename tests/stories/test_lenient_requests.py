@@ -1,4 +1,4 @@
-"""Requests as real clients send them, which strict servers would refuse."""
+"""Requests of real clients that strict servers would refuse."""
 
 import json
 
@@ -15,7 +15,7 @@ SUBSCRIPTIONS = [{"endpoint-name": "lamp-*"}]
 
 @pytest.mark.parametrize("authorization", ["AUTHORIZATION", "authorization", "aUtHoRiZaTiOn"])
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer"])
-async def test_names_of_headers_and_the_scheme_in_any_case(
+async def test_header_names_and_the_bearer_scheme_in_any_case(
     stack: Stack, key: ApiKey, authorization: str, scheme: str
 ) -> None:
     lines = ("GET /v2/subscriptions HTTP/1.1", "HOST: x", f"{authorization}: {scheme} {key.secret}", "", "")
@@ -41,29 +41,29 @@ async def test_names_of_headers_and_the_scheme_in_any_case(
     ],
 )
 @pytest.mark.parametrize("content_type", [JSON, FORM, {"Content-Type": "nonsense"}])
-async def test_a_content_type_without_a_body(
+async def test_a_content_type_without_a_body_is_ignored(
     api: Api, key: ApiKey, method: str, path: str, status: int, content_type: dict[str, str]
 ) -> None:
-    """The Python SDK says application/json with everything it sends; urllib says it is a form."""
-    answer = await api.call(method, path, key=key, headers=content_type, data=b"")
+    """The Python SDK sends application/json with every request, urllib a form's type."""
+    response = await api.call(method, path, key=key, headers=content_type, data=b"")
 
-    assert answer.status == status, answer.text
+    assert response.status == status, response.text
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "", "nonsense"])
-async def test_subscriptions_whatever_they_say_they_are(api: Api, key: ApiKey, content_type: str) -> None:
+async def test_subscriptions_ignore_their_content_type(api: Api, key: ApiKey, content_type: str) -> None:
     body = json.dumps(SUBSCRIPTIONS).encode()
 
-    answer = await api.call(
+    response = await api.call(
         "PUT", "/v2/subscriptions", key=key, data=body, headers={"Content-Type": content_type}
     )
 
-    assert answer.status == 204, answer.text
+    assert response.status == 204, response.text
     assert await api.subscriptions(key) == SUBSCRIPTIONS
 
 
-async def test_a_put_without_length_or_type(stack: Stack, key: ApiKey) -> None:
-    """As conn-node and shell scripts send it: a bare request line and the key."""
+async def test_a_put_without_length_or_content_type(stack: Stack, key: ApiKey) -> None:
+    """conn-node and shell scripts send a bare request line and the key."""
     for path, status in (("/v2/notification/websocket", 201), ("/v2/subscriptions/lamp/3/0", 200)):
         lines = (f"PUT {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {key.secret}", "", "")
         got, headers, body = await exchange(stack.gateways[0].url, "\n".join(lines))
@@ -71,20 +71,22 @@ async def test_a_put_without_length_or_type(stack: Stack, key: ApiKey) -> None:
         assert headers["x-request-id"]
 
 
-async def test_an_accept_that_does_not_fit(api: Api, channel: ApiKey) -> None:
-    """The SDKs ask for text/uri-list or JSON, whatever comes."""
+async def test_the_accept_header_is_ignored(api: Api, channel: ApiKey) -> None:
+    """The SDKs ask for text/uri-list or JSON with every request."""
     for accept in ("text/uri-list", "text/plain", "application/xml", "*/*"):
-        answer = await api.call("GET", "/v2/notification/websocket", key=channel, headers={"Accept": accept})
-        assert answer.status == 200
-        assert answer.headers["Content-Type"] == "application/json"
+        response = await api.call(
+            "GET", "/v2/notification/websocket", key=channel, headers={"Accept": accept}
+        )
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "application/json"
 
 
-async def test_a_body_where_none_is_wanted(api: Api, channel: ApiKey) -> None:
+async def test_an_unexpected_body_is_ignored(api: Api, channel: ApiKey) -> None:
     for method, path, status in (
         ("GET", "/v2/notification/websocket", 200),
         ("DELETE", "/v2/subscriptions", 204),
         ("PUT", "/v2/subscriptions/lamp/3/0", 200),
         ("DELETE", "/v2/notification/websocket", 204),
     ):
-        answer = await api.call(method, path, key=channel, json={"any": "thing"})
-        assert answer.status == status, answer.text
+        response = await api.call(method, path, key=channel, json={"any": "thing"})
+        assert response.status == status, response.text

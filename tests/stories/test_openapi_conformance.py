@@ -1,4 +1,4 @@
-"""Whatever is sent that the document allows, and much that it does not, is answered as the document says."""
+"""Generated requests, valid and invalid, get the responses that the OpenAPI document describes."""
 
 import re
 import threading
@@ -36,7 +36,7 @@ CHECKS: list[Any] = [
     unsupported_method,
     allow_header_conformance,
 ]
-# Besides the usual ones: a body that is too long, and a plain request where a WebSocket belongs.
+# Also 413 for a body that is too long, and 426 for a plain request to a WebSocket path.
 REFUSALS = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 426]
 CONFIG = SchemathesisConfig.from_dict(
     {"seed": 1, "checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}}
@@ -52,19 +52,19 @@ BOUNDED = hypothesis.settings(
 )
 
 
-class _Takes(BaseHTTPRequestHandler):
+class _Accepts(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.send_response(204)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture(scope="module")
-def taking() -> Iterator[str]:
-    """The URL of a receiver that takes everything."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Takes) as server:
+def receiver_url() -> Iterator[str]:
+    """The URL of a receiver that accepts every request."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Accepts) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/hook"
@@ -74,7 +74,7 @@ def taking() -> Iterator[str]:
 
 @pytest.fixture
 def secret(stack: Stack) -> str:
-    """The secret of a new API key that may do everything an API key may."""
+    """The secret of a new API key with all scopes."""
     admin = {"Authorization": f"Bearer {stack.admin_token}"}
     url = stack.gateways[0].url
     account = requests.post(f"{url}/v1/accounts", json={"name": "x"}, headers=admin, timeout=20).json()
@@ -87,18 +87,18 @@ def secret(stack: Stack) -> str:
 
 @DOCUMENTED.parametrize()
 @BOUNDED
-def test_whatever_is_sent(case: Any, stack: Stack, secret: str, taking: str) -> None:
+def test_responses_conform_to_the_document(case: Any, stack: Stack, secret: str, receiver_url: str) -> None:
     checks = CHECKS
     if case.path == "/v2/notification/pull":
         if "noWait" in (case.query or {}):
-            # What was wrong with the query may have been this.
+            # The line below corrects this parameter, which may have been the invalid one.
             checks = [check for check in CHECKS if check is not negative_data_rejection]
         case.query = {**(case.query or {}), "noWait": "true"}
     if case.path == "/v2/notification/callback" and isinstance(case.body, dict):
         url = case.body.get("url")
-        # Nobody's host is to be called by a test.
+        # Never call a host outside this machine.
         if isinstance(url, str) and re.match("https?://", url, re.IGNORECASE) and len(url) <= 400:
-            case.body["url"] = taking
+            case.body["url"] = receiver_url
     server = stack.edges[0] if case.path in ON_THE_EDGE else stack.gateways[0]
     token = stack.admin_token if case.path == "/v1/accounts" else secret
     case.call_and_validate(

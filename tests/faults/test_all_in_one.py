@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.conftest import Listen
-from tests.harness.all_in_one import Everything, everything
+from tests.harness.all_in_one import AllInOne, all_in_one
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import readings
 from tests.harness.processes import run_command
@@ -17,22 +17,22 @@ from tests.harness.waiting import wait_until
 
 
 @pytest.fixture
-def service() -> Iterator[Everything]:
-    with everything() as process:
+def service() -> Iterator[AllInOne]:
+    with all_in_one() as process:
         process.start()
         process.wait_ready()
         yield process
 
 
 @pytest.fixture
-def api(service: Everything, http: aiohttp.ClientSession) -> Api:
+def api(service: AllInOne, http: aiohttp.ClientSession) -> Api:
     return Api(http, service.url, service.admin_token)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("whom", ["the process", "its group"])
 async def test_a_signal_ends_it_cleanly_and_its_valkey_last(
-    service: Everything, api: Api, listen: Listen, number: signal.Signals, whom: str
+    service: AllInOne, api: Api, listen: Listen, number: signal.Signals, whom: str
 ) -> None:
     """What it does on its way out still reaches Valkey: the next start finds it."""
     reading_key, waiting_key = await api.api_key(), await api.api_key()
@@ -62,7 +62,7 @@ async def test_a_signal_ends_it_cleanly_and_its_valkey_last(
 
 
 async def test_killed_it_leaves_a_valkey_that_the_next_start_ends(
-    service: Everything, api: Api, key: ApiKey
+    service: AllInOne, api: Api, key: ApiKey
 ) -> None:
     await api.register(key)
     await api.publish(key, *readings(range(10), to=key.id))
@@ -77,7 +77,7 @@ async def test_killed_it_leaves_a_valkey_that_the_next_start_ends(
     assert await api.queue_size(key) == 10
 
 
-async def test_without_its_valkey_it_ends_and_says_why(service: Everything) -> None:
+async def test_without_its_valkey_it_ends_and_says_why(service: AllInOne) -> None:
     [valkey] = service.valkeys
 
     os.kill(valkey, signal.SIGKILL)
@@ -89,7 +89,7 @@ async def test_without_its_valkey_it_ends_and_says_why(service: Everything) -> N
 
 
 async def test_what_it_made_at_its_first_start_is_there_at_the_second(http: aiohttp.ClientSession) -> None:
-    with everything() as service:
+    with all_in_one() as service:
         del service.env["NOTIFY_ADMIN_TOKEN"]
         await _started(service)
         token_file = service.data_dir / "admin-token"
@@ -110,7 +110,7 @@ async def test_what_it_made_at_its_first_start_is_there_at_the_second(http: aioh
 
 
 def test_a_wrong_setting_stops_it_before_anything_is_made() -> None:
-    with everything() as service:
+    with all_in_one() as service:
         done = run_command("all", settings={"DATA_DIR": service.data_dir, "PORT": "eighty"})
         assert done.returncode != 0
         [line] = (done.stdout + done.stderr).strip().splitlines()
@@ -119,11 +119,11 @@ def test_a_wrong_setting_stops_it_before_anything_is_made() -> None:
 
 
 async def test_an_unknown_setting_warns_and_it_starts() -> None:
-    with everything(POTR=1) as service:
+    with all_in_one(POTR=1) as service:
         await _started(service)
         assert len([line for line in service.stderr.splitlines() if "NOTIFY_POTR" in line]) == 1
 
 
-async def _started(service: Everything) -> None:
+async def _started(service: AllInOne) -> None:
     service.start()
     await wait_until(lambda: service.ready, within_s=60)

@@ -1,4 +1,4 @@
-"""Kazoo's sockets: authenticated and bound by frames, sent an event frame for each binding that matches."""
+"""Kazoo's sockets (Blackhole): frames authenticate and bind; each matching binding sends an event frame."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ CREATED = "call.CHANNEL_CREATE.*"
 
 
 class Connect(Protocol):
-    """Opens a socket; proven unless told otherwise."""
+    """Opens a socket, authenticated if a key is given."""
 
     async def __call__(self, key: ApiKey | None = None, *, edge: int = 0, path: str = "/") -> Blackhole: ...
 
@@ -43,13 +43,13 @@ def call(event: str = "CHANNEL_CREATE", *, call_id: str = "abc", more: Any = Non
 
 
 async def sockets(api: Api, key: ApiKey, account: str | None = None) -> list[dict[str, Any]]:
-    answer = await api.call("GET", f"/v2/accounts/{account or key.account}/websockets", key=key)
-    assert answer.status == 200, answer.text
-    found: list[dict[str, Any]] = answer.json["data"]
+    response = await api.call("GET", f"/v2/accounts/{account or key.account}/websockets", key=key)
+    assert response.status == 200, response.text
+    found: list[dict[str, Any]] = response.json["data"]
     return found
 
 
-async def test_it_says_nothing_until_it_is_spoken_to(connect: Connect) -> None:
+async def test_the_server_sends_nothing_unasked(connect: Connect) -> None:
     client = await connect()
 
     with pytest.raises(TimeoutError):
@@ -58,32 +58,34 @@ async def test_it_says_nothing_until_it_is_spoken_to(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/socket", "/whatever/path", "/socket?x=1"])
-async def test_any_path_that_is_nobody_elses_will_do(connect: Connect, key: ApiKey, path: str) -> None:
+async def test_a_socket_opens_on_any_path_of_its_own(connect: Connect, key: ApiKey, path: str) -> None:
     await connect(key, path=path)
 
 
 @pytest.mark.parametrize("path", ["/v1/socket", "/v2/nothing", "/v2", "/api/v2/websocket"])
-async def test_a_path_below_others_is_no_socket(stack: Stack, http: aiohttp.ClientSession, path: str) -> None:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as fault:
+async def test_paths_of_other_apis_are_not_found(
+    stack: Stack, http: aiohttp.ClientSession, path: str
+) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
         await http.ws_connect(stack.edges[0].url + path)
-    assert fault.value.status == 404
+    assert error.value.status == 404
 
 
-async def test_a_subprotocol_is_refused_and_a_plain_get_told_to_upgrade(
+async def test_a_subprotocol_is_refused_and_a_plain_get_must_upgrade(
     stack: Stack, api: Api, http: aiohttp.ClientSession
 ) -> None:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as fault:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
         await http.ws_connect(stack.edges[0].url + "/socket", protocols=["wss"])
-    assert fault.value.status == 400
+    assert error.value.status == 400
     assert (await api.at(stack.edges[0].url).call("GET", "/socket")).status == 426
 
 
-async def test_an_event_comes_with_its_keys_and_its_data_in_small_letters(
+async def test_an_event_frame_has_routing_keys_and_normalized_data(
     api: Api, connect: Connect, key: ApiKey
 ) -> None:
     client = await connect(key)
-    told = await client.subscribe(CREATED)
-    assert told == {"subscribed": [CREATED], "subscriptions": [CREATED]}
+    subscribed = await client.subscribe(CREATED)
+    assert subscribed == {"subscribed": [CREATED], "subscriptions": [CREATED]}
 
     nested = {"Account-ID": key.account, "Owner-ID": None}
     assert await api.publish(key, call(more={"Custom-Channel-Vars": nested})) == [1]
@@ -103,7 +105,7 @@ async def test_an_event_comes_with_its_keys_and_its_data_in_small_letters(
     }
 
 
-async def test_one_event_comes_once_for_each_binding_that_matches(
+async def test_an_event_is_sent_once_for_each_matching_binding(
     api: Api, connect: Connect, key: ApiKey
 ) -> None:
     client = await connect(key)
@@ -116,7 +118,7 @@ async def test_one_event_comes_once_for_each_binding_that_matches(
     assert client.events == []
 
 
-async def test_what_is_unsubscribed_comes_no_more(api: Api, connect: Connect, key: ApiKey) -> None:
+async def test_unsubscribe_stops_events(api: Api, connect: Connect, key: ApiKey) -> None:
     client = await connect(key)
     await client.subscribe(CREATED, "object.doc_created.user")
     reply = await client.ask("unsubscribe", binding=CREATED)
@@ -131,7 +133,7 @@ async def test_what_is_unsubscribed_comes_no_more(api: Api, connect: Connect, ke
     assert await api.publish(key, user) == [0]
 
 
-async def test_nobody_hears_of_other_accounts_but_of_those_below(
+async def test_a_socket_may_subscribe_to_descendant_accounts_only(
     api: Api, connect: Connect, key: ApiKey
 ) -> None:
     child = await api.account(parent=key.account)
@@ -150,9 +152,11 @@ async def test_nobody_hears_of_other_accounts_but_of_those_below(
     assert await api.publish(stranger, call()) == [0]
 
 
-async def test_a_master_hears_of_every_account(api: Api, connect: Connect, key: ApiKey) -> None:
-    answer = await api.admin("POST", "/v1/accounts", json={"name": "master", "master": True})
-    master = await api.api_key(account=answer.json["id"])
+async def test_a_master_account_may_subscribe_to_all_accounts(
+    api: Api, connect: Connect, key: ApiKey
+) -> None:
+    response = await api.admin("POST", "/v1/accounts", json={"name": "master", "master": True})
+    master = await api.api_key(account=response.json["id"])
     client = await connect(master, edge=1)
     await client.subscribe(CREATED, account_id="*")
 
@@ -162,11 +166,11 @@ async def test_a_master_hears_of_every_account(api: Api, connect: Connect, key: 
     await client.ask("unsubscribe")
 
 
-async def test_a_socket_is_listed_from_its_first_proof_to_its_end(
+async def test_a_socket_is_listed_from_authentication_to_close(
     api: Api, other_api: Api, connect: Connect, key: ApiKey
 ) -> None:
-    unproven = await connect()
-    assert (await unproven.ask("ping"))["data"] == {"errors": ["authentication token required"]}
+    anonymous = await connect()
+    assert (await anonymous.ask("ping"))["data"] == {"errors": ["authentication token required"]}
     assert await sockets(api, key) == []
 
     client = await connect(key, edge=1)
@@ -187,7 +191,7 @@ async def test_a_socket_is_listed_from_its_first_proof_to_its_end(
     await wait_until(is_gone)
 
 
-async def test_a_bad_token_is_told_in_kazoos_words(connect: Connect) -> None:
+async def test_a_bad_token_gets_kazoos_error(connect: Connect) -> None:
     client = await connect()
 
     reply = await client.ask("subscribe", token="nonsense", binding=CREATED)
@@ -198,7 +202,7 @@ async def test_a_bad_token_is_told_in_kazoos_words(connect: Connect) -> None:
     )
 
 
-async def test_a_token_of_an_hour_will_do(api: Api, connect: Connect, key: ApiKey) -> None:
+async def test_a_token_authenticates_a_socket(api: Api, connect: Connect, key: ApiKey) -> None:
     made = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": key.secret}})
     assert made.status == 201
 
@@ -208,9 +212,11 @@ async def test_a_token_of_an_hour_will_do(api: Api, connect: Connect, key: ApiKe
     assert reply["status"] == "success"
 
 
-async def test_bad_frames_are_answered_and_hurt_nobody(api: Api, connect: Connect, key: ApiKey) -> None:
-    client, neighbour = await connect(key), await connect(key)
-    await neighbour.subscribe(CREATED)
+async def test_malformed_frames_get_replies_and_do_not_affect_other_sockets(
+    api: Api, connect: Connect, key: ApiKey
+) -> None:
+    client, other = await connect(key), await connect(key)
+    await other.subscribe(CREATED)
     for text in ("{", "[]", "null", '"x"', "\u0000", '{"action": 7, "data": []}'):
         await client.socket.send_str(text)
     await client.socket.send_bytes(b"\x00\x01")
@@ -220,10 +226,10 @@ async def test_bad_frames_are_answered_and_hurt_nobody(api: Api, connect: Connec
     assert {reply["action"] for reply in replies} == {"reply"}
     assert (await client.ask("ping"))["status"] == "success"
     await api.publish(key, call())
-    assert (await neighbour.event())["name"] == "CHANNEL_CREATE"
+    assert (await other.event())["name"] == "CHANNEL_CREATE"
 
 
-async def test_who_talks_too_fast_is_told_so_and_stays(connect: Connect, key: ApiKey) -> None:
+async def test_too_many_frames_are_rate_limited_without_a_close(connect: Connect, key: ApiKey) -> None:
     client = await connect(key)
 
     replies = [await client.ask("ping") for _ in range(120)]
@@ -233,20 +239,18 @@ async def test_who_talks_too_fast_is_told_so_and_stays(connect: Connect, key: Ap
     assert refused[0]["data"]["errors"][0].startswith("rate limiting threshold hit for ")
 
 
-async def test_a_handshake_may_prove_it_already(
-    stack: Stack, http: aiohttp.ClientSession, key: ApiKey
-) -> None:
+async def test_the_handshake_may_authenticate(stack: Stack, http: aiohttp.ClientSession, key: ApiKey) -> None:
     url = stack.edges[0].url + "/socket"
     client = await Blackhole.open(http, url, headers={"Authorization": f"Bearer {key.secret}"})
     assert (await client.ask("ping"))["status"] == "success"
     await client.close()
 
-    with pytest.raises(aiohttp.WSServerHandshakeError) as fault:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
         await http.ws_connect(url, headers={"Authorization": "Bearer nonsense"})
-    assert fault.value.status == 403
+    assert error.value.status == 403
 
 
-async def test_a_revoked_key_ends_its_sockets(api: Api, connect: Connect, key: ApiKey) -> None:
+async def test_revoking_a_key_closes_its_sockets(api: Api, connect: Connect, key: ApiKey) -> None:
     client = await connect(key)
 
     await api.revoke(key)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.harness.api import SECRETS, Answer, Api, ApiKey
+from tests.harness.api import SECRETS, Api, ApiKey, Response
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
@@ -51,31 +51,31 @@ async def sockets(stack: Stack, api: Api) -> AsyncIterator[Sockets]:
 
 
 async def token_for(api: Api, key: ApiKey) -> str:
-    answer = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": key.secret}})
-    assert answer.status == 201, answer.text
-    return str(answer.json["auth_token"])
+    response = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": key.secret}})
+    assert response.status == 201, response.text
+    return str(response.json["auth_token"])
 
 
-async def ask(api: Api, path: str, token: str | None = None, **more: Any) -> Answer:
+async def ask(api: Api, path: str, token: str | None = None, **more: Any) -> Response:
     headers = {} if token is None else {"X-Auth-Token": token}
     return await api.call("GET", path, headers=headers, **more)
 
 
 async def listed(api: Api, path: str, token: str) -> list[Any]:
-    answer = await ask(api, path, token)
-    assert answer.status == 200, answer.text
-    found: list[Any] = answer.json["data"]
+    response = await ask(api, path, token)
+    assert response.status == 200, response.text
+    found: list[Any] = response.json["data"]
     return found
 
 
-def error_of(answer: Answer) -> tuple[int, str, Any]:
+def error_of(response: Response) -> tuple[int, str, Any]:
     """The error in its envelope, which is whole."""
-    told = answer.json
+    told = response.json
     assert told["status"] == "error"
-    assert told["error"] == str(answer.status)
+    assert told["error"] == str(response.status)
     assert {"timestamp", "version", "node", "request_id"} <= told.keys()
-    assert answer.headers["Content-Type"] == "application/json"
-    return answer.status, told["message"], told["data"]
+    assert response.headers["Content-Type"] == "application/json"
+    return response.status, told["message"], told["data"]
 
 
 INVALID = (401, "invalid_credentials", {"message": "invalid credentials"})
@@ -83,48 +83,48 @@ FORBIDDEN = (403, "forbidden", {"message": "forbidden"})
 
 
 async def test_anybody_may_know_what_can_be_bound_to(api: Api) -> None:
-    answer = await ask(api, "/v2/websockets")
+    response = await ask(api, "/v2/websockets")
 
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    assert set(answer.json) == {"data", "node", "request_id", "status", "timestamp", "version"}
-    assert {module: len(bindings) for module, bindings in answer.json["data"].items()} == {
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert set(response.json) == {"data", "node", "request_id", "status", "timestamp", "version"}
+    assert {module: len(bindings) for module, bindings in response.json["data"].items()} == {
         "call": 9,
         "conference": 2,
         "fax": 2,
         "object": 30,
     }
-    assert answer.json["node"] == "gateway-0"
-    assert answer.json["status"] == "success"
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer.json["timestamp"])
-    assert answer.json["request_id"] == answer.headers["X-Request-Id"]
+    assert response.json["node"] == "gateway-0"
+    assert response.json["status"] == "success"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", response.json["timestamp"])
+    assert response.json["request_id"] == response.headers["X-Request-Id"]
 
 
 async def test_a_request_id_of_the_callers_own(api: Api) -> None:
-    answer = await api.call("GET", "/v2/websockets", headers={"X-Request-ID": "mine-1"})
+    response = await api.call("GET", "/v2/websockets", headers={"X-Request-ID": "mine-1"})
 
-    assert answer.json["request_id"] == answer.headers["X-Request-Id"] == "mine-1"
+    assert response.json["request_id"] == response.headers["X-Request-Id"] == "mine-1"
 
 
 async def test_pretty(api: Api) -> None:
     plain = await ask(api, "/v2/websockets")
-    answers = [
+    responses = [
         await api.call("GET", "/v2/websockets", headers={"X-Pretty-Print": "true"}),
         await ask(api, "/v2/websockets?pretty_print=true"),
         await api.call("GET", "/v2/nothing", headers={"X-Pretty-Print": "true"}),
     ]
 
     assert "\n" not in plain.text
-    assert ["\n  " in answer.text for answer in answers] == [True, True, False]
+    assert ["\n  " in response.text for response in responses] == [True, True, False]
 
 
 async def test_a_token_for_a_secret(api: Api, other_api: Api, key: ApiKey) -> None:
-    answer = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": key.secret}})
+    response = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": key.secret}})
 
-    assert answer.status == 201
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.json["data"] == {
+    assert response.status == 201
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.json["data"] == {
         "account_id": key.account,
         "account_name": "acme",
         "apps": [],
@@ -132,8 +132,8 @@ async def test_a_token_for_a_secret(api: Api, other_api: Api, key: ApiKey) -> No
         "language": "en-US",
         "reseller_id": key.account,
     }
-    assert key.secret not in answer.text
-    token = answer.json["auth_token"]
+    assert key.secret not in response.text
+    token = response.json["auth_token"]
     assert await listed(api, SOCKETS, token) == await listed(other_api, SOCKETS, token) == []
     claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     assert (claims["account_id"], claims["api_key_id"]) == (key.account, key.id)
@@ -141,7 +141,7 @@ async def test_a_token_for_a_secret(api: Api, other_api: Api, key: ApiKey) -> No
 
 async def test_a_token_in_its_places(api: Api, key: ApiKey) -> None:
     token = await token_for(api, key)
-    answers = [
+    responses = [
         await ask(api, SOCKETS, token),
         await ask(api, f"{SOCKETS}?auth_token={token}"),
         await api.call("GET", SOCKETS, token=token),
@@ -150,8 +150,8 @@ async def test_a_token_in_its_places(api: Api, key: ApiKey) -> None:
         await api.call("GET", SOCKETS, key=key),
     ]
 
-    assert [answer.status for answer in answers] == [200] * 6
-    assert [answer.json.get("auth_token") for answer in answers] == [token] * 3 + [None] * 3
+    assert [response.status for response in responses] == [200] * 6
+    assert [response.json.get("auth_token") for response in responses] == [token] * 3 + [None] * 3
 
 
 @pytest.mark.parametrize("wrong", [None, "", "nonsense", "a.b.c", "x" * 5000, "ak_" + "0" * 80])
@@ -201,27 +201,27 @@ WRONG_API_KEYS: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("body", "verdict"), WRONG_API_KEYS)
 async def test_what_is_no_secret(api: Api, body: Any, verdict: Any) -> None:
-    answer = await api.call("PUT", "/v2/api_auth", json=body)
+    response = await api.call("PUT", "/v2/api_auth", json=body)
 
-    assert error_of(answer) == (400, "validation failed", {"api_key": verdict})
+    assert error_of(response) == (400, "validation failed", {"api_key": verdict})
 
 
 async def test_an_unknown_secret_is_not_told_back(api: Api, key: ApiKey) -> None:
     last = "0" if key.secret[-1] != "0" else "1"
     for secret in (key.secret[:-1] + last, "x" * 64, "ak_" + "0" * 80, await token_for(api, key)):
-        answer = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": secret}})
-        assert error_of(answer) == INVALID
-        assert secret not in answer.text
+        response = await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": secret}})
+        assert error_of(response) == INVALID
+        assert secret not in response.text
 
 
 async def test_a_secret_that_may_only_publish(api: Api) -> None:
     publisher = await api.api_key(scopes=("publish",))
 
-    for answer in (
+    for response in (
         await api.call("PUT", "/v2/api_auth", json={"data": {"api_key": publisher.secret}}),
         await ask(api, SOCKETS, publisher.secret),
     ):
-        assert error_of(answer)[:2] == (403, "forbidden")
+        assert error_of(response)[:2] == (403, "forbidden")
 
 
 async def test_a_body_that_is_no_json(api: Api) -> None:
@@ -246,9 +246,9 @@ async def test_what_is_not_there_is_told_in_crossbars_words(api: Api, key: ApiKe
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
 async def test_another_method(api: Api, key: ApiKey, method: str) -> None:
     for path in ("/v2/websockets", SOCKETS, f"/v2/accounts/{key.account}/websockets/{NOBODY}"):
-        answer = await api.call(method, path)
-        assert error_of(answer) == (405, "invalid_method", {"message": "method not allowed"})
-        assert answer.headers["Allow"] == "GET, HEAD"
+        response = await api.call(method, path)
+        assert error_of(response) == (405, "invalid_method", {"message": "method not allowed"})
+        assert response.headers["Allow"] == "GET, HEAD"
 
 
 async def test_an_account_that_is_not(api: Api, key: ApiKey) -> None:
@@ -276,15 +276,19 @@ async def test_a_socket_without_an_account(api: Api, key: ApiKey) -> None:
 
 async def test_an_unknown_socket(api: Api, key: ApiKey) -> None:
     for socket_id in (NOBODY, "nothing"):
-        answer = await ask(api, f"{SOCKETS}/{socket_id}", key.secret)
-        assert error_of(answer) == (404, "bad_identifier", {"message": "bad identifier", "cause": socket_id})
+        response = await ask(api, f"{SOCKETS}/{socket_id}", key.secret)
+        assert error_of(response) == (
+            404,
+            "bad_identifier",
+            {"message": "bad identifier", "cause": socket_id},
+        )
 
 
 async def test_a_page_may_ask(api: Api) -> None:
-    answer = await api.call("GET", SOCKETS, headers={"Origin": "https://app.example"})
+    response = await api.call("GET", SOCKETS, headers={"Origin": "https://app.example"})
 
-    assert error_of(answer) == INVALID
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert error_of(response) == INVALID
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
     preflight = await api.call(
         "OPTIONS", SOCKETS, headers=asked | {"Access-Control-Request-Headers": "x-auth-token"}
@@ -371,9 +375,9 @@ async def test_a_master_sees_every_account(api: Api, key: ApiKey, sockets: Socke
 
 @pytest.mark.parametrize("master", ["yes", 1, None, []])
 async def test_not_a_master(api: Api, master: Any) -> None:
-    answer = await api.admin("POST", "/v1/accounts", json={"name": "top", "master": master})
+    response = await api.admin("POST", "/v1/accounts", json={"name": "top", "master": master})
 
-    assert (answer.status, [each["name"] for each in answer.json["fields"]]) == (400, ["master"])
+    assert (response.status, [each["name"] for each in response.json["fields"]]) == (400, ["master"])
 
 
 async def test_tokens_stand_nowhere(api: Api, stack: Stack, key: ApiKey) -> None:
