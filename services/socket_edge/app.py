@@ -1,4 +1,4 @@
-"""What an edge answers: WebSockets on the dialects' paths, long polls, and little else."""
+"""The ASGI app of an edge: WebSockets on the dialects' paths, long polls, and little else."""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,9 +14,15 @@ from services.socket_edge.cognism_socket import authenticate, cognism_socket
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import pelion_socket
-from shared.model.errors import StoreUnavailable
-from shared.runtime.http.responses import Problem, internal_error_response, problem_response, refuse_handshake
-from shared.wire.cognism.opening import credentials_offered, query_of
+from shared.model.errors import MissingScope, StoreUnavailable
+from shared.runtime.http.responses import (
+    Problem,
+    internal_error_response,
+    problem_response,
+    refuse_handshake,
+    unavailable,
+)
+from shared.wire.cognism.opening import query_of
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"
@@ -24,20 +30,20 @@ SOCKET_PATH = "/socket"
 
 _Sockets = dict[str, Callable[[Edge, Scope, Receive, Send], Awaitable[None]]]
 _SOCKETS: _Sockets = {CONNECT_PATH: pelion_socket, JOIN_PATH: cognism_socket}
-# What lies below these is somebody's: a socket that finds nobody there is told so.
-_TAKEN = ("/v1/", "/v2/", "/api/")
+# Below these paths only exact ones are sockets; any other is a 404.
+_API = ("/v1/", "/v2/", "/api/")
 
 
 def socket_app(edge: Edge) -> ASGIApp:
-    """WebSocket handshakes: by exact path, and Blackhole's on every path that is nobody else's.
+    """WebSocket handshakes: by exact path, and Blackhole's on every path outside the APIs.
 
-    A plain ASGI callable: frameworks know no pongs. It hands on what it calls, and has no frame of its own in
-    the memory of each socket.
+    A plain ASGI callable: frameworks know no pongs. It returns the awaitable: a frame of its own would stay
+    in memory for each socket.
     """
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
-        elsewhere = _no_socket if f"{path}/".startswith(_TAKEN) else blackhole_socket
+        elsewhere = _no_socket if f"{path}/".startswith(_API) else blackhole_socket
         return _SOCKETS.get(path, elsewhere)(edge, scope, receive, send)
 
     return app
@@ -49,7 +55,7 @@ async def _no_socket(_: Edge, scope: Scope, receive: Receive, send: Send) -> Non
 
 
 async def upgrade_required(_: Request) -> Response:
-    """Where a WebSocket belongs, a plain request gets a 426 that says so."""
+    """A plain request to the path of a WebSocket gets a 426."""
     missing = [("Connection", "must be Upgrade"), ("Upgrade", "must be websocket")]
     raise Problem(
         426,
@@ -61,16 +67,16 @@ async def upgrade_required(_: Request) -> Response:
 
 
 def upgrade_routes(edge: Edge) -> list[BaseRoute]:
-    """Plain requests to where sockets are."""
+    """Plain requests to the paths of sockets."""
 
     async def join(request: Request) -> Response:
-        # Credentials are judged first, so that nobody learns by a 426 that they would do.
-        query = query_of(request.scope["query_string"])
+        # Check credentials first: the 426 must not depend on whether they are valid.
         try:
-            await authenticate(edge.stores.api_keys, credentials_offered(request.headers, query))
+            await authenticate(edge.stores.api_keys, request.headers, query_of(request.scope["query_string"]))
+        except MissingScope as error:
+            raise Problem(403, str(error)) from None
         except StoreUnavailable:
-            headers = {"retry-after": "1"}
-            raise Problem(503, "the service cannot reach its store; try again", headers=headers) from None
+            raise unavailable() from None
         return await upgrade_required(request)
 
     return [
@@ -81,7 +87,7 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
 
 
 def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
-    """The app of an edge that runs apart."""
+    """The app of an edge in a process of its own."""
     plain = Starlette(
         routes=[*upgrade_routes(edge), *pull_routes(edge), *health],
         exception_handlers={HTTPException: problem_response, Exception: internal_error_response},
@@ -90,7 +96,7 @@ def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
 
 
 def by_kind(plain: ASGIApp, sockets: ASGIApp) -> ASGIApp:
-    """Sends WebSocket handshakes one way, all else the other."""
+    """WebSocket handshakes go to `sockets`, requests to `plain`."""
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return (sockets if scope["type"] == "websocket" else plain)(scope, receive, send)

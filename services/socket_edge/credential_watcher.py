@@ -1,102 +1,88 @@
-"""A socket lives as long as the secret that it proved itself with.
+"""A connection ends when the secret that opened it does.
 
-What is known at the handshake stands in the line of deadlines. A rotation may change it later: a wakeup tells,
-and as wakeups may be lost, every socket's key is read again once a minute, and when Redis was away.
+The end that is known at the handshake is one of the connection's deadlines. A rotation may move it later, and
+sends a wakeup. As wakeups may be lost, the sweep and a restored subscription read every key again.
 """
 
 import asyncio
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
-from services.socket_edge.deadlines import Deadlines
-from shared.model.api_keys import ApiKey
+from services.socket_edge.held import HeldConnection
+from services.socket_edge.liveness import Liveness
+from shared.authentication import authenticate
+from shared.model.api_keys import ApiKey, Scope, hash_of
 from shared.model.errors import StoreUnavailable
+from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
-
-T = TypeVar("T")
 
 _RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """By which secret of which API key a socket was opened, and until when that is valid.
+    """The secret that opened a connection, by its hash, its API key, and until when that was valid.
 
-    Without a secret it was opened by something made with one, and lives as long as the key.
+    Without a hash the connection was opened with a token, and lives as long as the key.
     """
 
     api_key_id: str
-    secret_hash: str | None
-    until_ms: float
+    secret_hash: str | None = None
+    until_ms: float = math.inf
+
+    def valid_until_ms(self, key: ApiKey) -> float:
+        """Until when it is valid, as the key stands now."""
+        if self.secret_hash is not None:
+            return key.valid_until_ms(self.secret_hash)
+        return math.inf if key.expires_at_ms is None else key.expires_at_ms
 
 
-class CredentialWatcher(Generic[T]):
-    """The credentials of all sockets of an edge."""
+async def authenticate_receiver(api_keys: ApiKeys, secret: str | None) -> tuple[ApiKey, Credential]:
+    """The API key of a secret, which must have the scope `receive`.
 
-    def __init__(self, api_keys: ApiKeys, *, ends_when_gone: bool = False) -> None:
-        """`ends_when_gone`: a key that was revoked ends its sockets; else the look at their channel does."""
+    Raises Unauthenticated, MissingScope, StoreUnavailable.
+    """
+    key = await authenticate(api_keys, secret, scope=Scope.RECEIVE, now_ms=now_ms())
+    secret_hash = hash_of(secret or "")
+    return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
+
+
+class CredentialWatcher:
+    """Reads API keys again, and moves the ends of the connections that they opened."""
+
+    def __init__(self, api_keys: ApiKeys, liveness: Liveness) -> None:
         self._api_keys = api_keys
-        self._ends_when_gone = ends_when_gone
-        self._credentials: dict[T, Credential] = {}
-        self._deadlines: Deadlines[T] = Deadlines()
-        self._doubted: set[T] = set()
-        self._any_doubted = asyncio.Event()
+        self._liveness = liveness
+        self._waiting: set[HeldConnection] = set()
+        self._any_waiting = asyncio.Event()
 
-    def keep(self, socket: T, credential: Credential) -> None:
-        self._credentials[socket] = credential
-        self._deadlines.set(socket, until_ms=credential.until_ms)
+    def check(self, connections: Iterable[HeldConnection]) -> None:
+        """Has the keys of these connections read again, soon."""
+        self._waiting.update(connections)
+        self._any_waiting.set()
 
-    def forget(self, socket: T) -> None:
-        self._credentials.pop(socket, None)
-        self._doubted.discard(socket)
-        self._deadlines.forget(socket)
-
-    def over(self, *, now_ms: int) -> list[T]:
-        """Sockets whose credential has ended; each is told once."""
-        return self._deadlines.over(now_ms=now_ms)
-
-    def doubt(self, sockets: Iterable[T]) -> None:
-        """Their keys may have changed: look again, soon."""
-        self._doubted.update(sockets)
-        if self._doubted:
-            self._any_doubted.set()
-
-    def doubt_key(self, api_key_id: str) -> None:
-        """Whatever was opened with this API key."""
-        self.doubt(
-            socket for socket, credential in self._credentials.items() if credential.api_key_id == api_key_id
-        )
-
-    async def look_again(self) -> None:
-        """Reads the keys of doubted sockets again, many in one pipeline, for ever."""
+    async def run(self) -> None:
+        """Reads keys for ever, many in one round trip."""
         while True:
-            await self._any_doubted.wait()
-            self._any_doubted.clear()
-            await self._look_at_doubted()
+            await self._any_waiting.wait()
+            self._any_waiting.clear()
+            waiting, self._waiting = self._waiting, set()
+            try:
+                await asyncio.gather(*map(self._check, waiting))
+            except StoreUnavailable:
+                self.check(waiting)
+                await asyncio.sleep(_RETRY_S)
 
-    async def _look_at_doubted(self) -> None:
-        doubted, self._doubted = self._doubted, set()
-        try:
-            await asyncio.gather(*map(self._look_at, doubted))
-        except StoreUnavailable:
-            self.doubt(socket for socket in doubted if socket in self._credentials)
-            await asyncio.sleep(_RETRY_S)
-
-    async def _look_at(self, socket: T) -> None:
-        credential = self._credentials.get(socket)
-        key = await self._api_keys.find(credential.api_key_id) if credential else None
-        # The socket may have gone meanwhile.
-        if credential is None or socket not in self._credentials:
+    async def _check(self, connection: HeldConnection) -> None:
+        if (credential := connection.credential) is None:
             return
-        if key is not None:
-            self._deadlines.set(socket, until_ms=_until_ms(key, credential))
-        elif self._ends_when_gone:
-            self._deadlines.set(socket, until_ms=0)
-
-
-def _until_ms(key: ApiKey, credential: Credential) -> float:
-    if credential.secret_hash is not None:
-        return key.valid_until_ms(credential.secret_hash)
-    return math.inf if key.expires_at_ms is None else key.expires_at_ms
+        key = await self._api_keys.find(credential.api_key_id)
+        if not connection.is_held:
+            # It ended meanwhile.
+            return
+        if key is None:
+            connection.key_is_gone()
+        else:
+            connection.expires_at_ms = credential.valid_until_ms(key)
+        self._liveness.watch(connection)

@@ -1,9 +1,9 @@
-"""One socket that holds its channel's lease: the transport that its queue is drained into.
+"""A Pelion client's socket, which holds its channel's lease and is the transport of its delivery loop.
 
-A write to a socket proves nothing, so the hold keeps one ping in flight, whose payload stands for everything
-written so far. The pong that carries it back proves that the client's own WebSocket stack has read all of it;
-only then is it acked. What is written and not confirmed is bounded, in number and in bytes; a client that
-takes long to confirm is given less at once, so that even a very slow one gets on.
+A write proves nothing, so one ping is in flight. Its pong confirms everything that was written before it: the
+client's WebSocket stack has read it. Only then it is acknowledged. What is written and not confirmed is
+bounded, in number and in bytes. A client that confirms slowly gets less at once, so that even a very slow one
+makes progress.
 """
 
 import asyncio
@@ -14,31 +14,32 @@ from dataclasses import dataclass, replace
 
 from starlette.types import Send
 
-from services.socket_edge.keepalive import Keepalive
+from services.socket_edge.held import HeldSocket, LeaseHolder
+from services.socket_edge.liveness import Liveness
 from shared import telemetry
 from shared.delivery.loop import AckScheduler, DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
 from shared.model.events import Notification
 from shared.runtime.websocket.protocol import Control
-from shared.store.leases import Claimed
-from shared.store.queues import BEGINNING, Queues
-from shared.wire.close_reasons import close_frame
+from shared.store.leases import Claimed, Leases
+from shared.store.queues import BEGINNING, Queues, parse_entry_id
 from shared.wire.pelion.frames import Frame, frames
 from shared.wire.pelion.serialization import Serialization, stored
 
 logger = logging.getLogger(__name__)
 
 SMALLEST_FRAME_BYTES = 1024
-# The part of the limits that may be under way: at first, and at least.
+# The share of the limits that may be in flight: at first, and at least.
 _FIRST_SHARE = 1 / 256
 _SMALLEST_SHARE = 1 / 1024
 _NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
+_MESSAGE_TOO_BIG = 1009
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be under way on one socket, and in one frame."""
+    """What may be in flight on one socket, and in one frame."""
 
     frame_bytes: int
     frame_count: int
@@ -49,65 +50,57 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a socket has got: the last entry, and how much that was in all."""
+    """How far a socket has got: the last entry, and the totals up to it."""
 
     entry: str = BEGINNING
     count: int = 0
     size_bytes: int = 0
     frames: int = 0
 
-    def then(self, frame: Frame) -> "Position":
+    def after(self, frame: Frame) -> "Position":
         size = self.size_bytes + len(frame.text)
         return Position(frame.last_entry_id, self.count + frame.count, size, self.frames + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ping:
-    payload: bytes
-    stands_for: Position
-    sent_s: float
-
-
-class LeasedSocket:
+class LeasedSocket(LeaseHolder, HeldSocket):
     """A socket and its lease."""
 
     kind = Kind.WEBSOCKET
+    _dialect = "pelion"
 
     def __init__(
         self,
+        claimed: Claimed,
         *,
         send: Send,
         control: Control,
-        claimed: Claimed,
         queues: Queues,
+        leases: Leases,
         acks: AckScheduler,
         limits: Limits,
-        keepalive: "Keepalive[LeasedSocket]",
-        close_codes: int,
+        liveness: Liveness,
+        year: int,
     ) -> None:
+        super().__init__(claimed.lease.channel, send=send, control=control, liveness=liveness, year=year)
         self.lease = claimed.lease
-        self.close_reason: CloseReason | None = None
         self.loop = DeliveryLoop(queues, claimed.lease, self, acks=acks)
-        self._send = send
-        self._write = control["write"]
-        self._unread_bytes = control["unread_bytes"]
+        # The code of the client's close frame, once it has come.
+        self.client_code = 0
+        self._leases = leases
+        self._queues = queues
         self._limits = limits
-        self._keepalive = keepalive
-        self._close_codes = close_codes
         self._frame_bytes = min(limits.frame_bytes, claimed.frame_limit_bytes or limits.frame_bytes)
-        # Up to here an earlier socket was refused a frame: one at a time, to learn which it is.
-        self._careful_until = _place(claimed.careful_until or BEGINNING)
+        # An earlier socket was refused a frame before this entry: send one at a time, to learn which it is.
+        self._careful_until = parse_entry_id(claimed.careful_until or BEGINNING)
         self._share = _FIRST_SHARE
         self._wanted = Serialization()
         self._written = Position()
         self._acked = Position()
+        # What the pong to the newest ping confirms.
+        self._pinged = Position()
         self._last_frame_count = 0
-        self._pings = 0
-        self._ping: _Ping | None = None
-        self._unread_when_pinged = 0
-        self._parts = False
-        self._news: asyncio.Event | None = None
-        keepalive.rests(self, now_s=_now_s())
+        self._is_draining = False
+        self._progress: asyncio.Event | None = None
 
     # As a transport
 
@@ -118,7 +111,7 @@ class LeasedSocket:
         count = most - (self._written.count - self._acked.count)
         size = most_bytes - (self._written.size_bytes - self._acked.size_bytes)
         waits = self._is_careful and self._written.frames > self._acked.frames
-        if self.close_reason is not None or self._parts or count <= 0 or size <= 0 or waits:
+        if self.close_reason is not None or self._is_draining or count <= 0 or size <= 0 or waits:
             return _NOTHING
         return Window(count=count, size_bytes=size)
 
@@ -134,7 +127,7 @@ class LeasedSocket:
         most = min(self._limits.frame_count, self._wanted.chunk)
         for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
             texts.append(frame.text)
-            written = written.then(frame)
+            written = written.after(frame)
             self._last_frame_count = frame.count
             if self._is_careful:
                 break
@@ -145,7 +138,7 @@ class LeasedSocket:
             else:
                 self._write(texts, None)
         except OSError:
-            # The client has gone; the endpoint hears of it by itself.
+            # The client has gone; the end of the connection is read elsewhere.
             self.close_reason = CloseReason.CLIENT_GONE
             return None
         telemetry.sent.add(written.count - before.count, _DIALECT)
@@ -156,89 +149,56 @@ class LeasedSocket:
         self._wanted = stored(serialization)
 
     def rewind(self) -> None:
-        self._ping = None
-        self._keepalive.rests(self, now_s=_now_s())
+        self._rest()
         self._written = replace(self._written, entry=BEGINNING)
         self._acked = self._written
 
-    async def part(self, *, within_s: float) -> None:
-        """Says goodbye in good order: what is under way is confirmed and acked before, if it is in time.
-
-        Its client will be elsewhere a moment later: what is not acked by then, it is sent again.
-        """
-        self._parts = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self.loop.rested()
-                while self._written.count > self._acked.count:
-                    self._news = asyncio.Event()
-                    await self._news.wait()
-                    await self.loop.rested()
-        await self.end(CloseReason.STOPPING)
-
-    async def end(self, close_reason: CloseReason) -> None:
-        """Says goodbye; what is confirmed before the client's own close frame still counts."""
-        if self.close_reason is not None:
-            return
-        try:
-            asked_for = self._ping.stands_for if self._ping else self._acked
-            if close_reason is CloseReason.STOPPING and self._written.count > asked_for.count:
-                # The pong to this one comes before the client's close frame.
-                self.ping()
-            self.close_reason = close_reason
-            code, reason = close_frame(close_reason, dialect="pelion", year=self._close_codes)
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        except OSError:
-            self.close_reason = CloseReason.CLIENT_GONE
-
     # As a socket
 
-    def ping(self) -> None:
-        """One ping, for everything written so far; it takes the place of one still in flight.
+    async def drain(self, *, within_s: float) -> None:
+        """Closes once the client has acknowledged what was sent, or the time is over.
 
-        Raises OSError when the client has gone.
+        What is not acknowledged by then is sent again elsewhere.
         """
-        self._write_with_ping(())
+        self._is_draining = True
+        loop = self.loop
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await loop.rested()
+                while self._written.count > self._acked.count:
+                    self._progress = asyncio.Event()
+                    await self._progress.wait()
+                    await loop.rested()
+        await self.close(CloseReason.STOPPING)
 
-    def heard_pong(self, payload: bytes) -> None:
-        ping = self._ping
-        if ping is None or payload != ping.payload:
-            return
-        self._ping = None
-        news = ping.stands_for.count > self._acked.count
-        self._acked = ping.stands_for
-        now_s = _now_s()
-        self._keepalive.rests(self, now_s=now_s)
-        if news:
-            took_s = now_s - ping.sent_s
+    async def close(self, reason: CloseReason) -> None:
+        """What the client confirms before its own close frame still counts."""
+        pinged = self._acked if self._ping is None else self._pinged
+        is_last_ping_due = reason is CloseReason.STOPPING and self._written.count > pinged.count
+        if self.close_reason is None and is_last_ping_due:
+            # Its pong comes before the client's close frame.
+            with contextlib.suppress(OSError):
+                self.ping()
+        await super().close(reason)
+
+    def _write_with_ping(self, texts: Sequence[bytes]) -> None:
+        self._pinged = self._written
+        super()._write_with_ping(texts)
+
+    def _on_newest_pong(self) -> None:
+        is_news = self._pinged.count > self._acked.count
+        self._acked = self._pinged
+        if is_news:
+            took_s = asyncio.get_running_loop().time() - self._pinged_s
             telemetry.client_ack_s.record(took_s, _DIALECT)
             self._adapt(took_s)
             self.loop.on_ack()
-            if self._news is not None:
-                self._news.set()
+            if self._progress is not None:
+                self._progress.set()
         if self.close_reason is None and self._written.count > self._acked.count:
-            # One that has gone is heard of by the endpoint.
+            # A client that has gone is noticed where its messages are read.
             with contextlib.suppress(OSError):
                 self.ping()
-
-    def _write_with_ping(self, texts: Sequence[bytes]) -> None:
-        self._pings += 1
-        now_s = _now_s()
-        self._ping = _Ping(self._pings.to_bytes(8, "big"), self._written, now_s)
-        self._write(texts, self._ping.payload)
-        self._unread_when_pinged = self._unread_bytes() if self._written.count > self._acked.count else 0
-        self._keepalive.owes(self, now_s=now_s)
-
-    async def abort_if_stalled(self) -> None:
-        """Its pong is overdue: drops the connection, unless the client has at least read something since."""
-        unread = self._unread_bytes()
-        if 0 < unread < self._unread_when_pinged:
-            self._unread_when_pinged = unread
-            self._keepalive.owes(self, now_s=_now_s())
-            return
-        self.close_reason = self.close_reason or CloseReason.STALLED
-        self._keepalive.forget(self)
-        await self.abort()
 
     def _adapt(self, took_s: float) -> None:
         """More at once for a client that confirms quickly, less for one that comes near the time-out."""
@@ -247,32 +207,43 @@ class LeasedSocket:
         elif took_s > self._limits.ping_timeout_s / 3:
             self._share = max(self._share / 2, _SMALLEST_SHARE)
 
-    async def abort(self) -> None:
-        await self._send({"type": "websocket.abort"})
+    # At the end
 
-    def over(self) -> None:
-        """The connection is gone. A hold and its drain have each other: both would stay until the collector
-        comes."""
-        self._ping = None
-        del self.loop
+    async def finish(self) -> None:
+        await super().finish()
+        if self.client_code == _MESSAGE_TOO_BIG and self.close_reason in (None, CloseReason.CLIENT_GONE):
+            await self._record_refusal()
+
+    async def _record_refusal(self) -> None:
+        """The client closed on a frame that was too long for it: the next socket sends shorter ones."""
+        if (refused := self.refused) is None:
+            return
+        limit, until, single = refused
+        outcome = await self._queues.refuse(
+            self.lease, frame_limit_bytes=limit, until=until, single_entry=single
+        )
+        facts = {**self.facts, "frame_limit_bytes": limit, "entry": single, "outcome": outcome}
+        logger.warning("frame.refused", extra={"facts": facts})
+        if outcome == "dropped":
+            telemetry.dropped.add(1, {"reason": "too-long-for-client"})
 
     @property
     def refused(self) -> tuple[int, str, str] | None:
         """After a 1009: (frame limit from now on, until which entry to be careful, the one refused or '').
 
-        None when nothing was under way, so that it was no frame of ours that the client found too long.
+        None when nothing was in flight, so that it was no frame of ours that the client found too long.
         """
-        under_way = self._written.frames - self._acked.frames
-        if under_way == 0:
+        in_flight = self._written.frames - self._acked.frames
+        if in_flight == 0:
             return None
-        is_single = under_way == 1 and self._last_frame_count == 1
+        is_single = in_flight == 1 and self._last_frame_count == 1
         limit = self._frame_bytes if is_single else max(self._frame_bytes // 2, SMALLEST_FRAME_BYTES)
-        until = max(self._written.entry, "-".join(map(str, self._careful_until)), key=_place)
+        until = max(self._written.entry, "-".join(map(str, self._careful_until)), key=parse_entry_id)
         return limit, until, self._written.entry if is_single else ""
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What the one line in the log tells of it."""
+        """For the log line at its end."""
         return {
             "channel": self.lease.channel,
             "owner": self.lease.owner,
@@ -283,13 +254,4 @@ class LeasedSocket:
 
     @property
     def _is_careful(self) -> bool:
-        return _place(self._acked.entry) < self._careful_until
-
-
-def _place(entry: str) -> tuple[int, int]:
-    ms, _, sequence = entry.partition("-")
-    return int(ms), int(sequence)
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+        return parse_entry_id(self._acked.entry) < self._careful_until

@@ -1,7 +1,7 @@
-"""`/v2/notification/pull`: answered when there is something to tell (docs/protocols/pelion.md, section 9).
+"""`/v2/notification/pull`: a response when there are notifications (docs/protocols/pelion.md, section 9).
 
-A 200 is written whole, but ended only when it has been read and acked: HTTP then keeps the next poll on the
-same connection waiting, so that it meets no lease.
+A 200 is written whole, but ended only when it was read and acknowledged. Until then HTTP keeps the next poll
+on the same connection waiting, so that it does not find the lease held.
 """
 
 import asyncio
@@ -13,18 +13,25 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from services.socket_edge.credential_watcher import Credential
+from services.socket_edge.credential_watcher import Credential, authenticate_receiver
 from services.socket_edge.edge import Edge
 from services.socket_edge.poll import STALLED_S, Poll
 from shared import telemetry
 from shared.delivery.loop import Window
-from shared.model.api_keys import ApiKey, hash_of
-from shared.model.api_keys import Scope as KeyScope
+from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, Lease
-from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner, StoreUnavailable
+from shared.model.errors import (
+    HeldByAnother,
+    KeyRevoked,
+    KindConflict,
+    MissingScope,
+    NoLongerOwner,
+    StoreUnavailable,
+    Unauthenticated,
+)
 from shared.runtime.clock import now_ms
 from shared.runtime.http.protocol import Connection
-from shared.runtime.http.responses import Problem, problem_response
+from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
 from shared.store.wakeups import Asked
 from shared.wire.pelion import pulling
 from shared.wire.pelion.opening import bearer
@@ -36,14 +43,13 @@ PULL_PATH = "/v2/notification/pull"
 
 # A release that takes longer does not keep the client waiting.
 _RELEASE_S = 0.5
-_TRIES = 5
+_CLAIMS = 5
 _POLLED = "polled"
-_LEASE_IS_GONE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
 _KEY_IS_GONE = (CloseReason.KEY_REVOKED, CloseReason.KEY_EXPIRED)
 
 
 def pull_routes(edge: Edge) -> list[BaseRoute]:
-    """A plain ASGI callable: it ends its answers itself. No HEAD: it would take what it does not tell."""
+    """A plain ASGI callable, as it ends its responses itself. No HEAD: it would take notifications unseen."""
     route = Route(PULL_PATH, _LongPolls(edge), methods=["GET", "DELETE"])
     assert route.methods is not None
     route.methods.discard("HEAD")
@@ -59,20 +65,19 @@ class _LongPolls:
         try:
             await serve(self._edge, scope, receive, send)
         except StoreUnavailable:
-            raise _come_back("the store cannot take this now; try again") from None
+            raise unavailable() from None
 
 
 async def _delete(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """200 whether or not it was there: every client's clean-up relies on it."""
+    """200 whether or not the channel was there: every client's clean-up relies on it."""
     key, _ = await _authenticate(edge, scope)
     was_there = await edge.stores.channels.delete(key.account_id, key.id, kind=Kind.PULL)
-    answer = PlainTextResponse(pulling.REMOVED if was_there else pulling.ALREADY_DELETED)
-    await answer(scope, receive, send)
+    response = PlainTextResponse(pulling.REMOVED if was_there else pulling.ALREADY_DELETED)
+    await response(scope, receive, send)
 
 
 async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    if edge.stopping:
-        raise _come_back("this replica is going away; try again")
+    edge.check_open()
     asked = asked_for(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
@@ -88,30 +93,30 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         return
     limits = edge.limits
     poll = Poll(
-        lease=lease,
+        lease,
         queues=edge.stores.queues,
+        leases=edge.stores.leases,
         connection=connection,
         most=Window(count=limits.frame_count, size_bytes=limits.in_flight_bytes),
         asked=asked,
     )
+    edge.hold(poll, credential)
     try:
-        with edge.holding(poll, credential):
-            await _serve(edge, poll, asked, scope, receive, send)
+        await _serve(edge, poll, asked, scope, receive, send)
     finally:
+        edge.remove(poll)
         telemetry.polls_ended.add(1, {"outcome": poll.outcome})
         logger.debug("poll.closed", extra={"facts": poll.facts})
 
 
 async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
     secret = bearer(Request(scope).headers.get("authorization", ""))
-    key = await edge.stores.api_keys.authenticate(secret, now_ms=now_ms())
-    if secret is None or key is None:
-        raise _unauthenticated("the API key is missing or not valid")
-    if KeyScope.RECEIVE not in key.scopes:
-        fields = [("scopes", f"must include {KeyScope.RECEIVE}")]
-        raise Problem(403, f"the API key lacks the scope {KeyScope.RECEIVE}", fields=fields)
-    secret_hash = hash_of(secret)
-    return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    try:
+        return await authenticate_receiver(edge.stores.api_keys, secret)
+    except Unauthenticated as error:
+        raise _unauthenticated(str(error)) from None
+    except MissingScope as error:
+        raise Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")]) from None
 
 
 class _Deleted(Exception):
@@ -121,8 +126,8 @@ class _Deleted(Exception):
 def _goes_on(connection: Connection, key: ApiKey) -> bool:
     """Was the poll sent while the one before it was still being acked?
 
-    Clients send it as soon as they have read an answer, and may delete the channel right after, on another
-    connection. That overtakes a poll that has to wait its turn; it must not make the channel anew.
+    Clients send it as soon as they have read a response, and may delete the channel right after, on another
+    connection. The delete overtakes a poll that waits its turn, which must not create the channel again.
     """
     goes_on = connection["was_queued"] and connection["notes"].get(_POLLED) == key.id
     connection["notes"][_POLLED] = key.id
@@ -130,12 +135,12 @@ def _goes_on(connection: Connection, key: ApiKey) -> bool:
 
 
 async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
-    """The lease of the channel, which is made if there is none; None when another poll is open.
+    """The lease of the channel, which is created if there is none; None when another poll is open.
 
-    Raises _Deleted for a poll that goes on with a channel that is gone.
+    Raises _Deleted for a poll that goes on with a channel that was deleted.
     """
     silent = ""
-    for _ in range(_TRIES):
+    for _ in range(_CLAIMS):
         owner = edge.new_owner()
         try:
             if not goes_on:
@@ -150,51 +155,49 @@ async def _claimed(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | None:
         except KeyRevoked:
             raise _unauthenticated("the API key is revoked") from None
         except NoLongerOwner as lost:
-            # Without a channel: it was deleted since it was made.
+            # NO_CHANNEL: it was deleted since it was created.
             if lost.close_reason is not CloseReason.NO_CHANNEL:
                 raise _unauthenticated("the API key is revoked") from None
             if goes_on:
                 raise _Deleted from None
-    raise _come_back("the channel does not come to rest; try again")
+    raise unavailable("the channel keeps changing; retry")
 
 
 async def _serve(edge: Edge, poll: Poll, asked: Pull, scope: Scope, receive: Receive, send: Send) -> None:
     watching = asyncio.create_task(_watch(poll, receive))
     try:
-        if edge.stopping:
-            # The goodbye began while this one was on its way in.
-            await poll.end(CloseReason.STOPPING)
+        await edge.opened(poll)
         await _decide(edge, poll, asked)
         if poll.message is not None:
             await _write(poll, asked, send)
     except Exception:
-        await _let_go(edge, poll)
+        await _release(edge, poll)
         raise
     finally:
         watching.cancel()
-    letting_go = asyncio.create_task(_let_go(edge, poll))
-    await asyncio.wait([letting_go], timeout=_RELEASE_S)
+    releasing = asyncio.create_task(_release(edge, poll))
+    await asyncio.wait([releasing], timeout=_RELEASE_S)
     if poll.message is not None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     elif poll.close_reason is not CloseReason.CLIENT_GONE:
-        await _answer(poll, scope)(scope, receive, send)
-    await letting_go
+        await _response(poll, scope)(scope, receive, send)
+    await releasing
 
 
 async def _watch(poll: Poll, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
-    await poll.end(CloseReason.CLIENT_GONE)
+    await poll.close(CloseReason.CLIENT_GONE)
 
 
 async def _decide(edge: Edge, poll: Poll, asked: Pull) -> None:
-    """Waits until there is something to tell, or no time left to wait."""
+    """Waits until there are notifications, or the time is over."""
     if asked.after is not None:
         await _ack_after(edge, poll.lease, asked.after)
         poll.begin()
     if asked.waits:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(poll.decided.wait(), edge.long_poll_wait_s)
+            await asyncio.wait_for(poll.decided.wait(), edge.timing.long_poll_wait_s)
     else:
         await poll.loop.rested()
     poll.give_up()
@@ -210,7 +213,7 @@ async def _ack_after(edge: Edge, lease: Lease, uid: str) -> None:
 
 
 async def _write(poll: Poll, asked: Pull, send: Send) -> None:
-    """Everything of a 200 but its end, which the peer does not need: it was told the length."""
+    """Everything of a 200 but its end, which the peer does not need: it knows the length."""
     assert poll.message is not None
     text = poll.message.text
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
@@ -221,35 +224,29 @@ async def _write(poll: Poll, asked: Pull, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": text, "more_body": True})
     except TimeoutError:
-        # It asks ahead, and does not read what it was answered before.
+        # The client pipelines requests and does not read the responses.
         await poll.abort()
     await poll.until_read()
 
 
-async def _let_go(edge: Edge, poll: Poll) -> None:
-    """Acks what was read, and gives the lease back."""
+async def _release(edge: Edge, poll: Poll) -> None:
+    """Acknowledges what was read, and releases the lease."""
     try:
-        await poll.loop.stop()
-        if poll.close_reason not in _LEASE_IS_GONE:
-            await edge.release(poll.lease)
-    except StoreUnavailable:
-        edge.release_later(poll.lease)
-        logger.warning("poll.not-released", extra={"facts": poll.facts})
+        await edge.heartbeat.release(poll)
     finally:
-        edge.questions.over(poll)
+        edge.questions.on_released(poll)
 
 
-def _answer(poll: Poll, scope: Scope) -> Response:
-    """What a poll answers that has nothing to tell. Who can poll again is told no error: some count those."""
+def _response(poll: Poll, scope: Scope) -> Response:
+    """The response without notifications. No error while the client may poll again: some count errors."""
     if poll.close_reason is CloseReason.CHANNEL_DELETED:
         return PlainTextResponse(pulling.CHANNEL_DELETED, 410)
     if poll.close_reason in _KEY_IS_GONE:
-        return problem_response(
-            Request(scope), _unauthenticated("the API key or its secret is no longer valid")
-        )
+        problem = _unauthenticated("the API key or its secret is no longer valid")
+        return problem_response(Request(scope), problem)
     if poll.close_reason is CloseReason.UNEXPECTED:
-        return problem_response(Request(scope), Problem(500, "something went wrong here; it was logged"))
-    # Its next poll is better off with another replica, behind another connection.
+        return problem_response(Request(scope), internal_error())
+    # The next poll is better served by another replica, over another connection.
     leaves = poll.close_reason is CloseReason.STOPPING
     return Response(status_code=204, headers={"connection": "close"} if leaves else None)
 
@@ -257,7 +254,3 @@ def _answer(poll: Poll, scope: Scope) -> Response:
 def _unauthenticated(message: str) -> Problem:
     fields = [("Authorization", "must be Bearer and a valid secret")]
     return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
-
-
-def _come_back(message: str) -> Problem:
-    return Problem(503, message, headers={"retry-after": "1"})

@@ -1,58 +1,70 @@
-"""One open long poll that holds its channel's lease: the transport that takes one message, and no more.
+"""One open long poll, which holds its channel's lease: a transport that takes one message.
 
-A poll is open until it is decided what it answers. What a message holds is acked only when the peer's
-kernel has confirmed every byte of it, on a connection that is still there: short of a word from the client,
-there is no better credential. Where the client names what it has handled (`after`), only its word acks.
+A poll is open until its response is decided. The message is acknowledged only when the peer's kernel has
+confirmed every byte of it, on a connection that is still there: HTTP has no better confirmation. Where the
+client names what it has handled (`after`), only that acknowledges.
 """
 
 import asyncio
 from dataclasses import replace
 
+from services.socket_edge.held import LeaseHolder
 from shared import telemetry
 from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.events import Notification
 from shared.runtime.http.protocol import Connection
+from shared.store.leases import Leases
 from shared.store.queues import BEGINNING, Queues
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.pulling import Pull
 from shared.wire.pelion.serialization import Serialization, stored
 
-# A peer that reads nothing for so long is cut; one that gets on, however slowly, is not.
+# A peer that reads nothing for so long is aborted; one that reads slowly is not.
 STALLED_S = 5.0
-_FIRST_LOOK_S = 0.001
+_FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.25
 _NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
 
 
-class Poll:
-    """A request that waits for notifications, and its lease."""
+class Poll(LeaseHolder):
+    """A request that waits for notifications, and its lease. The message holds at most `most`."""
 
     kind = Kind.PULL
+    closes_at_a_pace = False
 
     def __init__(
-        self, *, lease: Lease, queues: Queues, connection: Connection, most: Window, asked: Pull
+        self,
+        lease: Lease,
+        *,
+        queues: Queues,
+        leases: Leases,
+        connection: Connection,
+        most: Window,
+        asked: Pull,
     ) -> None:
+        super().__init__(lease.channel)
         self.lease = lease
         self.loop = DeliveryLoop(queues, lease, self)
-        self.close_reason: CloseReason | None = None
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
-        self.over = asyncio.Event()
+        # Its lease is given back.
+        self.released = asyncio.Event()
+        self._leases = leases
         self._connection = connection
         self._most = most
         self._asked = asked
-        # What the client has handled is to be acked before anything is read.
+        # What the client has handled is acknowledged before anything is read.
         self._begun = asked.after is None
         self._wanted = Serialization()
-        self._is_doubtful = False
+        self._was_rewound = False
         self._acked = BEGINNING
 
     @property
     def is_open(self) -> bool:
-        """Is it still to be decided what it answers?"""
+        """Is its response still to be decided?"""
         return not self.decided.is_set()
 
     @property
@@ -61,12 +73,12 @@ class Poll:
         return self.is_open and not self._connection["has_hung_up"]()
 
     def begin(self) -> None:
-        """Reads from now on."""
+        """Takes notifications from now on."""
         self._begun = True
         self.loop.wake()
 
     def give_up(self) -> None:
-        """Nothing came."""
+        """The time is over; the response is whatever was decided, or nothing."""
         self.decided.set()
 
     # As a transport
@@ -97,13 +109,15 @@ class Poll:
         self._wanted = stored(serialization)
 
     def rewind(self) -> None:
-        # Other notifications may come to stand where those of the message stood.
-        self._is_doubtful = True
+        # Redis may give the entry ids of the message to other notifications.
+        self._was_rewound = True
         self._acked = BEGINNING
 
-    async def end(self, close_reason: CloseReason) -> None:
+    # As a connection
+
+    async def close(self, reason: CloseReason) -> None:
         if self.is_open:
-            self.close_reason = close_reason
+            self.close_reason = reason
             self.decided.set()
 
     async def abort(self) -> None:
@@ -112,14 +126,14 @@ class Poll:
     # As a request
 
     async def until_read(self) -> None:
-        """Waits until the peer has what was just written, or is gone, or has stalled, and is cut."""
+        """Waits until the peer has what was just written, is gone, or has stalled and is aborted."""
         assert self.message is not None
-        # Open after the writing, it was open before: every byte went its way.
+        # A connection that is open after the write was open before: every byte was sent.
         if not (self._connection["is_open"]() and await _is_read(self._connection)):
             self.close_reason = CloseReason.CLIENT_GONE
             return
         telemetry.sent.add(self.message.count, _DIALECT)
-        if self._asked.after is None and not self._is_doubtful:
+        if self._asked.after is None and not self._was_rewound:
             self._acked = self.message.last_entry_id
 
     @property
@@ -130,7 +144,7 @@ class Poll:
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What the one line in the log tells of it."""
+        """For the log line at its end."""
         return {
             "channel": self.lease.channel,
             "owner": self.lease.owner,
@@ -140,9 +154,9 @@ class Poll:
 
 
 async def _is_read(connection: Connection) -> bool:
-    """Has the peer's kernel everything? False when nobody will know, or when it stalled, and was cut."""
+    """Has the peer's kernel everything? False when that cannot be known, or it stalled and was aborted."""
     now_s = asyncio.get_running_loop().time
-    pause_s, least, stalled_at_s = _FIRST_LOOK_S, None, 0.0
+    pause_s, least, stalled_at_s = _FIRST_PAUSE_S, None, 0.0
     while unread := connection["unread_bytes"]():
         if least is None or unread < least:
             least, stalled_at_s = unread, now_s() + STALLED_S

@@ -1,44 +1,44 @@
-"""Does whoever holds a lease still poll? A 409 is for the second of two live polls, and for nothing else.
+"""Asks another edge whether a long poll is still open: a 409 is for the second of two open polls only.
 
-A heartbeat outlives a killed replica by seconds, and a client that was cut off comes back within one. So who
-finds a live owner asks its replica: a poll that is about to end is waited for, and one that nobody answers
-for is none.
+A heartbeat outlives a killed replica by seconds, and a client that lost its connection polls again within
+one. So an edge that finds another owner asks that owner's replica. A poll that is about to end is waited for;
+one for which no replica replies counts as gone.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 from services.socket_edge.poll import STALLED_S, Poll
+from services.socket_edge.registry import Registry
 from shared.model.channels import instance_of
 from shared.store.wakeups import Asked, Standing, Told, Wakeups
 
-_ANSWER_S = 1.0
-# By then an answer that nobody reads has been cut; one that is still being read is a poll that lives.
+_REPLY_S = 1.0
+# By then a response that stalled was aborted; one that is still being read belongs to an open poll.
 _ENDING_S = STALLED_S + 3.0
 
 
 class Questions:
-    """What one edge asks others, and answers them. `find(owner, channel)` gives a poll of its own."""
+    """The questions that one edge asks, and those that it answers."""
 
-    def __init__(self, wakeups: Wakeups, *, instance: str, find: Callable[[str, str], Poll | None]) -> None:
+    def __init__(self, wakeups: Wakeups, registry: Registry, *, instance: str) -> None:
         self._wakeups = wakeups
+        self._registry = registry
         self._instance = instance
-        self._find = find
         self._open: dict[str, asyncio.Queue[Standing]] = {}
-        self._told_at_end: dict[Poll, list[str]] = {}
+        self._waiting: dict[Poll, list[str]] = {}
 
     async def is_held(self, question: Asked) -> bool:
-        """Does the owner keep its lease? Waits for one that is about to give it back."""
+        """Does the owner keep its lease? Waits for a poll that is about to release it."""
         if instance_of(question.owner) == self._instance:
             return await self._is_held_here(question)
-        answers = self._open[question.asker] = asyncio.Queue()
+        replies = self._open[question.asker] = asyncio.Queue()
         was_ending = False
         try:
             self._wakeups.ask(question)
             while True:
-                limit_s = _ENDING_S if was_ending else _ANSWER_S
-                standing = await asyncio.wait_for(answers.get(), limit_s)
+                limit_s = _ENDING_S if was_ending else _REPLY_S
+                standing = await asyncio.wait_for(replies.get(), limit_s)
                 if standing is not Standing.ENDING:
                     return standing is Standing.OPEN
                 was_ending = True
@@ -48,31 +48,35 @@ class Questions:
             del self._open[question.asker]
 
     async def _is_held_here(self, question: Asked) -> bool:
-        poll = self._find(question.owner, question.channel)
+        poll = self._find(question)
         if poll is not None and not poll.is_live:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(poll.over.wait(), _ENDING_S)
-        return poll is not None and not poll.over.is_set()
+                await asyncio.wait_for(poll.released.wait(), _ENDING_S)
+        return poll is not None and not poll.released.is_set()
 
-    def heard(self, told: Told) -> None:
-        """An answer came; maybe to a question that nobody waits for any more."""
-        if told.asker in self._open:
-            self._open[told.asker].put_nowait(told.standing)
+    def on_reply(self, reply: Told) -> None:
+        """Another edge replied; the question may have timed out."""
+        if reply.asker in self._open:
+            self._open[reply.asker].put_nowait(reply.standing)
 
-    def asked(self, question: Asked) -> None:
-        """Answers another edge: at once, and again when a poll that was close_reason is over."""
-        poll = self._find(question.owner, question.channel)
-        if poll is None or poll.over.is_set():
+    def on_question(self, question: Asked) -> None:
+        """Replies to another edge: at once, and again when a poll that is ending was released."""
+        poll = self._find(question)
+        if poll is None or poll.released.is_set():
             standing = Standing.NONE
         elif poll.is_live:
             standing = Standing.OPEN
         else:
             standing = Standing.ENDING
-            self._told_at_end.setdefault(poll, []).append(question.asker)
+            self._waiting.setdefault(poll, []).append(question.asker)
         self._wakeups.tell(Told(question.asker, standing))
 
-    def over(self, poll: Poll) -> None:
-        """It has given its lease back."""
-        poll.over.set()
-        for asker in self._told_at_end.pop(poll, ()):
+    def on_released(self, poll: Poll) -> None:
+        """The poll has released its lease."""
+        poll.released.set()
+        for asker in self._waiting.pop(poll, ()):
             self._wakeups.tell(Told(asker, Standing.NONE))
+
+    def _find(self, question: Asked) -> Poll | None:
+        polls = (each for each in self._registry.of(question.channel) if isinstance(each, Poll))
+        return next((poll for poll in polls if poll.lease.owner == question.owner), None)

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Stores, Timing
 from services.socket_edge.leased_socket import Limits
-from services.socket_edge.session_sockets import SessionLimits
+from services.socket_edge.session_socket import SessionLimits
 from shared import telemetry
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes
@@ -66,8 +66,6 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
             drain_window_s=settings.drain_window_s,
         ),
         session_limits=SessionLimits(
-            ping_interval_s=settings.ping_interval_s,
-            ping_timeout_s=settings.ping_timeout_s,
             idle_s=settings.blackhole_idle_s,
             most_per_address=settings.max_sockets_per_address,
             destination=settings.replica,

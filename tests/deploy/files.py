@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.__main__ import _SERVICES
-from services.socket_edge import edge
+from services.socket_edge import heartbeat, shutdown
 from services.webhook_dispatcher import dispatcher
 from shared.runtime import exporters
 from shared.runtime.http import server as serving
@@ -31,7 +31,7 @@ _LAST_S = 2 * serving._SHUTDOWN_LIMIT_S + exporters.FLUSH_TIMEOUT_S
 # progress, export of spans.
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
-    "socket-edge": edge._DRAIN_ACKS_S + edge._SHUTDOWN_S + 2 * edge._LET_GO_S + _LAST_S,
+    "socket-edge": shutdown.DRAIN_ACKS_S + shutdown.CLOSE_S + shutdown.ABORT_S + heartbeat.STOP_S + _LAST_S,
     "webhook-dispatcher": dispatcher._SHUTDOWN_S + 2 * dispatcher._LET_GO_S + _LAST_S,
     "expiry-reaper": _LAST_S,
 }

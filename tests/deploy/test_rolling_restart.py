@@ -11,7 +11,7 @@ from functools import partial
 import aiohttp
 import pytest
 
-from services.socket_edge.pacing import MOST_LATE_S
+from services.socket_edge.shutdown import MOST_LATE_S
 from tests.conftest import Measured
 from tests.deploy.caddy import Behind, behind_caddy
 from tests.harness.api import Api, ApiKey

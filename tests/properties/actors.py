@@ -15,9 +15,10 @@ from starlette.types import Message
 
 from services.socket_edge import edge as edges
 from services.socket_edge.edge import Edge, Timing
+from services.socket_edge.held import LeaseHolder
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.pelion_socket import pelion_socket
-from services.socket_edge.session_sockets import SessionLimits
+from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.loop import AckScheduler, DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
@@ -32,7 +33,7 @@ from shared.store.queues import Batch, Queues
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
-from shared.store.wakeups import Wakeups
+from shared.store.wakeups import Line, Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import stored_wanted
@@ -52,8 +53,6 @@ _TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_outage_limit_s=120, l
 
 
 _NO_SESSIONS = SessionLimits(
-    ping_interval_s=20,
-    ping_timeout_s=20,
     idle_s=3600,
     most_per_address=None,
     destination="edge",
@@ -287,7 +286,7 @@ class GatedEdge(Edge):
         self.clients.clear()
 
     async def beats(self) -> None:
-        await self._try_to_beat()
+        await self.heartbeat.beat()
 
     async def hears(self) -> None:
         """The wakeups that wait for it."""
@@ -298,13 +297,14 @@ class GatedEdge(Edge):
             words = message.decode().split()
             # In the order in which the keys were made: their ids are random.
             for api_key_id in filter(words.__contains__, self.actor.world.pending.keys):
-                self._heard(api_key_id)
+                self.wakeups.dispatch([api_key_id])
 
     def _passes_on(self, carried: InlineEntries) -> None:
         numbers = [int(notification.event_id) for notification in carried.notifications]
         with self.actor.world.pending.carrying(carried.owner, numbers):
-            for hold in self._holds.get(carried.channel, ()):
-                self.actor.offers(hold.loop, carried)
+            for holder in self.registry.of(carried.channel):
+                assert isinstance(holder, LeaseHolder)
+                self.actor.offers(holder.loop, carried)
 
     def misses(self, count: int) -> None:
         """The first wakeups that wait for it are lost."""
@@ -314,15 +314,14 @@ class GatedEdge(Edge):
 
     async def sweeps(self) -> None:
         self.missed_a_wakeup = False
-        for hold in self._all():
-            hold.loop.wake()
+        for connection in self.registry.all():
+            connection.wake()
 
     def lost_redis(self) -> None:
-        for hold in self._all():
-            hold.loop.doubt()
+        self.wakeups.dispatch(Line.LOST)
 
     async def has_redis_again(self) -> None:
-        await self._try_to_beat()
+        await self.heartbeat.beat()
         self.lost_redis()
         await self.sweeps()
 

@@ -8,8 +8,8 @@ import fakeredis
 import pytest
 from starlette.types import Message
 
-from services.socket_edge.keepalive import Keepalive
 from services.socket_edge.leased_socket import LeasedSocket, Limits
+from services.socket_edge.liveness import Liveness
 from shared.delivery.loop import AckScheduler
 from shared.model.events import Notification
 from shared.store.leases import Claimed
@@ -18,6 +18,7 @@ from tests.store.stores import EDGE, Stores, fake_backend
 KIB = 1024
 # Long against anything that a test can take: what is quick is quick on any machine.
 PING_TIMEOUT_S = 3000.0
+PING_INTERVAL_S = 20.0
 LIMITS = Limits(
     frame_bytes=48 * KIB,
     frame_count=100,
@@ -49,7 +50,7 @@ class Client:
         self.sent: list[Message] = []
         self.gone = False
         self.unread_bytes = 0
-        self.keepalive: Keepalive[LeasedSocket] = Keepalive(interval_s=20, timeout_s=PING_TIMEOUT_S)
+        self.liveness = Liveness(ping_interval_s=PING_INTERVAL_S, ping_timeout_s=PING_TIMEOUT_S)
         self.hold: LeasedSocket
 
     async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> LeasedSocket:
@@ -58,6 +59,7 @@ class Client:
 
     def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> LeasedSocket:
         self.hold = LeasedSocket(
+            claimed,
             send=self._receive,
             control={
                 "unread_bytes": lambda: self.unread_bytes,
@@ -65,13 +67,15 @@ class Client:
                 "write": self._read,
                 "hear_pongs": lambda _: None,
             },
-            claimed=claimed,
             queues=self.stores.queues,
+            leases=self.stores.leases,
             acks=AckScheduler(every_s=0),
             limits=limits,
-            keepalive=self.keepalive,
-            close_codes=close_codes,
+            liveness=self.liveness,
+            year=close_codes,
         )
+        self.hold.is_held = True
+        self.liveness.watch(self.hold)
         return self.hold
 
     async def _receive(self, message: Message) -> None:
@@ -100,7 +104,7 @@ class Client:
 
     async def answers(self, number: int = -1) -> None:
         """The pong to one of the pings, the newest if none is named."""
-        self.hold.heard_pong(self.pings[number])
+        self.hold.on_pong(self.pings[number])
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""A socket's credential ends when its key expires or its secret does, also when that was decided later."""
+"""A connection ends when its key expires or its secret does, also when that was decided later."""
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -9,8 +10,10 @@ import fakeredis
 import pytest
 
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
+from services.socket_edge.liveness import Liveness
 from shared.model.api_keys import ApiKey, hash_of, new_secret
 from tests.harness.waiting import wait_until
+from tests.socket_edge.test_liveness import Connection
 from tests.store.stores import EDGE, NOW_MS, Stores, fake_backend
 
 LATER_MS = NOW_MS + 60_000
@@ -24,75 +27,80 @@ async def stores() -> AsyncIterator[Stores]:
 
 
 @pytest.fixture
-async def credentials(stores: Stores) -> AsyncIterator[CredentialWatcher[str]]:
-    made: CredentialWatcher[str] = CredentialWatcher(stores.api_keys)
-    task = asyncio.create_task(made.look_again())
+async def watcher(stores: Stores) -> AsyncIterator[CredentialWatcher]:
+    made = CredentialWatcher(stores.api_keys, Liveness(ping_interval_s=20, ping_timeout_s=20))
+    task = asyncio.create_task(made.run())
     yield made
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
-def credential_of(key: ApiKey, secret: str) -> Credential:
-    return Credential(key.id, hash_of(secret), key.valid_until_ms(hash_of(secret)))
-
-
-async def test_a_key_that_expires(stores: Stores, credentials: CredentialWatcher[str]) -> None:
-    key, secret = await stores.api_key()
-    expiring = replace(key, expires_at_ms=LATER_MS)
-    credentials.keep("for ever", credential_of(key, secret))
-    credentials.keep("socket", credential_of(expiring, secret))
-
-    assert credentials.over(now_ms=LATER_MS - 1) == []
-    assert credentials.over(now_ms=LATER_MS) == ["socket"]
-    assert credentials.over(now_ms=LATER_MS + 1) == []
+def opened_with(key: ApiKey, secret: str) -> Connection:
+    connection = Connection()
+    secret_hash = hash_of(secret)
+    connection.credential = Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    connection.expires_at_ms = connection.credential.until_ms
+    return connection
 
 
 async def test_a_secret_that_gets_an_end_while_its_socket_is_open(
-    stores: Stores, credentials: CredentialWatcher[str]
+    stores: Stores, watcher: CredentialWatcher
 ) -> None:
     key, old = await stores.api_key()
     new = new_secret(key.id)
-    credentials.keep("old", credential_of(key, old))
+    old_one = opened_with(key, old)
     await stores.api_keys.rotate(key, secret_hash=hash_of(new), old_valid_until_ms=LATER_MS, now_ms=NOW_MS)
     rotated = await stores.api_keys.find(key.id)
     assert rotated is not None
-    credentials.keep("new", credential_of(rotated, new))
+    new_one = opened_with(rotated, new)
 
-    assert credentials.over(now_ms=LATER_MS) == [], "nobody has told it yet"
-    credentials.doubt(["old", "new"])
+    watcher.check([old_one, new_one])
 
-    await wait_until(lambda: credentials.over(now_ms=LATER_MS) == ["old"])
-    assert credentials.over(now_ms=2 * LATER_MS) == []
-
-
-async def test_a_secret_that_is_ended_at_once(stores: Stores, credentials: CredentialWatcher[str]) -> None:
-    key, old = await stores.api_key()
-    credentials.keep("old", credential_of(key, old))
-    new_hash = hash_of(new_secret(key.id))
-    await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=NOW_MS, now_ms=NOW_MS)
-
-    credentials.doubt(["old"])
-
-    await wait_until(lambda: credentials.over(now_ms=NOW_MS) == ["old"])
+    await wait_until(lambda: old_one.expires_at_ms == LATER_MS)
+    assert new_one.expires_at_ms == math.inf
 
 
-async def test_a_socket_that_went_while_its_key_was_looked_up_is_not_kept(
-    stores: Stores, credentials: CredentialWatcher[str]
+async def test_a_key_that_expires_ends_what_was_opened_with_a_token(
+    stores: Stores, watcher: CredentialWatcher
+) -> None:
+    key, _ = await stores.api_key()
+    await stores.api_keys.create(replace(key, expires_at_ms=LATER_MS))
+    connection = Connection()
+    connection.credential = Credential(key.id)
+
+    watcher.check([connection])
+
+    await wait_until(lambda: connection.expires_at_ms == LATER_MS)
+
+
+async def test_a_key_that_is_revoked_ends_its_connections(stores: Stores, watcher: CredentialWatcher) -> None:
+    key, secret = await stores.api_key()
+    connection = opened_with(key, secret)
+    await stores.api_keys.revoke(key)
+
+    watcher.check([connection])
+
+    await wait_until(lambda: connection.expires_at_ms == 0)
+
+
+async def test_a_connection_that_ended_while_its_key_was_read_is_not_watched_again(
+    stores: Stores, watcher: CredentialWatcher
 ) -> None:
     key, old = await stores.api_key()
-    credentials.keep("gone", credential_of(key, old))
-    credentials.keep("there", credential_of(key, old))
+    gone, there = opened_with(key, old), opened_with(key, old)
     new_hash = hash_of(new_secret(key.id))
     await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=NOW_MS, now_ms=NOW_MS)
 
-    credentials.doubt(["gone", "there"])
-    credentials.forget("gone")
+    watcher.check([gone, there])
+    gone.is_held = False
 
-    await wait_until(lambda: credentials.over(now_ms=NOW_MS) == ["there"])
+    await wait_until(lambda: there.expires_at_ms <= NOW_MS)
+    assert there.check_tick < math.inf
+    assert gone.check_tick == math.inf
 
 
-async def test_the_owner_of_a_rotated_keys_socket_is_told(stores: Stores) -> None:
+async def test_a_rotation_sends_a_wakeup_to_the_owner_of_the_socket(stores: Stores) -> None:
     key, _ = await stores.api_key()
     await stores.make_channel(key.id)
     await stores.claim(key.id)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from websockets.protocol import Protocol
 
-from services.socket_edge import edge as edge_module
+from services.socket_edge import sweep as sweep_module
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.edge import Stores as EdgeStores
 from services.socket_edge.leased_socket import LeasedSocket
-from services.socket_edge.session_sockets import SessionLimits
+from services.socket_edge.session_socket import SessionLimits
 from shared.delivery.loop import DeliveryLoop
 from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
@@ -37,8 +37,6 @@ TIMING = Timing(
     ping_interval_s=0.05, heartbeat_s=LONG_S, redis_outage_limit_s=LONG_S, long_poll_wait_s=LONG_S
 )
 SESSION_LIMITS = SessionLimits(
-    ping_interval_s=LONG_S,
-    ping_timeout_s=LONG_S,
     idle_s=LONG_S,
     most_per_address=None,
     destination="edge",
@@ -49,7 +47,7 @@ SESSION_LIMITS = SessionLimits(
 @pytest.fixture
 async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """Where an edge answers that runs within this process."""
-    monkeypatch.setattr(edge_module, "SWEEP_S", LONG_S)
+    monkeypatch.setattr(sweep_module, "SWEEP_S", LONG_S)
     edge = Edge(
         EdgeStores(
             redis=stores.redis,

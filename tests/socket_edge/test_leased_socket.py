@@ -64,7 +64,7 @@ async def test_payloads_are_opaque_and_never_the_same(client: Client) -> None:
 async def test_a_pong_that_nobody_asked_for_confirms_nothing(client: Client, payload: bytes) -> None:
     client.hold.deliver(pending(1))
 
-    client.hold.heard_pong(payload)
+    client.hold.on_pong(payload)
 
     assert client.hold.acked_until == BEGINNING
     assert len(client.pings) == 1
@@ -204,7 +204,7 @@ async def test_the_end_says_its_code(
 ) -> None:
     hold = await client.opens(channel, close_codes=codes)
 
-    await hold.end(close_reason)
+    await hold.close(close_reason)
 
     assert hold.close_reason is close_reason
     assert client.kinds == ["close"]
@@ -213,15 +213,15 @@ async def test_the_end_says_its_code(
 
 
 async def test_only_the_first_end_counts(client: Client) -> None:
-    await client.hold.end(CloseReason.TAKEN_OVER)
-    await client.hold.end(CloseReason.STOPPING)
+    await client.hold.close(CloseReason.TAKEN_OVER)
+    await client.hold.close(CloseReason.STOPPING)
 
     assert client.hold.close_reason is CloseReason.TAKEN_OVER
     assert client.kinds == ["close"]
 
 
 async def test_nothing_is_sent_after_the_end(client: Client) -> None:
-    await client.hold.end(CloseReason.TAKEN_OVER)
+    await client.hold.close(CloseReason.TAKEN_OVER)
 
     assert client.hold.window == Window(count=0, size_bytes=0)
     assert client.hold.deliver(pending(1)) is None
@@ -232,7 +232,7 @@ async def test_stopping_asks_once_more_for_what_no_ping_stands_for_yet(client: C
     client.hold.deliver(pending(1))
     client.hold.deliver(pending(2))
 
-    await client.hold.end(CloseReason.STOPPING)
+    await client.hold.close(CloseReason.STOPPING)
     assert client.kinds == ["send", "ping", "send", "ping", "close"]
 
     await client.answers()
@@ -242,7 +242,7 @@ async def test_stopping_asks_once_more_for_what_no_ping_stands_for_yet(client: C
 
 async def test_stopping_asks_nothing_when_a_ping_stands_for_everything(client: Client) -> None:
     client.hold.deliver(pending(1))
-    await client.hold.end(CloseReason.STOPPING)
+    await client.hold.close(CloseReason.STOPPING)
 
     assert client.kinds == ["send", "ping", "close"]
 
@@ -250,7 +250,7 @@ async def test_stopping_asks_nothing_when_a_ping_stands_for_everything(client: C
 async def test_other_endings_ask_nothing(client: Client) -> None:
     client.hold.deliver(pending(1))
     client.hold.deliver(pending(2))
-    await client.hold.end(CloseReason.TAKEN_OVER)
+    await client.hold.close(CloseReason.TAKEN_OVER)
 
     assert client.kinds == ["send", "ping", "send", "close"]
 
@@ -268,7 +268,7 @@ async def test_a_client_that_has_gone_is_an_ending_and_no_error(client: Client) 
 async def test_a_goodbye_to_a_client_that_has_gone(client: Client) -> None:
     client.gone = True
 
-    await client.hold.end(CloseReason.STOPPING)
+    await client.hold.close(CloseReason.STOPPING)
 
     assert client.hold.close_reason is CloseReason.CLIENT_GONE
 
@@ -284,7 +284,7 @@ async def test_parting_waits_until_what_is_under_way_is_acked(
     client.hold.loop.wake()
     await wait_until(lambda: client.pings)
 
-    parting = asyncio.create_task(client.hold.part(within_s=PING_TIMEOUT_S))
+    parting = asyncio.create_task(client.hold.drain(within_s=PING_TIMEOUT_S))
     late = await stores.queued(channel, 2)
     client.hold.loop.wake()
     await client.hold.loop.rested()
@@ -304,7 +304,7 @@ async def test_parting_does_not_wait_for_ever(
     client.hold.loop.wake()
     await wait_until(lambda: client.pings)
 
-    parting = asyncio.create_task(client.hold.part(within_s=1000))
+    parting = asyncio.create_task(client.hold.drain(within_s=1000))
     await asyncio.sleep(0)
     clock.ahead_s += 1001
     await parting
@@ -314,7 +314,7 @@ async def test_parting_does_not_wait_for_ever(
 
 
 async def test_parting_with_nothing_under_way_is_a_goodbye(client: Client) -> None:
-    await client.hold.part(within_s=PING_TIMEOUT_S)
+    await client.hold.drain(within_s=PING_TIMEOUT_S)
 
     assert client.kinds == ["close"]
 

@@ -1,5 +1,7 @@
 """A client that refuses a frame as too long, and one that does not answer at all."""
 
+import math
+
 import pytest
 
 from services.socket_edge.leased_socket import SMALLEST_FRAME_BYTES
@@ -8,7 +10,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import KIB, PING_TIMEOUT_S, Client, Clock, pending
+from tests.socket_edge.conftest import KIB, PING_INTERVAL_S, PING_TIMEOUT_S, Client, Clock, pending
 from tests.store.stores import EDGE, Stores
 
 
@@ -139,77 +141,85 @@ async def test_three_sockets_find_and_drop_the_one_that_is_too_long(
     assert stores.entries(channel) == entries[1:]
 
 
+async def pass_time(client: Client, clock: Clock, seconds: float) -> None:
+    """What is due by then is done."""
+    clock.ahead_s += seconds + 1
+    await client.liveness.check_due(clock.now_s())
+
+
 # Silence
 
 
-async def test_a_socket_that_owes_a_pong_is_overdue(client: Client, clock: Clock) -> None:
-    client.hold.deliver(pending(1))
-    assert client.keepalive.to_ping(now_s=clock.now_s() + 1000) == []
+async def test_a_quiet_socket_is_pinged_once(client: Client, clock: Clock) -> None:
+    await pass_time(client, clock, PING_INTERVAL_S)
+    await pass_time(client, clock, PING_INTERVAL_S)
 
-    clock.ahead_s += PING_TIMEOUT_S + 1
-
-    assert client.keepalive.overdue(now_s=clock.now_s()) == [client.hold]
+    assert client.kinds == ["ping"]
 
 
-async def test_a_socket_that_answered_rests_until_its_next_ping(client: Client, clock: Clock) -> None:
+async def test_a_socket_that_answered_is_quiet_until_its_next_ping(client: Client, clock: Clock) -> None:
     client.hold.deliver(pending(1))
     await client.answers()
 
-    clock.ahead_s += PING_TIMEOUT_S + 1
+    await pass_time(client, clock, PING_TIMEOUT_S)
 
-    assert client.keepalive.overdue(now_s=clock.now_s()) == []
-    assert client.keepalive.to_ping(now_s=clock.now_s()) == [client.hold]
+    assert client.kinds == ["send", "ping", "ping"]
+    assert client.hold.close_reason is None
 
 
-async def test_a_client_that_reads_nothing_is_cut(client: Client, clock: Clock) -> None:
+async def test_a_client_that_has_gone_is_not_pinged_again(client: Client, clock: Clock) -> None:
+    client.gone = True
+
+    await pass_time(client, clock, PING_INTERVAL_S)
+
+    assert client.hold.next_check_s == math.inf
+
+
+async def test_a_client_that_reads_nothing_is_aborted(client: Client, clock: Clock) -> None:
     client.unread_bytes = 5000
     client.hold.deliver(pending(1))
 
-    clock.ahead_s += PING_TIMEOUT_S + 1
-    await client.hold.abort_if_stalled()
+    await pass_time(client, clock, PING_TIMEOUT_S)
 
     assert client.kinds[-1] == "abort"
     assert client.hold.close_reason is CloseReason.STALLED
     assert client.hold.acked_until == BEGINNING
-    assert client.keepalive.overdue(now_s=clock.now_s()) == []
+    assert client.hold.next_check_s == math.inf
 
 
-async def test_a_client_that_reads_slowly_is_given_time_for_as_long_as_it_reads(
+async def test_a_client_that_reads_slowly_gets_time_for_as_long_as_it_reads(
     client: Client, clock: Clock
 ) -> None:
     client.unread_bytes = 5000
     client.hold.deliver(pending(1))
     for left in (4000, 1):
         client.unread_bytes = left
-        clock.ahead_s += PING_TIMEOUT_S + 1
-        assert client.keepalive.overdue(now_s=clock.now_s()) == [client.hold]
-        await client.hold.abort_if_stalled()
-        assert client.keepalive.overdue(now_s=clock.now_s()) == []
+        await pass_time(client, clock, PING_TIMEOUT_S)
         assert client.hold.close_reason is None
 
-    clock.ahead_s += PING_TIMEOUT_S + 1
-    await client.hold.abort_if_stalled()
+    await pass_time(client, clock, PING_TIMEOUT_S)
 
     assert client.kinds[-1] == "abort"
 
 
 @pytest.mark.parametrize("unread_bytes", [0, 5000])
-async def test_a_client_that_has_read_all_or_owes_nothing_and_is_silent_is_cut(
-    client: Client, unread_bytes: int
+async def test_a_client_that_has_read_all_and_is_silent_is_aborted(
+    client: Client, clock: Clock, unread_bytes: int
 ) -> None:
     client.unread_bytes = unread_bytes
     client.hold.ping()
     client.unread_bytes = 0
 
-    await client.hold.abort_if_stalled()
+    await pass_time(client, clock, PING_TIMEOUT_S)
 
     assert client.kinds == ["ping", "abort"]
 
 
-async def test_a_stalled_goodbye_keeps_its_reason(client: Client) -> None:
-    await client.hold.end(CloseReason.TAKEN_OVER)
+async def test_a_socket_that_stalls_while_it_closes_keeps_its_reason(client: Client, clock: Clock) -> None:
+    client.hold.ping()
+    await client.hold.close(CloseReason.TAKEN_OVER)
 
-    await client.hold.abort_if_stalled()
+    await pass_time(client, clock, PING_TIMEOUT_S)
 
     assert client.hold.close_reason is CloseReason.TAKEN_OVER
-    assert client.kinds == ["close", "abort"]
+    assert client.kinds == ["ping", "close", "abort"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.socket_edge.pacing import MOST_LATE_S, paced
+from services.socket_edge.shutdown import MOST_LATE_S, paced
 
 COUNT, OVER_S = 100, 10.0
 

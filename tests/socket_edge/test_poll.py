@@ -41,8 +41,9 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
     def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
         polls.append(
             Poll(
-                lease=lease,
+                lease,
                 queues=stores.queues,
+                leases=stores.leases,
                 connection={
                     "is_open": lambda: peer.is_open,
                     "unread_bytes": lambda: peer.unread(),
@@ -182,5 +183,5 @@ async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]
 
     assert poll.deliver(pending(1, 2)) is None
     assert poll.window.count == 0
-    await poll.end(CloseReason.CHANNEL_DELETED)
+    await poll.close(CloseReason.CHANNEL_DELETED)
     assert poll.outcome == "nothing"

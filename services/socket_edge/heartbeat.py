@@ -1,0 +1,80 @@
+"""The edge's heartbeat, which makes its leases count, and what waits for Redis to answer again.
+
+While Redis is away sockets stay open: leases are fenced, so one that was lost does no harm.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from services.socket_edge.held import HeldConnection
+from services.socket_edge.registry import Registry
+from shared.model.channels import CloseReason
+from shared.model.errors import StoreUnavailable
+from shared.runtime.clock import now_ms
+from shared.store.replicas import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 1.0
+
+
+class EdgeHeartbeat:
+    """Beats for ever, and closes every connection when Redis was away for too long."""
+
+    def __init__(
+        self, heartbeat: Heartbeat, registry: Registry, *, every_s: float, outage_limit_s: float
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._registry = registry
+        self._every_s = every_s
+        self._outage_limit_s = outage_limit_s
+        self._unreleased: list[Callable[[], Awaitable[object]]] = []
+
+    async def run(self) -> None:
+        """Beats for ever."""
+        answered_s = time.monotonic()
+        while True:
+            if await self.beat():
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > self._outage_limit_s and len(self._registry):
+                logger.warning("redis.outage-limit-reached", extra={"facts": {"held": len(self._registry)}})
+                async for connection in self._registry.in_turns():
+                    await connection.close(CloseReason.REDIS_UNAVAILABLE)
+            await asyncio.sleep(min(self._every_s, self._outage_limit_s / 2))
+
+    async def beat(self) -> bool:
+        """One heartbeat, and the releases that Redis did not take before; False when Redis is away."""
+        try:
+            await self._heartbeat.beat(now_ms=now_ms())
+        except StoreUnavailable:
+            return False
+        unreleased, self._unreleased = self._unreleased, []
+        await asyncio.gather(*map(self._release, unreleased))
+        return True
+
+    async def release(self, connection: HeldConnection) -> None:
+        """Stops the connection's delivery and releases its lease or session, now or when Redis is back.
+
+        Until then its channel counts as connected.
+        """
+        with contextlib.suppress(StoreUnavailable):
+            await connection.finish()
+        call = connection.release_call()
+        if call is not None and not await self._release(call):
+            logger.warning("connection.not-released", extra={"facts": {"id": connection.id}})
+
+    async def stop(self) -> None:
+        """The edge is no longer there; its leases may be claimed at once."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            await asyncio.wait_for(self._heartbeat.stop(), STOP_S)
+
+    async def _release(self, call: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            await call()
+        except StoreUnavailable:
+            self._unreleased.append(call)
+            return False
+        return True

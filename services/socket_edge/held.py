@@ -1,0 +1,238 @@
+"""What the edge needs of every connection that it holds, and what sockets and lease holders share."""
+
+import asyncio
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from starlette.types import Send
+
+from shared.delivery.loop import DeliveryLoop
+from shared.model.channels import CloseReason, Lease
+from shared.runtime.clock import now_ms
+from shared.runtime.websocket.protocol import Control
+from shared.store.leases import Leases
+from shared.wire.close_reasons import close_frame
+
+if TYPE_CHECKING:
+    from services.socket_edge.credential_watcher import Credential
+    from services.socket_edge.liveness import Liveness
+
+# The lease went with the channel or the key, or to another owner: there is nothing to release.
+_WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
+
+
+class HeldConnection(ABC):
+    """A socket or a long poll. `id` is its channel or session: the name by which wakeups reach it."""
+
+    # What the gauges count it as.
+    kind: str
+    # The client's address, where the number of connections per address is limited.
+    address: str | None = None
+    # Its client reconnects as soon as it closes: all together would be a stampede.
+    closes_at_a_pace = True
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.is_held = False
+        self.close_reason: CloseReason | None = None
+        self.credential: Credential | None = None
+        self.expires_at_ms = math.inf
+        # Where it stands in the order of checks.
+        self.check_tick = math.inf
+
+    @property
+    def previous_owner(self) -> str:
+        """The owner whose lease this connection took over."""
+        return ""
+
+    @abstractmethod
+    async def close(self, reason: CloseReason) -> None:
+        """Closes in good order; a second call does nothing."""
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Drops the connection at once."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Delivers what waits in Redis."""
+
+    async def drain(self, *, within_s: float) -> None:
+        """Closes for a shutdown, once the client has acknowledged what was sent, or the time is over."""
+        await self.close(CloseReason.STOPPING)
+
+    async def recover(self) -> None:
+        """Redis may have lost writes: restores what it lost, then delivers. Raises StoreUnavailable."""
+        self.wake()
+
+    def key_is_gone(self) -> None:
+        """The API key of its credential was revoked."""
+        self.expires_at_ms = 0
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Stops delivery, for ever. Raises StoreUnavailable."""
+
+    @abstractmethod
+    def release_call(self) -> Callable[[], Awaitable[object]] | None:
+        """The call that tells Redis that the connection has ended; None when there is nothing to tell.
+
+        The call keeps no reference to the connection: it may wait until Redis is back.
+        """
+
+    def removed(self) -> None:
+        """The edge no longer holds the connection."""
+        self.credential = None
+
+    @property
+    def next_check_s(self) -> float:
+        """When `check` may have something to do, by the event loop's clock."""
+        if self.expires_at_ms == math.inf:
+            return math.inf
+        return asyncio.get_running_loop().time() + (self.expires_at_ms - now_ms()) / 1000
+
+    async def check(self, now_s: float) -> None:
+        """Does what is due by now."""
+        if self.expires_at_ms <= now_ms():
+            self.expires_at_ms = math.inf
+            await self.close(CloseReason.KEY_EXPIRED)
+
+
+class HeldSocket(HeldConnection):
+    """A WebSocket: pinged when it was quiet for the interval, aborted when a pong is overdue."""
+
+    _dialect: Literal["pelion", "session"]
+
+    def __init__(self, id: str, *, send: Send, control: Control, liveness: "Liveness", year: int) -> None:
+        super().__init__(id)
+        self._send = send
+        self._write = control["write"]
+        self._unread_bytes = control["unread_bytes"]
+        control["hear_pongs"](self.on_pong)
+        self._liveness = liveness
+        self._year = year
+        self._pings = 0
+        self._ping: bytes | None = None
+        self._pinged_s = 0.0
+        self._unread_when_pinged = 0
+        # Of the next ping, or of the pong to the one in flight.
+        self._due_s = _now_s() + liveness.ping_interval_s
+
+    async def close(self, reason: CloseReason) -> None:
+        if self.close_reason is not None:
+            return
+        self.close_reason = reason
+        code, text = close_frame(reason, dialect=self._dialect, year=self._year)
+        try:
+            await self._send({"type": "websocket.close", "code": code, "reason": text})
+        except OSError:
+            self.close_reason = CloseReason.CLIENT_GONE
+
+    async def abort(self) -> None:
+        await self._send({"type": "websocket.abort"})
+
+    def ping(self) -> None:
+        """Sends a ping, which replaces the one in flight. Raises OSError when the client has gone."""
+        self._write_with_ping(())
+
+    def _write_with_ping(self, texts: Sequence[bytes]) -> None:
+        self._pings += 1
+        self._ping = self._pings.to_bytes(8, "big")
+        self._pinged_s = _now_s()
+        self._write(texts, self._ping)
+        self._unread_when_pinged = self._unread_bytes()
+        self._due_s = self._pinged_s + self._liveness.ping_timeout_s
+        self._liveness.check_by(self, self._due_s)
+
+    def on_pong(self, payload: bytes) -> None:
+        """The client answered a ping; only the newest one counts."""
+        if payload == self._ping:
+            self._rest()
+            self._on_newest_pong()
+
+    def _on_newest_pong(self) -> None:
+        """The client has read everything that was written before the newest ping."""
+
+    def _rest(self) -> None:
+        """No ping is in flight; the next is due after the interval."""
+        self._ping = None
+        self._due_s = _now_s() + self._liveness.ping_interval_s
+        self._liveness.check_by(self, self._due_s)
+
+    @property
+    def next_check_s(self) -> float:
+        return min(self._due_s, super().next_check_s)
+
+    async def check(self, now_s: float) -> None:
+        await super().check(now_s)
+        if now_s < self._due_s:
+            return
+        if self._ping is not None:
+            await self._abort_if_stalled(now_s)
+            return
+        try:
+            self.ping()
+        except OSError:
+            self._due_s = math.inf
+
+    async def _abort_if_stalled(self, now_s: float) -> None:
+        """A slow client gets more time for as long as it reads."""
+        unread = self._unread_bytes()
+        if 0 < unread < self._unread_when_pinged:
+            self._unread_when_pinged = unread
+            self._due_s = now_s + self._liveness.ping_timeout_s
+            return
+        self.close_reason = self.close_reason or CloseReason.STALLED
+        self._due_s = math.inf
+        await self.abort()
+
+
+class LeaseHolder(HeldConnection):
+    """A connection with its channel's lease, which is the transport of the channel's delivery loop."""
+
+    lease: Lease
+    loop: DeliveryLoop
+    _leases: Leases
+
+    @property
+    def previous_owner(self) -> str:
+        return self.lease.previous
+
+    def wake(self) -> None:
+        self.loop.wake()
+
+    def require_resync(self) -> None:
+        """Redis may have lost writes: nothing is acknowledged before the queue was read again."""
+        self.loop.doubt()
+
+    def key_is_gone(self) -> None:
+        # The queue knows more: whether the key was revoked, or the channel is another's by now.
+        self.loop.wake()
+
+    async def end(self, close_reason: CloseReason) -> None:
+        """As the loop's transport: the lease is gone."""
+        await self.close(close_reason)
+
+    async def finish(self) -> None:
+        await self.loop.stop()
+
+    def release_call(self) -> Callable[[], Awaitable[object]] | None:
+        return None if self.close_reason in _WITHOUT_LEASE else partial(_release, self._leases, self.lease)
+
+    def removed(self) -> None:
+        super().removed()
+        # The loop refers to its transport: both would stay in memory until the garbage collector runs.
+        with contextlib.suppress(AttributeError):
+            del self.loop
+
+
+async def _release(leases: Leases, lease: Lease) -> None:
+    await leases.release(lease, now_ms=now_ms())
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,73 @@
+"""Every connection that this process holds, by the id that wakeups name."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+from services.socket_edge.held import HeldConnection
+
+# Work on so many connections takes a few milliseconds; then the event loop gets its turn.
+_TURN = 100
+
+
+class Registry:
+    """The connections of one edge. Several have one id for a moment, after a takeover within the edge."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, tuple[HeldConnection, ...]] = {}
+        self._addresses: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_id.values()))
+
+    def add(self, connection: HeldConnection) -> None:
+        connection.is_held = True
+        self._by_id[connection.id] = (*self.of(connection.id), connection)
+        if connection.address is not None:
+            self._addresses[connection.address] += 1
+        self._empty.clear()
+
+    def remove(self, connection: HeldConnection) -> None:
+        connection.is_held = False
+        left = tuple(other for other in self.of(connection.id) if other is not connection)
+        if left:
+            self._by_id[connection.id] = left
+        else:
+            del self._by_id[connection.id]
+        if connection.address is not None:
+            self._addresses[connection.address] -= 1
+            # Addresses that connect once would pile up.
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
+        if not self._by_id:
+            self._empty.set()
+
+    def of(self, id: str) -> Sequence[HeldConnection]:
+        return self._by_id.get(id, ())
+
+    def all(self) -> list[HeldConnection]:
+        return [connection for connections in self._by_id.values() for connection in connections]
+
+    async def in_turns(self) -> AsyncIterator[HeldConnection]:
+        """Every connection, with pauses in which others use the event loop; those that end meanwhile not."""
+        for number, connection in enumerate(self.all(), start=1):
+            if connection.is_held:
+                yield connection
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+
+    def count(self, kind: str) -> int:
+        return sum(connection.kind == kind for connection in self.all())
+
+    def count_at(self, address: str) -> int:
+        """How many connections come from this address."""
+        return self._addresses[address]
+
+    async def wait_empty(self, within_s: float) -> bool:
+        """Waits until no connection is left; False when the time is over before."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), within_s)
+        return self._empty.is_set()

@@ -1,0 +1,122 @@
+"""The sweep wakes every connection, and never so many at once that others wait for the event loop."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from services.socket_edge import sweep as sweeping
+from services.socket_edge.credential_watcher import CredentialWatcher
+from services.socket_edge.leased_socket import LeasedSocket
+from services.socket_edge.liveness import Liveness
+from services.socket_edge.registry import Registry
+from shared.delivery.loop import AckScheduler
+from shared.model.channels import Lease
+from shared.store.leases import Claimed
+from shared.store.queues import Batch
+from tests.conftest import Measured
+from tests.harness.waiting import wait_until
+from tests.socket_edge.conftest import LIMITS
+from tests.store.stores import EDGE
+
+SOCKETS = 5000
+LONGEST_TURN_S = 0.05
+
+
+class EmptyQueues:
+    """Queues in which nothing waits; notes which were read."""
+
+    def __init__(self) -> None:
+        self.read_by: set[str] = set()
+
+    async def read(self, lease: Lease, **_: Any) -> Batch:
+        self.read_by.add(lease.owner)
+        await asyncio.sleep(0)
+        return Batch([], more=False)
+
+
+class UnchangedKeys(CredentialWatcher):
+    """Reads no key; notes whose credential the sweep asked about."""
+
+    def __init__(self, liveness: Liveness) -> None:
+        super().__init__(cast(Any, None), liveness)
+
+    @property
+    def asked_about(self) -> int:
+        return len(self._waiting)
+
+
+class LongestTurn:
+    """The longest turn of the event loop, in CPU time: other work on the machine does not count."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last_s = time.thread_time()
+        self._turn()
+
+    def _turn(self) -> None:
+        now_s = time.thread_time()
+        self.seconds = max(self.seconds, now_s - self._last_s)
+        self._last_s = now_s
+        self._next = asyncio.get_running_loop().call_soon(self._turn)
+
+    def stop(self) -> None:
+        self._next.cancel()
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """It takes its time from any turn, whatever that does."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def hold(number: int, *, queues: EmptyQueues, liveness: Liveness) -> LeasedSocket:
+    lease = Lease(channel=f"{number:032x}", generation="1", owner=f"{EDGE}/{number}", previous="")
+
+    async def send(_: Any) -> None: ...
+
+    return LeasedSocket(
+        Claimed(lease, None, ""),
+        send=send,
+        control={
+            "unread_bytes": lambda: 0,
+            "last_ping_s": lambda: 0.0,
+            "write": lambda texts, ping: None,
+            "hear_pongs": lambda _: None,
+        },
+        queues=cast(Any, queues),
+        leases=cast(Any, None),
+        acks=AckScheduler(),
+        limits=LIMITS,
+        liveness=liveness,
+        year=2019,
+    )
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_a_sweep_of_5000_sockets_stops_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, record_property: Measured
+) -> None:
+    # As many lots as ever, but a second for all of them.
+    monkeypatch.setattr(sweeping, "SWEEP_S", 1.0)
+    registry, queues = Registry(), EmptyQueues()
+    liveness = Liveness(ping_interval_s=20, ping_timeout_s=20)
+    credentials = UnchangedKeys(liveness)
+    for number in range(SOCKETS):
+        registry.add(hold(number, queues=queues, liveness=liveness))
+
+    turns = LongestTurn()
+    task = asyncio.create_task(sweeping.sweep(registry, credentials))
+    await wait_until(lambda: len(queues.read_by) == SOCKETS, within_s=60, what="every queue to be read")
+    turns.stop()
+    task.cancel()
+
+    assert credentials.asked_about == SOCKETS
+    record_property("longest turn of the event loop in a sweep", f"{turns.seconds * 1000:.1f} ms")
+    assert turns.seconds < LONGEST_TURN_S
