@@ -170,6 +170,7 @@ def test_close_reasons_and_outcomes_exist_in_the_code() -> None:
     }
     code = "".join(path.read_text() for path in (CHECKOUT / "services" / "socket_edge").glob("*.py"))
     outcomes = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"accepted"}
+    assert {value for name, value in values if name == "outcome"} <= outcomes
 
 
 def test_the_chart_installs_alerts_and_dashboard_unchanged() -> None:
