@@ -53,11 +53,12 @@ def test_log_names_exist(text: str) -> None:
     assert names <= known
 
 
-def test_tests_named_in_documents_exist() -> None:
+def test_files_named_in_documents_exist() -> None:
     documents = [*DOCS.rglob("*.md"), CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]
-    named = {path for text in documents for path in re.findall(r"\btests/[a-z_/]+\.py", text.read_text())}
+    path = r"\b(?:services|shared|tests)/[a-z_/]+\.(?:py|lua)"
+    named = {name for document in documents for name in re.findall(path, document.read_text())}
     assert named
-    assert [path for path in sorted(named) if not (CHECKOUT / path).exists()] == []
+    assert [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
 
 
 def test_commands_parse() -> None:
