@@ -1,4 +1,4 @@
-# Everything lives in .venv/; a stamp stands for "installed from this lock", so a second run installs nothing.
+# Everything lives in .venv/. A stamp file records what was installed, so a second run installs nothing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,25 +8,30 @@ LOCK := $(VENV)/lock
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.DEFAULT_GOAL := install
-.PHONY: install run test test-long demo load load-smoke lock format clean help
+.DEFAULT_GOAL := help
+.PHONY: help install run demo check test test-long load load-smoke lock format clean
 
-install: $(VENV)/installed-dev ## install everything into .venv/ (the default)
+help: ## list these targets (the default)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+install: $(VENV)/installed-dev ## install everything into .venv/
 
 run: $(VENV)/installed-runtime ## start everything on http://127.0.0.1:8000; Ctrl-C ends it
 	@exec $(BIN)/python -m services all
 
-test: $(VENV)/installed-dev ## format, lint, types and all tests but the long ones
+demo: $(VENV)/installed-dev ## replay real sensor readings through a stack, and count what was lost
+	@exec $(BIN)/python -m tests.demo
+
+check: $(VENV)/installed-dev ## format, lint and types, in seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: check ## `make check`, then all tests but the long ones
 	$(BIN)/python -m pytest -n 2 -m "not long"
 
-test-long: $(VENV)/installed-dev ## the long fault and load runs
+test-long: $(VENV)/installed-dev ## the long fault and load runs, about ten minutes
 	$(BIN)/python -m pytest -m long
-
-demo: $(VENV)/installed-dev ## replay real sensor readings, and count what was lost
-	@exec $(BIN)/python -m tests.demo
 
 load: $(VENV)/installed-dev ## measure: make load RUN="sockets --rate 1000"; RUN=--help lists the scenarios
 	@exec $(BIN)/python -m tests.load $(RUN)
@@ -34,21 +39,18 @@ load: $(VENV)/installed-dev ## measure: make load RUN="sockets --rate 1000"; RUN
 load-smoke: $(VENV)/installed-dev ## a load run of seconds, also part of `make test`
 	$(BIN)/python -m pytest -s tests/load/test_smoke.py
 
-lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt
+lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt from pyproject.toml
 	test -x $(LOCK)/bin/pip-compile || { $(BIN)/python -m venv $(LOCK) && $(LOCK)/bin/pip install --quiet pip-tools; }
 	$(PIP_COMPILE) --output-file=requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=dev --constraint=requirements.txt --output-file=requirements-dev.txt pyproject.toml
 
-format: $(VENV)/installed-dev ## format the code, and mend what the linter can
+format: $(VENV)/installed-dev ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv/ and the caches; the data in .data/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
-
-help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -62,7 +64,7 @@ $(VENV)/installed-runtime: requirements.txt $(VENV)/made
 	$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-# The same versions and more: whoever has these has the runtime set too.
+# The development set holds the runtime set at the same versions, so it stamps both.
 $(VENV)/installed-dev: requirements-dev.txt requirements.txt $(VENV)/made
 	$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $(VENV)/installed-runtime $@

@@ -1,6 +1,6 @@
-"""The image's health check: is the service that this container runs ready?
+"""The image's health check: exits 0 when the service in this container is ready.
 
-By itself on purpose: it imports nothing of ours, since it starts anew every few seconds.
+It imports nothing of ours, since it starts every few seconds.
 """
 
 import http.client
@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-# service: (the setting that names its port, the port if it is unset)
+# service: (setting of its port, default port)
 PORTS = {
     "all": ("NOTIFY_PORT", 8000),
     "gateway": ("NOTIFY_PORT", 8000),
@@ -20,7 +20,7 @@ TIMEOUT_S = 2
 
 
 def main() -> int:
-    """0 when /readyz says 200, of the service that is named, or that the first process was told to be."""
+    """The exit code: 0 when /readyz of the named service, else of process 1, returns 200."""
     words = sys.argv[1:] or Path("/proc/1/cmdline").read_text().split("\0")
     service = next((word for word in words if word in PORTS), None)
     if service is None:
@@ -33,12 +33,12 @@ def main() -> int:
     try:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as fault:
-        print(f"{service} does not answer: {fault}", file=sys.stderr)
+    except (OSError, http.client.HTTPException) as error:
+        print(f"{service} does not respond: {error}", file=sys.stderr)
         return 1
     finally:
         connection.close()
-    print(f"{service} answered {status}")
+    print(f"{service} returned {status}")
     return 0 if status == 200 else 1
 
 

@@ -1,1 +1,1 @@
-"""What is deployed fits the code: image, compose file and chart, judged without a container engine."""
+"""Image, compose file and chart fit the code; no container engine is needed to check it."""

@@ -1,4 +1,4 @@
-"""The real Caddy with the Caddyfile that is deployed, in front of an installation of plain processes."""
+"""Caddy with the deployed Caddyfile, in front of an installation of plain processes."""
 
 import contextlib
 import shutil
@@ -18,7 +18,7 @@ CADDY = Path(sys.executable).with_name("caddy")
 
 @dataclass
 class Behind:
-    """An installation behind a proxy: its one origin, and Blackhole's."""
+    """An installation behind a proxy: the API's origin, and Blackhole's."""
 
     stack: Stack
     origin: str
@@ -27,7 +27,7 @@ class Behind:
 
 @contextlib.contextmanager
 def behind_caddy(stack: Stack) -> Iterator[Behind]:
-    """A proxy that knows the installation's gateways and edges."""
+    """Runs Caddy for this installation's gateways and edges."""
     folder = Path(tempfile.mkdtemp(prefix="notify-caddy-"))
     ports = {"API_ADDRESS": free_port(), "BLACKHOLE_ADDRESS": free_port()}
     env = {

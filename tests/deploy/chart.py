@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm itself for the values that the tests speak of."""
+"""The chart, rendered by Helm for the sets of values in VALUES."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -104,7 +104,7 @@ def _chart() -> helm.Chart:
 
 
 def rendered(values: Json) -> list[Json]:
-    """Every object, as it would be installed. Raises HelmError as `helm install` would."""
+    """Every object that `helm install` would create. Raises HelmError where it would fail."""
     files = _chart().render(values, name=RELEASE, namespace=NAMESPACE)
     return [
         found
@@ -125,7 +125,7 @@ def objects(case: str, kind: str | None = None) -> list[Json]:
 
 
 def named(case: str, kind: str, end: str = "") -> Json:
-    """The one object of a kind; of several the one whose name ends so."""
+    """The only object of a kind whose name ends with `end`."""
     [found] = [found for found in objects(case, kind) if found["metadata"]["name"].endswith(end)]
     return found
 
@@ -140,7 +140,7 @@ def deployments(case: str) -> dict[str, Json]:
 
 
 def pods(case: str) -> Iterator[tuple[str, Json]]:
-    """(name, spec) of every pod that is ever made."""
+    """(name, spec) of every pod."""
     for found in objects(case):
         if found["kind"] == "Pod":
             yield found["metadata"]["name"], found["spec"]
@@ -149,12 +149,12 @@ def pods(case: str) -> Iterator[tuple[str, Json]]:
 
 
 def merged(case: str) -> Json:
-    """The values as Helm sees them, defaults included."""
+    """The values of this case with the chart's defaults."""
     return _chart().merge_values(VALUES[case])
 
 
 def settings_of(case: str) -> Json:
-    """What all services read."""
+    """The settings that all services share."""
     name = merged(case)["fullnameOverride"] or f"{RELEASE}-notification-gateway"
     return dict(named(case, "ConfigMap", name)["data"])
 

@@ -1,4 +1,4 @@
-"""Where the deployed things lie, what they may name, and how long a service takes to stop."""
+"""Paths of deployed files, names of services and settings, and how long a service takes to stop."""
 
 import json
 import re
@@ -25,10 +25,10 @@ PORTS = {
     "expiry-reaper": Settings().reaper_port,
 }
 
-# The service's own port, then that of its metrics, if it has one.
+# The server of the service, then the metrics server if there is one.
 _LAST_S = 2 * serving._SHUTDOWN_LIMIT_S + exporters.FLUSH_TIMEOUT_S
-# From SIGTERM (an edge: from the end of its drain) to the exit at the worst: goodbyes, requests under way,
-# spans that wait for the collector.
+# The longest time from SIGTERM (an edge: from the end of its drain) to exit: close frames, requests in
+# progress, export of spans.
 STOPS_WITHIN_S = {
     "gateway": _LAST_S,
     "socket-edge": shutdown.DRAIN_ACKS_S + shutdown.CLOSE_S + shutdown.ABORT_S + heartbeat.STOP_S + _LAST_S,
@@ -39,7 +39,7 @@ STOPS_WITHIN_S = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line of a Dockerfile, continued ones joined; `stage` is the name of the stage it stands in."""
+    """One instruction of a Dockerfile with its continued lines, and the name of its build stage."""
 
     stage: str
     name: str
@@ -47,7 +47,7 @@ class Instruction:
 
     @property
     def command(self) -> list[str]:
-        """The words of an exec form. Raises ValueError for a shell form."""
+        """The command in exec form. Raises ValueError for the shell form."""
         words: list[str] = json.loads(self.words[self.words.index("[") :])
         return words
 

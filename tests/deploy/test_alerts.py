@@ -1,4 +1,4 @@
-"""Alerts, dashboard and autoscalers name only what /metrics has; each alert has its page in the runbook."""
+"""Alerts, dashboard and autoscalers use existing metrics; each alert has its section in the runbook."""
 
 import ast
 import json
@@ -27,12 +27,12 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ADAPTER = yaml.safe_load((CHART / "files" / "adapter-rules.yaml").read_text())["rules"]
 RUNBOOK = (CHECKOUT / "docs" / "runbook.md").read_text()
 
-# Prometheus' own: every target has it.
+# Prometheus adds it to every target.
 NOT_OURS = {"up"}
 # Labels that Prometheus and the cluster add.
 ADDED = {"job", "instance", "namespace", "pod", "le", "__name__"}
 
-# Uses every instrument once, so that the exporter shows it under the name that Prometheus sees.
+# Uses every instrument once, so that /metrics shows its name.
 _USE_ALL = """
 from shared import telemetry
 from shared.runtime.exporters import metrics_page, start_metrics
@@ -54,7 +54,7 @@ print(metrics_page()[0].decode())
 
 @cache
 def served() -> frozenset[str]:
-    """Every name on /metrics once everything has happened."""
+    """Every metric name on /metrics, after each instrument was used."""
     command = [sys.executable, "-c", _USE_ALL]
     ran = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=True)
     return frozenset(re.findall(r"^(notify_\w+)", ran.stdout, flags=re.M))
@@ -62,7 +62,7 @@ def served() -> frozenset[str]:
 
 @cache
 def labels_in_the_code() -> frozenset[str]:
-    """Every label's name that is written where something is measured."""
+    """Every string that is a key of a dict in the code: a superset of the labels' names."""
     found = set()
     for path in [p for top in ("services", "shared") for p in (CHECKOUT / top).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -72,7 +72,7 @@ def labels_in_the_code() -> frozenset[str]:
 
 
 def selectors(expression: str) -> list[promql_parser.VectorSelector]:
-    """Every selector in a PromQL expression. Raises ValueError for what is none."""
+    """Every selector in a PromQL expression. Raises ValueError when it is malformed."""
     plain = expression.replace("$__rate_interval", "5m").replace("$namespace", ".*")
     found: list[promql_parser.VectorSelector] = []
 
@@ -104,7 +104,7 @@ EXPRESSIONS = [
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_it_names_only_what_is_measured(expression: str) -> None:
+def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
     for selector in selectors(expression):
         assert selector.name in served() | NOT_OURS
         matched = {matcher.name for matcher in selector.matchers.matchers}
@@ -124,19 +124,19 @@ def test_every_metric_is_in_the_operators_table() -> None:
     rows = re.findall(
         r"^\| (`notify_[^|]+) \|", (CHECKOUT / "docs" / "operations.md").read_text(), flags=re.M
     )
-    told = {name for row in rows for name in re.findall(r"notify_\w+", row)}
+    listed = {name for row in rows for name in re.findall(r"notify_\w+", row)}
     families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in served()}
     adapted = {rule["name"]["as"] for rule in ADAPTER}
-    assert told - adapted == families - adapted
+    assert listed - adapted == families - adapted
 
 
-def test_a_metric_that_there_is_not_would_be_noticed() -> None:
+def test_a_missing_metric_would_be_noticed() -> None:
     assert "notify_published_total" in served()
     assert "notify_publish_total" not in served()
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_every_alert_has_its_page_in_the_runbook(alert: dict[str, Any]) -> None:
+def test_every_alert_has_its_section_in_the_runbook(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("info", "warning", "critical")
     page = alert["annotations"]["runbook_url"]
     assert page == f"docs/runbook.md#{alert['alert'].lower()}"
@@ -145,20 +145,19 @@ def test_every_alert_has_its_page_in_the_runbook(alert: dict[str, Any]) -> None:
         assert part in section, part
 
 
-def test_the_runbook_has_no_page_for_an_alert_that_is_gone() -> None:
-    pages = re.findall(r"^## (Notify\w+)$", RUNBOOK, flags=re.M)
-    assert sorted(pages) == sorted(alert["alert"] for alert in ALERTS)
+def test_every_section_of_the_runbook_has_its_alert() -> None:
+    sections = re.findall(r"^## (Notify\w+)$", RUNBOOK, flags=re.M)
+    assert sorted(sections) == sorted(alert["alert"] for alert in ALERTS)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_what_an_alert_says_it_knows(alert: dict[str, Any]) -> None:
-    """Every label in its text is one that its expression keeps."""
+def test_a_summary_uses_labels_that_the_expression_keeps(alert: dict[str, Any]) -> None:
     used = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
     kept = grouped_by(alert["expr"]) or {"job", "instance"}
     assert used <= kept
 
 
-def test_endings_and_outcomes_are_words_of_the_code() -> None:
+def test_close_reasons_and_outcomes_exist_in_the_code() -> None:
     values = {
         (matcher.name, value)
         for alert in ALERTS
@@ -170,11 +169,11 @@ def test_endings_and_outcomes_are_words_of_the_code() -> None:
         close_reason.value for close_reason in CloseReason
     }
     code = "".join(path.read_text() for path in (CHECKOUT / "services" / "socket_edge").glob("*.py"))
-    told = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"accepted"}
-    assert {value for name, value in values if name == "outcome"} <= told
+    outcomes = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"accepted"}
+    assert {value for name, value in values if name == "outcome"} <= outcomes
 
 
-def test_the_chart_brings_alerts_and_dashboard_as_they_are() -> None:
+def test_the_chart_installs_alerts_and_dashboard_unchanged() -> None:
     rule = named("everything", "PrometheusRule")
     assert [r for group in rule["spec"]["groups"] for r in group["rules"]] == ALERTS
     assert rule["metadata"]["labels"]["release"] == "prometheus"
@@ -183,7 +182,7 @@ def test_the_chart_brings_alerts_and_dashboard_as_they_are() -> None:
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_the_service_monitor_finds_the_four_and_names_their_jobs() -> None:
+def test_the_service_monitor_selects_all_services_and_names_their_jobs() -> None:
     monitor = named("everything", "ServiceMonitor")["spec"]
     [expression] = monitor["selector"]["matchExpressions"]
     assert set(expression["values"]) == set(SERVICES)
@@ -198,11 +197,11 @@ def test_the_service_monitor_finds_the_four_and_names_their_jobs() -> None:
             assert label in {re.sub(r"[^a-zA-Z0-9_]", "_", name) for name in service["metadata"]["labels"]}
 
 
-def test_nothing_of_the_operators_kinds_unless_it_is_wanted() -> None:
+def test_kinds_of_the_prometheus_operator_are_optional() -> None:
     assert objects("default", "ServiceMonitor") == objects("default", "PrometheusRule") == []
 
 
-def test_autoscalers_ask_for_what_the_adapter_is_told_to_give() -> None:
+def test_autoscalers_use_the_metrics_that_the_adapter_provides() -> None:
     given = {rule["name"]["as"] for rule in ADAPTER}
     asked = {
         metric["pods"]["metric"]["name"]

@@ -1,4 +1,4 @@
-"""The chart as Helm renders it: objects that Kubernetes takes, and that fit the code."""
+"""The chart renders objects that Kubernetes accepts and that fit the code."""
 
 import re
 from functools import cache
@@ -28,7 +28,7 @@ from tests.deploy.chart import (
 from tests.deploy.files import CHART, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
 
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
-# Of the Prometheus operator: no schema of Kubernetes' own.
+# Kinds of the Prometheus operator, for which Kubernetes has no schema.
 CUSTOM = ("ServiceMonitor", "PrometheusRule")
 
 every_case = pytest.mark.parametrize("case", VALUES)
@@ -49,7 +49,7 @@ def container(found: Json) -> Json:
 
 
 @every_case
-def test_helm_finds_nothing_to_complain_about(case: str) -> None:
+def test_helm_lint_reports_nothing(case: str) -> None:
     report = helm.lint(CHART, VALUES[case], strict=True, namespace=NAMESPACE, kube_version=f"v{OLDEST}.0")
     assert report["errors"] == []
     warned = [message for message in report["messages"] if message["severity"] > 1]
@@ -58,19 +58,19 @@ def test_helm_finds_nothing_to_complain_about(case: str) -> None:
 
 @every_case
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_kubernetes_takes_every_object(case: str, version: str) -> None:
-    judged = [found for found in objects(case) if found["kind"] not in CUSTOM]
-    assert len(judged) > 15
-    for found in judged:
+def test_kubernetes_accepts_every_object(case: str, version: str) -> None:
+    checked = [found for found in objects(case) if found["kind"] not in CUSTOM]
+    assert len(checked) > 15
+    for found in checked:
         kubernetes_validate.validate(found, version, strict=True)
 
 
-def test_the_oldest_kubernetes_is_the_charts() -> None:
+def test_the_chart_requires_the_oldest_version_tested() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["kubeVersion"] == f">={OLDEST}.0-0"
 
 
-def test_an_object_that_is_wrong_would_be_noticed() -> None:
+def test_a_wrong_object_would_be_noticed() -> None:
     wrong = {**named("default", "Deployment", "-gateway")}
     wrong["spec"] = {**wrong["spec"], "replcias": 2}
     with pytest.raises(kubernetes_validate.ValidationError, match="replcias"):
@@ -85,7 +85,7 @@ def test_names_are_unique_and_short(case: str) -> None:
 
 
 @every_case
-def test_each_service_is_a_deployment_of_the_one_image(case: str) -> None:
+def test_each_service_is_a_deployment_of_the_same_image(case: str) -> None:
     found = deployments(case)
     assert set(found) == set(SERVICES)
     assert len({container(each)["image"] for each in found.values()}) == 1
@@ -94,7 +94,7 @@ def test_each_service_is_a_deployment_of_the_one_image(case: str) -> None:
 
 
 @every_case
-def test_every_setting_is_one_that_the_code_has_and_takes(case: str) -> None:
+def test_every_setting_exists_and_is_valid(case: str) -> None:
     shared = settings_of(case)
     assert set(shared) <= SETTINGS
     for service, found in deployments(case).items():
@@ -105,14 +105,14 @@ def test_every_setting_is_one_that_the_code_has_and_takes(case: str) -> None:
         assert "NOTIFY_REDIS_URL" in own
         [source] = container(found)["envFrom"]
         assert source["configMapRef"]["name"] in [c["metadata"]["name"] for c in objects(case, "ConfigMap")]
-    # The files are in the pods, not here.
+    # These files exist in the pods only.
     readable = {name: value for name, value in shared.items() if not value.startswith("/etc/notify/")}
     settings = load_settings(readable)
     assert settings.host == "0.0.0.0"
     assert settings.log_format == "json"
 
 
-def test_numbers_are_written_as_the_code_reads_them() -> None:
+def test_numbers_keep_their_form() -> None:
     own = named("own-redis", "ConfigMap", "notify")["data"]
     assert own["NOTIFY_QUEUE_LIMIT_BYTES"] == "104857600"
     everything = named("everything", "ConfigMap", "-gateway")["data"]
@@ -122,7 +122,7 @@ def test_numbers_are_written_as_the_code_reads_them() -> None:
 
 @every_case
 @every_service
-def test_ports_and_probes_are_what_is_served(case: str, service: str) -> None:
+def test_ports_and_probes_match_the_services(case: str, service: str) -> None:
     found = container(deployments(case)[service])
     metrics_port = metrics_port_of(case)
     ports = {"http": PORTS[service], "metrics": metrics_port}
@@ -142,25 +142,25 @@ def test_ports_and_probes_are_what_is_served(case: str, service: str) -> None:
 
 @every_case
 @every_service
-def test_grace_covers_what_happens_in_it(case: str, service: str) -> None:
+def test_the_grace_period_covers_draining_and_stopping(case: str, service: str) -> None:
     spec = deployments(case)[service]["spec"]["template"]["spec"]
     found = container(deployments(case)[service])
     sleeps = found.get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})["preStop"]["sleep"]["seconds"]
-    told = {entry["name"]: entry["value"] for entry in found["env"] if "value" in entry}
-    settings = load_settings(told)
+    own = {entry["name"]: entry["value"] for entry in found["env"] if "value" in entry}
+    settings = load_settings(own)
     drains_s = settings.drain_delay_s + settings.drain_window_s
-    assert bool(told) == (service == "socket-edge")
+    assert bool(own) == (service == "socket-edge")
     assert spec["terminationGracePeriodSeconds"] >= sleeps + drains_s + STOPS_WITHIN_S[service]
 
 
-def test_sockets_are_let_go_of_at_a_pace() -> None:
+def test_edges_close_their_sockets_over_a_window() -> None:
     for case, window_s in (("default", "30"), ("everything", "120")):
         env = {e["name"]: e.get("value") for e in container(deployments(case)["socket-edge"])["env"]}
         assert env["NOTIFY_DRAIN_WINDOW_S"] == window_s
 
 
 @every_service
-def test_the_schema_leaves_no_service_less_time_than_it_takes(service: str) -> None:
+def test_the_schema_leaves_every_service_time_to_stop(service: str) -> None:
     schema = helm.Chart.load(CHART).schema
     assert schema is not None
     least = schema["properties"][VALUES_KEYS[service]]["properties"]["stopSeconds"]["minimum"]
@@ -168,7 +168,7 @@ def test_the_schema_leaves_no_service_less_time_than_it_takes(service: str) -> N
 
 
 @every_case
-def test_no_rollout_is_ever_short_of_replicas(case: str) -> None:
+def test_a_rollout_keeps_all_replicas(case: str) -> None:
     for service, found in deployments(case).items():
         assert found["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
         assert found["spec"]["minReadySeconds"] >= 5
@@ -178,7 +178,7 @@ def test_no_rollout_is_ever_short_of_replicas(case: str) -> None:
 
 
 @every_case
-def test_replicas_are_left_to_an_autoscaler_that_there_is(case: str) -> None:
+def test_an_autoscaler_alone_sets_the_replicas(case: str) -> None:
     scaled = {h["spec"]["scaleTargetRef"]["name"] for h in objects(case, "HorizontalPodAutoscaler")}
     assert len(scaled) == (3 if case == "everything" else 0)
     for found in objects(case, "Deployment"):
@@ -186,7 +186,7 @@ def test_replicas_are_left_to_an_autoscaler_that_there_is(case: str) -> None:
 
 
 @every_case
-def test_every_pod_may_do_little(case: str) -> None:
+def test_every_pod_has_few_privileges(case: str) -> None:
     seen = list(pods(case))
     assert len(seen) >= 5
     for name, spec in seen:
@@ -210,7 +210,7 @@ def test_every_pod_may_do_little(case: str) -> None:
 
 
 @every_case
-def test_replicas_are_spread(case: str) -> None:
+def test_replicas_spread_over_zones_and_nodes(case: str) -> None:
     for found in objects(case, "Deployment"):
         spread = found["spec"]["template"]["spec"]["topologySpreadConstraints"]
         assert [s["topologyKey"] for s in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
@@ -218,21 +218,21 @@ def test_replicas_are_spread(case: str) -> None:
 
 
 @every_case
-def test_what_is_mounted_and_read_is_there(case: str) -> None:
-    """Volumes for mounts; keys of the chart's own Secret and ConfigMaps for those who read them."""
-    kept = {found["metadata"]["name"]: set(found["data"]) for found in objects(case, "Secret")}
-    brought = {"redis-credentials", "admin"}
+def test_volumes_and_secret_keys_exist(case: str) -> None:
+    """Each mount has its volume; each key that is read from the chart's Secret is in it."""
+    keys = {found["metadata"]["name"]: set(found["data"]) for found in objects(case, "Secret")}
+    external = {"redis-credentials", "admin"}
     for name, spec in pods(case):
         volumes = {volume["name"] for volume in spec.get("volumes", ())} | {"data"}
         for each in spec["containers"]:
             assert {mount["name"] for mount in each.get("volumeMounts", ())} <= volumes, name
             for entry in each.get("env", ()):
                 source = entry.get("valueFrom", {}).get("secretKeyRef")
-                if source is not None and source["name"] not in brought:
-                    assert source["key"] in kept[source["name"]], (name, entry["name"])
+                if source is not None and source["name"] not in external:
+                    assert source["key"] in keys[source["name"]], (name, entry["name"])
 
 
-def test_existing_secrets_are_read_and_none_is_made_for_them() -> None:
+def test_existing_secrets_are_read_and_not_created() -> None:
     [made] = objects("external-redis", "Secret")
     assert set(made["data"]) == {"jobs-redis-url"}
     env = {e["name"]: e["valueFrom"] for e in container(deployments("external-redis")["gateway"])["env"]}
@@ -241,7 +241,7 @@ def test_existing_secrets_are_read_and_none_is_made_for_them() -> None:
     assert env["NOTIFY_JOBS_REDIS_URL"]["secretKeyRef"]["key"] == "jobs-redis-url"
 
 
-def test_certificates_come_to_those_who_call_customers() -> None:
+def test_certificates_are_mounted_where_webhook_requests_are_made() -> None:
     paths = {
         service: {mount["mountPath"] for mount in container(found).get("volumeMounts", ())}
         for service, found in deployments("everything").items()
@@ -254,7 +254,7 @@ def test_certificates_come_to_those_who_call_customers() -> None:
     assert all(file.rsplit("/", 1)[0] in calling for file in files)
 
 
-def test_other_settings_are_other_pods() -> None:
+def test_changed_settings_replace_the_pods() -> None:
     def sums(case: str) -> dict[str, str]:
         found = deployments(case)["socket-edge"]["spec"]["template"]["metadata"]["annotations"]
         return {key: value for key, value in found.items() if key.startswith("checksum/")}
@@ -264,14 +264,14 @@ def test_other_settings_are_other_pods() -> None:
 
 
 @every_case
-def test_another_chart_alone_restarts_nothing(case: str) -> None:
+def test_a_new_chart_version_alone_restarts_nothing(case: str) -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     for found in [*objects(case, "Deployment"), *objects(case, "StatefulSet")]:
         labels = found["spec"]["template"]["metadata"]["labels"]
         assert not [value for value in labels.values() if version in value]
 
 
-def test_notes_name_objects_that_there_are() -> None:
+def test_notes_name_existing_objects() -> None:
     with helm.Chart.load(CHART) as chart:
         notes = chart.render({}, name="demo", namespace=NAMESPACE)["notification-gateway/templates/NOTES.txt"]
     names = re.findall(r"deploy/(\S+)", notes)

@@ -1,4 +1,4 @@
-"""Who may reach whom: Ingress and NetworkPolicies, judged as a cluster would judge them."""
+"""Ingress and NetworkPolicies let through what they must, and nothing else."""
 
 import ipaddress
 import re
@@ -25,7 +25,7 @@ def policy(case: str, service: str) -> Json:
 
 
 def backend(ingress: Json, path: str) -> str | None:
-    """Which service gets a path: an exact match, else the longest prefix, whole elements only."""
+    """The service that gets a path: by exact match, else by the longest prefix of whole path elements."""
     rules = [p for rule in ingress["spec"]["rules"] for p in rule["http"]["paths"]]
     exact = [p for p in rules if p["pathType"] == "Exact" and p["path"] == path]
     within = [
@@ -40,7 +40,7 @@ def backend(ingress: Json, path: str) -> str | None:
 
 
 def reaches(rule: Json, address: str) -> bool:
-    """Does an egress rule with address blocks allow this one?"""
+    """Whether an egress rule's address blocks contain this address."""
     there = ipaddress.ip_address(address)
 
     def holds(network: str) -> bool:
@@ -56,26 +56,26 @@ def _picks(peer: Json, labels: Json) -> bool:
 
 
 def to_customers(spec: Json) -> list[Json]:
-    """Its rules that name no port: the world."""
+    """The egress rules without a port: those for webhook requests."""
     return [rule for rule in spec["egress"] if "ports" not in rule]
 
 
 @pytest.mark.parametrize("path", GATEWAY_PATHS)
-def test_what_the_gateway_serves_comes_to_it(path: str) -> None:
+def test_gateway_paths_reach_the_gateway(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 
 @pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH])
-def test_what_is_held_comes_to_the_edges(path: str) -> None:
+def test_held_connections_reach_the_edges(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "socket-edge"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/", "/v10/x"])
-def test_nothing_else_is_shown_to_the_world(path: str) -> None:
+def test_no_other_path_is_exposed(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) is None
 
 
-def test_blackhole_has_its_own_host_and_no_health() -> None:
+def test_blackhole_has_its_own_host_without_health_pages() -> None:
     api = named("everything", "Ingress", "demo-notification-gateway")
     blackhole = named("everything", "Ingress", "-blackhole")
     assert [rule["host"] for rule in blackhole["spec"]["rules"]] == ["blackhole.example.com"]
@@ -84,13 +84,13 @@ def test_blackhole_has_its_own_host_and_no_health() -> None:
     assert backend(blackhole, "/metrics") is None
 
 
-def test_no_ingress_unless_it_is_wanted() -> None:
+def test_the_ingress_is_optional() -> None:
     assert objects("default", "Ingress") == []
     assert len(objects("tls-without-autoscalers", "Ingress")) == 1
 
 
 @every_case
-def test_backends_are_services_with_that_port(case: str) -> None:
+def test_backends_exist_with_their_port(case: str) -> None:
     ports = {s["metadata"]["name"]: {p["name"] for p in s["spec"]["ports"]} for s in objects(case, "Service")}
     for ingress in objects(case, "Ingress"):
         for path in ingress["spec"]["rules"][0]["http"]["paths"]:
@@ -101,25 +101,25 @@ def test_backends_are_services_with_that_port(case: str) -> None:
 
 @every_case
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_policy_holds_each_service_both_ways(case: str, service: str) -> None:
+def test_each_service_has_a_policy_for_both_directions(case: str, service: str) -> None:
     spec = policy(case, service)
     assert spec["podSelector"] == deployments(case)[service]["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     *ways_in, to_metrics = spec["ingress"]
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert to_metrics["ports"] == [{"protocol": "TCP", "port": metrics_port_of(case)}]
-    assert to_metrics["from"] == [monitoring], "metrics are for the monitoring alone"
+    assert to_metrics["from"] == [monitoring], "only monitoring may read metrics"
     assert len(ways_in) == (service in ("gateway", "socket-edge"))
     for way_in in ways_in:
         assert way_in["ports"] == [{"protocol": "TCP", "port": PORTS[service]}]
         assert monitoring not in way_in["from"]
         labels = named(case, "Pod")["metadata"]["labels"]
-        assert any(_picks(peer, labels) for peer in way_in["from"]), "`helm test` may come"
+        assert any(_picks(peer, labels) for peer in way_in["from"]), "`helm test` may connect"
 
 
 @every_case
 @pytest.mark.parametrize("service", ["socket-edge", "expiry-reaper"])
-def test_edges_and_reapers_reach_redis_dns_and_the_collector_only(case: str, service: str) -> None:
+def test_edges_and_reapers_connect_to_redis_dns_and_the_collector_only(case: str, service: str) -> None:
     ports = {port["port"] for rule in policy(case, service)["egress"] for port in rule["ports"]}
     allowed = {53, 6379}
     allowed |= {6380} if case == "external-redis" else set()
@@ -131,7 +131,7 @@ def test_edges_and_reapers_reach_redis_dns_and_the_collector_only(case: str, ser
 
 @every_case
 @pytest.mark.parametrize("service", SERVICES)
-def test_names_are_looked_up_by_either_protocol(case: str, service: str) -> None:
+def test_dns_works_over_udp_and_tcp(case: str, service: str) -> None:
     ports = [port for rule in policy(case, service)["egress"] for port in rule.get("ports", ())]
     assert sorted(port["protocol"] for port in ports if port["port"] == 53) == ["TCP", "UDP"]
     assert {port["protocol"] for port in ports if port["port"] != 53} == {"TCP"}
@@ -151,7 +151,7 @@ def test_names_are_looked_up_by_either_protocol(case: str, service: str) -> None
         "fe80::1",
     ],
 )
-def test_callers_reach_no_private_address(service: str, address: str) -> None:
+def test_webhook_requests_reach_no_private_address(service: str, address: str) -> None:
     [rule] = to_customers(policy("default", service))
     assert AddressPolicy(()).refuses(address)
     assert not reaches(rule, address)
@@ -159,12 +159,12 @@ def test_callers_reach_no_private_address(service: str, address: str) -> None:
 
 @pytest.mark.parametrize("service", CALLERS)
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1"])
-def test_callers_reach_the_world(service: str, address: str) -> None:
+def test_webhook_requests_reach_public_addresses(service: str, address: str) -> None:
     [rule] = to_customers(policy("default", service))
     assert reaches(rule, address)
 
 
-def test_what_the_operator_opens_is_open() -> None:
+def test_networks_that_the_operator_opens_are_open() -> None:
     [some] = to_customers(policy("own-redis", "gateway"))
     assert reaches(some, "10.1.2.3")
     assert reaches(some, "fd12::1")
@@ -174,7 +174,7 @@ def test_what_the_operator_opens_is_open() -> None:
     assert not reaches(every, "169.254.169.254")
 
 
-def test_only_our_services_reach_the_charts_redis() -> None:
+def test_only_the_services_reach_the_charts_redis() -> None:
     spec = policy("default", "redis")
     [way_in] = spec["ingress"]
     [peer] = way_in["from"]
@@ -188,5 +188,5 @@ def test_only_our_services_reach_the_charts_redis() -> None:
         assert {"podSelector": redis["spec"]["selector"]} in peers
 
 
-def test_no_policy_where_none_is_wanted() -> None:
+def test_network_policies_are_optional() -> None:
     assert [o for o in rendered({"networkPolicy": {"enabled": False}}) if o["kind"] == "NetworkPolicy"] == []

@@ -1,4 +1,4 @@
-"""Values that make no sense are refused, in words that help."""
+"""The chart refuses values that make no sense, with an error that says what to change."""
 
 import json
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import helm_python as helm
 import pytest
 
+from shared.runtime.settings import Settings
 from tests.deploy.chart import rendered
 from tests.deploy.files import CHART, SETTINGS
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
-# What the chart sets itself, by other values or not at all.
+# The chart sets these itself, from other values or not at all.
 NOT_FOR_THE_OPERATOR = {
     *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
     *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT", "METRICS_PORT"),
@@ -22,7 +23,7 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "error"),
     [
         ({"replicas": 3}, "'replicas' not allowed"),
         ({"gateway": {"replcias": 3}}, "'replcias' not allowed"),
@@ -43,7 +44,7 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"listenOn": "127.0.0.1"}, "'0.0.0.0', '::'"),
         ({"redis": {"own": {"appendfsync": "no"}}}, "'always', 'everysec'"),
         ({"redis": {"own": {"maxmemory": "512Mi"}}}, "/redis/own/maxmemory"),
-        ({"redis": {"own": {"enabled": False}}}, "There is no Redis: set redis.url"),
+        ({"redis": {"own": {"enabled": False}}}, "no Redis is configured: set redis.url"),
         ({"redis": {"url": "redis://redis:6379/0"}}, "redis.own.enabled and redis.url are both set"),
         (
             {"redis": {**EXTERNAL, "existingSecret": "mine"}},
@@ -51,11 +52,11 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ),
         ({"redis": {**EXTERNAL, "url": "redis+sentinel://x"}}, "/redis/url"),
         ({"redis": {**EXTERNAL, "url": "redis+nonsense://x"}}, "/redis/url"),
-        ({"redis": {**EXTERNAL, "url": "redis+cluster://x"}}, "jobs need a Redis that is none"),
+        ({"redis": {**EXTERNAL, "url": "redis+cluster://x"}}, "arq's jobs cannot run on one"),
         ({"redis": {**EXTERNAL, "jobs": {"url": "redis+cluster://x"}}}, "/redis/jobs/url"),
         (
             {"redis": {**EXTERNAL, "jobs": {"url": "redis://a", "existingSecret": "b"}}},
-            "Which Redis for the jobs?",
+            "redis.jobs.url and redis.jobs.existingSecret are both set",
         ),
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"ingress": {"enabled": True}}, "ingress.enabled needs ingress.host"),
@@ -76,30 +77,32 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, Any], told: str) -> None:
+def test_senseless_values_are_refused(values: dict[str, Any], error: str) -> None:
     with pytest.raises(helm.HelmError) as refused:
         rendered(values)
-    assert told in str(refused.value)
+    assert error in str(refused.value)
 
 
-def test_a_new_setting_can_be_set_in_the_chart() -> None:
-    """Whoever adds a setting to the code adds it to values.schema.json, or says here why not."""
-    there = set(SCHEMA["properties"]["settings"]["properties"])
+def test_every_setting_can_be_set_in_the_chart() -> None:
+    """A new setting goes into values.schema.json, or into NOT_FOR_THE_OPERATOR."""
+    in_schema = SCHEMA["properties"]["settings"]["properties"]
     wanted = {name.removeprefix("NOTIFY_") for name in SETTINGS} - NOT_FOR_THE_OPERATOR
-    assert there == wanted
+    assert set(in_schema) == wanted
+    for name, rule in in_schema.items():
+        assert rule["description"] == Settings.model_fields[name.lower()].description
 
 
 def test_every_value_has_a_place_in_the_schema() -> None:
-    """Nothing in values.yaml is there without being judged."""
+    """The schema checks every value in values.yaml."""
 
-    def unjudged(values: dict[str, Any], schema: dict[str, Any], path: str) -> list[str]:
+    def unchecked(values: dict[str, Any], schema: dict[str, Any], path: str) -> list[str]:
         if "properties" not in schema:
             return []
         found = [f"{path}.{key}" for key in values if key not in schema["properties"]]
         for key, value in values.items():
             if isinstance(value, dict) and key in schema["properties"]:
-                found += unjudged(value, schema["properties"][key], f"{path}.{key}")
+                found += unchecked(value, schema["properties"][key], f"{path}.{key}")
         return found
 
     with helm.Chart.load(CHART) as chart:
-        assert unjudged(chart.values, SCHEMA, "") == []
+        assert unchecked(chart.values, SCHEMA, "") == []

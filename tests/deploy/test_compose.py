@@ -1,4 +1,4 @@
-"""The compose file, and the files it mounts, fit the code and each other."""
+"""The compose file and the files it mounts fit the code and each other."""
 
 import re
 from typing import Any
@@ -15,13 +15,13 @@ CONTAINERS: dict[str, Any] = COMPOSE["services"]
 CADDYFILE = (DEPLOY / "proxy" / "Caddyfile").read_text()
 
 OURS = {name: c for name, c in CONTAINERS.items() if c["image"] == "notification-gateway"}
-# container: the service that runs in it
+# container: its service
 RUNS = {name: c["command"][0] for name, c in OURS.items()}
 ours = pytest.mark.parametrize("name", OURS)
 
 
 def settings_of(name: str) -> dict[str, str]:
-    """Its environment, with what the operator is asked for filled in."""
+    """Its environment, with placeholders for the operator's secrets."""
     return {k: re.sub(r"\$\{.*\}", "x" * 16, v) for k, v in OURS[name]["environment"].items()}
 
 
@@ -29,13 +29,13 @@ def mounts(container: dict[str, Any]) -> list[str]:
     return [volume.split(":")[0] for volume in container.get("volumes", ())]
 
 
-def test_every_service_runs_and_two_edges() -> None:
+def test_every_service_runs_once_and_the_edge_twice() -> None:
     assert set(RUNS.values()) == set(SERVICES)
     assert list(RUNS.values()).count("socket-edge") == 2
 
 
 @ours
-def test_it_starts_with_settings_that_are_known_and_good(name: str) -> None:
+def test_its_settings_exist_and_are_valid(name: str) -> None:
     env = settings_of(name)
     assert set(env) <= SETTINGS
     settings = load_settings(env)
@@ -44,7 +44,7 @@ def test_it_starts_with_settings_that_are_known_and_good(name: str) -> None:
 
 
 @ours
-def test_it_may_do_little_and_has_time_to_stop(name: str) -> None:
+def test_it_has_few_privileges_and_time_to_stop(name: str) -> None:
     container = OURS[name]
     assert container["read_only"] is True
     assert container["cap_drop"] == ["ALL"]
@@ -63,7 +63,7 @@ def test_it_is_built_from_the_dockerfile(name: str) -> None:
     assert (context / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
 
 
-def test_what_is_mounted_is_there() -> None:
+def test_mounted_files_and_volumes_exist() -> None:
     for name, container in CONTAINERS.items():
         for source in mounts(container):
             if source.startswith("."):
@@ -72,7 +72,7 @@ def test_what_is_mounted_is_there() -> None:
                 assert source in COMPOSE["volumes"], (name, source)
 
 
-def test_redis_keeps_everything_and_evicts_nothing() -> None:
+def test_redis_persists_and_evicts_nothing() -> None:
     words = CONTAINERS["redis"]["command"]
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert options["--appendonly"] == "yes"
@@ -82,13 +82,13 @@ def test_redis_keeps_everything_and_evicts_nothing() -> None:
     assert COMPOSE["networks"]["inside"] == {"internal": True}
 
 
-def test_nothing_listens_beyond_this_machine() -> None:
+def test_ports_are_published_on_this_machine_only() -> None:
     published = [port for c in CONTAINERS.values() for port in c.get("ports", ())]
     assert published
     assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
 
-def test_the_proxy_listens_where_its_ports_lead() -> None:
+def test_the_proxy_listens_on_its_published_ports() -> None:
     addresses = re.findall(r"\{\$\w+_ADDRESS::(\d+)\}", CADDYFILE)
     assert sorted(addresses) == sorted(port.rsplit(":", 1)[1] for port in CONTAINERS["proxy"]["ports"])
 
@@ -100,7 +100,7 @@ def test_the_proxy_knows_every_replica(variable: str, service: str) -> None:
     assert set(defaults.split()) == there
 
 
-def test_the_proxy_is_believed_and_nobody_else() -> None:
+def test_only_the_proxys_network_is_trusted() -> None:
     [subnet] = [block["subnet"] for block in COMPOSE["networks"]["outside"]["ipam"]["config"]]
     for name in OURS:
         assert [str(n) for n in load_settings(settings_of(name)).trusted_proxies] == [subnet]
@@ -141,6 +141,6 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
     assert home.startswith(provider["options"]["path"] + "/")
 
 
-def test_images_are_of_a_named_version() -> None:
+def test_images_have_a_version() -> None:
     others = [c["image"] for name, c in CONTAINERS.items() if name not in OURS]
     assert [image for image in others if not re.search(r":v?\d+\.\d+", image)] == []

@@ -1,4 +1,4 @@
-"""What operations.md and runbook.md name is there: settings, metrics, files, commands, times."""
+"""Settings, metrics, log names, links, commands and times in operations.md and runbook.md match the code."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from tests.deploy.files import CHART, CHECKOUT, SETTINGS, STOPS_WITHIN_S
 DOCS = CHECKOUT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text()
 RUNBOOK = (DOCS / "runbook.md").read_text()
-# What prometheus-adapter makes of them.
+# Names that prometheus-adapter provides.
 ADAPTED = {
     rule["name"]["as"]
     for rule in yaml.safe_load((CHART / "files" / "adapter-rules.yaml").read_text())["rules"]
@@ -22,45 +22,53 @@ both = pytest.mark.parametrize("text", [OPERATIONS, RUNBOOK], ids=["operations",
 
 
 @both
-def test_settings_are_the_codes(text: str) -> None:
+def test_settings_exist(text: str) -> None:
     named = set(re.findall(r"NOTIFY_[A-Z_]+[A-Z]", text))
     assert named
     assert named <= SETTINGS
 
 
 @both
-def test_metrics_are_the_codes(text: str) -> None:
+def test_metrics_exist(text: str) -> None:
     declared = (CHECKOUT / "shared" / "telemetry.py").read_text()
-    names = {name.replace(".", "_") for name in re.findall(r'"(notify\.[a-z.]+)"', declared)}
+    names = {name.replace(".", "_") for name in re.findall(r'"(notify\.[a-z_.]+)"', declared)}
     for metric in re.findall(r"\bnotify_[a-z_]+", text):
         assert metric.removesuffix("_total").removesuffix("_seconds") in names | ADAPTED
 
 
 @both
-def test_links_lead_somewhere(text: str) -> None:
+def test_links_resolve(text: str) -> None:
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
     assert links
     assert [link for link in links if not (DOCS / link).exists()] == []
 
 
 @both
-def test_events_in_the_log_are_the_codes(text: str) -> None:
+def test_log_names_exist(text: str) -> None:
     code = "".join(
         path.read_text() for top in ("services", "shared") for path in Path(CHECKOUT / top).rglob("*.py")
     )
-    known = set(re.findall(r'logger\.\w+\(\s*(?:level, )?"([a-z.-]+)"', code))
-    events = set(re.findall(r"`([a-z]+\.[a-z-]+)`", text)) - {"dump.rdb", "ca.crt"}
-    assert events <= known
+    known = set(re.findall(r'logger\.\w+\(\s*(?:level, )?"([a-z_.-]+)"', code))
+    names = set(re.findall(r"`([a-z_]+\.[a-z-]+)`", text)) - {"dump.rdb", "ca.crt"}
+    assert names <= known
 
 
-def test_commands_are_taken() -> None:
+def test_files_named_in_documents_exist() -> None:
+    documents = [*DOCS.rglob("*.md"), CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]
+    path = r"\b(?:services|shared|tests)/[a-z_/]+\.(?:py|lua)"
+    named = {name for document in documents for name in re.findall(path, document.read_text())}
+    assert named
+    assert [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
+
+
+def test_commands_parse() -> None:
     commands = re.findall(r"python -m services ([^`)\n]+)", OPERATIONS + RUNBOOK)
     assert commands
     for command in commands:
         _parser().parse_args(shlex.split(command))
 
 
-def test_the_times_to_stop_are_the_codes() -> None:
+def test_the_times_to_stop_match_the_code() -> None:
     rows = re.findall(r"^\| ([a-z, -]+) \| [^|]+ \| (\d+) s \|$", OPERATIONS, flags=re.M)
-    told = {service: float(seconds) for names, seconds in rows for service in names.split(", ")}
-    assert told == STOPS_WITHIN_S
+    documented = {service: float(seconds) for names, seconds in rows for service in names.split(", ")}
+    assert documented == STOPS_WITHIN_S

@@ -1,4 +1,4 @@
-"""The Dockerfile says what the code needs, and no more."""
+"""The image contains what the code needs, and no more."""
 
 import re
 import shutil
@@ -29,12 +29,12 @@ def the(name: str, stage: str = "runtime") -> Instruction:
 
 
 def copied() -> dict[str, str]:
-    """What of the checkout comes into the image, and where."""
+    """Each path of the checkout that the image contains, and its target."""
     words = [i.words.split() for i in DOCKERFILE if i.name == "COPY" and not i.words.startswith("--from=")]
     return {source: target for *sources, target in words for source in sources}
 
 
-def test_what_is_copied_is_there_and_not_kept_from_the_build() -> None:
+def test_copied_paths_exist_and_are_not_ignored() -> None:
     for source in copied():
         assert (CHECKOUT / source).exists(), source
         assert f"!{source}" in IGNORED, source
@@ -42,7 +42,7 @@ def test_what_is_copied_is_there_and_not_kept_from_the_build() -> None:
     assert {name.removeprefix("!") for name in IGNORED if name.startswith("!")} == set(copied())
 
 
-def test_the_code_runs_with_nothing_but_what_is_copied(tmp_path: Path) -> None:
+def test_the_code_runs_with_the_copied_files_alone(tmp_path: Path) -> None:
     for source, target in copied().items():
         if (CHECKOUT / source).is_dir():
             shutil.copytree(CHECKOUT / source, tmp_path / target)
@@ -65,7 +65,7 @@ def test_the_code_runs_with_nothing_but_what_is_copied(tmp_path: Path) -> None:
     assert list((tmp_path / "shared").rglob("*.lua")), "the scripts are missing"
 
 
-def test_what_is_installed_is_the_lock_by_hash() -> None:
+def test_dependencies_come_from_the_lock_by_hash() -> None:
     [install] = [
         i.words for i in DOCKERFILE if i.name == "RUN" and " install " in i.words and "pip" in i.words
     ]
@@ -74,7 +74,7 @@ def test_what_is_installed_is_the_lock_by_hash() -> None:
     assert copied()["requirements.txt"] == "/requirements.txt"
 
 
-def test_the_base_is_the_python_of_the_lock() -> None:
+def test_the_base_image_has_the_locks_python() -> None:
     [base] = [i.words for i in DOCKERFILE if i.name == "ARG"]
     version = re.search(r"=python:(\d+\.\d+)-slim", base)
     locked = re.search(r"with Python (\d+\.\d+)", (CHECKOUT / "requirements.txt").read_text())
@@ -87,13 +87,13 @@ def test_the_base_is_the_python_of_the_lock() -> None:
     assert set(bases) == {"${PYTHON}", "dependencies"}
 
 
-def test_the_image_and_the_chart_are_of_one_version() -> None:
+def test_image_and_chart_have_the_same_version() -> None:
     version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == version
 
 
-def test_it_runs_as_nobody_in_particular_and_by_no_shell() -> None:
+def test_it_runs_unprivileged_and_without_a_shell() -> None:
     user, group = the("USER").words.split(":")
     assert int(user) > 1000
     assert int(group) > 1000
@@ -102,7 +102,7 @@ def test_it_runs_as_nobody_in_particular_and_by_no_shell() -> None:
     assert _parser().parse_args(words[3:]).command == "all"
 
 
-def test_its_ports_and_settings_are_the_codes() -> None:
+def test_its_ports_and_settings_match_the_code() -> None:
     assert [int(port) for port in the("EXPOSE").words.split()] == list(PORTS.values())
     env = dict(word.split("=", 1) for word in the("ENV").words.split())
     ours = {name: value for name, value in env.items() if name.startswith("NOTIFY_")}
@@ -111,8 +111,7 @@ def test_its_ports_and_settings_are_the_codes() -> None:
     assert (settings.host, settings.log_format, settings.data_dir) == ("0.0.0.0", "json", Path("/data"))
 
 
-def test_what_is_done_before_the_code_comes_is_done_before_it_changes() -> None:
-    """The slow layer, the dependencies, does not depend on the code."""
+def test_the_layer_of_dependencies_does_not_depend_on_the_code() -> None:
     early = [i.words for i in DOCKERFILE if i.stage == "dependencies" and i.name == "COPY"]
     assert early == ["requirements.txt /requirements.txt"]
 
@@ -127,35 +126,35 @@ def check_health(*arguments: str, **settings: object) -> subprocess.CompletedPro
     )
 
 
-def test_the_health_check_is_a_file_of_the_image() -> None:
+def test_the_health_check_is_in_the_image() -> None:
     words = the("HEALTHCHECK").command
     target = Path(the("WORKDIR").words) / copied()["deploy/health_check.py"]
     assert words == ["python", "-I", str(target)]
 
 
 @pytest.mark.parametrize("name", ["gateway", "socket-edge"])
-def test_the_health_check_sees_a_ready_service(stack: Stack, name: str) -> None:
+def test_the_health_check_passes_for_a_ready_service(stack: Stack, name: str) -> None:
     service: Service = stack.gateways[0] if name == "gateway" else stack.edges[0]
     setting = "PORT" if name == "gateway" else "EDGE_PORT"
     seen = check_health(name, **{setting: service.port})
-    assert (seen.returncode, seen.stdout) == (0, f"{name} answered 200\n")
+    assert (seen.returncode, seen.stdout) == (0, f"{name} returned 200\n")
 
 
-def test_the_health_check_sees_that_nobody_answers() -> None:
+def test_the_health_check_fails_without_a_response() -> None:
     assert check_health("gateway", PORT=free_port()).returncode == 1
 
 
-def test_the_health_check_asks_the_first_process_what_it_is() -> None:
-    """Here that is none of ours, so it says so instead of asking some port."""
+def test_the_health_check_reads_its_service_from_process_1() -> None:
+    """Here process 1 is another program, so the check fails with an error."""
     seen = check_health()
     assert seen.returncode == 1
     assert "runs here" in seen.stderr
 
 
-def test_the_health_check_knows_every_port() -> None:
-    known: dict[str, object] = {}
-    exec(compile(HEALTH_CHECK.read_text(), str(HEALTH_CHECK), "exec"), {"__name__": "checked"}, known)
-    ports = known["PORTS"]
+def test_the_health_check_has_every_port() -> None:
+    module: dict[str, object] = {}
+    exec(compile(HEALTH_CHECK.read_text(), str(HEALTH_CHECK), "exec"), {"__name__": "checked"}, module)
+    ports = module["PORTS"]
     assert isinstance(ports, dict)
     assert {name: port for name, (_, port) in ports.items() if name != "all"} == PORTS
     assert {setting for setting, _ in ports.values()} <= SETTINGS

@@ -1,4 +1,4 @@
-"""What the chart runs besides our services does what it is there for: `helm test`, and the small Redis."""
+"""What the chart runs besides our services works: `helm test` and the small Redis."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ TEST_POD = named("default", "Pod")
 
 
 async def run_test_pod(tmp_path: Path, *urls: str, admin_token: str) -> tuple[int | None, str]:
-    """What the pod's container would run, with the script that the chart brings."""
+    """Runs the command of the test pod with the chart's script: its exit code and output."""
     script = named("default", "ConfigMap", "-test")["data"]["publish_and_receive.py"]
     (tmp_path / "publish_and_receive.py").write_text(script)
     assert CONTAINER["command"] == ["python", "/test/publish_and_receive.py"]
@@ -44,20 +44,20 @@ async def test_helm_test_publishes_and_receives(tmp_path: Path, stack: Stack) ->
     code, said = await run_test_pod(
         tmp_path, stack.gateways[0].url, stack.edges[0].url, admin_token=stack.admin_token
     )
-    assert "received what was published" in said, said
+    assert "received the published event" in said, said
     assert code == 0
-    assert "/v1/api-keys/" in said.splitlines()[-1], "the API key is not left behind"
+    assert "/v1/api-keys/" in said.splitlines()[-1], "the API key is deleted at the end"
 
 
-async def test_helm_test_fails_where_it_should(tmp_path: Path, stack: Stack) -> None:
+async def test_helm_test_fails_without_the_admin_token(tmp_path: Path, stack: Stack) -> None:
     code, said = await run_test_pod(
         tmp_path, stack.gateways[0].url, stack.edges[0].url, admin_token="not the token"
     )
     assert code == 1
-    assert "was answered 401" in said
+    assert "returned 401" in said
 
 
-def test_helm_test_asks_the_services_that_there_are() -> None:
+def test_helm_test_calls_existing_services() -> None:
     hosts = [
         "http://demo-notification-gateway-gateway:8000",
         "http://demo-notification-gateway-socket-edge:8001",
@@ -73,7 +73,7 @@ def test_helm_test_asks_the_services_that_there_are() -> None:
 
 @pytest.fixture
 def own_redis() -> Iterator[Any]:
-    """A real server with the configuration of the chart's own, its folders moved."""
+    """A Valkey with the configuration of the chart's own Redis, in temporary folders."""
     folder = Path(tempfile.mkdtemp(prefix="notify-own-"))
     port = free_port()
     mounts = {"/data": folder / "data", "/etc/valkey-auth": folder / "auth"}
@@ -107,15 +107,15 @@ def _answers(client: Any) -> bool:
         return False
 
 
-def test_the_charts_own_redis_keeps_everything_and_evicts_nothing(own_redis: Any) -> None:
-    """Reached by the URL that the services are given, password and all."""
+def test_the_charts_own_redis_persists_and_evicts_nothing(own_redis: Any) -> None:
+    """Connects by the URL that the services get, with its password."""
     wanted = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
     found = {name: own_redis.config_get(name)[name] for name in wanted}
     assert found == wanted
     assert own_redis.config_get("maxmemory")["maxmemory"] == str(512 * 1024 * 1024)
 
 
-def test_the_charts_own_redis_asks_for_its_password(own_redis: Any) -> None:
+def test_the_charts_own_redis_requires_its_password(own_redis: Any) -> None:
     port = own_redis.connection_pool.connection_kwargs["port"]
     stranger = redis_client.Redis(port=port)
     with pytest.raises(redis_client.AuthenticationError):
@@ -123,7 +123,7 @@ def test_the_charts_own_redis_asks_for_its_password(own_redis: Any) -> None:
     stranger.close()
 
 
-def test_the_charts_own_redis_has_a_volume_that_stays() -> None:
+def test_the_charts_own_redis_keeps_its_volume() -> None:
     spec = named("own-redis", "StatefulSet")["spec"]
     [claim] = spec["volumeClaimTemplates"]
     assert claim["spec"]["storageClassName"] == "fast"

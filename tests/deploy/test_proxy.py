@@ -1,4 +1,4 @@
-"""The compose file's topology as plain processes: the real Caddy with the Caddyfile that is deployed."""
+"""The compose file's topology as plain processes, behind Caddy with the deployed Caddyfile."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ def behind() -> Iterator[Behind]:
 
 @pytest.fixture
 def outside(behind: Behind, http: aiohttp.ClientSession) -> Api:
-    """Spoken to through the proxy only."""
+    """Calls the API through the proxy."""
     return Api(http, behind.origin, behind.stack.admin_token)
 
 
@@ -66,12 +66,12 @@ async def _is_acked(api: Api, key: ApiKey) -> bool:
         ("GET", "/readyz", 404),
     ],
 )
-async def test_every_path_finds_its_service(outside: Api, method: str, path: str, status: int) -> None:
-    """The statuses are ones that the other service does not give: it knows no such path."""
+async def test_every_path_reaches_its_service(outside: Api, method: str, path: str, status: int) -> None:
+    """Each status is one that the other service cannot return: it has no such path."""
     assert (await outside.call(method, path)).status == status
 
 
-async def test_blackholes_sockets_are_on_every_path_of_its_origin(
+async def test_blackhole_accepts_sockets_on_every_path_of_its_origin(
     behind: Behind, http: aiohttp.ClientSession
 ) -> None:
     for path in ("/", "/socket", "/any"):
@@ -79,10 +79,10 @@ async def test_blackholes_sockets_are_on_every_path_of_its_origin(
             assert not socket.closed
 
 
-async def test_an_edge_that_stops_is_missed_by_nobody(
+async def test_clients_reach_the_other_edge_while_one_is_away(
     behind: Behind, outside: Api, receiving: ApiKey
 ) -> None:
-    """Whoever connects while one of two edges is away comes to the other, and waits for no time-out."""
+    """The proxy connects clients to the edge that is up, without waiting for a time-out."""
     stopped = behind.stack.edges[1]
     stopped.terminate()
     await wait_until(lambda: stopped.ended)

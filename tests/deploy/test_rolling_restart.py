@@ -1,4 +1,4 @@
-"""A rollout as clients see it: each edge goes and comes back, and nobody is without a socket for long."""
+"""A rollout as clients see it: every edge restarts, nothing is lost, and reconnects come at a pace."""
 
 import asyncio
 import bisect
@@ -30,15 +30,15 @@ EVENTS_PER_S = 600
 EVENTS_PER_REQUEST = 20
 ACK_S, WINDOW_S = 3, 5
 LONGEST_GAP_S = 2.0
-# Clients, proxy and edges share two busy cores: what was late by most of a second comes with what is in time.
-# tests/socket_edge/test_pacing.py holds an edge's own pace to less; all at once is WINDOW_S times the pace.
+# Clients, proxy and edges share two busy cores, so closes may bunch up within most of a second.
+# tests/socket_edge/test_pacing.py bounds the edge alone more tightly. All at once is WINDOW_S times the pace.
 LATE_S = 0.75 + MOST_LATE_S
 CONNECT_PATH = "/v2/notification/websocket-connect"
 
 
 @pytest.fixture
 def behind() -> Iterator[Behind]:
-    """As deploy/compose.yaml has it, and one edge more."""
+    """The topology of deploy/compose.yaml, with one more edge."""
     with (
         running_stack(gateways=1, edges=3, DRAIN_DELAY_S=ACK_S, DRAIN_WINDOW_S=WINDOW_S) as stack,
         behind_caddy(stack) as found,
@@ -48,7 +48,7 @@ def behind() -> Iterator[Behind]:
 
 @dataclass
 class Clients:
-    """Applications that are always connected: whoever is let go connects again at once."""
+    """Applications that reconnect at once whenever their socket closes."""
 
     origin: str
     recorder: Recorder = field(default_factory=Recorder)
@@ -65,8 +65,8 @@ class Clients:
         while True:
             try:
                 socket = await RawSocket.open(self.origin, CONNECT_PATH, key.secret, take)
-            except (OSError, Refused) as fault:
-                self.refused.append(str(fault))
+            except (OSError, Refused) as error:
+                self.refused.append(str(error))
                 await asyncio.sleep(POLL_S)
                 continue
             self.connected += 1
@@ -82,7 +82,7 @@ class Clients:
                     socket.abort()
 
     def most_in_a_second(self, since_s: float) -> int:
-        """The most that have connected anew within any one second from then on."""
+        """The most reconnects within any one second since then."""
         times = sorted(at_s for at_s in self.connected_at_s if at_s >= since_s)
         return max(bisect.bisect_left(times, at_s + 1) - n for n, at_s in enumerate(times))
 
@@ -104,34 +104,34 @@ async def staying(origin: str, keys: list[ApiKey]) -> AsyncIterator[Clients]:
 
 @contextlib.asynccontextmanager
 async def publishing(url: str, keys: list[ApiKey]) -> AsyncIterator[Publishers]:
-    """Goes on publishing to everybody until the block is left."""
+    """Publishes to all channels until the block is left."""
     publishers = Publishers()
     targets = [Target(number, to=key.id) for number, key in enumerate(keys)]
     await publishers.prepare(
         gateways=[url], secret=keys[0].secret, lanes=[0], all_lanes=1, targets=targets, size=200
     )
-    enough = asyncio.Event()
+    done = asyncio.Event()
 
-    async def go_on() -> None:
+    async def publish_until_done() -> None:
         some = Plan(requests=EVENTS_PER_S // EVENTS_PER_REQUEST, rate=EVENTS_PER_S, array=EVENTS_PER_REQUEST)
-        while not enough.is_set():
+        while not done.is_set():
             await publishers.publish(plan=some, start_us=now_us())
 
-    task = asyncio.create_task(go_on())
+    task = asyncio.create_task(publish_until_done())
     try:
         yield publishers
     finally:
-        enough.set()
+        done.set()
         await task
         await publishers.close()
 
 
 async def keys_with_channels(api: Api) -> list[ApiKey]:
     account = await api.account()
-    places = asyncio.Semaphore(20)
+    at_once = asyncio.Semaphore(20)
 
     async def one() -> ApiKey:
-        async with places:
+        async with at_once:
             key = await api.api_key(account=account)
             await api.register(key)
             return key
@@ -145,8 +145,8 @@ async def held_by(api: Api, edge: Service) -> int:
     return int(float(held))
 
 
-async def restarted(edge: Service) -> None:
-    """What a rollout does: told to stop, gone in good order, started, ready."""
+async def restart(edge: Service) -> None:
+    """Stops the edge in order, starts it, and waits until it is ready."""
     edge.terminate()
     await wait_until(lambda: edge.ended, within_s=60, what=lambda: edge.tail)
     assert edge.exit_code == 0
@@ -156,7 +156,7 @@ async def restarted(edge: Service) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-async def test_a_rollout_loses_nothing_and_comes_at_its_pace(
+async def test_a_rollout_loses_nothing_and_keeps_its_pace(
     behind: Behind, http: aiohttp.ClientSession, record_property: Measured
 ) -> None:
     api = Api(http, behind.origin, behind.stack.admin_token)
@@ -166,27 +166,27 @@ async def test_a_rollout_loses_nothing_and_comes_at_its_pace(
             for edge in behind.stack.edges:
                 began_s, before = asyncio.get_running_loop().time(), len(clients.gaps_s)
                 held = await held_by(api, edge)
-                await restarted(edge)
+                await restart(edge)
 
                 await wait_until(lambda: clients.connected == SOCKETS, within_s=10)
                 reconnected = len(clients.gaps_s) - before
                 most = clients.most_in_a_second(began_s)
-                record_property(edge.name, f"{reconnected} of {held} connected anew, {most} in a second")
+                record_property(edge.name, f"{reconnected} of {held} reconnected, {most} in a second")
                 assert held > SOCKETS / 10
-                assert reconnected == held, "each once, and nobody else"
+                assert reconnected == held, "each socket of this edge once, and no other"
                 assert most <= held / WINDOW_S * (1 + LATE_S)
 
-        async def verdict() -> Count:
+        async def counted() -> Count:
             return count_all(await publishers.accepted(), clients.recorder.recorded().sequences)
 
         async def nothing_is_missing() -> bool:
-            return (await verdict()).lost == 0
+            return (await counted()).lost == 0
 
         await wait_until(nothing_is_missing, within_s=30)
-        count = await verdict()
+        count = await counted()
 
     longest_s = max(clients.gaps_s)
-    record_property("without a socket, at most", f"{longest_s:.3f} s; {count}")
+    record_property("longest gap without a socket", f"{longest_s:.3f} s; {count}")
     assert count.out_of_order == count.unknown == 0
     assert count.published > SOCKETS * 10
     assert clients.codes == {1001}

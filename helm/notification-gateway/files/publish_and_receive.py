@@ -1,6 +1,6 @@
-"""`helm test`: an application that is new to this installation is published to, and receives it.
+"""`helm test`: makes a new API key, publishes to it, and receives the event on a WebSocket.
 
-python publish_and_receive.py GATEWAY_URL EDGE_URL, with the admin token in NOTIFY_ADMIN_TOKEN.
+Usage: python publish_and_receive.py GATEWAY_URL EDGE_URL, with the admin token in NOTIFY_ADMIN_TOKEN.
 """
 
 import asyncio
@@ -16,28 +16,30 @@ WITHIN_S = 60
 
 
 async def call(http: aiohttp.ClientSession, method: str, url: str, secret: str, body: Any = None) -> Any:
-    """The answer's JSON, if it has any. Says what was asked and answered when that is not a success."""
+    """The response's JSON, or None without a body. Exits with an error unless it succeeded."""
     headers = {"Authorization": f"Bearer {secret}"}
-    async with http.request(method, url, json=body, headers=headers) as answer:
-        text = await answer.text()
-        if answer.status >= 300:
-            raise SystemExit(f"failed: {method} {url} was answered {answer.status}: {text}")
-        print(f"{method} {url}: {answer.status}", flush=True)
-        return await answer.json(content_type=None) if text else None
+    async with http.request(method, url, json=body, headers=headers) as response:
+        text = await response.text()
+        if response.status >= 300:
+            raise SystemExit(f"failed: {method} {url} returned {response.status}: {text}")
+        print(f"{method} {url}: {response.status}", flush=True)
+        return await response.json(content_type=None) if text else None
 
 
-async def receive(http: aiohttp.ClientSession, edge: str, secret: str, *, then: Any, wanted: str) -> None:
-    """Opens the socket, publishes by `then`, and waits until what was `wanted` has come."""
+async def receive(
+    http: aiohttp.ClientSession, edge: str, secret: str, *, publish: Any, expected: str
+) -> None:
+    """Opens the socket, calls `publish`, and waits for a frame that contains `expected`."""
     connect = f"{edge}/v2/notification/websocket-connect"
     headers = {"Authorization": f"Bearer {secret}"}
     async with http.ws_connect(connect, headers=headers) as socket:
         print(f"connected to {connect}", flush=True)
-        await then()
+        await publish()
         async for message in socket:
-            if wanted in str(message.data):
-                print("received what was published", flush=True)
+            if expected in str(message.data):
+                print("received the published event", flush=True)
                 return
-    raise SystemExit("failed: the socket closed before what was published had come")
+    raise SystemExit("failed: the socket closed before the published event arrived")
 
 
 async def main(gateway: str, edge: str, admin_token: str) -> None:
@@ -46,8 +48,8 @@ async def main(gateway: str, edge: str, admin_token: str) -> None:
     async with aiohttp.ClientSession() as http:
         account = await call(http, "POST", f"{gateway}/v1/accounts", admin_token, {"name": "helm test"})
         keys = f"{gateway}/v1/accounts/{account['id']}/api-keys"
-        asked = {"name": "helm test", "scopes": ["publish", "receive"]}
-        key = await call(http, "POST", keys, admin_token, asked)
+        wanted = {"name": "helm test", "scopes": ["publish", "receive"]}
+        key = await call(http, "POST", keys, admin_token, wanted)
         secret = key["secret"]
         try:
             await call(http, "PUT", f"{gateway}/v2/notification/websocket", secret)
@@ -57,7 +59,7 @@ async def main(gateway: str, edge: str, admin_token: str) -> None:
                 await call(http, "POST", f"{gateway}/v1/events", secret, event)
 
             async with asyncio.timeout(WITHIN_S):
-                await receive(http, edge, secret, then=publish, wanted=payload)
+                await receive(http, edge, secret, publish=publish, expected=payload)
         finally:
             await call(http, "DELETE", f"{gateway}/v1/api-keys/{key['id']}", admin_token)
 

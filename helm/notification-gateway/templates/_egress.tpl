@@ -1,4 +1,4 @@
-{{/* Where every service may go: DNS, Redis, and the collector if there is one. */}}
+{{/* What every service may connect to: DNS, Redis, and the collector if there is one. */}}
 {{- define "notify.egress" -}}
 {{- $policy := .Values.networkPolicy }}
 - to: {{- toYaml $policy.dns | nindent 4 }}
@@ -34,7 +34,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The world but for private networks, as the code judges addresses too; what the operator opens there is open here. */}}
+{{/* The internet without private networks, by the same rule as the code; networks that the operator opens are open here. */}}
 {{- define "notify.egressToCustomers" -}}
 {{- $private := .Values.networkPolicy.privateNetworks }}
 {{- $opened := .Values.settings.ALLOW_PRIVATE_CALLBACKS | default "" | toString }}

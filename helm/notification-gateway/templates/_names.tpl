@@ -37,7 +37,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- .Values.serviceAccount.name | default (ternary (include "notify.fullname" .) "default" .Values.serviceAccount.create) }}
 {{- end }}
 
-{{/* The Secret that the chart writes, if there is anything to write. */}}
+{{/* The name of the Secret that the chart writes if it has one to write. */}}
 {{- define "notify.secret" -}}
 {{ include "notify.fullname" . }}
 {{- end }}
@@ -46,12 +46,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "notify.fullname" . }}-redis
 {{- end }}
 
-{{/* Of each of them, for metrics alone: so that a network policy can tell who reads them. */}}
+{{/* Every service's port for metrics only, so that a network policy can limit its readers. */}}
 {{- define "notify.metricsPort" -}}
 9090
 {{- end }}
 
-{{/* The four services: what they are called, where their values stand, their setting for the port, their port. */}}
+{{/* The four services: name, key in the values, setting of the port, port. */}}
 {{- define "notify.services" -}}
 gateway: {values: gateway, setting: PORT, port: 8000}
 socket-edge: {values: socketEdge, setting: EDGE_PORT, port: 8001}

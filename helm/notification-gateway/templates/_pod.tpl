@@ -1,4 +1,4 @@
-{{/* The parts of a pod that all have. */}}
+{{/* Parts of every pod. */}}
 
 {{- define "notify.podSecurity" -}}
 runAsNonRoot: true
@@ -16,7 +16,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* Probes ask the process itself, never Redis: a blip of Redis must not take all replicas away. */}}
+{{/* Probes ask the process, never Redis: a short outage of Redis must not remove all replicas. */}}
 {{- define "notify.probes" -}}
 startupProbe:
   httpGet: {path: /readyz, port: http}
@@ -24,7 +24,7 @@ startupProbe:
   timeoutSeconds: 3
   failureThreshold: 60
 livenessProbe:
-  # A loop that is busy for some seconds is no reason to close all its sockets.
+  # A restart closes all sockets, so an event loop that is busy for some seconds must not cause one.
   httpGet: {path: /livez, port: http}
   periodSeconds: 10
   timeoutSeconds: 5
@@ -36,7 +36,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{/* Files of the operator's: authorities and certificates; takes the root context and the service's name. */}}
+{{/* The operator's certificates and authorities. Takes the root context and the service's name. */}}
 {{- define "notify.mounts" -}}
 {{- $values := .root.Values }}
 {{- $calls := has .service (list "gateway" "webhook-dispatcher") }}

@@ -1,4 +1,4 @@
-{{/* The ConfigMap's data: where to listen, and the operator's settings. */}}
+{{/* The ConfigMap's data: addresses and ports, and the operator's settings. */}}
 {{- define "notify.settings" -}}
 NOTIFY_HOST: {{ .Values.listenOn | quote }}
 NOTIFY_METRICS_PORT: {{ include "notify.metricsPort" . | trim | quote }}
@@ -21,7 +21,7 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
 {{- end }}
 {{- end }}
 
-{{/* A value as the environment has it. Helm's numbers are floats: a large one must not become 1e+08. */}}
+{{/* A value as an environment variable. Helm's numbers are floats, and a large one must not become 1e+08. */}}
 {{- define "notify.written" -}}
 {{- if kindIs "bool" . }}{{ ternary "1" "0" . }}
 {{- else if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}
@@ -29,7 +29,7 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
 {{- end }}
 {{- end }}
 
-{{/* What is a service's own, or comes from Secrets; takes the root context and the service's name. */}}
+{{/* Settings of one service, and those from Secrets. Takes the root context and the service's name. */}}
 {{- define "notify.env" -}}
 {{- $values := .root.Values }}
 {{- $own := include "notify.secret" .root }}
