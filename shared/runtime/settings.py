@@ -13,16 +13,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from shared.redis.client import checked_url
 from shared.redis.urls import is_cluster
 
 PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
-# Never printed: a secret, or a URL that may contain user:password@.
-_CONFIDENTIAL = frozenset({"admin_token", "redis_url", "jobs_redis_url", "otlp_url"})
 # Set by systemd for every service of Type=notify.
 _NOT_OURS = frozenset({"NOTIFY_SOCKET"})
 
@@ -76,10 +82,10 @@ def _origins(value: object) -> object:
     return tuple(name.lower() for name in names)
 
 
-class Settings(BaseSettings):
-    """Every setting with its default and meaning. `load_settings` creates it; by itself it reads nothing."""
+class Settings(BaseModel):
+    """Every setting with its default and meaning. No error shows one with `repr=False`: it holds a secret."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     redis_url: str | None = Field(
         None,
@@ -106,6 +112,7 @@ class Settings(BaseSettings):
     )
     admin_token: SecretStr | None = Field(
         None,
+        repr=False,
         description=f"secret for managing accounts and API keys, at least {ADMIN_TOKEN_LENGTH} characters; "
         "unset: `all` creates one at its first start",
     )
@@ -186,7 +193,7 @@ class Settings(BaseSettings):
         None, description="PEM file: client certificate for https callbacks that ask for one"
     )
     callback_client_key: Path | None = Field(
-        None, validate_default=True, description="PEM file: key of the client certificate, without a password"
+        None, description="PEM file: key of the client certificate, without a password"
     )
     callback_ca: Path | None = Field(
         None, description="PEM file: authorities trusted for https callbacks, besides the system's"
@@ -269,18 +276,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"should be a PEM file of certificates: {error.strerror}") from None
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only the given values: no .env file, and no second reading of the environment."""
-        return (init_settings,)
-
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in `environ` (None: the environment of this process). An empty value counts as unset.
@@ -334,10 +329,7 @@ def _messages(error: ValidationError) -> list[str]:
     for detail in error.errors(include_url=False):
         field = str(detail["loc"][0])
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
-        got = (
-            ""
-            if field in _CONFIDENTIAL or detail["input"] is None
-            else f", got {str(detail['input'])[:80]!r}"
-        )
+        is_shown = Settings.model_fields[field].repr and detail["input"] is not None
+        got = f", got {str(detail['input'])[:80]!r}" if is_shown else ""
         messages.append(f"{_variable(field)}: {text}{got}")
     return messages
