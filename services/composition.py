@@ -4,22 +4,27 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from socket import socket
 
 from arq.worker import Worker
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from shared import telemetry
 from shared.model.addresses import AddressPolicy
 from shared.outbound.client import Outbound
 from shared.redis.client import connect
 from shared.runtime.clock import now_ms
 from shared.runtime.http.cors import cross_origin
+from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.request_log import RequestLog
-from shared.runtime.http.server import serve
+from shared.runtime.http.responses import internal_error_response, problem_response
+from shared.runtime.http.server import listener, serve
+from shared.runtime.loops import running
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
@@ -128,13 +133,36 @@ async def serve_app(
     on_start: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves the app until `stop`, behind CORS and the request log."""
-    app = RequestLog(cross_origin(app, origins=settings.cors_origins), count=telemetry.request_answered)
+    app = RequestLog(cross_origin(app, origins=settings.cors_origins))
     await serve(app, listening, stop=stop, on_shutdown=on_shutdown, started=on_start)
 
 
-async def keep_working(make_worker: Callable[[], Worker], *, service: str) -> None:
-    """Runs an arq worker for ever: a worker ends whenever its Redis drops."""
-    while True:
+async def serve_jobs(
+    work: Callable[[Settings, Redis, Redis], AbstractAsyncContextManager[None]],
+    settings: Settings,
+    redis: Redis,
+    *,
+    port: int,
+    stop: asyncio.Event,
+) -> None:
+    """Runs a service of jobs until `stop`; health and metrics are on `port`."""
+    listening = listener(settings.host, port)
+    app = Starlette(
+        routes=health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port),
+        exception_handlers={HTTPException: problem_response, Exception: internal_error_response},
+    )
+    async with (
+        metrics_server(settings.host, settings.metrics_port),
+        jobs_redis(settings, redis) as jobs,
+        work(settings, redis, jobs),
+    ):
+        await serve_app(app, listening, settings, stop=stop)
+
+
+def working(make_worker: Callable[[], Worker], *, service: str) -> AbstractAsyncContextManager[None]:
+    """Runs an arq worker in the background, and a new one whenever it ends because its Redis drops."""
+
+    async def work() -> None:
         try:
             await make_worker().async_run()
         except (RedisError, OSError, TimeoutError) as error:
@@ -142,3 +170,5 @@ async def keep_working(make_worker: Callable[[], Worker], *, service: str) -> No
         except Exception:
             logger.exception("worker.failed", extra={"facts": {"service": service}})
         await asyncio.sleep(_RESTART_S)
+
+    return running(work)

@@ -319,9 +319,5 @@ def delivery_span(channel: str) -> Iterator[Span]:
         yield span
 
 
-def request_answered(method: str, status: int) -> None:
-    requests.add(1, {"method": method, "status": status})
-
-
 def record_webhook_request(outcome: str, took_s: float) -> None:
     _webhook_request_s.record(took_s, {"outcome": outcome})

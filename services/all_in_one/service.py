@@ -20,8 +20,7 @@ from services.socket_edge.service import make_edge
 from services.webhook_dispatcher.service import dispatching
 from shared.redis.client import connect
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
-from shared.runtime.http.health import health_routes
-from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 

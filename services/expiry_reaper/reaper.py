@@ -9,14 +9,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from services.composition import Stores
 from shared import telemetry
 from shared.model.channels import Kind, instance_of
 from shared.model.sessions import Session
-from shared.store.channels import ChannelRef, Channels
-from shared.store.queues import ExpiryResult, Queues
-from shared.store.replicas import Replicas
-from shared.store.routing import Routing
-from shared.store.sessions import Sessions
+from shared.store.channels import ChannelRef
+from shared.store.queues import ExpiryResult
 
 logger = logging.getLogger(__name__)
 
@@ -43,41 +41,28 @@ class Round:
 class Reaper:
     """Walks through every channel, session and account. Times are in ms."""
 
-    def __init__(
-        self,
-        *,
-        channels: Channels,
-        queues: Queues,
-        replicas: Replicas,
-        routing: Routing,
-        sessions: Sessions,
-        idle_expiry_ms: Mapping[Kind, int],
-    ) -> None:
-        self._channels = channels
-        self._queues = queues
-        self._replicas = replicas
-        self._routing = routing
-        self._sessions = sessions
+    def __init__(self, stores: Stores, *, idle_expiry_ms: Mapping[Kind, int]) -> None:
+        self._stores = stores
         self._idle_expiry_ms = idle_expiry_ms
 
     async def round(self, *, now_ms: int) -> Round:
         """Runs one round. Raises StoreUnavailable; the next round continues the work."""
         done = Round(oldest_pending_ms={(kind, owned): now_ms for kind in Kind for owned in (True, False)})
         live: dict[str, bool] = {}
-        async for channels in self._channels.all():
+        async for channels in self._stores.channels.all():
             done.channels += len(channels)
             queues = await asyncio.gather(
                 *(self._reap_channel(channel, now_ms, done) for channel in channels)
             )
             await self._note_oldest([queue for queue in queues if queue is not None], live, done)
-        async for sessions in self._sessions.all():
+        async for sessions in self._stores.sessions.all():
             dropped = await asyncio.gather(*(self._drop_orphan(session, now_ms) for session in sessions))
             done.sessions_dropped += sum(dropped)
-        async for accounts in self._routing.accounts():
+        async for accounts in self._stores.routing.accounts():
             for account in accounts:
                 done.routing_repairs += await self._repair(account)
         before_ms = now_ms - max(self._idle_expiry_ms.values()) - _INSTANCE_GRACE_MS
-        done.instances_forgotten = await self._replicas.forget(before_ms=before_ms)
+        done.instances_forgotten = await self._stores.replicas.forget(before_ms=before_ms)
         telemetry.expired.add(len(done.expired))
         facts = {"channels": done.channels, "expired": len(done.expired), "dropped": done.dropped}
         logger.debug("reaper.round", extra={"facts": {**facts, "routing_repairs": done.routing_repairs}})
@@ -85,10 +70,10 @@ class Reaper:
 
     async def _reap_channel(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, ExpiryResult] | None:
         """The channel's kind and queue; None when the channel is gone or expires now."""
-        ref = await self._channels.ref(channel)
+        ref = await self._stores.channels.ref(channel)
         if not ref.account or ref.kind is None:
             return None
-        queue = await self._queues.drop_expired(channel)
+        queue = await self._stores.queues.drop_expired(channel)
         done.dropped += queue.dropped
         if await self._expire(channel, ref, now_ms):
             done.expired.append(channel)
@@ -96,8 +81,8 @@ class Reaper:
             logger.info("channel.expired", extra={"facts": facts})
             return None
         # The gateway that made the channel may have died before it wrote the routing table.
-        await self._routing.add_key(ref.account, channel)
-        await self._channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
+        await self._stores.routing.add_key(ref.account, channel)
+        await self._stores.channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
         return ref.kind, queue
 
     async def _note_oldest(
@@ -107,7 +92,7 @@ class Reaper:
         new = {
             instance_of(queue.owner) for _, queue in queues if queue.owner and queue.oldest_ms
         } - live.keys()
-        seen = await asyncio.gather(*map(self._replicas.state, new))
+        seen = await asyncio.gather(*map(self._stores.replicas.state, new))
         live.update(zip(new, (heartbeat.live for heartbeat in seen), strict=True))
         oldest = done.oldest_pending_ms
         for kind, queue in queues:
@@ -117,10 +102,10 @@ class Reaper:
 
     async def _drop_orphan(self, session: Session, now_ms: int) -> bool:
         """Drops a session whose edge was killed."""
-        seen = await self._replicas.state(instance_of(session.owner))
+        seen = await self._stores.replicas.state(instance_of(session.owner))
         if seen.live or now_ms - seen.last_heartbeat_ms < _SESSION_GRACE_MS:
             return False
-        await self._sessions.drop(session)
+        await self._stores.sessions.drop(session)
         return True
 
     async def _expire(self, channel: str, ref: ChannelRef, now_ms: int) -> bool:
@@ -129,23 +114,23 @@ class Reaper:
             return False
         # A webhook has no socket: it is idle while nothing is queued for it.
         is_webhook = ref.kind is Kind.WEBHOOK
-        expire = self._channels.expire_idle_webhook if is_webhook else self._channels.expire
+        expire = self._stores.channels.expire_idle_webhook if is_webhook else self._stores.channels.expire
         times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms}
         return await expire(ref.account, channel, generation=ref.generation, **times)
 
     async def _repair(self, account: str) -> int:
         """Drops from the account's routing table what names a missing key, channel or session; how many."""
-        keys, channels = await self._routing.entries(account)
-        refs = dict(zip(keys, await asyncio.gather(*map(self._channels.ref, keys)), strict=True))
+        keys, channels = await self._stores.routing.entries(account)
+        refs = dict(zip(keys, await asyncio.gather(*map(self._stores.channels.ref, keys)), strict=True))
         gone = [key for key, ref in refs.items() if not ref.account]
         stale = [(key, gen) for key, gen in channels if key not in refs or refs[key].generation != gen]
         for key in gone:
-            await self._routing.drop_key(account, key, generation="")
+            await self._stores.routing.drop_key(account, key, generation="")
         for key, generation in stale:
-            await self._routing.drop_channel(account, key, generation=generation)
-        session_ids = await self._routing.session_ids(account)
-        known = await asyncio.gather(*map(self._sessions.is_known, session_ids))
+            await self._stores.routing.drop_channel(account, key, generation=generation)
+        session_ids = await self._stores.routing.session_ids(account)
+        known = await asyncio.gather(*map(self._stores.sessions.is_known, session_ids))
         lost = [session_id for session_id, is_known in zip(session_ids, known, strict=True) if not is_known]
         for session_id in lost:
-            await self._routing.drop_session(account, session_id)
+            await self._stores.routing.drop_session(account, session_id)
         return len(gone) + len(stale) + len(lost)

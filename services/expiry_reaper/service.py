@@ -1,23 +1,18 @@
 """Starts and stops a reaper: an arq worker whose cron runs its rounds, and a port for health and metrics."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from redis.asyncio import Redis
 
-from services.composition import build_stores, jobs_redis, keep_working
+from services.composition import build_stores, serve_jobs, working
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
 from shared.jobs import reap_job, reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
-from shared.runtime.http.health_server import serve_health
-from shared.runtime.http.metrics_server import metrics_server
-from shared.runtime.http.server import listener
-from shared.runtime.loops import end
 from shared.runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,15 +26,8 @@ _AGES_SHOWN_S = 30.0
 
 
 def make_reaper(settings: Settings, redis: Redis) -> Reaper:
-    stores = build_stores(settings, redis)
-    return Reaper(
-        channels=stores.channels,
-        queues=stores.queues,
-        replicas=stores.replicas,
-        routing=stores.routing,
-        sessions=stores.sessions,
-        idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()},
-    )
+    expiries_ms = {kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()}
+    return Reaper(build_stores(settings, redis), idle_expiry_ms=expiries_ms)
 
 
 def _expiries_s(settings: Settings) -> dict[Kind, float]:
@@ -49,8 +37,7 @@ def _expiries_s(settings: Settings) -> dict[Kind, float]:
     return always if idle is None else {**always, Kind.WEBHOOK: idle}
 
 
-@contextlib.asynccontextmanager
-async def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
+def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncContextManager[None]:
     """Runs rounds by the clock for as long as it is entered."""
     reaper = make_reaper(settings, redis)
     shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
@@ -60,22 +47,12 @@ async def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterato
         await _reap(reaper, every_s=every_s)
 
     job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
-    task = asyncio.create_task(keep_working(lambda: reap_worker(jobs, [job]), service="expiry-reaper"))
-    try:
-        yield
-    finally:
-        await end(task)
+    return working(lambda: reap_worker(jobs, [job]), service="expiry-reaper")
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
-    listening = listener(settings.host, settings.reaper_port)
-    async with (
-        metrics_server(settings.host, settings.metrics_port),
-        jobs_redis(settings, redis) as jobs,
-        reaping(settings, redis, jobs),
-    ):
-        await serve_health(listening, stop=stop, metrics_port=settings.metrics_port)
+    await serve_jobs(reaping, settings, redis, port=settings.reaper_port, stop=stop)
 
 
 async def _reap(reaper: Reaper, *, every_s: float) -> None:

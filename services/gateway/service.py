@@ -11,8 +11,7 @@ from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.idempotency import IdempotentRequests
 from shared.outbound.client import Outbound
-from shared.runtime.http.health import health_routes
-from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 

@@ -21,8 +21,8 @@ from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
+from shared.runtime import loops
 from shared.runtime.http.responses import draining
-from shared.runtime.loops import end, forever
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
@@ -140,12 +140,10 @@ class Edge:
     async def running(self) -> AsyncIterator[None]:
         """Reads wakeups and runs the other loops for as long as it is entered."""
         runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials)
-        loops = [self.sweep, *(runner.run for runner in runners)]
-        tasks = [asyncio.create_task(forever(loop)) for loop in loops]
         try:
-            yield
+            async with loops.running(self.sweep, *(runner.run for runner in runners)):
+                yield
         finally:
-            await end(*tasks)
             await self.heartbeat.stop()
 
     async def shutdown(self) -> None:

@@ -9,8 +9,7 @@ from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.leased_socket import Limits
 from services.socket_edge.session_socket import SessionLimits
-from shared.runtime.http.health import health_routes
-from shared.runtime.http.metrics_server import metrics_server
+from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 

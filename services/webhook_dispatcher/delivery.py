@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from services.composition import Stores
 from shared import telemetry
 from shared.delivery.tracing import DeliveryTracer
 from shared.jobs import RetryJobs
@@ -14,9 +14,8 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
-from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
-from shared.store.channels import Channels
-from shared.store.queues import Queues
+from shared.runtime.clock import now_ms
+from shared.store.batches import AfterFailure, NoBatch, TakenBatch
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
@@ -67,28 +66,17 @@ class Deliveries:
     """Makes attempts, for the owner of a channel's lease."""
 
     def __init__(
-        self,
-        *,
-        batches: Batches,
-        channels: Channels,
-        queues: Queues,
-        outbound: Outbound,
-        retries: RetryJobs,
-        limits: BatchLimits,
-        now_ms: Callable[[], int],
+        self, stores: Stores, outbound: Outbound, retries: RetryJobs, *, limits: BatchLimits
     ) -> None:
-        self._batches = batches
-        self._channels = channels
-        self._queues = queues
+        self._stores = stores
         self._outbound = outbound
         self._retries = retries
         self._limits = limits
-        self._now_ms = now_ms
 
     async def deliver(self, lease: Lease) -> Outcome:
         """Sends the next batch, if one may be sent now. Raises NoLongerOwner, StoreUnavailable."""
         limits = self._limits
-        batch = await self._batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
+        batch = await self._stores.batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
         if isinstance(batch, NoBatch):
             return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
         request = self._request(lease, batch)
@@ -114,12 +102,12 @@ class Deliveries:
 
     async def _send(self, lease: Lease, batch: TakenBatch, request: _Request) -> Attempt:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
-            await self._queues.mark_sent(lease, receipts)
+            await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
         signature = signed_headers(
             batch.signing_secret,
             webhook_id=request.webhook_id,
-            timestamp_s=self._now_ms() // 1000,
+            timestamp_s=now_ms() // 1000,
             body=body,
         )
         headers = {**batch.callback.headers, **signature, **request.trace_headers}
@@ -132,7 +120,7 @@ class Deliveries:
         level = logging.DEBUG if attempt.accepted else logging.INFO
         logger.log(level, "delivery.attempted", extra={"facts": facts})
         return Delivery(
-            at_ms=self._now_ms() - took_ms,
+            at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
             count=count,
             status=attempt.status,
@@ -141,7 +129,7 @@ class Deliveries:
         )
 
     async def _ack(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
-        count = await self._batches.ack(lease, until=body.last_entry_id, delivery=delivery)
+        count = await self._stores.batches.ack(lease, until=body.last_entry_id, delivery=delivery)
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
             return Outcome.RELEASED
@@ -150,8 +138,8 @@ class Deliveries:
 
     async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery) -> Outcome:
         failed_attempts = batch.failed_attempts + 1
-        next_attempt_ms = self._now_ms() + backoff_s(failed_attempts) * 1000
-        result, lost = await self._batches.fail(
+        next_attempt_ms = now_ms() + backoff_s(failed_attempts) * 1000
+        result, lost = await self._stores.batches.fail(
             lease,
             taken=batch,
             delivery=delivery,
@@ -174,8 +162,8 @@ class Deliveries:
         logger.warning("webhook.ended", extra={"facts": {"channel": lease.channel, "lost": lost}})
         telemetry.expired.add(1)
         telemetry.dropped.add(lost, {"reason": "channel-expired"})
-        ref = await self._channels.ref(lease.channel)
+        ref = await self._stores.channels.ref(lease.channel)
         if ref.account:
-            await self._channels.unindex(
+            await self._stores.channels.unindex(
                 ref.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
             )

@@ -9,19 +9,15 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
-from redis.asyncio import Redis
-
+from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared import telemetry
 from shared.model.channels import ANY_DISPATCHER, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
-from shared.runtime.loops import end, forever
-from shared.store.due_webhooks import DueWebhooks
-from shared.store.leases import Leases
-from shared.store.replicas import Heartbeat
+from shared.runtime.clock import now_ms
+from shared.runtime.loops import running
 from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wakeups
 
 logger = logging.getLogger(__name__)
@@ -34,14 +30,6 @@ _RELEASE_S = 1.0
 # A sweep's lag is shown until the next sweep is overdue by so many intervals, and so long.
 _LAG_SHOWN_SWEEPS = 3
 _LAG_SHOWN_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Intervals in seconds."""
-
-    heartbeat_s: float
-    sweep_s: float
 
 
 class _Visit:
@@ -58,30 +46,16 @@ class _Visit:
 
 
 class Dispatcher:
-    """All visits of one process. Its leases are owned by `instance`."""
+    """All visits of one process. Its leases are owned by `stores.instance`."""
 
     def __init__(
-        self,
-        *,
-        redis: Redis,
-        leases: Leases,
-        deliveries: Deliveries,
-        due: DueWebhooks,
-        heartbeat: Heartbeat,
-        instance: str,
-        timing: Timing,
-        requests: int,
-        now_ms: Callable[[], int],
+        self, stores: Stores, deliveries: Deliveries, *, heartbeat_s: float, sweep_s: float, requests: int
     ) -> None:
         """Makes at most `requests` requests at a time, at least two."""
-        self._redis = redis
-        self._leases = leases
+        self._stores = stores
         self._deliveries = deliveries
-        self._due = due
-        self._heartbeat = heartbeat
-        self._instance = instance
-        self._timing = timing
-        self._now_ms = now_ms
+        self._heartbeat_s = heartbeat_s
+        self._sweep_s = sweep_s
         half = max(1, requests // 2)
         self._slots = asyncio.Semaphore(half)
         self._slots_after_failure = asyncio.Semaphore(half)
@@ -108,14 +82,15 @@ class Dispatcher:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listens, sends heartbeats and sweeps while entered; then ends all visits within seconds."""
-        tasks = [asyncio.create_task(forever(loop)) for loop in (self._listen, self._beat, self._sweep)]
         try:
-            yield
+            async with running(self._listen, self._beat, self._sweep):
+                try:
+                    yield
+                finally:
+                    await self._shutdown()
         finally:
-            await self._shutdown()
-            await end(*tasks)
             with contextlib.suppress(StoreUnavailable, TimeoutError):
-                await asyncio.wait_for(self._heartbeat.stop(), _RELEASE_S)
+                await asyncio.wait_for(self._stores.heartbeat.stop(), _RELEASE_S)
 
     async def _shutdown(self) -> None:
         """Begins no request. Requests under way have `_SHUTDOWN_S`; another dispatcher repeats the rest."""
@@ -159,7 +134,7 @@ class Dispatcher:
             outcome = Outcome.RELEASED
         finally:
             if outcome not in (Outcome.RELEASED, Outcome.CHANGED):
-                await self._leases.release(lease, now_ms=self._now_ms())
+                await self._stores.leases.release(lease, now_ms=now_ms())
         return outcome is Outcome.CHANGED
 
     async def _deliver_all(self, lease: Lease, visit: _Visit) -> Outcome | None:
@@ -181,19 +156,21 @@ class Dispatcher:
         return outcome
 
     async def _claim(self, channel: str) -> Lease:
-        owner = f"{self._instance}/{next(self._claims)}"
+        owner = f"{self._stores.instance}/{next(self._claims)}"
         try:
-            return await self._leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
+            return await self._stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
         except HeldByAnother as held:
-            if instance_of(held.owner) != self._instance:
+            if instance_of(held.owner) != self._stores.instance:
                 raise
             # An earlier visit of this process, whose release failed.
             silent = held.owner
-            return await self._leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK, silent=silent)
+            return await self._stores.leases.claim_unheld(
+                channel, owner=owner, kind=Kind.WEBHOOK, silent=silent
+            )
 
     async def _listen(self) -> None:
-        names = (self._instance, instance_of(ANY_DISPATCHER))
-        async with contextlib.aclosing(subscribe_wakeups(self._redis, *names)) as wakeups:
+        names = (self._stores.instance, instance_of(ANY_DISPATCHER))
+        async with contextlib.aclosing(subscribe_wakeups(self._stores.redis, *names)) as wakeups:
             async for wakeup in wakeups:
                 if wakeup is Subscription.RESTORED:
                     await self._try_to_beat()
@@ -207,25 +184,25 @@ class Dispatcher:
     async def _beat(self) -> None:
         while True:
             await self._try_to_beat()
-            await asyncio.sleep(self._timing.heartbeat_s)
+            await asyncio.sleep(self._heartbeat_s)
 
     async def _try_to_beat(self) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self._heartbeat.beat(now_ms=self._now_ms())
+            await self._stores.heartbeat.beat(now_ms=now_ms())
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(self._timing.sweep_s)
+            await asyncio.sleep(self._sweep_s)
             with contextlib.suppress(StoreUnavailable):
                 await self._visit_due()
 
     async def _visit_due(self) -> None:
         """Visits every webhook that is due and that no live instance holds; records the longest lag."""
-        oldest_ms = started_ms = self._now_ms()
-        async for lot in self._due.pages():
+        oldest_ms = started_ms = now_ms()
+        async for lot in self._stores.due_webhooks.pages():
             for due in lot:
                 oldest_ms = min(oldest_ms, due.since_ms)
                 if not due.is_held:
                     self.visit(due.channel, follows_failure=due.failed_attempts > 0)
-        good_for_s = _LAG_SHOWN_SWEEPS * self._timing.sweep_s + _LAG_SHOWN_S
+        good_for_s = _LAG_SHOWN_SWEEPS * self._sweep_s + _LAG_SHOWN_S
         telemetry.record_webhook_lag(oldest_ms, now_ms=started_ms, good_for_s=good_for_s)

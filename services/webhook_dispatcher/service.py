@@ -6,70 +6,37 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound, build_stores, jobs_redis, keep_working
+from services.composition import build_outbound, build_stores, serve_jobs, working
 from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
-from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
+from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
-from shared.outbound.client import Outbound
-from shared.runtime.clock import now_ms
-from shared.runtime.http.health_server import serve_health
-from shared.runtime.http.metrics_server import metrics_server
-from shared.runtime.http.server import listener
-from shared.runtime.loops import end
 from shared.runtime.settings import Settings
 
 
 @contextlib.asynccontextmanager
 async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
-    retries = RetryJobs(jobs)
+    stores, retries = build_stores(settings, redis), RetryJobs(jobs)
+    limits = BatchLimits(
+        count=settings.batch_limit,
+        size_bytes=settings.webhook_batch_bytes,
+        expiry_ms=round(settings.webhook_expiry_s * 1000),
+    )
     async with build_outbound(settings) as outbound:
-        dispatcher = _make_dispatcher(settings, build_stores(settings, redis), outbound, retries)
-        async with dispatcher.running():
-            working = asyncio.create_task(
-                keep_working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher")
-            )
-            try:
-                yield
-            finally:
-                await end(working)
+        dispatcher = Dispatcher(
+            stores,
+            Deliveries(stores, outbound, retries, limits=limits),
+            heartbeat_s=settings.heartbeat_s,
+            sweep_s=settings.sweep_s,
+            requests=settings.webhook_requests,
+        )
+        async with (
+            dispatcher.running(),
+            working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher"),
+        ):
+            yield
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Dispatches until `stop`; health and metrics are on DISPATCHER_PORT."""
-    listening = listener(settings.host, settings.dispatcher_port)
-    async with (
-        metrics_server(settings.host, settings.metrics_port),
-        jobs_redis(settings, redis) as jobs,
-        dispatching(settings, redis, jobs),
-    ):
-        await serve_health(listening, stop=stop, metrics_port=settings.metrics_port)
-
-
-def _make_dispatcher(
-    settings: Settings, stores: Stores, outbound: Outbound, retries: RetryJobs
-) -> Dispatcher:
-    deliveries = Deliveries(
-        batches=stores.batches,
-        channels=stores.channels,
-        queues=stores.queues,
-        outbound=outbound,
-        retries=retries,
-        limits=BatchLimits(
-            count=settings.batch_limit,
-            size_bytes=settings.webhook_batch_bytes,
-            expiry_ms=round(settings.webhook_expiry_s * 1000),
-        ),
-        now_ms=now_ms,
-    )
-    return Dispatcher(
-        redis=stores.redis,
-        leases=stores.leases,
-        deliveries=deliveries,
-        due=stores.due_webhooks,
-        heartbeat=stores.heartbeat,
-        instance=stores.instance,
-        timing=Timing(heartbeat_s=settings.heartbeat_s, sweep_s=settings.sweep_s),
-        requests=settings.webhook_requests,
-        now_ms=now_ms,
-    )
+    await serve_jobs(dispatching, settings, redis, port=settings.dispatcher_port, stop=stop)

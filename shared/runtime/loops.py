@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -11,8 +12,17 @@ _RETRY_DELAY_S = 1.0
 _CANCEL_INTERVAL_S = 0.5
 
 
-async def forever(loop: Callable[[], Awaitable[None]]) -> None:
-    """Runs the loop again whenever it returns or raises."""
+@asynccontextmanager
+async def running(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Runs the loops in the background; runs each again whenever it returns or raises."""
+    tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
+    try:
+        yield
+    finally:
+        await end(*tasks)
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await loop()

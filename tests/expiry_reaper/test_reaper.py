@@ -4,9 +4,12 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from services import composition
 from services.expiry_reaper.reaper import Reaper
 from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
@@ -52,14 +55,14 @@ def reaper(stores: Stores) -> Reaper:
 
 def a_reaper(stores: Stores, idle_expiry_ms: dict[Kind, int]) -> Reaper:
     limits = QueueLimits(lifetime_ms=DAY_MS)
-    return Reaper(
+    reapers_stores = SimpleNamespace(
         channels=stores.channels,
         queues=Queues(stores.calls, limits=limits, now_ms=lambda: NOW_MS + DAY_MS),
         replicas=Replicas(stores.calls),
         routing=stores.routing,
         sessions=stores.sessions,
-        idle_expiry_ms=idle_expiry_ms,
     )
+    return Reaper(cast(composition.Stores, reapers_stores), idle_expiry_ms=idle_expiry_ms)
 
 
 async def test_idle_channels_expire_and_leased_ones_stay(stores: Stores, reaper: Reaper) -> None:

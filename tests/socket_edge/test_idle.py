@@ -39,7 +39,7 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     edge = conftest.edge_of(stores, timing=TIMING)
     listening = listener("127.0.0.1", 0)
     started, stop = asyncio.Event(), asyncio.Event()
-    app = RequestLog(edge_app(edge, health=[]), count=lambda method, status: None)
+    app = RequestLog(edge_app(edge, health=[]))
     async with edge.running():
         serving = asyncio.create_task(
             serve(app, listening, stop=stop, on_shutdown=edge.shutdown, started=started.set)

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import cast
 
 import fakeredis
 import pytest
 
+from services import composition
+from services.webhook_dispatcher import delivery, dispatcher
 from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
-from services.webhook_dispatcher.dispatcher import Dispatcher, Timing
+from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind, Lease
@@ -119,26 +122,41 @@ def retries() -> FakeRetries:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (delivery, dispatcher):
+        monkeypatch.setattr(module, "now_ms", clock)
+    return clock
 
 
 @pytest.fixture
 def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: Clock) -> Deliveries:
     return Deliveries(
-        batches=Batches(stores.calls, limits=QueueLimits(), now_ms=clock),
-        channels=stores.channels,
-        queues=stores.queues,
-        outbound=cast(Outbound, outbound),
-        retries=cast(RetryJobs, retries),
+        stores_of(stores, clock, instance=INSTANCE),
+        cast(Outbound, outbound),
+        cast(RetryJobs, retries),
         limits=BatchLimits(count=100, size_bytes=1_000_000, expiry_ms=EXPIRY_MS),
-        now_ms=clock,
     )
 
 
-@pytest.fixture
-def dispatcher(stores: Stores, deliveries: Deliveries, clock: Clock) -> Dispatcher:
+@pytest.fixture(name="dispatcher")
+def a_dispatcher(stores: Stores, deliveries: Deliveries, clock: Clock) -> Dispatcher:
     return make_dispatcher(stores, deliveries, clock)
+
+
+def stores_of(stores: Stores, clock: Clock, *, instance: str) -> composition.Stores:
+    """The stores of one dispatcher."""
+    own = SimpleNamespace(
+        redis=stores.redis,
+        batches=Batches(stores.calls, limits=QueueLimits(), now_ms=clock),
+        channels=stores.channels,
+        due_webhooks=DueWebhooks(stores.calls, instance=instance, now_ms=clock),
+        heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
+        instance=instance,
+        leases=stores.leases,
+        queues=stores.queues,
+    )
+    return cast(composition.Stores, own)
 
 
 def make_dispatcher(
@@ -151,15 +169,11 @@ def make_dispatcher(
     sweep_s: float = HOUR_S,
 ) -> Dispatcher:
     return Dispatcher(
-        redis=stores.redis,
-        leases=stores.leases,
-        deliveries=deliveries,
-        due=DueWebhooks(stores.calls, instance=instance, now_ms=clock),
-        heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
-        instance=instance,
-        timing=Timing(heartbeat_s=HOUR_S, sweep_s=sweep_s),
+        stores_of(stores, clock, instance=instance),
+        deliveries,
+        heartbeat_s=HOUR_S,
+        sweep_s=sweep_s,
         requests=requests,
-        now_ms=clock,
     )
 
 

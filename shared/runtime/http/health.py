@@ -4,13 +4,17 @@
 asks Redis: a short outage would make every replica unready at once. A metric shows whether Redis replies.
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from shared.runtime.exporters import metrics_page
+from shared.runtime.http.server import listener, serve
 
 
 def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> list[Route]:
@@ -25,12 +29,32 @@ def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> 
         return PlainTextResponse("draining\n", 503, {"retry-after": "1"})
 
     health = [Route("/livez", livez), Route("/readyz", readyz)]
-    return health if metrics_port else [*health, metrics_route()]
+    return health if metrics_port else [*health, _METRICS]
 
 
-def metrics_route() -> Route:
-    async def metrics(_: Request) -> Response:
-        body, content_type = metrics_page()
-        return Response(body, headers={"content-type": content_type})
+@contextlib.asynccontextmanager
+async def metrics_server(host: str, port: int | None) -> AsyncIterator[None]:
+    """Serves /metrics on a port of its own, for which a network policy can decide who may read it.
 
-    return Route("/metrics", metrics)
+    It ends with the context, so after the process has drained. Does nothing without a port. Raises
+    CannotListen.
+    """
+    if port is None:
+        yield
+        return
+    stop = asyncio.Event()
+    listening = listener(host, port)
+    serving = asyncio.create_task(serve(Starlette(routes=[_METRICS]), listening, stop=stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await serving
+
+
+async def _metrics(_: Request) -> Response:
+    body, content_type = metrics_page()
+    return Response(body, headers={"content-type": content_type})
+
+
+_METRICS = Route("/metrics", _metrics)

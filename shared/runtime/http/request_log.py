@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared import telemetry
 from shared.runtime.http.responses import REQUEST_ID, request_id_of
 
 logger = logging.getLogger(__name__)
@@ -14,11 +15,10 @@ _REQUEST_ID = REQUEST_ID.encode()
 
 
 class RequestLog:
-    """Wraps an ASGI app. Calls `count(method, status)` for each response."""
+    """Wraps an ASGI app."""
 
-    def __init__(self, app: ASGIApp, *, count: Callable[[str, int], None]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._count = count
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # No coroutine for a WebSocket: it would stay in memory until the socket closes.
@@ -42,7 +42,7 @@ class RequestLog:
         except Exception:
             facts = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
             logger.exception("request.failed", extra={"facts": facts})
-        self._count(scope["method"], status)
+        telemetry.requests.add(1, {"method": scope["method"], "status": status})
         if logger.isEnabledFor(logging.DEBUG):
             took_ms = round((time.perf_counter() - started) * 1000, 1)
             facts = {"request_id": request_id, "path": scope["path"], "status": str(status)}
