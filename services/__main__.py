@@ -34,8 +34,6 @@ _SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]
     "webhook-dispatcher": webhook_dispatcher.run,
     "expiry-reaper": expiry_reaper.run,
 }
-
-
 _RUNS_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
@@ -105,22 +103,16 @@ async def _run_service(name: str, settings: Settings, stop: asyncio.Event) -> No
         raise CannotStart("NOTIFY_REDIS_URL is not set; only `all` brings a Valkey of its own")
     if name == "gateway" and settings.admin_token is None:
         raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes a token itself")
-    redis = connect(settings.redis_url)
-    try:
+    async with connect(settings.redis_url) as redis:
         await _SERVICES[name](settings, redis, stop)
-    finally:
-        await redis.aclose()
 
 
 async def _run_operator_command(settings: Settings, arguments: argparse.Namespace) -> int:
     url = settings.redis_url or await asyncio.to_thread(embedded_url, settings.data_dir)
     if url is None:
         raise CannotStart(f"NOTIFY_REDIS_URL is not set, and no embedded Valkey runs in {settings.data_dir}")
-    redis = connect(url)
-    try:
+    async with connect(url) as redis:
         return await command_line.run_command(arguments, redis)
-    finally:
-        await redis.aclose()
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -1,10 +1,9 @@
 """The one place that builds stores, outbound calls and job queues from settings."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from socket import socket
 
@@ -113,14 +112,10 @@ def build_outbound(settings: Settings) -> Outbound:
     )
 
 
-@contextlib.asynccontextmanager
-async def jobs_redis(settings: Settings, client: Redis) -> AsyncIterator[Redis]:
+def jobs_redis(settings: Settings, client: Redis) -> AbstractAsyncContextManager[Redis]:
     """The Redis of the job queue: the one at JOBS_REDIS_URL, else `client`."""
-    if settings.jobs_redis_url is None:
-        yield client
-        return
-    async with connect(settings.jobs_redis_url) as jobs:
-        yield jobs
+    url = settings.jobs_redis_url
+    return nullcontext(client) if url is None else connect(url)
 
 
 async def serve_app(
@@ -134,7 +129,7 @@ async def serve_app(
 ) -> None:
     """Serves the app until `stop`, behind CORS and the request log."""
     app = RequestLog(cross_origin(app, origins=settings.cors_origins))
-    await serve(app, listening, stop=stop, on_shutdown=on_shutdown, started=on_start)
+    await serve(app, listening, stop=stop, on_shutdown=on_shutdown, on_start=on_start)
 
 
 async def serve_jobs(

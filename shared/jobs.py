@@ -7,17 +7,17 @@ from typing import Any
 
 import orjson
 from arq.connections import ArqRedis
-from arq.cron import CronJob, cron
+from arq.cron import cron
 from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
-QUEUE = "notify:jobs"
-RETRIES = "notify:retries"
-REAP = "reap"
-RETRY = "retry"
+_QUEUE = "notify:jobs"
+_RETRIES = "notify:retries"
+_REAP = "reap"
+_RETRY = "retry"
 _POLL_S = 0.5
 # The shortest backoff is a second.
 _RETRY_POLL_S = 0.1
@@ -25,41 +25,35 @@ _CONCURRENT_RETRIES = 100
 _RETRY_TIMEOUT_S = 5.0
 
 
-def arq_redis(redis: Redis) -> ArqRedis:
-    """arq's client on our connection pool. Jobs are JSON: pickle, arq's default, runs code from Redis."""
-    return ArqRedis(
-        pool_or_conn=redis.connection_pool, job_serializer=orjson.dumps, job_deserializer=orjson.loads
-    )
+def reap_worker(
+    redis: Redis, reap: Callable[[], Awaitable[None]], *, every_s: float, timeout_s: float
+) -> Worker:
+    """An arq worker that reaps by the clock; of several workers one runs each round.
 
-
-def reap_job(reap: Callable[[], Awaitable[None]], *, every_s: float, timeout_s: float) -> CronJob:
-    """The reaper's round, by the clock. Of several workers one runs each round."""
+    It ends when Redis drops; run another one.
+    """
 
     async def run(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:
         await reap()
 
     seconds, minutes = _cron_times(every_s)
-    return cron(run, name=REAP, second=seconds, minute=minutes, timeout=timeout_s, keep_result=0)
-
-
-def reap_worker(redis: Redis, cron_jobs: list[CronJob]) -> Worker:
-    """An arq worker for the reaper's rounds. It ends when Redis drops; run it again."""
-    return _worker(arq_redis(redis), queue_name=QUEUE, cron_jobs=cron_jobs, poll_delay=_POLL_S)
+    job = cron(run, name=_REAP, second=seconds, minute=minutes, timeout=timeout_s, keep_result=0)
+    return _worker(_arq_redis(redis), queue_name=_QUEUE, cron_jobs=[job], poll_delay=_POLL_S)
 
 
 class RetryJobs:
     """Retries of webhook deliveries. Any dispatcher runs a job; the sweep makes up for a lost one."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = arq_redis(redis)
+        self._redis = _arq_redis(redis)
 
     async def schedule(self, channel: str, *, failed_attempts: int, at_ms: int) -> None:
         """Schedules the next attempt. Without Redis it logs a warning, and leaves the retry to the sweep."""
         try:
             await self._redis.enqueue_job(
-                RETRY,
+                _RETRY,
                 channel,
-                _queue_name=RETRIES,
+                _queue_name=_RETRIES,
                 _job_id=f"{channel}:{failed_attempts}:{at_ms}",
                 _defer_until=datetime.fromtimestamp(at_ms / 1000, UTC),
             )
@@ -70,7 +64,7 @@ class RetryJobs:
     def worker(self, retry: Callable[[str], None]) -> Worker:
         """An arq worker that calls `retry` with each channel that is due; `retry` must return at once.
 
-        It ends when Redis drops; run it again.
+        It ends when Redis drops; run another one.
         """
 
         async def run(ctx: dict[Any, Any], channel: str) -> None:
@@ -78,12 +72,19 @@ class RetryJobs:
 
         return _worker(
             self._redis,
-            queue_name=RETRIES,
-            functions=[func(run, name=RETRY)],
+            queue_name=_RETRIES,
+            functions=[func(run, name=_RETRY)],
             poll_delay=_RETRY_POLL_S,
             max_jobs=_CONCURRENT_RETRIES,
             job_timeout=_RETRY_TIMEOUT_S,
         )
+
+
+def _arq_redis(redis: Redis) -> ArqRedis:
+    """arq's client on our connection pool. Jobs are JSON: pickle, arq's default, runs code from Redis."""
+    return ArqRedis(
+        pool_or_conn=redis.connection_pool, job_serializer=orjson.dumps, job_deserializer=orjson.loads
+    )
 
 
 def _worker(redis: ArqRedis, **options: Any) -> Worker:

@@ -6,7 +6,7 @@ Prometheus shows the dots as underscores and adds the unit: `notify.published` i
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from weakref import WeakSet
@@ -152,7 +152,7 @@ client_ack_s = _distribution("notify.client_ack", description="from writing a fr
 _delivery_s = _distribution(
     "notify.delivery", description="from a notification's append to its ack; in a batch, of its newest"
 )
-_webhook_request_s = _distribution("notify.webhook.request", description="requests to webhooks, by outcome")
+webhook_request_s = _distribution("notify.webhook.request", description="requests to webhooks, by outcome")
 _redis_commands = _count("notify.redis.commands", description="Redis commands sent")
 _redis_errors = _count("notify.redis.errors", description="Redis calls that failed, by error")
 _redis_s = _distribution("notify.redis.pipeline", description="round trips of one pipeline to Redis")
@@ -173,13 +173,13 @@ watch_sessions = _gauge(
 )
 watch_draining = _gauge("notify.draining", description="1 while an edge drains: closes its sockets at a pace")
 
-_lost_redis: WeakSet[object] = WeakSet()
-"""Clients whose last Redis call failed."""
+lost_redis: WeakSet[object] = WeakSet()
+"""Clients whose last Redis call failed. A cluster has one client for each primary."""
 
 
 def is_redis_up() -> bool:
     """Every client's last call had a reply."""
-    return not _lost_redis
+    return not lost_redis
 
 
 _gauge("notify.redis.up", description="1 while every Redis in use replies")(is_redis_up)
@@ -218,22 +218,12 @@ def record_webhook_lag(oldest_ms: int, *, now_ms: int, good_for_s: float) -> Non
     _webhook_lag.set([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
 
 
-def redis_answered(commands: int, took_s: float) -> None:
-    """Counts one pipeline."""
+def record_pipeline(commands: int, took_s: float) -> None:
     _redis_commands.add(commands)
     _redis_s.record(took_s)
 
 
-def redis_lost(client: object) -> None:
-    """The last call of this client failed. A cluster has one client for each primary."""
-    _lost_redis.add(client)
-
-
-def redis_back(client: object) -> None:
-    _lost_redis.discard(client)
-
-
-def redis_failed(error: str) -> None:
+def record_redis_error(error: str) -> None:
     _redis_errors.add(1, {"error": error})
 
 
@@ -305,19 +295,11 @@ def _traceparent(span: SpanContext) -> str:
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
 
 
-@contextmanager
-def claim_span(channel: str) -> Iterator[Span]:
+def claim_span(channel: str) -> AbstractContextManager[Span]:
     """`lease.claim`: claiming a channel."""
-    with _tracer.start_as_current_span("lease.claim", attributes={"channel": channel}) as span:
-        yield span
+    return _tracer.start_as_current_span("lease.claim", attributes={"channel": channel})
 
 
-@contextmanager
-def delivery_span(channel: str) -> Iterator[Span]:
+def delivery_span(channel: str) -> AbstractContextManager[Span]:
     """`delivery.loop`: reads, deliveries and acks, from a wakeup until the loop is idle."""
-    with _tracer.start_as_current_span("delivery.loop", attributes={"channel": channel}) as span:
-        yield span
-
-
-def record_webhook_request(outcome: str, took_s: float) -> None:
-    _webhook_request_s.record(took_s, {"outcome": outcome})
+    return _tracer.start_as_current_span("delivery.loop", attributes={"channel": channel})

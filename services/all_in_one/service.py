@@ -1,8 +1,7 @@
 """Runs every service in one process on one port."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 
 from starlette.types import ASGIApp
 
@@ -19,7 +18,7 @@ from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.service import make_edge
 from services.webhook_dispatcher.service import dispatching
 from shared.redis.client import connect
-from shared.runtime.embedded import ValkeyFailed, embedded_valkey
+from shared.runtime.embedded import embedded_valkey
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
@@ -30,52 +29,33 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises ValkeyFailed when the embedded Valkey died.
     """
-    died = asyncio.Event()
-
-    def on_death() -> None:
-        died.set()
-        stop.set()
-
-    async with _redis_url(settings, on_death) as url:
-        redis = connect(url)
-        try:
-            listening = listener(settings.host, settings.port)
-            outbound = build_outbound(settings)
-            context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)
-            edge = make_edge(settings, redis)
-            async with (
-                metrics_server(settings.host, settings.metrics_port),
-                outbound,
-                jobs_redis(settings, redis) as jobs,
-                edge.running(),
-                dispatching(settings, redis, jobs),
-                reaping(settings, redis, jobs),
-            ):
-                secret = await demo_secret(context.stores.api_keys, settings.data_dir)
-                await serve_app(
-                    _app(context, edge, stop, metrics_port=settings.metrics_port),
-                    listening,
-                    settings,
-                    stop=stop,
-                    on_shutdown=edge.shutdown,
-                    on_start=lambda: print(welcome(settings, secret), flush=True),
-                )
-        finally:
-            await redis.aclose()
-    if died.is_set():
-        raise ValkeyFailed(f"the embedded Valkey died; see {settings.data_dir / 'valkey.log'}")
+    url = settings.redis_url
+    valkey = embedded_valkey(settings.data_dir, on_death=stop.set) if url is None else nullcontext(url)
+    async with valkey as url, connect(url) as redis:
+        listening = listener(settings.host, settings.port)
+        outbound = build_outbound(settings)
+        context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)
+        edge = make_edge(settings, redis)
+        async with (
+            metrics_server(settings.host, settings.metrics_port),
+            outbound,
+            jobs_redis(settings, redis) as jobs,
+            edge.running(),
+            dispatching(settings, redis, jobs),
+            reaping(settings, redis, jobs),
+        ):
+            secret = await demo_secret(context.stores.api_keys, settings.data_dir)
+            await serve_app(
+                _app(context, edge, stop, metrics_port=settings.metrics_port),
+                listening,
+                settings,
+                stop=stop,
+                on_shutdown=edge.shutdown,
+                on_start=lambda: print(welcome(settings, secret), flush=True),
+            )
 
 
 def _app(context: Context, edge: Edge, stop: asyncio.Event, *, metrics_port: int | None) -> ASGIApp:
     health = health_routes(lambda: not stop.is_set(), metrics_port=metrics_port)
     app = gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
     return by_kind(app, socket_app(edge))
-
-
-@asynccontextmanager
-async def _redis_url(settings: Settings, on_death: Callable[[], None]) -> AsyncIterator[str]:
-    if settings.redis_url is not None:
-        yield settings.redis_url
-        return
-    async with embedded_valkey(settings.data_dir, died=on_death) as url:
-        yield url

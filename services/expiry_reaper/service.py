@@ -4,12 +4,13 @@ import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager
 
+from arq.worker import Worker
 from redis.asyncio import Redis
 
 from services.composition import build_stores, serve_jobs, working
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
-from shared.jobs import reap_job, reap_worker
+from shared.jobs import reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
@@ -46,8 +47,10 @@ def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncConte
     async def reap() -> None:
         await _reap(reaper, every_s=every_s)
 
-    job = reap_job(reap, every_s=every_s, timeout_s=_LONGEST_S)
-    return working(lambda: reap_worker(jobs, [job]), service="expiry-reaper")
+    def make_worker() -> Worker:
+        return reap_worker(jobs, reap, every_s=every_s, timeout_s=_LONGEST_S)
+
+    return working(make_worker, service="expiry-reaper")
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

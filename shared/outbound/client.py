@@ -129,7 +129,7 @@ class Outbound:
         """
         async with self._slots:
             attempt = await self._attempt(url, headers, body)
-        telemetry.record_webhook_request(attempt.outcome, attempt.took_ms / 1000)
+        telemetry.webhook_request_s.record(attempt.took_ms / 1000, {"outcome": attempt.outcome})
         if attempt.error:
             facts = {"origin": _origin(url), "error": attempt.error}
             logger.debug("callback.failed", extra={"facts": facts})

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -70,35 +71,25 @@ class SystemResolver:
         """The addresses of `host`. Raises OSError."""
         await self._threads.acquire()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[str]] = loop.create_future()
-
-        def finish(result: list[str] | OSError) -> None:
-            self._threads.release()
-            if future.done():
-                return
-            if isinstance(result, OSError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        lookup: Future[list[str]] = Future()
+        # The thread goes on when the caller is cancelled.
+        lookup.set_running_or_notify_cancel()
 
         def work() -> None:
-            result: list[str] | OSError
             try:
-                result = _system_addresses(host)
+                lookup.set_result(_system_addresses(host))
             except OSError as exc:
-                result = exc
-            except UnicodeError:
-                result = OSError("not a host name")
+                lookup.set_exception(exc)
             # The event loop may be closed by now.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(finish, result)
+                loop.call_soon_threadsafe(self._threads.release)
 
         try:
             threading.Thread(target=work, name="resolver", daemon=True).start()
         except RuntimeError:
             self._threads.release()
             raise OSError("no thread can be started") from None
-        return await future
+        return await asyncio.wrap_future(lookup)
 
 
 def _system_addresses(host: str) -> list[str]:

@@ -24,8 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from shared.redis.cluster_nodes import Nodes
 from shared.redis.cluster_pool import ClusterPool
 from shared.redis.connection import Argument
-from shared.redis.hooks import NO_HOOKS, Hooks, RedisUnavailable
-from shared.redis.pipeline import Pipeline, RedisCommands, Script
+from shared.redis.pipeline import Hooks, Pipeline, RedisCommands, RedisUnavailable, Script
 from shared.redis.slots import ANY_NODE, redirect_target, slot_of, slot_of_command
 from shared.redis.urls import Address
 
@@ -40,7 +39,7 @@ _NODE_LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnl
 _Send: TypeAlias = Callable[[Pipeline], Awaitable[Any]]
 
 
-def pipeline_for(redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> RedisCommands:
+def pipeline_for(redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks) -> RedisCommands:
     """Commands for the server, or the cluster, that this client connects to."""
     if isinstance(redis.connection_pool, ClusterPool):
         return ClusterPipeline(redis.connection_pool, scripts=scripts, hooks=hooks)
@@ -50,7 +49,7 @@ def pipeline_for(redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = 
 class ClusterPipeline:
     """`RedisCommands` for one cluster. Raises RedisUnavailable when it cannot serve a slot."""
 
-    def __init__(self, pool: ClusterPool, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(self, pool: ClusterPool, *, scripts: Mapping[str, Script], hooks: Hooks) -> None:
         self._scripts = scripts
         self._nodes = Nodes(pool, scripts, hooks)
 

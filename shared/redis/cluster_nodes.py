@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from redis.exceptions import RedisError
 
 from shared.redis.cluster_pool import ClusterPool
-from shared.redis.hooks import Hooks, RedisUnavailable
-from shared.redis.pipeline import Pipeline, Script
+from shared.redis.pipeline import Hooks, Pipeline, RedisUnavailable, Script
 from shared.redis.slots import SlotMap, parse_slot_map
 from shared.redis.urls import Address
 

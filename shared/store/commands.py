@@ -7,8 +7,7 @@ from redis.asyncio import Redis
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.redis.cluster import pipeline_for
-from shared.redis.hooks import Hooks, RedisUnavailable
-from shared.redis.pipeline import RedisCommands, Script
+from shared.redis.pipeline import Hooks, RedisCommands, RedisUnavailable, Script
 from shared.store.scripts import load_scripts
 
 
@@ -21,10 +20,10 @@ class _Unavailable(RedisUnavailable, StoreUnavailable):
 
 HOOKS = Hooks(
     unavailable=_Unavailable,
-    on_reply=telemetry.redis_answered,
-    on_error=telemetry.redis_failed,
-    on_lost=telemetry.redis_lost,
-    on_recovered=telemetry.redis_back,
+    on_reply=telemetry.record_pipeline,
+    on_error=telemetry.record_redis_error,
+    on_lost=telemetry.lost_redis.add,
+    on_recovered=telemetry.lost_redis.discard,
 )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from weakref import WeakSet
 
 import pytest
 from redis.asyncio import Redis
@@ -265,10 +264,10 @@ def redis_up() -> int:
 
 
 async def test_the_metric_is_0_while_one_of_several_pipelines_gets_no_reply(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey,
 ) -> None:
     # Pipelines of other tests may still exist.
-    monkeypatch.setattr(telemetry, "_lost_redis", WeakSet())
+    telemetry.lost_redis.clear()
     async with Redis(unix_socket_path="/nonexistent/valkey.sock") as client, connect(valkey.url) as redis:
         dead = Pipeline(client, scripts={}, hooks=HOOKS)
         living = Pipeline(redis, scripts={}, hooks=HOOKS)

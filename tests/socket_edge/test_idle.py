@@ -42,7 +42,7 @@ async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     app = RequestLog(edge_app(edge, health=[]))
     async with edge.running():
         serving = asyncio.create_task(
-            serve(app, listening, stop=stop, on_shutdown=edge.shutdown, started=started.set)
+            serve(app, listening, stop=stop, on_shutdown=edge.shutdown, on_start=started.set)
         )
         await started.wait()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

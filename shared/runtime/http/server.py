@@ -33,11 +33,11 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         on_shutdown: Callable[[], Awaitable[None]] | None,
-        started: Callable[[], None],
+        on_start: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._on_shutdown = on_shutdown
-        self._started = started
+        self._on_start = on_start
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,7 +47,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         freeze_heap()
-        self._started()
+        self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_shutdown is not None:
@@ -74,7 +74,7 @@ async def serve(
     *,
     stop: asyncio.Event,
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
-    started: Callable[[], None] = lambda: None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests."""
     config = uvicorn.Config(
@@ -94,7 +94,7 @@ async def serve(
         timeout_graceful_shutdown=_SHUTDOWN_LIMIT_S,
         timeout_keep_alive=75,
     )
-    server = _Server(config, on_shutdown=on_shutdown, started=started)
+    server = _Server(config, on_shutdown=on_shutdown, on_start=on_start)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     stopping = asyncio.create_task(stop.wait())
     try:
