@@ -29,27 +29,17 @@ def connect(url: str) -> Redis:
 
     Raises ValueError, in a sentence that shows no part of the URL, when the URL is malformed.
     """
-    return Redis.from_pool(_pool(url))
-
-
-def checked_url(url: str) -> str:
-    """The same URL if `connect` accepts it; raises the same ValueError if not."""
-    _pool(url)
-    return url
-
-
-def _pool(url: str) -> ConnectionPool:
     server = parse(url)
     try:
-        pool = _pool_for(server)
+        pool = _pool(server)
         # Otherwise an option that redis-py does not know would fail the first command instead.
         pool.make_connection()
     except (TypeError, ValueError, RedisError):
         raise ValueError(BAD_OPTION) from None
-    return pool
+    return Redis.from_pool(pool)
 
 
-def _pool_for(server: Server | Cluster | Sentinels) -> ConnectionPool:
+def _pool(server: Server) -> ConnectionPool:
     options = {
         "max_connections": MAX_CONNECTIONS,
         "timeout": REPLY_TIMEOUT_S,
@@ -60,7 +50,7 @@ def _pool_for(server: Server | Cluster | Sentinels) -> ConnectionPool:
         "retry": None,
         # A valid certificate that was issued for another host must not be accepted.
         **({"ssl_check_hostname": True} if server.tls else {}),
-        **({"socket_keepalive": True} if server.tcp else {}),
+        **({"socket_keepalive": True} if "path" not in server.options else {}),
         **server.options,
         # Pub/sub replies have another form in RESP3, and `RedisConnection` speaks RESP2.
         "protocol": 2,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio.connection import parse_url
 
@@ -22,7 +22,7 @@ _SERVER = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>
 _PORT = 6379
 _SENTINEL_PORT = 26379
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
-_QUOTED = "(in a password, / is %2F and ? is %3F)"
+_QUOTED = "(in a password, / is %2F, ? is %3F and [ is %5B)"
 
 Address = tuple[str, int]
 
@@ -33,7 +33,6 @@ class Server:
 
     options: Mapping[str, Any]
     tls: bool
-    tcp: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +55,30 @@ def is_cluster(url: str | None) -> bool:
     return url is not None and isinstance(parse(url), Cluster)
 
 
-def parse(url: str) -> Server | Cluster | Sentinels:
+def parse(url: str) -> Server:
     """Raises ValueError, in a sentence whose subject is the setting."""
-    found = _SCHEME.match(url)
-    if found is None:
+    match = _SCHEME.match(url)
+    if match is None:
         raise ValueError(
             "should begin with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://"
         )
-    scheme, _, topology = found[1].lower().partition("+")
-    match topology:
-        case "cluster":
-            return _cluster(url, scheme)
-        case "sentinel":
-            return _sentinels(url, scheme)
-        case _:
-            _check_server(url)
-            return Server(options=_options(url), tls=scheme == "rediss", tcp=scheme != "unix")
+    scheme, _, topology = match[1].lower().partition("+")
+    if topology == "cluster":
+        return _cluster(url, scheme)
+    if topology == "sentinel":
+        return _sentinels(url, scheme)
+    if scheme != "unix":
+        _check_server(url)
+    elif not url.startswith("unix:///"):
+        raise ValueError("should have an absolute path, as in unix:///path/valkey.sock")
+    return Server(options=_options(url), tls=scheme == "rediss")
+
+
+def _check_server(url: str) -> None:
+    _, servers, path, _ = _parts(url)
+    if len(_servers(servers, default_port=_PORT)) != 1:
+        raise ValueError(f"should name a host and a port, as in redis://127.0.0.1:6379/0 {_QUOTED}")
+    _check_database(unquote(path).strip("/"))
 
 
 def _cluster(url: str, scheme: str) -> Cluster:
@@ -96,8 +103,7 @@ def _sentinels(url: str, scheme: str) -> Sentinels:
             "should name sentinels and a service, "
             f"as in redis+sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/0 {_QUOTED}"
         )
-    if database and not _is_number(database):
-        raise ValueError("should have a database number after the service, as in /mymaster/0")
+    _check_database(database)
     options = _options(f"{scheme}://{user}host/{database}{query}")
     own = {name.removeprefix("sentinel_"): options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
     return Sentinels(
@@ -114,6 +120,9 @@ def _parts(url: str) -> tuple[str, str, str, str]:
     rest, mark, query = url.partition("://")[2].partition("?")
     authority, _, path = rest.partition("/")
     user, at, servers = authority.rpartition("@")
+    if "[" in user or "]" in user:
+        # urllib would refuse it as an IPv6 address, with an error that shows it.
+        servers = ""
     return user + at, servers, path, mark + query
 
 
@@ -138,25 +147,6 @@ def _without_address(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in address}
 
 
-def _check_server(url: str) -> None:
-    # urllib's messages quote what they reject; after a / or a [ in a password that is the password.
-    try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError(
-            "is not a URL with a host and a port (in a password, / is %2F and [ is %5B)"
-        ) from None
-    if parts.scheme == "unix":
-        if not url.startswith("unix:///"):
-            raise ValueError("should have an absolute path, as in unix:///path/valkey.sock")
-        return
-    if not parts.hostname or not port_is_valid:
-        raise ValueError("should name a host and a port, as in redis://127.0.0.1:6379/0")
-    database = unquote(parts.path).strip("/")
-    if database and not _is_number(database):
-        raise ValueError("should have a database number after the host, as in redis://127.0.0.1:6379/0")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+def _check_database(text: str) -> None:
+    if text and not (text.isascii() and text.isdecimal()):
+        raise ValueError("should have a database number at the end of its path, as in /0")

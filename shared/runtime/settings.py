@@ -24,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from shared.redis.client import checked_url
+from shared.redis.client import connect
 from shared.redis.urls import is_cluster
 
 PREFIX = "NOTIFY_"
@@ -222,7 +222,9 @@ class Settings(BaseModel):
     @field_validator("redis_url", "jobs_redis_url")
     @classmethod
     def _is_redis_url(cls, value: str | None) -> str | None:
-        return None if value is None else checked_url(value)
+        if value is not None:
+            connect(value)
+        return value
 
     @field_validator("jobs_redis_url")
     @classmethod

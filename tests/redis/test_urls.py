@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.redis.client import CONNECT_TIMEOUT_S, checked_url, connect
+from shared.redis.client import CONNECT_TIMEOUT_S, connect
 from shared.redis.urls import Cluster, Sentinels, is_cluster, parse
 
 
@@ -51,7 +51,6 @@ def test_is_cluster() -> None:
     ],
 )
 async def test_every_client_has_our_timeouts_and_no_retries(url: str) -> None:
-    assert checked_url(url) == url
     async with connect(url) as redis:
         connection = redis.connection_pool.make_connection()
         assert connection.socket_connect_timeout == CONNECT_TIMEOUT_S
@@ -82,11 +81,14 @@ async def test_every_client_has_our_timeouts_and_no_retries(url: str) -> None:
         ("redis+sentinel://a/service/²", "should have a database number"),
         ("redis+sentinel://a/service?sentinel_secret=1", "redis-py does not take"),
         ("redis://secret:1/²", "should have a database number"),
+        ("redis://secret,a", "should name a host and a port"),
+        ("redis://:[secret@a", "should name a host and a port"),
+        ("redis+cluster://:[secret@a", "should name hosts and ports"),
     ],
 )
 def test_a_malformed_url_is_refused_without_showing_it(url: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
-        checked_url(url)
+        connect(url)
 
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
