@@ -15,6 +15,7 @@ from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
 from shared.runtime.clock import now_ms
+from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.serialization import stored
@@ -37,15 +38,6 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How much one request may hold, and for how long a webhook may fail."""
-
-    count: int
-    size_bytes: int
-    expiry_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Request:
     """One request: its body, and those of its notifications that have a receipt or a trace."""
 
@@ -65,18 +57,17 @@ class _Request:
 class Deliveries:
     """Makes attempts, for the owner of a channel's lease."""
 
-    def __init__(
-        self, stores: Stores, outbound: Outbound, retries: RetryJobs, *, limits: BatchLimits
-    ) -> None:
+    def __init__(self, stores: Stores, outbound: Outbound, retries: RetryJobs, settings: Settings) -> None:
         self._stores = stores
         self._outbound = outbound
         self._retries = retries
-        self._limits = limits
+        self._settings = settings
 
     async def deliver(self, lease: Lease) -> Outcome:
         """Sends the next batch, if one may be sent now. Raises NoLongerOwner, StoreUnavailable."""
-        limits = self._limits
-        batch = await self._stores.batches.take(lease, count=limits.count, size_bytes=limits.size_bytes)
+        batch = await self._stores.batches.take(
+            lease, count=self._settings.batch_limit, size_bytes=self._settings.webhook_batch_bytes
+        )
         if isinstance(batch, NoBatch):
             return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
         request = self._request(lease, batch)
@@ -92,10 +83,10 @@ class Deliveries:
         return outcome
 
     def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
-        limits = self._limits
         wanted = stored(batch.serialization)
-        most = min(limits.count, wanted.chunk)
-        body = message(batch.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
+        most = min(self._settings.batch_limit, wanted.chunk)
+        size_bytes = self._settings.webhook_batch_bytes
+        body = message(batch.notifications, limit_bytes=size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "a taken batch has at least one notification"
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]
         return _Request(f"msg_{lease.generation}_{body.last_entry_id}", body, with_trail)
@@ -144,7 +135,7 @@ class Deliveries:
             taken=batch,
             delivery=delivery,
             next_attempt_ms=next_attempt_ms,
-            expiry_ms=self._limits.expiry_ms,
+            expiry_ms=round(self._settings.webhook_expiry_s * 1000),
         )
         match result:
             case AfterFailure.RETRY:

@@ -18,6 +18,7 @@ from shared.model.channels import ANY_DISPATCHER, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.loops import running
+from shared.runtime.settings import Settings
 from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wakeups
 
 logger = logging.getLogger(__name__)
@@ -48,15 +49,12 @@ class _Visit:
 class Dispatcher:
     """All visits of one process. Its leases are owned by `stores.instance`."""
 
-    def __init__(
-        self, stores: Stores, deliveries: Deliveries, *, heartbeat_s: float, sweep_s: float, requests: int
-    ) -> None:
-        """Makes at most `requests` requests at a time, at least two."""
+    def __init__(self, stores: Stores, deliveries: Deliveries, settings: Settings) -> None:
         self._stores = stores
         self._deliveries = deliveries
-        self._heartbeat_s = heartbeat_s
-        self._sweep_s = sweep_s
-        half = max(1, requests // 2)
+        self._heartbeat_s = settings.heartbeat_s
+        self._sweep_s = settings.sweep_s
+        half = max(1, settings.webhook_requests // 2)
         self._slots = asyncio.Semaphore(half)
         self._slots_after_failure = asyncio.Semaphore(half)
         self._visits: dict[str, _Visit] = {}

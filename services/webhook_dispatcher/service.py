@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 
 from services.composition import build_outbound, build_stores, serve_jobs, working
-from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
+from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
 from shared.runtime.settings import Settings
@@ -17,19 +17,8 @@ from shared.runtime.settings import Settings
 async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
     stores, retries = build_stores(settings, redis), RetryJobs(jobs)
-    limits = BatchLimits(
-        count=settings.batch_limit,
-        size_bytes=settings.webhook_batch_bytes,
-        expiry_ms=round(settings.webhook_expiry_s * 1000),
-    )
     async with build_outbound(settings) as outbound:
-        dispatcher = Dispatcher(
-            stores,
-            Deliveries(stores, outbound, retries, limits=limits),
-            heartbeat_s=settings.heartbeat_s,
-            sweep_s=settings.sweep_s,
-            requests=settings.webhook_requests,
-        )
+        dispatcher = Dispatcher(stores, Deliveries(stores, outbound, retries, settings), settings)
         async with (
             dispatcher.running(),
             working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher"),

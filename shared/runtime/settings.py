@@ -1,6 +1,6 @@
 """Settings: read from the environment once, each with its unit in the name.
 
-Only this module reads the environment. Only a service's `run()` uses settings: the rooms take plain values.
+Only this module reads the environment, and only services use settings: the rooms take plain values.
 """
 
 import difflib

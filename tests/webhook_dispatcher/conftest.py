@@ -11,12 +11,13 @@ import pytest
 
 from services import composition
 from services.webhook_dispatcher import delivery, dispatcher
-from services.webhook_dispatcher.delivery import BatchLimits, Deliveries
+from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind, Lease
 from shared.outbound.client import Attempt, Outbound
+from shared.runtime.settings import Settings
 from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
@@ -135,7 +136,7 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
         stores_of(stores, clock, instance=INSTANCE),
         cast(Outbound, outbound),
         cast(RetryJobs, retries),
-        limits=BatchLimits(count=100, size_bytes=1_000_000, expiry_ms=EXPIRY_MS),
+        Settings(batch_limit=100, webhook_batch_bytes=1_000_000, webhook_expiry_s=EXPIRY_MS / 1000),
     )
 
 
@@ -168,13 +169,10 @@ def make_dispatcher(
     requests: int = 100,
     sweep_s: float = HOUR_S,
 ) -> Dispatcher:
-    return Dispatcher(
-        stores_of(stores, clock, instance=instance),
-        deliveries,
-        heartbeat_s=HOUR_S,
-        sweep_s=sweep_s,
-        requests=requests,
+    settings = Settings(
+        heartbeat_s=HOUR_S, heartbeat_ttl_s=2 * HOUR_S, sweep_s=sweep_s, webhook_requests=requests
     )
+    return Dispatcher(stores_of(stores, clock, instance=instance), deliveries, settings)
 
 
 async def webhook(stores: Stores, url: str = URL, *, queued: int = 0) -> str:

@@ -1,13 +1,12 @@
 """One WebSocket connection for an ASGI application, on the pure protocol of `websockets`.
 
-- The application sends its own pings (`websocket.ping`) and receives pongs (`websocket.pong`): its counters
-  in them prove what the client has read.
+- The application sends its own pings: the pongs prove what the client has read.
 - A write never waits for a slow reader. The application bounds what is under way, and `websocket.abort` drops
   a connection whose buffer never drains, which a close cannot.
 - After our own close frame the application still receives pongs, until the client's close frame.
 - Reading pauses after each message until the application has received it.
 
-`websocket.send` takes its text as bytes (`utf8`). `scope["extensions"]["websocket.control"]` is a `Control`.
+Instead of `websocket.send` the application uses the `Control` in `scope["extensions"]["websocket.control"]`.
 
 A process holds thousands of idle connections, so this module keeps little memory for each.
 """
@@ -46,7 +45,7 @@ class Control(TypedDict):
     `unread_bytes`: the written bytes that the peer's kernel has not acknowledged. `last_ping_s`: the loop's
     time of the client's last ping. `write` writes text frames, then a ping if one is given, in one write; it
     raises OSError when the socket is closed. `hear_pongs` registers a function that receives the payload of
-    each pong, in place of the message `websocket.pong`.
+    the pong to the newest ping, once.
     """
 
     unread_bytes: Callable[[], int]
@@ -150,13 +149,10 @@ class SocketProtocol(asyncio.Protocol):
                 self._receive_data(bytes(frame.data), whole=frame.fin)
 
     def _receive_pong(self, payload: bytes) -> None:
-        # At most one message for each ping, or a client could fill the inbox of an application that stalls.
-        if payload == self._pending_ping:
+        # Once for each ping: a client could send any number of pongs.
+        if payload == self._pending_ping and self._on_pong is not None:
             self._pending_ping = None
-            if self._on_pong is not None:
-                self._on_pong(payload)
-                return
-            self._put({"type": "websocket.pong", "bytes": payload})
+            self._on_pong(payload)
 
     def _receive_ping(self) -> None:
         if self._transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
@@ -237,38 +233,31 @@ class SocketProtocol(asyncio.Protocol):
         kind = message["type"]
         if kind == "websocket.abort":
             self._transport.abort()
-        elif self._lost or self._close_sent or self._transport.is_closing():
-            raise ClientDisconnected
-        elif self._responded:
-            try:
-                self._send_message(kind, message)
-            except InvalidState:
-                raise ClientDisconnected from None
-        else:
+            return
+        self._check_open()
+        if not self._responded:
             self._send_handshake(kind, message)
-
-    def _send_message(self, kind: str, message: Message) -> None:
-        if kind == "websocket.send":
-            self._conn.send_text(message["utf8"])
-        elif kind == "websocket.ping":
-            self._conn.send_ping(message["bytes"])
-            self._pending_ping = message["bytes"]
         elif kind == "websocket.close":
-            self._conn.send_close(message.get("code", 1000), message.get("reason", ""))
-            self._close_sent = True
-            if self._reading_paused:
-                self._resume_reading()
-            self._close_timer = self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
+            self._send_close(message.get("code", 1000), message.get("reason", ""))
         else:
             raise RuntimeError(f"unknown message: {kind}")
+
+    def _send_close(self, code: int, reason: str) -> None:
+        try:
+            self._conn.send_close(code, reason)
+        except InvalidState:
+            raise ClientDisconnected from None
+        self._close_sent = True
+        if self._reading_paused:
+            self._resume_reading()
+        self._close_timer = self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
         self._write()
 
     def _register_pong_handler(self, on_pong: Callable[[bytes], None]) -> None:
         self._on_pong = on_pong
 
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
-        if self._lost or self._close_sent or self._transport.is_closing():
-            raise ClientDisconnected
+        self._check_open()
         try:
             for text in texts:
                 self._conn.send_text(text)
@@ -312,6 +301,10 @@ class SocketProtocol(asyncio.Protocol):
             self._refuse(rejection_response(_INTERNAL_ERROR, self._headers))
 
     # Helpers
+
+    def _check_open(self) -> None:
+        if self._lost or self._close_sent or self._transport.is_closing():
+            raise ClientDisconnected
 
     def _put(self, message: Message) -> None:
         self._inbox.append(message)
