@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from socket import socket
 
 from arq.worker import Worker
@@ -48,56 +47,34 @@ logger = logging.getLogger(__name__)
 _RESTART_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
 class Stores:
-    """The store's nouns on one Redis. `redis` is the plain client, for subscriptions to wakeups."""
+    """The store's nouns for one service, under an instance id of its own.
 
-    redis: Redis
-    api_keys: ApiKeys
-    batches: Batches
-    channels: Channels
-    due_webhooks: DueWebhooks
-    heartbeat: Heartbeat
-    idempotency: Idempotency
-    instance: str
-    leases: Leases
-    principals: Principals
-    queues: Queues
-    receipts: Receipts
-    replicas: Replicas
-    routing: Routing
-    sessions: Sessions
-    wakeups: Wakeups
-    webhooks: Webhooks
+    `redis` is the plain client, for subscriptions to wakeups.
+    """
 
-
-def build_stores(settings: Settings, client: Redis) -> Stores:
-    """The stores of one service, under an instance id of its own."""
-    redis = commands_to(client)
-    limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
-    instance = new_instance_id(settings.replica)
-    routing = Routing(redis, compiled)
-    wakeups = Wakeups(redis)
-    api_keys = ApiKeys(redis, routing, wakeups)
-    return Stores(
-        redis=client,
-        api_keys=api_keys,
-        batches=Batches(redis, limits=limits),
-        channels=Channels(redis, routing, wakeups),
-        due_webhooks=DueWebhooks(redis, instance=instance, now_ms=now_ms),
-        heartbeat=Heartbeat(redis, instance=instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)),
-        idempotency=Idempotency(redis),
-        instance=instance,
-        leases=Leases(redis),
-        principals=Principals(api_keys),
-        queues=Queues(redis, limits=limits),
-        receipts=Receipts(redis),
-        replicas=Replicas(redis),
-        routing=routing,
-        sessions=Sessions(redis, routing, wakeups, encode=encode_patterns),
-        wakeups=wakeups,
-        webhooks=Webhooks(redis, wakeups),
-    )
+    def __init__(self, settings: Settings, client: Redis) -> None:
+        redis = commands_to(client)
+        limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+        self.redis = client
+        self.instance = new_instance_id(settings.replica)
+        self.routing = Routing(redis, compiled)
+        self.wakeups = Wakeups(redis)
+        self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
+        self.batches = Batches(redis, limits=limits)
+        self.channels = Channels(redis, self.routing, self.wakeups)
+        self.due_webhooks = DueWebhooks(redis, instance=self.instance, now_ms=now_ms)
+        self.heartbeat = Heartbeat(
+            redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
+        )
+        self.idempotency = Idempotency(redis)
+        self.leases = Leases(redis)
+        self.principals = Principals(self.api_keys)
+        self.queues = Queues(redis, limits=limits)
+        self.receipts = Receipts(redis)
+        self.replicas = Replicas(redis)
+        self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        self.webhooks = Webhooks(redis, self.wakeups)
 
 
 def build_outbound(settings: Settings) -> Outbound:

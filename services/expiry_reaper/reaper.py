@@ -33,7 +33,6 @@ class Round:
     dropped: int = 0
     instances_forgotten: int = 0
     routing_repairs: int = 0
-    sessions_dropped: int = 0
     oldest_pending_ms: dict[tuple[str, bool], int] = field(default_factory=dict)
     """When the oldest pending notification was queued, by kind of channel and whether it has a live owner."""
 
@@ -56,8 +55,7 @@ class Reaper:
             )
             await self._note_oldest([queue for queue in queues if queue is not None], live, done)
         async for sessions in self._stores.sessions.all():
-            dropped = await asyncio.gather(*(self._drop_orphan(session, now_ms) for session in sessions))
-            done.sessions_dropped += sum(dropped)
+            await asyncio.gather(*(self._drop_orphan(session, now_ms) for session in sessions))
         async for accounts in self._stores.routing.accounts():
             for account in accounts:
                 done.routing_repairs += await self._repair(account)
@@ -100,13 +98,11 @@ class Reaper:
                 group = (kind, live.get(instance_of(queue.owner), False))
                 oldest[group] = min(oldest[group], queue.oldest_ms)
 
-    async def _drop_orphan(self, session: Session, now_ms: int) -> bool:
+    async def _drop_orphan(self, session: Session, now_ms: int) -> None:
         """Drops a session whose edge was killed."""
         seen = await self._stores.replicas.state(instance_of(session.owner))
-        if seen.live or now_ms - seen.last_heartbeat_ms < _SESSION_GRACE_MS:
-            return False
-        await self._stores.sessions.drop(session)
-        return True
+        if not seen.live and now_ms - seen.last_heartbeat_ms >= _SESSION_GRACE_MS:
+            await self._stores.sessions.drop(session)
 
     async def _expire(self, channel: str, ref: ChannelRef, now_ms: int) -> bool:
         idle_expiry_ms = self._idle_expiry_ms.get(ref.kind) if ref.kind else None

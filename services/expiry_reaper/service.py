@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from arq.worker import Worker
 from redis.asyncio import Redis
 
-from services.composition import build_stores, serve_jobs, working
+from services.composition import Stores, serve_jobs, working
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
 from shared.jobs import reap_worker
@@ -26,26 +26,26 @@ _ROUNDS_SHOWN = 3
 _AGES_SHOWN_S = 30.0
 
 
-def make_reaper(settings: Settings, redis: Redis) -> Reaper:
-    expiries_ms = {kind: round(expiry_s * 1000) for kind, expiry_s in _expiries_s(settings).items()}
-    return Reaper(build_stores(settings, redis), idle_expiry_ms=expiries_ms)
-
-
-def _expiries_s(settings: Settings) -> dict[Kind, float]:
-    """The idle expiry of each kind of channel; a webhook has one only if the operator sets it."""
-    always = {Kind.WEBSOCKET: settings.websocket_expiry_s, Kind.PULL: settings.pull_expiry_s}
-    idle = settings.channel_idle_expiry_s
-    return always if idle is None else {**always, Kind.WEBHOOK: idle}
-
-
 def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncContextManager[None]:
     """Runs rounds by the clock for as long as it is entered."""
-    reaper = make_reaper(settings, redis)
-    shortest_s = min(*_expiries_s(settings).values(), settings.notification_lifetime_s)
-    every_s = min(max(shortest_s / _ROUNDS, 1.0), _LONGEST_S)
+    expiries_s = {Kind.WEBSOCKET: settings.websocket_expiry_s, Kind.PULL: settings.pull_expiry_s}
+    if settings.channel_idle_expiry_s is not None:
+        expiries_s[Kind.WEBHOOK] = settings.channel_idle_expiry_s
+    every_s = min(*expiries_s.values(), settings.notification_lifetime_s) / _ROUNDS
+    every_s = min(max(every_s, 1.0), _LONGEST_S)
+    expiries_ms = {kind: round(expiry_s * 1000) for kind, expiry_s in expiries_s.items()}
+    reaper = Reaper(Stores(settings, redis), idle_expiry_ms=expiries_ms)
 
     async def reap() -> None:
-        await _reap(reaper, every_s=every_s)
+        began_ms = now_ms()
+        try:
+            done = await reaper.round(now_ms=began_ms)
+        except StoreUnavailable as error:
+            logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
+            return
+        # Another reaper may run the next rounds: these ages must not stay on /metrics for ever.
+        good_for_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
+        telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=began_ms, good_for_s=good_for_s)
 
     def make_worker() -> Worker:
         return reap_worker(jobs, reap, every_s=every_s, timeout_s=_LONGEST_S)
@@ -56,15 +56,3 @@ def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncConte
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
     await serve_jobs(reaping, settings, redis, port=settings.reaper_port, stop=stop)
-
-
-async def _reap(reaper: Reaper, *, every_s: float) -> None:
-    began_ms = now_ms()
-    try:
-        done = await reaper.round(now_ms=began_ms)
-    except StoreUnavailable as error:
-        logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
-        return
-    # The next rounds may run in another reaper: what this one found must not stay on /metrics for ever.
-    good_for_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
-    telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=began_ms, good_for_s=good_for_s)

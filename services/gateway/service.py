@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from services.composition import build_outbound, build_stores, serve_app
+from services.composition import Stores, build_outbound, serve_app
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
@@ -17,7 +17,7 @@ from shared.runtime.settings import Settings
 
 
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
-    stores = build_stores(settings, redis)
+    stores = Stores(settings, redis)
     return Context(
         stores=stores,
         authenticator=Authenticator(stores.api_keys, admin_token=admin_token),

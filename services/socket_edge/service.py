@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from services.composition import build_stores, serve_app
+from services.composition import Stores, serve_app
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge, Timing
 from services.socket_edge.leased_socket import Limits
@@ -16,7 +16,7 @@ from shared.runtime.settings import Settings
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
     return Edge(
-        build_stores(settings, redis),
+        Stores(settings, redis),
         limits=Limits(
             frame_bytes=settings.frame_limit_bytes,
             frame_count=settings.batch_limit,

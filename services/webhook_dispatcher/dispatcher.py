@@ -175,9 +175,9 @@ class Dispatcher:
                     with contextlib.suppress(StoreUnavailable):
                         await self._visit_due()
                 elif isinstance(wakeup, list):
-                    for word in wakeup:
-                        if parse_key_changed(word) is None:
-                            self.visit(word)
+                    for channel in wakeup:
+                        if parse_key_changed(channel) is None:
+                            self.visit(channel)
 
     async def _beat(self) -> None:
         while True:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
-from services.composition import build_outbound, build_stores, serve_jobs, working
+from services.composition import Stores, build_outbound, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
@@ -16,7 +16,7 @@ from shared.runtime.settings import Settings
 @contextlib.asynccontextmanager
 async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
-    stores, retries = build_stores(settings, redis), RetryJobs(jobs)
+    stores, retries = Stores(settings, redis), RetryJobs(jobs)
     async with build_outbound(settings) as outbound:
         dispatcher = Dispatcher(stores, Deliveries(stores, outbound, retries, settings), settings)
         async with (
