@@ -28,8 +28,6 @@ from shared.outbound.resolver import AddressRefused, Lookup, SystemResolver, Vet
 
 logger = logging.getLogger(__name__)
 
-ACCEPTED = frozenset({200, 204})
-
 _BODY_LIMIT_BYTES = 8 * 1024
 _BODY_WAIT_S = 0.25
 _LINE_LIMIT_BYTES = 8 * 1024
@@ -59,7 +57,7 @@ class Attempt:
 
     @property
     def accepted(self) -> bool:
-        return self.status in ACCEPTED
+        return self.status in (200, 204)
 
     @property
     def outcome(self) -> str:

@@ -72,13 +72,13 @@ class SystemResolver:
         await self._threads.acquire()
         loop = asyncio.get_running_loop()
         lookup: Future[list[str]] = Future()
-        # The thread goes on when the caller is cancelled.
+        # A cancelled caller must not cancel it: the thread still sets a result.
         lookup.set_running_or_notify_cancel()
 
         def work() -> None:
             try:
                 lookup.set_result(_system_addresses(host))
-            except OSError as exc:
+            except Exception as exc:
                 lookup.set_exception(exc)
             # The event loop may be closed by now.
             with contextlib.suppress(RuntimeError):

@@ -221,15 +221,10 @@ class Settings(BaseModel):
 
     @field_validator("redis_url", "jobs_redis_url")
     @classmethod
-    def _is_redis_url(cls, value: str | None) -> str | None:
+    def _is_redis_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
             connect(value)
-        return value
-
-    @field_validator("jobs_redis_url")
-    @classmethod
-    def _is_no_cluster(cls, value: str | None) -> str | None:
-        if is_cluster(value):
+        if info.field_name == "jobs_redis_url" and is_cluster(value):
             raise ValueError("should not be a cluster: arq's keys and pipelines span slots")
         return value
 
