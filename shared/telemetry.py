@@ -30,6 +30,8 @@ BOUNDS_S = (
     *(300.0, 1800.0, 7200.0, 43_200.0),
 )
 """The buckets of every distribution: from one Redis call to half a day in a queue."""
+_SCANS_SHOWN = 3
+_SHOWN_S = 30.0
 
 
 class Count:
@@ -78,17 +80,17 @@ class Distribution:
 
 
 class Ages:
-    """Ages found by a scan, shown until the next scan is overdue."""
+    """Ages found by a scan, shown until the next scans are overdue: another process may run those."""
 
     def __init__(self, name: str, *, description: str) -> None:
         self._ages: list[Observation] = []
         self._good_until_s = 0.0
         _meter.create_observable_gauge(name, [self._observe], unit="s", description=description)
 
-    def set(self, ages: Iterable[tuple[float, Labels]], *, good_for_s: float) -> None:
-        """Replaces the ages. Negative ones, from a clock that is ahead, become 0."""
+    def set(self, ages: Iterable[tuple[float, Labels]], *, every_s: float) -> None:
+        """Replaces the ages until the next scan, in `every_s`. Negative ones, of a clock ahead, become 0."""
         self._ages = [Observation(max(0.0, age_s), dict(labels)) for age_s, labels in ages]
-        self._good_until_s = time.monotonic() + good_for_s
+        self._good_until_s = time.monotonic() + _SCANS_SHOWN * every_s + _SHOWN_S
 
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
         return self._ages if time.monotonic() < self._good_until_s else ()
@@ -200,22 +202,20 @@ def record_acked(entry_id: str, count: int) -> None:
         _delivery_s.record(max(0.0, time.time() - queued_s), times=count)
 
 
-def record_oldest_pending(
-    oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, good_for_s: float
-) -> None:
+def record_oldest_pending(oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, every_s: float) -> None:
     """Since when the oldest notification is pending, by kind of channel and whether that is connected."""
     _oldest_pending.set(
         (
             ((now_ms - since_ms) / 1000, {"kind": kind, "connected": "yes" if connected else "no"})
             for (kind, connected), since_ms in oldest_ms.items()
         ),
-        good_for_s=good_for_s,
+        every_s=every_s,
     )
 
 
-def record_webhook_lag(oldest_ms: int, *, now_ms: int, good_for_s: float) -> None:
+def record_webhook_lag(oldest_ms: int, *, now_ms: int, every_s: float) -> None:
     """Since when the most overdue webhook delivery has been due."""
-    _webhook_lag.set([((now_ms - oldest_ms) / 1000, _NO_LABELS)], good_for_s=good_for_s)
+    _webhook_lag.set([((now_ms - oldest_ms) / 1000, _NO_LABELS)], every_s=every_s)
 
 
 def record_pipeline(commands: int, took_s: float) -> None:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.metrics import CallbackOptions
@@ -125,14 +126,17 @@ def test_an_ack_records_the_delivery_time(
     assert point.bucket_counts[-1] == 0, "acking nothing records nothing"
 
 
-def test_ages_are_shown_until_the_next_scan_is_overdue() -> None:
+def test_ages_are_shown_until_the_next_scan_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: now_s))
     ages = telemetry.Ages("notify.test.oldest", description="test")
 
     def shown() -> list[tuple[float, object]]:
         return [(each.value, dict(each.attributes or {})) for each in ages._observe(CallbackOptions())]
 
     assert shown() == []
-    ages.set([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], good_for_s=1000)
+    ages.set([(7.5, {"kind": "pull"}), (-1.0, {"kind": "webhook"})], every_s=10)
+    now_s += 59
     assert shown() == [(7.5, {"kind": "pull"}), (0.0, {"kind": "webhook"})]
-    ages.set([(8.5, {"kind": "pull"})], good_for_s=0)
+    now_s += 1
     assert shown() == []

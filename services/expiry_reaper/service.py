@@ -21,9 +21,6 @@ logger = logging.getLogger(__name__)
 # Expiry is late by a hundredth of its time at most: a round walks through everything.
 _ROUNDS = 100
 _LONGEST_S = 15 * 60
-# The ages that a round found stay on /metrics until this many rounds and seconds are missing.
-_ROUNDS_SHOWN = 3
-_AGES_SHOWN_S = 30.0
 
 
 def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncContextManager[None]:
@@ -43,9 +40,7 @@ def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncConte
         except StoreUnavailable as error:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
             return
-        # Another reaper may run the next rounds: these ages must not stay on /metrics for ever.
-        good_for_s = _ROUNDS_SHOWN * every_s + _AGES_SHOWN_S
-        telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=began_ms, good_for_s=good_for_s)
+        telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=began_ms, every_s=every_s)
 
     def make_worker() -> Worker:
         return reap_worker(jobs, reap, every_s=every_s, timeout_s=_LONGEST_S)

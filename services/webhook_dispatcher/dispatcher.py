@@ -28,9 +28,6 @@ _LINGER_S = 2.0
 _ERROR_PAUSE_S = 1.0
 _SHUTDOWN_S = 4.0
 _RELEASE_S = 1.0
-# A sweep's lag is shown until the next sweep is overdue by so many intervals, and so long.
-_LAG_SHOWN_SWEEPS = 3
-_LAG_SHOWN_S = 30.0
 
 
 class _Visit:
@@ -60,14 +57,14 @@ class Dispatcher:
         self._visits: dict[str, _Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
-        self._stopping = asyncio.Event()
+        self._is_stopping = False
 
     def visit(self, channel: str, *, follows_failure: bool = False) -> None:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
         visit = self._visits.get(channel)
         if visit is not None:
             visit.woken.set()
-        elif not self._stopping.is_set():
+        elif not self._is_stopping:
             self._visits[channel] = visit = _Visit(follows_failure=follows_failure)
             task = asyncio.create_task(self._run(channel, visit))
             self._tasks.add(task)
@@ -92,7 +89,7 @@ class Dispatcher:
 
     async def _shutdown(self) -> None:
         """Begins no request. Requests under way have `_SHUTDOWN_S`; another dispatcher repeats the rest."""
-        self._stopping.set()
+        self._is_stopping = True
         for visit in self._visits.values():
             visit.woken.set()
         if self._tasks:
@@ -138,11 +135,11 @@ class Dispatcher:
     async def _deliver_all(self, lease: Lease, visit: _Visit) -> Outcome | None:
         """Delivers until nothing may be sent now, and nothing came for a while. The last outcome, if any."""
         outcome = None
-        while not self._stopping.is_set():
+        while not self._is_stopping:
             visit.woken.clear()
             slots = self._slots_after_failure if visit.follows_failure else self._slots
             async with slots:
-                if self._stopping.is_set():
+                if self._is_stopping:
                     break
                 outcome = await self._deliveries.deliver(lease)
             if outcome in (Outcome.RELEASED, Outcome.CHANGED, Outcome.BACKOFF):
@@ -197,10 +194,9 @@ class Dispatcher:
     async def _visit_due(self) -> None:
         """Visits every webhook that is due and that no live instance holds; records the longest lag."""
         oldest_ms = started_ms = now_ms()
-        async for lot in self._stores.due_webhooks.pages():
-            for due in lot:
+        async for page in self._stores.due_webhooks.pages():
+            for due in page:
                 oldest_ms = min(oldest_ms, due.since_ms)
                 if not due.is_held:
                     self.visit(due.channel, follows_failure=due.failed_attempts > 0)
-        good_for_s = _LAG_SHOWN_SWEEPS * self._sweep_s + _LAG_SHOWN_S
-        telemetry.record_webhook_lag(oldest_ms, now_ms=started_ms, good_for_s=good_for_s)
+        telemetry.record_webhook_lag(oldest_ms, now_ms=started_ms, every_s=self._sweep_s)

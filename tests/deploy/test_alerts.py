@@ -46,8 +46,8 @@ telemetry.watch_sockets(lambda: 1)
 telemetry.watch_polls(lambda: 1)
 telemetry.watch_sessions(lambda dialect: 1)
 telemetry.watch_draining(lambda: True)
-telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, good_for_s=60)
-telemetry.record_webhook_lag(0, now_ms=1, good_for_s=60)
+telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, every_s=10)
+telemetry.record_webhook_lag(0, now_ms=1, every_s=10)
 print(metrics_page()[0].decode())
 """
 
