@@ -57,14 +57,14 @@ class Dispatcher:
         self._visits: dict[str, _Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     def visit(self, channel: str, *, follows_failure: bool = False) -> None:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
         visit = self._visits.get(channel)
         if visit is not None:
             visit.woken.set()
-        elif not self._is_stopping:
+        elif not self._stopping.is_set():
             self._visits[channel] = visit = _Visit(follows_failure=follows_failure)
             task = asyncio.create_task(self._run(channel, visit))
             self._tasks.add(task)
@@ -89,7 +89,7 @@ class Dispatcher:
 
     async def _shutdown(self) -> None:
         """Begins no request. Requests under way have `_SHUTDOWN_S`; another dispatcher repeats the rest."""
-        self._is_stopping = True
+        self._stopping.set()
         for visit in self._visits.values():
             visit.woken.set()
         if self._tasks:
@@ -135,11 +135,11 @@ class Dispatcher:
     async def _deliver_all(self, lease: Lease, visit: _Visit) -> Outcome | None:
         """Delivers until nothing may be sent now, and nothing came for a while. The last outcome, if any."""
         outcome = None
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             visit.woken.clear()
             slots = self._slots_after_failure if visit.follows_failure else self._slots
             async with slots:
-                if self._is_stopping:
+                if self._stopping.is_set():
                     break
                 outcome = await self._deliveries.deliver(lease)
             if outcome in (Outcome.RELEASED, Outcome.CHANGED, Outcome.BACKOFF):
