@@ -36,10 +36,6 @@ class RedisUnavailable(Exception):
         super().__init__(f"Redis is unavailable: {why}")
 
 
-def _ignore(*_: Any) -> None:
-    """The default of every hook."""
-
-
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """`unavailable` is the class of the error that a pipeline raises.
@@ -48,14 +44,11 @@ class Hooks:
     `on_lost(pipeline)` and `on_recovered(pipeline)` when a Redis stops replying and when it replies again.
     """
 
-    unavailable: type[RedisUnavailable] = RedisUnavailable
-    on_reply: Callable[[int, float], None] = _ignore
-    on_error: Callable[[str], None] = _ignore
-    on_lost: Callable[[object], None] = _ignore
-    on_recovered: Callable[[object], None] = _ignore
-
-
-_NO_HOOKS = Hooks()
+    unavailable: type[RedisUnavailable]
+    on_reply: Callable[[int, float], None]
+    on_error: Callable[[str], None]
+    on_lost: Callable[[object], None]
+    on_recovered: Callable[[object], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +93,7 @@ def connection_to(redis: Redis) -> Connection:
 class Pipeline:
     """`RedisCommands` for one Redis. Raises RedisUnavailable when it cannot serve."""
 
-    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks = _NO_HOOKS) -> None:
+    def __init__(self, redis: Redis, *, scripts: Mapping[str, Script], hooks: Hooks) -> None:
         self._connection = connection_to(redis)
         self._scripts = {name: (script, script.sha) for name, script in scripts.items()}
         self._hooks = hooks

@@ -9,9 +9,9 @@ import pytest
 from services.gateway import idempotency
 from services.gateway.idempotency import IdempotentRequests
 from shared.model.idempotency import Repeatable
-from shared.redis.pipeline import Pipeline
 from shared.runtime.http.responses import Problem
 from shared.store import keyspace
+from shared.store.commands import commands_to
 from shared.store.idempotency import RUNNING_S, Idempotency
 from tests.harness.waiting import wait_until
 from tests.store.stores import Backend, fake_backend
@@ -27,7 +27,7 @@ def backend() -> Backend:
 
 @pytest.fixture
 def requests(backend: Backend) -> IdempotentRequests:
-    return IdempotentRequests(Idempotency(Pipeline(backend.connect(), scripts=backend.scripts)))
+    return IdempotentRequests(Idempotency(commands_to(backend.connect(), scripts=backend.scripts)))
 
 
 @pytest.fixture

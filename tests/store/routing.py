@@ -10,6 +10,7 @@ from shared.model.api_keys import new_id
 from shared.model.bindings import Source
 from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, Pipeline, Script
+from shared.store.commands import HOOKS
 from shared.store.routing import Added, Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.store.stores import Backend
@@ -50,7 +51,7 @@ class RecordingPipeline(Pipeline):
     """Records how routing tables are read."""
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script]) -> None:
-        super().__init__(redis, scripts=scripts)
+        super().__init__(redis, scripts=scripts, hooks=HOOKS)
         self.reads: list[object] = []
         self.checks = 0
 
