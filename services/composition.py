@@ -137,7 +137,7 @@ def working(make_worker: Callable[[], Worker], *, service: str) -> AbstractAsync
     async def work() -> None:
         try:
             await make_worker().async_run()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError) as error:
             logger.warning("worker.ended", extra={"facts": {"service": service, "why": type(error).__name__}})
         except Exception:
             logger.exception("worker.failed", extra={"facts": {"service": service}})

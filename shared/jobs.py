@@ -57,7 +57,7 @@ class RetryJobs:
                 _job_id=f"{channel}:{failed_attempts}:{at_ms}",
                 _defer_until=datetime.fromtimestamp(at_ms / 1000, UTC),
             )
-        except (RedisError, OSError, TimeoutError) as exc:
+        except (RedisError, OSError) as exc:
             facts = {"channel": channel, "error": type(exc).__name__}
             logger.warning("retry.not-scheduled", extra={"facts": facts})
 

@@ -34,7 +34,7 @@ _REDIRECT_DELAY_S = 0.05
 _REDIRECTS_WITHOUT_DELAY = 3
 
 # Errors of a node that cannot serve. redis-py raises ConnectionError for one that is loading.
-_NODE_LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError, TimeoutError)
+_NODE_LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOnlyError, OSError)
 
 _Send: TypeAlias = Callable[[Pipeline], Awaitable[Any]]
 

@@ -189,7 +189,7 @@ class Pipeline:
     def _fail(self, command: Command, error: Exception) -> None:
         if command.reply.done():
             return
-        if not isinstance(error, RedisError | OSError | TimeoutError) or _is_bug(error):
+        if not isinstance(error, RedisError | OSError) or _is_bug(error):
             command.reply.set_exception(error)
         else:
             self._hooks.on_error(type(error).__name__)

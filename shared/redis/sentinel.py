@@ -104,7 +104,7 @@ class SentinelConnection(RedisConnection):
             await self._find_primary()
             if (self._address.host, self._address.port) != before:
                 protocol.abort()
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError):
             pass
         finally:
             self._asking = None
