@@ -22,7 +22,7 @@ from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.request_log import RequestLog
 from shared.runtime.http.responses import internal_error_response, problem_response
 from shared.runtime.http.server import listener, serve
-from shared.runtime.loops import running
+from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
@@ -132,7 +132,7 @@ async def serve_jobs(
 
 
 def working(make_worker: Callable[[], Worker], *, service: str) -> AbstractAsyncContextManager[None]:
-    """Runs an arq worker in the background, and a new one whenever it ends because its Redis drops."""
+    """Runs an arq worker while entered, and another one whenever it ends: it does when Redis drops."""
 
     async def work() -> None:
         try:
@@ -143,4 +143,4 @@ def working(make_worker: Callable[[], Worker], *, service: str) -> AbstractAsync
             logger.exception("worker.failed", extra={"facts": {"service": service}})
         await asyncio.sleep(_RESTART_S)
 
-    return running(work)
+    return in_background(work)

@@ -21,8 +21,8 @@ from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
-from shared.runtime import loops
 from shared.runtime.http.responses import draining
+from shared.runtime.loops import in_background
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
@@ -141,7 +141,7 @@ class Edge:
         """Reads wakeups and runs the other loops for as long as it is entered."""
         runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials)
         try:
-            async with loops.running(self.sweep, *(runner.run for runner in runners)):
+            async with in_background(self.sweep, *(runner.run for runner in runners)):
                 yield
         finally:
             await self.heartbeat.stop()

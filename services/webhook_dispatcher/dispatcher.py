@@ -17,7 +17,7 @@ from shared import telemetry
 from shared.model.channels import ANY_DISPATCHER, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.runtime.clock import now_ms
-from shared.runtime.loops import running
+from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wakeups
 
@@ -78,7 +78,7 @@ class Dispatcher:
     async def running(self) -> AsyncIterator[None]:
         """Listens, sends heartbeats and sweeps while entered; then ends all visits within seconds."""
         try:
-            async with running(self._listen, self._beat, self._sweep):
+            async with in_background(self._listen, self._beat, self._sweep):
                 try:
                     yield
                 finally:

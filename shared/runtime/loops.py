@@ -13,8 +13,8 @@ _CANCEL_INTERVAL_S = 0.5
 
 
 @asynccontextmanager
-async def running(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Runs the loops in the background; runs each again whenever it returns or raises."""
+async def in_background(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Runs the loops while entered, each again whenever it returns or raises."""
     tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
     try:
         yield
