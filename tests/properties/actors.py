@@ -341,6 +341,6 @@ class GatedEdge(Edge):
         return bool(posted) or self.lost_a_wakeup or not self.actor.gate.is_open
 
     @property
-    def is_settled(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Nothing is behind, and all confirmed notifications are acked."""
         return not self.is_behind and not self.acks.waits
