@@ -80,12 +80,11 @@ def _discard(entries: dict[str, set[_Entry]], value: str, entry: _Entry) -> None
 
 
 class DataIndex:
-    """Owners by their `DataFields`. `visited` counts the nodes and entries that look-ups have visited."""
+    """Owners by their `DataFields`."""
 
     def __init__(self) -> None:
         self._entries: dict[DataFields, _Entry] = {}
         self._root = _Node()
-        self.visited = 0
 
     @property
     def empty(self) -> bool:
@@ -116,7 +115,6 @@ class DataIndex:
             found.update(self._entries[_EVERYTHING].owners)
         texts = cache(lambda path: texts_at(value, path))
         for entry in self._candidates(value):
-            self.visited += 1
             if entry.pattern.matches(texts):
                 found.update(entry.owners)
         return found
@@ -168,7 +166,6 @@ class DataIndex:
         while level:
             following: dict[_Node, list[Any]] = {}
             for node, values in level:
-                self.visited += 1
                 if node.in_use:
                     found.update(self._matching(node, texts_in(values)))
                 for item in flatten(values) if node.children else ():
@@ -185,6 +182,5 @@ class DataIndex:
         for length, by_prefix in node.starred.items():
             for text in texts:
                 for value, entries in by_prefix.get(text[:length], {}).items():
-                    self.visited += 1
                     if glob_matches(value, text):
                         yield from entries

@@ -30,21 +30,12 @@ class _Node:
 
 
 class Index:
-    """Owners by their patterns. `nodes_visited` counts the nodes that all look-ups so far have visited."""
+    """Owners by their patterns."""
 
     def __init__(self) -> None:
         self._topics = _Node()
         self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
         self._data = DataIndex()
-        self._visited = 0
-
-    @property
-    def nodes_visited(self) -> int:
-        return self._visited + self._data.visited
-
-    @property
-    def empty(self) -> bool:
-        return self._topics.empty and not self._trees and self._data.empty
 
     @property
     def has_data_patterns(self) -> bool:
@@ -95,7 +86,6 @@ class Index:
         # Each node with whether a `#` led to it, which may match further words.
         nodes: dict[_Node, bool] = {}
         _enter(self._topics, nodes, by_any=False)
-        self._visited += len(nodes)
         for word in words:
             following: dict[_Node, bool] = {}
             for node, by_any in nodes.items():
@@ -106,11 +96,9 @@ class Index:
                     if child is not None:
                         _enter(child, following, by_any=False)
             nodes = following
-            self._visited += len(nodes)
         return nodes
 
     def _field_nodes(self, node: _Node, values: list[str], depth: int) -> Iterator[_Node]:
-        self._visited += 1
         if depth == len(values):
             yield node
             return

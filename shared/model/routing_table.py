@@ -16,7 +16,7 @@ class RoutingTable:
 
     def __init__(self) -> None:
         self.version: str | None = None
-        self.index = Index()
+        self._channels_index = Index()
         self._sessions_index = Index()
         self._sessions: dict[str, tuple[Pattern, ...]] = {}
         self._api_keys: set[str] = set()
@@ -62,12 +62,7 @@ class RoutingTable:
             return [event.to] if event.to in self._channels else []
         if event.topic in TO_EVERY_CHANNEL:
             return list(self._channels)
-        return list(self.index.owners(event.topic, event.fields or {}))
-
-    @property
-    def nodes_visited(self) -> int:
-        """Nodes of the indexes that all look-ups so far have visited."""
-        return self.index.nodes_visited + self._sessions_index.nodes_visited
+        return list(self._channels_index.owners(event.topic, event.fields or {}))
 
     @property
     def needs_data(self) -> bool:
@@ -128,12 +123,12 @@ class RoutingTable:
 
     def _index(self, api_key_id: str, patterns: list[Pattern]) -> None:
         for pattern in patterns:
-            self.index.add(pattern, api_key_id)
+            self._channels_index.add(pattern, api_key_id)
             self._device_type_patterns += _matches_device_type(pattern)
 
     def _unindex(self, api_key_id: str, patterns: list[Pattern]) -> None:
         for pattern in patterns:
-            self.index.remove(pattern, api_key_id)
+            self._channels_index.remove(pattern, api_key_id)
             self._device_type_patterns -= _matches_device_type(pattern)
 
 
