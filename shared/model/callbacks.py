@@ -10,6 +10,7 @@ import secrets
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from shared.model.errors import Invalid
 
@@ -26,11 +27,22 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _SIGNATURE_HEADERS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 _CONNECTION_HEADERS = frozenset(
-    {
-        *("host", "content-length", "content-encoding", "transfer-encoding", "connection", "keep-alive"),
-        *("te", "trailer", "upgrade", "expect", "http2-settings"),
-    }
+    [
+        "host",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "http2-settings",
+    ]
 )
+_wrong_url = partial(Invalid, field="url")
+_wrong_headers = partial(Invalid, field="headers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +144,3 @@ def _is_address(kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], text:
     except ValueError:
         return False
     return True
-
-
-def _wrong_url(message: str) -> Invalid:
-    return Invalid(message, field="url")
-
-
-def _wrong_headers(message: str) -> Invalid:
-    return Invalid(message, field="headers")

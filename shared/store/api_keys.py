@@ -85,7 +85,7 @@ class ApiKeys:
 
         Also returns the `after` of the next page, None on the last.
         """
-        key_ids, _ = await self._routing.entries(account_id)
+        key_ids, _, _ = await self._routing.entries(account_id)
         ids = sorted(api_key_id for api_key_id in key_ids if api_key_id > after)
         page = await asyncio.gather(*map(self.find, ids[:count]))
         # A key that is being created or revoked may have no record.
