@@ -188,12 +188,8 @@ def _table_of(account: str) -> str:
 
 
 def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
+    event_id, topic, data, name, time, account = values[1::2]
+    texts = (name.decode(), time.decode())
     return Notification(
-        entry_id=entry.decode(),
-        event_id=values[1].decode(),
-        topic=values[3].decode(),
-        data=values[5],
-        name=values[7].decode(),
-        time=values[9].decode(),
-        account=values[11].decode(),
+        entry.decode(), event_id.decode(), topic.decode(), data, *texts, account=account.decode()
     )
