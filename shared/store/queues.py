@@ -46,6 +46,10 @@ class QueueLimits:
     size_bytes: int = 50 * 1024 * 1024
     lifetime_ms: int = 24 * 3600 * 1000
 
+    def oldest_entry_id(self, *, now_ms: int) -> str:
+        """The smallest id that is not too old: ids begin with their time in ms."""
+        return f"{max(0, now_ms - self.lifetime_ms)}-0"
+
 
 @dataclass(frozen=True, slots=True)
 class ExpiryResult:
@@ -107,7 +111,7 @@ class Queues:
         return ExpiryResult(int(old), parse_entry_id(first.decode())[0] if first else None, owner.decode())
 
     def _oldest(self) -> str:
-        return oldest_entry_id(self._limits, now_ms=self._now_ms())
+        return self._limits.oldest_entry_id(now_ms=self._now_ms())
 
     async def read(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
@@ -206,11 +210,6 @@ def next_entry_id(entry_id: str) -> str:
     """The smallest id after this one."""
     ms, _, sequence = entry_id.partition("-")
     return f"{ms}-{int(sequence) + 1}"
-
-
-def oldest_entry_id(limits: QueueLimits, *, now_ms: int) -> str:
-    """The smallest id that is not too old: ids begin with their time in ms."""
-    return f"{max(0, now_ms - limits.lifetime_ms)}-0"
 
 
 def _fields(events: Sequence[Event]) -> list[str | bytes]:

@@ -8,7 +8,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, cast
 
 from shared.model.bindings import Source
@@ -17,14 +16,6 @@ from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.routing_table_cache import FRESH_S, SPREAD_S, Compile, RoutingTableCache
-
-
-class Added(StrEnum):
-    """The result of adding a line."""
-
-    ADDED = "added"
-    PRESENT = "present"
-    FULL = "full"
 
 
 class Routing:
@@ -101,16 +92,16 @@ class Routing:
 
     async def add_line(
         self, account_id: str, api_key_id: str, line: str, *, source: Source, limit: int
-    ) -> Added:
-        """Adds a line (with its line end) to bindings that are stored as lines, unless there are `limit`.
+    ) -> bool:
+        """Adds a line (with its line end) to bindings that are stored as lines. Does not add it twice.
 
-        Raises KeyRevoked when the key is gone.
+        False when there are `limit` lines. Raises KeyRevoked when the key is gone.
         """
         field, key_field = f"{source}:{api_key_id}", f"key:{api_key_id}"
         status = await self._change("routing_add_line", account_id, field, line, key_field, limit)
         if status == b"revoked":
             raise KeyRevoked
-        return Added(status.decode())
+        return bool(status != b"full")
 
     async def drop_lines(self, account_id: str, api_key_id: str, prefix: str, *, source: Source) -> None:
         """Removes the lines with this prefix from bindings that are stored as lines."""
