@@ -83,7 +83,7 @@ Replicas
 Pub/sub
 
 `wakeup:<replica/instance>` to one process, `wakeup:edges` to every edge, `wakeup:dispatchers` to every
-dispatcher (for webhooks without an owner). The payload is words separated by blanks:
+dispatcher (for webhooks without an owner). The payload is a list of items, separated by blanks:
   `<id>` of a channel or session: it may have something to deliver; read its queue.
   `key:<id>`: the API key's record has changed; check the credentials of its sockets.
   `held?<owner>?<id>?<asker>`: is the long poll of this owner still open? `held:<asker>:<state>` is the reply.

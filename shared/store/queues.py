@@ -140,7 +140,7 @@ class Queues:
         return Batch(notifications, more=bool(more), serialization=serialization)
 
     async def has_reached(self, lease: Lease, entry_id: str) -> bool:
-        """Has the queue ever held this entry? False when a crash of Redis lost it.
+        """Whether the queue has ever held this entry. False when a crash of Redis lost it.
 
         An entry that is gone was acked if everything before it is gone too; otherwise it was lost.
         """

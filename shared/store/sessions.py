@@ -101,7 +101,7 @@ class Sessions:
         return None if status != b"taken" else [_notification(*entry) for entry in entries]
 
     async def is_known(self, session_id: str) -> bool:
-        """Does Redis have its record?"""
+        """Whether Redis has the session's record."""
         return bool(await self._redis.command("EXISTS", keyspace.session(session_id)))
 
     async def find(self, session_id: str) -> Session | None:
@@ -142,7 +142,7 @@ class Sessions:
                 return Pushed.TAKEN
             if not await self.is_known(session_id):
                 return Pushed.GONE
-        # Withdraw the push: its caller is told that it was not delivered.
+        # Withdraw the push: the response says that it was not delivered.
         await self._redis.command("LREM", keyspace.pushes(session_id), 1, push)
         return Pushed.UNANSWERED
 

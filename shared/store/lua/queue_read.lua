@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Reads the notifications of a queue behind a given entry, for the owner, and drops what is too old first.
--- Tells a stale owner why it lost the lease. A crash of Redis may have lost the claim itself: with ARGV[7] an owner
--- writes it again, if the lease is free or still names the owner that this claim replaced.
+-- The reply to a stale owner says why it lost the lease. A crash of Redis may have lost the claim itself: with ARGV[7]
+-- an owner writes it again, if the lease is free or still names the owner that this claim replaced.
 -- KEYS: key, channel, lease, queue, receipts
 -- ARGV: owner, previous owner, generation, after, count, bytes, 1 if Redis may have lost the claim, else 0,
 --       the first entry id that is not too old
