@@ -17,7 +17,6 @@ from shared.model.events import Event, Notification
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import Appended
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
@@ -83,16 +82,15 @@ class Sessions:
         names = [keyspace.session(session.id), keyspace.queue(session.id), keyspace.pushes(session.id)]
         await self._redis.script("session_drop", names, session.owner)
 
-    async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> tuple[Appended, int]:
+    async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> int:
         """Appends as many as the queue has room for, and wakes the edge; returns their number."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        status, *fields = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        status, *queued = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
         if status != b"queued":
-            return Appended.ABSENT, 0
-        [queued] = fields
-        telemetry.dropped_for_slow_reader(len(events) - queued)
-        return Appended.QUEUED, queued
+            return 0
+        telemetry.dropped_for_slow_reader(len(events) - queued[0])
+        return int(queued[0])
 
     async def take(self, session: Session) -> list[Notification] | None:
         """Empties the session's queue, oldest first; None when Redis does not know the session."""
