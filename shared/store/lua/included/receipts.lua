@@ -1,6 +1,7 @@
 -- Receipts: what became of the notifications whose publishers asked for one.
 -- `{id}:receipts` maps entry ids of the queue to hashes of event ids. `{id}:receipt:<hash>` is one receipt; it has
 -- the channel's hash tag, so its name may be made here.
+
 -- Marks the receipts of a range of entries as 'acked', or as 'dropped' with a reason, and ends their tracking.
 -- Skips a receipt that has expired, and one whose event id was queued again since.
 local function mark_receipts(receipts, first, last, state, reason)
