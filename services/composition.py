@@ -55,7 +55,7 @@ class Stores:
 
     def __init__(self, settings: Settings, client: Redis) -> None:
         redis = commands_to(client)
-        limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+        limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
         self.redis = client
         self.instance = new_instance_id(settings.replica)
         self.routing = Routing(redis, compiled)

@@ -203,7 +203,7 @@ async def _append(
     queued, of_sessions, _ = await asyncio.gather(
         appends, asyncio.gather(*to_sessions), asyncio.gather(*receipts)
     )
-    return [*queued, *(count for _, count in of_sessions)]
+    return [*queued, *of_sessions]
 
 
 async def _append_to_channels(

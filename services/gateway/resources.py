@@ -9,7 +9,6 @@ from shared.model.api_keys import Scope
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
 from shared.runtime.http.responses import Problem
-from shared.store.routing import Added
 from shared.wire.pelion.resources import MAX_RESOURCES, Resource, paths_of, resource_in, uri_list
 
 PREFIX = "/v2/subscriptions/"
@@ -56,10 +55,10 @@ async def put_resource(request: Request) -> Response:
             "a subscription must name a resource: /v2/subscriptions/{device-id}/{resourcePath}",
             headers={"allow": "GET, DELETE"},
         )
-    added = await context.stores.routing.add_line(
+    is_bound = await context.stores.routing.add_line(
         key.account_id, key.id, resource.line, source=Source.RESOURCES, limit=MAX_RESOURCES
     )
-    if added is Added.FULL:
+    if not is_bound:
         message = f"the limit of {MAX_RESOURCES} resources is reached; use presubscriptions for more"
         raise Invalid(message, field="resourcePath")
     return Response(status_code=200)
