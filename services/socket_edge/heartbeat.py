@@ -60,9 +60,9 @@ class EdgeHeartbeat:
 
         Until then its channel counts as connected.
         """
-        with contextlib.suppress(StoreUnavailable):
-            await connection.finish()
-        call = connection.release_call()
+        # A session that is being written again must not outlive its release.
+        connection.is_held = False
+        call = await connection.finish()
         if call is not None and not await self._release(call):
             logger.warning("connection.not-released", extra={"facts": {"id": connection.id}})
 

@@ -148,7 +148,7 @@ async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str
 async def _serve(edge: Edge, poll: Poll, pull: Pull, scope: Scope, receive: Receive, send: Send) -> None:
     watching = asyncio.create_task(_watch(poll, receive))
     try:
-        await edge.opened(poll)
+        await edge.close_if_stopping(poll)
         await _decide(edge, poll, pull)
         if poll.message is not None:
             await _write(poll, pull, send)
@@ -175,16 +175,18 @@ async def _watch(poll: Poll, receive: Receive) -> None:
 async def _decide(edge: Edge, poll: Poll, pull: Pull) -> None:
     """Waits until there are notifications, or the time is over."""
     if pull.after:
-        limits = edge.limits
         count = await edge.stores.queues.ack_until_event(
-            poll.lease, pull.after, count=limits.frame_count, size_bytes=limits.in_flight_bytes
+            poll.lease,
+            pull.after,
+            count=edge.settings.batch_limit,
+            size_bytes=edge.settings.in_flight_bytes,
         )
         telemetry.acked.add(count or 0)
     if pull.after is not None:
         poll.begin()
     if pull.waits:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(poll.decided.wait(), edge.timing.long_poll_wait_s)
+            await asyncio.wait_for(poll.decided.wait(), edge.settings.long_poll_wait_s)
     else:
         await poll.loop.wait_idle()
     poll.decided.set()

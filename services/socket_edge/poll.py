@@ -47,7 +47,7 @@ class Poll(LeaseHolder):
         # Its lease is given back.
         self.released = asyncio.Event()
         self._connection = connection
-        self._most = Window(count=edge.limits.frame_count, size_bytes=edge.limits.in_flight_bytes)
+        self._most = Window(count=edge.settings.batch_limit, size_bytes=edge.settings.in_flight_bytes)
         self._pull = pull
         # What the client has handled is acknowledged before anything is read.
         self._begun = pull.after is None

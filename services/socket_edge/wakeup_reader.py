@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from services.socket_edge.held import HeldConnection, LeaseHolder, in_turns
+from services.socket_edge.held import LeaseHolder, in_turns
+from services.socket_edge.session_socket import SessionSocket
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
@@ -72,17 +73,19 @@ class WakeupReader:
         # Before the queues: without a heartbeat our leases count for nothing.
         await self._edge.heartbeat.beat()
         self._require_resync()
-        async for connection in in_turns(self._registry.all()):
-            if isinstance(connection, LeaseHolder):
-                connection.wake()
+        async for holder in in_turns(self._lease_holders()):
+            holder.wake()
         self._edge.credentials.check(self._registry.all())
-        others = (each for each in self._registry.all() if not isinstance(each, LeaseHolder))
-        await asyncio.gather(*(_recover(others) for _ in range(_RECOVERING)))
+        sessions = (each for each in self._registry.all() if isinstance(each, SessionSocket))
+        await asyncio.gather(*(_recover(sessions) for _ in range(_RECOVERING)))
 
     def _require_resync(self) -> None:
-        for connection in self._registry.all():
-            if isinstance(connection, LeaseHolder):
-                connection.require_resync()
+        """Nothing is acknowledged before the queue was read again."""
+        for holder in self._lease_holders():
+            holder.loop.require_resync()
+
+    def _lease_holders(self) -> list[LeaseHolder]:
+        return [each for each in self._registry.all() if isinstance(each, LeaseHolder)]
 
     def _deliver_inline(self) -> None:
         entries, self._inline = self._inline, []
@@ -107,14 +110,14 @@ class WakeupReader:
                 connection.wake()
 
 
-async def _recover(connections: Iterator[HeldConnection]) -> None:
-    """Takes its share of the connections, of which several take."""
-    for connection in connections:
+async def _recover(sessions: Iterator[SessionSocket]) -> None:
+    """Takes its share of the sessions, of which several take."""
+    for session in sessions:
         try:
-            if connection.is_held:
-                await connection.recover()
+            if session.is_held:
+                await session.recover()
         except StoreUnavailable:
             # The next restored subscription or the sweep comes back to it.
             continue
         except Exception:
-            logger.exception("session.not-recovered", extra={"facts": {"id": connection.id}})
+            logger.exception("session.not-recovered", extra={"facts": {"id": session.id}})
