@@ -23,7 +23,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, parse_entry_id
-from shared.wire.pelion.frames import Frame, frames
+from shared.wire.pelion.messages import Message, frames
 from shared.wire.pelion.serialization import Serialization, stored
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Position:
     size_bytes: int = 0
     frames: int = 0
 
-    def after(self, frame: Frame) -> "Position":
+    def after(self, frame: Message) -> "Position":
         size = self.size_bytes + len(frame.text)
         return Position(frame.last_entry_id, self.count + frame.count, size, self.frames + 1)
 

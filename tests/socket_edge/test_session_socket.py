@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import pytest
 
+from services.socket_edge.blackhole_socket import BlackholeSocket
 from services.socket_edge.edge import Edge
 from services.socket_edge.session_socket import SessionSocket
-from shared.model.sessions import Dialect, Session, SessionBinding
+from shared.model.sessions import Session, SessionBinding
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import edge_of
+from tests.socket_edge.conftest import edge_of, scope_of
 from tests.store.stores import Stores
 
 
@@ -50,20 +51,12 @@ async def edge(stores: Stores, slow: SlowSessions) -> Edge:
 @pytest.fixture
 async def socket(edge: Edge) -> SessionSocket:
     """A socket whose session is registered under the name `first`."""
-    control = {
-        "unread_bytes": lambda: 0,
-        "last_ping_s": lambda: 0.0,
-        "write": lambda texts, ping: None,
-        "hear_pongs": lambda _: None,
-    }
-    made = SessionSocket(
+    made = BlackholeSocket(
         edge,
-        "1" * 32,
-        dialect=Dialect.KAZOO,
         address="192.0.2.1",
-        scope={"extensions": {"websocket.control": control}},
+        principal=None,
+        scope=scope_of(write=lambda texts, ping: None),
         send=cast(Any, None),
-        frames=lambda _: [],
     )
     edge.hold(made)
     await made.register([], account_id="account", name="first")
