@@ -1,4 +1,4 @@
-"""What one process holds, sockets and long polls, and the loops that keep it right."""
+"""The connections of one process, and the loops that serve them."""
 
 import asyncio
 import contextlib
@@ -131,9 +131,9 @@ class Edge:
         await close_all(self.registry, over_s=self.settings.drain_window_s)
 
     async def sweep(self) -> None:
-        """Wakes every connection once in SWEEP_S, as its wakeup may be lost, and checks its credential.
+        """Wakes every connection and checks its credential once in SWEEP_S, since a wakeup may be lost.
 
-        All at once would keep everything else from the event loop meanwhile.
+        In lots: all at once would block the event loop.
         """
         for lot in itertools.cycle(range(_SWEEP_LOTS)):
             await asyncio.sleep(SWEEP_S / _SWEEP_LOTS)

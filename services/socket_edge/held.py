@@ -43,7 +43,7 @@ class HeldConnection(ABC):
         self.close_reason: CloseReason | None = None
         self.credential: Credential | None = None
         self.expires_at_ms = math.inf
-        # Where it stands in the order of checks.
+        # The tick of liveness at which it is checked next.
         self.check_tick = math.inf
         self._edge = edge
 
@@ -112,7 +112,7 @@ class HeldSocket(HeldConnection):
         self._ping: bytes | None = None
         self._pinged_s = 0.0
         self._unread_when_pinged = 0
-        # Of the next ping, or of the pong to the one in flight.
+        # When the next ping is due, or the pong to the ping in flight.
         self._due_s = now_s() + edge.liveness.ping_interval_s
 
     def on_accepted(self) -> None:
@@ -205,7 +205,7 @@ class LeaseHolder(HeldConnection):
         self.loop.wake()
 
     def key_is_gone(self) -> None:
-        # The queue knows more: whether the key was revoked, or the channel is another's by now.
+        # The queue's script gives the reason: a revoked key, a deleted channel, or a takeover.
         self.loop.wake()
 
     async def end(self, close_reason: CloseReason) -> None:
@@ -225,7 +225,7 @@ class LeaseHolder(HeldConnection):
 
 
 async def in_turns(connections: Iterable[HeldConnection]) -> AsyncIterator[HeldConnection]:
-    """Each that is still held when its turn comes, with pauses in which others use the event loop."""
+    """The connections that are still held when their turn comes, with pauses for other work."""
     for number, connection in enumerate(connections, start=1):
         if connection.is_held:
             yield connection

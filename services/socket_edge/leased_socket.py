@@ -1,9 +1,8 @@
 """A Pelion client's socket, which holds its channel's lease and is the transport of its delivery loop.
 
 A write proves nothing, so one ping is in flight. Its pong confirms everything that was written before it: the
-client's WebSocket stack has read it. Only then it is acknowledged. What is written and not confirmed is
-bounded, in number and in bytes. A client that confirms slowly gets less at once, so that even a very slow one
-makes progress.
+client's WebSocket stack has read it. Only then is it acknowledged. The window bounds what is in flight, in
+number and in bytes. It is smaller for a slow client, so that even a very slow one makes progress.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope, Send
 
-from services.socket_edge.held import HeldSocket, LeaseHolder
+from services.socket_edge.held import HeldSocket, LeaseHolder, now_s
 from shared import telemetry
 from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
@@ -42,7 +41,7 @@ _MESSAGE_TOO_BIG = 1009
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a socket has got: the last entry, and the totals up to it."""
+    """How much of the queue was written or acknowledged: the last entry, and the totals up to it."""
 
     entry: str = BEGINNING
     count: int = 0
@@ -151,7 +150,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         await self.close(CloseReason.STOPPING)
 
     async def close(self, reason: CloseReason) -> None:
-        """What the client confirms before its own close frame still counts."""
+        """Pongs that come before the client's own close frame still acknowledge."""
         pinged = self._acked if self._ping is None else self._pinged
         is_last_ping_due = reason is CloseReason.STOPPING and self._written.count > pinged.count
         if self.close_reason is None and is_last_ping_due:
@@ -165,10 +164,10 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         super().ping(texts)
 
     def _on_newest_pong(self) -> None:
-        is_news = self._pinged.count > self._acked.count
+        is_progress = self._pinged.count > self._acked.count
         self._acked = self._pinged
-        if is_news:
-            took_s = asyncio.get_running_loop().time() - self._pinged_s
+        if is_progress:
+            took_s = now_s() - self._pinged_s
             telemetry.client_ack_s.record(took_s, _DIALECT)
             self._adapt(took_s)
             self.loop.on_ack()
@@ -180,7 +179,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
                 self.ping()
 
     def _adapt(self, took_s: float) -> None:
-        """More at once for a client that confirms quickly, less for one that comes near the time-out."""
+        """Enlarges the window for a client that acknowledges quickly; shrinks it near the time-out."""
         if took_s < self._settings.ping_timeout_s / 10:
             self._share = min(self._share * 2, 1.0)
         elif took_s > self._settings.ping_timeout_s / 3:
@@ -210,9 +209,9 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def refused(self) -> tuple[int, str, str] | None:
-        """After a 1009: (frame limit from now on, until which entry to be careful, the one refused or '').
+        """After a 1009: (frame limit from now on, last entry to send singly, the refused entry or '').
 
-        None when nothing was in flight, so that it was no frame of ours that the client found too long.
+        None when nothing was in flight: then the client refused no frame of ours.
         """
         in_flight = self._written.frames - self._acked.frames
         if in_flight == 0:

@@ -1,7 +1,7 @@
-"""A session's socket: what waits for the session is taken at once, and written as fast as the client reads.
+"""A session's socket: it takes the session's queue at once, and writes as fast as the client reads.
 
-Sessions have no delivery guarantee, so nothing is acknowledged. For a client that reads slowly fifty frames
-wait here; beyond that the newest are dropped, and counted.
+Delivery to sessions is at most once, so nothing is acknowledged. Fifty frames wait here for a client that
+reads slowly; beyond that the newest are dropped, and counted.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 WAITING_LIMIT = 50
 WAITING_LIMIT_BYTES = 1024 * 1024
-# Written, and not yet confirmed by a client that does not keep up.
+# Beyond so many written bytes that the client has not read, frames wait.
 UNREAD_LIMIT_BYTES = 256 * 1024
 _FLUSH_S = 0.02
 
@@ -68,7 +68,7 @@ class SessionSocket(HeldSocket):
         )
         self.sent = 0
         self.dropped = 0
-        # None until others may see the session.
+        # None until `register`.
         self._bindings: Sequence[SessionBinding] | None = None
         # A frame must not precede the response to the handshake.
         self._is_open = False
@@ -160,7 +160,7 @@ class SessionSocket(HeldSocket):
             self.deliver(notification)
 
     def deliver(self, notification: Notification) -> None:
-        """Writes the notification, or lets it wait, or drops it."""
+        """Writes the frames; for a slow reader they wait, and beyond the limit they are dropped."""
         for frame in self.frames(notification):
             if not self._waiting and self._unread_bytes() < UNREAD_LIMIT_BYTES:
                 self.write(frame)

@@ -7,8 +7,10 @@ from typing import Any, cast
 import pytest
 
 from services.socket_edge.blackhole_socket import BlackholeSocket
+from services.socket_edge.cognism_socket import CognismSocket
 from services.socket_edge.edge import Edge
 from services.socket_edge.session_socket import SessionSocket
+from shared.model.events import Notification
 from shared.model.sessions import Session, SessionBinding
 from tests.harness.waiting import wait_until
 from tests.socket_edge.conftest import edge_of, scope_of
@@ -98,3 +100,10 @@ async def test_a_session_is_dropped_with_its_socket(
 
     assert slow.done == [("put", "first"), ("drop", "first")]
     assert edge.registry.count_at("192.0.2.1") == 0
+
+
+@pytest.mark.parametrize("data", [b'{ "type" : "job-join"}', b"[1,2]", b'"text"', b"null"])
+def test_a_trigger_gets_the_data_as_it_was_posted(data: bytes) -> None:
+    notification = Notification(entry_id="1-0", event_id="1", topic="trigger.job-join", data=data)
+
+    assert CognismSocket.frames(cast(Any, None), notification) == [data]
