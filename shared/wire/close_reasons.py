@@ -26,11 +26,7 @@ class CloseRow(NamedTuple):
 CLOSE_ROWS = {
     # Two clients that reconnect would take the lease from each other for ever.
     CloseReason.TAKEN_OVER: CloseRow(
-        "a newer socket has the lease",
-        (1001, 1001),
-        _NONE,
-        False,
-        "another socket was opened on this channel",
+        "a newer socket took over", (1001, 1001), _NONE, False, "another socket was opened on this channel"
     ),
     CloseReason.CHANNEL_DELETED: CloseRow(
         "the channel was deleted", (1001, 1000), _NONE, False, "the channel was deleted"
@@ -38,12 +34,9 @@ CLOSE_ROWS = {
     CloseReason.KEY_REVOKED: CloseRow(
         "the API key was revoked", (1008, 1008), (1008, 1008), False, "the API key was revoked"
     ),
+    # The API key expired, or a rotation ended the secret that opened the socket.
     CloseReason.KEY_EXPIRED: CloseRow(
-        "the API key expired, or a rotation ended the secret that opened the socket",
-        (1008, 1008),
-        (1008, 1008),
-        False,
-        "the API key or its secret is no longer valid",
+        "the secret ended", (1008, 1008), (1008, 1008), False, "the API key or its secret is no longer valid"
     ),
     # Pelion 2020 and sessions refuse with an HTTP status.
     CloseReason.BAD_KEY: CloseRow(

@@ -120,7 +120,7 @@ class Conversation:
         self._request_id = ""
 
     def receive(self, frame: str | bytes, *, now_s: float) -> Effect:
-        """The first effect of a text frame. The last is its reply."""
+        """Begins a text frame. Returns its first effect; the last one is its reply."""
         assert self._work is None, "the previous frame has no reply yet"
         message = _parsed(frame)
         fields = message if message is not None else {}
@@ -129,17 +129,15 @@ class Conversation:
             return self._error(f"rate limiting threshold hit for {self.session_id}!")
         if message is None:
             return self._error("invalid JSON")
-        self._work = self._handle(
-            _Frame(
-                action=_text(fields.get("action")) or "noop",
-                token=_text(fields.get("auth_token")),
-                message=fields,
-            )
-        )
+        action, token = _text(fields.get("action")) or "noop", _text(fields.get("auth_token"))
+        self._work = self._handle(_Frame(action, token, fields))
         return self.resume(None)
 
     def resume(self, result: _Result) -> Effect:
-        """The effect was executed. The result: a principal, or None for an invalid token; may they listen?"""
+        """Continues the frame with the result of its effect.
+
+        Of Authenticate: the principal, None for an invalid token. Of Authorize: whether it may receive them.
+        """
         assert self._work is not None, "no frame is in progress"
         try:
             return self._work.send(result)
@@ -151,7 +149,7 @@ class Conversation:
         return reply
 
     def fail(self) -> Reply:
-        """The effect cannot be executed now."""
+        """Ends the frame with an error: its effect cannot be executed now."""
         assert self._work is not None, "no frame is in progress"
         self._work.close()
         # A write may or may not have been done: the next frame that succeeds writes all.
