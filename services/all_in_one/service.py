@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from services.all_in_one.first_start import admin_token, demo_secret
 from services.all_in_one.welcome import welcome
-from services.composition import build_outbound, build_stores, jobs_redis, serve_app
+from services.composition import build_outbound, jobs_redis, serve_app
 from services.expiry_reaper.service import reaping
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
@@ -16,6 +16,7 @@ from services.gateway.service import make_context
 from services.socket_edge.app import by_kind, socket_app, upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
+from services.socket_edge.service import make_edge
 from services.webhook_dispatcher.service import dispatching
 from shared.redis.client import connect
 from shared.runtime.embedded import ValkeyFailed, embedded_valkey
@@ -42,7 +43,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             listening = listener(settings.host, settings.port)
             outbound = build_outbound(settings)
             context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)
-            edge = Edge(build_stores(settings, redis), settings)
+            edge = make_edge(settings, redis)
             async with (
                 metrics_server(settings.host, settings.metrics_port),
                 outbound,

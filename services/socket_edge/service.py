@@ -13,9 +13,13 @@ from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 
 
+def make_edge(settings: Settings, redis: Redis) -> Edge:
+    return Edge(build_stores(settings, redis), settings)
+
+
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves sockets and long polls on EDGE_PORT until `stop`, then closes them."""
-    edge = Edge(build_stores(settings, redis), settings)
+    edge = make_edge(settings, redis)
     health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
     listening = listener(settings.host, settings.edge_port)
     async with metrics_server(settings.host, settings.metrics_port), edge.running():
