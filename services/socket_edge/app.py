@@ -1,6 +1,6 @@
 """The ASGI app of an edge: WebSockets on the dialects' paths, long polls, and little else."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,11 +9,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.socket_edge.blackhole_socket import blackhole_socket
-from services.socket_edge.cognism_socket import authenticate, cognism_socket
+from services.socket_edge.blackhole_socket import open_blackhole_socket
+from services.socket_edge.cognism_socket import authenticate, open_cognism_socket
 from services.socket_edge.edge import Edge
+from services.socket_edge.handshakes import OpenSocket, serve_socket
 from services.socket_edge.long_poll import pull_routes
-from services.socket_edge.pelion_socket import pelion_socket
+from services.socket_edge.pelion_socket import open_pelion_socket
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import (
     Problem,
@@ -28,8 +29,7 @@ CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"
 SOCKET_PATH = "/socket"
 
-_Sockets = dict[str, Callable[[Edge, Scope, Receive, Send], Awaitable[None]]]
-_SOCKETS: _Sockets = {CONNECT_PATH: pelion_socket, JOIN_PATH: cognism_socket}
+_SOCKETS: dict[str, OpenSocket] = {CONNECT_PATH: open_pelion_socket, JOIN_PATH: open_cognism_socket}
 # Below these paths only exact ones are sockets; any other is a 404.
 _API = ("/v1/", "/v2/", "/api/")
 
@@ -43,13 +43,14 @@ def socket_app(edge: Edge) -> ASGIApp:
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
-        elsewhere = _no_socket if f"{path}/".startswith(_API) else blackhole_socket
-        return _SOCKETS.get(path, elsewhere)(edge, scope, receive, send)
+        if path not in _SOCKETS and f"{path}/".startswith(_API):
+            return _no_socket(scope, receive, send)
+        return serve_socket(_SOCKETS.get(path, open_blackhole_socket), edge, scope, receive, send)
 
     return app
 
 
-async def _no_socket(_: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+async def _no_socket(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await refuse_handshake(scope, send, Problem(404, "there is no WebSocket at this path"))
 

@@ -1,41 +1,28 @@
 """A Blackhole client's WebSocket: the shell around its conversation (docs/protocols/kazoo.md)."""
 
-import asyncio
-
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from services.socket_edge import sessions
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
-from services.socket_edge.handshakes import admit
-from services.socket_edge.session_socket import SessionSocket
-from shared.model.api_keys import Principal, new_id
+from services.socket_edge.handshakes import acceptance
+from services.socket_edge.held import now_s
+from services.socket_edge.session_socket import SessionSocket, checked_address
+from shared.model.api_keys import Principal
+from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
+from shared.model.events import Notification
 from shared.model.sessions import Dialect
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Effect, Reply, SaveSession
 
 
-async def blackhole_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket, on which the client speaks first."""
-    await receive()
-    talk = await admit(scope, send, _enter(edge, scope, send))
-    if talk is None:
-        return
-    await sessions.accept(edge, talk.socket, scope, send)
-    # An idle socket must not keep its handshake in memory.
-    del scope
-    await sessions.serve(edge, talk.socket, receive, talk.on_text)
-
-
-async def _enter(edge: Edge, scope: Scope, send: Send) -> "_Talk":
-    """Raises what `admit` takes."""
-    edge.check_open()
+async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[SessionSocket, Message]:
+    """A socket on which the client speaks first."""
     if scope["subprotocols"]:
         raise Problem(400, "there is no subprotocol here")
-    address = sessions.check_limits(edge, scope)
+    address = checked_address(edge, scope)
     principal = None
     # A client may also authenticate later, frame by frame.
     if (given := Headers(scope=scope).get("authorization")) is not None:
@@ -43,62 +30,67 @@ async def _enter(edge: Edge, scope: Scope, send: Send) -> "_Talk":
         principal = await edge.stores.principals.authenticate(token, now_ms=now_ms())
         if principal is None:
             raise Problem(403, "the credentials are not valid")
-    return _Talk(edge, address, principal, scope, send)
+    socket = BlackholeSocket(edge, address=address, principal=principal, scope=scope, send=send)
+    edge.hold(socket)
+    return socket, acceptance(scope)
 
 
-class _Talk:
-    """One socket and its conversation."""
+class BlackholeSocket(SessionSocket):
+    """One socket and its conversation. The client must send something from time to time."""
+
+    kind = Dialect.KAZOO
 
     def __init__(
-        self, edge: Edge, address: str, principal: Principal | None, scope: Scope, send: Send
+        self, edge: Edge, *, address: str, principal: Principal | None, scope: Scope, send: Send
     ) -> None:
-        self._edge = edge
-        self._conversation = conversation = Conversation(new_id(), now_s=_now_s(), principal=principal)
-        self.socket = SessionSocket(
-            edge,
-            conversation.session_id,
-            dialect=Dialect.KAZOO,
-            address=address,
-            scope=scope,
-            send=send,
-            frames=lambda notification: conversation.event_frames(notification, now_ms=now_ms()),
-        )
-        edge.hold(self.socket)
+        super().__init__(edge, address=address, scope=scope, send=send)
+        self._conversation = Conversation(self.id, now_s=now_s(), principal=principal)
+        self._last_ping_s = scope["extensions"]["websocket.control"]["last_ping_s"]
+        self._heard_s = now_s()
 
-    async def on_text(self, text: str) -> None:
-        """Carries out one frame's effects until it has its reply."""
-        effects = self._conversation.receive(text, now_s=_now_s())
-        while effects:
+    def frames(self, notification: Notification) -> list[bytes]:
+        return self._conversation.event_frames(notification, now_ms=now_ms())
+
+    async def on_message(self, text: str | None) -> None:
+        """Executes the frame's effects until it has its reply."""
+        self._heard_s = now_s()
+        if text is None:
+            return
+        effect = self._conversation.receive(text, now_s=self._heard_s)
+        while not isinstance(effect, Reply):
             try:
-                effects = await self._carry_out(effects.pop())
+                effect = await self._execute(effect)
             except StoreUnavailable:
-                effects = self._conversation.failed()
+                effect = self._conversation.fail()
+        self.write(effect.text)
 
-    async def _carry_out(self, effect: Effect) -> list[Effect]:
+    async def _execute(self, effect: Authenticate | Authorize | SaveSession) -> Effect:
         principals = self._edge.stores.principals
         match effect:
-            case Reply(text):
-                self.socket.write(text)
             case Authenticate(token):
-                principal = await principals.authenticate(token, now_ms=now_ms())
-                return self._conversation.authenticated(principal)
+                return self._conversation.resume(await principals.authenticate(token, now_ms=now_ms()))
             case Authorize(principal, account_id):
-                return self._conversation.authorized(await principals.may_listen(principal, account_id))
-            case SaveSession():
-                await self._register(effect)
-                return self._conversation.saved()
-        return []
+                return self._conversation.resume(await principals.may_listen(principal, account_id))
+            case SaveSession(principal, bindings, name, metadata):
+                await self.register(bindings, account_id=principal.account_id, name=name, metadata=metadata)
+                if self.credential is None:
+                    self._edge.authenticated(self, Credential(principal.api_key_id))
+                return self._conversation.resume(None)
 
-    async def _register(self, state: SaveSession) -> None:
-        await self.socket.register(
-            state.bindings,
-            account_id=state.principal.account_id,
-            name=state.name,
-            metadata=state.metadata,
-        )
-        if self.socket.credential is None:
-            self._edge.authenticated(self.socket, Credential(state.principal.api_key_id))
+    # Liveness
 
+    @property
+    def _idle_at_s(self) -> float:
+        """Pings from the client count, pongs do not."""
+        heard_s: float = max(self._heard_s, self._last_ping_s())
+        return heard_s + self._edge.settings.blackhole_idle_s
 
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+    @property
+    def next_check_s(self) -> float:
+        due_s = super().next_check_s
+        return due_s if self.close_reason is not None else min(due_s, self._idle_at_s)
+
+    async def check(self, now_s: float) -> None:
+        await super().check(now_s)
+        if now_s > self._idle_at_s:
+            await self.close(CloseReason.IDLE)

@@ -3,36 +3,39 @@
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from services.socket_edge import sessions
 from services.socket_edge.credential_watcher import Credential, authenticate_receiver
 from services.socket_edge.edge import Edge
-from services.socket_edge.handshakes import admit
-from services.socket_edge.session_socket import SessionSocket
-from shared.model.api_keys import ApiKey, new_id
+from services.socket_edge.handshakes import acceptance
+from services.socket_edge.session_socket import SessionSocket, checked_address
+from shared.model.api_keys import ApiKey
 from shared.model.errors import MissingScope, StoreUnavailable, Unauthenticated
+from shared.model.events import Notification
 from shared.model.sessions import Dialect, SessionBinding
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
 from shared.wire.cognism.credentials import credentials_offered, query_of
-from shared.wire.cognism.frames import first_frame, frame
+from shared.wire.cognism.frames import first_frame
 from shared.wire.cognism.patterns import parse_pattern
 
-_SESSION_HEADER = b"x-websocket-session"
 
-
-async def cognism_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket; a refusal comes before the upgrade."""
-    await receive()
-    socket = await admit(scope, send, _enter(edge, scope, send))
-    if socket is None:
-        return
-    headers = [(_SESSION_HEADER, socket.id.encode())]
-    await sessions.accept(edge, socket, scope, send, headers=headers, first_frame=first_frame(socket.id))
-    # An idle socket must not keep its handshake in memory.
-    del scope, headers
-    await sessions.serve(edge, socket, receive)
+async def open_cognism_socket(edge: Edge, scope: Scope, send: Send) -> tuple[SessionSocket, Message]:
+    """A socket whose session is registered."""
+    address = checked_address(edge, scope)
+    query = query_of(scope["query_string"])
+    key, credential = await authenticate(edge.stores.api_keys, Headers(scope=scope), query)
+    pattern = query.get("pattern", "")
+    bindings = [SessionBinding(key.account_id, pattern, parse_pattern(pattern))]
+    socket = CognismSocket(edge, address=address, scope=scope, send=send)
+    edge.hold(socket)
+    try:
+        await socket.register(bindings, account_id=key.account_id)
+    except StoreUnavailable:
+        await edge.drop(socket)
+        raise
+    edge.authenticated(socket, credential)
+    return socket, acceptance(scope, headers=[(b"x-websocket-session", socket.id.encode())])
 
 
 async def authenticate(
@@ -48,27 +51,21 @@ async def authenticate(
         raise Problem(401, "access token or secret key is missing or wrong", fields=fields) from None
 
 
-async def _enter(edge: Edge, scope: Scope, send: Send) -> SessionSocket:
-    """A socket whose session is registered. Raises what `admit` takes."""
-    address = sessions.check_limits(edge, scope)
-    query = query_of(scope["query_string"])
-    key, credential = await authenticate(edge.stores.api_keys, Headers(scope=scope), query)
-    pattern = query.get("pattern", "")
-    bindings = [SessionBinding(key.account_id, pattern, parse_pattern(pattern))]
-    socket = SessionSocket(
-        edge,
-        new_id(),
-        dialect=Dialect.COGNISM,
-        address=address,
-        scope=scope,
-        send=send,
-        frames=lambda event: [frame(event)],
-    )
-    edge.hold(socket)
-    try:
-        await socket.register(bindings, account_id=key.account_id)
-    except StoreUnavailable:
-        await edge.drop(socket)
-        raise
-    edge.authenticated(socket, credential)
-    return socket
+class CognismSocket(SessionSocket):
+    """A trigger's socket, which only listens, and to which back ends can push."""
+
+    kind = Dialect.COGNISM
+
+    def on_accepted(self) -> None:
+        self.write(first_frame(self.id))
+        super().on_accepted()
+
+    def frames(self, notification: Notification) -> list[bytes]:
+        """The data as it was posted, without an envelope."""
+        return [notification.data]
+
+    async def _deliver(self) -> None:
+        for push_id, data in await self._sessions.pushes(self.id):
+            if self.write(data):
+                await self._sessions.mark_pushed(self.id, push_id)
+        await super()._deliver()

@@ -1,7 +1,7 @@
 """A connection ends when the secret that opened it does.
 
-The end that is known at the handshake is one of the connection's deadlines. A rotation may move it later, and
-sends a wakeup. As wakeups may be lost, the sweep and a restored subscription read every key again.
+The end known at the handshake is one of the connection's deadlines. A rotation or a revocation changes it and
+sends a wakeup. Wakeups may be lost, so the sweep and a restored subscription read every key again.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The secret that opened a connection, by its hash, its API key, and until when that was valid.
+    """The secret that opened a connection: its API key, its hash, and when it ends.
 
-    Without a hash the connection was opened with a token, and lives as long as the key.
+    Without a hash it was a token, which is valid as long as the key.
     """
 
     api_key_id: str
@@ -32,7 +32,7 @@ class Credential:
     until_ms: float = math.inf
 
     def valid_until_ms(self, key: ApiKey) -> float:
-        """Until when it is valid, as the key stands now."""
+        """When it ends, by the current state of its key."""
         if self.secret_hash is not None:
             return key.valid_until_ms(self.secret_hash)
         return math.inf if key.expires_at_ms is None else key.expires_at_ms

@@ -1,21 +1,18 @@
-"""What one process holds, sockets and long polls, and the loops that keep it right."""
+"""The connections of one process, and the loops that serve them."""
 
 import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from services.composition import Stores
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.heartbeat import EdgeHeartbeat
-from services.socket_edge.held import HeldConnection
-from services.socket_edge.leased_socket import Limits
+from services.socket_edge.held import HeldConnection, LeaseHolder
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.poll_queries import PollQueries
 from services.socket_edge.registry import Registry
-from services.socket_edge.session_socket import SessionLimits
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
@@ -23,56 +20,34 @@ from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import in_background
+from shared.runtime.settings import Settings
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How often, and how long, in seconds."""
-
-    ping_interval_s: float
-    heartbeat_s: float
-    redis_outage_limit_s: float
-    long_poll_wait_s: float
-    drain_delay_s: float = 0
-    drain_window_s: float = 0
-
-
 class Edge:
     """One process's connections. `stores.instance` names it in leases: the replica, and this run of it."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        *,
-        limits: Limits,
-        timing: Timing,
-        session_limits: SessionLimits,
-        close_codes: int,
-    ) -> None:
+    def __init__(self, stores: Stores, settings: Settings) -> None:
         self.stores = stores
         self.instance = stores.instance
-        self.limits = limits
-        self.session_limits = session_limits
-        self.timing = timing
-        self.close_codes = close_codes
+        self.settings = settings
         self.acks = AckScheduler()
         self.handshakes = Handshakes()
         self.registry = registry = Registry()
         self.liveness = Liveness(
-            ping_interval_s=timing.ping_interval_s,
-            ping_timeout_s=limits.ping_timeout_s,
-            idle_s=session_limits.idle_s,
+            ping_interval_s=settings.ping_interval_s,
+            ping_timeout_s=settings.ping_timeout_s,
+            idle_s=settings.blackhole_idle_s,
         )
         self.credentials = CredentialWatcher(stores.api_keys, self.liveness)
         self.poll_queries = PollQueries(stores.wakeups, registry, instance=stores.instance)
         self.heartbeat = EdgeHeartbeat(
             stores.heartbeat,
             registry,
-            every_s=timing.heartbeat_s,
-            outage_limit_s=timing.redis_outage_limit_s,
+            every_s=settings.heartbeat_s,
+            outage_limit_s=settings.redis_outage_limit_s,
         )
         self.wakeups = WakeupReader(self)
         self._claims = itertools.count(1)
@@ -98,7 +73,7 @@ class Edge:
         self.liveness.watch(connection)
         if credential is not None:
             self.authenticated(connection, credential)
-        if previous := connection.previous_owner:
+        if isinstance(connection, LeaseHolder) and (previous := connection.lease.previous):
             telemetry.takeovers.add(1)
             if instance_of(previous) == self.instance:
                 for other in self.registry.of(connection.id):
@@ -115,8 +90,8 @@ class Edge:
         # The key may have changed after it was read, when no wakeup reached the connection yet.
         self.credentials.check([connection])
 
-    async def opened(self, connection: HeldConnection) -> None:
-        """The handshake is accepted. Closes the connection if the shutdown closed all others meanwhile."""
+    async def close_if_stopping(self, connection: HeldConnection) -> None:
+        """Closes a new connection if the shutdown closed all others meanwhile."""
         if self._refuses:
             await connection.close(CloseReason.STOPPING)
 
@@ -134,7 +109,7 @@ class Edge:
         """The connection has ended, and was released."""
         self.liveness.forget(connection)
         self.registry.remove(connection)
-        connection.removed()
+        connection.on_removed()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -149,14 +124,14 @@ class Edge:
     async def shutdown(self) -> None:
         """Closes all connections; first the replica only is unready, until load balancers know."""
         self._is_draining = True
-        await asyncio.sleep(self.timing.drain_delay_s)
+        await asyncio.sleep(self.settings.drain_delay_s)
         self._refuses = True
-        await close_all(self.registry, over_s=self.timing.drain_window_s)
+        await close_all(self.registry, over_s=self.settings.drain_window_s)
 
     async def sweep(self) -> None:
-        """Wakes every connection once in SWEEP_S, as its wakeup may be lost, and checks its credential.
+        """Wakes every connection and checks its credential once in SWEEP_S, since a wakeup may be lost.
 
-        All at once would keep everything else from the event loop meanwhile.
+        In lots: all at once would block the event loop.
         """
         for lot in itertools.cycle(range(_SWEEP_LOTS)):
             await asyncio.sleep(SWEEP_S / _SWEEP_LOTS)

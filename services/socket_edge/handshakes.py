@@ -1,12 +1,13 @@
-"""What the handshakes of all dialects have in common: how they are refused, and one per secret at a time."""
+"""What the WebSockets of all dialects have in common, from the handshake to the end."""
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from services.socket_edge.held import HeldSocket
 from shared import telemetry
 from shared.model.api_keys import hash_of, id_in
 from shared.model.errors import Invalid, StoreUnavailable
@@ -19,15 +20,43 @@ from shared.runtime.http.responses import (
     unavailable,
 )
 
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
+
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+OpenSocket: TypeAlias = Callable[["Edge", Scope, Send], Awaitable[tuple[HeldSocket, Message] | None]]
+"""Opens a dialect's socket, which the edge holds, and returns it with the message that accepts the handshake.
+
+None: it has sent a refusal itself. Raises Problem, Invalid, StoreUnavailable.
+"""
 
 
-async def admit(scope: Scope, send: Send, entry: Awaitable[T]) -> T | None:
-    """What `entry` gives; None when it failed, and the client was sent an HTTP response that says why."""
+async def serve_socket(
+    open_socket: OpenSocket, edge: "Edge", scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Serves one WebSocket. A refusal comes before the upgrade."""
+    await receive()
+    socket = await _accept(open_socket, edge, scope, send)
+    # An idle socket must not keep its handshake in memory.
+    del scope
+    if socket is None:
+        return
     try:
-        return await entry
+        while (message := await receive())["type"] != "websocket.disconnect":
+            await socket.on_message(message.get("text"))
+        socket.client_code = int(message.get("code", 0))
+    finally:
+        await edge.drop(socket)
+        telemetry.sockets_closed.add(1, {"reason": socket.facts["reason"]})
+        logger.info(socket.closed_log, extra={"facts": socket.facts})
+
+
+async def _accept(open_socket: OpenSocket, edge: "Edge", scope: Scope, send: Send) -> HeldSocket | None:
+    """The accepted socket; None when the client was sent an HTTP response that says why it was refused."""
+    try:
+        edge.check_open()
+        opened = await open_socket(edge, scope, send)
     except StoreUnavailable:
         problem, outcome = unavailable(), {"outcome": "unavailable"}
     except Invalid as error:
@@ -38,6 +67,17 @@ async def admit(scope: Scope, send: Send, entry: Awaitable[T]) -> T | None:
     except Exception:
         logger.exception("handshake.failed", extra={"facts": {"request_id": request_id_of(scope)}})
         problem, outcome = internal_error(), {"outcome": "failed"}
+    else:
+        if opened is None:
+            return None
+        socket, acceptance = opened
+        telemetry.handshakes.add(1, {"outcome": "accepted"})
+        # If the client has gone already, its next message says so.
+        with contextlib.suppress(OSError):
+            await send(acceptance)
+            socket.on_accepted()
+            await edge.close_if_stopping(socket)
+        return socket
     telemetry.handshakes.add(1, outcome)
     await refuse_handshake(scope, send, problem)
     return None

@@ -1,4 +1,4 @@
-"""The edge's heartbeat, which makes its leases count, and what waits for Redis to answer again.
+"""The edge's heartbeat, without which its leases count as free, and the releases that wait for Redis.
 
 While Redis is away sockets stay open: leases are fenced, so one that was lost does no harm.
 """
@@ -22,7 +22,7 @@ STOP_S = 1.0
 
 
 class EdgeHeartbeat:
-    """Beats for ever, and closes every connection when Redis was away for too long."""
+    """The heartbeat of one edge. It closes every connection when Redis is unavailable for too long."""
 
     def __init__(
         self, heartbeat: Heartbeat, registry: Registry, *, every_s: float, outage_limit_s: float
@@ -34,7 +34,7 @@ class EdgeHeartbeat:
         self._unreleased: list[Callable[[], Awaitable[object]]] = []
 
     async def run(self) -> None:
-        """Beats for ever."""
+        """Beats for ever; closes connections after the outage limit."""
         answered_s = time.monotonic()
         while True:
             if await self.beat():
@@ -46,7 +46,7 @@ class EdgeHeartbeat:
             await asyncio.sleep(min(self._every_s, self._outage_limit_s / 2))
 
     async def beat(self) -> bool:
-        """One heartbeat, and the releases that Redis did not take before; False when Redis is away."""
+        """Sends a heartbeat, then the releases that failed before; False when Redis is unavailable."""
         try:
             await self._heartbeat.beat(now_ms=now_ms())
         except StoreUnavailable:
@@ -56,18 +56,18 @@ class EdgeHeartbeat:
         return True
 
     async def release(self, connection: HeldConnection) -> None:
-        """Stops the connection's delivery and releases its lease or session, now or when Redis is back.
+        """Stops the connection's delivery and releases its lease or session.
 
-        Until then its channel counts as connected.
+        If Redis is unavailable, the next heartbeat retries; until then the channel counts as connected.
         """
-        with contextlib.suppress(StoreUnavailable):
-            await connection.finish()
-        call = connection.release_call()
+        # A session that is being written again must not outlive its release.
+        connection.is_held = False
+        call = await connection.finish()
         if call is not None and not await self._release(call):
             logger.warning("connection.not-released", extra={"facts": {"id": connection.id}})
 
     async def stop(self) -> None:
-        """The edge is no longer there; its leases may be claimed at once."""
+        """Ends the heartbeat in Redis: the leases may be claimed at once."""
         with contextlib.suppress(StoreUnavailable, TimeoutError):
             await asyncio.wait_for(self._heartbeat.stop(), STOP_S)
 

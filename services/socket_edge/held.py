@@ -1,6 +1,7 @@
 """What the edge needs of every connection that it holds, and what sockets and lease holders share."""
 
 import asyncio
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from starlette.types import Scope, Send
 
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason, Lease
+from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.websocket.protocol import Control
 from shared.wire.close_reasons import close_frame
@@ -28,6 +30,10 @@ _WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReas
 class HeldConnection(ABC):
     """A socket or a long poll. `id` is its channel or session: the name by which wakeups reach it."""
 
+    # What the gauges count it as.
+    kind: str
+    # The client's address, where the number of connections per address is limited.
+    address: str | None = None
     # Its client reconnects as soon as it closes: all together would be a stampede.
     closes_at_a_pace = True
 
@@ -37,24 +43,9 @@ class HeldConnection(ABC):
         self.close_reason: CloseReason | None = None
         self.credential: Credential | None = None
         self.expires_at_ms = math.inf
-        # Where it stands in the order of checks.
+        # The tick of liveness at which it is checked next.
         self.check_tick = math.inf
         self._edge = edge
-
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """What the gauges count it as."""
-
-    @property
-    def address(self) -> str | None:
-        """The client's address, where the number of connections per address is limited."""
-        return None
-
-    @property
-    def previous_owner(self) -> str:
-        """The owner whose lease this connection took over."""
-        return ""
 
     @abstractmethod
     async def close(self, reason: CloseReason) -> None:
@@ -72,28 +63,20 @@ class HeldConnection(ABC):
         """Closes for a shutdown, once the client has acknowledged what was sent, or the time is over."""
         await self.close(CloseReason.STOPPING)
 
-    async def recover(self) -> None:
-        """Redis may have lost writes: restores what it lost, then delivers. Raises StoreUnavailable."""
-        self.wake()
-
     def key_is_gone(self) -> None:
         """The API key of its credential was revoked."""
         self.expires_at_ms = 0
 
     @abstractmethod
-    async def finish(self) -> None:
-        """Stops delivery, for ever. Raises StoreUnavailable."""
-
-    @abstractmethod
-    def release_call(self) -> Callable[[], Awaitable[object]] | None:
-        """The call that tells Redis that the connection has ended; None when there is nothing to tell.
+    async def finish(self) -> Callable[[], Awaitable[object]] | None:
+        """Stops delivery. Returns the call to Redis that releases the lease or session, None without one.
 
         The call keeps no reference to the connection: it may wait until Redis is back.
         """
 
-    def removed(self) -> None:
-        """The edge no longer holds the connection."""
-        self.credential = None
+    @abstractmethod
+    def on_removed(self) -> None:
+        """The edge no longer holds the connection: drops what would keep it in memory."""
 
     @property
     def next_check_s(self) -> float:
@@ -112,6 +95,10 @@ class HeldConnection(ABC):
 class HeldSocket(HeldConnection):
     """A WebSocket: pinged when it was quiet for the interval, aborted when a pong is overdue."""
 
+    # The name of the log line at its end.
+    closed_log: str
+    # The code of the client's close frame, once it has come.
+    client_code = 0
     _dialect: Literal["pelion", "session"]
 
     def __init__(self, edge: "Edge", id: str, *, scope: Scope, send: Send) -> None:
@@ -125,16 +112,30 @@ class HeldSocket(HeldConnection):
         self._ping: bytes | None = None
         self._pinged_s = 0.0
         self._unread_when_pinged = 0
-        # Of the next ping, or of the pong to the one in flight.
-        self._due_s = _now_s() + edge.liveness.ping_interval_s
+        # When the next ping is due, or the pong to the ping in flight.
+        self._due_s = now_s() + edge.liveness.ping_interval_s
+
+    def on_accepted(self) -> None:
+        """The client was sent the response to its handshake."""
+
+    async def on_message(self, text: str | None) -> None:
+        """The client sent a text, or something else."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, str | int]:
+        """For the log line at its end."""
 
     async def close(self, reason: CloseReason) -> None:
         if self.close_reason is not None:
             return
         self.close_reason = reason
-        code, text = close_frame(reason, dialect=self._dialect, year=self._edge.close_codes)
+        year = self._edge.settings.pelion_close_codes
+        if (frame := close_frame(reason, dialect=self._dialect, year=year)) is None:
+            await self.abort()
+            return
         try:
-            await self._send({"type": "websocket.close", "code": code, "reason": text})
+            await self._send({"type": "websocket.close", "code": frame[0], "reason": frame[1]})
         except OSError:
             self.close_reason = CloseReason.CLIENT_GONE
 
@@ -145,7 +146,7 @@ class HeldSocket(HeldConnection):
         """Writes the texts and a ping, which replaces the one in flight. Raises OSError without a client."""
         self._pings += 1
         self._ping = self._pings.to_bytes(8, "big")
-        self._pinged_s = _now_s()
+        self._pinged_s = now_s()
         self._write(texts, self._ping)
         self._unread_when_pinged = self._unread_bytes()
         self._due_s = self._pinged_s + self._edge.liveness.ping_timeout_s
@@ -154,16 +155,16 @@ class HeldSocket(HeldConnection):
     def on_pong(self, payload: bytes) -> None:
         """The client answered a ping; only the newest one counts."""
         if payload == self._ping:
-            self._rest()
+            self._clear_ping()
             self._on_newest_pong()
 
     def _on_newest_pong(self) -> None:
         """The client has read everything that was written before the newest ping."""
 
-    def _rest(self) -> None:
+    def _clear_ping(self) -> None:
         """No ping is in flight; the next is due after the interval."""
         self._ping = None
-        self._due_s = _now_s() + self._edge.liveness.ping_interval_s
+        self._due_s = now_s() + self._edge.liveness.ping_interval_s
         self._edge.liveness.check_by(self, self._due_s)
 
     @property
@@ -200,41 +201,31 @@ class LeaseHolder(HeldConnection):
     lease: Lease
     loop: DeliveryLoop
 
-    @property
-    def previous_owner(self) -> str:
-        return self.lease.previous
-
     def wake(self) -> None:
         self.loop.wake()
 
-    def require_resync(self) -> None:
-        """Redis may have lost writes: nothing is acknowledged before the queue was read again."""
-        self.loop.require_resync()
-
     def key_is_gone(self) -> None:
-        # The queue knows more: whether the key was revoked, or the channel is another's by now.
+        # The queue's script gives the reason: a revoked key, a deleted channel, or a takeover.
         self.loop.wake()
 
     async def end(self, close_reason: CloseReason) -> None:
         """As the loop's transport: the lease is gone."""
         await self.close(close_reason)
 
-    async def finish(self) -> None:
-        await self.loop.stop()
-
-    def release_call(self) -> Callable[[], Awaitable[object]] | None:
+    async def finish(self) -> Callable[[], Awaitable[object]] | None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.loop.stop()
         if self.close_reason in _WITHOUT_LEASE:
             return None
         return partial(self._edge.stores.leases.release, self.lease, now_ms=now_ms())
 
-    def removed(self) -> None:
-        super().removed()
+    def on_removed(self) -> None:
         # The loop refers to its transport: both would stay in memory until the garbage collector runs.
         del self.loop
 
 
 async def in_turns(connections: Iterable[HeldConnection]) -> AsyncIterator[HeldConnection]:
-    """Each that is still held when its turn comes, with pauses in which others use the event loop."""
+    """The connections that are still held when their turn comes, with pauses for other work."""
     for number, connection in enumerate(connections, start=1):
         if connection.is_held:
             yield connection
@@ -242,5 +233,6 @@ async def in_turns(connections: Iterable[HeldConnection]) -> AsyncIterator[HeldC
             await asyncio.sleep(0)
 
 
-def _now_s() -> float:
+def now_s() -> float:
+    """The event loop's time."""
     return asyncio.get_running_loop().time()

@@ -1,28 +1,28 @@
 """A Pelion client's socket, which holds its channel's lease and is the transport of its delivery loop.
 
 A write proves nothing, so one ping is in flight. Its pong confirms everything that was written before it: the
-client's WebSocket stack has read it. Only then it is acknowledged. What is written and not confirmed is
-bounded, in number and in bytes. A client that confirms slowly gets less at once, so that even a very slow one
-makes progress.
+client's WebSocket stack has read it. Only then is it acknowledged. The window bounds what is in flight, in
+number and in bytes. It is smaller for a slow client, so that even a very slow one makes progress.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope, Send
 
-from services.socket_edge.held import HeldSocket, LeaseHolder
+from services.socket_edge.held import HeldSocket, LeaseHolder, now_s
 from shared import telemetry
 from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
+from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, parse_entry_id
-from shared.wire.pelion.frames import Frame, frames
+from shared.wire.pelion.messages import Message, frames
 from shared.wire.pelion.serialization import Serialization, stored
 
 if TYPE_CHECKING:
@@ -40,26 +40,15 @@ _MESSAGE_TOO_BIG = 1009
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What may be in flight on one socket, and in one frame."""
-
-    frame_bytes: int
-    frame_count: int
-    in_flight_count: int
-    in_flight_bytes: int
-    ping_timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Position:
-    """How far a socket has got: the last entry, and the totals up to it."""
+    """How much of the queue was written or acknowledged: the last entry, and the totals up to it."""
 
     entry: str = BEGINNING
     count: int = 0
     size_bytes: int = 0
     frames: int = 0
 
-    def after(self, frame: Frame) -> "Position":
+    def after(self, frame: Message) -> "Position":
         size = self.size_bytes + len(frame.text)
         return Position(frame.last_entry_id, self.count + frame.count, size, self.frames + 1)
 
@@ -68,16 +57,17 @@ class LeasedSocket(LeaseHolder, HeldSocket):
     """A socket and its lease."""
 
     kind = Kind.WEBSOCKET
+    closed_log = "socket.closed"
     _dialect = "pelion"
 
     def __init__(self, edge: "Edge", claimed: Claimed, *, scope: Scope, send: Send) -> None:
         super().__init__(edge, claimed.lease.channel, scope=scope, send=send)
         self.lease = claimed.lease
         self.loop = DeliveryLoop(edge.stores.queues, claimed.lease, self, acks=edge.acks)
-        # The code of the client's close frame, once it has come.
-        self.client_code = 0
-        self._limits = limits = edge.limits
-        self._frame_bytes = min(limits.frame_bytes, claimed.frame_limit_bytes or limits.frame_bytes)
+        self._settings = settings = edge.settings
+        self._frame_bytes = min(
+            settings.frame_limit_bytes, claimed.frame_limit_bytes or settings.frame_limit_bytes
+        )
         # An earlier socket was refused a frame before this entry: send one at a time, to learn which it is.
         self._careful_until = parse_entry_id(claimed.careful_until or BEGINNING)
         self._share = _FIRST_SHARE
@@ -94,8 +84,8 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def window(self) -> Window:
-        most = max(1, int(self._limits.in_flight_count * self._share))
-        most_bytes = max(SMALLEST_FRAME_BYTES, int(self._limits.in_flight_bytes * self._share))
+        most = max(1, int(self._settings.in_flight_limit * self._share))
+        most_bytes = max(SMALLEST_FRAME_BYTES, int(self._settings.in_flight_bytes * self._share))
         count = most - (self._written.count - self._acked.count)
         size = most_bytes - (self._written.size_bytes - self._acked.size_bytes)
         waits = self._is_careful and self._written.frames > self._acked.frames
@@ -112,7 +102,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
             return None
         before = written = self._written
         texts = list[bytes]()
-        most = min(self._limits.frame_count, self._wanted.chunk)
+        most = min(self._settings.batch_limit, self._wanted.chunk)
         for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
             texts.append(frame.text)
             written = written.after(frame)
@@ -137,7 +127,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         self._wanted = stored(serialization)
 
     def rewind(self) -> None:
-        self._rest()
+        self._clear_ping()
         self._written = replace(self._written, entry=BEGINNING)
         self._acked = self._written
 
@@ -160,7 +150,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         await self.close(CloseReason.STOPPING)
 
     async def close(self, reason: CloseReason) -> None:
-        """What the client confirms before its own close frame still counts."""
+        """Pongs that come before the client's own close frame still acknowledge."""
         pinged = self._acked if self._ping is None else self._pinged
         is_last_ping_due = reason is CloseReason.STOPPING and self._written.count > pinged.count
         if self.close_reason is None and is_last_ping_due:
@@ -174,10 +164,10 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         super().ping(texts)
 
     def _on_newest_pong(self) -> None:
-        is_news = self._pinged.count > self._acked.count
+        is_progress = self._pinged.count > self._acked.count
         self._acked = self._pinged
-        if is_news:
-            took_s = asyncio.get_running_loop().time() - self._pinged_s
+        if is_progress:
+            took_s = now_s() - self._pinged_s
             telemetry.client_ack_s.record(took_s, _DIALECT)
             self._adapt(took_s)
             self.loop.on_ack()
@@ -189,18 +179,20 @@ class LeasedSocket(LeaseHolder, HeldSocket):
                 self.ping()
 
     def _adapt(self, took_s: float) -> None:
-        """More at once for a client that confirms quickly, less for one that comes near the time-out."""
-        if took_s < self._limits.ping_timeout_s / 10:
+        """Enlarges the window for a client that acknowledges quickly; shrinks it near the time-out."""
+        if took_s < self._settings.ping_timeout_s / 10:
             self._share = min(self._share * 2, 1.0)
-        elif took_s > self._limits.ping_timeout_s / 3:
+        elif took_s > self._settings.ping_timeout_s / 3:
             self._share = max(self._share / 2, _SMALLEST_SHARE)
 
     # At the end
 
-    async def finish(self) -> None:
-        await super().finish()
+    async def finish(self) -> Callable[[], Awaitable[object]] | None:
+        release = await super().finish()
         if self.client_code == _MESSAGE_TOO_BIG and self.close_reason in (None, CloseReason.CLIENT_GONE):
-            await self._record_refusal()
+            with contextlib.suppress(StoreUnavailable):
+                await self._record_refusal()
+        return release
 
     async def _record_refusal(self) -> None:
         """The client closed on a frame that was too long for it: the next socket sends shorter ones."""
@@ -217,9 +209,9 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def refused(self) -> tuple[int, str, str] | None:
-        """After a 1009: (frame limit from now on, until which entry to be careful, the one refused or '').
+        """After a 1009: (frame limit from now on, last entry to send singly, the refused entry or '').
 
-        None when nothing was in flight, so that it was no frame of ours that the client found too long.
+        None when nothing was in flight: then the client refused no frame of ours.
         """
         in_flight = self._written.frames - self._acked.frames
         if in_flight == 0:
@@ -231,13 +223,12 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """For the log line at its end."""
         return {
             "channel": self.lease.channel,
             "owner": self.lease.owner,
             "reason": self.close_reason or CloseReason.CLIENT_GONE,
             "sent": self._written.count,
-            "confirmed": self._acked.count,
+            "acked": self._acked.count,
         }
 
     @property

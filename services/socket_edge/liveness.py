@@ -1,7 +1,7 @@
 """When to check which connection: for pings, overdue pongs, idle clients and expired credentials.
 
-A connection stands at the earliest of its own deadlines. A deadline that moves to a later time, as with each
-pong, costs nothing: the check at the earlier time finds nothing to do and moves the connection on.
+A connection is checked at the earliest of its deadlines. A pong moves a deadline to a later time at no cost:
+the check at the earlier time finds nothing to do and schedules the next.
 """
 
 import asyncio

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 PULL_PATH = "/v2/notification/pull"
 
-# A release that takes longer does not keep the client waiting.
+# The client does not wait longer than this for the release.
 _RELEASE_S = 0.5
 _CLAIMS = 5
 _POLLED = "polled"
@@ -82,7 +82,7 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     pull = parse_pull(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
-    lease = await _claim(edge, key, goes_on=_goes_on(connection, key))
+    lease = await _claim(edge, key, is_follow_up=_is_follow_up(connection, key))
     if not isinstance(lease, Lease):
         outcome, status, text = lease
         telemetry.polls_ended.add(1, {"outcome": outcome})
@@ -108,24 +108,24 @@ async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
         raise Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")]) from None
 
 
-def _goes_on(connection: Connection, key: ApiKey) -> bool:
+def _is_follow_up(connection: Connection, key: ApiKey) -> bool:
     """Was the poll sent while the one before it was still being acked?
 
     Clients send it as soon as they have read a response, and may delete the channel right after, on another
     connection. The delete overtakes a poll that waits its turn, which must not create the channel again.
     """
-    goes_on = connection["was_queued"] and connection["notes"].get(_POLLED) == key.id
+    is_follow_up = connection["was_queued"] and connection["notes"].get(_POLLED) == key.id
     connection["notes"][_POLLED] = key.id
-    return goes_on
+    return is_follow_up
 
 
-async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str, int, str]:
+async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tuple[str, int, str]:
     """The lease of the channel, which is created if need be; or outcome, status and text of the response."""
     silent = ""
     for _ in range(_CLAIMS):
         owner = edge.new_owner()
         try:
-            if not goes_on:
+            if not is_follow_up:
                 await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
             return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
         except HeldByAnother as held:
@@ -140,7 +140,7 @@ async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str
             # NO_CHANNEL: it was deleted since it was created.
             if lost.close_reason is not CloseReason.NO_CHANNEL:
                 raise _unauthenticated("the API key is revoked") from None
-            if goes_on:
+            if is_follow_up:
                 return _DELETED
     raise unavailable("the channel keeps changing; retry")
 
@@ -148,7 +148,7 @@ async def _claim(edge: Edge, key: ApiKey, *, goes_on: bool) -> Lease | tuple[str
 async def _serve(edge: Edge, poll: Poll, pull: Pull, scope: Scope, receive: Receive, send: Send) -> None:
     watching = asyncio.create_task(_watch(poll, receive))
     try:
-        await edge.opened(poll)
+        await edge.close_if_stopping(poll)
         await _decide(edge, poll, pull)
         if poll.message is not None:
             await _write(poll, pull, send)
@@ -173,25 +173,27 @@ async def _watch(poll: Poll, receive: Receive) -> None:
 
 
 async def _decide(edge: Edge, poll: Poll, pull: Pull) -> None:
-    """Waits until there are notifications, or the time is over."""
+    """Waits until there are notifications, the poll ends, or the time is over."""
     if pull.after:
-        limits = edge.limits
         count = await edge.stores.queues.ack_until_event(
-            poll.lease, pull.after, count=limits.frame_count, size_bytes=limits.in_flight_bytes
+            poll.lease,
+            pull.after,
+            count=edge.settings.batch_limit,
+            size_bytes=edge.settings.in_flight_bytes,
         )
         telemetry.acked.add(count or 0)
     if pull.after is not None:
         poll.begin()
     if pull.waits:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(poll.decided.wait(), edge.timing.long_poll_wait_s)
+            await asyncio.wait_for(poll.decided.wait(), edge.settings.long_poll_wait_s)
     else:
         await poll.loop.wait_idle()
     poll.decided.set()
 
 
 async def _write(poll: Poll, pull: Pull, send: Send) -> None:
-    """Everything of a 200 but its end, which the peer does not need: it knows the length."""
+    """Writes a 200 without ending it: the client has its length, and needs no end."""
     assert poll.message is not None
     text = poll.message.text
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]

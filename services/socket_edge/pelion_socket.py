@@ -1,92 +1,54 @@
-"""A Pelion client's WebSocket, from its handshake to its end (docs/protocols/pelion.md, sections 4 to 6)."""
+"""The handshake of a Pelion client's WebSocket (docs/protocols/pelion.md, sections 4 to 6)."""
 
 import contextlib
-import logging
 
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from services.socket_edge.credential_watcher import Credential, authenticate_receiver
+from services.socket_edge.credential_watcher import authenticate_receiver
 from services.socket_edge.edge import Edge
-from services.socket_edge.handshakes import acceptance, admit
+from services.socket_edge.handshakes import acceptance
 from services.socket_edge.leased_socket import LeasedSocket
 from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.errors import MissingScope, NoLongerOwner, Unauthenticated
 from shared.runtime.http.responses import Problem, refuse_handshake, too_many
-from shared.store.leases import Claimed
-from shared.wire.close_reasons import close_frame, close_text, refuses_at_handshake
+from shared.wire.close_reasons import CLOSE_ROWS, close_frame
 from shared.wire.pelion.handshake import secret_offered, subprotocol_response
 
-logger = logging.getLogger(__name__)
 
-
-async def pelion_socket(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one socket."""
-    await receive()
-    socket = await _open(edge, scope, send)
-    # An idle socket must not keep its handshake in memory.
-    del scope
-    if socket is None:
-        return
-    try:
-        # What a client says is ignored, except the code that it closes with.
-        while (message := await receive())["type"] != "websocket.disconnect":
-            pass
-        socket.client_code = int(message.get("code", 0))
-    finally:
-        await edge.drop(socket)
-        telemetry.sockets_closed.add(1, {"reason": socket.facts["reason"]})
-        logger.info("socket.closed", extra={"facts": socket.facts})
-
-
-async def _open(edge: Edge, scope: Scope, send: Send) -> LeasedSocket | None:
-    """A socket that the edge holds; None when it was refused."""
+async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[LeasedSocket, Message] | None:
+    """A socket with its lease, which is claimed before the upgrade, so that HTTP can still refuse it."""
     secret = secret_offered(Headers(scope=scope), scope["subprotocols"])
+    accept = acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"]))
     with edge.handshakes.begin(secret) as may_proceed:
         if not may_proceed:
             telemetry.handshakes.add(1, {"outcome": "busy"})
             problem = too_many("another handshake with this secret is in progress; try again")
             await refuse_handshake(scope, send, problem)
             return None
-        claim = await admit(scope, send, _claim(edge, secret))
-        if isinstance(claim, CloseReason):
-            telemetry.handshakes.add(1, {"outcome": claim})
-            await send(acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"])))
-            code, text = close_frame(claim, dialect="pelion", year=edge.close_codes)
-            await send({"type": "websocket.close", "code": code, "reason": text})
+        try:
+            key, credential = await authenticate_receiver(edge.stores.api_keys, secret)
+            claimed = await edge.stores.leases.claim(key.id, owner=edge.new_owner())
+        except (NoLongerOwner, Unauthenticated, MissingScope) as error:
+            await _refuse(edge, error, accept, send)
             return None
-        return None if claim is None else await _accept(edge, *claim, scope, send)
+        socket = LeasedSocket(edge, claimed, scope=scope, send=send)
+        edge.hold(socket, credential)
+        return socket, accept
 
 
-async def _claim(edge: Edge, secret: str | None) -> tuple[Claimed, Credential] | CloseReason:
-    """The lease, claimed before the handshake is accepted, so that it can still be refused by HTTP.
-
-    A CloseReason where the client is to be accepted, and then closed. Raises what `admit` takes.
-    """
-    edge.check_open()
-    try:
-        key, credential = await authenticate_receiver(edge.stores.api_keys, secret)
-        return await edge.stores.leases.claim(key.id, owner=edge.new_owner()), credential
-    except NoLongerOwner as error:
-        return error.close_reason
-    except (Unauthenticated, MissingScope) as error:
-        if not refuses_at_handshake(edge.close_codes):
-            return CloseReason.BAD_KEY
-        if isinstance(error, MissingScope):
-            raise Problem(403, str(error)) from None
-        headers = {"www-authenticate": "Bearer"}
-        raise Problem(401, close_text(CloseReason.BAD_KEY), headers=headers) from None
-
-
-async def _accept(
-    edge: Edge, claimed: Claimed, credential: Credential, scope: Scope, send: Send
-) -> LeasedSocket:
-    telemetry.handshakes.add(1, {"outcome": "accepted"})
-    socket = LeasedSocket(edge, claimed, scope=scope, send=send)
-    edge.hold(socket, credential)
-    # If the client has gone already, the next message says so.
+async def _refuse(
+    edge: Edge, error: NoLongerOwner | Unauthenticated | MissingScope, accept: Message, send: Send
+) -> None:
+    """Accepts the handshake and closes the socket, where the year has a close code; else raises Problem."""
+    reason = error.close_reason if isinstance(error, NoLongerOwner) else CloseReason.BAD_KEY
+    frame = close_frame(reason, dialect="pelion", year=edge.settings.pelion_close_codes)
+    if frame is None and isinstance(error, MissingScope):
+        raise Problem(403, str(error)) from None
+    if frame is None:
+        raise Problem(401, CLOSE_ROWS[reason].text, headers={"www-authenticate": "Bearer"}) from None
+    telemetry.handshakes.add(1, {"outcome": reason})
     with contextlib.suppress(OSError):
-        await send(acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"])))
-        await edge.opened(socket)
-    return socket
+        await send(accept)
+        await send({"type": "websocket.close", "code": frame[0], "reason": frame[1]})

@@ -44,12 +44,12 @@ class Poll(LeaseHolder):
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
-        # Its lease is given back.
+        # The lease is released.
         self.released = asyncio.Event()
         self._connection = connection
-        self._most = Window(count=edge.limits.frame_count, size_bytes=edge.limits.in_flight_bytes)
+        self._most = Window(count=edge.settings.batch_limit, size_bytes=edge.settings.in_flight_bytes)
         self._pull = pull
-        # What the client has handled is acknowledged before anything is read.
+        # With `after`: first what the client has handled is acknowledged, then the queue is read.
         self._begun = pull.after is None
         self._wanted = Serialization()
         self._was_rewound = False
@@ -143,7 +143,7 @@ class Poll(LeaseHolder):
 
 
 async def _is_read(connection: Connection) -> bool:
-    """Has the peer's kernel everything? False when that cannot be known, or it stalled and was aborted."""
+    """Has the peer's kernel read everything? False when that is unknown, or it stalled and was aborted."""
     now_s = asyncio.get_running_loop().time
     pause_s, least, stalled_at_s = _FIRST_PAUSE_S, None, 0.0
     while unread := connection["unread_bytes"]():

@@ -6,40 +6,14 @@ from redis.asyncio import Redis
 
 from services.composition import Stores, serve_app
 from services.socket_edge.app import edge_app
-from services.socket_edge.edge import Edge, Timing
-from services.socket_edge.leased_socket import Limits
-from services.socket_edge.session_socket import SessionLimits
+from services.socket_edge.edge import Edge
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 
 
 def make_edge(settings: Settings, redis: Redis) -> Edge:
-    return Edge(
-        Stores(settings, redis),
-        limits=Limits(
-            frame_bytes=settings.frame_limit_bytes,
-            frame_count=settings.batch_limit,
-            in_flight_count=settings.in_flight_limit,
-            in_flight_bytes=settings.in_flight_bytes,
-            ping_timeout_s=settings.ping_timeout_s,
-        ),
-        timing=Timing(
-            ping_interval_s=settings.ping_interval_s,
-            heartbeat_s=settings.heartbeat_s,
-            redis_outage_limit_s=settings.redis_outage_limit_s,
-            long_poll_wait_s=settings.long_poll_wait_s,
-            drain_delay_s=settings.drain_delay_s,
-            drain_window_s=settings.drain_window_s,
-        ),
-        session_limits=SessionLimits(
-            idle_s=settings.blackhole_idle_s,
-            most_per_address=settings.max_sockets_per_address,
-            destination=settings.replica,
-            trusted_proxies=settings.trusted_proxies,
-        ),
-        close_codes=settings.pelion_close_codes,
-    )
+    return Edge(Stores(settings, redis), settings)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

@@ -1,14 +1,14 @@
-"""A session's socket: what waits for the session is taken at once, and written as fast as the client reads.
+"""A session's socket: it takes the session's queue at once, and writes as fast as the client reads.
 
-Sessions have no delivery guarantee, so nothing is acknowledged. For a client that reads slowly fifty frames
-wait here; beyond that the newest are dropped, and counted.
+Delivery to sessions is at most once, so nothing is acknowledged. Fifty frames wait here for a client that
+reads slowly; beyond that the newest are dropped, and counted.
 """
 
 import asyncio
 import logging
-import math
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,14 @@ from starlette.types import Scope, Send
 
 from services.socket_edge.held import HeldSocket
 from shared import telemetry
+from shared.model.api_keys import new_id
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.runtime.clock import now_ms
-from shared.runtime.http.client_address import Network
+from shared.runtime.http.client_address import client_address
+from shared.runtime.http.responses import too_many
 from shared.store.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -31,59 +33,43 @@ logger = logging.getLogger(__name__)
 
 WAITING_LIMIT = 50
 WAITING_LIMIT_BYTES = 1024 * 1024
-# Written, and not yet confirmed by a client that does not keep up.
+# Beyond so many written bytes that the client has not read, frames wait.
 UNREAD_LIMIT_BYTES = 256 * 1024
 _FLUSH_S = 0.02
 
-Frames = Callable[[Notification], Sequence[bytes]]
 
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Limits of session sockets. `most_per_address` None: any number."""
-
-    idle_s: float
-    most_per_address: int | None
-    destination: str
-    trusted_proxies: Sequence[Network]
+def checked_address(edge: "Edge", scope: Scope) -> str:
+    """The client's address, if another socket may come from it. Raises Problem (429)."""
+    address = client_address(scope, trusted=edge.settings.trusted_proxies)
+    most = edge.settings.max_sockets_per_address
+    if most is not None and edge.registry.count_at(address) >= most:
+        raise too_many("too many sockets from this address")
+    return address
 
 
 class SessionSocket(HeldSocket):
-    """A socket and its session, which others see from `register` on.
+    """A socket and its session, which others see from `register` on."""
 
-    `frames` turns a notification into the frames of the dialect.
-    """
-
+    kind: Dialect
+    closed_log = "session.closed"
     _dialect = "session"
 
-    def __init__(
-        self,
-        edge: "Edge",
-        id: str,
-        *,
-        dialect: Dialect,
-        address: str,
-        scope: Scope,
-        send: Send,
-        frames: Frames,
-    ) -> None:
-        super().__init__(edge, id, scope=scope, send=send)
+    def __init__(self, edge: "Edge", *, address: str, scope: Scope, send: Send) -> None:
+        super().__init__(edge, new_id(), scope=scope, send=send)
+        self.address = address
         self.session = Session(
-            id=id,
-            dialect=dialect,
+            id=self.id,
+            dialect=self.kind,
             account_id="",
             owner=edge.new_owner(),
             source=address,
-            destination=edge.session_limits.destination,
+            destination=edge.settings.replica,
             connected_at_ms=now_ms(),
         )
         self.sent = 0
         self.dropped = 0
-        self._frames = frames
-        self._last_ping_s: Callable[[], float] = scope["extensions"]["websocket.control"]["last_ping_s"]
-        # None until others may see the session.
+        # None until `register`.
         self._bindings: Sequence[SessionBinding] | None = None
-        self._has_ended = False
         # A frame must not precede the response to the handshake.
         self._is_open = False
         self._is_woken = False
@@ -92,15 +78,10 @@ class SessionSocket(HeldSocket):
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
-        self._heard_s = asyncio.get_running_loop().time()
 
-    @property
-    def kind(self) -> Dialect:
-        return self.session.dialect
-
-    @property
-    def address(self) -> str:
-        return self.session.source
+    @abstractmethod
+    def frames(self, notification: Notification) -> list[bytes]:
+        """The notification as frames of the dialect."""
 
     # The session in Redis
 
@@ -129,6 +110,7 @@ class SessionSocket(HeldSocket):
         await self._sessions.put(self.session, bindings)
 
     async def recover(self) -> None:
+        """Redis may have lost the session: writes it, then delivers. Raises StoreUnavailable."""
         await self._register_again()
         self.wake()
 
@@ -138,20 +120,16 @@ class SessionSocket(HeldSocket):
         while self._bindings is not None and session is not self.session:
             session = self.session
             await self._sessions.put(session, self._bindings)
-            if self._has_ended:
+            if not self.is_held:
                 # Its release came first.
                 await self._sessions.drop(session)
 
-    async def finish(self) -> None:
-        self._has_ended = True
-
-    def release_call(self) -> Callable[[], Awaitable[object]] | None:
+    async def finish(self) -> Callable[[], Awaitable[object]] | None:
         return None if self._bindings is None else partial(self._sessions.drop, self.session)
 
     # Delivery
 
-    def opened(self) -> None:
-        """The handshake is accepted: from now on it is written to."""
+    def on_accepted(self) -> None:
         self._is_open = True
         self.wake()
 
@@ -175,20 +153,15 @@ class SessionSocket(HeldSocket):
             self._delivery = None
 
     async def _deliver(self) -> None:
-        session = self.session
-        if self.kind is Dialect.COGNISM:
-            for push_id, data in await self._sessions.pushes(session.id):
-                if self.write(data):
-                    await self._sessions.mark_pushed(session.id, push_id)
-        taken = await self._sessions.take(session)
+        taken = await self._sessions.take(self.session)
         if taken is None:
             await self._register_again()
         for notification in taken or ():
             self.deliver(notification)
 
     def deliver(self, notification: Notification) -> None:
-        """Writes the notification, or lets it wait, or drops it."""
-        for frame in self._frames(notification):
+        """Writes the frames; for a slow reader they wait, and beyond the limit they are dropped."""
+        for frame in self.frames(notification):
             if not self._waiting and self._unread_bytes() < UNREAD_LIMIT_BYTES:
                 self.write(frame)
             elif self._may_wait(frame):
@@ -224,31 +197,7 @@ class SessionSocket(HeldSocket):
                 self.write(frame)
         self._flushing = None
 
-    # Liveness
-
-    def on_message(self) -> None:
-        """The client sent something by itself; a pong is nothing."""
-        self._heard_s = asyncio.get_running_loop().time()
-
-    @property
-    def _idle_at_s(self) -> float:
-        """A trigger only listens: it is enough that it answers pings."""
-        if self.kind is not Dialect.KAZOO:
-            return math.inf
-        return max(self._heard_s, self._last_ping_s()) + self._edge.session_limits.idle_s
-
-    @property
-    def next_check_s(self) -> float:
-        due_s = super().next_check_s
-        return due_s if self.close_reason is not None else min(due_s, self._idle_at_s)
-
-    async def check(self, now_s: float) -> None:
-        await super().check(now_s)
-        if now_s > self._idle_at_s:
-            await self.close(CloseReason.IDLE)
-
-    def removed(self) -> None:
-        super().removed()
+    def on_removed(self) -> None:
         for task in (self._delivery, self._flushing):
             if task is not None:
                 task.cancel()
@@ -256,7 +205,6 @@ class SessionSocket(HeldSocket):
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """For the log line at its end."""
         return {
             "session": "" if self._bindings is None else self.id,
             "dialect": self.kind,

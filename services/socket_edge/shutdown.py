@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 # How long a socket may take to acknowledge what it was sent before it is closed.
 DRAIN_ACKS_S = 1.0
-# With the time for requests under way less than ten seconds, whatever Redis does.
+# Together with the time for requests in progress this stays under ten seconds, whatever Redis does.
 CLOSE_S = 3.0
 ABORT_S = 1.0
-# A delay is made up for at once, but not more of it: after a pause of ours all would close together.
+# A late close is caught up at once up to this delay: after a long pause all would close together.
 MOST_LATE_S = 0.25
 
 

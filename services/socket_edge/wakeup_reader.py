@@ -1,6 +1,6 @@
 """Reads wakeups and hands each on at once: reading awaits nothing but the next wakeup.
 
-What takes longer, as all that follows a restored subscription, runs in a task of its own meanwhile.
+Slower work, such as recovering after a restored subscription, runs in tasks of its own.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from services.socket_edge.held import HeldConnection, LeaseHolder, in_turns
+from services.socket_edge.held import LeaseHolder, in_turns
+from services.socket_edge.session_socket import SessionSocket
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
@@ -53,7 +54,7 @@ class WakeupReader:
     def dispatch(self, wakeup: InlineEntries | list[str] | Subscription) -> None:
         if isinstance(wakeup, InlineEntries):
             if not self._inline:
-                # An edge that lags reads many in one turn: the more, the larger its frames.
+                # An edge that lags reads many wakeups in one turn: together they make larger frames.
                 asyncio.get_running_loop().call_soon(self._deliver_inline)
             self._inline.append(wakeup)
         elif wakeup is Subscription.LOST:
@@ -64,25 +65,27 @@ class WakeupReader:
             self._recoveries.add(recovery)
             recovery.add_done_callback(self._recoveries.discard)
         else:
-            for word in wakeup:
-                self._dispatch_word(word)
+            for name in wakeup:
+                self._dispatch_name(name)
 
     async def recover(self) -> None:
-        """What follows a restored subscription: Redis may have lost writes, and the edge missed wakeups."""
-        # Before the queues: without a heartbeat our leases count for nothing.
+        """Makes up for an outage: Redis may have lost writes, and the edge has missed wakeups."""
+        # First: without a heartbeat any edge may claim our leases.
         await self._edge.heartbeat.beat()
         self._require_resync()
-        async for connection in in_turns(self._registry.all()):
-            if isinstance(connection, LeaseHolder):
-                connection.wake()
+        async for holder in in_turns(self._lease_holders()):
+            holder.wake()
         self._edge.credentials.check(self._registry.all())
-        others = (each for each in self._registry.all() if not isinstance(each, LeaseHolder))
-        await asyncio.gather(*(_recover(others) for _ in range(_RECOVERING)))
+        sessions = (each for each in self._registry.all() if isinstance(each, SessionSocket))
+        await asyncio.gather(*(_recover(sessions) for _ in range(_RECOVERING)))
 
     def _require_resync(self) -> None:
-        for connection in self._registry.all():
-            if isinstance(connection, LeaseHolder):
-                connection.require_resync()
+        """Nothing is acknowledged before the queue was read again."""
+        for holder in self._lease_holders():
+            holder.loop.require_resync()
+
+    def _lease_holders(self) -> list[LeaseHolder]:
+        return [each for each in self._registry.all() if isinstance(each, LeaseHolder)]
 
     def _deliver_inline(self) -> None:
         entries, self._inline = self._inline, []
@@ -91,30 +94,30 @@ class WakeupReader:
                 if isinstance(connection, LeaseHolder):
                     connection.loop.deliver_inline(each)
 
-    def _dispatch_word(self, word: str) -> None:
-        if (query := parse_poll_query(word)) is not None:
+    def _dispatch_name(self, name: str) -> None:
+        if (query := parse_poll_query(name)) is not None:
             self._edge.poll_queries.on_query(query)
-        elif (reply := parse_poll_reply(word)) is not None:
+        elif (reply := parse_poll_reply(name)) is not None:
             self._edge.poll_queries.on_reply(reply)
-        elif (api_key_id := parse_key_changed(word)) is not None:
+        elif (api_key_id := parse_key_changed(name)) is not None:
             self._edge.credentials.check(
                 connection
                 for connection in self._registry.all()
                 if connection.credential is not None and connection.credential.api_key_id == api_key_id
             )
         else:
-            for connection in self._registry.of(word):
+            for connection in self._registry.of(name):
                 connection.wake()
 
 
-async def _recover(connections: Iterator[HeldConnection]) -> None:
-    """Takes its share of the connections, of which several take."""
-    for connection in connections:
+async def _recover(sessions: Iterator[SessionSocket]) -> None:
+    """Recovers sessions until none is left of those that several calls share."""
+    for session in sessions:
         try:
-            if connection.is_held:
-                await connection.recover()
+            if session.is_held:
+                await session.recover()
         except StoreUnavailable:
-            # The next restored subscription or the sweep comes back to it.
+            # The next restored subscription or the sweep tries again.
             continue
         except Exception:
-            logger.exception("session.not-recovered", extra={"facts": {"id": connection.id}})
+            logger.exception("session.not-recovered", extra={"facts": {"id": session.id}})

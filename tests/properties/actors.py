@@ -15,17 +15,17 @@ import orjson
 from starlette.types import Message
 
 from services.composition import Stores
-from services.socket_edge.edge import Edge, Timing
+from services.socket_edge.edge import Edge
+from services.socket_edge.handshakes import serve_socket
 from services.socket_edge.held import LeaseHolder
-from services.socket_edge.leased_socket import Limits
-from services.socket_edge.pelion_socket import pelion_socket
-from services.socket_edge.session_socket import SessionLimits
+from services.socket_edge.pelion_socket import open_pelion_socket
 from shared.delivery.acks import AckScheduler
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
 from shared.redis.pipeline import Pipeline
+from shared.runtime.settings import Settings
 from shared.runtime.websocket.protocol import Control
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
@@ -44,22 +44,8 @@ from tests.properties.world import Gate, GatedPipeline, World, started
 
 HOUR_MS = 3_600_000
 # Small, so that windows fill and batches are cut: a new socket is sent about two notifications.
-LIMITS = Limits(
-    frame_bytes=48 * 1024,
-    frame_count=2,
-    in_flight_count=512,
-    in_flight_bytes=4 * 1024 * 1024,
-    ping_timeout_s=30.0,
-)
-_TIMING = Timing(ping_interval_s=20, heartbeat_s=10, redis_outage_limit_s=120, long_poll_wait_s=30)
-
-
-_NO_SESSIONS = SessionLimits(
-    idle_s=3600,
-    most_per_address=None,
-    destination="edge",
-    trusted_proxies=(),
-)
+# Small, so that windows fill and batches are cut: a new socket is sent about two notifications.
+_SETTINGS = Settings(batch_limit=2, in_flight_limit=512, in_flight_bytes=4 * 1024 * 1024, ping_timeout_s=30)
 
 
 class ReportingLeases(Leases):
@@ -200,7 +186,7 @@ class Client:
             "extensions": {"websocket.control": self._control},
         }
         try:
-            await pelion_socket(edge, scope, self._receive, self._send)
+            await serve_socket(open_pelion_socket, edge, scope, self._receive, self._send)
         finally:
             self.open = False
 
@@ -277,10 +263,7 @@ class GatedEdge(Edge):
         self.lost_a_wakeup = False
         super().__init__(
             a.stores(ReportingHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
-            limits=LIMITS,
-            timing=_TIMING,
-            session_limits=_NO_SESSIONS,
-            close_codes=2019,
+            _SETTINGS,
         )
         self.acks: WatchedAckScheduler = WatchedAckScheduler()
 

@@ -1,20 +1,20 @@
 """A leased socket on fakeredis: its client lists what was sent, and the test decides its time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import fakeredis
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from services import composition
-from services.socket_edge.edge import Edge, Timing
-from services.socket_edge.leased_socket import LeasedSocket, Limits
-from services.socket_edge.session_socket import SessionLimits
+from services.socket_edge.edge import Edge
+from services.socket_edge.leased_socket import LeasedSocket
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
+from shared.runtime.settings import Settings
 from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
 from shared.store.replicas import Heartbeat
@@ -25,28 +25,24 @@ KIB = 1024
 # Much longer than any test takes, so that what is quick is quick on any machine.
 PING_TIMEOUT_S = 3000.0
 PING_INTERVAL_S = 20.0
-LIMITS = Limits(
-    frame_bytes=48 * KIB,
-    frame_count=100,
-    in_flight_count=2560,
-    in_flight_bytes=16384 * KIB,
-    ping_timeout_s=PING_TIMEOUT_S,
-)
-
-
 LONG_S = 3600.0
-TIMING = Timing(
-    ping_interval_s=PING_INTERVAL_S,
-    heartbeat_s=LONG_S,
-    redis_outage_limit_s=LONG_S,
-    long_poll_wait_s=LONG_S,
-)
-SESSION_LIMITS = SessionLimits(idle_s=LONG_S, most_per_address=None, destination="edge", trusted_proxies=())
+SETTINGS = {
+    "frame_limit_bytes": 48 * KIB,
+    "batch_limit": 100,
+    "in_flight_limit": 2560,
+    "in_flight_bytes": 16384 * KIB,
+    "ping_timeout_s": PING_TIMEOUT_S,
+    "ping_interval_s": PING_INTERVAL_S,
+    "heartbeat_s": LONG_S,
+    "heartbeat_ttl_s": 2 * LONG_S,
+    "redis_outage_limit_s": LONG_S,
+    "long_poll_wait_s": LONG_S,
+    "blackhole_idle_s": LONG_S,
+    "replica": "edge",
+}
 
 
-def edge_of(
-    stores: Stores, *, limits: Limits = LIMITS, timing: Timing = TIMING, close_codes: int = 2019
-) -> Edge:
+def edge_of(stores: Stores, **settings: Any) -> Edge:
     """An edge in this process, none of whose loops run yet."""
     its_stores = cast(
         composition.Stores,
@@ -63,15 +59,24 @@ def edge_of(
             instance=EDGE,
         ),
     )
-    edge = Edge(
-        its_stores,
-        limits=limits,
-        timing=timing,
-        session_limits=SESSION_LIMITS,
-        close_codes=close_codes,
-    )
+    edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}))
     edge.acks = AckScheduler(every_s=0)
     return edge
+
+
+def scope_of(
+    write: Callable[[Sequence[bytes], bytes | None], None],
+    *,
+    unread_bytes: Callable[[], int] = lambda: 0,
+) -> Scope:
+    """The scope of a WebSocket, as far as a socket needs it."""
+    control: Control = {
+        "unread_bytes": unread_bytes,
+        "last_ping_s": lambda: 0.0,
+        "write": write,
+        "hear_pongs": lambda _: None,
+    }
+    return {"extensions": {"websocket.control": control}}
 
 
 class Clock:
@@ -99,19 +104,13 @@ class Client:
         self.edge: Edge
         self.socket: LeasedSocket
 
-    async def opens(self, channel: str, owner: str = f"{EDGE}/1", **options: Any) -> LeasedSocket:
-        """Claims the channel; `limits` and `close_codes` as given, or as in `LIMITS` and 2019."""
-        return self.holds(await self.stores.leases.claim(channel, owner=owner), **options)
+    async def opens(self, channel: str, owner: str = f"{EDGE}/1", **settings: Any) -> LeasedSocket:
+        """Claims the channel."""
+        return self.holds(await self.stores.leases.claim(channel, owner=owner), **settings)
 
-    def holds(self, claimed: Claimed, *, limits: Limits = LIMITS, close_codes: int = 2019) -> LeasedSocket:
-        self.edge = edge_of(self.stores, limits=limits, close_codes=close_codes)
-        control: Control = {
-            "unread_bytes": lambda: self.unread_bytes,
-            "last_ping_s": lambda: 0.0,
-            "write": self._read,
-            "hear_pongs": lambda _: None,
-        }
-        scope = {"extensions": {"websocket.control": control}}
+    def holds(self, claimed: Claimed, **settings: Any) -> LeasedSocket:
+        self.edge = edge_of(self.stores, **settings)
+        scope = scope_of(write=self._read, unread_bytes=lambda: self.unread_bytes)
         self.socket = LeasedSocket(self.edge, claimed, scope=scope, send=self._receive)
         self.socket.is_held = True
         self.edge.liveness.watch(self.socket)

@@ -4,7 +4,6 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,14 +28,12 @@ from tests.load.sockets import CONNECT_PATH
 from tests.socket_edge import conftest
 from tests.store.stores import Stores
 
-TIMING = replace(conftest.TIMING, ping_interval_s=0.05)
-
 
 @pytest.fixture
 async def origin(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The origin of an edge that runs within this process."""
     monkeypatch.setattr(edge_module, "SWEEP_S", conftest.LONG_S)
-    edge = conftest.edge_of(stores, timing=TIMING)
+    edge = conftest.edge_of(stores, ping_interval_s=0.05)
     listening = listener("127.0.0.1", 0)
     started, stop = asyncio.Event(), asyncio.Event()
     app = RequestLog(edge_app(edge, health=[]))
@@ -82,10 +79,7 @@ async def sessions(stores: Stores, origin: str, count: int) -> list[RawSocket]:
     return [await RawSocket.open(origin, SOCKET_PATH, secret, lambda _: None) for _ in range(count)]
 
 
-KINDS: list[tuple[Open, str, type]] = [
-    (leased, "pelion_socket", LeasedSocket),
-    (sessions, "blackhole_socket", SessionSocket),
-]
+KINDS: list[tuple[Open, type]] = [(leased, LeasedSocket), (sessions, SessionSocket)]
 
 
 def numerous(count: int) -> set[str]:
@@ -113,11 +107,11 @@ def has_pings(client: SilentSocket, count: int) -> bool:
     return len(client.pings) >= count
 
 
-@pytest.mark.parametrize(("opened", "name", "kind"), KINDS)
-async def test_it_is_one_task(stores: Stores, origin: str, opened: Open, name: str, kind: type) -> None:
+@pytest.mark.parametrize(("opened", "kind"), KINDS)
+async def test_it_is_one_task(stores: Stores, origin: str, opened: Open, kind: type) -> None:
     await opened(stores, origin, 20)
 
-    await wait_until(lambda: numerous(20) == {name}, what="one task for each")
+    await wait_until(lambda: numerous(20) == {"serve_socket"}, what="one task for each")
     assert held(kind) == 20
 
 
@@ -134,9 +128,9 @@ async def test_pings_and_pongs_ask_nothing_of_redis(stores: Stores, origin: str,
     await client.close()
 
 
-@pytest.mark.parametrize(("opened", "name", "kind"), KINDS)
+@pytest.mark.parametrize(("opened", "kind"), KINDS)
 async def test_when_it_has_gone_nothing_of_it_waits_for_the_collector(
-    stores: Stores, origin: str, opened: Open, name: str, kind: type
+    stores: Stores, origin: str, opened: Open, kind: type
 ) -> None:
     kinds = (kind, DeliveryLoop, SocketProtocol, HttpProtocol, Protocol)
     gc.collect()

@@ -1,7 +1,6 @@
 """One socket as a transport: the pong to the ping in flight confirms what was written before it."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -10,7 +9,7 @@ from shared.delivery.loop import Window
 from shared.model.channels import CloseReason
 from shared.store.queues import BEGINNING
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import KIB, LIMITS, PING_TIMEOUT_S, Client, Clock, pending
+from tests.socket_edge.conftest import KIB, PING_TIMEOUT_S, Client, Clock, pending
 from tests.store.stores import OTHER_EDGE, Stores
 
 
@@ -179,7 +178,7 @@ async def test_a_quiet_sockets_pongs_say_nothing_about_the_window(client: Client
 
 
 async def test_the_window_always_holds_one(client: Client, channel: str) -> None:
-    socket = await client.opens(channel, limits=replace(LIMITS, in_flight_count=3, in_flight_bytes=2 * KIB))
+    socket = await client.opens(channel, in_flight_limit=3, in_flight_bytes=2 * KIB)
 
     assert socket.window == Window(count=1, size_bytes=KIB)
 
@@ -202,7 +201,7 @@ async def test_the_window_always_holds_one(client: Client, channel: str) -> None
 async def test_each_close_reason_has_its_code(
     client: Client, channel: str, close_reason: CloseReason, codes: int, code: int
 ) -> None:
-    socket = await client.opens(channel, close_codes=codes)
+    socket = await client.opens(channel, pelion_close_codes=codes)
 
     await socket.close(close_reason)
 
@@ -210,6 +209,12 @@ async def test_each_close_reason_has_its_code(
     assert client.kinds == ["close"]
     assert client.sent[0]["code"] == code
     assert client.sent[0]["reason"]
+
+
+async def test_a_close_reason_without_a_code_aborts(client: Client) -> None:
+    await client.socket.close(CloseReason.IDLE)
+
+    assert client.kinds == ["abort"]
 
 
 async def test_only_the_first_close_counts(client: Client) -> None:
@@ -337,7 +342,7 @@ async def test_a_pong_acks(client: Client, stores: Stores, channel: str) -> None
     await acked(client, stores, channel, ping=1)
 
     assert stores.entries(channel) == []
-    assert client.socket.facts["sent"] == client.socket.facts["confirmed"] == 25
+    assert client.socket.facts["sent"] == client.socket.facts["acked"] == 25
 
 
 async def test_a_takeover_closes_the_older_socket(client: Client, stores: Stores, channel: str) -> None:

@@ -45,10 +45,10 @@ class Connection(HeldConnection):
 
     def wake(self) -> None: ...
 
-    async def finish(self) -> None: ...
-
-    def release_call(self) -> Callable[[], Awaitable[object]] | None:
+    async def finish(self) -> Callable[[], Awaitable[object]] | None:
         return None
+
+    def on_removed(self) -> None: ...
 
     @property
     def next_check_s(self) -> float:

@@ -1,7 +1,6 @@
 """A poll takes one message, and acks it only when its peer's kernel has all of it."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -10,7 +9,7 @@ from shared.model.channels import CloseReason, Kind
 from shared.store.queues import BEGINNING
 from shared.wire.pelion.pulling import Pull
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import LIMITS, Clock, edge_of, pending
+from tests.socket_edge.conftest import Clock, edge_of, pending
 from tests.store.stores import EDGE, Stores
 
 
@@ -41,7 +40,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
     def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
         polls.append(
             Poll(
-                edge_of(stores, limits=replace(LIMITS, frame_count=count, in_flight_bytes=100_000)),
+                edge_of(stores, batch_limit=count, in_flight_bytes=100_000),
                 lease,
                 connection={
                     "is_open": lambda: peer.is_open,

@@ -6,11 +6,14 @@ from typing import Any, cast
 
 import pytest
 
+from services.socket_edge.blackhole_socket import BlackholeSocket
+from services.socket_edge.cognism_socket import CognismSocket
 from services.socket_edge.edge import Edge
 from services.socket_edge.session_socket import SessionSocket
-from shared.model.sessions import Dialect, Session, SessionBinding
+from shared.model.events import Notification
+from shared.model.sessions import Session, SessionBinding
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import edge_of
+from tests.socket_edge.conftest import edge_of, scope_of
 from tests.store.stores import Stores
 
 
@@ -50,20 +53,12 @@ async def edge(stores: Stores, slow: SlowSessions) -> Edge:
 @pytest.fixture
 async def socket(edge: Edge) -> SessionSocket:
     """A socket whose session is registered under the name `first`."""
-    control = {
-        "unread_bytes": lambda: 0,
-        "last_ping_s": lambda: 0.0,
-        "write": lambda texts, ping: None,
-        "hear_pongs": lambda _: None,
-    }
-    made = SessionSocket(
+    made = BlackholeSocket(
         edge,
-        "1" * 32,
-        dialect=Dialect.KAZOO,
         address="192.0.2.1",
-        scope={"extensions": {"websocket.control": control}},
+        principal=None,
+        scope=scope_of(write=lambda texts, ping: None),
         send=cast(Any, None),
-        frames=lambda _: [],
     )
     edge.hold(made)
     await made.register([], account_id="account", name="first")
@@ -105,3 +100,10 @@ async def test_a_session_is_dropped_with_its_socket(
 
     assert slow.done == [("put", "first"), ("drop", "first")]
     assert edge.registry.count_at("192.0.2.1") == 0
+
+
+@pytest.mark.parametrize("data", [b'{ "type" : "job-join"}', b"[1,2]", b'"text"', b"null"])
+def test_a_trigger_gets_the_data_as_it_was_posted(data: bytes) -> None:
+    notification = Notification(entry_id="1-0", event_id="1", topic="trigger.job-join", data=data)
+
+    assert CognismSocket.frames(cast(Any, None), notification) == [data]

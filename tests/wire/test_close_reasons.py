@@ -1,18 +1,14 @@
 """Close codes and texts, for each dialect and year."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from shared.model.channels import CloseReason
-from shared.wire.close_reasons import (
-    CLOSE_ROWS,
-    close_frame,
-    close_text,
-    refuses_at_handshake,
-    should_reconnect,
-)
+from shared.store.queues import LOST_LEASE
+from shared.wire.close_reasons import CLOSE_ROWS, close_frame
 
 PELION = {
     CloseReason.TAKEN_OVER: (1001, 1001),
@@ -20,7 +16,7 @@ PELION = {
     CloseReason.STOPPING: (1001, 1012),
     CloseReason.KEY_REVOKED: (1008, 1008),
     CloseReason.KEY_EXPIRED: (1008, 1008),
-    CloseReason.BAD_KEY: (1008, 1008),
+    CloseReason.BAD_KEY: (1008, None),
     CloseReason.NO_CHANNEL: (1011, 1011),
     CloseReason.REDIS_UNAVAILABLE: (1011, 1011),
     CloseReason.UNEXPECTED: (1011, 1011),
@@ -33,34 +29,45 @@ SESSION = {
     CloseReason.REDIS_UNAVAILABLE: (1011, 1011),
     CloseReason.UNEXPECTED: (1011, 1011),
 }
-PELION_PAGE = Path(__file__).parents[2] / "docs" / "protocols" / "pelion.md"
+NO_FRAME = (None, None)
+CHECKOUT = Path(__file__).parents[2]
+EDGE = CHECKOUT / "services" / "socket_edge"
+SESSION_FILES = {EDGE / name for name in ("session_socket.py", "blackhole_socket.py", "cognism_socket.py")}
+PELION_FILES = {EDGE / name for name in ("leased_socket.py", "pelion_socket.py")}
+# A poll has an HTTP response and no close frame.
+POLL_FILES = {EDGE / name for name in ("poll.py", "long_poll.py")}
 
 
 def test_codes_of_pelion_sockets() -> None:
-    assert {reason: row.pelion for reason, row in CLOSE_ROWS.items() if row.pelion} == PELION
+    assert {reason: row.pelion for reason, row in CLOSE_ROWS.items() if row.pelion != NO_FRAME} == PELION
 
 
 def test_codes_of_session_sockets() -> None:
-    assert {reason: row.session for reason, row in CLOSE_ROWS.items() if row.session} == SESSION
+    assert {reason: row.session for reason, row in CLOSE_ROWS.items() if row.session != NO_FRAME} == SESSION
 
 
-@pytest.mark.parametrize(("reason", "codes"), PELION.items())
-def test_pelion_close_frame(reason: CloseReason, codes: tuple[int, int]) -> None:
-    text = close_text(reason)
-    assert close_frame(reason, dialect="pelion", year=2019) == (codes[0], text)
-    assert close_frame(reason, dialect="pelion", year=2020) == (codes[1], text)
+@pytest.mark.parametrize("reason", CloseReason)
+def test_close_frame(reason: CloseReason) -> None:
+    row = CLOSE_ROWS[reason]
+    for at, year in enumerate((2019, 2020)):
+        pelion, session = row.pelion[at], row.session[at]
+        assert close_frame(reason, dialect="pelion", year=year) == (pelion and (pelion, row.text))
+        assert close_frame(reason, dialect="session", year=year) == (session and (session, row.text))
 
 
-@pytest.mark.parametrize(("reason", "codes"), SESSION.items())
-def test_session_close_frame(reason: CloseReason, codes: tuple[int, int]) -> None:
-    text = close_text(reason)
-    assert close_frame(reason, dialect="session", year=2019) == (codes[0], text)
-    assert close_frame(reason, dialect="session", year=2020) == (codes[1], text)
+def asked_for_in(files: Iterable[Path]) -> set[CloseReason]:
+    """The reasons for which these files close connections."""
+    names = (name for path in files for name in re.findall(r"close\(CloseReason\.(\w+)\)", path.read_text()))
+    return {CloseReason[name] for name in names}
 
 
-def test_reason_without_close_frame_closes_as_unexpected() -> None:
-    assert close_frame(CloseReason.STALLED, dialect="pelion", year=2020) == (1011, "unexpected condition")
-    assert close_frame(CloseReason.TAKEN_OVER, dialect="session", year=2019) == (1011, "unexpected condition")
+def test_every_reason_that_a_socket_is_closed_for_has_codes() -> None:
+    shared = set(EDGE.glob("*.py")) - SESSION_FILES - PELION_FILES - POLL_FILES
+    of_loops = {CloseReason.UNEXPECTED, *LOST_LEASE.values()}
+
+    assert CloseReason.STOPPING in asked_for_in(shared)
+    assert asked_for_in(shared | PELION_FILES) | of_loops <= PELION.keys()
+    assert asked_for_in(shared | SESSION_FILES) <= SESSION.keys()
 
 
 def test_texts_fit_into_a_close_frame_and_differ() -> None:
@@ -70,7 +77,7 @@ def test_texts_fit_into_a_close_frame_and_differ() -> None:
 
 
 def test_clients_reconnect_unless_the_key_or_the_channel_is_gone() -> None:
-    assert {reason for reason in CloseReason if not should_reconnect(reason)} == {
+    assert {reason for reason, row in CLOSE_ROWS.items() if not row.reconnect} == {
         CloseReason.TAKEN_OVER,
         CloseReason.CHANNEL_DELETED,
         CloseReason.KEY_REVOKED,
@@ -79,13 +86,13 @@ def test_clients_reconnect_unless_the_key_or_the_channel_is_gone() -> None:
     }
 
 
-def test_only_2020_refuses_a_bad_key_before_the_upgrade() -> None:
-    assert refuses_at_handshake(2020)
-    assert not refuses_at_handshake(2019)
-
-
 def test_the_page_for_pelion_clients_has_the_same_codes() -> None:
-    section = PELION_PAGE.read_text().partition("## 6 Closing")[2].partition("\n## ")[0]
+    section = (
+        (CHECKOUT / "docs" / "protocols" / "pelion.md")
+        .read_text()
+        .partition("## 6 Closing")[2]
+        .partition("\n## ")[0]
+    )
     in_page = re.findall(r"^\|.*\| (\d{4}) \| (\d{3,4})\b.*\|$", section, re.MULTILINE)
     # 1009 comes from the WebSocket protocol itself, whatever the dialect; 2020 refuses a bad key with a 401.
     expected = PELION | {CloseReason.BAD_KEY: (1008, 401)}

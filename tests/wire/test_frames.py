@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.events import Notification
-from shared.wire.pelion.frames import Frame, frames
+from shared.wire.pelion.messages import Message, frames
 
 SECTIONS = {
     "device.notifications": "notifications",
@@ -30,11 +30,13 @@ def notification(number: int, topic: str = "orders", data: Any = 1, **more: Any)
     return Notification(entry_id=entry, event_id=f"id-{number}", topic=topic, data=raw, **more)
 
 
-def all_frames(batch: Iterable[Notification], limit_bytes: int = FAR, limit_count: int = MANY) -> list[Frame]:
+def all_frames(
+    batch: Iterable[Notification], limit_bytes: int = FAR, limit_count: int = MANY
+) -> list[Message]:
     return list(frames(batch, limit_bytes=limit_bytes, limit_count=limit_count))
 
 
-def opened(frame: Frame) -> tuple[str, list[Any]]:
+def opened(frame: Message) -> tuple[str, list[Any]]:
     message = json.loads(frame.text)
     assert len(message) == 1, "clients read the first section only"
     [(section, items)] = message.items()

@@ -8,7 +8,7 @@ import pytest
 
 from shared.model.errors import Invalid
 from shared.model.events import Notification
-from shared.wire.pelion.frames import frames
+from shared.wire.pelion.messages import frames
 from shared.wire.pelion.serialization import Serialization, serialization_body, stored, wanted_in
 
 ALL = Serialization(uid=True, timestamp=True, original_ep=True, deregistrations_as_object=True)

@@ -1,9 +1,8 @@
-"""Frames of this dialect (sections 3 and 4): the data itself, without an envelope."""
+"""The first frame, and pushed data (sections 3 and 4). All other frames are the data itself."""
 
 import orjson
 
 from shared.model.errors import Invalid, TooLarge
-from shared.model.events import Notification
 
 # Existing clients close the socket on a longer frame.
 MAX_PUSHED_BYTES = 64 * 1024
@@ -12,11 +11,6 @@ MAX_PUSHED_BYTES = 64 * 1024
 def first_frame(session_id: str) -> bytes:
     """The session id, to which back ends can push."""
     return orjson.dumps({"session": session_id})
-
-
-def frame(notification: Notification) -> bytes:
-    """The data of an event, or of a push, as it was posted."""
-    return notification.data
 
 
 def parse_pushed(body: bytes) -> bytes:

@@ -105,13 +105,13 @@ class Binding:
 
 def listing() -> dict[str, list[str]]:
     """The listed bindings by module."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for module, forms in FORMS.items():
         for form in forms:
             if form.listed:
                 choices = [(word,) if isinstance(word, str) else word for word in form.words]
-                found.setdefault(module, []).extend(".".join((module, *words)) for words in product(*choices))
-    return found
+                names.setdefault(module, []).extend(".".join((module, *words)) for words in product(*choices))
+    return names
 
 
 def parse_binding(text: str) -> Binding | None:

@@ -1,16 +1,12 @@
 """Blackhole's conversation with one client, without the socket (sections 3 to 5).
 
-The socket hands in what the client sends and executes the effects that come back:
+The socket hands in what the client sends, and executes the effect that comes back until it is the reply:
 
-    effects = conversation.receive(frame, now_s=...)
-    while effects:
-        match effects.pop():
-            case Reply(text): send it
-            case Authenticate(token): effects = conversation.authenticated(the principal, or None)
-            case Authorize(principal, account_id): effects = conversation.authorized(True or False)
-            case SaveSession() as session: write it to Redis, then effects = conversation.saved()
+    effect = conversation.receive(frame, now_s=...)
+    while not isinstance(effect, Reply):
+        effect = conversation.resume(the result of executing it)
 
-One frame at a time: the socket hands in the next after the reply to the last. `failed` ends the current frame
+One frame at a time: the socket hands in the next after the reply to the last. `fail` ends the current frame
 when an effect cannot be executed. `event_frames` may be called at any time. Nothing that a client sends
 raises. The socket closes idle clients.
 """
@@ -123,57 +119,46 @@ class Conversation:
         self._work: _Work | None = None
         self._request_id = ""
 
-    def receive(self, frame: str | bytes, *, now_s: float) -> list[Effect]:
-        """A text frame. Each gets one reply, at once or after its effects."""
+    def receive(self, frame: str | bytes, *, now_s: float) -> Effect:
+        """Begins a text frame. Returns its first effect; the last one is its reply."""
         assert self._work is None, "the previous frame has no reply yet"
         message = _parsed(frame)
         fields = message if message is not None else {}
         self._request_id = _scalar(fields.get("request_id")) or self._new_request_id()
         if not self._bucket.take(now_s):
-            return [self._error(f"rate limiting threshold hit for {self.session_id}!")]
+            return self._error(f"rate limiting threshold hit for {self.session_id}!")
         if message is None:
-            return [self._error("invalid JSON")]
-        self._work = self._handle(
-            _Frame(
-                action=_text(fields.get("action")) or "noop",
-                token=_text(fields.get("auth_token")),
-                message=fields,
-            )
-        )
-        return self._resume(None)
+            return self._error("invalid JSON")
+        action, token = _text(fields.get("action")) or "noop", _text(fields.get("auth_token"))
+        self._work = self._handle(_Frame(action, token, fields))
+        return self.resume(None)
 
-    def authenticated(self, principal: Principal | None) -> list[Effect]:
-        """The principal of the token; None for an invalid one."""
-        return self._resume(principal)
+    def resume(self, result: _Result) -> Effect:
+        """Continues the frame with the result of its effect.
 
-    def authorized(self, may_listen: bool) -> list[Effect]:
-        return self._resume(may_listen)
-
-    def saved(self) -> list[Effect]:
-        return self._resume(None)
-
-    def failed(self) -> list[Effect]:
-        """The effect cannot be executed now."""
-        assert self._work is not None, "no frame is in progress"
-        self._work.close()
-        # A write may or may not have been done: the next frame that succeeds writes all.
-        self._work, self._saved = None, None
-        return [self._error("temporarily unavailable, try again")]
-
-    def event_frames(self, notification: Notification, *, now_ms: int) -> list[bytes]:
-        """The frames for an event, one for each binding that matches it."""
-        return frames(notification, self._bindings.values(), now_ms=now_ms)
-
-    def _resume(self, result: _Result) -> list[Effect]:
+        Of Authenticate: the principal, None for an invalid token. Of Authorize: whether it may receive them.
+        """
         assert self._work is not None, "no frame is in progress"
         try:
-            return [self._work.send(result)]
+            return self._work.send(result)
         except StopIteration as end:
             reply = self._reply("success", end.value)
         except _FrameError as error:
             reply = self._error(*error.messages)
         self._work = None
-        return [reply]
+        return reply
+
+    def fail(self) -> Reply:
+        """Ends the frame with an error: its effect cannot be executed now."""
+        assert self._work is not None, "no frame is in progress"
+        self._work.close()
+        # A write may or may not have been done: the next frame that succeeds writes all.
+        self._work, self._saved = None, None
+        return self._error("temporarily unavailable, try again")
+
+    def event_frames(self, notification: Notification, *, now_ms: int) -> list[bytes]:
+        """The frames for an event, one for each binding that matches it."""
+        return frames(notification, self._bindings.values(), now_ms=now_ms)
 
     def _handle(self, frame: _Frame) -> _Work:
         """Yields the frame's effects in Kazoo's order. An error leaves the session unchanged."""

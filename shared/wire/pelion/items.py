@@ -1,12 +1,11 @@
 """Notifications as items of a NotificationMessage: section and JSON of each (section 5)."""
 
-from datetime import UTC, datetime
-
 import orjson
 
 from shared.model import events
 from shared.model.events import Notification
 from shared.wire.pelion.serialization import Serialization
+from shared.wire.times import moment_text
 
 _SECTIONS = {
     events.DEVICE_NOTIFICATIONS: b"notifications",
@@ -37,7 +36,7 @@ def item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, b
         "id": notification.event_id,
         "topic": notification.topic,
         "name": notification.name or None,
-        "time": notification.time or _queued_at(notification.entry_id),
+        "time": notification.time or moment_text(_queued_ms(notification.entry_id)),
         "data": orjson.Fragment(notification.data),
     }
     return _EVENTS, orjson.dumps(item)
@@ -57,8 +56,3 @@ def _extended(notification: Notification, wanted: Serialization, *, as_object: b
 
 def _queued_ms(entry_id: str) -> int:
     return int(entry_id.partition("-")[0])
-
-
-def _queued_at(entry_id: str) -> str:
-    at = datetime.fromtimestamp(_queued_ms(entry_id) / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,18 +1,23 @@
-"""Notifications as one NotificationMessage, for webhooks and long polls (section 5).
+"""NotificationMessages (section 5): frames for sockets, merged messages for webhooks and long polls.
 
-Pending notifications are merged: each section appears once. Merging moves an item forward to its section, and
-must not change the order of registrations among all else. So an item never passes an item of a registration
-section, and an item of a registration section passes nothing. A message has one registration section at most:
-the Python SDK reads sections in an order of its own, and would swap a registration and a later
-de-registration.
+Existing clients read only the first section of a frame, and close on one that is too long. So a frame is a
+run of consecutive items of one section, limited in bytes and number.
+
+In a merged message each section appears once. Merging moves an item forward to its
+section, and must not change the order of registrations among all else. So an item never passes an item of a
+registration section, and an item of a registration section passes nothing. A message has one registration
+section at most: the Python SDK reads sections in an order of its own, and would swap a registration and a
+later de-registration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from shared.model.events import Notification
 from shared.wire.pelion.items import PLAIN, REGISTRATION_SECTIONS, item_of
 from shared.wire.pelion.serialization import Serialization
+
+_ENVELOPE_BYTES = len(b'{"":[]}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,26 @@ class Message:
     text: bytes
     last_entry_id: str
     count: int
+
+
+def frames(
+    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
+) -> Iterator[Message]:
+    """The batch as frames, in order. A notification larger than `limit_bytes` gets a frame of its own."""
+    section, items, size, last = b"", list[bytes](), 0, ""
+    for notification in batch:
+        its_section, item = item_of(notification, wanted)
+        full = size + len(item) + 1 > limit_bytes or len(items) >= limit_count
+        if items and (its_section != section or full):
+            yield _frame(section, items, last)
+            items = []
+        if not items:
+            section, size = its_section, len(its_section) + _ENVELOPE_BYTES
+        items.append(item)
+        size += len(item) + 1
+        last = notification.entry_id
+    if items:
+        yield _frame(section, items, last)
 
 
 def message(
@@ -46,6 +71,10 @@ def message(
         return None
     parts = (b'"%b":[%b]' % (section, b",".join(items)) for section, items in sections.items())
     return Message(b"{%b}" % b",".join(parts), last, count)
+
+
+def _frame(section: bytes, items: list[bytes], last: str) -> Message:
+    return Message(b'{"%b":[%b]}' % (section, b",".join(items)), last, len(items))
 
 
 def _keeps_order(sections: dict[bytes, list[bytes]], section: bytes) -> bool:

@@ -4,17 +4,11 @@ import orjson
 import pytest
 
 from shared.model.errors import Invalid, TooLarge
-from shared.model.events import Notification
-from shared.wire.cognism.frames import MAX_PUSHED_BYTES, first_frame, frame, parse_pushed
+from shared.wire.cognism.frames import MAX_PUSHED_BYTES, first_frame, parse_pushed
 
 
 def test_first_frame_has_the_session_id() -> None:
     assert orjson.loads(first_frame("0f" * 16)) == {"session": "0f" * 16}
-
-
-@pytest.mark.parametrize("data", [b'{"type":"job-join"}', b"[1,2]", b'"text"', b"null"])
-def test_event_frame_is_the_published_data(data: bytes) -> None:
-    assert frame(Notification(entry_id="1-0", event_id="1", topic="trigger.job-join", data=data)) == data
 
 
 @pytest.mark.parametrize("body", [b'{ "a" : 1.0 }', b"[]", b'""', b"7", b"null", b' {"a":\n1} '])

@@ -33,33 +33,29 @@ class Client:
         self.saved: list[SaveSession] = []
         self.now_s = 0.0
 
-    def send(self, frame: str | bytes, *, store_fails: bool = False) -> list[bytes]:
-        """All replies to a frame: exactly one is correct."""
-        replies = []
-        effects = self.conversation.receive(frame, now_s=self.now_s)
-        while effects:
-            effect = effects.pop(0)
+    def send(self, frame: str | bytes, *, store_fails: bool = False) -> bytes:
+        """The reply to a frame."""
+        effect = self.conversation.receive(frame, now_s=self.now_s)
+        while True:
             match effect:
                 case Reply(text):
-                    replies.append(text)
+                    return text
                 case Authenticate(token):
-                    effects += self.conversation.authenticated(PRINCIPALS.get(token))
+                    effect = self.conversation.resume(PRINCIPALS.get(token))
                 case Authorize(_, account_id):
-                    effects += self.conversation.authorized(account_id in MAY_LISTEN)
+                    effect = self.conversation.resume(account_id in MAY_LISTEN)
                 case SaveSession() if store_fails:
-                    effects += self.conversation.failed()
+                    effect = self.conversation.fail()
                 case SaveSession():
                     self.saved.append(effect)
-                    effects += self.conversation.saved()
-        return replies
+                    effect = self.conversation.resume(None)
 
     def request(self, action: str, data: Any = None, *, token: str = TOKEN, **more: Any) -> dict[str, Any]:
         """The one reply to a frame of this form."""
         frame: dict[str, Any] = {"action": action, "request_id": "r", "auth_token": token, **more}
         if data is not None:
             frame["data"] = data
-        [text] = self.send(orjson.dumps(frame))
-        reply: dict[str, Any] = orjson.loads(text)
+        reply: dict[str, Any] = orjson.loads(self.send(orjson.dumps(frame)))
         assert list(reply) == ["action", "request_id", "status", "data"]
         assert reply["action"] == "reply"
         return reply

@@ -159,7 +159,7 @@ def test_refused_frames_count_against_the_rate_limit() -> None:
     "frame", ["", "{", "nonsense", "[]", "5", "null", '"ping"', "[" * 5000, '{"a":"\\ud800"}']
 )
 def test_frames_that_are_no_json_object(frame: str) -> None:
-    [reply] = Client().send(frame)
+    reply = Client().send(frame)
 
     assert orjson.loads(reply) == {
         "action": "reply",
@@ -187,7 +187,7 @@ def test_request_id_is_returned(given: Any, returned: str) -> None:
 
 
 def test_generated_request_ids_are_32_hex_characters() -> None:
-    [reply] = Conversation("s", now_s=0).receive("{}", now_s=0)
+    reply = Conversation("s", now_s=0).receive("{}", now_s=0)
 
     assert isinstance(reply, Reply)
     assert re.fullmatch("[0-9a-f]{32}", orjson.loads(reply.text)["request_id"])
@@ -347,7 +347,7 @@ def test_metadata() -> None:
     assert client.saved[-1].metadata == b'{"Who":["I"],"n":null}'
     assert client.refused("ping", metadata="x" * 4095) == ["metadata is too large : 4096 bytes at most"]
     assert client.refused("ping", name="x" * 256) == ["name is too long : 255 characters at most"]
-    [reply] = client.send(b'{"action":"ping","metadata":' + b"[" * 400 + b"]" * 400 + b"}")
+    reply = client.send(b'{"action":"ping","metadata":' + b"[" * 400 + b"]" * 400 + b"}")
     assert orjson.loads(reply)["data"]["errors"] == ["metadata is nested too deeply"]
 
 
@@ -356,7 +356,7 @@ def test_a_failed_write_changes_nothing() -> None:
     client.subscribe(PARKED)
     frame = orjson.dumps({"action": "subscribe", "data": {"binding": CREATED}})
 
-    [reply] = client.send(frame, store_fails=True)
+    reply = client.send(frame, store_fails=True)
 
     assert orjson.loads(reply)["data"] == {"errors": ["temporarily unavailable, try again"]}
     assert client.event_frames("call.CHANNEL_CREATE.1") == []
@@ -369,7 +369,7 @@ def test_a_failed_write_changes_nothing() -> None:
 def test_events_match_while_the_write_is_in_progress() -> None:
     conversation = Conversation("s", now_s=0, principal=PRINCIPALS[TOKEN])
     frame = orjson.dumps({"action": "subscribe", "data": {"binding": CREATED}})
-    [effect] = conversation.receive(frame, now_s=0)
+    effect = conversation.receive(frame, now_s=0)
     client = Client()
     client.conversation = conversation
 

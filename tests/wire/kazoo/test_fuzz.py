@@ -89,7 +89,7 @@ def test_every_frame_has_one_reply(count: int) -> None:
 def check_replies(frames: list[tuple[str | bytes, bool]]) -> None:
     client = Client()
     for frame, store_fails in frames:
-        [text] = client.send(frame, store_fails=store_fails)
+        text = client.send(frame, store_fails=store_fails)
         reply = orjson.loads(text)
         assert set(reply) == {"action", "request_id", "status", "data"}
         assert reply["request_id"]
