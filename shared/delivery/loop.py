@@ -161,6 +161,8 @@ class DeliveryLoop:
             # Take back a read that still waits: after the release it would write the claim again.
             self._task.cancel()
             await asyncio.wait([self._task])
+            # A task that is cancelled before its first step runs no `finally`.
+            self._task = None
         acked_until = self._transport.acked_until
         if acked_until == self._acked or self._state is State.LOST:
             return
