@@ -10,7 +10,7 @@ from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.session_socket import SessionSocket, checked_address
 from shared.model.api_keys import ApiKey
-from shared.model.errors import MissingScope, StoreUnavailable, Unauthenticated
+from shared.model.errors import MissingScope, Unauthenticated
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, SessionBinding
 from shared.runtime.http.responses import Problem
@@ -31,7 +31,8 @@ async def open_cognism_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Ses
     edge.hold(socket)
     try:
         await socket.register(bindings, account_id=key.account_id)
-    except StoreUnavailable:
+    except BaseException:
+        # Also after a bug or a cancellation: nothing else would drop it.
         await edge.drop(socket)
         raise
     edge.authenticated(socket, credential)

@@ -138,6 +138,9 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
         What is not acknowledged by then is sent again elsewhere.
         """
+        if not self.is_held:
+            # It ended before this task began, and has no loop any more.
+            return
         self._is_draining = True
         loop = self.loop
         with contextlib.suppress(TimeoutError):

@@ -5,6 +5,7 @@ reads slowly; beyond that the newest are dropped, and counted.
 """
 
 import asyncio
+import contextlib
 import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
@@ -131,10 +132,12 @@ class SessionSocket(HeldSocket):
 
     def on_accepted(self) -> None:
         self._is_open = True
+        # A ping that was due during the handshake could not be written.
+        self._clear_ping()
         self.wake()
 
     def wake(self) -> None:
-        self._is_woken = self._bindings is not None and self._is_open
+        self._is_woken = self._bindings is not None and self._is_open and self.is_held
         if self._is_woken and self._delivery is None:
             self._delivery = asyncio.create_task(self._deliver_all())
 
@@ -142,10 +145,9 @@ class SessionSocket(HeldSocket):
         try:
             while self._is_woken and self.close_reason is None:
                 self._is_woken = False
-                await self._deliver()
-        except StoreUnavailable:
-            # The restored subscription wakes it again.
-            return
+                # The restored subscription wakes it again, perhaps while this call fails.
+                with contextlib.suppress(StoreUnavailable):
+                    await self._deliver()
         except Exception:
             logger.exception("session.failed", extra={"facts": self.facts})
             await self.close(CloseReason.UNEXPECTED)

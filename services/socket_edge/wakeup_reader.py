@@ -40,6 +40,8 @@ class WakeupReader:
         self._registry = edge.registry
         self._inline: list[InlineEntries] = []
         self._recoveries: set[asyncio.Task[None]] = set()
+        self._recovers_sessions = False
+        self._recover_sessions_again = False
 
     async def run(self) -> None:
         """Reads for ever."""
@@ -76,8 +78,21 @@ class WakeupReader:
         async for holder in in_turns(self._lease_holders()):
             holder.wake()
         self._edge.credentials.check(self._registry.all())
-        sessions = (each for each in self._registry.all() if isinstance(each, SessionSocket))
-        await asyncio.gather(*(_recover(sessions) for _ in range(_RECOVERING)))
+        await self._recover_sessions()
+
+    async def _recover_sessions(self) -> None:
+        """One pass at a time: while the subscription flaps, concurrent passes would pile up."""
+        self._recover_sessions_again = True
+        if self._recovers_sessions:
+            return
+        self._recovers_sessions = True
+        try:
+            while self._recover_sessions_again:
+                self._recover_sessions_again = False
+                sessions = (each for each in self._registry.all() if isinstance(each, SessionSocket))
+                await asyncio.gather(*(_recover(sessions) for _ in range(_RECOVERING)))
+        finally:
+            self._recovers_sessions = False
 
     def _require_resync(self) -> None:
         """Nothing is acknowledged before the queue was read again."""

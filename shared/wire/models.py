@@ -55,7 +55,7 @@ def parse(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
     except msgspec.ValidationError as error:
         raise _invalid(str(error), at=at) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        wrong = f"is not JSON: {_syntax_error(body) or error}"
+        wrong = f"is not JSON: {_syntax_error(body, is_line=bool(at)) or error}"
     except RecursionError:
         wrong = "is nested too deeply"
     raise Invalid(wrong if at else f"the body {wrong}", field=at or None)
@@ -74,12 +74,12 @@ def field_at(at: str, path: str) -> str:
     return at + (path if path.startswith("[") or not at else f".{path}" if path else "")
 
 
-def _syntax_error(body: bytes) -> str:
-    """orjson's message: it has line and column, and is right about lone surrogates."""
+def _syntax_error(body: bytes, *, is_line: bool) -> str:
+    """orjson's message, which is right about lone surrogates; with line and column, unless for one line."""
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return str(error)
+        return error.msg if is_line else str(error)
     return ""
 
 

@@ -4,6 +4,7 @@ A new interpreter spends a second of CPU on imports, a fork 30 ms, and a test ru
 `python -m tests.harness.forks FD` is the process that forks: it reads one order a packet from that socket.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -43,8 +44,10 @@ class Fork:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        if self._code is None and select.select([self._socket], [], [], 0)[0]:
-            self._code = self._receive()
+        if self._code is None:
+            # Not `select`, which refuses descriptors above 1023.
+            with contextlib.suppress(BlockingIOError):
+                self._code = int(self._socket.recv(32, socket.MSG_DONTWAIT))
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:

@@ -370,5 +370,19 @@ async def test_a_rewound_socket_is_sent_everything_again_and_old_pongs_mean_noth
     assert client.socket.acked_until == "1-0"
 
 
+async def test_draining_a_socket_that_ended_just_before_does_nothing(
+    client: Client, stores: Stores, channel: str
+) -> None:
+    """Its task may begin after the end; an error would end the shutdown of all other sockets."""
+    other = Client(stores, client.clock)
+    ended = await other.opens(channel)
+    other.edge.registry.add(ended)
+    other.edge.remove(ended)
+
+    await ended.drain(within_s=PING_TIMEOUT_S)
+
+    assert other.kinds == []
+
+
 def test_sockets_are_compared_by_identity() -> None:
     assert LeasedSocket.__eq__ is object.__eq__, "liveness keeps sockets in dictionaries"

@@ -10,10 +10,11 @@ from services.socket_edge.blackhole_socket import BlackholeSocket
 from services.socket_edge.cognism_socket import CognismSocket
 from services.socket_edge.edge import Edge
 from services.socket_edge.session_socket import SessionSocket
+from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Session, SessionBinding
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import edge_of, scope_of
+from tests.socket_edge.conftest import PING_INTERVAL_S, edge_of, scope_of
 from tests.store.stores import Stores
 
 
@@ -35,7 +36,8 @@ class SlowSessions:
     async def drop(self, session: Session) -> None:
         self.done.append(("drop", session.name))
 
-    async def take(self, _: Session) -> list[Any]:
+    async def take(self, session: Session) -> list[Any]:
+        self.done.append(("take", session.name))
         return []
 
 
@@ -50,14 +52,32 @@ async def edge(stores: Stores, slow: SlowSessions) -> Edge:
     return edge_of(stores)
 
 
+class ClientConnection:
+    """A connection on which nothing can be written before the handshake is accepted."""
+
+    def __init__(self) -> None:
+        self.is_accepted = False
+        self.pings = 0
+
+    def write(self, _: Sequence[bytes], ping: bytes | None) -> None:
+        if not self.is_accepted:
+            raise OSError("the handshake has no response yet")
+        self.pings += ping is not None
+
+
 @pytest.fixture
-async def socket(edge: Edge) -> SessionSocket:
+def connection() -> ClientConnection:
+    return ClientConnection()
+
+
+@pytest.fixture
+async def socket(edge: Edge, connection: ClientConnection) -> SessionSocket:
     """A socket whose session is registered under the name `first`."""
     made = BlackholeSocket(
         edge,
         address="192.0.2.1",
         principal=None,
-        scope=scope_of(write=lambda texts, ping: None),
+        scope=scope_of(write=connection.write),
         send=cast(Any, None),
     )
     edge.hold(made)
@@ -100,6 +120,52 @@ async def test_a_session_is_dropped_with_its_socket(
 
     assert slow.done == [("put", "first"), ("drop", "first")]
     assert edge.registry.count_at("192.0.2.1") == 0
+
+
+async def test_a_wakeup_that_comes_while_redis_fails_is_not_lost(
+    socket: SessionSocket, slow: SlowSessions
+) -> None:
+    """Its notification would wait for the sweep, up to a minute."""
+    fails, takes = asyncio.Event(), 0
+
+    async def take(session: Session) -> list[Any]:
+        nonlocal takes
+        takes += 1
+        if takes == 1:
+            await fails.wait()
+            raise StoreUnavailable(why="ConnectionError")
+        return []
+
+    slow.take = take  # type: ignore[method-assign]
+    socket.on_accepted()
+    await wait_until(lambda: takes == 1)
+    socket.wake()
+    fails.set()
+    await wait_until(lambda: takes == 2)
+
+
+async def test_a_socket_that_ended_is_not_woken(
+    edge: Edge, socket: SessionSocket, slow: SlowSessions
+) -> None:
+    await edge.drop(socket)
+
+    socket.on_accepted()
+    await asyncio.sleep(0)
+
+    assert ("take", "first") not in slow.done
+
+
+async def test_a_handshake_longer_than_the_ping_interval_is_followed_by_pings(
+    socket: SessionSocket, connection: ClientConnection
+) -> None:
+    now_s = asyncio.get_running_loop().time
+    await socket.check(now_s() + 2 * PING_INTERVAL_S)
+    connection.is_accepted = True
+    socket.on_accepted()
+
+    await socket.check(now_s() + 2 * PING_INTERVAL_S)
+
+    assert connection.pings == 1
 
 
 @pytest.mark.parametrize("data", [b'{ "type" : "job-join"}', b"[1,2]", b'"text"', b"null"])

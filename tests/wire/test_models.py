@@ -54,6 +54,13 @@ def test_position_precedes_the_field() -> None:
     assert raised.value.fields == [("line 4.id", "is missing")]
 
 
+def test_a_syntax_error_in_a_line_counts_no_lines_of_its_own() -> None:
+    with pytest.raises(Invalid) as raised:
+        parse(DECODER, b"[", at="line 4")
+
+    assert raised.value.fields == [("line 4", "is not JSON: unexpected end of data")]
+
+
 def test_values_from_elsewhere_follow_the_same_rules() -> None:
     with pytest.raises(Invalid) as raised:
         convert({"name": "n", "scopes": ["publish", "admn"]}, NewApiKey)

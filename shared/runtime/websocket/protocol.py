@@ -258,6 +258,9 @@ class SocketProtocol(asyncio.Protocol):
 
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
         self._check_open()
+        if not self._responded:
+            # No frame may precede the response to the handshake.
+            raise ClientDisconnected
         try:
             for text in texts:
                 self._conn.send_text(text)
