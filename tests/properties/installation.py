@@ -89,7 +89,7 @@ class Installation:
 
     async def _disconnect(self) -> None:
         for actor in (self.admin, *self.actors, *(edge.actor for edge in self._dead)):
-            await actor.calls.redis.aclose()
+            await actor.calls.close()
 
     # Actors, keys and clients
 

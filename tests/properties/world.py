@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from shared.redis.client import connect
-from shared.redis.connection import Command, OnReplies
+from shared.redis.connection import Command, OnReplies, RedisConnection
 from shared.redis.pipeline import Argument, Pipeline, Script
 from shared.store.commands import HOOKS
 from tests.harness.overheard import Overheard
@@ -114,6 +114,13 @@ class GatedPipeline(Pipeline):
         self._world = world
         self._gate = gate
         self._turn: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """A search makes thousands of pipelines: each must give its sockets back."""
+        connection = self._connection
+        if isinstance(connection, RedisConnection) and connection._protocol is not None:
+            connection._protocol.abort()
+        await self.redis.aclose()
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         publishes = arguments[0] == "PUBLISH"
