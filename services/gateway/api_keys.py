@@ -5,19 +5,17 @@ docs/protocols/events.md, section 1.
 
 from dataclasses import replace
 
-import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 
 from services.gateway.authenticator import Administrator
-from services.gateway.bodies import body_in, body_of, model_response
-from services.gateway.context import Context, context_of
+from services.gateway.context import context_of
 from shared.model.api_keys import ApiKey, hash_of, is_id, new_id, new_secret
 from shared.model.errors import Invalid, KeyExpired, KeyRevoked, SecretsInUse
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import (
+    ApiKeyBody,
     ApiKeysBody,
     ApiKeyWithSecretBody,
     NewApiKey,
@@ -26,60 +24,51 @@ from shared.wire.accounts import (
     api_key_with_secret,
     checked_name,
 )
-from shared.wire.models import parse
 from shared.wire.times import moment_ms, moment_text
 
 PAGE = 1000
 _OLD_SECRET_MS = 24 * 60 * 60 * 1000
-_NEW_API_KEY = msgspec.json.Decoder(NewApiKey)
-_NEW_SECRET = msgspec.json.Decoder(NewSecret)
 
 
-async def create_api_key(request: Request) -> Response:
-    context = context_of(request)
-    admin = await context.authenticator.administrator(request)
-    posted = await body_in(request, _NEW_API_KEY)
-    account_id = await _account_of(context, admin, request)
-    return model_response(await new_api_key(context.stores.api_keys, account_id, posted), status=201)
+async def create_api_key(request: Request, admin: Administrator, posted: NewApiKey) -> ApiKeyWithSecretBody:
+    """Creates an API key. The secret is returned once, here."""
+    account_id = await _account_of(request, admin)
+    return await new_api_key(context_of(request).stores.api_keys, account_id, posted)
 
 
-async def list_api_keys(request: Request) -> Response:
-    context = context_of(request)
-    admin = await context.authenticator.administrator(request)
-    account_id = await _account_of(context, admin, request)
+async def list_api_keys(request: Request, admin: Administrator) -> ApiKeysBody:
+    """Lists an account's API keys by their ids, at most 1,000."""
+    account_id = await _account_of(request, admin)
     after = request.query_params.get("after", "")
     if after and not is_id(after):
         raise Invalid("must be the id of an API key", field="after")
-    keys, next_after = await context.stores.api_keys.of_account(account_id, after=after, count=PAGE)
+    api_keys = context_of(request).stores.api_keys
+    keys, next_after = await api_keys.of_account(account_id, after=after, count=PAGE)
     now = now_ms()
-    return model_response(ApiKeysBody([api_key_body(key, now_ms=now) for key in keys], next_after))
+    return ApiKeysBody([api_key_body(key, now_ms=now) for key in keys], next_after)
 
 
-async def get_api_key(request: Request) -> Response:
+async def get_api_key(request: Request, admin: Administrator) -> ApiKeyBody:
+    """Gets an API key."""
+    return api_key_body(await _key_of(request, admin), now_ms=now_ms())
+
+
+async def delete_api_key(request: Request, admin: Administrator) -> None:
+    """Revokes an API key: deletes its channel and bindings, closes its socket."""
     context = context_of(request)
-    admin = await context.authenticator.administrator(request)
-    return model_response(api_key_body(await _key_of(context, admin, request), now_ms=now_ms()))
-
-
-async def delete_api_key(request: Request) -> Response:
-    context = context_of(request)
-    admin = await context.authenticator.administrator(request)
-    key = await _key_of(context, admin, request)
+    key = await _key_of(request, admin)
     try:
         await context.stores.api_keys.revoke(key)
     finally:
         context.authenticator.forget(key.id)
-    return Response(status_code=204)
 
 
-async def create_secret(request: Request) -> Response:
-    """Rotation: a new secret. The current one stays valid for a while."""
+async def rotate_api_key(request: Request, admin: Administrator, posted: NewSecret) -> ApiKeyWithSecretBody:
+    """Creates a second secret; the current one stays valid for a while."""
     context = context_of(request)
-    admin = await context.authenticator.administrator(request)
-    posted = parse(_NEW_SECRET, await body_of(request) or b"{}")
-    key = await _key_of(context, admin, request)
+    key = await _key_of(request, admin)
     try:
-        return model_response(await new_secret_of(context.stores.api_keys, key, posted), status=201)
+        return await new_secret_of(context.stores.api_keys, key, posted)
     except KeyRevoked:
         raise no_such_api_key() from None
     except SecretsInUse as error:
@@ -142,17 +131,17 @@ def _future_ms(text: str, field: str, *, or_now: bool = False) -> int:
     return ms
 
 
-async def _account_of(context: Context, admin: Administrator, request: Request) -> str:
+async def _account_of(request: Request, admin: Administrator) -> str:
     account_id: str = request.path_params["account_id"]
     known = is_id(account_id) and admin.administers(account_id)
-    if not known or await context.stores.api_keys.account(account_id) is None:
+    if not known or await context_of(request).stores.api_keys.account(account_id) is None:
         raise Problem(404, "there is no such account")
     return account_id
 
 
-async def _key_of(context: Context, admin: Administrator, request: Request) -> ApiKey:
+async def _key_of(request: Request, admin: Administrator) -> ApiKey:
     api_key_id = request.path_params["api_key_id"]
-    key = await context.stores.api_keys.find(api_key_id) if is_id(api_key_id) else None
+    key = await context_of(request).stores.api_keys.find(api_key_id) if is_id(api_key_id) else None
     if key is None or not admin.administers(key.account_id):
         raise no_such_api_key()
     return key

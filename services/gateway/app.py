@@ -4,25 +4,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import (
-    accounts,
-    api_keys,
-    bindings,
-    callbacks,
-    channel_views,
-    channels,
-    crossbar,
-    openapi,
-    receipts,
-    resources,
-    session_pushes,
-)
-from services.gateway.context import Context
+from services.gateway import crossbar
+from services.gateway.context import Context, context_of
 from services.gateway.publish import publish
-from shared.model.bindings import Source
+from services.gateway.routes import OPERATIONS, PUBLISH_PATH
+from shared.model.api_keys import Scope as KeyScope
 from shared.model.errors import (
     Invalid,
     KeyRevoked,
@@ -39,48 +28,7 @@ _EXPECTED = (
     *(HTTPException, Invalid, KindConflict, KeyRevoked),
     *(MissingScope, StoreUnavailable, Unauthenticated),
 )
-_EVENTS = "/v1/events"
-
-ROUTES: list[BaseRoute] = [
-    Route("/openapi.json", openapi.get_document, methods=["GET"]),
-    Route("/v1/accounts", accounts.create_account, methods=["POST"]),
-    Route("/v1/accounts/{account_id}/api-keys", api_keys.create_api_key, methods=["POST"]),
-    Route("/v1/accounts/{account_id}/api-keys", api_keys.list_api_keys, methods=["GET"]),
-    Route("/v1/api-keys/{api_key_id}", api_keys.get_api_key, methods=["GET"]),
-    Route("/v1/api-keys/{api_key_id}", api_keys.delete_api_key, methods=["DELETE"]),
-    Route("/v1/api-keys/{api_key_id}/secrets", api_keys.create_secret, methods=["POST"]),
-    Route(_EVENTS, publish, methods=["POST"]),
-    # The publisher's event ids may contain slashes.
-    Route("/v1/events/{event_id:path}", receipts.get_receipt, methods=["GET"]),
-    Route("/v1/bindings", bindings.get_handler(Source.TOPICS), methods=["GET"]),
-    Route("/v1/bindings", bindings.put_handler(Source.TOPICS), methods=["PUT"]),
-    Route("/v1/bindings", bindings.delete_handler(Source.TOPICS), methods=["DELETE"]),
-    Route("/v1/channels/{api_key_id}", channel_views.get_channel_view, methods=["GET"]),
-    Route("/v1/channels/{api_key_id}/signing-secret", channel_views.get_signing_secret, methods=["GET"]),
-    Route("/v1/channels/{api_key_id}/deliveries", channel_views.get_deliveries, methods=["GET"]),
-    Route("/v1/channels/{api_key_id}/deliveries/retry", channel_views.retry_deliveries, methods=["POST"]),
-    Route("/v2/subscriptions", bindings.get_handler(Source.PRESUBSCRIPTIONS), methods=["GET"]),
-    Route("/v2/subscriptions", bindings.put_handler(Source.PRESUBSCRIPTIONS), methods=["PUT"]),
-    Route("/v2/subscriptions", bindings.delete_handler(Source.PRESUBSCRIPTIONS), methods=["DELETE"]),
-    Route(f"{resources.PREFIX}{{rest:device}}", resources.get_resource, methods=["GET"]),
-    Route(f"{resources.PREFIX}{{rest:resource}}", resources.put_resource, methods=["PUT"]),
-    Route(f"{resources.PREFIX}{{rest:device}}", resources.delete_resource, methods=["DELETE"]),
-    Route("/v2/notification/websocket", channels.get_websocket, methods=["GET"]),
-    Route("/v2/notification/websocket", channels.put_websocket, methods=["PUT"]),
-    Route("/v2/notification/websocket", channels.delete_websocket, methods=["DELETE"]),
-    Route("/v2/notification/callback", callbacks.get_callback, methods=["GET"]),
-    Route("/v2/notification/callback", callbacks.put_callback, methods=["PUT"]),
-    Route("/v2/notification/callback", callbacks.delete_callback, methods=["DELETE"]),
-    Route("/api/v1/websocket/session", session_pushes.push_to_session, methods=["POST"]),
-    Route("/v2/notification/channel", channels.get_channel, methods=["GET"]),
-    Route("/v2/websockets", crossbar.get_bindings, methods=["GET"]),
-    Route("/v2/websockets/{socket_id}", crossbar.get_socket_without_account, methods=["GET"]),
-    Route("/v2/accounts/{account_id}/websockets", crossbar.get_sockets, methods=["GET"]),
-    Route("/v2/accounts/{account_id}/websockets/{socket_id}", crossbar.get_socket, methods=["GET"]),
-    Route("/v2/account/websockets", crossbar.get_sockets, methods=["GET"]),
-    Route("/v2/account/websockets/{socket_id}", crossbar.get_socket, methods=["GET"]),
-    Route("/v2/api_auth", crossbar.put_api_auth, methods=["PUT"]),
-]
+ROUTES: list[BaseRoute] = [row.route() for rows in OPERATIONS.values() for row in rows if row.handler]
 
 
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
@@ -91,7 +39,7 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
 
     async def by_shortcut(scope: Scope, receive: Receive, send: Send) -> None:
         # Routing and middleware cost about as much as the publish itself.
-        if scope["type"] == "http" and scope["path"] == _EVENTS and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["path"] == PUBLISH_PATH and scope["method"] == "POST":
             scope["app"] = app
             await _publish(scope, receive, send)
         else:
@@ -103,7 +51,8 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
 async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     try:
-        response = await publish(request)
+        key = await context_of(request).authenticator.require(request, KeyScope.PUBLISH)
+        response = await publish(request, key)
     except _EXPECTED as error:
         response = error_response(request, error)
     except Exception as error:

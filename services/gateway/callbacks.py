@@ -1,19 +1,21 @@
 """The REST side of a webhook: /v2/notification/callback (docs/protocols/pelion.md, section 8)."""
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 
-from services.gateway.bodies import body_of, model_response
+from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
-from shared.model.api_keys import Scope
-from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.api_keys import ApiKey
+from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import Kind
 from shared.model.errors import KindConflict
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
-from shared.wire.pelion.callbacks import is_json, registration_in
-from shared.wire.pelion.responses import webhook
+from shared.wire.pelion.callbacks import RegisterWebhook, is_json
+from shared.wire.pelion.responses import Webhook, webhook
+from shared.wire.pelion.serialization import stored_form
 
+_REGISTRATION = msgspec.json.Decoder(RegisterWebhook)
 _REASONS = {
     "address-refused": "address-refused: the host has a private or reserved address"
     " (NOTIFY_ALLOW_PRIVATE_CALLBACKS permits networks, for local tests)",
@@ -25,38 +27,39 @@ _REASONS = {
 }
 
 
-async def get_callback(request: Request) -> Response:
-    context = context_of(request)
-    key = await context.authenticator.require(request, Scope.RECEIVE)
-    state = await context.stores.channels.state(key.id)
-    callback = await context.stores.channels.callback(key.id)
-    if state is None or callback is None:
+async def get_callback(request: Request, key: ApiKey) -> Webhook:
+    """Gets the webhook."""
+    channels = context_of(request).stores.channels
+    state = await channels.state(key.id)
+    registered = await channels.callback(key.id)
+    if state is None or registered is None:
         raise Problem(404, "no callback has been registered")
-    return model_response(webhook(callback, state.serialization))
+    return webhook(registered, state.serialization)
 
 
-async def put_callback(request: Request) -> Response:
-    """Registers the URL after it has accepted the test request; otherwise changes nothing."""
+async def register_callback(request: Request, key: ApiKey) -> None:
+    """Registers a URL, in place of an earlier one.
+
+    It must accept a test request, a PUT of {}, with 200 or 204: otherwise 400. 400 while the API key has a
+    channel of another kind.
+    """
     context = context_of(request)
-    key = await context.authenticator.require(request, Scope.RECEIVE)
     if not is_json(request.headers.get("content-type", "")):
         fields = [("Content-Type", "must be application/json")]
         raise Problem(415, "the Content-Type must be application/json", fields=fields)
-    wanted = registration_in(await body_of(request))
+    posted = await body_in(request, _REGISTRATION)
+    wanted, serialization = callback(posted.url, posted.headers or {}), stored_form(posted.serialization)
     await _check_kind(context, key.id)
-    await _verify(context, key.id, wanted.callback)
+    await _verify(context, key.id, wanted)
     await context.stores.channels.put_webhook(
-        key.account_id, key.id, wanted.callback, now_ms=now_ms(), serialization=wanted.serialization
+        key.account_id, key.id, wanted, now_ms=now_ms(), serialization=serialization
     )
-    return Response(status_code=204)
 
 
-async def delete_callback(request: Request) -> Response:
-    context = context_of(request)
-    key = await context.authenticator.require(request, Scope.RECEIVE)
-    if not await context.stores.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):
+async def delete_callback(request: Request, key: ApiKey) -> None:
+    """Deletes the webhook and its queue."""
+    if not await context_of(request).stores.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):
         raise Problem(404, "no callback has been registered")
-    return Response(status_code=204)
 
 
 async def _check_kind(context: Context, api_key_id: str) -> None:
@@ -70,8 +73,6 @@ async def _verify(context: Context, api_key_id: str, callback: Callback) -> None
     secret = await context.stores.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
     attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
     if not attempt.accepted:
-        why = (
-            _REASONS.get(attempt.error, attempt.error) or f"the response was {attempt.status}, not 200 or 204"
-        )
-        message = f"the test request failed: {why}"
+        why = f"the response was {attempt.status}, not 200 or 204"
+        message = f"the test request failed: {_REASONS.get(attempt.error, attempt.error) or why}"
         raise Problem(400, f"url: {message}", fields=[("url", message)])

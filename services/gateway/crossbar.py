@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway import VERSION
 from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
-from services.gateway.openapi import VERSION
 from shared.authentication import require_scope
 from shared.model.api_keys import Principal, Scope, id_in, is_id
 from shared.model.errors import Unauthenticated
@@ -24,11 +25,11 @@ from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import is_token_like
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
-from shared.wire.models import OBJECT
 from shared.wire.pelion.handshake import bearer
 
 NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
 _BINDINGS = listing()
+_OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _SECRET_LENGTH = 64
 _NEVER_CACHED = {"cache-control": "no-store"}
 
@@ -54,21 +55,21 @@ class CrossbarProblem(Problem):
         self.data = data
 
 
-async def get_bindings(request: Request) -> Response:
-    """The binding patterns that sockets may ask for; needs no token."""
+async def list_websocket_bindings(request: Request, _: None) -> Response:
+    """Lists the bindings that a socket can have, by module."""
     return _success(request, _BINDINGS)
 
 
-async def get_sockets(request: Request) -> Response:
-    principal = await _authenticate(request)
+async def list_sockets(request: Request, principal: Principal) -> Response:
+    """Lists the open sockets of an account and of the caller's own."""
     accounts = await _accounts(request, principal)
     sessions = context_of(request).stores.sessions
     by_id = {each.id: each for account in accounts for each in await sessions.of_account(account)}
     return _success(request, [socket_object(each) for each in by_id.values() if _is_listed(each)])
 
 
-async def get_socket(request: Request) -> Response:
-    principal = await _authenticate(request)
+async def get_socket(request: Request, principal: Principal) -> Response:
+    """Gets an open socket."""
     accounts = await _accounts(request, principal)
     socket_id: str = request.path_params["socket_id"]
     session = await context_of(request).stores.sessions.find(socket_id) if is_id(socket_id) else None
@@ -77,16 +78,15 @@ async def get_socket(request: Request) -> Response:
     return _success(request, socket_object(session))
 
 
-async def get_socket_without_account(request: Request) -> Response:
+async def get_socket_without_account(_: Request, __: Principal) -> Response:
     """Always forbidden, as in Kazoo: a socket belongs to an account."""
-    await _authenticate(request)
     raise Problem(403, "forbidden")
 
 
-async def put_api_auth(request: Request) -> Response:
-    """Exchanges an API key's secret for a token."""
+async def create_token(request: Request, _: None) -> Response:
+    """Exchanges an API key's secret for a token of an hour, `auth_token` in the envelope."""
     context = context_of(request)
-    posted = (await body_in(request, OBJECT)).get("data")
+    posted = (await body_in(request, _OBJECT)).get("data")
     secret = _secret_in(posted if isinstance(posted, dict) else {})
     # `Principals` would take a token too; here only a secret counts.
     principal = await _principal(context, secret if id_in(secret) else "")
@@ -124,7 +124,8 @@ def problem_response(request: Request, error: Exception) -> Response:
     return Response(body, error.status_code, headers, media_type="application/json")
 
 
-async def _authenticate(request: Request) -> Principal:
+async def authenticate(request: Request) -> Principal:
+    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
     return await _principal(context_of(request), _token_in(request))
 
 

@@ -15,7 +15,7 @@ from services.gateway.context import Context, context_of
 from services.gateway.receipts import open_receipts
 from shared import telemetry
 from shared.model import events as topics
-from shared.model.api_keys import Scope
+from shared.model.api_keys import ApiKey
 from shared.model.errors import GatewayError, Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
@@ -54,10 +54,9 @@ class UnknownAddressee(GatewayError):
         self.index = index
 
 
-async def publish(request: Request) -> ASGIApp:
-    """POST /v1/events."""
+async def publish(request: Request, key: ApiKey) -> ASGIApp:
+    """Publishes events. The response is sent when Redis holds every notification."""
     context = context_of(request)
-    key = await context.authenticator.require(request, Scope.PUBLISH)
     body = await body_of(request)
     idempotency_keys, traceparents, media_type = _headers_of(request)
     idempotency_key = idempotency_key_in(idempotency_keys)

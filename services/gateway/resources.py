@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.context import context_of
-from shared.model.api_keys import Scope
+from shared.model.api_keys import ApiKey
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
 from shared.runtime.http.responses import Problem
@@ -31,12 +31,10 @@ register_url_convertor("device", _Rest())
 register_url_convertor("resource", _RestOfTwo())
 
 
-async def get_resource(request: Request) -> Response:
-    """For a device, the subscribed paths, one per line; for a resource, 200 or 404 without a body."""
-    context = context_of(request)
-    key = await context.authenticator.require(request, Scope.RECEIVE)
+async def get_device_subscriptions(request: Request, key: ApiKey) -> Response:
+    """Lists the subscribed resources of a device. For one resource: 200 or 404 without a body."""
     resource = _resource_of(request)
-    stored = await context.stores.routing.bindings(key.account_id, key.id, Source.RESOURCES)
+    stored = await context_of(request).stores.routing.bindings(key.account_id, key.id, Source.RESOURCES)
     paths = paths_of(resource.device, stored)
     if resource.path:
         return Response(status_code=200 if resource.path in paths else 404)
@@ -45,10 +43,8 @@ async def get_resource(request: Request) -> Response:
     return Response(uri_list(paths), headers={"content-type": "text/uri-list"})
 
 
-async def put_resource(request: Request) -> Response:
-    """Subscribes. The device need not be known: the gateway keeps no directory of devices."""
-    context = context_of(request)
-    key = await context.authenticator.require(request, Scope.RECEIVE)
+async def put_subscription(request: Request, key: ApiKey) -> Response:
+    """Subscribes to a resource. The gateway keeps no directory of devices: any name will do."""
     resource = _resource_of(request)
     if not resource.path:
         raise Problem(
@@ -56,7 +52,7 @@ async def put_resource(request: Request) -> Response:
             "a subscription must name a resource: /v2/subscriptions/{device-id}/{resourcePath}",
             headers={"allow": "GET, DELETE"},
         )
-    added = await context.stores.routing.add_line(
+    added = await context_of(request).stores.routing.add_line(
         key.account_id, key.id, resource.line, source=Source.RESOURCES, limit=MAX_RESOURCES
     )
     if added is Added.FULL:
@@ -65,13 +61,10 @@ async def put_resource(request: Request) -> Response:
     return Response(status_code=200)
 
 
-async def delete_resource(request: Request) -> Response:
-    """Removes one subscription, or all to a device; 204 also when there was none."""
-    context = context_of(request)
-    key = await context.authenticator.require(request, Scope.RECEIVE)
+async def delete_device_subscriptions(request: Request, key: ApiKey) -> None:
+    """Deletes all subscriptions to a device's resources; 204 also when there was none."""
     line = _resource_of(request).line
-    await context.stores.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
-    return Response(status_code=204)
+    await context_of(request).stores.routing.drop_lines(key.account_id, key.id, line, source=Source.RESOURCES)
 
 
 def _resource_of(request: Request) -> Resource:

@@ -5,9 +5,8 @@ Credentials are optional, but wrong ones are refused.
 """
 
 from starlette.requests import Request
-from starlette.responses import Response
 
-from services.gateway.bodies import body_of, model_response
+from services.gateway.bodies import body_of
 from services.gateway.context import Context, context_of
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import Invalid, TooLarge
@@ -24,8 +23,8 @@ class PushedBody(Closed):
     delivered: bool
 
 
-async def push_to_session(request: Request) -> Response:
-    """Responds once the socket's edge has written the data."""
+async def push_to_session(request: Request, _: None) -> PushedBody:
+    """Sends the body to one socket, unchanged. Credentials are optional, but wrong ones are refused."""
     context = context_of(request)
     query = query_of(request.scope["query_string"])
     key = await _authenticate_if_given(context, request, query)
@@ -36,7 +35,7 @@ async def push_to_session(request: Request) -> Response:
     await _check_reach(context, session_id, key)
     match await context.stores.sessions.push(session_id, data):
         case Pushed.TAKEN:
-            return model_response(PushedBody(session_id, delivered=True))
+            return PushedBody(session_id, delivered=True)
         case Pushed.GONE:
             raise _no_session()
         case Pushed.UNANSWERED:

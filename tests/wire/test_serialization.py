@@ -8,14 +8,26 @@ import pytest
 
 from shared.model.errors import Invalid
 from shared.model.events import Notification
+from shared.wire.models import parse
 from shared.wire.pelion.frames import frames
-from shared.wire.pelion.serialization import Serialization, serialization_body, stored, wanted_in
+from shared.wire.pelion.serialization import (
+    RegisterWebsocketChannel,
+    Serialization,
+    serialization_body,
+    stored,
+    stored_form,
+)
 
 ALL = Serialization(uid=True, timestamp=True, original_ep=True, deregistrations_as_object=True)
 
 
 def body(**serialization: Any) -> bytes:
     return json.dumps({"serialization": serialization}).encode()
+
+
+def wanted_in(posted: bytes) -> bytes:
+    """The serialization in the body of a PUT, in its stored form."""
+    return stored_form(parse(msgspec.json.Decoder(RegisterWebsocketChannel), posted).serialization)
 
 
 def items(wanted: Serialization, topic: str, data: Any) -> Any:
@@ -37,7 +49,7 @@ def test_strings_and_numbers_are_both_accepted(posted: dict[str, Any]) -> None:
     assert stored(wanted_in(body(**posted))) == Serialization(chunk=100, uid=True)
 
 
-@pytest.mark.parametrize("nothing", [b"", b" \n", b"{}", b'{"serialization": null}', b'{"other": 1}'])
+@pytest.mark.parametrize("nothing", [b"{}", b'{"serialization": null}', b'{"other": 1}'])
 def test_no_serialization_stores_nothing(nothing: bytes) -> None:
     assert wanted_in(nothing) == b""
 

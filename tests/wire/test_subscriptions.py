@@ -8,14 +8,28 @@ import pytest
 
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
-from shared.wire.pelion.subscriptions import compiled, parse_presubscriptions, patterns
+from shared.wire.models import parse
+from shared.wire.pelion.subscriptions import (
+    Presubscription,
+    Presubscriptions,
+    check_presubscriptions,
+    compiled,
+    patterns,
+)
 from tests.model.single import matches
 
+DECODER: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(Presubscriptions)
 LAMP: dict[str, Any] = {"endpoint-name": "lamp"}
 
 
 def body(posted: object) -> bytes:
     return json.dumps(posted).encode()
+
+
+def parse_presubscriptions(raw: bytes) -> list[Presubscription]:
+    posted = parse(DECODER, raw)
+    check_presubscriptions(posted)
+    return posted
 
 
 def put(posted: object) -> object:

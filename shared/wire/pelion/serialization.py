@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from shared.wire.models import Closed, parse, rule
+from shared.wire.models import Closed, rule
 
 _MAX_CHUNK = 10_000
 _Chunk = Annotated[int, Meta(ge=100, le=_MAX_CHUNK)]
@@ -78,7 +78,6 @@ class RegisterWebsocketChannel(Struct):
 
 
 _STORED = msgspec.json.Decoder(SerializationBody)
-_REGISTRATION = msgspec.json.Decoder(RegisterWebsocketChannel)
 
 
 def stored(serialization: bytes) -> Serialization:
@@ -93,11 +92,6 @@ def stored(serialization: bytes) -> Serialization:
 def serialization_body(serialization: Serialization) -> SerializationBody:
     flags = {name: getattr(serialization, attribute) for name, attribute in _ATTRIBUTES.items()}
     return SerializationBody("v2", serialization.chunk, SerializationFlags(**flags))
-
-
-def wanted_in(body: bytes) -> bytes:
-    """The serialization in the body of a PUT, in its stored form; empty without one. Raises Invalid."""
-    return stored_form(parse(_REGISTRATION, body).serialization) if body.strip() else b""
 
 
 def stored_form(wanted: SerializationWanted | None) -> bytes:

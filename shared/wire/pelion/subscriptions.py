@@ -2,14 +2,13 @@
 
 from typing import Annotated, Any
 
-import msgspec
 import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.bindings import Fields, Pattern, Source
 from shared.model.errors import Invalid
 from shared.model.events import DEVICE_NOTIFICATIONS
-from shared.wire.models import Closed, parse, rule
+from shared.wire.models import Closed, rule
 from shared.wire.pelion.resources import MAX_NAME, MAX_PATH, stored_resources
 from shared.wire.sessions import decode_patterns
 from shared.wire.topic_bindings import stored_topics
@@ -41,18 +40,15 @@ class Presubscription(Closed, rename="kebab"):
 
 
 Presubscriptions = Annotated[list[Presubscription], Meta(max_length=MAX_ENTRIES)]
-_PRESUBSCRIPTIONS: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(Presubscriptions)
 
 
-def parse_presubscriptions(body: bytes) -> list[Presubscription]:
-    """The presubscriptions, in the order given. Raises Invalid, naming the field."""
-    posted = parse(_PRESUBSCRIPTIONS, body)
+def check_presubscriptions(posted: Presubscriptions) -> None:
+    """Checks the limits of all together. Raises Invalid, naming the field."""
     paths = [path for entry in posted for path in entry.resource_path or ()]
     if len(paths) > MAX_MENTIONS:
         raise Invalid(f"{len(paths)} paths in all; the limit is {MAX_MENTIONS}", field="resource-path")
     if len(set(paths)) > MAX_PATHS:
         raise Invalid(f"{len(set(paths))} separate paths; the limit is {MAX_PATHS}", field="resource-path")
-    return posted
 
 
 def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
