@@ -4,12 +4,14 @@ from msgspec import UNSET
 from starlette.requests import Request
 
 from services.gateway.context import context_of
+from services.gateway.operations import OPERATOR, Operation
 from shared.model.api_keys import Account, new_id
 from shared.model.errors import Invalid
 from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import AccountBody, NewAccount, checked_name
 
 
+@Operation("POST /v1/accounts", OPERATOR, status=201)
 async def create_account(request: Request, _: None, posted: NewAccount) -> AccountBody:
     """Creates an account."""
     return await new_account(context_of(request).stores.api_keys, posted)

@@ -9,6 +9,8 @@ from starlette.requests import Request
 
 from services.gateway.authenticator import Administrator
 from services.gateway.context import context_of
+from services.gateway.openapi import in_query, schema
+from services.gateway.operations import ADMIN, Operation
 from shared.model.api_keys import ApiKey, hash_of, is_id, new_id, new_secret
 from shared.model.errors import Invalid, KeyExpired, KeyRevoked, SecretsInUse
 from shared.runtime.clock import now_ms
@@ -24,18 +26,25 @@ from shared.wire.accounts import (
     api_key_with_secret,
     checked_name,
 )
+from shared.wire.models import Id
 from shared.wire.times import moment_ms, moment_text
 
 PAGE = 1000
 _OLD_SECRET_MS = 24 * 60 * 60 * 1000
 
 
+@Operation("POST /v1/accounts/{account_id}/api-keys", ADMIN, status=201)
 async def create_api_key(request: Request, admin: Administrator, posted: NewApiKey) -> ApiKeyWithSecretBody:
     """Creates an API key. The secret is returned once, here."""
     account_id = await _account_of(request, admin)
     return await new_api_key(context_of(request).stores.api_keys, account_id, posted)
 
 
+@Operation(
+    "GET /v1/accounts/{account_id}/api-keys",
+    ADMIN,
+    parameters=[in_query("after", "List from after this id.", schema(Id))],
+)
 async def list_api_keys(request: Request, admin: Administrator) -> ApiKeysBody:
     """Lists an account's API keys by their ids, at most 1,000."""
     account_id = await _account_of(request, admin)
@@ -48,11 +57,13 @@ async def list_api_keys(request: Request, admin: Administrator) -> ApiKeysBody:
     return ApiKeysBody([api_key_body(key, now_ms=now) for key in keys], next_after)
 
 
+@Operation("GET /v1/api-keys/{api_key_id}", ADMIN)
 async def get_api_key(request: Request, admin: Administrator) -> ApiKeyBody:
     """Gets an API key."""
     return api_key_body(await _key_of(request, admin), now_ms=now_ms())
 
 
+@Operation("DELETE /v1/api-keys/{api_key_id}", ADMIN)
 async def delete_api_key(request: Request, admin: Administrator) -> None:
     """Revokes an API key: deletes its channel and bindings, closes its socket."""
     context = context_of(request)
@@ -63,6 +74,7 @@ async def delete_api_key(request: Request, admin: Administrator) -> None:
         context.authenticator.forget(key.id)
 
 
+@Operation("POST /v1/api-keys/{api_key_id}/secrets", ADMIN, status=201, errors=(409,))
 async def rotate_api_key(request: Request, admin: Administrator, posted: NewSecret) -> ApiKeyWithSecretBody:
     """Creates a second secret; the current one stays valid for a while."""
     context = context_of(request)

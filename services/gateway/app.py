@@ -1,5 +1,6 @@
 """The routes of a gateway, and the responses to its errors."""
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -7,10 +8,23 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import crossbar
+from services.gateway import (  # noqa: F401 - each adds its operations
+    accounts,
+    api_keys,
+    bindings,
+    callbacks,
+    channel_views,
+    channels,
+    crossbar,
+    edge_operations,
+    publish,
+    receipts,
+    resources,
+    session_pushes,
+)
 from services.gateway.context import Context, context_of
-from services.gateway.publish import publish
-from services.gateway.routes import OPERATIONS, PUBLISH_PATH
+from services.gateway.openapi import document
+from services.gateway.operations import ANYONE, OPERATIONS, Operation
 from shared.model.api_keys import Scope as KeyScope
 from shared.model.errors import (
     Invalid,
@@ -28,7 +42,17 @@ _EXPECTED = (
     *(HTTPException, Invalid, KindConflict, KeyRevoked),
     *(MissingScope, StoreUnavailable, Unauthenticated),
 )
-ROUTES: list[BaseRoute] = [row.route() for rows in OPERATIONS.values() for row in rows if row.handler]
+
+
+@Operation("GET /openapi.json", ANYONE, name="document", successes={200: {"type": "object"}})
+async def get_document(_: Request, __: None) -> Response:
+    """Gets this document."""
+    return Response(_DOCUMENT, media_type="application/json", headers={"cache-control": "no-cache"})
+
+
+ROUTES: list[BaseRoute] = [operation.route() for operation in OPERATIONS if operation.handler]
+DOCUMENT = document()
+_DOCUMENT = orjson.dumps(DOCUMENT)
 
 
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
@@ -39,7 +63,7 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
 
     async def by_shortcut(scope: Scope, receive: Receive, send: Send) -> None:
         # Routing and middleware cost about as much as the publish itself.
-        if scope["type"] == "http" and scope["path"] == PUBLISH_PATH and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["path"] == publish.PATH and scope["method"] == "POST":
             scope["app"] = app
             await _publish(scope, receive, send)
         else:
@@ -52,7 +76,7 @@ async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     try:
         key = await context_of(request).authenticator.require(request, KeyScope.PUBLISH)
-        response = await publish(request, key)
+        response = await publish.publish(request, key)
     except _EXPECTED as error:
         response = error_response(request, error)
     except Exception as error:

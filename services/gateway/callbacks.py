@@ -5,6 +5,7 @@ from starlette.requests import Request
 
 from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
+from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import Kind
@@ -27,6 +28,7 @@ _REASONS = {
 }
 
 
+@Operation("GET /v2/notification/callback", RECEIVER, errors=(404,))
 async def get_callback(request: Request, key: ApiKey) -> Webhook:
     """Gets the webhook."""
     channels = context_of(request).stores.channels
@@ -37,6 +39,7 @@ async def get_callback(request: Request, key: ApiKey) -> Webhook:
     return webhook(registered, state.serialization)
 
 
+@Operation("PUT /v2/notification/callback", RECEIVER, errors=(415, 429), body=RegisterWebhook)
 async def register_callback(request: Request, key: ApiKey) -> None:
     """Registers a URL, in place of an earlier one.
 
@@ -56,6 +59,7 @@ async def register_callback(request: Request, key: ApiKey) -> None:
     )
 
 
+@Operation("DELETE /v2/notification/callback", RECEIVER, errors=(404,))
 async def delete_callback(request: Request, key: ApiKey) -> None:
     """Deletes the webhook and its queue."""
     if not await context_of(request).stores.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):

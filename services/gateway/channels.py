@@ -5,6 +5,8 @@ from starlette.responses import Response
 
 from services.gateway.bodies import model_response
 from services.gateway.context import context_of
+from services.gateway.openapi import response
+from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
 from shared.model.channels import ChannelState, Kind
 from shared.runtime.clock import now_ms
@@ -18,6 +20,7 @@ from shared.wire.pelion.responses import (
 from shared.wire.pelion.serialization import RegisterWebsocketChannel, stored_form
 
 
+@Operation("GET /v2/notification/websocket", RECEIVER, errors=(404,))
 async def get_websocket(request: Request, key: ApiKey) -> WebsocketChannel:
     """Gets the WebSocket channel."""
     state = await context_of(request).stores.channels.state(key.id)
@@ -26,6 +29,11 @@ async def get_websocket(request: Request, key: ApiKey) -> WebsocketChannel:
     return websocket_channel(state)
 
 
+@Operation(
+    "PUT /v2/notification/websocket",
+    RECEIVER,
+    successes={200: response("It existed.", WebsocketChannel), 201: WebsocketChannel},
+)
 async def register_websocket(request: Request, key: ApiKey, posted: RegisterWebsocketChannel) -> Response:
     """Registers the WebSocket channel, or changes its serialization; queue and socket stay.
 
@@ -41,12 +49,14 @@ async def register_websocket(request: Request, key: ApiKey, posted: RegisterWebs
     return model_response(websocket_channel(state), status=201 if is_new else 200)
 
 
+@Operation("DELETE /v2/notification/websocket", RECEIVER, errors=(404,))
 async def delete_websocket(request: Request, key: ApiKey) -> None:
     """Deletes the WebSocket channel and its queue."""
     if not await context_of(request).stores.channels.delete(key.account_id, key.id, kind=Kind.WEBSOCKET):
         raise Problem(404, "no WebSocket channel has been registered")
 
 
+@Operation("GET /v2/notification/channel", RECEIVER, errors=(404,))
 async def get_channel(request: Request, key: ApiKey) -> ChannelMetadata:
     """Gets the kind of the channel."""
     state = await context_of(request).stores.channels.state(key.id)

@@ -16,6 +16,8 @@ from starlette.responses import Response
 from services.gateway import VERSION
 from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
+from services.gateway.documented_models import AccountOfToken, NewToken, Socket
+from services.gateway.operations import ANYONE, Access, Operation
 from shared.authentication import require_scope
 from shared.model.api_keys import Principal, Scope, id_in, is_id
 from shared.model.errors import Unauthenticated
@@ -55,11 +57,39 @@ class CrossbarProblem(Problem):
         self.data = data
 
 
+async def authenticate(request: Request) -> Principal:
+    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
+    return await _principal(context_of(request), _token_in(request))
+
+
+async def _principal(context: Context, secret: str) -> Principal:
+    """Raises Unauthenticated or MissingScope."""
+    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
+    if principal is None:
+        raise Unauthenticated
+    require_scope(principal.scopes, Scope.RECEIVE)
+    return principal
+
+
+_BY_TOKEN = Access(authenticate, ("authToken", "authTokenInQuery", "apiKey"))
+
+
+@Operation("GET /v2/websockets", ANYONE, successes={200: dict[str, list[str]]})
 async def list_websocket_bindings(request: Request, _: None) -> Response:
     """Lists the bindings that a socket can have, by module."""
     return _success(request, _BINDINGS)
 
 
+@Operation(
+    "GET /v2/accounts/{account_id}/websockets", _BY_TOKEN, successes={200: list[Socket]}, errors=(404,)
+)
+@Operation(
+    "GET /v2/account/websockets",
+    _BY_TOKEN,
+    name="listOwnSockets",
+    summary="Lists the open sockets of the caller's account",
+    successes={200: list[Socket]},
+)
 async def list_sockets(request: Request, principal: Principal) -> Response:
     """Lists the open sockets of an account and of the caller's own."""
     accounts = await _accounts(request, principal)
@@ -68,6 +98,20 @@ async def list_sockets(request: Request, principal: Principal) -> Response:
     return _success(request, [socket_object(each) for each in by_id.values() if _is_listed(each)])
 
 
+@Operation(
+    "GET /v2/accounts/{account_id}/websockets/{socket_id}",
+    _BY_TOKEN,
+    successes={200: Socket},
+    errors=(404,),
+)
+@Operation(
+    "GET /v2/account/websockets/{socket_id}",
+    _BY_TOKEN,
+    name="getOwnSocket",
+    summary="Gets an open socket of the caller's account",
+    successes={200: Socket},
+    errors=(404,),
+)
 async def get_socket(request: Request, principal: Principal) -> Response:
     """Gets an open socket."""
     accounts = await _accounts(request, principal)
@@ -78,11 +122,19 @@ async def get_socket(request: Request, principal: Principal) -> Response:
     return _success(request, socket_object(session))
 
 
+@Operation("GET /v2/websockets/{socket_id}", _BY_TOKEN)
 async def get_socket_without_account(_: Request, __: Principal) -> Response:
     """Always forbidden, as in Kazoo: a socket belongs to an account."""
     raise Problem(403, "forbidden")
 
 
+@Operation(
+    "PUT /v2/api_auth",
+    ANYONE,
+    successes={201: AccountOfToken},
+    errors=(400, 401, 403, 503),
+    body=NewToken,
+)
 async def create_token(request: Request, _: None) -> Response:
     """Exchanges an API key's secret for a token of an hour, `auth_token` in the envelope."""
     context = context_of(request)
@@ -122,20 +174,6 @@ def problem_response(request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
     body = error_body(error.status_code, name, data, _envelope(request))
     return Response(body, error.status_code, headers, media_type="application/json")
-
-
-async def authenticate(request: Request) -> Principal:
-    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
-    return await _principal(context_of(request), _token_in(request))
-
-
-async def _principal(context: Context, secret: str) -> Principal:
-    """Raises Unauthenticated or MissingScope."""
-    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
-    if principal is None:
-        raise Unauthenticated
-    require_scope(principal.scopes, Scope.RECEIVE)
-    return principal
 
 
 async def _accounts(request: Request, principal: Principal) -> list[str]:

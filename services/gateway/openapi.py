@@ -1,7 +1,7 @@
-"""The OpenAPI document, from the table of routes and the models of their bodies."""
+"""The OpenAPI document, from the operations and the models of their bodies."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,7 +13,7 @@ from services.gateway import VERSION
 from services.gateway.bodies import is_optional
 from services.gateway.crossbar import is_crossbar_path
 from services.gateway.documented_models import NotificationMessage
-from services.gateway.operations import Json, Operation
+from services.gateway.operations import OPERATIONS, Json, Operation
 from shared.wire.models import Closed
 
 TEXT: Json = {"type": "string"}
@@ -48,6 +48,19 @@ _CROSSBAR_TITLES = {
     403: "The account is neither the caller's own nor below it, or the scope `receive` is missing.",
     404: "There is no such account or socket.",
 }
+# By the beginning of a path; the first that fits.
+_TAGS = {
+    "/v1/accounts": "accounts",
+    "/v1/api-keys": "accounts",
+    "/v1/channels": "channels",
+    "/v1/": "events",
+    "/v2/notification": "notification",
+    "/v2/subscriptions": "subscriptions",
+    "/v2/": "kazoo",
+    "/socket": "kazoo",
+    "/api/": "sessions",
+    "/": "operations",
+}
 _IN_PATH = {
     "account_id": ("The account's id.", TEXT),
     "api_key_id": ("The API key's id.", TEXT),
@@ -78,13 +91,12 @@ class Error(Closed):
     request_id: Annotated[str, Meta(min_length=1)]
 
 
-def document(operations: Mapping[str, Sequence[Operation[Any]]]) -> Json:
-    """The document of these operations, which are given by their tags."""
+def document() -> Json:
+    """The document of all operations."""
     paths: Json = {}
-    for tag, rows in operations.items():
-        for row in rows:
-            method, path = row.at.split()
-            paths.setdefault(path, {})[method.lower()] = _described(row, path, tag)
+    for operation in OPERATIONS:
+        method, path = operation.at.split()
+        paths.setdefault(path, {})[method.lower()] = _described(operation, path)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -143,16 +155,16 @@ def _parameter(where: str, name: str, text: str, of: Json) -> Json:
     return {"name": name, "in": where, "required": where == "path", "description": text, "schema": of}
 
 
-def _described(row: Operation[Any], path: str, tag: str) -> Json:
+def _described(operation: Operation[Any], path: str) -> Json:
     in_path = [_parameter("path", name, *_IN_PATH[name]) for name in re.findall(r"{(.*?)}", path)]
-    body = row.body or row.types.get("posted")
+    body = operation.body or operation.types.get("posted")
     described = {
-        "operationId": row.name or _camel_case(getattr(row.handler, "__name__", "")),
-        "summary": row.summary or " ".join((row.handler.__doc__ or "").split()).removesuffix("."),
-        "tags": [tag],
-        "security": [{scheme: []} for scheme in row.by.schemes],
-        "parameters": [*in_path, *row.parameters, *(_PRETTY_PRINT if is_crossbar_path(path) else ())],
-        "responses": _responses(row, in_crossbar=is_crossbar_path(path), has_body=bool(body)),
+        "operationId": operation.name or _camel_case(getattr(operation.handler, "__name__", "")),
+        "summary": operation.summary or " ".join((operation.handler.__doc__ or "").split()).removesuffix("."),
+        "tags": [next(tag for prefix, tag in _TAGS.items() if path.startswith(prefix))],
+        "security": [{scheme: []} for scheme in operation.by.schemes],
+        "parameters": [*in_path, *operation.parameters, *(_PRETTY_PRINT if is_crossbar_path(path) else ())],
+        "responses": _responses(operation, in_crossbar=is_crossbar_path(path), has_body=bool(body)),
     }
     if body:
         described["requestBody"] = body if isinstance(body, dict) else request_body(body)
@@ -164,14 +176,14 @@ def _camel_case(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-def _responses(row: Operation[Any], *, in_crossbar: bool, has_body: bool) -> Json:
-    """The errors that any such operation may have, those of the row, and its successes."""
-    errors = {500, *row.errors, *row.by.errors, *((408, 413) if has_body else ())}
+def _responses(operation: Operation[Any], *, in_crossbar: bool, has_body: bool) -> Json:
+    """The errors that any such operation may have, its own, and its successes."""
+    errors = {500, *operation.errors, *operation.by.errors, *((408, 413) if has_body else ())}
     if not in_crossbar:
         errors.add(400)
     titles = {**_TITLES, **_CROSSBAR_TITLES} if in_crossbar else _TITLES
     responses = {status: _error(status, titles[status], in_crossbar=in_crossbar) for status in errors}
-    for status, success in _successes(row).items():
+    for status, success in _successes(operation).items():
         if isinstance(success, dict) and "description" in success:
             responses[status] = success
         else:
@@ -185,14 +197,14 @@ def _error(status: int, title: str, *, in_crossbar: bool) -> Json:
     return response(title, _CROSSBAR_ERROR if in_crossbar else Error, **headers)
 
 
-def _successes(row: Operation[Any]) -> Mapping[int, Any]:
+def _successes(operation: Operation[Any]) -> Mapping[int, Any]:
     """Models or responses by status."""
-    returned = row.types.get("return", Response)
-    if row.successes is not None or returned is Response:
-        return row.successes or {}
+    returned = operation.types.get("return", Response)
+    if operation.successes is not None or returned is Response:
+        return operation.successes or {}
     if returned is type(None):
-        return {row.status or 204: None}
-    return {row.status or 200: returned}
+        return {operation.status or 204: None}
+    return {operation.status or 200: returned}
 
 
 def _published(schemas: Json) -> Json:
@@ -239,7 +251,7 @@ _WEBHOOKS: Json = {
                 in_header("webhook-timestamp", "Seconds since 1970, of this attempt."),
                 in_header("webhook-signature", "v1 and a Base64 HMAC-SHA256, as in Standard Webhooks."),
             ],
-            "requestBody": request_body(NotificationMessage),
+            "requestBody": {**request_body(NotificationMessage), "required": True},
             "responses": {
                 "200": {"description": "Acknowledged."},
                 "204": {"description": "Acknowledged."},
@@ -248,3 +260,9 @@ _WEBHOOKS: Json = {
         }
     }
 }
+COGNISM_CREDENTIALS = (
+    in_header("X-API-AccessToken", "The id of an API key; wins over accessToken."),
+    in_header("X-API-SecretKey", "Its secret; wins over secretKey."),
+    in_query("accessToken", "The id of an API key."),
+    in_query("secretKey", "Its secret."),
+)

@@ -1,13 +1,13 @@
-"""An operation: one row of the table of routes. Its Starlette route and its OpenAPI entry come from it.
+"""Operations: a method at a path, from which come its Starlette route and its entry in the OpenAPI document.
 
-The handler says the rest: its docstring is the summary, the type of `posted` the model of the request's body,
-the return type that of the response's.
+The handler's docstring is the summary, the type of `posted` is the model of the request's body, the return
+type that of the response's.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any, Concatenate, Generic, TypeVar, get_type_hints
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -17,11 +17,15 @@ from starlette.routing import Route
 from services.gateway.authenticator import Authenticator
 from services.gateway.bodies import body_in, model_response
 from services.gateway.context import context_of
-from services.gateway.crossbar import authenticate
 from shared.model.api_keys import Scope
 
 Caller = TypeVar("Caller")
+R = TypeVar("R")
+P = ParamSpec("P")
 Json = dict[str, Any]
+
+OPERATIONS: list["Operation[Any]"] = []
+"""All of them: the import of a module adds those that it serves or describes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,11 @@ KEY_IN_PATH = Access(
 )
 PUBLISHER = Access(lambda request: _authenticator(request).require(request, Scope.PUBLISH), ("apiKey",))
 RECEIVER = Access(lambda request: _authenticator(request).require(request, Scope.RECEIVE), ("apiKey",))
-KAZOO_TOKEN = Access(authenticate, ("authToken", "authTokenInQuery", "apiKey"))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Operation(Generic[Caller]):
-    """`handler` is None where another row's route, or another service, serves the request.
+    """Decorates the handler. Without one, another operation's route or another service serves the request.
 
     `name` and `summary` are by default those of the handler; `status`, of a success, is 200, or 204 without a
     body. A handler that reads its body, or writes its response, itself needs `body` or `successes`: models or
@@ -68,7 +71,6 @@ class Operation(Generic[Caller]):
     """
 
     at: str
-    handler: Callable[Concatenate[Request, Caller, ...], Awaitable[Any]] | None
     by: Access[Caller]
     _: KW_ONLY
     name: str = ""
@@ -79,6 +81,18 @@ class Operation(Generic[Caller]):
     body: Any = None
     parameters: Sequence[Json] = ()
     pattern: str = ""
+    handler: Callable[Concatenate[Request, Caller, ...], Awaitable[Any]] | None = field(
+        default=None, init=False
+    )
+
+    def __post_init__(self) -> None:
+        OPERATIONS.append(self)
+
+    def __call__(
+        self, handler: Callable[Concatenate[Request, Caller, P], Awaitable[R]]
+    ) -> Callable[Concatenate[Request, Caller, P], Awaitable[R]]:
+        self.handler = handler
+        return handler
 
     def route(self) -> Route:
         method, path = self.at.split()

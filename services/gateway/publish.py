@@ -4,14 +4,18 @@ import asyncio
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 import orjson
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from services.gateway.bodies import body_of
 from services.gateway.context import Context, context_of
+from services.gateway.openapi import TEXT, in_header, request_body, response
+from services.gateway.operations import PUBLISHER, Operation
 from services.gateway.receipts import open_receipts
 from shared import telemetry
 from shared.model import events as topics
@@ -23,10 +27,20 @@ from shared.model.routing_table import RoutingTable
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import RawJsonResponse
 from shared.store.queues import Appended
-from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, position_of
+from shared.wire.events import (
+    MAX_EVENTS,
+    Form,
+    NewEvent,
+    PublishedBody,
+    PublishedEvent,
+    form_of,
+    parse_events,
+    position_of,
+)
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 from shared.wire.models import field_at
 
+PATH = "/v1/events"
 # Notifications of one request. Redis must hold them all before the response.
 MAX_COPIES = 100_000
 MAX_COPIES_BYTES = 64 * 1024 * 1024
@@ -35,6 +49,8 @@ _EVENTS_A_TURN = 100
 _IDEMPOTENCY_KEY = HEADER.lower().encode()
 _SETS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _REMOVES_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
+
+_LINES = {"type": "string", "description": "One event a line, as JSON."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,24 @@ class UnknownAddressee(GatewayError):
         self.index = index
 
 
+@Operation(
+    f"POST {PATH}",
+    PUBLISHER,
+    successes={202: response("Accepted.", PublishedBody, Idempotent_Replayed={"const": "true"})},
+    errors=(409, 422),
+    body=request_body(
+        NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
+        **{"application/x-ndjson": _LINES, "application/ndjson": _LINES},
+    ),
+    parameters=[
+        in_header(
+            HEADER,
+            "Repetitions under the same key get the first response; the events are published once.",
+            {**TEXT, "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
+        ),
+        in_header("traceparent", "W3C trace context."),
+    ],
+)
 async def publish(request: Request, key: ApiKey) -> ASGIApp:
     """Publishes events. The response is sent when Redis holds every notification."""
     context = context_of(request)

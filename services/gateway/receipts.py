@@ -6,12 +6,15 @@ from typing import Any
 from starlette.requests import Request
 
 from services.gateway.context import Context, context_of
+from services.gateway.operations import PUBLISHER, Operation
 from shared.model.api_keys import ApiKey
 from shared.model.events import Event
 from shared.runtime.http.responses import Problem
 from shared.wire.receipts import ReceiptBody, receipt_body
 
 
+# The publisher's event ids may contain slashes.
+@Operation("GET /v1/events/{event_id}", PUBLISHER, errors=(404,), pattern="/v1/events/{event_id:path}")
 async def get_receipt(request: Request, key: ApiKey) -> ReceiptBody:
     """Gets the receipt of an event that asked for one."""
     receipt = await context_of(request).stores.receipts.find(key.account_id, request.path_params["event_id"])

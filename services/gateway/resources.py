@@ -5,6 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.context import context_of
+from services.gateway.openapi import TEXT, response
+from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
@@ -29,8 +31,25 @@ class _RestOfTwo(PathConvertor):
 
 register_url_convertor("device", _Rest())
 register_url_convertor("resource", _RestOfTwo())
+_ONE_DEVICE = f"{PREFIX}{{rest:device}}"
+_ONE_RESOURCE = f"{PREFIX}{{rest:resource}}"
 
 
+@Operation(
+    "GET /v2/subscriptions/{device-id}",
+    RECEIVER,
+    successes={200: response("One path per line.", {**TEXT, "minLength": 1}, media_type="text/uri-list")},
+    errors=(404,),
+    pattern=_ONE_DEVICE,
+)
+@Operation(
+    "GET /v2/subscriptions/{device-id}/{resourcePath}",
+    RECEIVER,
+    name="getSubscription",
+    summary="Checks the subscription to a resource",
+    successes={200: None, 404: response("There is none.")},
+    pattern=_ONE_RESOURCE,
+)
 async def get_device_subscriptions(request: Request, key: ApiKey) -> Response:
     """Lists the subscribed resources of a device. For one resource: 200 or 404 without a body."""
     resource = _resource_of(request)
@@ -43,6 +62,12 @@ async def get_device_subscriptions(request: Request, key: ApiKey) -> Response:
     return Response(uri_list(paths), headers={"content-type": "text/uri-list"})
 
 
+@Operation(
+    "PUT /v2/subscriptions/{device-id}/{resourcePath}",
+    RECEIVER,
+    successes={200: None},
+    pattern=_ONE_RESOURCE,
+)
 async def put_subscription(request: Request, key: ApiKey) -> Response:
     """Subscribes to a resource. The gateway keeps no directory of devices: any name will do."""
     resource = _resource_of(request)
@@ -61,6 +86,14 @@ async def put_subscription(request: Request, key: ApiKey) -> Response:
     return Response(status_code=200)
 
 
+@Operation("DELETE /v2/subscriptions/{device-id}", RECEIVER, pattern=_ONE_DEVICE)
+@Operation(
+    "DELETE /v2/subscriptions/{device-id}/{resourcePath}",
+    RECEIVER,
+    name="deleteSubscription",
+    summary="Deletes the subscription to a resource",
+    pattern=_ONE_RESOURCE,
+)
 async def delete_device_subscriptions(request: Request, key: ApiKey) -> None:
     """Deletes all subscriptions to a device's resources; 204 also when there was none."""
     line = _resource_of(request).line

@@ -8,6 +8,8 @@ from starlette.requests import Request
 
 from services.gateway.bodies import body_of
 from services.gateway.context import Context, context_of
+from services.gateway.openapi import COGNISM_CREDENTIALS, in_query, request_body
+from services.gateway.operations import ANYONE, Operation
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import Invalid, TooLarge
 from shared.model.sessions import Dialect, Pushed
@@ -23,6 +25,16 @@ class PushedBody(Closed):
     delivered: bool
 
 
+@Operation(
+    "POST /api/v1/websocket/session",
+    ANYONE,
+    errors=(401, 404, 406, 503),
+    body=request_body({"description": "Any JSON, of at most 64 KiB."}),
+    parameters=[
+        {**in_query("session", "The id in the socket's first frame."), "required": True},
+        *COGNISM_CREDENTIALS,
+    ],
+)
 async def push_to_session(request: Request, _: None) -> PushedBody:
     """Sends the body to one socket, unchanged. Credentials are optional, but wrong ones are refused."""
     context = context_of(request)

@@ -9,8 +9,7 @@ import schemathesis
 from starlette.routing import BaseRoute, Match, Route
 
 from services.gateway import VERSION
-from services.gateway.app import ROUTES
-from services.gateway.routes import DOCUMENT
+from services.gateway.app import DOCUMENT, ROUTES
 from services.socket_edge.app import upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
