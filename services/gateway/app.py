@@ -10,22 +10,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway import (  # noqa: F401 - each adds its operations
     accounts,
-    api_keys,
     bindings,
-    callbacks,
     channel_views,
     channels,
     crossbar,
-    edge_operations,
+    documented,
     publish,
     receipts,
     resources,
     session_pushes,
 )
-from services.gateway.context import Context, context_of
+from services.gateway.context import Context
 from services.gateway.openapi import document
-from services.gateway.operations import ANYONE, OPERATIONS, Operation
-from shared.model.api_keys import Scope as KeyScope
+from services.gateway.operations import ANYONE, OPERATIONS, PUBLISHER, Operation
 from shared.model.errors import (
     Invalid,
     KeyRevoked,
@@ -51,7 +48,7 @@ async def get_document(_: Request, __: None) -> Response:
 
 
 ROUTES: list[BaseRoute] = [operation.route() for operation in OPERATIONS if operation.handler]
-DOCUMENT = document()
+DOCUMENT = document(documented.WEBHOOKS)
 _DOCUMENT = orjson.dumps(DOCUMENT)
 
 
@@ -75,8 +72,7 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
 async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     try:
-        key = await context_of(request).authenticator.require(request, KeyScope.PUBLISH)
-        response = await publish.publish(request, key)
+        response = await publish.publish(request, await PUBLISHER.check(request))
     except _EXPECTED as error:
         response = error_response(request, error)
     except Exception as error:

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.api_keys import no_such_api_key
+from services.gateway.accounts import no_such_api_key
 from services.gateway.bodies import model_response
 from services.gateway.context import context_of
 from services.gateway.openapi import response

@@ -1,23 +1,40 @@
-"""The REST side of an API key's channel (docs/protocols/pelion.md, section 2)."""
+"""The REST side of an API key's channel: /v2/notification (docs/protocols/pelion.md, sections 2 and 8)."""
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.bodies import model_response
-from services.gateway.context import context_of
+from services.gateway.bodies import body_in, model_response
+from services.gateway.context import Context, context_of
 from services.gateway.openapi import response
 from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
+from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import ChannelState, Kind
+from shared.model.errors import KindConflict
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
+from shared.wire.pelion.callbacks import RegisterWebhook, is_json
 from shared.wire.pelion.responses import (
     ChannelMetadata,
+    Webhook,
     WebsocketChannel,
     channel_metadata,
+    webhook,
     websocket_channel,
 )
 from shared.wire.pelion.serialization import RegisterWebsocketChannel, stored_form
+
+_REGISTRATION = msgspec.json.Decoder(RegisterWebhook)
+_REASONS = {
+    "address-refused": "address-refused: the host has a private or reserved address"
+    " (NOTIFY_ALLOW_PRIVATE_CALLBACKS permits networks, for local tests)",
+    "not-resolved": "not-resolved: DNS has no address of the host",
+    "not-connected": "not-connected: the host accepts no connection",
+    "tls-failed": "tls-failed: the certificate must be valid for the host",
+    "closed": "closed: the connection was closed before a response",
+    "timed-out": "timed-out: no response in time",
+}
 
 
 @Operation("GET /v2/notification/websocket", RECEIVER, errors=(404,))
@@ -63,3 +80,57 @@ async def get_channel(request: Request, key: ApiKey) -> ChannelMetadata:
     if state is None:
         raise Problem(404, "no channel has been registered")
     return channel_metadata(state.kind)
+
+
+@Operation("GET /v2/notification/callback", RECEIVER, errors=(404,))
+async def get_callback(request: Request, key: ApiKey) -> Webhook:
+    """Gets the webhook."""
+    channels = context_of(request).stores.channels
+    state = await channels.state(key.id)
+    registered = await channels.callback(key.id)
+    if state is None or registered is None:
+        raise Problem(404, "no callback has been registered")
+    return webhook(registered, state.serialization)
+
+
+@Operation("PUT /v2/notification/callback", RECEIVER, errors=(415, 429), body=RegisterWebhook)
+async def register_callback(request: Request, key: ApiKey) -> None:
+    """Registers a URL, in place of an earlier one.
+
+    It must accept a test request, a PUT of {}, with 200 or 204: otherwise 400. 400 while the API key has a
+    channel of another kind.
+    """
+    context = context_of(request)
+    if not is_json(request.headers.get("content-type", "")):
+        fields = [("Content-Type", "must be application/json")]
+        raise Problem(415, "the Content-Type must be application/json", fields=fields)
+    posted = await body_in(request, _REGISTRATION)
+    wanted, serialization = callback(posted.url, posted.headers or {}), stored_form(posted.serialization)
+    await _check_kind(context, key.id)
+    await _verify(context, key.id, wanted)
+    await context.stores.channels.put_webhook(
+        key.account_id, key.id, wanted, now_ms=now_ms(), serialization=serialization
+    )
+
+
+@Operation("DELETE /v2/notification/callback", RECEIVER, errors=(404,))
+async def delete_callback(request: Request, key: ApiKey) -> None:
+    """Deletes the webhook and its queue."""
+    if not await context_of(request).stores.channels.delete(key.account_id, key.id, kind=Kind.WEBHOOK):
+        raise Problem(404, "no callback has been registered")
+
+
+async def _check_kind(context: Context, api_key_id: str) -> None:
+    """Spares the URL a test request that cannot succeed. `put_webhook` checks again, atomically."""
+    state = await context.stores.channels.state(api_key_id)
+    if state is not None and state.kind is not Kind.WEBHOOK:
+        raise KindConflict(existing=state.kind)
+
+
+async def _verify(context: Context, api_key_id: str, callback: Callback) -> None:
+    secret = await context.stores.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
+    attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
+    if not attempt.accepted:
+        why = f"the response was {attempt.status}, not 200 or 204"
+        message = f"the test request failed: {_REASONS.get(attempt.error, attempt.error) or why}"
+        raise Problem(400, f"url: {message}", fields=[("url", message)])

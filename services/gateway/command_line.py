@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from services.gateway.accounts import new_account
-from services.gateway.api_keys import PAGE, new_api_key, new_secret_of
+from services.gateway.accounts import PAGE, new_account, new_api_key, new_secret_of
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
 from shared.runtime.clock import now_ms

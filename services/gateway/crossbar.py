@@ -6,9 +6,10 @@ Crossbar's nouns, unknown ones too.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +17,6 @@ from starlette.responses import Response
 from services.gateway import VERSION
 from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
-from services.gateway.documented_models import AccountOfToken, NewToken, Socket
 from services.gateway.operations import ANYONE, Access, Operation
 from shared.authentication import require_scope
 from shared.model.api_keys import Principal, Scope, id_in, is_id
@@ -27,6 +27,7 @@ from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import is_token_like
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
+from shared.wire.models import Closed, Id
 from shared.wire.pelion.handshake import bearer
 
 NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
@@ -46,6 +47,31 @@ _ERRORS = {
     500: ("internal_error", ""),
     503: ("could not reach websockets tracking", ""),
 }
+
+
+class Socket(Closed):
+    """An open socket of the Kazoo dialect."""
+
+    bindings: list[str]
+    websocket_session_id: Id
+    timestamp: Annotated[int, Meta(description="When it was opened, in seconds since the year 0.")]
+    destination: Annotated[str, Meta(description="The edge that holds it.")]
+    source: Annotated[str, Meta(description="The client's address.")]
+    name: str | UnsetType = UNSET
+    metadata: Any = UNSET
+
+
+class AccountOfToken(Struct):
+    account_id: Id
+    account_name: str
+
+
+class NewTokenData(Struct):
+    api_key: Annotated[str, Meta(min_length=64)]
+
+
+class NewToken(Struct):
+    data: NewTokenData
 
 
 class CrossbarProblem(Problem):

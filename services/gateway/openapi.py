@@ -12,7 +12,6 @@ from starlette.responses import Response
 from services.gateway import VERSION
 from services.gateway.bodies import is_optional
 from services.gateway.crossbar import is_crossbar_path
-from services.gateway.documented_models import NotificationMessage
 from services.gateway.operations import OPERATIONS, Json, Operation
 from shared.wire.models import Closed
 
@@ -91,7 +90,7 @@ class Error(Closed):
     request_id: Annotated[str, Meta(min_length=1)]
 
 
-def document() -> Json:
+def document(webhooks: Json) -> Json:
     """The document of all operations."""
     paths: Json = {}
     for operation in OPERATIONS:
@@ -106,7 +105,7 @@ def document() -> Json:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "webhooks": _WEBHOOKS,
+        "webhooks": webhooks,
         "components": {"schemas": _COMPONENTS, "securitySchemes": _SECURITY_SCHEMES},
     }
 
@@ -240,26 +239,6 @@ _PRETTY_PRINT = (
     in_header("X-Pretty-Print", "`true` for an indented response."),
     in_query("pretty_print", "The same."),
 )
-_WEBHOOKS: Json = {
-    "notifications": {
-        "put": {
-            "operationId": "deliver",
-            "summary": "Pending notifications are sent to the callback's URL, with its registered headers",
-            "description": "Before a URL is registered, a test request with the body {} verifies it.",
-            "parameters": [
-                in_header("webhook-id", "Names the batch; a retry has the same."),
-                in_header("webhook-timestamp", "Seconds since 1970, of this attempt."),
-                in_header("webhook-signature", "v1 and a Base64 HMAC-SHA256, as in Standard Webhooks."),
-            ],
-            "requestBody": {**request_body(NotificationMessage), "required": True},
-            "responses": {
-                "200": {"description": "Acknowledged."},
-                "204": {"description": "Acknowledged."},
-                "default": {"description": "The batch is retried; redirects are not followed."},
-            },
-        }
-    }
-}
 COGNISM_CREDENTIALS = (
     in_header("X-API-AccessToken", "The id of an API key; wins over accessToken."),
     in_header("X-API-SecretKey", "Its secret; wins over secretKey."),

@@ -20,7 +20,7 @@ from services.gateway.receipts import open_receipts
 from shared import telemetry
 from shared.model import events as topics
 from shared.model.api_keys import ApiKey
-from shared.model.errors import GatewayError, Invalid, TooLarge
+from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.routing_table import RoutingTable
@@ -60,14 +60,6 @@ class _Source:
     body: bytes
     form: Form
     traceparent: str | None
-
-
-class UnknownAddressee(GatewayError):
-    """The event at `index` names an API key of another account, or none at all."""
-
-    def __init__(self, *, index: int) -> None:
-        super().__init__("is not an API key of this account")
-        self.index = index
 
 
 @Operation(
@@ -140,42 +132,30 @@ def _unpacked(packed: bytes) -> list[int]:
 
 
 async def _publish(context: Context, account_id: str, events: Sequence[Event], source: _Source) -> list[int]:
-    """`publish_events` with its span and its metric, and with errors that name the event in the body."""
-    with telemetry.publish_span(account_id, len(events), traceparent=source.traceparent) as traceparent:
-        try:
-            counts = await publish_events(context, account_id, events, traceparent=traceparent)
-        except UnknownAddressee as error:
-            at = position_of(error.index, body=source.body, form=source.form)
-            raise Invalid(str(error), field=field_at(at, "to")) from None
-    telemetry.published.add(len(events))
-    return counts
-
-
-async def publish_events(
-    context: Context, account_id: str, events: Sequence[Event], *, traceparent: str = ""
-) -> list[int]:
     """Appends the events, in order. Returns for each the number of channels and sessions it went to.
 
-    When this returns, Redis holds every notification. Raises UnknownAddressee; TooLarge for too many
-    notifications; StoreUnavailable: some may be appended, so publishing again is safe but may duplicate.
+    When this returns, Redis holds every notification. Raises Invalid for an unknown addressee; TooLarge for
+    too many notifications; StoreUnavailable: some may be appended, so a repetition may duplicate them.
     """
-    table, of_all = await context.stores.routing.tables_for_publish(account_id)
-    _check_addressees(events, table)
-    events, types = await _with_device_types(context, account_id, events, table)
-    channels, sessions = await _match(events, table, of_all)
-    now = now_ms()
-    channels = {key: which for key, which in channels.items() if not table.is_expired(key, now_ms=now)}
-    _check_size(events, [*channels.values(), *sessions.values()])
-    if types:
-        await context.stores.routing.learn_device_types(account_id, types)
-    queued = await _append(
-        context, account_id, events, channels, sessions, traceparent=traceparent, now_ms=now
-    )
+    with telemetry.publish_span(account_id, len(events), traceparent=source.traceparent) as traceparent:
+        table, of_all = await context.stores.routing.tables_for_publish(account_id)
+        _check_addressees(events, table, source)
+        events, types = await _with_device_types(context, account_id, events, table)
+        channels, sessions = await _match(events, table, of_all)
+        now = now_ms()
+        channels = {key: which for key, which in channels.items() if not table.is_expired(key, now_ms=now)}
+        _check_size(events, [*channels.values(), *sessions.values()])
+        if types:
+            await context.stores.routing.learn_device_types(account_id, types)
+        queued = await _append(
+            context, account_id, events, channels, sessions, traceparent=traceparent, now_ms=now
+        )
     counts = [0] * len(events)
     for which, count in zip((*channels.values(), *sessions.values()), queued, strict=True):
         for index in which[:count]:
             counts[index] += 1
     telemetry.queued.add(sum(queued))
+    telemetry.published.add(len(events))
     return counts
 
 
@@ -251,10 +231,11 @@ async def _append_to_channels(
     ]
 
 
-def _check_addressees(events: Sequence[Event], table: RoutingTable) -> None:
+def _check_addressees(events: Sequence[Event], table: RoutingTable, source: _Source) -> None:
     for index, event in enumerate(events):
         if event.to is not None and event.to not in table.api_keys:
-            raise UnknownAddressee(index=index)
+            at = position_of(index, body=source.body, form=source.form)
+            raise Invalid("is not an API key of this account", field=field_at(at, "to"))
 
 
 async def _with_device_types(
@@ -262,9 +243,13 @@ async def _with_device_types(
 ) -> tuple[Sequence[Event], dict[str, str | None]]:
     """The events, with the device's type in notifications if a binding needs it; and the types that this
     request sets (None: removes)."""
+    stored: dict[str, str] = {}
+    if table.needs_device_types:
+        notified = [event.fields for event in events if event.topic == topics.DEVICE_NOTIFICATIONS]
+        devices = sorted({fields["ep"] for fields in notified if fields})
+        stored = await context.stores.routing.device_types(account_id, devices) if devices else {}
     types: dict[str, str | None] = {}
     typed: list[Event] = []
-    needed = set[str]()
     for event in events:
         fields = event.fields or {}
         if event.topic in _SETS_TYPE and "ept" in fields:
@@ -273,19 +258,7 @@ async def _with_device_types(
             types[fields["ep"]] = None
         elif event.topic == topics.DEVICE_NOTIFICATIONS and table.needs_device_types:
             # Device types set earlier in this request take precedence over stored ones.
-            if fields["ep"] in types:
-                event = event._replace(fields={**fields, "ept": types[fields["ep"]] or ""})
-            else:
-                needed.add(fields["ep"])
+            device_type = types.get(fields["ep"], stored.get(fields["ep"]))
+            event = event._replace(fields={**fields, "ept": device_type or ""})
         typed.append(event)
-    if needed:
-        known = await context.stores.routing.device_types(account_id, sorted(needed))
-        typed = [_typed(event, known) for event in typed]
     return typed, types
-
-
-def _typed(event: Event, known: dict[str, str]) -> Event:
-    fields = event.fields or {}
-    if event.topic != topics.DEVICE_NOTIFICATIONS or "ept" in fields:
-        return event
-    return event._replace(fields={**fields, "ept": known.get(fields["ep"], "")})

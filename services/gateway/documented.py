@@ -1,17 +1,57 @@
-"""The operations that an edge or every process serves, for the OpenAPI document."""
+"""What an edge, a webhook dispatcher or every process does: for the OpenAPI document only."""
 
-from services.gateway.documented_models import NotificationMessage
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
 from services.gateway.openapi import (
     COGNISM_CREDENTIALS,
     TEXT,
     in_header,
     in_query,
+    request_body,
     response,
     schema,
     text_response,
 )
-from services.gateway.operations import ANYONE, RECEIVER, Operation
-from shared.wire.models import Id
+from services.gateway.operations import ANYONE, RECEIVER, Json, Operation
+from shared.wire.models import Closed, Id
+
+
+class DeviceItem(Struct, rename="kebab"):
+    ep: str
+    original_ep: str | UnsetType = UNSET
+    ept: str | UnsetType = UNSET
+
+
+class NotificationItem(Struct):
+    ep: Any
+    path: Any
+
+
+class AsyncResponseItem(Struct):
+    id: Any
+
+
+class EventItem(Struct):
+    id: str
+    topic: str
+    name: str | None
+    time: str
+    data: Any
+
+
+class NotificationMessage(Closed, rename="kebab"):
+    """The sections that are not empty, each an array of items."""
+
+    async_responses: list[AsyncResponseItem] | UnsetType = UNSET
+    registrations: list[DeviceItem] | UnsetType = UNSET
+    reg_updates: list[DeviceItem] | UnsetType = UNSET
+    de_registrations: list[str | DeviceItem] | UnsetType = UNSET
+    registrations_expired: list[str | DeviceItem] | UnsetType = UNSET
+    notifications: list[NotificationItem] | UnsetType = UNSET
+    events: list[EventItem] | UnsetType = UNSET
+
 
 Operation(
     "GET /v2/notification/websocket-connect",
@@ -90,3 +130,23 @@ Operation(
     summary="Gets the metrics",
     successes={200: text_response("For Prometheus.")},
 )
+WEBHOOKS: Json = {
+    "notifications": {
+        "put": {
+            "operationId": "deliver",
+            "summary": "Pending notifications are sent to the callback's URL, with its registered headers",
+            "description": "Before a URL is registered, a test request with the body {} verifies it.",
+            "parameters": [
+                in_header("webhook-id", "Names the batch; a retry has the same."),
+                in_header("webhook-timestamp", "Seconds since 1970, of this attempt."),
+                in_header("webhook-signature", "v1 and a Base64 HMAC-SHA256, as in Standard Webhooks."),
+            ],
+            "requestBody": {**request_body(NotificationMessage), "required": True},
+            "responses": {
+                "200": {"description": "Acknowledged."},
+                "204": {"description": "Acknowledged."},
+                "default": {"description": "The batch is retried; redirects are not followed."},
+            },
+        }
+    }
+}
