@@ -16,10 +16,10 @@ from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.wire.pelion.callbacks import RegisterWebhook, is_json
 from shared.wire.pelion.responses import (
+    CHANNEL_METADATA,
     ChannelMetadata,
     Webhook,
     WebsocketChannel,
-    channel_metadata,
     webhook,
     websocket_channel,
 )
@@ -79,7 +79,7 @@ async def get_channel(request: Request, key: ApiKey) -> ChannelMetadata:
     state = await context_of(request).stores.channels.state(key.id)
     if state is None:
         raise Problem(404, "no channel has been registered")
-    return channel_metadata(state.kind)
+    return CHANNEL_METADATA[state.kind]
 
 
 @Operation("GET /v2/notification/callback", RECEIVER, errors=(404,))

@@ -106,7 +106,7 @@ class Deliveries:
     def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
         limits = self._limits
         wanted = stored(batch.serialization)
-        most = min(limits.count, wanted.chunk)
+        most = min(limits.count, wanted.max_chunk_size)
         body = message(batch.notifications, limit_bytes=limits.size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "a taken batch has at least one notification"
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]

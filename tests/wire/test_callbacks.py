@@ -21,7 +21,7 @@ def test_every_field() -> None:
 
     assert wanted.url == "https://a.example/x?y=1"
     assert wanted.headers == {"A": "b"}
-    assert stored(stored_form(wanted.serialization)).chunk == 200
+    assert stored(stored_form(wanted.serialization)).max_chunk_size == 200
 
 
 @pytest.mark.parametrize("rest", [b"", b', "headers": null', b', "headers": {}', b', "serialization": null'])

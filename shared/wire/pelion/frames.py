@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from shared.model.events import Notification
-from shared.wire.pelion.items import PLAIN, item_of
-from shared.wire.pelion.serialization import Serialization
+from shared.wire.pelion.items import item_of
+from shared.wire.pelion.serialization import DEFAULT, Serialization
 
 _ENVELOPE_BYTES = len(b'{"":[]}')
 
@@ -24,7 +24,7 @@ class Frame:
 
 
 def frames(
-    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
+    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = DEFAULT
 ) -> Iterator[Frame]:
     """The batch as frames, in order. A notification larger than `limit_bytes` gets a frame of its own."""
     section, items, size, last = b"", list[bytes](), 0, ""

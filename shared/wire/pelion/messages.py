@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.model.events import Notification
-from shared.wire.pelion.items import PLAIN, REGISTRATION_SECTIONS, item_of
-from shared.wire.pelion.serialization import Serialization
+from shared.wire.pelion.items import REGISTRATION_SECTIONS, item_of
+from shared.wire.pelion.serialization import DEFAULT, Serialization
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Message:
 
 
 def message(
-    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
+    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = DEFAULT
 ) -> Message | None:
     """The front of the batch as one message, as far as limits and order allow; None for an empty batch.
 

@@ -5,7 +5,7 @@ from typing import Literal
 from shared.model.callbacks import Callback
 from shared.model.channels import ChannelState, Kind
 from shared.wire.models import Closed, Count
-from shared.wire.pelion.serialization import SerializationBody, serialization_body, stored
+from shared.wire.pelion.serialization import Serialization, stored
 
 
 class WebsocketChannel(Closed):
@@ -13,7 +13,7 @@ class WebsocketChannel(Closed):
 
     status: Literal["connected", "disconnected"]
     queue_size: Count
-    serialization: SerializationBody
+    serialization: Serialization
     dropped: Count
 
 
@@ -22,14 +22,14 @@ class Webhook(Closed):
 
     url: str
     headers: dict[str, str]
-    serialization: SerializationBody
+    serialization: Serialization
 
 
 class ChannelMetadata(Closed):
     delivery_mechanism: Literal["CALLBACK", "LONG_POLLING", "WEB_SOCKET"]
 
 
-_METADATA = {
+CHANNEL_METADATA = {
     Kind.WEBSOCKET: ChannelMetadata("WEB_SOCKET"),
     Kind.WEBHOOK: ChannelMetadata("CALLBACK"),
     Kind.PULL: ChannelMetadata("LONG_POLLING"),
@@ -40,14 +40,10 @@ def websocket_channel(state: ChannelState) -> WebsocketChannel:
     return WebsocketChannel(
         status="connected" if state.connected else "disconnected",
         queue_size=state.queue_size,
-        serialization=serialization_body(stored(state.serialization)),
+        serialization=stored(state.serialization),
         dropped=state.dropped,
     )
 
 
 def webhook(callback: Callback, serialization: bytes) -> Webhook:
-    return Webhook(callback.url, dict(callback.headers), serialization_body(stored(serialization)))
-
-
-def channel_metadata(kind: Kind) -> ChannelMetadata:
-    return _METADATA[kind]
+    return Webhook(callback.url, dict(callback.headers), stored(serialization))
