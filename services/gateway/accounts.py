@@ -138,7 +138,7 @@ async def new_secret_of(api_keys: ApiKeys, key: ApiKey, posted: NewSecret) -> Ap
         case "now":
             old_until_ms = now
         case text:
-            old_until_ms = _future_ms(text, "old_valid_until", or_now=True)
+            old_until_ms = _future_ms(text, "old_valid_until", more=', or "now"')
     secret = new_secret(key.id)
     await api_keys.rotate(key, secret_hash=hash_of(secret), old_valid_until_ms=old_until_ms, now_ms=now)
     return api_key_with_secret(replace(key, old_valid_until_ms=old_until_ms), secret, now_ms=now)
@@ -148,11 +148,10 @@ def no_such_api_key() -> Problem:
     return Problem(404, "there is no such API key")
 
 
-def _future_ms(text: str, field: str, *, or_now: bool = False) -> int:
+def _future_ms(text: str, field: str, *, more: str = "") -> int:
     ms = moment_ms(text)
     if ms is None:
-        wanted = "must be a time with its offset from UTC, as 2027-01-31T12:00:00Z"
-        raise Invalid(f'{wanted}, or "now"' if or_now else wanted, field=field)
+        raise Invalid(f"must be a time with its offset from UTC, as 2027-01-31T12:00:00Z{more}", field=field)
     if ms <= now_ms():
         raise Invalid("must be in the future", field=field)
     return ms

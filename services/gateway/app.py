@@ -11,13 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.gateway import (  # noqa: F401 - each adds its operations
     accounts,
     bindings,
-    channel_views,
     channels,
     crossbar,
     documented,
     publish,
     receipts,
-    resources,
     session_pushes,
 )
 from services.gateway.context import Context
@@ -54,7 +52,7 @@ _DOCUMENT = orjson.dumps(DOCUMENT)
 
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
     """The gateway's app. `more` are routes that other modules serve, such as health."""
-    handlers = dict.fromkeys((*_EXPECTED, Exception), _error_handler)
+    handlers = dict.fromkeys((*_EXPECTED, Exception), error_response)
     app = Starlette(routes=[*ROUTES, *more], exception_handlers=handlers)
     app.state.context = context
 
@@ -74,19 +72,16 @@ async def _publish(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         response = await publish.publish(request, await PUBLISHER.check(request))
     except _EXPECTED as error:
-        response = error_response(request, error)
+        response = await error_response(request, error)
     except Exception as error:
-        await error_response(request, error)(scope, receive, send)
+        response = await error_response(request, error)
+        await response(scope, receive, send)
         # As Starlette does: the server logs it.
         raise
     await response(scope, receive, send)
 
 
-async def _error_handler(request: Request, error: Exception) -> Response:
-    return error_response(request, error)
-
-
-def error_response(request: Request, error: Exception) -> Response:
+async def error_response(request: Request, error: Exception) -> Response:
     """The error in the form of the dialect that the path belongs to."""
     problem = _problem(error)
     if crossbar.is_crossbar_path(request.url.path):

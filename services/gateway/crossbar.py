@@ -125,10 +125,7 @@ async def list_sockets(request: Request, principal: Principal) -> Response:
 
 
 @Operation(
-    "GET /v2/accounts/{account_id}/websockets/{socket_id}",
-    _BY_TOKEN,
-    successes={200: Socket},
-    errors=(404,),
+    "GET /v2/accounts/{account_id}/websockets/{socket_id}", _BY_TOKEN, successes={200: Socket}, errors=(404,)
 )
 @Operation(
     "GET /v2/account/websockets/{socket_id}",
@@ -155,11 +152,7 @@ async def get_socket_without_account(_: Request, __: Principal) -> Response:
 
 
 @Operation(
-    "PUT /v2/api_auth",
-    ANYONE,
-    successes={201: AccountOfToken},
-    errors=(400, 401, 403, 503),
-    body=NewToken,
+    "PUT /v2/api_auth", ANYONE, successes={201: AccountOfToken}, errors=(400, 401, 403, 503), body=NewToken
 )
 async def create_token(request: Request, _: None) -> Response:
     """Exchanges an API key's secret for a token of an hour, `auth_token` in the envelope."""
@@ -186,9 +179,8 @@ def is_crossbar_path(path: str) -> bool:
     return any(path == noun or path.startswith(f"{noun}/") for noun in NOUNS)
 
 
-def problem_response(request: Request, error: Exception) -> Response:
-    """The response to an HTTPException, ours or the framework's, in Crossbar's form."""
-    assert isinstance(error, HTTPException)
+def problem_response(request: Request, error: HTTPException) -> Response:
+    """The response to an error, ours or the framework's, in Crossbar's form."""
     name, usual = _ERRORS.get(error.status_code, ("error", ""))
     data: Mapping[str, Any] = {"message": usual or error.detail}
     if isinstance(error, CrossbarProblem):
@@ -208,11 +200,6 @@ async def _accounts(request: Request, principal: Principal) -> list[str]:
     account_id: str = request.path_params.get("account_id", principal.account_id)
     if account_id == principal.account_id:
         return [account_id]
-    await _check_account(context, principal, account_id)
-    return [account_id, principal.account_id]
-
-
-async def _check_account(context: Context, principal: Principal, account_id: str) -> None:
     if not is_id(account_id):
         message = f"invalid account_id '{account_id[:100]}'"
         raise CrossbarProblem(404, "bad identifier", {"message": message})
@@ -220,6 +207,7 @@ async def _check_account(context: Context, principal: Principal, account_id: str
         raise _no_such(account_id)
     if not await context.stores.principals.may_listen(principal, account_id):
         raise Problem(403, "forbidden")
+    return [account_id, principal.account_id]
 
 
 def _no_such(identifier: str) -> CrossbarProblem:

@@ -107,11 +107,7 @@ Operation(
     errors=(403, 426, 429, 431, 503),
 )
 Operation(
-    "GET /livez",
-    ANYONE,
-    name="live",
-    summary="Checks that it runs",
-    successes={200: text_response("ok")},
+    "GET /livez", ANYONE, name="live", summary="Checks that it runs", successes={200: text_response("ok")}
 )
 Operation(
     "GET /readyz",

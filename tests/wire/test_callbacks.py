@@ -5,7 +5,7 @@ import pytest
 
 from shared.model.errors import Invalid
 from shared.wire.models import parse
-from shared.wire.pelion.callbacks import RegisterWebhook, is_json
+from shared.wire.pelion.channels import RegisterWebhook, is_json
 from shared.wire.pelion.serialization import stored, stored_form
 
 

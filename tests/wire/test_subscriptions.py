@@ -14,7 +14,6 @@ from shared.wire.pelion.subscriptions import (
     Presubscriptions,
     check_presubscriptions,
     compiled,
-    patterns,
 )
 from tests.model.single import matches
 
@@ -191,11 +190,11 @@ def test_device_of_unknown_type_matches_only_a_star() -> None:
 
 
 def test_presubscriptions_match_device_notifications_only() -> None:
-    [pattern] = patterns([{"endpoint-name": "*"}])
+    [pattern] = compiled(Source.PRESUBSCRIPTIONS, body([{"endpoint-name": "*"}]))
 
     assert not matches(pattern, "device.registrations", {"ep": "lamp"})
 
 
 def test_each_entry_is_one_pattern() -> None:
-    assert len(patterns([LAMP, {"endpoint-name": "door"}])) == 2
-    assert patterns([]) == ()
+    assert len(compiled(Source.PRESUBSCRIPTIONS, body([LAMP, {"endpoint-name": "door"}]))) == 2
+    assert compiled(Source.PRESUBSCRIPTIONS, body([])) == ()

@@ -1,8 +1,8 @@
 """Presubscriptions: which notifications a channel wants, by device name, device type and path (section 3)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
+import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.bindings import Fields, Pattern, Source
@@ -40,6 +40,7 @@ class Presubscription(Closed, rename="kebab"):
 
 
 Presubscriptions = Annotated[list[Presubscription], Meta(max_length=MAX_ENTRIES)]
+_STORED: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(list[Presubscription])
 
 
 def check_presubscriptions(posted: Presubscriptions) -> None:
@@ -55,7 +56,7 @@ def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
     """The patterns of stored bindings of any source."""
     match source:
         case Source.PRESUBSCRIPTIONS:
-            return patterns(orjson.loads(stored))
+            return tuple(map(_fields, _STORED.decode(stored)))
         case Source.RESOURCES:
             return stored_resources(stored)
         case Source.TOPICS:
@@ -64,19 +65,14 @@ def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
             return decode_patterns(stored)
 
 
-def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:
-    """The bindings of presubscriptions that were checked when they were put."""
-    return tuple(_fields(entry) for entry in presubscriptions)
-
-
-def _fields(entry: dict[str, Any]) -> Fields:
+def _fields(entry: Presubscription) -> Fields:
     wanted: list[tuple[str, tuple[str, ...]]] = []
-    if entry.get("endpoint-name") is not None:
-        wanted.append(("ep", (entry["endpoint-name"],)))
-    if entry.get("endpoint-type") is not None:
-        wanted.append(("ept", (entry["endpoint-type"],)))
-    if entry.get("resource-path"):
-        wanted.append(("path", tuple(_path_pattern(path) for path in entry["resource-path"])))
+    if entry.endpoint_name:
+        wanted.append(("ep", (entry.endpoint_name,)))
+    if entry.endpoint_type:
+        wanted.append(("ept", (entry.endpoint_type,)))
+    if entry.resource_path:
+        wanted.append(("path", tuple(_path_pattern(path) for path in entry.resource_path)))
     return Fields(topic=DEVICE_NOTIFICATIONS, wanted=tuple(wanted))
 
 
