@@ -110,11 +110,12 @@ async def _put(request: Request, key: ApiKey, source: Source, bindings: list[Any
     pattern=_ONE_RESOURCE,
 )
 async def get_device_subscriptions(request: Request, key: ApiKey) -> Response:
-    """Lists the subscribed resources of a device. For one resource: 200 or 404 without a body."""
+    """Lists the subscribed resources of a device."""
     resource = _resource_of(request)
     stored = await context_of(request).stores.routing.bindings(key.account_id, key.id, Source.RESOURCES)
     paths = paths_of(resource.device, stored)
     if resource.path:
+        # The check of one resource has no body.
         return Response(status_code=200 if resource.path in paths else 404)
     if not paths:
         raise Problem(404, "no subscriptions to this device")
@@ -125,7 +126,7 @@ async def get_device_subscriptions(request: Request, key: ApiKey) -> Response:
     "PUT /v2/subscriptions/{device-id}/{resourcePath}", RECEIVER, successes={200: None}, pattern=_ONE_RESOURCE
 )
 async def put_subscription(request: Request, key: ApiKey) -> Response:
-    """Subscribes to a resource. The gateway keeps no directory of devices: any name will do."""
+    """Subscribes to a resource. The device need not be known."""
     resource = _resource_of(request)
     if not resource.path:
         raise Problem(

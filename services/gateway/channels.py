@@ -60,7 +60,7 @@ async def get_websocket(request: Request, key: ApiKey) -> WebsocketChannel:
 async def register_websocket(request: Request, key: ApiKey, posted: RegisterWebsocketChannel) -> Response:
     """Registers the WebSocket channel, or changes its serialization; queue and socket stay.
 
-    400 while the API key has a channel of another kind.
+    The response is 400 while the API key has a channel of another kind.
     """
     channels = context_of(request).stores.channels
     serialization = stored_form(posted.serialization)
@@ -103,8 +103,8 @@ async def get_callback(request: Request, key: ApiKey) -> Webhook:
 async def register_callback(request: Request, key: ApiKey) -> None:
     """Registers a URL, in place of an earlier one.
 
-    It must accept a test request, a PUT of {}, with 200 or 204: otherwise 400. 400 while the API key has a
-    channel of another kind.
+    It must accept a test request, a PUT of {}, with 200 or 204. The response is 400 if it does not, and while
+    the API key has a channel of another kind.
     """
     context = context_of(request)
     if not is_json(request.headers.get("content-type", "")):

@@ -34,7 +34,6 @@ NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
 _BINDINGS = listing()
 _OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _SECRET_LENGTH = 64
-_NEVER_CACHED = {"cache-control": "no-store"}
 
 # An error's symbolic name, and the message in its data; empty for the problem's own.
 _ERRORS = {
@@ -67,7 +66,7 @@ class AccountOfToken(Struct):
 
 
 class NewTokenData(Struct):
-    api_key: Annotated[str, Meta(min_length=64)]
+    api_key: Annotated[str, Meta(min_length=_SECRET_LENGTH)]
 
 
 class NewToken(Struct):
@@ -172,7 +171,7 @@ async def create_token(request: Request, _: None) -> Response:
         "reseller_id": (account.parent if account else None) or principal.account_id,
     }
     body = success_body(data, replace(_envelope(request), auth_token=token))
-    return Response(body, 201, _NEVER_CACHED, media_type="application/json")
+    return Response(body, 201, {"cache-control": "no-store"}, media_type="application/json")
 
 
 def is_crossbar_path(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What an edge, a webhook dispatcher or every process does: for the OpenAPI document only."""
+"""What other services serve and send: for the OpenAPI document only."""
 
 from typing import Any
 
@@ -66,8 +66,8 @@ Operation(
     "GET /v2/notification/pull",
     RECEIVER,
     name="pull",
-    summary="Waits for notifications. The first poll creates the channel; 400 while the API key has a"
-    " channel of another kind",
+    summary="Waits for notifications. The first poll creates the channel. The response is 400 while the API"
+    " key has a channel of another kind",
     successes={
         200: response("The pending notifications, merged.", NotificationMessage),
         204: response("Nothing arrived in time."),

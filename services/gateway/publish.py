@@ -204,31 +204,26 @@ async def _append(
     traceparent: str,
     now_ms: int,
 ) -> list[int]:
-    """How many events each channel, then each session, has taken: of a session, the first ones."""
-    appends = _append_to_channels(context, events, channels, traceparent=traceparent)
+    """How many events each channel, then each session, has taken. A channel takes all or none."""
+    copies = [(api_key_id, [events[index] for index in which]) for api_key_id, which in channels.items()]
+    appends = context.stores.queues.append_all(copies, traceparent=traceparent)
     receipts = open_receipts(context, account_id, events, channels, now_ms=now_ms)
-    if not receipts and not sessions:
-        return await appends
     to_sessions = [
         context.stores.sessions.append(session_id, account_id, [events[index] for index in which])
         for session_id, which in sessions.items()
     ]
-    queued, of_sessions, _ = await asyncio.gather(
-        appends, asyncio.gather(*to_sessions), asyncio.gather(*receipts)
-    )
-    return [*queued, *(count for _, count in of_sessions)]
-
-
-async def _append_to_channels(
-    context: Context, events: Sequence[Event], channels: dict[str, list[int]], *, traceparent: str
-) -> list[int]:
-    """How many events each channel has taken: all or none."""
-    copies = [(api_key_id, [events[index] for index in which]) for api_key_id, which in channels.items()]
-    appended = await context.stores.queues.append_all(copies, traceparent=traceparent)
-    return [
-        len(which) if outcome is Appended.QUEUED else 0
-        for which, outcome in zip(channels.values(), appended, strict=True)
+    of_sessions: list[tuple[Appended, int]] = []
+    if receipts or to_sessions:
+        outcomes, of_sessions, _ = await asyncio.gather(
+            appends, asyncio.gather(*to_sessions), asyncio.gather(*receipts)
+        )
+    else:
+        outcomes = await appends
+    queued = [
+        len(events_taken) if outcome is Appended.QUEUED else 0
+        for (_, events_taken), outcome in zip(copies, outcomes, strict=True)
     ]
+    return [*queued, *(count for _, count in of_sessions)]
 
 
 def _check_addressees(events: Sequence[Event], table: RoutingTable, source: _Source) -> None:

@@ -70,6 +70,7 @@ def test_operations_have_unique_names() -> None:
     names = [each["operationId"] for each in operations]
 
     assert len(set(names)) == len(names) > 30
+    assert all(each["summary"] for each in operations)
 
 
 def test_version_is_that_of_the_package() -> None:
