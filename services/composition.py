@@ -70,7 +70,7 @@ class Stores:
 def build_stores(settings: Settings, client: Redis) -> Stores:
     """The stores of one service, under an instance id of its own."""
     redis = commands_to(client)
-    limits = QueueLimits.of(settings.queue_limit_bytes, settings.notification_lifetime_s)
+    limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
     instance = new_instance_id(settings.replica)
     routing = Routing(redis, compiled)
     wakeups = Wakeups(redis)

@@ -40,7 +40,7 @@ class Principals:
         return Principal(key.id, key.account_id, key.scopes, master=is_master)
 
     async def may_listen(self, principal: Principal, account_id: str) -> bool:
-        """May it receive the events of this account? Its own and those below; a master: any that exists."""
+        """Whether the account is the principal's own or below it; for a master, whether it exists."""
         if principal.master:
             return await self._api_keys.account(account_id) is not None
         return await self._api_keys.is_within(account_id, of=principal.account_id)
@@ -61,7 +61,7 @@ class Principals:
 
 
 def is_token_like(given: str) -> bool:
-    """Does it have the form of a token?"""
+    """Whether the text has the form of a token."""
     return len(given) <= _MAX_LENGTH and given.isascii() and given.count(".") == 2
 
 

@@ -135,7 +135,7 @@ class Reaper:
 
     async def _repair(self, account: str) -> int:
         """Drops from the account's routing table what names a missing key, channel or session; how many."""
-        keys, channels = await self._routing.entries(account)
+        keys, channels, session_ids = await self._routing.entries(account)
         refs = dict(zip(keys, await asyncio.gather(*map(self._channels.ref, keys)), strict=True))
         gone = [key for key, ref in refs.items() if not ref.account]
         stale = [(key, gen) for key, gen in channels if key not in refs or refs[key].generation != gen]
@@ -143,7 +143,6 @@ class Reaper:
             await self._routing.drop_key(account, key, generation="")
         for key, generation in stale:
             await self._routing.drop_channel(account, key, generation=generation)
-        session_ids = await self._routing.session_ids(account)
         known = await asyncio.gather(*map(self._sessions.is_known, session_ids))
         lost = [session_id for session_id, is_known in zip(session_ids, known, strict=True) if not is_known]
         for session_id in lost:

@@ -17,7 +17,6 @@ from shared.model.api_keys import ApiKey
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
 from shared.runtime.http.responses import Problem
-from shared.store.routing import Added
 from shared.wire.pelion.resources import MAX_RESOURCES, Resource, paths_of, resource_in, uri_list
 from shared.wire.pelion.subscriptions import Presubscriptions, check_presubscriptions
 from shared.wire.topic_bindings import Topics, check_topics
@@ -134,10 +133,10 @@ async def put_subscription(request: Request, key: ApiKey) -> Response:
             "a subscription must name a resource: /v2/subscriptions/{device-id}/{resourcePath}",
             headers={"allow": "GET, DELETE"},
         )
-    added = await context_of(request).stores.routing.add_line(
+    is_bound = await context_of(request).stores.routing.add_line(
         key.account_id, key.id, resource.line, source=Source.RESOURCES, limit=MAX_RESOURCES
     )
-    if added is Added.FULL:
+    if not is_bound:
         message = f"the limit of {MAX_RESOURCES} resources is reached; use presubscriptions for more"
         raise Invalid(message, field="resourcePath")
     return Response(status_code=200)

@@ -212,7 +212,7 @@ async def _append(
         context.stores.sessions.append(session_id, account_id, [events[index] for index in which])
         for session_id, which in sessions.items()
     ]
-    of_sessions: list[tuple[Appended, int]] = []
+    of_sessions: list[int] = []
     if receipts or to_sessions:
         outcomes, of_sessions, _ = await asyncio.gather(
             appends, asyncio.gather(*to_sessions), asyncio.gather(*receipts)
@@ -223,7 +223,7 @@ async def _append(
         len(events_taken) if outcome is Appended.QUEUED else 0
         for (_, events_taken), outcome in zip(copies, outcomes, strict=True)
     ]
-    return [*queued, *(count for _, count in of_sessions)]
+    return [*queued, *of_sessions]
 
 
 def _check_addressees(events: Sequence[Event], table: RoutingTable, source: _Source) -> None:

@@ -1,16 +1,12 @@
 """The acks of all delivery loops of a process, sent to Redis together."""
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import TypeAlias
 
+_Flush: TypeAlias = Callable[[], Coroutine[None, None, None]]
 ACK_INTERVAL_S = 0.02
 """Long enough to collect the acks of many channels, short enough that a crash repeats little."""
-
-
-class Flushing(Protocol):
-    """A delivery loop."""
-
-    async def flush_acks(self) -> None: ...
 
 
 class AckScheduler:
@@ -22,22 +18,22 @@ class AckScheduler:
     def __init__(self, *, every_s: float = ACK_INTERVAL_S) -> None:
         self._every_s = every_s
         self._next_s = 0.0
-        self._waiting: dict[Flushing, None] = {}
+        self._waiting: dict[_Flush, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, loop: Flushing) -> None:
-        """Flushes the loop's acks with the next ones: once, however often it is added until then."""
+    def add(self, flush: _Flush) -> None:
+        """Flushes a loop's acks with the next ones: once, however often it is added until then."""
         if not self._waiting:
             event_loop = asyncio.get_running_loop()
             at_s = max(event_loop.time(), self._next_s)
             self._next_s = at_s + self._every_s
             event_loop.call_at(at_s, self._begin)
-        self._waiting[loop] = None
+        self._waiting[flush] = None
 
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, {}
         # Tasks that begin in one turn of the event loop share a round trip to Redis.
-        for loop in waiting:
-            task = asyncio.get_running_loop().create_task(loop.flush_acks())
+        for flush in waiting:
+            task = asyncio.get_running_loop().create_task(flush())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -124,7 +124,7 @@ class DeliveryLoop:
     def on_ack(self) -> None:
         """The receiver has acknowledged more, and the window is larger."""
         if self._acks is not None and self._state is _IDLE:
-            self._acks.add(self)
+            self._acks.add(self.flush_acks)
         else:
             self.wake()
 

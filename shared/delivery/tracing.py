@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import partial
 
 from shared import telemetry
 from shared.model.events import Notification
@@ -13,8 +14,8 @@ class DeliveryTracer:
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
-        # No deque: an empty one takes 760 bytes for each idle socket.
-        self._unacked: list[tuple[Notification, str, int]] = []
+        # Entry id, span, and when it was sent. No deque: an empty one takes 760 bytes for each idle socket.
+        self._unacked: list[tuple[tuple[int, int], partial[None], int]] = []
 
     def record_sent(self, notifications: Iterable[Notification], *, read_ns: int) -> None:
         """These were read from the queue at `read_ns`, and are sent now."""
@@ -22,29 +23,23 @@ class DeliveryTracer:
         for notification in notifications:
             traceparent = notification.trail.traceparent if notification.trail else ""
             if telemetry.is_recorded(traceparent):
-                queued_ns = parse_entry_id(notification.entry_id)[0] * 1_000_000
+                entry_id, event_id = parse_entry_id(notification.entry_id), notification.event_id
+                span = partial(
+                    telemetry.notification_span,
+                    traceparent=traceparent,
+                    channel=self._channel,
+                    event=event_id,
+                )
                 # The clock of Redis may be ahead.
-                self._span("queued", notification, traceparent, min(queued_ns, read_ns), read_ns)
-                self._unacked.append((notification, traceparent, sent_ns))
+                span("queued", start_ns=min(entry_id[0] * 1_000_000, read_ns), end_ns=read_ns)
+                self._unacked.append((entry_id, span, sent_ns))
 
     def record_acked(self, until: str, *, acked_ns: int) -> None:
         """The receiver acknowledged everything up to `until` at `acked_ns`; the queue has removed it now."""
-        while self._unacked and parse_entry_id(self._unacked[0][0].entry_id) <= parse_entry_id(until):
-            notification, traceparent, sent_ns = self._unacked.pop(0)
-            self._span("sent", notification, traceparent, sent_ns, acked_ns)
-            self._span("acked", notification, traceparent, acked_ns, time.time_ns())
+        while self._unacked and self._unacked[0][0] <= parse_entry_id(until):
+            _, span, sent_ns = self._unacked.pop(0)
+            span("sent", start_ns=sent_ns, end_ns=acked_ns)
+            span("acked", start_ns=acked_ns, end_ns=time.time_ns())
 
     def clear(self) -> None:
         self._unacked.clear()
-
-    def _span(
-        self, step: str, notification: Notification, traceparent: str, start_ns: int, end_ns: int
-    ) -> None:
-        telemetry.notification_span(
-            step,
-            traceparent=traceparent,
-            channel=self._channel,
-            event=notification.event_id,
-            start_ns=start_ns,
-            end_ns=end_ns,
-        )

@@ -6,6 +6,7 @@ before the star.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -16,27 +17,23 @@ _EVERYTHING = DataFields(())
 _ANY_VALUE = 100
 
 
+@dataclass(slots=True, eq=False)
 class _Entry:
     """A pattern with its counted owners, and the path and values that it is stored under."""
 
-    __slots__ = ("owners", "path", "pattern", "values")
-
-    def __init__(self, pattern: DataFields, path: str, values: tuple[str, ...]) -> None:
-        self.pattern = pattern
-        self.path = path
-        self.values = values
-        self.owners: dict[str, int] = {}
+    pattern: DataFields
+    path: str
+    values: tuple[str, ...]
+    owners: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
 class _Node:
     """A node of the tree of paths. Entries by exact value, and by each length of prefix before a star."""
 
-    __slots__ = ("children", "exact", "starred")
-
-    def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
-        self.exact: dict[str, set[_Entry]] = {}
-        self.starred: dict[int, dict[str, dict[str, set[_Entry]]]] = {}
+    children: dict[str, "_Node"] = field(default_factory=dict)
+    exact: dict[str, set[_Entry]] = field(default_factory=dict)
+    starred: dict[int, dict[str, dict[str, set[_Entry]]]] = field(default_factory=dict)
 
     @property
     def in_use(self) -> bool:
@@ -80,12 +77,11 @@ def _discard(entries: dict[str, set[_Entry]], value: str, entry: _Entry) -> None
 
 
 class DataIndex:
-    """Owners by their `DataFields`. `visited` counts the nodes and entries that look-ups have visited."""
+    """Owners by their `DataFields`."""
 
     def __init__(self) -> None:
         self._entries: dict[DataFields, _Entry] = {}
         self._root = _Node()
-        self.visited = 0
 
     @property
     def empty(self) -> bool:
@@ -116,7 +112,6 @@ class DataIndex:
             found.update(self._entries[_EVERYTHING].owners)
         texts = cache(lambda path: texts_at(value, path))
         for entry in self._candidates(value):
-            self.visited += 1
             if entry.pattern.matches(texts):
                 found.update(entry.owners)
         return found
@@ -124,7 +119,7 @@ class DataIndex:
     def _insert(self, pattern: DataFields) -> _Entry:
         if not pattern.wanted:
             return _Entry(pattern, "", ())
-        entry = _Entry(pattern, *min(pattern.wanted, key=lambda field: self._cost(*field)))
+        entry = _Entry(pattern, *min(pattern.wanted, key=lambda wanted: self._cost(*wanted)))
         node = self._root
         for word in entry.path.split("."):
             node = node.children.setdefault(word, _Node())
@@ -168,7 +163,6 @@ class DataIndex:
         while level:
             following: dict[_Node, list[Any]] = {}
             for node, values in level:
-                self.visited += 1
                 if node.in_use:
                     found.update(self._matching(node, texts_in(values)))
                 for item in flatten(values) if node.children else ():
@@ -185,6 +179,5 @@ class DataIndex:
         for length, by_prefix in node.starred.items():
             for text in texts:
                 for value, entries in by_prefix.get(text[:length], {}).items():
-                    self.visited += 1
                     if glob_matches(value, text):
                         yield from entries

@@ -1,18 +1,4 @@
-"""Our errors; each builds its message from facts.
-
-GatewayError
-├── StoreUnavailable   Redis is unavailable, full or not ready: retry
-├── Unauthenticated    the secret is missing, wrong or no longer valid
-├── MissingScope       the API key lacks the scope that the request needs
-├── KindConflict       the API key has a channel of another kind
-├── KeyRevoked         the API key was revoked during the request
-├── SecretsInUse       two secrets of the API key are valid: no third
-├── KeyExpired         the API key has expired
-├── NoLongerOwner      the lease is gone
-├── HeldByAnother      a live owner has the lease and keeps it
-└── Invalid            a request breaks a rule; names the fields
-    └── TooLarge       it breaks a limit on size or number
-"""
+"""Our errors; each builds its message from facts."""
 
 from shared.model.api_keys import Scope
 from shared.model.channels import CloseReason, Kind

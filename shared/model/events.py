@@ -12,20 +12,13 @@ DEVICE_ASYNC_RESPONSES = "device.async-responses"
 
 # These go to every channel of the account; no binding is needed.
 TO_EVERY_CHANNEL = frozenset(
-    {
-        DEVICE_REGISTRATIONS,
-        DEVICE_REG_UPDATES,
-        DEVICE_DE_REGISTRATIONS,
-        DEVICE_REGISTRATIONS_EXPIRED,
-    }
+    {DEVICE_REGISTRATIONS, DEVICE_REG_UPDATES, DEVICE_DE_REGISTRATIONS, DEVICE_REGISTRATIONS_EXPIRED}
 )
-
-_DEVICE_PREFIX = "device."
 
 
 def is_of_a_device(topic: str) -> bool:
     """Device topics have routing rules of their own; plain topic bindings never match them."""
-    return topic.startswith(_DEVICE_PREFIX)
+    return topic.startswith("device.")
 
 
 class Event(NamedTuple):
@@ -67,7 +60,3 @@ class Notification(NamedTuple):
     time: str = ""
     trail: Trail | None = None
     account: str = ""
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.data) + len(self.topic)

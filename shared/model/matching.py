@@ -6,6 +6,7 @@ an index of their own. The cost of a look-up grows with the matches, hardly with
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.model import topics
@@ -14,15 +15,13 @@ from shared.model.data_matching import DataIndex
 from shared.model.events import is_of_a_device
 
 
+@dataclass(slots=True, eq=False)
 class _Node:
     """A node of a trie or tree. Owners are counted: one owner may have several patterns that end here."""
 
-    __slots__ = ("exact", "owners", "prefixes")
-
-    def __init__(self) -> None:
-        self.exact: dict[str, _Node] = {}
-        self.prefixes: dict[int, dict[str, _Node]] = {}
-        self.owners: dict[str, int] = {}
+    exact: dict[str, "_Node"] = field(default_factory=dict)
+    prefixes: dict[int, dict[str, "_Node"]] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -30,21 +29,12 @@ class _Node:
 
 
 class Index:
-    """Owners by their patterns. `nodes_visited` counts the nodes that all look-ups so far have visited."""
+    """Owners by their patterns."""
 
     def __init__(self) -> None:
         self._topics = _Node()
         self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
         self._data = DataIndex()
-        self._visited = 0
-
-    @property
-    def nodes_visited(self) -> int:
-        return self._visited + self._data.visited
-
-    @property
-    def empty(self) -> bool:
-        return self._topics.empty and not self._trees and self._data.empty
 
     @property
     def has_data_patterns(self) -> bool:
@@ -61,12 +51,14 @@ class Index:
     def _update(self, pattern: Pattern, owner: str, *, by: int) -> None:
         match pattern:
             case Topic():
-                _change(self._topics, _topic_levels(pattern), owner, by=by)
+                levels: _Levels = tuple(((word, None),) for word in topics.words(pattern.pattern))
+                _change(self._topics, levels, owner, by=by)
             case Fields():
                 trees = self._trees.setdefault(pattern.topic, {})
                 names = tuple(name for name, _ in pattern.wanted)
                 root = trees.setdefault(names, _Node())
-                _change(root, _field_levels(pattern), owner, by=by)
+                levels = tuple(tuple(map(_step, patterns)) for _, patterns in pattern.wanted)
+                _change(root, levels, owner, by=by)
                 if root.empty:
                     del trees[names]
                 if not trees:
@@ -95,7 +87,6 @@ class Index:
         # Each node with whether a `#` led to it, which may match further words.
         nodes: dict[_Node, bool] = {}
         _enter(self._topics, nodes, by_any=False)
-        self._visited += len(nodes)
         for word in words:
             following: dict[_Node, bool] = {}
             for node, by_any in nodes.items():
@@ -106,11 +97,9 @@ class Index:
                     if child is not None:
                         _enter(child, following, by_any=False)
             nodes = following
-            self._visited += len(nodes)
         return nodes
 
     def _field_nodes(self, node: _Node, values: list[str], depth: int) -> Iterator[_Node]:
-        self._visited += 1
         if depth == len(values):
             yield node
             return
@@ -136,14 +125,6 @@ def _enter(node: _Node, nodes: dict[_Node, bool], *, by_any: bool) -> None:
 
 _Levels = tuple[tuple[tuple[str, int | None], ...], ...]
 """For each level the steps to the next: an exact word or value, or a prefix and its length."""
-
-
-def _topic_levels(pattern: Topic) -> _Levels:
-    return tuple(((word, None),) for word in topics.words(pattern.pattern))
-
-
-def _field_levels(pattern: Fields) -> _Levels:
-    return tuple(tuple(_step(alternative) for alternative in patterns) for _, patterns in pattern.wanted)
 
 
 def _step(pattern: str) -> tuple[str, int | None]:

@@ -16,7 +16,7 @@ class RoutingTable:
 
     def __init__(self) -> None:
         self.version: str | None = None
-        self.index = Index()
+        self._channels_index = Index()
         self._sessions_index = Index()
         self._sessions: dict[str, tuple[Pattern, ...]] = {}
         self._api_keys: set[str] = set()
@@ -62,12 +62,7 @@ class RoutingTable:
             return [event.to] if event.to in self._channels else []
         if event.topic in TO_EVERY_CHANNEL:
             return list(self._channels)
-        return list(self.index.owners(event.topic, event.fields or {}))
-
-    @property
-    def nodes_visited(self) -> int:
-        """Nodes of the indexes that all look-ups so far have visited."""
-        return self.index.nodes_visited + self._sessions_index.nodes_visited
+        return list(self._channels_index.owners(event.topic, event.fields or {}))
 
     @property
     def needs_data(self) -> bool:
@@ -100,14 +95,14 @@ class RoutingTable:
         # Without a channel an API key receives nothing, so its patterns enter the index only now.
         if api_key_id not in self._channels:
             self._channels[api_key_id] = set()
-            self._index(api_key_id, self._patterns(api_key_id))
+            self._index(api_key_id, self._patterns(api_key_id), by=1)
         self._channels[api_key_id].add(generation)
 
     def drop_channel(self, api_key_id: str, generation: str) -> None:
         generations = self._channels.get(api_key_id, set())
         generations.discard(generation)
         if not generations and self._channels.pop(api_key_id, None) is not None:
-            self._unindex(api_key_id, self._patterns(api_key_id))
+            self._index(api_key_id, self._patterns(api_key_id), by=-1)
 
     def bind(self, api_key_id: str, source: Source, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the API key's patterns from one source; the index changes by the difference."""
@@ -119,22 +114,18 @@ class RoutingTable:
         if not by_source:
             del self._bindings[api_key_id]
         if api_key_id in self._channels:
-            self._index(api_key_id, [pattern for pattern in after if pattern not in before])
-            self._unindex(api_key_id, [pattern for pattern in before if pattern not in after])
+            self._index(api_key_id, [pattern for pattern in after if pattern not in before], by=1)
+            self._index(api_key_id, [pattern for pattern in before if pattern not in after], by=-1)
 
     def _patterns(self, api_key_id: str) -> list[Pattern]:
         by_source = self._bindings.get(api_key_id, {})
         return [pattern for patterns in by_source.values() for pattern in patterns]
 
-    def _index(self, api_key_id: str, patterns: list[Pattern]) -> None:
+    def _index(self, api_key_id: str, patterns: list[Pattern], *, by: int) -> None:
+        update = self._channels_index.add if by > 0 else self._channels_index.remove
         for pattern in patterns:
-            self.index.add(pattern, api_key_id)
-            self._device_type_patterns += _matches_device_type(pattern)
-
-    def _unindex(self, api_key_id: str, patterns: list[Pattern]) -> None:
-        for pattern in patterns:
-            self.index.remove(pattern, api_key_id)
-            self._device_type_patterns -= _matches_device_type(pattern)
+            update(pattern, api_key_id)
+            self._device_type_patterns += by * _matches_device_type(pattern)
 
 
 def _matches_device_type(pattern: Pattern) -> bool:

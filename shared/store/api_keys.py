@@ -38,7 +38,7 @@ class ApiKeys:
         return Account(id=account_id, name=name.decode(), parent=parent_id, master=master is not None)
 
     async def is_within(self, account_id: str, *, of: str) -> bool:
-        """Is it this account, or one below it? Follows at most 32 parents."""
+        """Whether the account is `of`, or lies below it. Follows at most 32 parents."""
         at: str | None = account_id
         for _ in range(_MAX_ANCESTORS):
             if at == of or at is None:
@@ -85,7 +85,7 @@ class ApiKeys:
 
         Also returns the `after` of the next page, None on the last.
         """
-        key_ids, _ = await self._routing.entries(account_id)
+        key_ids, _, _ = await self._routing.entries(account_id)
         ids = sorted(api_key_id for api_key_id in key_ids if api_key_id > after)
         page = await asyncio.gather(*map(self.find, ids[:count]))
         # A key that is being created or revoked may have no record.
@@ -101,7 +101,7 @@ class ApiKeys:
         return key if key is not None and key.accepts(secret, now_ms=now_ms) else None
 
     async def rotate(self, key: ApiKey, *, secret_hash: str, old_valid_until_ms: int, now_ms: int) -> None:
-        """Gives the key a new secret; the old one stays valid until then. Tells edges to check their sockets.
+        """Gives the key a new secret; the old one stays valid until then. Makes edges check their sockets.
 
         Raises SecretsInUse while the last rotation's old secret is valid; KeyExpired; KeyRevoked.
         """

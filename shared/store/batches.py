@@ -18,14 +18,7 @@ from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import (
-    LOST_LEASE,
-    QueueLimits,
-    next_entry_id,
-    notification_of,
-    oldest_entry_id,
-    wall_clock_ms,
-)
+from shared.store.queues import LOST_LEASE, QueueLimits, next_entry_id, notification_of, wall_clock_ms
 
 # How many attempts are kept, and for how long.
 _ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
@@ -72,7 +65,7 @@ class Batches:
     async def take(self, lease: Lease, *, count: int, size_bytes: int) -> TakenBatch | NoBatch:
         """Up to `count` notifications of about `size_bytes`, but at least one. Raises NoLongerOwner."""
         names, now_ms = keyspace.channel_names(lease.channel), self._now_ms()
-        oldest = oldest_entry_id(self._limits, now_ms=now_ms)
+        oldest = self._limits.oldest_entry_id(now_ms=now_ms)
         status, *fields = await self._redis.script(
             "batch_take", names, lease.owner, lease.generation, count, size_bytes, oldest, now_ms
         )

@@ -9,7 +9,7 @@ from shared.store import keyspace
 
 # A killed gateway blocks its key this long; a live one renews the mark well before.
 RUNNING_S = 10.0
-_RESPONSE_TTL_S = 24 * 60 * 60.0
+_RESPONSE_TTL_MS = 24 * 60 * 60 * 1000
 
 
 class RequestState(StrEnum):
@@ -38,7 +38,7 @@ class Idempotency:
     async def begin(self, request: Repeatable, *, runner: str) -> BeginResult:
         """BEGUN: the runner has the request for RUNNING_S, and each further call renews that."""
         status, *response = await self._redis.script(
-            "idempotency_begin", _names(request), runner, request.fingerprint, _ms(RUNNING_S)
+            "idempotency_begin", _names(request), runner, request.fingerprint, int(RUNNING_S * 1000)
         )
         return BeginResult(RequestState(status.decode()), *response)
 
@@ -53,14 +53,10 @@ class Idempotency:
 
     async def _end(self, request: Repeatable, response: bytes, runner: str) -> bytes:
         status: bytes = await self._redis.script(
-            "idempotency_end", _names(request), runner, request.fingerprint, response, _ms(_RESPONSE_TTL_S)
+            "idempotency_end", _names(request), runner, request.fingerprint, response, _RESPONSE_TTL_MS
         )
         return status
 
 
 def _names(request: Repeatable) -> list[str]:
     return [keyspace.idempotency(request.api_key_id, request.idempotency_key)]
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)

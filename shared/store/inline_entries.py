@@ -29,7 +29,7 @@ class InlineEntries:
 
 
 def parse_inline_entries(payload: bytes) -> InlineEntries | None:
-    """The inline entries of a wakeup; None when it has words."""
+    """The inline entries of a wakeup; None when it is a list of items."""
     if not payload.startswith(_MARK):
         return None
     lengths, _, text = payload.partition(b"\n")

@@ -83,7 +83,7 @@ Replicas
 Pub/sub
 
 `wakeup:<replica/instance>` to one process, `wakeup:edges` to every edge, `wakeup:dispatchers` to every
-dispatcher (for webhooks without an owner). The payload is words separated by blanks:
+dispatcher (for webhooks without an owner). The payload is a list of items, separated by blanks:
   `<id>` of a channel or session: it may have something to deliver; read its queue.
   `key:<id>`: the API key's record has changed; check the credentials of its sockets.
   `held?<owner>?<id>?<asker>`: is the long poll of this owner still open? `held:<asker>:<state>` is the reply.
@@ -93,6 +93,7 @@ them.
 
 import hashlib
 import re
+from collections.abc import Callable
 
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
@@ -106,49 +107,24 @@ SIGNING_KEY = "{tokens}:signing-key"
 EVERY = "every"
 
 
-def is_permanent(name: bytes) -> bool:
-    """May this name exist without a TTL?"""
-    return PERMANENT.fullmatch(name) is not None
+def _names(suffix: str) -> Callable[[str], str]:
+    """Names that differ in the id between the braces."""
+    return lambda tag: f"{{{tag}}}:{suffix}"
 
 
-def api_key(api_key_id: str) -> str:
-    return f"{{{api_key_id}}}:key"
-
-
-def channel(api_key_id: str) -> str:
-    return f"{{{api_key_id}}}:channel"
-
-
-def lease(api_key_id: str) -> str:
-    return f"{{{api_key_id}}}:lease"
-
-
-def queue(api_key_id: str) -> str:
-    return f"{{{api_key_id}}}:queue"
-
-
-def receipts(api_key_id: str) -> str:
-    return f"{{{api_key_id}}}:receipts"
-
-
-def session(session_id: str) -> str:
-    return f"{{{session_id}}}:session"
-
-
-def sessions(account_id: str) -> str:
-    return f"{{{account_id}}}:sessions"
-
-
-def pushes(session_id: str) -> str:
-    return f"{{{session_id}}}:pushes"
-
-
-def pushed(session_id: str, push_id: str) -> str:
-    return f"{{{session_id}}}:pushed:{push_id}"
-
-
-def deliveries(api_key_id: str) -> str:
-    return f"{{{api_key_id}}}:deliveries"
+api_key = _names("key")
+channel = _names("channel")
+lease = _names("lease")
+queue = _names("queue")
+receipts = _names("receipts")
+deliveries = _names("deliveries")
+session = _names("session")
+pushes = _names("pushes")
+account = _names("account")
+sessions = _names("sessions")
+routing = _names("routing")
+routing_changes = _names("routing-changes")
+device_types = _names("device-types")
 
 
 def channel_names(api_key_id: str) -> list[str]:
@@ -166,30 +142,13 @@ def hash_of(event_id: str) -> str:
     return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
-def id_in(name: bytes) -> str:
-    """The id between the braces of a name."""
-    return name.decode().partition("{")[2].partition("}")[0]
-
-
 def idempotency(api_key_id: str, idempotency_key: str) -> str:
     """Hashed: the publisher chooses the key's characters and its length."""
     return f"{{{api_key_id}}}:idempotency:{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
-def account(account_id: str) -> str:
-    return f"{{{account_id}}}:account"
-
-
-def routing(account_id: str) -> str:
-    return f"{{{account_id}}}:routing"
-
-
-def routing_changes(account_id: str) -> str:
-    return f"{{{account_id}}}:routing-changes"
-
-
-def device_types(account_id: str) -> str:
-    return f"{{{account_id}}}:device-types"
+def pushed(session_id: str, push_id: str) -> str:
+    return f"{{{session_id}}}:pushed:{push_id}"
 
 
 def heartbeat(instance: str) -> str:
@@ -198,3 +157,8 @@ def heartbeat(instance: str) -> str:
 
 def wakeup(instance: str) -> str:
     return f"wakeup:{instance}"
+
+
+def id_in(name: bytes) -> str:
+    """The id between the braces of a name."""
+    return name.decode().partition("{")[2].partition("}")[0]

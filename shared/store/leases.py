@@ -35,17 +35,8 @@ class Leases:
 
         Raises NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
-        names = keyspace.channel_names(api_key_id)[:3]
         with telemetry.claim_span(api_key_id):
-            status, *fields = await self._redis.script("lease_claim", names, owner, Kind.WEBSOCKET)
-        if status != b"claimed":
-            raise _refused(status)
-        previous, generation, frame_limit, careful_until = (value.decode() for value in fields)
-        return Claimed(
-            lease=Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous),
-            frame_limit_bytes=int(frame_limit) if frame_limit else None,
-            careful_until=careful_until,
-        )
+            return await self._claim(api_key_id, owner, Kind.WEBSOCKET)
 
     async def claim_unheld(self, api_key_id: str, *, owner: str, kind: Kind, silent: str = "") -> Lease:
         """Makes `owner` the owner of a channel of this kind that has no live owner.
@@ -53,27 +44,31 @@ class Leases:
         `silent` is an owner that did not reply: it counts as dead in spite of its heartbeat.
         Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
-        names = keyspace.channel_names(api_key_id)[:3]
         with telemetry.claim_span(api_key_id):
-            status, *fields = await self._redis.script("lease_claim_unheld", names, owner, kind, silent)
-            if status == b"held" and (holder := fields[0].decode()) != silent:
-                if holder and (await self._replicas.state(instance_of(holder))).live:
-                    raise HeldByAnother(owner=holder)
-                status, *fields = await self._redis.script("lease_claim_unheld", names, owner, kind, holder)
+            try:
+                claimed = await self._claim(api_key_id, owner, kind, silent)
+            except HeldByAnother as held:
+                if held.owner and (await self._replicas.state(instance_of(held.owner))).live:
+                    raise
+                claimed = await self._claim(api_key_id, owner, kind, held.owner)
+        return claimed.lease
+
+    async def _claim(self, api_key_id: str, owner: str, kind: Kind, *only_from: str) -> Claimed:
+        names = keyspace.channel_names(api_key_id)[:3]
+        status, *fields = await self._redis.script("lease_claim", names, owner, kind, *only_from)
         if status == b"held":
             raise HeldByAnother(owner=fields[0].decode())
         if status != b"claimed":
-            raise _refused(status)
-        previous, generation = (value.decode() for value in fields)
-        return Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous)
+            lost = CloseReason.NO_CHANNEL if status == b"absent" else CloseReason.KEY_REVOKED
+            raise NoLongerOwner(close_reason=lost)
+        previous, generation, frame_limit, careful_until = (value.decode() for value in fields)
+        return Claimed(
+            lease=Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous),
+            frame_limit_bytes=int(frame_limit) if frame_limit else None,
+            careful_until=careful_until,
+        )
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
         """Releases the lease; the channel's idle time begins. False when another owner has it."""
         names = [keyspace.channel(lease.channel), keyspace.lease(lease.channel)]
         return bool(await self._redis.script("lease_release", names, lease.owner, now_ms))
-
-
-def _refused(status: bytes) -> NoLongerOwner:
-    return NoLongerOwner(
-        close_reason=CloseReason.NO_CHANNEL if status == b"absent" else CloseReason.KEY_REVOKED
-    )

@@ -3,12 +3,10 @@
 An entry stays in the stream until it is acked, and acks remove from the front only.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
 
 from shared import telemetry
 from shared.model.channels import CloseReason, Lease
@@ -18,9 +16,6 @@ from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
 BEGINNING = "0-0"
-
-# A channel, and its events.
-_Append: TypeAlias = tuple[str, Sequence[Event]]
 
 
 class Appended(StrEnum):
@@ -51,9 +46,9 @@ class QueueLimits:
     size_bytes: int = 50 * 1024 * 1024
     lifetime_ms: int = 24 * 3600 * 1000
 
-    @classmethod
-    def of(cls, size_bytes: int, lifetime_s: float) -> "QueueLimits":
-        return cls(size_bytes=size_bytes, lifetime_ms=round(lifetime_s * 1000))
+    def oldest_entry_id(self, *, now_ms: int) -> str:
+        """The smallest id that is not too old: ids begin with their time in ms."""
+        return f"{max(0, now_ms - self.lifetime_ms)}-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +86,21 @@ class Queues:
         [appended] = await self.append_all([(api_key_id, events)], traceparent=traceparent)
         return appended
 
-    async def append_all(self, appends: Sequence[_Append], *, traceparent: str = "") -> list[Appended]:
+    async def append_all(
+        self, appends: Sequence[tuple[str, Sequence[Event]]], *, traceparent: str = ""
+    ) -> list[Appended]:
         """Appends to several channels in one pipeline; each channel's append is atomic."""
-        oldest = self._oldest()
-        pending = [self._append(api_key_id, events, oldest, traceparent) for api_key_id, events in appends]
+        head = (self._limits.size_bytes, self._oldest(), traceparent)
+        pending = [
+            self._redis.script("queue_append", keyspace.channel_names(api_key_id), *head, *_fields(events))
+            for api_key_id, events in appends
+        ]
         replies = [await reply for reply in pending]
         for status, *fields in replies:
             if status == b"queued":
                 over, old = fields
                 telemetry.dropped_from_queue(over=over, old=old)
         return [Appended(status.decode()) for status, *_ in replies]
-
-    def _append(
-        self, api_key_id: str, events: Sequence[Event], oldest: str, traceparent: str
-    ) -> asyncio.Future[Any]:
-        names = keyspace.channel_names(api_key_id)
-        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time, _hash(e))]
-        return self._redis.script(
-            "queue_append", names, self._limits.size_bytes, oldest, traceparent, *values
-        )
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
         """Drops what is too old from a queue that nothing is appended to or read from."""
@@ -120,7 +111,7 @@ class Queues:
         return ExpiryResult(int(old), parse_entry_id(first.decode())[0] if first else None, owner.decode())
 
     def _oldest(self) -> str:
-        return oldest_entry_id(self._limits, now_ms=self._now_ms())
+        return self._limits.oldest_entry_id(now_ms=self._now_ms())
 
     async def read(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
@@ -129,13 +120,9 @@ class Queues:
         """
         return await self._read(lease, after, count, size_bytes, reclaims=0)
 
-    async def reclaim(self, lease: Lease) -> Batch:
-        """Checks the lease, and writes the claim again if a crash of Redis lost it. Raises NoLongerOwner.
-
-        The batch is empty with `more` set: the queue must be read.
-        """
+    async def reclaim(self, lease: Lease) -> None:
+        """Checks the lease, and writes the claim again if a crash of Redis lost it. Raises NoLongerOwner."""
         await self._read(lease, BEGINNING, 0, 0, reclaims=1)
-        return Batch([], more=True)
 
     async def _read(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
         names = keyspace.channel_names(lease.channel)
@@ -153,7 +140,7 @@ class Queues:
         return Batch(notifications, more=bool(more), serialization=serialization)
 
     async def has_reached(self, lease: Lease, entry_id: str) -> bool:
-        """Has the queue ever held this entry? False when a crash of Redis lost it.
+        """Whether the queue has ever held this entry. False when a crash of Redis lost it.
 
         An entry that is gone was acked if everything before it is gone too; otherwise it was lost.
         """
@@ -225,13 +212,13 @@ def next_entry_id(entry_id: str) -> str:
     return f"{ms}-{int(sequence) + 1}"
 
 
-def oldest_entry_id(limits: QueueLimits, *, now_ms: int) -> str:
-    """The smallest id that is not too old: ids begin with their time in ms."""
-    return f"{max(0, now_ms - limits.lifetime_ms)}-0"
-
-
-def _hash(event: Event) -> str:
-    return keyspace.hash_of(event.id) if event.receipt else ""
+def _fields(events: Sequence[Event]) -> list[str | bytes]:
+    """What queue_append.lua takes of each event."""
+    return [
+        part
+        for e in events
+        for part in (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
+    ]
 
 
 def notification_of(entry_id: bytes, values: Sequence[bytes]) -> Notification:
@@ -243,6 +230,7 @@ def notification_of(entry_id: bytes, values: Sequence[bytes]) -> Notification:
 def notification_at(
     entry_id: bytes, event_id: bytes, topic: bytes, data: bytes, name: bytes, time: bytes, trail: bytes
 ) -> Notification:
+    traced = trail.decode()
     return Notification(
         entry_id.decode(),
         event_id.decode(),
@@ -250,9 +238,5 @@ def notification_at(
         data,
         name.decode(),
         time.decode(),
-        _trail(trail.decode()) if trail else None,
+        Trail(receipt=traced.startswith("r"), traceparent=traced.removeprefix("r")) if traced else None,
     )
-
-
-def _trail(stored: str) -> Trail:
-    return Trail(receipt=stored.startswith("r"), traceparent=stored.removeprefix("r"))

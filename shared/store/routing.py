@@ -8,8 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
@@ -17,14 +16,6 @@ from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.routing_table_cache import FRESH_S, SPREAD_S, Compile, RoutingTableCache
-
-
-class Added(StrEnum):
-    """The result of adding a line."""
-
-    ADDED = "added"
-    PRESENT = "present"
-    FULL = "full"
 
 
 class Routing:
@@ -64,7 +55,7 @@ class Routing:
         """Removes the key, its bindings and its channel."""
         kinds = ("key", "expires", Source.PRESUBSCRIPTIONS, Source.RESOURCES, Source.TOPICS)
         fields = [f"{kind}:{api_key_id}" for kind in kinds]
-        await self._drop(account_id, [*fields, f"channel:{api_key_id}:{generation}"])
+        await self._drop(account_id, *fields, f"channel:{api_key_id}:{generation}")
 
     async def add_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
         """Raises KeyRevoked when the key is gone.
@@ -75,22 +66,20 @@ class Routing:
         await self._set(account_id, field, "", only_with=f"key:{api_key_id}")
 
     async def drop_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
-        await self._drop(account_id, [f"channel:{api_key_id}:{generation}"])
+        await self._drop(account_id, f"channel:{api_key_id}:{generation}")
 
     async def bindings(
         self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
     ) -> bytes | None:
         """The stored bindings of an API key from one source."""
-        name = keyspace.routing(account_id)
-        stored: bytes | None = await self._redis.command("HGET", name, f"{source}:{api_key_id}")
-        return stored
+        field = f"{source}:{api_key_id}"
+        return cast(bytes | None, await self._redis.command("HGET", keyspace.routing(account_id), field))
 
     async def put_bindings(
         self,
         account_id: str,
         api_key_id: str,
         bindings: bytes,
-        *,
         source: Source = Source.PRESUBSCRIPTIONS,
     ) -> None:
         """Raises KeyRevoked when the key is gone."""
@@ -99,20 +88,20 @@ class Routing:
     async def drop_bindings(
         self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
     ) -> None:
-        await self._drop(account_id, [f"{source}:{api_key_id}"])
+        await self._drop(account_id, f"{source}:{api_key_id}")
 
     async def add_line(
         self, account_id: str, api_key_id: str, line: str, *, source: Source, limit: int
-    ) -> Added:
-        """Adds a line (with its line end) to bindings that are stored as lines, unless there are `limit`.
+    ) -> bool:
+        """Adds a line (with its line end) to bindings that are stored as lines. Does not add it twice.
 
-        Raises KeyRevoked when the key is gone.
+        False when there are `limit` lines. Raises KeyRevoked when the key is gone.
         """
         field, key_field = f"{source}:{api_key_id}", f"key:{api_key_id}"
         status = await self._change("routing_add_line", account_id, field, line, key_field, limit)
         if status == b"revoked":
             raise KeyRevoked
-        return Added(status.decode())
+        return bool(status != b"full")
 
     async def drop_lines(self, account_id: str, api_key_id: str, prefix: str, *, source: Source) -> None:
         """Removes the lines with this prefix from bindings that are stored as lines."""
@@ -123,13 +112,7 @@ class Routing:
         await self._set(account_id, f"{Source.SESSION}:{session_id}", bindings, only_with="")
 
     async def drop_session(self, account_id: str, session_id: str) -> None:
-        await self._drop(account_id, [f"{Source.SESSION}:{session_id}"])
-
-    async def session_ids(self, account_id: str) -> list[str]:
-        """The sessions that the table names, also those that have ended."""
-        fields = await self._redis.command("HKEYS", keyspace.routing(account_id))
-        parts = (field.decode().partition(":") for field in fields)
-        return [session_id for kind, _, session_id in parts if kind == Source.SESSION]
+        await self._drop(account_id, f"{Source.SESSION}:{session_id}")
 
     async def learn_device_types(self, account_id: str, types: Mapping[str, str | None]) -> None:
         """Stores the type of each device; None deletes it."""
@@ -152,9 +135,9 @@ class Routing:
         async for names in self._redis.scan(keyspace.routing("*")):
             yield [keyspace.id_in(name) for name in names]
 
-    async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]]]:
-        """What the table names, also what is gone: API keys, and channels as (API key, generation)."""
-        keys, channels = list[str](), list[tuple[str, str]]()
+    async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+        """What the table names, also what is gone: API keys, channels as (API key, generation), sessions."""
+        keys, channels, sessions = list[str](), list[tuple[str, str]](), list[str]()
         for field in await self._redis.command("HKEYS", keyspace.routing(account_id)):
             kind, _, rest = field.decode().partition(":")
             if kind == "key":
@@ -162,13 +145,15 @@ class Routing:
             elif kind == "channel":
                 api_key_id, _, generation = rest.partition(":")
                 channels.append((api_key_id, generation))
-        return keys, channels
+            elif kind == Source.SESSION:
+                sessions.append(rest)
+        return keys, channels, sessions
 
     async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> None:
         if not await self._change("routing_set", account_id, field, value, only_with):
             raise KeyRevoked
 
-    async def _drop(self, account_id: str, fields: Sequence[str]) -> None:
+    async def _drop(self, account_id: str, *fields: str) -> None:
         await self._change("routing_drop", account_id, *fields)
 
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:

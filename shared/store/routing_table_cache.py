@@ -118,10 +118,8 @@ class RoutingTableCache:
 
     async def _read(self, account_id: str) -> RoutingTable:
         stored = await self._redis.command("HGETALL", keyspace.routing(account_id))
-        pairs = stored.items() if isinstance(stored, dict) else zip(stored[::2], stored[1::2], strict=True)
         table = RoutingTable()
-        version = await self._apply(table, pairs)
-        table.version = version
+        table.version = await self._apply(table, zip(stored[::2], stored[1::2], strict=True))
         return table
 
     async def _apply(self, table: RoutingTable, pairs: Iterable[tuple[bytes, bytes | None]]) -> str:

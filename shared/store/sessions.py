@@ -17,7 +17,6 @@ from shared.model.events import Event, Notification
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import Appended
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
@@ -83,16 +82,15 @@ class Sessions:
         names = [keyspace.session(session.id), keyspace.queue(session.id), keyspace.pushes(session.id)]
         await self._redis.script("session_drop", names, session.owner)
 
-    async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> tuple[Appended, int]:
+    async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> int:
         """Appends as many as the queue has room for, and wakes the edge; returns their number."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        status, *fields = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        status, *queued = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
         if status != b"queued":
-            return Appended.ABSENT, 0
-        [queued] = fields
-        telemetry.dropped_for_slow_reader(len(events) - queued)
-        return Appended.QUEUED, queued
+            return 0
+        telemetry.dropped_for_slow_reader(len(events) - queued[0])
+        return int(queued[0])
 
     async def take(self, session: Session) -> list[Notification] | None:
         """Empties the session's queue, oldest first; None when Redis does not know the session."""
@@ -101,7 +99,7 @@ class Sessions:
         return None if status != b"taken" else [_notification(*entry) for entry in entries]
 
     async def is_known(self, session_id: str) -> bool:
-        """Does Redis have its record?"""
+        """Whether Redis has the session's record."""
         return bool(await self._redis.command("EXISTS", keyspace.session(session_id)))
 
     async def find(self, session_id: str) -> Session | None:
@@ -142,7 +140,7 @@ class Sessions:
                 return Pushed.TAKEN
             if not await self.is_known(session_id):
                 return Pushed.GONE
-        # Withdraw the push: its caller is told that it was not delivered.
+        # Withdraw the push: the response says that it was not delivered.
         await self._redis.command("LREM", keyspace.pushes(session_id), 1, push)
         return Pushed.UNANSWERED
 
@@ -188,12 +186,8 @@ def _table_of(account: str) -> str:
 
 
 def _notification(entry: bytes, values: Sequence[bytes]) -> Notification:
+    event_id, topic, data, name, time, account = values[1::2]
+    texts = (name.decode(), time.decode())
     return Notification(
-        entry_id=entry.decode(),
-        event_id=values[1].decode(),
-        topic=values[3].decode(),
-        data=values[5],
-        name=values[7].decode(),
-        time=values[9].decode(),
-        account=values[11].decode(),
+        entry.decode(), event_id.decode(), topic.decode(), data, *texts, account=account.decode()
     )

@@ -67,27 +67,24 @@ class Wakeups:
         self._waiting: dict[str, set[str]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
-    def send(self, owner: str, channel: str) -> None:
-        """Wakes the owner of a channel or a session."""
-        self._send(owner, channel)
-
-    def send_key_changed(self, owner: str, api_key_id: str) -> None:
-        """Makes the owner check the credentials of the key's sockets."""
-        self._send(owner, _KEY_CHANGED + api_key_id)
-
-    def ask(self, query: PollQuery) -> None:
-        """Sends the query to the owner's edge; a reply may never come."""
-        self._send(query.owner, _POLL_QUERY + f"{query.owner}?{query.channel}?{query.asker}")
-
-    def reply(self, reply: PollReply) -> None:
-        self._send(reply.asker, _POLL_REPLY + f"{reply.asker}:{reply.state}")
-
-    def _send(self, owner: str, word: str) -> None:
+    def send(self, owner: str, item: str) -> None:
+        """Wakes the owner of a channel or a session, whose id the item is."""
         if not self._waiting:
             task = asyncio.get_running_loop().create_task(self._send_waiting())
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        self._waiting.setdefault(instance_of(owner), set()).add(word)
+        self._waiting.setdefault(instance_of(owner), set()).add(item)
+
+    def send_key_changed(self, owner: str, api_key_id: str) -> None:
+        """Makes the owner check the credentials of the key's sockets."""
+        self.send(owner, _KEY_CHANGED + api_key_id)
+
+    def ask(self, query: PollQuery) -> None:
+        """Sends the query to the owner's edge; a reply may never come."""
+        self.send(query.owner, _POLL_QUERY + f"{query.owner}?{query.channel}?{query.asker}")
+
+    def reply(self, reply: PollReply) -> None:
+        self.send(reply.asker, _POLL_REPLY + f"{reply.asker}:{reply.state}")
 
     async def flush(self) -> None:
         """Waits until all wakeups so far have been sent."""
@@ -97,31 +94,27 @@ class Wakeups:
     async def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
         telemetry.wakeups.add(len(waiting))
+        messages = ((keyspace.wakeup(instance), " ".join(items)) for instance, items in waiting.items())
         try:
-            async with asyncio.TaskGroup() as group:
-                for instance, words in waiting.items():
-                    group.create_task(self._publish(instance, " ".join(words)))
-        except* StoreUnavailable:
+            await asyncio.gather(*(self._redis.command("PUBLISH", *message) for message in messages))
+        except StoreUnavailable:
             logger.warning("wakeup.lost", extra={"facts": {"instances": len(waiting)}})
 
-    async def _publish(self, instance: str, words: str) -> None:
-        await self._redis.command("PUBLISH", keyspace.wakeup(instance), words)
+
+def parse_key_changed(item: str) -> str | None:
+    """The API key whose record has changed; None for any other item."""
+    return item.removeprefix(_KEY_CHANGED) if item.startswith(_KEY_CHANGED) else None
 
 
-def parse_key_changed(word: str) -> str | None:
-    """The API key whose record has changed; None for any other word."""
-    return word.removeprefix(_KEY_CHANGED) if word.startswith(_KEY_CHANGED) else None
-
-
-def parse_poll_query(word: str) -> PollQuery | None:
-    """The query; None for any other word."""
-    parts = word.removeprefix(_POLL_QUERY).split("?") if word.startswith(_POLL_QUERY) else []
+def parse_poll_query(item: str) -> PollQuery | None:
+    """The query; None for any other item."""
+    parts = item.removeprefix(_POLL_QUERY).split("?") if item.startswith(_POLL_QUERY) else []
     return PollQuery(*parts) if len(parts) == 3 else None
 
 
-def parse_poll_reply(word: str) -> PollReply | None:
-    """The reply; None for any other word."""
-    parts = word.removeprefix(_POLL_REPLY).split(":") if word.startswith(_POLL_REPLY) else []
+def parse_poll_reply(item: str) -> PollReply | None:
+    """The reply; None for any other item."""
+    parts = item.removeprefix(_POLL_REPLY).split(":") if item.startswith(_POLL_REPLY) else []
     return (
         PollReply(parts[0], PollState(parts[1])) if len(parts) == 2 and parts[1] in list(PollState) else None
     )
@@ -134,7 +127,7 @@ class Subscription(StrEnum):
     RESTORED = "restored"
 
 
-# Inline entries; or words: ids of channels and sessions, and what the functions above parse.
+# Inline entries; or items: ids of channels and sessions, and what the functions above parse.
 Wakeup: TypeAlias = InlineEntries | list[str]
 
 

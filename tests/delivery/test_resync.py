@@ -9,7 +9,7 @@ from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Lease
 from shared.model.events import Notification
 from shared.store import keyspace
-from shared.store.queues import BEGINNING, Batch, Queues
+from shared.store.queues import BEGINNING, Queues
 from tests.harness.waiting import wait_until
 from tests.store.stores import Stores, events, fake_backend
 
@@ -204,13 +204,12 @@ async def test_a_loss_during_a_resync_is_followed_by_another(
 ) -> None:
     reclaim = stores.queues.reclaim
 
-    async def lose_the_tail_after(lease: Lease) -> Batch:
+    async def lose_the_tail_after(lease: Lease) -> None:
         monkeypatch.undo()
-        reclaimed = await reclaim(lease)
+        await reclaim(lease)
         come_back_with(stores, channel, BEFORE[0])
         loop.require_resync()
         client.acked_until = BEFORE[-1]
-        return reclaimed
 
     monkeypatch.setattr(stores.queues, "reclaim", lose_the_tail_after)
     loop.require_resync()

@@ -115,7 +115,7 @@ async def test_stale_routing_entries_are_removed(stores: Stores, reaper: Reaper)
     done = await reaper.round(now_ms=NOW_MS)
 
     assert done.routing_repairs == 3
-    keys, channels = await stores.routing.entries(stores.account_id)
+    keys, channels, _ = await stores.routing.entries(stores.account_id)
     assert keys == [channel]
     assert [key for key, _ in channels] == [channel]
     routes = await stores.routing.table(stores.account_id)

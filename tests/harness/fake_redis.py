@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 
 import fakeredis
 
@@ -25,4 +26,5 @@ class FakeRedis(fakeredis.FakeAsyncRedis):
         except Exception as error:
             on_replies(error)
         else:
-            on_replies(replies)
+            # As Redis replies: redis-py makes a dict of HGETALL's.
+            on_replies([list(chain(*r.items())) if isinstance(r, dict) else r for r in replies])

@@ -51,7 +51,9 @@ def assert_every_name_goes(redis: Any) -> None:
         for name in names:
             pipeline.ttl(name)
         ttls = pipeline.execute()
-    stray = [n for n, ttl in zip(names, ttls, strict=True) if ttl == -1 and not keyspace.is_permanent(n)]
+    stray = [
+        n for n, ttl in zip(names, ttls, strict=True) if ttl == -1 and not keyspace.PERMANENT.fullmatch(n)
+    ]
     assert not stray, f"these names have no TTL and are not permanent: {stray}"
 
 

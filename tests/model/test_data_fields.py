@@ -1,5 +1,6 @@
 """`DataFields` by themselves, and in the index."""
 
+import pickle
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from shared.model.bindings import MAX_TEXTS, DataFields, Pattern, Topic, glob_matches, texts_at
 from shared.model.matching import Index
 from tests.model.single import matches_data
+from tests.model.work import count_lines
 
 # Few words and letters, so that patterns and data match often; with characters that are special in a regex.
 WORDS = st.sampled_from(["a", "b", "c", ""])
@@ -183,7 +185,7 @@ def test_emptied_index_keeps_nothing(added: list[tuple[DataFields, str, bool]]) 
     for pattern, owner, _ in reversed(added):
         index.remove(pattern, owner)
 
-    assert index.empty
+    assert pickle.dumps(index) == pickle.dumps(Index())
     assert not index.has_data_patterns
 
 
@@ -208,12 +210,13 @@ def test_topics_and_data_are_separate() -> None:
     assert index.owners_by_data({}) == {"data"}
 
 
-def visited(patterns: list[DataFields], data: Any, *, found: int) -> int:
+def work(patterns: list[DataFields], data: Any, *, found: int) -> int:
     index = Index()
     for number, pattern in enumerate(patterns):
         index.add(pattern, str(number))
-    assert len(index.owners_by_data(data)) == found
-    return index.nodes_visited
+    owners, lines = count_lines(lambda: index.owners_by_data(data))
+    assert len(owners) == found
+    return lines
 
 
 FORMS: list[list[tuple[str, tuple[str, ...]]]] = [
@@ -237,6 +240,6 @@ def test_other_patterns_hardly_cost(form: list[tuple[str, tuple[str, ...]]]) -> 
 
     data = {"type": "job-join", "org": "org", "employee": {"title": "CTO"}, "tags": ["a", "b"]}
 
-    few, many = (visited([pattern(n) for n in range(count)], data, found=0) for count in (10, 2_000))
+    few, many = (work([pattern(n) for n in range(count)], data, found=0) for count in (10, 2_000))
 
-    assert many <= few + 10
+    assert many <= few + 50

@@ -6,7 +6,7 @@ gate. Nothing runs between two steps, so that an order of events can be repeated
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,7 +31,7 @@ from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
 from shared.store.leases import Claimed, Leases
-from shared.store.queues import Batch, Queues
+from shared.store.queues import Appended, Queues
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -89,23 +89,22 @@ class ReportingQueues(Queues):
         super().__init__(calls)
         self._world = world
 
-    def _append(
-        self, api_key_id: str, events: Sequence[Event], oldest: str, traceparent: str
-    ) -> asyncio.Future[Any]:
-        pending = super()._append(api_key_id, events, oldest, traceparent)
-        return started(self._report_append(api_key_id, events, pending))
+    async def append_all(
+        self, appends: Sequence[tuple[str, Sequence[Event]]], *, traceparent: str = ""
+    ) -> list[Appended]:
+        pending = [started(self._append(*append, traceparent)) for append in appends]
+        return [await appended for appended in pending]
 
-    async def _report_append(self, api_key_id: str, events: Sequence[Event], pending: Awaitable[Any]) -> Any:
-        reply = await pending
+    async def _append(self, api_key_id: str, events: Sequence[Event], traceparent: str) -> Appended:
+        [appended] = await super().append_all([(api_key_id, events)], traceparent=traceparent)
         self._world.model.record_append(
-            api_key_id, [int(event.id) for event in events], queued=reply[0] == b"queued"
+            api_key_id, [int(event.id) for event in events], queued=appended is Appended.QUEUED
         )
-        return reply
+        return appended
 
-    async def reclaim(self, lease: Lease) -> Batch:
-        batch = await super().reclaim(lease)
+    async def reclaim(self, lease: Lease) -> None:
+        await super().reclaim(lease)
         self._world.model.record_reclaim(lease.owner)
-        return batch
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         acked = self._world.model.acked_count(lease.owner)
@@ -341,6 +340,6 @@ class GatedEdge(Edge):
         return bool(posted) or self.lost_a_wakeup or not self.actor.gate.is_open
 
     @property
-    def is_settled(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Nothing is behind, and all confirmed notifications are acked."""
         return not self.is_behind and not self.acks.waits

@@ -1,4 +1,4 @@
-"""Invariants of an installation: after each step, when it is settled, and in the end."""
+"""Invariants of an installation: after each step, when it is quiescent, and in the end."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ def check_now(there: Installation) -> None:
     if there.redis_is_up:
         for key in there.model.keys.values():
             _check_redis(there, key)
-        if there.gateway.gate.is_open and all(edge.is_settled for edge in there.edges):
-            _check_settled(there)
+        if there.gateway.gate.is_open and all(edge.is_quiescent for edge in there.edges):
+            _check_quiescent(there)
 
 
 def _check_redis(there: Installation, key: Key) -> None:
@@ -33,7 +33,7 @@ def _check_redis(there: Installation, key: Key) -> None:
     assert queue == (channel.queue if channel else []), "the queue is what is pending"
 
 
-def _check_settled(there: Installation) -> None:
+def _check_quiescent(there: Installation) -> None:
     """No call and no wakeup is under way: each open socket owns its channel and has its notifications."""
     owners = set()
     for client in there.clients:

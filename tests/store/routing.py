@@ -10,7 +10,7 @@ from shared.model.api_keys import new_id
 from shared.model.bindings import Source
 from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, Pipeline, Script
-from shared.store.routing import Added, Routing
+from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.store.stores import Backend
 
@@ -22,7 +22,7 @@ OTHER = "0" * 32
 Change: TypeAlias = Callable[[Routing, str, str], Awaitable[object]]
 
 
-async def add_line(routing: Routing, account: str, key: str, line: str = "door\t/3\n") -> Added:
+async def add_line(routing: Routing, account: str, key: str, line: str = "door\t/3\n") -> bool:
     return await routing.add_line(account, key, line, source=Source.RESOURCES, limit=9)
 
 

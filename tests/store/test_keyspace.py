@@ -26,7 +26,7 @@ ID = "0123456789abcdef0123456789abcdef"
     ],
 )
 def test_permanent_names(name: str) -> None:
-    assert keyspace.is_permanent(name.encode())
+    assert keyspace.PERMANENT.fullmatch(name.encode())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_permanent_names(name: str) -> None:
     ],
 )
 def test_other_names_need_a_ttl(name: str) -> None:
-    assert not keyspace.is_permanent(name.encode())
+    assert not keyspace.PERMANENT.fullmatch(name.encode())
 
 
 def test_event_id_cannot_make_a_receipt_look_like_another_name() -> None:

@@ -137,7 +137,7 @@ async def test_owner_that_claimed_since_the_read_keeps_the_lease(stores: Stores)
     names = [keyspace.api_key(channel), keyspace.channel(channel), keyspace.lease(channel)]
     await claim(stores, channel, f"{EDGE}/1")
 
-    reply = await stores.calls.script("lease_claim_unheld", names, f"{OTHER_EDGE}/1", Kind.PULL, "")
+    reply = await stores.calls.script("lease_claim", names, f"{OTHER_EDGE}/1", Kind.PULL, "")
 
     assert reply == [b"held", f"{EDGE}/1".encode()]
 

@@ -8,7 +8,6 @@ from shared.model.bindings import Topic
 from shared.model.events import Event
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
 from shared.store import keyspace
-from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat
 from tests.harness.overheard import Overheard
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
@@ -92,7 +91,7 @@ async def test_append_wakes_the_edge_and_take_empties_the_queue(stores: Stores, 
 
     result = await stores.sessions.append(session.id, "of-account", events(1, 2, 3))
 
-    assert result == (Appended.QUEUED, 3)
+    assert result == 3
     assert overheard.all() == [(EDGE, session.id.encode())]
     taken = await stores.sessions.take(session)
     assert taken is not None
@@ -105,7 +104,7 @@ async def test_full_queue_drops_the_newest(stores: Stores) -> None:
     await stores.sessions.put(session, [])
     await stores.sessions.append(session.id, "a", events(*range(998)))
 
-    assert await stores.sessions.append(session.id, "a", events(998, 999, 1000)) == (Appended.QUEUED, 2)
+    assert await stores.sessions.append(session.id, "a", events(998, 999, 1000)) == 2
 
     taken = await stores.sessions.take(session)
     assert taken is not None
@@ -113,7 +112,7 @@ async def test_full_queue_drops_the_newest(stores: Stores) -> None:
 
 
 async def test_append_to_an_unknown_session(stores: Stores, overheard: Overheard) -> None:
-    assert await stores.sessions.append(new_id(), "a", events(1)) == (Appended.ABSENT, 0)
+    assert await stores.sessions.append(new_id(), "a", events(1)) == 0
     assert overheard.all() == []
 
 

@@ -12,7 +12,8 @@ redis.call('LPUSH', KEYS[5], ARGV[5])
 redis.call('LTRIM', KEYS[5], 0, ARGV[6] - 1)
 redis.call('PEXPIRE', KEYS[5], ARGV[7])
 redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms')
-redis.call('HSET', KEYS[1], 'acked_ms', now_ms())
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'acked_ms', time[1] * 1000 + math.floor(time[2] / 1000))
 if channel[2] == ARGV[3] then redis.call('HDEL', KEYS[1], 'batch_until') end
 if #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 0 end
 mark_receipts(KEYS[4], '-', ARGV[3], 'acked')

@@ -9,7 +9,7 @@
 --      | {'empty', dropped} | {'not_due', dropped} | {'revoked'} | {'deleted'} | {'taken_over'}
 --include receipts
 --include drop_expired
---include entries_from
+--include read_entries
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'generation', 'config_version', 'url', 'headers', 'serialization',
   'failed_attempts', 'next_attempt_ms', 'batch_until')
@@ -29,17 +29,13 @@ local reply = {'taken', channel[2] or '', channel[3], channel[4], channel[5] or 
   redis.call('HGET', KEYS[1], 'signing_secret') or '', channel[6] or '0', dropped}
 local head, batch_until = #reply, channel[8]
 -- A message holds at most max_chunk_size notifications: more would be read for nothing.
-local count, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local count = tonumber(ARGV[3])
 if reply[5] ~= '' then count = math.min(count, cjson.decode(reply[5]).max_chunk_size) end
 if batch_until then
   local again = redis.call('XRANGE', KEYS[4], '-', batch_until, 'COUNT', count)
   for _, entry in ipairs(again) do reply[#reply + 1] = entry end
   if #reply > head then return reply end
 end
-for entry in entries_from(KEYS[4], '-', count) do
-  bytes = bytes - #entry[2][6]
-  if bytes < 0 and #reply > head then break end
-  reply[#reply + 1] = entry
-end
+read_entries(reply, KEYS[4], '-', count, tonumber(ARGV[4]))
 redis.call('HSET', KEYS[2], 'batch_until', reply[#reply][1])
 return reply

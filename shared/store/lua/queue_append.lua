@@ -14,79 +14,54 @@
 --include entries
 -- A script that ends the channel marks all of its receipts at once.
 local MOST_RECEIPTS = 10000
+local RECEIPT_TTL_MS = 60 * 60 * 1000
 -- Redis disconnects a subscriber with 32 MiB of unread wakeups.
 local INLINE_BYTES = 32768
+-- About what Redis spends on an entry besides its text.
+local ENTRY_BYTES = 220
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_attempt_ms', 'serialization', 'generation')
 if not channel[1] then return {'absent'} end
 
--- The bytes that an entry counts for: its text, and about what Redis spends on it.
-local function size(topic, data, name, trail) return #topic + #data + #name + #trail + 220 end
-
-local function add(i, total, trail)
+local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
+local total_before = tail and tonumber(tail[2][12]) or 0
+local total, entry_ids, wants_receipts = total_before, {}, false
+for i = 4, #ARGV, 6 do
+  -- The trail: the traceparent, behind an r if the publisher wants a receipt.
+  local id, topic, data, name, time, trail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]
+  if ARGV[i + 5] ~= '' then trail, wants_receipts = 'r' .. trail, true end
+  total = total + #topic + #data + #name + #trail + ENTRY_BYTES
   if trail == '' then
-    return redis.call('XADD', KEYS[4], '*', 'id', ARGV[i], 'topic', ARGV[i + 1], 'data', ARGV[i + 2],
-      'name', ARGV[i + 3], 'time', ARGV[i + 4], 'total', total)
+    entry_ids[#entry_ids + 1] = redis.call('XADD', KEYS[4], '*', 'id', id, 'topic', topic, 'data', data,
+      'name', name, 'time', time, 'total', total)
+  else
+    entry_ids[#entry_ids + 1] = redis.call('XADD', KEYS[4], '*', 'id', id, 'topic', topic, 'data', data,
+      'name', name, 'time', time, 'total', total, 'trail', trail)
   end
-  return redis.call('XADD', KEYS[4], '*', 'id', ARGV[i], 'topic', ARGV[i + 1], 'data', ARGV[i + 2],
-    'name', ARGV[i + 3], 'time', ARGV[i + 4], 'total', total, 'trail', trail)
 end
 
-local function open_receipt(entry_id, hash)
-  redis.call('XADD', KEYS[5], entry_id, 'event', hash)
-  local receipt = receipt_of(KEYS[5], hash)
-  redis.call('DEL', receipt)
-  redis.call('HSET', receipt, 'entry', entry_id, 'queued', string.match(entry_id, '^%d+'))
-  redis.call('PEXPIRE', receipt, RECEIPT_TTL_MS)
-end
-
--- Deletes the oldest receipts: without tracking they would stay 'queued' for ever.
-local function forget_receipts(count)
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[5], '-', '+', 'COUNT', count)) do
-    local receipt = receipt_of(KEYS[5], entry[2][2])
+if wants_receipts then
+  -- An empty queue tracks no receipts: delete leftovers, whose ids may be in the way.
+  if not tail then redis.call('DEL', KEYS[5]) end
+  local prefix = string.sub(KEYS[5], 1, -2) .. ':'
+  for n, entry_id in ipairs(entry_ids) do
+    local hash = ARGV[6 * n + 3]
+    if hash ~= '' then
+      redis.call('XADD', KEYS[5], entry_id, 'event', hash)
+      redis.call('DEL', prefix .. hash)
+      redis.call('HSET', prefix .. hash, 'entry', entry_id, 'queued', string.match(entry_id, '^%d+'))
+      redis.call('PEXPIRE', prefix .. hash, RECEIPT_TTL_MS)
+    end
+  end
+  redis.call('PEXPIRE', KEYS[5], RECEIPT_TTL_MS)
+  -- Delete the oldest above the limit: without tracking they would stay 'queued' for ever.
+  local excess = redis.call('XLEN', KEYS[5]) - MOST_RECEIPTS
+  for _, entry in ipairs(excess > 0 and redis.call('XRANGE', KEYS[5], '-', '+', 'COUNT', excess) or {}) do
+    local receipt = prefix .. entry[2][2]
     if redis.call('HGET', receipt, 'entry') == entry[1] then redis.call('DEL', receipt) end
     redis.call('XDEL', KEYS[5], entry[1])
   end
-end
-
-local function instance_of(owner) return string.match(owner, '^(.*)/') end
-
--- A wakeup with inline entries: the lengths of its parts, then the parts. inline_entries.py parses it.
-local function inline_entries(parts, entry_ids)
-  for n, entry_id in ipairs(entry_ids) do
-    local i = 6 * n - 2
-    parts[#parts + 1] = entry_id
-    for k = i, i + 4 do parts[#parts + 1] = ARGV[k] end
-    parts[#parts + 1] = ARGV[3]
-  end
-  local lengths = {}
-  for n, part in ipairs(parts) do lengths[n] = #part end
-  return '+' .. table.concat(lengths, ' ') .. '\n' .. table.concat(parts)
-end
-
-local total, wants_receipts, entry_ids = 0, false, {}
-local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
-if tail then total = tonumber(tail[2][12]) end
-local total_before = total
-for i = 4, #ARGV, 6 do
-  local hash = ARGV[i + 5]
-  -- The trail: the traceparent, behind an r if the publisher wants a receipt.
-  local trail = hash == '' and ARGV[3] or 'r' .. ARGV[3]
-  total = total + size(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], trail)
-  local entry_id = add(i, string.format('%.0f', total), trail)
-  entry_ids[#entry_ids + 1] = entry_id
-  if hash ~= '' then
-    -- An empty queue tracks no receipts: delete leftovers, whose ids may be in the way.
-    if not wants_receipts and not tail then redis.call('DEL', KEYS[5]) end
-    open_receipt(entry_id, hash)
-    wants_receipts = true
-  end
-end
-if wants_receipts then
-  redis.call('PEXPIRE', KEYS[5], RECEIPT_TTL_MS)
-  local excess = redis.call('XLEN', KEYS[5]) - MOST_RECEIPTS
-  if excess > 0 then forget_receipts(excess) end
 end
 
 -- A queue that was empty holds nothing old, and is above the limit only through these entries.
@@ -98,7 +73,7 @@ if head and ms_of(head[1]) < ms_of(ARGV[2]) then
 end
 if head then
   local values, from = head[2], '-'
-  local before = tonumber(values[12]) - size(values[4], values[6], values[8], values[14] or '')
+  local before = tonumber(values[12]) - #values[4] - #values[6] - #values[8] - #(values[14] or '') - ENTRY_BYTES
   while total - before > limit do
     local entries = redis.call('XRANGE', KEYS[4], from, '+', 'COUNT', 16)
     for _, entry in ipairs(entries) do
@@ -116,16 +91,21 @@ if head then
 end
 
 local owner = redis.call('GET', KEYS[3])
-local id = string.match(KEYS[4], '{(.*)}')
+local wakeup = string.match(KEYS[4], '{(.*)}')
 if channel[1] == 'webhook' then
   -- Without an owner any dispatcher may deliver, unless the next attempt is still to come.
   local backs_off = channel[2] and tonumber(channel[2]) > tonumber(redis.call('TIME')[1]) * 1000
-  if owner or not backs_off then redis.call('PUBLISH', 'wakeup:' .. instance_of(owner or 'dispatchers/any'), id) end
-elseif owner then
-  local wakeup = id
-  if total - total_before <= INLINE_BYTES and over + old == 0 and not wants_receipts then
-    wakeup = inline_entries({ id, owner, channel[4], tail and tail[1] or '', channel[3] or '' }, entry_ids)
+  owner = owner or not backs_off and 'dispatchers/any'
+elseif owner and total - total_before <= INLINE_BYTES and over + old == 0 and not wants_receipts then
+  -- A wakeup with inline entries: the lengths of its parts, then the parts. inline_entries.py parses it.
+  local parts, lengths = { wakeup, owner, channel[4], tail and tail[1] or '', channel[3] or '' }, {}
+  for n, entry_id in ipairs(entry_ids) do
+    parts[#parts + 1] = entry_id
+    for k = 6 * n - 2, 6 * n + 2 do parts[#parts + 1] = ARGV[k] end
+    parts[#parts + 1] = ARGV[3]
   end
-  redis.call('PUBLISH', 'wakeup:' .. instance_of(owner), wakeup)
+  for n, part in ipairs(parts) do lengths[n] = #part end
+  wakeup = '+' .. table.concat(lengths, ' ') .. '\n' .. table.concat(parts)
 end
+if owner then redis.call('PUBLISH', 'wakeup:' .. string.match(owner, '^(.*)/'), wakeup) end
 return {'queued', over, old}

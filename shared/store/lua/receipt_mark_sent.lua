@@ -3,8 +3,8 @@
 -- again since.
 -- KEYS: receipt...     ARGV: for each the entry id of what was sent
 -- Reply: 1
---include receipts
-local now = now_ms()
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, receipt in ipairs(KEYS) do
   if redis.call('HGET', receipt, 'entry') == ARGV[i] then redis.call('HSETNX', receipt, 'sent', now) end
 end
