@@ -82,13 +82,8 @@ class CrossbarProblem(Problem):
         self.data = data
 
 
-async def authenticate(request: Request) -> Principal:
-    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
-    return await _principal(context_of(request), _token_in(request))
-
-
 async def _principal(context: Context, secret: str) -> Principal:
-    """Raises Unauthenticated or MissingScope."""
+    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
     principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
     if principal is None:
         raise Unauthenticated
@@ -96,7 +91,10 @@ async def _principal(context: Context, secret: str) -> Principal:
     return principal
 
 
-_BY_TOKEN = Access(authenticate, ("authToken", "authTokenInQuery", "apiKey"))
+_BY_TOKEN = Access(
+    lambda request: _principal(context_of(request), _token_in(request)),
+    ("authToken", "authTokenInQuery", "apiKey"),
+)
 
 
 @Operation("GET /v2/websockets", ANYONE, successes={200: dict[str, list[str]]})
