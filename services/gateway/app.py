@@ -33,10 +33,7 @@ from shared.model.errors import (
 from shared.runtime.http import responses
 from shared.runtime.http.responses import Problem
 
-_EXPECTED = (
-    *(HTTPException, Invalid, KindConflict, KeyRevoked),
-    *(MissingScope, StoreUnavailable, Unauthenticated),
-)
+_EXPECTED = HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, StoreUnavailable, Unauthenticated
 
 
 @Operation("GET /openapi.json", ANYONE, name="document", successes={200: {"type": "object"}})
