@@ -7,8 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.gateway.accounts import new_account
-from services.gateway.api_keys import new_api_key
+from services.gateway.accounts import new_account, new_api_key
 from shared.model.api_keys import Scope
 from shared.runtime.clock import now_ms
 from shared.runtime.settings import ADMIN_TOKEN_LENGTH, Settings

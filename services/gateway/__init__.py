@@ -1,1 +1,3 @@
 """Short HTTP requests: accounts, publishing, subscriptions, channels."""
+
+VERSION = "0.1.0"

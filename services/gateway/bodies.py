@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import fields
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -54,8 +55,15 @@ async def _read(request: Request) -> bytes:
 
 
 async def body_in(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    """The decoded body. Raises Problem or Invalid."""
-    return parse(decoder, await body_of(request))
+    """The decoded body; {} for an empty one that may be left out. Raises Problem or Invalid."""
+    body = await body_of(request)
+    return parse(decoder, body if body.strip() or not is_optional(decoder.type) else b"{}")
+
+
+def is_optional(model: Any) -> bool:
+    """May the body be left out? It may if the model has no required field."""
+    is_struct = isinstance(model, type) and issubclass(model, msgspec.Struct)
+    return is_struct and not any(each.required for each in fields(model))
 
 
 def model_response(model: Any, *, status: int = 200) -> Response:

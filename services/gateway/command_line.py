@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from services.gateway.accounts import new_account
-from services.gateway.api_keys import PAGE, new_api_key, new_secret_of
+from services.gateway.accounts import PAGE, new_account, new_api_key, new_secret_of
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
 from shared.runtime.clock import now_ms
@@ -21,27 +20,22 @@ from shared.wire.models import convert
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.times import moment_text
 
+_ACTIONS = {"dest": "action", "required": True}
+
 
 def add_commands(commands: Any) -> None:
     """Adds `accounts create` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
-    accounts = commands.add_parser("accounts", help="create accounts").add_subparsers(
-        dest="action", required=True
-    )
+    accounts = commands.add_parser("accounts", help="create accounts").add_subparsers(**_ACTIONS)
     create = accounts.add_parser("create", help="create an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of its parent account")
-    create.add_argument(
-        "--master", action="store_true", help="its sockets may ask for events of all accounts"
-    )
-    keys = commands.add_parser("api-keys", help="create, list, rotate and revoke API keys").add_subparsers(
-        dest="action", required=True
-    )
+    create.add_argument("--master", action="store_true", help="its sockets may ask for all accounts' events")
+    keys = commands.add_parser("api-keys", help="create, list, rotate and revoke API keys")
+    keys = keys.add_subparsers(**_ACTIONS)
     create = keys.add_parser("create", help="create an API key; prints it, with its secret, as JSON")
     create.add_argument("--account", required=True, help="id of the account")
     create.add_argument("--name", required=True)
-    create.add_argument(
-        "--scopes", default="publish,receive", help="separated by commas (default: %(default)s)"
-    )
+    create.add_argument("--scopes", default="publish,receive", help="comma-separated (default: %(default)s)")
     create.add_argument("--expires-at", help="when it expires, as 2027-01-31T12:00:00Z (default: never)")
     listing = keys.add_parser("list", help="list an account's API keys as JSON, without secrets")
     listing.add_argument("--account", required=True, help="id of the account")

@@ -6,15 +6,18 @@ Crossbar's nouns, unknown ones too.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway import VERSION
 from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
-from services.gateway.openapi import VERSION
+from services.gateway.operations import ANYONE, Access, Operation
 from shared.authentication import require_scope
 from shared.model.api_keys import Principal, Scope, id_in, is_id
 from shared.model.errors import Unauthenticated
@@ -24,13 +27,13 @@ from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import is_token_like
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
-from shared.wire.models import OBJECT
+from shared.wire.models import Closed, Id
 from shared.wire.pelion.handshake import bearer
 
 NOUNS = ("/v2/websockets", "/v2/accounts", "/v2/account", "/v2/api_auth")
 _BINDINGS = listing()
+_OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _SECRET_LENGTH = 64
-_NEVER_CACHED = {"cache-control": "no-store"}
 
 # An error's symbolic name, and the message in its data; empty for the problem's own.
 _ERRORS = {
@@ -45,6 +48,31 @@ _ERRORS = {
 }
 
 
+class Socket(Closed):
+    """An open socket of the Kazoo dialect."""
+
+    bindings: list[str]
+    websocket_session_id: Id
+    timestamp: Annotated[int, Meta(description="When it was opened, in seconds since the year 0.")]
+    destination: Annotated[str, Meta(description="The edge that holds it.")]
+    source: Annotated[str, Meta(description="The client's address.")]
+    name: str | UnsetType = UNSET
+    metadata: Any = UNSET
+
+
+class AccountOfToken(Struct):
+    account_id: Id
+    account_name: str
+
+
+class NewTokenData(Struct):
+    api_key: Annotated[str, Meta(min_length=_SECRET_LENGTH)]
+
+
+class NewToken(Struct):
+    data: NewTokenData
+
+
 class CrossbarProblem(Problem):
     """An error with its own symbolic name and data."""
 
@@ -54,21 +82,58 @@ class CrossbarProblem(Problem):
         self.data = data
 
 
-async def get_bindings(request: Request) -> Response:
-    """The binding patterns that sockets may ask for; needs no token."""
+async def _principal(context: Context, secret: str) -> Principal:
+    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
+    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
+    if principal is None:
+        raise Unauthenticated
+    require_scope(principal.scopes, Scope.RECEIVE)
+    return principal
+
+
+_BY_TOKEN = Access(
+    lambda request: _principal(context_of(request), _token_in(request)),
+    ("authToken", "authTokenInQuery", "apiKey"),
+)
+
+
+@Operation("GET /v2/websockets", ANYONE, successes={200: dict[str, list[str]]})
+async def list_websocket_bindings(request: Request, _: None) -> Response:
+    """Lists the bindings that a socket can have, by module."""
     return _success(request, _BINDINGS)
 
 
-async def get_sockets(request: Request) -> Response:
-    principal = await _authenticate(request)
+@Operation(
+    "GET /v2/accounts/{account_id}/websockets", _BY_TOKEN, successes={200: list[Socket]}, errors=(404,)
+)
+@Operation(
+    "GET /v2/account/websockets",
+    _BY_TOKEN,
+    name="listOwnSockets",
+    summary="Lists the open sockets of the caller's account",
+    successes={200: list[Socket]},
+)
+async def list_sockets(request: Request, principal: Principal) -> Response:
+    """Lists the open sockets of an account and of the caller's own."""
     accounts = await _accounts(request, principal)
     sessions = context_of(request).stores.sessions
     by_id = {each.id: each for account in accounts for each in await sessions.of_account(account)}
     return _success(request, [socket_object(each) for each in by_id.values() if _is_listed(each)])
 
 
-async def get_socket(request: Request) -> Response:
-    principal = await _authenticate(request)
+@Operation(
+    "GET /v2/accounts/{account_id}/websockets/{socket_id}", _BY_TOKEN, successes={200: Socket}, errors=(404,)
+)
+@Operation(
+    "GET /v2/account/websockets/{socket_id}",
+    _BY_TOKEN,
+    name="getOwnSocket",
+    summary="Gets an open socket of the caller's account",
+    successes={200: Socket},
+    errors=(404,),
+)
+async def get_socket(request: Request, principal: Principal) -> Response:
+    """Gets an open socket."""
     accounts = await _accounts(request, principal)
     socket_id: str = request.path_params["socket_id"]
     session = await context_of(request).stores.sessions.find(socket_id) if is_id(socket_id) else None
@@ -77,16 +142,19 @@ async def get_socket(request: Request) -> Response:
     return _success(request, socket_object(session))
 
 
-async def get_socket_without_account(request: Request) -> Response:
+@Operation("GET /v2/websockets/{socket_id}", _BY_TOKEN)
+async def get_socket_without_account(_: Request, __: Principal) -> Response:
     """Always forbidden, as in Kazoo: a socket belongs to an account."""
-    await _authenticate(request)
     raise Problem(403, "forbidden")
 
 
-async def put_api_auth(request: Request) -> Response:
-    """Exchanges an API key's secret for a token."""
+@Operation(
+    "PUT /v2/api_auth", ANYONE, successes={201: AccountOfToken}, errors=(400, 401, 403, 503), body=NewToken
+)
+async def create_token(request: Request, _: None) -> Response:
+    """Exchanges an API key's secret for a token of an hour, `auth_token` in the envelope."""
     context = context_of(request)
-    posted = (await body_in(request, OBJECT)).get("data")
+    posted = (await body_in(request, _OBJECT)).get("data")
     secret = _secret_in(posted if isinstance(posted, dict) else {})
     # `Principals` would take a token too; here only a secret counts.
     principal = await _principal(context, secret if id_in(secret) else "")
@@ -101,16 +169,15 @@ async def put_api_auth(request: Request) -> Response:
         "reseller_id": (account.parent if account else None) or principal.account_id,
     }
     body = success_body(data, replace(_envelope(request), auth_token=token))
-    return Response(body, 201, _NEVER_CACHED, media_type="application/json")
+    return Response(body, 201, {"cache-control": "no-store"}, media_type="application/json")
 
 
 def is_crossbar_path(path: str) -> bool:
     return any(path == noun or path.startswith(f"{noun}/") for noun in NOUNS)
 
 
-def problem_response(request: Request, error: Exception) -> Response:
-    """The response to an HTTPException, ours or the framework's, in Crossbar's form."""
-    assert isinstance(error, HTTPException)
+def problem_response(request: Request, error: HTTPException) -> Response:
+    """The response to an error, ours or the framework's, in Crossbar's form."""
     name, usual = _ERRORS.get(error.status_code, ("error", ""))
     data: Mapping[str, Any] = {"message": usual or error.detail}
     if isinstance(error, CrossbarProblem):
@@ -124,30 +191,12 @@ def problem_response(request: Request, error: Exception) -> Response:
     return Response(body, error.status_code, headers, media_type="application/json")
 
 
-async def _authenticate(request: Request) -> Principal:
-    return await _principal(context_of(request), _token_in(request))
-
-
-async def _principal(context: Context, secret: str) -> Principal:
-    """Raises Unauthenticated or MissingScope."""
-    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
-    if principal is None:
-        raise Unauthenticated
-    require_scope(principal.scopes, Scope.RECEIVE)
-    return principal
-
-
 async def _accounts(request: Request, principal: Principal) -> list[str]:
     """The account in the path, if the principal may see it, and the principal's own."""
     context = context_of(request)
     account_id: str = request.path_params.get("account_id", principal.account_id)
     if account_id == principal.account_id:
         return [account_id]
-    await _check_account(context, principal, account_id)
-    return [account_id, principal.account_id]
-
-
-async def _check_account(context: Context, principal: Principal, account_id: str) -> None:
     if not is_id(account_id):
         message = f"invalid account_id '{account_id[:100]}'"
         raise CrossbarProblem(404, "bad identifier", {"message": message})
@@ -155,6 +204,7 @@ async def _check_account(context: Context, principal: Principal, account_id: str
         raise _no_such(account_id)
     if not await context.stores.principals.may_listen(principal, account_id):
         raise Problem(403, "forbidden")
+    return [account_id, principal.account_id]
 
 
 def _no_such(identifier: str) -> CrossbarProblem:

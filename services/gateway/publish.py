@@ -4,29 +4,43 @@ import asyncio
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 import orjson
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from services.gateway.bodies import body_of
 from services.gateway.context import Context, context_of
+from services.gateway.openapi import TEXT, in_header, request_body, response
+from services.gateway.operations import PUBLISHER, Operation
 from services.gateway.receipts import open_receipts
 from shared import telemetry
 from shared.model import events as topics
-from shared.model.api_keys import Scope
-from shared.model.errors import GatewayError, Invalid, TooLarge
+from shared.model.api_keys import ApiKey
+from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.routing_table import RoutingTable
 from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import RawJsonResponse
 from shared.store.queues import Appended
-from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, position_of
+from shared.wire.events import (
+    MAX_EVENTS,
+    Form,
+    NewEvent,
+    PublishedBody,
+    PublishedEvent,
+    form_of,
+    parse_events,
+    position_of,
+)
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 from shared.wire.models import field_at
 
+PATH = "/v1/events"
 # Notifications of one request. Redis must hold them all before the response.
 MAX_COPIES = 100_000
 MAX_COPIES_BYTES = 64 * 1024 * 1024
@@ -35,6 +49,8 @@ _EVENTS_A_TURN = 100
 _IDEMPOTENCY_KEY = HEADER.lower().encode()
 _SETS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _REMOVES_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
+
+_LINES = {"type": "string", "description": "One event a line, as JSON."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +62,27 @@ class _Source:
     traceparent: str | None
 
 
-class UnknownAddressee(GatewayError):
-    """The event at `index` names an API key of another account, or none at all."""
-
-    def __init__(self, *, index: int) -> None:
-        super().__init__("is not an API key of this account")
-        self.index = index
-
-
-async def publish(request: Request) -> ASGIApp:
-    """POST /v1/events."""
+@Operation(
+    f"POST {PATH}",
+    PUBLISHER,
+    successes={202: response("Accepted.", PublishedBody, Idempotent_Replayed={"const": "true"})},
+    errors=(409, 422),
+    body=request_body(
+        NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
+        **{"application/x-ndjson": _LINES, "application/ndjson": _LINES},
+    ),
+    parameters=[
+        in_header(
+            HEADER,
+            "Repetitions under the same key get the first response; the events are published once.",
+            {**TEXT, "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
+        ),
+        in_header("traceparent", "W3C trace context."),
+    ],
+)
+async def publish(request: Request, key: ApiKey) -> ASGIApp:
+    """Publishes events. The response is sent when Redis holds every notification."""
     context = context_of(request)
-    key = await context.authenticator.require(request, Scope.PUBLISH)
     body = await body_of(request)
     idempotency_keys, traceparents, media_type = _headers_of(request)
     idempotency_key = idempotency_key_in(idempotency_keys)
@@ -107,42 +132,30 @@ def _unpacked(packed: bytes) -> list[int]:
 
 
 async def _publish(context: Context, account_id: str, events: Sequence[Event], source: _Source) -> list[int]:
-    """`publish_events` with its span and its metric, and with errors that name the event in the body."""
-    with telemetry.publish_span(account_id, len(events), traceparent=source.traceparent) as traceparent:
-        try:
-            counts = await publish_events(context, account_id, events, traceparent=traceparent)
-        except UnknownAddressee as error:
-            at = position_of(error.index, body=source.body, form=source.form)
-            raise Invalid(str(error), field=field_at(at, "to")) from None
-    telemetry.published.add(len(events))
-    return counts
-
-
-async def publish_events(
-    context: Context, account_id: str, events: Sequence[Event], *, traceparent: str = ""
-) -> list[int]:
     """Appends the events, in order. Returns for each the number of channels and sessions it went to.
 
-    When this returns, Redis holds every notification. Raises UnknownAddressee; TooLarge for too many
-    notifications; StoreUnavailable: some may be appended, so publishing again is safe but may duplicate.
+    When this returns, Redis holds every notification. Raises Invalid for an unknown addressee; TooLarge for
+    too many notifications; StoreUnavailable: some may be appended, so a repetition may duplicate them.
     """
-    table, of_all = await context.stores.routing.tables_for_publish(account_id)
-    _check_addressees(events, table)
-    events, types = await _with_device_types(context, account_id, events, table)
-    channels, sessions = await _match(events, table, of_all)
-    now = now_ms()
-    channels = {key: which for key, which in channels.items() if not table.is_expired(key, now_ms=now)}
-    _check_size(events, [*channels.values(), *sessions.values()])
-    if types:
-        await context.stores.routing.learn_device_types(account_id, types)
-    queued = await _append(
-        context, account_id, events, channels, sessions, traceparent=traceparent, now_ms=now
-    )
+    with telemetry.publish_span(account_id, len(events), traceparent=source.traceparent) as traceparent:
+        table, of_all = await context.stores.routing.tables_for_publish(account_id)
+        _check_addressees(events, table, source)
+        events, types = await _with_device_types(context, account_id, events, table)
+        channels, sessions = await _match(events, table, of_all)
+        now = now_ms()
+        channels = {key: which for key, which in channels.items() if not table.is_expired(key, now_ms=now)}
+        _check_size(events, [*channels.values(), *sessions.values()])
+        if types:
+            await context.stores.routing.learn_device_types(account_id, types)
+        queued = await _append(
+            context, account_id, events, channels, sessions, traceparent=traceparent, now_ms=now
+        )
     counts = [0] * len(events)
     for which, count in zip((*channels.values(), *sessions.values()), queued, strict=True):
         for index in which[:count]:
             counts[index] += 1
     telemetry.queued.add(sum(queued))
+    telemetry.published.add(len(events))
     return counts
 
 
@@ -191,37 +204,33 @@ async def _append(
     traceparent: str,
     now_ms: int,
 ) -> list[int]:
-    """How many events each channel, then each session, has taken: of a session, the first ones."""
-    appends = _append_to_channels(context, events, channels, traceparent=traceparent)
+    """How many events each channel, then each session, has taken. A channel takes all or none."""
+    copies = [(api_key_id, [events[index] for index in which]) for api_key_id, which in channels.items()]
+    appends = context.stores.queues.append_all(copies, traceparent=traceparent)
     receipts = open_receipts(context, account_id, events, channels, now_ms=now_ms)
-    if not receipts and not sessions:
-        return await appends
     to_sessions = [
         context.stores.sessions.append(session_id, account_id, [events[index] for index in which])
         for session_id, which in sessions.items()
     ]
-    queued, of_sessions, _ = await asyncio.gather(
-        appends, asyncio.gather(*to_sessions), asyncio.gather(*receipts)
-    )
+    of_sessions: list[int] = []
+    if receipts or to_sessions:
+        outcomes, of_sessions, _ = await asyncio.gather(
+            appends, asyncio.gather(*to_sessions), asyncio.gather(*receipts)
+        )
+    else:
+        outcomes = await appends
+    queued = [
+        len(events_taken) if outcome is Appended.QUEUED else 0
+        for (_, events_taken), outcome in zip(copies, outcomes, strict=True)
+    ]
     return [*queued, *of_sessions]
 
 
-async def _append_to_channels(
-    context: Context, events: Sequence[Event], channels: dict[str, list[int]], *, traceparent: str
-) -> list[int]:
-    """How many events each channel has taken: all or none."""
-    copies = [(api_key_id, [events[index] for index in which]) for api_key_id, which in channels.items()]
-    appended = await context.stores.queues.append_all(copies, traceparent=traceparent)
-    return [
-        len(which) if outcome is Appended.QUEUED else 0
-        for which, outcome in zip(channels.values(), appended, strict=True)
-    ]
-
-
-def _check_addressees(events: Sequence[Event], table: RoutingTable) -> None:
+def _check_addressees(events: Sequence[Event], table: RoutingTable, source: _Source) -> None:
     for index, event in enumerate(events):
         if event.to is not None and event.to not in table.api_keys:
-            raise UnknownAddressee(index=index)
+            at = position_of(index, body=source.body, form=source.form)
+            raise Invalid("is not an API key of this account", field=field_at(at, "to"))
 
 
 async def _with_device_types(
@@ -229,9 +238,13 @@ async def _with_device_types(
 ) -> tuple[Sequence[Event], dict[str, str | None]]:
     """The events, with the device's type in notifications if a binding needs it; and the types that this
     request sets (None: removes)."""
+    stored: dict[str, str] = {}
+    if table.needs_device_types:
+        notified = [event.fields for event in events if event.topic == topics.DEVICE_NOTIFICATIONS]
+        devices = sorted({fields["ep"] for fields in notified if fields})
+        stored = await context.stores.routing.device_types(account_id, devices) if devices else {}
     types: dict[str, str | None] = {}
     typed: list[Event] = []
-    needed = set[str]()
     for event in events:
         fields = event.fields or {}
         if event.topic in _SETS_TYPE and "ept" in fields:
@@ -240,19 +253,7 @@ async def _with_device_types(
             types[fields["ep"]] = None
         elif event.topic == topics.DEVICE_NOTIFICATIONS and table.needs_device_types:
             # Device types set earlier in this request take precedence over stored ones.
-            if fields["ep"] in types:
-                event = event._replace(fields={**fields, "ept": types[fields["ep"]] or ""})
-            else:
-                needed.add(fields["ep"])
+            device_type = types.get(fields["ep"], stored.get(fields["ep"]))
+            event = event._replace(fields={**fields, "ept": device_type or ""})
         typed.append(event)
-    if needed:
-        known = await context.stores.routing.device_types(account_id, sorted(needed))
-        typed = [_typed(event, known) for event in typed]
     return typed, types
-
-
-def _typed(event: Event, known: dict[str, str]) -> Event:
-    fields = event.fields or {}
-    if event.topic != topics.DEVICE_NOTIFICATIONS or "ept" in fields:
-        return event
-    return event._replace(fields={**fields, "ept": known.get(fields["ep"], "")})

@@ -4,24 +4,23 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
 
-from services.gateway.bodies import model_response
 from services.gateway.context import Context, context_of
-from shared.model.api_keys import Scope
+from services.gateway.operations import PUBLISHER, Operation
+from shared.model.api_keys import ApiKey
 from shared.model.events import Event
 from shared.runtime.http.responses import Problem
-from shared.wire.receipts import receipt_body
+from shared.wire.receipts import ReceiptBody, receipt_body
 
 
-async def get_receipt(request: Request) -> Response:
-    """Needs the scope `publish`, of any API key of the account."""
-    context = context_of(request)
-    key = await context.authenticator.require(request, Scope.PUBLISH)
-    receipt = await context.stores.receipts.find(key.account_id, request.path_params["event_id"])
+# The publisher's event ids may contain slashes.
+@Operation("GET /v1/events/{event_id}", PUBLISHER, errors=(404,), pattern="/v1/events/{event_id:path}")
+async def get_receipt(request: Request, key: ApiKey) -> ReceiptBody:
+    """Gets the receipt of an event that asked for one."""
+    receipt = await context_of(request).stores.receipts.find(key.account_id, request.path_params["event_id"])
     if receipt is None:
         raise Problem(404, 'no receipt of this event; publish with "receipt": true, and ask within an hour')
-    return model_response(receipt_body(receipt))
+    return receipt_body(receipt)
 
 
 def open_receipts(

@@ -23,7 +23,7 @@ from shared.model.events import Notification
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, parse_entry_id
 from shared.wire.pelion.messages import Message, frames
-from shared.wire.pelion.serialization import Serialization, stored
+from shared.wire.pelion.serialization import DEFAULT, stored
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
@@ -71,7 +71,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         # An earlier socket was refused a frame before this entry: send one at a time, to learn which it is.
         self._careful_until = parse_entry_id(claimed.careful_until or BEGINNING)
         self._share = _FIRST_SHARE
-        self._wanted = Serialization()
+        self._wanted = DEFAULT
         self._written = Position()
         self._acked = Position()
         # What the pong to the newest ping confirms.
@@ -102,7 +102,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
             return None
         before = written = self._written
         texts = list[bytes]()
-        most = min(self._settings.batch_limit, self._wanted.chunk)
+        most = min(self._settings.batch_limit, self._wanted.max_chunk_size)
         for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
             texts.append(frame.text)
             written = written.after(frame)

@@ -6,8 +6,9 @@ client names what it has handled (`after`), only that acknowledges.
 """
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from services.socket_edge.held import LeaseHolder
 from shared import telemetry
@@ -18,7 +19,7 @@ from shared.runtime.http.protocol import Connection
 from shared.store.queues import BEGINNING
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.pulling import Pull
-from shared.wire.pelion.serialization import Serialization, stored
+from shared.wire.pelion.serialization import DEFAULT, stored
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
@@ -51,7 +52,7 @@ class Poll(LeaseHolder):
         self._pull = pull
         # With `after`: first what the client has handled is acknowledged, then the queue is read.
         self._begun = pull.after is None
-        self._wanted = Serialization()
+        self._wanted = DEFAULT
         self._was_rewound = False
         self._acked = BEGINNING
 
@@ -84,8 +85,9 @@ class Poll(LeaseHolder):
         if not self.is_open:
             return None
         if self._pull.after is not None:
-            self._wanted = replace(self._wanted, uid=True, deregistrations_as_object=True)
-        most = min(self._most.count, self._wanted.chunk)
+            cfg = replace(self._wanted.cfg, include_uid=True, deregistrations_as_object=True)
+            self._wanted = replace(self._wanted, cfg=cfg)
+        most = min(self._most.count, self._wanted.max_chunk_size)
         made = message(batch, limit_bytes=self._most.size_bytes, limit_count=most, wanted=self._wanted)
         if made is None:
             return None

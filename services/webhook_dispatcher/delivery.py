@@ -84,7 +84,7 @@ class Deliveries:
 
     def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
         wanted = stored(batch.serialization)
-        most = min(self._settings.batch_limit, wanted.chunk)
+        most = min(self._settings.batch_limit, wanted.max_chunk_size)
         size_bytes = self._settings.webhook_batch_bytes
         body = message(batch.notifications, limit_bytes=size_bytes, limit_count=most, wanted=wanted)
         assert body is not None, "a taken batch has at least one notification"

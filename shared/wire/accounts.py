@@ -1,8 +1,9 @@
 """Bodies of accounts and API keys under /v1 (docs/protocols/events.md, section 1)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import asdict
 
 from shared.model.api_keys import ApiKey, Scope
 from shared.model.errors import Invalid
@@ -73,21 +74,17 @@ def checked_name(name: str) -> str:
 
 def api_key_body(key: ApiKey, *, now_ms: int) -> ApiKeyBody:
     """An API key without its secrets."""
-    return ApiKeyBody(**_shown(key, now_ms=now_ms))
+    return ApiKeyBody(
+        id=key.id,
+        account_id=key.account_id,
+        name=key.name,
+        scopes=sorted(key.scopes),
+        created_at=moment_text(key.created_at_ms),
+        expires_at=moment_or_none(key.expires_at_ms),
+        old_secret_valid_until=moment_or_none(key.old_secret_until_ms(now_ms=now_ms)),
+    )
 
 
 def api_key_with_secret(key: ApiKey, secret: str, *, now_ms: int) -> ApiKeyWithSecretBody:
     """The only response with the secret: at its creation."""
-    return ApiKeyWithSecretBody(secret=secret, **_shown(key, now_ms=now_ms))
-
-
-def _shown(key: ApiKey, *, now_ms: int) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "account_id": key.account_id,
-        "name": key.name,
-        "scopes": sorted(key.scopes),
-        "created_at": moment_text(key.created_at_ms),
-        "expires_at": moment_or_none(key.expires_at_ms),
-        "old_secret_valid_until": moment_or_none(key.old_secret_until_ms(now_ms=now_ms)),
-    }
+    return ApiKeyWithSecretBody(secret=secret, **asdict(api_key_body(key, now_ms=now_ms)))

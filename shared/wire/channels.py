@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 from shared.model.channels import ChannelState, Failing, Kind
 from shared.model.deliveries import Delivery
 from shared.wire.models import Closed, Count, Moment
-from shared.wire.pelion.serialization import SerializationBody, serialization_body, stored
+from shared.wire.pelion.serialization import Serialization, stored
 from shared.wire.times import moment_or_none, moment_text
 
 
@@ -20,7 +20,7 @@ class ChannelBody(Closed, kw_only=True):
     ] = UNSET
     queue_size: Count
     dropped: Count
-    serialization: SerializationBody
+    serialization: Serialization
     failing_since: Moment | UnsetType = UNSET
     failed_attempts: Count | UnsetType = UNSET
     next_attempt_at: Moment | UnsetType = UNSET
@@ -52,7 +52,7 @@ def channel_body(state: ChannelState, failing: Failing | None) -> ChannelBody:
         connected=UNSET if state.kind is Kind.WEBHOOK else state.connected,
         queue_size=state.queue_size,
         dropped=state.dropped,
-        serialization=serialization_body(stored(state.serialization)),
+        serialization=stored(state.serialization),
     )
     if failing is not None:
         body.failing_since = moment_text(failing.since_ms)

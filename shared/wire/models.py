@@ -45,8 +45,6 @@ Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Count = Annotated[int, Meta(ge=0)]
 
-OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
-
 
 def parse(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
     """The decoded body. `at` is its position in the request. Raises Invalid, naming the field."""

@@ -8,8 +8,8 @@ from typing import Any, cast
 import schemathesis
 from starlette.routing import BaseRoute, Match, Route
 
-from services.gateway.app import ROUTES
-from services.gateway.openapi import DOCUMENT, VERSION
+from services.gateway import VERSION
+from services.gateway.app import DOCUMENT, ROUTES
 from services.socket_edge.app import upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
@@ -70,6 +70,7 @@ def test_operations_have_unique_names() -> None:
     names = [each["operationId"] for each in operations]
 
     assert len(set(names)) == len(names) > 30
+    assert all(each["summary"] for each in operations)
 
 
 def test_version_is_that_of_the_package() -> None:

@@ -14,7 +14,7 @@ from shared.store.due_webhooks import DueWebhook, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
-from shared.wire.pelion.serialization import wanted_in
+from shared.wire.pelion.serialization import SerializationWanted, stored_form
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
@@ -244,7 +244,7 @@ async def test_failing_state_ends_when_the_queue_expires(stores: Stores, channel
 
 async def test_batch_is_limited_to_the_maximum_chunk_size(stores: Stores, batches: Batches) -> None:
     key, _ = await stores.api_key()
-    wanted = wanted_in(b'{"serialization": {"type": "v2", "max_chunk_size": 100}}')
+    wanted = stored_form(SerializationWanted("v2", max_chunk_size=100))
     await stores.channels.put_webhook(
         stores.account_id, key.id, CALLBACK, now_ms=NOW_MS, serialization=wanted
     )

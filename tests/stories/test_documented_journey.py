@@ -8,7 +8,7 @@ from urllib.parse import quote
 import aiohttp
 import jsonschema_rs
 
-from services.gateway.openapi import DOCUMENT
+from services.gateway.app import DOCUMENT
 from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from services.gateway.openapi import DOCUMENT
+from services.gateway.app import DOCUMENT
 from tests.harness.stack import Stack
 
 ON_THE_EDGE = ("/v2/notification/pull", "/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")

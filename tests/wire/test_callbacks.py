@@ -1,10 +1,16 @@
 """The body of a callback's registration."""
 
+import msgspec
 import pytest
 
 from shared.model.errors import Invalid
-from shared.wire.pelion.callbacks import is_json, registration_in
-from shared.wire.pelion.serialization import stored
+from shared.wire.models import parse
+from shared.wire.pelion.channels import RegisterWebhook, is_json
+from shared.wire.pelion.serialization import stored, stored_form
+
+
+def registration_in(body: bytes) -> RegisterWebhook:
+    return parse(msgspec.json.Decoder(RegisterWebhook), body)
 
 
 def test_every_field() -> None:
@@ -13,17 +19,17 @@ def test_every_field() -> None:
         b' "serialization": {"type": "v2", "max_chunk_size": "200"}}'
     )
 
-    assert wanted.callback.url == "https://a.example/x?y=1"
-    assert wanted.callback.headers == {"A": "b"}
-    assert stored(wanted.serialization).chunk == 200
+    assert wanted.url == "https://a.example/x?y=1"
+    assert wanted.headers == {"A": "b"}
+    assert stored(stored_form(wanted.serialization)).max_chunk_size == 200
 
 
 @pytest.mark.parametrize("rest", [b"", b', "headers": null', b', "headers": {}', b', "serialization": null'])
 def test_url_is_enough(rest: bytes) -> None:
     wanted = registration_in(b'{"url": "https://a.example"%s}' % rest)
 
-    assert wanted.callback.headers == {}
-    assert wanted.serialization == b""
+    assert not wanted.headers
+    assert wanted.serialization is None
 
 
 @pytest.mark.parametrize(

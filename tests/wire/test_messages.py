@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.model.events import Notification
 from shared.wire.pelion.messages import Message, message
-from shared.wire.pelion.serialization import Serialization
+from shared.wire.pelion.serialization import Serialization, SerializationFlags
 
 SECTIONS = {
     "device.notifications": "notifications",
@@ -96,7 +96,8 @@ def test_item_over_the_limit_is_alone() -> None:
 
 def test_serialization_of_the_channel() -> None:
     value = Notification(entry_id="1700-3", event_id="a", topic="device.notifications", data=b'{"ep":"d"}')
-    wanted = Serialization(uid=True, timestamp=True, original_ep=True)
+    flags = SerializationFlags(False, include_uid=True, include_timestamp=True, include_original_ep=True)
+    wanted = Serialization("v2", 10_000, flags)
 
     one = message([value], limit_bytes=FAR, limit_count=FAR, wanted=wanted)
 

@@ -8,14 +8,27 @@ import pytest
 
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
-from shared.wire.pelion.subscriptions import compiled, parse_presubscriptions, patterns
+from shared.wire.models import parse
+from shared.wire.pelion.subscriptions import (
+    Presubscription,
+    Presubscriptions,
+    check_presubscriptions,
+    compiled,
+)
 from tests.model.single import matches
 
+DECODER: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(Presubscriptions)
 LAMP: dict[str, Any] = {"endpoint-name": "lamp"}
 
 
 def body(posted: object) -> bytes:
     return json.dumps(posted).encode()
+
+
+def parse_presubscriptions(raw: bytes) -> list[Presubscription]:
+    posted = parse(DECODER, raw)
+    check_presubscriptions(posted)
+    return posted
 
 
 def put(posted: object) -> object:
@@ -177,11 +190,11 @@ def test_device_of_unknown_type_matches_only_a_star() -> None:
 
 
 def test_presubscriptions_match_device_notifications_only() -> None:
-    [pattern] = patterns([{"endpoint-name": "*"}])
+    [pattern] = compiled(Source.PRESUBSCRIPTIONS, body([{"endpoint-name": "*"}]))
 
     assert not matches(pattern, "device.registrations", {"ep": "lamp"})
 
 
 def test_each_entry_is_one_pattern() -> None:
-    assert len(patterns([LAMP, {"endpoint-name": "door"}])) == 2
-    assert patterns([]) == ()
+    assert len(compiled(Source.PRESUBSCRIPTIONS, body([LAMP, {"endpoint-name": "door"}]))) == 2
+    assert compiled(Source.PRESUBSCRIPTIONS, body([])) == ()

@@ -2,14 +2,24 @@
 
 import json
 
+import msgspec
 import orjson
 import pytest
 
 from shared.model.bindings import Source, Topic
 from shared.model.errors import Invalid
+from shared.wire.models import parse
 from shared.wire.pelion.subscriptions import compiled
-from shared.wire.topic_bindings import parse_topics
+from shared.wire.topic_bindings import Topics, check_topics
 from tests.model.single import matches
+
+DECODER: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(Topics)
+
+
+def parse_topics(raw: bytes) -> list[str]:
+    posted = parse(DECODER, raw)
+    check_topics(posted)
+    return posted
 
 
 def body(posted: object) -> bytes:

@@ -4,7 +4,7 @@ import orjson
 
 from shared.model import events
 from shared.model.events import Notification
-from shared.wire.pelion.serialization import Serialization
+from shared.wire.pelion.serialization import Serialization, SerializationFlags
 from shared.wire.times import moment_text
 
 _SECTIONS = {
@@ -19,7 +19,6 @@ _EVENTS = b"events"
 _NAMES_ONLY = (b"de-registrations", b"registrations-expired")
 _NEVER_EXTENDED = (b"async-responses", _EVENTS)
 
-PLAIN = Serialization()
 # Whether a device is registered: the order of these among all other items matters.
 REGISTRATION_SECTIONS = frozenset((b"registrations", b"reg-updates", *_NAMES_ONLY))
 
@@ -28,9 +27,11 @@ def item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, b
     """The section and the JSON of one notification, in the channel's serialization."""
     section = _SECTIONS.get(notification.topic)
     if section is not None:
-        as_object = section in _NAMES_ONLY and wanted.deregistrations_as_object
-        if as_object or (wanted.adds_to_items and section not in (*_NAMES_ONLY, *_NEVER_EXTENDED)):
-            return section, _extended(notification, wanted, as_object=as_object)
+        flags = wanted.cfg
+        as_object = section in _NAMES_ONLY and flags.deregistrations_as_object
+        extends = flags.include_uid or flags.include_timestamp or flags.include_original_ep
+        if as_object or (extends and section not in (*_NAMES_ONLY, *_NEVER_EXTENDED)):
+            return section, _extended(notification, flags, as_object=as_object)
         return section, notification.data
     item = {
         "id": notification.event_id,
@@ -42,14 +43,14 @@ def item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, b
     return _EVENTS, orjson.dumps(item)
 
 
-def _extended(notification: Notification, wanted: Serialization, *, as_object: bool) -> bytes:
+def _extended(notification: Notification, flags: SerializationFlags, *, as_object: bool) -> bytes:
     data = orjson.loads(notification.data)
     item = {"ep": data} if as_object else data
-    if wanted.uid:
+    if flags.include_uid:
         item["uid"] = notification.event_id
-    if wanted.timestamp:
+    if flags.include_timestamp:
         item["timestamp"] = _queued_ms(notification.entry_id)
-    if wanted.original_ep:
+    if flags.include_original_ep:
         item.setdefault("original-ep", item["ep"])
     return orjson.dumps(item)
 

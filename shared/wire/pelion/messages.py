@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from shared.model.events import Notification
-from shared.wire.pelion.items import PLAIN, REGISTRATION_SECTIONS, item_of
-from shared.wire.pelion.serialization import Serialization
+from shared.wire.pelion.items import REGISTRATION_SECTIONS, item_of
+from shared.wire.pelion.serialization import DEFAULT, Serialization
 
 _ENVELOPE_BYTES = len(b'{"":[]}')
 
@@ -30,7 +30,7 @@ class Message:
 
 
 def frames(
-    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
+    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = DEFAULT
 ) -> Iterator[Message]:
     """The batch as frames, in order. A notification larger than `limit_bytes` gets a frame of its own."""
     section, items, size, last = b"", list[bytes](), 0, ""
@@ -50,7 +50,7 @@ def frames(
 
 
 def message(
-    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = PLAIN
+    batch: Iterable[Notification], *, limit_bytes: int, limit_count: int, wanted: Serialization = DEFAULT
 ) -> Message | None:
     """The front of the batch as one message, as far as limits and order allow; None for an empty batch.
 

@@ -3,13 +3,12 @@
 Documented examples send numbers and booleans as strings, so both are accepted; unknown fields are ignored.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from shared.wire.models import Closed, parse, rule
+from shared.wire.models import rule
 
 _MAX_CHUNK = 10_000
 _Chunk = Annotated[int, Meta(ge=100, le=_MAX_CHUNK)]
@@ -22,38 +21,19 @@ _FlagText = Annotated[
     Meta(pattern=rule(r"^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\Z", "must be true or false")),
 ]
 _Flag = bool | _FlagText
-_ATTRIBUTES = {
-    "include_uid": "uid",
-    "include_timestamp": "timestamp",
-    "include_original_ep": "original_ep",
-    "deregistrations_as_object": "deregistrations_as_object",
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Serialization:
-    """`chunk` bounds the items of a message; each flag adds something to each item."""
+class SerializationFlags(Struct, frozen=True, forbid_unknown_fields=True):
+    """Each `include` adds something to each item."""
 
-    chunk: int = _MAX_CHUNK
-    uid: bool = False
-    timestamp: bool = False
-    original_ep: bool = False
-    deregistrations_as_object: bool = False
-
-    @property
-    def adds_to_items(self) -> bool:
-        return self.uid or self.timestamp or self.original_ep
-
-
-class SerializationFlags(Closed):
     deregistrations_as_object: bool
     include_uid: bool
     include_timestamp: bool
     include_original_ep: bool
 
 
-class SerializationBody(Closed):
-    """How notifications are encoded. Redis holds this form too."""
+class Serialization(Struct, frozen=True, forbid_unknown_fields=True):
+    """How notifications are encoded. `max_chunk_size` bounds the items of a message."""
 
     type: Literal["v2"]
     max_chunk_size: _Chunk
@@ -77,27 +57,14 @@ class RegisterWebsocketChannel(Struct):
     serialization: SerializationWanted | None = None
 
 
-_STORED = msgspec.json.Decoder(SerializationBody)
-_REGISTRATION = msgspec.json.Decoder(RegisterWebsocketChannel)
+DEFAULT = Serialization("v2", _MAX_CHUNK, SerializationFlags(False, False, False, False))
+_STORED = msgspec.json.Decoder(Serialization)
+_NAMES = SerializationFlags.__struct_fields__
 
 
 def stored(serialization: bytes) -> Serialization:
     """The serialization, from its stored form; the default for none."""
-    if not serialization:
-        return Serialization()
-    body = _STORED.decode(serialization)
-    flags = {attribute: getattr(body.cfg, name) for name, attribute in _ATTRIBUTES.items()}
-    return Serialization(body.max_chunk_size, **flags)
-
-
-def serialization_body(serialization: Serialization) -> SerializationBody:
-    flags = {name: getattr(serialization, attribute) for name, attribute in _ATTRIBUTES.items()}
-    return SerializationBody("v2", serialization.chunk, SerializationFlags(**flags))
-
-
-def wanted_in(body: bytes) -> bytes:
-    """The serialization in the body of a PUT, in its stored form; empty without one. Raises Invalid."""
-    return stored_form(parse(_REGISTRATION, body).serialization) if body.strip() else b""
+    return _STORED.decode(serialization) if serialization else DEFAULT
 
 
 def stored_form(wanted: SerializationWanted | None) -> bytes:
@@ -105,9 +72,9 @@ def stored_form(wanted: SerializationWanted | None) -> bytes:
     if wanted is None:
         return b""
     cfg = wanted.cfg or WantedFlags()
-    flags = {name: _truth(getattr(cfg, name)) for name in _ATTRIBUTES}
-    body = SerializationBody("v2", int(wanted.max_chunk_size), SerializationFlags(**flags))
-    return msgspec.json.encode(body)
+    flags = {name: _truth(getattr(cfg, name)) for name in _NAMES}
+    serialization = Serialization("v2", int(wanted.max_chunk_size), SerializationFlags(**flags))
+    return msgspec.json.encode(serialization)
 
 
 def _truth(flag: bool | str) -> bool:

@@ -1,15 +1,14 @@
 """Presubscriptions: which notifications a channel wants, by device name, device type and path (section 3)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.bindings import Fields, Pattern, Source
 from shared.model.errors import Invalid
 from shared.model.events import DEVICE_NOTIFICATIONS
-from shared.wire.models import Closed, parse, rule
+from shared.wire.models import Closed, rule
 from shared.wire.pelion.resources import MAX_NAME, MAX_PATH, stored_resources
 from shared.wire.sessions import decode_patterns
 from shared.wire.topic_bindings import stored_topics
@@ -41,25 +40,23 @@ class Presubscription(Closed, rename="kebab"):
 
 
 Presubscriptions = Annotated[list[Presubscription], Meta(max_length=MAX_ENTRIES)]
-_PRESUBSCRIPTIONS: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(Presubscriptions)
+_STORED: msgspec.json.Decoder[list[Presubscription]] = msgspec.json.Decoder(list[Presubscription])
 
 
-def parse_presubscriptions(body: bytes) -> list[Presubscription]:
-    """The presubscriptions, in the order given. Raises Invalid, naming the field."""
-    posted = parse(_PRESUBSCRIPTIONS, body)
+def check_presubscriptions(posted: Presubscriptions) -> None:
+    """Checks the limits of all together. Raises Invalid, naming the field."""
     paths = [path for entry in posted for path in entry.resource_path or ()]
     if len(paths) > MAX_MENTIONS:
         raise Invalid(f"{len(paths)} paths in all; the limit is {MAX_MENTIONS}", field="resource-path")
     if len(set(paths)) > MAX_PATHS:
         raise Invalid(f"{len(set(paths))} separate paths; the limit is {MAX_PATHS}", field="resource-path")
-    return posted
 
 
 def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
     """The patterns of stored bindings of any source."""
     match source:
         case Source.PRESUBSCRIPTIONS:
-            return patterns(orjson.loads(stored))
+            return tuple(map(_fields, _STORED.decode(stored)))
         case Source.RESOURCES:
             return stored_resources(stored)
         case Source.TOPICS:
@@ -68,19 +65,14 @@ def compiled(source: Source, stored: bytes) -> tuple[Pattern, ...]:
             return decode_patterns(stored)
 
 
-def patterns(presubscriptions: list[dict[str, Any]]) -> tuple[Fields, ...]:
-    """The bindings of presubscriptions that were checked when they were put."""
-    return tuple(_fields(entry) for entry in presubscriptions)
-
-
-def _fields(entry: dict[str, Any]) -> Fields:
+def _fields(entry: Presubscription) -> Fields:
     wanted: list[tuple[str, tuple[str, ...]]] = []
-    if entry.get("endpoint-name") is not None:
-        wanted.append(("ep", (entry["endpoint-name"],)))
-    if entry.get("endpoint-type") is not None:
-        wanted.append(("ept", (entry["endpoint-type"],)))
-    if entry.get("resource-path"):
-        wanted.append(("path", tuple(_path_pattern(path) for path in entry["resource-path"])))
+    if entry.endpoint_name:
+        wanted.append(("ep", (entry.endpoint_name,)))
+    if entry.endpoint_type:
+        wanted.append(("ept", (entry.endpoint_type,)))
+    if entry.resource_path:
+        wanted.append(("path", tuple(_path_pattern(path) for path in entry.resource_path)))
     return Fields(topic=DEVICE_NOTIFICATIONS, wanted=tuple(wanted))
 
 
