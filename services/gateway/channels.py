@@ -67,7 +67,7 @@ async def register_websocket(request: Request, key: ApiKey, posted: RegisterWebs
     is_new = await channels.create(
         key.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms(), serialization=serialization
     )
-    new = ChannelState(Kind.WEBSOCKET, connected=False, queue_size=0, serialization=serialization)
+    new = ChannelState(Kind.WEBSOCKET, connected=False, pending=0, serialization=serialization)
     state = new if is_new else await channels.state(key.id) or new
     return model_response(websocket_channel(state), status=201 if is_new else 200)
 

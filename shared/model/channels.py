@@ -33,13 +33,13 @@ class CloseReason(StrEnum):
 class ChannelState:
     """A channel as it is now.
 
-    `queue_size` counts pending notifications. `dropped` counts those that were removed undelivered: expired,
+    `pending` counts pending notifications. `dropped` counts those that were removed undelivered: expired,
     or pushed out of a full queue. `serialization` is the stored JSON.
     """
 
     kind: Kind
     connected: bool
-    queue_size: int
+    pending: int
     dropped: int = 0
     serialization: bytes = b""
 

@@ -106,7 +106,7 @@ class Channels:
         return ChannelState(
             kind=Kind(kind.decode()),
             connected=connected,
-            queue_size=int(size),
+            pending=int(size),
             dropped=int(dropped or 0),
             serialization=serialization or b"",
         )

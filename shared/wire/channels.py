@@ -18,7 +18,7 @@ class ChannelBody(Closed, kw_only=True):
     connected: Annotated[
         bool | UnsetType, Meta(description="Is a socket or a poll open? Not of a webhook.")
     ] = UNSET
-    queue_size: Count
+    pending: Count
     dropped: Count
     serialization: Serialization
     failing_since: Moment | UnsetType = UNSET
@@ -50,7 +50,7 @@ def channel_body(state: ChannelState, failing: Failing | None) -> ChannelBody:
     body = ChannelBody(
         kind=state.kind,
         connected=UNSET if state.kind is Kind.WEBHOOK else state.connected,
-        queue_size=state.queue_size,
+        pending=state.pending,
         dropped=state.dropped,
         serialization=stored(state.serialization),
     )

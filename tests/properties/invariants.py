@@ -63,7 +63,7 @@ def _check_state(state: ChannelState | None, key: Key, owners: set[str]) -> None
     if channel is None or state is None:
         assert (channel, state) == (None, None), "the state of a missing channel is None"
         return
-    assert state.queue_size == len(channel.queue), "queue_size counts what is pending"
+    assert state.pending == len(channel.queue), "queue_size counts what is pending"
     assert state.connected == (channel.owner in owners), "connected means an open socket"
 
 

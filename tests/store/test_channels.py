@@ -96,7 +96,7 @@ async def test_state_of_an_idle_channel(stores: Stores) -> None:
     await stores.make_channel(key.id)
     await stores.queued(key.id, 2)
 
-    idle = ChannelState(kind=Kind.WEBSOCKET, connected=False, queue_size=2)
+    idle = ChannelState(kind=Kind.WEBSOCKET, connected=False, pending=2)
     assert await stores.channels.state(key.id) == idle
 
 

@@ -32,7 +32,7 @@ async def test_oldest_above_the_limit_are_dropped_and_counted(stores: Stores) ->
 
     assert ids(await stores.pending(lease)) == [str(number) for number in range(15, 25)]
     assert (await state(stores, channel)).dropped == 15
-    assert (await state(stores, channel)).queue_size == 10
+    assert (await state(stores, channel)).pending == 10
 
 
 async def test_one_append_above_the_limit_keeps_its_end(stores: Stores) -> None:

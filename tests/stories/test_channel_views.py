@@ -48,7 +48,7 @@ async def test_state_of_a_websocket_channel(api: Api, key: ApiKey, listen: Liste
     state = (await view(api, key)).json
 
     assert state.pop("serialization")["max_chunk_size"] == 10_000
-    assert state == {"kind": "websocket", "connected": False, "queue_size": 3, "dropped": 0}
+    assert state == {"kind": "websocket", "connected": False, "pending": 3, "dropped": 0}
     await listen(key)
     await api.until(key, status="connected")
     assert (await view(api, key)).json["connected"] is True
@@ -57,8 +57,8 @@ async def test_state_of_a_websocket_channel(api: Api, key: ApiKey, listen: Liste
 async def test_state_of_a_failing_webhook(api: Api, key: ApiKey, hook: Hook, redis: Any) -> None:
     await api.put_callback(key, hook.url)
     state = (await view(api, key)).json
-    assert set(state) == {"kind", "queue_size", "dropped", "serialization"}
-    assert (state["kind"], state["queue_size"]) == ("webhook", 0)
+    assert set(state) == {"kind", "pending", "dropped", "serialization"}
+    assert (state["kind"], state["pending"]) == ("webhook", 0)
     failing = {"failing_since_ms": AT_MS, "failed_attempts": 4, "next_attempt_ms": AT_MS + 8_000}
     redis.hset(keyspace.channel(key.id), mapping=failing)
 

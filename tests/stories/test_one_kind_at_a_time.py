@@ -97,13 +97,13 @@ async def test_another_kind_is_refused_until_the_first_is_deleted(
     assert len(sites.hook.called) == called, "the test request was sent"
     assert await second.end(sites, key) == second.absent
     kept = (await sites.gateway.call("GET", f"/v1/channels/{key.id}", key=key)).json
-    assert (kept["kind"], kept["queue_size"]) == (first.shown, 1)
+    assert (kept["kind"], kept["pending"]) == (first.shown, 1)
 
     assert await first.end(sites, key) == first.ended
     assert await first.end(sites, key) == first.absent
     assert (await second.make(sites, key)).status == second.made
     made = (await sites.gateway.call("GET", f"/v1/channels/{key.id}", key=key)).json
-    assert (made["kind"], made["queue_size"]) == (second.shown, 0)
+    assert (made["kind"], made["pending"]) == (second.shown, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -14,15 +14,15 @@ AT = "2027-01-15T08:00:00.000Z"
 
 def test_webhook_has_no_connected_field() -> None:
     for kind in Kind:
-        state = ChannelState(kind, connected=True, queue_size=2, dropped=1)
+        state = ChannelState(kind, connected=True, pending=2, dropped=1)
         body = msgspec.to_builtins(channel_body(state, None))
         assert body.get("connected") is (None if kind is Kind.WEBHOOK else True)
-        assert (body["kind"], body["queue_size"], body["dropped"]) == (kind.value, 2, 1)
+        assert (body["kind"], body["pending"], body["dropped"]) == (kind.value, 2, 1)
         assert "failing_since" not in body
 
 
 def test_failing_webhook_shows_since_when_and_the_next_attempt() -> None:
-    state = ChannelState(Kind.WEBHOOK, connected=False, queue_size=2)
+    state = ChannelState(Kind.WEBHOOK, connected=False, pending=2)
 
     def shown(next_attempt_ms: int | None) -> Any:
         failing = Failing(since_ms=AT_MS, failed_attempts=3, next_attempt_ms=next_attempt_ms)

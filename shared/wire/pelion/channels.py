@@ -61,7 +61,7 @@ CHANNEL_METADATA = {
 def websocket_channel(state: ChannelState) -> WebsocketChannel:
     return WebsocketChannel(
         status="connected" if state.connected else "disconnected",
-        queue_size=state.queue_size,
+        queue_size=state.pending,
         serialization=stored(state.serialization),
         dropped=state.dropped,
     )
