@@ -71,7 +71,8 @@ class CredentialWatcher:
             try:
                 await asyncio.gather(*map(self._check, waiting))
             except StoreUnavailable:
-                self.check(waiting)
+                # Those that ended would stay in memory until Redis is back.
+                self.check(connection for connection in waiting if connection.is_held)
                 await asyncio.sleep(_RETRY_S)
 
     async def _check(self, connection: HeldConnection) -> None:

@@ -5,13 +5,16 @@ import contextlib
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any, cast
 
 import fakeredis
 import pytest
 
+from services.socket_edge import credential_watcher
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.liveness import Liveness
 from shared.model.api_keys import ApiKey, hash_of, new_secret
+from shared.model.errors import StoreUnavailable
 from tests.harness.waiting import wait_until
 from tests.socket_edge.test_liveness import Connection
 from tests.store.stores import EDGE, NOW_MS, Stores, fake_backend
@@ -98,6 +101,28 @@ async def test_a_connection_that_ended_while_its_key_was_read_is_not_watched_aga
     await wait_until(lambda: there.expires_at_ms <= NOW_MS)
     assert there.check_tick < math.inf
     assert gone.check_tick == math.inf
+
+
+async def test_while_redis_is_unavailable_only_live_connections_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credential_watcher, "_RETRY_S", 0)
+    read = list[str]()
+
+    class Unavailable:
+        async def find(self, api_key_id: str) -> None:
+            read.append(api_key_id)
+            raise StoreUnavailable(why="ConnectionError")
+
+    watcher = CredentialWatcher(cast(Any, Unavailable()), Liveness(ping_interval_s=20, ping_timeout_s=20))
+    gone, there = Connection(), Connection()
+    gone.credential, there.credential = Credential("gone"), Credential("there")
+    watcher.check([gone, there])
+    gone.is_held = False
+    task = asyncio.create_task(watcher.run())
+
+    await wait_until(lambda: read.count("there") > 5)
+    task.cancel()
+
+    assert read.count("gone") == 1
 
 
 async def test_a_rotation_sends_a_wakeup_to_the_owner_of_the_socket(stores: Stores) -> None:
