@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # How many sessions are registered again at the same time; each takes a few round trips.
 _RECOVERING = 32
+_RETRY_S = 1.0
 
 
 class WakeupReader:
@@ -63,12 +64,23 @@ class WakeupReader:
             self._require_resync()
         elif wakeup is Subscription.RESTORED:
             # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
-            recovery = asyncio.create_task(self.recover())
+            recovery = asyncio.create_task(self._recover_surely())
             self._recoveries.add(recovery)
             recovery.add_done_callback(self._recoveries.discard)
         else:
             for name in wakeup:
                 self._dispatch_name(name)
+
+    async def _recover_surely(self) -> None:
+        """Without a recovery nothing is acknowledged, so a bug in one must not end it."""
+        while True:
+            try:
+                await self.recover()
+            except Exception:
+                logger.exception("recovery.failed")
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def recover(self) -> None:
         """Makes up for an outage: Redis may have lost writes, and the edge has missed wakeups."""

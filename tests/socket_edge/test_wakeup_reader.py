@@ -40,3 +40,26 @@ async def test_a_flapping_subscription_recovers_sessions_in_one_pass_at_a_time(
     await wait_until(lambda: not reader._recoveries)
 
     assert (begun, done, most_at_once) == (2, 2, 1)
+
+
+async def test_a_recovery_that_fails_is_repeated(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("services.socket_edge.wakeup_reader._RETRY_S", 0)
+    edge = edge_of(stores)
+    attempts = 0
+
+    async def beat() -> bool:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise ValueError("a bug")
+        return True
+
+    monkeypatch.setattr(edge.heartbeat, "beat", beat)
+    reader = WakeupReader(edge)
+    reader.dispatch(Subscription.RESTORED)
+    await wait_until(lambda: not reader._recoveries)
+
+    assert attempts == 2
+    assert [record.message for record in caplog.records] == ["recovery.failed"]
