@@ -15,6 +15,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import StoreUnavailable
 from shared.runtime.clock import now_ms
 from shared.runtime.websocket.protocol import Control
+from shared.store.inline_entries import InlineEntries
 from shared.wire.close_reasons import close_frame
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class HeldConnection(ABC):
     @abstractmethod
     def wake(self) -> None:
         """Delivers what waits in Redis."""
+
+    def deliver_inline(self, entries: InlineEntries) -> None:
+        """Delivers the entries that came with a wakeup, or what waits in Redis with them."""
+        self.wake()
 
     async def drain(self, *, within_s: float) -> None:
         """Closes for a shutdown, once the client has acknowledged what was sent, or the time is over."""
@@ -203,6 +208,9 @@ class LeaseHolder(HeldConnection):
 
     def wake(self) -> None:
         self.loop.wake()
+
+    def deliver_inline(self, entries: InlineEntries) -> None:
+        self.loop.deliver_inline(entries)
 
     def key_is_gone(self) -> None:
         # The queue's script gives the reason: a revoked key, a deleted channel, or a takeover.

@@ -69,7 +69,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
             settings.frame_limit_bytes, claimed.frame_limit_bytes or settings.frame_limit_bytes
         )
         # An earlier socket was refused a frame before this entry: send one at a time, to learn which it is.
-        self._careful_until = parse_entry_id(claimed.careful_until or BEGINNING)
+        self._careful_until = claimed.careful_until
         self._share = _FIRST_SHARE
         self._wanted = DEFAULT
         self._written = Position()
@@ -221,7 +221,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
             return None
         is_single = in_flight == 1 and self._last_frame_count == 1
         limit = self._frame_bytes if is_single else max(self._frame_bytes // 2, SMALLEST_FRAME_BYTES)
-        until = max(self._written.entry, "-".join(map(str, self._careful_until)), key=parse_entry_id)
+        until = max(self._written.entry, self._careful_until or BEGINNING, key=parse_entry_id)
         return limit, until, self._written.entry if is_single else ""
 
     @property
@@ -236,4 +236,6 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def _is_careful(self) -> bool:
-        return parse_entry_id(self._acked.entry) < self._careful_until
+        if not self._careful_until:
+            return False
+        return parse_entry_id(self._acked.entry) < parse_entry_id(self._careful_until)

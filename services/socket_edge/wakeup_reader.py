@@ -118,8 +118,7 @@ class WakeupReader:
         entries, self._inline = self._inline, []
         for each in merge_consecutive(entries):
             for connection in self._registry.of(each.channel):
-                if isinstance(connection, LeaseHolder):
-                    connection.loop.deliver_inline(each)
+                connection.deliver_inline(each)
 
     def _dispatch_name(self, name: str) -> None:
         if (query := parse_poll_query(name)) is not None:
