@@ -53,16 +53,6 @@ async def stores() -> AsyncIterator[Stores]:
 
 
 @pytest.fixture
-async def channel(stores: Stores) -> str:
-    return await stores.channel()
-
-
-@pytest.fixture
-async def lease(stores: Stores, channel: str) -> Lease:
-    return await stores.claim(channel)
-
-
-@pytest.fixture
 async def client() -> Client:
     return Client()
 
