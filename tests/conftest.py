@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
 import aiohttp
+import fakeredis
 import pytest
 
 from tests.harness import leaks, processes
@@ -16,6 +17,7 @@ from tests.harness.raw import SilentSocket
 from tests.harness.sentinel import Guarded
 from tests.harness.sockets import Receiver
 from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.store.stores import Stores, fake_backend
 
 
 class Listen(Protocol):
@@ -100,6 +102,20 @@ def stack(shared_stack: Stack) -> Iterator[Stack]:
     yield shared_stack
     with shared_stack.redis.client() as redis:
         leaks.assert_every_name_goes(redis)
+
+
+@pytest.fixture
+def server() -> fakeredis.FakeServer:
+    """A fake Redis, for tests of logic elsewhere."""
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+async def stores(server: fakeredis.FakeServer) -> AsyncIterator[Stores]:
+    """Stores on the fake Redis."""
+    backend = fake_backend(server)
+    async with backend.connect() as redis:
+        yield Stores(redis, backend)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-import fakeredis
 import pytest
 
 from shared.delivery.loop import DeliveryLoop, Window
@@ -10,7 +9,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.events import Notification
 from shared.store.queues import BEGINNING
 from tests.harness.waiting import wait_until
-from tests.store.stores import Stores, fake_backend, ids
+from tests.store.stores import Stores, ids
 
 PLENTY = 1_000_000
 
@@ -59,18 +58,6 @@ class Receiver:
 
     def ack(self, count: int) -> None:
         self._acked += count
-
-
-@pytest.fixture
-def server() -> fakeredis.FakeServer:
-    return fakeredis.FakeServer()
-
-
-@pytest.fixture
-async def stores(server: fakeredis.FakeServer) -> AsyncIterator[Stores]:
-    backend = fake_backend(server)
-    async with backend.connect() as redis:
-        yield Stores(redis, backend)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +19,7 @@ from services.gateway.context import Context
 from services.gateway.idempotency import IdempotentRequests
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.store.idempotency import Idempotency
-from tests.store.stores import NOW_MS, Stores, fake_backend
+from tests.store.stores import NOW_MS, Stores
 
 EVENT = {"topic": "orders", "data": 1}
 
@@ -83,18 +83,6 @@ class Publisher:
             "headers": [(b"authorization", b"Bearer " + self.secret.encode())],
             "extensions": {"http.connection": {"has_all": lambda: self.has_all}},
         }
-
-
-@pytest.fixture
-def server() -> fakeredis.FakeServer:
-    return fakeredis.FakeServer()
-
-
-@pytest.fixture
-async def stores(server: fakeredis.FakeServer) -> AsyncIterator[Stores]:
-    backend = fake_backend(server)
-    async with backend.connect() as redis:
-        yield Stores(redis, backend)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
-import fakeredis
 import pytest
 from starlette.types import Message, Scope
 
@@ -19,7 +18,7 @@ from shared.runtime.websocket.protocol import Control
 from shared.store.leases import Claimed
 from shared.store.replicas import Heartbeat
 from shared.tokens import Principals
-from tests.store.stores import EDGE, Stores, fake_backend
+from tests.store.stores import EDGE, Stores
 
 KIB = 1024
 # Much longer than any test takes, so that what is quick is quick on any machine.
@@ -143,13 +142,6 @@ class Client:
     async def pong(self, number: int = -1) -> None:
         """Sends the pong to one of the pings, by default the newest."""
         self.socket.on_pong(self.pings[number])
-
-
-@pytest.fixture
-async def stores() -> AsyncIterator[Stores]:
-    backend = fake_backend(fakeredis.FakeServer())
-    async with backend.connect() as redis:
-        yield Stores(redis, backend)
 
 
 @pytest.fixture

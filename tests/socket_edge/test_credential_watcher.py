@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
-import fakeredis
 import pytest
 
 from services.socket_edge import credential_watcher
@@ -17,16 +16,9 @@ from shared.model.api_keys import ApiKey, hash_of, new_secret
 from shared.model.errors import StoreUnavailable
 from tests.harness.waiting import wait_until
 from tests.socket_edge.test_liveness import Connection
-from tests.store.stores import EDGE, NOW_MS, Stores, fake_backend
+from tests.store.stores import EDGE, NOW_MS, Stores
 
 LATER_MS = NOW_MS + 60_000
-
-
-@pytest.fixture
-async def stores() -> AsyncIterator[Stores]:
-    backend = fake_backend(fakeredis.FakeServer())
-    async with backend.connect() as redis:
-        yield Stores(redis, backend)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Attempts and visits over fakeredis, with an outbound client and retry jobs that a test controls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
-import fakeredis
 import pytest
 
 from services import composition
@@ -22,7 +21,7 @@ from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
-from tests.store.stores import NOW_MS, Stores, fake_backend
+from tests.store.stores import NOW_MS, Stores
 
 URL = "https://example.com/hook"
 EXPIRY_MS = 3000
@@ -98,18 +97,6 @@ class Clock:
 
     def __call__(self) -> int:
         return NOW_MS + self.ahead_ms
-
-
-@pytest.fixture
-def server() -> fakeredis.FakeServer:
-    return fakeredis.FakeServer()
-
-
-@pytest.fixture
-async def stores(server: fakeredis.FakeServer) -> AsyncIterator[Stores]:
-    backend = fake_backend(server)
-    async with backend.connect() as redis:
-        yield Stores(redis, backend)
 
 
 @pytest.fixture
