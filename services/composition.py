@@ -13,10 +13,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from shared.clock import now_ms
 from shared.model.addresses import AddressPolicy
 from shared.outbound.client import Outbound
 from shared.redis.client import connect
-from shared.runtime.clock import now_ms
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.request_log import RequestLog

@@ -31,7 +31,7 @@ ROOMS = {
     "shared.wire": Room(("shared.model", "msgspec", "orjson"), never=("asyncio", "socket", "time")),
     "shared.redis": Room(("redis", "hiredis")),
     "shared.store": Room(
-        ("shared.redis", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
+        ("shared.clock", "shared.redis", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
         never=("socket", "json"),
     ),
     "shared.delivery": Room(("shared.model", "shared.store", "shared.telemetry"), never=("json",)),
@@ -39,6 +39,7 @@ ROOMS = {
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
     "shared.jobs": Room(("arq", "orjson", "redis")),
+    "shared.clock": Room(),
     "shared.telemetry": Room(("opentelemetry",), never=("opentelemetry.sdk", "opentelemetry.exporter")),
     "shared.runtime": Room(
         (

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from services.gateway.accounts import new_account, new_api_key
+from shared.clock import now_ms
 from shared.model.api_keys import Scope
-from shared.runtime.clock import now_ms
 from shared.runtime.settings import ADMIN_TOKEN_LENGTH, Settings
 from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import NewAccount, NewApiKey

@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 from services.composition import Stores, serve_jobs, working
 from services.expiry_reaper.reaper import Reaper
 from shared import telemetry
+from shared.clock import now_ms
 from shared.jobs import reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
-from shared.runtime.clock import now_ms
 from shared.runtime.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from services.gateway.authenticator import Administrator
 from services.gateway.context import context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import ADMIN, OPERATOR, Operation
+from shared.clock import now_ms
 from shared.model.api_keys import Account, ApiKey, hash_of, is_id, new_id, new_secret
 from shared.model.errors import Invalid, KeyExpired, KeyRevoked, SecretsInUse
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import (

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from shared.authentication import require_scope
+from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, Scope, id_in, is_id
 from shared.model.errors import Unauthenticated
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
 from shared.wire.pelion.handshake import bearer

@@ -12,11 +12,11 @@ from services.gateway.bodies import body_in, model_response
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import response
 from services.gateway.operations import KEY_IN_PATH, RECEIVER, Operation
+from shared.clock import now_ms
 from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import ChannelState, Kind
 from shared.model.errors import KeyRevoked, KindConflict
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
 from shared.wire.pelion.channels import (

@@ -8,9 +8,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from services.gateway.accounts import PAGE, new_account, new_api_key, new_secret_of
+from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
-from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
 from shared.store.commands import commands_to
 from shared.store.routing import Routing

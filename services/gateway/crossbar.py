@@ -19,10 +19,10 @@ from services.gateway.bodies import body_in
 from services.gateway.context import Context, context_of
 from services.gateway.operations import ANYONE, Access, Operation
 from shared.authentication import require_scope
+from shared.clock import now_ms
 from shared.model.api_keys import Principal, Scope, id_in, is_id
 from shared.model.errors import Unauthenticated
 from shared.model.sessions import Dialect, Session
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import is_token_like
 from shared.wire.kazoo.bindings import listing

@@ -6,9 +6,9 @@ caller must not hold anything meanwhile.
 
 import secrets
 
+from shared.clock import now_ms
 from shared.model.callbacks import Callback
 from shared.outbound.client import Attempt, Outbound
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import too_many, unavailable
 from shared.wire.pelion.channels import TEST_BODY
 from shared.wire.signatures import signed_headers

@@ -18,13 +18,13 @@ from services.gateway.openapi import TEXT, in_header, request_body, response
 from services.gateway.operations import PUBLISHER, Operation
 from services.gateway.receipts import open_receipts
 from shared import telemetry
+from shared.clock import now_ms
 from shared.model import events as topics
 from shared.model.api_keys import ApiKey
 from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.routing_table import RoutingTable
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import RawJsonResponse
 from shared.store.queues import Appended
 from shared.wire.events import (

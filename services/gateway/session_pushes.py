@@ -10,10 +10,10 @@ from services.gateway.bodies import body_of
 from services.gateway.context import context_of
 from services.gateway.openapi import COGNISM_CREDENTIALS, in_query, request_body
 from services.gateway.operations import Access, Operation
+from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import Invalid, TooLarge
 from shared.model.sessions import Dialect, Pushed, Session
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem, unavailable
 from shared.wire.cognism.credentials import credentials_offered, query_of
 from shared.wire.cognism.frames import parse_pushed

@@ -8,12 +8,12 @@ from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.held import now_s
 from services.socket_edge.session_socket import SessionSocket, checked_address
+from shared.clock import now_ms
 from shared.model.api_keys import Principal
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Dialect
-from shared.runtime.clock import now_ms
 from shared.runtime.http.responses import Problem
 from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Effect, Reply, SaveSession
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from services.socket_edge.held import HeldConnection
 from services.socket_edge.liveness import Liveness
 from shared.authentication import authenticate
+from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, Scope, hash_of
 from shared.model.errors import StoreUnavailable
-from shared.runtime.clock import now_ms
 from shared.store.api_keys import ApiKeys
 
 _RETRY_S = 1.0

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from services.socket_edge.held import HeldConnection, in_turns
 from services.socket_edge.registry import Registry
+from shared.clock import now_ms
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
-from shared.runtime.clock import now_ms
 from shared.store.replicas import Heartbeat
 
 logger = logging.getLogger(__name__)

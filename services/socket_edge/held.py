@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.types import Scope, Send
 
+from shared.clock import now_ms
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import StoreUnavailable
-from shared.runtime.clock import now_ms
 from shared.runtime.websocket.protocol import Control
 from shared.store.inline_entries import InlineEntries
 from shared.wire.close_reasons import close_frame

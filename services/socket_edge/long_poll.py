@@ -17,6 +17,7 @@ from services.socket_edge.credential_watcher import Credential, authenticate_rec
 from services.socket_edge.edge import Edge
 from services.socket_edge.poll import STALLED_S, Poll
 from shared import telemetry
+from shared.clock import now_ms
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.errors import (
@@ -28,7 +29,6 @@ from shared.model.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
-from shared.runtime.clock import now_ms
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
 from shared.store.wakeups import PollQuery

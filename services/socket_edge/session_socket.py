@@ -17,12 +17,12 @@ from starlette.types import Scope, Send
 
 from services.socket_edge.held import HeldSocket
 from shared import telemetry
+from shared.clock import now_ms
 from shared.model.api_keys import new_id
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, SessionBinding
-from shared.runtime.clock import now_ms
 from shared.runtime.http.client_address import client_address
 from shared.runtime.http.responses import too_many
 from shared.store.sessions import Sessions

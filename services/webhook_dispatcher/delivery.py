@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 from services.composition import Stores
 from shared import telemetry
+from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
 from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
@@ -14,7 +15,6 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
-from shared.runtime.clock import now_ms
 from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
 from shared.wire.pelion.messages import Message, message

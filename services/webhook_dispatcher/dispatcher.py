@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared import telemetry
+from shared.clock import now_ms
 from shared.model.channels import ANY_DISPATCHER, Kind, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
-from shared.runtime.clock import now_ms
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wakeups

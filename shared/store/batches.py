@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import orjson
 
-from shared import telemetry
+from shared import clock, telemetry
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.model.deliveries import Delivery
@@ -18,7 +18,7 @@ from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import LOST_LEASE, QueueLimits, next_entry_id, notification_of, wall_clock_ms
+from shared.store.queues import LOST_LEASE, QueueLimits, next_entry_id, notification_of
 
 # How many attempts are kept, and for how long.
 _ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
@@ -56,7 +56,7 @@ class Batches:
     """Takes and acks batches for the owners of webhook channels, and schedules retries."""
 
     def __init__(
-        self, redis: RedisCommands, *, limits: QueueLimits, now_ms: Callable[[], int] = wall_clock_ms
+        self, redis: RedisCommands, *, limits: QueueLimits, now_ms: Callable[[], int] = clock.now_ms
     ) -> None:
         self._redis = redis
         self._limits = limits

@@ -3,12 +3,11 @@
 An entry stays in the stream until it is acked, and acks remove from the front only.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shared import telemetry
+from shared import clock, telemetry
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event, Notification, Trail
@@ -60,10 +59,6 @@ class ExpiryResult:
     owner: str
 
 
-def wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class Queues:
     """Appends to queues; reads and acks them for their owners."""
 
@@ -72,7 +67,7 @@ class Queues:
         redis: RedisCommands,
         *,
         limits: QueueLimits = QueueLimits(),
-        now_ms: Callable[[], int] = wall_clock_ms,
+        now_ms: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._redis = redis
         self._limits = limits

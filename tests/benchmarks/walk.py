@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 from services.all_in_one import service
 from shared.runtime.settings import Settings
 from tests.harness.processes import free_port
+from tests.harness.waiting import wait_until
 
 WALKS = 30
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -95,8 +96,8 @@ async def _walks(settings: Settings) -> list[Counter[tuple[str, str]]]:
 
     thread = threading.Thread(target=client)
     running = asyncio.create_task(service.run(settings, stop))
-    while not (settings.data_dir / "demo.json").exists():  # noqa: ASYNC110 - the file is the last of the start
-        await asyncio.sleep(0.05)
+    # The file is the last of the start.
+    await wait_until((settings.data_dir / "demo.json").exists)
     thread.start()
     await running
     thread.join()

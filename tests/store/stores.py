@@ -52,6 +52,16 @@ def fake_backend(server: fakeredis.FakeServer) -> Backend:
     )
 
 
+class Clock:
+    """The time that a test sets."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return NOW_MS + self.ahead_ms
+
+
 class Stores:
     """All modules of the store over one `Pipeline`."""
 

@@ -15,23 +15,13 @@ from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.serialization import SerializationWanted, stored_form
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Clock, Stores, events, ids
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
 MANY = 10_000
 PLENTY = 10_000_000
 EXPIRY_MS = 24 * 3600 * 1000
 LIFETIME_MS = 3600 * 1000
-
-
-class Clock:
-    """The time that a test sets."""
-
-    def __init__(self) -> None:
-        self.ahead_ms = 0
-
-    def __call__(self) -> int:
-        return NOW_MS + self.ahead_ms
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
-from tests.store.stores import NOW_MS, Stores
+from tests.store.stores import NOW_MS, Clock, Stores
 
 URL = "https://example.com/hook"
 EXPIRY_MS = 3000
@@ -87,16 +87,6 @@ class FakeRetries:
 
     async def schedule(self, channel: str, *, failed_attempts: int, at_ms: int) -> None:
         self.scheduled.append((channel, failed_attempts, at_ms - NOW_MS))
-
-
-class Clock:
-    """The time, which a test moves on."""
-
-    def __init__(self) -> None:
-        self.ahead_ms = 0
-
-    def __call__(self) -> int:
-        return NOW_MS + self.ahead_ms
 
 
 @pytest.fixture

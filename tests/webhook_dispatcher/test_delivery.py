@@ -8,12 +8,11 @@ import pytest
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from tests.store.stores import Stores, events
+from tests.store.stores import Clock, Stores, events
 from tests.webhook_dispatcher.conftest import (
     EXPIRY_MS,
     OTHER_INSTANCE,
     URL,
-    Clock,
     FakeOutbound,
     FakeRetries,
     Request,

@@ -12,14 +12,13 @@ from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared import telemetry
 from shared.store.replicas import Heartbeat
 from tests.harness.waiting import wait_until
-from tests.store.stores import Stores
+from tests.store.stores import Clock, Stores
 from tests.webhook_dispatcher.conftest import (
     HOUR_MS,
     HOUR_S,
     INSTANCE,
     OTHER_INSTANCE,
     URL,
-    Clock,
     FakeOutbound,
     Request,
     claim,

@@ -1,4 +1,4 @@
-"""The wall clock of services. The rooms below them take `now_ms` as a parameter."""
+"""The wall clock of this process. `shared/model` and `shared/wire` take `now_ms` as a parameter."""
 
 import time
 
