@@ -1,6 +1,7 @@
 """What follows a restored subscription."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
@@ -63,3 +64,28 @@ async def test_a_recovery_that_fails_is_repeated(
 
     assert attempts == 2
     assert [record.message for record in caplog.records] == ["recovery.failed"]
+
+
+async def test_wakeups_are_read_while_sessions_recover(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken = asyncio.Event()
+
+    async def recover(_: BlackholeSocket) -> None:
+        await woken.wait()
+
+    async def wakeups(*_: Any) -> AsyncGenerator[Subscription | list[str], None]:
+        yield Subscription.RESTORED
+        yield [socket.id]
+
+    monkeypatch.setattr(BlackholeSocket, "recover", recover)
+    monkeypatch.setattr("services.socket_edge.wakeup_reader.subscribe_wakeups", wakeups)
+    edge = edge_of(stores)
+    scope = scope_of(write=lambda texts, ping: None)
+    socket = BlackholeSocket(edge, address="192.0.2.1", principal=None, scope=scope, send=cast(Any, None))
+    edge.hold(socket)
+    monkeypatch.setattr(BlackholeSocket, "wake", lambda _: woken.set())
+
+    await asyncio.wait_for(WakeupReader(edge).run(), 10)
+
+    assert woken.is_set()
