@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from shared.clock import now_ms
 from shared.model.addresses import AddressPolicy
 from shared.outbound.client import Outbound
+from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
@@ -75,6 +76,7 @@ class Stores:
         self.replicas = Replicas(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
         self.webhooks = Webhooks(redis, self.wakeups)
+        self.for_publishing = PublishStores(self.routing, self.queues, self.sessions, self.receipts)
 
 
 def build_outbound(settings: Settings) -> Outbound:

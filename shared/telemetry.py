@@ -5,8 +5,8 @@ Prometheus shows the dots as underscores and adds the unit: `notify.published` i
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from weakref import WeakSet
@@ -14,7 +14,7 @@ from weakref import WeakSet
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Span, SpanContext
+from opentelemetry.trace import Span, SpanContext, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _meter = metrics.get_meter("notification-gateway")
@@ -241,27 +241,36 @@ def dropped_from_queue(*, over: int, old: int) -> None:
         dropped.add(old, {"reason": "too-old"})
 
 
-@contextmanager
-def publish_span(account: str, events: int, *, traceparent: str | None) -> Iterator[str]:
+class PublishSpan:
     """`publish`: one request, from its body until Redis has every notification.
 
-    A child of the publisher's span. Yields the traceparent for the events: of this span if it is recorded,
+    A child of the publisher's span. `traceparent`, for the events, is that of this span if it is recorded,
     else the publisher's; '' if that is absent or malformed.
     """
-    started = time.perf_counter()
-    if not traceparent and not _Spans.enabled:
-        yield ""
-        publish_s.record(time.perf_counter() - started)
-        return
-    parent = _context_in(traceparent) if traceparent else None
-    publisher = trace.get_current_span(parent).get_span_context() if parent is not None else None
-    facts: dict[str, str | int] = {"account": account, "events": events}
-    with _tracer.start_as_current_span("publish", context=parent, attributes=facts) as span:
-        if publisher is None or not publisher.is_valid:
-            yield ""
-        else:
-            yield _traceparent(span.get_span_context() if span.is_recording() else publisher)
-    publish_s.record(time.perf_counter() - started)
+
+    __slots__ = ("_span", "_started_s", "traceparent")
+
+    def __init__(self, account: str, events: int, *, traceparent: str | None) -> None:
+        self._started_s = time.perf_counter()
+        self._span: Span | None = None
+        self.traceparent = ""
+        if not traceparent and not _Spans.enabled:
+            return
+        parent = _context_in(traceparent) if traceparent else None
+        publisher = trace.get_current_span(parent).get_span_context() if parent is not None else None
+        facts: dict[str, str | int] = {"account": account, "events": events}
+        self._span = _tracer.start_span("publish", context=parent, attributes=facts)
+        if publisher is not None and publisher.is_valid:
+            recorded = self._span.get_span_context() if self._span.is_recording() else publisher
+            self.traceparent = _traceparent(recorded)
+
+    def end(self, error: Exception | None) -> None:
+        publish_s.record(time.perf_counter() - self._started_s)
+        if self._span is not None:
+            if error is not None:
+                self._span.record_exception(error)
+                self._span.set_status(StatusCode.ERROR, str(error))
+            self._span.end()
 
 
 def is_recorded(traceparent: str) -> bool:

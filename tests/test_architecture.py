@@ -34,6 +34,13 @@ ROOMS = {
         ("shared.clock", "shared.redis", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
         never=("socket", "json"),
     ),
+    "shared.publish": Room(
+        (
+            *("shared.clock", "shared.model", "shared.store", "shared.telemetry", "shared.wire"),
+            *("msgspec", "orjson"),
+        ),
+        never=("socket", "json", "time"),
+    ),
     "shared.delivery": Room(("shared.model", "shared.store", "shared.telemetry"), never=("json",)),
     "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),

@@ -8,6 +8,7 @@ from services.composition import Stores
 from services.gateway.authenticator import Authenticator
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.idempotency import IdempotentRequests
+from shared.publish.publisher import Publisher
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Context:
     """The stores and what stands between them and a request; `replica` is the name of this process."""
 
     stores: Stores
+    publisher: Publisher
     authenticator: Authenticator
     endpoint_verifier: EndpointVerifier
     idempotent_requests: IdempotentRequests

@@ -11,6 +11,7 @@ from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.idempotency import IdempotentRequests
 from shared.outbound.client import Outbound
+from shared.publish.publisher import Publisher
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
@@ -20,6 +21,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
     stores = Stores(settings, redis)
     return Context(
         stores=stores,
+        publisher=Publisher(stores.for_publishing),
         authenticator=Authenticator(stores.api_keys, admin_token=admin_token),
         endpoint_verifier=EndpointVerifier(outbound),
         idempotent_requests=IdempotentRequests(stores.idempotency),

@@ -19,7 +19,10 @@ class RoutingTable:
         self._channels_index = Index()
         self._sessions_index = Index()
         self._sessions: dict[str, tuple[Pattern, ...]] = {}
-        self._api_keys: set[str] = set()
+        self.bindings_versions: dict[str, str] = {}
+        """Each API key with the version of its bindings, which its channel must have too."""
+        self.unconfirmed: set[str] = set()
+        """API keys whose channel may not have that version yet: no append that named it had its reply."""
         # While a channel is replaced, an API key briefly has two generations of it here.
         self._channels: dict[str, set[str]] = {}
         self._bindings: dict[str, dict[str, tuple[Pattern, ...]]] = {}
@@ -39,7 +42,7 @@ class RoutingTable:
 
     @property
     def api_keys(self) -> Set[str]:
-        return self._api_keys
+        return self.bindings_versions.keys()
 
     @property
     def channels(self) -> Set[str]:
@@ -65,6 +68,14 @@ class RoutingTable:
         return list(self._channels_index.owners(event.topic, event.fields or {}))
 
     @property
+    def has_sessions(self) -> bool:
+        return bool(self._sessions)
+
+    @property
+    def has_expiring_keys(self) -> bool:
+        return bool(self._expiring)
+
+    @property
     def needs_data(self) -> bool:
         """Whether `sessions_for` needs the event's parsed data."""
         return self._sessions_index.has_data_patterns
@@ -85,13 +96,18 @@ class RoutingTable:
             for pattern in patterns:
                 self._sessions_index.add(pattern, session_id)
 
-    def add_key(self, api_key_id: str) -> None:
-        self._api_keys.add(api_key_id)
+    def add_key(self, api_key_id: str, *, bindings_version: str) -> None:
+        """Adds the API key, or changes the version of its bindings."""
+        self.bindings_versions[api_key_id] = bindings_version
+        if api_key_id in self._channels:
+            self.unconfirmed.add(api_key_id)
 
     def drop_key(self, api_key_id: str) -> None:
-        self._api_keys.discard(api_key_id)
+        self.bindings_versions.pop(api_key_id, None)
+        self.unconfirmed.discard(api_key_id)
 
     def add_channel(self, api_key_id: str, generation: str) -> None:
+        self.unconfirmed.add(api_key_id)
         # Without a channel an API key receives nothing, so its patterns enter the index only now.
         if api_key_id not in self._channels:
             self._channels[api_key_id] = set()
@@ -102,6 +118,7 @@ class RoutingTable:
         generations = self._channels.get(api_key_id, set())
         generations.discard(generation)
         if not generations and self._channels.pop(api_key_id, None) is not None:
+            self.unconfirmed.discard(api_key_id)
             self._index(api_key_id, self._patterns(api_key_id), by=-1)
 
     def bind(self, api_key_id: str, source: Source, patterns: tuple[Pattern, ...]) -> None:

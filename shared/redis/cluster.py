@@ -70,7 +70,7 @@ class ClusterPipeline:
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         reading = self._send_to_slot(
             slot_of_command(arguments),
-            lambda pipeline: pipeline.read(*arguments),
+            lambda pipeline: asyncio.shield(pipeline.read(*arguments)),
             asking=lambda pipeline: _ask(pipeline, *arguments),
         )
         return _start(reading)

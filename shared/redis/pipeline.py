@@ -70,7 +70,10 @@ class RedisCommands(Protocol):
         """One Redis command."""
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """One Redis command that only reads; identical reads of one turn of the loop share a reply."""
+        """One Redis command that only reads; identical reads of one pipeline share the future.
+
+        Shield it where a task awaits it: a cancelled task would cancel the read of the others.
+        """
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
@@ -98,7 +101,7 @@ class Pipeline:
         self._scripts = {name: (script, script.sha) for name, script in scripts.items()}
         self._hooks = hooks
         self._queue: list[Command] = []
-        self._reads: dict[Arguments, list[asyncio.Future[Any]]] = {}
+        self._reads: dict[Arguments, asyncio.Future[Any]] = {}
         self._is_busy = False
         self._is_lost = False
         self._sent_s = 0.0
@@ -107,13 +110,10 @@ class Pipeline:
         return self._enqueue(arguments)
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
-        readers = self._reads.get(arguments)
-        if readers is None:
-            reply = self._enqueue(arguments)
-            self._reads[arguments] = readers = []
-            reply.add_done_callback(partial(_share, readers))
-        readers.append(reader := asyncio.get_running_loop().create_future())
-        return reader
+        reply = self._reads.get(arguments)
+        if reply is None:
+            reply = self._reads[arguments] = self._enqueue(arguments)
+        return reply
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         script, sha = self._scripts[name]
@@ -209,18 +209,6 @@ def _pipeline_length(queue: Sequence[Command]) -> int:
         if size > _PIPELINE_BYTES and count:
             return count
     return min(len(queue), _PIPELINE_COMMANDS)
-
-
-def _share(readers: Sequence[asyncio.Future[Any]], reply: asyncio.Future[Any]) -> None:
-    error = reply.exception()
-    for reader in readers:
-        if reader.done():
-            continue
-        if error is None:
-            reader.set_result(reply.result())
-        else:
-            reader.set_exception(error)
-            reader.exception()
 
 
 def _is_bug(error: Exception) -> bool:

@@ -3,9 +3,11 @@
 An entry stays in the stream until it is acked, and acks remove from the front only.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from shared import clock, telemetry
 from shared.model.channels import CloseReason, Lease
@@ -23,6 +25,8 @@ class Appended(StrEnum):
     QUEUED = "queued"
     ABSENT = "absent"
     REVOKED = "revoked"
+    STALE = "stale"
+    """The channel's bindings have another version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +77,36 @@ class Queues:
         self._limits = limits
         self._now_ms = now_ms
 
-    async def append(self, api_key_id: str, events: Sequence[Event], *, traceparent: str = "") -> Appended:
+    def begin_append(
+        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
+    ) -> asyncio.Future[Any]:
         """Appends the events in order, all or none, and wakes the channel's owner.
 
-        Each entry keeps `traceparent`, and whether its event wants a receipt.
+        The channel refuses another version of its bindings than its own; '' is for events that no binding
+        matched. Each entry keeps `traceparent`, and whether its event wants a receipt. Returns the reply for
+        `end_append`.
         """
-        [appended] = await self.append_all([(api_key_id, events)], traceparent=traceparent)
-        return appended
-
-    async def append_all(
-        self, appends: Sequence[tuple[str, Sequence[Event]]], *, traceparent: str = ""
-    ) -> list[Appended]:
-        """Appends to several channels in one pipeline; each channel's append is atomic."""
         head = (self._limits.size_bytes, self._oldest(), traceparent)
-        pending = [
-            self._redis.script("queue_append", keyspace.channel_names(api_key_id), *head, *_fields(events))
-            for api_key_id, events in appends
-        ]
-        replies = [await reply for reply in pending]
-        for status, *fields in replies:
-            if status == b"queued":
-                over, old = fields
-                telemetry.dropped_from_queue(over=over, old=old)
-        return [Appended(status.decode()) for status, *_ in replies]
+        names = keyspace.channel_names(api_key_id)
+        return self._redis.script("queue_append", names, *head, bindings_version, *_fields(events))
+
+    def end_append(self, reply: Sequence[Any]) -> Appended:
+        status, *fields = reply
+        if status != b"queued":
+            return Appended(status.decode())
+        over, old = fields
+        telemetry.dropped_from_queue(over=over, old=old)
+        return Appended.QUEUED
+
+    async def append(
+        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
+    ) -> Appended:
+        """`begin_append` and `end_append`."""
+        return self.end_append(
+            await self.begin_append(
+                api_key_id, events, bindings_version=bindings_version, traceparent=traceparent
+            )
+        )
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
         """Drops what is too old from a queue that nothing is appended to or read from."""

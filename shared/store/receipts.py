@@ -6,6 +6,7 @@ slot (`lua/included/receipts.lua`), so a receipt always agrees with its queue.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -26,7 +27,9 @@ class Receipts:
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
-    async def open(self, account_id: str, event: Event, *, channels: Sequence[str], now_ms: int) -> None:
+    def open(
+        self, account_id: str, event: Event, *, channels: Sequence[str], now_ms: int
+    ) -> asyncio.Future[Any]:
         """Records which channels the event is queued for; replaces an older receipt of its id."""
         record = {
             "topic": event.topic,
@@ -35,7 +38,7 @@ class Receipts:
             "channels_total": len(channels),
         }
         name = keyspace.receipt(account_id, event.id)
-        await self._redis.command("SET", name, orjson.dumps(record), "PX", _TTL_MS)
+        return self._redis.command("SET", name, orjson.dumps(record), "PX", _TTL_MS)
 
     async def find(self, account_id: str, event_id: str) -> Receipt | None:
         """What became of the event; None when it asked for no receipt, or is over an hour old."""

@@ -1,12 +1,13 @@
 """Routing tables: the API keys, channels and bindings of an account, under one version.
 
-Each gateway caches compiled tables and checks their versions. A change returns only after every earlier check
-has run out, so the next publish through any gateway honours it.
+A publish reads the version beside its appends, so that a gateway notices every change that was answered
+before (shared/publish). Each append also names the version of its channel's bindings, and the channel's
+script refuses any other: an answered removal holds, however old the gateway's table is. So a change of
+bindings is complete only when the channel has their new version too.
 """
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,41 +16,33 @@ from shared.model.errors import KeyRevoked
 from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
-from shared.store.routing_table_cache import FRESH_S, SPREAD_S, Compile, RoutingTableCache
+from shared.store.routing_table_cache import Compile, RoutingTableCache
 
 
 class Routing:
     """Reads and changes routing tables. `compile_bindings` turns stored bindings into patterns."""
 
-    def __init__(
-        self,
-        redis: RedisCommands,
-        compile_bindings: Compile,
-        *,
-        fresh_s: float = FRESH_S,
-        spread_s: float = SPREAD_S,
-    ) -> None:
+    def __init__(self, redis: RedisCommands, compile_bindings: Compile) -> None:
         self._redis = redis
-        self._spread_s = spread_s
-        self._cache = RoutingTableCache(redis, compile_bindings, fresh_s=fresh_s)
+        self._cache = RoutingTableCache(redis, compile_bindings)
+        self.cached = self._cache.get
 
     async def table(self, account_id: str) -> RoutingTable:
         """The account's present table."""
-        [table] = await self._cache.current(account_id)
-        return table
+        version = await asyncio.shield(self.version(account_id))
+        return await self._cache.at_version(account_id, (version or b"").decode())
 
-    async def tables_for_publish(self, account_id: str) -> tuple[RoutingTable, RoutingTable]:
-        """The account's present table, and the one of sessions that want the events of all accounts."""
-        table, every = await self._cache.current(account_id, keyspace.EVERY)
-        return table, every
+    def version(self, account_id: str) -> asyncio.Future[bytes | None]:
+        """The version of the account's table; None for an empty one. Readers share it: never cancel it."""
+        return self._redis.read("HGET", keyspace.routing(account_id), "version")
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
-        await self._set(account_id, f"key:{api_key_id}", "", only_with="")
+        await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
 
     async def add_expiry(self, account_id: str, api_key_id: str, *, expires_at_ms: int) -> None:
         """Nothing is queued for the key from then on. Raises KeyRevoked when it is gone."""
         field = f"expires:{api_key_id}"
-        await self._set(account_id, field, str(expires_at_ms), only_with=f"key:{api_key_id}")
+        await self._set(account_id, field, str(expires_at_ms), only_with=_key(api_key_id))
 
     async def drop_key(self, account_id: str, api_key_id: str, *, generation: str) -> None:
         """Removes the key, its bindings and its channel."""
@@ -63,7 +56,8 @@ class Routing:
         Each generation has its own field: a late removal of an old one leaves the new one.
         """
         field = f"channel:{api_key_id}:{generation}"
-        await self._set(account_id, field, "", only_with=f"key:{api_key_id}")
+        version = await self._set(account_id, field, "", only_with=_key(api_key_id))
+        await self.confirm_bindings(account_id, api_key_id, seen=generation, version=version)
 
     async def drop_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
         await self._drop(account_id, f"channel:{api_key_id}:{generation}")
@@ -83,12 +77,16 @@ class Routing:
         source: Source = Source.PRESUBSCRIPTIONS,
     ) -> None:
         """Raises KeyRevoked when the key is gone."""
-        await self._set(account_id, f"{source}:{api_key_id}", bindings, only_with=f"key:{api_key_id}")
+        field, key_field = f"{source}:{api_key_id}", _key(api_key_id)
+        await self._change_bindings(
+            "routing_set", account_id, api_key_id, field, bindings, key_field, _IS_OF_BINDINGS
+        )
 
     async def drop_bindings(
         self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
     ) -> None:
-        await self._drop(account_id, f"{source}:{api_key_id}")
+        field, key_field = f"{source}:{api_key_id}", _key(api_key_id)
+        await self._change_bindings("routing_drop", account_id, api_key_id, key_field, field)
 
     async def add_line(
         self, account_id: str, api_key_id: str, line: str, *, source: Source, limit: int
@@ -97,15 +95,38 @@ class Routing:
 
         False when there are `limit` lines. Raises KeyRevoked when the key is gone.
         """
-        field, key_field = f"{source}:{api_key_id}", f"key:{api_key_id}"
-        status = await self._change("routing_add_line", account_id, field, line, key_field, limit)
-        if status == b"revoked":
-            raise KeyRevoked
+        field, key_field = f"{source}:{api_key_id}", _key(api_key_id)
+        status = await self._change_bindings(
+            "routing_add_line", account_id, api_key_id, field, line, key_field, limit
+        )
         return bool(status != b"full")
 
     async def drop_lines(self, account_id: str, api_key_id: str, prefix: str, *, source: Source) -> None:
         """Removes the lines with this prefix from bindings that are stored as lines."""
-        await self._change("routing_drop_lines", account_id, f"{source}:{api_key_id}", prefix)
+        field, key_field = f"{source}:{api_key_id}", _key(api_key_id)
+        await self._change_bindings("routing_drop_lines", account_id, api_key_id, field, prefix, key_field)
+
+    async def confirm_bindings(
+        self, account_id: str, api_key_id: str, *, seen: str, version: str | None = None
+    ) -> None:
+        """Gives the channel the version of its bindings in the routing table, if it has another one.
+
+        `seen` is a version that the channel has or had, `version` one that the table had later (None: to be
+        read). The channel only moves on to later versions: each is read from the table after the one that it
+        replaces was read from the channel, and replaces no other.
+        """
+        while True:
+            if version is None:
+                name = keyspace.routing(account_id)
+                present = await self._redis.command("HGET", name, _key(api_key_id))
+                if present is None or present.decode() == seen:
+                    # Without the key its channel goes too.
+                    return
+                version = present.decode()
+            found = await self._redis.script("channel_bind", [keyspace.channel(api_key_id)], seen, version)
+            if found is None or found.decode() == version:
+                return
+            seen, version = found.decode(), None
 
     async def put_session(self, account_id: str, session_id: str, bindings: bytes) -> None:
         """Replaces a session's bindings for this account's events."""
@@ -114,15 +135,19 @@ class Routing:
     async def drop_session(self, account_id: str, session_id: str) -> None:
         await self._drop(account_id, f"{Source.SESSION}:{session_id}")
 
-    async def learn_device_types(self, account_id: str, types: Mapping[str, str | None]) -> None:
-        """Stores the type of each device; None deletes it."""
+    def learn_device_types(
+        self, account_id: str, types: Mapping[str, str | None]
+    ) -> list[asyncio.Future[Any]]:
+        """Stores the type of each device; None deletes it. Returns the replies to wait for."""
         name = keyspace.device_types(account_id)
         known = [part for device, kind in types.items() if kind is not None for part in (device, kind)]
         gone = [device for device, kind in types.items() if kind is None]
+        replies = []
         if known:
-            await self._redis.command("HSET", name, *known)
+            replies.append(self._redis.command("HSET", name, *known))
         if gone:
-            await self._redis.command("HDEL", name, *gone)
+            replies.append(self._redis.command("HDEL", name, *gone))
+        return replies
 
     async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
         """The known types of these devices."""
@@ -149,19 +174,40 @@ class Routing:
                 sessions.append(rest)
         return keys, channels, sessions
 
-    async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> None:
-        if not await self._change("routing_set", account_id, field, value, only_with):
+    async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> str:
+        """Returns the version of the API key's bindings; '' without `only_with`."""
+        status, *versions = await self._change("routing_set", account_id, field, value, only_with, 0)
+        if status == b"revoked":
             raise KeyRevoked
+        return str(versions[-1].decode())
 
     async def _drop(self, account_id: str, *fields: str) -> None:
-        await self._change("routing_drop", account_id, *fields)
+        await self._change("routing_drop", account_id, "", *fields)
+
+    async def _change_bindings(
+        self, script: str, account_id: str, api_key_id: str, *arguments: Argument
+    ) -> Any:
+        """Changes bindings of an API key; returns the script's status."""
+        status, *versions = await self._change(script, account_id, *arguments)
+        if status == b"revoked":
+            raise KeyRevoked
+        before, version = (each.decode() for each in versions)
+        # Also without a change: whoever made it may have died before this line.
+        await self.confirm_bindings(account_id, api_key_id, seen=before, version=version)
+        return status
 
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
-        """Gives the table a new random version, and waits until gateways no longer trust the old one."""
+        """Gives the table a new random version, unless nothing changes."""
         names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
-        reply = await self._redis.script(script, names, secrets.token_hex(8), *arguments)
-        until_s = time.monotonic() + self._spread_s
-        # One sleep may end early: the loop's clock can be as old as its turn.
-        while (left_s := until_s - time.monotonic()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(left_s)
-        return reply
+        return await self._redis.script(script, names, _new_version(), *arguments)
+
+
+_IS_OF_BINDINGS = 1
+
+
+def _key(api_key_id: str) -> str:
+    return f"key:{api_key_id}"
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)

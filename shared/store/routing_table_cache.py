@@ -1,14 +1,11 @@
-"""A gateway's cache of routing tables. It checks a table's version before it uses the table.
+"""A gateway's cache of routing tables. A publish reads a table's version beside its appends (shared/publish).
 
-A check holds for FRESH_S, and a change returns only after SPREAD_S, which is longer: a publish that begins
-after a change never uses the table before it.
 A table that is behind reads only the fields that changed, from the log of changes. It is read in full when
 the log is too short, or has a gap because Redis lost writes.
 """
 
 import asyncio
 import gc
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,15 +17,13 @@ from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
-_MAX_TABLES = 1000
+# A table without bindings takes about 3 KB.
+_MAX_TABLES = 10_000
 # Yield to the event loop after as many fields, or as many bytes of bindings.
 _FIELDS_PER_TURN = 500
 _BYTES_PER_TURN = 32 * 1024
 # From so many fields on the garbage collector is paused while a table is built.
 _LARGE = 20_000
-# How long a check holds, from before it was sent; and how long a change waits.
-FRESH_S = 0.005
-SPREAD_S = 0.006
 
 Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 
@@ -36,7 +31,6 @@ Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 @dataclass(slots=True)
 class _Cached:
     table: RoutingTable | None = None
-    fresh_until_s: float = 0.0
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -58,32 +52,21 @@ def _uncollected() -> Iterator[None]:
 class RoutingTableCache:
     """The tables of the accounts used last. `compile_bindings` turns stored bindings into patterns."""
 
-    def __init__(self, redis: RedisCommands, compile_bindings: Compile, *, fresh_s: float = FRESH_S) -> None:
+    def __init__(self, redis: RedisCommands, compile_bindings: Compile) -> None:
         self._redis = redis
-        self._fresh_s = fresh_s
         self._compile = compile_bindings
         self._cached: OrderedDict[str, _Cached] = OrderedDict()
 
-    async def current(self, *account_ids: str) -> list[RoutingTable]:
-        """The accounts' tables, as of the call or later."""
-        now_s = time.monotonic()
-        tables = [self._if_fresh(i, now_s) for i in account_ids]
-        # Send all reads before the first await: they share a pipeline.
-        reads = {
-            i: self._redis.read("HGET", keyspace.routing(i), "version")
-            for i, table in zip(account_ids, tables, strict=True)
-            if table is None
-        }
-        return [
-            table or await self._at_version(i, (await reads[i] or b"").decode(), checked_s=now_s)
-            for i, table in zip(account_ids, tables, strict=True)
-        ]
-
-    def _if_fresh(self, account_id: str, now_s: float) -> RoutingTable | None:
+    def get(self, account_id: str) -> RoutingTable | None:
+        """The account's table, unless it is not in memory or is being updated. It may be behind."""
         cached = self._cached.get(account_id)
-        return cached.table if cached is not None and now_s < cached.fresh_until_s else None
+        if cached is None or cached.table is None or cached.table.version is None:
+            return None
+        self._cached.move_to_end(account_id)
+        return cached.table
 
-    async def _at_version(self, account_id: str, version: str, *, checked_s: float) -> RoutingTable:
+    async def at_version(self, account_id: str, version: str) -> RoutingTable:
+        """The account's table, read again unless it has this version."""
         cached = self._cached.setdefault(account_id, _Cached())
         self._cached.move_to_end(account_id)
         if len(self._cached) > _MAX_TABLES:
@@ -92,10 +75,7 @@ class RoutingTableCache:
             async with cached.updating:
                 # Another task may have updated it meanwhile.
                 if cached.table is None or cached.table.version != version:
-                    cached.fresh_until_s = 0.0
                     cached.table = await self._updated(account_id, cached.table)
-        if cached.table.version is not None:
-            cached.fresh_until_s = max(cached.fresh_until_s, checked_s + self._fresh_s)
         return cached.table
 
     async def _updated(self, account_id: str, table: RoutingTable | None) -> RoutingTable:
@@ -145,7 +125,7 @@ class RoutingTableCache:
             case "key" if value is None:
                 table.drop_key(api_key_id)
             case "key":
-                table.add_key(api_key_id)
+                table.add_key(api_key_id, bindings_version=(value or b"").decode())
             case "expires":
                 table.expire(api_key_id, None if value is None else int(value))
             case "channel" if value is None:

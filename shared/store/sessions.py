@@ -8,6 +8,7 @@ count as gone once the heartbeat has expired, and the reaper drops them.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -82,14 +83,18 @@ class Sessions:
         names = [keyspace.session(session.id), keyspace.queue(session.id), keyspace.pushes(session.id)]
         await self._redis.script("session_drop", names, session.owner)
 
-    async def append(self, session_id: str, account_id: str, events: Sequence[Event]) -> int:
-        """Appends as many as the queue has room for, and wakes the edge; returns their number."""
+    def begin_append(self, session_id: str, account_id: str, events: Sequence[Event]) -> asyncio.Future[Any]:
+        """Appends as many as the queue has room for, and wakes the edge; the reply is for `end_append`."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        status, *queued = await self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        return self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+
+    def end_append(self, reply: Sequence[Any], *, count: int) -> int:
+        """How many of `count` events the queue has taken."""
+        status, *queued = reply
         if status != b"queued":
             return 0
-        telemetry.dropped_for_slow_reader(len(events) - queued[0])
+        telemetry.dropped_for_slow_reader(count - queued[0])
         return int(queued[0])
 
     async def take(self, session: Session) -> list[Notification] | None:

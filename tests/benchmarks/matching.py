@@ -155,7 +155,7 @@ def routing_table(case: Case, count: int) -> RoutingTable:
         if case.source is Source.SESSION:
             table.listen(owner, compiled(case.source, stored))
             continue
-        table.add_key(owner)
+        table.add_key(owner, bindings_version="1")
         table.add_channel(owner, "1")
         table.bind(owner, case.source, compiled(case.source, stored))
     return table
@@ -236,7 +236,7 @@ async def _run(url: str) -> bool:
             async with connect(url) as redis:
                 await redis.flushall()
                 calls = commands_to(redis)
-                costs = await _measure(case, size, Routing(calls, compiled, spread_s=0), calls)
+                costs = await _measure(case, size, Routing(calls, compiled), calls)
             first = first or costs
             ratios = (costs.match_us / first.match_us, costs.route_us / first.route_us)
             print(

@@ -18,6 +18,8 @@ from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.idempotency import IdempotentRequests
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
+from shared.publish.publisher import Publisher
+from shared.publish.round import PublishStores
 from shared.store.idempotency import Idempotency
 from tests.store.stores import NOW_MS, Stores
 
@@ -38,7 +40,7 @@ class Reply:
 
 
 @dataclass
-class Publisher:
+class Caller:
     """A client, and how its body arrives: in these parts, a None standing for silence."""
 
     secret: str = ""
@@ -90,6 +92,7 @@ def app(stores: Stores) -> ASGIApp:
     context = SimpleNamespace(
         authenticator=Authenticator(stores.api_keys, admin_token="operator"),
         stores=stores,
+        publisher=Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)),
         idempotent_requests=IdempotentRequests(Idempotency(stores.calls)),
     )
     return gateway_app(cast(Context, context), more=[])
@@ -116,7 +119,7 @@ async def test_a_body_in_pieces_is_put_together(app: ASGIApp, secret: str, has_a
     body = orjson.dumps([{**EVENT, "id": str(n)} for n in range(50)])
     pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
 
-    reply = await Publisher(secret, [*pieces, b""], has_all=has_all).call(app)
+    reply = await Caller(secret, [*pieces, b""], has_all=has_all).call(app)
 
     assert reply.status == 202
     assert reply.json == {"events": [{"id": str(n), "channels": 0} for n in range(50)]}
@@ -127,13 +130,13 @@ async def test_a_body_that_does_not_arrive_in_time(
 ) -> None:
     monkeypatch.setattr(bodies, "_BODY_S", 0.01)
 
-    reply = await Publisher(secret, [b'{"topic"', None], has_all=False).call(app)
+    reply = await Caller(secret, [b'{"topic"', None], has_all=False).call(app)
 
     assert (reply.status, reply.headers["connection"]) == (408, "close")
 
 
 async def test_a_body_that_breaks_off(app: ASGIApp, secret: str) -> None:
-    reply = await Publisher(secret, [b'{"topic"', b""], has_all=False, breaks_off=True).call(app)
+    reply = await Caller(secret, [b'{"topic"', b""], has_all=False, breaks_off=True).call(app)
 
     assert reply.status == 400
 
@@ -141,13 +144,13 @@ async def test_a_body_that_breaks_off(app: ASGIApp, secret: str) -> None:
 async def test_an_unreachable_store(app: ASGIApp, secret: str, server: fakeredis.FakeServer) -> None:
     server.connected = False
 
-    reply = await Publisher(secret, [orjson.dumps(EVENT)]).call(app)
+    reply = await Caller(secret, [orjson.dumps(EVENT)]).call(app)
 
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
 
 
 async def test_other_methods_find_the_route(app: ASGIApp, secret: str) -> None:
-    reply = await Publisher(secret, method="GET").call(app)
+    reply = await Caller(secret, method="GET").call(app)
 
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
 
@@ -158,8 +161,8 @@ async def test_an_unexpected_error_gets_a_500_and_is_raised_for_the_log(
     async def breaks(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(stores.routing, "tables_for_publish", breaks)
-    publisher = Publisher(secret, [orjson.dumps(EVENT)])
+    monkeypatch.setattr(stores.routing, "table", breaks)
+    publisher = Caller(secret, [orjson.dumps(EVENT)])
 
     with pytest.raises(RuntimeError, match="a bug"):
         await publisher.call(app)
@@ -171,6 +174,6 @@ async def test_an_unexpected_error_gets_a_500_and_is_raised_for_the_log(
 async def test_a_publishers_mistake_is_not_logged(
     app: ASGIApp, secret: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert (await Publisher(secret, [b"{"]).call(app)).status == 400
+    assert (await Caller(secret, [b"{"]).call(app)).status == 400
 
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -103,7 +103,7 @@ def table() -> RoutingTable:
     """`lamps` and `doors` have bindings, `silent` has none, `unregistered` binds to all without a channel."""
     made = RoutingTable()
     for key in ("lamps", "doors", "silent", "unregistered"):
-        made.add_key(key)
+        made.add_key(key, bindings_version="1")
     for key in ("lamps", "doors", "silent"):
         made.add_channel(key, "1")
     for key, patterns in BINDINGS.items():

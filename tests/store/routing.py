@@ -75,7 +75,7 @@ class Gateway:
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.calls = RecordingPipeline(redis, scripts=backend.scripts)
-        self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
+        self.routing = Routing(self.calls, compiled)
 
 
 def content_of(table: RoutingTable) -> tuple[object, ...]:

@@ -69,7 +69,7 @@ class Stores:
         self.direct = backend.direct
         self.redis = redis
         self.calls = commands_to(redis, scripts=backend.scripts)
-        self.routing = Routing(self.calls, compiled, fresh_s=0, spread_s=0)
+        self.routing = Routing(self.calls, compiled)
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
         self.channels = Channels(self.calls, self.routing, self.wakeups)

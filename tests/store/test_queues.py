@@ -74,13 +74,16 @@ async def test_append_wakes_the_owner(stores: Stores, overheard: Overheard) -> N
     assert overheard.all() == []
 
 
-async def test_append_all_has_a_result_and_a_wakeup_per_channel(stores: Stores, overheard: Overheard) -> None:
+async def test_appends_of_one_turn_have_a_result_and_a_wakeup_each(
+    stores: Stores, overheard: Overheard
+) -> None:
     one, other, stranger = await stores.channel(), await stores.channel(), new_id()
     for channel in (one, other):
         await stores.claim(channel)
     appends = [(one, events(1, 2)), (stranger, events(1)), (other, events(2))]
 
-    assert await stores.queues.append_all(appends) == [Appended.QUEUED, Appended.REVOKED, Appended.QUEUED]
+    results = await asyncio.gather(*(stores.queues.append(*each) for each in appends))
+    assert results == [Appended.QUEUED, Appended.REVOKED, Appended.QUEUED]
 
     assert [instance for instance, _ in overheard.all()] == [EDGE, EDGE], (
         "one wakeup per channel, not per event"

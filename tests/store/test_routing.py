@@ -147,23 +147,27 @@ async def test_revoked_key_gets_no_line(stores: Stores) -> None:
 # Device types
 
 
+async def learn(stores: Stores, account: str, types: dict[str, str | None]) -> None:
+    await asyncio.gather(*stores.routing.learn_device_types(account, types))
+
+
 async def test_device_types_round_trip(stores: Stores, elsewhere: Gateway) -> None:
     account = stores.account_id
 
-    await stores.routing.learn_device_types(account, {"lamp": "light", "dörte": "tür", "old": "x"})
-    await stores.routing.learn_device_types(account, {"lamp": "lamp-2", "old": None, "never": None})
+    await learn(stores, account, {"lamp": "light", "dörte": "tür", "old": "x"})
+    await learn(stores, account, {"lamp": "lamp-2", "old": None, "never": None})
 
     found = await elsewhere.routing.device_types(account, ["lamp", "old", "dörte", "never"])
     assert found == {"lamp": "lamp-2", "dörte": "tür"}
 
 
 async def test_learning_no_types_is_allowed(stores: Stores) -> None:
-    await stores.routing.learn_device_types(stores.account_id, {})
+    await learn(stores, stores.account_id, {})
 
     assert await stores.routing.device_types(stores.account_id, ["lamp"]) == {}
 
 
 async def test_device_types_of_accounts_are_separate(stores: Stores) -> None:
-    await stores.routing.learn_device_types(stores.account_id, {"lamp": "light"})
+    await learn(stores, stores.account_id, {"lamp": "light"})
 
     assert await stores.routing.device_types(new_id(), ["lamp"]) == {}

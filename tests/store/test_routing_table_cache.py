@@ -146,7 +146,7 @@ async def test_failed_update_is_read_again_in_full(
             raise faults.pop()
         return compiled(source, stored)
 
-    failing = Routing(RecordingPipeline(redis, scripts=backend.scripts), compile_with_a_fault, fresh_s=0)
+    failing = Routing(RecordingPipeline(redis, scripts=backend.scripts), compile_with_a_fault)
     await failing.table(account)
     for change in (CHANGES["add a key"], CHANGES["put bindings"], CHANGES["add a key"]):
         await change(stores.routing, account, OTHER)

@@ -40,6 +40,11 @@ async def listeners(stores: Stores, account: str, name: str = "orders.new") -> s
     return routes.sessions_for(Event("1", name, b"1"), None)
 
 
+async def append(stores: Stores, session_id: str, account_id: str, these: list[Event]) -> int:
+    reply = await stores.sessions.begin_append(session_id, account_id, these)
+    return stores.sessions.end_append(reply, count=len(these))
+
+
 async def test_session_is_found_while_its_edge_is_live(stores: Stores) -> None:
     session = replace(a_session(stores), bindings=("orders.*", "x,\ny"), name="mine", metadata=b'{"a":1}')
     await stores.sessions.put(session, [topic(stores.account_id, "orders.*")])
@@ -76,7 +81,7 @@ async def test_session_may_want_events_of_every_account(stores: Stores) -> None:
 async def test_drop_leaves_nothing(stores: Stores) -> None:
     session, other = a_session(stores), new_id()
     await stores.sessions.put(session, [topic(other, "a.*"), topic(EVERY_ACCOUNT, "b.*")])
-    await stores.sessions.append(session.id, other, events(1))
+    await append(stores, session.id, other, events(1))
 
     await stores.sessions.drop(session)
 
@@ -89,7 +94,7 @@ async def test_append_wakes_the_edge_and_take_empties_the_queue(stores: Stores, 
     session = a_session(stores)
     await stores.sessions.put(session, [])
 
-    result = await stores.sessions.append(session.id, "of-account", events(1, 2, 3))
+    result = await append(stores, session.id, "of-account", events(1, 2, 3))
 
     assert result == 3
     assert overheard.all() == [(EDGE, session.id.encode())]
@@ -102,9 +107,9 @@ async def test_append_wakes_the_edge_and_take_empties_the_queue(stores: Stores, 
 async def test_full_queue_drops_the_newest(stores: Stores) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
-    await stores.sessions.append(session.id, "a", events(*range(998)))
+    await append(stores, session.id, "a", events(*range(998)))
 
-    assert await stores.sessions.append(session.id, "a", events(998, 999, 1000)) == 2
+    assert await append(stores, session.id, "a", events(998, 999, 1000)) == 2
 
     taken = await stores.sessions.take(session)
     assert taken is not None
@@ -112,7 +117,7 @@ async def test_full_queue_drops_the_newest(stores: Stores) -> None:
 
 
 async def test_append_to_an_unknown_session(stores: Stores, overheard: Overheard) -> None:
-    assert await stores.sessions.append(new_id(), "a", events(1)) == 0
+    assert await append(stores, new_id(), "a", events(1)) == 0
     assert overheard.all() == []
 
 

@@ -6,9 +6,10 @@
 -- Drops and counts what is too old, and then the oldest above the limit.
 -- No allow-oom: a full Redis refuses appends, and nothing else.
 -- KEYS: key, channel, lease, queue, receipts
--- ARGV: limit in bytes, the first entry id that is not too old, traceparent or '',
+-- ARGV: limit in bytes, the first entry id that is not too old, traceparent or '', version of the bindings or '',
 --       then groups of six: id, topic, data, name, time, and the hash of the id if it wants a receipt, else ''
 -- Reply: {'queued', dropped above the limit, dropped as too old} | {'revoked'} | {'absent'}
+--      | {'stale', version of the channel's bindings}
 --include receipts
 --include drop_expired
 --include entries
@@ -21,13 +22,16 @@ local INLINE_BYTES = 32768
 local ENTRY_BYTES = 220
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_attempt_ms', 'serialization', 'generation')
+local channel = redis.call('HMGET', KEYS[2], 'kind', 'next_attempt_ms', 'serialization', 'generation', 'bindings_version')
 if not channel[1] then return {'absent'} end
+-- A gateway that knows other bindings must read them first: the answered removal of one counts at once.
+local bindings_version = channel[5] or channel[4]
+if ARGV[4] ~= '' and ARGV[4] ~= bindings_version then return {'stale', bindings_version} end
 
 local tail = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
 local total_before = tail and tonumber(tail[2][12]) or 0
 local total, entry_ids, wants_receipts = total_before, {}, false
-for i = 4, #ARGV, 6 do
+for i = 5, #ARGV, 6 do
   -- The trail: the traceparent, behind an r if the publisher wants a receipt.
   local id, topic, data, name, time, trail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]
   if ARGV[i + 5] ~= '' then trail, wants_receipts = 'r' .. trail, true end
@@ -46,7 +50,7 @@ if wants_receipts then
   if not tail then redis.call('DEL', KEYS[5]) end
   local prefix = string.sub(KEYS[5], 1, -2) .. ':'
   for n, entry_id in ipairs(entry_ids) do
-    local hash = ARGV[6 * n + 3]
+    local hash = ARGV[6 * n + 4]
     if hash ~= '' then
       redis.call('XADD', KEYS[5], entry_id, 'event', hash)
       redis.call('DEL', prefix .. hash)
@@ -101,7 +105,7 @@ elseif owner and total - total_before <= INLINE_BYTES and over + old == 0 and no
   local parts, lengths = { wakeup, owner, channel[4], tail and tail[1] or '', channel[3] or '' }, {}
   for n, entry_id in ipairs(entry_ids) do
     parts[#parts + 1] = entry_id
-    for k = 6 * n - 2, 6 * n + 2 do parts[#parts + 1] = ARGV[k] end
+    for k = 6 * n - 1, 6 * n + 3 do parts[#parts + 1] = ARGV[k] end
     parts[#parts + 1] = ARGV[3]
   end
   for n, part in ipairs(parts) do lengths[n] = #part end

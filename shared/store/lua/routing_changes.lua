@@ -1,6 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- Reads the fields of a routing table that have changed since a version, with their present values.
 -- Walks the log back from the present version. Each change must continue the one before it: Redis may have lost writes.
+-- Touches at most: 4,096 log lines, and the fields that they name.
 -- KEYS: routing, log     ARGV: the version that the gateway has
 -- Reply: {'changed', version, field, value or nil, ...} | {'unknown'} when the whole table must be read
 local version = redis.call('HGET', KEYS[1], 'version') or ''

@@ -9,3 +9,14 @@ local function log_change(routing, log, version, fields)
   redis.call('LTRIM', log, 0, kept - 1)
   redis.call('EXPIRE', log, 3600)
 end
+
+-- Does the same for fields of an API key's bindings, which get that version too; returns it.
+-- A key that was revoked has no bindings, and gets none.
+local function log_bindings(routing, log, version, key_field, fields)
+  if redis.call('HEXISTS', routing, key_field) == 1 then
+    redis.call('HSET', routing, key_field, version)
+    fields = fields .. ' ' .. key_field
+  end
+  log_change(routing, log, version, fields)
+  return version
+end

@@ -1,0 +1,134 @@
+"""Which channels and sessions get each event of a publish, by the routing tables as they are now."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from shared.model import events as topics
+from shared.model.errors import Invalid
+from shared.model.events import Event
+from shared.model.routing_table import RoutingTable
+from shared.publish.request import Posted
+from shared.wire.events import position_of
+from shared.wire.models import field_at
+
+EVENTS_A_TURN = 100
+"""Matching yields to the event loop this often: 10,000 events would block it."""
+_ATTEMPTS = 4
+_SETS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
+_REMOVES_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
+
+
+@dataclass(slots=True)
+class Matched:
+    """The indexes of the events for each channel (an API key's id) and for each session.
+
+    `versions` are those of the account's table and of the table of all accounts. `types` are the device types
+    that the request sets (None: removes).
+    """
+
+    table: RoutingTable
+    versions: tuple[str | None, str | None]
+    channels: dict[str, list[int]] = field(default_factory=dict)
+    sessions: dict[str, list[int]] = field(default_factory=dict)
+    types: dict[str, str | None] = field(default_factory=dict)
+
+
+def devices_of(events: Sequence[Event], table: RoutingTable) -> list[str]:
+    """The devices whose stored types matching needs: nearly always none."""
+    if not table.needs_device_types:
+        return []
+    notified = (event.fields for event in events if event.topic == topics.DEVICE_NOTIFICATIONS)
+    return sorted({fields["ep"] for fields in notified if fields})
+
+
+def match(
+    posted: Posted,
+    table: RoutingTable,
+    every: RoutingTable,
+    *,
+    now_ms: int,
+    stored_types: Mapping[str, str] | None = None,
+) -> Matched:
+    """Matches all events in one turn. Raises Invalid for an unknown addressee."""
+    matched = Matched(table, (table.version, every.version))
+    _add(matched, posted, 0, len(posted.events), (table, every), stored_types or {})
+    _drop_expired(matched, table, now_ms)
+    return matched
+
+
+async def match_in_turns(
+    posted: Posted,
+    table: RoutingTable,
+    every: RoutingTable,
+    *,
+    now_ms: int,
+    stored_types: Mapping[str, str],
+) -> Matched:
+    """The same for many events. A table that changes meanwhile makes it begin again."""
+    count = len(posted.events)
+    for _ in range(_ATTEMPTS if count > EVENTS_A_TURN else 0):
+        matched = Matched(table, (table.version, every.version))
+        for start in range(0, count, EVENTS_A_TURN):
+            stop = min(start + EVENTS_A_TURN, count)
+            _add(matched, posted, start, stop, (table, every), stored_types)
+            await asyncio.sleep(0)
+        if None not in matched.versions and matched.versions == (table.version, every.version):
+            _drop_expired(matched, table, now_ms)
+            return matched
+    return match(posted, table, every, now_ms=now_ms, stored_types=stored_types)
+
+
+def _add(
+    matched: Matched,
+    posted: Posted,
+    start: int,
+    stop: int,
+    tables: tuple[RoutingTable, RoutingTable],
+    stored_types: Mapping[str, str],
+) -> None:
+    """One append takes all events of a channel: it keeps their order, and queues all or none."""
+    table, every = tables
+    for index in range(start, stop):
+        event = posted.events[index]
+        if event.fields is not None:
+            event = _with_device_type(event, matched.types, table, stored_types)
+        if event.to is not None and event.to not in table.api_keys:
+            at = position_of(index, body=posted.body, form=posted.form)
+            raise Invalid("is not an API key of this account", field=field_at(at, "to"))
+        for channel in table.channels_for(event):
+            matched.channels.setdefault(channel, []).append(index)
+        if table.has_sessions or every.has_sessions:
+            for session in _sessions_for(event, table, every):
+                matched.sessions.setdefault(session, []).append(index)
+
+
+def _with_device_type(
+    event: Event, types: dict[str, str | None], table: RoutingTable, stored_types: Mapping[str, str]
+) -> Event:
+    """The event of a device, with the type of the device if bindings need it; notes the type that it sets."""
+    fields = event.fields
+    assert fields is not None
+    if event.topic in _SETS_TYPE and "ept" in fields:
+        types[fields["ep"]] = fields["ept"]
+    elif event.topic in _REMOVES_TYPE:
+        types[fields["ep"]] = None
+    elif event.topic == topics.DEVICE_NOTIFICATIONS and table.needs_device_types:
+        # Device types set earlier in this request take precedence over stored ones.
+        device_type = types.get(fields["ep"], stored_types.get(fields["ep"]))
+        return event._replace(fields={**fields, "ept": device_type or ""})
+    return event
+
+
+def _sessions_for(event: Event, *tables: RoutingTable) -> set[str]:
+    """The sessions that match the event. Parses its data only if a binding needs it."""
+    data = orjson.loads(event.data) if any(table.needs_data for table in tables) else None
+    return set().union(*(table.sessions_for(event, data) for table in tables))
+
+
+def _drop_expired(matched: Matched, table: RoutingTable, now_ms: int) -> None:
+    if table.has_expiring_keys:
+        for channel in [each for each in matched.channels if table.is_expired(each, now_ms=now_ms)]:
+            del matched.channels[channel]

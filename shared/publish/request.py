@@ -1,0 +1,86 @@
+"""A publish request and its response, without the transport that brings them (docs/protocols/events.md)."""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import orjson
+
+from shared.model.events import Event
+from shared.model.idempotency import Repeatable
+from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, random_id
+from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
+
+_IDEMPOTENCY_KEY = HEADER.lower().encode()
+
+
+@dataclass(slots=True)
+class Headers:
+    """What a publish needs of a request's headers."""
+
+    media_type: str = ""
+    idempotency_keys: Sequence[str] = ()
+    traceparents: Sequence[str] = ()
+
+    @property
+    def traceparent(self) -> str | None:
+        # Several traceparent headers: start a new trace (W3C), never refuse the publish.
+        return self.traceparents[0] if len(self.traceparents) == 1 else None
+
+
+def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Reads them in one pass; names are in lower case."""
+    found = Headers()
+    for name, value in headers:
+        if name == b"content-type":
+            found.media_type = found.media_type or value.decode("latin-1").partition(";")[0].strip().lower()
+        elif name == _IDEMPOTENCY_KEY:
+            found.idempotency_keys = [*found.idempotency_keys, value.decode("latin-1")]
+        elif name == b"traceparent":
+            found.traceparents = [*found.traceparents, value.decode("latin-1")]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The events of one request, for one account. `body` and `form` give errors their position."""
+
+    account_id: str
+    events: Sequence[Event]
+    body: bytes
+    form: Form
+    traceparent: str | None
+
+
+def parse(
+    account_id: str, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+) -> Posted:
+    """The events; `id_of` names those without an id. Raises Invalid, TooLarge."""
+    form = form_of(headers.media_type)
+    events = parse_events(body, form=form, id_of=id_of)
+    return Posted(account_id, events, body, form, headers.traceparent)
+
+
+def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:
+    """The identity of a request that may be repeated; None without an Idempotency-Key. Raises Invalid."""
+    key = idempotency_key_in(headers.idempotency_keys)
+    if key is None:
+        return None
+    return Repeatable(api_key_id, key, fingerprint_of(headers.media_type, body))
+
+
+def response_body(posted: Posted, counts: Sequence[int]) -> bytes:
+    """The body of a 202: each event with the number of channels and sessions it went to."""
+    published = [PublishedEvent(event.id, count) for event, count in zip(posted.events, counts, strict=True)]
+    return msgspec.json.encode(PublishedBody(published))
+
+
+def pack_counts(counts: Sequence[int]) -> bytes:
+    """What Redis keeps of a response for repetitions: they bring the ids themselves."""
+    return zlib.compress(orjson.dumps(counts))
+
+
+def unpack_counts(packed: bytes) -> list[int]:
+    counts: list[int] = orjson.loads(zlib.decompress(packed))
+    return counts
