@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from socket import socket
+from types import MappingProxyType
 
 from arq.worker import Worker
 from redis.asyncio import Redis
@@ -20,6 +21,7 @@ from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
+from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.request_log import RequestLog
 from shared.runtime.http.responses import internal_error_response, problem_response
 from shared.runtime.http.server import listener, serve
@@ -105,10 +107,11 @@ async def serve_app(
     stop: asyncio.Event,
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
     on_start: Callable[[], None] = lambda: None,
+    hot_routes: HotRoutes = MappingProxyType({}),
 ) -> None:
-    """Serves the app until `stop`, behind CORS and the request log."""
+    """Serves the app until `stop`, behind CORS and the request log; hot routes do without."""
     app = RequestLog(cross_origin(app, origins=settings.cors_origins))
-    await serve(app, listening, stop=stop, on_shutdown=on_shutdown, on_start=on_start)
+    await serve(app, listening, stop=stop, on_shutdown=on_shutdown, on_start=on_start, hot_routes=hot_routes)
 
 
 async def serve_jobs(

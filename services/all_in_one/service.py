@@ -11,6 +11,7 @@ from services.composition import build_outbound, jobs_redis, serve_app
 from services.expiry_reaper.service import reaping
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
+from services.gateway.hot_publish import hot_routes
 from services.gateway.service import make_context
 from services.socket_edge.app import by_kind, socket_app, upgrade_routes
 from services.socket_edge.edge import Edge
@@ -52,6 +53,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 stop=stop,
                 on_shutdown=edge.shutdown,
                 on_start=lambda: print(welcome(settings, secret), flush=True),
+                hot_routes=hot_routes(context),
             )
 
 

@@ -59,7 +59,7 @@ class Authenticator:
     async def require(self, request: Request, scope: Scope) -> ApiKey:
         """The caller's API key, if it has the scope."""
         now_s = time.monotonic()
-        key = self._cached(_secret_in(request), now_s=now_s)
+        key = self.cached(_secret_in(request), now_s=now_s)
         if key is None:
             # Also when another secret of this key is cached: the key may have been rotated.
             key = await self._authenticate_uncached(request)
@@ -96,7 +96,8 @@ class Authenticator:
             raise Unauthenticated
         return key
 
-    def _cached(self, secret: str, *, now_s: float) -> ApiKey | None:
+    def cached(self, secret: str, *, now_s: float) -> ApiKey | None:
+        """The API key of this secret, if it was read within the last second and is still valid."""
         key, read_at_s = self._cache.get(id_in(secret) or "", (None, 0.0))
         if key is None or now_s - read_at_s >= _CACHE_S:
             return None

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.responses import Response
 
 from services.gateway.bodies import body_of
 from services.gateway.context import context_of
@@ -19,14 +19,12 @@ from shared.publish.request import (
     response_body,
     unpack_counts,
 )
-from shared.runtime.http.responses import RawJsonResponse
 from shared.wire.events import MAX_EVENTS, NewEvent, PublishedBody
 from shared.wire.idempotency import HEADER
 
 PATH = "/v1/events"
 
 _LINES = {"type": "string", "description": "One event a line, as JSON."}
-_REPLAYED = [(b"idempotent-replayed", b"true")]
 
 
 @Operation(
@@ -47,7 +45,7 @@ _REPLAYED = [(b"idempotent-replayed", b"true")]
         in_header("traceparent", "W3C trace context."),
     ],
 )
-async def publish(request: Request, key: ApiKey) -> ASGIApp:
+async def publish(request: Request, key: ApiKey) -> Response:
     """Publishes events. The response is sent when Redis holds every notification."""
     context = context_of(request)
     body = await body_of(request)
@@ -55,12 +53,16 @@ async def publish(request: Request, key: ApiKey) -> ASGIApp:
     repeatable = repeatable_in(key.id, headers, body)
     if repeatable is None:
         posted = parse(key.account_id, headers, body)
-        return RawJsonResponse(response_body(posted, await context.publisher.publish(posted)), status=202)
+        return _accepted(response_body(posted, await context.publisher.publish(posted)))
     posted = parse(key.account_id, headers, body, id_of=repeatable.event_id)
 
     async def work() -> bytes:
         return pack_counts(await context.publisher.publish(posted))
 
     packed, is_repetition = await context.idempotent_requests.run(repeatable, work)
-    more = _REPLAYED if is_repetition else []
-    return RawJsonResponse(response_body(posted, unpack_counts(packed)), status=202, more=more)
+    more = {"idempotent-replayed": "true"} if is_repetition else None
+    return _accepted(response_body(posted, unpack_counts(packed)), more)
+
+
+def _accepted(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, 202, headers, media_type="application/json")

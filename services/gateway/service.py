@@ -9,6 +9,7 @@ from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
+from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
 from shared.outbound.client import Outbound
 from shared.publish.publisher import Publisher
@@ -37,4 +38,5 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     async with metrics_server(settings.host, settings.metrics_port), build_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
         health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
-        await serve_app(gateway_app(context, more=[*health]), listening, settings, stop=stop)
+        app = gateway_app(context, more=[*health])
+        await serve_app(app, listening, settings, stop=stop, hot_routes=hot_routes(context))

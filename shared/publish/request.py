@@ -17,11 +17,14 @@ _IDEMPOTENCY_KEY = HEADER.lower().encode()
 
 @dataclass(slots=True)
 class Headers:
-    """What a publish needs of a request's headers."""
+    """What a publish needs of a request's headers. `authorization` is the first one."""
 
     media_type: str = ""
     idempotency_keys: Sequence[str] = ()
     traceparents: Sequence[str] = ()
+    authorization: str = ""
+    request_id: str = ""
+    is_cross_origin: bool = False
 
     @property
     def traceparent(self) -> str | None:
@@ -33,8 +36,14 @@ def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Reads them in one pass; names are in lower case."""
     found = Headers()
     for name, value in headers:
-        if name == b"content-type":
+        if name == b"authorization":
+            found.authorization = found.authorization or value.decode("latin-1")
+        elif name == b"content-type":
             found.media_type = found.media_type or value.decode("latin-1").partition(";")[0].strip().lower()
+        elif name == b"x-request-id":
+            found.request_id = found.request_id or value.decode("latin-1")
+        elif name == b"origin":
+            found.is_cross_origin = True
         elif name == _IDEMPOTENCY_KEY:
             found.idempotency_keys = [*found.idempotency_keys, value.decode("latin-1")]
         elif name == b"traceparent":

@@ -3,17 +3,19 @@
 Only a GET over HTTP/1.1 without a body can become a WebSocket. Any other request that offers an upgrade is
 handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with every request.
 
-`scope["extensions"]["http.connection"]` is a `Connection`.
+`scope["extensions"]["http.connection"]` is a `Connection`. Hot routes come before the application.
 """
 
 import asyncio
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, TypedDict
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
@@ -46,8 +48,11 @@ class Connection(TypedDict):
 class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose request line and headers are too long, or take too long."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, hot_routes: HotRoutes = MappingProxyType({}), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._hot_routes = hot_routes
+        self._hot: HotRoute | None = None
+        self._hot_body: list[bytes] = []
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._is_in_head = False
@@ -61,7 +66,24 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def on_message_begin(self) -> None:
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._is_in_head = True
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._stop_head_timer()
+        if self._hot_routes and not self._is_responding() and not self.flow.write_paused:
+            self._hot = self._hot_routes.get((self.parser.get_method(), self.url))
+            if self._hot is not None:
+                return
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """Gives the request to the application."""
+        url, headers, expects_100_continue = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects_100_continue
+        self.headers.extend(headers)
         connection: Connection = {
             "is_open": self._is_open,
             "unread_bytes": self._unread_bytes,
@@ -72,21 +94,40 @@ class HttpProtocol(HttpToolsProtocol):
             "has_all": self._has_all,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
-        self._is_in_head = True
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        self._stop_head_timer()
         if not self._ignores_upgrade():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self._ignores_upgrade():
+        if self._hot is not None:
+            self._hot_body.append(body)
+        elif not self._ignores_upgrade():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._hot is not None:
+            if self._serve_hot(self._hot):
+                return
+            self._decline_hot()
         if not self._ignores_upgrade():
             super().on_message_complete()
+
+    def _serve_hot(self, hot: HotRoute) -> bool:
+        last, keep_alive = self.cycle, self.parser.should_keep_alive()
+        request = HotRequest(self, self.headers, b"".join(self._hot_body), keep_alive=keep_alive)
+        # First: it may respond at once.
+        self.cycle = request  # type: ignore[assignment]
+        if not hot(request):
+            self.cycle = last
+            return False
+        self._hot, self._hot_body = None, []
+        return True
+
+    def _decline_hot(self) -> None:
+        """The application serves the request with what has arrived of it."""
+        parts, self._hot, self._hot_body = self._hot_body, None, []
+        self._begin_cycle()
+        for part in parts:
+            self.on_body(part)
 
     def data_received(self, data: bytes) -> None:
         if self._head_timer is not None:
@@ -111,6 +152,10 @@ class HttpProtocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
             elif self._ignores_upgrade():
                 self._parse_without_upgrade(data[upgrade.args[0] :])
+        else:
+            if self._hot is not None:
+                # The rest of the body comes later, perhaps slowly.
+                self._decline_hot()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Parses the request again without its Upgrade header, behind which the parser reads no body."""

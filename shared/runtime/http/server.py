@@ -5,10 +5,13 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from types import MappingProxyType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.process import freeze_heap
 from shared.runtime.websocket.protocol import SocketProtocol
@@ -75,12 +78,13 @@ async def serve(
     stop: asyncio.Event,
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
     on_start: Callable[[], None] = lambda: None,
+    hot_routes: HotRoutes = MappingProxyType({}),
 ) -> None:
     """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=HttpProtocol,
+        http=partial(HttpProtocol, hot_routes=hot_routes),  # type: ignore[arg-type]
         ws=SocketProtocol,
         backlog=_BACKLOG,
         ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,

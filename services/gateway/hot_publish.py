@@ -1,0 +1,62 @@
+"""POST /v1/events by callbacks, when everything that it needs is in memory.
+
+It calls the functions that the endpoint in `publish` calls, and declines what only the endpoint does: a
+caller that is not in the cache, an Idempotency-Key, a browser of another origin, every error of the request.
+"""
+
+import time
+from functools import partial
+
+from starlette.exceptions import HTTPException
+
+from services.gateway.context import Context
+from services.gateway.problems import EXPECTED, problem_of
+from services.gateway.publish import PATH
+from shared.model.api_keys import Scope
+from shared.model.errors import Invalid
+from shared.publish.request import Headers, Posted, headers_in, parse, response_body
+from shared.runtime.http.hot_routes import HotRequest, HotRoutes
+from shared.runtime.http.request_log import record_failure, record_response
+from shared.runtime.http.responses import REQUEST_ID, new_request_id, problem_body
+from shared.wire.pelion.handshake import bearer
+
+_REQUEST_ID = REQUEST_ID.encode()
+_JSON = (b"content-type", b"application/json")
+
+
+def hot_routes(context: Context) -> HotRoutes:
+    """The gateway's hot routes."""
+    return {(b"POST", PATH.encode()): partial(_publish, context)}
+
+
+def _publish(context: Context, request: HotRequest) -> bool:
+    started = time.perf_counter()
+    headers = headers_in(request.headers)
+    if headers.idempotency_keys or headers.is_cross_origin:
+        return False
+    key = context.authenticator.cached(bearer(headers.authorization) or "", now_s=time.monotonic())
+    if key is None or Scope.PUBLISH not in key.scopes:
+        return False
+    try:
+        posted = parse(key.account_id, headers, request.body)
+    except Invalid:
+        return False
+    context.publisher.begin(posted, partial(_respond, request, headers, posted, started))
+    return True
+
+
+def _respond(
+    request: HotRequest, headers: Headers, posted: Posted, started: float, result: list[int] | Exception
+) -> None:
+    request_id = new_request_id(headers.request_id)
+    more = [_JSON, (_REQUEST_ID, request_id.encode())]
+    if isinstance(result, Exception):
+        problem: HTTPException = problem_of(result)
+        if not isinstance(result, EXPECTED):
+            record_failure("POST", PATH, result, request_id=request_id)
+        more += ((name.lower().encode(), value.encode()) for name, value in (problem.headers or {}).items())
+        status, body = problem.status_code, problem_body(problem, request_id=request_id)
+    else:
+        status, body = 202, response_body(posted, result)
+    request.respond(status, more, body)
+    record_response("POST", PATH, status, request_id=request_id, started=started)

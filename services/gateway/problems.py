@@ -1,0 +1,42 @@
+"""The error response of each error."""
+
+from starlette.exceptions import HTTPException
+
+from shared.model.errors import (
+    Invalid,
+    KeyRevoked,
+    KindConflict,
+    MissingScope,
+    StoreUnavailable,
+    TooLarge,
+    Unauthenticated,
+)
+from shared.runtime.http import responses
+from shared.runtime.http.responses import Problem
+
+EXPECTED = HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, StoreUnavailable, Unauthenticated
+
+
+def problem_of(error: Exception) -> HTTPException:
+    """What the client is to know of the error; an internal error for what is not expected."""
+    match error:
+        case HTTPException():
+            return error
+        case TooLarge():
+            return Problem(413, error.message, fields=error.fields)
+        case Invalid():
+            return Problem(400, error.message, fields=error.fields, kind="validation_error")
+        case KindConflict():
+            return Problem(400, str(error))
+        case KeyRevoked():
+            return Problem(401, str(error))
+        case Unauthenticated():
+            message = "the secret in Authorization is missing or not valid"
+            fields = [("Authorization", "must be Bearer and the secret of an API key, or the admin token")]
+            return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
+        case MissingScope():
+            return Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")])
+        case StoreUnavailable():
+            return responses.unavailable()
+        case _:
+            return responses.internal_error()
