@@ -130,6 +130,9 @@ idempotent_requests = _count(
     "notify.idempotent.requests",
     description="publish requests with an Idempotency-Key, by whether it was used before",
 )
+repaired = _count(
+    "notify.publishes.repaired", description="publishes that met a changed routing table, and were repaired"
+)
 queued = _count("notify.queued", description="notifications appended to queues")
 sent = _count("notify.sent", description="notifications sent, by dialect; to webhooks: accepted")
 expired = _count("notify.channels.expired", description="channels deleted after their idle expiry")

@@ -118,15 +118,23 @@ class Publisher:
             return
         try:
             matched = match(publish.posted, table, every, now_ms=publish.now_ms)
-            check_quota(events, matched)
+            are_few = check_quota(events, matched)
         except Invalid:
             # A table that is behind proves nothing.
             self._repair_later(publish)
         else:
-            self._send(publish, matched)
+            if are_few:
+                self._send(publish, matched)
+            else:
+                self._start(self._match_slowly(publish, table, every))
 
     async def _match_slowly(self, publish: _Publish, table: RoutingTable, every: RoutingTable) -> None:
+        """Makes sure first that the tables are current: nothing is appended of a publish that is refused."""
         try:
+            versions = await self._routing.versions(publish.account.id)
+            if versions != (table.version, every.version):
+                self._repair_later(publish)
+                return
             matched = await self._matched(publish, table, every)
         except Invalid:
             self._repair_later(publish)
@@ -177,27 +185,26 @@ class Publisher:
             self._end(publish, error)
         else:
             if is_complete:
-                self._end(publish)
+                self._end(publish, sent.matched)
             else:
+                telemetry.repaired.add(1)
                 self._repair_later(publish)
         if account.idle is not None and not account.in_flight:
             account.idle.set_result(None)
             account.idle = None
 
-    def _end(self, publish: _Publish, error: Exception | None = None) -> None:
-        account, posted, taken = publish.account, publish.posted, publish.taken
+    def _end(self, publish: _Publish, result: Matched | Exception) -> None:
+        """Ends the publish with what its events matched at last, or with an error."""
+        account = publish.account
         account.open -= 1
         if not account.open and account.repair is None:
             del self._accounts[account.id]
-        publish.span.end(error)
-        if error is not None:
-            publish.on_end(error)
+        if isinstance(result, Exception):
+            publish.span.end(result)
+            publish.on_end(result)
             return
-        counts = [0] * len(posted.events)
-        for targets in (taken.channels, taken.sessions):
-            for indexes in targets.values():
-                for index in indexes:
-                    counts[index] += 1
+        publish.span.end(None)
+        counts = publish.taken.counts(result, len(publish.posted.events))
         telemetry.queued.add(sum(counts))
         telemetry.published.add(len(counts))
         publish.on_end(counts)
@@ -234,14 +241,14 @@ class Publisher:
             self._accounts.pop(account.id, None)
 
     async def _publish_alone(self, publish: _Publish) -> None:
-        error: Exception | None = None
+        result: Matched | Exception
         try:
-            await self._publish_until_current(publish)
-        except Exception as raised:
-            error = raised
-        self._end(publish, error)
+            result = await self._publish_until_current(publish)
+        except Exception as error:
+            result = error
+        self._end(publish, result)
 
-    async def _publish_until_current(self, publish: _Publish) -> None:
+    async def _publish_until_current(self, publish: _Publish) -> Matched:
         """Reads the tables, matches and appends what is missing, until nothing has changed meanwhile."""
         account_id = publish.account.id
         for _ in range(_ROUNDS):
@@ -254,7 +261,7 @@ class Publisher:
             if not refused and sent.is_current:
                 # A channel that has this version never takes an older one again.
                 table.unconfirmed.difference_update(matched.channels)
-                return
+                return matched
             for channel, version in refused:
                 # Its version may be behind the table's: a writer may have died between the two.
                 await self._routing.confirm_bindings(account_id, channel, seen=version)

@@ -29,11 +29,27 @@ class PublishStores:
 class Taken:
     """What has taken events so far, with the indexes of the events.
 
-    A channel takes all of its events or none, a session the first ones that its queue has room for.
+    A channel takes all of its events or none. A session takes the first ones that its queue has room for: for
+    each index that it was offered, whether it took it.
     """
 
     channels: dict[str, Sequence[int]] = field(default_factory=dict)
-    sessions: dict[str, Sequence[int]] = field(default_factory=dict)
+    sessions: dict[str, dict[int, bool]] = field(default_factory=dict)
+
+    def counts(self, matched: Matched, count: int) -> list[int]:
+        """For each of `count` events the number of channels and sessions that have taken it.
+
+        A session counts only if it matches now: what it took and no longer wants, its edge drops.
+        """
+        counts = [0] * count
+        for indexes in self.channels.values():
+            for index in indexes:
+                counts[index] += 1
+        for session, indexes in matched.sessions.items():
+            offered = self.sessions[session]
+            for index in indexes:
+                counts[index] += offered[index]
+        return counts
 
 
 class Round:
@@ -58,7 +74,10 @@ class Round:
         account_id, events = posted.account_id, posted.events
         versions = matched.table.bindings_versions
         self._channels = [channel for channel in matched.channels if channel not in taken.channels]
-        self._sessions = [session for session in matched.sessions if session not in taken.sessions]
+        self._sessions = {
+            session: [index for index in indexes if index not in taken.sessions.get(session, ())]
+            for session, indexes in matched.sessions.items()
+        }
         self._replies: list[asyncio.Future[Any]] = [
             stores.queues.begin_append(
                 channel,
@@ -68,8 +87,8 @@ class Round:
             )
             for channel in self._channels
         ]
-        for session in self._sessions:
-            chosen = [events[index] for index in matched.sessions[session]]
+        for session, indexes in self._sessions.items():
+            chosen = [events[index] for index in indexes]
             self._replies.append(stores.sessions.begin_append(session, account_id, chosen))
         self._replies.append(stores.routing.version(account_id))
         self._replies.append(stores.routing.version(EVERY))
@@ -104,10 +123,10 @@ class Round:
                 self._taken.channels[channel] = self.matched.channels[channel]
             elif appended is Appended.STALE:
                 refused.append((channel, reply[1].decode()))
-        for session in self._sessions:
-            indexes = self.matched.sessions[session]
+        for session, indexes in self._sessions.items():
             count = self._stores.sessions.end_append(next(replies).result(), count=len(indexes))
-            self._taken.sessions[session] = indexes[:count]
+            offered = self._taken.sessions.setdefault(session, {})
+            offered |= {index: place < count for place, index in enumerate(indexes)}
         for other in replies:
             other.result()
         return refused

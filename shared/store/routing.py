@@ -36,6 +36,12 @@ class Routing:
         """The version of the account's table; None for an empty one. Readers share it: never cancel it."""
         return self._redis.read("HGET", keyspace.routing(account_id), "version")
 
+    async def versions(self, account_id: str) -> tuple[str, str]:
+        """The versions of the account's table and of the table of all accounts, '' for an empty one."""
+        reads = (self.version(account_id), self.version(keyspace.EVERY))
+        own, every = await asyncio.gather(*map(asyncio.shield, reads))
+        return (own or b"").decode(), (every or b"").decode()
+
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
 
