@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.load.installation import Installation, RedisWork
-from tests.load.latencies import Latencies, merged, now_us, percentile
+from tests.load.installation import Installation
+from tests.load.latencies import merged, now_us
+from tests.load.measurement import Measurement
 from tests.load.messages import Target
 from tests.load.processes import Watched, Window
 from tests.load.publishers import Plan, Published, Publishers
 from tests.load.recorder import Received
+from tests.load.redis_work import RedisWork
 from tests.load.rest import ApiKeys, Rest
-from tests.load.result import Result, client_warnings, cpu_figures, latency_figures, usage_figures
 from tests.load.screen import Screen
 from tests.load.sequences import Count, count_all
 from tests.load.workers import Worker
@@ -34,26 +35,6 @@ class RunOptions:
     lanes: int = 20
     size: int = 200
     patience_s: float = 15.0
-
-
-@dataclass(slots=True)
-class Measurement:
-    """What was measured. `count` covers the measured time, `whole` the run up to its end."""
-
-    window: Window
-    published: Published
-    count: Count
-    whole: Count
-    latencies: Latencies
-    begin_us: int
-    last_us: int
-    by_worker: list[Received]
-    redis: RedisWork | None = None
-
-    @property
-    def took_s(self) -> float:
-        """From the first request to the last receipt."""
-        return max(1e-6, (self.last_us - self.begin_us) / 1e6)
 
 
 class Bench:
@@ -241,41 +222,3 @@ class Bench:
 def _with_unknown(count: Count, more: int) -> Count:
     values = {name: getattr(count, name) for name in Count.__slots__}
     return Count(**(values | {"unknown": count.unknown + more}))
-
-
-def result_of(label: str, measured: Measurement) -> Result:
-    """The figures of every scenario with a stream of notifications."""
-    delivered = measured.count.received
-    published = measured.published
-    figures = {
-        "published_per_s": round(published.events / measured.took_s, 1),
-        "delivered_per_s": round(delivered / measured.took_s, 1),
-        **latency_figures(measured.latencies),
-        **latency_figures(published.answered, name="answer"),
-        **cpu_figures(measured.window, delivered),
-        **usage_figures(measured.window),
-    }
-    if measured.redis is not None and delivered:
-        figures["redis_commands_each"] = round(measured.redis.commands / delivered, 2)
-        figures["redis_reads_each"] = round(measured.redis.reads / delivered, 2)
-    behind_ms = percentile(published.behind.ordered(), 99) / 1000 if len(published.behind) else 0.0
-    warnings = client_warnings(measured.window, behind_p99_ms=behind_ms)
-    if published.retries:
-        warnings.append(f"{published.retries} requests were repeated")
-    return Result(
-        label,
-        figures,
-        measured.whole,
-        warnings + unexpected_closes(measured.by_worker),
-        measured.latencies,
-        measured.window,
-    )
-
-
-def unexpected_closes(by_worker: Sequence[Received]) -> list[str]:
-    """Warnings about sockets that the server closed."""
-    codes: dict[int, int] = {}
-    for part in by_worker:
-        for code, count in part.closed.items():
-            codes[code] = codes.get(code, 0) + count
-    return [f"{count} sockets were closed with {code}" for code, count in sorted(codes.items())]

@@ -32,7 +32,7 @@ CASES = {
 LONG = ("sockets", "webhooks", "poll")
 FIGURES = {
     "sockets": {"latency_p99_ms", "cpu_gateway_us", "cpu_edge_us", "cpu_redis_us", "cpu_all_us"},
-    "saturate": {"delivered_per_s", "redis_commands_each"},
+    "saturate": {"delivered_per_s", "redis_scripts_per_notification", "redis_commands_per_notification"},
     "idle": {"memory_each_kib", "redis_commands_per_s"},
     "connect": {"connected_per_s", "storm_acked_s"},
     "takeover": {"takeover_p50_ms", "latency_max_ms"},

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from tests.load.bench import Bench, Measurement, result_of
+from tests.load.bench import Bench
+from tests.load.measurement import Measurement, result_of
 from tests.load.messages import Target
 from tests.load.publishers import Plan
 from tests.load.result import Result
