@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.load.latencies import merged, now_us
 from tests.load.measurement import Measurement
 from tests.load.messages import Target
 from tests.load.processes import Watched, Window
-from tests.load.publishers import Plan, Published, Publishers
+from tests.load.publishers import Plan, Published, Publishers, all_published
 from tests.load.recorder import Received
 from tests.load.redis_work import RedisWork
 from tests.load.rest import ApiKeys, Rest
@@ -65,10 +65,12 @@ class Bench:
         name = getattr(role, "__name__", "role").lower()
         return [number for number, worker in enumerate(self.receivers) if worker.name.startswith(name)]
 
-    async def start_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> None:
+    async def start_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> list[Worker]:
+        """Starts publishers for these targets, beside earlier ones."""
         lanes = lanes or self.options.lanes
-        count = min(self.options.processes, lanes)
-        self._publishers = [Worker(f"publisher-{number}", Publishers) for number in range(count)]
+        count, first = min(self.options.processes, lanes), len(self._publishers)
+        made = [Worker(f"publisher-{first + number}", Publishers) for number in range(count)]
+        self._publishers += made
         await asyncio.gather(
             *(
                 worker.call(
@@ -80,27 +82,23 @@ class Bench:
                     targets=targets,
                     size=self.options.size,
                 )
-                for number, worker in enumerate(self._publishers)
+                for number, worker in enumerate(made)
             )
         )
+        return made
 
     @property
     def received(self) -> int:
         return sum(worker.received for worker in self.receivers)
 
-    async def publish(self, plan: Plan) -> Published:
-        """Carries out the plan on all publishers."""
+    async def publish(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> Published:
+        """Carries out the plan on these publishers, by default on all."""
         start_us = now_us() + _START_US
-        parts: list[Published] = await asyncio.gather(
-            *(worker.call("publish", plan=plan, start_us=start_us) for worker in self._publishers)
+        workers = self._publishers if by is None else by
+        parts = await asyncio.gather(
+            *(worker.call("publish", plan=plan, start_us=start_us) for worker in workers)
         )
-        return Published(
-            events=sum(part.events for part in parts),
-            requests=sum(part.requests for part in parts),
-            retries=sum(part.retries for part in parts),
-            answered=merged(part.answered for part in parts),
-            behind=merged(part.behind for part in parts),
-        )
+        return all_published(parts)
 
     async def wait_until_received(self) -> None:
         """Waits until every accepted event has arrived, or none has for `patience_s`."""
@@ -118,9 +116,9 @@ class Bench:
         """Gives the edges time to ack what has arrived."""
         await asyncio.sleep(_ACK_S)
 
-    async def warm_up(self, plan: Plan) -> None:
+    async def warm_up(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> None:
         """The same work before the measurement, to reach a steady state."""
-        await self.publish(plan)
+        await self.publish(plan, by=by)
         await self.wait_until_received()
         await self.reset()
 
@@ -152,12 +150,12 @@ class Bench:
             await asyncio.wait([task])
             window.take_sample()
 
-    async def measure(self, plan: Plan) -> Measurement:
+    async def measure(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> Measurement:
         """Carries out the plan and measures until the last notification is received and acked."""
         before = self.installation.redis_work
         async with self.watching() as window:
             begin_us = now_us() + _START_US
-            published = await self.publish(plan)
+            published = await self.publish(plan, by=by)
             await self.wait_until_received()
             await self.wait_for_acks()
         return await self.measurement(window, published, begin_us=begin_us, before=before)
@@ -181,9 +179,9 @@ class Bench:
             redis=None if after is None or before is None else after.since(before),
         )
 
-    async def count(self) -> Count:
-        """Counts of the whole run so far."""
-        return await self._count_all()
+    async def count(self, channels: Container[int] | None = None) -> Count:
+        """Counts of the whole run so far, of these channels or of all; garbled messages are of no channel."""
+        return await self._count_all(channels=channels)
 
     async def close(self) -> None:
         workers = [*self._publishers, *self.receivers]
@@ -212,9 +210,16 @@ class Bench:
             for lane, count in accepted.get(target, ())
         }
 
-    async def _count_all(self, by_worker: Sequence[Received] | None = None) -> Count:
+    async def _count_all(
+        self, by_worker: Sequence[Received] | None = None, *, channels: Container[int] | None = None
+    ) -> Count:
         by_worker = await self.recorded() if by_worker is None else by_worker
-        count = count_all(await self._pending(), [each for part in by_worker for each in part.sequences])
+        pending = await self._pending()
+        received = dict(each for part in by_worker for each in part.sequences)
+        if channels is not None:
+            pending = {key: value for key, value in pending.items() if key[0] in channels}
+            received = {key: value for key, value in received.items() if key[0] in channels}
+        count = count_all(pending, received.items())
         garbled = sum(part.garbled for part in by_worker)
         return count if not garbled else _with_unknown(count, garbled)
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.load.latencies import Latencies, percentile
-from tests.load.processes import Window
-from tests.load.publishers import Published
+from tests.load.latencies import Latencies, merged, percentile
+from tests.load.processes import Window, joined
+from tests.load.publishers import Published, all_published
 from tests.load.recorder import Received
-from tests.load.redis_work import RedisWork
+from tests.load.redis_work import RedisWork, total
 from tests.load.result import Result, client_warnings, cpu_figures, latency_figures, usage_figures
 from tests.load.sequences import Count
 
@@ -30,6 +30,22 @@ class Measurement:
     def took_s(self) -> float:
         """From the first request to the last receipt."""
         return max(1e-6, (self.last_us - self.begin_us) / 1e6)
+
+
+def combined(phases: Sequence[Measurement], *, whole: Count) -> Measurement:
+    """One measurement of several phases; the time between them does not count."""
+    works = [phase.redis for phase in phases if phase.redis is not None]
+    return Measurement(
+        window=joined([phase.window for phase in phases]),
+        published=all_published(phase.published for phase in phases),
+        count=sum((phase.count for phase in phases), Count()),
+        whole=whole,
+        latencies=merged(phase.latencies for phase in phases),
+        begin_us=0,
+        last_us=int(sum(phase.took_s for phase in phases) * 1e6),
+        by_worker=phases[-1].by_worker,
+        redis=total(works) if works else None,
+    )
 
 
 def result_of(label: str, measured: Measurement) -> Result:
