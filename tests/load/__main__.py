@@ -73,7 +73,7 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
         with _installation(variant, scenario, screen) as installation:
             bench = Bench(installation, run_options, screen)
             try:
-                results.append(await scenario.run(bench, variant))
+                results += await scenario.run(bench, variant)
             finally:
                 await bench.close()
     return results

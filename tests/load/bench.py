@@ -3,18 +3,19 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.load.installation import Installation, RedisWork
-from tests.load.latencies import Latencies, merged, now_us, percentile
+from tests.load.installation import Installation
+from tests.load.latencies import merged, now_us
+from tests.load.measurement import Measurement
 from tests.load.messages import Target
 from tests.load.processes import Watched, Window
-from tests.load.publishers import Plan, Published, Publishers
+from tests.load.publishers import Plan, Published, Publishers, all_published
 from tests.load.recorder import Received
+from tests.load.redis_work import RedisWork
 from tests.load.rest import ApiKeys, Rest
-from tests.load.result import Result, client_warnings, cpu_figures, latency_figures, usage_figures
 from tests.load.screen import Screen
 from tests.load.sequences import Count, count_all
 from tests.load.workers import Worker
@@ -34,26 +35,6 @@ class RunOptions:
     lanes: int = 20
     size: int = 200
     patience_s: float = 15.0
-
-
-@dataclass(slots=True)
-class Measurement:
-    """What was measured. `count` covers the measured time, `whole` the run up to its end."""
-
-    window: Window
-    published: Published
-    count: Count
-    whole: Count
-    latencies: Latencies
-    begin_us: int
-    last_us: int
-    by_worker: list[Received]
-    redis: RedisWork | None = None
-
-    @property
-    def took_s(self) -> float:
-        """From the first request to the last receipt."""
-        return max(1e-6, (self.last_us - self.begin_us) / 1e6)
 
 
 class Bench:
@@ -84,10 +65,12 @@ class Bench:
         name = getattr(role, "__name__", "role").lower()
         return [number for number, worker in enumerate(self.receivers) if worker.name.startswith(name)]
 
-    async def start_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> None:
+    async def start_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> list[Worker]:
+        """Starts publishers for these targets, beside earlier ones."""
         lanes = lanes or self.options.lanes
-        count = min(self.options.processes, lanes)
-        self._publishers = [Worker(f"publisher-{number}", Publishers) for number in range(count)]
+        count, first = min(self.options.processes, lanes), len(self._publishers)
+        made = [Worker(f"publisher-{first + number}", Publishers) for number in range(count)]
+        self._publishers += made
         await asyncio.gather(
             *(
                 worker.call(
@@ -99,27 +82,23 @@ class Bench:
                     targets=targets,
                     size=self.options.size,
                 )
-                for number, worker in enumerate(self._publishers)
+                for number, worker in enumerate(made)
             )
         )
+        return made
 
     @property
     def received(self) -> int:
         return sum(worker.received for worker in self.receivers)
 
-    async def publish(self, plan: Plan) -> Published:
-        """Carries out the plan on all publishers."""
+    async def publish(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> Published:
+        """Carries out the plan on these publishers, by default on all."""
         start_us = now_us() + _START_US
-        parts: list[Published] = await asyncio.gather(
-            *(worker.call("publish", plan=plan, start_us=start_us) for worker in self._publishers)
+        workers = self._publishers if by is None else by
+        parts = await asyncio.gather(
+            *(worker.call("publish", plan=plan, start_us=start_us) for worker in workers)
         )
-        return Published(
-            events=sum(part.events for part in parts),
-            requests=sum(part.requests for part in parts),
-            retries=sum(part.retries for part in parts),
-            answered=merged(part.answered for part in parts),
-            behind=merged(part.behind for part in parts),
-        )
+        return all_published(parts)
 
     async def wait_until_received(self) -> None:
         """Waits until every accepted event has arrived, or none has for `patience_s`."""
@@ -137,9 +116,9 @@ class Bench:
         """Gives the edges time to ack what has arrived."""
         await asyncio.sleep(_ACK_S)
 
-    async def warm_up(self, plan: Plan) -> None:
+    async def warm_up(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> None:
         """The same work before the measurement, to reach a steady state."""
-        await self.publish(plan)
+        await self.publish(plan, by=by)
         await self.wait_until_received()
         await self.reset()
 
@@ -171,12 +150,12 @@ class Bench:
             await asyncio.wait([task])
             window.take_sample()
 
-    async def measure(self, plan: Plan) -> Measurement:
+    async def measure(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> Measurement:
         """Carries out the plan and measures until the last notification is received and acked."""
         before = self.installation.redis_work
         async with self.watching() as window:
             begin_us = now_us() + _START_US
-            published = await self.publish(plan)
+            published = await self.publish(plan, by=by)
             await self.wait_until_received()
             await self.wait_for_acks()
         return await self.measurement(window, published, begin_us=begin_us, before=before)
@@ -200,9 +179,9 @@ class Bench:
             redis=None if after is None or before is None else after.since(before),
         )
 
-    async def count(self) -> Count:
-        """Counts of the whole run so far."""
-        return await self._count_all()
+    async def count(self, channels: Container[int] | None = None) -> Count:
+        """Counts of the whole run so far, of these channels or of all; garbled messages are of no channel."""
+        return await self._count_all(channels=channels)
 
     async def close(self) -> None:
         workers = [*self._publishers, *self.receivers]
@@ -231,9 +210,16 @@ class Bench:
             for lane, count in accepted.get(target, ())
         }
 
-    async def _count_all(self, by_worker: Sequence[Received] | None = None) -> Count:
+    async def _count_all(
+        self, by_worker: Sequence[Received] | None = None, *, channels: Container[int] | None = None
+    ) -> Count:
         by_worker = await self.recorded() if by_worker is None else by_worker
-        count = count_all(await self._pending(), [each for part in by_worker for each in part.sequences])
+        pending = await self._pending()
+        received = dict(each for part in by_worker for each in part.sequences)
+        if channels is not None:
+            pending = {key: value for key, value in pending.items() if key[0] in channels}
+            received = {key: value for key, value in received.items() if key[0] in channels}
+        count = count_all(pending, received.items())
         garbled = sum(part.garbled for part in by_worker)
         return count if not garbled else _with_unknown(count, garbled)
 
@@ -241,41 +227,3 @@ class Bench:
 def _with_unknown(count: Count, more: int) -> Count:
     values = {name: getattr(count, name) for name in Count.__slots__}
     return Count(**(values | {"unknown": count.unknown + more}))
-
-
-def result_of(label: str, measured: Measurement) -> Result:
-    """The figures of every scenario with a stream of notifications."""
-    delivered = measured.count.received
-    published = measured.published
-    figures = {
-        "published_per_s": round(published.events / measured.took_s, 1),
-        "delivered_per_s": round(delivered / measured.took_s, 1),
-        **latency_figures(measured.latencies),
-        **latency_figures(published.answered, name="answer"),
-        **cpu_figures(measured.window, delivered),
-        **usage_figures(measured.window),
-    }
-    if measured.redis is not None and delivered:
-        figures["redis_commands_each"] = round(measured.redis.commands / delivered, 2)
-        figures["redis_reads_each"] = round(measured.redis.reads / delivered, 2)
-    behind_ms = percentile(published.behind.ordered(), 99) / 1000 if len(published.behind) else 0.0
-    warnings = client_warnings(measured.window, behind_p99_ms=behind_ms)
-    if published.retries:
-        warnings.append(f"{published.retries} requests were repeated")
-    return Result(
-        label,
-        figures,
-        measured.whole,
-        warnings + unexpected_closes(measured.by_worker),
-        measured.latencies,
-        measured.window,
-    )
-
-
-def unexpected_closes(by_worker: Sequence[Received]) -> list[str]:
-    """Warnings about sockets that the server closed."""
-    codes: dict[int, int] = {}
-    for part in by_worker:
-        for code, count in part.closed.items():
-            codes[code] = codes.get(code, 0) + count
-    return [f"{count} sockets were closed with {code}" for code, count in sorted(codes.items())]

@@ -6,17 +6,7 @@ from dataclasses import dataclass
 
 from tests.harness.stack import Stack, running_stack
 from tests.load.processes import Watched
-
-
-@dataclass(frozen=True, slots=True)
-class RedisWork:
-    """Commands that Redis has executed, in scripts too, and reads of its connections."""
-
-    commands: int
-    reads: int
-
-    def since(self, before: "RedisWork") -> "RedisWork":
-        return RedisWork(self.commands - before.commands, self.reads - before.reads)
+from tests.load.redis_work import RedisWork, work_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +21,8 @@ class Installation:
 
     @property
     def redis_work(self) -> RedisWork | None:
-        """Redis's counters; None for an installation that was already running."""
-        if self.stack is None:
-            return None
-        client = self.stack.valkey.client()
-        try:
-            stats = client.info("stats")
-        finally:
-            client.close()
-        return RedisWork(int(stats["total_commands_processed"]), int(stats["total_reads_processed"]))
+        """The counters of all primaries; None for an installation that was already running."""
+        return None if self.stack is None else work_of(self.stack.redis)
 
 
 @dataclass(frozen=True, slots=True)

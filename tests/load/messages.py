@@ -5,7 +5,7 @@ The path is `/lane/number/sent`, each of fixed width, so that every notification
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,11 +16,15 @@ _FILL = "A"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The receivers of an event: the `fan` channels subscribed to a device, or the API key `to`."""
+    """The receivers of an event: the `fan` channels subscribed to a device, or the API key `to`.
+
+    `secret` authenticates the publisher, if the target's account is not the run's own.
+    """
 
     number: int
     fan: int = 1
     to: str | None = None
+    secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """CPU time and memory of processes by /proc, and the CPU that other processes of the machine used."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -69,6 +70,26 @@ class Window:
         """The share of all cores that other processes used."""
         ours = sum(self.cpu_s(role) for role in (*ROLES, "client"))
         return max(0.0, self.machine - ours / (self.took_s * CORES))
+
+
+def joined(windows: Sequence[Window]) -> Window:
+    """One window of several over the same processes: leaves out the time and the CPU between them."""
+    whole = Window(windows[0].watched, list(windows[0].samples))
+    for window in windows[1:]:
+        begin, end = window.samples[0], whole.samples[-1]
+        whole.samples += [_continued(sample, begin, end) for sample in window.samples[1:]]
+    return whole
+
+
+def _continued(sample: Sample, begin: Sample, end: Sample) -> Sample:
+    """The sample, as if its window had begun at the `end` of another."""
+    cpu_s = {
+        name: end.cpu_s[name] + value - begin.cpu_s[name]
+        for name, value in sample.cpu_s.items()
+        if name in begin.cpu_s and name in end.cpu_s
+    }
+    at_s, busy_s = end.at_s + sample.at_s - begin.at_s, end.busy_s + sample.busy_s - begin.busy_s
+    return Sample(at_s, cpu_s, sample.rss, busy_s)
 
 
 def take_sample(watched: tuple[Watched, ...]) -> Sample:

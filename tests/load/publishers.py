@@ -2,13 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
 from tests.load.connections import HttpConnection, Refused, Reply
-from tests.load.latencies import Latencies, now_us
+from tests.load.latencies import Latencies, merged, now_us
 from tests.load.messages import Target, Template, batch, head, template
 from tests.load.sequences import SequenceKey
 
@@ -21,7 +21,8 @@ _RETRY_LIMIT_S = 60
 class Plan:
     """What to publish: for `seconds` or `requests` per lane, at `rate` events per second or at full speed.
 
-    The events of a request have different targets in turn; `together`: all of them the same.
+    The events of a request have different targets in turn; `together`: all of them the same. The first
+    event's target decides whose secret the request carries.
     """
 
     seconds: float | None = None
@@ -42,15 +43,35 @@ class Published:
     behind: Latencies = field(default_factory=Latencies)
 
 
+def all_published(parts: Iterable[Published]) -> Published:
+    """The sum of several publishers, or of several plans."""
+    parts = list(parts)
+    return Published(
+        events=sum(part.events for part in parts),
+        requests=sum(part.requests for part in parts),
+        retries=sum(part.retries for part in parts),
+        answered=merged(part.answered for part in parts),
+        behind=merged(part.behind for part in parts),
+    )
+
+
 class Lane:
-    """One connection with one request in progress; counts the events per target."""
+    """One connection with one request in progress; counts the events per target.
+
+    A target's `heads` entry is the beginning of its requests, as far as the Content-Length.
+    """
 
     def __init__(
-        self, number: int, url: str, secret: str, targets: Sequence[Target], templates: list[Template]
+        self,
+        number: int,
+        url: str,
+        heads: Sequence[bytes],
+        targets: Sequence[Target],
+        templates: Sequence[Template],
     ) -> None:
         self.number = number
         self._url = url
-        self._head = head("POST", url + EVENTS_PATH, token=secret)
+        self._heads = heads
         self._targets = targets
         self._templates = templates
         self.accepted = [0] * len(targets)
@@ -80,7 +101,7 @@ class Lane:
             result.answered.add(free_us - asked_us, at_us=free_us)
 
     async def _publish_one(self, plan: Plan, *, sent_us: int, result: Published) -> None:
-        events, pending = [], 0
+        events, pending, first = [], 0, self._heads[self._turn]
         for _ in range(plan.array):
             events.append(self._templates[self._turn].event(self.number, self.accepted[self._turn], sent_us))
             pending += self._targets[self._turn].fan
@@ -90,7 +111,7 @@ class Lane:
         if plan.together:
             self._turn = (self._turn + 1) % len(self._targets)
         body = batch(events)
-        reply = await self._post(self._head + b"Content-Length: %d\r\n\r\n" % len(body) + body, result)
+        reply = await self._post(first + b"Content-Length: %d\r\n\r\n" % len(body) + body, result)
         queued = sum(event["channels"] for event in orjson.loads(reply.body)["events"])
         if queued != pending:
             raise Refused(f"events for {pending} channels were queued for {queued}")
@@ -123,6 +144,14 @@ class Lane:
             self._connection.close()
 
 
+def _heads(url: str, secret: str, targets: Sequence[Target]) -> list[bytes]:
+    own = head("POST", url + EVENTS_PATH, token=secret)
+    return [
+        own if target.secret is None else head("POST", url + EVENTS_PATH, token=target.secret)
+        for target in targets
+    ]
+
+
 class Publishers:
     """A share of a run's lanes."""
 
@@ -143,9 +172,11 @@ class Publishers:
     ) -> None:
         """Creates these of `all_lanes`, connected to the gateways in turn."""
         templates = [template(target, size=size) for target in targets]
+        heads = {url: _heads(url, secret, targets) for url in gateways}
         self._targets, self._all = targets, all_lanes
         for number in lanes:
-            lane = Lane(number, gateways[number % len(gateways)], secret, targets, templates)
+            url = gateways[number % len(gateways)]
+            lane = Lane(number, url, heads[url], targets, templates)
             lane.start_at(number * len(targets) // all_lanes)
             self._lanes.append(lane)
         await asyncio.gather(*(lane.connect() for lane in self._lanes))

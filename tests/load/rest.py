@@ -1,4 +1,4 @@
-"""Creates a run's account, API keys and channels by REST, over a few connections."""
+"""Creates a run's accounts, API keys and channels by REST, over a few connections."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -62,22 +62,31 @@ class Rest:
 
 
 class ApiKeys:
-    """A new account with one API key that publishes, and one for each channel."""
+    """A new account with one API key that publishes and one for each channel; and further accounts."""
 
     def __init__(self, rest: Rest, *, each: Callable[[], None] = lambda: None) -> None:
         self._rest = rest
         self._each = each
-        self._account = ""
         self.publisher = Key("", "")
         self.receivers: list[Key] = []
         self._made: list[Key] = []
 
     async def create(self, channels: int) -> None:
         """Creates account and API keys; no channels."""
-        account = await self._rest.call("POST", "/v1/accounts", json={"name": "load"}, want=(201,))
-        self._account = account["id"]
-        self.publisher = await self._key("publish")
-        self.receivers = await self._for_all(range(channels), lambda _: self._key("receive"))
+        account = await self._new_account()
+        self.publisher = await self._key(account, "publish")
+        self.receivers = await self._for_all(range(channels), lambda _: self._key(account, "receive"))
+
+    async def add_accounts(self, count: int) -> list[Key]:
+        """Creates more accounts, each with a further receiver; returns each account's key that publishes."""
+
+        async def one(_: int) -> tuple[Key, Key]:
+            account = await self._new_account()
+            return await self._key(account, "publish"), await self._key(account, "receive")
+
+        made = await self._for_all(range(count), one)
+        self.receivers += [receiver for _, receiver in made]
+        return [publisher for publisher, _ in made]
 
     async def register(self, numbers: Sequence[int]) -> None:
         """Registers WebSocket channels for these receivers."""
@@ -108,15 +117,19 @@ class ApiKeys:
         return int(response["queue_size"])
 
     async def revoke_all(self) -> None:
-        """Revokes all keys; a running installation keeps only an empty account."""
+        """Revokes all keys; a running installation keeps only the empty accounts."""
 
         async def one(key: Key) -> None:
             await self._rest.call("DELETE", f"/v1/api-keys/{key.id}", want=(204, 404))
 
         await self._for_all(self._made, one)
 
-    async def _key(self, scope: str) -> Key:
-        path = f"/v1/accounts/{self._account}/api-keys"
+    async def _new_account(self) -> str:
+        account = await self._rest.call("POST", "/v1/accounts", json={"name": "load"}, want=(201,))
+        return str(account["id"])
+
+    async def _key(self, account: str, scope: str) -> Key:
+        path = f"/v1/accounts/{account}/api-keys"
         made = await self._rest.call("POST", path, json={"name": "load", "scopes": [scope]}, want=(201,))
         key = Key(made["id"], made["secret"])
         self._made.append(key)

@@ -10,6 +10,7 @@ from typing import Any
 from tests.harness.processes import CHECKOUT
 from tests.load.latencies import Latencies, percentiles_ms
 from tests.load.processes import CORES, ROLES, Window
+from tests.load.redis_work import RedisWork
 from tests.load.sequences import Count
 
 _CLIENT_LIMIT = 0.85
@@ -30,6 +31,7 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     latencies: Latencies = field(default_factory=Latencies)
     window: Window | None = None
+    redis: RedisWork | None = None
 
     def line(self, arguments: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
         """The object that is appended to the file of results."""
@@ -38,6 +40,7 @@ class Result:
             "label": self.label,
             "figures": self.figures,
             "count": asdict(self.count),
+            "redis_calls": dict(self.redis.calls) if self.redis is not None else {},
             "warnings": self.warnings,
             "arguments": arguments,
             "machine": machine,

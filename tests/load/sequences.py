@@ -53,6 +53,11 @@ class Count:
         """Duplicates are allowed: delivery is at least once."""
         return not (self.lost or self.out_of_order or self.unknown)
 
+    def __add__(self, other: "Count") -> "Count":
+        """The sum with the count of other notifications."""
+        more = asdict(other)
+        return Count(**{name: value + more[name] for name, value in asdict(self).items()})
+
     def since(self, before: "Count") -> "Count":
         """The difference to an earlier count."""
         earlier = asdict(before)

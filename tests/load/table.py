@@ -18,6 +18,10 @@ _UNITS = {
     "_kib": "KiB",
 }
 _COLUMN = 14
+REDIS_NOTE = (
+    "redis commands: executed by all primaries in the measured time, those inside scripts included;"
+    " without EVALSHA (redis scripts), INFO and PING"
+)
 
 
 def named(figure: str) -> tuple[str, str]:
@@ -39,6 +43,8 @@ def table(results: Sequence[Result]) -> str:
         text, unit = named(figure)
         rows.append((text, *(_shown(result.figures.get(figure)) for result in results), unit))
     lines = _aligned(rows)
+    if any(result.redis is not None for result in results):
+        lines.append(f"  {REDIS_NOTE}")
     for result in results:
         lines += [f"  ! {result.label}: {warning}" for warning in result.warnings]
     return "\n".join(lines)

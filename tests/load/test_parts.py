@@ -3,15 +3,18 @@
 import json
 import math
 import os
+from typing import Any
 
 import pytest
 
 from tests.load.connections import frame_at
 from tests.load.latencies import Latencies, merged, percentile, percentiles_ms
 from tests.load.messages import Target, read_path, template
-from tests.load.processes import Sample, Watched, Window, cpu_of, rss_of
+from tests.load.processes import Sample, Watched, Window, cpu_of, joined, rss_of
 from tests.load.recorder import Recorder
+from tests.load.rest import ApiKeys, Rest
 from tests.load.result import Result, client_warnings, cpu_figures
+from tests.load.scenarios.tenants import ratios
 from tests.load.sequences import Count
 from tests.load.table import comparison, table
 
@@ -104,6 +107,54 @@ def test_cpu_of_other_processes_is_a_warning() -> None:
     before = dict.fromkeys(("edge-0", "edge-1", "redis", "publisher-0"), 0.0)
     shared = window(seconds=1, before=before, after=before, busy_s=100)
     assert any("other processes" in warning for warning in client_warnings(shared))
+
+
+def test_joined_windows_leave_out_what_is_between_them() -> None:
+    before, after = {"edge-0": 1.0, "redis": 5.0}, {"edge-0": 1.5, "redis": 6.0}
+    first = window(seconds=2, before=before, after=after, busy_s=3)
+    later = Window(
+        first.watched,
+        [
+            Sample(10, {"edge-0": 9.0, "redis": 7.0}, {}, 20),
+            Sample(13, {"edge-0": 9.25, "redis": 7.0}, {}, 21),
+        ],
+    )
+    whole = joined([first, later])
+    assert (whole.took_s, whole.cpu_s("edge"), whole.cpu_s("redis")) == (5.0, 0.75, 1.0)
+    assert whole.samples[-1].busy_s - whole.samples[0].busy_s == 4
+    assert len(first.samples) == 2
+
+
+def test_the_ratio_of_cpu_is_by_process() -> None:
+    many = Result("many", {"cpu_edge_us": 30.0, "cpu_redis_us": 10.0, "cpu_all_us": 90.0}, Count())
+    one = Result("one", {"cpu_edge_us": 20.0, "cpu_redis_us": 0.0, "cpu_all_us": 60.0}, Count())
+    assert ratios(many, one) == {"cpu_edge_ratio": 1.5, "cpu_all_ratio": 1.5}
+
+
+async def test_further_accounts_have_a_publisher_and_a_receiver_each() -> None:
+    class Accounts(Rest):
+        def __init__(self) -> None:
+            self.keys: list[tuple[str, str]] = []
+            self.accounts = 0
+
+        async def call(self, method: str, path: str, *, json: Any = None, **_: Any) -> Any:
+            if path == "/v1/accounts":
+                self.accounts += 1
+                return {"id": f"account-{self.accounts}"}
+            account, [scope] = path.split("/")[3], json["scopes"]
+            self.keys.append((account, scope))
+            return {"id": "id", "secret": f"{account} {scope}"}
+
+    keys = ApiKeys(rest := Accounts())
+    await keys.create(2)
+    publishers = await keys.add_accounts(2)
+    assert [key.secret for key in publishers] == ["account-2 publish", "account-3 publish"]
+    assert [key.secret for key in keys.receivers] == [
+        *["account-1 receive"] * 2,
+        "account-2 receive",
+        "account-3 receive",
+    ]
+    assert len(set(rest.keys)) == 6
 
 
 def test_a_process_can_be_sampled() -> None:

@@ -61,6 +61,12 @@ def test_a_channel_without_receipts_and_one_without_publishes() -> None:
     assert (count.lost, count.unknown, count.passed) == (3, 1, False)
 
 
+def test_the_sum_of_two_counts() -> None:
+    assert count_of([0, 1, 3]) + Count(published=2, received=2, duplicated=1) == Count(
+        published=6, received=5, lost=1, duplicated=1
+    )
+
+
 def test_the_difference_of_two_counts() -> None:
     before = count_of([0, 1, 3])
     assert count_of([0, 1, 3, 4, 4], published=5).since(before) == Count(

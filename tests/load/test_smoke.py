@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.load.test_faults import run_load
 
 
@@ -20,6 +22,11 @@ async def test_a_short_run_writes_a_table_a_result_line_and_a_report(tmp_path: P
     assert line["label"] == "smoke"
     assert line["count"]["received"] == line["count"]["published"] == 130
     assert line["figures"]["cpu_all_us"] > 0
+    calls = line["redis_calls"]
+    assert calls["xadd"] == 100, "the warm-up does not count"
+    commands = sum(calls.values()) - calls["evalsha"]
+    assert line["figures"]["redis_commands_per_notification"] == pytest.approx(commands / 100, abs=0.01)
+    assert "redis commands: executed" in output
     assert line["machine"]["cores"] > 0
     page = html.read_text()
     plots = re.findall(r"<svg.*?</svg>", page)

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 from tests.load.bench import Bench
 from tests.load.installation import Size
+from tests.load.publishers import Plan
 from tests.load.result import Result
-from tests.load.scenarios import holding, mixed, options, sockets, waiting
+from tests.load.scenarios import holding, mixed, options, sockets, tenants, waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One scenario. `run` gets a new bench."""
+    """One scenario. `run` gets a new bench; its results are columns of one table."""
 
     help: str
     add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[Bench, argparse.Namespace], Awaitable[Result]]
+    run: Callable[[Bench, argparse.Namespace], Awaitable[list[Result]]]
     dispatchers: int = 0
     variants: Callable[[argparse.Namespace], list[argparse.Namespace]] = lambda given: [given]
     """The runs of the scenario, each with its own installation; one by default."""
@@ -33,68 +34,87 @@ def size_of(scenario: Scenario, arguments: argparse.Namespace) -> Size:
     )
 
 
-async def _sockets(bench: Bench, given: argparse.Namespace) -> Result:
-    return await sockets.sockets(bench, options.stream(given, rate=given.rate), label=given.label)
+async def _sockets(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [await sockets.sockets(bench, options.stream(given, rate=given.rate), label=given.label)]
 
 
-async def _saturate(bench: Bench, given: argparse.Namespace) -> Result:
-    return await sockets.sockets(bench, options.stream(given, rate=None), label=given.label)
+async def _saturate(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [await sockets.sockets(bench, options.stream(given, rate=None), label=given.label)]
 
 
-async def _idle(bench: Bench, given: argparse.Namespace) -> Result:
-    return await holding.idle(bench, channels=given.channels, seconds=given.seconds, label=given.label)
+async def _idle(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [await holding.idle(bench, channels=given.channels, seconds=given.seconds, label=given.label)]
 
 
-async def _connect(bench: Bench, given: argparse.Namespace) -> Result:
-    return await holding.connect(
+async def _connect(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [
+        await holding.connect(
+            bench,
+            channels=given.channels,
+            rate=given.rate,
+            at_once=given.at_once,
+            storm_limit_s=given.storm_limit,
+            label=given.label,
+        )
+    ]
+
+
+async def _takeover(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [
+        await holding.takeover(
+            bench,
+            channels=given.channels,
+            rate=given.rate,
+            takeovers=given.takeovers,
+            pause_s=given.pause,
+            label=given.label,
+        )
+    ]
+
+
+async def _fanout(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [
+        await waiting.fanout(
+            bench,
+            channels=given.channels,
+            rate=given.rate,
+            seconds=given.seconds,
+            warm_up_s=given.warm_up,
+            label=given.label,
+        )
+    ]
+
+
+async def _backlog(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [await waiting.backlog(bench, channels=given.channels, waiting=given.waiting, label=given.label)]
+
+
+async def _webhooks(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [
+        await mixed.webhooks(
+            bench, options.stream(given, rate=given.rate), dead=given.dead, label=given.label
+        )
+    ]
+
+
+async def _poll(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [await mixed.polls(bench, options.stream(given, rate=given.rate), label=given.label)]
+
+
+async def _mixed(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [
+        await mixed.mixed(bench, options.stream(given, rate=given.rate), dead=given.dead, label=given.label)
+    ]
+
+
+async def _tenants(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return await tenants.tenants(
         bench,
-        channels=given.channels,
-        rate=given.rate,
-        at_once=given.at_once,
-        storm_limit_s=given.storm_limit,
-        label=given.label,
-    )
-
-
-async def _takeover(bench: Bench, given: argparse.Namespace) -> Result:
-    return await holding.takeover(
-        bench,
-        channels=given.channels,
-        rate=given.rate,
-        takeovers=given.takeovers,
-        pause_s=given.pause,
-        label=given.label,
-    )
-
-
-async def _fanout(bench: Bench, given: argparse.Namespace) -> Result:
-    return await waiting.fanout(
-        bench,
-        channels=given.channels,
-        rate=given.rate,
-        seconds=given.seconds,
+        accounts=given.accounts,
+        plan=Plan(seconds=given.seconds, rate=given.rate),
         warm_up_s=given.warm_up,
+        rounds=given.rounds,
         label=given.label,
-    )
-
-
-async def _backlog(bench: Bench, given: argparse.Namespace) -> Result:
-    return await waiting.backlog(bench, channels=given.channels, waiting=given.waiting, label=given.label)
-
-
-async def _webhooks(bench: Bench, given: argparse.Namespace) -> Result:
-    return await mixed.webhooks(
-        bench, options.stream(given, rate=given.rate), dead=given.dead, label=given.label
-    )
-
-
-async def _poll(bench: Bench, given: argparse.Namespace) -> Result:
-    return await mixed.polls(bench, options.stream(given, rate=given.rate), label=given.label)
-
-
-async def _mixed(bench: Bench, given: argparse.Namespace) -> Result:
-    return await mixed.mixed(
-        bench, options.stream(given, rate=given.rate), dead=given.dead, label=given.label
     )
 
 
@@ -122,6 +142,9 @@ SCENARIOS = {
     "takeover": Scenario("takeovers under load", options.for_takeover, _takeover),
     "fanout": Scenario("every event to every channel", options.for_fanout, _fanout),
     "backlog": Scenario("sockets for full queues", options.for_backlog, _backlog),
+    "tenants": Scenario(
+        "one channel in each of many accounts, beside as many in one account", options.for_tenants, _tenants
+    ),
     "webhooks": Scenario(
         "events to webhooks, some of which do not respond", options.for_webhooks, _webhooks, dispatchers=1
     ),

@@ -4,8 +4,9 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from tests.load.bench import Bench, result_of, unexpected_closes
+from tests.load.bench import Bench
 from tests.load.latencies import Latencies, merged, now_us
+from tests.load.measurement import result_of, unexpected_closes
 from tests.load.messages import Target
 from tests.load.processes import take_sample
 from tests.load.publishers import Plan
@@ -69,20 +70,19 @@ async def idle(bench: Bench, *, channels: int, seconds: float, label: str) -> Re
         async with bench.watching() as window:
             await asyncio.sleep(seconds)
     after = bench.installation.redis_work
+    redis = None if work is None or after is None else after.since(work)
     figures = {"sockets": float(channels)}
     if before_bytes:
         for name, used in (("memory_each", opened_bytes), ("memory_each_at_the_end", _edge_memory(bench))):
             figures[f"{name}_kib"] = round((used - before_bytes) / 1024 / (channels - first), 2)
     for role in ("edge", "redis"):
         figures[f"idle_cpu_{role}_%"] = round(100 * window.cpu_s(role) / window.took_s, 2)
-    if work is not None and after is not None:
-        commands = after.since(work).commands
-        figures["redis_commands_per_s"] = round(commands / window.took_s, 2)
-        figures["redis_commands_each"] = round(commands / channels, 3)
+    if redis is not None:
+        figures["redis_commands_per_s"] = round(redis.commands / window.took_s, 2)
+        figures["redis_commands_per_channel"] = round(redis.commands / channels, 3)
     closes = unexpected_closes(await bench.recorded())
-    return Result(
-        label, figures | usage_figures(window), Count(), client_warnings(window) + closes, window=window
-    )
+    warnings = client_warnings(window) + closes
+    return Result(label, figures | usage_figures(window), Count(), warnings, window=window, redis=redis)
 
 
 async def connect(

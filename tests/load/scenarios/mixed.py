@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tests.load.bench import Bench, Measurement, result_of
+from tests.load.bench import Bench
 from tests.load.hooks import Hooks
 from tests.load.latencies import merged, percentiles_ms
+from tests.load.measurement import Measurement, result_of
 from tests.load.messages import Target
 from tests.load.polls import Polls
 from tests.load.result import Result

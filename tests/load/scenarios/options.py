@@ -72,6 +72,20 @@ def for_fanout(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def for_tenants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accounts", type=int, default=1000, help="number of accounts, each with one channel and its socket"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=1000.0, help="events per second, of all accounts together"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="how often the two phases alternate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each phase")
+    parser.add_argument(
+        "--warm-up", type=float, default=2.0, help="seconds of the same load before each phase"
+    )
+
+
 def for_backlog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=1, help="number of channels with a full queue")
     parser.add_argument("--waiting", type=int, default=10_000, help="notifications in each queue")

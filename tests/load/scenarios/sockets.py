@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from tests.load.bench import Bench, Measurement, result_of
+from tests.load.bench import Bench
+from tests.load.measurement import Measurement, result_of
 from tests.load.messages import Target
 from tests.load.publishers import Plan
 from tests.load.result import Result
@@ -63,8 +64,11 @@ async def measure_stream(bench: Bench, stream: Stream) -> Measurement:
 
 async def sockets(bench: Bench, stream: Stream, *, label: str = "sockets") -> Result:
     result = result_of(label, await measure_stream(bench, stream))
-    if stream.rate is not None and result.figures["published_per_s"] < 0.95 * stream.rate:
-        result.warnings.append(
-            f"fewer than the requested {stream.rate:,.0f} events per second were published"
-        )
+    warn_if_late(result, stream.rate)
     return result
+
+
+def warn_if_late(result: Result, rate: float | None) -> None:
+    """Warns if the requested rate was not reached."""
+    if rate is not None and result.figures["published_per_s"] < 0.95 * rate:
+        result.warnings.append(f"fewer than the requested {rate:,.0f} events per second were published")

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from tests.load.bench import Bench, Measurement, result_of
+from tests.load.bench import Bench
 from tests.load.latencies import now_us
+from tests.load.measurement import Measurement, result_of
 from tests.load.messages import Target
 from tests.load.publishers import Plan
 from tests.load.result import Result
