@@ -41,6 +41,8 @@ class Count:
     """
 
     def __init__(self) -> None:
+        self.total = 0
+        """The sum without labels: the hot path adds to it without a call."""
         self._sums: dict[_Values, int] = {}
 
     def add(self, amount: int, attributes: Labels = _NO_LABELS) -> None:
@@ -48,7 +50,8 @@ class Count:
         self._sums[labels] = self._sums.get(labels, 0) + amount
 
     def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, dict(labels)) for labels, value in self._sums.items()]
+        sums = {**self._sums, (): self._sums.get((), 0) + self.total} if self.total else self._sums
+        return [Observation(value, dict(labels)) for labels, value in sums.items()]
 
 
 @dataclass(slots=True)
@@ -196,6 +199,9 @@ class _Spans:
     enabled = False
 
 
+spans = _Spans()
+
+
 def record_acked(entry_id: str, count: int) -> None:
     """Counts acked notifications. `entry_id`, the newest, begins with the time of its append in ms."""
     acked.add(count)
@@ -222,7 +228,7 @@ def record_webhook_lag(oldest_ms: int, *, now_ms: int, every_s: float) -> None:
 
 
 def record_pipeline(commands: int, took_s: float) -> None:
-    _redis_commands.add(commands)
+    _redis_commands.total += commands
     _redis_s.record(took_s)
 
 
@@ -251,14 +257,10 @@ class PublishSpan:
     else the publisher's; '' if that is absent or malformed.
     """
 
-    __slots__ = ("_span", "_started_s", "traceparent")
+    __slots__ = ("_span", "traceparent")
 
     def __init__(self, account: str, events: int, *, traceparent: str | None) -> None:
-        self._started_s = time.perf_counter()
-        self._span: Span | None = None
         self.traceparent = ""
-        if not traceparent and not _Spans.enabled:
-            return
         parent = _context_in(traceparent) if traceparent else None
         publisher = trace.get_current_span(parent).get_span_context() if parent is not None else None
         facts: dict[str, str | int] = {"account": account, "events": events}
@@ -268,23 +270,21 @@ class PublishSpan:
             self.traceparent = _traceparent(recorded)
 
     def end(self, error: Exception | None) -> None:
-        publish_s.record(time.perf_counter() - self._started_s)
-        if self._span is not None:
-            if error is not None:
-                self._span.record_exception(error)
-                self._span.set_status(StatusCode.ERROR, str(error))
-            self._span.end()
+        if error is not None:
+            self._span.record_exception(error)
+            self._span.set_status(StatusCode.ERROR, str(error))
+        self._span.end()
 
 
 def is_recorded(traceparent: str) -> bool:
     """False if the trace's sampled flag is off, or if spans are not exported."""
     is_sampled = traceparent != "" and int(traceparent[-2:], 16) & 1 == 1
-    return is_sampled and _Spans.enabled
+    return is_sampled and spans.enabled
 
 
 def enable_spans() -> None:
     """Begins spans from now on. Without a collector none is begun: the SDK is slow even if it drops them."""
-    _Spans.enabled = True
+    spans.enabled = True
 
 
 def notification_span(

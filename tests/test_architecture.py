@@ -39,7 +39,7 @@ ROOMS = {
             *("shared.clock", "shared.model", "shared.store", "shared.telemetry", "shared.wire"),
             *("msgspec", "orjson"),
         ),
-        never=("socket", "json", "time"),
+        never=("socket", "json"),
     ),
     "shared.delivery": Room(("shared.model", "shared.store", "shared.telemetry"), never=("json",)),
     "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),

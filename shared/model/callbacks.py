@@ -115,6 +115,11 @@ def _is_host(authority: re.Match[str]) -> bool:
         return _is_address(ipaddress.IPv4Address, name) or _is_name(name)
     # Compatibility forms fold to ASCII (①②⑦ is 127), and the ideographic full stop is a dot.
     folded = unicodedata.normalize("NFKC", name).replace("。", ".")
+    try:
+        # Some names that mix directions of writing have no ASCII form, so no client can look them up.
+        name.encode("idna")
+    except UnicodeError:
+        return False
     return _is_name("".join(sign if sign.isascii() else "x" for sign in folded), longest=LONGEST)
 
 

@@ -18,7 +18,7 @@ class RoutingTable:
         self.version: str | None = None
         self._channels_index = Index()
         self._sessions_index = Index()
-        self._sessions: dict[str, tuple[Pattern, ...]] = {}
+        self.sessions: dict[str, tuple[Pattern, ...]] = {}
         self.bindings_versions: dict[str, str] = {}
         """Each API key with the version of its bindings, which its channel must have too."""
         self.unconfirmed: set[str] = set()
@@ -26,19 +26,20 @@ class RoutingTable:
         # While a channel is replaced, an API key briefly has two generations of it here.
         self._channels: dict[str, set[str]] = {}
         self._bindings: dict[str, dict[str, tuple[Pattern, ...]]] = {}
-        self._device_type_patterns = 0
-        self._expiring: dict[str, int] = {}
+        self.device_type_patterns = 0
+        """How many patterns match device types, which a notification does not contain."""
+        self.expiring: dict[str, int] = {}
 
     def expire(self, api_key_id: str, at_ms: int | None) -> None:
         """Sets when the API key expires; None: never."""
         if at_ms is None:
-            self._expiring.pop(api_key_id, None)
+            self.expiring.pop(api_key_id, None)
         else:
-            self._expiring[api_key_id] = at_ms
+            self.expiring[api_key_id] = at_ms
 
     def is_expired(self, api_key_id: str, *, now_ms: int) -> bool:
         """Whether the API key has expired: its channel may still exist, but receives nothing more."""
-        return self._expiring.get(api_key_id, now_ms + 1) <= now_ms
+        return self.expiring.get(api_key_id, now_ms + 1) <= now_ms
 
     @property
     def api_keys(self) -> Set[str]:
@@ -54,11 +55,6 @@ class RoutingTable:
         """Each API key's patterns from all sources."""
         return {key: tuple(self._patterns(key)) for key in self._bindings}
 
-    @property
-    def needs_device_types(self) -> bool:
-        """Whether a binding matches device types, which a notification does not contain."""
-        return self._device_type_patterns > 0
-
     def channels_for(self, event: Event) -> list[str]:
         """The API keys whose channels receive the event."""
         if event.to is not None:
@@ -68,31 +64,23 @@ class RoutingTable:
         return list(self._channels_index.owners(event.topic, event.fields or {}))
 
     @property
-    def has_sessions(self) -> bool:
-        return bool(self._sessions)
-
-    @property
-    def has_expiring_keys(self) -> bool:
-        return bool(self._expiring)
-
-    @property
     def needs_data(self) -> bool:
         """Whether `sessions_for` needs the event's parsed data."""
         return self._sessions_index.has_data_patterns
 
     def sessions_for(self, event: Event, data: object) -> set[str]:
         """The sessions that receive the event. `data` is its parsed data, or None unless `needs_data`."""
-        if event.to is not None or not self._sessions:
+        if event.to is not None or not self.sessions:
             return set()
         found = self._sessions_index.owners(event.topic, {})
         return found | self._sessions_index.owners_by_data(data) if self.needs_data else found
 
     def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the session's patterns; an empty tuple removes the session."""
-        for pattern in self._sessions.pop(session_id, ()):
+        for pattern in self.sessions.pop(session_id, ()):
             self._sessions_index.remove(pattern, session_id)
         if patterns:
-            self._sessions[session_id] = patterns
+            self.sessions[session_id] = patterns
             for pattern in patterns:
                 self._sessions_index.add(pattern, session_id)
 
@@ -142,7 +130,7 @@ class RoutingTable:
         update = self._channels_index.add if by > 0 else self._channels_index.remove
         for pattern in patterns:
             update(pattern, api_key_id)
-            self._device_type_patterns += by * _matches_device_type(pattern)
+            self.device_type_patterns += by * _matches_device_type(pattern)
 
 
 def _matches_device_type(pattern: Pattern) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from shared.model import events as topics
-from shared.model.errors import Invalid
+from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
 from shared.publish.request import Posted
@@ -17,6 +17,11 @@ from shared.wire.models import field_at
 EVENTS_A_TURN = 100
 """Matching yields to the event loop this often: 10,000 events would block it."""
 _ATTEMPTS = 4
+# Notifications of one request. Redis must hold them all before the response.
+MAX_COPIES = 100_000
+MAX_COPIES_BYTES = 64 * 1024 * 1024
+_WIDE_COPIES = MAX_COPIES // 100
+_WIDE_BYTES = MAX_COPIES_BYTES // 100
 _SETS_TYPE = (topics.DEVICE_REGISTRATIONS, topics.DEVICE_REG_UPDATES)
 _REMOVES_TYPE = (topics.DEVICE_DE_REGISTRATIONS, topics.DEVICE_REGISTRATIONS_EXPIRED)
 
@@ -26,19 +31,38 @@ class Matched:
     """The indexes of the events for each channel (an API key's id) and for each session.
 
     `versions` are those of the account's table and of the table of all accounts. `types` are the device types
-    that the request sets (None: removes).
+    that the request sets (None: removes). `copies` and `size_bytes` count the notifications that the events
+    make.
     """
 
     table: RoutingTable
     versions: tuple[str | None, str | None]
+    copies: int = 0
+    size_bytes: int = 0
+    wants_receipts: bool = False
     channels: dict[str, list[int]] = field(default_factory=dict)
     sessions: dict[str, list[int]] = field(default_factory=dict)
     types: dict[str, str | None] = field(default_factory=dict)
 
+    @property
+    def is_wide(self) -> bool:
+        """Might a table that is a little behind hide that these are too many?"""
+        return self.copies > _WIDE_COPIES or self.size_bytes > _WIDE_BYTES
+
+
+def check_quota(matched: Matched) -> None:
+    """Checks the notifications that a publish makes. Raises TooLarge."""
+    copies, size = matched.copies, matched.size_bytes
+    if copies > MAX_COPIES or size > MAX_COPIES_BYTES:
+        limit = f"{MAX_COPIES} notifications or {MAX_COPIES_BYTES // 1024 // 1024} MiB"
+        raise TooLarge(
+            f"events times channels: {copies} notifications, {size} bytes; the limit of a request is {limit}"
+        )
+
 
 def devices_of(events: Sequence[Event], table: RoutingTable) -> list[str]:
     """The devices whose stored types matching needs: nearly always none."""
-    if not table.needs_device_types:
+    if not table.device_type_patterns:
         return []
     notified = (event.fields for event in events if event.topic == topics.DEVICE_NOTIFICATIONS)
     return sorted({fields["ep"] for fields in notified if fields})
@@ -55,7 +79,8 @@ def match(
     """Matches all events in one turn. Raises Invalid for an unknown addressee."""
     matched = Matched(table, (table.version, every.version))
     _add(matched, posted, 0, len(posted.events), (table, every), stored_types or {})
-    _drop_expired(matched, table, now_ms)
+    if table.expiring:
+        _drop_expired(matched, now_ms)
     return matched
 
 
@@ -76,7 +101,7 @@ async def match_in_turns(
             _add(matched, posted, start, stop, (table, every), stored_types)
             await asyncio.sleep(0)
         if None not in matched.versions and matched.versions == (table.version, every.version):
-            _drop_expired(matched, table, now_ms)
+            _drop_expired(matched, now_ms)
             return matched
     return match(posted, table, every, now_ms=now_ms, stored_types=stored_types)
 
@@ -98,11 +123,17 @@ def _add(
         if event.to is not None and event.to not in table.api_keys:
             at = position_of(index, body=posted.body, form=posted.form)
             raise Invalid("is not an API key of this account", field=field_at(at, "to"))
+        copies = 0
         for channel in table.channels_for(event):
             matched.channels.setdefault(channel, []).append(index)
-        if table.has_sessions or every.has_sessions:
+            copies += 1
+        if table.sessions or every.sessions:
             for session in _sessions_for(event, table, every):
                 matched.sessions.setdefault(session, []).append(index)
+                copies += 1
+        matched.copies += copies
+        matched.size_bytes += copies * len(event.data)
+        matched.wants_receipts = matched.wants_receipts or event.receipt
 
 
 def _with_device_type(
@@ -115,7 +146,7 @@ def _with_device_type(
         types[fields["ep"]] = fields["ept"]
     elif event.topic in _REMOVES_TYPE:
         types[fields["ep"]] = None
-    elif event.topic == topics.DEVICE_NOTIFICATIONS and table.needs_device_types:
+    elif event.topic == topics.DEVICE_NOTIFICATIONS and table.device_type_patterns:
         # Device types set earlier in this request take precedence over stored ones.
         device_type = types.get(fields["ep"], stored_types.get(fields["ep"]))
         return event._replace(fields={**fields, "ept": device_type or ""})
@@ -128,7 +159,6 @@ def _sessions_for(event: Event, *tables: RoutingTable) -> set[str]:
     return set().union(*(table.sessions_for(event, data) for table in tables))
 
 
-def _drop_expired(matched: Matched, table: RoutingTable, now_ms: int) -> None:
-    if table.has_expiring_keys:
-        for channel in [each for each in matched.channels if table.is_expired(each, now_ms=now_ms)]:
-            del matched.channels[channel]
+def _drop_expired(matched: Matched, now_ms: int) -> None:
+    for channel in [each for each in matched.channels if matched.table.is_expired(each, now_ms=now_ms)]:
+        del matched.channels[channel]

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from shared.model.events import Event
 from shared.publish.matching import Matched
-from shared.publish.request import Posted
-from shared.store.keyspace import EVERY
+from shared.publish.state import Publish
 from shared.store.queues import Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
@@ -17,7 +16,7 @@ from shared.store.sessions import Sessions
 
 @dataclass(frozen=True, slots=True)
 class PublishStores:
-    """The stores that a publish writes to."""
+    """The stores that a publish uses."""
 
     routing: Routing
     queues: Queues
@@ -25,88 +24,60 @@ class PublishStores:
     receipts: Receipts
 
 
-@dataclass(slots=True)
-class Taken:
-    """What has taken events so far, with the indexes of the events.
-
-    A channel takes all of its events or none. A session takes the first ones that its queue has room for: for
-    each index that it was offered, whether it took it.
-    """
-
-    channels: dict[str, Sequence[int]] = field(default_factory=dict)
-    sessions: dict[str, dict[int, bool]] = field(default_factory=dict)
-
-    def counts(self, matched: Matched, count: int) -> list[int]:
-        """For each of `count` events the number of channels and sessions that have taken it.
-
-        A session counts only if it matches now: what it took and no longer wants, its edge drops.
-        """
-        counts = [0] * count
-        for indexes in self.channels.values():
-            for index in indexes:
-                counts[index] += 1
-        for session, indexes in matched.sessions.items():
-            offered = self.sessions[session]
-            for index in indexes:
-                counts[index] += offered[index]
-        return counts
-
-
 class Round:
     """Sends at once, and calls `on_end` when every reply is there."""
 
-    __slots__ = ("_channels", "_next", "_on_end", "_replies", "_sessions", "_stores", "_taken", "matched")
+    __slots__ = ("_channels", "_left", "_on_end", "_replies", "_sessions", "_stores", "matched", "publish")
 
     def __init__(
-        self,
-        stores: PublishStores,
-        posted: Posted,
-        matched: Matched,
-        taken: Taken,
-        *,
-        traceparent: str,
-        now_ms: int,
-        on_end: Callable[["Round"], None],
+        self, stores: PublishStores, publish: Publish, matched: Matched, on_end: Callable[["Round"], None]
     ) -> None:
-        """Appends to what has not taken its events yet. `now_ms` is the time of publishing, for receipts."""
-        self.matched = matched
-        self._stores, self._taken, self._on_end = stores, taken, on_end
-        account_id, events = posted.account_id, posted.events
-        versions = matched.table.bindings_versions
-        self._channels = [channel for channel in matched.channels if channel not in taken.channels]
-        self._sessions = {
-            session: [index for index in indexes if index not in taken.sessions.get(session, ())]
-            for session, indexes in matched.sessions.items()
-        }
-        self._replies: list[asyncio.Future[Any]] = [
-            stores.queues.begin_append(
-                channel,
-                [events[index] for index in matched.channels[channel]],
-                bindings_version=versions[channel],
-                traceparent=traceparent,
-            )
-            for channel in self._channels
-        ]
-        for session, indexes in self._sessions.items():
-            chosen = [events[index] for index in indexes]
-            self._replies.append(stores.sessions.begin_append(session, account_id, chosen))
-        self._replies.append(stores.routing.version(account_id))
-        self._replies.append(stores.routing.version(EVERY))
+        """Appends to what has not taken its events yet."""
+        self.publish, self.matched = publish, matched
+        self._stores, self._on_end = stores, on_end
+        posted, taken = publish.posted, publish.taken
+        events, versions = posted.events, matched.table.bindings_versions
+        traceparent = "" if publish.span is None else publish.span.traceparent
+        self._channels: list[str] = []
+        self._sessions: dict[str, list[int]] = {}
+        # First the two versions: `is_current` finds them there.
+        self._replies: list[asyncio.Future[Any]] = stores.routing.tables.versions(posted.account_id)
+        for channel, indexes in matched.channels.items():
+            if channel not in taken.channels:
+                self._channels.append(channel)
+                reply = stores.queues.begin_append(
+                    channel,
+                    [events[index] for index in indexes],
+                    bindings_version=versions[channel],
+                    traceparent=traceparent,
+                    now_ms=publish.now_ms,
+                )
+                self._replies.append(reply)
+        if matched.sessions:
+            self._append_to_sessions()
         if matched.types:
-            self._replies += stores.routing.learn_device_types(account_id, matched.types)
-        if any(event.receipt for event in events):
-            self._replies += _open_receipts(stores.receipts, account_id, events, matched, now_ms=now_ms)
+            self._replies += stores.routing.learn_device_types(posted.account_id, matched.types)
+        if matched.wants_receipts:
+            self._replies += _open_receipts(stores.receipts, publish, matched)
         # Replies mostly come in order: to wait for the last one first costs one callback instead of many.
-        self._next = len(self._replies)
+        self._left = len(self._replies)
         self._wait()
 
+    def _append_to_sessions(self) -> None:
+        posted, taken = self.publish.posted, self.publish.taken
+        for session, indexes in self.matched.sessions.items():
+            offered = taken.sessions.get(session, ())
+            self._sessions[session] = missing = [index for index in indexes if index not in offered]
+            chosen = [posted.events[index] for index in missing]
+            self._replies.append(self._stores.sessions.begin_append(session, posted.account_id, chosen))
+
     def _wait(self, _: object = None) -> None:
-        while self._next:
-            reply = self._replies[self._next - 1]
+        while self._left:
+            reply = self._replies[self._left - 1]
             if not reply.done():
                 reply.add_done_callback(self._wait)
                 return
-            self._next -= 1
+            self._left -= 1
         self._on_end(self)
 
     def record(self) -> list[tuple[str, str]]:
@@ -115,17 +86,20 @@ class Round:
         Returns the channels that refused the version of their bindings, each with the one that it has.
         """
         refused: list[tuple[str, str]] = []
+        taken = self.publish.taken
         replies = iter(self._replies)
+        next(replies).result()
+        next(replies).result()
         for channel in self._channels:
             reply = next(replies).result()
             appended = self._stores.queues.end_append(reply)
             if appended is Appended.QUEUED:
-                self._taken.channels[channel] = self.matched.channels[channel]
+                taken.channels[channel] = self.matched.channels[channel]
             elif appended is Appended.STALE:
                 refused.append((channel, reply[1].decode()))
         for session, indexes in self._sessions.items():
             count = self._stores.sessions.end_append(next(replies).result(), count=len(indexes))
-            offered = self._taken.sessions.setdefault(session, {})
+            offered = taken.sessions.setdefault(session, {})
             offered |= {index: place < count for place, index in enumerate(indexes)}
         for other in replies:
             other.result()
@@ -134,22 +108,19 @@ class Round:
     @property
     def is_current(self) -> bool:
         """Do the tables still have the versions that the events were matched with?"""
-        first = len(self._channels) + len(self._sessions)
-        return self.matched.versions == tuple(
-            (reply.result() or b"").decode() for reply in self._replies[first : first + 2]
-        )
+        own, every = self._replies[0].result(), self._replies[1].result()
+        return ((own or b"").decode(), (every or b"").decode()) == self.matched.versions
 
 
-def _open_receipts(
-    receipts: Receipts, account_id: str, events: Sequence[Event], matched: Matched, *, now_ms: int
-) -> list[asyncio.Future[Any]]:
+def _open_receipts(receipts: Receipts, publish: Publish, matched: Matched) -> list[asyncio.Future[Any]]:
     """Opens the receipts that were asked for, before the channels can write to them."""
+    events: Sequence[Event] = publish.posted.events
     channels_of: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
     for channel, indexes in matched.channels.items():
         for index in indexes:
             if index in channels_of:
                 channels_of[index].append(channel)
     return [
-        receipts.open(account_id, events[index], channels=channels, now_ms=now_ms)
+        receipts.open(publish.account.id, events[index], channels=channels, now_ms=publish.now_ms)
         for index, channels in channels_of.items()
     ]

@@ -78,7 +78,13 @@ class Queues:
         self._now_ms = now_ms
 
     def begin_append(
-        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
+        self,
+        api_key_id: str,
+        events: Sequence[Event],
+        *,
+        bindings_version: str = "",
+        traceparent: str = "",
+        now_ms: int | None = None,
     ) -> asyncio.Future[Any]:
         """Appends the events in order, all or none, and wakes the channel's owner.
 
@@ -86,7 +92,8 @@ class Queues:
         matched. Each entry keeps `traceparent`, and whether its event wants a receipt. Returns the reply for
         `end_append`.
         """
-        head = (self._limits.size_bytes, self._oldest(), traceparent)
+        oldest = self._limits.oldest_entry_id(now_ms=self._now_ms() if now_ms is None else now_ms)
+        head = (self._limits.size_bytes, oldest, traceparent)
         names = keyspace.channel_names(api_key_id)
         return self._redis.script("queue_append", names, *head, bindings_version, *_fields(events))
 
@@ -95,7 +102,8 @@ class Queues:
         if status != b"queued":
             return Appended(status.decode())
         over, old = fields
-        telemetry.dropped_from_queue(over=over, old=old)
+        if over or old:
+            telemetry.dropped_from_queue(over=over, old=old)
         return Appended.QUEUED
 
     async def append(

@@ -13,10 +13,9 @@ from typing import Any, cast
 
 from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
-from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
-from shared.store.routing_table_cache import Compile, RoutingTableCache
+from shared.store.routing_tables import Compile, RoutingTables
 
 
 class Routing:
@@ -24,23 +23,7 @@ class Routing:
 
     def __init__(self, redis: RedisCommands, compile_bindings: Compile) -> None:
         self._redis = redis
-        self._cache = RoutingTableCache(redis, compile_bindings)
-        self.cached = self._cache.get
-
-    async def table(self, account_id: str) -> RoutingTable:
-        """The account's present table."""
-        version = await asyncio.shield(self.version(account_id))
-        return await self._cache.at_version(account_id, (version or b"").decode())
-
-    def version(self, account_id: str) -> asyncio.Future[bytes | None]:
-        """The version of the account's table; None for an empty one. Readers share it: never cancel it."""
-        return self._redis.read("HGET", keyspace.routing(account_id), "version")
-
-    async def versions(self, account_id: str) -> tuple[str, str]:
-        """The versions of the account's table and of the table of all accounts, '' for an empty one."""
-        reads = (self.version(account_id), self.version(keyspace.EVERY))
-        own, every = await asyncio.gather(*map(asyncio.shield, reads))
-        return (own or b"").decode(), (every or b"").decode()
+        self.tables = RoutingTables(redis, compile_bindings)
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")

@@ -25,6 +25,7 @@ from shared.store.commands import commands_to
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.harness.valkey import Valkey
+from tests.store.routing import table_of
 
 SIZES = (10, 1_000, 100_000)
 LIMIT = 3.0
@@ -175,7 +176,7 @@ async def _measure(case: Case, count: int, routing: Routing, calls: RedisCommand
     account_id = f"{count:032x}"
     await _fill(case, count, calls, account_id)
     started = time.perf_counter()
-    table = await routing.table(account_id)
+    table = await table_of(routing, account_id)
     first_ms = (time.perf_counter() - started) * 1e3
     assert len(case.find(table)) == MATCHING
 
@@ -183,7 +184,7 @@ async def _measure(case: Case, count: int, routing: Routing, calls: RedisCommand
         case.find(table)
 
     async def route() -> None:
-        case.find(await routing.table(account_id))
+        case.find(await table_of(routing, account_id))
 
     async def route_after_a_change() -> None:
         # The time of the change itself is subtracted below.

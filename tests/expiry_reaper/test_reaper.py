@@ -20,6 +20,7 @@ from shared.store.queues import QueueLimits, Queues
 from shared.store.replicas import Heartbeat, Replicas
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
+from tests.store.routing import table_of
 from tests.store.stores import NOW_MS, Backend, Stores
 
 PULL_EXPIRY_MS = 600_000
@@ -74,7 +75,7 @@ async def test_idle_channels_expire_and_leased_ones_stay(stores: Stores, reaper:
 
     assert done.expired == [idle]
     assert done.channels == 2
-    assert (await stores.routing.table(stores.account_id)).channels == {leased}
+    assert (await table_of(stores.routing, stores.account_id)).channels == {leased}
 
 
 async def test_nothing_expires_early(stores: Stores, reaper: Reaper) -> None:
@@ -104,7 +105,7 @@ async def test_missing_routing_entries_are_repaired(stores: Stores, reaper: Reap
 
     await reaper.round(now_ms=NOW_MS)
 
-    routes = await stores.routing.table(stores.account_id)
+    routes = await table_of(stores.routing, stores.account_id)
     assert routes.channels == routes.api_keys == {channel}
 
 
@@ -121,7 +122,7 @@ async def test_stale_routing_entries_are_removed(stores: Stores, reaper: Reaper)
     keys, channels, _ = await stores.routing.entries(stores.account_id)
     assert keys == [channel]
     assert [key for key, _ in channels] == [channel]
-    routes = await stores.routing.table(stores.account_id)
+    routes = await table_of(stores.routing, stores.account_id)
     assert set(routes.bindings) == {channel}
 
 

@@ -161,7 +161,7 @@ async def test_an_unexpected_error_gets_a_500_and_is_raised_for_the_log(
     async def breaks(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(stores.routing, "table", breaks)
+    monkeypatch.setattr(stores.routing.tables, "read", breaks)
     publisher = Caller(secret, [orjson.dumps(EVENT)])
 
     with pytest.raises(RuntimeError, match="a bug"):

@@ -192,15 +192,15 @@ def test_emptied_table_keeps_nothing(table: RoutingTable) -> None:
 
 
 def test_device_types_are_needed_only_while_a_binding_has_one(table: RoutingTable) -> None:
-    needed = [table.needs_device_types]
+    needed = [table.device_type_patterns > 0]
     by_type = fields(path=("/3",), ept=("thermometer",))
 
     table.bind("doors", Source.PRESUBSCRIPTIONS, (fields(ep=("x",)), by_type))
     table.bind("lamps", Source.PRESUBSCRIPTIONS, (by_type,))
-    needed.append(table.needs_device_types)
+    needed.append(table.device_type_patterns > 0)
     table.bind("doors", Source.PRESUBSCRIPTIONS, ())
-    needed.append(table.needs_device_types)
+    needed.append(table.device_type_patterns > 0)
     table.drop_channel("lamps", "1")
-    needed.append(table.needs_device_types)
+    needed.append(table.device_type_patterns > 0)
 
     assert needed == [False, True, True, False]

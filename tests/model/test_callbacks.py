@@ -108,6 +108,8 @@ def test_valid_urls_are_unchanged(url: str) -> None:
         ("http://example.com:٨٠/", "host"),
         ("http://example.com:-1/", "host"),
         ("http://example.com:80:80/", "host"),
+        # Letters of both directions in one label: it has no ASCII form.
+        ("http://a\u05d0/", "host"),
         ("http://example.com/" + "x" * LONGEST, "400"),
     ],
 )

@@ -80,12 +80,8 @@ class ReportingQueues(Queues):
         super().__init__(calls)
         self._world = world
 
-    def begin_append(
-        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
-    ) -> asyncio.Future[Any]:
-        reply = super().begin_append(
-            api_key_id, events, bindings_version=bindings_version, traceparent=traceparent
-        )
+    def begin_append(self, api_key_id: str, events: Sequence[Event], **more: Any) -> asyncio.Future[Any]:
+        reply = super().begin_append(api_key_id, events, **more)
         return started(self._report_append(reply, api_key_id, events))
 
     async def _report_append(

@@ -10,6 +10,7 @@ from shared.model.api_keys import new_id
 from shared.model.bindings import Source
 from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, Pipeline, Script
+from shared.store import keyspace
 from shared.store.commands import HOOKS
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
@@ -47,8 +48,16 @@ CHANGES: dict[str, Change] = {
 }
 
 
+async def table_of(routing: Routing, account_id: str) -> RoutingTable:
+    """The account's present table, as a publish reads it."""
+    await routing.tables.read(account_id)
+    table, _ = routing.tables.cached(account_id)
+    assert table is not None
+    return table
+
+
 class RecordingPipeline(Pipeline):
-    """Records how routing tables are read."""
+    """Records how tables of accounts are read, and how often their versions."""
 
     def __init__(self, redis: Redis, *, scripts: Mapping[str, Script]) -> None:
         super().__init__(redis, scripts=scripts, hooks=HOOKS)
@@ -60,7 +69,7 @@ class RecordingPipeline(Pipeline):
         return super().read(*arguments)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        if arguments[0] == "HGETALL":
+        if arguments[0] == "HGETALL" and arguments[1] != keyspace.routing(keyspace.EVERY):
             self.reads.append("all")
         return super().command(*arguments)
 
@@ -81,7 +90,7 @@ class Gateway:
 def content_of(table: RoutingTable) -> tuple[object, ...]:
     """The present content of a table."""
     bindings = {key: set(patterns) for key, patterns in table.bindings.items()}
-    return (table.version, set(table.api_keys), set(table.channels), bindings, table.needs_device_types)
+    return (table.version, set(table.api_keys), set(table.channels), bindings, table.device_type_patterns)
 
 
 async def one_of_each(routing: Routing, account: str) -> str:

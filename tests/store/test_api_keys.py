@@ -5,6 +5,7 @@ import pytest
 from shared.model.api_keys import Account, new_id, new_secret
 from shared.model.errors import KeyRevoked, NoLongerOwner
 from shared.store.queues import Appended
+from tests.store.routing import table_of
 from tests.store.stores import NOW_MS, Backend, Stores, events
 
 
@@ -32,7 +33,7 @@ async def test_api_key_round_trip(stores: Stores) -> None:
 
     assert await stores.api_keys.find(key.id) == key
     assert await stores.api_keys.authenticate(secret, now_ms=NOW_MS) == key
-    assert key.id in (await stores.routing.table(stores.account_id)).api_keys
+    assert key.id in (await table_of(stores.routing, stores.account_id)).api_keys
 
 
 async def test_wrong_secrets_do_not_authenticate(stores: Stores) -> None:
@@ -65,7 +66,7 @@ async def test_revocation_deletes_channel_queue_lease_and_bindings(stores: Store
     assert await stores.api_keys.authenticate(secret, now_ms=NOW_MS) is None
     assert await stores.channels.state(key.id) is None
     assert stores.direct.keys(f"{{{key.id}}}*") == []
-    routes = await stores.routing.table(stores.account_id)
+    routes = await table_of(stores.routing, stores.account_id)
     assert (routes.api_keys, routes.channels, routes.bindings) == (frozenset(), frozenset(), {})
     assert await stores.queues.ack_until(lease, until="1-0") is None
 
@@ -98,4 +99,4 @@ async def test_revocation_leaves_other_keys(stores: Stores) -> None:
     await stores.api_keys.revoke(key)
 
     assert await stores.api_keys.authenticate(secret, now_ms=NOW_MS) == other
-    assert list((await stores.routing.table(stores.account_id)).channels) == [other.id]
+    assert list((await table_of(stores.routing, stores.account_id)).channels) == [other.id]

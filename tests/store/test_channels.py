@@ -11,6 +11,7 @@ from shared.model.errors import KeyRevoked, KindConflict
 from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat
+from tests.store.routing import table_of
 from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events
 
 
@@ -18,7 +19,7 @@ async def routed(stores: Stores) -> dict[str, str]:
     """The channels that the account's routing table names, with their generations."""
     fields = [name.decode().split(":") for name in stores.direct.hkeys(keyspace.routing(stores.account_id))]
     named = {name: generation for kind, *rest in fields if kind == "channel" for name, generation in [rest]}
-    assert set(named) == (await stores.routing.table(stores.account_id)).channels
+    assert set(named) == (await table_of(stores.routing, stores.account_id)).channels
     return named
 
 
@@ -140,7 +141,7 @@ async def test_deletion_keeps_the_bindings(stores: Stores) -> None:
 
     await stores.delete_channel(channel)
 
-    assert channel in (await stores.routing.table(stores.account_id)).bindings
+    assert channel in (await table_of(stores.routing, stores.account_id)).bindings
 
 
 async def test_recreated_channel_is_empty_and_has_a_new_generation(stores: Stores) -> None:

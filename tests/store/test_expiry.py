@@ -9,6 +9,7 @@ from shared.model.channels import instance_of
 from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat, Replicas
+from tests.store.routing import table_of
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
 
 DAY_MS = 24 * 3600 * 1000
@@ -28,7 +29,7 @@ async def test_idle_time_begins_with_the_creation(stores: Stores) -> None:
     assert await expire(stores, channel, now_ms=NOW_MS + DAY_MS)
 
     assert await stores.channels.state(channel) is None
-    assert channel not in (await stores.routing.table(stores.account_id)).channels
+    assert channel not in (await table_of(stores.routing, stores.account_id)).channels
     assert await stores.queues.append(channel, events(1)) is Appended.ABSENT
 
 

@@ -8,6 +8,7 @@ import pytest
 from shared.model.api_keys import ApiKey, hash_of, new_id, new_secret
 from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
 from shared.store import keyspace
+from tests.store.routing import table_of
 from tests.store.stores import NOW_MS, Stores
 
 LATER_MS = NOW_MS + 60_000
@@ -109,7 +110,7 @@ async def test_routing_table_knows_when_a_key_expires(stores: Stores) -> None:
     # The reaper adds the key of every channel again.
     await stores.routing.add_key(stores.account_id, key.id)
 
-    routes = await stores.routing.table(stores.account_id)
+    routes = await table_of(stores.routing, stores.account_id)
 
     assert routes.api_keys == {key.id, for_ever.id}
     assert not routes.is_expired(key.id, now_ms=LATER_MS - 1)
@@ -122,7 +123,7 @@ async def test_revocation_removes_the_expiry_from_the_routing_table(stores: Stor
 
     await stores.api_keys.revoke(key)
 
-    routes = await stores.routing.table(stores.account_id)
+    routes = await table_of(stores.routing, stores.account_id)
     assert not routes.is_expired(key.id, now_ms=2 * LATER_MS)
     assert stores.direct.hkeys(keyspace.routing(stores.account_id)) == [b"version"]
 

@@ -17,6 +17,7 @@ from tests.store.routing import (
     add_line,
     drop_lines,
     one_of_each,
+    table_of,
 )
 from tests.store.stores import Stores
 
@@ -24,7 +25,7 @@ from tests.store.stores import Stores
 async def test_table_of_another_account_is_empty(stores: Stores) -> None:
     await stores.routing.add_key(stores.account_id, new_id())
 
-    routes = await stores.routing.table(new_id())
+    routes = await table_of(stores.routing, new_id())
 
     assert (set(routes.api_keys), set(routes.channels), dict(routes.bindings)) == (set(), set(), {})
 
@@ -35,7 +36,7 @@ async def test_table_has_keys_channels_and_bindings(stores: Stores) -> None:
     await stores.routing.add_channel(account, key, generation="1")
     await stores.routing.put_bindings(account, key, A_LAMP)
 
-    routes = await stores.routing.table(account)
+    routes = await table_of(stores.routing, account)
 
     assert (set(routes.api_keys), set(routes.channels)) == ({key}, {key})
     lamp = Fields(topic="device.notifications", wanted=(("ep", ("lamp",)), ("ept", ("light",))))
@@ -59,9 +60,9 @@ async def test_repeated_change_keeps_the_version(stores: Stores, name: str) -> N
 async def test_unchanged_table_is_not_read_again(stores: Stores, elsewhere: Gateway) -> None:
     await stores.routing.add_key(stores.account_id, new_id())
 
-    first = await elsewhere.routing.table(stores.account_id)
+    first = await table_of(elsewhere.routing, stores.account_id)
 
-    assert await elsewhere.routing.table(stores.account_id) is first
+    assert await table_of(elsewhere.routing, stores.account_id) is first
 
 
 async def test_drop_key_leaves_other_keys(stores: Stores) -> None:
@@ -75,7 +76,7 @@ async def test_drop_key_leaves_other_keys(stores: Stores) -> None:
 
     await stores.routing.drop_key(account, gone, generation="1")
 
-    routes = await stores.routing.table(account)
+    routes = await table_of(stores.routing, account)
     assert set(routes.api_keys) == set(routes.channels) == set(routes.bindings) == {stays}
     fields = stores.direct.hkeys(keyspace.routing(account))
     assert not [field for field in fields if gone.encode() in field]
@@ -87,14 +88,14 @@ async def test_version_lost_in_a_crash_is_never_used_again(stores: Stores, elsew
     await stores.routing.add_key(account, new_id())
     on_disk = stores.direct.hgetall(name)
     await stores.routing.add_key(account, lost)
-    assert lost in (await elsewhere.routing.table(account)).api_keys
+    assert lost in (await table_of(elsewhere.routing, account)).api_keys
 
     # Redis restarts without its last write, and another change follows.
     stores.direct.delete(name)
     stores.direct.hset(name, mapping=on_disk)
     await stores.routing.add_key(account, kept)
 
-    api_keys = (await elsewhere.routing.table(account)).api_keys
+    api_keys = (await table_of(elsewhere.routing, account)).api_keys
     assert kept in api_keys
     assert lost not in api_keys
 
@@ -105,7 +106,7 @@ async def test_concurrent_changes_are_all_kept(stores: Stores, elsewhere: Gatewa
 
     await asyncio.gather(*(both[n % 2].add_key(stores.account_id, key) for n, key in enumerate(keys)))
 
-    assert (await elsewhere.routing.table(stores.account_id)).api_keys == frozenset(keys)
+    assert (await table_of(elsewhere.routing, stores.account_id)).api_keys == frozenset(keys)
 
 
 # Bindings that are stored as lines

@@ -10,6 +10,7 @@ from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, Sessi
 from shared.store import keyspace
 from shared.store.replicas import Heartbeat
 from tests.harness.overheard import Overheard
+from tests.store.routing import table_of
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events
 
 TTL_MS = 60_000
@@ -36,7 +37,7 @@ async def live(stores: Stores, instance: str = EDGE) -> None:
 
 
 async def listeners(stores: Stores, account: str, name: str = "orders.new") -> set[str]:
-    routes = await stores.routing.table(account)
+    routes = await table_of(stores.routing, account)
     return routes.sessions_for(Event("1", name, b"1"), None)
 
 

@@ -21,6 +21,7 @@ from tests.store.routing import (
     RecordingPipeline,
     content_of,
     one_of_each,
+    table_of,
 )
 from tests.store.stores import Backend, Stores
 
@@ -31,14 +32,14 @@ async def test_each_change_is_read_from_the_log(
 ) -> None:
     account = stores.account_id
     key = await one_of_each(stores.routing, account)
-    before = content_of(await elsewhere.routing.table(account))
+    before = content_of(await table_of(elsewhere.routing, account))
 
     await CHANGES[name](stores.routing, account, key)
 
-    after = content_of(await elsewhere.routing.table(account))
+    after = content_of(await table_of(elsewhere.routing, account))
     assert after[0] != before[0]
     assert after[1:] != before[1:]
-    assert after == content_of(await fresh().routing.table(account))
+    assert after == content_of(await table_of(fresh().routing, account))
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
@@ -47,14 +48,14 @@ async def test_several_changes_are_read_in_one_call(
 ) -> None:
     account = stores.account_id
     key = await one_of_each(stores.routing, account)
-    await elsewhere.routing.table(account)
+    await table_of(elsewhere.routing, account)
 
     await stores.routing.put_bindings(account, key, A_LAMP)
     for name in sorted(CHANGES, key="drop a key".__eq__):
         await CHANGES[name](stores.routing, account, OTHER)
 
-    caught_up = content_of(await elsewhere.routing.table(account))
-    assert caught_up == content_of(await fresh().routing.table(account))
+    caught_up = content_of(await table_of(elsewhere.routing, account))
+    assert caught_up == content_of(await table_of(fresh().routing, account))
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
@@ -63,15 +64,15 @@ async def test_gateway_too_far_behind_reads_the_whole_table(
 ) -> None:
     account, log = stores.account_id, keyspace.routing_changes(stores.account_id)
     key = await one_of_each(stores.routing, account)
-    await elsewhere.routing.table(account)
+    await table_of(elsewhere.routing, account)
 
     for number in range(100):
         await stores.routing.put_bindings(account, key, b'["%d"]' % number, source=Source.TOPICS)
 
     assert stores.direct.llen(log) == 64
     assert 0 < stores.direct.ttl(log) <= 3600
-    assert content_of(await elsewhere.routing.table(account)) == content_of(
-        await fresh().routing.table(account)
+    assert content_of(await table_of(elsewhere.routing, account)) == content_of(
+        await table_of(fresh().routing, account)
     )
     assert elsewhere.calls.reads == ["all", "changes", "all"]
 
@@ -81,13 +82,13 @@ async def test_log_of_several_pages(stores: Stores, elsewhere: Gateway) -> None:
     name = keyspace.routing(account)
     stores.direct.hset(name, mapping={f"key:{n:032x}": "" for n in range(2000)})
     await stores.routing.add_key(account, key)
-    await elsewhere.routing.table(account)
+    await table_of(elsewhere.routing, account)
     added = [new_id() for _ in range(240)]
 
     for each in added:
         await stores.routing.add_key(account, each)
 
-    assert set(added) <= (await elsewhere.routing.table(account)).api_keys
+    assert set(added) <= (await table_of(elsewhere.routing, account)).api_keys
     assert elsewhere.calls.reads == ["all", "changes"]
 
 
@@ -110,14 +111,14 @@ async def test_gap_in_the_log_makes_the_gateway_read_the_whole_table(
 ) -> None:
     account = stores.account_id
     key = await one_of_each(stores.routing, account)
-    await elsewhere.routing.table(account)
+    await table_of(elsewhere.routing, account)
     for number in range(3):
         await stores.routing.put_bindings(account, key, b'["%d"]' % number, source=Source.TOPICS)
 
     GAPS[name](stores.direct, account)
 
-    assert content_of(await elsewhere.routing.table(account)) == content_of(
-        await fresh().routing.table(account)
+    assert content_of(await table_of(elsewhere.routing, account)) == content_of(
+        await table_of(fresh().routing, account)
     )
     assert elsewhere.calls.reads == ["all", "changes", "all"]
 
@@ -126,13 +127,13 @@ async def test_unlogged_write_between_two_changes_is_not_missed(stores: Stores, 
     """A release without the log writes between two of ours, during a rolling deploy."""
     account, name = stores.account_id, keyspace.routing(stores.account_id)
     await one_of_each(stores.routing, account)
-    await elsewhere.routing.table(account)
+    await table_of(elsewhere.routing, account)
     unseen, last = new_id(), new_id()
 
     stores.direct.hset(name, mapping={"version": "older", f"key:{unseen}": ""})
     await stores.routing.add_key(account, last)
 
-    assert {unseen, last} <= (await elsewhere.routing.table(account)).api_keys
+    assert {unseen, last} <= (await table_of(elsewhere.routing, account)).api_keys
 
 
 async def test_failed_update_is_read_again_in_full(
@@ -147,23 +148,24 @@ async def test_failed_update_is_read_again_in_full(
         return compiled(source, stored)
 
     failing = Routing(RecordingPipeline(redis, scripts=backend.scripts), compile_with_a_fault)
-    await failing.table(account)
+    await table_of(failing, account)
     for change in (CHANGES["add a key"], CHANGES["put bindings"], CHANGES["add a key"]):
         await change(stores.routing, account, OTHER)
 
     with pytest.raises(ValueError, match="once"):
-        await failing.table(account)
+        await table_of(failing, account)
 
-    assert content_of(await failing.table(account)) == content_of(await fresh().routing.table(account))
+    anew = await table_of(fresh().routing, account)
+    assert content_of(await table_of(failing, account)) == content_of(anew)
 
 
 async def test_concurrent_updates_read_once(stores: Stores, elsewhere: Gateway) -> None:
     account = stores.account_id
     await one_of_each(stores.routing, account)
 
-    cold = await asyncio.gather(*(elsewhere.routing.table(account) for _ in range(50)))
+    cold = await asyncio.gather(*(table_of(elsewhere.routing, account) for _ in range(50)))
     await stores.routing.add_key(account, new_id())
-    await asyncio.gather(*(elsewhere.routing.table(account) for _ in range(50)))
+    await asyncio.gather(*(table_of(elsewhere.routing, account) for _ in range(50)))
 
     assert len(set(map(id, cold))) == 1
     assert elsewhere.calls.reads == ["all", "changes"]
@@ -184,7 +186,7 @@ async def test_large_table_is_built_in_turns_of_the_loop(stores: Stores, elsewhe
             await asyncio.sleep(0)
 
     other = asyncio.create_task(others())
-    routes = await elsewhere.routing.table(account)
+    routes = await table_of(elsewhere.routing, account)
     other.cancel()
 
     assert len(routes.bindings) == 21_000

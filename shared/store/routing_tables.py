@@ -25,6 +25,8 @@ _BYTES_PER_TURN = 32 * 1024
 # From so many fields on the garbage collector is paused while a table is built.
 _LARGE = 20_000
 
+_EVERY = keyspace.routing(keyspace.EVERY)
+
 Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 
 
@@ -49,7 +51,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-class RoutingTableCache:
+class RoutingTables:
     """The tables of the accounts used last. `compile_bindings` turns stored bindings into patterns."""
 
     def __init__(self, redis: RedisCommands, compile_bindings: Compile) -> None:
@@ -57,26 +59,48 @@ class RoutingTableCache:
         self._compile = compile_bindings
         self._cached: OrderedDict[str, _Cached] = OrderedDict()
 
-    def get(self, account_id: str) -> RoutingTable | None:
-        """The account's table, unless it is not in memory or is being updated. It may be behind."""
-        cached = self._cached.get(account_id)
-        if cached is None or cached.table is None or cached.table.version is None:
-            return None
-        self._cached.move_to_end(account_id)
-        return cached.table
+    def cached(self, account_id: str) -> tuple[RoutingTable | None, RoutingTable | None]:
+        """The account's table and the table of all accounts; they may be behind.
 
-    async def at_version(self, account_id: str, version: str) -> RoutingTable:
-        """The account's table, read again unless it has this version."""
+        None for one that is not in memory, or is being updated.
+        """
+        cached, every = self._cached.get(account_id), self._cached.get(keyspace.EVERY)
+        if cached is None or every is None:
+            return None, None
+        self._cached.move_to_end(account_id)
+        table, of_all = cached.table, every.table
+        return (
+            None if table is None or table.version is None else table,
+            None if of_all is None or of_all.version is None else of_all,
+        )
+
+    def versions(self, account_id: str) -> list[asyncio.Future[bytes | None]]:
+        """The versions of both; None for an empty one. Readers share the futures: never cancel one."""
+        read = self._redis.read
+        return [read("HGET", keyspace.routing(account_id), "version"), read("HGET", _EVERY, "version")]
+
+    async def read(self, account_id: str) -> None:
+        """Brings both tables up to date."""
+        own, every = await asyncio.gather(*map(asyncio.shield, self.versions(account_id)))
+        await self._at_version(keyspace.EVERY, (every or b"").decode())
+        await self._at_version(account_id, (own or b"").decode())
+
+    async def _at_version(self, account_id: str, version: str) -> None:
+        """Reads the account's table again, unless it has this version."""
         cached = self._cached.setdefault(account_id, _Cached())
         self._cached.move_to_end(account_id)
         if len(self._cached) > _MAX_TABLES:
-            self._cached.popitem(last=False)
+            self._evict()
         if cached.table is None or cached.table.version != version:
             async with cached.updating:
                 # Another task may have updated it meanwhile.
                 if cached.table is None or cached.table.version != version:
                     cached.table = await self._updated(account_id, cached.table)
-        return cached.table
+
+    def _evict(self) -> None:
+        """Drops the table that was used least recently; the one of all accounts stays."""
+        self._cached.move_to_end(keyspace.EVERY)
+        self._cached.popitem(last=False)
 
     async def _updated(self, account_id: str, table: RoutingTable | None) -> RoutingTable:
         if table is not None and table.version is not None:

@@ -1,0 +1,71 @@
+"""The publishes that are under way, by account."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from shared import telemetry
+from shared.publish.matching import Matched
+from shared.publish.request import Posted
+
+OnEnd: TypeAlias = Callable[[list[int] | Exception], None]
+"""Gets for each event the number of channels and sessions it went to, or the error."""
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """The publishes of one account: `open` have not ended, `in_flight` wait for replies of Redis.
+
+    `stale` ones have met a changed routing table, or none in memory. While `repair` runs, later ones are
+    `waiting`.
+    """
+
+    id: str
+    open: int = 0
+    in_flight: int = 0
+    stale: list["Publish"] = field(default_factory=list)
+    waiting: list["Publish"] = field(default_factory=list)
+    repair: asyncio.Task[None] | None = None
+    idle: asyncio.Future[None] | None = None
+
+
+@dataclass(slots=True)
+class Taken:
+    """What has taken events so far, with the indexes of the events.
+
+    A channel takes all of its events or none. A session takes the first ones that its queue has room for: for
+    each index that it was offered, whether it took it.
+    """
+
+    channels: dict[str, Sequence[int]] = field(default_factory=dict)
+    sessions: dict[str, dict[int, bool]] = field(default_factory=dict)
+
+    def counts(self, matched: Matched, count: int) -> list[int]:
+        """For each of `count` events the number of channels and sessions that have taken it.
+
+        A session counts only if it matches now: what it took and no longer wants, its edge drops.
+        """
+        counts = [0] * count
+        for indexes in self.channels.values():
+            for index in indexes:
+                counts[index] += 1
+        for session, indexes in matched.sessions.items():
+            offered = self.sessions[session]
+            for index in indexes:
+                counts[index] += offered[index]
+        return counts
+
+
+@dataclass(slots=True, eq=False)
+class Publish:
+    """One publish. `number` is its place in the order of arrival, `now_ms` the time of its arrival."""
+
+    account: Account
+    posted: Posted
+    on_end: OnEnd
+    number: int
+    now_ms: int
+    started_s: float
+    span: telemetry.PublishSpan | None
+    taken: Taken = field(default_factory=Taken)
