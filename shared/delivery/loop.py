@@ -79,7 +79,10 @@ class DeliveryLoop:
         self._acks = acks
         # Nothing is known of the queue before the first read.
         self._state = State.BEHIND
+        # The last entry that the transport was given.
         self._sent = BEGINNING
+        # Nothing up to this entry has to be read: it was sent, or was no longer pending.
+        self._cursor = BEGINNING
         self._acked = BEGINNING
         self._serialization = b""
         self._task: asyncio.Task[None] | None = None
@@ -99,7 +102,7 @@ class DeliveryLoop:
             self.wake()
             return
         last = entries.notifications[-1].entry_id
-        if parse_entry_id(last) <= parse_entry_id(self._sent):
+        if parse_entry_id(last) <= parse_entry_id(self._cursor):
             # A read was faster than the wakeup.
             return
         window = self._transport.window
@@ -107,7 +110,8 @@ class DeliveryLoop:
             # A read would bring nothing. The receiver's next ack wakes the loop.
             self._apply(Event.BLOCKED)
             return
-        is_next = entries.previous in ("", self._sent) and window.holds(entries.notifications)
+        follows = (entries.previous or BEGINNING) == self._cursor
+        is_next = follows and window.holds(entries.notifications)
         if not is_next or not self._try_to_deliver(entries) or self._sent != last:
             self.wake()
 
@@ -209,19 +213,22 @@ class DeliveryLoop:
         if batch.notifications and (receipts := self._deliver(batch.notifications)):
             # Shield: they were sent, even if a stop comes meanwhile.
             await asyncio.shield(self._queues.mark_sent(self._lease, receipts))
-        can_read_more = batch.more and self._transport.window.count > 0
-        if can_read_more or self._transport.acked_until != self._acked:
-            return
         is_all = not batch.more and (
             not batch.notifications or self._sent == batch.notifications[-1].entry_id
         )
+        if is_all:
+            # What is appended next follows the tail, also if that is no longer pending.
+            self._cursor = batch.tail
+        can_read_more = batch.more and self._transport.window.count > 0
+        if can_read_more or self._transport.acked_until != self._acked:
+            return
         self._apply(Event.CAUGHT_UP if is_all else Event.BLOCKED)
 
     async def _ack_and_read(self) -> Batch:
         """One round trip for both."""
         window = self._transport.window
         read = self._queues.read(
-            self._lease, after=self._sent, count=window.count, size_bytes=window.size_bytes
+            self._lease, after=self._cursor, count=window.count, size_bytes=window.size_bytes
         )
         acked_until = self._transport.acked_until
         if acked_until == self._acked:
@@ -235,13 +242,14 @@ class DeliveryLoop:
             self._rewind()
             return
         await self._queues.reclaim(self._lease)
-        # Redis may have lost acks too: repeat them.
+        # Redis may have lost acks too: repeat them. Entries may have come between what was sent and the tail.
         self._acked = BEGINNING
+        self._cursor = self._sent
         self._apply(Event.RESYNCED)
 
     def _rewind(self) -> None:
         self._transport.rewind()
-        self._sent = self._acked = BEGINNING
+        self._sent = self._cursor = self._acked = BEGINNING
         self._tracer.clear()
         self._apply(Event.RESYNC_REQUIRED)
 
@@ -254,7 +262,8 @@ class DeliveryLoop:
         """Sends what the transport takes. Returns those of it that have a receipt."""
         with_trail = [notification for notification in batch if notification.trail]
         read_ns = time.time_ns() if with_trail else 0
-        self._sent = self._transport.deliver(batch) or self._sent
+        if (last := self._transport.deliver(batch)) is not None:
+            self._sent = self._cursor = last
         sent = [n for n in with_trail if parse_entry_id(n.entry_id) <= parse_entry_id(self._sent)]
         if sent:
             self._tracer.record_sent(sent, read_ns=read_ns)

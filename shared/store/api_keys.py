@@ -105,7 +105,7 @@ class ApiKeys:
 
         Raises SecretsInUse while the last rotation's old secret is valid; KeyExpired; KeyRevoked.
         """
-        names = [keyspace.api_key(key.id), keyspace.lease(key.id)]
+        names = keyspace.channel_names(key.id)[:2]
         status, *fields = await self._redis.script(
             "key_rotate", names, secret_hash, old_valid_until_ms, now_ms
         )
@@ -145,7 +145,7 @@ class ApiKeys:
         if owner:
             self._wakeups.send(owner, key.id)
         self._wakeups.send_key_changed(EVERY_EDGE, key.id)
-        # A routing table that still names the key is harmless: appends find no key.
+        # A routing table that still names the key is harmless: appends find no channel.
         await self._routing.drop_key(key.account_id, key.id, generation=generation)
         return bool(status == b"revoked")
 

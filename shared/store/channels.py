@@ -64,7 +64,7 @@ class Channels:
     async def _create(
         self, account_id: str, api_key_id: str, kind: Kind, *, now_ms: int, fields: Mapping[str, bytes]
     ) -> bool:
-        names = keyspace.channel_names(api_key_id)[:3]
+        names = keyspace.channel_names(api_key_id)[:2]
         pairs = [part for pair in fields.items() for part in pair]
         status, *reply = await self._redis.script(
             "channel_create", names, kind, secrets.token_hex(8), now_ms, *pairs
@@ -95,12 +95,11 @@ class Channels:
     async def state(self, api_key_id: str) -> ChannelState | None:
         """The present state of the channel; None when there is none."""
         name = keyspace.channel(api_key_id)
-        kind, serialization, dropped = await self._redis.command(
-            "HMGET", name, "kind", "serialization", "dropped"
+        kind, owner, serialization, dropped = await self._redis.command(
+            "HMGET", name, "kind", "owner", "serialization", "dropped"
         )
         if kind is None:
             return None
-        owner = await self._redis.command("GET", keyspace.lease(api_key_id))
         size = await self._redis.command("XLEN", keyspace.queue(api_key_id))
         connected = owner is not None and (await self._replicas.state(instance_of(owner.decode()))).live
         return ChannelState(
@@ -129,7 +128,7 @@ class Channels:
 
         The idle time begins with the last release, the last heartbeat of a dead owner, or the creation.
         """
-        owner = (await self._redis.command("GET", keyspace.lease(api_key_id)) or b"").decode()
+        owner = (await self._redis.command("HGET", keyspace.channel(api_key_id), "owner") or b"").decode()
         last_heartbeat_ms = 0
         if owner:
             instance = await self._replicas.state(instance_of(owner))

@@ -57,7 +57,7 @@ class DueWebhooks:
     async def _due(self, member: str) -> tuple[str, int, int, str] | None:
         """Channel, failed attempts, since when in ms, and owner; None when nothing is due."""
         channel, _, generation = member.partition(":")
-        names = keyspace.channel_names(channel)[:4]
+        names = keyspace.channel_names(channel)[:3]
         status, *fields = await self._redis.script("webhook_due", names, generation, self._now_ms())
         if status == b"absent":
             # The member names the generation: a channel created since has another member.

@@ -16,8 +16,8 @@ _ENTRY_PARTS = 7
 class InlineEntries:
     """What one append added to a channel, with the state that it found.
 
-    `owner` held the lease, perhaps of an older generation. `previous` is the entry before the first of these,
-    '' when the queue was empty.
+    `owner` held the lease, perhaps of an older generation. `previous` is the entry appended before the first
+    of these, pending or not; '' when they are the channel's first.
     """
 
     channel: str

@@ -11,18 +11,24 @@ API keys and channels
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
                 old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
                 Gateway. Until the key is revoked.
-`{id}:channel`  hash: kind, generation, created_at_ms, released_at_ms (last release of its lease),
-                serialization (JSON, as it was put), dropped (count of notifications dropped).
+`{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
+                notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
+                after it (absent before the first: the generation counts).
+                Of its lease: owner, `replica/instance/claim`, absent without one; released_at_ms (last
+                release).
+                Of its queue: tail (the last entry appended, absent before the first), total (sum of the sizes
+                of all entries ever appended); first and first_total, lower bounds of the first pending entry
+                and of the total before it, absent only while the queue is empty; receipts ('1' while some may
+                be tracked).
                 After a client refused a frame as too long: frame_limit_bytes, refused_until, refused_entry,
                 refused_times. A webhook also has url, headers (JSON), config_version (random, changed by each
                 PUT and each retry request), batch_until (last entry of the batch being delivered), acked_ms
                 (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
-`{id}:lease`    string: the owner, `replica/instance/claim`.
-                Edge, dispatcher. Until release, or with the channel.
-`{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (running sum of entry
-                sizes), and trail if it is traced: the traceparent, with an r before it (or alone) for a
-                receipt. Gateway appends; the owner acks from the front. With the channel.
+`{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
+                entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
+                receipt. Gateway appends; the owner acks from the front. With the channel, and only with it:
+                an empty stream remembers its last id, so a new entry comes behind the tail.
 `{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event id). At most
                 10,000. Gateway appends; acks and drops remove. With the queue, or 1 h after the last append.
 `{id}:receipt:<SHA-1 of the event id>`
@@ -53,7 +59,8 @@ Accounts and routing
 
 `{account}:account` hash: name, parent, master. Gateway. Permanent.
 `{account}:routing` hash, the routing table: version (random, new with each change);
-                `key:<id>` and `channel:<id>:<generation>`, both ''; `expires:<id>` of a key in ms;
+                `key:<id>`, the version at which the key's bindings changed last;
+                `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
                 a key's `bindings:<id>` (presubscriptions) and `topics:<id>`, both JSON;
                 `resources:<id>`, a line `device TAB path` for each;
                 `session:<id>`, the bindings of a session (JSON).
@@ -96,7 +103,7 @@ import re
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|lease|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
 )
 
@@ -114,7 +121,6 @@ def _names(suffix: str) -> Callable[[str], str]:
 
 api_key = _names("key")
 channel = _names("channel")
-lease = _names("lease")
 queue = _names("queue")
 receipts = _names("receipts")
 deliveries = _names("deliveries")
@@ -128,9 +134,9 @@ device_types = _names("device-types")
 
 
 def channel_names(api_key_id: str) -> list[str]:
-    """Key, channel, lease, queue and receipts: what most scripts of a queue take as KEYS, in this order."""
+    """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
     i = api_key_id
-    return [api_key(i), channel(i), lease(i), queue(i), receipts(i)]
+    return [api_key(i), channel(i), queue(i), receipts(i)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -54,7 +54,7 @@ class Leases:
         return claimed.lease
 
     async def _claim(self, api_key_id: str, owner: str, kind: Kind, *only_from: str) -> Claimed:
-        names = keyspace.channel_names(api_key_id)[:3]
+        names = keyspace.channel_names(api_key_id)[:2]
         status, *fields = await self._redis.script("lease_claim", names, owner, kind, *only_from)
         if status == b"held":
             raise HeldByAnother(owner=fields[0].decode())
@@ -70,5 +70,5 @@ class Leases:
 
     async def release(self, lease: Lease, *, now_ms: int) -> bool:
         """Releases the lease; the channel's idle time begins. False when another owner has it."""
-        names = [keyspace.channel(lease.channel), keyspace.lease(lease.channel)]
+        names = [keyspace.channel(lease.channel)]
         return bool(await self._redis.script("lease_release", names, lease.owner, now_ms))

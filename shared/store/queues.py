@@ -24,7 +24,6 @@ class Appended(StrEnum):
 
     QUEUED = "queued"
     ABSENT = "absent"
-    REVOKED = "revoked"
     STALE = "stale"
     """The channel's bindings have another version."""
 
@@ -33,13 +32,15 @@ class Appended(StrEnum):
 class Batch:
     """Part of a queue behind an entry. `more`: notifications follow it.
 
-    `rewound`: the queue ends before that entry, so Redis has lost writes.
+    `rewound`: the queue ends before that entry, so Redis has lost writes. `tail`: the last entry appended,
+    pending or not; `BEGINNING` before the first.
     """
 
     notifications: list[Notification]
     more: bool
     rewound: bool = False
     serialization: bytes | None = field(default=None, compare=False)
+    tail: str = field(default=BEGINNING, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Queues:
         """
         oldest = self._limits.oldest_entry_id(now_ms=self._now_ms() if now_ms is None else now_ms)
         head = (self._limits.size_bytes, oldest, traceparent)
-        names = keyspace.channel_names(api_key_id)
+        names = _queue_names(api_key_id)
         return self._redis.script("queue_append", names, *head, bindings_version, *_fields(events))
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
@@ -118,8 +119,7 @@ class Queues:
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
         """Drops what is too old from a queue that nothing is appended to or read from."""
-        i = api_key_id
-        names = [keyspace.channel(i), keyspace.queue(i), keyspace.receipts(i), keyspace.lease(i)]
+        names = _queue_names(api_key_id)
         old, first, owner = await self._redis.script("queue_expire", names, self._oldest())
         telemetry.dropped_from_queue(over=0, old=old)
         return ExpiryResult(int(old), parse_entry_id(first.decode())[0] if first else None, owner.decode())
@@ -148,10 +148,10 @@ class Queues:
             return Batch([], more=True, rewound=True)
         if status != b"read":
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
-        more, dropped, serialization, *entries = fields
+        more, dropped, serialization, tail, *entries = fields
         telemetry.dropped_from_queue(over=0, old=dropped)
         notifications = [notification_of(*entry) for entry in entries]
-        return Batch(notifications, more=bool(more), serialization=serialization)
+        return Batch(notifications, more=bool(more), serialization=serialization, tail=tail.decode())
 
     async def has_reached(self, lease: Lease, entry_id: str) -> bool:
         """Whether the queue has ever held this entry. False when a crash of Redis lost it.
@@ -160,15 +160,17 @@ class Queues:
         """
         if entry_id == BEGINNING:
             return True
-        names = [keyspace.queue(lease.channel)]
-        last, first, exists = await self._redis.script("queue_ends", names, entry_id)
+        names = [keyspace.channel(lease.channel), keyspace.queue(lease.channel)]
+        tail, first, exists = await self._redis.script("queue_ends", names, entry_id)
         if first:
             return bool(exists) or parse_entry_id(first.decode()) > parse_entry_id(entry_id)
-        return parse_entry_id(last.decode()) >= parse_entry_id(entry_id)
+        return parse_entry_id(tail.decode()) >= parse_entry_id(entry_id)
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
-        count = await self._redis.script("queue_ack", _ack_names(lease), lease.owner, next_entry_id(until))
+        count = await self._redis.script(
+            "queue_ack", _queue_names(lease.channel), lease.owner, next_entry_id(until)
+        )
         return None if count < 0 else int(count)
 
     async def ack_until_event(
@@ -180,7 +182,7 @@ class Queues:
         among them, None if not the owner.
         """
         acked = await self._redis.script(
-            "queue_ack_event", _ack_names(lease), lease.owner, event_id, count, size_bytes
+            "queue_ack_event", _queue_names(lease.channel), lease.owner, event_id, count, size_bytes
         )
         return None if acked < 0 else int(acked)
 
@@ -189,8 +191,7 @@ class Queues:
 
         Returns 'remembered', 'dropped' (the single notification, the third time) or 'stale'.
         """
-        i = lease.channel
-        names = [keyspace.channel(i), keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
+        names = _queue_names(lease.channel)
         frame = (frame_limit_bytes, until, single_entry)
         status: bytes = await self._redis.script("queue_refuse", names, lease.owner, lease.generation, *frame)
         return status.decode()
@@ -209,9 +210,9 @@ LOST_LEASE = {
 }
 
 
-def _ack_names(lease: Lease) -> list[str]:
-    i = lease.channel
-    return [keyspace.lease(i), keyspace.queue(i), keyspace.receipts(i)]
+def _queue_names(api_key_id: str) -> list[str]:
+    """Channel, queue and receipts."""
+    return keyspace.channel_names(api_key_id)[1:]
 
 
 def parse_entry_id(entry_id: str) -> tuple[int, int]:

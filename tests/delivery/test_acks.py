@@ -12,7 +12,6 @@ from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.redis.connection import Command, OnReplies
 from shared.redis.pipeline import Pipeline
-from shared.store import keyspace
 from shared.store.commands import HOOKS
 from shared.store.inline_entries import parse_inline_entries
 from shared.store.queues import Queues
@@ -173,7 +172,7 @@ async def test_an_ack_that_is_refused_finds_the_new_owner_and_ends(stores: Store
 
 async def test_a_claim_that_redis_lost_is_written_again(stores: Stores, sent: Sent) -> None:
     one = await Delivered.of(stores, sent, AckScheduler(every_s=0))
-    stores.direct.delete(keyspace.lease(one.channel))
+    stores.set_owner(one.channel, None)
     one.loop.require_resync()
 
     one.ack()
@@ -197,7 +196,7 @@ async def test_a_redis_outage_requires_a_resync(
 
     server.connected = True
     # Redis lost the tail of the queue: new entries may get the ids of those that were acked.
-    stores.direct.xdel(keyspace.queue(one.channel), *entries[1:])
+    stores.lose_all_but(one.channel, *entries[:1])
     one.loop.wake()
     await one.loop.wait_idle()
 

@@ -38,7 +38,7 @@ async def test_a_lost_claim_is_written_again_before_the_ack(
     await stores.queued(channel, 2)
     loop.wake()
     await sent_to(receiver, 2)
-    stores.direct.delete(keyspace.lease(channel))
+    stores.set_owner(channel, None)
 
     receiver.ack(2)
     loop.require_resync()
@@ -86,7 +86,7 @@ async def test_a_deleted_channel_or_a_revoked_key_ends_it(
 
     await wait_until(lambda: receiver.closed)
     assert receiver.closed == [close_reason]
-    assert stores.direct.keys(f"{{{channel}}}:lease") == []
+    assert stores.owner(channel) is None
 
 
 async def test_a_transport_that_breaks_ends_it_and_loses_nothing(
@@ -154,7 +154,7 @@ async def test_a_queue_that_lost_its_tail_is_delivered_again(
     entries = await stores.queued(channel, 4)
     loop.wake()
     await sent_to(receiver, 4)
-    stores.direct.xdel(keyspace.queue(channel), *entries[2:])
+    stores.lose_all_but(channel, *entries[:2])
 
     loop.wake()
     await wait_until(lambda: len(receiver.sent) >= 6)

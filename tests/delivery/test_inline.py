@@ -115,6 +115,46 @@ async def test_after_an_empty_queue_entries_are_in_order(
     assert recorded.scripts == []
 
 
+async def test_after_a_queue_that_was_emptied_before_entries_are_in_order(
+    stores: Stores, channel: str, append: Appending, lease: Lease, receiver: Receiver, recorded: Recorded
+) -> None:
+    """An earlier owner acked them; the read brings nothing but where the queue ends."""
+    [*_, last] = await stores.queued(channel, 2)
+    await stores.queues.ack_until(lease, until=last)
+    loop = DeliveryLoop(Queues(recorded), lease, receiver)
+    loop.wake()
+    await loop.wait_idle()
+    recorded.scripts.clear()
+
+    loop.deliver_inline(await append.events(2))
+    await loop.stop()
+
+    assert ids(receiver.sent) == ["2"]
+    assert "queue_read" not in recorded.scripts
+
+
+async def test_after_a_drop_of_what_was_not_sent_entries_are_in_order(
+    stores: Stores,
+    channel: str,
+    append: Appending,
+    loop: DeliveryLoop,
+    receiver: Receiver,
+    recorded: Recorded,
+) -> None:
+    loop.deliver_inline(await append.events(0))
+    await stores.queued(channel, 1)
+    await Queues(stores.calls, now_ms=lambda: 10**14).drop_expired(channel)
+    loop.wake()
+    await loop.wait_idle()
+    recorded.scripts.clear()
+
+    loop.deliver_inline(await append.events(2))
+    await loop.wait_idle()
+
+    assert ids(receiver.sent) == ["0", "2"]
+    assert recorded.scripts == []
+
+
 async def test_after_a_gap_the_loop_reads(
     append: Appending, loop: DeliveryLoop, receiver: Receiver, recorded: Recorded
 ) -> None:
@@ -231,7 +271,7 @@ async def test_entries_make_a_loop_resync_that_has_to(
 ) -> None:
     """Redis lost the entry that was delivered."""
     loop.deliver_inline(await append.events(0))
-    stores.direct.delete(keyspace.queue(channel))
+    stores.lose_all_but(channel)
     loop.require_resync()
 
     loop.deliver_inline(await append.events(1))

@@ -11,7 +11,7 @@ from shared.model.events import Notification
 from shared.store import keyspace
 from shared.store.queues import BEGINNING, Queues
 from tests.harness.waiting import wait_until
-from tests.store.stores import Stores, events, fake_backend
+from tests.store.stores import Stores, fake_backend
 
 BEFORE = ["1000-0", "2000-0", "3000-0"]
 
@@ -60,7 +60,7 @@ async def client() -> Client:
 @pytest.fixture
 async def loop(stores: Stores, channel: str, lease: Lease, client: Client) -> AsyncIterator[DeliveryLoop]:
     """BEFORE was delivered; nothing is acked yet."""
-    await put(stores, channel, *BEFORE)
+    stores.put_at(channel, *BEFORE)
     loop = DeliveryLoop(stores.queues, lease, client)
     loop.wake()
     await wait_until(lambda: client.sent == BEFORE)
@@ -68,28 +68,10 @@ async def loop(stores: Stores, channel: str, lease: Lease, client: Client) -> As
     await loop.stop()
 
 
-async def put(stores: Stores, channel: str, *entries: str) -> None:
-    """Appends under the given entry ids, as a Redis whose clock is behind would."""
-    pattern = await stores.channel()
-    await stores.queues.append(pattern, events(1))
-    [(_, fields)] = stores.direct.xrange(keyspace.queue(pattern))
-    for entry in entries:
-        stores.direct.xadd(keyspace.queue(channel), fields, id=entry)
-
-
 async def ack_and_flush(stores: Stores, channel: str, loop: DeliveryLoop, client: Client) -> None:
     client.acked_until = BEFORE[-1]
     loop.wake()
     await wait_until(lambda: stores.entries(channel) == [])
-
-
-def come_back_with(stores: Stores, channel: str, *kept: str) -> None:
-    """Redis lost the queue but for these entries, and its last id."""
-    queue = keyspace.queue(channel)
-    rows = dict(stores.direct.xrange(queue))
-    stores.direct.delete(queue)
-    for entry in kept:
-        stores.direct.xadd(queue, rows[entry.encode()], id=entry)
 
 
 async def has_read(stores: Stores) -> None:
@@ -111,8 +93,8 @@ async def test_old_acks_do_not_ack_new_entries(
 ) -> None:
     """The queue was empty, lost its last id, and got new entries from a clock that is behind."""
     await ack_and_flush(stores, channel, loop, client)
-    come_back_with(stores, channel)
-    await put(stores, channel, *new)
+    stores.lose_all_but(channel)
+    stores.put_at(channel, *new)
 
     loop.require_resync()
     loop.wake()
@@ -131,8 +113,8 @@ async def test_acks_that_came_during_the_outage(
     stores: Stores, channel: str, loop: DeliveryLoop, client: Client, new: list[str]
 ) -> None:
     """The pong came during the outage; the queue lost its tail only."""
-    come_back_with(stores, channel, BEFORE[0])
-    await put(stores, channel, *new)
+    stores.lose_all_but(channel, BEFORE[0])
+    stores.put_at(channel, *new)
     client.acked_until = BEFORE[-1]
 
     loop.require_resync()
@@ -149,7 +131,7 @@ async def test_acks_that_came_during_the_outage(
 async def test_without_a_loss_nothing_is_sent_again(
     stores: Stores, channel: str, loop: DeliveryLoop, client: Client
 ) -> None:
-    await put(stores, channel, "4000-0")
+    stores.put_at(channel, "4000-0")
     client.acked_until = BEFORE[1]
 
     loop.require_resync()
@@ -166,7 +148,7 @@ async def test_a_lost_ack_is_repeated_and_nothing_is_sent_again(
     kept = stores.direct.dump(keyspace.queue(channel))
     await ack_and_flush(stores, channel, loop, client)
     stores.direct.restore(keyspace.queue(channel), 0, kept, replace=True)
-    await put(stores, channel, "4000-0")
+    stores.put_at(channel, "4000-0")
 
     loop.require_resync()
     loop.wake()
@@ -176,11 +158,51 @@ async def test_a_lost_ack_is_repeated_and_nothing_is_sent_again(
     assert client.rewinds == 0
 
 
+@pytest.mark.parametrize("new", NEW)
+async def test_new_entries_are_sent_on_a_socket_that_was_sent_nothing(
+    stores: Stores, channel: str, lease: Lease, new: list[str]
+) -> None:
+    """It had read where the emptied queue ended; Redis lost those entries, and new ones have ids below."""
+    stores.put_at(channel, *BEFORE)
+    await stores.queues.ack_until(lease, until=BEFORE[-1])
+    client = Client()
+    loop = DeliveryLoop(stores.queues, lease, client)
+    loop.wake()
+    await loop.wait_idle()
+    stores.lose_all_but(channel)
+    stores.put_at(channel, *new)
+
+    loop.require_resync()
+    loop.wake()
+    await loop.wait_idle()
+    await loop.stop()
+
+    assert client.sent == new
+    assert stores.entries(channel) == new
+
+
+async def test_entry_that_was_removed_from_the_end_is_no_loss(
+    stores: Stores, channel: str, lease: Lease, loop: DeliveryLoop, client: Client
+) -> None:
+    """The client refused it; the channel still names it as the tail."""
+    stores.put_at(channel, "4000-0")
+    stores.direct.xdel(keyspace.queue(channel), "4000-0")
+
+    loop.wake()
+    await loop.wait_idle()
+    loop.require_resync()
+    loop.wake()
+    await loop.wait_idle()
+
+    assert client.rewinds == 0
+    assert client.sent == BEFORE
+
+
 async def test_a_stop_before_the_resync_acks_nothing_new(
     stores: Stores, channel: str, loop: DeliveryLoop, client: Client
 ) -> None:
-    come_back_with(stores, channel)
-    await put(stores, channel, "2500-0", "2600-0")
+    stores.lose_all_but(channel)
+    stores.put_at(channel, "2500-0", "2600-0")
     client.acked_until = BEFORE[-1]
 
     loop.require_resync()
@@ -197,7 +219,7 @@ async def test_a_loss_during_a_resync_is_followed_by_another(
     async def lose_the_tail_after(lease: Lease) -> None:
         monkeypatch.undo()
         await reclaim(lease)
-        come_back_with(stores, channel, BEFORE[0])
+        stores.lose_all_but(channel, BEFORE[0])
         loop.require_resync()
         client.acked_until = BEFORE[-1]
 

@@ -89,9 +89,7 @@ async def test_nothing_expires_early(stores: Stores, reaper: Reaper) -> None:
 
 async def test_old_notifications_are_dropped_from_unused_queues(stores: Stores, reaper: Reaper) -> None:
     channel = await stores.channel()
-    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
-    for at in (NOW_MS - 1, NOW_MS + 1):
-        stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
+    stores.put_at(channel, f"{NOW_MS - 1}-0", f"{NOW_MS + 1}-0")
 
     done = await reaper.round(now_ms=NOW_MS + DAY_MS - 1)
 
@@ -142,8 +140,7 @@ async def test_an_idle_webhook_does_not_expire_by_default(stores: Stores, reaper
 async def test_an_idle_webhook_expires_if_so_configured(stores: Stores) -> None:
     reaper = a_reaper(stores, {Kind.WEBSOCKET: DAY_MS, Kind.WEBHOOK: DAY_MS})
     idle, busy = await webhook(stores), await webhook(stores)
-    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
-    stores.direct.xadd(keyspace.queue(busy), fields, id=f"{NOW_MS + 1}-0")
+    stores.put_at(busy, f"{NOW_MS + 1}-0")
     stores.direct.xtrim(keyspace.queue(busy), maxlen=0, approximate=False)
 
     assert (await reaper.round(now_ms=NOW_MS + DAY_MS - 1)).expired == []
@@ -201,12 +198,10 @@ async def test_a_channel_with_an_open_poll_does_not_expire(stores: Stores, reape
 
 async def test_the_oldest_pending_notification_by_kind(stores: Stores, reaper: Reaper) -> None:
     """Separately for channels with a live lease, whose notifications should not wait."""
-    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
     now_ms = NOW_MS + DAY_MS - 1
 
     def put(channel: str, *at_ms: int) -> None:
-        for at in at_ms:
-            stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
+        stores.put_at(channel, *(f"{at}-0" for at in at_ms))
 
     offline, dead_lease, leased, empty = [await stores.channel() for _ in range(4)]
     for channel, instance in ((dead_lease, "edge-9/gone"), (leased, "edge-1/b00t"), (empty, "edge-1/b00t")):

@@ -57,7 +57,7 @@ async def test_another_dispatcher_takes_over_from_a_killed_one(
     await api.call("POST", f"/v1/channels/{key.id}/deliveries/retry", key=key)
     await wait_until(lambda: len(set(numbers(hook))) > BACKLOG // 10, what=lambda: len(hook.calls))
 
-    owner = stack.valkey.client().get(f"{{{key.id}}}:lease")
+    owner = stack.valkey.client().hget(f"{{{key.id}}}:channel", "owner")
     killed = next(d for d in stack.dispatchers if owner is None or owner.startswith(d.name.encode()))
     killed.kill()
 
@@ -201,15 +201,18 @@ async def test_a_stopping_dispatcher_starts_no_more_requests(
         await api.register_webhook(key, hook.url)
         await api.publish(key, reading(1, to=key.id))
     with stack.valkey.client() as redis:
-        leases = [f"{{{key.id}}}:lease" for key in keys]
-        await wait_until(lambda: len(hook.calls) == 1 and redis.exists(*leases) == len(keys))
+
+        def owned() -> int:
+            return sum(redis.hexists(f"{{{key.id}}}:channel", "owner") for key in keys)
+
+        await wait_until(lambda: len(hook.calls) == 1 and owned() == len(keys))
         dispatcher.terminate()
         await wait_until(lambda: dispatcher.get("/readyz") != 200)
         stopping.set()
 
         await wait_until(lambda: dispatcher.ended)
         assert len(hook.calls) < len(keys) // 2
-        assert redis.exists(*leases) == 0, "it has released all leases"
+        assert owned() == 0, "it has released all leases"
 
 
 async def test_an_expired_api_key_gets_no_more_attempts(

@@ -69,7 +69,8 @@ class _TrustsEarlyRead(ReportingQueues):
         seen = self._early.batches.pop(lease.owner, None)
         if seen is None or after != BEGINNING:
             return await super().read(lease, after=after, count=count, size_bytes=size_bytes)
-        return Batch(seen[:count], more=len(seen) > count)
+        tail = seen[-1].entry_id if seen else BEGINNING
+        return Batch(seen[:count], more=len(seen) > count, tail=tail)
 
 
 class ReadsBeforeClaiming(Actor):
@@ -87,7 +88,7 @@ class NeverComparesPrevious(Actor):
     """Delivers all inline entries, also when entries before them were not sent."""
 
     def offer(self, loop: DeliveryLoop, inline: InlineEntries) -> None:
-        loop.deliver_inline(replace(inline, previous=""))
+        loop.deliver_inline(replace(inline, previous=loop._cursor))
 
 
 # A scenario for each bug, in the machine's rules. Each begins with three pending notifications in two
@@ -134,13 +135,13 @@ BUGS = [
         "ack without owner check",
         "a stale owner acked",
         _pong_to_a_stale_owner,
-        scripts=_with("queue_ack", {"if redis.call('GET', KEYS[1]) ~= ARGV[1]": ""}),
+        scripts=_with("queue_ack", {"if channel[1] ~= ARGV[1]": ""}),
     ),
     Bug(
         "release without compare",
         "a release by a stale owner",
         _stale_owner_releases,
-        scripts=_with("lease_release", {"if redis.call('GET', KEYS[2]) ~= ARGV[1]": ""}),
+        scripts=_with("lease_release", {"if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1]": ""}),
     ),
     Bug(
         "read before claim",
@@ -153,7 +154,7 @@ BUGS = [
         "expire without re-check",
         "a channel expired before its time",
         _socket_opens_during_expiry,
-        scripts=_with("channel_expire", {"if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2]": ""}),
+        scripts=_with("channel_expire", {"if (channel[4] or '') ~= ARGV[2]": ""}),
     ),
     Bug(
         "offer without compare",
@@ -161,7 +162,7 @@ BUGS = [
         _one_wakeup_is_lost,
         actor=NeverComparesPrevious,
     ),
-    # A revocation deletes the channel too, so both checks have to go.
+    # A revocation deletes the channel: the append has to check for that alone.
     Bug(
         "append after revoke",
         "an append after the revocation",
@@ -169,8 +170,9 @@ BUGS = [
         scripts=_with(
             "queue_append",
             {
-                "if redis.call('EXISTS', KEYS[1]) == 0": "local key = redis.call('EXISTS', KEYS[1])\n",
-                "if not channel[1]": "if key == 1 and not channel[1] then return {'absent'} end\n",
+                "if not kind": "local key = string.gsub(KEYS[1], 'channel$', 'key')\n"
+                "if not kind and redis.call('EXISTS', key) == 1 then return {'absent'} end\n",
+                "if ARGV[4] ~= ''": "if kind and ARGV[4] ~= '' and ARGV[4] ~= (bindings_version or generation) then\n",
             },
         ),
     ),

@@ -22,7 +22,7 @@ def _check_redis(there: Installation, key: Key) -> None:
     pipeline = there.direct.pipeline(transaction=False)
     pipeline.exists(keyspace.api_key(key.id))
     pipeline.exists(keyspace.channel(key.id))
-    pipeline.get(keyspace.lease(key.id))
+    pipeline.hget(keyspace.channel(key.id), "owner")
     pipeline.xrange(keyspace.queue(key.id))
     is_key, is_channel, owner, entries = pipeline.execute()
     channel = key.channel

@@ -170,7 +170,7 @@ async def test_a_key_that_migrated_is_read_from_the_importing_node(
         migration.send()
         replies = await asyncio.gather(*(commands.command("GET", f"{{moving}}:{k}") for k in ("old", "new")))
         assert replies == [b"1", b"2"]
-        assert await commands.script("queue_ends", ["{moving}:queue"], "0-1") == [b"0-0", b"", 0]
+        assert await commands.script("lease_release", ["{moving}:channel"], "owner", 0) == 0
     finally:
         migration.end()
 

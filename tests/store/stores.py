@@ -29,6 +29,8 @@ from tests.harness.fake_redis import FakeRedis
 NOW_MS = 1_700_000_000_000
 EDGE = "edge-1/b00t"
 OTHER_EDGE = "edge-2/b11t"
+# The size of a notification that `put_at` appends.
+PUT_BYTES = 222
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,45 @@ class Stores:
 
     def owner(self, channel: str) -> str | None:
         """The owner of the lease."""
-        owner = self.direct.get(keyspace.lease(channel))
+        owner = self.direct.hget(keyspace.channel(channel), "owner")
         return owner.decode() if owner else None
+
+    def tail(self, channel: str) -> str:
+        """The last entry appended."""
+        tail: bytes = self.direct.hget(keyspace.channel(channel), "tail")
+        return tail.decode()
+
+    def set_owner(self, channel: str, owner: str | None) -> None:
+        """Writes the owner past the scripts, or removes it, as a crash of Redis may."""
+        name = keyspace.channel(channel)
+        if owner is None:
+            self.direct.hdel(name, "owner")
+        else:
+            self.direct.hset(name, "owner", owner)
+
+    def put_at(self, channel: str, *entry_ids: str) -> None:
+        """Appends notifications under these entry ids, as a Redis with another clock would."""
+        name = keyspace.channel(channel)
+        for entry_id in entry_ids:
+            before, has_first = int(self.direct.hget(name, "total") or 0), self.direct.hexists(name, "first")
+            total = before + PUT_BYTES
+            fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": total}
+            self.direct.xadd(keyspace.queue(channel), fields, id=entry_id)
+            begins = {} if has_first else {"first": entry_id, "first_total": before}
+            self.direct.hset(name, mapping={"tail": entry_id, "total": total, **begins})
+
+    def lose_all_but(self, channel: str, *kept: str) -> None:
+        """Redis has lost the appends of all other entries, and with them what the channel knew of them."""
+        name, queue = keyspace.channel(channel), keyspace.queue(channel)
+        rows = dict(self.direct.xrange(queue))
+        self.direct.delete(queue)
+        self.direct.hdel(name, "tail", "total", "first", "first_total")
+        for entry in kept:
+            fields = rows[entry.encode()]
+            self.direct.xadd(queue, fields, id=entry)
+            self.direct.hset(name, mapping={"tail": entry, "total": fields[b"total"]})
+        if kept:
+            self.direct.hset(name, mapping={"first": kept[0], "first_total": 0})
 
 
 def events(*numbers: int, size_bytes: int = 0) -> list[Event]:

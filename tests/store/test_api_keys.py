@@ -80,7 +80,7 @@ async def test_revoked_key_refuses_channels_claims_and_appends(stores: Stores) -
         await stores.make_channel(key.id)
     with pytest.raises(NoLongerOwner):
         await stores.claim(key.id)
-    assert await stores.queues.append(key.id, events(1)) is Appended.REVOKED
+    assert await stores.queues.append(key.id, events(1)) is Appended.ABSENT
     assert stores.direct.keys(f"{{{key.id}}}*") == []
 
 

@@ -76,7 +76,7 @@ async def test_inline_entries_equal_the_queue(
     ]
 
 
-async def test_append_to_an_emptied_queue_has_no_previous_entry(
+async def test_append_to_an_emptied_queue_names_the_last_entry(
     stores: Stores, overheard: Overheard, channel: str
 ) -> None:
     lease = await stores.claim(channel, OWNER)
@@ -86,7 +86,7 @@ async def test_append_to_an_emptied_queue_has_no_previous_entry(
     inline = parse_inline_entries(await wakeup(stores, overheard, channel, *events(1)))
 
     assert inline is not None
-    assert (inline.previous, ids(inline.notifications)) == ("", ["1"])
+    assert (inline.previous, ids(inline.notifications)) == (entry, ["1"])
 
 
 @pytest.mark.parametrize(("more", "is_inline"), [(0, True), (1, False)])
@@ -131,10 +131,7 @@ async def test_append_that_drops_above_the_limit_is_not_inline(
 async def test_append_that_drops_what_is_too_old_is_not_inline(
     stores: Stores, overheard: Overheard, channel: str
 ) -> None:
-    other = await stores.channel()
-    await stores.queued(other, 1)
-    [(_, fields)] = stores.direct.xrange(keyspace.queue(other))
-    stores.direct.xadd(keyspace.queue(channel), fields, id="1970-0")
+    stores.put_at(channel, "1970-0")
 
     assert await wakeup(stores, overheard, channel, *events(2)) == channel.encode()
 

@@ -12,7 +12,6 @@ ID = "0123456789abcdef0123456789abcdef"
     [
         keyspace.api_key(ID),
         keyspace.channel(ID),
-        keyspace.lease(ID),
         keyspace.queue(ID),
         keyspace.account(ID),
         keyspace.routing(ID),
@@ -41,6 +40,7 @@ def test_permanent_names(name: str) -> None:
         keyspace.idempotency(ID, "key"),
         "anything",
         f"{{{ID}}}:keys",
+        f"{{{ID}}}:lease",
         f"x{{{ID}}}:key",
         f"{{{ID[:-1]}}}:key",
         f"{{{ID}}}:key\n",

@@ -134,7 +134,7 @@ async def test_dead_or_silent_owner_is_replaced(stores: Stores) -> None:
 
 async def test_owner_that_claimed_since_the_read_keeps_the_lease(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.PULL)
-    names = [keyspace.api_key(channel), keyspace.channel(channel), keyspace.lease(channel)]
+    names = [keyspace.api_key(channel), keyspace.channel(channel)]
     await claim(stores, channel, f"{EDGE}/1")
 
     reply = await stores.calls.script("lease_claim", names, f"{OTHER_EDGE}/1", Kind.PULL, "")

@@ -14,13 +14,6 @@ async def state(stores: Stores, channel: str) -> ChannelState:
     return found
 
 
-def put_at(stores: Stores, channel: str, *ms: int) -> None:
-    """Entries with the times of their ids."""
-    fields = {"id": "e", "topic": "t", "data": "1", "name": "", "time": "", "total": "222"}
-    for at in ms:
-        stores.direct.xadd(keyspace.queue(channel), fields, id=f"{at}-0")
-
-
 async def test_oldest_above_the_limit_are_dropped_and_counted(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
@@ -68,9 +61,48 @@ async def test_limit_is_exact(stores: Stores) -> None:
     assert (await state(stores, channel)).dropped == 1
 
 
+async def test_limit_is_exact_after_acks(stores: Stores) -> None:
+    """The bound from before the acks is too low; the queue itself decides."""
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    await queues.append(channel, events(*range(10), size_bytes=100))
+    await queues.ack_until(lease, until=stores.entries(channel)[3])
+
+    await queues.append(channel, events(10, 11, 12, 13, size_bytes=100))
+    assert (await state(stores, channel)).dropped == 0
+    await queues.append(channel, events(14, size_bytes=100))
+
+    assert (await state(stores, channel)).dropped == 1
+    assert ids(await stores.pending(lease)) == [str(number) for number in range(5, 15)]
+
+
+async def test_entry_that_was_removed_otherwise_does_not_count_toward_the_limit(stores: Stores) -> None:
+    channel = await stores.channel()
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    await queues.append(channel, events(*range(10), size_bytes=100))
+    stores.direct.xdel(keyspace.queue(channel), *stores.entries(channel)[:5])
+
+    await queues.append(channel, events(*range(10, 15), size_bytes=100))
+
+    assert (await state(stores, channel)).dropped == 0
+
+
+async def test_notification_above_the_limit_by_itself_is_dropped(stores: Stores) -> None:
+    channel = await stores.channel()
+    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=328))
+
+    await queues.append(channel, events(0, 1, size_bytes=200))
+    assert stores.entries(channel) == []
+    await queues.append(channel, events(2, size_bytes=100))
+
+    assert len(stores.entries(channel)) == 1
+    assert (await state(stores, channel)).dropped == 2
+
+
 async def test_append_drops_what_is_too_old(stores: Stores) -> None:
     channel = await stores.channel()
-    put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS)
+    stores.put_at(channel, f"{1 * HOUR_MS}-0", f"{2 * HOUR_MS}-0", f"{3 * HOUR_MS}-0")
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 3 * HOUR_MS)
 
     await queues.append(channel, events(1))
@@ -82,7 +114,7 @@ async def test_append_drops_what_is_too_old(stores: Stores) -> None:
 async def test_read_drops_what_is_too_old(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    put_at(stores, channel, 1 * HOUR_MS, 3 * HOUR_MS)
+    stores.put_at(channel, f"{1 * HOUR_MS}-0", f"{3 * HOUR_MS}-0")
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 3 * HOUR_MS)
 
     batch = await queues.read(lease, after="0-0", count=10, size_bytes=1000)
@@ -93,7 +125,7 @@ async def test_read_drops_what_is_too_old(stores: Stores) -> None:
 
 async def test_drop_expired_drops_from_an_untouched_queue(stores: Stores) -> None:
     channel = await stores.channel()
-    put_at(stores, channel, 1 * HOUR_MS, 2 * HOUR_MS)
+    stores.put_at(channel, f"{1 * HOUR_MS}-0", f"{2 * HOUR_MS}-0")
     queues = Queues(stores.calls, limits=QueueLimits(lifetime_ms=HOUR_MS), now_ms=lambda: 10 * HOUR_MS)
 
     assert (await queues.drop_expired(channel)).dropped == 2
@@ -106,7 +138,7 @@ async def test_drop_expired_drops_from_an_untouched_queue(stores: Stores) -> Non
 async def test_drop_expired_does_not_create_a_channel(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.delete_channel(channel)
-    put_at(stores, channel, HOUR_MS)
+    stores.direct.xadd(keyspace.queue(channel), {"id": "e"}, id=f"{HOUR_MS}-0")
 
     await Queues(stores.calls, now_ms=lambda: 1000 * HOUR_MS).drop_expired(channel)
 

@@ -13,7 +13,7 @@ async def test_reclaim_restores_a_lost_claim(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 2)
-    stores.direct.delete(keyspace.lease(channel))
+    stores.set_owner(channel, None)
 
     assert await stores.queues.ack_until(lease, until=entries[0]) is None
     await stores.queues.reclaim(lease)
@@ -26,7 +26,7 @@ async def test_reclaim_replaces_the_previous_owner_again(stores: Stores) -> None
     channel = await stores.channel()
     await stores.claim(channel, f"{EDGE}/1")
     lease = await stores.claim(channel, f"{OTHER_EDGE}/1")
-    stores.direct.set(keyspace.lease(channel), f"{EDGE}/1")
+    stores.set_owner(channel, f"{EDGE}/1")
 
     await stores.queues.reclaim(lease)
 
@@ -50,7 +50,7 @@ async def test_read_does_not_restore_a_claim(stores: Stores) -> None:
 async def test_newer_claim_is_never_replaced(stores: Stores, owner: str) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/2")
-    stores.direct.set(keyspace.lease(channel), owner)
+    stores.set_owner(channel, owner)
 
     for step in (stores.pending, stores.queues.reclaim):
         with pytest.raises(NoLongerOwner) as raised:
@@ -62,7 +62,7 @@ async def test_newer_claim_is_never_replaced(stores: Stores, owner: str) -> None
 async def test_ack_and_release_do_not_restore_a_claim(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    stores.direct.delete(keyspace.lease(channel))
+    stores.set_owner(channel, None)
 
     await stores.queues.ack_until(lease, until="9-9")
     await stores.leases.release(lease, now_ms=NOW_MS)
@@ -74,13 +74,66 @@ async def test_read_past_a_lost_tail_is_rewound(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
     entries = await stores.queued(channel, 5)
-    stores.direct.xdel(keyspace.queue(channel), *entries[3:])
+    stores.lose_all_but(channel, *entries[:3])
 
     batch = await stores.queues.read(lease, after=entries[4], count=10, size_bytes=1000)
 
     assert batch.rewound
     assert batch.notifications == []
     assert ids(await stores.pending(lease, BEGINNING)) == ["0", "1", "2"]
+
+
+async def test_read_of_an_emptied_queue_past_a_lost_tail_is_rewound(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    entries = await stores.queued(channel, 2)
+    stores.lose_all_but(channel, entries[0])
+    await stores.queues.ack_until(lease, until=entries[0])
+
+    batch = await stores.queues.read(lease, after=entries[1], count=0, size_bytes=1000)
+
+    assert batch.rewound
+
+
+async def test_read_returns_the_tail(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    assert await tail_as_read(stores, lease) == BEGINNING
+
+    entries = await stores.queued(channel, 3)
+    assert await tail_as_read(stores, lease) == entries[-1]
+    await stores.queues.ack_until(lease, until=entries[-1])
+    assert await tail_as_read(stores, lease) == entries[-1]
+
+
+async def tail_as_read(stores: Stores, lease: Lease) -> str:
+    return (await stores.queues.read(lease, after=BEGINNING, count=1, size_bytes=1000)).tail
+
+
+async def test_entry_that_was_dropped_from_the_end_is_no_loss(stores: Stores) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    entries = await stores.queued(channel, 3)
+    for _ in range(3):
+        await stores.queues.refuse(lease, frame_limit_bytes=1024, until=entries[2], single_entry=entries[2])
+
+    for after in (BEGINNING, entries[1], entries[2]):
+        batch = await stores.queues.read(lease, after=after, count=2, size_bytes=1000)
+        assert (batch.rewound, batch.more, batch.tail) == (False, False, entries[2])
+
+
+async def test_new_entries_are_behind_the_tail_of_an_emptied_queue(stores: Stores) -> None:
+    """Also when the clock of Redis went back: the empty stream keeps its last id."""
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    far_ahead = f"{10**14}-7"
+    stores.put_at(channel, far_ahead)
+    await stores.queues.ack_until(lease, until=far_ahead)
+
+    entries = await stores.queued(channel, 2)
+
+    assert entries == [f"{10**14}-8", f"{10**14}-9"]
+    assert stores.tail(channel) == entries[-1]
 
 
 async def test_read_to_the_end_or_past_acked_entries_is_not_rewound(stores: Stores) -> None:

@@ -1,10 +1,11 @@
 #!lua
 -- Creates a channel for an API key that has none. An existing channel of the same kind keeps its queue and its owner;
 -- the given fields replace its own, and a failing webhook is due at once.
--- KEYS: key, channel, lease     ARGV: kind, generation, now in ms, then pairs: field, value
+-- KEYS: key, channel     ARGV: kind, generation, now in ms, then pairs: field, value
 -- Reply: {'created' or 'exists', kind, generation, owner or ''} | {'revoked'}
+-- Touches at most: the fields given, and 6 more.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
-local channel = redis.call('HMGET', KEYS[2], 'kind', 'generation')
+local channel = redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner')
 local status = 'exists'
 if not channel[1] then
   status, channel = 'created', {ARGV[1], ARGV[2]}
@@ -14,4 +15,4 @@ if channel[1] == ARGV[1] and #ARGV > 3 then
   redis.call('HSET', KEYS[2], unpack(ARGV, 4))
   redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms')
 end
-return {status, channel[1], channel[2], redis.call('GET', KEYS[3]) or ''}
+return {status, channel[1], channel[2], channel[3] or ''}

@@ -4,6 +4,7 @@
 -- No allow-oom: a full Redis refuses the events too, and must not fill up with responses.
 -- KEYS: idempotency     ARGV: runner, fingerprint, TTL of the mark in ms
 -- Reply: {'begun'} | {'running'} | {'answered', response} | {'differs'}
+-- Touches at most: 3 fields.
 local request = redis.call('HMGET', KEYS[1], 'runner', 'fingerprint', 'response')
 if request[2] and request[2] ~= ARGV[2] then return {'differs'} end
 if request[3] then return {'answered', request[3]} end

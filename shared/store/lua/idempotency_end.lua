@@ -4,6 +4,7 @@
 -- Redis: the events are queued, and a repetition must not queue them again.
 -- KEYS: idempotency     ARGV: runner, fingerprint, response or '', TTL of the response in ms
 -- Reply: 'kept' | 'freed' | 'stale'
+-- Touches at most: 3 fields.
 local request = redis.call('HMGET', KEYS[1], 'runner', 'response')
 if request[2] or (request[1] and request[1] ~= ARGV[1]) then return 'stale' end
 redis.call('DEL', KEYS[1])

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Deletes an API key with its channel, queue and lease. Later claims and appends find no key and are refused.
--- KEYS: key, channel, lease, queue, receipts
+-- Deletes an API key with its channel, queue and lease. Later claims and appends find no channel and are refused.
+-- KEYS: key, channel, queue, receipts
 -- Reply: {'revoked', owner or '', generation of its channel or ''} | {'absent'}
+-- Touches at most: the whole queue, and 10,000 receipts.
 --include receipts
 --include end_channel
-local owner = redis.call('GET', KEYS[3]) or ''
-local generation = redis.call('HGET', KEYS[2], 'generation') or ''
+local channel = redis.call('HMGET', KEYS[2], 'owner', 'generation')
 if redis.call('DEL', KEYS[1]) == 0 then return {'absent'} end
-end_channel(KEYS[2], KEYS[3], KEYS[4], KEYS[5], 'key-revoked')
-return {'revoked', owner, generation}
+end_channel(KEYS[2], KEYS[3], KEYS[4], 'key-revoked')
+return {'revoked', channel[1] or '', channel[2] or ''}

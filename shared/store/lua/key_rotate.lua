@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Gives an API key a new secret. The old one stays valid until ARGV[2]; now or earlier ends it at once.
 -- At most two secrets are valid: a third would end the first before its promised time.
--- KEYS: key, lease     ARGV: hash of the new secret, when the old one ends in ms, now in ms
+-- KEYS: key, channel     ARGV: hash of the new secret, when the old one ends in ms, now in ms
 -- Reply: {'rotated', owner or ''} | {'in_use', when the older secret ends} | {'expired'} | {'absent'}
+-- Touches at most: 5 fields.
 local key = redis.call('HMGET', KEYS[1], 'secret_hash', 'old_valid_until_ms', 'expires_at_ms')
 local now = tonumber(ARGV[3])
 if not key[1] then return {'absent'} end
@@ -14,4 +15,4 @@ if tonumber(ARGV[2]) > now then
 else
   redis.call('HDEL', KEYS[1], 'old_secret_hash', 'old_valid_until_ms')
 end
-return {'rotated', redis.call('GET', KEYS[2]) or ''}
+return {'rotated', redis.call('HGET', KEYS[2], 'owner') or ''}

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Reads where a queue begins and ends, and whether it holds an entry.
--- KEYS: queue     ARGV: entry id
--- Reply: {the newest id it has given out or '0-0', its first entry id or '', 1 if ARGV[1] is in it, else 0}
+-- KEYS: channel, queue     ARGV: entry id
+-- Reply: {the last entry appended or '0-0', its first entry id or '', 1 if ARGV[1] is in it, else 0}
+-- Touches at most: 2 entries.
 --include entries
---include last_id
-local first = first_entry(KEYS[1])
-return {last_id(KEYS[1]), first and first[1] or '', #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])}
+local first = first_entry(KEYS[2])
+return {redis.call('HGET', KEYS[1], 'tail') or '0-0', first and first[1] or '',
+  #redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])}

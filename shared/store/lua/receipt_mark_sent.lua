@@ -3,6 +3,7 @@
 -- again since.
 -- KEYS: receipt...     ARGV: for each the entry id of what was sent
 -- Reply: 1
+-- Touches at most: a receipt for each notification of one read.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, receipt in ipairs(KEYS) do

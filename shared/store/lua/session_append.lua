@@ -1,6 +1,7 @@
 #!lua
 -- Appends notifications to a session's queue and wakes the edge that holds its socket.
 -- Drops the newest that exceed the limit: sessions promise no delivery.
+-- Touches at most: the events of one request (10,000).
 -- KEYS: session, queue     ARGV: limit, account, then groups of five: id, topic, data, name, time
 -- Reply: {'queued', the number queued} | {'absent'}
 local owner = redis.call('HGET', KEYS[1], 'owner')

@@ -1,5 +1,6 @@
 #!lua
 -- Hands data to a session's edge, to be written to the socket unchanged.
+-- Touches at most: 2 keys.
 -- KEYS: session, pushes     ARGV: push (its id, a blank, the data), TTL in ms, limit
 -- Reply: {'put', owner} | {'full'} | {'absent'}
 local owner = redis.call('HGET', KEYS[1], 'owner')

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Reads and deletes a session's queue for its owner: each notification is sent once, or never.
+-- Touches at most: the entries of one queue (1,000).
 -- KEYS: session, queue     ARGV: owner
 -- Reply: {'taken', entry...} | {'absent'}
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return {'absent'} end

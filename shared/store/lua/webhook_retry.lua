@@ -3,6 +3,7 @@
 -- Changes the config version: the failure of an attempt that is under way must not postpone the next one.
 -- KEYS: channel     ARGV: a new config version
 -- Reply: 1, or 0 when there is no webhook
+-- Touches at most: 3 fields.
 if redis.call('HGET', KEYS[1], 'kind') ~= 'webhook' then return 0 end
 redis.call('HDEL', KEYS[1], 'next_attempt_ms')
 redis.call('HSET', KEYS[1], 'config_version', ARGV[1])
