@@ -172,7 +172,7 @@ BUGS = [
             {
                 "if not kind": "local key = string.gsub(KEYS[1], 'channel$', 'key')\n"
                 "if not kind and redis.call('EXISTS', key) == 1 then return {'absent'} end\n",
-                "if ARGV[4] ~= ''": "if kind and ARGV[4] ~= '' and ARGV[4] ~= (bindings_version or generation) then\n",
+                "if ARGV[4] ~= ''": "if kind and ARGV[4] ~= (bindings_version or generation) then\n",
             },
         ),
     ),
