@@ -15,7 +15,7 @@ from shared.model.errors import Invalid
 from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores, Round
+from shared.publish.round import PublishStores, Round, counts_of
 from shared.publish.state import Account, OnEnd, Publish
 
 
@@ -112,7 +112,7 @@ class Publisher:
         account = publish.account
         account.in_flight -= 1
         try:
-            is_complete = not sent.record() and sent.is_current
+            is_complete = not sent.record() and sent.is_current()
         except Exception as error:
             self._end(publish, error)
         else:
@@ -138,7 +138,7 @@ class Publisher:
         if isinstance(result, Exception):
             publish.on_end(result)
             return
-        counts = publish.taken.counts(result, len(publish.posted.events))
+        counts = counts_of(publish, result)
         telemetry.queued.total += sum(counts)
         telemetry.published.total += len(counts)
         publish.on_end(counts)

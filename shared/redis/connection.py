@@ -28,10 +28,8 @@ OnReplies: TypeAlias = Callable[[list[Any] | Exception], None]
 _INCOMPLETE = object()
 
 
-def pack(arguments: Arguments) -> bytes:
-    """A command as it is written to Redis."""
-    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # it takes any number of them
-    return packed
+# A command as it is written to Redis. It takes any number of arguments.
+pack = cast(Callable[[Arguments], bytes], hiredis.pack_command)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,17 +42,7 @@ class Command:
     arguments: Arguments
     reply: asyncio.Future[Any]
     source: str | None = None
-    _packed: bytes | None = None
-
-    @property
-    def packed(self) -> bytes:
-        if self._packed is None:
-            self._packed = pack(self.arguments)
-        return self._packed
-
-    def replace(self, arguments: Arguments) -> None:
-        """Sends other arguments next time."""
-        self.arguments, self._packed = arguments, None
+    packed: bytes = b""
 
 
 @runtime_checkable
@@ -74,13 +62,14 @@ class RedisConnection:
         self._opening: asyncio.Task[None] | None = None
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
-        if self._protocol is not None and not self._protocol.is_closed:
-            self._write(self._protocol, commands, on_replies)
+        protocol = self._protocol
+        if protocol is not None and not protocol.is_closed:
+            self._write(protocol, commands, on_replies)
         else:
             self._opening = asyncio.get_running_loop().create_task(self._open_and_send(commands, on_replies))
 
     def _write(self, protocol: "RedisProtocol", commands: Sequence[Command], on_replies: OnReplies) -> None:
-        data = b"".join([command.packed for command in commands])
+        data = b"".join([command.packed or pack(command.arguments) for command in commands])
         protocol.send(data, len(commands), timeout_s=self._settings.socket_timeout, on_replies=on_replies)
 
     async def _open_and_send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:

@@ -54,7 +54,7 @@ class HotRequest:
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
-        protocol.transport.write(b"".join(parts))
+        protocol.transport.write_whole(b"".join(parts))  # type: ignore[attr-defined]  # a WriteCoalescer
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()

@@ -71,12 +71,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._stop_head_timer()
-        if self._hot_routes and not self._is_responding() and not self.flow.write_paused:
-            self._hot = self._hot_routes.get((self.parser.get_method(), self.url))
-            if self._hot is not None:
-                return
-        self._begin_cycle()
+        if self._head_timer is not None:
+            self._stop_head_timer()
+        hot = self._hot_routes.get((self.parser.get_method(), self.url))
+        if hot is None or self._is_responding() or self.flow.write_paused:
+            self._begin_cycle()
+        else:
+            self._hot = hot
 
     def _begin_cycle(self) -> None:
         """Gives the request to the application."""

@@ -13,6 +13,7 @@ class WriteCoalescer:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport = transport
+        self.is_closing = transport.is_closing
         self._loop = loop
         self._parts: list[bytes] = []
 
@@ -23,6 +24,13 @@ class WriteCoalescer:
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
+
+    def write_whole(self, data: bytes) -> None:
+        """Writes a whole response at once: nothing follows that it could be joined with."""
+        if self._parts:
+            self.write(data)
+        else:
+            self.transport.write(data)
 
     def close(self) -> None:
         self._flush()
