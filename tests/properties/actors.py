@@ -35,7 +35,7 @@ from shared.store.queues import Appended, Queues
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
-from shared.store.wakeups import Subscription, Wakeups
+from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -288,7 +288,7 @@ class GatedEdge(Edge):
             words = message.decode().split()
             # In the order of creation: ids are random, and an example must repeat exactly.
             for api_key_id in filter(words.__contains__, self.actor.world.model.keys):
-                self.wakeups.dispatch([api_key_id])
+                self.wakeups.on_messages([api_key_id.encode()])
 
     def _deliver_inline(self, inline: InlineEntries) -> None:
         numbers = [int(notification.event_id) for notification in inline.notifications]
@@ -309,7 +309,7 @@ class GatedEdge(Edge):
             connection.wake()
 
     def lose_redis(self) -> None:
-        self.wakeups.dispatch(Subscription.LOST)
+        self.wakeups.on_lost()
 
     async def regain_redis(self) -> None:
         await self.heartbeat.beat()
