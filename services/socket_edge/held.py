@@ -148,7 +148,7 @@ class HeldSocket(HeldConnection):
         """Writes the texts and a ping, which replaces the one in flight. Raises OSError without a client."""
         self._pings += 1
         self._ping = self._pings.to_bytes(8, "big")
-        self._pinged_s = now_s()
+        self._pinged_s = asyncio.get_running_loop().time()
         self._write(texts, self._ping)
         self._unread_when_pinged = self._unread_bytes()
         self._due_s = self._pinged_s + self._edge.liveness.ping_timeout_s

@@ -3,6 +3,7 @@
 An entry stays in the stream until it is acked, and acks remove from the front only.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -149,8 +150,12 @@ class Queues:
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
-        count = await self._redis.script("queue_ack", _ack_names(lease), lease.owner, next_entry_id(until))
-        return None if count < 0 else int(count)
+        count = await self.begin_ack(lease, until=until)
+        return None if count < 0 else count
+
+    def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
+        """As `ack_until`, but returns the future of the number acked, which is negative if not the owner."""
+        return self._redis.script("queue_ack", _ack_names(lease), lease.owner, next_entry_id(until))
 
     async def ack_until_event(
         self, lease: Lease, event_id: str, *, count: int, size_bytes: int

@@ -92,10 +92,13 @@ class ReportingQueues(Queues):
         await super().reclaim(lease)
         self._world.model.record_reclaim(lease.owner)
 
-    async def ack_until(self, lease: Lease, *, until: str) -> int | None:
+    def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
+        return started(self._ack(lease, super().begin_ack(lease, until=until)))
+
+    async def _ack(self, lease: Lease, acking: asyncio.Future[int]) -> int:
         acked = self._world.model.acked_count(lease.owner)
-        count = await super().ack_until(lease, until=until)
-        self._world.model.record_ack(lease.owner, acked, count=count)
+        count = await acking
+        self._world.model.record_ack(lease.owner, acked, count=None if count < 0 else count)
         return count
 
 
@@ -266,6 +269,7 @@ class GatedEdge(Edge):
             _SETTINGS,
         )
         self.acks: WatchedAckScheduler = WatchedAckScheduler()
+        self.ping_spacing_s = 0
 
     def open(self, client: Client) -> None:
         self.clients.append(client)
