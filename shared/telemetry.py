@@ -164,7 +164,9 @@ requests = _count("notify.http.requests", description="HTTP requests, by method 
 publish_s = _distribution(
     "notify.publish", description="from a publish request's body until Redis has every notification"
 )
-client_ack_s = _distribution("notify.client_ack", description="from writing a frame to the pong that acks it")
+client_ack_s = _distribution(
+    "notify.client_ack", description="from a ping behind frames to the pong that acks them"
+)
 _delivery_s = _distribution(
     "notify.delivery", description="from a notification's append to its ack; in a batch, of its newest"
 )

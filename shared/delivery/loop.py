@@ -143,6 +143,9 @@ class DeliveryLoop:
         acking.add_done_callback(partial(self._on_ack_reply, acked_until, time.time_ns()))
 
     def _on_ack_reply(self, until: str, acked_ns: int, acking: asyncio.Future[int]) -> None:
+        if acking.cancelled():
+            # The process ends.
+            return
         try:
             count = acking.result()
         except StoreUnavailable:
