@@ -18,6 +18,10 @@ from shared.publish.request import Posted
 from shared.publish.round import PublishStores, Round, counts_of
 from shared.publish.state import Account, OnEnd, Publish
 
+_PUBLISHED = telemetry.published.series()
+_QUEUED = telemetry.queued.series()
+_REPAIRED = telemetry.repaired.series()
+
 
 class Publisher:
     """Appends each event to the queue of every matching channel."""
@@ -119,7 +123,7 @@ class Publisher:
             if is_complete:
                 self._end(publish, sent.matched)
             else:
-                telemetry.repaired.total += 1
+                _REPAIRED.total += 1
                 self._repair_later(publish)
         if account.idle is not None and not account.in_flight:
             account.idle.set_result(None)
@@ -139,8 +143,8 @@ class Publisher:
             publish.on_end(result)
             return
         counts = counts_of(publish, result)
-        telemetry.queued.total += sum(counts)
-        telemetry.published.total += len(counts)
+        _QUEUED.total += sum(counts)
+        _PUBLISHED.total += len(counts)
         publish.on_end(counts)
 
     def _repair_later(self, publish: Publish) -> None:

@@ -1,7 +1,7 @@
 """One connection to Redis for many commands at once: one write, and replies in the same order.
 
 redis-py spends several times as long on a command as Redis does. Address, password and TLS come from
-redis-py's pool. Pub/sub and everything else that is not a `Pipeline` use redis-py itself.
+redis-py's pool. Pub/sub uses a connection that is opened here too (`subscription.py`).
 
 A connection on which a server replied READONLY is closed: the server was demoted, and the next connection may
 reach the new primary.
@@ -25,7 +25,8 @@ Arguments: TypeAlias = tuple[Argument, ...]
 OnReplies: TypeAlias = Callable[[list[Any] | Exception], None]
 """Gets one reply for each command, or the exception after which it is unknown what was executed."""
 
-_INCOMPLETE = object()
+INCOMPLETE = object()
+"""What our hiredis readers return when the next reply is not complete."""
 
 
 # A command as it is written to Redis. It takes any number of arguments.
@@ -52,6 +53,16 @@ class Connection(Protocol):
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends the commands in order. An error reply is one of the replies."""
 
+    async def hand_over_to(self, protocol: asyncio.Protocol) -> None:
+        """Opens another connection, which is this protocol's from then on. Raises redis-py's errors."""
+
+
+class Abortable(Protocol):
+    """Whatever has a connection that a pool may have to break."""
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+
 
 class RedisConnection:
     """A TCP, TLS or Unix connection, opened by the first `send` and again after a loss."""
@@ -67,6 +78,9 @@ class RedisConnection:
             self._write(protocol, commands, on_replies)
         else:
             self._opening = asyncio.get_running_loop().create_task(self._open_and_send(commands, on_replies))
+
+    async def hand_over_to(self, protocol: asyncio.Protocol) -> None:
+        (await self._open()).hand_over_to(protocol)
 
     def _write(self, protocol: "RedisProtocol", commands: Sequence[Command], on_replies: OnReplies) -> None:
         data = b"".join([command.packed or pack(command.arguments) for command in commands])
@@ -124,7 +138,7 @@ class RedisProtocol(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=_INCOMPLETE)
+        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=INCOMPLETE)
         self._replies: list[Any] = []
         self._expected = 0
         self._on_replies: OnReplies | None = None
@@ -163,6 +177,13 @@ class RedisProtocol(asyncio.Protocol):
             raise replies
         return replies
 
+    def hand_over_to(self, protocol: asyncio.Protocol) -> None:
+        """Gives the connection to another protocol. Raises redis-py's ConnectionError if it is lost."""
+        if self.is_closed or self._transport is None:
+            raise RedisConnectionError("the connection was closed")
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+
     def abort(self) -> None:
         self.is_closed = True
         if self._transport is not None:
@@ -198,7 +219,7 @@ class RedisProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _INCOMPLETE:
+            while (reply := self._reader.gets()) is not INCOMPLETE:
                 self._replies.append(reply)
         except hiredis.ProtocolError as error:
             self.abort()

@@ -169,10 +169,14 @@ class Queues:
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
-        count = await self._redis.script(
+        count = await self.begin_ack(lease, until=until)
+        return None if count < 0 else count
+
+    def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
+        """As `ack_until`, but returns the future of the number acked, which is negative if not the owner."""
+        return self._redis.script(
             "queue_ack", keyspace.channel_names(lease.channel)[1:], lease.owner, next_entry_id(until)
         )
-        return None if count < 0 else int(count)
 
     async def ack_until_event(
         self, lease: Lease, event_id: str, *, count: int, size_bytes: int

@@ -121,7 +121,11 @@ class _EventError(Exception):
 def _posted(body: bytes, form: Form) -> list[NewEvent] | Iterator[NewEvent]:
     if form is Form.LINES:
         return _posted_lines(body)
-    posted = parse(_ONE_OR_MANY, body)
+    try:
+        posted = _ONE_OR_MANY.decode(body)
+    except Exception:
+        # Again, for an error that names the field.
+        posted = parse(_ONE_OR_MANY, body)
     if isinstance(posted, NewEvent):
         return [posted]
     if not posted:

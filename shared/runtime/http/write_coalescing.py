@@ -15,35 +15,29 @@ class WriteCoalescer:
         self.transport = transport
         self.is_closing = transport.is_closing
         self._loop = loop
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
+        """Writes that wait for the end of the turn."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._parts:
+        if not self.parts:
             self._loop.call_soon(self._flush)
-        self._parts.append(data)
-
-    def write_whole(self, data: bytes) -> None:
-        """Writes a whole response at once: nothing follows that it could be joined with."""
-        if self._parts:
-            self.write(data)
-        else:
-            self.transport.write(data)
+        self.parts.append(data)
 
     def close(self) -> None:
         self._flush()
         self.transport.close()
 
     def abort(self) -> None:
-        self._parts.clear()
+        self.parts.clear()
         self.transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        return sum(map(len, self._parts)) + self.transport.get_write_buffer_size()
+        return sum(map(len, self.parts)) + self.transport.get_write_buffer_size()
 
     def _flush(self) -> None:
-        parts, self._parts = self._parts, []
+        parts, self.parts = self.parts, []
         if parts and not self.transport.is_closing():
             self.transport.write(b"".join(parts))
