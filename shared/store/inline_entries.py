@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from struct import Struct
 
 from shared.model.events import Notification
 from shared.store.queues import notification_at
@@ -47,8 +45,7 @@ def parse_inline_entries(payload: bytes) -> InlineEntries | None:
     """The inline entries of a wakeup; None when it consists of words."""
     if not payload.startswith(_MARK):
         return None
-    start = payload.index(b"\n") + 1
-    parts = _layout(payload[1:start]).unpack_from(payload, start)
+    parts = payload[1:].split(b"\0")
     channel, owner, generation, previous, serialization = parts[:_CHANNEL_PARTS]
     notifications = []
     for i in range(_CHANNEL_PARTS, len(parts), _ENTRY_PARTS):
@@ -68,12 +65,6 @@ def parse_inline_entries(payload: bytes) -> InlineEntries | None:
         serialization,
         notifications,
     )
-
-
-@lru_cache(maxsize=512)
-def _layout(lengths: bytes) -> Struct:
-    """Takes parts of these lengths apart. Cached: most appends differ in few lengths or none."""
-    return Struct("".join([f"{int(length)}s" for length in lengths.split()]))
 
 
 def merge_consecutive(appends: Sequence[InlineEntries]) -> list[InlineEntries]:
