@@ -55,7 +55,10 @@ class Peer:
     def __init__(self) -> None:
         self.wire = Wire()
         self.protocol = SocketProtocol(
-            Config(_no_app), ServerState(), self.wire, [(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")]
+            Config(_no_app, log_config=None),
+            ServerState(),
+            self.wire,
+            [(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")],
         )
         self.client = Protocol(CLIENT)
         self.received: list[Message] = []
