@@ -19,7 +19,14 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
+from shared.runtime.http.responses import (
+    REQUEST_ID,
+    error_body,
+    internal_error,
+    new_request_id,
+    problem_body,
+    record_failure,
+)
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
@@ -173,15 +180,29 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _serve_hot(self, hot: HotRoute) -> bool:
-        last, keep_alive = self.cycle, self.parser.should_keep_alive()
+        last = self.cycle
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         request = HotRequest(self, self.headers, b"".join(self._hot_body), keep_alive=keep_alive)
         # First: it may respond at once.
         self.cycle = request  # type: ignore[assignment]
-        if not hot(request):
+        try:
+            is_served = hot(request)
+        except Exception as error:
+            is_served = True
+            self._fail_hot(request, error)
+        if not is_served:
             self.cycle = last
             return False
         self._hot, self._hot_body = None, []
         return True
+
+    def _fail_hot(self, request: HotRequest, error: Exception) -> None:
+        """Responds to a bug: the parser would take it for a malformed request."""
+        request_id = new_request_id()
+        record_failure(self.parser.get_method().decode(), self.url.decode(), error, request_id=request_id)
+        if not request.response_complete:
+            headers = [(b"content-type", b"application/json"), (REQUEST_ID.encode(), request_id.encode())]
+            request.respond(500, headers, problem_body(internal_error(), request_id=request_id))
 
     def write_response(self, data: bytes) -> None:
         """Writes a whole response at once: nothing follows that it could be joined with."""
