@@ -18,8 +18,6 @@ from shared.store.inline_entries import InlineEntries, merge_consecutive
 from shared.store.wakeups import (
     Subscription,
     parse_key_changed,
-    parse_poll_query,
-    parse_poll_reply,
     subscribe_wakeups,
 )
 
@@ -121,11 +119,7 @@ class WakeupReader:
                 connection.deliver_inline(each)
 
     def _dispatch_name(self, name: str) -> None:
-        if (query := parse_poll_query(name)) is not None:
-            self._edge.poll_queries.on_query(query)
-        elif (reply := parse_poll_reply(name)) is not None:
-            self._edge.poll_queries.on_reply(reply)
-        elif (api_key_id := parse_key_changed(name)) is not None:
+        if (api_key_id := parse_key_changed(name)) is not None:
             self._edge.credentials.check(
                 connection
                 for connection in self._registry.all()
