@@ -82,6 +82,8 @@ Replicas
 `{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
 `{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
                 Edge, dispatcher. A member goes at shutdown, or when the reaper forgets it.
+`{layout}:version` string: LAYOUT_VERSION of the release that first used this Redis. Every process checks it
+                before it touches anything else. Whatever starts first. Permanent.
 `{tokens}:signing-key` string: the key that signs the tokens of all replicas. Gateway, edge. Permanent.
 `notify:jobs`, `notify:retries`
                 sorted sets of arq: the reaper's jobs, and the retries of webhooks.
@@ -105,7 +107,12 @@ from collections.abc import Callable
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
+    rb"|\{layout\}:version"
 )
+
+# Raise it with each change that a release before it cannot share.
+LAYOUT_VERSION = 1
+LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
