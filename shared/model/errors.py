@@ -20,8 +20,9 @@ class WrongLayout(GatewayError):
 
     def __init__(self, *, found: str, ours: int) -> None:
         super().__init__(
-            f"Redis has data of layout {found!a}, and this release needs layout '{ours}': run a release of layout "
-            f"{found!a}, or stop all services and empty the database (there is no migration)"
+            f"Redis has data of layout {found!a}, and this release needs layout '{ours}': "
+            f"run a release of layout {found!a}, or stop all services and empty the database "
+            "(there is no migration)"
         )
 
 
