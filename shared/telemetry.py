@@ -34,6 +34,13 @@ _SCANS_SHOWN = 3
 _SHOWN_S = 30.0
 
 
+@dataclass(slots=True)
+class Series:
+    """The sum of one set of labels: the hot path adds to `total` without a call."""
+
+    total: int = 0
+
+
 class Count:
     """A counter that is read at each scrape.
 
@@ -41,17 +48,21 @@ class Count:
     """
 
     def __init__(self) -> None:
-        self.total = 0
-        """The sum without labels: the hot path adds to it without a call."""
-        self._sums: dict[_Values, int] = {}
+        self._series: dict[_Values, Series] = {}
+
+    def series(self, attributes: Labels = _NO_LABELS) -> Series:
+        """Where to add what has these labels."""
+        return self._series.setdefault(tuple(attributes.items()), Series())
 
     def add(self, amount: int, attributes: Labels = _NO_LABELS) -> None:
         labels = tuple(attributes.items())
-        self._sums[labels] = self._sums.get(labels, 0) + amount
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = Series()
+        series.total += amount
 
     def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        sums = {**self._sums, (): self._sums.get((), 0) + self.total} if self.total else self._sums
-        return [Observation(value, dict(labels)) for labels, value in sums.items()]
+        return [Observation(series.total, dict(labels)) for labels, series in self._series.items()]
 
 
 @dataclass(slots=True)
@@ -156,12 +167,15 @@ requests = _count("notify.http.requests", description="HTTP requests, by method 
 publish_s = _distribution(
     "notify.publish", description="from a publish request's body until Redis has every notification"
 )
-client_ack_s = _distribution("notify.client_ack", description="from writing a frame to the pong that acks it")
+client_ack_s = _distribution(
+    "notify.client_ack", description="from a ping behind frames to the pong that acks them"
+)
 _delivery_s = _distribution(
     "notify.delivery", description="from a notification's append to its ack; in a batch, of its newest"
 )
 webhook_request_s = _distribution("notify.webhook.request", description="requests to webhooks, by outcome")
 _redis_commands = _count("notify.redis.commands", description="Redis commands sent")
+_REDIS_COMMANDS = _redis_commands.series()
 _redis_errors = _count("notify.redis.errors", description="Redis calls that failed, by error")
 _redis_s = _distribution("notify.redis.pipeline", description="round trips of one pipeline to Redis")
 _oldest_pending = Ages(
@@ -228,7 +242,7 @@ def record_webhook_lag(oldest_ms: int, *, now_ms: int, every_s: float) -> None:
 
 
 def record_pipeline(commands: int, took_s: float) -> None:
-    _redis_commands.total += commands
+    _REDIS_COMMANDS.total += commands
     _redis_s.record(took_s)
 
 

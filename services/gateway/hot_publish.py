@@ -15,10 +15,14 @@ from services.gateway.publish import PATH
 from shared.model.api_keys import Scope
 from shared.model.errors import Invalid
 from shared.publish.request import Headers, Posted, headers_in, parse, response_body
-from shared.runtime.http.hot_routes import HotRequest, HotRoutes
-from shared.runtime.http.request_log import record_failure, record_response
-from shared.runtime.http.responses import REQUEST_ID, new_request_id, problem_body
-from shared.wire.pelion.handshake import bearer
+from shared.runtime.http.protocol import HotRequest, HotRoutes
+from shared.runtime.http.responses import (
+    REQUEST_ID,
+    new_request_id,
+    problem_body,
+    record_failure,
+    record_response,
+)
 
 _REQUEST_ID = REQUEST_ID.encode()
 _JSON = (b"content-type", b"application/json")
@@ -34,7 +38,7 @@ def _publish(context: Context, request: HotRequest) -> bool:
     headers = headers_in(request.headers)
     if headers.idempotency_keys or headers.is_cross_origin:
         return False
-    key = context.authenticator.cached(bearer(headers.authorization) or "", now_s=time.monotonic())
+    key = context.authenticator.cached(headers.authorization, now_s=time.monotonic())
     if key is None or Scope.PUBLISH not in key.scopes:
         return False
     try:

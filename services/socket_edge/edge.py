@@ -10,6 +10,7 @@ from services.socket_edge.credential_watcher import Credential, CredentialWatche
 from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.heartbeat import EdgeHeartbeat
 from services.socket_edge.held import HeldConnection, LeaseHolder
+from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
@@ -23,6 +24,8 @@ from shared.runtime.settings import Settings
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
+PING_SPACING_S = 0.05
+"""Long enough for a busy socket to confirm several frames with one ping, short enough to repeat little."""
 
 
 class Edge:
@@ -33,6 +36,9 @@ class Edge:
         self.instance = stores.instance
         self.settings = settings
         self.acks = AckScheduler()
+        self.ping_spacing_s = PING_SPACING_S
+        # Sockets with frames for which no ping stands; a timer pings them all.
+        self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
         self.registry = registry = Registry()
         self.liveness = Liveness(

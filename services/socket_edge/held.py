@@ -15,7 +15,6 @@ from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import StoreUnavailable
 from shared.runtime.websocket.protocol import Control
-from shared.store.inline_entries import InlineEntries
 from shared.wire.close_reasons import close_frame
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ class HeldConnection(ABC):
     kind: str
     # The client's address, where the number of connections per address is limited.
     address: str | None = None
+    # What delivers from its channel's queue; a session has no such loop, and gets no inline entries.
+    loop: DeliveryLoop | None = None
     # Its client reconnects as soon as it closes: all together would be a stampede.
     closes_at_a_pace = True
 
@@ -59,10 +60,6 @@ class HeldConnection(ABC):
     @abstractmethod
     def wake(self) -> None:
         """Delivers what waits in Redis."""
-
-    def deliver_inline(self, entries: InlineEntries) -> None:
-        """Delivers the entries that came with a wakeup, or what waits in Redis with them."""
-        self.wake()
 
     async def drain(self, *, within_s: float) -> None:
         """Closes for a shutdown, once the client has acknowledged what was sent, or the time is over."""
@@ -151,7 +148,7 @@ class HeldSocket(HeldConnection):
         """Writes the texts and a ping, which replaces the one in flight. Raises OSError without a client."""
         self._pings += 1
         self._ping = self._pings.to_bytes(8, "big")
-        self._pinged_s = now_s()
+        self._pinged_s = asyncio.get_running_loop().time()
         self._write(texts, self._ping)
         self._unread_when_pinged = self._unread_bytes()
         self._due_s = self._pinged_s + self._edge.liveness.ping_timeout_s
@@ -208,9 +205,6 @@ class LeaseHolder(HeldConnection):
 
     def wake(self) -> None:
         self.loop.wake()
-
-    def deliver_inline(self, entries: InlineEntries) -> None:
-        self.loop.deliver_inline(entries)
 
     def key_is_gone(self) -> None:
         # The queue's script gives the reason: a revoked key, a deleted channel, or a takeover.

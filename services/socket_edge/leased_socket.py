@@ -1,8 +1,9 @@
 """A Pelion client's socket, which holds its channel's lease and is the transport of its delivery loop.
 
-A write proves nothing, so one ping is in flight. Its pong confirms everything that was written before it: the
-client's WebSocket stack has read it. Only then is it acknowledged. The window bounds what is in flight, in
-number and in bytes. It is smaller for a slow client, so that even a very slow one makes progress.
+A write proves nothing. A pong confirms everything that was written before its ping: the client's WebSocket
+stack has read it. Only then is it acknowledged. One ping is in flight at most, and a busy socket confirms
+many frames with one. The window bounds what is in flight, in number and in bytes. It is smaller for a slow
+client, so that even a very slow one makes progress.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.store.leases import Claimed
 from shared.store.queues import BEGINNING, parse_entry_id
-from shared.wire.pelion.messages import Message, frames
+from shared.wire.pelion.messages import frames
 from shared.wire.pelion.serialization import DEFAULT, stored
 
 if TYPE_CHECKING:
@@ -36,21 +37,22 @@ _FIRST_SHARE = 1 / 256
 _SMALLEST_SHARE = 1 / 1024
 _NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
+_SENT = telemetry.sent.series(_DIALECT)
+_FRAMES = telemetry.frames.series(_DIALECT)
 _MESSAGE_TOO_BIG = 1009
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Position:
-    """How much of the queue was written or acknowledged: the last entry, and the totals up to it."""
+    """How much of the queue was written or acknowledged: the last entry, and the totals up to it.
+
+    Never changed. Not frozen: that takes three times as long to create.
+    """
 
     entry: str = BEGINNING
     count: int = 0
     size_bytes: int = 0
     frames: int = 0
-
-    def after(self, frame: Message) -> "Position":
-        size = self.size_bytes + len(frame.text)
-        return Position(frame.last_entry_id, self.count + frame.count, size, self.frames + 1)
 
 
 class LeasedSocket(LeaseHolder, HeldSocket):
@@ -84,14 +86,16 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def window(self) -> Window:
+        written, acked = self._written, self._acked
         most = max(1, int(self._settings.in_flight_limit * self._share))
         most_bytes = max(SMALLEST_FRAME_BYTES, int(self._settings.in_flight_bytes * self._share))
-        count = most - (self._written.count - self._acked.count)
-        size = most_bytes - (self._written.size_bytes - self._acked.size_bytes)
-        waits = self._is_careful and self._written.frames > self._acked.frames
-        if self.close_reason is not None or self._is_draining or count <= 0 or size <= 0 or waits:
+        count = most - (written.count - acked.count)
+        size = most_bytes - (written.size_bytes - acked.size_bytes)
+        if count <= 0 or size <= 0 or self.close_reason is not None or self._is_draining:
             return _NOTHING
-        return Window(count=count, size_bytes=size)
+        if self._careful_until and written.frames > acked.frames and self._is_careful:
+            return _NOTHING
+        return Window(count, size)
 
     @property
     def acked_until(self) -> str:
@@ -100,28 +104,29 @@ class LeasedSocket(LeaseHolder, HeldSocket):
     def deliver(self, batch: list[Notification]) -> str | None:
         if self.close_reason is not None:
             return None
-        before = written = self._written
-        texts = list[bytes]()
         most = min(self._settings.batch_limit, self._wanted.max_chunk_size)
-        for frame in frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted):
+        made = frames(batch, limit_bytes=self._frame_bytes, limit_count=most, wanted=self._wanted)
+        if self._careful_until and self._is_careful:
+            del made[1:]
+        texts, count, size = list[bytes](), 0, 0
+        for frame in made:
             texts.append(frame.text)
-            written = written.after(frame)
-            self._last_frame_count = frame.count
-            if self._is_careful:
-                break
-        self._written = written
+            count += frame.count
+            size += len(frame.text)
+        last, before = made[-1], self._written
+        self._last_frame_count = last.count
+        self._written = Position(
+            last.last_entry_id, before.count + count, before.size_bytes + size, before.frames + len(made)
+        )
         try:
-            if self._ping is None:
-                self.ping(texts)
-            else:
-                self._write(texts, None)
+            self._write_and_confirm(texts)
         except OSError:
             # The client has gone; the end of the connection is read elsewhere.
             self.close_reason = CloseReason.CLIENT_GONE
             return None
-        telemetry.sent.add(written.count - before.count, _DIALECT)
-        telemetry.frames.add(written.frames - before.frames, _DIALECT)
-        return written.entry
+        _SENT.total += count
+        _FRAMES.total += len(made)
+        return last.last_entry_id
 
     def adopt(self, serialization: bytes) -> None:
         self._wanted = stored(serialization)
@@ -146,6 +151,7 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await loop.wait_idle()
+                self.ping_behind()
                 while self._written.count > self._acked.count:
                     self._progress = asyncio.Event()
                     await self._progress.wait()
@@ -178,6 +184,41 @@ class LeasedSocket(LeaseHolder, HeldSocket):
                 self._progress.set()
         if self.close_reason is None and self._written.count > self._acked.count:
             # A client that has gone is noticed where its messages are read.
+            with contextlib.suppress(OSError):
+                self._write_and_confirm(())
+
+    def _write_and_confirm(self, texts: Sequence[bytes]) -> None:
+        """Writes the texts, with a ping if one is due; if it is too early for it, a timer sends it.
+
+        Raises OSError when the client has gone.
+        """
+        if self._ping is None and self._is_ping_due:
+            self.ping(texts)
+            return
+        if texts:
+            self._write(texts, None)
+        # The pong to a ping in flight brings the next one.
+        if self._ping is None:
+            unconfirmed = self._edge.unconfirmed
+            if not unconfirmed:
+                asyncio.get_running_loop().call_later(self._edge.ping_spacing_s, _ping_all, unconfirmed)
+            unconfirmed[self] = None
+
+    @property
+    def _is_ping_due(self) -> bool:
+        """After the spacing; at once for half a window, and if a shutdown or the next frame waits for it."""
+        written, acked, share = self._written, self._acked, self._share
+        return (
+            asyncio.get_running_loop().time() - self._pinged_s >= self._edge.ping_spacing_s
+            or written.count - acked.count >= self._settings.in_flight_limit * share / 2
+            or written.size_bytes - acked.size_bytes >= self._settings.in_flight_bytes * share / 2
+            or self._is_draining
+            or bool(self._careful_until and self._is_careful)
+        )
+
+    def ping_behind(self) -> None:
+        """Pings for what no ping stands for yet."""
+        if self._ping is None and self.close_reason is None and self._written.count > self._acked.count:
             with contextlib.suppress(OSError):
                 self.ping()
 
@@ -239,3 +280,11 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         if not self._careful_until:
             return False
         return parse_entry_id(self._acked.entry) < parse_entry_id(self._careful_until)
+
+
+def _ping_all(unconfirmed: dict[LeasedSocket, None]) -> None:
+    """One timer for all sockets: each would cost as much as its ping."""
+    sockets = list(unconfirmed)
+    unconfirmed.clear()
+    for socket in sockets:
+        socket.ping_behind()

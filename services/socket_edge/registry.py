@@ -12,17 +12,18 @@ class Registry:
     """The connections of one edge. Several have one id for a moment, after a takeover within the edge."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, tuple[HeldConnection, ...]] = {}
+        self.by_id: dict[str, tuple[HeldConnection, ...]] = {}
+        """Changed by `add` and `remove` only."""
         self._addresses: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_id.values()))
+        return sum(map(len, self.by_id.values()))
 
     def add(self, connection: HeldConnection) -> None:
         connection.is_held = True
-        self._by_id[connection.id] = (*self.of(connection.id), connection)
+        self.by_id[connection.id] = (*self.of(connection.id), connection)
         if connection.address is not None:
             self._addresses[connection.address] += 1
         self._empty.clear()
@@ -31,22 +32,22 @@ class Registry:
         connection.is_held = False
         left = tuple(other for other in self.of(connection.id) if other is not connection)
         if left:
-            self._by_id[connection.id] = left
+            self.by_id[connection.id] = left
         else:
-            del self._by_id[connection.id]
+            del self.by_id[connection.id]
         if connection.address is not None:
             self._addresses[connection.address] -= 1
             # Addresses that connect once would pile up.
             if not self._addresses[connection.address]:
                 del self._addresses[connection.address]
-        if not self._by_id:
+        if not self.by_id:
             self._empty.set()
 
     def of(self, id: str) -> Sequence[HeldConnection]:
-        return self._by_id.get(id, ())
+        return self.by_id.get(id, ())
 
     def all(self) -> list[HeldConnection]:
-        return [connection for connections in self._by_id.values() for connection in connections]
+        return [connection for connections in self.by_id.values() for connection in connections]
 
     def count(self, kind: str) -> int:
         return sum(connection.kind == kind for connection in self.all())

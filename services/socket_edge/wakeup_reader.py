@@ -1,12 +1,11 @@
-"""Reads wakeups and hands each on at once: reading awaits nothing but the next wakeup.
+"""Hears wakeups and hands each on at once: nothing here waits, so reading awaits nothing but the next wakeup.
 
 Slower work, such as recovering after a restored subscription, runs in tasks of its own.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from services.socket_edge.held import LeaseHolder, in_turns
@@ -14,11 +13,10 @@ from services.socket_edge.session_socket import SessionSocket
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
-from shared.store.inline_entries import InlineEntries, merge_consecutive
+from shared.store.inline_entries import parse_wakeups
 from shared.store.wakeups import (
-    Subscription,
+    listen_to_wakeups,
     parse_key_changed,
-    subscribe_wakeups,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ class WakeupReader:
     def __init__(self, edge: "Edge") -> None:
         self._edge = edge
         self._registry = edge.registry
-        self._inline: list[InlineEntries] = []
         self._recoveries: set[asyncio.Task[None]] = set()
         self._recovers_sessions = False
         self._recover_sessions_again = False
@@ -46,28 +43,28 @@ class WakeupReader:
         """Reads for ever."""
         names = (self._edge.instance, instance_of(EVERY_EDGE))
         try:
-            async with contextlib.aclosing(subscribe_wakeups(self._edge.stores.redis, *names)) as wakeups:
-                async for wakeup in wakeups:
-                    self.dispatch(wakeup)
+            await listen_to_wakeups(self._edge.stores.redis, *names, listener=self)
         finally:
             await end(*self._recoveries)
 
-    def dispatch(self, wakeup: InlineEntries | list[str] | Subscription) -> None:
-        if isinstance(wakeup, InlineEntries):
-            if not self._inline:
-                # An edge that lags reads many wakeups in one turn: together they make larger frames.
-                asyncio.get_running_loop().call_soon(self._deliver_inline)
-            self._inline.append(wakeup)
-        elif wakeup is Subscription.LOST:
-            self._require_resync()
-        elif wakeup is Subscription.RESTORED:
-            # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
-            recovery = asyncio.create_task(self._recover_surely())
-            self._recoveries.add(recovery)
-            recovery.add_done_callback(self._recoveries.discard)
-        else:
-            for name in wakeup:
-                self._dispatch_name(name)
+    def on_messages(self, messages: Sequence[bytes]) -> None:
+        # An edge that lags gets many wakeups at once: together they make larger frames.
+        words, appends = parse_wakeups(messages)
+        for word in words:
+            self._dispatch_word(word)
+        for entries in appends:
+            for connection in self._registry.by_id.get(entries.channel, ()):
+                if connection.loop is not None:
+                    connection.loop.deliver_inline(entries)
+
+    def on_lost(self) -> None:
+        self._require_resync()
+
+    def on_restored(self) -> None:
+        # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
+        recovery = asyncio.create_task(self._recover_surely())
+        self._recoveries.add(recovery)
+        recovery.add_done_callback(self._recoveries.discard)
 
     async def _recover_surely(self) -> None:
         """Without a recovery nothing is acknowledged, so a bug in one must not end it."""
@@ -112,21 +109,15 @@ class WakeupReader:
     def _lease_holders(self) -> list[LeaseHolder]:
         return [each for each in self._registry.all() if isinstance(each, LeaseHolder)]
 
-    def _deliver_inline(self) -> None:
-        entries, self._inline = self._inline, []
-        for each in merge_consecutive(entries):
-            for connection in self._registry.of(each.channel):
-                connection.deliver_inline(each)
-
-    def _dispatch_name(self, name: str) -> None:
-        if (api_key_id := parse_key_changed(name)) is not None:
+    def _dispatch_word(self, word: str) -> None:
+        if (api_key_id := parse_key_changed(word)) is not None:
             self._edge.credentials.check(
                 connection
                 for connection in self._registry.all()
                 if connection.credential is not None and connection.credential.api_key_id == api_key_id
             )
         else:
-            for connection in self._registry.of(name):
+            for connection in self._registry.of(word):
                 connection.wake()
 
 

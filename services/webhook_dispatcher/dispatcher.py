@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
@@ -19,7 +19,8 @@ from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
-from shared.store.wakeups import Subscription, parse_key_changed, subscribe_wakeups
+from shared.store.inline_entries import parse_wakeups
+from shared.store.wakeups import listen_to_wakeups, parse_key_changed
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
         self._stopping = asyncio.Event()
+        self._restored = asyncio.Event()
 
     def visit(self, channel: str, *, follows_failure: bool = False) -> None:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
@@ -78,7 +80,7 @@ class Dispatcher:
     async def running(self) -> AsyncIterator[None]:
         """Listens, sends heartbeats and sweeps while entered; then ends all visits within seconds."""
         try:
-            async with in_background(self._listen, self._beat, self._sweep):
+            async with in_background(self._listen, self._recover, self._beat, self._sweep):
                 try:
                     yield
                 finally:
@@ -163,16 +165,31 @@ class Dispatcher:
 
     async def _listen(self) -> None:
         names = (self._stores.instance, instance_of(ANY_DISPATCHER))
-        async with contextlib.aclosing(subscribe_wakeups(self._stores.redis, *names)) as wakeups:
-            async for wakeup in wakeups:
-                if wakeup is Subscription.RESTORED:
-                    await self._try_to_beat()
-                    with contextlib.suppress(StoreUnavailable):
-                        await self._visit_due()
-                elif isinstance(wakeup, list):
-                    for channel in wakeup:
-                        if parse_key_changed(channel) is None:
-                            self.visit(channel)
+        await listen_to_wakeups(self._stores.redis, *names, listener=self)
+
+    def on_messages(self, messages: Sequence[bytes]) -> None:
+        words, _ = parse_wakeups(messages)
+        for word in words:
+            if parse_key_changed(word) is None:
+                self.visit(word)
+
+    def on_restored(self) -> None:
+        self._restored.set()
+
+    def on_lost(self) -> None:
+        """Visits keep no state that a lost write could make wrong."""
+
+    async def _recover(self) -> None:
+        """Visits after each restored subscription what the lost wakeups would have named."""
+        while True:
+            await self._restored.wait()
+            self._restored.clear()
+            try:
+                await self._try_to_beat()
+                await self._try_to_visit_due()
+            except Exception:
+                self._restored.set()
+                raise
 
     async def _beat(self) -> None:
         while True:
@@ -186,8 +203,11 @@ class Dispatcher:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_s)
-            with contextlib.suppress(StoreUnavailable):
-                await self._visit_due()
+            await self._try_to_visit_due()
+
+    async def _try_to_visit_due(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._visit_due()
 
     async def _visit_due(self) -> None:
         """Visits every webhook that is due and that no live instance holds; records the longest lag."""

@@ -1,10 +1,10 @@
 """The acks of all delivery loops of a process, sent to Redis together."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TypeAlias
 
-_Flush: TypeAlias = Callable[[], Coroutine[None, None, None]]
+_Flush: TypeAlias = Callable[[], None]
 ACK_INTERVAL_S = 0.02
 """Long enough to collect the acks of many channels, short enough that a crash repeats little."""
 
@@ -19,7 +19,6 @@ class AckScheduler:
         self._every_s = every_s
         self._next_s = 0.0
         self._waiting: dict[_Flush, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, flush: _Flush) -> None:
         """Flushes a loop's acks with the next ones: once, however often it is added until then."""
@@ -32,8 +31,6 @@ class AckScheduler:
 
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        # Tasks that begin in one turn of the event loop share a round trip to Redis.
+        # Calls of one turn of the event loop share a round trip to Redis.
         for flush in waiting:
-            task = asyncio.get_running_loop().create_task(flush())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            flush()

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from shared.model import topics
-from shared.model.events import is_of_a_device
+from shared.model.events import OF_DEVICES
 
 # Only so many values of a list are compared: each of them is tried with every wildcard.
 MAX_TEXTS = 1_000
@@ -33,7 +33,7 @@ class Topic:
     pattern: str
 
     def matches(self, topic: str) -> bool:
-        return not is_of_a_device(topic) and topics.matches(self.pattern, topic)
+        return not topic.startswith(OF_DEVICES) and topics.matches(self.pattern, topic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,8 @@ TO_EVERY_CHANNEL = frozenset(
 )
 
 
-def is_of_a_device(topic: str) -> bool:
-    """Device topics have routing rules of their own; plain topic bindings never match them."""
-    return topic.startswith("device.")
+OF_DEVICES = "device."
+"""Topics that begin so have routing rules of their own; plain topic bindings never match them."""
 
 
 class Event(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 from shared.model import topics
 from shared.model.bindings import DataFields, Fields, Pattern, Topic
 from shared.model.data_matching import DataIndex
-from shared.model.events import is_of_a_device
+from shared.model.events import OF_DEVICES
 
 
 @dataclass(slots=True, eq=False)
@@ -73,8 +73,8 @@ class Index:
     def owners(self, topic: str, fields: Mapping[str, str]) -> set[str]:
         """The owners of all other patterns that match."""
         found: set[str] = set()
-        if not is_of_a_device(topic):
-            for node in self._topic_nodes(topics.words(topic)):
+        if not topic.startswith(OF_DEVICES):
+            for node in self._topic_nodes(topic.split(topics.DOT)):
                 found.update(node.owners)
         for names, root in self._trees.get(topic, {}).items():
             values = [fields.get(name, "") for name in names]
@@ -92,10 +92,14 @@ class Index:
             for node, by_any in nodes.items():
                 if by_any:
                     _enter(node, following, by_any=True)
-                for step in {word, topics.ONE} - {topics.ANY}:
+                for step in (word, topics.ONE):
                     child = node.exact.get(step)
-                    if child is not None:
-                        _enter(child, following, by_any=False)
+                    # `#` in a topic is a word like any other, which no pattern names.
+                    if child is not None and step != topics.ANY:
+                        if topics.ANY in child.exact:
+                            _enter(child, following, by_any=False)
+                        else:
+                            following.setdefault(child, False)
             nodes = following
         return nodes
 

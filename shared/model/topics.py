@@ -5,6 +5,7 @@ Both are whole words only. An empty word, as in `a..b`, is a word like any other
 
 import re
 
+DOT = "."
 ONE = "*"
 ANY = "#"
 MAX_LENGTH = 255
@@ -16,7 +17,7 @@ _NO_BLANKS = re.compile(r"[^\s\x00-\x1f\x7f]+")
 
 def words(topic: str) -> list[str]:
     """The words of a topic or of a pattern."""
-    return topic.split(".")
+    return topic.split(DOT)
 
 
 def pattern_error(pattern: str) -> str | None:

@@ -15,8 +15,12 @@ from shared.model.errors import Invalid
 from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores, Round
+from shared.publish.round import PublishStores, Round, counts_of
 from shared.publish.state import Account, OnEnd, Publish
+
+_PUBLISHED = telemetry.published.series()
+_QUEUED = telemetry.queued.series()
+_REPAIRED = telemetry.repaired.series()
 
 
 class Publisher:
@@ -112,14 +116,14 @@ class Publisher:
         account = publish.account
         account.in_flight -= 1
         try:
-            is_complete = not sent.record() and sent.is_current
+            is_complete = not sent.record() and sent.is_current()
         except Exception as error:
             self._end(publish, error)
         else:
             if is_complete:
                 self._end(publish, sent.matched)
             else:
-                telemetry.repaired.total += 1
+                _REPAIRED.total += 1
                 self._repair_later(publish)
         if account.idle is not None and not account.in_flight:
             account.idle.set_result(None)
@@ -138,9 +142,9 @@ class Publisher:
         if isinstance(result, Exception):
             publish.on_end(result)
             return
-        counts = publish.taken.counts(result, len(publish.posted.events))
-        telemetry.queued.total += sum(counts)
-        telemetry.published.total += len(counts)
+        counts = counts_of(publish, result)
+        _QUEUED.total += sum(counts)
+        _PUBLISHED.total += len(counts)
         publish.on_end(counts)
 
     def _repair_later(self, publish: Publish) -> None:

@@ -81,7 +81,7 @@ async def _publish_until_current(stores: PublishStores, publish: Publish) -> Mat
         Round(stores, publish, matched, ended.set_result)
         sent = await ended
         refused = sent.record()
-        if not refused and sent.is_current:
+        if not refused and sent.is_current():
             # A channel that has this version never takes an older one again.
             matched.table.unconfirmed.difference_update(matched.channels)
             return matched

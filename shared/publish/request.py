@@ -26,11 +26,6 @@ class Headers:
     request_id: str = ""
     is_cross_origin: bool = False
 
-    @property
-    def traceparent(self) -> str | None:
-        # Several traceparent headers: start a new trace (W3C), never refuse the publish.
-        return self.traceparents[0] if len(self.traceparents) == 1 else None
-
 
 def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Reads them in one pass; names are in lower case."""
@@ -68,7 +63,9 @@ def parse(
     """The events; `id_of` names those without an id. Raises Invalid, TooLarge."""
     form = form_of(headers.media_type)
     events = parse_events(body, form=form, id_of=id_of)
-    return Posted(account_id, events, body, form, headers.traceparent)
+    # Several traceparent headers: start a new trace (W3C), never refuse the publish.
+    traceparent = headers.traceparents[0] if len(headers.traceparents) == 1 else None
+    return Posted(account_id, events, body, form, traceparent)
 
 
 def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:

@@ -47,7 +47,7 @@ class Round:
                 self._channels.append(channel)
                 reply = stores.queues.begin_append(
                     channel,
-                    [events[index] for index in indexes],
+                    list(map(events.__getitem__, indexes)),
                     bindings_version=versions[channel],
                     traceparent=traceparent,
                     now_ms=publish.now_ms,
@@ -105,11 +105,26 @@ class Round:
             other.result()
         return refused
 
-    @property
     def is_current(self) -> bool:
         """Do the tables still have the versions that the events were matched with?"""
         own, every = self._replies[0].result(), self._replies[1].result()
         return ((own or b"").decode(), (every or b"").decode()) == self.matched.versions
+
+
+def counts_of(publish: Publish, matched: Matched) -> list[int]:
+    """For each event the number of channels and sessions that have taken it.
+
+    A session counts only if it matches now: what it took and no longer wants, its edge drops.
+    """
+    counts = [0] * len(publish.posted.events)
+    for indexes in publish.taken.channels.values():
+        for index in indexes:
+            counts[index] += 1
+    for session, indexes in matched.sessions.items():
+        offered = publish.taken.sessions[session]
+        for index in indexes:
+            counts[index] += offered[index]
+    return counts
 
 
 def _open_receipts(receipts: Receipts, publish: Publish, matched: Matched) -> list[asyncio.Future[Any]]:

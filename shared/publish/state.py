@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared import telemetry
-from shared.publish.matching import Matched
 from shared.publish.request import Posted
 
 OnEnd: TypeAlias = Callable[[list[int] | Exception], None]
@@ -40,21 +39,6 @@ class Taken:
 
     channels: dict[str, Sequence[int]] = field(default_factory=dict)
     sessions: dict[str, dict[int, bool]] = field(default_factory=dict)
-
-    def counts(self, matched: Matched, count: int) -> list[int]:
-        """For each of `count` events the number of channels and sessions that have taken it.
-
-        A session counts only if it matches now: what it took and no longer wants, its edge drops.
-        """
-        counts = [0] * count
-        for indexes in self.channels.values():
-            for index in indexes:
-                counts[index] += 1
-        for session, indexes in matched.sessions.items():
-            offered = self.sessions[session]
-            for index in indexes:
-                counts[index] += offered[index]
-        return counts
 
 
 @dataclass(slots=True, eq=False)

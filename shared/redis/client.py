@@ -20,12 +20,10 @@ MAX_CONNECTIONS = 64
 def connect(url: str) -> Redis:
     """A client of the Redis at `url`, with a pool of its own; it connects when first used.
 
-    Behind sentinels each connection goes to the server that is the primary then. In a cluster it goes to any
-    node, which is enough for pub/sub: `shared.redis.cluster` routes commands.
+    Behind sentinels each connection goes to the server that is the primary then. The client of a cluster
+    executes nothing itself: it is for `shared.redis.cluster` and `shared.redis.subscription`.
     With MAX_CONNECTIONS open, a caller waits up to REPLY_TIMEOUT_S for a free one. Every command is sent
-    once: a failure raises redis-py's ConnectionError or TimeoutError. redis-py's `PubSub.listen()` ends after
-    REPLY_TIMEOUT_S of silence: a subscriber must read its connection without that timeout
-    (`shared.store.wakeups`).
+    once: a failure raises redis-py's ConnectionError or TimeoutError.
 
     Raises ValueError, in a sentence that shows no part of the URL, when the URL is malformed.
     """

@@ -160,10 +160,10 @@ class Nodes:
             self._disconnecting = asyncio.get_running_loop().create_task(self._disconnect())
 
     async def _disconnect(self) -> None:
-        """Closes the pool's connections, at most once in _DISCONNECT_INTERVAL_S: each makes edges resync."""
+        """Breaks the subscriptions, at most once in _DISCONNECT_INTERVAL_S: each time edges resync."""
         try:
             await asyncio.sleep(max(0.0, self._disconnected_s + _DISCONNECT_INTERVAL_S - time.monotonic()))
         finally:
             self._disconnecting = None
             self._disconnected_s = time.monotonic()
-        await self._pool.disconnect()
+        self._pool.break_subscriptions()

@@ -1,32 +1,30 @@
-"""A Redis Cluster for redis-py's plain client: a pool whose connections go to any one of the nodes.
+"""The nodes of a Redis Cluster, and the options of connections to them, in the form of redis-py's pool.
 
-That is enough for pub/sub, which reaches every node. `shared.redis.cluster` routes commands, and keeps the
-nodes of this pool up to date.
+Pub/sub reaches every node, so a subscription uses any one of them. `shared.redis.cluster` routes commands,
+and keeps the nodes of this pool up to date.
 """
 
 import random
-import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
+from weakref import WeakSet
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
 
+from shared.redis.connection import Abortable
 from shared.redis.urls import Address
 
 
 class ClusterPool(BlockingConnectionPool):
-    """A connection that cannot reach its node goes to another one."""
+    """Makes no connections itself. What subscribes to a node registers in `subscriptions`."""
 
     def __init__(self, nodes: Iterable[Address], *, tls: bool, **options: Any) -> None:
-        super().__init__(connection_class=_TlsNodeConnection if tls else _NodeConnection, **options)
-        self._tls = tls
+        super().__init__(connection_class=SSLConnection if tls else Connection, **options)
+        self.subscriptions = WeakSet[Abortable]()
         self._seeds = list(nodes)
         self._nodes = list(self._seeds)
         random.shuffle(self._nodes)
-        self.connection_kwargs["connection_pool"] = weakref.proxy(self)
 
     @property
     def nodes(self) -> list[Address]:
@@ -48,40 +46,10 @@ class ClusterPool(BlockingConnectionPool):
     def client_of(self, node: Address) -> Redis:
         """A client of this one node, with the cluster's credentials and timeouts."""
         host, port = node
-        own: Mapping[str, Any] = {k: v for k, v in self.connection_kwargs.items() if k != "connection_pool"}
-        connection_class = SSLConnection if self._tls else Connection
-        return Redis.from_pool(ConnectionPool(connection_class=connection_class, host=host, port=port, **own))
+        options = {**self.connection_kwargs, "host": host, "port": port}
+        return Redis.from_pool(ConnectionPool(connection_class=self.connection_class, **options))
 
-
-class _AnyNodeConnection(AbstractConnection):
-    """Chooses its node when it connects."""
-
-    host: str
-    port: int
-
-    def __init__(self, *, connection_pool: ClusterPool, **options: Any) -> None:
-        self._pool = connection_pool
-        super().__init__(**options)
-
-    async def connect(self) -> None:
-        if self.is_connected:
-            return
-        error: Exception = RedisConnectionError("the cluster has no node")
-        for node in self._pool.nodes:
-            self.host, self.port = node
-            try:
-                await super().connect()  # type: ignore[no-untyped-call]
-            except (RedisConnectionError, RedisTimeoutError) as failure:
-                error = failure
-                self._pool.avoid(node)
-            else:
-                return
-        raise error
-
-
-class _NodeConnection(_AnyNodeConnection, Connection):
-    pass
-
-
-class _TlsNodeConnection(_AnyNodeConnection, SSLConnection):
-    pass
+    def break_subscriptions(self) -> None:
+        """Closes all subscriptions: each is opened again, and its listener resyncs."""
+        for subscription in list(self.subscriptions):
+            subscription.abort()

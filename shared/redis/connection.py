@@ -1,7 +1,7 @@
 """One connection to Redis for many commands at once: one write, and replies in the same order.
 
 redis-py spends several times as long on a command as Redis does. Address, password and TLS come from
-redis-py's pool. Pub/sub and everything else that is not a `Pipeline` use redis-py itself.
+redis-py's pool. Pub/sub uses a connection that is opened here too (`subscription.py`).
 
 A connection on which a server replied READONLY is closed: the server was demoted, and the next connection may
 reach the new primary.
@@ -25,13 +25,12 @@ Arguments: TypeAlias = tuple[Argument, ...]
 OnReplies: TypeAlias = Callable[[list[Any] | Exception], None]
 """Gets one reply for each command, or the exception after which it is unknown what was executed."""
 
-_INCOMPLETE = object()
+INCOMPLETE = object()
+"""What our hiredis readers return when the next reply is not complete."""
 
 
-def pack(arguments: Arguments) -> bytes:
-    """A command as it is written to Redis."""
-    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # it takes any number of them
-    return packed
+# A command as it is written to Redis. It takes any number of arguments.
+pack = cast(Callable[[Arguments], bytes], hiredis.pack_command)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,17 +43,7 @@ class Command:
     arguments: Arguments
     reply: asyncio.Future[Any]
     source: str | None = None
-    _packed: bytes | None = None
-
-    @property
-    def packed(self) -> bytes:
-        if self._packed is None:
-            self._packed = pack(self.arguments)
-        return self._packed
-
-    def replace(self, arguments: Arguments) -> None:
-        """Sends other arguments next time."""
-        self.arguments, self._packed = arguments, None
+    packed: bytes = b""
 
 
 @runtime_checkable
@@ -63,6 +52,16 @@ class Connection(Protocol):
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends the commands in order. An error reply is one of the replies."""
+
+    async def hand_over_to(self, protocol: asyncio.Protocol) -> None:
+        """Opens another connection, which is this protocol's from then on. Raises redis-py's errors."""
+
+
+class Abortable(Protocol):
+    """Whatever has a connection that a pool may have to break."""
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
 
 
 class RedisConnection:
@@ -74,13 +73,17 @@ class RedisConnection:
         self._opening: asyncio.Task[None] | None = None
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
-        if self._protocol is not None and not self._protocol.is_closed:
-            self._write(self._protocol, commands, on_replies)
+        protocol = self._protocol
+        if protocol is not None and not protocol.is_closed:
+            self._write(protocol, commands, on_replies)
         else:
             self._opening = asyncio.get_running_loop().create_task(self._open_and_send(commands, on_replies))
 
+    async def hand_over_to(self, protocol: asyncio.Protocol) -> None:
+        (await self._open()).hand_over_to(protocol)
+
     def _write(self, protocol: "RedisProtocol", commands: Sequence[Command], on_replies: OnReplies) -> None:
-        data = b"".join([command.packed for command in commands])
+        data = b"".join([command.packed or pack(command.arguments) for command in commands])
         protocol.send(data, len(commands), timeout_s=self._settings.socket_timeout, on_replies=on_replies)
 
     async def _open_and_send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
@@ -135,7 +138,7 @@ class RedisProtocol(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=_INCOMPLETE)
+        self._reader = hiredis.Reader(replyError=self._error, notEnoughData=INCOMPLETE)
         self._replies: list[Any] = []
         self._expected = 0
         self._on_replies: OnReplies | None = None
@@ -174,6 +177,13 @@ class RedisProtocol(asyncio.Protocol):
             raise replies
         return replies
 
+    def hand_over_to(self, protocol: asyncio.Protocol) -> None:
+        """Gives the connection to another protocol. Raises redis-py's ConnectionError if it is lost."""
+        if self.is_closed or self._transport is None:
+            raise RedisConnectionError("the connection was closed")
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+
     def abort(self) -> None:
         self.is_closed = True
         if self._transport is not None:
@@ -209,7 +219,7 @@ class RedisProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _INCOMPLETE:
+            while (reply := self._reader.gets()) is not INCOMPLETE:
                 self._replies.append(reply)
         except hiredis.ProtocolError as error:
             self.abort()

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared.redis.connection import Argument as Argument
-from shared.redis.connection import Arguments, Command, Connection, OnReplies, RedisConnection
+from shared.redis.connection import Arguments, Command, Connection, OnReplies, RedisConnection, pack
 from shared.redis.sentinel import SentinelConnection, SentinelPool
 
 # Redis serves no other client while it reads a pipeline: bounded in commands, and in bytes.
@@ -180,7 +180,8 @@ class Pipeline:
                     command.reply.set_result(reply)
             elif isinstance(reply, NoScriptError) and command.source is not None:
                 # The server restarted, or never saw this version. EVAL also loads the script.
-                command.replace(("EVAL", command.source, *command.arguments[2:]))
+                command.arguments = ("EVAL", command.source, *command.arguments[2:])
+                command.packed = b""
                 unknown_scripts.append(command)
             else:
                 self._fail(command, reply)
@@ -202,13 +203,15 @@ class Pipeline:
 
 
 def _pipeline_length(queue: Sequence[Command]) -> int:
-    """How many of the queued commands form the next pipeline: at least one."""
-    size = 0
-    for count, command in enumerate(queue[:_PIPELINE_COMMANDS]):
+    """How many of the queued commands form the next pipeline: at least one. Packs them."""
+    size = count = 0
+    for command in queue[:_PIPELINE_COMMANDS]:
+        command.packed = command.packed or pack(command.arguments)
         size += len(command.packed)
         if size > _PIPELINE_BYTES and count:
-            return count
-    return min(len(queue), _PIPELINE_COMMANDS)
+            break
+        count += 1
+    return count
 
 
 def _is_bug(error: Exception) -> bool:

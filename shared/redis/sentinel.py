@@ -6,6 +6,7 @@ A demoted primary learns it seconds after the sentinels, and loses what it accep
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import Connection as TcpConnection
@@ -18,7 +19,7 @@ from redis.asyncio.sentinel import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from shared.redis.connection import Command, OnReplies, RedisConnection, RedisProtocol
+from shared.redis.connection import Abortable, Command, OnReplies, RedisConnection, RedisProtocol
 from shared.redis.urls import Sentinels
 
 # Several sentinels are asked one after the other before a connection can be opened.
@@ -29,7 +30,7 @@ _ASK_INTERVAL_S = 1.0
 class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """redis-py's pool, but bounded, and it closes all connections when the sentinels name another primary.
 
-    Otherwise the subscription for wakeups would stay with a server to which no process publishes.
+    That includes the subscriptions: they would stay with a server to which no process publishes.
     """
 
     def __init__(self, service: Sentinels, options: dict[str, Any]) -> None:
@@ -37,6 +38,7 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         own: dict[str, Any] = {**service.sentinel_options, **tls, "ssl": service.tls}
         own |= {"socket_timeout": _SENTINEL_TIMEOUT_S, "socket_connect_timeout": _SENTINEL_TIMEOUT_S}
         self._manager = Sentinel(service.sentinels, sentinel_kwargs=own)
+        self.subscriptions = WeakSet[Abortable]()
         connection_class = SentinelManagedSSLConnection if service.tls else SentinelManagedConnection
         super().__init__(  # type: ignore[no-untyped-call]
             service.service, self._manager, connection_class=connection_class, **options
@@ -46,6 +48,8 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         before = self.master_address
         address: tuple[str, int] = await super().get_master_address()  # type: ignore[no-untyped-call]
         if before not in (None, address):
+            for subscription in list(self.subscriptions):
+                subscription.abort()
             await super().disconnect()
         return address
 

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import fcntl
 import socket
-import struct
+import sys
 import termios
 
+_NUMBER = bytes(4)
 # Linux's numbers of the TCP states in which data we write still reaches the peer.
 _ESTABLISHED = 1
 _CLOSED_BY_PEER = 8
@@ -14,12 +15,13 @@ _CLOSED_BY_PEER = 8
 
 def unread_bytes(transport: asyncio.Transport) -> int:
     """The bytes in our buffer, and those that the peer's kernel has not acknowledged."""
-    unread = transport.get_write_buffer_size()
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    buffered = transport.get_write_buffer_size()
+    try:
         descriptor = transport.get_extra_info("socket").fileno()
-        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
-        unread += struct.unpack("i", queued)[0]
-    return unread
+        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, _NUMBER)
+    except (OSError, ValueError, AttributeError):
+        return buffered
+    return buffered + int.from_bytes(queued, sys.byteorder)
 
 
 def has_hung_up(transport: asyncio.Transport) -> bool:

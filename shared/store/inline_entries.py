@@ -1,7 +1,7 @@
 """Inline entries: a wakeup that carries what was appended, to spare its owner a read of the queue."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from shared.model.events import Notification
 from shared.store.queues import notification_at
@@ -12,9 +12,9 @@ _CHANNEL_PARTS = 5
 _ENTRY_PARTS = 7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InlineEntries:
-    """What one append added to a channel, with the state that it found.
+    """What one append added to a channel, with the state that it found; or consecutive appends together.
 
     `owner` held the lease, perhaps of an older generation. `previous` is the entry appended before the first
     of these, pending or not; '' when they are the channel's first.
@@ -28,29 +28,50 @@ class InlineEntries:
     notifications: list[Notification]
 
 
+def parse_wakeups(messages: Iterable[bytes]) -> tuple[list[str], list[InlineEntries]]:
+    """The words of these wakeups, and their inline entries, merged where appends follow each other."""
+    words: list[str] = []
+    appends: list[InlineEntries] = []
+    for message in messages:
+        append = parse_inline_entries(message)
+        if append is None:
+            words += message.decode().split()
+        else:
+            appends.append(append)
+    return words, merge_consecutive(appends) if len(appends) > 1 else appends
+
+
 def parse_inline_entries(payload: bytes) -> InlineEntries | None:
-    """The inline entries of a wakeup; None when it is a list of items."""
+    """The inline entries of a wakeup; None when it consists of words."""
     if not payload.startswith(_MARK):
         return None
-    lengths, _, text = payload.partition(b"\n")
-    parts, start = list[bytes](), 0
-    for length in map(int, lengths[1:].split()):
-        parts.append(text[start : start + length])
-        start += length
+    parts = payload[1:].split(b"\0")
     channel, owner, generation, previous, serialization = parts[:_CHANNEL_PARTS]
-    entries = range(_CHANNEL_PARTS, len(parts), _ENTRY_PARTS)
+    notifications = []
+    for i in range(_CHANNEL_PARTS, len(parts), _ENTRY_PARTS):
+        entry_id, event_id, topic, data, name, time, trail = parts[i : i + _ENTRY_PARTS]
+        notifications.append(
+            notification_at(entry_id, event_id, topic, data, name, time, trail)
+            if trail
+            else Notification(
+                entry_id.decode(), event_id.decode(), topic.decode(), data, name.decode(), time.decode()
+            )
+        )
     return InlineEntries(
         channel.decode(),
         owner.decode(),
         generation.decode(),
         previous.decode(),
         serialization,
-        [notification_at(*parts[i : i + _ENTRY_PARTS]) for i in entries],
+        notifications,
     )
 
 
-def merge_consecutive(appends: Iterable[InlineEntries]) -> list[InlineEntries]:
-    """The same entries, with each run of appends that follow each other in one channel as one."""
+def merge_consecutive(appends: Sequence[InlineEntries]) -> list[InlineEntries]:
+    """The same entries, with each run of appends that follow each other in one channel as one.
+
+    The first append of a run takes the notifications of the others.
+    """
     last: dict[str, InlineEntries] = {}
     complete: list[InlineEntries] = []
     for append in appends:
@@ -58,8 +79,7 @@ def merge_consecutive(appends: Iterable[InlineEntries]) -> list[InlineEntries]:
         if before is None:
             last[append.channel] = append
         elif _follows(append, before):
-            notifications = [*before.notifications, *append.notifications]
-            last[append.channel] = replace(before, notifications=notifications)
+            before.notifications += append.notifications
         else:
             complete.append(before)
             last[append.channel] = append

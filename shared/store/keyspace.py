@@ -142,8 +142,8 @@ device_types = _names("device-types")
 
 def channel_names(api_key_id: str) -> list[str]:
     """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
-    i = api_key_id
-    return [api_key(i), channel(i), queue(i), receipts(i)]
+    tag = f"{{{api_key_id}}}:"
+    return [tag + "key", tag + "channel", tag + "queue", tag + "receipts"]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -13,7 +13,7 @@ from shared import clock, telemetry
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event, Notification, Trail
-from shared.redis.pipeline import RedisCommands
+from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 
 BEGINNING = "0-0"
@@ -94,9 +94,10 @@ class Queues:
         `end_append`.
         """
         oldest = self._limits.oldest_entry_id(now_ms=self._now_ms() if now_ms is None else now_ms)
-        head = (self._limits.size_bytes, oldest, traceparent)
-        names = _queue_names(api_key_id)
-        return self._redis.script("queue_append", names, *head, bindings_version, *_fields(events))
+        arguments: list[Argument] = [self._limits.size_bytes, oldest, traceparent, bindings_version]
+        for e in events:
+            arguments += (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
+        return self._redis.script("queue_append", keyspace.channel_names(api_key_id)[1:], *arguments)
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
         status, *fields = reply
@@ -119,7 +120,7 @@ class Queues:
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
         """Drops what is too old from a queue that nothing is appended to or read from."""
-        names = _queue_names(api_key_id)
+        names = keyspace.channel_names(api_key_id)[1:]
         old, first, owner = await self._redis.script("queue_expire", names, self._oldest())
         telemetry.dropped_from_queue(over=0, old=old)
         return ExpiryResult(int(old), parse_entry_id(first.decode())[0] if first else None, owner.decode())
@@ -168,10 +169,14 @@ class Queues:
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
-        count = await self._redis.script(
-            "queue_ack", _queue_names(lease.channel), lease.owner, next_entry_id(until)
+        count = await self.begin_ack(lease, until=until)
+        return None if count < 0 else count
+
+    def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
+        """As `ack_until`, but returns the future of the number acked, which is negative if not the owner."""
+        return self._redis.script(
+            "queue_ack", keyspace.channel_names(lease.channel)[1:], lease.owner, next_entry_id(until)
         )
-        return None if count < 0 else int(count)
 
     async def ack_until_event(
         self, lease: Lease, event_id: str, *, count: int, size_bytes: int
@@ -182,7 +187,12 @@ class Queues:
         among them, None if not the owner.
         """
         acked = await self._redis.script(
-            "queue_ack_event", _queue_names(lease.channel), lease.owner, event_id, count, size_bytes
+            "queue_ack_event",
+            keyspace.channel_names(lease.channel)[1:],
+            lease.owner,
+            event_id,
+            count,
+            size_bytes,
         )
         return None if acked < 0 else int(acked)
 
@@ -191,7 +201,7 @@ class Queues:
 
         Returns 'remembered', 'dropped' (the single notification, the third time) or 'stale'.
         """
-        names = _queue_names(lease.channel)
+        names = keyspace.channel_names(lease.channel)[1:]
         frame = (frame_limit_bytes, until, single_entry)
         status: bytes = await self._redis.script("queue_refuse", names, lease.owner, lease.generation, *frame)
         return status.decode()
@@ -210,11 +220,6 @@ LOST_LEASE = {
 }
 
 
-def _queue_names(api_key_id: str) -> list[str]:
-    """Channel, queue and receipts."""
-    return keyspace.channel_names(api_key_id)[1:]
-
-
 def parse_entry_id(entry_id: str) -> tuple[int, int]:
     """Milliseconds and sequence: later entries compare as greater."""
     ms, _, sequence = entry_id.partition("-")
@@ -225,15 +230,6 @@ def next_entry_id(entry_id: str) -> str:
     """The smallest id after this one."""
     ms, _, sequence = entry_id.partition("-")
     return f"{ms}-{int(sequence) + 1}"
-
-
-def _fields(events: Sequence[Event]) -> list[str | bytes]:
-    """What queue_append.lua takes of each event."""
-    return [
-        part
-        for e in events
-        for part in (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
-    ]
 
 
 def notification_of(entry_id: bytes, values: Sequence[bytes]) -> Notification:

@@ -5,30 +5,19 @@ message per instance. An append publishes its own wakeup (`queue_append.lua`), s
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeAlias, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from shared import telemetry
 from shared.model.channels import instance_of
 from shared.model.errors import StoreUnavailable
 from shared.redis.pipeline import RedisCommands
+from shared.redis.subscription import Listener, subscribe
 from shared.store import keyspace
-from shared.store.inline_entries import InlineEntries, parse_inline_entries
 
 logger = logging.getLogger(__name__)
 
-_RETRY_S = 0.25
-_SILENCE_S = 5.0
-_PINGS = 2
 _KEY_CHANGED = "key:"
 
 
@@ -72,79 +61,11 @@ def parse_key_changed(item: str) -> str | None:
     return item.removeprefix(_KEY_CHANGED) if item.startswith(_KEY_CHANGED) else None
 
 
-class Subscription(StrEnum):
-    """A change of the subscription to wakeups."""
+async def listen_to_wakeups(redis: Redis, *instances: str, listener: Listener) -> None:
+    """Hands the wakeups for these instances to the listener, until it is cancelled.
 
-    LOST = "lost"
-    RESTORED = "restored"
-
-
-# Inline entries; or items: ids of channels and sessions, and what the functions above parse.
-Wakeup: TypeAlias = InlineEntries | list[str]
-
-
-async def subscribe_wakeups(redis: Redis, *instances: str) -> AsyncGenerator[Wakeup | Subscription, None]:
-    """Each wakeup for these instances, and each change of the subscription.
-
-    RESTORED after every (re)subscribe: wakeups may have been missed, so read every queue. LOST when the
-    connection breaks: Redis may return without its last writes. Never ends by itself: it resubscribes while
-    Redis is away.
+    A message is inline entries or words; `shared.store.inline_entries.parse_wakeups` reads both. Words are
+    ids of channels and sessions, and what the functions above parse. After `on_restored` every queue must be
+    read.
     """
-    names = tuple(map(keyspace.wakeup, instances))
-    while True:
-        pubsub = redis.pubsub()
-        try:
-            await pubsub.subscribe(*names)
-            async with contextlib.aclosing(_messages(pubsub, to_confirm=len(names))) as messages:
-                async for message in messages:
-                    yield message
-        except (RedisError, OSError, TimeoutError) as error:
-            logger.debug("wakeups.subscription-lost", extra={"facts": {"why": type(error).__name__}})
-        finally:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await pubsub.aclose()
-        yield Subscription.LOST
-        await asyncio.sleep(_RETRY_S)
-
-
-async def _messages(pubsub: PubSub, *, to_confirm: int) -> AsyncGenerator[Wakeup | Subscription, None]:
-    """The messages of one connection; RESTORED once all subscriptions are confirmed. Raises its errors."""
-    connection = cast(AbstractConnection, pubsub.connection)
-    # Read from the connection itself: redis-py's pubsub times each message, checks the connection's health
-    # before it and builds a record of it, which costs several times what Redis spends.
-    timeout_s, connection.socket_timeout = connection.socket_timeout, None
-    received = _Received()
-    watching = asyncio.create_task(_disconnect_when_silent(pubsub, received))
-    try:
-        while True:
-            kind, *values = await connection.read_response(disconnect_on_error=False, push_request=True)
-            received.count += 1
-            if kind == b"message":
-                yield parse_inline_entries(values[1]) or values[1].decode().split()
-            elif kind == b"subscribe":
-                to_confirm -= 1
-                if to_confirm == 0:
-                    yield Subscription.RESTORED
-    finally:
-        # The pool may hand the connection to another user.
-        connection.socket_timeout = timeout_s
-        watching.cancel()
-        await asyncio.wait([watching])
-
-
-@dataclass(slots=True)
-class _Received:
-    count: int = 0
-
-
-async def _disconnect_when_silent(pubsub: PubSub, received: _Received) -> None:
-    """Pings a silent connection, and disconnects after two pings without a reply: the peer may be gone."""
-    with contextlib.suppress(RedisError, OSError, TimeoutError):
-        unanswered = before = 0
-        while unanswered <= _PINGS:
-            await asyncio.sleep(_SILENCE_S)
-            unanswered = unanswered + 1 if received.count == before else 0
-            before = received.count
-            if 0 < unanswered <= _PINGS:
-                await pubsub.ping()
-    await cast(AbstractConnection, pubsub.connection).disconnect(nowait=True)
+    await subscribe(redis, tuple(map(keyspace.wakeup, instances)), listener)

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from shared.model import events
 from shared.model.errors import Invalid, TooLarge
-from shared.model.events import Event, is_of_a_device
+from shared.model.events import OF_DEVICES, Event
 from shared.wire.models import Closed, Count, field_at, parse, rule
 
 MAX_EVENTS = 10_000
@@ -121,7 +121,11 @@ class _EventError(Exception):
 def _posted(body: bytes, form: Form) -> list[NewEvent] | Iterator[NewEvent]:
     if form is Form.LINES:
         return _posted_lines(body)
-    posted = parse(_ONE_OR_MANY, body)
+    try:
+        posted = _ONE_OR_MANY.decode(body)
+    except Exception:
+        # Again, for an error that names the field.
+        posted = parse(_ONE_OR_MANY, body)
     if isinstance(posted, NewEvent):
         return [posted]
     if not posted:
@@ -157,7 +161,7 @@ def _event(posted: NewEvent, index: int, id_of: Callable[[int], str]) -> Event:
     if len(data) + len(topic) + len(id_) + len(name) + len(time) + len(to or "") > MAX_EVENT_BYTES:
         raise _EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
     value = _checked(data, index)
-    fields = _device_fields(topic, value, to=to, index=index) if is_of_a_device(topic) else None
+    fields = _device_fields(topic, value, to=to, index=index) if topic.startswith(OF_DEVICES) else None
     return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt)
 
 

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_IN_UTC = _EPOCH.replace(tzinfo=None)
 _MS = timedelta(milliseconds=1)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -23,7 +24,8 @@ def moment_ms(text: str) -> int | None:
 
 def moment_text(ms: int) -> str:
     """The time in UTC, with milliseconds."""
-    return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # Without a zone, as it is the zone that makes `isoformat` slow.
+    return (_EPOCH_IN_UTC + ms * _MS).isoformat(timespec="milliseconds") + "Z"
 
 
 def moment_or_none(ms: int | None) -> str | None:

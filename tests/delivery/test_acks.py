@@ -101,7 +101,7 @@ async def test_nothing_new_is_acked_twice(stores: Stores, sent: Sent) -> None:
     sent.pipelines.clear()
 
     one.loop.on_ack()
-    await one.loop.flush_acks()
+    one.loop.flush_acks()
 
     assert sent.pipelines == []
 

@@ -39,7 +39,7 @@ from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
-from shared.store.wakeups import Subscription, Wakeups
+from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.events import Form
 from shared.wire.pelion.subscriptions import compiled
@@ -97,10 +97,13 @@ class ReportingQueues(Queues):
         await super().reclaim(lease)
         self._world.model.record_reclaim(lease.owner)
 
-    async def ack_until(self, lease: Lease, *, until: str) -> int | None:
+    def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
+        return started(self._ack(lease, super().begin_ack(lease, until=until)))
+
+    async def _ack(self, lease: Lease, acking: asyncio.Future[int]) -> int:
         acked = self._world.model.acked_count(lease.owner)
-        count = await super().ack_until(lease, until=until)
-        self._world.model.record_ack(lease.owner, acked, count=count)
+        count = await acking
+        self._world.model.record_ack(lease.owner, acked, count=None if count < 0 else count)
         return count
 
 
@@ -266,6 +269,7 @@ class GatedEdge(Edge):
             _SETTINGS,
         )
         self.acks: WatchedAckScheduler = WatchedAckScheduler()
+        self.ping_spacing_s = 0
 
     def open(self, client: Client) -> None:
         self.clients.append(client)
@@ -288,7 +292,7 @@ class GatedEdge(Edge):
             words = message.decode().split()
             # In the order of creation: ids are random, and an example must repeat exactly.
             for api_key_id in filter(words.__contains__, self.actor.world.model.keys):
-                self.wakeups.dispatch([api_key_id])
+                self.wakeups.on_messages([api_key_id.encode()])
 
     def _deliver_inline(self, inline: InlineEntries) -> None:
         numbers = [int(notification.event_id) for notification in inline.notifications]
@@ -309,7 +313,7 @@ class GatedEdge(Edge):
             connection.wake()
 
     def lose_redis(self) -> None:
-        self.wakeups.dispatch(Subscription.LOST)
+        self.wakeups.on_lost()
 
     async def regain_redis(self) -> None:
         await self.heartbeat.beat()

@@ -13,13 +13,12 @@ from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Subscription
 from tests.harness.processes import free_port
 from tests.harness.sentinel import SERVICE, Guarded
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
-from tests.store.test_wakeups import listening
+from tests.store.test_wakeups import Subscription, listening
 
 PASSWORD = "Zq7xWvKj"
 

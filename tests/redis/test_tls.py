@@ -13,7 +13,6 @@ from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Subscription
 from tests.harness.certificates import Certificates
 from tests.harness.cluster import Cluster, Node
 from tests.harness.sentinel import SERVICE, Guarded
@@ -21,7 +20,7 @@ from tests.harness.tls import tls_fronts
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
-from tests.store.test_wakeups import listening
+from tests.store.test_wakeups import Subscription, listening
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
     )
     edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}))
     edge.acks = AckScheduler(every_s=0)
+    edge.ping_spacing_s = 0
     return edge
 
 

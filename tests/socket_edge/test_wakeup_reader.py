@@ -1,17 +1,17 @@
 """What follows a restored subscription."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
 
 from services.socket_edge.blackhole_socket import BlackholeSocket
 from services.socket_edge.wakeup_reader import WakeupReader
-from shared.store.wakeups import Subscription
+from shared.runtime.loops import end
+from shared.store.keyspace import wakeup
 from tests.harness.waiting import wait_until
 from tests.socket_edge.conftest import edge_of, scope_of
-from tests.store.stores import Stores
+from tests.store.stores import EDGE, Stores
 
 
 async def test_a_flapping_subscription_recovers_sessions_in_one_pass_at_a_time(
@@ -34,7 +34,7 @@ async def test_a_flapping_subscription_recovers_sessions_in_one_pass_at_a_time(
     edge.hold(BlackholeSocket(edge, address="192.0.2.1", principal=None, scope=scope, send=cast(Any, None)))
     reader = WakeupReader(edge)
     for _ in range(5):
-        reader.dispatch(Subscription.RESTORED)
+        reader.on_restored()
     await wait_until(lambda: begun == 1)
     await wait_until(lambda: len(reader._recoveries) == 1)
     may_go_on.set()
@@ -59,7 +59,7 @@ async def test_a_recovery_that_fails_is_repeated(
 
     monkeypatch.setattr(edge.heartbeat, "beat", beat)
     reader = WakeupReader(edge)
-    reader.dispatch(Subscription.RESTORED)
+    reader.on_restored()
     await wait_until(lambda: not reader._recoveries)
 
     assert attempts == 2
@@ -74,18 +74,15 @@ async def test_wakeups_are_read_while_sessions_recover(
     async def recover(_: BlackholeSocket) -> None:
         await woken.wait()
 
-    async def wakeups(*_: Any) -> AsyncGenerator[Subscription | list[str], None]:
-        yield Subscription.RESTORED
-        yield [socket.id]
-
     monkeypatch.setattr(BlackholeSocket, "recover", recover)
-    monkeypatch.setattr("services.socket_edge.wakeup_reader.subscribe_wakeups", wakeups)
     edge = edge_of(stores)
     scope = scope_of(write=lambda texts, ping: None)
     socket = BlackholeSocket(edge, address="192.0.2.1", principal=None, scope=scope, send=cast(Any, None))
     edge.hold(socket)
     monkeypatch.setattr(BlackholeSocket, "wake", lambda _: woken.set())
 
-    await asyncio.wait_for(WakeupReader(edge).run(), 10)
+    reading = asyncio.create_task(WakeupReader(edge).run())
+    await wait_until(lambda: stores.direct.publish(wakeup(EDGE), socket.id) == 1)
+    await asyncio.wait_for(woken.wait(), 10)
 
-    assert woken.is_set()
+    await end(reading)

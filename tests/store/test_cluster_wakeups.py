@@ -10,11 +10,10 @@ from shared.redis.client import connect
 from shared.redis.pipeline import RedisCommands
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
-from shared.store.wakeups import Subscription
 from tests.harness.cluster import Cluster, Node, running_cluster
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
-from tests.store.test_wakeups import Heard, listening
+from tests.store.test_wakeups import Heard, Subscription, listening
 
 KEYS = [f"key-{number}" for number in range(20)]
 

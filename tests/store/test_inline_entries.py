@@ -3,15 +3,18 @@
 import asyncio
 from functools import partial
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.model.callbacks import Callback
+from shared.model.errors import Invalid
 from shared.model.events import Event, Notification
 from shared.store import keyspace
 from shared.store.inline_entries import InlineEntries, merge_consecutive, parse_inline_entries
 from shared.store.queues import BEGINNING, QueueLimits, Queues
+from shared.wire.events import parse_events
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
 from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events, ids
@@ -21,10 +24,12 @@ INLINE_BYTES = 32 * 1024
 # What queue_append.lua adds to the size of an entry's text.
 ENTRY_BYTES = 220
 
-# With characters that the encoding uses itself: digits, blanks and line ends.
-TEXT = st.one_of(st.text(max_size=30), st.text(alphabet="0 1+\n\0-é😀", max_size=12))
+# All that an event may contain: only a NUL is excluded, which `test_no_part_can_contain_a_nul` shows.
+NO_NUL = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+TEXT = st.one_of(st.text(NO_NUL, max_size=30), st.text(alphabet="0 1+\n-é😀", max_size=12))
+DATA = st.binary(max_size=60).map(lambda data: data.replace(b"\0", b"0"))
 EVENTS = st.lists(
-    st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, st.binary(max_size=60), TEXT, TEXT),
+    st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, DATA, TEXT, TEXT),
     min_size=1,
     max_size=4,
 )
@@ -47,8 +52,20 @@ async def wakeup(stores: Stores, overheard: Overheard, channel: str, *queued: Ev
     return message
 
 
+@pytest.mark.parametrize("field", ["topic", "id", "name", "time", "data"])
+def test_no_part_can_contain_a_nul(field: str) -> None:
+    event = {"topic": "a", "data": "x", "id": "i", "name": "n", "time": "t"}
+    with_nul = orjson.dumps(event | {field: "a\0b"})
+    if field == "data":
+        [parsed] = parse_events(with_nul)
+        assert b"\0" not in parsed.data, "JSON escapes it"
+        with_nul = with_nul.replace(b"\\u0000", b"\0")
+    with pytest.raises(Invalid):
+        parse_events(with_nul)
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(queued=EVENTS, serialization=st.sampled_from([b"", b"\0\n 7", b'{"chunk":5}']), traced=st.booleans())
+@given(queued=EVENTS, serialization=st.sampled_from([b"", b"+\n 7", b'{"chunk":5}']), traced=st.booleans())
 async def test_inline_entries_equal_the_queue(
     stores: Stores,
     overheard: Overheard,

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Sequence
+from enum import StrEnum
 
 import pytest
 from redis.asyncio import Redis
@@ -12,44 +12,54 @@ from shared.redis.client import connect
 from shared.redis.pipeline import Pipeline
 from shared.runtime.loops import end
 from shared.store.commands import HOOKS
-from shared.store.inline_entries import InlineEntries
+from shared.store.inline_entries import parse_wakeups
 from shared.store.keyspace import wakeup
 from shared.store.scripts import load_scripts
 from shared.store.wakeups import (
-    Subscription,
     Wakeups,
+    listen_to_wakeups,
     parse_key_changed,
-    subscribe_wakeups,
 )
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE, OTHER_EDGE, Backend, Stores
 
 
+class Subscription(StrEnum):
+    """A change of the subscription."""
+
+    LOST = "lost"
+    RESTORED = "restored"
+
+
 class Heard:
-    """Everything that one instance receives, from its first subscription on."""
+    """Everything that one instance receives, from its first subscription on: the words of each message."""
 
     def __init__(self, redis: Redis, instance: str) -> None:
-        self.all: list[InlineEntries | list[str] | Subscription] = []
-        self._wakeups = subscribe_wakeups(redis, instance)
-        self._task = asyncio.create_task(self._listen())
+        self.all: list[list[str] | Subscription] = []
+        self._task = asyncio.create_task(listen_to_wakeups(redis, instance, listener=self))
 
-    async def _listen(self) -> None:
-        async for found in self._wakeups:
-            self.all.append(sorted(found) if isinstance(found, list) else found)
+    def on_messages(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            words, appends = parse_wakeups([message])
+            assert not appends
+            self.all.append(sorted(words))
 
-    async def until(self, *expected: InlineEntries | list[str] | Subscription) -> None:
+    def on_restored(self) -> None:
+        self.all.append(Subscription.RESTORED)
+
+    def on_lost(self) -> None:
+        self.all.append(Subscription.LOST)
+
+    async def until(self, *expected: list[str] | Subscription) -> None:
         await wait_until(lambda: len(self.all) >= len(expected), what=lambda: self.all)
         assert self.all == list(expected)
 
     async def stop(self) -> None:
-        # One cancel may be lost while a message arrives.
         await end(self._task)
-        # Close the generator here: the garbage collector would do it after the loop has ended.
-        await cast(AsyncGenerator[Any, None], self._wakeups).aclose()
 
 
-def words(heard: InlineEntries | list[str] | Subscription) -> list[str]:
+def words(heard: list[str] | Subscription) -> list[str]:
     assert isinstance(heard, list)
     return heard
 
@@ -129,7 +139,7 @@ async def test_lost_wakeups_are_logged_once(caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages.count("wakeup.lost") == 1
 
 
-async def test_closing_the_generator_unsubscribes(backend: Backend) -> None:
+async def test_the_end_of_the_listener_unsubscribes(backend: Backend) -> None:
     def subscribers() -> int:
         [(_, count)] = backend.direct.pubsub_numsub(wakeup(EDGE))
         return int(count)
@@ -164,12 +174,3 @@ async def test_url_with_protocol_3_is_subscribed(valkey: Valkey) -> None:
     async with connect(f"{valkey.url}?protocol=3") as redis, listening(redis, EDGE) as heard:
         await redis.publish(wakeup(EDGE), "a")
         await heard.until(Subscription.RESTORED, ["a"])
-
-
-async def test_connection_gets_its_timeout_back(valkey: Valkey) -> None:
-    async with connect(valkey.url) as redis:
-        async with listening(redis, EDGE):
-            [connection] = redis.connection_pool._in_use_connections
-            assert connection.socket_timeout is None
-
-        assert connection.socket_timeout is not None

@@ -3,19 +3,22 @@
 Only a GET over HTTP/1.1 without a body can become a WebSocket. Any other request that offers an upgrade is
 handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with every request.
 
-`scope["extensions"]["http.connection"]` is a `Connection`. Hot routes come before the application.
+`scope["extensions"]["http.connection"]` is a `Connection`.
+
+A hot route is served by callbacks, without a task, a scope or a middleware. It gets a request whose body has
+arrived with its head, and may decline it: then the application serves the request. Both call the same
+functions, so a hot route has no rules of its own.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
@@ -45,6 +48,63 @@ class Connection(TypedDict):
     has_all: Callable[[], bool]
 
 
+HotRoute: TypeAlias = Callable[["HotRequest"], bool]
+"""False: it declines the request, and must not respond."""
+HotRoutes: TypeAlias = Mapping[tuple[bytes, bytes], HotRoute]
+"""By method and path, exactly as the client sends them."""
+
+
+class HotRequest:
+    """One request, and its response. It takes the place of uvicorn's request cycle on its connection.
+
+    Names of `headers` are in lower case.
+    """
+
+    __slots__ = ("_protocol", "body", "disconnected", "headers", "keep_alive", "response_complete")
+    # The body has arrived.
+    more_body = False
+
+    def __init__(
+        self,
+        protocol: "HttpProtocol",
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        keep_alive: bool,
+    ) -> None:
+        self._protocol = protocol
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Writes the whole response; the length is added. Does nothing once the connection is lost."""
+        if self.disconnected:
+            return
+        protocol = self._protocol
+        parts = [STATUS_LINE[status]]
+        for name, value in (*protocol.server_state.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
+        protocol.write_response(b"".join(parts))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    @property
+    def message_event(self) -> "HotRequest":
+        """uvicorn sets it when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """Nothing waits for a hot request."""
+
+
 class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose request line and headers are too long, or take too long."""
 
@@ -71,12 +131,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._stop_head_timer()
-        if self._hot_routes and not self._is_responding() and not self.flow.write_paused:
-            self._hot = self._hot_routes.get((self.parser.get_method(), self.url))
-            if self._hot is not None:
-                return
-        self._begin_cycle()
+        if self._head_timer is not None:
+            self._stop_head_timer()
+        hot = self._hot_routes.get((self.parser.get_method(), self.url))
+        if hot is None or self._is_responding() or self.flow.write_paused:
+            self._begin_cycle()
+        else:
+            self._hot = hot
 
     def _begin_cycle(self) -> None:
         """Gives the request to the application."""
@@ -121,6 +182,14 @@ class HttpProtocol(HttpToolsProtocol):
             return False
         self._hot, self._hot_body = None, []
         return True
+
+    def write_response(self, data: bytes) -> None:
+        """Writes a whole response at once: nothing follows that it could be joined with."""
+        assert isinstance(self.transport, WriteCoalescer)
+        if self.transport.parts:
+            self.transport.write(data)
+        else:
+            self.transport.transport.write(data)
 
     def _decline_hot(self) -> None:
         """The application serves the request with what has arrived of it."""

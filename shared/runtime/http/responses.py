@@ -3,8 +3,10 @@
 `{"object": "error", "code", "type", "message", "fields": [{"name", "message"}], "request_id"}`
 """
 
+import logging
 import random
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 
@@ -14,6 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope, Send
+
+from shared import telemetry
+
+logger = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode()
@@ -146,3 +152,18 @@ async def refuse_handshake(scope: Scope, send: Send, problem: Problem) -> None:
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "websocket.http.response.start", "status": problem.status_code, "headers": pairs})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+
+
+def record_response(method: str, path: str, status: int, *, request_id: str, started: float) -> None:
+    """Counts a response, and logs it at level debug. `started` is of `time.perf_counter`."""
+    telemetry.requests.add(1, {"method": method, "status": status})
+    if logger.isEnabledFor(logging.DEBUG):
+        took_ms = round((time.perf_counter() - started) * 1000, 1)
+        facts = {"request_id": request_id, "path": path, "status": str(status)}
+        logger.debug("request.answered", extra={"facts": {**facts, "took_ms": took_ms}})
+
+
+def record_failure(method: str, path: str, error: Exception, *, request_id: str) -> None:
+    """Logs an unexpected error of a request."""
+    facts = {"request_id": request_id, "method": method, "path": path}
+    logger.error("request.failed", extra={"facts": facts}, exc_info=error)

@@ -13,29 +13,31 @@ class WriteCoalescer:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport = transport
+        self.is_closing = transport.is_closing
         self._loop = loop
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
+        """Writes that wait for the end of the turn."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._parts:
+        if not self.parts:
             self._loop.call_soon(self._flush)
-        self._parts.append(data)
+        self.parts.append(data)
 
     def close(self) -> None:
         self._flush()
         self.transport.close()
 
     def abort(self) -> None:
-        self._parts.clear()
+        self.parts.clear()
         self.transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        return sum(map(len, self._parts)) + self.transport.get_write_buffer_size()
+        return sum(map(len, self.parts)) + self.transport.get_write_buffer_size()
 
     def _flush(self) -> None:
-        parts, self._parts = self._parts, []
+        parts, self.parts = self.parts, []
         if parts and not self.transport.is_closing():
             self.transport.write(b"".join(parts))

@@ -115,15 +115,14 @@ if kind == 'webhook' then
   local backs_off = next_attempt_ms and tonumber(next_attempt_ms) > tonumber(redis.call('TIME')[1]) * 1000
   owner = owner or not backs_off and 'dispatchers/any'
 elseif owner and total - previous_total <= INLINE_BYTES and over + old == 0 and not wants_receipts then
-  -- A wakeup with inline entries: the lengths of its parts, then the parts. inline_entries.py parses it.
-  local parts, lengths = {wakeup, owner, generation, tail or '', serialization or ''}, {}
+  -- A wakeup with inline entries, in parts between NULs: neither JSON nor the other parts can contain one.
+  -- inline_entries.py parses it.
+  local parts = {'+' .. wakeup, owner, generation, tail or '', serialization or ''}
   for n, entry_id in ipairs(entry_ids) do
-    parts[#parts + 1] = entry_id
-    for k = 6 * n - 1, 6 * n + 3 do parts[#parts + 1] = ARGV[k] end
-    parts[#parts + 1] = ARGV[3]
+    local i = 6 * n - 1
+    parts[n + 5] = table.concat({entry_id, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]}, '\0')
   end
-  for n, part in ipairs(parts) do lengths[n] = #part end
-  wakeup = '+' .. table.concat(lengths, ' ') .. '\n' .. table.concat(parts)
+  wakeup = table.concat(parts, '\0')
 end
 if owner then redis.call('PUBLISH', 'wakeup:' .. string.match(owner, '^(.*)/'), wakeup) end
 return {'queued', over, old}

@@ -1,0 +1,214 @@
+"""The bytes of one WebSocket, read and written as any other library does."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CLIENT, SERVER, Protocol
+
+from shared.runtime.websocket.protocol import Control, SocketProtocol
+
+PING = (7).to_bytes(8, "big")
+OTHER = b"12345678"
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written until the peer closes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+class Peer:
+    """An accepted socket, and the other side of its connection on the library's own protocol."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.protocol = SocketProtocol(
+            Config(_no_app, log_config=None),
+            ServerState(),
+            self.wire,
+            [(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")],
+        )
+        self.client = Protocol(CLIENT)
+        self.received: list[Message] = []
+        self.pongs: list[bytes] = []
+        self.control: Control
+        self._accepted = asyncio.Event()
+
+    async def open(self) -> "Peer":
+        self.protocol.serve(self._app, {"type": "websocket"})
+        await self._accepted.wait()
+        _, _, self.wire.written = self.wire.written.partition(b"\r\n\r\n")
+        return self
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.control = scope["extensions"]["websocket.control"]
+        self.control["hear_pongs"](self.pongs.append)
+        await receive()
+        await send({"type": "websocket.accept"})
+        self._accepted.set()
+        while (message := await receive())["type"] != "websocket.disconnect":
+            self.received.append(message)
+
+    def write(self, *texts: bytes, ping: bytes | None = None) -> None:
+        self.control["write"](texts, ping)
+
+    @property
+    def frames(self) -> list[tuple[Opcode, bytes]]:
+        """What the other side has been sent."""
+        self.client.receive_data(self.wire.written)
+        self.wire.written = b""
+        events = self.client.events_received()
+        return [(event.opcode, bytes(event.data)) for event in events if isinstance(event, Frame)]
+
+    async def close(self) -> None:
+        self.protocol.connection_lost(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+async def _no_app(*_: Any) -> None:
+    pass
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    peer = await Peer().open()
+    yield peer
+    await peer.close()
+
+
+def masked(opcode: Opcode, payload: bytes) -> bytes:
+    return Frame(opcode, payload).serialize(mask=True)
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65_535, 65_536, 200_000])
+async def test_texts_and_pings_are_what_the_library_reads(peer: Peer, length: int) -> None:
+    peer.write(b"x" * length, b"second", ping=PING)
+
+    assert peer.frames == [(Opcode.TEXT, b"x" * length), (Opcode.TEXT, b"second"), (Opcode.PING, PING)]
+
+
+async def test_frames_and_ping_are_one_write(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[bytes] = []
+    monkeypatch.setattr(peer.wire, "write", writes.append)
+
+    peer.write(b"1", b"2", ping=PING)
+
+    assert len(writes) == 1
+
+
+async def test_a_pong_confirms_the_ping_once(peer: Peer) -> None:
+    peer.write(ping=PING)
+
+    for payload in (OTHER, PING, PING):
+        peer.protocol.data_received(masked(Opcode.PONG, payload))
+
+    assert peer.pongs == [PING]
+
+
+async def test_a_pong_in_parts_confirms_its_ping(peer: Peer) -> None:
+    for at in range(1, 14):
+        peer.write(ping=PING)
+        pong = masked(Opcode.PONG, PING)
+        peer.protocol.data_received(pong[:at])
+        peer.protocol.data_received(pong[at:])
+
+    assert peer.pongs == [PING] * 13
+
+
+async def test_a_text_that_looks_like_a_pong_is_a_text(peer: Peer) -> None:
+    """Its bytes arrive in a read of their own, as a pong's would."""
+    disguised = masked(Opcode.PONG, PING)
+    mask, text = b"\0\0\0\0", disguised
+    peer.write(ping=PING)
+
+    peer.protocol.data_received(bytes((0x82, 0x80 | len(text))) + mask)
+    peer.protocol.data_received(text)
+    await asyncio.sleep(0)
+
+    assert peer.pongs == []
+    assert [message["bytes"] for message in peer.received] == [disguised]
+
+
+PARTS = st.lists(
+    st.one_of(
+        st.just(masked(Opcode.PONG, PING)),
+        st.just(masked(Opcode.PONG, OTHER)),
+        st.just(masked(Opcode.PONG, b"")),
+        st.binary(max_size=130).map(lambda payload: masked(Opcode.BINARY, payload)),
+        st.binary(max_size=12).map(lambda payload: masked(Opcode.PING, payload)),
+    ),
+    max_size=8,
+)
+
+
+@given(parts=PARTS, cuts=st.lists(st.integers(0, 500)))
+async def test_reads_may_be_cut_anywhere(parts: list[bytes], cuts: list[int]) -> None:
+    """The library alone receives the same."""
+    peer = await Peer().open()
+    expected = Protocol(SERVER)
+    data = b"".join(parts)
+    expected.receive_data(data)
+    wanted = [event for event in expected.events_received() if isinstance(event, Frame)]
+    at = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for start, end in itertools.pairwise(at):
+        peer.write(ping=PING)
+        peer.protocol.data_received(data[start:end])
+        await asyncio.sleep(0)
+
+    assert [m["bytes"] for m in peer.received] == [e.data for e in wanted if e.opcode is Opcode.BINARY]
+    assert len(peer.pongs) <= sum(e.data == PING for e in wanted if e.opcode is Opcode.PONG)
+    await peer.close()
+
+
+async def test_after_our_close_frame_pongs_are_heard_and_nothing_is_written(peer: Peer) -> None:
+    peer.write(ping=PING)
+    await peer.protocol.send({"type": "websocket.close", "code": 1001})
+    peer.protocol.data_received(masked(Opcode.PONG, PING))
+
+    assert peer.pongs == [PING]
+    with pytest.raises(ClientDisconnected):
+        peer.write(b"late")
+    assert [opcode for opcode, _ in peer.frames] == [Opcode.PING, Opcode.CLOSE]
+
+
+async def test_after_the_clients_close_frame_no_pong_is_heard(peer: Peer) -> None:
+    peer.write(ping=PING)
+    peer.protocol.data_received(masked(Opcode.CLOSE, (1000).to_bytes(2, "big")))
+    peer.protocol.data_received(masked(Opcode.PONG, PING))
+
+    assert peer.pongs == []
+    with pytest.raises(ClientDisconnected):
+        peer.write(b"late")
