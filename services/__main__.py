@@ -11,12 +11,13 @@ import uvloop
 from redis.asyncio import Redis
 
 from services.all_in_one import service as all_in_one
+from services.composition import has_our_layout
 from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
 from services.socket_edge import service as socket_edge
 from services.webhook_dispatcher import service as webhook_dispatcher
-from shared.model.errors import StoreUnavailable
+from shared.model.errors import StoreUnavailable, WrongLayout
 from shared.redis.client import connect
 from shared.redis.urls import is_cluster
 from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
@@ -25,15 +26,19 @@ from shared.runtime.http.server import CannotListen
 from shared.runtime.logs import configure_logs
 from shared.runtime.process import raise_file_limit
 from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+from shared.store.commands import commands_to
+from shared.store.layout import check_layout
 
 logger = logging.getLogger(__name__)
 
-_SERVICES: dict[str, Callable[[Settings, Redis, asyncio.Event], Awaitable[None]]] = {
-    "gateway": gateway.run,
-    "socket-edge": socket_edge.run,
-    "webhook-dispatcher": webhook_dispatcher.run,
-    "expiry-reaper": expiry_reaper.run,
+# Each service, and the name of the setting of its port.
+_SERVICES: dict[str, tuple[Callable[[Settings, Redis, asyncio.Event], Awaitable[None]], str]] = {
+    "gateway": (gateway.run, "port"),
+    "socket-edge": (socket_edge.run, "edge_port"),
+    "webhook-dispatcher": (webhook_dispatcher.run, "dispatcher_port"),
+    "expiry-reaper": (expiry_reaper.run, "reaper_port"),
 }
+_REFUSALS = (CannotListen, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed, WrongLayout)
 _RUNS_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
@@ -51,7 +56,7 @@ def main() -> int:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run_command(arguments, settings))
-    except (CannotListen, CannotStart, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed) as error:
+    except (CannotStart, *_REFUSALS) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 2
 
@@ -104,7 +109,9 @@ async def _run_service(name: str, settings: Settings, stop: asyncio.Event) -> No
     if name == "gateway" and settings.admin_token is None:
         raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes a token itself")
     async with connect(settings.redis_url) as redis:
-        await _SERVICES[name](settings, redis, stop)
+        run, port = _SERVICES[name]
+        if await has_our_layout(settings, redis, port=getattr(settings, port), stop=stop):
+            await run(settings, redis, stop)
 
 
 async def _run_operator_command(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -112,6 +119,7 @@ async def _run_operator_command(settings: Settings, arguments: argparse.Namespac
     if url is None:
         raise CannotStart(f"NOTIFY_REDIS_URL is not set, and no embedded Valkey runs in {settings.data_dir}")
     async with connect(url) as redis:
+        await check_layout(commands_to(redis))
         return await command_line.run_command(arguments, redis)
 
 

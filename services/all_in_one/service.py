@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from services.all_in_one.first_start import admin_token, demo_secret
 from services.all_in_one.welcome import welcome
-from services.composition import build_outbound, jobs_redis, serve_app
+from services.composition import build_outbound, has_our_layout, jobs_redis, serve_app
 from services.expiry_reaper.service import reaping
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
@@ -28,11 +28,13 @@ from shared.runtime.settings import Settings
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serves everything on PORT until `stop`. An embedded Valkey starts first and stops last.
 
-    Raises ValkeyFailed when the embedded Valkey died.
+    Raises WrongLayout, and ValkeyFailed when the embedded Valkey died.
     """
     url = settings.redis_url
     valkey = embedded_valkey(settings.data_dir, on_death=stop.set) if url is None else nullcontext(url)
     async with valkey as url, connect(url) as redis:
+        if not await has_our_layout(settings, redis, port=settings.port, stop=stop):
+            return
         listening = listener(settings.host, settings.port)
         outbound = build_outbound(settings)
         context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)

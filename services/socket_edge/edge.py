@@ -12,7 +12,6 @@ from services.socket_edge.heartbeat import EdgeHeartbeat
 from services.socket_edge.held import HeldConnection, LeaseHolder
 from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
-from services.socket_edge.poll_queries import PollQueries
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.wakeup_reader import WakeupReader
@@ -48,7 +47,6 @@ class Edge:
             idle_s=settings.blackhole_idle_s,
         )
         self.credentials = CredentialWatcher(stores.api_keys, self.liveness)
-        self.poll_queries = PollQueries(stores.wakeups, registry, instance=stores.instance)
         self.heartbeat = EdgeHeartbeat(
             stores.heartbeat,
             registry,

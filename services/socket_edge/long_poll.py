@@ -31,7 +31,6 @@ from shared.model.errors import (
 )
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
-from shared.store.wakeups import PollQuery
 from shared.wire.pelion import pulling
 from shared.wire.pelion.handshake import bearer
 from shared.wire.pelion.pulling import Pull, parse_pull
@@ -121,17 +120,13 @@ def _is_follow_up(connection: Connection, key: ApiKey) -> bool:
 
 async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tuple[str, int, str]:
     """The lease of the channel, which is created if need be; or outcome, status and text of the response."""
-    silent = ""
     for _ in range(_CLAIMS):
-        owner = edge.new_owner()
         try:
             if not is_follow_up:
                 await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
-            return await edge.stores.leases.claim_unheld(key.id, owner=owner, kind=Kind.PULL, silent=silent)
-        except HeldByAnother as held:
-            if await edge.poll_queries.is_held(PollQuery(held.owner, key.id, asker=owner)):
-                return _CONCURRENT
-            silent = held.owner
+            return await edge.stores.leases.claim_poll(key.id, owner=edge.new_owner())
+        except HeldByAnother:
+            return _CONCURRENT
         except KindConflict as conflict:
             raise Problem(400, str(conflict)) from None
         except KeyRevoked:
@@ -153,11 +148,11 @@ async def _serve(edge: Edge, poll: Poll, pull: Pull, scope: Scope, receive: Rece
         if poll.message is not None:
             await _write(poll, pull, send)
     except Exception:
-        await _release(edge, poll)
+        await edge.heartbeat.release(poll)
         raise
     finally:
         watching.cancel()
-    releasing = asyncio.create_task(_release(edge, poll))
+    releasing = asyncio.create_task(edge.heartbeat.release(poll))
     await asyncio.wait([releasing], timeout=_RELEASE_S)
     if poll.message is not None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -207,14 +202,6 @@ async def _write(poll: Poll, pull: Pull, send: Send) -> None:
         # The client pipelines requests and does not read the responses.
         await poll.abort()
     await poll.until_read()
-
-
-async def _release(edge: Edge, poll: Poll) -> None:
-    """Acknowledges what was read, and releases the lease."""
-    try:
-        await edge.heartbeat.release(poll)
-    finally:
-        edge.poll_queries.on_released(poll)
 
 
 def _response(poll: Poll, scope: Scope) -> Response:

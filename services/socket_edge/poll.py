@@ -45,8 +45,6 @@ class Poll(LeaseHolder):
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
-        # The lease is released.
-        self.released = asyncio.Event()
         self._connection = connection
         self._most = Window(count=edge.settings.batch_limit, size_bytes=edge.settings.in_flight_bytes)
         self._pull = pull
@@ -61,11 +59,6 @@ class Poll(LeaseHolder):
         """Is its response still to be decided?"""
         return not self.decided.is_set()
 
-    @property
-    def is_live(self) -> bool:
-        """Is it open, and its client still there?"""
-        return self.is_open and not self._connection["has_hung_up"]()
-
     def begin(self) -> None:
         """Takes notifications from now on."""
         self._begun = True
@@ -75,7 +68,9 @@ class Poll(LeaseHolder):
 
     @property
     def window(self) -> Window:
-        return self._most if self._begun and self.is_open else _NOTHING
+        """Nothing once the poll is ending or its client is gone: a read for nothing confirms no lease."""
+        takes = self._begun and self.is_open and not self._connection["has_hung_up"]()
+        return self._most if takes else _NOTHING
 
     @property
     def acked_until(self) -> str:

@@ -17,8 +17,6 @@ from shared.store.inline_entries import parse_wakeups
 from shared.store.wakeups import (
     listen_to_wakeups,
     parse_key_changed,
-    parse_poll_query,
-    parse_poll_reply,
 )
 
 if TYPE_CHECKING:
@@ -112,11 +110,7 @@ class WakeupReader:
         return [each for each in self._registry.all() if isinstance(each, LeaseHolder)]
 
     def _dispatch_word(self, word: str) -> None:
-        if (query := parse_poll_query(word)) is not None:
-            self._edge.poll_queries.on_query(query)
-        elif (reply := parse_poll_reply(word)) is not None:
-            self._edge.poll_queries.on_reply(reply)
-        elif (api_key_id := parse_key_changed(word)) is not None:
+        if (api_key_id := parse_key_changed(word)) is not None:
             self._edge.credentials.check(
                 connection
                 for connection in self._registry.all()

@@ -15,7 +15,7 @@ from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from shared import telemetry
 from shared.clock import now_ms
-from shared.model.channels import ANY_DISPATCHER, Kind, Lease, instance_of
+from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
@@ -155,15 +155,13 @@ class Dispatcher:
     async def _claim(self, channel: str) -> Lease:
         owner = f"{self._stores.instance}/{next(self._claims)}"
         try:
-            return await self._stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
+            return await self._stores.leases.claim_unheld(channel, owner=owner)
         except HeldByAnother as held:
             if instance_of(held.owner) != self._stores.instance:
                 raise
             # An earlier visit of this process, whose release failed.
             silent = held.owner
-            return await self._stores.leases.claim_unheld(
-                channel, owner=owner, kind=Kind.WEBHOOK, silent=silent
-            )
+            return await self._stores.leases.claim_unheld(channel, owner=owner, silent=silent)
 
     async def _listen(self) -> None:
         names = (self._stores.instance, instance_of(ANY_DISPATCHER))

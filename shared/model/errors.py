@@ -15,6 +15,17 @@ class StoreUnavailable(GatewayError):
         super().__init__(f"the store is unavailable: {why}")
 
 
+class WrongLayout(GatewayError):
+    """Redis holds data of another release's layout. The text is one line."""
+
+    def __init__(self, *, found: str, ours: int) -> None:
+        super().__init__(
+            f"Redis has data of layout {found!a}, and this release needs layout '{ours}': "
+            f"run a release of layout {found!a}, or stop all services and empty the database "
+            "(there is no migration)"
+        )
+
+
 class Unauthenticated(GatewayError):
     """The caller's secret is missing, wrong or no longer valid."""
 

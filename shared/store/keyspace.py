@@ -15,7 +15,7 @@ API keys and channels
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).
                 Of its lease: owner, `replica/instance/claim`, absent without one; released_at_ms (last
-                release).
+                release); contested_until_ms, while a second long poll waits for the owner to confirm it.
                 Of its queue: tail (the last entry appended, absent before the first), total (sum of the sizes
                 of all entries ever appended); first and first_total, lower bounds of the first pending entry
                 and of the total before it, absent only while the queue is empty; receipts ('1' while some may
@@ -82,6 +82,8 @@ Replicas
 `{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
 `{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
                 Edge, dispatcher. A member goes at shutdown, or when the reaper forgets it.
+`{layout}:version` string: LAYOUT_VERSION of the release that first used this Redis. Every process checks it
+                before it touches anything else. Whatever starts first. Permanent.
 `{tokens}:signing-key` string: the key that signs the tokens of all replicas. Gateway, edge. Permanent.
 `notify:jobs`, `notify:retries`
                 sorted sets of arq: the reaper's jobs, and the retries of webhooks.
@@ -91,9 +93,9 @@ Pub/sub
 
 `wakeup:<replica/instance>` to one process, `wakeup:edges` to every edge, `wakeup:dispatchers` to every
 dispatcher (for webhooks without an owner). The payload is a list of items, separated by blanks:
-  `<id>` of a channel or session: it may have something to deliver; read its queue.
+  `<id>` of a channel or session: it may have something to deliver, or its lease is contested; read its
+  queue.
   `key:<id>`: the API key's record has changed; check the credentials of its sockets.
-  `held?<owner>?<id>?<asker>`: is the long poll of this owner still open? `held:<asker>:<state>` is the reply.
 A payload that begins with + has inline entries: `queue_append.lua` writes them, `inline_entries.py` parses
 them.
 """
@@ -105,7 +107,12 @@ from collections.abc import Callable
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
+    rb"|\{layout\}:version"
 )
+
+# Raise it with each change that a release before it cannot share.
+LAYOUT_VERSION = 1
+LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"

@@ -3,6 +3,8 @@
 Every later write names the owner, and Redis refuses it to any other (fencing).
 """
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared import telemetry
@@ -11,6 +13,12 @@ from shared.model.errors import HeldByAnother, NoLongerOwner
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
+
+# How long a poll waits between two looks at a contested lease.
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.25
+# By then a response that stalled was aborted; one that is still being read belongs to an open poll.
+_LONGEST_WAIT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +46,47 @@ class Leases:
         with telemetry.claim_span(api_key_id):
             return await self._claim(api_key_id, owner, Kind.WEBSOCKET)
 
-    async def claim_unheld(self, api_key_id: str, *, owner: str, kind: Kind, silent: str = "") -> Lease:
-        """Makes `owner` the owner of a channel of this kind that has no live owner.
+    async def claim_unheld(self, api_key_id: str, *, owner: str, silent: str = "") -> Lease:
+        """Makes `owner` the owner of a webhook channel that has no live owner.
 
-        `silent` is an owner that did not reply: it counts as dead in spite of its heartbeat.
+        `silent` is an owner that the caller knows to be dead in spite of its heartbeat.
         Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
         with telemetry.claim_span(api_key_id):
             try:
-                claimed = await self._claim(api_key_id, owner, kind, silent)
+                claimed = await self._claim(api_key_id, owner, Kind.WEBHOOK, silent)
             except HeldByAnother as held:
                 if held.owner and (await self._replicas.state(instance_of(held.owner))).live:
                     raise
-                claimed = await self._claim(api_key_id, owner, kind, held.owner)
+                claimed = await self._claim(api_key_id, owner, Kind.WEBHOOK, held.owner)
         return claimed.lease
+
+    async def claim_poll(self, api_key_id: str, *, owner: str) -> Lease:
+        """Makes `owner` the owner of a channel of long polls that no open poll has.
+
+        Waits for an earlier poll that is ending, and for one whose edge is gone.
+        Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
+        """
+        names = keyspace.channel_names(api_key_id)[:2]
+        contested, waited_s, pause_s = "", 0.0, _FIRST_PAUSE_S
+        with telemetry.claim_span(api_key_id):
+            while waited_s < _LONGEST_WAIT_S:
+                status, *fields = await self._redis.script("lease_contest", names, owner, contested)
+                if status != b"contested":
+                    previous, generation = (value.decode() for value in _claimed(status, fields))
+                    return Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous)
+                contested = fields[0].decode()
+                await asyncio.sleep(pause_s)
+                waited_s += pause_s
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        raise HeldByAnother(owner=contested)
 
     async def _claim(self, api_key_id: str, owner: str, kind: Kind, *only_from: str) -> Claimed:
         names = keyspace.channel_names(api_key_id)[:2]
         status, *fields = await self._redis.script("lease_claim", names, owner, kind, *only_from)
-        if status == b"held":
-            raise HeldByAnother(owner=fields[0].decode())
-        if status != b"claimed":
-            lost = CloseReason.NO_CHANNEL if status == b"absent" else CloseReason.KEY_REVOKED
-            raise NoLongerOwner(close_reason=lost)
-        previous, generation, frame_limit, careful_until = (value.decode() for value in fields)
+        previous, generation, frame_limit, careful_until = (
+            value.decode() for value in _claimed(status, fields)
+        )
         return Claimed(
             lease=Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous),
             frame_limit_bytes=int(frame_limit) if frame_limit else None,
@@ -72,3 +97,13 @@ class Leases:
         """Releases the lease; the channel's idle time begins. False when another owner has it."""
         names = [keyspace.channel(lease.channel)]
         return bool(await self._redis.script("lease_release", names, lease.owner, now_ms))
+
+
+def _claimed(status: bytes, fields: Sequence[bytes]) -> Sequence[bytes]:
+    """The fields of a claim's reply. Raises HeldByAnother, NoLongerOwner."""
+    if status == b"held":
+        raise HeldByAnother(owner=fields[0].decode())
+    if status != b"claimed":
+        lost = CloseReason.NO_CHANNEL if status == b"absent" else CloseReason.KEY_REVOKED
+        raise NoLongerOwner(close_reason=lost)
+    return fields

@@ -6,8 +6,6 @@ message per instance. An append publishes its own wakeup (`queue_append.lua`), s
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from enum import StrEnum
 
 from redis.asyncio import Redis
 
@@ -21,33 +19,6 @@ from shared.store import keyspace
 logger = logging.getLogger(__name__)
 
 _KEY_CHANGED = "key:"
-_POLL_QUERY = "held?"
-_POLL_REPLY = "held:"
-
-
-class PollState(StrEnum):
-    """The state of a long poll that owns a lease."""
-
-    OPEN = "open"
-    ENDING = "ending"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class PollQuery:
-    """Asks the owner's edge for the state of its long poll. `asker` is an owner of the asking edge."""
-
-    owner: str
-    channel: str
-    asker: str
-
-
-@dataclass(frozen=True, slots=True)
-class PollReply:
-    """The reply to `asker`."""
-
-    asker: str
-    state: PollState
 
 
 class Wakeups:
@@ -70,13 +41,6 @@ class Wakeups:
         """Makes the owner check the credentials of the key's sockets."""
         self.send(owner, _KEY_CHANGED + api_key_id)
 
-    def ask(self, query: PollQuery) -> None:
-        """Sends the query to the owner's edge; a reply may never come."""
-        self.send(query.owner, _POLL_QUERY + f"{query.owner}?{query.channel}?{query.asker}")
-
-    def reply(self, reply: PollReply) -> None:
-        self.send(reply.asker, _POLL_REPLY + f"{reply.asker}:{reply.state}")
-
     async def flush(self) -> None:
         """Waits until all wakeups so far have been sent."""
         if self._sending:
@@ -95,20 +59,6 @@ class Wakeups:
 def parse_key_changed(item: str) -> str | None:
     """The API key whose record has changed; None for any other item."""
     return item.removeprefix(_KEY_CHANGED) if item.startswith(_KEY_CHANGED) else None
-
-
-def parse_poll_query(item: str) -> PollQuery | None:
-    """The query; None for any other item."""
-    parts = item.removeprefix(_POLL_QUERY).split("?") if item.startswith(_POLL_QUERY) else []
-    return PollQuery(*parts) if len(parts) == 3 else None
-
-
-def parse_poll_reply(item: str) -> PollReply | None:
-    """The reply; None for any other item."""
-    parts = item.removeprefix(_POLL_REPLY).split(":") if item.startswith(_POLL_REPLY) else []
-    return (
-        PollReply(parts[0], PollState(parts[1])) if len(parts) == 2 and parts[1] in list(PollState) else None
-    )
 
 
 async def listen_to_wakeups(redis: Redis, *instances: str, listener: Listener) -> None:

@@ -131,7 +131,7 @@ def test_ports_and_probes_match_the_services(case: str, service: str) -> None:
     probed = {name: found[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert {get["port"] for get in probed.values()} == {"http"}
     paths = {name: get["path"] for name, get in probed.items()}
-    assert paths == {"startupProbe": "/readyz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     [there] = [s for s in objects(case, "Service") if component(s) == service]
     assert {p["targetPort"]: p["port"] for p in there["spec"]["ports"]} == ports
     assert (

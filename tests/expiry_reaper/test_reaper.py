@@ -180,7 +180,7 @@ async def test_a_channel_without_polls_expires_after_ten_minutes(stores: Stores,
     key, _ = await stores.api_key()
     await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
     later_ms = NOW_MS + 60_000
-    lease = await stores.leases.claim_unheld(key.id, owner="edge-1/instance/1", kind=Kind.PULL)
+    lease = await stores.leases.claim_poll(key.id, owner="edge-1/instance/1")
     await stores.leases.release(lease, now_ms=later_ms)
 
     assert (await reaper.round(now_ms=later_ms + PULL_EXPIRY_MS - 1)).expired == []
@@ -190,7 +190,7 @@ async def test_a_channel_without_polls_expires_after_ten_minutes(stores: Stores,
 async def test_a_channel_with_an_open_poll_does_not_expire(stores: Stores, reaper: Reaper) -> None:
     key, _ = await stores.api_key()
     await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
-    await stores.leases.claim_unheld(key.id, owner="edge-1/instance/1", kind=Kind.PULL)
+    await stores.leases.claim_poll(key.id, owner="edge-1/instance/1")
     await Heartbeat(stores.calls, instance="edge-1/instance", ttl_ms=60_000).beat(now_ms=NOW_MS)
 
     assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == []

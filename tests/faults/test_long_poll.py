@@ -19,6 +19,9 @@ LARGE = 14
 PADDING = 65_536
 """Together 0.9 MB: one response, and more than the kernel buffers for a client that does not read."""
 
+# Longer than the owner of a contested lease has time.
+WAITS_S = 1.5
+
 
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Stack]:
@@ -80,6 +83,27 @@ async def test_polls_work_at_once_after_an_edge_is_killed(start: Start, http: ai
     assert (await other.now()).status == 204
 
 
+async def test_polls_work_at_once_after_an_edge_is_killed_during_a_response(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    stack = start(edges=2, HEARTBEAT_TTL_S=600)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    other = Polls(api, key, stack.edges[1])
+    await other.now()
+    await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
+    line = await request(other, stack.edges[0].url, receive_buffer=4096)
+    await response_length(line)
+    later = asyncio.create_task(other.now())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(later), WAITS_S)
+
+    stack.edges[0].kill()
+
+    assert numbers_in(await later) == [*range(LARGE)]
+    line.close()
+
+
 async def test_a_frozen_edge_loses_its_poll_and_acks_nothing(
     start: Start, http: aiohttp.ClientSession
 ) -> None:
@@ -99,6 +123,37 @@ async def test_a_frozen_edge_loses_its_poll_and_acks_nothing(
     assert not newer.done()
     await api.publish(key, reading(1, to=key.id))
     assert numbers_in(await newer) == [1]
+
+
+@pytest.mark.parametrize("edge", [0, 1])
+async def test_an_only_poll_is_not_refused_when_subscriptions_were_cut(
+    api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls, edge: int
+) -> None:
+    """The next poll waits for a response that is being read, and no wakeup arrives meanwhile."""
+    await polls.now()
+    await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
+    line = await request(polls, installation.edges[0].url, receive_buffer=4096)
+    length = await response_length(line)
+    later = asyncio.create_task((polls, elsewhere)[edge].now())
+    await line.read(length // 2)
+
+    with installation.valkey.client() as redis:
+        redis.client_kill_filter(_type="pubsub")
+        await line.read(length - length // 2)
+        line.close()
+        assert (await later).status in (200, 204)
+
+
+async def test_an_only_poll_is_not_refused_while_subscriptions_break(
+    api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls
+) -> None:
+    await polls.now()
+    with installation.valkey.client() as redis:
+        for number in range(20):
+            each = (polls, elsewhere)[number % 2]
+            await api.publish(key, reading(number, to=key.id))
+            redis.client_kill_filter(_type="pubsub")
+            assert numbers_in(await each.get()) == [number]
 
 
 class TestClients:

@@ -1,11 +1,13 @@
 """A poll takes one message, and acks it only when its peer's kernel has all of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from services.socket_edge.poll import STALLED_S, Poll
-from shared.model.channels import CloseReason, Kind
+from shared.model.channels import CloseReason, Kind, Lease
+from shared.model.errors import HeldByAnother
 from shared.store.queues import BEGINNING
 from shared.wire.pelion.pulling import Pull
 from tests.harness.waiting import wait_until
@@ -34,7 +36,7 @@ def peer() -> Peer:
 async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]]:
     key, _ = await stores.api_key()
     await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=1)
-    lease = await stores.leases.claim_unheld(key.id, owner=f"{EDGE}/1", kind=Kind.PULL)
+    lease = await stores.leases.claim_poll(key.id, owner=f"{EDGE}/1")
     polls: list[Poll] = []
 
     def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
@@ -170,6 +172,50 @@ async def test_with_after_only_the_client_acks(stores: Stores, begin: Callable[.
 
     assert stores.entries(poll.lease.channel) == entries
     assert poll.last_uid == "2"
+
+
+async def test_open_poll_keeps_its_lease_and_an_ending_one_does_not(
+    stores: Stores, begin: Callable[..., Poll], peer: Peer
+) -> None:
+    poll = begin()
+    channel = poll.lease.channel
+
+    second = asyncio.create_task(stores.leases.claim_poll(channel, owner=f"{EDGE}/2"))
+    await woken_while(poll, second)
+    with pytest.raises(HeldByAnother):
+        await second
+
+    await decided(stores, poll, 3)
+    third = asyncio.create_task(stores.leases.claim_poll(channel, owner=f"{EDGE}/3"))
+    await woken_while(poll, third, at_most=5)
+    assert not third.done(), "it waits for the response that is being read"
+    await poll.until_read()
+    await poll.loop.stop()
+    await stores.leases.release(poll.lease, now_ms=1)
+    assert (await third).previous == ""
+
+
+async def test_poll_without_a_client_keeps_no_lease(
+    stores: Stores, begin: Callable[..., Poll], peer: Peer
+) -> None:
+    poll = begin()
+    peer.is_open = False
+
+    second = asyncio.create_task(stores.leases.claim_poll(poll.lease.channel, owner=f"{EDGE}/2"))
+    await woken_while(poll, second, at_most=5)
+
+    assert not second.done()
+    await stores.leases.release(poll.lease, now_ms=1)
+    assert (await second).owner == f"{EDGE}/2"
+
+
+async def woken_while(poll: Poll, claim: asyncio.Task[Lease], *, at_most: int = 1000) -> None:
+    """Wakes the poll, as the contest of its lease does, until the claim has ended."""
+    while not claim.done() and at_most:
+        at_most -= 1
+        await asyncio.sleep(0.01)
+        poll.wake()
+        await poll.loop.wait_idle()
 
 
 async def test_what_comes_too_late_stays_in_the_queue(begin: Callable[..., Poll]) -> None:

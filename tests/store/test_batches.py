@@ -48,7 +48,7 @@ async def put(stores: Stores, channel: str, callback: Callback = CALLBACK) -> No
 
 
 async def claim(stores: Stores, channel: str, owner: str = f"{EDGE}/1") -> Lease:
-    return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
+    return await stores.leases.claim_unheld(channel, owner=owner)
 
 
 async def take(batches: Batches, lease: Lease, *, count: int = MANY, size_bytes: int = PLENTY) -> TakenBatch:

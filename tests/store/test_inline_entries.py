@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.model.callbacks import Callback
-from shared.model.channels import Kind
 from shared.model.errors import Invalid
 from shared.model.events import Event, Notification
 from shared.store import keyspace
@@ -157,7 +156,7 @@ async def test_wakeup_of_a_webhook_is_not_inline(stores: Stores, overheard: Over
     key, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})
     await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
-    await stores.leases.claim_unheld(key.id, owner=OWNER, kind=Kind.WEBHOOK)
+    await stores.leases.claim_unheld(key.id, owner=OWNER)
     await stores.wakeups.flush()
 
     assert await wakeup(stores, overheard, key.id, *events(1)) == key.id.encode()

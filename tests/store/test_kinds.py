@@ -32,7 +32,7 @@ async def make(stores: Stores, api_key_id: str, kind: Kind) -> bool:
 
 
 async def claim(stores: Stores, channel: str, owner: str, *, silent: str = "") -> Lease:
-    return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.PULL, silent=silent)
+    return await stores.leases.claim_unheld(channel, owner=owner, silent=silent)
 
 
 @pytest.mark.parametrize("first", list(Kind))
@@ -96,13 +96,13 @@ async def test_append_to_a_webhook_without_an_owner_wakes_any_dispatcher(
     await stores.queued(channel, 1)
     assert overheard.all() == [to_any], "the backoff is over"
 
-    await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1", kind=Kind.WEBHOOK)
+    await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
     await stores.queued(channel, 1)
     assert overheard.all() == [(EDGE, channel.encode())], "the owner, without inline entries"
 
 
 async def test_free_channel_is_claimed(stores: Stores) -> None:
-    channel = await channel_of(stores, Kind.PULL)
+    channel = await channel_of(stores, Kind.WEBHOOK)
 
     lease = await claim(stores, channel, f"{EDGE}/1")
 
@@ -111,7 +111,7 @@ async def test_free_channel_is_claimed(stores: Stores) -> None:
 
 
 async def test_live_owner_keeps_its_lease(stores: Stores) -> None:
-    channel = await channel_of(stores, Kind.PULL)
+    channel = await channel_of(stores, Kind.WEBHOOK)
     await Heartbeat(stores.calls, instance=EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
     await claim(stores, channel, f"{EDGE}/1")
 
@@ -123,7 +123,7 @@ async def test_live_owner_keeps_its_lease(stores: Stores) -> None:
 
 
 async def test_dead_or_silent_owner_is_replaced(stores: Stores) -> None:
-    channel = await channel_of(stores, Kind.PULL)
+    channel = await channel_of(stores, Kind.WEBHOOK)
     await claim(stores, channel, f"{EDGE}/1")
     assert (await claim(stores, channel, f"{OTHER_EDGE}/1")).previous == f"{EDGE}/1", "no heartbeat"
 
@@ -133,11 +133,11 @@ async def test_dead_or_silent_owner_is_replaced(stores: Stores) -> None:
 
 
 async def test_owner_that_claimed_since_the_read_keeps_the_lease(stores: Stores) -> None:
-    channel = await channel_of(stores, Kind.PULL)
+    channel = await channel_of(stores, Kind.WEBHOOK)
     names = [keyspace.api_key(channel), keyspace.channel(channel)]
     await claim(stores, channel, f"{EDGE}/1")
 
-    reply = await stores.calls.script("lease_claim", names, f"{OTHER_EDGE}/1", Kind.PULL, "")
+    reply = await stores.calls.script("lease_claim", names, f"{OTHER_EDGE}/1", Kind.WEBHOOK, "")
 
     assert reply == [b"held", f"{EDGE}/1".encode()]
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from shared.model.callbacks import Callback
-from shared.model.channels import Kind
 from shared.store.queues import BEGINNING, QueueLimits, Queues
 from shared.store.scripts import load_scripts
 from tests.store.stores import EDGE, NOW_MS, Stores, events, ids
@@ -72,7 +71,7 @@ async def test_append_to_an_owned_webhook_runs_four_commands(stores: Stores, com
     key, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})
     await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
-    await stores.leases.claim_unheld(key.id, owner=OWNER, kind=Kind.WEBHOOK)
+    await stores.leases.claim_unheld(key.id, owner=OWNER)
     await stores.queued(key.id, 1)
     await stores.wakeups.flush()
 

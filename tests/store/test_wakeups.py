@@ -16,14 +16,9 @@ from shared.store.inline_entries import parse_wakeups
 from shared.store.keyspace import wakeup
 from shared.store.scripts import load_scripts
 from shared.store.wakeups import (
-    PollQuery,
-    PollReply,
-    PollState,
     Wakeups,
     listen_to_wakeups,
     parse_key_changed,
-    parse_poll_query,
-    parse_poll_reply,
 )
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
@@ -173,27 +168,6 @@ async def test_restarted_server_is_resubscribed(valkey: Valkey) -> None:
 
         Wakeups(Pipeline(redis, scripts=load_scripts(), hooks=HOOKS)).send(f"{EDGE}/1", "a")
         await heard.until(Subscription.RESTORED, Subscription.LOST, Subscription.RESTORED, ["a"])
-
-
-async def test_poll_query_reaches_the_owner_and_its_reply_the_asker(redis: Redis, stores: Stores) -> None:
-    query = PollQuery(owner=f"{EDGE}/1", channel="a" * 32, asker=f"{OTHER_EDGE}/7")
-    async with listening(redis, EDGE) as owner, listening(redis, OTHER_EDGE) as asker:
-        stores.wakeups.ask(query)
-        await wait_until(lambda: len(owner.all) == 2)
-        stores.wakeups.reply(PollReply(query.asker, PollState.ENDING))
-        await wait_until(lambda: len(asker.all) == 2)
-
-    (asked,), (replied,) = words(owner.all[1]), words(asker.all[1])
-    assert parse_poll_query(asked) == query
-    assert parse_poll_reply(replied) == PollReply(query.asker, PollState.ENDING)
-
-
-@pytest.mark.parametrize(
-    "word", ["a" * 32, "key:" + "a" * 32, "held?", "held?a?b", "held:", "held:a/b/1:maybe"]
-)
-def test_other_words_are_neither_query_nor_reply(word: str) -> None:
-    assert parse_poll_query(word) is None
-    assert parse_poll_reply(word) is None
 
 
 async def test_url_with_protocol_3_is_subscribed(valkey: Valkey) -> None:

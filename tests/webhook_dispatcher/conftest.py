@@ -14,7 +14,7 @@ from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
-from shared.model.channels import Kind, Lease
+from shared.model.channels import Lease
 from shared.outbound.client import Attempt, Outbound
 from shared.runtime.settings import Settings
 from shared.store.batches import Batches
@@ -168,4 +168,4 @@ async def register(stores: Stores, channel: str, url: str) -> None:
 
 
 async def claim(stores: Stores, channel: str, owner: str = f"{INSTANCE}/1") -> Lease:
-    return await stores.leases.claim_unheld(channel, owner=owner, kind=Kind.WEBHOOK)
+    return await stores.leases.claim_unheld(channel, owner=owner)

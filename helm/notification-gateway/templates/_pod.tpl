@@ -19,7 +19,8 @@ capabilities:
 {{/* Probes ask the process, never Redis: a short outage of Redis must not remove all replicas. */}}
 {{- define "notify.probes" -}}
 startupProbe:
-  httpGet: {path: /readyz, port: http}
+  # Live, but not ready, while it waits for its first reply of Redis: a restart would not help.
+  httpGet: {path: /livez, port: http}
   periodSeconds: 1
   timeoutSeconds: 3
   failureThreshold: 60

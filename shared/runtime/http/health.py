@@ -1,7 +1,8 @@
 """Health and metrics of one process.
 
-`/livez` shows that the event loop runs; `/readyz` that the process has started and is not draining. Neither
-asks Redis: a short outage would make every replica unready at once. A metric shows whether Redis replies.
+`/livez` shows that the event loop runs; `/readyz` that the process has started and is not draining. A process
+has started once Redis replied to it. After that neither asks Redis: a short outage would make every replica
+unready at once. A metric shows whether Redis replies.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> 
     async def readyz(_: Request) -> Response:
         if is_ready():
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("draining\n", 503, {"retry-after": "1"})
+        return PlainTextResponse("not ready\n", 503, {"retry-after": "1"})
 
     health = [Route("/livez", livez), Route("/readyz", readyz)]
     return health if metrics_port else [*health, _METRICS]

@@ -2,6 +2,8 @@
 -- Reads the notifications of a queue behind a given entry, for the owner, and drops what is too old first.
 -- The reply to a stale owner says why it lost the lease. A crash of Redis may have lost the claim itself: with ARGV[7]
 -- an owner writes it again, if the lease is free or still names the owner that this claim replaced.
+-- An owner that takes notifications confirms a lease that another poll contests; one that takes none is ending, and
+-- gets more time (lease_contest.lua).
 -- A tail before the given entry says that Redis lost entries that it had given out: the tail never goes back by itself.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, previous owner, generation, after, count, bytes, 1 if Redis may have lost the claim, else 0,
@@ -10,11 +12,12 @@
 --      | {'rewound'} | {'revoked'} | {'deleted'} | {'taken_over'}
 -- Touches at most: ARGV[5] entries and one more, and those that are too old with their receipts.
 --include receipts
+--include contest
 --include entries
 --include drop_expired
 --include read_entries
-local generation, owner, serialization, tail, first =
-  unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'serialization', 'tail', 'first'))
+local generation, owner, serialization, tail, first, contested_until_ms = unpack(redis.call('HMGET', KEYS[2],
+  'generation', 'owner', 'serialization', 'tail', 'first', 'contested_until_ms'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[3] then return {'deleted'} end
 if owner ~= ARGV[1] then
@@ -23,6 +26,11 @@ if owner ~= ARGV[1] then
 end
 
 local after, count = ARGV[4], tonumber(ARGV[5])
+if contested_until_ms and count > 0 then
+  redis.call('HDEL', KEYS[2], 'contested_until_ms')
+elseif contested_until_ms then
+  contest(KEYS[2])
+end
 tail = tail or '0-0'
 if is_after(after, tail) then return {'rewound'} end
 local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], first, ARGV[8])
