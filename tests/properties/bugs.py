@@ -124,7 +124,7 @@ def _one_wakeup_is_lost(machine: Notifications) -> Steps:
 
 
 def _key_is_revoked_during_a_publish(machine: Notifications) -> Steps:
-    yield machine.publish(count=1, hold_up=1, heard=False)
+    yield machine.publish(count=1, hold_up=0, heard=False)
     yield machine.revoke(which=0)
     yield machine.let_through(which=0, count=None)
 
@@ -161,7 +161,7 @@ BUGS = [
         _one_wakeup_is_lost,
         actor=NeverComparesPrevious,
     ),
-    # A revocation deletes the channel too, so both checks have to go.
+    # A revocation deletes the channel too, so all three checks have to go.
     Bug(
         "append after revoke",
         "an append after the revocation",
@@ -171,6 +171,7 @@ BUGS = [
             {
                 "if redis.call('EXISTS', KEYS[1]) == 0": "local key = redis.call('EXISTS', KEYS[1])\n",
                 "if not channel[1]": "if key == 1 and not channel[1] then return {'absent'} end\n",
+                "if ARGV[4] ~= ''": "if key == 1 and ARGV[4] ~= bindings_version then return {'stale', ''} end\n",
             },
         ),
     ),
