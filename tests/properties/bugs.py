@@ -171,7 +171,8 @@ BUGS = [
             {
                 "if redis.call('EXISTS', KEYS[1]) == 0": "local key = redis.call('EXISTS', KEYS[1])\n",
                 "if not channel[1]": "if key == 1 and not channel[1] then return {'absent'} end\n",
-                "if ARGV[4] ~= ''": "if key == 1 and ARGV[4] ~= bindings_version then return {'stale', ''} end\n",
+                "if ARGV[4] ~= ''": "if key == 1 and ARGV[4] ~= bindings_version "
+                "then return {'stale', ''} end\n",
             },
         ),
     ),
