@@ -107,7 +107,8 @@ class RoutingTable:
         self.unconfirmed.discard(api_key_id)
 
     def add_channel(self, api_key_id: str, generation: str) -> None:
-        self.unconfirmed.add(api_key_id)
+        if api_key_id in self.bindings_versions:
+            self.unconfirmed.add(api_key_id)
         # Without a channel an API key receives nothing, so its patterns enter the index only now.
         if api_key_id not in self._channels:
             self._channels[api_key_id] = set()

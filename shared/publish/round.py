@@ -73,7 +73,10 @@ class Round:
         self._stores, self._taken, self._on_end = stores, taken, on_end
         account_id, events = posted.account_id, posted.events
         versions = matched.table.bindings_versions
-        self._channels = [channel for channel in matched.channels if channel not in taken.channels]
+        # A table may name a channel whose key is gone, until the reaper drops it.
+        self._channels = [
+            channel for channel in matched.channels if channel not in taken.channels and channel in versions
+        ]
         self._sessions = {
             session: [index for index in indexes if index not in taken.sessions.get(session, ())]
             for session, indexes in matched.sessions.items()
