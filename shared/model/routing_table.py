@@ -102,6 +102,11 @@ class RoutingTable:
         if api_key_id in self._channels:
             self.unconfirmed.add(api_key_id)
 
+    def confirm(self, api_key_id: str, *, bindings_version: str) -> None:
+        """The channel has this version, or is gone: it takes no older one again."""
+        if self.bindings_versions.get(api_key_id) == bindings_version:
+            self.unconfirmed.discard(api_key_id)
+
     def drop_key(self, api_key_id: str) -> None:
         self.bindings_versions.pop(api_key_id, None)
         self.unconfirmed.discard(api_key_id)

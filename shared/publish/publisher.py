@@ -258,9 +258,8 @@ class Publisher:
             self._round(publish, matched, on_end=ended.set_result)
             sent = await ended
             refused = sent.record()
+            sent.confirm(dict(refused))
             if not refused and sent.is_current:
-                # A channel that has this version never takes an older one again.
-                table.unconfirmed.difference_update(matched.channels)
                 return matched
             for channel, version in refused:
                 # Its version may be behind the table's: a writer may have died between the two.

@@ -1,7 +1,7 @@
 """One round trip of a publish: its appends, and the versions of its routing tables."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,10 @@ class Taken:
 class Round:
     """Sends at once, and calls `on_end` when every reply is there."""
 
-    __slots__ = ("_channels", "_next", "_on_end", "_replies", "_sessions", "_stores", "_taken", "matched")
+    __slots__ = (
+        *("_channels", "_named", "_next", "_on_end", "_replies", "_sessions", "_stores", "_taken"),
+        "matched",
+    )
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Round:
         self._channels = [
             channel for channel in matched.channels if channel not in taken.channels and channel in versions
         ]
+        self._named = [versions[channel] for channel in self._channels]
         self._sessions = {
             session: [index for index in indexes if index not in taken.sessions.get(session, ())]
             for session, indexes in matched.sessions.items()
@@ -85,10 +89,10 @@ class Round:
             stores.queues.begin_append(
                 channel,
                 [events[index] for index in matched.channels[channel]],
-                bindings_version=versions[channel],
+                bindings_version=version,
                 traceparent=traceparent,
             )
-            for channel in self._channels
+            for channel, version in zip(self._channels, self._named, strict=True)
         ]
         for session, indexes in self._sessions.items():
             chosen = [events[index] for index in indexes]
@@ -133,6 +137,15 @@ class Round:
         for other in replies:
             other.result()
         return refused
+
+    def confirm(self, refused: Collection[str]) -> None:
+        """Tells the table which channels have the version that this round named: those that did not refuse.
+
+        A channel that took its events in an earlier round is not among them: the table has moved on since.
+        """
+        for channel, version in zip(self._channels, self._named, strict=True):
+            if channel not in refused:
+                self.matched.table.confirm(channel, bindings_version=version)
 
     @property
     def is_current(self) -> bool:
