@@ -259,9 +259,12 @@ class Publisher:
             sent = await ended
             refused = sent.record()
             sent.confirm(dict(refused))
-            if not refused and sent.is_current:
+            # A channel may be behind the table: a writer may have died between the two.
+            behind = [
+                channel
+                for channel, version in refused
+                if await self._routing.confirm_bindings(account_id, channel, seen=version)
+            ]
+            if not behind and sent.is_current:
                 return matched
-            for channel, version in refused:
-                # Its version may be behind the table's: a writer may have died between the two.
-                await self._routing.confirm_bindings(account_id, channel, seen=version)
         raise BindingsKeepChanging
