@@ -24,5 +24,5 @@ def test_publishes_follow_the_model(valkey: Valkey) -> None:
 @pytest.mark.timeout(3600)
 def test_publishes_follow_the_model_for_long(valkey: Valkey) -> None:
     """Other examples in each run; a failure prints its steps."""
-    budget = settings(ROUTING_BUDGET, derandomize=False, max_examples=600)
+    budget = settings(ROUTING_BUDGET, derandomize=False, max_examples=400)
     search(valkey, scripts=load_scripts(), actor=RoutingActor, machine=RoutingChanges, budget=budget)
