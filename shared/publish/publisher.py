@@ -201,13 +201,13 @@ class Publisher:
             del self._accounts[account.id]
         if isinstance(result, Exception):
             publish.span.end(result)
-            publish.on_end(result)
+            _call(publish.on_end, result)
             return
         publish.span.end(None)
         counts = publish.taken.counts(result, len(publish.posted.events))
         telemetry.queued.add(sum(counts))
         telemetry.published.add(len(counts))
-        publish.on_end(counts)
+        _call(publish.on_end, counts)
 
     # The repair
 
@@ -268,3 +268,12 @@ class Publisher:
             if not behind and sent.is_current:
                 return matched
         raise BindingsKeepChanging
+
+
+def _call(on_end: OnEnd, result: list[int] | Exception) -> None:
+    """Reports an error of the callback to the loop: the account's other publishes must go on."""
+    try:
+        on_end(result)
+    except Exception as error:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "the callback of a publish failed", "exception": error})
