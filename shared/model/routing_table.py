@@ -90,12 +90,18 @@ class RoutingTable:
         if api_key_id in self._channels:
             self.unconfirmed.add(api_key_id)
 
+    def confirm(self, api_key_id: str, *, bindings_version: str) -> None:
+        """The channel has this version, or is gone: it takes no older one again."""
+        if self.bindings_versions.get(api_key_id) == bindings_version:
+            self.unconfirmed.discard(api_key_id)
+
     def drop_key(self, api_key_id: str) -> None:
         self.bindings_versions.pop(api_key_id, None)
         self.unconfirmed.discard(api_key_id)
 
     def add_channel(self, api_key_id: str, generation: str) -> None:
-        self.unconfirmed.add(api_key_id)
+        if api_key_id in self.bindings_versions:
+            self.unconfirmed.add(api_key_id)
         # Without a channel an API key receives nothing, so its patterns enter the index only now.
         if api_key_id not in self._channels:
             self._channels[api_key_id] = set()

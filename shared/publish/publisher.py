@@ -65,6 +65,12 @@ class Publisher:
         self._match(Publish(account, posted, on_end, number, self._now_ms(), started_s, span))
 
     def _match(self, publish: Publish) -> None:
+        try:
+            self._match_now(publish)
+        except Exception as error:
+            self._end(publish, error)
+
+    def _match_now(self, publish: Publish) -> None:
         account, events = publish.account, publish.posted.events
         if account.repair is not None:
             account.waiting.append(publish)
@@ -108,8 +114,8 @@ class Publisher:
             # A channel may refuse this append and accept the next one: let none overtake it.
             self._repair_later(publish)
         else:
-            account.in_flight += 1
             Round(self._stores, publish, matched, self._on_round)
+            account.in_flight += 1
 
     def _on_round(self, sent: Round) -> None:
         publish = sent.publish
@@ -140,12 +146,12 @@ class Publisher:
         if publish.span is not None:
             publish.span.end(error)
         if isinstance(result, Exception):
-            publish.on_end(result)
+            _call(publish.on_end, result)
             return
         counts = counts_of(publish, result)
         _QUEUED.total += sum(counts)
         _PUBLISHED.total += len(counts)
-        publish.on_end(counts)
+        _call(publish.on_end, counts)
 
     def _repair_later(self, publish: Publish) -> None:
         account = publish.account
@@ -161,10 +167,19 @@ class Publisher:
         for publish in waiting:
             self._match(publish)
         if not account.open:
-            del self._accounts[account.id]
+            self._accounts.pop(account.id, None)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _call(on_end: OnEnd, result: list[int] | Exception) -> None:
+    """Reports an error of the callback to the loop: the account's other publishes must go on."""
+    try:
+        on_end(result)
+    except Exception as error:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "the callback of a publish failed", "exception": error})

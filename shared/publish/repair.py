@@ -1,8 +1,9 @@
 """Repairs publishes that have met a changed routing table, or none in memory.
 
 The tables are read, the events are matched again, and what is missing is appended, until nothing has changed
-meanwhile. A repair is a barrier: later publishes of the account wait, so that no channel gets them out of
-order.
+meanwhile. A repair is a barrier: later publishes of the account wait, so that no channel gets them out of the
+order in which they are sent. (Publishes that overlap have no order: a large one is matched in turns, and a
+later one may pass it.)
 """
 
 import asyncio
@@ -81,11 +82,13 @@ async def _publish_until_current(stores: PublishStores, publish: Publish) -> Mat
         Round(stores, publish, matched, ended.set_result)
         sent = await ended
         refused = sent.record()
-        if not refused and sent.is_current():
-            # A channel that has this version never takes an older one again.
-            matched.table.unconfirmed.difference_update(matched.channels)
+        sent.confirm(dict(refused))
+        # A channel may be behind the table: a writer may have died between the two.
+        behind = [
+            channel
+            for channel, version in refused
+            if await stores.routing.confirm_bindings(account_id, channel, seen=version)
+        ]
+        if not behind and sent.is_current():
             return matched
-        for channel, version in refused:
-            # Its version may be behind the table's: a writer may have died between the two.
-            await stores.routing.confirm_bindings(account_id, channel, seen=version)
     raise BindingsKeepChanging

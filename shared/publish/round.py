@@ -1,7 +1,7 @@
 """One round trip of a publish: its appends, and the versions of its routing tables."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,10 @@ class PublishStores:
 class Round:
     """Sends at once, and calls `on_end` when every reply is there."""
 
-    __slots__ = ("_channels", "_left", "_on_end", "_replies", "_sessions", "_stores", "matched", "publish")
+    __slots__ = (
+        *("_channels", "_left", "_on_end", "_replies", "_sessions", "_stores", "_versions"),
+        *("matched", "publish"),
+    )
 
     def __init__(
         self, stores: PublishStores, publish: Publish, matched: Matched, on_end: Callable[["Round"], None]
@@ -38,23 +41,27 @@ class Round:
         posted, taken = publish.posted, publish.taken
         events, versions = posted.events, matched.table.bindings_versions
         traceparent = "" if publish.span is None else publish.span.traceparent
-        self._channels: list[str] = []
+        # Each channel with the version of its bindings that its append names.
+        self._channels: dict[str, str] = {}
         self._sessions: dict[str, list[int]] = {}
-        # First the two versions: `is_current` finds them there.
-        self._replies: list[asyncio.Future[Any]] = stores.routing.tables.versions(posted.account_id)
+        self._replies: list[asyncio.Future[Any]] = []
         for channel, indexes in matched.channels.items():
-            if channel not in taken.channels:
-                self._channels.append(channel)
+            version = versions.get(channel)
+            # A table may name a channel whose key is gone, until the reaper drops it.
+            if version is not None and channel not in taken.channels:
+                self._channels[channel] = version
                 reply = stores.queues.begin_append(
                     channel,
                     list(map(events.__getitem__, indexes)),
-                    bindings_version=versions[channel],
+                    bindings_version=version,
                     traceparent=traceparent,
                     now_ms=publish.now_ms,
                 )
                 self._replies.append(reply)
         if matched.sessions:
             self._append_to_sessions()
+        self._versions = stores.routing.tables.versions(posted.account_id)
+        self._replies += self._versions
         if matched.types:
             self._replies += stores.routing.learn_device_types(posted.account_id, matched.types)
         if matched.wants_receipts:
@@ -88,8 +95,6 @@ class Round:
         refused: list[tuple[str, str]] = []
         taken = self.publish.taken
         replies = iter(self._replies)
-        next(replies).result()
-        next(replies).result()
         for channel in self._channels:
             reply = next(replies).result()
             appended = self._stores.queues.end_append(reply)
@@ -105,9 +110,18 @@ class Round:
             other.result()
         return refused
 
+    def confirm(self, refused: Collection[str]) -> None:
+        """Tells the table which channels have the version that this round named: those that did not refuse.
+
+        A channel that took its events in an earlier round is not among them: the table has moved on since.
+        """
+        for channel, version in self._channels.items():
+            if channel not in refused:
+                self.matched.table.confirm(channel, bindings_version=version)
+
     def is_current(self) -> bool:
         """Do the tables still have the versions that the events were matched with?"""
-        own, every = self._replies[0].result(), self._replies[1].result()
+        own, every = (version.result() for version in self._versions)
         return ((own or b"").decode(), (every or b"").decode()) == self.matched.versions
 
 
@@ -128,10 +142,10 @@ def counts_of(publish: Publish, matched: Matched) -> list[int]:
 
 
 def _open_receipts(receipts: Receipts, publish: Publish, matched: Matched) -> list[asyncio.Future[Any]]:
-    """Opens the receipts that were asked for, before the channels can write to them."""
+    """Opens the receipts that were asked for; they name also what took the events in an earlier round."""
     events: Sequence[Event] = publish.posted.events
     channels_of: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
-    for channel, indexes in matched.channels.items():
+    for channel, indexes in {**matched.channels, **publish.taken.channels}.items():
         for index in indexes:
             if index in channels_of:
                 channels_of[index].append(channel)

@@ -37,19 +37,27 @@ class Routing:
         """Removes the key, its bindings and its channel."""
         kinds = ("key", "expires", Source.PRESUBSCRIPTIONS, Source.RESOURCES, Source.TOPICS)
         fields = [f"{kind}:{api_key_id}" for kind in kinds]
-        await self._drop(account_id, *fields, f"channel:{api_key_id}:{generation}")
+        await self._drop(account_id, *fields, _channel(api_key_id, generation))
 
     async def add_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
         """Raises KeyRevoked when the key is gone.
 
-        Each generation has its own field: a late removal of an old one leaves the new one.
+        Each generation has its own field: a late removal of an old one leaves the new one. The bindings get a
+        version that no older generation has had: a publish that one has refused must not reach the next one
+        behind a later publish.
         """
-        field = f"channel:{api_key_id}:{generation}"
-        version = await self._set(account_id, field, "", only_with=_key(api_key_id))
+        key_field = _key(api_key_id)
+        version = await self._set(
+            account_id,
+            _channel(api_key_id, generation),
+            "",
+            only_with=key_field,
+            is_of_bindings=_IS_OF_BINDINGS,
+        )
         await self.confirm_bindings(account_id, api_key_id, seen=generation, version=version)
 
     async def drop_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
-        await self._drop(account_id, f"channel:{api_key_id}:{generation}")
+        await self._drop(account_id, _channel(api_key_id, generation))
 
     async def bindings(
         self, account_id: str, api_key_id: str, source: Source = Source.PRESUBSCRIPTIONS
@@ -97,24 +105,32 @@ class Routing:
 
     async def confirm_bindings(
         self, account_id: str, api_key_id: str, *, seen: str, version: str | None = None
-    ) -> None:
+    ) -> bool:
         """Gives the channel the version of its bindings in the routing table, if it has another one.
+
+        False for a new channel that the table does not name yet: its first version comes with its name there.
 
         `seen` is a version that the channel has or had, `version` one that the table had later (None: to be
         read). The channel only moves on to later versions: each is read from the table after the one that it
         replaces was read from the channel, and replaces no other.
         """
+        channel = keyspace.channel(api_key_id)
         while True:
             if version is None:
-                name = keyspace.routing(account_id)
-                present = await self._redis.command("HGET", name, _key(api_key_id))
+                fields = (_key(api_key_id), _channel(api_key_id, seen))
+                (present, named), generation = await asyncio.gather(
+                    self._redis.command("HMGET", keyspace.routing(account_id), *fields),
+                    self._redis.command("HGET", channel, "generation"),
+                )
+                if named is None and generation is not None and generation.decode() == seen:
+                    return False
                 if present is None or present.decode() == seen:
                     # Without the key its channel goes too.
-                    return
+                    return True
                 version = present.decode()
-            found = await self._redis.script("channel_bind", [keyspace.channel(api_key_id)], seen, version)
+            found = await self._redis.script("channel_bind", [channel], seen, version)
             if found is None or found.decode() == version:
-                return
+                return True
             seen, version = found.decode(), None
 
     async def put_session(self, account_id: str, session_id: str, bindings: bytes) -> None:
@@ -163,9 +179,19 @@ class Routing:
                 sessions.append(rest)
         return keys, channels, sessions
 
-    async def _set(self, account_id: str, field: str, value: str | bytes, *, only_with: str) -> str:
+    async def _set(
+        self,
+        account_id: str,
+        field: str,
+        value: str | bytes,
+        *,
+        only_with: str,
+        is_of_bindings: int = 0,
+    ) -> str:
         """Returns the version of the API key's bindings; '' without `only_with`."""
-        status, *versions = await self._change("routing_set", account_id, field, value, only_with, 0)
+        status, *versions = await self._change(
+            "routing_set", account_id, field, value, only_with, is_of_bindings
+        )
         if status == b"revoked":
             raise KeyRevoked
         return str(versions[-1].decode())
@@ -196,6 +222,10 @@ _IS_OF_BINDINGS = 1
 
 def _key(api_key_id: str) -> str:
     return f"key:{api_key_id}"
+
+
+def _channel(api_key_id: str, generation: str) -> str:
+    return f"channel:{api_key_id}:{generation}"
 
 
 def _new_version() -> str:

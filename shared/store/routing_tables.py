@@ -82,8 +82,10 @@ class RoutingTables:
     async def read(self, account_id: str) -> None:
         """Brings both tables up to date."""
         own, every = await asyncio.gather(*map(asyncio.shield, self.versions(account_id)))
-        await self._at_version(keyspace.EVERY, (every or b"").decode())
-        await self._at_version(account_id, (own or b"").decode())
+        await asyncio.gather(
+            self._at_version(account_id, (own or b"").decode()),
+            self._at_version(keyspace.EVERY, (every or b"").decode()),
+        )
 
     async def _at_version(self, account_id: str, version: str) -> None:
         """Reads the account's table again, unless it has this version."""

@@ -181,6 +181,20 @@ def test_newer_generation_survives_the_end_of_the_older(table: RoutingTable) -> 
     assert "doors" in table.channels_for(notification(ep="door"))
 
 
+def test_channel_is_unconfirmed_until_its_present_version_is_confirmed(table: RoutingTable) -> None:
+    assert table.unconfirmed == {"lamps", "doors", "silent"}
+
+    table.confirm("lamps", bindings_version="1")
+    assert table.unconfirmed == {"doors", "silent"}
+
+    table.add_key("lamps", bindings_version="2")
+    table.confirm("lamps", bindings_version="1")
+    assert "lamps" in table.unconfirmed
+
+    table.drop_key("lamps")
+    assert "lamps" not in table.unconfirmed
+
+
 def test_emptied_table_keeps_nothing(table: RoutingTable) -> None:
     for key in list(table.api_keys):
         table.drop_channel(key, "1")

@@ -1,9 +1,6 @@
 """A whole installation on one event loop, and the model beside it."""
 
-import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from shared.delivery.acks import ACK_INTERVAL_S
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
@@ -14,6 +11,7 @@ from shared.store import keyspace
 from tests.harness.valkey import Valkey
 from tests.properties.actors import HOUR_MS, Actor, Client, GatedEdge
 from tests.properties.model import Key
+from tests.properties.stage import Stage
 from tests.properties.world import START_MS, World
 
 IDLE_EXPIRY_MS = 24 * HOUR_MS
@@ -21,37 +19,15 @@ _KEYS = 2
 _EDGES = 2
 
 
-class _ErrorLogs(logging.Handler):
-    """Makes each logged error a violation."""
-
-    def __init__(self, violations: list[str]) -> None:
-        super().__init__(logging.ERROR)
-        self._violations = violations
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._violations.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
-
-
-class Installation:
+class Installation(Stage):
     """Two edges (a crashed one is replaced), a gateway, a reaper, an administrator, and two live API keys."""
 
     def __init__(
         self, valkey: Valkey, *, scripts: Mapping[str, Script], actor: Callable[[World], Actor]
     ) -> None:
-        self.valkey = valkey
-        self.direct = valkey.client()
-        self.direct.flushall()
-        self._runner = asyncio.Runner()
-        loop = self._runner.get_loop()
-        # Timers follow the machine's clock.
-        self._loop_s = loop.time()
-        loop.time = lambda: self._loop_s  # type: ignore[method-assign]
-        self.world = World(loop, valkey.url, scripts)
+        super().__init__(valkey, scripts=scripts)
         self.world.record_wakeups(self.direct)
         self.model = self.world.model
-        self._error_logs = _ErrorLogs(self.model.violations)
-        for room in ("services", "shared"):
-            logging.getLogger(room).addHandler(self._error_logs)
         self._actor = actor
         self.redis_is_up = True
         self.account_id = new_id()
@@ -70,26 +46,8 @@ class Installation:
         for _ in range(_KEYS):
             await self.register(await self._make_key())
 
-    def run(self, work: Coroutine[Any, Any, None] | None = None) -> None:
-        """One step: runs the work and what follows from it, until all actors wait again."""
-
-        async def step() -> None:
-            if work is not None:
-                await work
-            await self.world.quiet()
-
-        self._runner.run(step())
-
     def close(self) -> None:
-        self.run(self._disconnect())
-        for room in ("services", "shared"):
-            logging.getLogger(room).removeHandler(self._error_logs)
-        self._runner.close()
-        self.direct.close()
-
-    async def _disconnect(self) -> None:
-        for actor in (self.admin, *self.actors, *(edge.actor for edge in self._dead)):
-            await actor.calls.close()
+        self.end([self.admin, *self.actors, *(edge.actor for edge in self._dead)])
 
     # Actors, keys and clients
 

@@ -292,12 +292,13 @@ def search(
     *,
     scripts: Mapping[str, Script],
     actor: Callable[[World], Actor] = Actor,
+    machine: Callable[..., RuleBasedStateMachine] = Notifications,
     budget: settings = BUDGET,
 ) -> None:
     """Runs the machine. Raises AssertionError with the violation and the steps to it."""
 
-    def start() -> Notifications:
-        return Notifications(valkey, scripts=scripts, actor=actor)
+    def start() -> RuleBasedStateMachine:
+        return machine(valkey, scripts=scripts, actor=actor)
 
     # Any factory works; the types ask for a class.
     run_state_machine_as_test(start, settings=budget)  # type: ignore[arg-type]

@@ -42,8 +42,9 @@ class World:
         self._overheard = Overheard(direct)
 
     def collect_wakeups(self) -> None:
-        """Puts the wakeups that Redis has published by now in flight, also those of scripts."""
-        assert self._overheard is not None
+        """Puts the recorded wakeups that Redis has published by now in flight, also those of scripts."""
+        if self._overheard is None:
+            return
         for instance, message in self._overheard.all():
             self.in_flight.setdefault(instance, []).append(message)
 

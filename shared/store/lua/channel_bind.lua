@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Gives a channel the version of its bindings, in place of the version that the caller has seen there.
--- A channel has its generation for a version until it gets its first: versions never come back.
+-- A channel has its generation for a version until it gets its first: versions never come back, also not in the next
+-- generation, whose first version is made with its field in the routing table.
 -- Touches at most: 3 fields.
 -- KEYS: channel     ARGV: the version seen, the version in the routing table, read after it
 -- Reply: the version that the channel has now, or nil without a channel

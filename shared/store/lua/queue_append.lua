@@ -71,9 +71,8 @@ local kind, generation, bindings_version, owner, serialization, next_attempt_ms,
     'serialization', 'next_attempt_ms', 'tail', 'total', 'first', 'first_total', 'receipts'))
 if not kind then return {'absent'} end
 -- A gateway that knows other bindings must read them first: an answered removal counts at once.
-if ARGV[4] ~= '' and ARGV[4] ~= (bindings_version or generation) then
-  return {'stale', bindings_version or generation}
-end
+local version = bindings_version or generation
+if ARGV[4] ~= '' and ARGV[4] ~= version then return {'stale', version} end
 
 previous_total = tonumber(previous_total or 0)
 local total, entry_ids, wants_receipts = previous_total, {}, false

@@ -3,7 +3,8 @@
 -- An API key's fields are written only while its `key:` field exists: a revocation must leave none behind.
 -- Touches at most: 2 fields and 4,096 log lines.
 -- KEYS: routing, log
--- ARGV: new version, field, value, the `key:` field that must exist or '', 1 if the field is one of its bindings, else 0
+-- ARGV: new version, field, value, the `key:` field that must exist or '',
+--       1 if the field is its channel or one of its bindings, else 0
 -- Reply: {'set', version of the key's bindings before or '', and now} | {'revoked'}
 --include routing_log
 local before = ''
