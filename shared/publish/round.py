@@ -121,7 +121,7 @@ class Round:
 
     def is_current(self) -> bool:
         """Do the tables still have the versions that the events were matched with?"""
-        own, every = (version.result() for version in self._versions)
+        own, every = self._versions[0].result(), self._versions[1].result()
         return ((own or b"").decode(), (every or b"").decode()) == self.matched.versions
 
 
