@@ -24,7 +24,7 @@ from shared.runtime.settings import Settings
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
-PING_SPACING_S = 0.05
+PING_SPACING_S = 0.2
 """Long enough for a busy socket to confirm several frames with one ping, short enough to repeat little."""
 
 
