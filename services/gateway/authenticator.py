@@ -21,7 +21,9 @@ from shared.store.api_keys import ApiKeys
 from shared.wire.pelion.handshake import bearer
 
 # How long this gateway may still accept a secret that another gateway revoked or rotated.
-_CACHE_S = 1.0
+_FRESH_S = 1.0
+# Then a key is read again anyway: a gateway may have died between a revocation and the new version.
+_CACHE_S = 30.0
 _CACHE_SIZE = 10_000
 
 
@@ -37,11 +39,15 @@ class Administrator:
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    """An API key, and until when the secret that it was found by is valid."""
+    """An API key, and until when the secret that it was found by is valid.
+
+    `version` is that of all credentials, as it was known before the key was read.
+    """
 
     key: ApiKey
     valid_until_ms: float
     read_at_s: float
+    version: bytes | None
 
 
 class Authenticator:
@@ -51,6 +57,9 @@ class Authenticator:
         self._api_keys = api_keys
         self._admin_token = admin_token.encode()
         self._cache: OrderedDict[bytes, _Cached] = OrderedDict()
+        # The version of all credentials, and when it was present at the earliest. Each publish reads it.
+        self._version: bytes | None = None
+        self._version_read_s = 0.0
 
     async def require_operator(self, request: Request) -> None:
         """Raises Problem(403) for a valid API key."""
@@ -68,23 +77,34 @@ class Authenticator:
 
     async def require(self, request: Request, scope: Scope) -> ApiKey:
         """The caller's API key, if it has the scope."""
-        now_s = time.monotonic()
+        now_s, version = time.monotonic(), self._version
         authorization = request.headers.get("authorization", "")
         key = self.cached(authorization, now_s=now_s)
         if key is None:
             # Also when another secret of this key is cached: the key may have been rotated.
             key = await self._authenticate_uncached(request)
-            self._remember(key, authorization, read_at_s=now_s)
+            self._remember(key, authorization, read_at_s=now_s, version=version)
         require_scope(key.scopes, scope)
         return key
 
     def cached(self, authorization: str, *, now_s: float) -> ApiKey | None:
-        """The API key of this header, if it was read within the last second and is still valid."""
+        """The API key of this header, if it is in memory and was valid within the last second."""
         # By a hash: how long a look-up takes says nothing about a secret.
         cached = self._cache.get(hashlib.sha256(authorization.encode()).digest())
-        if cached is None or now_s - cached.read_at_s >= _CACHE_S:
+        if cached is None:
             return None
+        age_s = now_s - cached.read_at_s
+        if age_s >= _FRESH_S:
+            is_present = cached.version == self._version and now_s - self._version_read_s < _FRESH_S
+            if not is_present or age_s >= _CACHE_S:
+                return None
         return cached.key if now_ms() < cached.valid_until_ms else None
+
+    def on_credentials_version(self, version: bytes, asked_s: float) -> None:
+        """A publish that began at `asked_s` has read the version of all credentials."""
+        # Nodes of a cluster reply in any order.
+        if asked_s >= self._version_read_s:
+            self._version, self._version_read_s = version, asked_s
 
     async def receiver(self, request: Request, api_key_id: str) -> ApiKey:
         """The API key with this id, if the caller is that key, an admin of its account, or the operator.
@@ -116,10 +136,10 @@ class Authenticator:
             raise Unauthenticated
         return key
 
-    def _remember(self, key: ApiKey, authorization: str, *, read_at_s: float) -> None:
+    def _remember(self, key: ApiKey, authorization: str, *, read_at_s: float, version: bytes | None) -> None:
         digest = hashlib.sha256(authorization.encode()).digest()
         secret_hash = hash_of(bearer(authorization) or "")
-        self._cache[digest] = _Cached(key, key.valid_until_ms(secret_hash), read_at_s)
+        self._cache[digest] = _Cached(key, key.valid_until_ms(secret_hash), read_at_s, version)
         self._cache.move_to_end(digest)
         if len(self._cache) > _CACHE_SIZE:
             self._cache.popitem(last=False)

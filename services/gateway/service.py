@@ -20,10 +20,12 @@ from shared.runtime.settings import Settings
 
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
     stores = Stores(settings, redis)
+    authenticator = Authenticator(stores.api_keys, admin_token=admin_token)
+    publisher = Publisher(stores.for_publishing, on_credentials_version=authenticator.on_credentials_version)
     return Context(
         stores=stores,
-        publisher=Publisher(stores.for_publishing),
-        authenticator=Authenticator(stores.api_keys, admin_token=admin_token),
+        publisher=publisher,
+        authenticator=authenticator,
         endpoint_verifier=EndpointVerifier(outbound),
         idempotent_requests=IdempotentRequests(stores.idempotency),
         replica=settings.replica,

@@ -26,8 +26,19 @@ _REPAIRED = telemetry.repaired.series()
 class Publisher:
     """Appends each event to the queue of every matching channel."""
 
-    def __init__(self, stores: PublishStores, *, now_ms: Callable[[], int] = clock.now_ms) -> None:
+    def __init__(
+        self,
+        stores: PublishStores,
+        *,
+        on_credentials_version: Callable[[bytes, float], None] = lambda *_: None,
+        now_ms: Callable[[], int] = clock.now_ms,
+    ) -> None:
+        """Each round trip reads the version of all credentials too.
+
+        `on_credentials_version` gets it, and a time of `time.monotonic` before it was read.
+        """
         self._stores = stores
+        self._on_credentials_version = on_credentials_version
         self._now_ms = now_ms
         self._accounts: dict[str, Account] = {}
         self._numbers = count()
@@ -61,7 +72,7 @@ class Publisher:
         span = None
         if posted.traceparent or telemetry.spans.enabled:
             span = telemetry.PublishSpan(account.id, len(posted.events), traceparent=posted.traceparent)
-        number, started_s = next(self._numbers), time.perf_counter()
+        number, started_s = next(self._numbers), time.monotonic()
         self._match(Publish(account, posted, on_end, number, self._now_ms(), started_s, span))
 
     def _match(self, publish: Publish) -> None:
@@ -123,6 +134,7 @@ class Publisher:
         account.in_flight -= 1
         try:
             is_complete = not sent.record() and sent.is_current()
+            self._on_credentials_version(sent.credentials_version, publish.started_s)
         except Exception as error:
             self._end(publish, error)
         else:
@@ -141,7 +153,7 @@ class Publisher:
         account.open -= 1
         if not account.open and account.repair is None:
             del self._accounts[account.id]
-        telemetry.publish_s.record(time.perf_counter() - publish.started_s)
+        telemetry.publish_s.record(time.monotonic() - publish.started_s)
         error = result if isinstance(result, Exception) else None
         if publish.span is not None:
             publish.span.end(error)

@@ -32,9 +32,9 @@ async def matched_slowly(stores: PublishStores, publish: Publish) -> Matched | N
     StoreUnavailable.
     """
     table, every = stores.routing.tables.cached(publish.account.id)
-    reads = map(asyncio.shield, stores.routing.tables.versions(publish.account.id))
-    versions = [(version or b"").decode() for version in await asyncio.gather(*reads)]
-    if table is None or every is None or versions != [table.version, every.version]:
+    versions = stores.routing.tables.versions(publish.account.id)
+    await versions.wait()
+    if table is None or every is None or versions.of_tables != (table.version, every.version):
         return None
     return await _matched(stores, publish)
 

@@ -61,7 +61,7 @@ class Round:
         if matched.sessions:
             self._append_to_sessions()
         self._versions = stores.routing.tables.versions(posted.account_id)
-        self._replies += self._versions
+        self._replies += (self._versions.own, self._versions.every)
         if matched.types:
             self._replies += stores.routing.learn_device_types(posted.account_id, matched.types)
         if matched.wants_receipts:
@@ -121,8 +121,12 @@ class Round:
 
     def is_current(self) -> bool:
         """Do the tables still have the versions that the events were matched with?"""
-        own, every = self._versions[0].result(), self._versions[1].result()
-        return ((own or b"").decode(), (every or b"").decode()) == self.matched.versions
+        return self._versions.of_tables == self.matched.versions
+
+    @property
+    def credentials_version(self) -> bytes:
+        """As it was read in this round trip."""
+        return self._versions.of_credentials
 
 
 def counts_of(publish: Publish, matched: Matched) -> list[int]:

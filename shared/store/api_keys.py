@@ -119,6 +119,7 @@ class ApiKeys:
         if fields[0]:
             self._wakeups.send_key_changed(fields[0].decode(), key.id)
         self._wakeups.send_key_changed(EVERY_EDGE, key.id)
+        await self._routing.change_credentials()
 
     async def token_key(self, *, offered: str) -> str:
         """The key that signs tokens on every replica; stores the one offered if there is none."""
@@ -145,6 +146,7 @@ class ApiKeys:
         if owner:
             self._wakeups.send(owner, key.id)
         self._wakeups.send_key_changed(EVERY_EDGE, key.id)
+        await self._routing.change_credentials()
         # A routing table that still names the key is harmless: appends find no channel.
         await self._routing.drop_key(key.account_id, key.id, generation=generation)
         return bool(status == b"revoked")

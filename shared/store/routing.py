@@ -25,6 +25,10 @@ class Routing:
         self._redis = redis
         self.tables = RoutingTables(redis, compile_bindings)
 
+    async def change_credentials(self) -> None:
+        """Makes every gateway read the API keys that it has in its cache again."""
+        await self._redis.command("HSET", keyspace.routing(keyspace.EVERY), "credentials", _new_version())
+
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
 

@@ -51,6 +51,31 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The versions of an account's table and of the table of all accounts, being read.
+
+    Others read them with the same futures: never cancel one.
+    """
+
+    own: asyncio.Future[bytes | None]
+    every: asyncio.Future[list[bytes | None]]
+
+    async def wait(self) -> None:
+        """Until they are read. Raises StoreUnavailable."""
+        await asyncio.gather(asyncio.shield(self.own), asyncio.shield(self.every))
+
+    @property
+    def of_tables(self) -> tuple[str, str]:
+        """Once they are read: '' is the version of an empty table."""
+        return (self.own.result() or b"").decode(), (self.every.result()[0] or b"").decode()
+
+    @property
+    def of_credentials(self) -> bytes:
+        """Changes after each revocation and each new secret of an API key."""
+        return self.every.result()[1] or b""
+
+
 class RoutingTables:
     """The tables of the accounts used last. `compile_bindings` turns stored bindings into patterns."""
 
@@ -74,18 +99,20 @@ class RoutingTables:
             None if of_all is None or of_all.version is None else of_all,
         )
 
-    def versions(self, account_id: str) -> list[asyncio.Future[bytes | None]]:
-        """The versions of both; None for an empty one. Readers share the futures: never cancel one."""
+    def versions(self, account_id: str) -> "Versions":
+        """The present versions of both."""
         read = self._redis.read
-        return [read("HGET", keyspace.routing(account_id), "version"), read("HGET", _EVERY, "version")]
+        return Versions(
+            read("HGET", keyspace.routing(account_id), "version"),
+            read("HMGET", _EVERY, "version", "credentials"),
+        )
 
     async def read(self, account_id: str) -> None:
         """Brings both tables up to date."""
-        own, every = await asyncio.gather(*map(asyncio.shield, self.versions(account_id)))
-        await asyncio.gather(
-            self._at_version(account_id, (own or b"").decode()),
-            self._at_version(keyspace.EVERY, (every or b"").decode()),
-        )
+        versions = self.versions(account_id)
+        await versions.wait()
+        own, every = versions.of_tables
+        await asyncio.gather(self._at_version(account_id, own), self._at_version(keyspace.EVERY, every))
 
     async def _at_version(self, account_id: str, version: str) -> None:
         """Reads the account's table again, unless it has this version."""
