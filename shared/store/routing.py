@@ -211,7 +211,7 @@ class Routing:
         if status == b"revoked":
             raise KeyRevoked
         before, version = (each.decode() for each in versions)
-        # Also without a change: whoever made it may have died before this line.
+        # Also without a change: its writer may have died before this line.
         await self.confirm_bindings(account_id, api_key_id, seen=before, version=version)
         return status
 

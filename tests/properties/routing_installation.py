@@ -81,7 +81,7 @@ class WatchedPublisher(Publisher):
 
 
 class RoutingActor(Actor):
-    """A gateway, whose channels nobody reads."""
+    """A gateway; its channels have no readers."""
 
     publisher: WatchedPublisher
     publisher_type: type[WatchedPublisher] = WatchedPublisher
