@@ -8,11 +8,15 @@ later one may pass it.)
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeAlias
 
 from shared.model.errors import StoreUnavailable
 from shared.publish.matching import Matched, check_quota, devices_of, match_in_turns
 from shared.publish.round import PublishStores, Round
 from shared.publish.state import Account, Publish
+
+OnRepaired: TypeAlias = Callable[[Publish, Matched | Exception], None]
+"""Gets what the events of a publish matched at last, or its error."""
 
 # Each further round needs another change of the tables meanwhile.
 _ROUNDS = 10
@@ -51,9 +55,7 @@ async def _matched(stores: PublishStores, publish: Publish) -> Matched | None:
     return matched
 
 
-async def repair(
-    stores: PublishStores, account: Account, *, on_end: Callable[[Publish, Matched | Exception], None]
-) -> None:
+async def repair(stores: PublishStores, account: Account, *, on_end: OnRepaired) -> None:
     """Publishes what is stale, in the order of arrival."""
     while account.stale:
         if account.in_flight:
@@ -61,34 +63,68 @@ async def repair(
             account.idle = asyncio.get_running_loop().create_future()
             await account.idle
         stale, account.stale = sorted(account.stale, key=lambda publish: publish.number), []
-        for publish in stale:
-            result: Matched | Exception
+        while stale:
             try:
-                result = await _publish_until_current(stores, publish)
+                await stores.routing.tables.read(account.id)
+                stale = await _publish_some(stores, stale, on_end)
             except Exception as error:
-                result = error
-            on_end(publish, result)
+                for publish in stale:
+                    on_end(publish, error)
+                stale = []
 
 
-async def _publish_until_current(stores: PublishStores, publish: Publish) -> Matched:
-    account_id = publish.account.id
-    for _ in range(_ROUNDS):
-        await stores.routing.tables.read(account_id)
-        matched = await _matched(stores, publish)
-        if matched is None:
-            # Another account's publish reads the table of all accounts now.
-            continue
+async def _publish_some(stores: PublishStores, stale: list[Publish], on_end: OnRepaired) -> list[Publish]:
+    """One round for each of the first publishes, together; returns what is left, in order.
+
+    One to a channel that may not have the table's version of its bindings has a round to itself: the channel
+    may refuse its append and take the next one.
+    """
+    rounds: list[asyncio.Future[Round]] = []
+    waiting = list(stale)
+    while waiting:
+        publish, is_alone = waiting[0], False
         ended: asyncio.Future[Round] = asyncio.get_running_loop().create_future()
-        Round(stores, publish, matched, ended.set_result)
-        sent = await ended
-        refused = sent.record()
-        sent.confirm(dict(refused))
-        # A channel may be behind the table: a writer may have died between the two.
-        behind = [
-            channel
-            for channel, version in refused
-            if await stores.routing.confirm_bindings(account_id, channel, seen=version)
-        ]
-        if not behind and sent.is_current():
-            return matched
-    raise BindingsKeepChanging
+        try:
+            if matched := await _matched(stores, publish):
+                is_alone = not matched.table.unconfirmed.isdisjoint(matched.channels)
+            if rounds and (is_alone or matched is None):
+                break
+            publish.rounds += 1
+            if publish.rounds > _ROUNDS:
+                raise BindingsKeepChanging
+            if matched is None:
+                # Another account's publish reads the table of all accounts now.
+                break
+            Round(stores, publish, matched, ended.set_result)
+        except Exception as error:
+            on_end(waiting.pop(0), error)
+            continue
+        rounds.append(ended)
+        waiting.pop(0)
+        if is_alone:
+            break
+    again = []
+    for sent in await asyncio.gather(*rounds):
+        try:
+            is_complete = await _is_complete(stores, sent)
+        except Exception as error:
+            on_end(sent.publish, error)
+        else:
+            if is_complete:
+                on_end(sent.publish, sent.matched)
+            else:
+                again.append(sent.publish)
+    return [*again, *waiting]
+
+
+async def _is_complete(stores: PublishStores, sent: Round) -> bool:
+    """Whether nothing has changed meanwhile; gives a channel that is behind the table its version."""
+    refused = sent.record()
+    sent.confirm(dict(refused))
+    # A writer may have died between the table and the channel.
+    behind = [
+        channel
+        for channel, version in refused
+        if await stores.routing.confirm_bindings(sent.publish.account.id, channel, seen=version)
+    ]
+    return not behind and sent.is_current()

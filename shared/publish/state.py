@@ -43,7 +43,10 @@ class Taken:
 
 @dataclass(slots=True, eq=False)
 class Publish:
-    """One publish. `number` is its place in the order of arrival, `now_ms` the time of its arrival."""
+    """One publish. `number` is its place in the order of arrival, `now_ms` the time of its arrival.
+
+    `rounds` counts the round trips of its repair.
+    """
 
     account: Account
     posted: Posted
@@ -53,3 +56,4 @@ class Publish:
     started_s: float
     span: telemetry.PublishSpan | None
     taken: Taken = field(default_factory=Taken)
+    rounds: int = 0

@@ -92,7 +92,7 @@ async def test_repairs_end_when_the_table_never_comes_to_rest(gateway: Gateway, 
         await gateway.publish(event(1))
 
     # The version, the changes, the size and the whole table, the append.
-    assert gateway.count_pipelines() <= 5 * repair._ROUNDS + 1
+    assert gateway.count_pipelines() <= 5 * (repair._ROUNDS + 1)
     assert await gateway.is_idle()
     gateway.redis.before = None
     assert await gateway.publish(event(2)) == [1]
