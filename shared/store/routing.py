@@ -27,7 +27,8 @@ class Routing:
 
     async def change_credentials(self) -> None:
         """Makes every gateway read the API keys that it has in its cache again."""
-        await self._redis.command("HSET", keyspace.routing(keyspace.EVERY), "credentials", _new_version())
+        names = [keyspace.routing(keyspace.EVERY)]
+        await self._redis.script("credentials_change", names, _new_version())
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
