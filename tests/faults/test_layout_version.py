@@ -139,9 +139,10 @@ class TestRedisIsAwayAtStart:
             assert handshake.value.status == 503
 
             stack.valkey.start()
+            await wait_until(lambda: stack.valkey.answers, within_s=60)
 
             for service in early:
-                await wait_until(lambda: service.ended, within_s=30)  # noqa: B023
+                await wait_until(lambda: service.ended, within_s=30, what=service.name)  # noqa: B023
                 assert service.exit_code == 2
                 assert_refused(service.stderr)
         finally:
