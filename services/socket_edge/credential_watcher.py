@@ -8,12 +8,13 @@ import asyncio
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from services.socket_edge.held import HeldConnection
 from services.socket_edge.liveness import Liveness
 from shared.authentication import authenticate
 from shared.clock import now_ms
-from shared.model.api_keys import ApiKey, Scope, hash_of
+from shared.model.api_keys import ApiKey, Principal, Scope, hash_of
 from shared.model.errors import StoreUnavailable
 from shared.store.api_keys import ApiKeys
 
@@ -22,20 +23,15 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The secret that opened a connection: its API key, its hash, and when it ends.
-
-    Without a hash it was a token, which is valid as long as the key.
-    """
+    """The secret that opened a connection, or minted the token that did: its API key, its hash, its end."""
 
     api_key_id: str
-    secret_hash: str | None = None
+    secret_hash: str
     until_ms: float = math.inf
 
-    def valid_until_ms(self, key: ApiKey) -> float:
-        """When it ends, by the current state of its key."""
-        if self.secret_hash is not None:
-            return key.valid_until_ms(self.secret_hash)
-        return math.inf if key.expires_at_ms is None else key.expires_at_ms
+    @classmethod
+    def of(cls, principal: Principal) -> Self:
+        return cls(principal.api_key_id, principal.secret_hash, principal.until_ms)
 
 
 async def authenticate_receiver(api_keys: ApiKeys, secret: str | None) -> tuple[ApiKey, Credential]:
@@ -85,5 +81,5 @@ class CredentialWatcher:
         if key is None:
             connection.key_is_gone()
         else:
-            connection.expires_at_ms = credential.valid_until_ms(key)
+            connection.expires_at_ms = key.valid_until_ms(credential.secret_hash)
         self._liveness.watch(connection)

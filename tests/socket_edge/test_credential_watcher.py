@@ -56,13 +56,13 @@ async def test_a_secret_that_gets_an_end_while_its_socket_is_open(
     assert new_one.expires_at_ms == math.inf
 
 
-async def test_a_key_that_expires_ends_what_was_opened_with_a_token(
+async def test_a_key_that_gets_an_end_while_its_socket_is_open(
     stores: Stores, watcher: CredentialWatcher
 ) -> None:
     key, _ = await stores.api_key()
     await stores.api_keys.create(replace(key, expires_at_ms=LATER_MS))
     connection = Connection()
-    connection.credential = Credential(key.id)
+    connection.credential = Credential(key.id, key.secret_hash)
 
     watcher.check([connection])
 
@@ -106,7 +106,7 @@ async def test_while_redis_is_unavailable_only_live_connections_wait(monkeypatch
 
     watcher = CredentialWatcher(cast(Any, Unavailable()), Liveness(ping_interval_s=20, ping_timeout_s=20))
     gone, there = Connection(), Connection()
-    gone.credential, there.credential = Credential("gone"), Credential("there")
+    gone.credential, there.credential = Credential("gone", ""), Credential("there", "")
     watcher.check([gone, there])
     gone.is_held = False
     task = asyncio.create_task(watcher.run())
