@@ -53,12 +53,16 @@ class Liveness:
     async def check_due(self, now_s: float) -> None:
         """Checks the connections whose time has come."""
         async for connection in in_turns(self._take_due(now_s)):
-            try:
-                await connection.check(now_s)
-            except Exception:
-                # One connection must not keep the others from being checked.
-                logger.exception("check.failed", extra={"facts": {"id": connection.id}})
-            self.watch(connection)
+            await self.check(connection, now_s)
+
+    async def check(self, connection: HeldConnection, now_s: float) -> None:
+        """Checks the connection now, and schedules its next check."""
+        try:
+            await connection.check(now_s)
+        except Exception:
+            # One connection must not keep the others from being checked.
+            logger.exception("check.failed", extra={"facts": {"id": connection.id}})
+        self.watch(connection)
 
     def _take_due(self, now_s: float) -> list[HeldConnection]:
         ticks = sorted(tick for tick in self._ticks if tick * self._tick_s <= now_s)
