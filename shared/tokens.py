@@ -1,21 +1,24 @@
 """Tokens: short-lived, signed, and used in place of an API key's secret.
 
-A token names its API key, which is read at each use, so a token allows what its key allows then. The signing
-key is in Redis: every replica accepts the tokens of every other.
+A token names its API key, which is read at each use, so a token allows what its key allows then. It also has
+the mark of the secret that it was minted with, and ends with that secret. The signing key is in Redis: every
+replica accepts the tokens of every other.
 """
 
+import hashlib
 import secrets
 from typing import Any
 
 import jwt
 
-from shared.model.api_keys import ApiKey, Principal, is_id
+from shared.model.api_keys import ApiKey, Principal, hash_of, is_id
 from shared.store.api_keys import ApiKeys
 
 LIFETIME_S = 3600
 _ALGORITHM = "HS256"
 # Ours have a third of it. A longer one is refused unread.
 _MAX_LENGTH = 1024
+_MARK_LENGTH = 16
 
 
 class Principals:
@@ -25,19 +28,25 @@ class Principals:
         self._api_keys = api_keys
 
     async def token_for(self, principal: Principal, *, now_ms: int) -> str:
-        """A token that stands for the principal's API key, for an hour."""
+        """A token that stands for the principal's secret, for an hour."""
         return sign(principal, key=await self._signing_key(), expires_at_s=now_ms // 1000 + LIFETIME_S)
 
     async def authenticate(self, given: str, *, now_ms: int) -> Principal | None:
         """The principal of a secret or token that is valid now; None for anything else."""
-        key = await self._api_keys.authenticate(given, now_ms=now_ms)
+        key, secret_hash = await self._api_keys.authenticate(given, now_ms=now_ms), hash_of(given)
         if key is None:
-            key = await self._key_of_token(given, now_ms=now_ms)
+            key, secret_hash = await self._minted_with(given, now_ms=now_ms)
         if key is None:
             return None
         account = await self._api_keys.account(key.account_id)
-        is_master = account is not None and account.master
-        return Principal(key.id, key.account_id, key.scopes, master=is_master)
+        return Principal(
+            key.id,
+            key.account_id,
+            key.scopes,
+            master=account is not None and account.master,
+            secret_hash=secret_hash,
+            until_ms=key.valid_until_ms(secret_hash),
+        )
 
     async def may_listen(self, principal: Principal, account_id: str) -> bool:
         """Whether the account is the principal's own or below it; for a master, whether it exists."""
@@ -45,15 +54,20 @@ class Principals:
             return await self._api_keys.account(account_id) is not None
         return await self._api_keys.is_within(account_id, of=principal.account_id)
 
-    async def _key_of_token(self, token: str, *, now_ms: int) -> ApiKey | None:
+    async def _minted_with(self, token: str, *, now_ms: int) -> tuple[ApiKey | None, str]:
+        """The API key of a token that is valid now, and the hash of the secret that minted it."""
         if not is_token_like(token):
-            return None
+            return None, ""
         claims = read(token, key=await self._signing_key())
         if claims is None or not now_ms < claims["exp"] * 1000:
-            return None
+            return None, ""
         key = await self._api_keys.find(claims["api_key_id"])
-        is_valid = key is not None and (key.expires_at_ms is None or now_ms < key.expires_at_ms)
-        return key if is_valid else None
+        if key is None:
+            return None, ""
+        for secret_hash in (key.secret_hash, key.old_secret_hash or ""):
+            if mark_of(secret_hash) == claims["secret"] and now_ms < key.valid_until_ms(secret_hash):
+                return key, secret_hash
+        return None, ""
 
     async def _signing_key(self) -> str:
         # Not cached: Redis may have lost it, and another replica may have created a new one.
@@ -65,10 +79,16 @@ def is_token_like(given: str) -> bool:
     return len(given) <= _MAX_LENGTH and given.isascii() and given.count(".") == 2
 
 
+def mark_of(secret_hash: str) -> str:
+    """Tells an API key's secrets apart in its tokens, which are not encrypted. It authenticates nothing."""
+    return hashlib.sha256(secret_hash.encode()).hexdigest()[:_MARK_LENGTH]
+
+
 def sign(principal: Principal, *, key: str, expires_at_s: int) -> str:
     claims = {
         "account_id": principal.account_id,
         "api_key_id": principal.api_key_id,
+        "secret": mark_of(principal.secret_hash),
         "exp": expires_at_s,
     }
     return jwt.encode(claims, key, algorithm=_ALGORITHM)
@@ -83,4 +103,4 @@ def read(token: str, *, key: str) -> dict[str, Any] | None:
         return None
     api_key_id, expires_at_s = claims.get("api_key_id"), claims.get("exp")
     is_whole = isinstance(api_key_id, str) and is_id(api_key_id) and isinstance(expires_at_s, int)
-    return claims if is_whole else None
+    return claims if is_whole and isinstance(claims.get("secret"), str) else None

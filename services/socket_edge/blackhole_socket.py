@@ -31,7 +31,7 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
         if principal is None:
             raise Problem(403, "the credentials are not valid")
     socket = BlackholeSocket(edge, address=address, principal=principal, scope=scope, send=send)
-    edge.hold(socket)
+    edge.hold(socket, None if principal is None else Credential.of(principal))
     return socket, acceptance(scope)
 
 
@@ -72,9 +72,10 @@ class BlackholeSocket(SessionSocket):
             case Authorize(principal, account_id):
                 return self._conversation.resume(await principals.may_listen(principal, account_id))
             case SaveSession(principal, bindings, name, metadata):
+                # First: also a write that failed may have been done, and events come from then on.
+                if self.credential != (credential := Credential.of(principal)):
+                    self._edge.authenticated(self, credential)
                 await self.register(bindings, account_id=principal.account_id, name=name, metadata=metadata)
-                if self.credential is None:
-                    self._edge.authenticated(self, Credential(principal.api_key_id))
                 return self._conversation.resume(None)
 
     # Liveness

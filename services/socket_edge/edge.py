@@ -46,7 +46,7 @@ class Edge:
             ping_timeout_s=settings.ping_timeout_s,
             idle_s=settings.blackhole_idle_s,
         )
-        self.credentials = CredentialWatcher(stores.api_keys, self.liveness)
+        self.credentials = CredentialWatcher(stores.api_keys, self.liveness, registry.all)
         self.heartbeat = EdgeHeartbeat(
             stores.heartbeat,
             registry,
@@ -120,7 +120,8 @@ class Edge:
         """Reads wakeups and runs the other loops for as long as it is entered."""
         runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials)
         try:
-            async with in_background(self.sweep, *(runner.run for runner in runners)):
+            loops = (self.sweep, self.credentials.watch_version, *(runner.run for runner in runners))
+            async with in_background(*loops):
                 yield
         finally:
             await self.heartbeat.stop()

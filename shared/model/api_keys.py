@@ -9,7 +9,7 @@ import hmac
 import math
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 _SECRET = re.compile(r"ak_([0-9a-f]{32})[0-9a-f]{48}")
@@ -72,12 +72,18 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller: an API key and its account."""
+    """An authenticated caller: an API key and its account.
+
+    `secret_hash` is that of the secret that it authenticated with, or with which its token was minted, and
+    `until_ms` when that secret ends, as it was known then.
+    """
 
     api_key_id: str
     account_id: str
     scopes: frozenset[Scope]
     master: bool = False
+    secret_hash: str = field(default="", repr=False)
+    until_ms: float = math.inf
 
 
 def new_id() -> str:

@@ -121,6 +121,10 @@ class ApiKeys:
         self._wakeups.send_key_changed(EVERY_EDGE, key.id)
         await self._routing.change_credentials()
 
+    async def credentials_version(self) -> bytes:
+        """Changes after each revocation and each rotation of any API key."""
+        return await self._routing.credentials_version()
+
     async def token_key(self, *, offered: str) -> str:
         """The key that signs tokens on every replica; stores the one offered if there is none."""
         stored = await self._redis.command("GET", keyspace.SIGNING_KEY)

@@ -65,7 +65,8 @@ Accounts and routing
                 `resources:<id>`, a line `device TAB path` for each;
                 `session:<id>`, the bindings of a session (JSON).
                 `{every}:routing` has only the sessions that want events of all accounts, and credentials:
-                random, new after each revocation and each new secret of an API key.
+                random, new after each revocation and each new secret of an API key. Each publish reads it,
+                and each edge once a second.
                 Gateway, edge, reaper. Permanent; a key's fields go with the key.
 `{account}:routing-changes`
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;

@@ -26,9 +26,13 @@ class Routing:
         self.tables = RoutingTables(redis, compile_bindings)
 
     async def change_credentials(self) -> None:
-        """Makes every gateway read the API keys that it has in its cache again."""
+        """Makes every gateway and edge read the API keys that it knows again."""
         names = [keyspace.routing(keyspace.EVERY)]
         await self._redis.script("credentials_change", names, _new_version())
+
+    async def credentials_version(self) -> bytes:
+        """Changes after each revocation and each new secret of an API key."""
+        return await self._redis.command("HGET", keyspace.routing(keyspace.EVERY), "credentials") or b""
 
     async def add_key(self, account_id: str, api_key_id: str) -> None:
         await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")

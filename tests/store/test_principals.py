@@ -2,15 +2,17 @@
 
 import dataclasses
 
+import jwt
 import pytest
 
-from shared.model.api_keys import Account, Principal, Scope, new_id
+from shared.model.api_keys import Account, Principal, Scope, hash_of, new_id, new_secret
 from shared.store import keyspace
-from shared.tokens import LIFETIME_S, Principals, is_token_like, read, sign
+from shared.tokens import LIFETIME_S, Principals, is_token_like, mark_of, read, sign
 from tests.store.stores import NOW_MS, Stores
 
 KEY = "k" * 64
-PRINCIPAL = Principal("1" * 32, "2" * 32, frozenset({Scope.RECEIVE}))
+PRINCIPAL = Principal("1" * 32, "2" * 32, frozenset({Scope.RECEIVE}), secret_hash="3" * 64)
+LATER_MS = NOW_MS + 60_000
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def principals(stores: Stores) -> Principals:
 async def test_token_authenticates_the_same_principal(stores: Stores, principals: Principals) -> None:
     key, secret = await stores.api_key()
     principal = await principals.authenticate(secret, now_ms=NOW_MS)
-    assert principal == Principal(key.id, key.account_id, key.scopes)
+    assert principal == Principal(key.id, key.account_id, key.scopes, secret_hash=key.secret_hash)
 
     token = await principals.token_for(principal, now_ms=NOW_MS)
 
@@ -46,6 +48,31 @@ async def test_token_ends_with_its_key(stores: Stores, principals: Principals) -
     assert await principals.authenticate(token, now_ms=NOW_MS + 10) is None
 
 
+@pytest.mark.parametrize("old_valid_until_ms", [NOW_MS, LATER_MS])
+async def test_token_ends_with_the_secret_that_minted_it(
+    stores: Stores, principals: Principals, old_valid_until_ms: int
+) -> None:
+    key, old = await stores.api_key()
+    by_old = await principals.authenticate(old, now_ms=NOW_MS)
+    assert by_old is not None
+    old_token = await principals.token_for(by_old, now_ms=NOW_MS)
+    new = new_secret(key.id)
+    await stores.api_keys.rotate(
+        key, secret_hash=hash_of(new), old_valid_until_ms=old_valid_until_ms, now_ms=NOW_MS
+    )
+    by_new = await principals.authenticate(new, now_ms=NOW_MS)
+    assert by_new is not None
+    new_token = await principals.token_for(by_new, now_ms=NOW_MS)
+
+    before = await principals.authenticate(old_token, now_ms=old_valid_until_ms - 1)
+    if old_valid_until_ms > NOW_MS:
+        assert before == dataclasses.replace(by_old, until_ms=old_valid_until_ms)
+    else:
+        assert before is None
+    assert await principals.authenticate(old_token, now_ms=old_valid_until_ms) is None
+    assert await principals.authenticate(new_token, now_ms=old_valid_until_ms) == by_new
+
+
 async def test_all_replicas_share_one_signing_key(stores: Stores) -> None:
     first = await stores.api_keys.token_key(offered="a")
 
@@ -62,7 +89,14 @@ def test_read_checks_the_signature() -> None:
     token = sign(PRINCIPAL, key=KEY, expires_at_s=5)
 
     assert is_token_like(token)
-    assert read(token, key=KEY) == {"account_id": "2" * 32, "api_key_id": "1" * 32, "exp": 5}
+    mark = mark_of("3" * 64)
+    assert read(token, key=KEY) == {
+        "account_id": "2" * 32,
+        "api_key_id": "1" * 32,
+        "secret": mark,
+        "exp": 5,
+    }
+    assert "3" * 16 not in mark, "the stored hash is not in the token"
     assert read(token, key="j" * 64) is None
     assert read(token[:-3], key=KEY) is None
 
@@ -70,6 +104,8 @@ def test_read_checks_the_signature() -> None:
 def test_token_with_incomplete_claims_is_refused() -> None:
     for broken in (Principal("short", "a", frozenset()), Principal("", "", frozenset())):
         assert read(sign(broken, key=KEY, expires_at_s=5), key=KEY) is None
+    of_an_earlier_release = jwt.encode({"api_key_id": "1" * 32, "exp": 5}, KEY, algorithm="HS256")
+    assert read(of_an_earlier_release, key=KEY) is None
 
 
 async def test_account_is_within_its_ancestors(stores: Stores, principals: Principals) -> None:
