@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version
 from shared.runtime.http.responses import (
     REQUEST_ID,
     error_body,
@@ -34,6 +35,7 @@ from shared.runtime.websocket.upgrade import check_upgrade, rejection_response, 
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
+_REQUEST_ID = REQUEST_ID.encode()
 
 
 class Connection(TypedDict):
@@ -123,6 +125,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._is_in_head = False
+        self._version = ""
+        self._host: bytes | None = None
+        self._hosts = 0
+        self._coding: bytes | None = None
+        self._codings = 0
+        # Clients send the same Host with every request of a connection.
+        self._valid_host: bytes | None = None
         self._lost = False
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
@@ -134,17 +143,46 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._host, self._hosts, self._coding, self._codings = None, 0, None, 0
         self._is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            # A trailer would be taken for a header, which no proxy has checked.
+            return
+        name = name.lower()
+        if name == b"host":
+            self._host = value
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._coding = value
+            self._codings += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         if self._head_timer is not None:
             self._stop_head_timer()
+        self._version = self.parser.get_http_version()
+        self._check_head()
         hot = self._hot_routes.get((self.parser.get_method(), self.url))
         if hot is None or self._is_responding() or self.flow.write_paused:
             self._begin_cycle()
         else:
             self._hot = hot
+
+    def _check_head(self) -> None:
+        """Raises RefusedHead. Called for every request, so it never looks through the headers."""
+        version = self._version
+        if version != "1.1":
+            check_version(version)
+        if self._hosts != 1 or self._host != self._valid_host:
+            check_host(version, self._host, count=self._hosts)
+            self._valid_host = self._host
+        if self._coding is not None:
+            check_coding(version, self._coding, count=self._codings)
 
     def _begin_cycle(self) -> None:
         """Gives the request to the application."""
@@ -181,7 +219,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _serve_hot(self, hot: HotRoute) -> bool:
         last = self.cycle
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        keep_alive = self._version != "1.0" and self.parser.should_keep_alive()
         request = HotRequest(self, self.headers, b"".join(self._hot_body), keep_alive=keep_alive)
         # First: it may respond at once.
         self.cycle = request  # type: ignore[assignment]
@@ -201,7 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = new_request_id()
         record_failure(self.parser.get_method().decode(), self.url.decode(), error, request_id=request_id)
         if not request.response_complete:
-            headers = [(b"content-type", b"application/json"), (REQUEST_ID.encode(), request_id.encode())]
+            headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
             request.respond(500, headers, problem_body(internal_error(), request_id=request_id))
 
     def write_response(self, data: bytes) -> None:
@@ -235,8 +273,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("the request is malformed")
+        except httptools.HttpParserError as error:
+            # The parser raises an error of its own for that of a callback.
+            refused = isinstance(error.__context__, RefusedHead)
+            self.send_400_response(str(error.__context__) if refused else "the request is malformed")
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
@@ -263,7 +303,7 @@ class HttpProtocol(HttpToolsProtocol):
         return offers and not self._should_upgrade()
 
     def _should_upgrade(self) -> bool:
-        upgradable = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
         return upgradable and not _has_body(self.headers) and super()._should_upgrade()
 
     def _get_upgrade(self) -> bytes | None:
@@ -298,8 +338,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = self.scope = None  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
-        request_id = new_request_id()
-        headers = [(b"content-type", b"application/json"), (REQUEST_ID.encode(), request_id.encode())]
+        given = next((value for name, value in self.headers or () if name == _REQUEST_ID), b"")
+        request_id = new_request_id(given.decode("latin-1"))
+        headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
         self.transport.write(response(400, headers, error_body(400, msg, request_id=request_id)))
         self.transport.close()
 
