@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
@@ -11,7 +13,7 @@ import pytest
 
 from tests.conftest import Measured, Start
 from tests.faults.handmade import Line
-from tests.harness.all_in_one import all_in_one
+from tests.harness.all_in_one import AllInOne, all_in_one
 from tests.harness.api import Api, ApiKey
 from tests.harness.processes import Service
 from tests.harness.sockets import CONNECT_PATH
@@ -156,7 +158,7 @@ async def test_handshakes_that_arrive_during_the_shutdown_get_101_or_503(
 
 
 @pytest.fixture
-def all_services() -> Iterator[Service]:
+def all_services() -> Iterator[AllInOne]:
     with all_in_one() as process:
         process.start()
         process.wait_ready()
@@ -172,7 +174,7 @@ async def lines() -> AsyncIterator[list[Line]]:
 
 
 async def test_a_handshake_that_is_arriving_when_the_port_closes_gets_a_503(
-    all_services: Service, lines: list[Line], api_key_of_all: ApiKey
+    all_services: AllInOne, lines: list[Line], api_key_of_all: ApiKey
 ) -> None:
     """Connected, and with part of the head there, when SIGTERM comes."""
     lines += [await Line.open(all_services.url) for _ in range(3)]
@@ -193,8 +195,29 @@ async def test_a_handshake_that_is_arriving_when_the_port_closes_gets_a_503(
 
 
 @pytest.fixture
-async def api_key_of_all(all_services: Service, http: aiohttp.ClientSession) -> ApiKey:
-    api = Api(http, all_services.url, all_services.env["NOTIFY_ADMIN_TOKEN"])
+async def api_key_of_all(all_services: AllInOne, http: aiohttp.ClientSession) -> ApiKey:
+    api = Api(http, all_services.url, all_services.admin_token)
     key = await api.api_key()
     await api.register(key)
     return key
+
+
+async def test_all_in_one_answers_handshakes_that_wait_for_its_valkey(
+    all_services: AllInOne, api_key_of_all: ApiKey
+) -> None:
+    """One of each secret proceeds at a time, so this is one handshake of each dialect."""
+    [valkey] = all_services.valkeys
+    os.kill(valkey, signal.SIGSTOP)
+    try:
+        handshakes = (pelion(api_key_of_all), cognism(api_key_of_all))
+        tasks = [asyncio.create_task(shake(all_services.url, each)) for each in handshakes]
+        await asyncio.sleep(0.3)
+        assert not any(task.done() for task in tasks)
+        all_services.terminate()
+
+        replies = await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    finally:
+        os.kill(valkey, signal.SIGCONT)
+
+    assert assert_accepted_or_draining(replies) == {503: 2}
+    await assert_ends_well(all_services)
