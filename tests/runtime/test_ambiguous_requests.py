@@ -180,6 +180,21 @@ async def test_each_request_of_a_connection_needs_its_host(port: int, served: Se
     writer.close()
 
 
+@pytest.mark.parametrize("refused", [request(PLAIN, ""), b"GET / HTTP/1.1\n\n"], ids=["refused", "malformed"])
+async def test_a_refusal_never_takes_the_place_of_an_earlier_response(
+    port: int, served: Served, refused: bytes
+) -> None:
+    """The request before it is answered, then the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request(PLAIN, HOST) + request(PLAIN, HOST) + refused)
+    received = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+
+    assert received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200") == 2
+    assert received.endswith(b"hello")
+    assert len(served.requests) == 2
+
+
 @every_kind
 async def test_a_refusal_repeats_the_request_id(port: int, kind: str) -> None:
     _, headers, body = await exchange(port, request(kind, "X-Request-Id: mine-1\n"))

@@ -302,6 +302,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = self.scope = None  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
+        if self._is_responding() and not self.cycle.more_body:
+            # A 400 now would be taken for the response to the request before: only close after that.
+            self.cycle.keep_alive = False
+            self._is_in_head = False
+            return
         given = next((value for name, value in self.headers or () if name == _REQUEST_ID), b"")
         request_id = new_request_id(given.decode("latin-1"))
         headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
