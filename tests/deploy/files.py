@@ -63,3 +63,10 @@ def instructions(text: str) -> list[Instruction]:
             stage = words.partition(" AS ")[2]
         found.append(Instruction(stage, name, words.strip()))
     return found
+
+
+def image_settings() -> dict[str, str]:
+    """Our settings in the image's environment."""
+    [env] = [i for i in instructions((DEPLOY / "Dockerfile").read_text()) if i.name == "ENV"]
+    pairs = dict(word.split("=", 1) for word in env.words.split())
+    return {name: value for name, value in pairs.items() if name.startswith(PREFIX)}

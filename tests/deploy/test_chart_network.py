@@ -12,7 +12,7 @@ from services.socket_edge.app import CONNECT_PATH, JOIN_PATH, SOCKET_PATH
 from services.socket_edge.long_poll import PULL_PATH
 from shared.model.addresses import AddressPolicy
 from tests.deploy.chart import VALUES, Json, component, deployments, metrics_port_of, named, objects, rendered
-from tests.deploy.files import PORTS, SERVICES
+from tests.deploy.files import PORTS, SERVICES, image_settings
 
 CALLERS = ("gateway", "webhook-dispatcher")
 every_case = pytest.mark.parametrize("case", VALUES)
@@ -97,6 +97,20 @@ def test_backends_exist_with_their_port(case: str) -> None:
             service = path["backend"]["service"]
             assert service["port"]["name"] in ports[service["name"]]
         assert ingress["spec"]["tls"][0]["hosts"] == [ingress["spec"]["rules"][0]["host"]]
+
+
+@every_case
+def test_metrics_are_on_no_port_that_clients_reach(case: str) -> None:
+    """Neither through an Ingress nor on the service's port, and at the image's own place."""
+    port = metrics_port_of(case)
+    assert port not in PORTS.values()
+    assert str(port) == image_settings()["NOTIFY_METRICS_PORT"]
+    for ingress in objects(case, "Ingress"):
+        paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
+        assert {path["backend"]["service"]["port"]["name"] for path in paths} == {"http"}
+    for service in SERVICES:
+        *ways_in, _ = policy(case, service)["ingress"]
+        assert port not in [each["port"] for way in ways_in for each in way["ports"]]
 
 
 @every_case

@@ -25,6 +25,12 @@ def settings_of(name: str) -> dict[str, str]:
     return {k: re.sub(r"\$\{.*\}", "x" * 16, v) for k, v in OURS[name]["environment"].items()}
 
 
+def metrics_port_of(name: str) -> int:
+    port = load_settings(settings_of(name)).metrics_port
+    assert port is not None
+    return port
+
+
 def mounts(container: dict[str, Any]) -> list[str]:
     return [volume.split(":")[0] for volume in container.get("volumes", ())]
 
@@ -106,12 +112,21 @@ def test_only_the_proxys_network_is_trusted() -> None:
         assert [str(n) for n in load_settings(settings_of(name)).trusted_proxies] == [subnet]
 
 
-def test_prometheus_scrapes_every_process_on_its_port() -> None:
+@ours
+def test_metrics_are_on_no_public_port(name: str) -> None:
+    """The proxy leads to the services' ports, and only the proxy's are published."""
+    port = metrics_port_of(name)
+    assert port not in PORTS.values()
+    assert f":{port}" not in CADDYFILE
+    assert "ports" not in OURS[name]
+
+
+def test_prometheus_scrapes_every_process_on_its_metrics_port() -> None:
     scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
     jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
     assert {name.removeprefix("notify-") for name in jobs} == set(SERVICES)
     for service in SERVICES:
-        there = {f"{name}:{PORTS[service]}" for name, runs in RUNS.items() if runs == service}
+        there = {f"{name}:{metrics_port_of(name)}" for name, runs in RUNS.items() if runs == service}
         assert set(jobs[f"notify-{service}"]) == there
     targets = [volume.split(":")[1] for volume in CONTAINERS["prometheus"]["volumes"]]
     assert set(scraped["rule_files"]) <= set(targets)

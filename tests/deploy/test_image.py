@@ -5,14 +5,25 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
 from services.__main__ import _parser
-from shared.runtime.settings import load_settings
-from tests.deploy.files import CHART, CHECKOUT, DEPLOY, PORTS, SETTINGS, Instruction, instructions
+from shared.runtime.settings import PREFIX, load_settings
+from tests.deploy.files import (
+    CHART,
+    CHECKOUT,
+    DEPLOY,
+    PORTS,
+    SETTINGS,
+    Instruction,
+    image_settings,
+    instructions,
+)
+from tests.harness.all_in_one import all_in_one
 from tests.harness.processes import Service, environment, free_port
 from tests.harness.stack import Stack
 
@@ -32,6 +43,10 @@ def copied() -> dict[str, str]:
     """Each path of the checkout that the image contains, and its target."""
     words = [i.words.split() for i in DOCKERFILE if i.name == "COPY" and not i.words.startswith("--from=")]
     return {source: target for *sources, target in words for source in sources}
+
+
+def exposed() -> list[int]:
+    return [int(port) for port in the("EXPOSE").words.split()]
 
 
 def test_copied_paths_exist_and_are_not_ignored() -> None:
@@ -103,12 +118,30 @@ def test_it_runs_unprivileged_and_without_a_shell() -> None:
 
 
 def test_its_ports_and_settings_match_the_code() -> None:
-    assert [int(port) for port in the("EXPOSE").words.split()] == list(PORTS.values())
-    env = dict(word.split("=", 1) for word in the("ENV").words.split())
-    ours = {name: value for name, value in env.items() if name.startswith("NOTIFY_")}
-    assert set(ours) <= SETTINGS
-    settings = load_settings(ours)
+    assert exposed() == list(PORTS.values())
+    assert set(image_settings()) <= SETTINGS
+    settings = load_settings(image_settings())
     assert (settings.host, settings.log_format, settings.data_dir) == ("0.0.0.0", "json", Path("/data"))
+
+
+def test_metrics_have_a_port_of_their_own() -> None:
+    port = load_settings(image_settings()).metrics_port
+    assert port is not None
+    assert port not in PORTS.values()
+    assert port not in exposed(), "`docker run -P` would publish it"
+
+
+def test_all_in_the_image_keeps_metrics_off_its_public_port() -> None:
+    own = image_settings() | {"NOTIFY_METRICS_PORT": str(free_port())}
+    # These two name places of the container.
+    del own["NOTIFY_HOST"], own["NOTIFY_DATA_DIR"]
+    with all_in_one(**{name.removeprefix(PREFIX): value for name, value in own.items()}) as process:
+        process.start()
+        process.wait_ready()
+        assert process.get("/metrics") == 404
+        metrics = f"http://127.0.0.1:{own['NOTIFY_METRICS_PORT']}/metrics"
+        with urllib.request.urlopen(metrics, timeout=20) as response:
+            assert b"notify_redis_up" in response.read()
 
 
 def test_the_layer_of_dependencies_does_not_depend_on_the_code() -> None:

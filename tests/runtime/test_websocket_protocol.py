@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -212,3 +213,51 @@ async def test_after_the_clients_close_frame_no_pong_is_heard(peer: Peer) -> Non
     assert peer.pongs == []
     with pytest.raises(ClientDisconnected):
         peer.write(b"late")
+
+
+@pytest.fixture
+async def handshake() -> AsyncIterator[Peer]:
+    """A socket whose application has not responded yet."""
+    peer = Peer()
+    yield peer
+    await peer.close()
+
+
+async def _shut_down(peer: Peer) -> None:
+    peer.protocol.shutdown()
+
+
+async def _close(peer: Peer, code: int) -> None:
+    await peer.protocol.send({"type": "websocket.close", "code": code})
+
+
+async def _abort(peer: Peer) -> None:
+    await peer.protocol.send({"type": "websocket.abort"})
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (_shut_down, b"503"),
+        (partial(_close, code=1001), b"503"),
+        (partial(_close, code=1011), b"503"),
+        (partial(_close, code=1012), b"503"),
+        (_abort, b"503"),
+        (partial(_close, code=1008), b"403"),
+    ],
+    ids=["shutdown", "1001", "1011", "1012", "abort", "1008"],
+)
+async def test_a_handshake_that_ends_early_gets_a_response(
+    handshake: Peer, end: Callable[[Peer], Awaitable[None]], status: bytes
+) -> None:
+    """Never a cut connection, nor a 500; and the application learns of it when it accepts."""
+    await end(handshake)
+
+    head, _, body = handshake.wire.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    if status == b"503":
+        assert b"\r\nretry-after: 1\r\n" in head
+        assert b'"type":"service_unavailable"' in body
+    assert handshake.wire.is_closed
+    with pytest.raises(ClientDisconnected):
+        await handshake.protocol.send({"type": "websocket.accept"})

@@ -4,23 +4,22 @@ Only a GET over HTTP/1.1 without a body can become a WebSocket. Any other reques
 handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with every request.
 
 `scope["extensions"]["http.connection"]` is a `Connection`.
-
-A hot route is served by callbacks, without a task, a scope or a middleware. It gets a request whose body has
-arrived with its head, and may decline it: then the application serves the request. Both call the same
-functions, so a hot route has no rules of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypedDict
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
+from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version
 from shared.runtime.http.responses import (
     REQUEST_ID,
+    draining,
     error_body,
     internal_error,
     new_request_id,
@@ -30,10 +29,21 @@ from shared.runtime.http.responses import (
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
-from shared.runtime.websocket.upgrade import check_upgrade, rejection_response, response, subprotocols_in
+from shared.runtime.websocket.upgrade import (
+    Rejection,
+    check_upgrade,
+    rejection_response,
+    response,
+    subprotocols_in,
+)
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
+_REQUEST_ID = REQUEST_ID.encode()
+# At shutdown: how long a first request may still take to arrive, and one that the kernel already has.
+_ARRIVING_S = 1.0
+_UNREAD_S = 0.1
+_DRAINING = Rejection(503, draining().detail)
 
 
 class Connection(TypedDict):
@@ -55,74 +65,32 @@ class Connection(TypedDict):
     has_all: Callable[[], bool]
 
 
-HotRoute: TypeAlias = Callable[["HotRequest"], bool]
-"""False: it declines the request, and must not respond."""
-HotRoutes: TypeAlias = Mapping[tuple[bytes, bytes], HotRoute]
-"""By method and path, exactly as the client sends them."""
-
-
-class HotRequest:
-    """One request, and its response. It takes the place of uvicorn's request cycle on its connection.
-
-    Names of `headers` are in lower case.
-    """
-
-    __slots__ = ("_protocol", "body", "disconnected", "headers", "keep_alive", "response_complete")
-    # The body has arrived.
-    more_body = False
-
-    def __init__(
-        self,
-        protocol: "HttpProtocol",
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        *,
-        keep_alive: bool,
-    ) -> None:
-        self._protocol = protocol
-        self.headers = headers
-        self.body = body
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.disconnected = False
-
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Writes the whole response; the length is added. Does nothing once the connection is lost."""
-        if self.disconnected:
-            return
-        protocol = self._protocol
-        parts = [STATUS_LINE[status]]
-        for name, value in (*protocol.server_state.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
-        protocol.write_response(b"".join(parts))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
-
-    @property
-    def message_event(self) -> "HotRequest":
-        """uvicorn sets it when the connection is lost."""
-        return self
-
-    def set(self) -> None:
-        """Nothing waits for a hot request."""
-
-
 class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose request line and headers are too long, or take too long."""
 
-    def __init__(self, *args: Any, hot_routes: HotRoutes = MappingProxyType({}), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        hot_routes: HotRoutes = MappingProxyType({}),
+        closing: asyncio.Event | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._hot_routes = hot_routes
+        # Set when the server closes: each connection ends after its next response.
+        self._closing = closing or asyncio.Event()
         self._hot: HotRoute | None = None
         self._hot_body: list[bytes] = []
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._is_in_head = False
+        self._version = ""
+        self._host: bytes | None = None
+        self._hosts = 0
+        self._coding: bytes | None = None
+        self._codings = 0
+        # Clients send the same Host with every request of a connection.
+        self._valid_host: bytes | None = None
         self._lost = False
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
@@ -134,17 +102,46 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._host, self._hosts, self._coding, self._codings = None, 0, None, 0
         self._is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            # A trailer would be taken for a header, which no proxy has checked.
+            return
+        name = name.lower()
+        if name == b"host":
+            self._host = value
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._coding = value
+            self._codings += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         if self._head_timer is not None:
             self._stop_head_timer()
+        self._version = self.parser.get_http_version()
+        self._check_head()
         hot = self._hot_routes.get((self.parser.get_method(), self.url))
         if hot is None or self._is_responding() or self.flow.write_paused:
             self._begin_cycle()
         else:
             self._hot = hot
+
+    def _check_head(self) -> None:
+        """Raises RefusedHead. Called for every request, so it never looks through the headers."""
+        version = self._version
+        if version != "1.1":
+            check_version(version)
+        if self._hosts != 1 or self._host != self._valid_host:
+            check_host(version, self._host, count=self._hosts)
+            self._valid_host = self._host
+        if self._coding is not None:
+            check_coding(version, self._coding, count=self._codings)
 
     def _begin_cycle(self) -> None:
         """Gives the request to the application."""
@@ -164,6 +161,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
         if not self._ignores_upgrade():
             super().on_headers_complete()
+            if self._closing.is_set() and self.cycle is not None:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if self._hot is not None:
@@ -181,7 +180,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _serve_hot(self, hot: HotRoute) -> bool:
         last = self.cycle
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        keep_alive = self._version != "1.0" and self.parser.should_keep_alive() and not self._closing.is_set()
         request = HotRequest(self, self.headers, b"".join(self._hot_body), keep_alive=keep_alive)
         # First: it may respond at once.
         self.cycle = request  # type: ignore[assignment]
@@ -201,7 +200,7 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = new_request_id()
         record_failure(self.parser.get_method().decode(), self.url.decode(), error, request_id=request_id)
         if not request.response_complete:
-            headers = [(b"content-type", b"application/json"), (REQUEST_ID.encode(), request_id.encode())]
+            headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
             request.respond(500, headers, problem_body(internal_error(), request_id=request_id))
 
     def write_response(self, data: bytes) -> None:
@@ -235,8 +234,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("the request is malformed")
+        except httptools.HttpParserError as error:
+            # The parser raises an error of its own for that of a callback.
+            refused = isinstance(error.__context__, RefusedHead)
+            self.send_400_response(str(error.__context__) if refused else "the request is malformed")
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
@@ -263,7 +264,7 @@ class HttpProtocol(HttpToolsProtocol):
         return offers and not self._should_upgrade()
 
     def _should_upgrade(self) -> bool:
-        upgradable = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
         return upgradable and not _has_body(self.headers) and super()._should_upgrade()
 
     def _get_upgrade(self) -> bytes | None:
@@ -274,7 +275,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over to a SocketProtocol."""
-        if rejection := check_upgrade(self.url, self.headers):
+        rejection = check_upgrade(self.url, self.headers)
+        if rejection is None and self._closing.is_set():
+            rejection = _DRAINING
+        if rejection is not None:
             self.transport.write(rejection_response(rejection, self.headers))
             self.transport.close()
             return
@@ -298,10 +302,28 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = self.scope = None  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
-        request_id = new_request_id()
-        headers = [(b"content-type", b"application/json"), (REQUEST_ID.encode(), request_id.encode())]
+        if self._is_responding() and not self.cycle.more_body:
+            # A 400 now would be taken for the response to the request before: only close after that.
+            self.cycle.keep_alive = False
+            self._is_in_head = False
+            return
+        given = next((value for name, value in self.headers or () if name == _REQUEST_ID), b"")
+        request_id = new_request_id(given.decode("latin-1"))
+        headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
         self.transport.write(response(400, headers, error_body(400, msg, request_id=request_id)))
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server closes. A request that has arrived or is arriving still gets a response."""
+        if self._is_responding():
+            self.cycle.keep_alive = False
+        else:
+            may_arrive = self._is_in_head or self.cycle is None
+            self.loop.call_later(_ARRIVING_S if may_arrive else _UNREAD_S, self._close_unless_responding)
+
+    def _close_unless_responding(self) -> None:
+        if not self._lost and not self._is_responding() and self.transport.get_protocol() is self:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()

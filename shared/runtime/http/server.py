@@ -11,7 +11,8 @@ from types import MappingProxyType
 import uvicorn
 from starlette.types import ASGIApp
 
-from shared.runtime.http.protocol import HotRoutes, HttpProtocol
+from shared.runtime.http.hot_routes import HotRoutes
+from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.process import freeze_heap
 from shared.runtime.websocket.protocol import SocketProtocol
 
@@ -36,8 +37,10 @@ class _Server(uvicorn.Server):
         *,
         on_shutdown: Callable[[], Awaitable[None]] | None,
         on_start: Callable[[], None],
+        closing: asyncio.Event,
     ) -> None:
         super().__init__(config)
+        self._closing = closing
         self._on_shutdown = on_shutdown
         self._on_start = on_start
 
@@ -54,6 +57,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_shutdown is not None:
             await self._on_shutdown()
+        self._closing.set()
         await super().shutdown(sockets)
 
 
@@ -79,11 +83,15 @@ async def serve(
     on_start: Callable[[], None] = lambda: None,
     hot_routes: HotRoutes = MappingProxyType({}),
 ) -> None:
-    """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests."""
+    """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests.
+
+    Requests that have arrived or are arriving get a response, WebSocket handshakes a 503.
+    """
+    closing = asyncio.Event()
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=partial(HttpProtocol, hot_routes=hot_routes),  # type: ignore[arg-type]
+        http=partial(HttpProtocol, hot_routes=hot_routes, closing=closing),  # type: ignore[arg-type]
         ws=SocketProtocol,
         backlog=_BACKLOG,
         ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,
@@ -97,7 +105,7 @@ async def serve(
         timeout_graceful_shutdown=_SHUTDOWN_LIMIT_S,
         timeout_keep_alive=75,
     )
-    server = _Server(config, on_shutdown=on_shutdown, on_start=on_start)
+    server = _Server(config, on_shutdown=on_shutdown, on_start=on_start, closing=closing)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     stopping = asyncio.create_task(stop.wait())
     try:

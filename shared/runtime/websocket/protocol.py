@@ -25,7 +25,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
-from shared.runtime.http.responses import internal_error
+from shared.runtime.http.responses import draining, internal_error
 from shared.runtime.send_queue import unread_bytes
 from shared.runtime.websocket.upgrade import Headers, Rejection, accept_response, rejection_response, response
 
@@ -41,6 +41,10 @@ _PING = 0x89
 _PONG_OF_8_BYTES = b"\x8a\x88"
 _MASK_BYTES = 4
 _INTERNAL_ERROR = Rejection(500, internal_error().detail)
+_DRAINING = Rejection(503, draining().detail)
+_UNAVAILABLE = Rejection(503, "the handshake cannot be completed now; connect again")
+# By close code, for a close before the handshake is complete. Other codes get a 403, as ASGI has it.
+_REJECTIONS = {1001: _DRAINING, 1011: _UNAVAILABLE, 1012: _DRAINING}
 # The library logs each connection at INFO and below.
 _library_logger = logging.getLogger("uvicorn.error")
 
@@ -124,9 +128,11 @@ class SocketProtocol(asyncio.Protocol):
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._server_state.tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if not isinstance(error, ClientDisconnected) and (error or not self._responded):
+        # The shutdown cancels a handshake that still waits for Redis, when its client has the 503.
+        is_expected = isinstance(error, ClientDisconnected) or (task.cancelled() and self._close_sent)
+        if not is_expected and (error or not self._responded):
             logger.error("socket.failed", exc_info=error)
-        self._fail_handshake()
+        self._reject(_DRAINING if task.cancelled() else _INTERNAL_ERROR)
         if self._close_timer is None:
             self._transport.close()
 
@@ -231,7 +237,7 @@ class SocketProtocol(asyncio.Protocol):
         if self._responded:
             self._transport.abort()
         else:
-            self._fail_handshake()
+            self._reject(_DRAINING)
             self._transport.close()
 
     # To and from the application
@@ -248,7 +254,10 @@ class SocketProtocol(asyncio.Protocol):
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "websocket.abort":
-            self._transport.abort()
+            if self._responded:
+                self._transport.abort()
+            else:
+                self._reject(_UNAVAILABLE)
             return
         self._check_open()
         if not self._responded:
@@ -302,7 +311,10 @@ class SocketProtocol(asyncio.Protocol):
             if not message.get("more_body"):
                 self._refuse(response(status, [*self._server_state.default_headers, *headers], body))
         elif kind == "websocket.close" and self._refusal is None:
-            self._refuse(response(403, self._server_state.default_headers, b""))
+            if rejection := _REJECTIONS.get(message.get("code", 1000)):
+                self._reject(rejection)
+            else:
+                self._refuse(response(403, self._server_state.default_headers, b""))
         else:
             raise RuntimeError(f"message before the handshake is complete: {kind}")
 
@@ -311,11 +323,13 @@ class SocketProtocol(asyncio.Protocol):
         self._put({"type": "websocket.disconnect", "code": 1006})
         self._transport.write(http_response)
         self._transport.close()
+        # Nothing is left to shut down: an abort would drop the response before it is sent.
+        self._server_state.connections.discard(self)
 
-    def _fail_handshake(self) -> None:
-        """The application ends without a response to the handshake."""
+    def _reject(self, rejection: Rejection) -> None:
+        """Responds to the handshake, unless the application has."""
         if not self._responded and not self._transport.is_closing():
-            self._refuse(rejection_response(_INTERNAL_ERROR, self._headers))
+            self._refuse(rejection_response(rejection, self._headers))
 
     # Helpers
 

@@ -76,6 +76,8 @@ def rejection_response(rejection: Rejection, headers: Headers) -> bytes:
         (b"sec-websocket-version", b"13"),
         (b"upgrade", b"websocket"),
     ]
+    if rejection.status == 503:
+        lines.append((b"retry-after", b"1"))
     return response(rejection.status, lines, body)
 
 
