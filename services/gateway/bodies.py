@@ -1,6 +1,7 @@
 """Request bodies, bounded in size and time and decoded by their models; and response bodies."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,29 +13,52 @@ from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem
 from shared.wire.models import parse
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
-_READ_ON_BYTES = 4 * MAX_BODY_BYTES
-_BODY_S = 30.0
+KIB = 1024
+MIB = 1024 * KIB
+MAX_BODY_BYTES = 8 * MIB
+BODY_S = 30.0
+# Read on past the limit for a while, and keep nothing: a client that is cut while it sends meets a reset
+# connection and never sees the response.
+_READ_ON = 4
 T = TypeVar("T")
 
 
-async def body_of(request: Request) -> bytes:
-    """The whole body. Raises Problem: 413 for a body over the limit, 408 for one that takes too long."""
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """What a request's body may take."""
+
+    size_bytes: int
+    within_s: float
+
+
+OF_CALLERS = BodyLimit(MAX_BODY_BYTES, BODY_S)
+# The credential is in the body: until it is read, the client is a stranger.
+OF_STRANGERS = BodyLimit(64 * KIB, 5.0)
+
+
+async def body_of(request: Request, limit: BodyLimit = OF_CALLERS) -> bytes:
+    """The whole body. Raises Problem: 413 for a body over the limit, 408 for one that takes too long.
+
+    Read it after the caller is known: a stranger's body must cost no memory.
+    """
     connection: Connection = request.scope["extensions"]["http.connection"]
     if connection["has_all"]():
         # The usual case. Setting a timeout would cost more than the read.
-        return await _read(request)
+        return await _read(request, limit.size_bytes)
     try:
-        async with asyncio.timeout(_BODY_S):
-            return await _read(request)
+        async with asyncio.timeout(limit.within_s):
+            return await _read(request, limit.size_bytes)
     except TimeoutError:
         raise Problem(408, "the body did not arrive in time", headers={"connection": "close"}) from None
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, limit_bytes: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    is_last = False
+    read_on_bytes = _READ_ON * limit_bytes
+    announced = _announced_bytes(request)
+    size, is_last = 0, False
+    if announced > read_on_bytes:
+        size, is_last = announced, True
     while not is_last:
         message = await request.receive()
         if message["type"] == "http.disconnect":
@@ -42,21 +66,32 @@ async def _read(request: Request) -> bytes:
         part = message.get("body", b"")
         is_last = not message.get("more_body", False)
         size += len(part)
-        # Read on past the limit for a while: a client that is cut while it sends meets a reset connection
-        # and never sees the response.
-        if size > _READ_ON_BYTES:
+        if size > read_on_bytes:
             break
-        if size <= MAX_BODY_BYTES:
+        if size <= limit_bytes:
             parts.append(part)
-    if size > MAX_BODY_BYTES:
-        headers = {"connection": "close"} if size > _READ_ON_BYTES else None
-        raise Problem(413, f"the body is over {MAX_BODY_BYTES // 1024 // 1024} MiB", headers=headers)
+        else:
+            parts.clear()
+    if size > limit_bytes:
+        headers = {"connection": "close"} if size > read_on_bytes else None
+        raise Problem(413, f"the body is over {_in_words(limit_bytes)}", headers=headers)
     return b"".join(parts)
 
 
-async def body_in(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+def _announced_bytes(request: Request) -> int:
+    """The length that the request's head names; 0 if it names none."""
+    length = request.headers.get("content-length", "")
+    # The HTTP parser has refused anything but a number.
+    return int(length) if length.isdecimal() else 0
+
+
+def _in_words(size_bytes: int) -> str:
+    return f"{size_bytes // MIB} MiB" if size_bytes >= MIB else f"{size_bytes // KIB} KiB"
+
+
+async def body_in(request: Request, decoder: msgspec.json.Decoder[T], limit: BodyLimit = OF_CALLERS) -> T:
     """The decoded body; {} for an empty one that may be left out. Raises Problem or Invalid."""
-    body = await body_of(request)
+    body = await body_of(request, limit)
     return parse(decoder, body if body.strip() or not is_optional(decoder.type) else b"{}")
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway import VERSION
-from services.gateway.bodies import body_in
+from services.gateway.bodies import OF_STRANGERS, body_in
 from services.gateway.context import Context, context_of
 from services.gateway.operations import ANYONE, Access, Operation
 from shared.authentication import require_scope
@@ -154,7 +154,7 @@ async def get_socket_without_account(_: Request, __: Principal) -> Response:
 async def create_token(request: Request, _: None) -> Response:
     """Exchanges an API key's secret for a token of an hour, `auth_token` in the envelope."""
     context = context_of(request)
-    posted = (await body_in(request, _OBJECT)).get("data")
+    posted = (await body_in(request, _OBJECT, OF_STRANGERS)).get("data")
     secret = _secret_in(posted if isinstance(posted, dict) else {})
     # `Principals` would take a token too; here only a secret counts.
     principal = await _principal(context, secret if id_in(secret) else "")

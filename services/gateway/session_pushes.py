@@ -6,7 +6,7 @@ Credentials are optional, but wrong ones are refused.
 
 from starlette.requests import Request
 
-from services.gateway.bodies import body_of
+from services.gateway.bodies import BODY_S, BodyLimit, body_of
 from services.gateway.context import context_of
 from services.gateway.openapi import COGNISM_CREDENTIALS, in_query, request_body
 from services.gateway.operations import Access, Operation
@@ -16,8 +16,10 @@ from shared.model.errors import Invalid, TooLarge
 from shared.model.sessions import Dialect, Pushed, Session
 from shared.runtime.http.responses import Problem, unavailable
 from shared.wire.cognism.credentials import credentials_offered, query_of
-from shared.wire.cognism.frames import parse_pushed
+from shared.wire.cognism.frames import MAX_PUSHED_BYTES, parse_pushed
 from shared.wire.models import Closed, Id
+
+_LIMIT = BodyLimit(MAX_PUSHED_BYTES, BODY_S)
 
 
 class PushedBody(Closed):
@@ -53,10 +55,11 @@ async def push_to_session(request: Request, key: ApiKey | None) -> PushedBody:
     session_id = query_of(request.scope["query_string"]).get("session", "")
     if not session_id:
         raise Invalid("is missing; the socket's first frame contains it", field="session")
-    data = await _data_in(request)
     session = await sessions.find(session_id) if is_id(session_id) else None
     if session is None or not _reaches(key, session):
         raise _no_session()
+    # Not earlier: until its session is found, the client is a stranger.
+    data = await _data_in(request)
     match await sessions.push(session_id, data):
         case Pushed.TAKEN:
             return PushedBody(session_id, delivered=True)
@@ -68,7 +71,7 @@ async def push_to_session(request: Request, key: ApiKey | None) -> PushedBody:
 
 async def _data_in(request: Request) -> bytes:
     """The body, unchanged. This dialect has the status 406 for a body that is not JSON."""
-    body = await body_of(request)
+    body = await body_of(request, _LIMIT)
     try:
         return parse_pushed(body)
     except TooLarge:

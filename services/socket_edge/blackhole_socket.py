@@ -7,9 +7,10 @@ from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.held import now_s
-from services.socket_edge.session_socket import SessionSocket, checked_address
+from services.socket_edge.session_socket import SessionSocket, address_of, hold
 from shared.clock import now_ms
 from shared.model.api_keys import Principal
+from shared.model.api_keys import Scope as KeyScope
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
@@ -22,7 +23,6 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
     """A socket on which the client speaks first."""
     if scope["subprotocols"]:
         raise Problem(400, "there is no subprotocol here")
-    address = checked_address(edge, scope)
     principal = None
     # A client may also authenticate later, frame by frame.
     if (given := Headers(scope=scope).get("authorization")) is not None:
@@ -30,9 +30,29 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
         principal = await edge.stores.principals.authenticate(token, now_ms=now_ms())
         if principal is None:
             raise Problem(403, "the credentials are not valid")
+    may_receive = principal is not None and KeyScope.RECEIVE in principal.scopes
+    address = address_of(edge, scope)
     socket = BlackholeSocket(edge, address=address, principal=principal, scope=scope, send=send)
-    edge.hold(socket, None if principal is None else Credential.of(principal))
+    await hold(edge, socket, is_authenticated=may_receive)
+    if principal is not None:
+        socket.on_principal(principal)
     return socket, acceptance(scope)
+
+
+class _Budget:
+    """What a stranger may send on one socket."""
+
+    __slots__ = ("_frames", "_size_bytes")
+
+    def __init__(self, frames: int, size_bytes: int) -> None:
+        self._frames = frames
+        self._size_bytes = size_bytes
+
+    def take(self, content: str | bytes) -> bool:
+        """Whether the frame is within the budget, which has less from now on."""
+        self._frames -= 1
+        self._size_bytes -= len(content.encode() if isinstance(content, str) else content)
+        return self._frames >= 0 and self._size_bytes >= 0
 
 
 class BlackholeSocket(SessionSocket):
@@ -47,16 +67,35 @@ class BlackholeSocket(SessionSocket):
         self._conversation = Conversation(self.id, now_s=now_s(), principal=principal)
         self._last_ping_s = scope["extensions"]["websocket.control"]["last_ping_s"]
         self._heard_s = now_s()
+        # What the client may still send before its first valid credential; None from then on.
+        self._budget: _Budget | None = _Budget(
+            edge.settings.unauthenticated_frames, edge.settings.unauthenticated_bytes
+        )
 
     def frames(self, notification: Notification) -> list[bytes]:
         return self._conversation.event_frames(notification, now_ms=now_ms())
 
-    async def on_message(self, text: str | None) -> None:
+    def on_principal(self, principal: Principal) -> None:
+        """The client has sent a valid credential: the socket ends with it, and is no stranger's any more."""
+        if self.credential != (credential := Credential.of(principal)):
+            self._edge.authenticated(self, credential)
+        # Without the scope it can never receive anything.
+        if KeyScope.RECEIVE in principal.scopes:
+            self._budget = None
+            self._edge.admission.forget(self)
+
+    async def on_message(self, content: str | bytes) -> None:
         """Executes the frame's effects until it has its reply."""
         self._heard_s = now_s()
-        if text is None:
+        if self.close_reason is not None:
+            # What was read together with the frame that closed the socket.
             return
-        effect = self._conversation.receive(text, now_s=self._heard_s)
+        if self._budget is not None and not self._budget.take(content):
+            await self.close_at_once(CloseReason.OVER_BUDGET)
+            return
+        if isinstance(content, bytes):
+            return
+        effect = self._conversation.receive(content, now_s=self._heard_s)
         while not isinstance(effect, Reply):
             try:
                 effect = await self._execute(effect)
@@ -68,13 +107,15 @@ class BlackholeSocket(SessionSocket):
         principals = self._edge.stores.principals
         match effect:
             case Authenticate(token):
-                return self._conversation.resume(await principals.authenticate(token, now_ms=now_ms()))
+                found = await principals.authenticate(token, now_ms=now_ms())
+                if found is not None:
+                    self.on_principal(found)
+                return self._conversation.resume(found)
             case Authorize(principal, account_id):
                 return self._conversation.resume(await principals.may_listen(principal, account_id))
             case SaveSession(principal, bindings, name, metadata):
                 # First: also a write that failed may have been done, and events come from then on.
-                if self.credential != (credential := Credential.of(principal)):
-                    self._edge.authenticated(self, credential)
+                self.on_principal(principal)
                 await self.register(bindings, account_id=principal.account_id, name=name, metadata=metadata)
                 return self._conversation.resume(None)
 

@@ -8,7 +8,7 @@ from starlette.types import Message, Scope, Send
 from services.socket_edge.credential_watcher import Credential, authenticate_receiver
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
-from services.socket_edge.session_socket import SessionSocket, checked_address
+from services.socket_edge.session_socket import SessionSocket, address_of, hold
 from shared.model.api_keys import ApiKey
 from shared.model.errors import MissingScope, Unauthenticated
 from shared.model.events import Notification
@@ -22,13 +22,12 @@ from shared.wire.cognism.patterns import parse_pattern
 
 async def open_cognism_socket(edge: Edge, scope: Scope, send: Send) -> tuple[SessionSocket, Message]:
     """A socket whose session is registered."""
-    address = checked_address(edge, scope)
     query = query_of(scope["query_string"])
     key, credential = await authenticate(edge.stores.api_keys, Headers(scope=scope), query)
     pattern = query.get("pattern", "")
     bindings = [SessionBinding(key.account_id, pattern, parse_pattern(pattern))]
-    socket = CognismSocket(edge, address=address, scope=scope, send=send)
-    edge.hold(socket)
+    socket = CognismSocket(edge, address=address_of(edge, scope), scope=scope, send=send)
+    await hold(edge, socket, is_authenticated=True)
     try:
         await socket.register(bindings, account_id=key.account_id)
     except BaseException:

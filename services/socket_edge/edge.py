@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator
 
 from services.composition import Stores
+from services.socket_edge.admission import Admission
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
 from services.socket_edge.heartbeat import EdgeHeartbeat
@@ -41,6 +42,7 @@ class Edge:
         self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
         self.registry = registry = Registry()
+        self.admission = Admission(registry, settings)
         self.liveness = Liveness(
             ping_interval_s=settings.ping_interval_s,
             ping_timeout_s=settings.ping_timeout_s,

@@ -44,7 +44,7 @@ async def serve_socket(
         return
     try:
         while (message := await receive())["type"] != "websocket.disconnect":
-            await socket.on_message(message.get("text"))
+            await socket.on_message(message.get("text", message.get("bytes", b"")))
         socket.client_code = int(message.get("code", 0))
     finally:
         await edge.drop(socket)

@@ -120,8 +120,8 @@ class HeldSocket(HeldConnection):
     def on_accepted(self) -> None:
         """The client was sent the response to its handshake."""
 
-    async def on_message(self, text: str | None) -> None:
-        """The client sent a text, or something else."""
+    async def on_message(self, content: str | bytes) -> None:
+        """The client sent a text, or a binary message."""
 
     @property
     @abstractmethod
@@ -140,6 +140,12 @@ class HeldSocket(HeldConnection):
             await self._send({"type": "websocket.close", "code": frame[0], "reason": frame[1]})
         except OSError:
             self.close_reason = CloseReason.CLIENT_GONE
+
+    async def close_at_once(self, reason: CloseReason) -> None:
+        """Sends the close frame and hangs up: the client's own could take seconds to come, or never come."""
+        if self.close_reason is None:
+            await self.close(reason)
+            await self.abort()
 
     async def abort(self) -> None:
         await self._send({"type": "websocket.abort"})

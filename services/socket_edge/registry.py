@@ -35,13 +35,19 @@ class Registry:
             self.by_id[connection.id] = left
         else:
             del self.by_id[connection.id]
-        if connection.address is not None:
-            self._addresses[connection.address] -= 1
-            # Addresses that connect once would pile up.
-            if not self._addresses[connection.address]:
-                del self._addresses[connection.address]
+        self.release_address(connection)
         if not self.by_id:
             self._empty.set()
+
+    def release_address(self, connection: HeldConnection) -> None:
+        """The connection no longer counts at its address."""
+        if (address := connection.address) is None:
+            return
+        connection.address = None
+        self._addresses[address] -= 1
+        # Addresses that connect once would pile up.
+        if not self._addresses[address]:
+            del self._addresses[address]
 
     def of(self, id: str) -> Sequence[HeldConnection]:
         return self.by_id.get(id, ())

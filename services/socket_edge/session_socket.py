@@ -24,7 +24,6 @@ from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.runtime.http.client_address import client_address
-from shared.runtime.http.responses import too_many
 from shared.store.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -39,13 +38,23 @@ UNREAD_LIMIT_BYTES = 256 * 1024
 _FLUSH_S = 0.02
 
 
-def checked_address(edge: "Edge", scope: Scope) -> str:
-    """The client's address, if another socket may come from it. Raises Problem (429)."""
-    address = client_address(scope, trusted=edge.settings.trusted_proxies)
-    most = edge.settings.max_sockets_per_address
-    if most is not None and edge.registry.count_at(address) >= most:
-        raise too_many("too many sockets from this address")
-    return address
+def address_of(edge: "Edge", scope: Scope) -> str:
+    """The client's address, by which its sockets are counted."""
+    return client_address(scope, trusted=edge.settings.trusted_proxies)
+
+
+async def hold(edge: "Edge", socket: "SessionSocket", *, is_authenticated: bool) -> None:
+    """Holds the socket, once the credentials in its handshake are checked. Raises Problem (429).
+
+    Not before: a stranger must not take the place of an authenticated socket from the same address.
+    """
+    address = socket.address or ""
+    leaving = edge.admission.make_room(address, for_stranger=not is_authenticated)
+    edge.hold(socket)
+    if not is_authenticated:
+        edge.admission.add_stranger(socket, address)
+    for each in leaving:
+        await each.close_at_once(CloseReason.CROWDED_OUT)
 
 
 class SessionSocket(HeldSocket):
@@ -200,6 +209,7 @@ class SessionSocket(HeldSocket):
         self._flushing = None
 
     def on_removed(self) -> None:
+        self._edge.admission.forget(self)
         for task in (self._delivery, self._flushing):
             if task is not None:
                 task.cancel()

@@ -27,6 +27,8 @@ class CloseReason(StrEnum):
     STALLED = "stalled"
     CLIENT_GONE = "client-gone"
     IDLE = "idle"
+    CROWDED_OUT = "crowded-out"
+    OVER_BUDGET = "over-budget"
 
 
 @dataclass(frozen=True, slots=True)

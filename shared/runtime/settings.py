@@ -170,6 +170,21 @@ class Settings(BaseModel):
     max_sockets_per_address: Count | None = Field(
         None, description="most Blackhole and Cognism sockets from one address on one edge; unset: no limit"
     )
+    max_unauthenticated_sockets: Count = Field(
+        5000,
+        description="most Blackhole sockets of one edge that have not authenticated; beyond it the oldest is "
+        "closed",
+    )
+    max_unauthenticated_sockets_per_address: Count = Field(
+        1000,
+        description="most of them from one address; beyond it the oldest of that address is closed",
+    )
+    unauthenticated_frames: Count = Field(
+        100, description="most messages on a Blackhole socket before a valid credential"
+    )
+    unauthenticated_bytes: Bytes = Field(
+        256 * 1024, description="most bytes of messages on a Blackhole socket before a valid credential"
+    )
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),
         description="networks of proxies whose X-Forwarded-For is trusted, as in 10.0.0.0/8; unset: none",

@@ -56,6 +56,21 @@ CLOSE_ROWS = {
         "an error of ours, logged", (1011, 1011), (1011, 1011), True, "unexpected condition"
     ),
     CloseReason.IDLE: CloseRow("a Blackhole client sent nothing for too long", _NONE, (1000, 1000), True),
+    # A stranger's socket. Later there may be room again.
+    CloseReason.CROWDED_OUT: CloseRow(
+        "unauthenticated, and the oldest of too many",
+        _NONE,
+        (1013, 1013),
+        True,
+        "too many sockets have not authenticated; connect again and authenticate at once",
+    ),
+    CloseReason.OVER_BUDGET: CloseRow(
+        "unauthenticated, and sent too much",
+        _NONE,
+        (1008, 1008),
+        True,
+        "too many messages or bytes before a valid credential",
+    ),
     CloseReason.STALLED: CloseRow("a pong is overdue: the connection is aborted", _NONE, _NONE, True),
     CloseReason.CLIENT_GONE: CloseRow("the client closed or lost its connection", _NONE, _NONE, True),
 }

@@ -128,7 +128,8 @@ async def test_a_body_in_pieces_is_put_together(app: ASGIApp, secret: str, has_a
 async def test_a_body_that_does_not_arrive_in_time(
     app: ASGIApp, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "_BODY_S", 0.01)
+    limit = bodies.BodyLimit(bodies.MAX_BODY_BYTES, 0.01)
+    monkeypatch.setattr(bodies.body_of, "__defaults__", (limit,))
 
     reply = await Caller(secret, [b'{"topic"', None], has_all=False).call(app)
 

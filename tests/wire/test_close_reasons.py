@@ -23,6 +23,8 @@ PELION = {
 }
 SESSION = {
     CloseReason.IDLE: (1000, 1000),
+    CloseReason.CROWDED_OUT: (1013, 1013),
+    CloseReason.OVER_BUDGET: (1008, 1008),
     CloseReason.STOPPING: (1001, 1012),
     CloseReason.KEY_REVOKED: (1008, 1008),
     CloseReason.KEY_EXPIRED: (1008, 1008),
@@ -57,8 +59,8 @@ def test_close_frame(reason: CloseReason) -> None:
 
 def asked_for_in(files: Iterable[Path]) -> set[CloseReason]:
     """The reasons for which these files close connections."""
-    names = (name for path in files for name in re.findall(r"close\(CloseReason\.(\w+)\)", path.read_text()))
-    return {CloseReason[name] for name in names}
+    closing = re.compile(r"close(?:_at_once)?\(CloseReason\.(\w+)\)")
+    return {CloseReason[name] for path in files for name in closing.findall(path.read_text())}
 
 
 def test_every_reason_that_a_socket_is_closed_for_has_codes() -> None:
