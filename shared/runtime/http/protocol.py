@@ -11,12 +11,15 @@ functions, so a hot route has no rules of its own.
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypedDict
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from shared.runtime.http.responses import (
@@ -34,6 +37,16 @@ from shared.runtime.websocket.upgrade import check_upgrade, rejection_response, 
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
+# One connection's share of a turn of the event loop. A slice has at most 120 requests or 350 chunks.
+_BYTES_PER_TURN = 64 * 1024
+_CALLBACKS_PER_TURN = 64
+# What a slice within a head counts for: it may have hundreds of headers.
+_CALLBACKS_OF_A_HEAD = 16
+_SLICE_BYTES = 2 * 1024
+# So many requests wait for the response to the one before them; the rest stays unparsed.
+_PIPELINE_LIMIT = 8
+# What the kernel keeps of a WebSocket client that sends faster than it is read. The kernel doubles it.
+_SOCKET_RECEIVE_BYTES = 16 * 1024
 
 
 class Connection(TypedDict):
@@ -112,8 +125,29 @@ class HotRequest:
         """Nothing waits for a hot request."""
 
 
+class _Flow(FlowControl):
+    """uvicorn's flow control, which asks the protocol before it reads on."""
+
+    def __init__(self, transport: asyncio.Transport, plan_reading: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._plan_reading = plan_reading
+
+    def pause_reading(self) -> None:
+        self.read_paused = True
+        self._plan_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self._plan_reading()
+
+
 class HttpProtocol(HttpToolsProtocol):
-    """Closes a connection whose request line and headers are too long, or take too long."""
+    """Closes a connection whose request line and headers are too long, or take too long.
+
+    A turn of the event loop parses only a share of what has arrived on a connection. The rest waits for the
+    next turn, or for the response to an earlier request.
+    """
 
     def __init__(self, *args: Any, hot_routes: HotRoutes = MappingProxyType({}), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -123,6 +157,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._is_in_head = False
+        # What has arrived and is not parsed yet.
+        self._unparsed = b""
+        self._callbacks = 0
+        self._is_parsing = False
+        # A callback of the event loop will parse the next share.
+        self._turn_is_due = False
+        self._reading_paused = False
+        self._is_handed_over = False
         self._lost = False
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
@@ -130,11 +172,13 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.transport = WriteCoalescer(transport, self.loop)  # type: ignore[assignment]
+        self.flow = _Flow(transport, self._plan_reading)
         self._start_head_timer()
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._is_in_head = True
+        self._callbacks += 1
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -166,6 +210,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._callbacks += 1
         if self._hot is not None:
             self._hot_body.append(body)
         elif not self._ignores_upgrade():
@@ -225,14 +270,36 @@ class HttpProtocol(HttpToolsProtocol):
             if self._head_bytes > _HEAD_BYTES + len(data):
                 self.send_400_response("the request line and headers are too long")
                 return
-        self._parse(data)
+        self._unparsed += data
+        if self._may_parse():
+            self._parse_share()
+
+    def _parse_share(self) -> None:
+        """Parses what one turn of the event loop may spend on this connection, and plans the next turn."""
+        self._unset_keepalive_if_required()
+        data, end = self._unparsed, 0
+        limit = min(len(data), _BYTES_PER_TURN)
+        self._callbacks, self._is_parsing = 0, True
+        while end < limit and self._callbacks < _CALLBACKS_PER_TURN and self._may_go_on():
+            self._parse(data[end : end + _SLICE_BYTES])
+            end += _SLICE_BYTES
+            if self._is_in_head:
+                self._callbacks += _CALLBACKS_OF_A_HEAD
+        self._is_parsing = False
+        if self._is_over():
+            self._unparsed = b""
+            return
+        self._unparsed = data[end:]
+        if self._hot is not None and not self._unparsed:
+            # The rest of the body comes later, perhaps slowly.
+            self._decline_hot()
+        self._plan_reading()
         # Most heads arrive whole and need no timer. Data after a response that begins no request stopped
         # uvicorn's keep-alive timer: without ours such a connection would stay open for ever.
-        if self._is_in_head or (not self._is_responding() and self.transport.get_protocol() is self):
+        if not self._reading_paused and (self._is_in_head or not self._is_responding()):
             self._start_head_timer()
 
     def _parse(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -242,10 +309,46 @@ class HttpProtocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
             elif self._ignores_upgrade():
                 self._parse_without_upgrade(data[upgrade.args[0] :])
+
+    def _may_go_on(self) -> bool:
+        return not self._is_over() and not self.flow.read_paused and len(self.pipeline) < _PIPELINE_LIMIT
+
+    def _may_parse(self) -> bool:
+        return not self._is_parsing and not self._turn_is_due and self._may_go_on()
+
+    def _is_over(self) -> bool:
+        """Nothing more is parsed here: the connection closes, or is a WebSocket's."""
+        return self._lost or self.transport.is_closing() or self._is_handed_over
+
+    def _on_turn(self) -> None:
+        self._turn_is_due = False
+        if self._may_parse():
+            self._parse_share()
         else:
-            if self._hot is not None:
-                # The rest of the body comes later, perhaps slowly.
-                self._decline_hot()
+            self._plan_reading()
+
+    def _plan_reading(self) -> None:
+        """Reads on, unless a later turn or a response comes first."""
+        if self._is_parsing or self._is_over():
+            return
+        if self._unparsed and self._may_parse():
+            self._turn_is_due = True
+            self.loop.call_soon(self._on_turn)
+        pauses = bool(self._unparsed) or not self._may_go_on()
+        if pauses == self._reading_paused:
+            return
+        self._reading_paused = pauses
+        if pauses:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+            if self._is_in_head:
+                self._start_head_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The pipeline is shorter by one.
+        self._plan_reading()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Parses the request again without its Upgrade header, behind which the parser reads no body."""
@@ -279,8 +382,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.connections.discard(self)
+        self._is_handed_over = True
+        if self._reading_paused:
+            self.transport.resume_reading()
         assert isinstance(self.transport, WriteCoalescer)
         self.transport = self.transport.transport
+        with contextlib.suppress(OSError, AttributeError):
+            kernel_socket = self.transport.get_extra_info("socket")
+            kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_RECEIVE_BYTES)
         protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
         self.transport.set_protocol(protocol)
         raw_path, _, query = self.url.partition(b"?")

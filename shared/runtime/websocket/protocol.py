@@ -5,6 +5,8 @@
   a connection whose buffer never drains, which a close cannot.
 - After our own close frame the application still receives pongs, until the client's close frame.
 - Reading pauses after each message until the application has received it.
+- A turn of the event loop parses only a share of what a client has sent. Reading pauses until the rest had
+  its turns, and for longer beyond `_FRAMES_PER_S`: TCP slows the client down.
 
 Instead of `websocket.send` the application uses the `Control` in `scope["extensions"]["websocket.control"]`.
 
@@ -32,12 +34,22 @@ from shared.runtime.websocket.upgrade import Headers, Rejection, accept_response
 logger = logging.getLogger(__name__)
 
 # A client that pings without reading would fill our memory with pongs.
-_PONG_BUFFER_LIMIT = 4 * 1024 * 1024
+_UNSENT_PONGS_LIMIT_BYTES = 64 * 1024
+# One connection's share of a turn. A slice has at most 21 frames, since the shortest has 6 bytes.
+_FRAMES_PER_TURN = 32
+_BYTES_PER_TURN = 16 * 1024
+_SLICE_BYTES = 128
+# The rate of a client's frames, without its pongs to our pings.
+_FRAMES_PER_S = 100
+_BURST_FRAMES = 1000
+# A client beyond its rate is read this often, and not for each frame.
+_RATE_PAUSE_S = 0.2
 _FRAGMENT_LIMIT = 256
 _CLOSE_LIMIT_S = 5.0
 # First bytes of frames (RFC 6455, 5.2).
 _TEXT = 0x81
 _PING = 0x89
+_PING_OF_8_BYTES = b"\x89\x08"
 _PONG_OF_8_BYTES = b"\x8a\x88"
 _MASK_BYTES = 4
 _INTERNAL_ERROR = Rejection(500, internal_error().detail)
@@ -68,21 +80,27 @@ class SocketProtocol(asyncio.Protocol):
         "_close_timer",
         "_conn",
         "_fragments",
+        "_frames_until_s",
         "_headers",
         "_inbox",
         "_is_text",
         "_last_ping_s",
         "_loop",
         "_lost",
+        "_message_waits",
         "_on_pong",
         "_partial_bytes",
         "_pending_ping",
+        "_pongs_due",
         "_reader",
         "_reading_paused",
         "_refusal",
         "_responded",
         "_server_state",
         "_transport",
+        "_turn_is_due",
+        "_unparsed",
+        "_unsent_pongs_bytes",
     )
 
     def __init__(
@@ -95,6 +113,10 @@ class SocketProtocol(asyncio.Protocol):
         self._conn = Protocol(SERVER, max_size=config.ws_max_size, logger=_library_logger)
         self._inbox: list[Message] = [{"type": "websocket.connect"}]
         self._reader: asyncio.Future[None] | None = None
+        # A message waits for the application.
+        self._message_waits = False
+        # A callback of the event loop will parse the next share.
+        self._turn_is_due = False
         self._reading_paused = False
         self._responded = self._close_sent = self._lost = False
         self._refusal: tuple[int, Headers, bytes] | None = None
@@ -102,8 +124,15 @@ class SocketProtocol(asyncio.Protocol):
         self._pending_ping: bytes | None = None
         self._last_ping_s = 0.0
         self._on_pong: Callable[[bytes], None] | None = None
-        # How much of the next frame the library has.
+        # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
+        self._pongs_due = 0
+        self._unsent_pongs_bytes = 0
+        # What has arrived and is not parsed yet.
+        self._unparsed = b""
+        # The same, and what the library has of the next frame.
         self._partial_bytes = 0
+        # When the frames so far would all have come, if they came at the rate.
+        self._frames_until_s = 0.0
         self._fragments: list[bytes] | None = None
         self._is_text = False
         server_state.connections.add(self)  # type: ignore[arg-type]  # typed for its own classes
@@ -133,28 +162,86 @@ class SocketProtocol(asyncio.Protocol):
     # From the peer
 
     def data_received(self, data: bytes) -> None:
-        if self._partial_bytes == 0 and (payload := _pong_of_8_bytes(data)) is not None:
+        if self._pongs_due and not self._partial_bytes and (payload := _pong_of_8_bytes(data)) is not None:
+            self._pongs_due -= 1
             if not self._transport.is_closing():
                 self._receive_pong(payload)
             return
-        self._conn.receive_data(data)
         self._partial_bytes += len(data)
+        self._unparsed += data
+        if not self._message_waits and not self._turn_is_due:
+            self._parse_share()
+
+    def _parse_share(self) -> None:
+        """Parses what one turn of the event loop may spend on this connection, and plans the next turn."""
+        data, end, frames = self._unparsed, 0, 0
+        limit = min(len(data), _BYTES_PER_TURN)
+        while end < limit and frames < _FRAMES_PER_TURN and not self._message_waits:
+            frames += self._parse(data[end : end + _SLICE_BYTES])
+            end += _SLICE_BYTES
+            if self._conn.parser_exc is not None:
+                self._unparsed = b""
+                return
+        self._unparsed = data[end:]
+        self._write()
+        if self._transport.is_closing():
+            self._unparsed = b""
+            return
+        now_s = self._loop.time()
+        self._frames_until_s = max(self._frames_until_s, now_s) + frames / _FRAMES_PER_S
+        over_s = self._frames_until_s - now_s - _BURST_FRAMES / _FRAMES_PER_S
+        if over_s > 0:
+            self._turn_is_due = True
+            self._loop.call_later(over_s + _RATE_PAUSE_S, self._on_turn)
+        self._plan_reading()
+
+    def _parse(self, data: bytes) -> int:
+        """Parses a slice. Returns the number of frames that count for the rate."""
+        self._conn.receive_data(data)
         if self._conn.parser_exc is not None:
             self._fail_protocol()
-            return
+            return 0
+        frames = 0
         for event in self._conn.events_received():
             # Other events belong to the handshake, which is complete.
             if isinstance(event, Frame):
                 self._partial_bytes -= _frame_bytes(len(event.data))
+                if event.opcode is Opcode.PONG and self._pongs_due > 0:
+                    self._pongs_due -= 1
+                else:
+                    frames += 1
                 if not self._transport.is_closing():
                     self._receive_frame(event)
+        return frames
+
+    def _on_turn(self) -> None:
+        self._turn_is_due = False
+        if self._lost or self._transport.is_closing():
+            self._unparsed = b""
+        elif not self._message_waits:
+            self._parse_share()
+
+    def _plan_reading(self) -> None:
+        """Reads on, unless the application or a later turn comes first."""
+        if self._unparsed and not self._message_waits and not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._on_turn)
+        pauses = self._message_waits or self._turn_is_due
+        if pauses == self._reading_paused:
+            return
+        self._reading_paused = pauses
+        if pauses:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _receive_frame(self, frame: Frame) -> None:
         match frame.opcode:
             case Opcode.PONG:
                 self._receive_pong(bytes(frame.data))
             case Opcode.PING:
-                self._receive_ping()
+                # The library has the pong; it is written at the end of the share.
+                self._last_ping_s = self._loop.time()
             case Opcode.CLOSE:
                 self._receive_close()
             case Opcode.CONT:
@@ -169,13 +256,6 @@ class SocketProtocol(asyncio.Protocol):
         if payload == self._pending_ping and self._on_pong is not None:
             self._pending_ping = None
             self._on_pong(payload)
-
-    def _receive_ping(self) -> None:
-        if self._transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
-            self._transport.abort()
-            return
-        self._last_ping_s = self._loop.time()
-        self._write()
 
     def _receive_close(self) -> None:
         if self._close_sent:
@@ -208,9 +288,7 @@ class SocketProtocol(asyncio.Protocol):
             self._fail_protocol()
             return
         self._put({"type": "websocket.receive", **content})
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
+        self._message_waits = True
 
     def eof_received(self) -> None:
         self._hang_up()
@@ -241,8 +319,9 @@ class SocketProtocol(asyncio.Protocol):
             self._reader = self._loop.create_future()
             await self._reader
         message = self._inbox.pop(0)
-        if self._reading_paused and not self._inbox:
-            self._resume_reading()
+        if self._message_waits and not self._inbox:
+            self._message_waits = False
+            self._plan_reading()
         return message
 
     async def send(self, message: Message) -> None:
@@ -264,8 +343,8 @@ class SocketProtocol(asyncio.Protocol):
         except InvalidState:
             raise ClientDisconnected from None
         self._close_sent = True
-        if self._reading_paused:
-            self._resume_reading()
+        self._message_waits = False
+        self._plan_reading()
         self._close_timer = self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
         self._write()
 
@@ -281,8 +360,9 @@ class SocketProtocol(asyncio.Protocol):
         for text in texts:
             parts += (_frame_head(_TEXT, len(text)), text)
         if ping is not None:
-            parts += (_frame_head(_PING, len(ping)), ping)
+            parts += (_PING_OF_8_BYTES if len(ping) == 8 else _frame_head(_PING, len(ping)), ping)
             self._pending_ping = ping
+            self._pongs_due += 1
         self._transport.write(b"".join(parts))
 
     def _send_handshake(self, kind: str, message: Message) -> None:
@@ -328,12 +408,18 @@ class SocketProtocol(asyncio.Protocol):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _resume_reading(self) -> None:
-        self._reading_paused = False
-        self._transport.resume_reading()
-
     def _write(self) -> None:
-        self._transport.write(b"".join(self._conn.data_to_send()))
+        """Writes what the library responds: pongs and close frames."""
+        data = b"".join(self._conn.data_to_send())
+        if not data or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() == 0:
+            self._unsent_pongs_bytes = 0
+        self._unsent_pongs_bytes += len(data)
+        if self._unsent_pongs_bytes > _UNSENT_PONGS_LIMIT_BYTES:
+            self._transport.abort()
+        else:
+            self._transport.write(data)
 
     def _fail_protocol(self) -> None:
         self._put({"type": "websocket.disconnect", "code": 1006, "reason": "protocol error"})
@@ -375,7 +461,7 @@ def _frame_bytes(length: int) -> int:
 
 def _pong_of_8_bytes(data: bytes) -> bytes | None:
     """The payload, if these bytes are one client's pong with 8 bytes of it and nothing else."""
-    if len(data) != 2 + _MASK_BYTES + 8 or data[:2] != _PONG_OF_8_BYTES:
+    if len(data) != 14 or data[:2] != _PONG_OF_8_BYTES:
         return None
     mask = int.from_bytes(data[2:6] * 2, "big")
     return (mask ^ int.from_bytes(data[6:], "big")).to_bytes(8, "big")
