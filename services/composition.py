@@ -24,7 +24,7 @@ from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
-from shared.runtime.http.protocol import HotRoutes
+from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.request_log import RequestLog
 from shared.runtime.http.responses import (
     internal_error_response,

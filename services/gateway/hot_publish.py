@@ -15,7 +15,7 @@ from services.gateway.publish import PATH
 from shared.model.api_keys import Scope
 from shared.model.errors import Invalid
 from shared.publish.request import Headers, Posted, headers_in, parse, response_body
-from shared.runtime.http.protocol import HotRequest, HotRoutes
+from shared.runtime.http.hot_routes import HotRequest, HotRoutes
 from shared.runtime.http.responses import (
     REQUEST_ID,
     new_request_id,

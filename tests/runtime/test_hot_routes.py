@@ -9,7 +9,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.runtime.http.protocol import HotRequest, HttpProtocol
+from shared.runtime.http.hot_routes import HotRequest
+from shared.runtime.http.protocol import HttpProtocol
 from tests.harness.waiting import wait_until
 
 BODY = b"0123456789"

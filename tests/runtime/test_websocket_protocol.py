@@ -15,8 +15,9 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol
 
-from shared.runtime.websocket import protocol
-from shared.runtime.websocket.protocol import Control, SocketProtocol
+from shared.runtime.websocket import turns
+from shared.runtime.websocket.control import Control
+from shared.runtime.websocket.protocol import SocketProtocol
 
 PING = (7).to_bytes(8, "big")
 OTHER = b"12345678"
@@ -284,7 +285,7 @@ async def test_pongs_to_our_pings_do_not_count_for_the_rate(peer: Peer) -> None:
 async def test_a_client_that_pings_and_does_not_read_is_cut(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "_FRAMES_PER_S", 1e9)
+    monkeypatch.setattr(turns, "_FRAMES_PER_S", 1e9)
     peer.wire.buffered_bytes = 1
     ping = masked(Opcode.PING, b"x" * 125)
 

@@ -4,24 +4,21 @@ Only a GET over HTTP/1.1 without a body can become a WebSocket. Any other reques
 handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with every request.
 
 `scope["extensions"]["http.connection"]` is a `Connection`.
-
-A hot route is served by callbacks, without a task, a scope or a middleware. It gets a request whose body has
-arrived with its head, and may decline it: then the application serves the request. Both call the same
-functions, so a hot route has no rules of its own.
 """
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypedDict
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from shared.runtime.http.flow import Flow
+from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.responses import (
     REQUEST_ID,
     error_body,
@@ -68,80 +65,6 @@ class Connection(TypedDict):
     has_all: Callable[[], bool]
 
 
-HotRoute: TypeAlias = Callable[["HotRequest"], bool]
-"""False: it declines the request, and must not respond."""
-HotRoutes: TypeAlias = Mapping[tuple[bytes, bytes], HotRoute]
-"""By method and path, exactly as the client sends them."""
-
-
-class HotRequest:
-    """One request, and its response. It takes the place of uvicorn's request cycle on its connection.
-
-    Names of `headers` are in lower case.
-    """
-
-    __slots__ = ("_protocol", "body", "disconnected", "headers", "keep_alive", "response_complete")
-    # The body has arrived.
-    more_body = False
-
-    def __init__(
-        self,
-        protocol: "HttpProtocol",
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        *,
-        keep_alive: bool,
-    ) -> None:
-        self._protocol = protocol
-        self.headers = headers
-        self.body = body
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.disconnected = False
-
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Writes the whole response; the length is added. Does nothing once the connection is lost."""
-        if self.disconnected:
-            return
-        protocol = self._protocol
-        parts = [STATUS_LINE[status]]
-        for name, value in (*protocol.server_state.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
-        protocol.write_response(b"".join(parts))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
-
-    @property
-    def message_event(self) -> "HotRequest":
-        """uvicorn sets it when the connection is lost."""
-        return self
-
-    def set(self) -> None:
-        """Nothing waits for a hot request."""
-
-
-class _Flow(FlowControl):
-    """uvicorn's flow control, which asks the protocol before it reads on."""
-
-    def __init__(self, transport: asyncio.Transport, plan_reading: Callable[[], None]) -> None:
-        super().__init__(transport)
-        self._plan_reading = plan_reading
-
-    def pause_reading(self) -> None:
-        self.read_paused = True
-        self._plan_reading()
-
-    def resume_reading(self) -> None:
-        if self.read_paused:
-            self.read_paused = False
-            self._plan_reading()
-
-
 class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose request line and headers are too long, or take too long.
 
@@ -169,10 +92,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
 
+    flow: Flow
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.transport = WriteCoalescer(transport, self.loop)  # type: ignore[assignment]
-        self.flow = _Flow(transport, self._plan_reading)
+        self.flow = Flow(transport, self._plan_reading)
         self._start_head_timer()
 
     def on_message_begin(self) -> None:
@@ -403,6 +328,7 @@ class HttpProtocol(HttpToolsProtocol):
             "subprotocols": subprotocols_in(self.headers),
         }
         protocol.serve(self.app, scope)
+        self.flow.detach()
         # Break the reference cycle, which would keep this object until the garbage collector runs.
         self.parser = self.scope = None  # type: ignore[assignment]
 
@@ -418,6 +344,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_when_lost = self._unread_bytes() if exc is None else None
         self._lost = True
         super().connection_lost(exc)
+        self.flow.detach()
 
     def _has_all(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle

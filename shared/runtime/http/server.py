@@ -11,7 +11,8 @@ from types import MappingProxyType
 import uvicorn
 from starlette.types import ASGIApp
 
-from shared.runtime.http.protocol import HotRoutes, HttpProtocol
+from shared.runtime.http.hot_routes import HotRoutes
+from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.process import freeze_heap
 from shared.runtime.websocket.protocol import SocketProtocol
 
