@@ -254,6 +254,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _plan_reading(self) -> None:
         """Reads on, unless a later turn or a response comes first."""
+        # Fast path: nothing waits, and reading goes on.
+        if not (self._unparsed or self._reading_paused or self.flow.read_paused or self.pipeline):
+            return
         if self._is_parsing or self._is_over():
             return
         if self._unparsed and self._may_parse():
