@@ -14,7 +14,7 @@ from shared.clock import now_ms
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import StoreUnavailable
-from shared.runtime.websocket.protocol import Control
+from shared.runtime.websocket.control import Control
 from shared.wire.close_reasons import close_frame
 
 if TYPE_CHECKING:

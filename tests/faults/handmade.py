@@ -81,9 +81,19 @@ class HandmadeSocket(Line):
     @classmethod
     async def connect(cls, url: str, secret: str, *, receive_buffer: int | None = None) -> Self:
         """Connects; the handshake has succeeded."""
+        return await cls._connect(url + CONNECT_PATH, secret, receive_buffer=receive_buffer)
+
+    @classmethod
+    async def connect_anonymously(cls, url: str) -> Self:
+        """Connects as a Blackhole client, which may authenticate later."""
+        return await cls._connect(url, None)
+
+    @classmethod
+    async def _connect(cls, url: str, secret: str | None, *, receive_buffer: int | None = None) -> Self:
         client = await cls.open(url, receive_buffer=receive_buffer)
-        request = ClientProtocol(parse_uri("ws" + url.removeprefix("http") + CONNECT_PATH)).connect()
-        request.headers["Authorization"] = f"Bearer {secret}"
+        request = ClientProtocol(parse_uri("ws" + url.removeprefix("http"))).connect()
+        if secret is not None:
+            request.headers["Authorization"] = f"Bearer {secret}"
         await client.write(request.serialize())
         head = await client.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head

@@ -105,21 +105,25 @@ async def test_a_flood_of_pongs_on_an_open_socket(
     flooding = asyncio.create_task(flood(client))
     await api.publish(other, *readings(range(100), to=other.id))
     await bystander.received_numbers(range(100))
-    assert await flooding == sum(map(len, FLOOD))
+    growth = edge.peak_rss_bytes - before
+    print(f"the edge grew by {growth / 1e6:.1f} MB")
+    assert growth < GROWTH_LIMIT_BYTES
+    assert await api.status(channel) == "connected", "the flood is slowed down, not cut"
+    flooding.cancel()
 
-    # The socket still works: the right pong acks, others do not.
+
+async def test_the_right_pong_acks_among_many(api: Api, channel: ApiKey, connect: Connect) -> None:
+    client = await connect(channel.secret)
+
     await api.publish(channel, reading(1, to=channel.id))
     opcode, text = await client.frame()
     assert (opcode, number_of(json.loads(text)["notifications"][0])) == (Opcode.TEXT, 1)
     opcode, payload = await client.frame()
     assert opcode is Opcode.PING
-    await client.write(as_sent(Opcode.PONG, b"not asked"[: len(payload)]) * 1000)
+    await client.write(as_sent(Opcode.PONG, b"not asked"[: len(payload)]) * 400)
     assert await api.queue_size(channel) == 1
-    await client.write(as_sent(Opcode.PONG, payload) * 1000)
+    await client.write(as_sent(Opcode.PONG, payload) * 400)
     await api.until(channel, queue_size=0)
-    growth = edge.peak_rss_bytes - before
-    print(f"the edge grew by {growth / 1e6:.1f} MB")
-    assert growth < GROWTH_LIMIT_BYTES
 
 
 @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY], ids=lambda opcode: opcode.name)

@@ -29,7 +29,7 @@ from shared.publish.request import Posted
 from shared.publish.round import PublishStores
 from shared.redis.pipeline import Pipeline
 from shared.runtime.settings import Settings
-from shared.runtime.websocket.protocol import Control
+from shared.runtime.websocket.control import Control
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.inline_entries import InlineEntries, parse_inline_entries

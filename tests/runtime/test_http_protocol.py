@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from shared.runtime.http import protocol
 from shared.runtime.http.protocol import HttpProtocol
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n"
@@ -22,8 +23,11 @@ class App:
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.has_all: list[Callable[[], bool]] = []
+        self.protocols: list[HttpProtocol] = []
+        self.most_queued = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.most_queued = max(self.most_queued, len(self.protocols[0].pipeline))
         self.has_all.append(scope["extensions"]["http.connection"]["has_all"])
         self.began.release()
         await self.may_read.wait()
@@ -78,7 +82,8 @@ async def client(app: App, writes: list[bytes], monkeypatch: pytest.MonkeyPatch)
             super().connection_made(_RecordingTransport(transport, writes))  # type: ignore[arg-type]
 
     def connected() -> asyncio.Protocol:
-        return Recorded(config=config, server_state=ServerState(), app_state={})
+        app.protocols.append(Recorded(config=config, server_state=ServerState(), app_state={}))
+        return app.protocols[-1]
 
     server = await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0)
     client = Client(*await asyncio.open_connection(*server.sockets[0].getsockname()))
@@ -144,3 +149,44 @@ async def test_a_short_response_is_one_write(client: Client, writes: list[bytes]
     [response] = writes
     assert response.startswith(b"HTTP/1.1 200")
     assert response.endswith(b"\r\n\r\n0123456789")
+
+
+async def test_pipelined_requests_wait_unparsed(client: Client, app: App) -> None:
+    """The request that is served, a few behind it, and the rest as the bytes that arrived."""
+    expected = [b"%010d" % number for number in range(2000)]
+    client.send(b"".join(HEAD + body for body in expected))
+
+    assert [await client.body() for _ in expected] == expected
+    assert app.most_queued < 50
+
+
+async def test_a_head_that_waits_behind_a_slow_response_is_not_late(
+    client: Client, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_HEAD_S", 0.1)
+    app.may_read.clear()
+    client.send((HEAD + b"0123456789") * 400)
+    await app.began.acquire()
+    await asyncio.sleep(0.3)
+    app.may_read.set()
+
+    assert [await client.body() for _ in range(400)] == [b"0123456789"] * 400
+
+
+async def test_a_body_of_tiny_chunks_leaves_turns_to_others(client: Client) -> None:
+    """Each turn parses a share of it."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    chunks = b"1\r\nx\r\n" * 10_000
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+
+    assert await client.body() == b"x" * 10
+    assert turns > len(chunks) / 4096
+    counting.cancel()

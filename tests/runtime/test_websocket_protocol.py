@@ -16,7 +16,9 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol
 
-from shared.runtime.websocket.protocol import Control, SocketProtocol
+from shared.runtime.websocket import turns
+from shared.runtime.websocket.control import Control
+from shared.runtime.websocket.protocol import SocketProtocol
 
 PING = (7).to_bytes(8, "big")
 OTHER = b"12345678"
@@ -29,12 +31,14 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.is_closed = False
+        self.is_paused = False
+        self.buffered_bytes = 0
 
     def write(self, data: Any) -> None:
         self.written += data
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.buffered_bytes
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -45,9 +49,12 @@ class Wire(asyncio.Transport):
     abort = close
 
     def pause_reading(self) -> None:
-        pass
+        assert not self.is_paused
+        self.is_paused = True
 
-    resume_reading = pause_reading
+    def resume_reading(self) -> None:
+        assert self.is_paused
+        self.is_paused = False
 
 
 class Peer:
@@ -92,6 +99,14 @@ class Peer:
         self.wire.written = b""
         events = self.client.events_received()
         return [(event.opcode, bytes(event.data)) for event in events if isinstance(event, Frame)]
+
+    async def has_turns(self) -> None:
+        """Waits until the protocol reads again."""
+        for _ in range(1000):
+            if not self.wire.is_paused:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("reading stays paused")
 
     async def close(self) -> None:
         self.protocol.connection_lost(None)
@@ -187,7 +202,7 @@ async def test_reads_may_be_cut_anywhere(parts: list[bytes], cuts: list[int]) ->
     for start, end in itertools.pairwise(at):
         peer.write(ping=PING)
         peer.protocol.data_received(data[start:end])
-        await asyncio.sleep(0)
+        await peer.has_turns()
 
     assert [m["bytes"] for m in peer.received] == [e.data for e in wanted if e.opcode is Opcode.BINARY]
     assert len(peer.pongs) <= sum(e.data == PING for e in wanted if e.opcode is Opcode.PONG)
@@ -261,3 +276,90 @@ async def test_a_handshake_that_ends_early_gets_a_response(
     assert handshake.wire.is_closed
     with pytest.raises(ClientDisconnected):
         await handshake.protocol.send({"type": "websocket.accept"})
+
+
+EMPTY = {
+    "pings": masked(Opcode.PING, b""),
+    "pongs": masked(Opcode.PONG, b""),
+    "texts": masked(Opcode.TEXT, b""),
+    "messages of two fragments": Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
+    + masked(Opcode.CONT, b""),
+}
+
+
+@pytest.mark.parametrize("flood", EMPTY.values(), ids=EMPTY)
+async def test_a_turn_parses_a_share_of_a_flood(
+    peer: Peer, flood: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading pauses until the rest had its turns; nothing is lost."""
+    frames: list[Frame] = []
+    monkeypatch.setattr(SocketProtocol, "_receive_frame", lambda _, frame: frames.append(frame))
+    total = 400 * len(flood) // 6
+
+    peer.protocol.data_received(flood * 400)
+    most = len(frames)
+    for _ in range(50):
+        before = len(frames)
+        await asyncio.sleep(0)
+        most = max(most, len(frames) - before)
+
+    assert most < 100
+    assert not peer.wire.is_paused
+    assert len(frames) == total
+
+
+async def test_a_client_beyond_its_rate_is_not_read(peer: Peer) -> None:
+    peer.protocol.data_received(EMPTY["pings"] * 2000)
+
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+    assert peer.wire.is_paused
+    assert 1000 <= len(peer.frames) < 1100
+    assert not peer.wire.is_closed
+
+
+async def test_pongs_to_our_pings_do_not_count_for_the_rate(peer: Peer) -> None:
+    """A client acks as fast as it is sent notifications; a late pong answers an earlier ping."""
+    for _ in range(1000):
+        for _ in range(3):
+            peer.write(ping=PING)
+        peer.protocol.data_received(masked(Opcode.PONG, PING))
+        peer.protocol.data_received(masked(Opcode.PONG, OTHER) * 2)
+
+    assert not peer.wire.is_paused
+    assert len(peer.pongs) == 1000
+
+
+async def test_a_client_that_pings_and_does_not_read_is_cut(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_FRAMES_PER_S", 1e9)
+    peer.wire.buffered_bytes = 1
+    ping = masked(Opcode.PING, b"x" * 125)
+
+    for _ in range(100):
+        peer.protocol.data_received(ping * 6)
+        await asyncio.sleep(0)
+
+    assert peer.wire.is_closed
+    assert len(peer.wire.written) < 66 * 1024
+
+
+async def test_a_message_of_the_longest_size_takes_several_turns(peer: Peer) -> None:
+    peer.protocol.data_received(masked(Opcode.BINARY, b"x" * 65_535))
+    assert peer.wire.is_paused
+
+    await peer.has_turns()
+
+    assert [len(message["bytes"]) for message in peer.received] == [65_535]
+
+
+async def test_a_flood_before_a_close_frame_does_not_hide_it(peer: Peer) -> None:
+    peer.protocol.data_received(EMPTY["texts"] * 500 + masked(Opcode.CLOSE, (1000).to_bytes(2, "big")))
+
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+    assert len(peer.received) == 500
+    assert peer.wire.is_closed

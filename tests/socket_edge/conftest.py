@@ -14,7 +14,7 @@ from services.socket_edge.leased_socket import LeasedSocket
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
 from shared.runtime.settings import Settings
-from shared.runtime.websocket.protocol import Control
+from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
 from shared.store.replicas import Heartbeat
 from shared.tokens import Principals

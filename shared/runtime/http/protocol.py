@@ -7,13 +7,15 @@ handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, TypedDict
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version
@@ -26,6 +28,7 @@ from shared.runtime.http.responses import (
     problem_body,
     record_failure,
 )
+from shared.runtime.http.turns import TurnsProtocol
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
@@ -44,6 +47,8 @@ _REQUEST_ID = REQUEST_ID.encode()
 _ARRIVING_S = 1.0
 _UNREAD_S = 0.1
 _DRAINING = Rejection(503, draining().detail)
+# What the kernel keeps of a WebSocket client that sends faster than it is read. The kernel doubles it.
+_SOCKET_RECEIVE_BYTES = 16 * 1024
 
 
 class Connection(TypedDict):
@@ -65,7 +70,7 @@ class Connection(TypedDict):
     has_all: Callable[[], bool]
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(TurnsProtocol):
     """Closes a connection whose request line and headers are too long, or take too long."""
 
     def __init__(
@@ -83,7 +88,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._hot_body: list[bytes] = []
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
-        self._is_in_head = False
         self._version = ""
         self._host: bytes | None = None
         self._hosts = 0
@@ -91,7 +95,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._codings = 0
         # Clients send the same Host with every request of a connection.
         self._valid_host: bytes | None = None
-        self._lost = False
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
 
@@ -104,6 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._host, self._hosts, self._coding, self._codings = None, 0, None, 0
         self._is_in_head = True
+        self._callbacks += 1
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_head:
@@ -165,6 +169,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
+        self._callbacks += 1
         if self._hot is not None:
             self._hot_body.append(body)
         elif not self._ignores_upgrade():
@@ -224,14 +229,14 @@ class HttpProtocol(HttpToolsProtocol):
             if self._head_bytes > _HEAD_BYTES + len(data):
                 self.send_400_response("the request line and headers are too long")
                 return
-        self._parse(data)
-        # Most heads arrive whole and need no timer. Data after a response that begins no request stopped
-        # uvicorn's keep-alive timer: without ours such a connection would stay open for ever.
-        if self._is_in_head or (not self._is_responding() and self.transport.get_protocol() is self):
-            self._start_head_timer()
+        self._take(data)
+
+    def _on_share_parsed(self) -> None:
+        if self._hot is not None:
+            # The rest of the body comes later, perhaps slowly.
+            self._decline_hot()
 
     def _parse(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -243,10 +248,6 @@ class HttpProtocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
             elif self._ignores_upgrade():
                 self._parse_without_upgrade(data[upgrade.args[0] :])
-        else:
-            if self._hot is not None:
-                # The rest of the body comes later, perhaps slowly.
-                self._decline_hot()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Parses the request again without its Upgrade header, behind which the parser reads no body."""
@@ -283,8 +284,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.connections.discard(self)
+        self._is_handed_over = True
+        if self._reading_paused:
+            self.transport.resume_reading()
         assert isinstance(self.transport, WriteCoalescer)
         self.transport = self.transport.transport
+        with contextlib.suppress(OSError, AttributeError):
+            kernel_socket = self.transport.get_extra_info("socket")
+            kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_RECEIVE_BYTES)
         protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
         self.transport.set_protocol(protocol)
         raw_path, _, query = self.url.partition(b"?")
@@ -298,6 +305,7 @@ class HttpProtocol(HttpToolsProtocol):
             "subprotocols": subprotocols_in(self.headers),
         }
         protocol.serve(self.app, scope)
+        self.flow.detach()
         # Break the reference cycle, which would keep this object until the garbage collector runs.
         self.parser = self.scope = None  # type: ignore[assignment]
 
@@ -331,14 +339,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_when_lost = self._unread_bytes() if exc is None else None
         self._lost = True
         super().connection_lost(exc)
+        self.flow.detach()
 
     def _has_all(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.more_body
-
-    def _is_responding(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
 
     def _is_open(self) -> bool:
         return not self._lost and not self.transport.is_closing()

@@ -5,6 +5,7 @@
   a connection whose buffer never drains, which a close cannot.
 - After our own close frame the application still receives pongs, until the client's close frame.
 - Reading pauses after each message until the application has received it.
+- A turn of the event loop parses only a share of what a client has sent (turns.py).
 
 Instead of `websocket.send` the application uses the `Control` in `scope["extensions"]["websocket.control"]`.
 
@@ -13,9 +14,8 @@ A process holds thousands of idle connections, so this module keeps little memor
 
 import asyncio
 import logging
-import struct
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.config import Config
@@ -27,19 +27,17 @@ from websockets.protocol import SERVER, Protocol
 
 from shared.runtime.http.responses import draining, internal_error
 from shared.runtime.send_queue import unread_bytes
+from shared.runtime.websocket.control import Control
+from shared.runtime.websocket.frames import encoded, frame_bytes, pong_of_8_bytes
+from shared.runtime.websocket.turns import TurnProtocol
 from shared.runtime.websocket.upgrade import Headers, Rejection, accept_response, rejection_response, response
 
 logger = logging.getLogger(__name__)
 
 # A client that pings without reading would fill our memory with pongs.
-_PONG_BUFFER_LIMIT = 4 * 1024 * 1024
+_UNSENT_PONGS_LIMIT_BYTES = 64 * 1024
 _FRAGMENT_LIMIT = 256
 _CLOSE_LIMIT_S = 5.0
-# First bytes of frames (RFC 6455, 5.2).
-_TEXT = 0x81
-_PING = 0x89
-_PONG_OF_8_BYTES = b"\x8a\x88"
-_MASK_BYTES = 4
 _INTERNAL_ERROR = Rejection(500, internal_error().detail)
 _DRAINING = Rejection(503, draining().detail)
 _UNAVAILABLE = Rejection(503, "the handshake cannot be completed now; connect again")
@@ -49,22 +47,7 @@ _REJECTIONS = {1001: _DRAINING, 1011: _UNAVAILABLE, 1012: _DRAINING}
 _library_logger = logging.getLogger("uvicorn.error")
 
 
-class Control(TypedDict):
-    """What an application can do with its WebSocket besides ASGI messages.
-
-    `unread_bytes`: the written bytes that the peer's kernel has not acknowledged. `last_ping_s`: the loop's
-    time of the client's last ping. `write` writes text frames, then a ping if one is given, in one write; it
-    raises OSError when the socket is closed. `hear_pongs` registers a function that receives the payload of
-    the pong to the newest ping, once.
-    """
-
-    unread_bytes: Callable[[], int]
-    last_ping_s: Callable[[], float]
-    write: Callable[[Sequence[bytes], bytes | None], None]
-    hear_pongs: Callable[[Callable[[bytes], None]], None]
-
-
-class SocketProtocol(asyncio.Protocol):
+class SocketProtocol(TurnProtocol):
     """One WebSocket connection, from a valid upgrade request to its end."""
 
     __slots__ = (
@@ -76,37 +59,36 @@ class SocketProtocol(asyncio.Protocol):
         "_inbox",
         "_is_text",
         "_last_ping_s",
-        "_loop",
-        "_lost",
         "_on_pong",
         "_partial_bytes",
         "_pending_ping",
+        "_pongs_due",
         "_reader",
-        "_reading_paused",
         "_refusal",
         "_responded",
         "_server_state",
-        "_transport",
+        "_unsent_pongs_bytes",
     )
 
     def __init__(
         self, config: Config, server_state: ServerState, transport: asyncio.Transport, headers: Headers
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__(transport)
         self._server_state = server_state
-        self._transport = transport
         self._headers = headers
         self._conn = Protocol(SERVER, max_size=config.ws_max_size, logger=_library_logger)
         self._inbox: list[Message] = [{"type": "websocket.connect"}]
         self._reader: asyncio.Future[None] | None = None
-        self._reading_paused = False
-        self._responded = self._close_sent = self._lost = False
+        self._responded = self._close_sent = False
         self._refusal: tuple[int, Headers, bytes] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._pending_ping: bytes | None = None
         self._last_ping_s = 0.0
         self._on_pong: Callable[[bytes], None] | None = None
-        # How much of the next frame the library has.
+        # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
+        self._pongs_due = 0
+        self._unsent_pongs_bytes = 0
+        # What is not parsed yet, and what the library has of the next frame.
         self._partial_bytes = 0
         self._fragments: list[bytes] | None = None
         self._is_text = False
@@ -139,28 +121,40 @@ class SocketProtocol(asyncio.Protocol):
     # From the peer
 
     def data_received(self, data: bytes) -> None:
-        if self._partial_bytes == 0 and (payload := _pong_of_8_bytes(data)) is not None:
+        if self._pongs_due and not self._partial_bytes and (payload := pong_of_8_bytes(data)) is not None:
+            self._pongs_due -= 1
             if not self._transport.is_closing():
                 self._receive_pong(payload)
             return
-        self._conn.receive_data(data)
         self._partial_bytes += len(data)
+        self._parse_in_turns(data)
+
+    def _parse(self, data: bytes) -> int:
+        """Parses a slice. Returns the number of frames that count for the rate."""
+        self._conn.receive_data(data)
         if self._conn.parser_exc is not None:
             self._fail_protocol()
-            return
+            return 0
+        frames = 0
         for event in self._conn.events_received():
             # Other events belong to the handshake, which is complete.
             if isinstance(event, Frame):
-                self._partial_bytes -= _frame_bytes(len(event.data))
+                self._partial_bytes -= frame_bytes(len(event.data))
+                if event.opcode is Opcode.PONG and self._pongs_due > 0:
+                    self._pongs_due -= 1
+                else:
+                    frames += 1
                 if not self._transport.is_closing():
                     self._receive_frame(event)
+        return frames
 
     def _receive_frame(self, frame: Frame) -> None:
         match frame.opcode:
             case Opcode.PONG:
                 self._receive_pong(bytes(frame.data))
             case Opcode.PING:
-                self._receive_ping()
+                # The library has the pong; it is written at the end of the share.
+                self._last_ping_s = self._loop.time()
             case Opcode.CLOSE:
                 self._receive_close()
             case Opcode.CONT:
@@ -176,13 +170,6 @@ class SocketProtocol(asyncio.Protocol):
             self._pending_ping = None
             self._on_pong(payload)
 
-    def _receive_ping(self) -> None:
-        if self._transport.get_write_buffer_size() > _PONG_BUFFER_LIMIT:
-            self._transport.abort()
-            return
-        self._last_ping_s = self._loop.time()
-        self._write()
-
     def _receive_close(self) -> None:
         if self._close_sent:
             self._cancel_close_timer()
@@ -190,7 +177,7 @@ class SocketProtocol(asyncio.Protocol):
             assert self._conn.close_rcvd is not None
             code, reason = self._conn.close_rcvd.code, self._conn.close_rcvd.reason
             self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
-            self._write()
+            self._end_share()
         # Closes once the buffer is empty. The timer ends a client that reads no more.
         self._hang_up()
 
@@ -214,9 +201,7 @@ class SocketProtocol(asyncio.Protocol):
             self._fail_protocol()
             return
         self._put({"type": "websocket.receive", **content})
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
+        self._message_waits = True
 
     def eof_received(self) -> None:
         self._hang_up()
@@ -247,8 +232,9 @@ class SocketProtocol(asyncio.Protocol):
             self._reader = self._loop.create_future()
             await self._reader
         message = self._inbox.pop(0)
-        if self._reading_paused and not self._inbox:
-            self._resume_reading()
+        if self._message_waits and not self._inbox:
+            self._message_waits = False
+            self._plan_reading()
         return message
 
     async def send(self, message: Message) -> None:
@@ -273,10 +259,10 @@ class SocketProtocol(asyncio.Protocol):
         except InvalidState:
             raise ClientDisconnected from None
         self._close_sent = True
-        if self._reading_paused:
-            self._resume_reading()
+        self._message_waits = False
+        self._plan_reading()
         self._close_timer = self._loop.call_later(_CLOSE_LIMIT_S, self._transport.abort)
-        self._write()
+        self._end_share()
 
     def _register_pong_handler(self, on_pong: Callable[[bytes], None]) -> None:
         self._on_pong = on_pong
@@ -285,14 +271,10 @@ class SocketProtocol(asyncio.Protocol):
         # No frame may precede the response to the handshake.
         if self._lost or self._close_sent or not self._responded or self._transport.is_closing():
             raise ClientDisconnected
-        # Not by the library, which spends several times as much on a frame.
-        parts: list[bytes] = []
-        for text in texts:
-            parts += (_frame_head(_TEXT, len(text)), text)
         if ping is not None:
-            parts += (_frame_head(_PING, len(ping)), ping)
             self._pending_ping = ping
-        self._transport.write(b"".join(parts))
+            self._pongs_due += 1
+        self._transport.write(encoded(texts, ping))
 
     def _send_handshake(self, kind: str, message: Message) -> None:
         """Sends the upgrade, or the application's HTTP response in its place."""
@@ -342,16 +324,22 @@ class SocketProtocol(asyncio.Protocol):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _resume_reading(self) -> None:
-        self._reading_paused = False
-        self._transport.resume_reading()
-
-    def _write(self) -> None:
-        self._transport.write(b"".join(self._conn.data_to_send()))
+    def _end_share(self) -> None:
+        """Writes what the library responds: pongs and close frames."""
+        data = b"".join(self._conn.data_to_send())
+        if not data or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() == 0:
+            self._unsent_pongs_bytes = 0
+        self._unsent_pongs_bytes += len(data)
+        if self._unsent_pongs_bytes > _UNSENT_PONGS_LIMIT_BYTES:
+            self._transport.abort()
+        else:
+            self._transport.write(data)
 
     def _fail_protocol(self) -> None:
         self._put({"type": "websocket.disconnect", "code": 1006, "reason": "protocol error"})
-        self._write()
+        self._end_share()
         self._close_sent = True
         self._hang_up()
 
@@ -370,26 +358,3 @@ class SocketProtocol(asyncio.Protocol):
 
     def _get_last_ping_s(self) -> float:
         return self._last_ping_s
-
-
-def _frame_head(first_byte: int, length: int) -> bytes:
-    """What precedes the payload of a server's frame."""
-    if length < 126:
-        return bytes((first_byte, length))
-    if length < 65_536:
-        return struct.pack("!BBH", first_byte, 126, length)
-    return struct.pack("!BBQ", first_byte, 127, length)
-
-
-def _frame_bytes(length: int) -> int:
-    """The size of a client's frame, which is masked, with a payload of this length in the shortest form."""
-    extended = 0 if length < 126 else 2 if length < 65_536 else 8
-    return 2 + extended + _MASK_BYTES + length
-
-
-def _pong_of_8_bytes(data: bytes) -> bytes | None:
-    """The payload, if these bytes are one client's pong with 8 bytes of it and nothing else."""
-    if len(data) != 2 + _MASK_BYTES + 8 or data[:2] != _PONG_OF_8_BYTES:
-        return None
-    mask = int.from_bytes(data[2:6] * 2, "big")
-    return (mask ^ int.from_bytes(data[6:], "big")).to_bytes(8, "big")

@@ -1,0 +1,19 @@
+"""The extension of ASGI by which an application uses its WebSocket."""
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+
+class Control(TypedDict):
+    """What an application can do with its WebSocket besides ASGI messages.
+
+    `unread_bytes`: the written bytes that the peer's kernel has not acknowledged. `last_ping_s`: the loop's
+    time of the client's last ping. `write` writes text frames, then a ping if one is given, in one write; it
+    raises OSError when the socket is closed. `hear_pongs` registers a function that receives the payload of
+    the pong to the newest ping, once.
+    """
+
+    unread_bytes: Callable[[], int]
+    last_ping_s: Callable[[], float]
+    write: Callable[[Sequence[bytes], bytes | None], None]
+    hear_pongs: Callable[[Callable[[bytes], None]], None]
