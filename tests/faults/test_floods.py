@@ -127,7 +127,7 @@ async def test_a_flood_of_frames(
         attacked_s = await neighbour.p99_s(SHORT_S)
 
     growth = edge.peak_rss_bytes - before
-    record_property(f"p99 beside {connections} × {kind}", told(alone_s, attacked_s, growth))
+    record_property(f"p99 beside {connections} × {kind}", figures_of(alone_s, attacked_s, growth))
     assert attacked_s <= max(LIMIT_S, 3 * alone_s)
     assert growth < GROWTH_LIMIT_BYTES
 
@@ -145,7 +145,7 @@ async def test_all_floods_at_once_for_longer(
         attacked_s = await neighbour.p99_s(LONG_S)
 
     growth = edge.peak_rss_bytes - before
-    record_property("p99 beside 80 floods", told(alone_s, attacked_s, growth))
+    record_property("p99 beside 80 floods", figures_of(alone_s, attacked_s, growth))
     assert attacked_s <= max(LIMIT_S, 3 * alone_s)
     assert growth < GROWTH_LIMIT_BYTES
 
@@ -165,11 +165,11 @@ async def test_a_flood_of_pipelined_requests(
         attacked_s = await neighbour.p99_s(SHORT_S)
 
     growth = attacked.peak_rss_bytes - before
-    record_property(f"p99 beside pipelined {kind} on the {role}", told(alone_s, attacked_s, growth))
+    record_property(f"p99 beside pipelined {kind} on the {role}", figures_of(alone_s, attacked_s, growth))
     assert attacked_s <= max(LIMIT_S, 3 * alone_s)
     assert growth < GROWTH_LIMIT_BYTES
 
 
-def told(alone_s: float, attacked_s: float, growth: int) -> str:
+def figures_of(alone_s: float, attacked_s: float, growth: int) -> str:
     p99 = f"{alone_s * 1000:.0f} ms alone, {attacked_s * 1000:.0f} ms"
     return f"{p99}; the process grew by {growth / MIB:.1f} MiB"

@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import Request
 
 from services.gateway.authenticator import Authenticator
-from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
+from shared.model.api_keys import ApiKey, Scope, new_id, new_secret
 from tests.store.stores import NOW_MS, Stores
 
 QUIET_S = 5.0
@@ -22,17 +22,7 @@ def authenticator(stores: Stores) -> Authenticator:
 @pytest.fixture
 async def publisher(stores: Stores) -> tuple[ApiKey, str]:
     """An API key, and the header with its secret."""
-    key_id = new_id()
-    secret = new_secret(key_id)
-    key = ApiKey(
-        id=key_id,
-        account_id=stores.account_id,
-        name="publisher",
-        scopes=frozenset({Scope.PUBLISH}),
-        created_at_ms=NOW_MS,
-        secret_hash=hash_of(secret),
-    )
-    await stores.api_keys.create(key)
+    key, secret = await stores.api_key(Scope.PUBLISH)
     return key, f"Bearer {secret}"
 
 

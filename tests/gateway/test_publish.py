@@ -17,11 +17,11 @@ from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.idempotency import IdempotentRequests
-from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
+from shared.model.api_keys import Scope
 from shared.publish.publisher import Publisher
 from shared.publish.round import PublishStores
 from shared.store.idempotency import Idempotency
-from tests.store.stores import NOW_MS, Stores
+from tests.store.stores import Stores
 
 EVENT = {"topic": "orders", "data": 1}
 
@@ -100,17 +100,7 @@ def app(stores: Stores) -> ASGIApp:
 
 @pytest.fixture
 async def secret(stores: Stores) -> str:
-    key_id = new_id()
-    secret = new_secret(key_id)
-    key = ApiKey(
-        id=key_id,
-        account_id=stores.account_id,
-        name="publisher",
-        scopes=frozenset({Scope.PUBLISH}),
-        created_at_ms=NOW_MS,
-        secret_hash=hash_of(secret),
-    )
-    await stores.api_keys.create(key)
+    _, secret = await stores.api_key(Scope.PUBLISH)
     return secret
 
 

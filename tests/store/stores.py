@@ -81,15 +81,15 @@ class Stores:
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()
 
-    async def api_key(self) -> tuple[ApiKey, str]:
+    async def api_key(self, scope: Scope = Scope.RECEIVE) -> tuple[ApiKey, str]:
         """A new API key of the account, and its secret."""
         api_key_id = new_id()
         secret = new_secret(api_key_id)
         key = ApiKey(
             id=api_key_id,
             account_id=self.account_id,
-            name="receiver",
-            scopes=frozenset({Scope.RECEIVE}),
+            name="test",
+            scopes=frozenset({scope}),
             created_at_ms=NOW_MS,
             secret_hash=hash_of(secret),
         )
