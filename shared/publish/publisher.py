@@ -107,15 +107,17 @@ class Publisher:
     async def _match_slowly(self, publish: Publish) -> None:
         try:
             matched = await matched_slowly(self._stores, publish)
+            if matched is not None:
+                self._send(publish, matched)
+                return
         except Invalid:
-            matched = None
+            # As above.
+            pass
         except Exception as error:
+            # Of `_send` too: a publish that never ends would keep its client waiting.
             self._end(publish, error)
             return
-        if matched is None:
-            self._repair_later(publish)
-        else:
-            self._send(publish, matched)
+        self._repair_later(publish)
 
     def _send(self, publish: Publish, matched: Matched) -> None:
         account, unconfirmed = publish.account, matched.table.unconfirmed

@@ -9,6 +9,7 @@ import pytest
 from shared.model.api_keys import new_id
 from shared.model.errors import Invalid, StoreUnavailable, TooLarge
 from shared.publish import matching
+from shared.publish.matching import EVENTS_A_TURN
 from shared.publish.publisher import Publisher
 from shared.store import keyspace
 from tests.publish.publishing import Gateway, bind, bound_channel, event, posted, queued, turns
@@ -215,3 +216,22 @@ async def test_failing_callback_does_not_stop_the_account(
 
     assert [type(error) for error in failed] == [ConnectionResetError] * 2
     assert await gateway.is_idle()
+
+
+@pytest.mark.parametrize("count", [1, EVENTS_A_TURN + 1])
+async def test_unexpected_error_of_an_append_ends_the_publish(
+    gateway: Gateway, channel: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Many events are matched in a task of their own, whose error would otherwise end nothing."""
+    await gateway.publish(event(0))
+
+    def breaks(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.stores.queues, "begin_append", breaks)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await asyncio.wait_for(gateway.publish(*map(event, range(1, count + 1))), 5)
+
+    assert await gateway.is_idle()
+    assert await gateway.publish(event(count + 1)) == [1]
