@@ -57,7 +57,8 @@ Sessions
 
 Accounts and routing
 
-`{account}:account` hash: name, parent, master. Gateway. Permanent.
+`{account}:account` hash: name, parent, master; `quota:<name>` and `key_quota:<name>`, the quotas that differ
+                from the installation's. Gateway. Permanent.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
