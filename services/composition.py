@@ -73,7 +73,7 @@ class Stores:
         limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
         self.redis = client
         self.instance = new_instance_id(settings.replica)
-        self.routing = Routing(redis, compiled)
+        self.routing = Routing(redis, compiled, most_devices=settings.device_types_limit)
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.batches = Batches(redis, limits=limits)

@@ -221,6 +221,11 @@ class Settings(BaseModel):
     key_quota_bytes_per_s: Limit | None = Field(
         None, description="bytes of events that an API key may publish a second; unset: as its account"
     )
+    device_types_limit: Count = Field(
+        100_000,
+        description="most devices of an account whose types are kept; beyond it those that registered "
+        "longest ago are forgotten",
+    )
     allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),
         description="private addresses that callbacks may use: 1 for all, or a list of networks as in "

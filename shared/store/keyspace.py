@@ -73,9 +73,10 @@ Accounts and routing
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;
                 an eighth as many as it has fields, between 64 and 4,096.
                 Written with the table. 1 h after the last change.
-`{account}:device-types`
-                hash: device to type, learned from registrations.
-                Gateway. A field goes with the device's de-registration.
+`{account}:device-types`, `{account}:device-types:old`
+                hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,
+                learned from registrations. The first becomes the second when it is full, or after 30 days.
+                Gateway. A field goes with the device's de-registration; each hash after 60 days.
 `{account}:receipt:<SHA-1 of the event id>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
@@ -108,7 +109,7 @@ import re
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
     rb"|\{layout\}:version"
 )
@@ -140,7 +141,12 @@ account = _names("account")
 sessions = _names("sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
-device_types = _names("device-types")
+
+
+def device_types(account_id: str) -> list[str]:
+    """The younger hash of device types, and the older one."""
+    name = f"{{{account_id}}}:device-types"
+    return [name, f"{name}:old"]
 
 
 def channel_names(api_key_id: str) -> list[str]:

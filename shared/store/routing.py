@@ -15,14 +15,18 @@ from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.device_types import MOST_DEVICES, DeviceTypes
 from shared.store.routing_tables import Compile, RoutingTables
 
 
 class Routing:
     """Reads and changes routing tables. `compile_bindings` turns stored bindings into patterns."""
 
-    def __init__(self, redis: RedisCommands, compile_bindings: Compile) -> None:
+    def __init__(
+        self, redis: RedisCommands, compile_bindings: Compile, *, most_devices: int = MOST_DEVICES
+    ) -> None:
         self._redis = redis
+        self._device_types = DeviceTypes(redis, most_devices=most_devices)
         self.tables = RoutingTables(redis, compile_bindings)
 
     async def change_credentials(self) -> None:
@@ -152,22 +156,12 @@ class Routing:
     def learn_device_types(
         self, account_id: str, types: Mapping[str, str | None]
     ) -> list[asyncio.Future[Any]]:
-        """Stores the type of each device; None deletes it. Returns the replies to wait for."""
-        name = keyspace.device_types(account_id)
-        known = [part for device, kind in types.items() if kind is not None for part in (device, kind)]
-        gone = [device for device, kind in types.items() if kind is None]
-        replies = []
-        if known:
-            replies.append(self._redis.command("HSET", name, *known))
-        if gone:
-            replies.append(self._redis.command("HDEL", name, *gone))
-        return replies
+        """As `DeviceTypes.learn`."""
+        return self._device_types.learn(account_id, types)
 
     async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
-        """The known types of these devices."""
-        types = await self._redis.command("HMGET", keyspace.device_types(account_id), *devices)
-        known = zip(devices, types, strict=True)
-        return {device: kind.decode() for device, kind in known if kind is not None}
+        """As `DeviceTypes.find`."""
+        return await self._device_types.find(account_id, devices)
 
     async def accounts(self) -> AsyncIterator[list[str]]:
         """The ids of all accounts with a table, in pages, as `RedisCommands.scan` finds them."""
