@@ -82,7 +82,7 @@ class Stores:
         self.heartbeat = Heartbeat(
             redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
         )
-        self.idempotency = Idempotency(redis)
+        self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
         self.principals = Principals(self.api_keys)
         self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))

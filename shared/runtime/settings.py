@@ -221,6 +221,11 @@ class Settings(BaseModel):
     key_quota_bytes_per_s: Limit | None = Field(
         None, description="bytes of events that an API key may publish a second; unset: as its account"
     )
+    idempotency_keys_limit: Count = Field(
+        1_000_000,
+        description="most Idempotency-Keys of an API key within a day; beyond it requests with a new one get "
+        "a 429",
+    )
     device_types_limit: Count = Field(
         100_000,
         description="most devices of an account whose types are kept; beyond it those that registered "

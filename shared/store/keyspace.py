@@ -36,9 +36,12 @@ API keys and channels
                 reason of the drop. Gateway, edge, dispatcher. 1 h after it was queued.
 `{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
                 Dispatcher. 1 week after the last attempt.
-`{id}:idempotency:<SHA-256 of the Idempotency-Key>`
-                hash: fingerprint; runner while the request runs (TTL 10 s, renewed); then response (TTL of a
-                day). Gateway. Until the TTL ends, or the request fails.
+`{id}:running:<hash of the Idempotency-Key>`
+                string: fingerprint of the request (16 bytes) and its runner. Gateway. While the request runs,
+                at most 10 s without a renewal.
+`{id}:idempotency:<number of six hours since 1970>`
+                hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
+                fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
@@ -115,7 +118,7 @@ PERMANENT = re.compile(
 )
 
 # Raise it with each change that a release before it cannot share.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
@@ -164,9 +167,18 @@ def hash_of(event_id: str) -> str:
     return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
-def idempotency(api_key_id: str, idempotency_key: str) -> str:
+def running(api_key_id: str, idempotency_field: bytes) -> str:
+    return f"{{{api_key_id}}}:running:{idempotency_field.hex()}"
+
+
+def idempotency_field(idempotency_key: str) -> bytes:
     """Hashed: the publisher chooses the key's characters and its length."""
-    return f"{{{api_key_id}}}:idempotency:{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
+    return hashlib.sha256(idempotency_key.encode()).digest()[:16]
+
+
+def idempotency_prefix(api_key_id: str) -> str:
+    """The script adds the number of six hours since 1970, by Redis' clock."""
+    return f"{{{api_key_id}}}:idempotency:"
 
 
 def pushed(session_id: str, push_id: str) -> str:
