@@ -36,6 +36,7 @@ from shared.runtime.http.responses import (
 from shared.runtime.http.server import listener, serve
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
+from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
 from shared.store.channels import Channels
@@ -90,6 +91,9 @@ class Stores:
         self.receipts = Receipts(redis)
         self.replicas = Replicas(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        self.account_deletion = AccountDeletion(
+            redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
+        )
         self.webhooks = Webhooks(redis, self.wakeups)
         self.for_publishing = PublishStores(self.routing, self.queues, self.sessions, self.receipts)
 

@@ -1,10 +1,11 @@
 """Accounts and their API keys."""
 
 import asyncio
+from collections.abc import Sequence
 
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
 from shared.model.channels import EVERY_EDGE
-from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
+from shared.model.errors import KeyExpired, KeyRevoked, NoSuchAccount, SecretsInUse
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.routing import Routing
@@ -24,15 +25,24 @@ class ApiKeys:
         self._wakeups = wakeups
 
     async def create_account(self, account: Account) -> None:
+        """Raises NoSuchAccount when there is no such parent."""
         name = keyspace.account(account.id)
         master = ("master", "1") if account.master else ()
         await self._redis.command("HSET", name, "name", account.name, "parent", account.parent or "", *master)
+        if account.parent is None:
+            return
+        # After the record: the children of an account are accounts that exist.
+        names = [keyspace.account(account.parent), keyspace.children(account.parent)]
+        if not await self._redis.script("account_adopt", names, account.id):
+            await self._redis.command("DEL", name)
+            raise NoSuchAccount
 
     async def account(self, account_id: str) -> Account | None:
-        name, parent, master = await self._redis.command(
-            "HMGET", keyspace.account(account_id), "name", "parent", "master"
+        """The account; None when there is none, or when it is being deleted."""
+        name, parent, master, deleting = await self._redis.command(
+            "HMGET", keyspace.account(account_id), "name", "parent", "master", "deleting"
         )
-        if name is None:
+        if name is None or deleting is not None:
             return None
         parent_id = parent.decode() or None
         return Account(id=account_id, name=name.decode(), parent=parent_id, master=master is not None)
@@ -48,6 +58,7 @@ class ApiKeys:
         return at == of
 
     async def create(self, key: ApiKey) -> None:
+        """Raises NoSuchAccount when the account is being deleted."""
         # Write the record first: the reaper drops keys without a record from the routing table. The secret
         # is returned only after both writes.
         expires = () if key.expires_at_ms is None else ("expires_at_ms", key.expires_at_ms)
@@ -57,7 +68,9 @@ class ApiKeys:
             *("account_id", key.account_id, "name", key.name, "scopes", " ".join(sorted(key.scopes))),
             *("created_at_ms", key.created_at_ms, "secret_hash", key.secret_hash, *expires),
         )
-        await self._routing.add_key(key.account_id, key.id)
+        if not await self._routing.add_key(key.account_id, key.id):
+            await self._redis.command("DEL", keyspace.api_key(key.id))
+            raise NoSuchAccount
         if key.expires_at_ms is not None:
             await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
 
@@ -145,15 +158,25 @@ class ApiKeys:
 
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and wakes the owner; False when it was gone."""
-        status, *fields = await self._redis.script("key_revoke", keyspace.channel_names(key.id))
-        owner, generation = (value.decode() for value in fields) if fields else ("", "")
-        if owner:
-            self._wakeups.send(owner, key.id)
-        self._wakeups.send_key_changed(EVERY_EDGE, key.id)
+        return (await self.revoke_all(key.account_id, [key.id]))[0]
+
+    async def revoke_all(self, account_id: str, api_key_ids: Sequence[str]) -> list[bool]:
+        """Does the same for several keys of one account, which gateways and edges notice together."""
+        generations = await asyncio.gather(*map(self._revoke, api_key_ids))
         await self._routing.change_credentials()
         # A routing table that still names the key is harmless: appends find no channel.
-        await self._routing.drop_key(key.account_id, key.id, generation=generation)
-        return bool(status == b"revoked")
+        for api_key_id, generation in zip(api_key_ids, generations, strict=True):
+            await self._routing.drop_key(account_id, api_key_id, generation=generation or "")
+        return [generation is not None for generation in generations]
+
+    async def _revoke(self, api_key_id: str) -> str | None:
+        """The generation of its channel, '' without one; None when the key was gone."""
+        status, *fields = await self._redis.script("key_revoke", keyspace.channel_names(api_key_id))
+        owner, generation = (value.decode() for value in fields) if fields else ("", "")
+        if owner:
+            self._wakeups.send(owner, api_key_id)
+        self._wakeups.send_key_changed(EVERY_EDGE, api_key_id)
+        return generation if status == b"revoked" else None
 
 
 def _number(stored: bytes | None) -> int | None:

@@ -61,7 +61,9 @@ Sessions
 Accounts and routing
 
 `{account}:account` hash: name, parent, master; `quota:<name>` and `key_quota:<name>`, the quotas that differ
-                from the installation's. Gateway. Permanent.
+                from the installation's; deleting, '1' from the DELETE on. Gateway. Until an hour after its
+                deletion has ended.
+`{account}:children` set: ids of the accounts whose parent it is. Gateway. A member goes with its account.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
@@ -80,9 +82,13 @@ Accounts and routing
                 hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,
                 learned from registrations. The first becomes the second when it is full, or after 30 days.
                 Gateway. A field goes with the device's de-registration; each hash after 60 days.
+`{account}:has-receipts`
+                string '1': some receipt of the account may exist. Gateway. 90 minutes.
 `{account}:receipt:<SHA-1 of the event id>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
+
+`{accounts}:deleting` set: ids of the accounts whose deletion has not ended. Gateway.
 
 Replicas
 
@@ -112,9 +118,9 @@ import re
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|session|sessions)|\{every\}:routing"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|session|sessions)|\{every\}:routing"
     rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
-    rb"|\{layout\}:version"
+    rb"|\{layout\}:version|\{accounts\}:deleting"
 )
 
 # Raise it with each change that a release before it cannot share.
@@ -124,6 +130,9 @@ LAYOUT = "{layout}:version"
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
 SIGNING_KEY = "{tokens}:signing-key"
+DELETING = "{accounts}:deleting"
+# As in included/idempotency.lua.
+IDEMPOTENCY_PERIOD_S = 6 * 60 * 60
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"
 
@@ -141,6 +150,8 @@ deliveries = _names("deliveries")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")
+children = _names("children")
+has_receipts = _names("has-receipts")
 sessions = _names("sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
@@ -156,6 +167,20 @@ def channel_names(api_key_id: str) -> list[str]:
     """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
     tag = f"{{{api_key_id}}}:"
     return [tag + "key", tag + "channel", tag + "queue", tag + "receipts"]
+
+
+def leftovers(api_key_id: str, *, now_s: int) -> list[str]:
+    """What an API key leaves behind when it is revoked, until its TTL: attempts, receipts, responses."""
+    period = now_s // IDEMPOTENCY_PERIOD_S
+    prefix = idempotency_prefix(api_key_id)
+    responses = (f"{prefix}{period - age}" for age in range(-1, 7))
+    return [deliveries(api_key_id), receipts(api_key_id), *responses]
+
+
+def names_of_account(account_id: str) -> list[str]:
+    """Every name in the account's slot that has no id in it; its record is the first."""
+    one = (account, children, routing, routing_changes, sessions, has_receipts)
+    return [*(name(account_id) for name in one), *device_types(account_id)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -7,6 +7,7 @@ bindings is complete only when the channel has their new version too.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
@@ -38,8 +39,13 @@ class Routing:
         """Changes after each revocation and each new secret of an API key."""
         return await self._redis.command("HGET", keyspace.routing(keyspace.EVERY), "credentials") or b""
 
-    async def add_key(self, account_id: str, api_key_id: str) -> None:
-        await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
+    async def add_key(self, account_id: str, api_key_id: str) -> bool:
+        """False when the account is being deleted."""
+        try:
+            await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
+        except KeyRevoked:
+            return False
+        return True
 
     async def add_expiry(self, account_id: str, api_key_id: str, *, expires_at_ms: int) -> None:
         """Nothing is queued for the key from then on. Raises KeyRevoked when it is gone."""
@@ -147,8 +153,9 @@ class Routing:
             seen, version = found.decode(), None
 
     async def put_session(self, account_id: str, session_id: str, bindings: bytes) -> None:
-        """Replaces a session's bindings for this account's events."""
-        await self._set(account_id, f"{Source.SESSION}:{session_id}", bindings, only_with="")
+        """Replaces a session's bindings for this account's events, unless the account is being deleted."""
+        with contextlib.suppress(KeyRevoked):
+            await self._set(account_id, f"{Source.SESSION}:{session_id}", bindings, only_with="")
 
     async def drop_session(self, account_id: str, session_id: str) -> None:
         await self._drop(account_id, f"{Source.SESSION}:{session_id}")
@@ -217,6 +224,8 @@ class Routing:
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
         """Gives the table a new random version, unless nothing changes."""
         names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
+        if script == "routing_set":
+            names.append(keyspace.account(account_id))
         return await self._redis.script(script, names, _new_version(), *arguments)
 
 

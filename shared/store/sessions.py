@@ -109,13 +109,13 @@ class Sessions:
 
     async def find(self, session_id: str) -> Session | None:
         """The session, if its edge is live."""
-        session = await self._read(session_id)
+        session = await self.read(session_id)
         return session if session and (await self._replicas.state(instance_of(session.owner))).live else None
 
     async def of_account(self, account_id: str) -> list[Session]:
         """The account's sessions on live edges, oldest first."""
         ids = await self._redis.command("SMEMBERS", keyspace.sessions(account_id))
-        records = await asyncio.gather(*(self._read(member.decode()) for member in ids))
+        records = await asyncio.gather(*(self.read(member.decode()) for member in ids))
         sessions = [session for session in records if session is not None]
         live = await self._replicas.live_instances(session.owner for session in sessions)
         connected = (session for session in sessions if instance_of(session.owner) in live)
@@ -124,7 +124,7 @@ class Sessions:
     async def all(self) -> AsyncIterator[list[Session]]:
         """Every session in Redis, also those of dead edges, in pages."""
         async for names in self._redis.scan(keyspace.session("*")):
-            page = await asyncio.gather(*(self._read(keyspace.id_in(name)) for name in names))
+            page = await asyncio.gather(*(self.read(keyspace.id_in(name)) for name in names))
             yield [session for session in page if session is not None]
 
     async def push(self, session_id: str, data: bytes) -> Pushed:
@@ -159,7 +159,8 @@ class Sessions:
         """Confirms that the push was written to the session's socket."""
         await self._redis.command("SET", keyspace.pushed(session_id, push_id), "1", "PX", _PUSH_TTL_MS)
 
-    async def _read(self, session_id: str) -> Session | None:
+    async def read(self, session_id: str) -> Session | None:
+        """The session, also one of a dead edge; None when Redis has none."""
         *fields, metadata = await self._redis.command("HMGET", keyspace.session(session_id), *_FIELDS)
         if fields[0] is None:
             return None

@@ -2,7 +2,8 @@
 -- Writes one field of a routing table.
 -- An API key's fields are written only while its `key:` field exists: a revocation must leave none behind.
 -- Touches at most: 2 fields and 4,096 log lines.
--- KEYS: routing, log
+-- Nothing new is written for an account that is being deleted.
+-- KEYS: routing, log, account
 -- ARGV: new version, field, value, the `key:` field that must exist or '',
 --       1 if the field is its channel or one of its bindings, else 0
 -- Reply: {'set', version of the key's bindings before or '', and now} | {'revoked'}
@@ -11,6 +12,7 @@ local before = ''
 if ARGV[4] ~= '' then before = redis.call('HGET', KEYS[1], ARGV[4]) end
 if not before then return {'revoked'} end
 if redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then return {'set', before, before} end
+if redis.call('HEXISTS', KEYS[3], 'deleting') == 1 then return {'revoked'} end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 if ARGV[5] == '1' then return {'set', before, log_bindings(KEYS[1], KEYS[2], ARGV[1], ARGV[4], ARGV[2])} end
 log_change(KEYS[1], KEYS[2], ARGV[1], ARGV[2])

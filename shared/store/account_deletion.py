@@ -1,0 +1,130 @@
+"""Deletes accounts with everything that Redis keeps for them, in bounded steps.
+
+The account's record says that it is being deleted before anything is freed, and for an hour after: so a
+writer that began before brings nothing back. Each step can be repeated, so a deletion that was cut short goes
+on where it stopped; only receipts of keys that were freed before that stay until their TTL of an hour.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from shared.model.channels import Kind
+from shared.model.errors import HasChildren, NoSuchAccount
+from shared.redis.pipeline import RedisCommands
+from shared.store import keyspace
+from shared.store.api_keys import ApiKeys
+from shared.store.channels import Channels
+from shared.store.sessions import Sessions
+
+# What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
+_AT_ONCE = 50
+_PAUSE_S = 0.002
+_MEMBERS_A_PAGE = 200
+
+
+class AccountDeletion:
+    """Begins and finishes deletions."""
+
+    def __init__(
+        self, redis: RedisCommands, *, api_keys: ApiKeys, channels: Channels, sessions: Sessions
+    ) -> None:
+        self._redis = redis
+        self._api_keys = api_keys
+        self._channels = channels
+        self._sessions = sessions
+
+    async def begin(self, account_id: str) -> None:
+        """From now on the account counts as missing. Raises NoSuchAccount, HasChildren."""
+        status, *_ = await self._delete(account_id)
+        if status == b"absent":
+            raise NoSuchAccount
+        if status == b"has_children":
+            raise HasChildren
+        await self._redis.command("SADD", keyspace.DELETING, account_id)
+
+    async def finish(self, account_id: str) -> None:
+        """Frees everything of an account whose deletion has begun, and does nothing for another one.
+
+        Its sockets close, as when an API key is revoked. Raises StoreUnavailable; a repetition goes on.
+        """
+        name, parent, deleting = await self._redis.command(
+            "HMGET", keyspace.account(account_id), "name", "parent", "deleting"
+        )
+        if name is not None and deleting is not None:
+            api_keys = await self._free_keys(account_id)
+            await self._drop_sessions(account_id)
+            if await self._redis.command("EXISTS", keyspace.has_receipts(account_id)):
+                await self._free_receipts({account_id, *api_keys})
+            if parent:
+                await self._redis.command("SREM", keyspace.children(parent.decode()), account_id)
+            await self._redis.script("account_end", keyspace.names_of_account(account_id))
+        await self._redis.command("SREM", keyspace.DELETING, account_id)
+
+    async def unfinished(self) -> list[str]:
+        """The accounts whose deletion has begun and not ended."""
+        members = await self._redis.command("SRANDMEMBER", keyspace.DELETING, _MEMBERS_A_PAGE)
+        return [member.decode() for member in members]
+
+    async def _delete(self, account_id: str) -> Sequence[bytes]:
+        names = [keyspace.account(account_id), keyspace.children(account_id)]
+        reply: Sequence[bytes] = await self._redis.script("account_delete", names)
+        return reply
+
+    async def _free_keys(self, account_id: str) -> list[str]:
+        """Revokes the account's API keys, and frees what is left of them and their channels; returns them."""
+        [now_s, _] = await self._redis.command("TIME")
+        freed = []
+        async for api_key_ids in self._pages("HSCAN", keyspace.routing(account_id), "key:*"):
+            for start in range(0, len(api_key_ids), _AT_ONCE):
+                some = [field.removeprefix("key:") for field in api_key_ids[start : start + _AT_ONCE]]
+                await self._free_some(account_id, some, now_s=int(now_s))
+                freed += some
+                await asyncio.sleep(_PAUSE_S)
+        return freed
+
+    async def _free_some(self, account_id: str, api_key_ids: Sequence[str], *, now_s: int) -> None:
+        refs = await asyncio.gather(*map(self._channels.ref, api_key_ids))
+        await self._api_keys.revoke_all(account_id, api_key_ids)
+        webhooks = [
+            f"{api_key_id}:{ref.generation}"
+            for api_key_id, ref in zip(api_key_ids, refs, strict=True)
+            if ref.kind is Kind.WEBHOOK
+        ]
+        if webhooks:
+            await self._redis.command("SREM", keyspace.WEBHOOKS, *webhooks)
+        await asyncio.gather(
+            *(
+                self._redis.command("UNLINK", *keyspace.leftovers(api_key_id, now_s=now_s))
+                for api_key_id in api_key_ids
+            )
+        )
+
+    async def _drop_sessions(self, account_id: str) -> None:
+        async for ids in self._pages("SSCAN", keyspace.sessions(account_id), "*"):
+            for start in range(0, len(ids), _AT_ONCE):
+                await asyncio.gather(*map(self._drop_session, ids[start : start + _AT_ONCE]))
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _drop_session(self, session_id: str) -> None:
+        session = await self._sessions.read(session_id)
+        if session is not None:
+            await self._sessions.drop(session)
+
+    async def _free_receipts(self, tags: set[str]) -> None:
+        """Receipts have no index, because they expire within an hour: walks through all names."""
+        async for names in self._redis.scan("{*}:receipt:*"):
+            own = [name for name in names if keyspace.id_in(name) in tags]
+            await asyncio.gather(*(self._redis.command("UNLINK", name) for name in own))
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _pages(self, command: str, name: str, pattern: str) -> AsyncIterator[list[str]]:
+        """The fields of a hash (HSCAN), or the members of a set (SSCAN), that match."""
+        cursor: bytes | int = 0
+        while True:
+            cursor, found = await self._redis.command(
+                command, name, cursor, "MATCH", pattern, "COUNT", _MEMBERS_A_PAGE
+            )
+            if found:
+                yield [each.decode() for each in (found[::2] if command == "HSCAN" else found)]
+            if int(cursor) == 0:
+                return
