@@ -21,6 +21,7 @@ from shared.model.addresses import AddressPolicy
 from shared.model.errors import StoreUnavailable
 from shared.model.quotas import KeyQuotas, Quotas
 from shared.outbound.client import Outbound
+from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.http.cors import cross_origin
@@ -91,7 +92,10 @@ class Stores:
         self.replicas = Replicas(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
         self.webhooks = Webhooks(redis, self.wakeups)
-        self.for_publishing = PublishStores(self.routing, self.queues, self.sessions, self.receipts)
+        self.rates = Rates(self.quotas)
+        self.for_publishing = PublishStores(
+            self.routing, self.queues, self.sessions, self.receipts, rates=self.rates
+        )
 
 
 def quotas_in(settings: Settings) -> Quotas:
