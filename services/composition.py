@@ -21,6 +21,7 @@ from shared.model.addresses import AddressPolicy
 from shared.model.errors import StoreUnavailable
 from shared.model.quotas import KeyQuotas, Quotas
 from shared.outbound.client import Outbound
+from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.http.cors import cross_origin
@@ -95,7 +96,10 @@ class Stores:
             redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
         )
         self.webhooks = Webhooks(redis, self.wakeups)
-        self.for_publishing = PublishStores(self.routing, self.queues, self.sessions, self.receipts)
+        self.rates = Rates(self.quotas)
+        self.for_publishing = PublishStores(
+            self.routing, self.queues, self.sessions, self.receipts, rates=self.rates
+        )
 
 
 def quotas_in(settings: Settings) -> Quotas:

@@ -52,9 +52,9 @@ async def publish(request: Request, key: ApiKey) -> Response:
     headers = headers_in(request.scope["headers"])
     repeatable = repeatable_in(key.id, headers, body)
     if repeatable is None:
-        posted = parse(key.account_id, headers, body)
+        posted = parse(key, headers, body)
         return _accepted(response_body(posted, await context.publisher.publish(posted)))
-    posted = parse(key.account_id, headers, body, id_of=repeatable.event_id)
+    posted = parse(key, headers, body, id_of=repeatable.event_id)
 
     async def work() -> bytes:
         return pack_counts(await context.publisher.publish(posted))

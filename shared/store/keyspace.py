@@ -64,6 +64,11 @@ Accounts and routing
                 from the installation's; deleting, '1' from the DELETE on. Gateway. Until an hour after its
                 deletion has ended.
 `{account}:children` set: ids of the accounts whose parent it is. Gateway. A member goes with its account.
+`{account}:rates`
+                hash: events, bytes, copies: `<tokens in the bucket> <ms>`, by Redis' clock. Gateway. TTL
+                until every bucket is full.
+`{account}:rates:<API key id>`
+                the same for events and bytes of one API key that has quotas of its own.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
@@ -72,7 +77,7 @@ Accounts and routing
                 `session:<id>`, the bindings of a session (JSON).
                 `{every}:routing` has only the sessions that want events of all accounts, and credentials:
                 random, new after each revocation and each new secret of an API key. Each publish reads it,
-                and each edge once a second.
+                and each edge once a second. And quotas: random, new after each change of an account's quotas.
                 Gateway, edge, reaper. Permanent; a key's fields go with the key.
 `{account}:routing-changes`
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;
@@ -163,6 +168,9 @@ def device_types(account_id: str) -> list[str]:
     return [name, f"{name}:old"]
 
 
+rates = _names("rates")
+
+
 def channel_names(api_key_id: str) -> list[str]:
     """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
     tag = f"{{{api_key_id}}}:"
@@ -179,12 +187,17 @@ def leftovers(api_key_id: str, *, now_s: int) -> list[str]:
 
 def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
-    one = (account, children, routing, routing_changes, sessions, has_receipts)
+    one = (account, children, routing, routing_changes, sessions, has_receipts, rates)
     return [*(name(account_id) for name in one), *device_types(account_id)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:
     return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+
+
+def rates_of_key(account_id: str, api_key_id: str) -> str:
+    """In the account's slot: its record has the quotas of its API keys."""
+    return f"{rates(account_id)}:{api_key_id}"
 
 
 def hash_of(event_id: str) -> str:

@@ -1,28 +1,69 @@
-"""Quotas of accounts: the installation's, and what an account's record overrides.
+"""Quotas of accounts: the installation's, what an account's record overrides, and the buckets of rates.
 
 A script that judges a quota gets the installation's as an argument and reads the override itself, as
 `HGET {account}:account quota:<name>`: so a change counts at once, everywhere.
 """
 
-from collections.abc import Mapping
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from shared.model.quotas import KEY_QUOTAS, QUOTAS, KeyQuotas, Quotas
-from shared.redis.pipeline import RedisCommands
+from shared import telemetry
+from shared.model.errors import QuotaExceeded
+from shared.model.quotas import KEY_QUOTAS, QUOTAS, KeyQuotas, Quota, Quotas
+from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+
+logger = logging.getLogger(__name__)
 
 ACCOUNT_PREFIX = "quota:"
 KEY_PREFIX = "key_quota:"
+_LOGGED_EVERY_S = 60.0
+_MOST_LOGGED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The tokens of one bucket that a gateway needs, and as many as it wants if the bucket has them."""
+
+    needed: float = 0
+    wanted: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """`given` tokens, of a bucket that has `left` and fills with `rate` a second; None: it has no bound.
+
+    `wait_s`: until it would give what was needed; 0 when it did.
+    """
+
+    rate: float | None
+    given: float
+    left: float
+    wait_s: float
 
 
 class AccountQuotas:
     """Reads and changes the quotas of accounts. `quotas` and `key_quotas` are the installation's."""
 
     def __init__(
-        self, redis: RedisCommands, *, quotas: Quotas | None = None, key_quotas: KeyQuotas | None = None
+        self,
+        redis: RedisCommands,
+        *,
+        quotas: Quotas | None = None,
+        key_quotas: KeyQuotas | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
+        self._now_s = now_s
         self.quotas = quotas or Quotas()
         self.key_quotas = key_quotas or KeyQuotas()
+        self._logged: dict[tuple[str, Quota], float] = {}
 
     async def of(self, account_id: str) -> tuple[Quotas, KeyQuotas]:
         """The quotas that hold for the account, and for each of its API keys."""
@@ -39,15 +80,71 @@ class AccountQuotas:
         key_quotas: Mapping[str, float | None],
     ) -> None:
         """Overrides the installation's quotas for the account; None ends an override."""
-        name = keyspace.account(account_id)
         changes = {ACCOUNT_PREFIX + quota: value for quota, value in quotas.items()}
         changes |= {KEY_PREFIX + quota: value for quota, value in key_quotas.items()}
+        await self._write(keyspace.account(account_id), changes)
+        # Afterwards: who sees the new version reads the new quotas.
+        await self._write(keyspace.routing(keyspace.EVERY), {"quotas": secrets.token_hex(8)})
+
+    async def _write(self, name: str, changes: Mapping[str, Argument | None]) -> None:
         kept = [part for field, value in changes.items() if value is not None for part in (field, value)]
         ended = [field for field, value in changes.items() if value is None]
-        if kept:
-            await self._redis.command("HSET", name, *kept)
-        if ended:
-            await self._redis.command("HDEL", name, *ended)
+        await self._redis.script("quota_change", [name], len(kept) // 2, *kept, *ended)
+
+    def lease(self, account_id: str, asks: Sequence[Ask]) -> asyncio.Future[Any]:
+        """Asks for the account's events, bytes and copies; the reply is for `leased`."""
+        usual = (self.quotas.events_per_s, self.quotas.bytes_per_s, self.quotas.copies_per_s)
+        names = [keyspace.account(account_id), keyspace.rates(account_id)]
+        groups = _groups(("events", "bytes", "copies"), ACCOUNT_PREFIX, usual, asks)
+        return self._redis.script("quota_lease", names, self.quotas.burst_s, *groups)
+
+    def lease_for_key(self, account_id: str, api_key_id: str, asks: Sequence[Ask]) -> asyncio.Future[Any]:
+        """The same for an API key's events and bytes."""
+        usual = (self.key_quotas.events_per_s, self.key_quotas.bytes_per_s)
+        names = [keyspace.account(account_id), keyspace.rates_of_key(account_id, api_key_id)]
+        groups = _groups(("events", "bytes"), KEY_PREFIX, usual, asks)
+        return self._redis.script("quota_lease", names, self.quotas.burst_s, *groups)
+
+    def exceeded(self, account_id: str, quota: Quota, *, retry_after_s: float | None = None) -> QuotaExceeded:
+        """The error to raise. Counts it, and logs it once a minute for each account and quota."""
+        telemetry.quota_refused.add(1, {"quota": quota})
+        now_s, what = self._now_s(), (account_id, quota)
+        logged_s = self._logged.get(what)
+        if logged_s is None or now_s - logged_s >= _LOGGED_EVERY_S:
+            # In the order of their time: the first is the oldest.
+            self._logged.pop(what, None)
+            if len(self._logged) >= _MOST_LOGGED:
+                del self._logged[next(iter(self._logged))]
+            self._logged[what] = now_s
+            logger.warning("quota.exceeded", extra={"facts": {"account": account_id, "quota": str(quota)}})
+        return QuotaExceeded(quota, retry_after_s=retry_after_s)
+
+
+def leased(reply: Sequence[Any]) -> list[Leased]:
+    """What a lease gave, bucket by bucket."""
+    found = []
+    for at in range(2, len(reply), 4):
+        rate, given, left, wait_ms = reply[at : at + 4]
+        found.append(Leased(float(rate) if rate else None, int(given), int(left), int(wait_ms) / 1000))
+    return found
+
+
+def limits_keys(reply: Sequence[Any]) -> bool:
+    """Whether the account's record has quotas for its API keys."""
+    return bool(reply[1])
+
+
+def _groups(
+    buckets: Sequence[str], prefix: str, usual: Sequence[int | None], asks: Sequence[Ask]
+) -> list[Argument]:
+    return [
+        part
+        for bucket, rate, ask in zip(buckets, usual, asks, strict=True)
+        for part in (
+            *(bucket, f"{prefix}{bucket}_per_s", "" if rate is None else rate),
+            *(math.ceil(ask.needed), math.ceil(ask.wanted)),
+        )
+    ]
 
 
 def _given(names: tuple[str, ...], stored: list[bytes | None]) -> dict[str, float]:

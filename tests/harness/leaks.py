@@ -93,7 +93,7 @@ def bytes_left(redis: Any) -> dict[bytes, int]:
 
 
 _OF_AN_ACCOUNT = re.compile(rb"\{[0-9a-f]{32}\}:")
-_FIELDS_OF_EVERY = (b"version", b"credentials")
+_FIELDS_OF_EVERY = (b"version", b"credentials", b"quotas")
 
 
 def _delete(gateway_url: str, account: str, admin_token: str) -> int:
