@@ -52,6 +52,7 @@ from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.stored_bytes import StoredBytes
 from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
@@ -75,7 +76,14 @@ class Stores:
         limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
         self.redis = client
         self.instance = new_instance_id(settings.replica)
-        self.routing = Routing(redis, compiled, most_devices=settings.device_types_limit)
+        self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
+        self.stored_bytes = StoredBytes(redis, quotas=self.quotas)
+        self.routing = Routing(
+            redis,
+            compiled,
+            most_devices=settings.device_types_limit,
+            on_grown=self.stored_bytes.add_device_types,
+        )
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.batches = Batches(redis, limits=limits)
@@ -87,7 +95,6 @@ class Stores:
         self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
         self.principals = Principals(self.api_keys)
-        self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.queues = Queues(redis, limits=limits)
         self.receipts = Receipts(redis)
         self.replicas = Replicas(redis)
@@ -98,7 +105,9 @@ class Stores:
         self.webhooks = Webhooks(redis, self.wakeups)
         self.rates = Rates(self.quotas)
         self.for_publishing = PublishStores(
-            self.routing, self.queues, self.sessions, self.receipts, rates=self.rates
+            *(self.routing, self.queues, self.sessions, self.receipts),
+            rates=self.rates,
+            stored_bytes=self.stored_bytes,
         )
 
 

@@ -1,6 +1,7 @@
 """Starts and stops a gateway."""
 
 import asyncio
+import contextlib
 
 from redis.asyncio import Redis
 
@@ -11,6 +12,7 @@ from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
+from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.publish.publisher import Publisher
 from shared.runtime.http.health import health_routes, metrics_server
@@ -42,3 +44,5 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
         health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
         app = gateway_app(context, more=[*health])
         await serve_app(app, listening, settings, stop=stop, hot_routes=hot_routes(context))
+        with contextlib.suppress(StoreUnavailable):
+            await context.stores.stored_bytes.report()

@@ -11,10 +11,10 @@ from shared.redis.urls import Address
 # Every command that our rooms use with a key. A new command must be added here or to ANY_NODE.
 _FIRST_ARGUMENT_IS_KEY = frozenset(
     {
-        *("DEL", "EXISTS", "GET", "SET"),
-        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSET"),
+        *("DEL", "EXISTS", "GET", "SET", "UNLINK"),
+        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
-        *("SADD", "SMEMBERS", "SREM", "SSCAN"),
+        *("SADD", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
         *("ZREMRANGEBYSCORE", "ZSCORE"),
     }

@@ -6,7 +6,7 @@ on where it stopped; only receipts of keys that were freed before that stay unti
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from shared.model.channels import Kind
 from shared.model.errors import HasChildren, NoSuchAccount
@@ -14,6 +14,7 @@ from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
+from shared.store.recount import pages
 from shared.store.sessions import Sessions
 
 # What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
@@ -72,17 +73,16 @@ class AccountDeletion:
 
     async def _free_keys(self, account_id: str) -> list[str]:
         """Revokes the account's API keys, and frees what is left of them and their channels; returns them."""
-        [now_s, _] = await self._redis.command("TIME")
         freed = []
-        async for api_key_ids in self._pages("HSCAN", keyspace.routing(account_id), "key:*"):
+        async for api_key_ids in pages(self._redis, "HSCAN", keyspace.routing(account_id), "key:*"):
             for start in range(0, len(api_key_ids), _AT_ONCE):
                 some = [field.removeprefix("key:") for field in api_key_ids[start : start + _AT_ONCE]]
-                await self._free_some(account_id, some, now_s=int(now_s))
+                await self._free_some(account_id, some)
                 freed += some
                 await asyncio.sleep(_PAUSE_S)
         return freed
 
-    async def _free_some(self, account_id: str, api_key_ids: Sequence[str], *, now_s: int) -> None:
+    async def _free_some(self, account_id: str, api_key_ids: Sequence[str]) -> None:
         refs = await asyncio.gather(*map(self._channels.ref, api_key_ids))
         await self._api_keys.revoke_all(account_id, api_key_ids)
         webhooks = [
@@ -93,14 +93,11 @@ class AccountDeletion:
         if webhooks:
             await self._redis.command("SREM", keyspace.WEBHOOKS, *webhooks)
         await asyncio.gather(
-            *(
-                self._redis.command("UNLINK", *keyspace.leftovers(api_key_id, now_s=now_s))
-                for api_key_id in api_key_ids
-            )
+            *(self._redis.script("key_free", keyspace.leftovers(each)) for each in api_key_ids)
         )
 
     async def _drop_sessions(self, account_id: str) -> None:
-        async for ids in self._pages("SSCAN", keyspace.sessions(account_id), "*"):
+        async for ids in pages(self._redis, "SSCAN", keyspace.sessions(account_id), "*"):
             for start in range(0, len(ids), _AT_ONCE):
                 await asyncio.gather(*map(self._drop_session, ids[start : start + _AT_ONCE]))
                 await asyncio.sleep(_PAUSE_S)
@@ -116,15 +113,3 @@ class AccountDeletion:
             own = [name for name in names if keyspace.id_in(name) in tags]
             await asyncio.gather(*(self._redis.command("UNLINK", name) for name in own))
             await asyncio.sleep(_PAUSE_S)
-
-    async def _pages(self, command: str, name: str, pattern: str) -> AsyncIterator[list[str]]:
-        """The fields of a hash (HSCAN), or the members of a set (SSCAN), that match."""
-        cursor: bytes | int = 0
-        while True:
-            cursor, found = await self._redis.command(
-                command, name, cursor, "MATCH", pattern, "COUNT", _MEMBERS_A_PAGE
-            )
-            if found:
-                yield [each.decode() for each in (found[::2] if command == "HSCAN" else found)]
-            if int(cursor) == 0:
-                return

@@ -6,7 +6,8 @@ clock, and at most so many of an account. Devices that register again stay; the 
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from shared.redis.pipeline import Argument, RedisCommands
@@ -20,10 +21,17 @@ _TYPE_CHARACTERS = 65
 
 
 class DeviceTypes:
-    """Keeps at most `most_devices` of an account."""
+    """Keeps at most `most_devices` of an account. `on_grown` gets the account, and by how many bytes."""
 
-    def __init__(self, redis: RedisCommands, *, most_devices: int = MOST_DEVICES) -> None:
+    def __init__(
+        self,
+        redis: RedisCommands,
+        *,
+        most_devices: int = MOST_DEVICES,
+        on_grown: Callable[[str, int], None] = lambda *_: None,
+    ) -> None:
         self._redis = redis
+        self._on_grown = on_grown
         # Two hashes share the bound.
         self._most_in_one = max(1, most_devices // 2)
 
@@ -33,14 +41,17 @@ class DeviceTypes:
         for device, kind in types.items():
             parts += (_field(device), (kind or "")[:_TYPE_CHARACTERS])
         names = [keyspace.account(account_id), *keyspace.device_types(account_id)]
-        return [
-            self._redis.script(
-                "device_types_learn",
-                names,
-                *(self._most_in_one, _TTL_MS, *parts[start : start + 2 * _DEVICES_A_CALL]),
-            )
-            for start in range(0, len(parts), 2 * _DEVICES_A_CALL)
-        ]
+        replies = []
+        for start in range(0, len(parts), 2 * _DEVICES_A_CALL):
+            some = parts[start : start + 2 * _DEVICES_A_CALL]
+            reply = self._redis.script("device_types_learn", names, self._most_in_one, _TTL_MS, *some)
+            reply.add_done_callback(partial(self._on_reply, account_id))
+            replies.append(reply)
+        return replies
+
+    def _on_reply(self, account_id: str, reply: asyncio.Future[Any]) -> None:
+        if not reply.cancelled() and reply.exception() is None and reply.result():
+            self._on_grown(account_id, reply.result())
 
     async def find(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
         """The known types of these devices."""

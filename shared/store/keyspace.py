@@ -87,6 +87,10 @@ Accounts and routing
                 hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,
                 learned from registrations. The first becomes the second when it is full, or after 30 days.
                 Gateway. A field goes with the device's de-registration; each hash after 60 days.
+`{account}:usage` hash: bytes that the account has stored: queues, sessions, device_types;
+                `receipts:<ten minutes since 1970>` and `responses:<six hours>`; recounted_at_ms, recounted.
+                Gateway. 48 h after the last report.
+`{account}:recount` string: a random token of the process that recounts. Gateway. 10 minutes at most.
 `{account}:has-receipts`
                 string '1': some receipt of the account may exist. Gateway. 90 minutes.
 `{account}:receipt:<SHA-1 of the event id>`
@@ -136,8 +140,6 @@ LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
 SIGNING_KEY = "{tokens}:signing-key"
 DELETING = "{accounts}:deleting"
-# As in included/idempotency.lua.
-IDEMPOTENCY_PERIOD_S = 6 * 60 * 60
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"
 
@@ -157,6 +159,9 @@ pushes = _names("pushes")
 account = _names("account")
 children = _names("children")
 has_receipts = _names("has-receipts")
+usage = _names("usage")
+recount = _names("recount")
+rates = _names("rates")
 sessions = _names("sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
@@ -168,26 +173,20 @@ def device_types(account_id: str) -> list[str]:
     return [name, f"{name}:old"]
 
 
-rates = _names("rates")
-
-
 def channel_names(api_key_id: str) -> list[str]:
     """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
     tag = f"{{{api_key_id}}}:"
     return [tag + "key", tag + "channel", tag + "queue", tag + "receipts"]
 
 
-def leftovers(api_key_id: str, *, now_s: int) -> list[str]:
-    """What an API key leaves behind when it is revoked, until its TTL: attempts, receipts, responses."""
-    period = now_s // IDEMPOTENCY_PERIOD_S
-    prefix = idempotency_prefix(api_key_id)
-    responses = (f"{prefix}{period - age}" for age in range(-1, 7))
-    return [deliveries(api_key_id), receipts(api_key_id), *responses]
+def leftovers(api_key_id: str) -> list[str]:
+    """What an API key leaves behind when it is revoked: attempts, receipts, prefix of responses."""
+    return [deliveries(api_key_id), receipts(api_key_id), idempotency_prefix(api_key_id)]
 
 
 def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
-    one = (account, children, routing, routing_changes, sessions, has_receipts, rates)
+    one = (account, children, routing, routing_changes, sessions, has_receipts, usage, recount, rates)
     return [*(name(account_id) for name in one), *device_types(account_id)]
 
 

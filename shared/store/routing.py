@@ -9,7 +9,7 @@ bindings is complete only when the channel has their new version too.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from shared.model.bindings import Source
@@ -24,10 +24,16 @@ class Routing:
     """Reads and changes routing tables. `compile_bindings` turns stored bindings into patterns."""
 
     def __init__(
-        self, redis: RedisCommands, compile_bindings: Compile, *, most_devices: int = MOST_DEVICES
+        self,
+        redis: RedisCommands,
+        compile_bindings: Compile,
+        *,
+        most_devices: int = MOST_DEVICES,
+        on_grown: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
+        """`on_grown` gets an account, and by how many bytes its device types have grown."""
         self._redis = redis
-        self._device_types = DeviceTypes(redis, most_devices=most_devices)
+        self._device_types = DeviceTypes(redis, most_devices=most_devices, on_grown=on_grown)
         self.tables = RoutingTables(redis, compile_bindings)
 
     async def change_credentials(self) -> None:
