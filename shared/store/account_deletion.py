@@ -84,17 +84,20 @@ class AccountDeletion:
 
     async def _free_some(self, account_id: str, api_key_ids: Sequence[str]) -> None:
         refs = await asyncio.gather(*map(self._channels.ref, api_key_ids))
-        await self._api_keys.revoke_all(account_id, api_key_ids)
         webhooks = [
             f"{api_key_id}:{ref.generation}"
             for api_key_id, ref in zip(api_key_ids, refs, strict=True)
             if ref.kind is Kind.WEBHOOK
         ]
         if webhooks:
+            # First: without its record nobody knows what it is called there.
             await self._redis.command("SREM", keyspace.WEBHOOKS, *webhooks)
+        ended = await self._api_keys.end(api_key_ids)
         await asyncio.gather(
             *(self._redis.script("key_free", keyspace.leftovers(each)) for each in api_key_ids)
         )
+        # Last: a deletion that was cut short finds the keys in the table.
+        await self._api_keys.forget(account_id, ended)
 
     async def _drop_sessions(self, account_id: str) -> None:
         async for ids in pages(self._redis, "SSCAN", keyspace.sessions(account_id), "*"):

@@ -1,7 +1,7 @@
 """Accounts and their API keys."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
 from shared.model.channels import EVERY_EDGE
@@ -158,16 +158,24 @@ class ApiKeys:
 
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and wakes the owner; False when it was gone."""
-        return (await self.revoke_all(key.account_id, [key.id]))[0]
+        ended = await self.end([key.id])
+        await self.forget(key.account_id, ended)
+        return ended[key.id] is not None
 
-    async def revoke_all(self, account_id: str, api_key_ids: Sequence[str]) -> list[bool]:
-        """Does the same for several keys of one account, which gateways and edges notice together."""
+    async def end(self, api_key_ids: Sequence[str]) -> dict[str, str | None]:
+        """Ends keys with their channels, and wakes the owners; gateways and edges notice all at once.
+
+        Returns the generation of each one's channel, '' without one; None for a key that was gone. `forget`
+        completes it.
+        """
         generations = await asyncio.gather(*map(self._revoke, api_key_ids))
         await self._routing.change_credentials()
-        # A routing table that still names the key is harmless: appends find no channel.
-        for api_key_id, generation in zip(api_key_ids, generations, strict=True):
+        return dict(zip(api_key_ids, generations, strict=True))
+
+    async def forget(self, account_id: str, ended: Mapping[str, str | None]) -> None:
+        """Drops keys from the routing table, which is harmless until then: appends find no channel."""
+        for api_key_id, generation in ended.items():
             await self._routing.drop_key(account_id, api_key_id, generation=generation or "")
-        return [generation is not None for generation in generations]
 
     async def _revoke(self, api_key_id: str) -> str | None:
         """The generation of its channel, '' without one; None when the key was gone."""

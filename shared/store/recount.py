@@ -25,16 +25,18 @@ class Recount:
 
     async def run(self, account_id: str) -> int | None:
         """The bytes that the account has stored; None while another process counts them."""
-        names, token = [keyspace.usage(account_id), keyspace.recount(account_id)], secrets.token_hex(8)
-        if not await self._redis.command("SET", names[1], token, "NX", "PX", _LOCK_MS):
+        account, usage = keyspace.account(account_id), keyspace.usage(account_id)
+        lock, token = keyspace.recount(account_id), secrets.token_hex(8)
+        if not await self._redis.command("SET", lock, token, "NX", "PX", _LOCK_MS):
             return None
-        before = await self._redis.command("HMGET", names[0], *_KINDS)
+        before = await self._redis.command("HMGET", usage, *_KINDS)
         found = (
             await self._queues(account_id),
             await self._sessions(account_id),
             await self._memory(keyspace.device_types(account_id), samples=_SAMPLES),
         )
         pairs = (part for pair in zip(before, found, strict=True) for part in pair)
+        names = [account, usage, lock]
         total = await self._redis.script("usage_recount", names, token, *(part or 0 for part in pairs))
         return None if total is None else int(total)
 

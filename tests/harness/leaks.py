@@ -88,7 +88,7 @@ def bytes_left(redis: Any) -> dict[bytes, int]:
         if _OF_AN_ACCOUNT.match(name) and not is_record and not 0 <= ttl_s <= 60:
             left[name] = redis.memory_usage(name, samples=0) or 0
     sessions = [field for field in redis.hkeys("{every}:routing") if field not in _FIELDS_OF_EVERY]
-    members = redis.smembers("{webhooks}:channels") | redis.smembers("{accounts}:deleting")
+    members = set(redis.smembers("{webhooks}:channels")) | set(redis.smembers("{accounts}:deleting"))
     return left | dict.fromkeys([*sessions, *members], 1)
 
 
