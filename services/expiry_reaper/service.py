@@ -31,11 +31,13 @@ def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncConte
     every_s = min(*expiries_s.values(), settings.notification_lifetime_s) / _ROUNDS
     every_s = min(max(every_s, 1.0), _LONGEST_S)
     expiries_ms = {kind: round(expiry_s * 1000) for kind, expiry_s in expiries_s.items()}
-    reaper = Reaper(Stores(settings, redis), idle_expiry_ms=expiries_ms)
+    stores = Stores(settings, redis)
+    reaper = Reaper(stores, idle_expiry_ms=expiries_ms)
 
     async def reap() -> None:
         began_ms = now_ms()
         try:
+            await stores.account_deletion.finish_all()
             done = await reaper.round(now_ms=began_ms)
         except StoreUnavailable as error:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})

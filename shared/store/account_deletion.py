@@ -66,6 +66,11 @@ class AccountDeletion:
         members = await self._redis.command("SRANDMEMBER", keyspace.DELETING, _MEMBERS_A_PAGE)
         return [member.decode() for member in members]
 
+    async def finish_all(self) -> None:
+        """Finishes deletions that a gateway began and did not finish. Raises StoreUnavailable."""
+        for account_id in await self.unfinished():
+            await self.finish(account_id)
+
     async def _delete(self, account_id: str) -> Sequence[bytes]:
         names = [keyspace.account(account_id), keyspace.children(account_id)]
         reply: Sequence[bytes] = await self._redis.script("account_delete", names)

@@ -24,18 +24,25 @@ TICK_S = 1.0
 # A small sum waits: thousands of quiet accounts shall not cost a command a second each.
 _SMALL_BYTES = 64 * 1024
 _LONGEST_WAIT_S = 10.0
-# A large one is reported at once.
+# A large one does not: it could fill Redis meanwhile.
 _LARGE_BYTES = 1024 * 1024
+_SOON_S = 0.1
 _AT_ONCE = 500
-# How long a recount holds: of an account over its quota, near it, and far below.
+# How long a recount holds: one that found too much, one that found less and has been outgrown, one of an
+# account near its quota, and one of an account far below.
 OVER_S = 2.0
+_OUTGROWN_S = 0.2
 _NEAR_S = 60.0
 _FAR_S = 24 * 3600.0
 _NEAR = 0.8
 # How long a process refuses after a recount. While it refuses, it asks for the next one.
 _REFUSED_S = 10.0
 _MOST_RECOUNTS = 1000
-_MOST_REFUSED = 1000
+# Of one process: an account with many channels keeps the others waiting.
+_RECOUNTS_AT_ONCE = 4
+# How much longer than a recount the pause behind it is.
+_RESTS = 4
+_MOST_REMEMBERED = 1000
 _MARKED_S = 30 * 60.0
 _MARK_MS = 90 * 60 * 1000
 _MOST_MARKED = 10_000
@@ -58,6 +65,7 @@ class _Sums:
     since_s: float
     sizes: list[int] = field(default_factory=lambda: [0] * len(Stored))
     is_urgent: bool = False
+    is_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,15 @@ class StoredBytes:
         self._recount = Recount(redis)
         self._sums: dict[str, _Sums] = {}
         self._refused_until_s: dict[str, float] = {}
-        # Accounts to be recounted, with their quotas and how full they are.
-        self._recounts: dict[str, tuple[float, int]] = {}
+        # Accounts to be recounted, with their quotas: those near it, and the others.
+        self._recounts_soon: dict[str, int] = {}
+        self._recounts: dict[str, int] = {}
+        self._counting = set[str]()
+        self._counters = 0
+        self._rests_until_s: dict[str, float] = {}
         self._marked_s: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = set[asyncio.Task[None]]()
-        self._is_counting = False
 
     def add(self, account_id: str, stored: Stored, size_bytes: int) -> None:
         """Counts bytes that were stored, or that have gone (negative)."""
@@ -128,8 +139,9 @@ class StoredBytes:
         if until_s <= self._now_s():
             del self._refused_until_s[account_id]
             return
-        # Ask for another recount: the account may have room by then.
-        self._hasten(self._sums.get(account_id) or self._new_sums(account_id))
+        if account_id not in self._sums:
+            # Asks for another recount, once a second: the account may have room by then.
+            self._new_sums(account_id).is_asked = True
         raise self._quotas.exceeded(account_id, Quota.STORED_BYTES, retry_after_s=OVER_S)
 
     async def used(self, account_id: str) -> int:
@@ -171,19 +183,24 @@ class StoredBytes:
     def _hasten(self, sums: _Sums) -> None:
         if not sums.is_urgent:
             sums.is_urgent = True
-            self._schedule(TICK_S)
+            self._schedule(_SOON_S)
 
     def _schedule(self, delay_s: float) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + delay_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(delay_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         now_s = self._now_s()
         due = [account_id for account_id, sums in self._sums.items() if _is_due(sums, now_s)][:_AT_ONCE]
-        if len(self._refused_until_s) > _MOST_REFUSED:
-            until_s = self._refused_until_s
-            self._refused_until_s = {each: until_s[each] for each in until_s if until_s[each] > now_s}
+        for until_s in (self._refused_until_s, self._rests_until_s):
+            if len(until_s) > _MOST_REMEMBERED:
+                for account_id in [each for each in until_s if until_s[each] <= now_s]:
+                    del until_s[account_id]
         if due:
             self._start(self._report_quietly(due))
         if self._sums:
@@ -208,33 +225,42 @@ class StoredBytes:
     # Recounts
 
     def _judge(self, account_id: str, usage: Usage) -> None:
-        fullness = usage.stored / usage.quota
-        good_for_s = OVER_S if fullness >= 1 else _NEAR_S if fullness >= _NEAR else _FAR_S
         if usage.age_s is not None and usage.age_s < _REFUSED_S:
             # Another process may have counted.
             self._refuse_or_not(account_id, usage.found, usage.quota, age_s=usage.age_s)
-        if usage.age_s is None or usage.age_s >= good_for_s:
-            if len(self._recounts) < _MOST_RECOUNTS or fullness >= _NEAR:
-                self._recounts[account_id] = (fullness, usage.quota)
-            if not self._is_counting:
-                self._is_counting = True
-                self._start(self._count())
+        if usage.age_s is not None and usage.age_s < _good_for_s(usage):
+            return
+        if account_id in self._counting or self._rests_until_s.get(account_id, 0.0) > self._now_s():
+            return
+        is_near = usage.stored >= _NEAR * usage.quota
+        if is_near:
+            self._recounts_soon[account_id] = usage.quota
+        elif len(self._recounts) < _MOST_RECOUNTS:
+            self._recounts[account_id] = usage.quota
+        if self._counters < _RECOUNTS_AT_ONCE:
+            self._counters += 1
+            self._start(self._count())
 
     async def _count(self) -> None:
-        """Recounts one account at a time, the fullest first."""
-        try:
-            while self._recounts:
-                account_id = max(self._recounts, key=lambda each: self._recounts[each][0])
-                _, quota = self._recounts.pop(account_id)
-                began_s = self._now_s()
+        """Recounts accounts one after the other, those near their quota first."""
+        while waiting := self._recounts_soon or self._recounts:
+            account_id = next(iter(waiting))
+            quota = waiting.pop(account_id)
+            if account_id in self._counting:
+                continue
+            self._counting.add(account_id)
+            began_s = self._now_s()
+            try:
                 with contextlib.suppress(StoreUnavailable):
                     found = await self._recount.run(account_id)
+                    took_s = self._now_s() - began_s
+                    # A long one is not repeated at once, and refuses until the next one can have ended.
+                    self._rests_until_s[account_id] = self._now_s() + _RESTS * took_s
                     if found is not None:
-                        # The next one takes as long: do not let everything in meanwhile.
-                        took_s = self._now_s() - began_s
-                        self._refuse_or_not(account_id, found, quota, age_s=-3 * took_s)
-        finally:
-            self._is_counting = False
+                        self._refuse_or_not(account_id, found, quota, age_s=-2 * _RESTS * took_s)
+            finally:
+                self._counting.discard(account_id)
+        self._counters -= 1
 
     def _refuse_or_not(self, account_id: str, found: int, quota: int, *, age_s: float) -> None:
         if found >= quota:
@@ -248,6 +274,14 @@ class StoredBytes:
         task.add_done_callback(self._tasks.discard)
 
 
+def _good_for_s(usage: Usage) -> float:
+    if usage.found >= usage.quota:
+        return OVER_S
+    if usage.stored >= usage.quota:
+        return _OUTGROWN_S
+    return _NEAR_S if usage.stored >= _NEAR * usage.quota else _FAR_S
+
+
 def _is_due(sums: _Sums, now_s: float) -> bool:
-    age_s = now_s - sums.since_s
-    return sums.is_urgent or age_s >= _LONGEST_WAIT_S or max(map(abs, sums.sizes)) >= _SMALL_BYTES
+    age_s, is_large = now_s - sums.since_s, max(map(abs, sums.sizes)) >= _SMALL_BYTES
+    return is_large or sums.is_urgent or sums.is_asked or age_s >= _LONGEST_WAIT_S

@@ -72,7 +72,7 @@ async def test_a_sum_that_has_drifted_refuses_nothing_and_is_corrected(stores: S
     sums.add(stores.account_id, Stored.QUEUES, 3280)
     await sums.report()
 
-    await wait_until(lambda: not sums._is_counting)
+    await wait_until(lambda: field(stores, "recounted"))
     assert field(stores, "recounted") == field(stores, "queues") == 10 * (102 + 6 + 220)
     assert not is_refused(sums, stores.account_id)
 

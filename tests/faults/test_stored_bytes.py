@@ -1,0 +1,191 @@
+"""One account cannot fill Redis: its neighbours notice nothing, and its deletion frees what it stored."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from signal import SIGCONT
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.conftest import Measured, Start
+from tests.harness import leaks
+from tests.harness.api import Api, ApiKey, Response
+from tests.harness.blackhole import Blackhole
+from tests.harness.events import reading, registration
+from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
+
+MIB = 1024 * 1024
+
+
+def apis_of(stack: Stack, http: aiohttp.ClientSession) -> list[Api]:
+    return [Api(http, gateway.url, stack.admin_token) for gateway in stack.gateways]
+
+
+def used_bytes(redis: Any) -> int:
+    redis.execute_command("MEMORY", "PURGE")
+    return int(redis.info("memory")["used_memory"])
+
+
+def assert_is_over(response: Response, quota: str) -> None:
+    assert response.status == 429, response
+    assert (response.json["type"], response.json["fields"][0]["name"]) == ("quota_exceeded", quota)
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+async def attack(post: Callable[[int], Awaitable[Response]], *, most: int) -> tuple[int, Response]:
+    """Posts until a response is not a 202; returns how many were accepted, and that response."""
+    for number in range(most):
+        response = await post(number)
+        if response.status != 202:
+            return number, response
+    raise AssertionError(f"all of {most} requests were accepted")
+
+
+class Neighbour:
+    """Publishes to its own channel all the time."""
+
+    def __init__(self, api: Api, key: ApiKey) -> None:
+        self._api, self._key = api, key
+        self.statuses: list[int] = []
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            response = await self._api.post_events(self._key, reading(1, to=self._key.id))
+            self.statuses.append(response.status)
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> list[int]:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        return self.statuses
+
+
+async def test_registrations_fill_the_quota_and_not_redis(
+    start: Start, http: aiohttp.ClientSession, record_property: Measured
+) -> None:
+    """300,000 devices from a key that may only publish, in an account without a channel."""
+    stack = start(
+        gateways=2, edges=1, maxmemory="24mb", QUOTA_STORED_BYTES=4 * MIB, DEVICE_TYPES_LIMIT=1_000_000
+    )
+    apis = apis_of(stack, http)
+    victim = await apis[1].api_key()
+    await apis[1].register(victim)
+    attacker = await apis[0].api_key(scopes=("publish",))
+
+    async def post(number: int) -> Response:
+        devices = range(1000 * number, 1000 * (number + 1))
+        events = [registration(f"device-{device}", ept="t" * 64) for device in devices]
+        return await apis[number % 2].post_events(attacker, events)
+
+    with stack.valkey.client() as redis:
+        # Its scripts are loaded, its connections are open.
+        assert (await post(0)).status == 202
+        before = used_bytes(redis)
+        neighbour = Neighbour(apis[1], victim)
+        accepted, refused = await attack(post, most=300)
+        assert_is_over(refused, "stored_bytes")
+        # It stays refused, while it asks again and again, through both gateways.
+        for number in range(40):
+            response = await post(300 + number)
+            assert response.status in (202, 429), response
+        for number in (0, 1):
+            await wait_until(partial(is_refused, post, number))
+        filled = used_bytes(redis) - before
+        statuses = await neighbour.stop()
+        assert set(statuses) == {202}
+        assert len(statuses) > 10
+        assert (await apis[0].admin("DELETE", f"/v1/accounts/{attacker.account}")).status == 204
+        await wait_until(
+            lambda: used_bytes(redis) - before < MIB,
+            what=lambda: f"{used_bytes(redis) - before} bytes are left",
+        )
+        left = used_bytes(redis) - before
+    record_property("devices accepted before the 429", 1000 * accepted)
+    record_property("bytes of Redis that the attacker filled", filled)
+    record_property("bytes left after its account was deleted", left)
+    assert filled < 16 * MIB
+
+
+async def is_refused(post: Callable[[int], Awaitable[Response]], number: int) -> bool:
+    return (await post(number)).status == 429
+
+
+async def test_sessions_of_a_dead_edge_fill_the_quota_and_not_redis(
+    start: Start, http: aiohttp.ClientSession, record_property: Measured
+) -> None:
+    """Four sockets that ask for everything, on an edge that takes nothing until the quota is full."""
+    stack = start(edges=1, QUOTA_STORED_BYTES=8 * MIB, HEARTBEAT_TTL_S=600)
+    [api] = apis_of(stack, http)
+    key = await api.api_key()
+    sockets = [await Blackhole.open(http, stack.edges[0].url + "/socket") for _ in range(4)]
+    for socket in sockets:
+        await socket.ask("ping", token=key.secret)
+        await socket.subscribe("call.*.*")
+    events = [
+        {"topic": f"call.CHANNEL_CREATE.{n}", "name": "CHANNEL_CREATE", "data": "x" * 50_000}
+        for n in range(20)
+    ]
+
+    async def post(_: int) -> Response:
+        return await api.post_events(key, events)
+
+    with stack.valkey.client() as redis:
+        before = used_bytes(redis)
+        stack.edges[0].freeze()
+        accepted, refused = await attack(post, most=200)
+        filled = used_bytes(redis) - before
+    assert_is_over(refused, "stored_bytes")
+    record_property("requests of 1 MB to four sessions before the 429", accepted)
+    record_property("bytes of Redis that four sessions filled", filled)
+
+    stack.edges[0].signal(SIGCONT)
+
+    async def is_accepted() -> bool:
+        return (await api.post_events(key, {"topic": "call.CHANNEL_CREATE.1", "data": 1})).status == 202
+
+    await wait_until(is_accepted)
+    for socket in sockets:
+        await socket.close()
+
+
+async def test_idempotency_keys_have_a_quota_of_their_own(start: Start, http: aiohttp.ClientSession) -> None:
+    stack = start(edges=0, IDEMPOTENCY_KEYS_LIMIT=20)
+    [api] = apis_of(stack, http)
+    key, other = await api.api_key(), await api.api_key()
+
+    async def post(number: int, by: ApiKey = key) -> Response:
+        headers = {"Idempotency-Key": f"request-{number}"}
+        return await api.call("POST", "/v1/events", key=by, json=reading(number), headers=headers)
+
+    accepted, refused = await attack(post, most=100)
+
+    assert accepted == 20
+    assert_is_over(refused, "idempotency_keys")
+    assert (await post(3)).headers["Idempotent-Replayed"] == "true"
+    assert await api.publish(key, reading(1)) == [0], "without a key it goes on"
+    assert (await post(1, other)).status == 202
+
+
+@pytest.mark.parametrize("services", [{"reapers": 1}, {"gateways": 2}])
+async def test_a_deletion_that_a_gateway_did_not_finish_is_finished(
+    start: Start, http: aiohttp.ClientSession, services: dict[str, int]
+) -> None:
+    """By the reaper, or by the next request."""
+    stack = start(edges=1, PULL_EXPIRY_S=60, **services)
+    apis = apis_of(stack, http)
+    key = await apis[0].api_key()
+    await apis[0].register(key)
+    await apis[0].publish(key, reading(1, to=key.id))
+
+    with stack.valkey.client() as redis:
+        # What a gateway has written when it is killed at once.
+        redis.hset(f"{{{key.account}}}:account", "deleting", 1)
+        redis.sadd("{accounts}:deleting", key.account)
+        if not stack.reapers:
+            assert (await apis[1].admin("DELETE", f"/v1/accounts/{key.account}")).status == 204
+        await wait_until(lambda: not leaks.bytes_left(redis), what=lambda: leaks.bytes_left(redis))
+    assert (await apis[0].admin("DELETE", f"/v1/accounts/{key.account}")).status == 404
