@@ -41,7 +41,7 @@ class AccountDeletion:
             raise NoSuchAccount
         if status == b"has_children":
             raise HasChildren
-        await self._redis.command("SADD", keyspace.DELETING, account_id)
+        await self._redis.script("deletion_note", [keyspace.DELETING], account_id)
 
     async def finish(self, account_id: str) -> None:
         """Frees everything of an account whose deletion has begun, and does nothing for another one.

@@ -90,7 +90,7 @@ Accounts and routing
 `{account}:usage` hash: bytes that the account has stored: queues, sessions, device_types;
                 `receipts:<ten minutes since 1970>` and `responses:<six hours>`; recounted_at_ms, recounted.
                 Gateway. 48 h after the last report.
-`{account}:recount` string: a random token of the process that recounts. Gateway. 10 minutes at most.
+`{account}:recount` string: a random token of the process that recounts. Gateway. TTL of 10 s, renewed.
 `{account}:has-receipts`
                 string '1': some receipt of the account may exist. Gateway. 90 minutes.
 `{account}:receipt:<SHA-1 of the event id>`

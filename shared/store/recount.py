@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeAlias
 
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
@@ -11,10 +11,12 @@ from shared.store import keyspace
 # What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
 _AT_ONCE = 100
 _PAUSE_S = 0.01
-_LOCK_MS = 10 * 60 * 1000
-_KINDS = ("queues", "sessions", "device_types")
+# A killed process keeps others from counting this long; a live one renews its lock with each page.
+_LOCK_MS = 10_000
 # Parts of a hash of device types that are measured: the rest is like them. A session's queue is not sampled.
 _SAMPLES = 100
+
+_Keep: TypeAlias = Callable[[], asyncio.Future[Any]]
 
 
 class Recount:
@@ -27,33 +29,39 @@ class Recount:
         """The bytes that the account has stored; None while another process counts them."""
         account, usage = keyspace.account(account_id), keyspace.usage(account_id)
         lock, token = keyspace.recount(account_id), secrets.token_hex(8)
-        if not await self._redis.command("SET", lock, token, "NX", "PX", _LOCK_MS):
+
+        def keep() -> asyncio.Future[Any]:
+            return self._redis.script("recount_begin", [usage, lock], token, _LOCK_MS)
+
+        before = await keep()
+        if before is None:
             return None
-        before = await self._redis.command("HMGET", usage, *_KINDS)
         found = (
-            await self._queues(account_id),
-            await self._sessions(account_id),
+            await self._queues(account_id, keep),
+            await self._sessions(account_id, keep),
             await self._memory(keyspace.device_types(account_id), samples=_SAMPLES),
         )
         pairs = (part for pair in zip(before, found, strict=True) for part in pair)
         names = [account, usage, lock]
-        total = await self._redis.script("usage_recount", names, token, *(part or 0 for part in pairs))
+        total = await self._redis.script("usage_recount", names, token, *pairs)
         return None if total is None else int(total)
 
-    async def _queues(self, account_id: str) -> int:
+    async def _queues(self, account_id: str, keep: _Keep) -> int:
         size = 0
         async for fields in pages(self._redis, "HSCAN", keyspace.routing(account_id), "key:*"):
             ids = (field.removeprefix("key:") for field in fields)
             queues = (keyspace.channel_names(api_key_id)[1:3] for api_key_id in ids)
             size += sum(await asyncio.gather(*(self._redis.script("queue_size", names) for names in queues)))
+            await keep()
             await asyncio.sleep(_PAUSE_S)
         return size
 
-    async def _sessions(self, account_id: str) -> int:
+    async def _sessions(self, account_id: str, keep: _Keep) -> int:
         size = 0
         async for ids in pages(self._redis, "SSCAN", keyspace.sessions(account_id), "*"):
             named = ([keyspace.session(each), keyspace.queue(each)] for each in ids)
             size += sum(await asyncio.gather(*(self._memory(names, samples=0) for names in named)))
+            await keep()
             await asyncio.sleep(_PAUSE_S)
         return size
 

@@ -165,9 +165,11 @@ class StoredBytes:
         for (account_id, sums), usage in zip(
             taken.items(), await asyncio.gather(*reports, return_exceptions=True), strict=True
         ):
-            if isinstance(usage, BaseException):
+            if isinstance(usage, StoreUnavailable):
                 failure = usage
                 self._put_back(account_id, sums)
+            elif isinstance(usage, BaseException):
+                failure = usage
             else:
                 self._judge(account_id, usage)
         if failure is not None:
@@ -243,24 +245,29 @@ class StoredBytes:
 
     async def _count(self) -> None:
         """Recounts accounts one after the other, those near their quota first."""
-        while waiting := self._recounts_soon or self._recounts:
-            account_id = next(iter(waiting))
-            quota = waiting.pop(account_id)
-            if account_id in self._counting:
-                continue
-            self._counting.add(account_id)
-            began_s = self._now_s()
-            try:
-                with contextlib.suppress(StoreUnavailable):
-                    found = await self._recount.run(account_id)
-                    took_s = self._now_s() - began_s
-                    # A long one is not repeated at once, and refuses until the next one can have ended.
-                    self._rests_until_s[account_id] = self._now_s() + _RESTS * took_s
-                    if found is not None:
-                        self._refuse_or_not(account_id, found, quota, age_s=-2 * _RESTS * took_s)
-            finally:
-                self._counting.discard(account_id)
-        self._counters -= 1
+        try:
+            while waiting := self._recounts_soon or self._recounts:
+                account_id = next(iter(waiting))
+                quota = waiting.pop(account_id)
+                if account_id not in self._counting:
+                    with contextlib.suppress(StoreUnavailable):
+                        await self._count_one(account_id, quota)
+        finally:
+            self._counters -= 1
+
+    async def _count_one(self, account_id: str, quota: int) -> None:
+        """Raises StoreUnavailable."""
+        self._counting.add(account_id)
+        began_s = self._now_s()
+        try:
+            found = await self._recount.run(account_id)
+        finally:
+            self._counting.discard(account_id)
+        took_s = self._now_s() - began_s
+        # A long one is not repeated at once, and refuses until the next one can have ended.
+        self._rests_until_s[account_id] = self._now_s() + _RESTS * took_s
+        if found is not None:
+            self._refuse_or_not(account_id, found, quota, age_s=-2 * _RESTS * took_s)
 
     def _refuse_or_not(self, account_id: str, found: int, quota: int, *, age_s: float) -> None:
         if found >= quota:

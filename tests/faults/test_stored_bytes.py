@@ -110,6 +110,35 @@ async def test_registrations_fill_the_quota_and_not_redis(
     assert filled < 16 * MIB
 
 
+async def test_a_full_redis_is_freed_by_deleting_the_account_that_filled_it(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """With quotas that are too large for this Redis."""
+    stack = start(edges=1, maxmemory="16mb", DEVICE_TYPES_LIMIT=1_000_000)
+    [api] = apis_of(stack, http)
+    victim, attacker = await api.api_key(), await api.api_key()
+    for key in (victim, attacker):
+        await api.register(key)
+
+    async def post(number: int) -> Response:
+        events = [reading(number, to=attacker.id, padding=10_000) for _ in range(20)]
+        return await api.post_events(attacker, events)
+
+    _, refused = await attack(post, most=500)
+    assert refused.status == 503
+    with stack.valkey.client() as redis:
+        # Make sure that it stays full.
+        redis.config_set("maxmemory", "8mb")
+        assert (await api.post_events(victim, reading(1, to=victim.id))).status == 503
+
+        assert (await api.admin("DELETE", f"/v1/accounts/{attacker.account}")).status == 204
+
+        async def is_accepted() -> bool:
+            return (await api.post_events(victim, reading(1, to=victim.id))).status == 202
+
+        await wait_until(is_accepted)
+
+
 async def is_refused(post: Callable[[int], Awaitable[Response]], number: int) -> bool:
     return (await post(number)).status == 429
 

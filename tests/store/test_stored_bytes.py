@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -216,10 +217,10 @@ async def test_what_is_added_during_a_recount_stays(stores: Stores, monkeypatch:
     stores.direct.hset(keyspace.usage(stores.account_id), "queues", 99)
     count_sessions = counter._sessions
 
-    async def add_meanwhile(account: str) -> int:
+    async def add_meanwhile(account: str, *rest: Any) -> int:
         sums.add(account, Stored.QUEUES, 700)
         await sums.report()
-        return await count_sessions(account)
+        return await count_sessions(account, *rest)
 
     monkeypatch.setattr(counter, "_sessions", add_meanwhile)
 
