@@ -1,4 +1,4 @@
-"""What a publish has stored: estimates, which the next recount corrects (`StoredBytes`)."""
+"""What a publish has stored, at most; the next recount finds what it really was (`StoredBytes`)."""
 
 from shared.publish.matching import Matched
 from shared.publish.state import Publish
@@ -7,6 +7,8 @@ from shared.store.stored_bytes import Stored, StoredBytes
 
 # About what Redis spends on an entry besides its data, with a topic of 30 characters.
 _ENTRY_BYTES = 250
+# A queue that was empty takes a block of a stream. Whether it was is known to the next recount.
+_BLOCK_BYTES = 4096
 # On the record of an event's receipt, and more for each channel in it.
 _RECEIPT_BYTES = 250
 _CHANNEL_BYTES = 35
@@ -18,7 +20,8 @@ def count_stored(stored_bytes: StoredBytes, publish: Publish, matched: Matched) 
     """Counts the notifications and receipts of a publish that has ended."""
     account_id = publish.account.id
     if matched.copies:
-        size = matched.size_bytes + matched.copies * _ENTRY_BYTES
+        queues = len(matched.channels) + len(matched.sessions)
+        size = matched.size_bytes + matched.copies * _ENTRY_BYTES + queues * _BLOCK_BYTES
         stored_bytes.add(account_id, Stored.QUEUES, size)
     if matched.wants_receipts:
         stored_bytes.add_receipts(account_id, _size_of_receipts(publish, matched))
