@@ -64,6 +64,13 @@ Accounts and routing
                 until every bucket is full.
 `{account}:rates:<API key id>`
                 the same for events and bytes of one API key that has quotas of its own.
+`{account}:counts`
+                hash: channels (API keys) and bindings in the routing table. Written with it.
+                Permanent; a field goes when it is 0.
+`{account}:sockets`
+                hash: `replica/instance` of an edge: `<sockets and polls it holds> <ms>`, by Redis' clock. Edge,
+                once a second while the number changes, and every 20 minutes. A field goes when it is 0, with
+                the edge's end, or an hour after it was written. TTL of an hour.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
@@ -113,8 +120,8 @@ import re
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
-    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|counts|device-types|session|sessions)"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
     rb"|\{layout\}:version"
 )
 
@@ -147,6 +154,8 @@ routing = _names("routing")
 routing_changes = _names("routing-changes")
 device_types = _names("device-types")
 rates = _names("rates")
+counts = _names("counts")
+sockets = _names("sockets")
 
 
 def channel_names(api_key_id: str) -> list[str]:

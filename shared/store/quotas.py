@@ -39,13 +39,13 @@ class Ask:
 class Leased:
     """`given` tokens, of a bucket that has `left` and fills with `rate` a second; None: it has no bound.
 
-    `wait_s`: until it would give what was needed; 0 when it did.
+    What is left may be a debt. The bucket holds `burst_s` seconds of its rate.
     """
 
     rate: float | None
+    burst_s: float
     given: float
     left: float
-    wait_s: float
 
 
 class AccountQuotas:
@@ -123,9 +123,9 @@ class AccountQuotas:
 def leased(reply: Sequence[Any]) -> list[Leased]:
     """What a lease gave, bucket by bucket."""
     found = []
-    for at in range(2, len(reply), 4):
-        rate, given, left, wait_ms = reply[at : at + 4]
-        found.append(Leased(float(rate) if rate else None, int(given), int(left), int(wait_ms) / 1000))
+    for at in range(2, len(reply), 3):
+        rate, given, left = reply[at : at + 3]
+        found.append(Leased(float(rate) if rate else None, float(reply[0]), int(given), int(left)))
     return found
 
 
