@@ -1,7 +1,8 @@
-#!lua
+#!lua flags=allow-oom
 -- Leases tokens of an account's rates, or of one of its API keys', to a gateway. Redis' clock fills the buckets.
 -- A bucket holds the burst of its rate. It gives what is needed while it holds that, or is half full, and goes
 -- into debt for the rest; beyond that it gives of what is wanted as much as it has.
+-- Also while Redis is full: an account's usage is read by it.
 -- Touches at most: 2 hashes, with a field and an override for each of 3 buckets.
 -- KEYS: account, rates
 -- ARGV: usual burst in s, then groups of five: bucket, its override in the account's record, usual rate or '' for
