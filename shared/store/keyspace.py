@@ -68,9 +68,9 @@ Accounts and routing
                 hash: channels (API keys) and bindings in the routing table. Written with it.
                 Permanent; a field goes when it is 0.
 `{account}:sockets`
-                hash: `replica/instance` of an edge: `<sockets and polls it holds> <ms>`, by Redis' clock. Edge,
-                once a second while the number changes, and every 20 minutes. A field goes when it is 0, with
-                the edge's end, or an hour after it was written. TTL of an hour.
+                hash: `replica/instance` of an edge: `<sockets and polls it holds> <ms>`, by Redis' clock.
+                Edge, once a second while the number changes, and every 20 minutes. A field goes when it is 0,
+                or an hour after it was written. TTL of an hour.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;

@@ -159,9 +159,7 @@ async def test_a_refusal_names_the_quota_and_when_to_come_again(
         (Quota.COPIES_PER_S, 200_000),
     ],
 )
-async def test_bytes_and_copies_have_rates_too(
-    new_gateway: NewGateway, quota: Quota, used: int
-) -> None:
+async def test_bytes_and_copies_have_rates_too(new_gateway: NewGateway, quota: Quota, used: int) -> None:
     gateway = new_gateway()
     assert await gateway.publish(size_bytes=used, copies=used) is None
     refusal = await gateway.publish(size_bytes=used, copies=used)
