@@ -25,10 +25,10 @@ _LOT = 200
 class _Account:
     """What this edge holds of an account, and what the others held at the last report."""
 
-    __slots__ = ("held", "others", "quota", "reported", "reported_s", "reporting")
+    __slots__ = ("held", "opening", "others", "quota", "reported", "reported_s", "reporting")
 
     def __init__(self) -> None:
-        self.held = 0
+        self.held = self.opening = 0
         self.reported = 0
         self.reported_s = -AGAIN_S
         self.others = 0
@@ -55,17 +55,20 @@ class SocketQuota:
     async def admit(self, account_id: str) -> None:
         """Counts a connection of the account that is being opened, until `leave`.
 
-        Raises QuotaExceeded, StoreUnavailable; then it does not count.
+        Raises QuotaExceeded, StoreUnavailable.
         """
-        account = self._enter(account_id)
+        account = self._account(account_id)
+        # So that it is not forgotten meanwhile.
+        account.opening += 1
         try:
             if self._now_s() - account.reported_s >= REPORT_S:
                 await self._report(account_id, account)
-            if account.held + account.others > account.quota:
+            if account.held + account.others >= account.quota:
                 raise self._quotas.exceeded(account_id, Quota.SOCKETS, retry_after_s=REPORT_S)
-        except (QuotaExceeded, StoreUnavailable, asyncio.CancelledError):
-            self.leave(account_id)
-            raise
+            account.held += 1
+        finally:
+            account.opening -= 1
+            self._changed[account_id] = None
 
     @contextlib.asynccontextmanager
     async def place(self, account_id: str) -> AsyncIterator[None]:
@@ -87,7 +90,7 @@ class SocketQuota:
         except QuotaExceeded:
             if not await is_connected():
                 raise
-            self._enter(account_id)
+            self._account(account_id).held += 1
         async with self._kept(account_id):
             yield
 
@@ -120,7 +123,7 @@ class SocketQuota:
     async def report_changes(self) -> None:
         """Reports what has changed, and what was reported too long ago. Raises StoreUnavailable."""
         now_s = self._now_s()
-        due = list(self._changed)
+        due = [each for each in self._changed if now_s - self._accounts[each].reported_s >= REPORT_S]
         # The longest ago are the first.
         for account_id, account in self._accounts.items():
             if now_s - account.reported_s < AGAIN_S:
@@ -131,13 +134,11 @@ class SocketQuota:
         while lot := list(islice(left, _LOT)):
             await asyncio.gather(*(self._report(each, self._accounts[each]) for each in lot))
 
-    def _enter(self, account_id: str) -> _Account:
+    def _account(self, account_id: str) -> _Account:
         account = self._accounts.get(account_id)
         if account is None:
             account = self._accounts[account_id] = _Account()
             self._accounts.move_to_end(account_id, last=False)
-        account.held += 1
-        self._changed[account_id] = None
         return account
 
     async def _report(self, account_id: str, account: _Account) -> None:
@@ -151,7 +152,7 @@ class SocketQuota:
             held = account.held
             known = await self._quotas.report_sockets(account_id, self._instance, count=held)
             others = dict(known.others)
-            if held + sum(others.values()) > known.quota and others:
+            if others and held + sum(others.values()) >= known.quota:
                 # Nobody is refused for the sockets of an edge that was killed.
                 living = await self._quotas.living(others)
                 if dead := others.keys() - living:
@@ -163,9 +164,9 @@ class SocketQuota:
             account.reporting = None
         if self._accounts.get(account_id) is not account:
             return
-        if account.held == account.reported:
+        if account.held == account.reported and not account.opening:
             self._changed.pop(account_id, None)
-        if account.held or account.reported:
+        if account.held or account.reported or account.opening:
             self._accounts.move_to_end(account_id)
         else:
             del self._accounts[account_id]
