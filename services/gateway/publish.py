@@ -33,7 +33,7 @@ _LINES = {"type": "string", "description": "One event a line, as JSON."}
     f"POST {PATH}",
     PUBLISHER,
     successes={202: response("Accepted.", PublishedBody, Idempotent_Replayed={"const": "true"})},
-    errors=(409, 422),
+    errors=(409, 422, 429),
     body=request_body(
         NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
         **{"application/x-ndjson": _LINES, "application/ndjson": _LINES},

@@ -37,15 +37,8 @@ class _Bucket:
     """The reserve of one rate. Without a bound its `level` is infinite."""
 
     __slots__ = (
-        "closed_until_s",
-        "filled_s",
-        "is_known",
-        "level",
-        "low",
-        "meter",
-        "quota",
-        "rate",
-        "retry_s",
+        *("closed_until_s", "empty_s", "filled_s", "half_full", "is_known", "level", "low", "meter"),
+        *("quota", "rate"),
     )
 
     def __init__(self, meter: "_Meter", quota: Quota, usual_rate: int | None) -> None:
@@ -57,8 +50,11 @@ class _Bucket:
         # Below it the gateway asks for more.
         self.low = math.inf
         self.filled_s = 0.0
-        # Redis has no more until then, and enough for what was needed at `retry_s`.
-        self.closed_until_s = self.retry_s = -math.inf
+        # Redis is not asked until then.
+        self.closed_until_s = -math.inf
+        # When the bucket in Redis was empty, or will have paid its debt; it gives anything when half full.
+        self.empty_s = 0.0
+        self.half_full = math.inf
 
     @property
     def size(self) -> float:
@@ -91,7 +87,13 @@ class _Bucket:
         self.low = self.size / 2
         if got.given < math.ceil(ask.wanted):
             self.closed_until_s = now_s + PACE_S
-            self.retry_s = now_s + max(PACE_S, got.wait_s)
+            self.empty_s = now_s - got.left / got.rate
+            self.half_full = got.rate * got.burst_s / 2
+
+    def retry_after_s(self, amount: float, *, now_s: float) -> float:
+        """When Redis will have the tokens that are missing, if it gives others none."""
+        filling_s = min(amount - self.level, self.half_full) / self.rate
+        return max(self.closed_until_s, self.empty_s + filling_s) - now_s
 
 
 class _Meter:
@@ -225,10 +227,13 @@ class Rates:
         now_s = self._now_s()
         for bucket, _ in wants:
             bucket.fill(now_s)
-        missing = [bucket for bucket, amount in wants if not bucket.is_known or bucket.level < amount]
-        for bucket in missing:
+        missing = list[_Bucket]()
+        for bucket, amount in wants:
+            if bucket.is_known and bucket.level >= amount:
+                continue
+            missing.append(bucket)
             if now_s < bucket.closed_until_s:
-                retry_after_s = bucket.retry_s - now_s
+                retry_after_s = bucket.retry_after_s(amount, now_s=now_s)
                 raise self._quotas.exceeded(account.id, bucket.quota, retry_after_s=retry_after_s)
         if missing:
             for meter in dict.fromkeys(bucket.meter for bucket in missing):
@@ -264,26 +269,29 @@ class Rates:
         if reply.cancelled():
             # The event loop ends.
             return
-        error = reply.exception()
-        if error is None:
-            now_s = self._now_s()
-            for bucket, ask, got in zip(meter.buckets, asks, leased(reply.result()), strict=True):
+        error: Exception | None = None
+        try:
+            now_s, given = self._now_s(), reply.result()
+            for bucket, ask, got in zip(meter.buckets, asks, leased(given), strict=True):
                 bucket.on_reply(ask, got, now_s=now_s)
             meter.version = version
-            account.limits_keys = self._limits_all_keys or limits_keys(reply.result())
+            account.limits_keys = self._limits_all_keys or limits_keys(given)
+        except Exception as failed:
+            # Whatever it is: a publish that never ends would keep its client waiting.
+            error = failed
         # The account may have been forgotten meanwhile, and met again: others wait there.
         for each in {account, self._accounts.get(account.id, account)}:
             for waiting in each.lanes:
                 self._let_in(each, waiting, error)
 
-    def _let_in(self, account: _Account, waiting: list[_Waiting], error: BaseException | None) -> None:
+    def _let_in(self, account: _Account, waiting: list[_Waiting], error: Exception | None) -> None:
         """Ends the wait of those whose tokens have come, in order, or of all with the error."""
         ended = 0
         try:
             # It may grow meanwhile.
             while ended < len(waiting):
                 wants, on_admitted = waiting[ended]
-                refusal = error if isinstance(error, Exception) else None
+                refusal = error
                 if refusal is None:
                     try:
                         if not self._take(account, wants):

@@ -69,6 +69,13 @@ Accounts and routing
                 until every bucket is full.
 `{account}:rates:<API key id>`
                 the same for events and bytes of one API key that has quotas of its own.
+`{account}:counts`
+                hash: channels (API keys) and bindings in the routing table. Written with it.
+                Permanent; a field goes when it is 0.
+`{account}:sockets`
+                hash: `replica/instance` of an edge: `<sockets and polls it holds> <ms>`, by Redis' clock.
+                Edge, once a second while the number changes, and every 20 minutes. A field goes when it is 0,
+                or an hour after it was written. TTL of an hour.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
@@ -127,9 +134,9 @@ import re
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|session|sessions)|\{every\}:routing"
-    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
-    rb"|\{layout\}:version|\{accounts\}:deleting"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions)"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels"
+    rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:deleting"
 )
 
 # Raise it with each change that a release before it cannot share.
@@ -165,6 +172,8 @@ rates = _names("rates")
 sessions = _names("sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
+counts = _names("counts")
+sockets = _names("sockets")
 
 
 def device_types(account_id: str) -> list[str]:
@@ -186,8 +195,10 @@ def leftovers(api_key_id: str) -> list[str]:
 
 def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
-    one = (account, children, routing, routing_changes, sessions, has_receipts, usage, recount, rates)
-    return [*(name(account_id) for name in one), *device_types(account_id)]
+    of_routing = (routing, routing_changes, counts, sessions)
+    of_usage = (usage, recount, rates, sockets, has_receipts)
+    names = (account, children, *of_routing, *of_usage)
+    return [*(name(account_id) for name in names), *device_types(account_id)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -9,7 +9,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from shared.model.errors import QuotaExceeded
 from shared.model.quotas import KEY_QUOTAS, QUOTAS, KeyQuotas, Quota, Quotas
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.replicas import Replicas
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ ACCOUNT_PREFIX = "quota:"
 KEY_PREFIX = "key_quota:"
 _LOGGED_EVERY_S = 60.0
 _MOST_LOGGED = 10_000
+_COUNTED = (Quota.CHANNELS, Quota.BINDINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,21 @@ class Ask:
 class Leased:
     """`given` tokens, of a bucket that has `left` and fills with `rate` a second; None: it has no bound.
 
-    `wait_s`: until it would give what was needed; 0 when it did.
+    What is left may be a debt. The bucket holds `burst_s` seconds of its rate.
     """
 
     rate: float | None
+    burst_s: float
     given: float
     left: float
-    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The quota of an account's sockets, and how many every other edge holds."""
+
+    quota: int
+    others: Mapping[str, int]
 
 
 class AccountQuotas:
@@ -63,6 +73,7 @@ class AccountQuotas:
         self._now_s = now_s
         self.quotas = quotas or Quotas()
         self.key_quotas = key_quotas or KeyQuotas()
+        self._replicas = Replicas(redis)
         self._logged: dict[tuple[str, Quota], float] = {}
 
     async def of(self, account_id: str) -> tuple[Quotas, KeyQuotas]:
@@ -105,6 +116,56 @@ class AccountQuotas:
         groups = _groups(("events", "bytes"), KEY_PREFIX, usual, asks)
         return self._redis.script("quota_lease", names, self.quotas.burst_s, *groups)
 
+    async def buckets(self, account_id: str) -> list[Leased]:
+        """What is left of the account's events, bytes and copies."""
+        return leased(await self.lease(account_id, (Ask(), Ask(), Ask())))
+
+    async def counts(self, account_id: str) -> dict[Quota, int]:
+        """How many channels (API keys) and bindings the account has."""
+        stored = await self._redis.command("HMGET", keyspace.counts(account_id), *_COUNTED)
+        return {quota: int(count or 0) for quota, count in zip(_COUNTED, stored, strict=True)}
+
+    async def check(self, account_id: str, quota: Quota, *, more: int = 1) -> None:
+        """Raises QuotaExceeded if so many more channels or bindings are too many.
+
+        Those that are added at the same moment pass together.
+        """
+        usual = getattr(self.quotas, quota)
+        stored, most = await asyncio.gather(
+            self._redis.command("HGET", keyspace.counts(account_id), quota),
+            self._redis.command("HGET", keyspace.account(account_id), ACCOUNT_PREFIX + quota),
+        )
+        if int(stored or 0) + more > int(usual if most is None else most):
+            raise self.exceeded(account_id, quota)
+
+    async def report_sockets(self, account_id: str, instance: str, *, count: int) -> Sockets:
+        """Says how many sockets and polls of the account this edge holds."""
+        names = [keyspace.account(account_id), keyspace.sockets(account_id)]
+        most, *others = await self._redis.script(
+            "sockets_report", names, instance, count, self.quotas.sockets
+        )
+        pairs = zip(others[::2], others[1::2], strict=True)
+        return Sockets(int(most), {other.decode(): int(held) for other, held in pairs})
+
+    async def forget_sockets(self, account_id: str, instances: Iterable[str]) -> None:
+        """Forgets what edges that no longer live have held."""
+        await self._redis.command("HDEL", keyspace.sockets(account_id), *instances)
+
+    async def sockets(self, account_id: str) -> int:
+        """How many sockets and polls of the account the live edges hold."""
+        stored = await self._redis.command("HGETALL", keyspace.sockets(account_id))
+        held = {
+            instance.decode(): int(value.partition(b" ")[0])
+            for instance, value in zip(stored[::2], stored[1::2], strict=True)
+        }
+        return sum(held[instance] for instance in await self.living(held))
+
+    async def living(self, instances: Iterable[str]) -> set[str]:
+        """Those of the edges that have a heartbeat."""
+        names = list(instances)
+        states = await asyncio.gather(*map(self._replicas.state, names))
+        return {name for name, state in zip(names, states, strict=True) if state.live}
+
     def exceeded(self, account_id: str, quota: Quota, *, retry_after_s: float | None = None) -> QuotaExceeded:
         """The error to raise. Counts it, and logs it once a minute for each account and quota."""
         telemetry.quota_refused.add(1, {"quota": quota})
@@ -123,9 +184,9 @@ class AccountQuotas:
 def leased(reply: Sequence[Any]) -> list[Leased]:
     """What a lease gave, bucket by bucket."""
     found = []
-    for at in range(2, len(reply), 4):
-        rate, given, left, wait_ms = reply[at : at + 4]
-        found.append(Leased(float(rate) if rate else None, int(given), int(left), int(wait_ms) / 1000))
+    for at in range(2, len(reply), 3):
+        rate, given, left = reply[at : at + 3]
+        found.append(Leased(float(rate) if rate else None, float(reply[0]), int(given), int(left)))
     return found
 
 

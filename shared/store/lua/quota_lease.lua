@@ -1,13 +1,14 @@
-#!lua
+#!lua flags=allow-oom
 -- Leases tokens of an account's rates, or of one of its API keys', to a gateway. Redis' clock fills the buckets.
 -- A bucket holds the burst of its rate. It gives what is needed while it holds that, or is half full, and goes
 -- into debt for the rest; beyond that it gives of what is wanted as much as it has.
+-- Also while Redis is full: an account's usage is read by it.
 -- Touches at most: 2 hashes, with a field and an override for each of 3 buckets.
 -- KEYS: account, rates
 -- ARGV: usual burst in s, then groups of five: bucket, its override in the account's record, usual rate or '' for
 --       none, tokens needed, tokens wanted (no fewer)
 -- Reply: the burst, the number of quotas that the record has for API keys, then for each bucket: rate or '',
---        tokens given, tokens left, ms until the needed ones are there
+--        tokens given, tokens left (below zero: a debt)
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local burst = redis.call('HGET', KEYS[1], 'quota:burst_s') or ARGV[1]
@@ -16,7 +17,7 @@ local of_keys = redis.call('HEXISTS', KEYS[1], 'key_quota:events_per_s')
 local reply, longest_ms = {burst, of_keys}, 0
 for i = 2, #ARGV, 5 do
   local rate = redis.call('HGET', KEYS[1], ARGV[i + 1]) or ARGV[i + 2]
-  local given, left, wait_ms = 0, 0, 0
+  local given, left = 0, 0
   if rate ~= '' then
     local a_ms = tonumber(rate) / 1000
     local size = a_ms * 1000 * tonumber(burst)
@@ -25,10 +26,7 @@ for i = 2, #ARGV, 5 do
     left = size
     -- The clock of a new primary may be behind: then nothing is added.
     if level then left = math.min(size, level + math.max(0, now_ms - at_ms) * a_ms) end
-    local enough = math.min(needed, size / 2)
-    if left < enough then
-      wait_ms = math.ceil((enough - left) / a_ms)
-    else
+    if left >= math.min(needed, size / 2) then
       given = math.max(needed, math.min(wanted, math.floor(left)))
       left = left - given
     end
@@ -38,8 +36,7 @@ for i = 2, #ARGV, 5 do
   reply[#reply + 1] = rate
   reply[#reply + 1] = given
   reply[#reply + 1] = math.floor(left)
-  reply[#reply + 1] = wait_ms
 end
--- A full bucket need not be stored.
-if longest_ms > 0 then redis.call('PEXPIRE', KEYS[2], longest_ms + 1000) end
+-- Full buckets need not be stored.
+redis.call('PEXPIRE', KEYS[2], longest_ms + 1000)
 return reply
