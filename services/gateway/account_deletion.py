@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.context import context_of
-from services.gateway.openapi import response
+from services.gateway.openapi import in_header, response
 from services.gateway.operations import OPERATOR, Operation
 from shared.model.api_keys import is_id
 from shared.model.errors import HasChildren, NoSuchAccount, StoreUnavailable
@@ -25,6 +25,7 @@ _under_way: dict[tuple[int, str], asyncio.Task[bool]] = {}
     "DELETE /v1/accounts/{account_id}",
     OPERATOR,
     errors=(404, 409),
+    parameters=[in_header("Prefer", "respond-async: respond at once.")],
     successes={
         202: response("Its API keys are refused, and it is being freed. Repeat the request to wait for it."),
         204: response("Nothing of it is left."),
@@ -44,7 +45,8 @@ async def delete_account(request: Request, _: None) -> Response:
     except HasChildren as error:
         raise Problem(409, f"{error}; delete those first") from None
     freeing = _freeing(deletion, account_id)
-    await asyncio.wait([freeing], timeout=_WAIT_S)
+    wait_s = 0.0 if "respond-async" in request.headers.get("prefer", "") else _WAIT_S
+    await asyncio.wait([freeing], timeout=wait_s)
     context.authenticator.forget_account(account_id)
     is_freed = freeing.done() and freeing.result()
     return Response(status_code=204 if is_freed else 202)
