@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Adds to what an account has stored, and reads how much that is. Writes nothing for one that is being deleted.
 -- KEYS: account, usage
--- ARGV: the installation's quota, then bytes to add: queues, sessions, device types, receipts, responses
+-- ARGV: the installation's quota, then bytes to add: queues, device types, receipts, responses
 -- Reply: {bytes stored, quota, ms since the last recount or -1, bytes that it found}
 -- Touches at most: 24 fields.
 --include usage
@@ -9,7 +9,7 @@ local quota, deleting = unpack(redis.call('HMGET', KEYS[1], 'quota:stored_bytes'
 quota = tonumber(quota or ARGV[1])
 if deleting then return {0, quota, 0, 0} end
 local now = clock_ms()
-local names = {'queues', 'sessions', 'device_types', field_of('receipts', now), field_of('responses', now)}
+local names = {'queues', 'device_types', field_of('receipts', now), field_of('responses', now)}
 for i, name in ipairs(names) do
   if ARGV[i + 1] ~= '0' then redis.call('HINCRBY', KEYS[2], name, ARGV[i + 1]) end
 end
