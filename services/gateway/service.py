@@ -1,10 +1,11 @@
 """Starts and stops a gateway."""
 
 import asyncio
+from functools import partial
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound, serve_app
+from services.composition import Stores, build_outbound, log_start, serve_app
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
@@ -41,4 +42,11 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
         health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
         app = gateway_app(context, more=[*health])
-        await serve_app(app, listening, settings, stop=stop, hot_routes=hot_routes(context))
+        await serve_app(
+            app,
+            listening,
+            settings,
+            stop=stop,
+            hot_routes=hot_routes(context),
+            on_start=partial(log_start, "gateway", settings, listening),
+        )

@@ -1,7 +1,7 @@
 """Health and metrics of one process.
 
-`/livez` shows that the event loop runs; `/readyz` that the process has started and is not draining. A process
-has started once Redis replied to it. After that neither asks Redis: a short outage would make every replica
+`/livez` shows that the event loop runs; `/readyz` that the process is able to work and is not draining. It is
+able to work once Redis has replied to it, and to its worker if it has one. After that neither asks Redis: a short outage would make every replica
 unready at once. A metric shows whether Redis replies.
 """
 
