@@ -13,8 +13,6 @@ from types import MappingProxyType
 from arq.worker import Worker
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,16 +25,12 @@ from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.redis.pipeline import RedisCommands
 from shared.redis.urls import shown
+from shared.runtime.http.app import app_of
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.request_log import RequestLog
-from shared.runtime.http.responses import (
-    internal_error_response,
-    problem_response,
-    refuse_handshake,
-    unavailable,
-)
+from shared.runtime.http.responses import refuse_handshake, unavailable
 from shared.runtime.http.server import listener, serve
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
@@ -128,12 +122,11 @@ async def has_our_layout(settings: Settings, redis: Redis, *, port: int, stop: a
         return True
     ready = asyncio.Event()
     async with metrics_server(settings.host, settings.metrics_port):
-        app = Starlette(
-            routes=[
+        app = app_of(
+            [
                 *health_routes(lambda: False, metrics_port=settings.metrics_port),
                 Mount("", app=_unavailable),
-            ],
-            exception_handlers={HTTPException: problem_response},
+            ]
         )
         serving = asyncio.create_task(serve_app(app, listener(settings.host, port), settings, stop=ready))
         try:
@@ -236,10 +229,7 @@ async def serve_jobs(
     """Runs a service of jobs until `stop`; health and metrics are on `port`."""
     listening = listener(settings.host, port)
     readiness = Readiness(stop)
-    app = Starlette(
-        routes=health_routes(readiness, metrics_port=settings.metrics_port),
-        exception_handlers={HTTPException: problem_response, Exception: internal_error_response},
-    )
+    app = app_of(health_routes(readiness, metrics_port=settings.metrics_port))
     async with (
         metrics_server(settings.host, settings.metrics_port),
         jobs_redis(settings, redis) as jobs,

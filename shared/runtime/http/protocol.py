@@ -294,14 +294,15 @@ class HttpProtocol(TurnsProtocol):
             kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_RECEIVE_BYTES)
         protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
         self.transport.set_protocol(protocol)
-        raw_path, _, query = self.url.partition(b"?")
+        # In absolute form an origin comes before the path.
+        url = httptools.parse_url(self.url)
         scope = {
             **self.scope,
             "type": "websocket",
             "scheme": "wss" if self.scheme == "https" else "ws",
-            "path": self.root_path + unquote(raw_path.decode()),
-            "raw_path": self.root_path.encode() + raw_path,
-            "query_string": query,
+            "path": self.root_path + unquote(url.path.decode()),
+            "raw_path": self.root_path.encode() + url.path,
+            "query_string": url.query or b"",
             "subprotocols": subprotocols_in(self.headers),
         }
         protocol.serve(self.app, scope)

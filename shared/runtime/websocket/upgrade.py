@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import httptools
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 
@@ -35,7 +36,7 @@ def check_upgrade(url: bytes, headers: Headers) -> Rejection | None:
     """None when the upgrade request is valid. The message never repeats the path."""
     if not _is_within_bounds(url, headers):
         return Rejection(431, "a header is too long, or there are too many")
-    if not url.isascii():
+    if not url.isascii() or not _has_path(url):
         return Rejection(400, "the upgrade request is malformed")
     if values(headers, b"sec-websocket-version") != [b"13"]:
         return Rejection(426, "Sec-WebSocket-Version must be 13", "Sec-WebSocket-Version")
@@ -93,6 +94,13 @@ def response(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | 
 def _is_within_bounds(url: bytes, headers: Headers) -> bool:
     longest = max((len(name) + len(value) for name, value in headers), default=0)
     return max(len(url), longest) <= _LINE_LIMIT_BYTES and len(headers) <= _LINE_LIMIT
+
+
+def _has_path(url: bytes) -> bool:
+    try:
+        return bool(httptools.parse_url(url).path)
+    except httptools.HttpParserInvalidURLError:
+        return False
 
 
 def _check_key(keys: list[bytes]) -> Rejection | None:
