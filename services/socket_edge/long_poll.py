@@ -88,6 +88,8 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry.polls_ended.add(1, {"outcome": outcome})
         await PlainTextResponse(text, status)(scope, receive, send)
         return
+    if pull.waits:
+        connection["end_with_input"]()
     is_proxied = peer_is_trusted(scope, trusted=edge.settings.trusted_proxies)
     poll = Poll(edge, lease, connection=connection, pull=pull, is_proxied=is_proxied)
     edge.hold(poll, credential)

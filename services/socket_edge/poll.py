@@ -74,7 +74,8 @@ class Poll(LeaseHolder):
     @property
     def window(self) -> Window:
         """Nothing once the poll is ending or its client is gone: a read for nothing confirms no lease."""
-        takes = self._begun and self.is_open and not self._connection["has_hung_up"]()
+        has_gone = self._pull.waits and self._connection["has_hung_up"]()
+        takes = self._begun and self.is_open and not has_gone
         return self._most if takes else _NOTHING
 
     @property

@@ -53,6 +53,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "abort": peer.abort,
                     "was_queued": False,
                     "notes": {},
+                    "end_with_input": lambda: None,
                     "has_all": lambda: True,
                 },
                 pull=Pull(after=after),

@@ -59,7 +59,8 @@ class Connection(TypedDict):
     after a reset; then nobody need have read what was acknowledged. `has_hung_up`: has the peer closed the
     connection, even if the event loop does not know yet? `abort` drops it with everything that is buffered.
     `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
-    long as the connection. `has_all`: has the whole request arrived, so that reading it never waits?
+    long as the connection. After `end_with_input` a client that ends its input has gone; else it still gets
+    its response. `has_all`: has the whole request arrived, so that reading it never waits?
     """
 
     is_open: Callable[[], bool]
@@ -69,6 +70,7 @@ class Connection(TypedDict):
     abort: Callable[[], None]
     was_queued: bool
     notes: dict[str, str]
+    end_with_input: Callable[[], None]
     has_all: Callable[[], bool]
 
 
@@ -164,6 +166,7 @@ class HttpProtocol(TurnsProtocol):
             "abort": self.transport.abort,
             "was_queued": self._is_responding(),
             "notes": self._notes,
+            "end_with_input": self._end_with_input,
             "has_all": self._has_all,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
