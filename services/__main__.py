@@ -20,12 +20,19 @@ from services.webhook_dispatcher import service as webhook_dispatcher
 from shared.model.errors import StoreUnavailable, WrongLayout
 from shared.redis.client import connect
 from shared.redis.urls import is_cluster
-from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
+from shared.runtime.embedded import DataDirInUse, DataDirUnusable, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
 from shared.runtime.http.server import CannotListen
 from shared.runtime.logs import configure_logs
 from shared.runtime.process import raise_file_limit
-from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+from shared.runtime.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    log_format_in,
+    settings_table,
+    unknown_names,
+)
 from shared.store.commands import commands_to
 from shared.store.layout import check_layout
 
@@ -38,7 +45,10 @@ _SERVICES: dict[str, tuple[Callable[[Settings, Redis, asyncio.Event], Awaitable[
     "webhook-dispatcher": (webhook_dispatcher.run, "dispatcher_port"),
     "expiry-reaper": (expiry_reaper.run, "reaper_port"),
 }
-_REFUSALS = (CannotListen, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed, WrongLayout)
+_REFUSALS = (
+    *(CannotListen, DataDirInUse, DataDirUnusable, SettingsError),
+    *(StoreUnavailable, ValkeyFailed, WrongLayout),
+)
 _RUNS_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
@@ -52,13 +62,20 @@ def main() -> int:
     if arguments.command == "settings":
         print(settings_table())
         return 0
+    configure_logs(log_format=log_format_in(), level="info")
     try:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run_command(arguments, settings))
     except (CannotStart, *_REFUSALS) as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        if log_format_in() == "json":
+            logger.error("start.refused", extra={"facts": {"why": str(error)}})
+        else:
+            print(f"stopped: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        logger.critical("process.failed", exc_info=True)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

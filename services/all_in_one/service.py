@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 from starlette.types import ASGIApp
 
-from services.all_in_one.first_start import admin_token, demo_secret
+from services.all_in_one.first_start import admin_token, make_demo_key
 from services.all_in_one.welcome import welcome
 from services.composition import Readiness, build_outbound, has_our_layout, jobs_redis, log_start, serve_app
 from services.expiry_reaper.service import reaping
@@ -42,7 +42,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
         def on_start() -> None:
             log_start("all", settings, listening)
-            print(welcome(settings, secret), flush=True)
+            if settings.log_format == "text":
+                print(welcome(settings), flush=True)
 
         async with (
             metrics_server(settings.host, settings.metrics_port),
@@ -52,7 +53,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             dispatching(settings, redis, jobs, readiness),
             reaping(settings, redis, jobs, readiness),
         ):
-            secret = await demo_secret(context.stores.api_keys, settings.data_dir)
+            await make_demo_key(context.stores.api_keys, settings.data_dir)
             await serve_app(
                 _app(context, edge, readiness, metrics_port=settings.metrics_port),
                 listening,
