@@ -137,16 +137,16 @@ def test_logs_in_json_are_all_that_is_printed() -> None:
         service.env["NOTIFY_LOG_FORMAT"] = "json"
         service.start()
         service.wait_ready()
-        taken = run_command(
-            "all", settings={"PORT": service.port, "LOG_FORMAT": "json", "DATA_DIR": "/dev/null"}
-        )
+        settings = {"PORT": service.port, "LOG_FORMAT": "json", "DATA_DIR": "/dev/null"}
+        unusable = run_command("all", settings=settings)
         output = service.stdout + service.stderr
 
     lines = [json.loads(line) for line in output.splitlines()]
     assert "service.started" in [line["name"] for line in lines]
-    [refused] = [json.loads(line) for line in (taken.stdout + taken.stderr).splitlines()]
+    [refused] = [json.loads(line) for line in (unusable.stdout + unusable.stderr).splitlines()]
     assert refused["name"] == "start.refused"
-    assert taken.returncode == 2
+    assert "/dev/null" in refused["why"]
+    assert unusable.returncode == 2
 
 
 def test_no_secret_is_printed(service: AllInOne) -> None:
