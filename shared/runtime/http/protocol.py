@@ -273,10 +273,15 @@ class HttpProtocol(TurnsProtocol):
         return upgradable and not _has_body(self.headers) and super()._should_upgrade()
 
     def _get_upgrade(self) -> bytes | None:
-        connection = [value for name, value in self.headers if name == b"connection"]
-        upgrade = [value for name, value in self.headers if name == b"upgrade"]
-        options = [option.strip().lower() for option in b",".join(connection).split(b",")]
-        return upgrade[-1].lower() if upgrade and b"upgrade" in options else None
+        if b"upgrade" not in self._list_in(b"connection"):
+            return None
+        offered = self._list_in(b"upgrade")
+        return b"websocket" if b"websocket" in offered else next(iter(offered), None)
+
+    def _list_in(self, name: bytes) -> list[bytes]:
+        """The members of a header that may be split over lines, in lower case."""
+        lines = b",".join(value for given, value in self.headers if given == name)
+        return [member for each in lines.split(b",") if (member := each.strip().lower())]
 
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over to a SocketProtocol."""

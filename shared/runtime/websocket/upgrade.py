@@ -123,8 +123,9 @@ def _check_lists(headers: Headers) -> Rejection | None:
         subprotocols_in(headers)
     except InvalidHeader as error:
         return Rejection(400, f"{error.name} is malformed", error.name)
-    if [name.lower() for name in upgrades] != ["websocket"]:
-        return Rejection(426, "Upgrade must be websocket, once", "Upgrade")
+    # The client may offer other protocols too (RFC 9110, 7.8): we choose.
+    if "websocket" not in [name.lower() for name in upgrades]:
+        return Rejection(426, "Upgrade must be websocket", "Upgrade")
     if len(values(headers, b"origin")) > 1:
         return Rejection(400, "Origin is malformed", "Origin")
     return None
