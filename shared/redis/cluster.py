@@ -95,6 +95,11 @@ class ClusterPipeline:
                 self._on_error(node, error)
                 raise
 
+    async def primaries(self) -> Mapping[str, RedisCommands]:
+        """Raises RedisUnavailable when no node can be asked."""
+        nodes = await self._nodes.primaries()
+        return {f"{host}:{port}": self._nodes.pipeline((host, port)) for host, port in nodes}
+
     async def _send_to_slot(self, slot: int, send: _Send, *, asking: _Send) -> Any:
         """The reply of the slot's primary; follows redirections for up to _REDIRECT_LIMIT_S."""
         deadline_s = time.monotonic() + _REDIRECT_LIMIT_S
