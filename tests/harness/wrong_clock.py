@@ -1,4 +1,4 @@
-"""Processes whose wall clock is wrong, by libfaketime. Their monotonic clock is right, as on real machines."""
+"""Processes with a wrong wall clock, by libfaketime. Their monotonic clock is right, as on real machines."""
 
 from pathlib import Path
 

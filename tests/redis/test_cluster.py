@@ -133,6 +133,14 @@ async def test_commands_of_one_key_keep_their_order(stores: Stores) -> None:
         assert ids(await stores.pending(lease)) == [str(n) for n in range(40)]
 
 
+async def test_each_primary_can_be_asked(commands: RedisCommands, cluster: Cluster) -> None:
+    primaries = await commands.primaries()
+
+    assert {f"{host}:{port}" for host, port in (node.address for node in cluster.primaries)} == {*primaries}
+    for each in primaries.values():
+        assert b"role:master" in await each.command("INFO", "replication")
+
+
 async def test_a_wrong_command_raises_its_own_error(commands: RedisCommands) -> None:
     with pytest.raises(ResponseError):
         await commands.command("SET", "a")
