@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from tests.harness.events import number_of, reading, readings
 from tests.harness.polls import Polls, numbers_in
 from tests.harness.processes import Service
 from tests.harness.stack import Stack
+from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Webhook, webhook
 from tests.harness.wrong_clock import WrongClock, needs_faketime
@@ -256,3 +258,46 @@ async def test_a_clock_that_is_set_while_its_processes_run_changes_nothing(
 
 async def is_gone(api: Api, key: ApiKey) -> bool:
     return (await api.channel(key)).status == 404
+
+
+@pytest.mark.parametrize("offset", ["-1h", "+1h"])
+async def test_a_clock_of_redis_that_is_set_loses_nothing(
+    start: Start, http: aiohttp.ClientSession, listen: Listen, hook: Webhook, offset: str
+) -> None:
+    """What is pending then, and what comes later, arrives in order and once."""
+    clocks: list[WrongClock] = []
+
+    def with_clock(folder: Path) -> Valkey:
+        valkey = Valkey(folder)
+        clocks.append(WrongClock(folder))
+        clocks[0].set("+0")
+        clocks[0].rule(valkey)
+        return valkey
+
+    stack = start(redis_like=with_clock, edges=1, dispatchers=1, ALLOW_PRIVATE_CALLBACKS=1, HEARTBEAT_S=0.5)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    keys = connected, away, hooked = [await api.api_key() for _ in range(3)]
+    for key in (connected, away):
+        await api.register(key)
+    await api.register_webhook(hooked, hook.url)
+    receiver = await listen(connected, stack.edges[0].url)
+    for key in keys:
+        await api.publish(key, *readings(range(50), to=key.id))
+    await receiver.received_numbers(range(50))
+
+    clocks[0].set(offset)
+
+    async def all_follow() -> bool:
+        said = [(await api.at(service.url).call("GET", "/readyz")).text for service in stack.services]
+        return all("Redis'" in each for each in said)
+
+    await wait_until(all_follow, within_s=40, what="the next measurement")
+    for key in keys:
+        assert set(await api.publish(key, *readings(range(50, 100), to=key.id))) == {1}
+    await receiver.received_numbers(range(100))
+    late = await listen(away, stack.edges[0].url)
+    await late.received_numbers(range(100))
+    await wait_until(lambda: [number_of(item) for item in hook.items] == [*range(100)])
+    for key in (connected, away):
+        await api.until(key, queue_size=0)
+    assert receiver.open_now
