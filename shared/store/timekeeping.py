@@ -25,8 +25,8 @@ class Timekeeper:
     def __init__(self, redis: RedisCommands, *, clock: Clock = PROCESS) -> None:
         self._redis = redis
         self._clock = clock
-        self._own = _Difference(clock, "clock.off", "clock.right")
-        self._between = _Difference(clock, "redis.clocks-differ", "redis.clocks-agree")
+        self._own = _Difference(clock)
+        self._between = _Difference(clock)
 
     async def measure(self) -> None:
         """Reads the time of each primary. Raises StoreUnavailable when none replies."""
@@ -45,8 +45,7 @@ class Timekeeper:
         if not samples:
             raise lost
         self._clock.learn(samples)
-        self._own.log(self._clock.ahead_ns())
-        self._between.log(self._clock.spread_ns())
+        self._log()
 
     async def keep(self) -> None:
         """Measures for ever. While Redis is away the clock goes on by itself."""
@@ -58,6 +57,21 @@ class Timekeeper:
                 await self.measure()
                 pause_s = _INTERVAL_S
 
+    def _log(self) -> None:
+        ahead_ns, spread_ns = self._clock.ahead_ns() or 0, self._clock.spread_ns() or 0
+        if self._own.is_news(ahead_ns):
+            facts = {"seconds": round(ahead_ns / 1e9, 3)}
+            if self._own.is_over:
+                logger.warning("clock.off", extra={"facts": facts})
+            else:
+                logger.info("clock.right", extra={"facts": facts})
+        if self._between.is_news(spread_ns):
+            facts = {"seconds": round(spread_ns / 1e9, 3)}
+            if self._between.is_over:
+                logger.warning("redis.clocks-differ", extra={"facts": facts})
+            else:
+                logger.info("redis.clocks-agree", extra={"facts": facts})
+
     async def _sample(self, redis: RedisCommands) -> Sample:
         asked_ns = self._clock.monotonic_ns()
         seconds, microseconds = await redis.command("TIME")
@@ -66,29 +80,24 @@ class Timekeeper:
 
 
 class _Difference:
-    """Logs when a difference begins, changes and ends; at most once a minute."""
+    """Whether a difference is news: it begins, changes or ends, and the last news is a minute old."""
 
-    def __init__(self, clock: Clock, begins: str, ends: str) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._begins = begins
-        self._ends = ends
-        self._logged_ns = 0
+        self._told_ns = 0
         self._quiet_until_ns = 0
 
-    def log(self, difference_ns: int | None) -> None:
-        """`difference_ns` counts as none while it is within the tolerance."""
-        found_ns = difference_ns or 0
-        is_over = abs(found_ns) > TOLERANCE_NS
-        was_over = self._logged_ns != 0
-        if is_over == was_over and (not is_over or abs(found_ns - self._logged_ns) <= TOLERANCE_NS):
-            return
+    @property
+    def is_over(self) -> bool:
+        """The last news was of a difference above the tolerance."""
+        return self._told_ns != 0
+
+    def is_news(self, found_ns: int) -> bool:
+        if abs(found_ns) <= TOLERANCE_NS:
+            found_ns = 0
         now_ns = self._clock.monotonic_ns()
-        if now_ns < self._quiet_until_ns:
-            return
-        self._quiet_until_ns = now_ns + _LOG_INTERVAL_NS
-        self._logged_ns = found_ns if is_over else 0
-        seconds = round(found_ns / 1e9, 3)
-        if is_over:
-            logger.warning(self._begins, extra={"facts": {"seconds": seconds}})
-        else:
-            logger.info(self._ends, extra={"facts": {"seconds": seconds}})
+        is_changed = abs(found_ns - self._told_ns) > TOLERANCE_NS
+        if not is_changed or now_ns < self._quiet_until_ns:
+            return False
+        self._told_ns, self._quiet_until_ns = found_ns, now_ns + _LOG_INTERVAL_NS
+        return True
