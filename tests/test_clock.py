@@ -1,12 +1,15 @@
 """The clock of a process: Redis' time by samples, through jitter, failovers and clocks that are set."""
 
+import ast
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from shared.clock import Clock, Sample
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 MS = 1_000_000
 S = 1000 * MS
 START_NS = 1_700_000_000 * S
@@ -157,3 +160,34 @@ def test_without_a_sample_it_goes_on(world: World) -> None:
     world.pass_ms(86_400_000)
 
     assert abs(world.error_ms) <= 1
+
+
+READS_SYSTEM_TIME = {
+    "time.time",
+    "time.time_ns",
+    "datetime.now",
+    "datetime.utcnow",
+    "date.today",
+    "time.gmtime",
+}
+# Spans carry the time of the machine, as the publisher's do.
+OF_SPANS = {
+    "shared/delivery/loop.py",
+    "shared/delivery/tracing.py",
+    "services/webhook_dispatcher/delivery.py",
+}
+
+
+def test_nothing_else_reads_the_systems_time() -> None:
+    paths = [path for top in ("services", "shared") for path in (CHECKOUT / top).rglob("*.py")]
+    reading = {
+        str(path.relative_to(CHECKOUT))
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in READS_SYSTEM_TIME
+    }
+
+    assert reading == {"shared/clock.py", *OF_SPANS}
+    for name in OF_SPANS:
+        lines = [line for line in (CHECKOUT / name).read_text().splitlines() if "time.time" in line]
+        assert all("_ns" in line for line in lines), "spans count in nanoseconds, and nothing else does"
