@@ -96,7 +96,9 @@ class ClusterPipeline:
                 raise
 
     async def primaries(self) -> Mapping[str, RedisCommands]:
-        """Raises RedisUnavailable when no node can be asked."""
+        """Those of now: reads the map of slots. Raises RedisUnavailable when no node was ever reached."""
+        # A caller that sends no command with a key would never learn of a failover.
+        await self._nodes.learn()
         nodes = await self._nodes.primaries()
         return {f"{host}:{port}": self._nodes.pipeline((host, port)) for host, port in nodes}
 
