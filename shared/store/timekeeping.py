@@ -49,7 +49,8 @@ class Timekeeper:
 
     async def keep(self) -> None:
         """Measures for ever. While Redis is away the clock goes on by itself."""
-        pause_s = _INTERVAL_S
+        # The first sample may have waited for connections, or for a machine on which everything starts.
+        pause_s = _RETRY_S
         while True:
             await asyncio.sleep(pause_s)
             pause_s = _RETRY_S
