@@ -1,46 +1,21 @@
 """The one place that builds stores, outbound calls and job queues from settings."""
 
-import asyncio
-import contextlib
-import logging
-import time
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from functools import partial
-from socket import socket
-from types import MappingProxyType
 
-from arq.worker import Worker
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
-from starlette.routing import Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import telemetry
 from shared.clock import now_ms
 from shared.model.addresses import AddressPolicy
-from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
-from shared.redis.pipeline import RedisCommands
-from shared.redis.urls import shown
-from shared.runtime.http.app import app_of
-from shared.runtime.http.cors import cross_origin
-from shared.runtime.http.health import health_routes, metrics_server
-from shared.runtime.http.hot_routes import HotRoutes
-from shared.runtime.http.request_log import RequestLog
-from shared.runtime.http.responses import refuse_handshake, unavailable
-from shared.runtime.http.server import listener, serve
-from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
 from shared.store.channels import Channels
-from shared.store.commands import commands_to, words_of
+from shared.store.commands import commands_to
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
-from shared.store.layout import check_layout
 from shared.store.leases import Leases
 from shared.store.queues import QueueLimits, Queues
 from shared.store.receipts import Receipts
@@ -50,16 +25,8 @@ from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
-from shared.version import VERSION
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
-
-logger = logging.getLogger(__name__)
-
-_RESTART_S = 1.0
-_REDIS_RETRY_S = 0.25
-# The same reason again, for whoever reads only the end of a log.
-_REDIS_REMINDER_S = 30.0
 
 
 class Stores:
@@ -109,156 +76,3 @@ def jobs_redis(settings: Settings, client: Redis) -> AbstractAsyncContextManager
     """The Redis of the job queue: the one at JOBS_REDIS_URL, else `client`."""
     url = settings.jobs_redis_url
     return nullcontext(client) if url is None else connect(url)
-
-
-async def has_our_layout(settings: Settings, redis: Redis, *, port: int, stop: asyncio.Event) -> bool:
-    """Waits until Redis is there and has our data layout; False when `stop` was set before.
-
-    Until then only `/livez` is served on `port`, and everything else is a 503. Raises WrongLayout.
-    """
-    commands = commands_to(redis)
-    awaited = _Awaited(settings.redis_url)
-    if await awaited.has_come(commands):
-        return True
-    ready = asyncio.Event()
-    async with metrics_server(settings.host, settings.metrics_port):
-        app = app_of(
-            [
-                *health_routes(lambda: False, metrics_port=settings.metrics_port),
-                Mount("", app=_unavailable),
-            ]
-        )
-        serving = asyncio.create_task(serve_app(app, listener(settings.host, port), settings, stop=ready))
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _REDIS_RETRY_S)
-                    return False
-                if await awaited.has_come(commands):
-                    return True
-        finally:
-            ready.set()
-            await serving
-
-
-class _Awaited:
-    """A Redis that has not replied yet: `notify_redis_up` is 0, and the log says why."""
-
-    def __init__(self, url: str | None) -> None:
-        self._where = "embedded" if url is None else shown(url)
-        self._why = ""
-        self._logged_s = 0.0
-
-    async def has_come(self, commands: RedisCommands) -> bool:
-        """Has it our data layout? Raises WrongLayout."""
-        try:
-            await check_layout(commands)
-        except StoreUnavailable as error:
-            telemetry.lost_redis.add(self)
-            self._log(words_of(error))
-            return False
-        telemetry.lost_redis.discard(self)
-        return True
-
-    def _log(self, why: str) -> None:
-        now_s = time.monotonic()
-        if why != self._why or now_s - self._logged_s >= _REDIS_REMINDER_S:
-            self._why, self._logged_s = why, now_s
-            logger.warning("redis.awaited", extra={"facts": {"redis": self._where, "why": why}})
-
-
-def log_start(service: str, settings: Settings, listening: socket) -> None:
-    """The one line of a process that serves."""
-    host, port = listening.getsockname()[:2]
-    facts = {
-        "service": service,
-        "version": VERSION,
-        "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        "redis": "embedded" if settings.redis_url is None else shown(settings.redis_url),
-    }
-    logger.info("service.started", extra={"facts": facts})
-
-
-async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] != "websocket":
-        raise unavailable()
-    await receive()
-    await refuse_handshake(scope, send, unavailable())
-
-
-async def serve_app(
-    app: ASGIApp,
-    listening: socket,
-    settings: Settings,
-    *,
-    stop: asyncio.Event,
-    on_shutdown: Callable[[], Awaitable[None]] | None = None,
-    on_start: Callable[[], None] = lambda: None,
-    hot_routes: HotRoutes = MappingProxyType({}),
-) -> None:
-    """Serves the app until `stop`, behind CORS and the request log; hot routes do without."""
-    app = RequestLog(cross_origin(app, origins=settings.cors_origins))
-    await serve(app, listening, stop=stop, on_shutdown=on_shutdown, on_start=on_start, hot_routes=hot_routes)
-
-
-class Readiness:
-    """Is a process able to work? From when each of its workers has once reached its Redis, until it stops."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._awaited: set[str] = set()
-
-    def __call__(self) -> bool:
-        return not self._stop.is_set() and not self._awaited
-
-    def await_worker(self, service: str) -> Callable[[], None]:
-        """Not ready until the returned function is called."""
-        self._awaited.add(service)
-        return partial(self._awaited.discard, service)
-
-
-async def serve_jobs(
-    service: str,
-    work: Callable[[Settings, Redis, Redis, Readiness], AbstractAsyncContextManager[None]],
-    settings: Settings,
-    redis: Redis,
-    *,
-    port: int,
-    stop: asyncio.Event,
-) -> None:
-    """Runs a service of jobs until `stop`; health and metrics are on `port`."""
-    listening = listener(settings.host, port)
-    readiness = Readiness(stop)
-    app = app_of(health_routes(readiness, metrics_port=settings.metrics_port))
-    async with (
-        metrics_server(settings.host, settings.metrics_port),
-        jobs_redis(settings, redis) as jobs,
-        work(settings, redis, jobs, readiness),
-    ):
-        await serve_app(
-            app, listening, settings, stop=stop, on_start=partial(log_start, service, settings, listening)
-        )
-
-
-def working(
-    make_worker: Callable[[Callable[[], None]], Worker], *, service: str, readiness: Readiness
-) -> AbstractAsyncContextManager[None]:
-    """Runs an arq worker while entered, and another one whenever it ends: it does when Redis drops.
-
-    A worker gets the function that it calls once it works.
-    """
-    on_working, why = readiness.await_worker(service), ""
-
-    async def work() -> None:
-        nonlocal why
-        try:
-            await make_worker(on_working).async_run()
-        except (RedisError, OSError) as error:
-            # A worker that cannot begin ends each second.
-            if why != (why := words_of(error)):
-                logger.warning("worker.ended", extra={"facts": {"service": service, "why": why}})
-        except Exception:
-            logger.exception("worker.failed", extra={"facts": {"service": service}})
-        await asyncio.sleep(_RESTART_S)
-
-    return in_background(work)

@@ -8,8 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from arq.worker import Worker
 from redis.asyncio import Redis
 
-from services.composition import Readiness, Stores, serve_jobs, working
+from services.composition import Stores
 from services.expiry_reaper.reaper import Reaper
+from services.serving import Readiness, serve_jobs, working
 from shared import telemetry
 from shared.clock import now_ms
 from shared.jobs import reap_worker

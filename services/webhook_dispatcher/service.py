@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
-from services.composition import Readiness, Stores, build_outbound, serve_jobs, working
+from services.composition import Stores, build_outbound
+from services.serving import Readiness, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs

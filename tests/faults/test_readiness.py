@@ -74,7 +74,6 @@ async def test_a_service_is_ready_once_redis_lets_it_in(
     assert "letmein" not in service.stderr
 
 
-@pytest.mark.parametrize("kind", ["socket-edge", "webhook-dispatcher"])
 async def test_a_ready_service_that_loses_redis_stays_ready_and_says_so(
     service: Service, stack: Stack
 ) -> None:
