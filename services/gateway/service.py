@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound, serve_app
+from services.composition import Stores, build_outbound
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
+from services.serving import clock_detail, log_start, serve_app
 from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.publish.publisher import Publisher
@@ -41,8 +43,17 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     listening = listener(settings.host, settings.port)
     async with metrics_server(settings.host, settings.metrics_port), build_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
-        health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+        health = health_routes(
+            lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port
+        )
         app = gateway_app(context, more=[*health])
-        await serve_app(app, listening, settings, stop=stop, hot_routes=hot_routes(context))
+        await serve_app(
+            app,
+            listening,
+            settings,
+            stop=stop,
+            hot_routes=hot_routes(context),
+            on_start=partial(log_start, "gateway", settings, listening),
+        )
         with contextlib.suppress(StoreUnavailable):
             await context.stores.stored_bytes.report()

@@ -30,6 +30,7 @@ from shared.model.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
+from shared.runtime.http.client_address import peer_is_trusted
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import (
     Problem,
@@ -105,7 +106,10 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         return
     except QuotaExceeded as error:
         raise quota_exceeded(error.quota, retry_after_s=error.retry_after_s) from None
-    poll = Poll(edge, lease, connection=connection, pull=pull)
+    if pull.waits:
+        connection["end_with_input"]()
+    is_proxied = peer_is_trusted(scope, trusted=edge.settings.trusted_proxies)
+    poll = Poll(edge, lease, connection=connection, pull=pull, is_proxied=is_proxied)
     poll.counted_for = key.account_id
     edge.hold(poll, credential)
     try:

@@ -1,7 +1,7 @@
 """Deleting an account in steps: one that was cut short anywhere goes on, and nothing comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -48,6 +48,9 @@ class Cut:
 
     def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         return self._redis.scan(pattern)
+
+    async def primaries(self) -> Mapping[str, RedisCommands]:
+        return await self._redis.primaries()
 
     def _counted(self) -> asyncio.Future[Any] | None:
         self.left -= 1
