@@ -10,26 +10,33 @@ from redis.asyncio import Redis
 from services.gateway.accounts import PAGE, new_account, new_api_key, new_secret_of
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, is_id
-from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
+from shared.model.errors import GatewayError, Invalid, NoSuchAccount, SecretsInUse, StoreUnavailable
+from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
+from shared.store.channels import Channels
 from shared.store.commands import commands_to
 from shared.store.routing import Routing
+from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.wire.accounts import NewAccount, NewApiKey, NewSecret, api_key_body
 from shared.wire.models import convert
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.sessions import encode_patterns
 from shared.wire.times import moment_text
 
 _ACTIONS = {"dest": "action", "required": True}
 
 
 def add_commands(commands: Any) -> None:
-    """Adds `accounts create` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
-    accounts = commands.add_parser("accounts", help="create accounts").add_subparsers(**_ACTIONS)
+    """Adds `accounts create|delete` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
+    accounts = commands.add_parser("accounts", help="create and delete accounts")
+    accounts = accounts.add_subparsers(**_ACTIONS)
     create = accounts.add_parser("create", help="create an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of its parent account")
     create.add_argument("--master", action="store_true", help="its sockets may ask for all accounts' events")
+    delete = accounts.add_parser("delete", help="delete an account with everything in it")
+    delete.add_argument("id")
     keys = commands.add_parser("api-keys", help="create, list, rotate and revoke API keys")
     keys = keys.add_subparsers(**_ACTIONS)
     create = keys.add_parser("create", help="create an API key; prints it, with its secret, as JSON")
@@ -52,13 +59,21 @@ def add_commands(commands: Any) -> None:
 async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     """Runs the command. Returns the exit code."""
     calls = commands_to(redis)
-    wakeups = Wakeups(calls)
-    api_keys = ApiKeys(calls, Routing(calls, compiled), wakeups)
+    wakeups, routing = Wakeups(calls), Routing(calls, compiled)
+    api_keys = ApiKeys(calls, routing, wakeups)
+    deletion = AccountDeletion(
+        calls,
+        api_keys=api_keys,
+        channels=Channels(calls, routing, wakeups),
+        sessions=Sessions(calls, routing, wakeups, encode=encode_patterns),
+    )
     try:
         match arguments.command, arguments.action:
             case "accounts", "create":
                 account = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
                 _print(await new_account(api_keys, convert(account, NewAccount)))
+            case "accounts", "delete":
+                await _delete(deletion, arguments.id)
             case "api-keys", "create":
                 await _check_account(api_keys, arguments.account)
                 wanted = {"name": arguments.name, "scopes": arguments.scopes.split(",")}
@@ -81,6 +96,14 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     finally:
         await wakeups.flush()
     return 0
+
+
+async def _delete(deletion: AccountDeletion, account_id: str) -> None:
+    """Raises NoSuchAccount, HasChildren."""
+    if not is_id(account_id):
+        raise NoSuchAccount
+    await deletion.begin(account_id)
+    await deletion.finish(account_id)
 
 
 async def _check_account(api_keys: ApiKeys, account_id: str) -> None:

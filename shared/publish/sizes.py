@@ -8,7 +8,7 @@ from shared.store.stored_bytes import Stored, StoredBytes
 # About what Redis spends on an entry besides its data, with a topic of 30 characters.
 _ENTRY_BYTES = 250
 # A queue that was empty takes a block of a stream. Whether it was is known to the next recount.
-_BLOCK_BYTES = 4096
+_BLOCK_BYTES = 4400
 # On the record of an event's receipt, and more for each channel in it.
 _RECEIPT_BYTES = 250
 _CHANNEL_BYTES = 35

@@ -174,8 +174,10 @@ class ApiKeys:
 
     async def forget(self, account_id: str, ended: Mapping[str, str | None]) -> None:
         """Drops keys from the routing table, which is harmless until then: appends find no channel."""
-        for api_key_id, generation in ended.items():
-            await self._routing.drop_key(account_id, api_key_id, generation=generation or "")
+        drop = self._routing.drop_key
+        await asyncio.gather(
+            *(drop(account_id, each, generation=generation or "") for each, generation in ended.items())
+        )
 
     async def _revoke(self, api_key_id: str) -> str | None:
         """The generation of its channel, '' without one; None when the key was gone."""
