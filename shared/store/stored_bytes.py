@@ -37,6 +37,9 @@ _FAR_S = 24 * 3600.0
 _NEAR = 0.8
 # How long a process refuses after a recount. While it refuses, it asks for the next one.
 _REFUSED_S = 10.0
+# Who asks how much is stored gets a recount that is as old, if it ends in time.
+_SHOWN_S = 5.0
+_SHOWN_WITHIN_S = 2.0
 _MOST_RECOUNTS = 1000
 # Of one process: an account with many channels keeps the others waiting.
 _RECOUNTS_AT_ONCE = 4
@@ -107,7 +110,7 @@ class StoredBytes:
         self._rests_until_s: dict[str, float] = {}
         self._marked_s: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks = set[asyncio.Task[None]]()
+        self._tasks = set[asyncio.Task[Any]]()
 
     def add(self, account_id: str, stored: Stored, size_bytes: int) -> None:
         """Counts bytes that were stored, or that have gone (negative)."""
@@ -147,13 +150,20 @@ class StoredBytes:
         raise self._quotas.exceeded(account_id, Quota.STORED_BYTES, retry_after_s=OVER_S)
 
     async def used(self, account_id: str) -> int:
-        """The bytes that the account has stored, recounted if the last recount is over a minute old."""
+        """The bytes that the account has stored, as they were some seconds ago.
+
+        An upper bound if counting takes long, or another process counts. Raises StoreUnavailable.
+        """
         await self.report([account_id])
         usage = await self._usage(account_id)
-        if usage.age_s is None or usage.age_s >= _NEAR_S:
-            found = await self._recount.run(account_id)
-            return usage.stored if found is None else found
-        return usage.stored
+        if usage.age_s is not None and usage.age_s < _SHOWN_S:
+            return usage.stored
+        counting = asyncio.create_task(self._recount.run(account_id))
+        self._tasks.add(counting)
+        counting.add_done_callback(self._tasks.discard)
+        await asyncio.wait([counting], timeout=_SHOWN_WITHIN_S)
+        found = counting.result() if counting.done() else None
+        return usage.stored if found is None else found
 
     async def report(self, account_ids: Sequence[str] | None = None) -> None:
         """Reports the sums of these accounts, or of all. Raises StoreUnavailable; the sums are kept then."""
