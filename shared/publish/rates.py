@@ -85,7 +85,7 @@ class _Bucket:
         # The rate may have been lowered.
         self.level = min(self.level, self.size) + got.given
         self.low = self.size / 2
-        if got.given < math.ceil(ask.wanted):
+        if got.left < 1 or got.given < ask.needed:
             self.closed_until_s = now_s + PACE_S
             self.empty_s = now_s - got.left / got.rate
             self.half_full = got.rate * got.burst_s / 2

@@ -204,7 +204,7 @@ class Settings(BaseModel):
     quota_copies_per_s: Limit = Field(
         100_000, description="notifications that an account's events may make a second"
     )
-    quota_burst_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
+    quota_burst_s: Annotated[float, Field(ge=0.5, le=60)] = Field(
         2, description="how much of a rate an account may save up, in seconds of the rate"
     )
     quota_sockets: Limit = Field(100_000, description="most open sockets and polls of an account")

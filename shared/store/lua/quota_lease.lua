@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Leases tokens of an account's rates, or of one of its API keys', to a gateway. Redis' clock fills the buckets.
 -- A bucket holds the burst of its rate. It gives what is needed while it holds that, or is half full, and goes
--- into debt for the rest; beyond that it gives of what is wanted as much as it has.
+-- into debt for the rest; beyond that it gives of what is wanted as much as it has, but no more than fills in 100 ms.
 -- Also while Redis is full: an account's usage is read by it.
 -- Touches at most: 2 hashes, with a field and an override for each of 3 buckets.
 -- KEYS: account, rates
@@ -9,6 +9,7 @@
 --       none, tokens needed, tokens wanted (no fewer)
 -- Reply: the burst, the number of quotas that the record has for API keys, then for each bucket: rate or '',
 --        tokens given, tokens left (below zero: a debt)
+local BLOCK_S = 0.1
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local burst = redis.call('HGET', KEYS[1], 'quota:burst_s') or ARGV[1]
@@ -27,7 +28,8 @@ for i = 2, #ARGV, 5 do
     -- The clock of a new primary may be behind: then nothing is added.
     if level then left = math.min(size, level + math.max(0, now_ms - at_ms) * a_ms) end
     if left >= math.min(needed, size / 2) then
-      given = math.max(needed, math.min(wanted, math.floor(left)))
+      -- The gateway may not know the rate yet, and want all that others and its own next call need.
+      given = math.max(needed, math.min(wanted, math.ceil(tonumber(rate) * BLOCK_S), math.floor(left)))
       left = left - given
     end
     redis.call('HSET', KEYS[2], ARGV[i], string.format('%.3f %d', left, now_ms))
