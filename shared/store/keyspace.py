@@ -160,6 +160,7 @@ api_key = _names("key")
 channel = _names("channel")
 queue = _names("queue")
 receipts = _names("receipts")
+ended = _names("ended")
 deliveries = _names("deliveries")
 session = _names("session")
 pushes = _names("pushes")
@@ -190,7 +191,8 @@ def channel_names(api_key_id: str) -> list[str]:
 
 def leftovers(api_key_id: str) -> list[str]:
     """What an API key leaves behind when it is revoked: attempts, receipts, prefix of responses."""
-    return [deliveries(api_key_id), receipts(api_key_id), idempotency_prefix(api_key_id)]
+    names = (deliveries, receipts, ended, idempotency_prefix)
+    return [name(api_key_id) for name in names]
 
 
 def names_of_account(account_id: str) -> list[str]:

@@ -177,7 +177,7 @@ async def test_sessions_of_a_dead_edge_fill_the_quota_and_not_redis(
     start: Start, http: aiohttp.ClientSession, record_property: Measured
 ) -> None:
     """Four sockets that ask for everything, on an edge that takes nothing until the quota is full."""
-    stack = start(edges=1, QUOTA_STORED_BYTES=8 * MIB, HEARTBEAT_TTL_S=600)
+    stack = start(edges=1, QUOTA_STORED_BYTES=2 * MIB, HEARTBEAT_TTL_S=600)
     [api] = apis_of(stack, http)
     key = await api.api_key()
     sockets = [await Blackhole.open(http, stack.edges[0].url + "/socket") for _ in range(4)]
