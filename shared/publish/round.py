@@ -8,7 +8,7 @@ from typing import Any
 from shared.model.events import Event
 from shared.publish.matching import Matched
 from shared.publish.state import Publish
-from shared.store.queues import Appended, Queues
+from shared.store.queues import APPEND_LOT, Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -50,13 +50,18 @@ class Round:
             # A table may name a channel whose key is gone, until the reaper drops it.
             if version is not None and channel not in taken.channels:
                 self._channels[channel] = version
-                reply = stores.queues.begin_append(
-                    channel,
-                    list(map(events.__getitem__, indexes)),
-                    bindings_version=version,
-                    traceparent=traceparent,
-                    now_ms=publish.now_ms,
-                )
+                chosen = list(map(events.__getitem__, indexes))
+                if len(chosen) <= APPEND_LOT:
+                    reply = stores.queues.begin_append(
+                        channel, chosen, bindings_version=version, traceparent=traceparent
+                    )
+                else:
+                    reply = asyncio.ensure_future(
+                        stores.queues.append_lots(
+                            channel, chosen, bindings_version=version, traceparent=traceparent
+                        )
+                    )
+                    reply.add_done_callback(_retrieve)
                 self._replies.append(reply)
         if matched.sessions:
             self._append_to_sessions()
@@ -127,6 +132,12 @@ class Round:
     def credentials_version(self) -> bytes:
         """As it was read in this round trip."""
         return self._versions.of_credentials
+
+
+def _retrieve(reply: asyncio.Future[Any]) -> None:
+    """A round ends with the first error; the loop would log the others as never retrieved."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 def counts_of(publish: Publish, matched: Matched) -> list[int]:
