@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.clock import now_ms
 from shared.model.addresses import AddressPolicy
 from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
@@ -76,7 +75,7 @@ class Stores:
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
-        self.due_webhooks = DueWebhooks(redis, instance=self.instance, now_ms=now_ms)
+        self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.heartbeat = Heartbeat(
             redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
         )

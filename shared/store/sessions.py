@@ -22,8 +22,9 @@ from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
-# Room for a burst; the edge has a lower limit for slow readers.
-_QUEUE_LIMIT = 1000
+# Room for a burst; the edge has a lower limit for slow readers. One script reads all of it.
+_QUEUE_LIMIT = 500
+_QUEUE_LIMIT_BYTES = 1024 * 1024
 _PUSH_LIMIT = 100
 _PUSH_TTL_MS = 5000
 # How long a push waits for its edge, and the pauses between checks.
@@ -86,8 +87,9 @@ class Sessions:
     def begin_append(self, session_id: str, account_id: str, events: Sequence[Event]) -> asyncio.Future[Any]:
         """Appends as many as the queue has room for, and wakes the edge; the reply is for `end_append`."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
-        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        return self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        values = [part for e in events[:_QUEUE_LIMIT] for part in (e.id, e.topic, e.data, e.name, e.time)]
+        limits = (_QUEUE_LIMIT, _QUEUE_LIMIT_BYTES)
+        return self._redis.script("session_append", names, *limits, account_id, *values)
 
     def end_append(self, reply: Sequence[Any], *, count: int) -> int:
         """How many of `count` events the queue has taken."""
