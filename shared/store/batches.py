@@ -70,7 +70,7 @@ class Batches:
     async def take(self, lease: Lease, *, count: int, size_bytes: int) -> TakenBatch | NoBatch:
         """Up to `count` notifications of about `size_bytes`, but at least one. Raises NoLongerOwner.
 
-        A batch has 500 at most, or 128 while receipts are tracked.
+        A batch has 384 at most, or 128 while receipts are tracked.
         """
         names, owner = keyspace.channel_names(lease.channel), (lease.owner, lease.generation)
         status: bytes = b"dropped"

@@ -172,7 +172,7 @@ class Queues:
     async def read(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
 
-        One read returns 500 at most. A count of 0 only checks the lease. Raises NoLongerOwner.
+        One read returns 384 at most. A count of 0 only checks the lease. Raises NoLongerOwner.
         """
         return await self._read(lease, after, count, size_bytes, reclaims=0)
 

@@ -149,7 +149,7 @@ async def test_failed_batch_waits_for_its_next_attempt(
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await fail(batches, lease, taken, backoff_ms=1000) == (AfterFailure.RETRY, 0)
+    assert await fail(batches, lease, taken, backoff_ms=1000) == (AfterFailure.RETRY, NOW_MS + 1000)
 
     assert stores.owner(channel) is None, "the lease is released"
     lease = await claim(stores, channel)

@@ -38,6 +38,7 @@ async def test_one_append_above_the_limit_keeps_its_end(stores: Stores) -> None:
 
     await queues.append(channel, events(*range(100), size_bytes=100))
 
+    await wait_until(lambda: len(stores.entries(channel)) == 10)
     assert ids(await stores.pending(lease)) == [str(number) for number in range(90, 100)]
     assert (await state(stores, channel)).dropped == 90
 

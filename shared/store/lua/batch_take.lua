@@ -8,7 +8,7 @@
 -- ARGV: owner, generation, count, bytes, lifetime in ms
 -- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, entry...}
 --      | {'dropped', the number} | {'empty'} | {'not_due'} | {'revoked'} | {'deleted'} | {'taken_over'}
--- Touches at most: 500 entries, or 160 that are too old with their receipts.
+-- Touches at most: 384 entries, or 150 that are too old with their receipts.
 --include now
 --include entries
 --include drop_expired

@@ -4,9 +4,9 @@
 -- begins stays as it is, as a lower bound may be too low; it goes when it says nothing more of an empty queue.
 -- KEYS: channel, queue, receipts     ARGV: owner, the first entry to keep
 -- Reply: the number acked; -1 when ARGV[1] is not the owner; -2 minus the number acked when there are more to ack
--- Touches at most: 500 entries, or 160 with their receipts.
+-- Touches at most: 480 entries, or 150 with their receipts.
 --include entry_size
-local LOT = 500
+local LOT = 480
 local channel = redis.call('HMGET', KEYS[1], 'owner', 'receipts', 'total', 'first_total')
 if channel[1] ~= ARGV[1] then return -1 end
 if not channel[2] then

@@ -5,7 +5,7 @@
 -- KEYS: channel, queue, receipts     ARGV: owner, event id, count, bytes
 -- Reply: {'acked', the number} | {'found', entry id} when receipts are tracked: queue_ack.lua acks it in lots
 --      | {'not_found'} | {'not_owner'}
--- Touches at most: 500 entries.
+-- Touches at most: 384 entries.
 --include lots
 --include read_entries
 local channel = redis.call('HMGET', KEYS[1], 'owner', 'receipts')

@@ -13,11 +13,11 @@
 --       then groups of six: id, topic, data, name, time, and the hash of the id if it wants a receipt, else ''
 -- Reply: {'queued', dropped above the limit, '' or the channel's name if there may be more to drop} | {'absent'}
 --      | {'stale', version of the channel's bindings}
--- Touches at most: the events of one call (100; queues.py) with their receipts, and 64 entries that it drops with theirs.
+-- Touches at most: the events of one call (100; queues.py) with their receipts, and 48 entries that it drops with theirs.
 --include entry_size
 --include entry_time
 local RECEIPT_TTL_MS = 60 * 60 * 1000
-local DROP_LOT = 64
+local DROP_LOT = 48
 local LIFETIME_PARTS = 64
 -- Redis disconnects a subscriber with 32 MiB of unread wakeups.
 local INLINE_BYTES = 32768

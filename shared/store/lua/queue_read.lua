@@ -11,7 +11,7 @@
 --       lifetime in ms
 -- Reply: {'read', more (0 or 1), serialization or '', the last entry appended or '0-0', entry...}
 --      | {'dropped', the number dropped as too old} | {'rewound'} | {'revoked'} | {'deleted'} | {'taken_over'}
--- Touches at most: 501 entries, or 160 that are too old with their receipts.
+-- Touches at most: 385 entries, or 150 that are too old with their receipts.
 --include contest
 --include entry_order
 --include entries

@@ -4,7 +4,7 @@
 -- KEYS: channel, queue, receipts     ARGV: limit in bytes, lifetime in ms
 -- Reply: {dropped above the limit, dropped as too old, 1 if there may be more, else 0, the first entry id left or '',
 --         owner or ''}
--- Touches at most: 160 entries and their receipts.
+-- Touches at most: 150 entries and their receipts.
 --include entries
 --include drop_expired
 --include drop_above

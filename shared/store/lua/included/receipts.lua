@@ -4,7 +4,7 @@
 -- the channel's hash tag, so its name may be made here. The channel's field `receipts` says that some are tracked.
 
 -- So many entries and their receipts are removed in one step: with a name and a hash for each receipt below 512.
-local RECEIPTS_LOT = 160
+local RECEIPTS_LOT = 150
 
 -- Marks the receipts of a range of entries as 'acked', or as 'dropped' with a reason, and ends their tracking.
 -- Skips a receipt that has expired, and one whose event id was queued again since.
