@@ -26,6 +26,7 @@ from shared.store.wakeups import Wakeups
 _QUEUE_LIMIT = 500
 _QUEUE_LIMIT_BYTES = 1024 * 1024
 _PUSH_LIMIT = 100
+_PAGE_SIZE = 500
 _PUSH_TTL_MS = 5000
 # How long a push waits for its edge, and the pauses between checks.
 _PUSH_TIMEOUT_S = 2.0
@@ -116,7 +117,12 @@ class Sessions:
 
     async def of_account(self, account_id: str) -> list[Session]:
         """The account's sessions on live edges, oldest first."""
-        ids = await self._redis.command("SMEMBERS", keyspace.sessions(account_id))
+        ids: set[bytes] = set()
+        cursor: bytes | int | None = None
+        while cursor is None or int(cursor):
+            name = keyspace.sessions(account_id)
+            cursor, members = await self._redis.command("SSCAN", name, cursor or 0, "COUNT", _PAGE_SIZE)
+            ids.update(members)
         records = await asyncio.gather(*(self._read(member.decode()) for member in ids))
         sessions = [session for session in records if session is not None]
         live = await self._replicas.live_instances(session.owner for session in sessions)

@@ -212,6 +212,35 @@ async def test_receipt_of_a_dropped_notification_has_the_reason(
     assert await states(stores, 7) == ["queued"]
 
 
+async def test_receipts_of_each_generation_have_its_end(stores: Stores) -> None:
+    channel = await stores.channel()
+    await published(stores, channel, 1)
+    await _deleted(stores, channel)
+    await stores.make_channel(channel)
+    lease = await stores.claim(channel)
+    [second] = await published(stores, channel, 2)
+    await published(stores, channel, 3)
+    await stores.queues.ack_until(lease, until=second)
+    assert await states(stores, 1, 2, 3) == ["dropped", "acked", "queued"]
+
+    await _revoked(stores, channel)
+
+    assert await states(stores, 1, 2, 3) == ["dropped", "acked", "dropped"]
+    assert [(await channel_receipt(stores, n)).reason for n in (1, 3)] == ["channel-deleted", "key-revoked"]
+
+
+async def test_ends_of_a_channel_are_bounded(stores: Stores) -> None:
+    channel = await stores.channel()
+    for number in range(70):
+        await published(stores, channel, number)
+        await _deleted(stores, channel)
+        await stores.make_channel(channel)
+
+    assert stores.direct.hlen(keyspace.ended(channel)) <= 64
+    assert await states(stores, 69) == ["dropped"]
+    assert 0 < stores.direct.pttl(keyspace.ended(channel)) <= HOUR_MS
+
+
 async def test_append_marks_receipts_of_its_own_drops(stores: Stores) -> None:
     channel = await stores.channel()
     for event in receipted(1, 2):
