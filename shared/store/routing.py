@@ -189,7 +189,7 @@ class Routing:
         return keys, channels, sessions
 
     async def _fields(self, name: str) -> list[bytes]:
-        """The names of all fields. In steps, since a table may be large, so a field that changes may be missed."""
+        """The names of all fields, in steps: a table may be large. May miss what changes meanwhile."""
         fields: dict[bytes, None] = {}
         cursor: bytes | int = 0
         while True:
