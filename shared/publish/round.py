@@ -8,7 +8,7 @@ from typing import Any
 from shared.model.events import Event
 from shared.publish.matching import Matched
 from shared.publish.state import Publish
-from shared.store.queues import APPEND_LOT, Appended, Queues
+from shared.store.queues import Appended, Queues, lots_of
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -51,7 +51,7 @@ class Round:
             if version is not None and channel not in taken.channels:
                 self._channels[channel] = version
                 chosen = list(map(events.__getitem__, indexes))
-                if len(chosen) <= APPEND_LOT:
+                if len(lots_of(chosen)) == 1:
                     reply = stores.queues.begin_append(
                         channel, chosen, bindings_version=version, traceparent=traceparent
                     )

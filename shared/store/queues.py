@@ -21,6 +21,7 @@ BEGINNING = "0-0"
 
 APPEND_LOT = 100
 """Events in one append. Redis serves nothing else while it runs the script: more go in several."""
+APPEND_LOT_BYTES = 1024 * 1024
 RECEIPTS_LOT = 500
 NOT_OWNER = -1
 
@@ -125,10 +126,9 @@ class Queues:
         the last reply; when the channel has refused a later lot, it has the ones before it.
         """
         reply: Any = None
-        for start in range(0, len(events), APPEND_LOT):
-            if start:
+        for number, lot in enumerate(lots_of(events)):
+            if number:
                 self.end_append(reply)
-            lot = events[start : start + APPEND_LOT]
             reply = await self.begin_append(
                 api_key_id, lot, bindings_version=bindings_version, traceparent=traceparent
             )
@@ -266,6 +266,22 @@ class Queues:
             lot = notifications[start : start + RECEIPTS_LOT]
             names = [keyspace.receipt(lease.channel, n.event_id) for n in lot]
             await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in lot))
+
+
+def lots_of(events: Sequence[Event]) -> Sequence[Sequence[Event]]:
+    """The events in lots for one append each: at most `APPEND_LOT` and about `APPEND_LOT_BYTES` of data, and
+    at least one."""
+    if len(events) == 1:
+        return (events,)
+    lots: list[list[Event]] = [[]]
+    size = 0
+    for event in events:
+        size += len(event.data)
+        if lots[-1] and (len(lots[-1]) == APPEND_LOT or size > APPEND_LOT_BYTES):
+            lots.append([])
+            size = len(event.data)
+        lots[-1].append(event)
+    return lots
 
 
 def acked_in_part(reply: int) -> int:

@@ -16,7 +16,7 @@ from shared import telemetry
 from shared.model.channels import instance_of
 from shared.model.events import Event, Notification
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
-from shared.redis.pipeline import RedisCommands
+from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
@@ -88,7 +88,14 @@ class Sessions:
     def begin_append(self, session_id: str, account_id: str, events: Sequence[Event]) -> asyncio.Future[Any]:
         """Appends as many as the queue has room for, and wakes the edge; the reply is for `end_append`."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
-        values = [part for e in events[:_QUEUE_LIMIT] for part in (e.id, e.topic, e.data, e.name, e.time)]
+        values: list[Argument] = []
+        size = 0
+        for e in events[:_QUEUE_LIMIT]:
+            size += len(e.data)
+            # The script would drop it, and what follows, but Redis has to read it first.
+            if size > _QUEUE_LIMIT_BYTES:
+                break
+            values += (e.id, e.topic, e.data, e.name, e.time)
         limits = (_QUEUE_LIMIT, _QUEUE_LIMIT_BYTES)
         return self._redis.script("session_append", names, *limits, account_id, *values)
 
