@@ -9,7 +9,7 @@ from shared.model.events import Event
 from shared.publish.matching import Matched
 from shared.publish.rates import Rates
 from shared.publish.state import Publish
-from shared.store.queues import Appended, Queues
+from shared.store.queues import Appended, Queues, lots_of
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -57,13 +57,18 @@ class Round:
             # A table may name a channel whose key is gone, until the reaper drops it.
             if version is not None and channel not in taken.channels:
                 self._channels[channel] = version
-                reply = stores.queues.begin_append(
-                    channel,
-                    list(map(events.__getitem__, indexes)),
-                    bindings_version=version,
-                    traceparent=traceparent,
-                    now_ms=publish.now_ms,
-                )
+                chosen = list(map(events.__getitem__, indexes))
+                if len(lots_of(chosen)) == 1:
+                    reply = stores.queues.begin_append(
+                        channel, chosen, bindings_version=version, traceparent=traceparent
+                    )
+                else:
+                    reply = asyncio.ensure_future(
+                        stores.queues.append_lots(
+                            channel, chosen, bindings_version=version, traceparent=traceparent
+                        )
+                    )
+                    reply.add_done_callback(_retrieve)
                 self._replies.append(reply)
         if matched.sessions:
             self._append_to_sessions()
@@ -139,6 +144,12 @@ class Round:
     def quotas_version(self) -> bytes:
         """As it was read in this round trip."""
         return self._versions.of_quotas
+
+
+def _retrieve(reply: asyncio.Future[Any]) -> None:
+    """A round ends with the first error; the loop would log the others as never retrieved."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 def counts_of(publish: Publish, matched: Matched) -> list[int]:

@@ -17,7 +17,7 @@ from shared.model.errors import KeyRevoked
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.device_types import MOST_DEVICES, DeviceTypes
-from shared.store.routing_tables import Compile, RoutingTables
+from shared.store.routing_tables import FIELDS_PER_STEP, Compile, RoutingTables
 
 
 class Routing:
@@ -184,7 +184,7 @@ class Routing:
     async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
         """What the table names, also what is gone: API keys, channels as (API key, generation), sessions."""
         keys, channels, sessions = list[str](), list[tuple[str, str]](), list[str]()
-        for field in await self._redis.command("HKEYS", keyspace.routing(account_id)):
+        for field in await self._fields(keyspace.routing(account_id)):
             kind, _, rest = field.decode().partition(":")
             if kind == "key":
                 keys.append(rest)
@@ -194,6 +194,17 @@ class Routing:
             elif kind == Source.SESSION:
                 sessions.append(rest)
         return keys, channels, sessions
+
+    async def _fields(self, name: str) -> list[bytes]:
+        """The names of all fields, in steps: a table may be large. May miss what changes meanwhile."""
+        fields: dict[bytes, None] = {}
+        cursor: bytes | int = 0
+        while True:
+            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", FIELDS_PER_STEP)
+            # A scan may find a field twice.
+            fields |= dict.fromkeys(stored[::2])
+            if int(cursor) == 0:
+                return list(fields)
 
     async def _set(
         self,

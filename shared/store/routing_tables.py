@@ -22,6 +22,9 @@ _MAX_TABLES = 10_000
 # Yield to the event loop after as many fields, or as many bytes of bindings.
 _FIELDS_PER_TURN = 500
 _BYTES_PER_TURN = 32 * 1024
+# Redis reads so many fields in one step. A field may be large: a few hundred bindings.
+FIELDS_PER_STEP = 250
+_SCANS = 3
 # From so many fields on the garbage collector is paused while a table is built.
 _LARGE = 20_000
 
@@ -137,28 +140,56 @@ class RoutingTables:
         self._cached.popitem(last=False)
 
     async def _updated(self, account_id: str, table: RoutingTable | None) -> RoutingTable:
-        if table is not None and table.version is not None:
-            names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
-            status, *changes = await self._redis.script("routing_changes", names, table.version)
-            if status == b"changed":
-                telemetry.routing_reads.add(1, {"what": "changes"})
-                version = changes[0].decode()
-                # Until every change is in, the table has no version: a cancelled update must not pass for
-                # one.
-                table.version = None
-                await self._apply(table, zip(changes[1::2], changes[2::2], strict=True))
-                table.version = version
-                return table
-        telemetry.routing_reads.add(1, {"what": "all"})
+        if table is not None and table.version is not None and await self._catch_up(account_id, table):
+            return table
         fields = int(await self._redis.command("HLEN", keyspace.routing(account_id)))
         with _uncollected() if fields > _LARGE else nullcontext():
-            return await self._read(account_id)
+            return await self._read(account_id, fields)
 
-    async def _read(self, account_id: str) -> RoutingTable:
-        stored = await self._redis.command("HGETALL", keyspace.routing(account_id))
+    async def _catch_up(self, account_id: str, table: RoutingTable) -> bool:
+        """Applies the changes since the table's version; False, and nothing done, when the log lacks some."""
+        names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
+        status, *changes = await self._redis.script("routing_changes", names, table.version or "")
+        if status != b"changed":
+            return False
+        telemetry.routing_reads.add(1, {"what": "changes"})
+        version = changes[0].decode()
+        # Until every change is in, the table has no version: a cancelled update must not pass for one.
+        table.version = None
+        await self._apply(table, zip(changes[1::2], changes[2::2], strict=True))
+        table.version = version
+        return True
+
+    async def _read(self, account_id: str, fields: int) -> RoutingTable:
+        """Reads everything: many fields in steps, between which Redis serves others."""
+        name = keyspace.routing(account_id)
+        for _ in range(_SCANS if fields > FIELDS_PER_STEP else 0):
+            telemetry.routing_reads.add(1, {"what": "all"})
+            scanned = await self._scan(name)
+            # Fields may be newer than the version, which was read before them. Changes may be applied twice.
+            if scanned.version == await self._version(name) or await self._catch_up(account_id, scanned):
+                return scanned
+        # Few fields, or too many changes in each of these scans.
+        telemetry.routing_reads.add(1, {"what": "all"})
+        stored = await self._redis.command("HGETALL", name)
         table = RoutingTable()
         table.version = await self._apply(table, zip(stored[::2], stored[1::2], strict=True))
         return table
+
+    async def _scan(self, name: str) -> RoutingTable:
+        """The table with the version that it had before the scan."""
+        table = RoutingTable()
+        version = await self._version(name)
+        cursor: bytes | int = 0
+        while True:
+            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", FIELDS_PER_STEP)
+            await self._apply(table, zip(stored[::2], stored[1::2], strict=True))
+            if int(cursor) == 0:
+                table.version = version
+                return table
+
+    async def _version(self, name: str) -> str:
+        return (await self._redis.command("HGET", name, "version") or b"").decode()
 
     async def _apply(self, table: RoutingTable, pairs: Iterable[tuple[bytes, bytes | None]]) -> str:
         """Applies fields (None: deleted) to the table, in turns of the loop; returns the version or ''."""

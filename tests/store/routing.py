@@ -69,7 +69,8 @@ class RecordingPipeline(Pipeline):
         return super().read(*arguments)
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        if arguments[0] == "HGETALL" and arguments[1] != keyspace.routing(keyspace.EVERY):
+        is_all = arguments[0] == "HGETALL" or (arguments[0], arguments[2:3]) == ("HSCAN", (0,))
+        if is_all and arguments[1] != keyspace.routing(keyspace.EVERY):
             self.reads.append("all")
         return super().command(*arguments)
 

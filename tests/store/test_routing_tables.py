@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from shared.model.api_keys import new_id
 from shared.model.bindings import Pattern, Source
+from shared.redis.pipeline import Argument
 from shared.store import keyspace
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
@@ -90,6 +91,36 @@ async def test_log_of_several_pages(stores: Stores, elsewhere: Gateway) -> None:
 
     assert set(added) <= (await table_of(elsewhere.routing, account)).api_keys
     assert elsewhere.calls.reads == ["all", "changes"]
+
+
+async def test_large_table_is_read_in_steps(
+    stores: Stores, backend: Backend, redis: Redis, fresh: Callable[[], Gateway]
+) -> None:
+    """And with changes meanwhile: of fields that were read, of some to come, of new ones and of gone ones."""
+    account, name = stores.account_id, keyspace.routing(stores.account_id)
+    stores.direct.hset(name, mapping={f"key:{n:032x}": "" for n in range(3000)})
+    await stores.routing.add_key(account, new_id())
+    steps: list[object] = []
+
+    class Changing(RecordingPipeline):
+        def command(self, *arguments: Argument) -> asyncio.Future[Any]:
+            if arguments[:2] != ("HSCAN", name):
+                return super().command(*arguments)
+            steps.append(arguments[2])
+            return asyncio.ensure_future(self._between_changes(arguments, len(steps)))
+
+        async def _between_changes(self, arguments: Sequence[Argument], step: int) -> Any:
+            await stores.routing.drop_key(account, f"{step:032x}", generation="")
+            await stores.routing.add_key(account, new_id())
+            return await super().command(*arguments)
+
+    gateway = Routing(Changing(redis, scripts=backend.scripts), compiled)
+    table = await table_of(gateway, account)
+
+    stored = {field for field in stores.direct.hkeys(name) if field.startswith(b"key:")}
+    assert {f"key:{key}".encode() for key in table.api_keys} == stored
+    assert len(steps) >= 5, "a step reads 250 fields, and some more"
+    assert content_of(table) == content_of(await table_of(fresh().routing, account))
 
 
 GAPS: dict[str, Callable[[Any, str], object]] = {

@@ -1,7 +1,7 @@
 #!lua
 -- Writes one field of a routing table.
 -- An API key's fields are written only while its `key:` field exists: a revocation must leave none behind.
--- Touches at most: 2 fields and 4,096 log lines.
+-- Touches at most: 2 fields and 256 log lines.
 -- Nothing new is written for an account that is being deleted.
 -- KEYS: routing, log, counts, account
 -- ARGV: new version, field, value, the `key:` field that must exist or '',
