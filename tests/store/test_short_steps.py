@@ -1,25 +1,31 @@
 """No script touches more than 512 elements, whatever the request: Redis serves nothing else while it runs."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
+from shared.model.api_keys import Account
 from shared.model.bindings import Source
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.deliveries import Delivery
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
+from shared.model.quotas import KEY_QUOTAS, QUOTAS
 from shared.redis.pipeline import Script
 from shared.store import keyspace
+from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import AfterFailure, Batches, TakenBatch
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits, Queues
+from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
+from shared.store.stored_bytes import StoredBytes
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
@@ -207,7 +213,37 @@ async def small_records(stores: Stores) -> None:
         await (end.free(request, runner="one") if free else end.keep(request, b"202", runner="one"))
 
 
+async def state_of_accounts(stores: Stores) -> None:
+    account = stores.account_id
+    await stores.api_keys.create_account(Account(id=account, name="doomed"))
+    quotas = AccountQuotas(stores.calls)
+    await quotas.change(account, quotas=dict.fromkeys(QUOTAS, 10), key_quotas=dict.fromkeys(KEY_QUOTAS, 10))
+    for each in range(100):
+        await quotas.report_sockets(account, f"edge-{each}/0", count=1)
+    await quotas.lease(account, [Ask(1, 1)] * 3)
+    devices = [f"device-{number}" for number in range(1000)]
+    for kind in ("light", "heater", None):
+        await asyncio.gather(*stores.routing.learn_device_types(account, dict.fromkeys(devices, kind)))
+    for _ in range(300):
+        await channel_with_one(stores)
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+    await append(stores, session.id, account, events(*range(LARGEST)))
+    await StoredBytes(stores.calls, quotas=quotas).used(account)
+    deletion = AccountDeletion(
+        stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
+    )
+    await deletion.begin(account)
+    await deletion.finish(account)
+
+
+async def channel_with_one(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.queues.append(channel, events(1))
+
+
 WORK = (
+    state_of_accounts,
     small_records,
     appends_reads_and_acks,
     drops_of_a_full_queue,
