@@ -36,8 +36,7 @@ class KeyQuotaChanges(Closed):
 class AccountChanges(Closed):
     quotas: QuotaChanges | UnsetType | None = UNSET
     key_quotas: Annotated[
-        KeyQuotaChanges | UnsetType | None,
-        Meta(description="What each API key of the account may use of it."),
+        KeyQuotaChanges | UnsetType | None, Meta(description="What each API key of it may use.")
     ] = UNSET
 
 
