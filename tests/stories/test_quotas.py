@@ -1,6 +1,7 @@
 """Quotas of an account and of its API keys, through two gateways and two edges."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from typing import Any
@@ -12,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 from tests.harness.api import Api, ApiKey, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.polls import Polls
+from tests.harness.processes import run_command
 from tests.harness.sockets import Receiver
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
@@ -228,6 +230,31 @@ async def test_sockets_are_counted_over_all_edges_and_dialects(
 
     await wait_until(is_let_in, within_s=5)
     await cognism.close()
+
+
+async def test_the_command_line_changes_quotas(api: Api, key: ApiKey, stack: Stack) -> None:
+    def run(*changes: str) -> Any:
+        return run_command(
+            "accounts", "quotas", key.account, *changes, settings={"REDIS_URL": stack.redis.url}
+        )
+
+    done = run("events_per_s=10", "burst_s=0.5", "key_bytes_per_s=100000")
+    assert json.loads(done.stdout) == {
+        "quotas": {"events_per_s": 10, "burst_s": 0.5},
+        "key_quotas": {"bytes_per_s": 100_000},
+    }
+
+    async def is_refused() -> bool:
+        return (await api.post_events(key, [EVENT] * 50)).status == 429
+
+    await wait_until(is_refused, within_s=2)
+    assert json.loads(run("events_per_s=", "burst_s=", "key_bytes_per_s=").stdout) == {
+        "quotas": {},
+        "key_quotas": {},
+    }
+    for wrong in ("events_per_s=many", "events_per_s=0", "x=1"):
+        refused = run(wrong)
+        assert (refused.returncode, refused.stderr.startswith("refused: ")) == (1, True), refused
 
 
 async def test_who_may_see_and_change_quotas(api: Api, key: ApiKey) -> None:
