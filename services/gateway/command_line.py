@@ -1,4 +1,4 @@
-"""Accounts, their quotas and API keys from the command line, directly in Redis: needs no gateway, no token."""
+"""Accounts, quotas and API keys from the command line, directly in Redis: needs no gateway and no token."""
 
 import argparse
 import contextlib

@@ -234,9 +234,8 @@ async def test_sockets_are_counted_over_all_edges_and_dialects(
 
 async def test_the_command_line_changes_quotas(api: Api, key: ApiKey, stack: Stack) -> None:
     def run(*changes: str) -> Any:
-        return run_command(
-            "accounts", "quotas", key.account, *changes, settings={"REDIS_URL": stack.redis.url}
-        )
+        settings = {"REDIS_URL": stack.redis.url}
+        return run_command("accounts", "quotas", key.account, *changes, settings=settings)
 
     done = run("events_per_s=10", "burst_s=0.5", "key_bytes_per_s=100000")
     assert json.loads(done.stdout) == {
@@ -252,7 +251,7 @@ async def test_the_command_line_changes_quotas(api: Api, key: ApiKey, stack: Sta
         "quotas": {},
         "key_quotas": {},
     }
-    for wrong in ("events_per_s=many", "events_per_s=0", "x=1"):
+    for wrong in ("events_per_s=many", "burst_s=nan", "events_per_s=0", "x=1"):
         refused = run(wrong)
         assert (refused.returncode, refused.stderr.startswith("refused: ")) == (1, True), refused
 
