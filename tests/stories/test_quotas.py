@@ -232,6 +232,32 @@ async def test_sockets_are_counted_over_all_edges_and_dialects(
     await cognism.close()
 
 
+async def test_pushes_count_as_events_and_a_refusal_is_not_replayed(
+    api: Api, key: ApiKey, stack: Stack, http: aiohttp.ClientSession
+) -> None:
+    trigger = {"X-Api-AccessToken": key.id, "X-Api-SecretKey": key.secret}
+    socket = await http.ws_connect(f"{stack.edges[0].url}/api/v1/websocket", headers=trigger)
+    path = f"/api/v1/websocket/session?session={json.loads(await socket.receive_str())['session']}"
+    await set_quotas(api, key, events_per_s=1)
+    pushed = [await api.call("POST", path, data=b"{}")]
+    while pushed[-1].status == 200:
+        pushed.append(await api.call("POST", path, data=b"{}"))
+    assert_refused(pushed[-1], "events_per_s")
+    for _ in pushed[:-1]:
+        assert await socket.receive_str() == "{}"
+
+    once = {"Idempotency-Key": "once"}
+    refused = await api.call("POST", "/v1/events", key=key, json=EVENT, headers=once)
+    assert_refused(refused, "events_per_s")
+    await set_quotas(api, key, events_per_s=None)
+
+    async def is_published() -> bool:
+        return (await api.call("POST", "/v1/events", key=key, json=EVENT, headers=once)).status == 202
+
+    await wait_until(is_published, within_s=2)
+    await socket.close()
+
+
 async def test_the_command_line_changes_quotas(api: Api, key: ApiKey, stack: Stack) -> None:
     def run(*changes: str) -> Any:
         settings = {"REDIS_URL": stack.redis.url}
