@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import islice
 
 from services.socket_edge.held import HeldConnection
-from shared.model.errors import QuotaExceeded, StoreUnavailable
+from shared.model.errors import StoreUnavailable
 from shared.model.quotas import Quota
 from shared.store.quotas import AccountQuotas
 
@@ -57,15 +57,18 @@ class SocketQuota:
 
         Raises QuotaExceeded, StoreUnavailable.
         """
+        if not await self._has_place(account_id):
+            raise self._quotas.exceeded(account_id, Quota.SOCKETS, retry_after_s=REPORT_S)
+        self._account(account_id).held += 1
+
+    async def _has_place(self, account_id: str) -> bool:
         account = self._account(account_id)
         # So that it is not forgotten meanwhile.
         account.opening += 1
         try:
             if self._now_s() - account.reported_s >= REPORT_S:
                 await self._report(account_id, account)
-            if account.held + account.others >= account.quota:
-                raise self._quotas.exceeded(account_id, Quota.SOCKETS, retry_after_s=REPORT_S)
-            account.held += 1
+            return account.held + account.others < account.quota
         finally:
             account.opening -= 1
             self._changed[account_id] = None
@@ -85,11 +88,9 @@ class SocketQuota:
 
         A client whose connection broke gets in again before its edge has noticed.
         """
-        try:
+        if await self._has_place(account_id) or not await is_connected():
             await self.admit(account_id)
-        except QuotaExceeded:
-            if not await is_connected():
-                raise
+        else:
             self._account(account_id).held += 1
         async with self._kept(account_id):
             yield

@@ -15,7 +15,7 @@ from typing import Any
 
 from shared import telemetry
 from shared.model.errors import QuotaExceeded
-from shared.model.quotas import KEY_QUOTAS, QUOTAS, KeyQuotas, Quota, Quotas
+from shared.model.quotas import KEY_QUOTAS, QUOTAS, KeyQuotas, Overrides, Quota, Quotas
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
@@ -78,10 +78,15 @@ class AccountQuotas:
 
     async def of(self, account_id: str) -> tuple[Quotas, KeyQuotas]:
         """The quotas that hold for the account, and for each of its API keys."""
+        own, of_keys = await self.overrides(account_id)
+        return self.quotas.merged(own), self.key_quotas.merged(of_keys)
+
+    async def overrides(self, account_id: str) -> tuple[Overrides, Overrides]:
+        """Those of them that differ from the installation's."""
         fields = [*(ACCOUNT_PREFIX + name for name in QUOTAS), *(KEY_PREFIX + name for name in KEY_QUOTAS)]
         stored = await self._redis.command("HMGET", keyspace.account(account_id), *fields)
         own, of_keys = stored[: len(QUOTAS)], stored[len(QUOTAS) :]
-        return self.quotas.merged(_given(QUOTAS, own)), self.key_quotas.merged(_given(KEY_QUOTAS, of_keys))
+        return _given(QUOTAS, own), _given(KEY_QUOTAS, of_keys)
 
     async def change(
         self,

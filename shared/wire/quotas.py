@@ -34,9 +34,9 @@ class KeyQuotaChanges(Closed):
 
 
 class AccountChanges(Closed):
-    quotas: QuotaChanges | UnsetType = UNSET
+    quotas: QuotaChanges | UnsetType | None = UNSET
     key_quotas: Annotated[
-        KeyQuotaChanges | UnsetType, Meta(description="What each API key of the account may use of it.")
+        KeyQuotaChanges | UnsetType | None, Meta(description="What each API key of it may use.")
     ] = UNSET
 
 
@@ -86,9 +86,9 @@ class AccountUsageBody(Closed):
     stored_bytes: UsageBody
 
 
-def changes_in(posted: QuotaChanges | KeyQuotaChanges | UnsetType) -> dict[str, float | None]:
+def changes_in(posted: QuotaChanges | KeyQuotaChanges | UnsetType | None) -> dict[str, float | None]:
     """The fields that were given."""
-    if posted is UNSET:
+    if posted is UNSET or posted is None:
         return {}
     return {name: value for name, value in asdict(posted).items() if value is not UNSET}
 

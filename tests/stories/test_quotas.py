@@ -1,6 +1,7 @@
 """Quotas of an account and of its API keys, through two gateways and two edges."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from typing import Any
@@ -12,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 from tests.harness.api import Api, ApiKey, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.polls import Polls
+from tests.harness.processes import run_command
 from tests.harness.sockets import Receiver
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
@@ -228,6 +230,56 @@ async def test_sockets_are_counted_over_all_edges_and_dialects(
 
     await wait_until(is_let_in, within_s=5)
     await cognism.close()
+
+
+async def test_pushes_count_as_events_and_a_refusal_is_not_replayed(
+    api: Api, key: ApiKey, stack: Stack, http: aiohttp.ClientSession
+) -> None:
+    trigger = {"X-Api-AccessToken": key.id, "X-Api-SecretKey": key.secret}
+    socket = await http.ws_connect(f"{stack.edges[0].url}/api/v1/websocket", headers=trigger)
+    path = f"/api/v1/websocket/session?session={json.loads(await socket.receive_str())['session']}"
+    await set_quotas(api, key, events_per_s=1)
+    pushed = [await api.call("POST", path, data=b"{}")]
+    while pushed[-1].status == 200:
+        pushed.append(await api.call("POST", path, data=b"{}"))
+    assert_refused(pushed[-1], "events_per_s")
+    for _ in pushed[:-1]:
+        assert await socket.receive_str() == "{}"
+
+    once = {"Idempotency-Key": "once"}
+    refused = await api.call("POST", "/v1/events", key=key, json=EVENT, headers=once)
+    assert_refused(refused, "events_per_s")
+    await set_quotas(api, key, events_per_s=None)
+
+    async def is_published() -> bool:
+        return (await api.call("POST", "/v1/events", key=key, json=EVENT, headers=once)).status == 202
+
+    await wait_until(is_published, within_s=2)
+    await socket.close()
+
+
+async def test_the_command_line_changes_quotas(api: Api, key: ApiKey, stack: Stack) -> None:
+    def run(*changes: str) -> Any:
+        settings = {"REDIS_URL": stack.redis.url}
+        return run_command("accounts", "quotas", key.account, *changes, settings=settings)
+
+    done = run("events_per_s=10", "burst_s=0.5", "key_bytes_per_s=100000")
+    assert json.loads(done.stdout) == {
+        "quotas": {"events_per_s": 10, "burst_s": 0.5},
+        "key_quotas": {"bytes_per_s": 100_000},
+    }
+
+    async def is_refused() -> bool:
+        return (await api.post_events(key, [EVENT] * 50)).status == 429
+
+    await wait_until(is_refused, within_s=2)
+    assert json.loads(run("events_per_s=", "burst_s=", "key_bytes_per_s=").stdout) == {
+        "quotas": {},
+        "key_quotas": {},
+    }
+    for wrong in ("events_per_s=many", "burst_s=nan", "events_per_s=0", "x=1"):
+        refused = run(wrong)
+        assert (refused.returncode, refused.stderr.startswith("refused: ")) == (1, True), refused
 
 
 async def test_who_may_see_and_change_quotas(api: Api, key: ApiKey) -> None:
