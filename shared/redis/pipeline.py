@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -78,8 +78,12 @@ class RedisCommands(Protocol):
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
 
-    def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """All names that match, in batches. A name may come twice; a new one may not come at all."""
+    async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
+        """About `count` names, and the cursor of the next page; '' before the first and behind the last.
+
+        A name may come twice; one that is added or removed meanwhile may not come at all. A cursor of a
+        server that restarted since leads to a place that says little: names may be left out.
+        """
 
 
 def connection_to(redis: Redis) -> Connection:
@@ -119,14 +123,9 @@ class Pipeline:
         script, sha = self._scripts[name]
         return self._enqueue(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
 
-    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        cursor: bytes | int = 0
-        while True:
-            cursor, names = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            if names:
-                yield names
-            if int(cursor) == 0:
-                return
+    async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
+        following, names = await self.command("SCAN", cursor or 0, "COUNT", count)
+        return "" if int(following) == 0 else following.decode(), names
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends one pipeline."""

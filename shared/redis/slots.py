@@ -12,11 +12,11 @@ from shared.redis.urls import Address
 _FIRST_ARGUMENT_IS_KEY = frozenset(
     {
         *("DEL", "EXISTS", "GET", "SET"),
-        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSET"),
+        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
-        *("SADD", "SMEMBERS", "SREM", "SSCAN"),
+        *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
-        *("ZREMRANGEBYSCORE", "ZSCORE"),
+        *("ZADD", "ZRANDMEMBER", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
     }
 )
 # The nodes pass these on to each other.

@@ -7,6 +7,7 @@ from shared.model.channels import EVERY_EDGE
 from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.due_channels import DueChannels
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
@@ -22,6 +23,7 @@ class ApiKeys:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
+        self._due = DueChannels(redis)
 
     async def create_account(self, account: Account) -> None:
         name = keyspace.account(account.id)
@@ -153,6 +155,9 @@ class ApiKeys:
         await self._routing.change_credentials()
         # A routing table that still names the key is harmless: appends find no channel.
         await self._routing.drop_key(key.account_id, key.id, generation=generation)
+        if generation:
+            # The reaper's next round removes its due time.
+            await self._due.bring_forward(key.id)
         return bool(status == b"revoked")
 
 
