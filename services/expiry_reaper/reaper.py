@@ -18,6 +18,7 @@ from services.expiry_reaper.visits import Lifetimes, Visited, Visits
 from services.expiry_reaper.walk import Walk, Walked
 from shared import telemetry
 from shared.model.channels import Kind
+from shared.model.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,11 @@ class Reaper:
         done.visited = await self._visits.visit_due(turn)
         done.oldest_pending_ms = await self._oldest.look(turn, met=done.visited.pending)
         until_s = max(turn.took_s, _PART_OF_INTERVAL * self._schedule.every_s)
-        done.walked = await self._walk.walk_on(turn, notes, until_s=until_s)
+        try:
+            done.walked = await self._walk.walk_on(turn, notes, until_s=until_s)
+        except StoreUnavailable as error:
+            # A full Redis refuses repairs. What frees memory goes on.
+            logger.warning("reconciliation.cut-short", extra={"facts": {"why": str(error)}})
         await self._stores.rounds.end(token)
         _report(done)
         return done

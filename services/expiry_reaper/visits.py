@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from services.composition import Stores
 from services.expiry_reaper.turn import Pace, Turn
 from shared.model.channels import Kind
+from shared.model.errors import StoreUnavailable
 from shared.store.channels import ChannelTimes
 from shared.store.due_channels import DueChannel
 from shared.store.replicas import InstanceState
@@ -27,6 +28,7 @@ _ROUND_S = 10.0
 _DROPS_OF_A_VISIT = 50
 # The clocks of two Redis servers of one cluster.
 _CLOCKS_APART_MS = 2000
+_RETRY_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Visits:
         owners = await turn.owners(times.owner for times in found if times is not None)
         next_ms = await asyncio.gather(
             *(
-                self._visit_channel(due.id, times, owners, turn, done)
+                self._try_to_visit(due.id, times, owners, turn, done)
                 for due, times in zip(lot, found, strict=True)
             )
         )
@@ -82,6 +84,23 @@ class Visits:
         done.pending += [
             due.id for due, times in zip(lot, found, strict=True) if times and times.pending_since_ms
         ]
+
+    async def _try_to_visit(
+        self,
+        channel: str,
+        times: ChannelTimes | None,
+        owners: Mapping[str, InstanceState],
+        turn: Turn,
+        done: Visited,
+    ) -> float | None:
+        """`_visit_channel`; a channel whose script fails must not keep the others from their visits."""
+        try:
+            return await self._visit_channel(channel, times, owners, turn, done)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            logger.exception("visit.failed", extra={"facts": {"channel": channel}})
+            return turn.now_ms + _RETRY_MS
 
     async def _visit_channel(
         self,

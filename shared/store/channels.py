@@ -155,7 +155,7 @@ class Channels:
             kind=Kind(kind.decode()),
             generation=generation.decode(),
             owner=(owner or b"").decode(),
-            idle_since_ms=max(int(created), used_ms),
+            idle_since_ms=max(int(created or 0), used_ms),
             pending_since_ms=_ms_of(first) if first else None,
         )
 

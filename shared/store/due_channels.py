@@ -13,7 +13,6 @@ be too old. It lies in another slot than the channel, so nothing may depend on i
 """
 
 import asyncio
-import zlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -119,5 +118,5 @@ def _by_name(api_key_ids: Iterable[str]) -> dict[str, list[str]]:
     """The ids by the sorted set that has them."""
     names = defaultdict[str, list[str]](list)
     for api_key_id in api_key_ids:
-        names[keyspace.DUE[zlib.crc32(api_key_id.encode()) % len(keyspace.DUE)]].append(api_key_id)
+        names[keyspace.due(api_key_id)].append(api_key_id)
     return names

@@ -92,7 +92,7 @@ Replicas
                 sorted sets, by a hash of the id: every API key id with a channel, by the ms at which
                 something of the channel may be due, a lower bound (`due_channels.py`). With a fraction of a
                 half, the last visit found no channel. Several slots, so that a cluster's primaries share the
-                memory, about 110 bytes for each channel; not the channels' own slots, or a reaper would
+                memory, about 95 bytes for each channel; not the channels' own slots, or a reaper would
                 have to ask thousands of them what is due.
                 Gateway, edge, reaper. A member goes a minute after its channel.
 `{reaper}:round` hash: token and until_ms of the reaper's round, ended_ms of the last one, steady_since_ms
@@ -122,6 +122,7 @@ them.
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
@@ -168,6 +169,11 @@ def channel_names(api_key_id: str) -> list[str]:
     """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
     tag = f"{{{api_key_id}}}:"
     return [tag + "key", tag + "channel", tag + "queue", tag + "receipts"]
+
+
+def due(api_key_id: str) -> str:
+    """The one of `DUE` that has the channel."""
+    return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -57,4 +57,4 @@ class Rounds:
     async def note(self, notes: Mapping[str, str | int]) -> None:
         """Writes these notes beside the others."""
         fields = [part for pair in notes.items() for part in pair]
-        await self._redis.command("HSET", keyspace.REAPER_NOTES, *fields)
+        await self._redis.script("round_note", [keyspace.REAPER_NOTES], *fields)

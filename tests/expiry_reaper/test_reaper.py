@@ -181,7 +181,7 @@ async def test_the_due_time_of_a_channel_that_is_gone_goes_at_a_second_look(
 async def test_what_a_creation_makes_due_during_a_visit_is_kept(
     stores: Stores, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The visit saw a WebSocket channel and would come again in a day; a long-poll channel has ten minutes."""
+    """The visit saw a WebSocket channel and would come again in a day; long polls have ten minutes."""
     channel = await stores.channel()
     plan = DueChannels.plan
 
@@ -265,3 +265,41 @@ async def test_the_oldest_pending_notification_by_kind(stores: Stores, reaper: R
         (Kind.WEBHOOK, False): begin_ms + 1,
     }
     assert (await run_round(reaper)).oldest_pending_ms is None, "each second round measures"
+
+
+async def test_a_full_redis_stops_neither_expiry_nor_its_notes(stores: Stores, reaper: Reaper) -> None:
+    idle = await stores.channel()
+    stores.age(idle, by_ms=DAY_MS)
+    old = await stores.channel()
+    stores.put_at(old, f"{stores.now_ms() - DAY_MS - 1}-0")
+    stores.direct.config_set("maxmemory", 1)
+    try:
+        done = await run_round(reaper)
+    finally:
+        stores.direct.config_set("maxmemory", 0)
+
+    assert done.visited.expired == [idle]
+    assert done.visited.dropped == 1
+    assert stores.direct.hget(keyspace.REAPER_NOTES, "lifetime") == str(DAY_MS).encode()
+
+
+async def test_a_broken_channel_does_not_keep_others_from_expiring(stores: Stores, reaper: Reaper) -> None:
+    broken, idle = await stores.channel(), await stores.channel()
+    stores.direct.set(keyspace.queue(broken), "no stream")
+    for channel in (broken, idle):
+        stores.age(channel, by_ms=DAY_MS)
+
+    assert (await run_round(reaper)).visited.expired == [idle]
+    due_ms = stores.due_ms(broken)
+    assert due_ms is not None
+    assert stores.now_ms() < due_ms <= stores.now_ms() + MARGIN_MS, "it is tried again, and not all the time"
+
+
+async def test_a_clock_of_redis_that_was_set_back_blocks_no_round(stores: Stores, reaper: Reaper) -> None:
+    later_ms = stores.now_ms() + DAY_MS
+    times = {"until_ms": later_ms, "ended_ms": later_ms, "steady_since_ms": later_ms, "token": "killed"}
+    stores.direct.hset(keyspace.REAPER_ROUND, mapping=times)
+
+    await run_round(reaper)
+
+    assert int(stores.direct.hget(keyspace.REAPER_ROUND, "steady_since_ms")) < later_ms

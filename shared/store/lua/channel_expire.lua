@@ -15,6 +15,6 @@ local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms', 'rel
 if channel[1] ~= ARGV[1] then return {'absent'} end
 if (channel[4] or '') ~= ARGV[2] then return {'kept'} end
 local last_heartbeat = tonumber(ARGV[3]) > 0 and ARGV[3] + CLOCKS_APART_MS or 0
-local since = math.max(tonumber(channel[2]), tonumber(channel[3] or 0), last_heartbeat)
+local since = math.max(tonumber(channel[2] or 0), tonumber(channel[3] or 0), last_heartbeat)
 if time_ms() - since < tonumber(ARGV[4]) then return {'kept'} end
 return {'expired', end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired')}

@@ -6,8 +6,10 @@
 -- Touches at most: 4 fields.
 --include time_ms
 local round, now = redis.call('HMGET', KEYS[1], 'until_ms', 'ended_ms', 'steady_since_ms'), time_ms()
-if tonumber(round[1] or 0) > now then return {'busy'} end
-local steady_since = tonumber(round[3] or now)
+-- One that ends later than any can was begun before the clock of Redis was set back.
+local left = tonumber(round[1] or 0) - now
+if left > 0 and left <= tonumber(ARGV[2]) then return {'busy'} end
+local steady_since = math.min(tonumber(round[3] or now), now)
 if now - tonumber(round[2] or 0) > tonumber(ARGV[3]) then steady_since = now end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'until_ms', now + ARGV[2], 'steady_since_ms', steady_since)
 return {'begun', now, steady_since}
