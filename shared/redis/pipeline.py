@@ -85,6 +85,9 @@ class RedisCommands(Protocol):
         server that restarted since leads to a place that says little: names may be left out.
         """
 
+    async def primaries(self) -> Mapping[str, "RedisCommands"]:
+        """Commands to each primary, by an address that names it. A single Redis has one entry."""
+
 
 def connection_to(redis: Redis) -> Connection:
     """A connection to the server of this client. A client that is itself a `Connection` is used as it is."""
@@ -126,6 +129,9 @@ class Pipeline:
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         following, names = await self.command("SCAN", cursor or 0, "COUNT", count)
         return "" if int(following) == 0 else following.decode(), names
+
+    async def primaries(self) -> Mapping[str, RedisCommands]:
+        return {"": self}
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends one pipeline."""

@@ -207,7 +207,9 @@ async def test_a_shorter_expiry_makes_everything_due(stores: Stores, make_reaper
 
     shorter = make_reaper({Kind.WEBSOCKET: PULL_EXPIRY_MS})
 
-    assert (await run_round(shorter)).visited.expired == [channel]
+    # The first one makes everything due, and may have begun a moment too early to visit it.
+    expired = [*(await run_round(shorter)).visited.expired, *(await run_round(shorter)).visited.expired]
+    assert expired == [channel]
     assert (await run_round(shorter)).visited.channels == 0
 
 
