@@ -32,9 +32,9 @@ class Orphans:
         cleaned_ms, began_s, dropped = float(notes.get(_CLEANED, 0)), turn.took_s, 0
         until_ms = turn.now_ms - self._ttl_ms
         seen = await self._stores.replicas.seen_between(cleaned_ms, until_ms, count=_INSTANCES)
-        states = await turn.owners(f"{instance}/0" for instance, _ in seen)
+        states = await turn.instances(instance for instance, _ in seen)
         for instance, last_ms in seen:
-            if states[f"{instance}/0"].live:
+            if states[instance].live:
                 # It has a longer TTL, or has come back. Those behind it wait for the next round.
                 break
             dropped += await self.drop_of(instance, turn, until_s=began_s + _ROUND_S)

@@ -37,13 +37,19 @@ class Turn:
             await self._rounds.renew(self._token)
             self._renewed_s = time.monotonic()
 
-    async def owners(self, owners: Iterable[str]) -> dict[str, InstanceState]:
-        """The instances of these owners, by owner; each instance is asked about once in a round."""
-        of = {owner: instance_of(owner) for owner in owners if owner}
-        new = sorted(set(of.values()) - self._instances.keys())
+    async def instances(self, names: Iterable[str]) -> dict[str, InstanceState]:
+        """The states of these instances; each is read once in a round."""
+        wanted = set(names)
+        new = sorted(wanted - self._instances.keys())
         states = await asyncio.gather(*map(self._replicas.state, new))
         self._instances.update(zip(new, states, strict=True))
-        return {owner: self._instances[instance] for owner, instance in of.items()}
+        return {name: self._instances[name] for name in wanted}
+
+    async def owners(self, owners: Iterable[str]) -> dict[str, InstanceState]:
+        """The instances of these owners, by owner."""
+        of = {owner: instance_of(owner) for owner in owners if owner}
+        states = await self.instances(of.values())
+        return {owner: states[instance] for owner, instance in of.items()}
 
 
 class Pace:

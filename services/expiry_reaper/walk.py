@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from services.composition import Stores
 from services.expiry_reaper.orphans import Orphans
 from services.expiry_reaper.turn import Pace, Turn
-from shared.model.channels import Kind
+from shared.model.channels import Kind, instance_of
 from shared.store import keyspace
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Walk:
         for session in sessions:
             await self._check_session(session, turn)
         for instance in edges:
-            if await self._is_dead(f"{instance}/0", turn):
+            if await self._is_dead(instance, turn):
                 await self._orphans.drop_of(instance, turn, until_s=turn.took_s + 1)
         await self._pace.spend(
             _CHANNEL_COMMANDS * len(channels)
@@ -157,14 +157,14 @@ class Walk:
         session = await self._stores.sessions.read(session_id)
         if session is None:
             return
-        if await self._is_dead(session.owner, turn):
+        if await self._is_dead(instance_of(session.owner), turn):
             await self._stores.sessions.drop(session)
             await self._pace.spend(_REPAIR_COMMANDS)
         else:
             await self._stores.sessions.index(session)
 
-    async def _is_dead(self, owner: str, turn: Turn) -> bool:
-        return turn.is_steady_for(self._ttl_ms) and not (await turn.owners([owner]))[owner].live
+    async def _is_dead(self, instance: str, turn: Turn) -> bool:
+        return turn.is_steady_for(self._ttl_ms) and not (await turn.instances([instance]))[instance].live
 
     async def _repair_table(
         self, name: bytes, turn: Turn, place: dict[str, str | int], done: Walked, *, until_s: float

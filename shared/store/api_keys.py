@@ -155,9 +155,7 @@ class ApiKeys:
         await self._routing.change_credentials()
         # A routing table that still names the key is harmless: appends find no channel.
         await self._routing.drop_key(key.account_id, key.id, generation=generation)
-        if generation:
-            # The reaper's next round removes its due time.
-            await self._due.bring_forward(key.id)
+        await self._due.remove(key.id)
         return bool(status == b"revoked")
 
 

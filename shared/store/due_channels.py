@@ -53,6 +53,10 @@ class DueChannels:
             for start in range(0, len(ids), _LOT):
                 await self._redis.script("due_bring_forward", [name], *ids[start : start + _LOT])
 
+    async def remove(self, api_key_id: str) -> None:
+        """Forgets an API key that was revoked. One that may get a channel must keep its due time."""
+        await self._redis.command("ZREM", keyspace.due(api_key_id), api_key_id)
+
     async def bring_all_forward(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Makes every channel due now, in lots; calls `keep` after each."""
         for name in keyspace.DUE:

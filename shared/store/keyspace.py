@@ -94,7 +94,7 @@ Replicas
                 half, the last visit found no channel. Several slots, so that a cluster's primaries share the
                 memory, about 95 bytes for each channel; not the channels' own slots, or a reaper would
                 have to ask thousands of them what is due.
-                Gateway, edge, reaper. A member goes a minute after its channel.
+                Gateway, edge, reaper. A member goes a minute after its channel, or with the key.
 `{reaper}:round` hash: token and until_ms of the reaper's round, ended_ms of the last one, steady_since_ms
                 (rounds have followed each other since). Reaper. Permanent.
 `{reaper}:notes` hash: the lifetimes by which due times were written (expiry:<kind>, lifetime);
