@@ -52,6 +52,9 @@ class Orphans:
         """Drops the sessions of one dead instance, until `took_s` of the turn; the number of them."""
         dropped = 0
         while turn.took_s <= until_s:
+            if (await self._stores.replicas.state(instance)).live:
+                # It was frozen, and writes its sessions again.
+                break
             lot = await self._stores.sessions.drop_some_of(instance, count=_SESSIONS)
             dropped += lot
             await turn.keep()

@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 _LOT_OF_SLOT = 25
 _VISITS_PER_S = 2000
 _ROUND_S = 10.0
-# One script drops a part of what is too old.
-_DROPS_OF_A_VISIT = 50
 # The clocks of two Redis servers of one cluster.
 _CLOCKS_APART_MS = 2000
 _RETRY_MS = 60_000
@@ -117,7 +115,7 @@ class Visits:
         if min(bounds) <= turn.now_ms:
             idle_ms, too_old_ms = bounds
             if too_old_ms <= turn.now_ms:
-                await self._drop_old(channel, done)
+                done.dropped += (await self._stores.queues.drop_expired(channel)).dropped
             if idle_ms <= turn.now_ms and await self._expire(channel, times):
                 done.expired.append(channel)
                 return None
@@ -128,13 +126,6 @@ class Visits:
             bounds = due_bounds(times, owners.get(times.owner), self._lifetimes, now_ms=turn.now_ms)
         # Later than this round's time: a round visits a channel once.
         return max(min(bounds), turn.now_ms + 1)
-
-    async def _drop_old(self, channel: str, done: Visited) -> None:
-        for _ in range(_DROPS_OF_A_VISIT):
-            dropped = (await self._stores.queues.drop_expired(channel)).dropped
-            done.dropped += dropped
-            if not dropped:
-                return
 
     async def _expire(self, channel: str, times: ChannelTimes) -> bool:
         channels = self._stores.channels

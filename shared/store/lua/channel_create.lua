@@ -5,14 +5,14 @@
 -- KEYS: key, channel     ARGV: kind, generation or '', then pairs: field, value
 -- Reply: {'created' or 'exists', kind, generation, owner or ''} | {'absent'} | {'revoked'}
 -- Touches at most: the fields given, and 6 more.
---include time_ms
+--include now
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 local channel = redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner')
 local status = 'exists'
 if not channel[1] then
   if ARGV[2] == '' then return {'absent'} end
   status, channel = 'created', {ARGV[1], ARGV[2]}
-  redis.call('HSET', KEYS[2], 'kind', ARGV[1], 'generation', ARGV[2], 'created_at_ms', time_ms())
+  redis.call('HSET', KEYS[2], 'kind', ARGV[1], 'generation', ARGV[2], 'created_at_ms', now_ms())
 end
 if channel[1] == ARGV[1] and #ARGV > 2 then
   redis.call('HSET', KEYS[2], unpack(ARGV, 3))

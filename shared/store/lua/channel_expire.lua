@@ -9,12 +9,12 @@
 -- Touches at most: the whole queue, and 10,000 receipts.
 --include receipts
 --include end_channel
---include time_ms
+--include now
 local CLOCKS_APART_MS = 2000
 local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms', 'released_at_ms', 'owner')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 if (channel[4] or '') ~= ARGV[2] then return {'kept'} end
 local last_heartbeat = tonumber(ARGV[3]) > 0 and ARGV[3] + CLOCKS_APART_MS or 0
 local since = math.max(tonumber(channel[2] or 0), tonumber(channel[3] or 0), last_heartbeat)
-if time_ms() - since < tonumber(ARGV[4]) then return {'kept'} end
+if now_ms() - since < tonumber(ARGV[4]) then return {'kept'} end
 return {'expired', end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired')}

@@ -4,8 +4,8 @@
 -- KEYS: due channels     ARGV: API key id...
 -- Reply: 1
 -- Touches at most: the members in ARGV, 128.
---include time_ms
-local now, scores, pairs_of = time_ms(), redis.call('ZMSCORE', KEYS[1], unpack(ARGV)), {}
+--include now
+local now, scores, pairs_of = now_ms(), redis.call('ZMSCORE', KEYS[1], unpack(ARGV)), {}
 for i, id in ipairs(ARGV) do
   pairs_of[2 * i - 1] = string.format('%.0f', math.floor(math.min(now, tonumber(scores[i] or now))) - 1)
   pairs_of[2 * i] = id

@@ -3,7 +3,7 @@
 -- KEYS: heartbeat, last-seen     ARGV: instance, TTL in ms
 -- Reply: 1
 -- Touches at most: 2 names.
---include time_ms
+--include now
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
-redis.call('ZADD', KEYS[2], time_ms(), ARGV[1])
+redis.call('ZADD', KEYS[2], now_ms(), ARGV[1])
 return 1

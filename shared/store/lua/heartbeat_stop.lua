@@ -4,7 +4,7 @@
 -- KEYS: heartbeat, last-seen     ARGV: instance
 -- Reply: 1
 -- Touches at most: 2 names.
---include time_ms
+--include now
 redis.call('DEL', KEYS[1])
-redis.call('ZADD', KEYS[2], time_ms(), ARGV[1])
+redis.call('ZADD', KEYS[2], now_ms(), ARGV[1])
 return 1

@@ -4,8 +4,8 @@
 -- KEYS: channel     ARGV: owner
 -- Reply: 1 when released, else 0
 -- Touches at most: 3 fields.
---include time_ms
+--include now
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'released_at_ms', time_ms())
+redis.call('HSET', KEYS[1], 'released_at_ms', now_ms())
 redis.call('HDEL', KEYS[1], 'contested_until_ms')
 return redis.call('HDEL', KEYS[1], 'owner')

@@ -4,8 +4,8 @@
 -- KEYS: round     ARGV: token of this round, its time until it must be renewed in ms, the longest gap in ms
 -- Reply: {'begun', now in ms, steady since in ms} | {'busy'}
 -- Touches at most: 4 fields.
---include time_ms
-local round, now = redis.call('HMGET', KEYS[1], 'until_ms', 'ended_ms', 'steady_since_ms'), time_ms()
+--include now
+local round, now = redis.call('HMGET', KEYS[1], 'until_ms', 'ended_ms', 'steady_since_ms'), now_ms()
 -- One that ends later than any can was begun before the clock of Redis was set back.
 local left = tonumber(round[1] or 0) - now
 if left > 0 and left <= tonumber(ARGV[2]) then return {'busy'} end

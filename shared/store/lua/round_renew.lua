@@ -4,11 +4,11 @@
 -- KEYS: round     ARGV: token of this round, its time from now on in ms, or '' at its end
 -- Reply: 1, or 0 when another round is under way
 -- Touches at most: 2 fields.
---include time_ms
+--include now
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then
-  redis.call('HSET', KEYS[1], 'ended_ms', time_ms(), 'until_ms', 0)
+  redis.call('HSET', KEYS[1], 'ended_ms', now_ms(), 'until_ms', 0)
 else
-  redis.call('HSET', KEYS[1], 'until_ms', time_ms() + ARGV[2])
+  redis.call('HSET', KEYS[1], 'until_ms', now_ms() + ARGV[2])
 end
 return 1

@@ -6,9 +6,9 @@
 --include receipts
 --include end_channel
 --include entries
---include time_ms
+--include now
 local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms', 'tail')
 if channel[1] ~= ARGV[1] then return {'absent'} end
 local since = math.max(tonumber(channel[2] or 0), ms_of(channel[3] or '0-0'))
-if time_ms() - since < tonumber(ARGV[2]) then return {'kept'} end
+if now_ms() - since < tonumber(ARGV[2]) then return {'kept'} end
 return {'expired', end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired')}
