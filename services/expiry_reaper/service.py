@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from arq.worker import Worker
 from redis.asyncio import Redis
 
-from services.composition import Stores, serve_jobs, working
+from services.composition import Stores
 from services.expiry_reaper.reaper import Reaper, Schedule
 from services.expiry_reaper.visits import Lifetimes
+from services.serving import Readiness, serve_jobs, working
 from shared import telemetry
 from shared.jobs import reap_worker
 from shared.model.channels import Kind
@@ -19,6 +21,7 @@ from shared.store.rounds import RoundLost
 
 logger = logging.getLogger(__name__)
 
+_NAME = "expiry-reaper"
 # Expiry is late by a hundredth of its time at most, and by a few seconds.
 _ROUNDS = 100
 _SHORTEST_S = 1.0
@@ -29,7 +32,9 @@ _ROUND_LIMIT_S = 60.0
 _MEASURED_ROUNDS = 2
 
 
-def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncContextManager[None]:
+def reaping(
+    settings: Settings, redis: Redis, jobs: Redis, readiness: Readiness
+) -> AbstractAsyncContextManager[None]:
     """Runs rounds by the clock for as long as it is entered."""
     expiries_s = {Kind.WEBSOCKET: settings.websocket_expiry_s, Kind.PULL: settings.pull_expiry_s}
     if settings.channel_idle_expiry_s is not None:
@@ -63,12 +68,12 @@ def reaping(settings: Settings, redis: Redis, jobs: Redis) -> AbstractAsyncConte
                 done.oldest_pending_ms, now_ms=done.now_ms, every_s=_MEASURED_ROUNDS * every_s
             )
 
-    def make_worker() -> Worker:
-        return reap_worker(jobs, reap, every_s=every_s, timeout_s=_ROUND_LIMIT_S)
+    def make_worker(on_working: Callable[[], None]) -> Worker:
+        return reap_worker(jobs, reap, every_s=every_s, timeout_s=_ROUND_LIMIT_S, on_working=on_working)
 
-    return working(make_worker, service="expiry-reaper")
+    return working(make_worker, service=_NAME, readiness=readiness)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Reaps until `stop`; health and metrics are on REAPER_PORT."""
-    await serve_jobs(reaping, settings, redis, port=settings.reaper_port, stop=stop)
+    await serve_jobs(_NAME, reaping, settings, redis, port=settings.reaper_port, stop=stop)
