@@ -16,13 +16,16 @@ from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
+from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
+from shared.store.names import Names
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
+from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stored_bytes import StoredBytes
@@ -56,16 +59,19 @@ class Stores:
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
+        self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.heartbeat = Heartbeat(
             redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
         )
         self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
+        self.names = Names(redis)
         self.principals = Principals(self.api_keys)
         self.queues = Queues(redis, limits=limits)
         self.receipts = Receipts(redis)
         self.replicas = Replicas(redis)
+        self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
         self.account_deletion = AccountDeletion(
             redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions

@@ -131,7 +131,7 @@ class Dispatcher:
             outcome = Outcome.RELEASED
         finally:
             if outcome not in (Outcome.RELEASED, Outcome.CHANGED):
-                await self._stores.leases.release(lease, now_ms=now_ms())
+                await self._stores.leases.release(lease)
         return outcome is Outcome.CHANGED
 
     async def _deliver_all(self, lease: Lease, visit: _Visit) -> Outcome | None:
@@ -198,7 +198,7 @@ class Dispatcher:
 
     async def _try_to_beat(self) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self._stores.heartbeat.beat(now_ms=now_ms())
+            await self._stores.heartbeat.beat()
 
     async def _sweep(self) -> None:
         while True:

@@ -14,9 +14,9 @@ _FIRST_ARGUMENT_IS_KEY = frozenset(
         *("DEL", "EXISTS", "GET", "SET", "UNLINK"),
         *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
-        *("SADD", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
+        *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
-        *("ZREMRANGEBYSCORE", "ZSCORE"),
+        *("ZADD", "ZRANDMEMBER", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
     }
 )
 # The nodes pass these on to each other.

@@ -161,6 +161,10 @@ class Settings(BaseModel):
     channel_idle_expiry_s: LongSeconds | None = Field(
         None, description="time without notifications after which a webhook is deleted; unset: never"
     )
+    reconcile_every_s: LongSeconds = Field(
+        86_400, description="interval of the slow walk that repairs what crashes left"
+    )
+    reconcile_commands_per_s: Count = Field(200, description="most Redis commands a second of that walk")
     webhook_batch_bytes: Bytes = Field(
         256 * 1024,
         description="largest body of a request to a webhook; a single larger notification is sent alone",

@@ -21,6 +21,7 @@ from shared.store.sessions import Sessions
 _AT_ONCE = 50
 _PAUSE_S = 0.002
 _MEMBERS_A_PAGE = 200
+_NAMES_A_PAGE = 500
 
 
 class AccountDeletion:
@@ -117,7 +118,11 @@ class AccountDeletion:
 
     async def _free_receipts(self, tags: set[str]) -> None:
         """Receipts have no index, because they expire within an hour: walks through all names."""
-        async for names in self._redis.scan("{*}:receipt:*"):
-            own = [name for name in names if keyspace.id_in(name) in tags]
+        cursor = ""
+        while True:
+            cursor, names = await self._redis.scan_page(cursor, count=_NAMES_A_PAGE)
+            own = [name for name in names if b":receipt:" in name and keyspace.id_in(name) in tags]
             await asyncio.gather(*(self._redis.command("UNLINK", name) for name in own))
+            if not cursor:
+                return
             await asyncio.sleep(_PAUSE_S)

@@ -8,6 +8,7 @@ from shared.model.channels import EVERY_EDGE
 from shared.model.errors import KeyExpired, KeyRevoked, NoSuchAccount, SecretsInUse
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.due_channels import DueChannels
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
@@ -23,6 +24,7 @@ class ApiKeys:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
+        self._due = DueChannels(redis)
 
     async def create_account(self, account: Account) -> None:
         """Raises NoSuchAccount when there is no such parent."""
@@ -178,6 +180,7 @@ class ApiKeys:
         await asyncio.gather(
             *(drop(account_id, each, generation=generation or "") for each, generation in ended.items())
         )
+        await asyncio.gather(*map(self._due.remove, ended))
 
     async def _revoke(self, api_key_id: str) -> str | None:
         """The generation of its channel, '' without one; None when the key was gone."""

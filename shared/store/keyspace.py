@@ -116,7 +116,25 @@ Replicas
 
 `{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
 `{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
-                Edge, dispatcher. A member goes at shutdown, or when the reaper forgets it.
+                Edge, dispatcher.
+                It stays until the reaper forgets it, also after a shutdown.
+`{replica/instance}:held-sessions`
+                set: ids of the sessions whose sockets the instance holds, so that the reaper finds those of a
+                dead edge. Edge, before the session itself. A member goes with its session.
+`{due:0}:channels` to `{due:7}:channels`
+                sorted sets, by a hash of the id: every API key id with a channel, by the ms at which
+                something of the channel may be due, a lower bound (`due_channels.py`). With a fraction of a
+                half, the last visit found no channel. Several slots, so that a cluster's primaries share the
+                memory, about 95 bytes for each channel; not the channels' own slots, or a reaper would
+                have to ask thousands of them what is due.
+                Gateway, edge, reaper. A member goes a minute after its channel, or with the key.
+`{reaper}:round` hash: token and until_ms of the reaper's round, ended_ms of the last one, steady_since_ms
+                (rounds have followed each other since). Reaper. Permanent.
+`{reaper}:notes` hash: the lifetimes by which due times were written (expiry:<kind>, lifetime);
+                cleaned_until_ms, the last heartbeat of the last dead edge whose sessions were dropped; of
+                reconciliation walk_began_ms, walk_runs, and while it runs walk_cursor (of SCAN), walk_after
+                (last name done in that page) and walk_fields (cursor in the routing table under way).
+                Reaper. Permanent.
 `{layout}:version` string: LAYOUT_VERSION of the release that first used this Redis. Every process checks it
                 before it touches anything else. Whatever starts first. Permanent.
 `{tokens}:signing-key` string: the key that signs the tokens of all replicas. Gateway, edge. Permanent.
@@ -137,12 +155,14 @@ them.
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:deleting"
+    rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
 
 # Raise it with each change that a release before it cannot share.
@@ -151,6 +171,9 @@ LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
+REAPER_ROUND = "{reaper}:round"
+REAPER_NOTES = "{reaper}:notes"
 SIGNING_KEY = "{tokens}:signing-key"
 DELETING = "{accounts}:deleting"
 # Takes the place of an account id for what concerns all accounts.
@@ -177,6 +200,7 @@ usage = _names("usage")
 recount = _names("recount")
 rates = _names("rates")
 sessions = _names("sessions")
+held_sessions = _names("held-sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
 counts = _names("counts")
@@ -207,6 +231,11 @@ def names_of_account(account_id: str) -> list[str]:
     of_usage = (usage, recount, rates, sockets, has_receipts)
     names = (account, children, *of_routing, *of_usage)
     return [*(name(account_id) for name in names), *device_types(account_id)]
+
+
+def due(api_key_id: str) -> str:
+    """The one of `DUE` that has the channel."""
+    return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -9,7 +9,7 @@ bindings is complete only when the channel has their new version too.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from shared.model.bindings import Source
@@ -176,24 +176,24 @@ class Routing:
         """As `DeviceTypes.find`."""
         return await self._device_types.find(account_id, devices)
 
-    async def accounts(self) -> AsyncIterator[list[str]]:
-        """The ids of all accounts with a table, in pages, as `RedisCommands.scan` finds them."""
-        async for names in self._redis.scan(keyspace.routing("*")):
-            yield [keyspace.id_in(name) for name in names]
+    async def has_channel(self, account_id: str, api_key_id: str, *, generation: str) -> bool:
+        """Whether the table names the API key and its channel."""
+        names = (_key(api_key_id), _channel(api_key_id, generation))
+        version, named = await self._redis.command("HMGET", keyspace.routing(account_id), *names)
+        return version is not None and named is not None
+
+    async def names_page(
+        self, account_id: str, cursor: str, *, count: int
+    ) -> tuple[str, list[str], list[tuple[str, str]], list[str]]:
+        """What `entries` returns, of about `count` fields, behind the next cursor: '' at the end."""
+        following, found = await self._redis.command(
+            "HSCAN", keyspace.routing(account_id), cursor or 0, "COUNT", count
+        )
+        return "" if int(following) == 0 else following.decode(), *_names_in(found[::2])
 
     async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
         """What the table names, also what is gone: API keys, channels as (API key, generation), sessions."""
-        keys, channels, sessions = list[str](), list[tuple[str, str]](), list[str]()
-        for field in await self._fields(keyspace.routing(account_id)):
-            kind, _, rest = field.decode().partition(":")
-            if kind == "key":
-                keys.append(rest)
-            elif kind == "channel":
-                api_key_id, _, generation = rest.partition(":")
-                channels.append((api_key_id, generation))
-            elif kind == Source.SESSION:
-                sessions.append(rest)
-        return keys, channels, sessions
+        return _names_in(await self._fields(keyspace.routing(account_id)))
 
     async def _fields(self, name: str) -> list[bytes]:
         """The names of all fields, in steps: a table may be large. May miss what changes meanwhile."""
@@ -248,6 +248,20 @@ class Routing:
 
 
 _IS_OF_BINDINGS = 1
+
+
+def _names_in(fields: Iterable[bytes]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    keys, channels, sessions = list[str](), list[tuple[str, str]](), list[str]()
+    for field in fields:
+        kind, _, rest = field.decode().partition(":")
+        if kind == "key":
+            keys.append(rest)
+        elif kind == "channel":
+            api_key_id, _, generation = rest.partition(":")
+            channels.append((api_key_id, generation))
+        elif kind == Source.SESSION:
+            sessions.append(rest)
+    return keys, channels, sessions
 
 
 def _key(api_key_id: str) -> str:

@@ -1,7 +1,7 @@
 """Deleting an account in steps: one that was cut short anywhere goes on, and nothing comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -46,8 +46,8 @@ class Cut:
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         return self._counted() or self._redis.read(*arguments)
 
-    def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        return self._redis.scan(pattern)
+    async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
+        return await self._redis.scan_page(cursor, count=count)
 
     async def primaries(self) -> Mapping[str, RedisCommands]:
         return await self._redis.primaries()
@@ -105,7 +105,7 @@ async def filled(stores: Stores) -> str:
         await Idempotency(stores.calls).keep(Repeatable(channel, "key", "f"), b"[1]", runner="a")
     webhook, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})
-    await stores.channels.put_webhook(account, webhook.id, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(account, webhook.id, callback, serialization=b"")
     await asyncio.gather(*stores.routing.learn_device_types(account, {"lamp": "light"}))
     [event] = events(1)
     await stores.receipts.open(account, event, channels=[webhook.id], now_ms=NOW_MS)

@@ -19,6 +19,8 @@ from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import AfterFailure, Batches, TakenBatch
+from shared.store.channels import Channels
+from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits, Queues
@@ -57,9 +59,9 @@ async def full_channel(stores: Stores, kind: Kind = Kind.WEBSOCKET) -> str:
     key, _ = await stores.api_key()
     if kind is Kind.WEBHOOK:
         there = Callback("https://example.com/", {})
-        await stores.channels.put_webhook(stores.account_id, key.id, there, now_ms=NOW_MS, serialization=b"")
+        await stores.channels.put_webhook(stores.account_id, key.id, there, serialization=b"")
     else:
-        await stores.channels.create(stores.account_id, key.id, kind=kind, now_ms=NOW_MS)
+        await stores.channels.create(stores.account_id, key.id, kind=kind)
     await stores.queues.append(key.id, receipted(LARGEST))
     return key.id
 
@@ -142,11 +144,12 @@ async def ends_of_channels(stores: Stores) -> None:
     deleted, expired, revoked = [await full_channel(stores) for _ in range(3)]
     webhook = await full_channel(stores, Kind.WEBHOOK)
     await stores.channels.delete(stores.account_id, deleted, kind=Kind.WEBSOCKET)
-    end = {"now_ms": FAR_AHEAD_MS, "idle_expiry_ms": DAY_MS}
+    later = Channels(at_time(stores, FAR_AHEAD_MS), stores.routing, stores.wakeups)
+    end = {"idle_expiry_ms": DAY_MS}
     generation = (await stores.channels.ref(expired)).generation
-    assert await stores.channels.expire(stores.account_id, expired, generation=generation, **end)
+    assert await later.expire(stores.account_id, expired, generation=generation, **end)
     generation = (await stores.channels.ref(webhook)).generation
-    assert await stores.channels.expire_idle_webhook(stores.account_id, webhook, generation=generation, **end)
+    assert await later.expire_idle_webhook(stores.account_id, webhook, generation=generation, **end)
     key = await stores.api_keys.find(revoked)
     assert key is not None
     assert await stores.api_keys.revoke(key)
@@ -242,8 +245,17 @@ async def channel_with_one(stores: Stores) -> None:
     await stores.queues.append(channel, events(1))
 
 
+async def due_times(stores: Stores) -> None:
+    due = DueChannels(stores.calls)
+    await due.bring_forward(*(f"{number:032x}" for number in range(2000)))
+    found = await due.due(now_ms=NOW_MS, count=2000)
+    await due.plan([(each, NOW_MS + 1) for each in found[:1000]], now_ms=NOW_MS)
+    await due.plan([(each, None) for each in found[1000:]], now_ms=NOW_MS)
+
+
 WORK = (
     state_of_accounts,
+    due_times,
     small_records,
     appends_reads_and_acks,
     drops_of_a_full_queue,

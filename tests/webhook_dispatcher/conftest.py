@@ -164,7 +164,7 @@ async def webhook(stores: Stores, url: str = URL, *, queued: int = 0) -> str:
 
 async def register(stores: Stores, channel: str, url: str) -> None:
     callback = Callback(url, {"X-Origin": "us"})
-    await stores.channels.put_webhook(stores.account_id, channel, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, channel, callback, serialization=b"")
 
 
 async def claim(stores: Stores, channel: str, owner: str = f"{INSTANCE}/1") -> Lease:
