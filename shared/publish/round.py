@@ -1,11 +1,12 @@
 """One round of a publish: its appends, and the versions of its routing tables.
 
 Nearly every round is one lot (`lots.py`): one round trip. A larger one is sent lot by lot. The events for a
-channel that exceed a lot go in several appends, in order, and each append is queued completely or not at all.
-Each waits for the reply to the one before. If the channel refuses one, because its bindings have changed, it
-gets no more in this round. The next round offers it the events that match it then and come behind the last
-one that it took: so it gets nothing twice and nothing out of order. What it did not want before that event it
-does not get: its bindings changed while the publish was under way.
+channel that are too many for one append go in several, in order, and each is queued completely or not at all.
+All of them name the version of the channel's bindings. If the channel refuses one, because its bindings have
+changed, it refuses the ones behind it too: it never has an older version again. The next round offers it the
+events that match it then and come behind the last one that it took. So it gets nothing twice and nothing out
+of order. What it did not want before that event it does not get: its bindings changed while the publish was
+under way.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import Any
 from shared.publish.lots import LOT_COST, Sendable, cost_of
 from shared.publish.matching import Matched
 from shared.publish.state import Publish
-from shared.store.queues import Appended, Queues
+from shared.store.queues import APPEND_LOT, Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
@@ -25,8 +26,8 @@ from shared.store.sessions import Sessions
 # Above LOT_COST: nothing follows in the same lot.
 _ENDS_LOT = LOT_COST + 1
 _ID_BYTES = 40
-_MOST_EVENTS = 250
-"""Of one append, and device types of one command: no atomic step of Redis may be long."""
+# Device types of one command: no atomic step of Redis may be long.
+_MOST_TYPES = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +62,20 @@ class Round:
             copies=matched.copies + len(matched.types),
             size_bytes=matched.size_bytes,
         )
+        events = len(publish.posted.events)
         if matched.wants_receipts:
             # Each names the channels.
-            events = len(publish.posted.events)
             self.cost += cost_of(commands=events, copies=events, size_bytes=_ID_BYTES * matched.copies)
+        if events > APPEND_LOT:
+            # A channel may need several appends, which wait for each other.
+            self.cost += LOT_COST
         self.lot_cost, self.is_sent = 0, False
         self.error: Exception | None = None
         # Each channel with the version of its bindings that its append names.
         self._channels: dict[str, str] = {}
         self._refused: list[tuple[str, str]] = []
         # Of the lot that was sent last, in this order: appends to channels, to sessions, all the others.
-        self._appends: list[tuple[str, Sequence[int]]] = []
+        self._appends: list[tuple[str, Sequence[int], bool]] = []
         self._sessions: list[tuple[str, Sequence[int]]] = []
         self._replies: list[asyncio.Future[Any]] = []
         self._commands = self._send_all()
@@ -102,7 +106,8 @@ class Round:
     def _send_all(self) -> Iterator[int]:
         """Sends command after command; yields the cost of each that may end a lot."""
         matched, taken, account_id = self.matched, self.publish.taken, self.publish.account.id
-        versions, fits_one_lot = matched.table.bindings_versions, self.cost <= LOT_COST
+        versions = matched.table.bindings_versions
+        fits_one_lot = self.cost <= LOT_COST
         if not fits_one_lot:
             # As they are now: what was matched by them is sent with them.
             versions = dict(versions)
@@ -124,7 +129,7 @@ class Round:
                 self._append_to_session(session, part)
                 yield cost
         types = iter(matched.types.items())
-        while some := dict(islice(types, _MOST_EVENTS)):
+        while some := dict(islice(types, _MOST_TYPES)):
             self._replies += self._stores.routing.learn_device_types(account_id, some)
             yield cost_of(commands=0, copies=len(some), size_bytes=0)
         if matched.wants_receipts:
@@ -133,19 +138,12 @@ class Round:
         self._replies += (self._versions.own, self._versions.every)
 
     def _append_in_lots(self, channel: str, indexes: Sequence[int]) -> Iterator[int]:
-        taken = self.publish.taken
+        # A channel may refuse one append and accept the next one, if it does not have this version yet.
+        waits_for_each = channel in self.matched.table.unconfirmed
         for part, cost, is_last in self._parts(indexes):
-            if is_last:
-                self._append(channel, part)
-                taken.unfinished.discard(channel)
-                yield cost
-                return
-            taken.unfinished.add(channel)
-            before = len(taken.channels.get(channel, ()))
-            self._append(channel, part)
-            # Its reply is there when this goes on.
-            yield _ENDS_LOT
-            if len(taken.channels.get(channel, ())) == before:
+            self._append(channel, part, is_last=is_last)
+            yield cost if is_last or not waits_for_each else _ENDS_LOT
+            if any(channel == refused for refused, _ in self._refused):
                 return
 
     def _parts(self, indexes: Sequence[int]) -> Iterator[tuple[Sequence[int], int, bool]]:
@@ -155,7 +153,7 @@ class Round:
         for end, index in enumerate(indexes):
             size += len(events[index].data)
             more = cost_of(commands=1, copies=end - start + 1, size_bytes=size)
-            if end > start and (more > LOT_COST or end - start == _MOST_EVENTS):
+            if end > start and (more > LOT_COST or end - start == APPEND_LOT):
                 yield indexes[start:end], cost, False
                 start, size = end, len(events[index].data)
                 more = cost_of(commands=1, copies=1, size_bytes=size)
@@ -163,7 +161,7 @@ class Round:
         if indexes:
             yield indexes[start:], cost, True
 
-    def _append(self, channel: str, indexes: Sequence[int]) -> None:
+    def _append(self, channel: str, indexes: Sequence[int], *, is_last: bool = True) -> None:
         reply = self._stores.queues.begin_append(
             channel,
             list(map(self.publish.posted.events.__getitem__, indexes)),
@@ -172,7 +170,7 @@ class Round:
             now_ms=self.publish.now_ms,
         )
         self._replies.append(reply)
-        self._appends.append((channel, indexes))
+        self._appends.append((channel, indexes, is_last))
 
     def _rest(self, channel: str, indexes: Sequence[int]) -> list[int]:
         """What a channel that has taken events is still offered."""
@@ -228,12 +226,13 @@ class Round:
         """Notes what has taken its events. Raises StoreUnavailable."""
         taken, counts = self.publish.taken, self.publish.taken.counts
         replies = iter(self._replies)
-        for channel, indexes in self._appends:
+        for channel, indexes, is_last in self._appends:
             reply = next(replies).result()
             appended = self._stores.queues.end_append(reply)
             if appended is Appended.QUEUED:
                 before = taken.channels.get(channel)
                 taken.channels[channel] = indexes if before is None else [*before, *indexes]
+                (taken.unfinished.discard if is_last else taken.unfinished.add)(channel)
                 for index in indexes:
                     counts[index] += 1
             elif appended is Appended.STALE:
