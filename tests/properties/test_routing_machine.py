@@ -27,6 +27,8 @@ def test_publishes_in_lots_of_one_append_follow_the_model(
     """Every publish with two events, or to two channels, takes several round trips."""
     for module in (lots, round):
         monkeypatch.setattr(module, "LOT_COST", 4)
+    monkeypatch.setattr(lots, "_ON_THE_WAY", 4)
+    monkeypatch.setattr(lots, "_SMALL", 4)
     monkeypatch.setattr(round, "APPEND_LOT", 1)
     search(
         valkey,

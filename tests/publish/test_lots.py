@@ -91,6 +91,17 @@ def test_first_small_publish_of_an_account_never_waits() -> None:
     assert accounts.logged() == ["d1"], "the second one takes turns with the large ones"
 
 
+def test_small_publish_does_not_pass_a_large_one_of_its_account() -> None:
+    accounts = Accounts()
+    for name in "bc":
+        accounts.send(name, LOT, LOT)
+
+    accounts.send("a1", LOT, LOT)
+    accounts.send("a2", 4)
+
+    assert accounts.logged() == ["b", "c"]
+
+
 def test_publishes_of_one_account_keep_their_order() -> None:
     accounts = Accounts()
     large = accounts.send("a1", LOT, LOT)
