@@ -9,8 +9,7 @@ request is all that it holds: its appends are made when they are sent.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.model.errors import StoreUnavailable
 
@@ -27,16 +26,29 @@ def cost_of(*, commands: int, copies: int, size_bytes: int) -> int:
     return 3 * commands + copies + size_bytes // 1024
 
 
+class Line(Protocol):
+    """What one account has on its way, and what is still `unsent`, in the order of arrival.
+
+    `takes_turns`: it is among those whose turn comes.
+    """
+
+    sent_cost: int
+    unsent: deque["Sendable"]
+    takes_turns: bool
+
+
 class Sendable(Protocol):
     """What is sent in lots: a round of a publish."""
 
-    line: "Line"
+    line: Line
     cost: int
     """At least the sum of the costs of its lots."""
     lot_cost: int
     """The cost of the lot that was sent last."""
     is_sent: bool
     error: Exception | None
+    on_end: Callable[[Any], None]
+    """Called with this when its last lot has its replies, or it has failed."""
 
     def send_lot(self, on_lot: Callable[["Sendable"], None]) -> None:
         """Sends a lot, and calls back in a later turn of the event loop, when it has all of its replies.
@@ -44,23 +56,8 @@ class Sendable(Protocol):
         The cost of one that is not the last is over LOT_COST. Never raises: an error ends it.
         """
 
-    def end(self) -> None:
-        """Its last lot has its replies, or it has failed."""
-
     def fail(self, error: Exception) -> None:
         """Ends it before anything, or anything more, of it is sent."""
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """What one account has on its way, and what waits behind it, in the order of arrival.
-
-    `takes_turns`: it is among those whose turn comes.
-    """
-
-    cost: int = 0
-    waiting: deque[Sendable] = field(default_factory=deque)
-    takes_turns: bool = False
 
 
 class Lots:
@@ -74,20 +71,17 @@ class Lots:
         """Sends it now, or when the turn of its account comes."""
         line = sending.line
         if self._cost < _ON_THE_WAY:
-            fits = line.cost + sending.cost <= LOT_COST
+            fits = line.sent_cost + sending.cost <= LOT_COST
         else:
-            fits = not line.cost and sending.cost <= _SMALL
-        if fits and not line.waiting:
-            self._send_lot(sending)
+            fits = not line.sent_cost and sending.cost <= _SMALL
+        if fits and not line.unsent:
+            sending.send_lot(self._on_lot)
+            line.sent_cost += sending.lot_cost
+            self._cost += sending.lot_cost
             return
-        line.waiting.append(sending)
+        line.unsent.append(sending)
         self._queue(line)
         self._go_on(_ON_THE_WAY)
-
-    def _send_lot(self, sending: Sendable) -> None:
-        sending.send_lot(self._on_lot)
-        sending.line.cost += sending.lot_cost
-        self._cost += sending.lot_cost
 
     def _queue(self, line: Line) -> None:
         if not line.takes_turns:
@@ -100,28 +94,31 @@ class Lots:
             line = self._turns.popleft()
             line.takes_turns = False
             # With more than a lot on its way it comes back when that has its replies.
-            while line.waiting and line.cost < LOT_COST:
-                self._send_lot(line.waiting[0])
-                if line.waiting[0].is_sent:
-                    line.waiting.popleft()
+            while line.unsent and line.sent_cost < LOT_COST:
+                first = line.unsent[0]
+                first.send_lot(self._on_lot)
+                line.sent_cost += first.lot_cost
+                self._cost += first.lot_cost
+                if first.is_sent:
+                    line.unsent.popleft()
 
     def _on_lot(self, sending: Sendable) -> None:
         line, limit = sending.line, float(_ON_THE_WAY)
-        line.cost -= sending.lot_cost
+        line.sent_cost -= sending.lot_cost
         self._cost -= sending.lot_cost
         if sending.error is not None:
-            if line.waiting and line.waiting[0] is sending:
-                line.waiting.popleft()
+            if line.unsent and line.unsent[0] is sending:
+                line.unsent.popleft()
             if isinstance(sending.error, StoreUnavailable):
                 # Each lot that waits would wait for a timeout of its own. So what waits in this account fails
                 # too, and the others get their next lot on its way together.
                 limit = float("inf")
-                waiting, line.waiting = line.waiting, deque()
-                for each in waiting:
+                unsent, line.unsent = line.unsent, deque()
+                for each in unsent:
                     each.fail(sending.error)
         if sending.is_sent:
-            sending.end()
-        if line.waiting:
+            sending.on_end(sending)
+        if line.unsent:
             self._queue(line)
         if self._turns:
             self._go_on(limit)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from shared.publish.lots import LOT_COST, Sendable, cost_of
+from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
 from shared.publish.matching import Matched
 from shared.publish.state import Publish
 from shared.store.queues import APPEND_LOT, Appended, Queues
@@ -44,17 +44,18 @@ class Round:
     """Sent by `Lots`. Calls `on_end` when every reply is there, or one of them is an error."""
 
     __slots__ = (
-        *("_appends", "_channels", "_commands", "_left", "_on_end", "_on_lot", "_refused", "_replies"),
+        *("_appends", "_channels", "_commands", "_left", "_on_lot", "_refused", "_replies"),
         *("_sessions", "_stores", "_traceparent", "_versions"),
-        *("cost", "error", "is_sent", "line", "lot_cost", "matched", "publish"),
+        *("cost", "error", "is_sent", "line", "lot_cost", "matched", "on_end", "publish"),
     )
 
     def __init__(
         self, stores: PublishStores, publish: Publish, matched: Matched, on_end: Callable[["Round"], None]
     ) -> None:
         """Appends to what has not taken its events yet."""
-        self.publish, self.matched, self.line = publish, matched, publish.account.line
-        self._stores, self._on_end = stores, on_end
+        self.publish, self.matched = publish, matched
+        self.line: Line = publish.account
+        self._stores, self.on_end = stores, on_end
         self._traceparent = "" if publish.span is None else publish.span.traceparent
         # Of all that it may send.
         self.cost = cost_of(
@@ -105,7 +106,7 @@ class Round:
 
     def _send_all(self) -> Iterator[int]:
         """Sends command after command; yields the cost of each that may end a lot."""
-        matched, taken, account_id = self.matched, self.publish.taken, self.publish.account.id
+        matched, taken = self.matched, self.publish.taken
         versions = matched.table.bindings_versions
         fits_one_lot = self.cost <= LOT_COST
         if not fits_one_lot:
@@ -128,14 +129,18 @@ class Round:
             for part, cost, _ in self._parts(self._not_offered(session, indexes)):
                 self._append_to_session(session, part)
                 yield cost
-        types = iter(matched.types.items())
+        if matched.types:
+            yield from self._learn_types()
+        if matched.wants_receipts:
+            yield from self._open_receipts()
+        self._versions = self._stores.routing.tables.versions(self.publish.account.id)
+        self._replies += (self._versions.own, self._versions.every)
+
+    def _learn_types(self) -> Iterator[int]:
+        account_id, types = self.publish.account.id, iter(self.matched.types.items())
         while some := dict(islice(types, _MOST_TYPES)):
             self._replies += self._stores.routing.learn_device_types(account_id, some)
             yield cost_of(commands=0, copies=len(some), size_bytes=0)
-        if matched.wants_receipts:
-            yield from self._open_receipts()
-        self._versions = self._stores.routing.tables.versions(account_id)
-        self._replies += (self._versions.own, self._versions.every)
 
     def _append_in_lots(self, channel: str, indexes: Sequence[int]) -> Iterator[int]:
         # A channel may refuse one append and accept the next one, if it does not have this version yet.
@@ -245,12 +250,9 @@ class Round:
             other.result()
         self._appends, self._sessions, self._replies = [], [], []
 
-    def end(self) -> None:
-        self._on_end(self)
-
     def fail(self, error: Exception) -> None:
         self.error, self.is_sent = error, True
-        self.end()
+        self.on_end(self)
 
     # Results
 

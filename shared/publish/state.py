@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared import telemetry
-from shared.publish.lots import Line
+from shared.publish.lots import Sendable
 from shared.publish.request import Posted
 
 OnEnd: TypeAlias = Callable[[list[int] | Exception], None]
@@ -16,8 +16,8 @@ OnEnd: TypeAlias = Callable[[list[int] | Exception], None]
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """The publishes of one account: `open` have not ended, `in_flight` are being sent (`line`) or wait for
-    replies of Redis.
+    """The publishes of one account: `open` have not ended, `in_flight` wait to be sent or for replies of
+    Redis. `Lots` has `sent_cost`, `unsent` and `takes_turns`.
 
     `stale` ones have met a changed routing table, or none in memory. While `repair` runs, later ones are
     `waiting`. Each has a request of an open connection, which bounds their number.
@@ -30,7 +30,9 @@ class Account:
     waiting: deque["Publish"] = field(default_factory=deque)
     repair: asyncio.Task[None] | None = None
     idle: asyncio.Future[None] | None = None
-    line: Line = field(default_factory=Line)
+    sent_cost: int = 0
+    unsent: deque[Sendable] = field(default_factory=deque)
+    takes_turns: bool = False
 
     @property
     def is_repairing(self) -> bool:

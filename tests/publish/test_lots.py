@@ -1,7 +1,10 @@
 """Wide publishes go in lots: the accounts take turns, and each channel keeps its order."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,15 @@ WIDE = 150
 """Channels: three lots."""
 
 
+@dataclass(eq=False)
+class OneLine:
+    """An account's line."""
+
+    sent_cost: int = 0
+    unsent: deque[Sendable] = field(default_factory=deque)
+    takes_turns: bool = False
+
+
 class Sent:
     """Takes the place of a round: lots of given costs, whose replies the test sends."""
 
@@ -24,6 +36,7 @@ class Sent:
         self.lot_cost, self.is_sent, self.error = 0, False, None
         self._costs, self._log = list(costs), log
         self._on_lot: Callable[[Sendable], None]
+        self.on_end: Callable[[Any], None] = lambda _: log.append(f"{name} ended")
 
     error: Exception | None
 
@@ -36,9 +49,6 @@ class Sent:
         self.error, self.is_sent = error, self.is_sent or error is not None
         self._on_lot(self)
 
-    def end(self) -> None:
-        self._log.append(f"{self.name} ended")
-
     def fail(self, error: Exception) -> None:
         self._log.append(f"{self.name} failed")
 
@@ -49,11 +59,11 @@ class Accounts:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.lots = Lots()
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, OneLine] = {}
 
     def send(self, name: str, *costs: int) -> Sent:
         """`name` begins with the account's letter."""
-        sent = Sent(self._lines.setdefault(name[0], Line()), name, *costs, log=self.log)
+        sent = Sent(self._lines.setdefault(name[0], OneLine()), name, *costs, log=self.log)
         self.lots.send(sent)
         return sent
 
