@@ -34,7 +34,7 @@ _BYTES_PER_TURN = 32 * 1024
 # From so many fields on the garbage collector is paused while a table is built.
 _LARGE = 20_000
 
-_EVERY = keyspace.routing(keyspace.EVERY)
+_READ_EVERY = ("HMGET", keyspace.routing(keyspace.EVERY), "version", "credentials")
 
 Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 
@@ -120,11 +120,8 @@ class RoutingTables:
 
     def versions(self, account_id: str) -> "Versions":
         """The present versions of both."""
-        own = self._redis.read("HGET", keyspace.routing(account_id), "version")
-        return Versions(own, self._every_version())
-
-    def _every_version(self) -> asyncio.Future[list[bytes | None]]:
-        return self._redis.read("HMGET", _EVERY, "version", "credentials")
+        read = self._redis.read
+        return Versions(read("HGET", keyspace.routing(account_id), "version"), read(*_READ_EVERY))
 
     async def read(self, account_id: str) -> None:
         """Brings both tables up to date. Raises StoreUnavailable."""
@@ -150,7 +147,7 @@ class RoutingTables:
 
     async def _update_every(self, read: asyncio.Future[list[bytes | None]] | None = None) -> None:
         """`read` is its version, if that is being read already."""
-        version, *_ = await asyncio.shield(read or self._every_version())
+        version, *_ = await asyncio.shield(read or self._redis.read(*_READ_EVERY))
         await self._update(keyspace.EVERY, self._every, (version or b"").decode())
 
     async def _update(self, account_id: str, cached: _Cached, version: str) -> None:
