@@ -237,7 +237,10 @@ class Round:
             if appended is Appended.QUEUED:
                 before = taken.channels.get(channel)
                 taken.channels[channel] = indexes if before is None else [*before, *indexes]
-                (taken.unfinished.discard if is_last else taken.unfinished.add)(channel)
+                if not is_last:
+                    taken.unfinished.add(channel)
+                elif taken.unfinished:
+                    taken.unfinished.discard(channel)
                 for index in indexes:
                     counts[index] += 1
             elif appended is Appended.STALE:
@@ -248,7 +251,8 @@ class Round:
             offered |= {index: place < count for place, index in enumerate(indexes)}
         for other in replies:
             other.result()
-        self._appends, self._sessions, self._replies = [], [], []
+        if not self.is_sent:
+            self._appends, self._sessions, self._replies = [], [], []
 
     def fail(self, error: Exception) -> None:
         self.error, self.is_sent = error, True
