@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import orjson
 
+from shared.model.api_keys import ApiKey
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.wire.events import (
@@ -67,30 +68,32 @@ def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """The events of one request, for one account. `body` and `form` give errors their position."""
+    """The events of one request, for one account. `body` and `form` give errors their position.
+
+    `api_key_id` is the publisher's, whose quotas count too.
+    """
 
     account_id: str
     events: Sequence[Event]
     body: bytes
     form: Form
     traceparent: str | None
+    api_key_id: str = ""
 
 
-def parse(
-    account_id: str, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
-) -> Posted:
-    """The events; `id_of` names those without an id. Raises Invalid, TooLarge."""
+def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id) -> Posted:
+    """The events that this API key publishes; `id_of` names those without an id. Raises Invalid, TooLarge."""
     form = form_of(headers.media_type)
     events = parse_events(body, form=form, id_of=id_of)
-    return Posted(account_id, events, body, form, headers.traceparent)
+    return _posted(key, headers, events, body, form)
 
 
 async def parse_in_turns(
-    account_id: str, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
 ) -> Posted:
     """The same for a body of any length: others have their turns of the event loop meanwhile."""
     if len(body) <= LONG_BODY_BYTES:
-        return parse(account_id, headers, body, id_of=id_of)
+        return parse(key, headers, body, id_of=id_of)
     form, room = form_of(headers.media_type), _BYTES_A_TURN
     events: list[Event] = []
     for event in events_in(body, form=form, id_of=id_of):
@@ -99,7 +102,11 @@ async def parse_in_turns(
         if room < 0:
             room = _BYTES_A_TURN
             await asyncio.sleep(0)
-    return Posted(account_id, events, body, form, headers.traceparent)
+    return _posted(key, headers, events, body, form)
+
+
+def _posted(key: ApiKey, headers: Headers, events: list[Event], body: bytes, form: Form) -> Posted:
+    return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:

@@ -58,7 +58,7 @@ class Taken:
 class Publish:
     """One publish. `number` is its place in the order of arrival, `now_ms` the time of its arrival.
 
-    `rounds` counts the round trips of its repair.
+    `rounds` counts the round trips of its repair, `paid_copies` the notifications that it has tokens for.
     """
 
     account: Account
@@ -70,3 +70,4 @@ class Publish:
     span: telemetry.PublishSpan | None
     taken: Taken
     rounds: int = 0
+    paid_copies: int = 0

@@ -34,7 +34,7 @@ _BYTES_PER_TURN = 32 * 1024
 # From so many fields on the garbage collector is paused while a table is built.
 _LARGE = 20_000
 
-_READ_EVERY = ("HMGET", keyspace.routing(keyspace.EVERY), "version", "credentials")
+_READ_EVERY = ("HMGET", keyspace.routing(keyspace.EVERY), "version", "credentials", "quotas")
 
 Compile = Callable[[Source, bytes], tuple[Pattern, ...]]
 
@@ -90,6 +90,11 @@ class Versions:
     def of_credentials(self) -> bytes:
         """Changes after each revocation and each new secret of an API key."""
         return self.every.result()[1] or b""
+
+    @property
+    def of_quotas(self) -> bytes:
+        """Changes with each change of an account's quotas."""
+        return self.every.result()[2] or b""
 
 
 class RoutingTables:
