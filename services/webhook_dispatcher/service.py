@@ -18,7 +18,8 @@ async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIte
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
     stores, retries = Stores(settings, redis), RetryJobs(jobs)
     async with build_outbound(settings) as outbound:
-        dispatcher = Dispatcher(stores, Deliveries(stores, outbound, retries, settings), settings)
+        deliveries = Deliveries(stores, outbound, retries, settings)
+        dispatcher = Dispatcher(stores, deliveries, outbound, settings)
         async with (
             dispatcher.running(),
             working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher"),

@@ -31,9 +31,9 @@ class FairPlaces:
 
     def take_now(self, account: str) -> bool:
         """Takes a place if one is free for the account."""
-        mine = self._accounts.get(account)
-        if not self._free or (mine is not None and mine.taken >= self._per_account):
+        if not self._free or self.has_share(account):
             return False
+        mine = self._accounts.get(account)
         if mine is None:
             self._accounts[account] = mine = _Account()
         mine.taken += 1
@@ -86,6 +86,11 @@ class FairPlaces:
         """How many of the account's wait."""
         mine = self._accounts.get(account)
         return 0 if mine is None else len(mine.waiting)
+
+    def has_share(self, account: str) -> bool:
+        """The account has all that it may have."""
+        mine = self._accounts.get(account)
+        return mine is not None and mine.taken >= self._per_account
 
     def _hand_out(self) -> None:
         while self._free and self._turns:
