@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
-from services.webhook_dispatcher.lanes import Lanes, Place
+from services.webhook_dispatcher.lanes import Lanes
 from shared import telemetry
 from shared.clock import now_ms
 from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.outbound.names import Resolved
+from shared.outbound.places import Asked
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 from shared.store.inline_entries import parse_wakeups
@@ -171,7 +172,7 @@ class Dispatcher:
             if resolved is None:
                 with visit.idle():
                     resolved = await self._outbound.resolve(webhook.url, account=webhook.account)
-            else:
+            elif resolved.addresses:
                 # A connection is open: it must not wait for a name server.
                 resolved = self._outbound.resolve_again(resolved, account=webhook.account)
             outcome = await self._deliver_once(visit, webhook, resolved)
@@ -191,12 +192,12 @@ class Dispatcher:
         is_slow = visit.follows_failure or webhook.is_slow
         place = (self._lanes.ask_slow if is_slow else self._lanes.ask_fast)(webhook.account)
         try:
-            if not place.asked.done():
+            if place.asked is not None:
                 with visit.idle():
-                    await self._wait_for(place, visit)
+                    await self._wait_for(place.asked, visit)
             if self._stopping.is_set():
                 return None
-            place.begin()
+            self._lanes.begin(place)
             visit.woken.clear()
             if visit.lease is None:
                 # After the wait: until then any other dispatcher with a free place may have the channel.
@@ -205,12 +206,12 @@ class Dispatcher:
         finally:
             place.give_back()
 
-    async def _wait_for(self, place: Place, visit: _Visit) -> None:
+    async def _wait_for(self, place: Asked, visit: _Visit) -> None:
         if visit.lease is not None:
-            await asyncio.wait([place.asked], timeout=_LINGER_S)
-            if not place.asked.done():
+            await asyncio.wait([place], timeout=_LINGER_S)
+            if not place.done():
                 await self._release(visit)
-        await place.asked
+        await place
 
     async def _release(self, visit: _Visit) -> None:
         if visit.lease is not None:

@@ -9,7 +9,8 @@ import asyncio
 
 from shared.outbound.places import FairPlaces
 
-_FAST_S = 2.0
+_TURN_S = 0.5
+_FAST_TURNS = 4
 
 
 class Lanes:
@@ -25,37 +26,66 @@ class Lanes:
         self._slow = FairPlaces(half, per_account=share)
         self._overtime = FairPlaces(requests, per_account=per_account)
 
+        # Requests of the fast lane, longest first, with the turn of the timer in which each began.
+        self._running: dict[Place, int] = {}
+        self._turn = 0
+        self._timer: asyncio.TimerHandle | None = None
+
     def ask_fast(self, account: str) -> "Place":
         """Asks for a place of a webhook that is expected to respond quickly. Give it back in any case."""
-        return Place(self._fast, account, overtime=self._overtime)
+        return Place(self._fast, account, running=self._running)
 
     def ask_slow(self, account: str) -> "Place":
         """Asks for a place of a webhook that has failed, or that is slow. Give it back in any case."""
         return Place(self._slow, account)
 
+    def begin(self, place: "Place") -> None:
+        """The request begins: its time in the fast lane runs."""
+        if place.running is None:
+            return
+        place.running[place] = self._turn
+        # One timer for all: one for each request would cost more than the rest of its place.
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_TURN_S, self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Takes the place of each request that has had its time in the fast lane."""
+        self._turn += 1
+        for place, turn in list(self._running.items()):
+            if self._turn - turn < _FAST_TURNS:
+                break
+            if self._overtime.take_now(place.account):
+                place.move(self._overtime)
+        self._timer = None
+        if self._running:
+            self._timer = asyncio.get_running_loop().call_later(_TURN_S, self._end_turn)
+
 
 class Place:
-    """A place for one request: `asked` is done once it is taken."""
+    """A place for one request. While `asked` is not None and not done, it is not taken yet."""
 
-    def __init__(self, places: FairPlaces, account: str, *, overtime: FairPlaces | None = None) -> None:
+    __slots__ = ("_places", "account", "asked", "running")
+
+    def __init__(
+        self, places: FairPlaces, account: str, *, running: "dict[Place, int] | None" = None
+    ) -> None:
         self._places = places
-        self._account = account
-        self._overtime = overtime
-        self._timer: asyncio.TimerHandle | None = None
-        self.asked = places.ask(account)
-
-    def begin(self) -> None:
-        """The request begins: its time in the fast lane runs."""
-        if self._overtime is not None:
-            self._timer = asyncio.get_running_loop().call_later(_FAST_S, self._leave)
+        self.account = account
+        self.running = running
+        self.asked = None if places.take_now(account) else places.ask(account)
 
     def give_back(self) -> None:
         """Ends the request, or stops waiting for the place."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._places.give_up(self._account, self.asked)
+        if self.running is not None:
+            self.running.pop(self, None)
+        if self.asked is None:
+            self._places.give_back(self.account)
+        else:
+            self._places.give_up(self.account, self.asked)
 
-    def _leave(self) -> None:
-        if self._overtime is not None and self._overtime.take_now(self._account):
-            self._places.give_back(self._account)
-            self._places = self._overtime
+    def move(self, places: FairPlaces) -> None:
+        """Gives the place back for one of `places` that is taken already."""
+        if self.running is not None:
+            self.running.pop(self, None)
+        self._places.give_back(self.account)
+        self._places, self.asked = places, None

@@ -138,9 +138,7 @@ class Outbound:
         return await self._names.resolve(host, account=account)
 
     def resolve_again(self, resolved: Resolved, *, account: str) -> Resolved:
-        """The newest addresses of the host, without waiting for a lookup."""
-        if not resolved.host or is_ip_address(resolved.host):
-            return resolved
+        """The newest addresses of a host that has a name, without waiting for a lookup."""
         return self._names.refresh(resolved, account=account)
 
     async def put(

@@ -2,17 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 Asked = asyncio.Future[None]
-
-
-@dataclass(slots=True)
-class _Account:
-    """What an account has, and what it waits for, first come first. Forgotten once it has neither."""
-
-    taken: int = 0
-    waiting: OrderedDict[Asked, None] = field(default_factory=OrderedDict)
 
 
 class FairPlaces:
@@ -25,18 +16,18 @@ class FairPlaces:
     def __init__(self, limit: int, *, per_account: int) -> None:
         self._free = limit
         self._per_account = per_account
-        self._accounts: dict[str, _Account] = {}
+        self._taken: dict[str, int] = {}
+        # Those of each account, first come first.
+        self._waiting: dict[str, OrderedDict[Asked, None]] = {}
         # The accounts that wait and have fewer than `per_account`, in their order of turns.
         self._turns: OrderedDict[str, None] = OrderedDict()
 
     def take_now(self, account: str) -> bool:
         """Takes a place if one is free for the account."""
-        if not self._free or self.has_share(account):
+        taken = self._taken.get(account, 0)
+        if not self._free or taken >= self._per_account:
             return False
-        mine = self._accounts.get(account)
-        if mine is None:
-            self._accounts[account] = mine = _Account()
-        mine.taken += 1
+        self._taken[account] = taken + 1
         self._free -= 1
         return True
 
@@ -46,9 +37,8 @@ class FairPlaces:
         if self.take_now(account):
             asked.set_result(None)
             return asked
-        mine = self._accounts.setdefault(account, _Account())
-        mine.waiting[asked] = None
-        if mine.taken < self._per_account:
+        self._waiting.setdefault(account, OrderedDict())[asked] = None
+        if not self.has_share(account):
             self._turns.setdefault(account)
         return asked
 
@@ -63,49 +53,46 @@ class FairPlaces:
 
     def give_back(self, account: str) -> None:
         """Gives a place back, to the next that waits."""
-        mine = self._accounts[account]
-        mine.taken -= 1
         self._free += 1
-        if mine.waiting:
+        taken = self._taken.pop(account) - 1
+        if taken:
+            self._taken[account] = taken
+        if not self._waiting:
+            return
+        if account in self._waiting:
             self._turns.setdefault(account)
-        else:
-            self._forget(account, mine)
         self._hand_out()
 
     def give_up(self, account: str, asked: Asked) -> None:
         """Ends what `ask` began, whether the place is taken or not."""
-        mine = self._accounts[account]
-        if asked not in mine.waiting:
+        waiting = self._waiting.get(account)
+        if waiting is None or asked not in waiting:
             self.give_back(account)
             return
-        del mine.waiting[asked]
+        del waiting[asked]
         asked.cancel()
-        self._forget(account, mine)
+        if not waiting:
+            del self._waiting[account]
+            self._turns.pop(account, None)
 
     def waiting(self, account: str) -> int:
         """How many of the account's wait."""
-        mine = self._accounts.get(account)
-        return 0 if mine is None else len(mine.waiting)
+        return len(self._waiting.get(account, ()))
 
     def has_share(self, account: str) -> bool:
         """The account has all that it may have."""
-        mine = self._accounts.get(account)
-        return mine is not None and mine.taken >= self._per_account
+        return self._taken.get(account, 0) >= self._per_account
 
     def _hand_out(self) -> None:
         while self._free and self._turns:
             account, _ = self._turns.popitem(last=False)
-            mine = self._accounts[account]
-            asked, _ = mine.waiting.popitem(last=False)
-            mine.taken += 1
+            waiting = self._waiting[account]
+            asked, _ = waiting.popitem(last=False)
+            self._taken[account] = self._taken.get(account, 0) + 1
             self._free -= 1
             if not asked.done():
                 asked.set_result(None)
-            if mine.waiting and mine.taken < self._per_account:
+            if not waiting:
+                del self._waiting[account]
+            elif not self.has_share(account):
                 self._turns[account] = None
-
-    def _forget(self, account: str, mine: _Account) -> None:
-        if not mine.waiting:
-            self._turns.pop(account, None)
-            if not mine.taken:
-                del self._accounts[account]

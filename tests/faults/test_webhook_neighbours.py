@@ -137,7 +137,7 @@ async def dispatcher_of(stack: Stack) -> AsyncIterator[None]:
         redis_url=url,
         replica="dispatcher-here",
         webhook_requests=PLACES["WEBHOOK_REQUESTS"],
-        allow_private_callbacks="1",  # type: ignore[arg-type]
+        allow_private_callbacks="1",
         sweep_s=1,
     )
     async with connect(url) as redis, dispatching(settings, redis, redis):

@@ -145,4 +145,4 @@ async def test_the_results_kept_are_bounded(names: Names, monkeypatch: pytest.Mo
         await names.resolve(f"{number}.example", account="a")
 
     assert len(names._known) == 10
-    assert (names._quick._accounts, names._running) == ({}, {})
+    assert (names._quick._taken, names._running) == ({}, {})

@@ -61,8 +61,9 @@ async def test_a_cancelled_wait_leaves_the_queue() -> None:
     assert places.waiting("b") == 0
 
     places.give_back("a")
-    places.give_back("a")
     await waits[2]
+    places.give_back("c")
+    await waits[0]
 
 
 async def test_a_place_given_to_a_cancelled_wait_goes_to_the_next() -> None:
@@ -86,4 +87,4 @@ async def test_nothing_is_kept_of_accounts_that_have_gone() -> None:
         for future in asked:
             places.give_up(account, future)
 
-    assert (places._accounts, len(places._turns), places._free) == ({}, 0, 3)
+    assert (places._taken, places._waiting, len(places._turns), places._free) == ({}, {}, 0, 3)

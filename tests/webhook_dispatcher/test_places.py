@@ -27,7 +27,7 @@ Make = Callable[..., Dispatcher]
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LINGER_S", 0.0)
-    monkeypatch.setattr(lanes, "_FAST_S", HOUR_S)
+    monkeypatch.setattr(lanes, "_TURN_S", HOUR_S)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_dead_webhooks_of_many_accounts_leave_the_fast_lane(
     stores: Stores, make: Make, outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each hangs in its first attempt, so nothing is known of it; then a healthy one comes."""
-    monkeypatch.setattr(lanes, "_FAST_S", 0.0)
+    monkeypatch.setattr(lanes, "_TURN_S", 0.001)
     dispatcher = make(requests=4, per_account=4)
     hanging = [await webhook(stores, DEAD, queued=1, account=f"account-{number}") for number in range(4)]
     healthy = await webhook(stores, GOOD, queued=1, account="healthy")
@@ -139,7 +139,7 @@ async def test_dead_webhooks_of_many_accounts_leave_the_fast_lane(
 async def test_requests_without_a_place_are_bounded(
     stores: Stores, make: Make, outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "_FAST_S", 0.0)
+    monkeypatch.setattr(lanes, "_TURN_S", 0.001)
     dispatcher = make(requests=4, per_account=4)
     hanging = [await webhook(stores, DEAD, queued=1) for _ in range(20)]
     unblocked = outbound.block()
