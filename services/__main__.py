@@ -11,7 +11,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from services.all_in_one import service as all_in_one
-from services.composition import has_our_layout
+from services.composition import check_layout_and_time, has_our_layout, keeping_time
 from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
@@ -27,7 +27,6 @@ from shared.runtime.logs import configure_logs
 from shared.runtime.process import raise_file_limit
 from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
 from shared.store.commands import commands_to
-from shared.store.layout import check_layout
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +109,10 @@ async def _run_service(name: str, settings: Settings, stop: asyncio.Event) -> No
         raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes a token itself")
     async with connect(settings.redis_url) as redis:
         run, port = _SERVICES[name]
-        if await has_our_layout(settings, redis, port=getattr(settings, port), stop=stop):
-            await run(settings, redis, stop)
+        commands = commands_to(redis)
+        if await has_our_layout(settings, commands, port=getattr(settings, port), stop=stop):
+            async with keeping_time(commands):
+                await run(settings, redis, stop)
 
 
 async def _run_operator_command(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -119,7 +120,7 @@ async def _run_operator_command(settings: Settings, arguments: argparse.Namespac
     if url is None:
         raise CannotStart(f"NOTIFY_REDIS_URL is not set, and no embedded Valkey runs in {settings.data_dir}")
     async with connect(url) as redis:
-        await check_layout(commands_to(redis))
+        await check_layout_and_time(commands_to(redis))
         return await command_line.run_command(arguments, redis)
 
 

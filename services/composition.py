@@ -16,12 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.clock import now_ms
+from shared.clock import PROCESS, TOLERANCE_NS, now_ms
 from shared.model.addresses import AddressPolicy
 from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
+from shared.redis.pipeline import RedisCommands
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.hot_routes import HotRoutes
@@ -48,6 +49,7 @@ from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.timekeeping import Timekeeper
 from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
@@ -108,21 +110,23 @@ def jobs_redis(settings: Settings, client: Redis) -> AbstractAsyncContextManager
     return nullcontext(client) if url is None else connect(url)
 
 
-async def has_our_layout(settings: Settings, redis: Redis, *, port: int, stop: asyncio.Event) -> bool:
+async def has_our_layout(
+    settings: Settings, commands: RedisCommands, *, port: int, stop: asyncio.Event
+) -> bool:
     """Waits until Redis is there and has our data layout; False when `stop` was set before.
 
-    Until then only `/livez` is served on `port`, and everything else is a 503. Raises WrongLayout.
+    Then the clock of this process shows Redis' time. Until then only `/livez` is served on `port`, and
+    everything else is a 503. Raises WrongLayout.
     """
-    commands = commands_to(redis)
     with contextlib.suppress(StoreUnavailable):
-        await check_layout(commands)
+        await check_layout_and_time(commands)
         return True
     logger.warning("redis.awaited")
     ready = asyncio.Event()
     async with metrics_server(settings.host, settings.metrics_port):
         app = Starlette(
             routes=[
-                *health_routes(lambda: False, metrics_port=settings.metrics_port),
+                *health_routes(lambda: False, detail=clock_detail, metrics_port=settings.metrics_port),
                 Mount("", app=_unavailable),
             ],
             exception_handlers={HTTPException: problem_response},
@@ -134,11 +138,34 @@ async def has_our_layout(settings: Settings, redis: Redis, *, port: int, stop: a
                     await asyncio.wait_for(stop.wait(), _REDIS_RETRY_S)
                     return False
                 with contextlib.suppress(StoreUnavailable):
-                    await check_layout(commands)
+                    await check_layout_and_time(commands)
                     return True
         finally:
             ready.set()
             await serving
+
+
+async def check_layout_and_time(commands: RedisCommands) -> None:
+    """What precedes every other use of Redis. Raises WrongLayout, StoreUnavailable."""
+    await check_layout(commands)
+    await Timekeeper(commands).measure()
+
+
+def keeping_time(commands: RedisCommands) -> AbstractAsyncContextManager[None]:
+    """Keeps the clock of this process at Redis' time while entered."""
+    return in_background(Timekeeper(commands).keep)
+
+
+def clock_detail() -> str:
+    """A line for /readyz when this machine's clock and Redis' differ by over a second, else nothing.
+
+    The process stays ready: what it judges, it judges by Redis' time.
+    """
+    ahead_ns = PROCESS.ahead_ns()
+    if ahead_ns is None or abs(ahead_ns) <= TOLERANCE_NS:
+        return ""
+    direction = "ahead of" if ahead_ns > 0 else "behind"
+    return f"the clock of this machine is {abs(ahead_ns) / 1e9:.1f} s {direction} Redis'\n"
 
 
 async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,7 +201,9 @@ async def serve_jobs(
     """Runs a service of jobs until `stop`; health and metrics are on `port`."""
     listening = listener(settings.host, port)
     app = Starlette(
-        routes=health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port),
+        routes=health_routes(
+            lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port
+        ),
         exception_handlers={HTTPException: problem_response, Exception: internal_error_response},
     )
     async with (

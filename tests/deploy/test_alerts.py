@@ -48,6 +48,7 @@ telemetry.watch_sessions(lambda dialect: 1)
 telemetry.watch_draining(lambda: True)
 telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, every_s=10)
 telemetry.record_webhook_lag(0, now_ms=1, every_s=10)
+telemetry.clock.PROCESS.learn({"": telemetry.clock.Sample(0, 0, 0)})
 print(metrics_page()[0].decode())
 """
 

@@ -19,7 +19,7 @@ SERVED: list[BaseRoute] = [
     *ROUTES,
     *upgrade_routes(cast(Edge, None)),
     *pull_routes(cast(Edge, None)),
-    *health_routes(lambda: True, metrics_port=None),
+    *health_routes(lambda: True, detail=str, metrics_port=None),
 ]
 
 

@@ -18,16 +18,18 @@ from shared.runtime.exporters import metrics_page
 from shared.runtime.http.server import listener, serve
 
 
-def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> list[Route]:
-    """Health, and metrics unless they have their own port."""
+def health_routes(
+    is_ready: Callable[[], bool], *, detail: Callable[[], str], metrics_port: int | None
+) -> list[Route]:
+    """Health, and metrics unless they have their own port. `detail` adds lines to what /readyz says."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
         if is_ready():
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready\n", 503, {"retry-after": "1"})
+            return PlainTextResponse("ready\n" + detail())
+        return PlainTextResponse("not ready\n" + detail(), 503, {"retry-after": "1"})
 
     health = [Route("/livez", livez), Route("/readyz", readyz)]
     return health if metrics_port else [*health, _METRICS]
