@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
 from services.webhook_dispatcher.lanes import Lanes
-from shared import telemetry
+from services.webhook_dispatcher.sweep import Sweep
 from shared.clock import now_ms
 from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
@@ -25,6 +26,7 @@ from shared.outbound.names import Resolved
 from shared.outbound.places import Asked
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
+from shared.store.due_webhooks import DueWebhook
 from shared.store.inline_entries import parse_wakeups
 from shared.store.wakeups import listen_to_wakeups, parse_key_changed
 
@@ -40,7 +42,8 @@ _RELEASE_S = 1.0
 class _Visit:
     """One visit of a channel. `woken`: there may be more than the visit has seen.
 
-    `is_idle`: it waits for something that a shutdown need not wait for.
+    `is_idle`: it waits for something that a shutdown need not wait for. `waits_since_s`, by the event loop's
+    clock: for a place.
     """
 
     def __init__(self, channel: str, *, follows_failure: bool) -> None:
@@ -49,6 +52,7 @@ class _Visit:
         self.woken = asyncio.Event()
         self.lease: Lease | None = None
         self.is_idle = False
+        self.waits_since_s = math.inf
         self.task: asyncio.Task[None] | None = None
 
     async def is_woken_within(self, limit_s: float) -> bool:
@@ -76,7 +80,9 @@ class Dispatcher:
         self._outbound = outbound
         self._known = KnownWebhooks(stores.webhooks)
         self._heartbeat_s = settings.heartbeat_s
-        self._sweep_s = settings.sweep_s
+        self._repeat_s = settings.sweep_s
+        self._cut_short: dict[str, bool] = {}
+        self._sweep = Sweep(stores, settings, visit=self._visit_due, waiting_ms=self._waiting_ms)
         requests = settings.webhook_requests
         per_account = settings.webhook_requests_per_account or max(1, requests // 4)
         self._lanes = Lanes(requests, per_account=per_account)
@@ -84,7 +90,6 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
         self._stopping = asyncio.Event()
-        self._restored = asyncio.Event()
 
     def visit(self, channel: str, *, follows_failure: bool = False) -> None:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
@@ -105,7 +110,7 @@ class Dispatcher:
     async def running(self) -> AsyncIterator[None]:
         """Listens, sends heartbeats and sweeps while entered; then ends all visits within seconds."""
         try:
-            async with in_background(self._listen, self._recover, self._beat, self._sweep):
+            async with in_background(self._listen, self._beat, self._repeat, *self._sweep.loops):
                 try:
                     yield
                 finally:
@@ -133,7 +138,7 @@ class Dispatcher:
         try:
             again = await self._visit(visit)
         except StoreUnavailable:
-            # When Redis is back, the sweep finds the channel.
+            self._cut_short[channel] = visit.follows_failure
             logger.debug("visit.cut-short", extra={"facts": {"channel": channel}})
         except Exception:
             logger.exception("visit.failed", extra={"facts": {"channel": channel}})
@@ -207,11 +212,13 @@ class Dispatcher:
             place.give_back()
 
     async def _wait_for(self, place: Asked, visit: _Visit) -> None:
+        visit.waits_since_s = asyncio.get_running_loop().time()
         if visit.lease is not None:
             await asyncio.wait([place], timeout=_LINGER_S)
             if not place.done():
                 await self._release(visit)
         await place
+        visit.waits_since_s = math.inf
 
     async def _release(self, visit: _Visit) -> None:
         if visit.lease is not None:
@@ -240,22 +247,10 @@ class Dispatcher:
                 self.visit(word)
 
     def on_restored(self) -> None:
-        self._restored.set()
+        self._sweep.restored()
 
     def on_lost(self) -> None:
         """Visits keep no state that a lost write could make wrong."""
-
-    async def _recover(self) -> None:
-        """Visits after each restored subscription what the lost wakeups would have named."""
-        while True:
-            await self._restored.wait()
-            self._restored.clear()
-            try:
-                await self._try_to_beat()
-                await self._try_to_visit_due()
-            except Exception:
-                self._restored.set()
-                raise
 
     async def _beat(self) -> None:
         while True:
@@ -266,21 +261,19 @@ class Dispatcher:
         with contextlib.suppress(StoreUnavailable):
             await self._stores.heartbeat.beat(now_ms=now_ms())
 
-    async def _sweep(self) -> None:
+    def _visit_due(self, due: DueWebhook) -> None:
+        self.visit(due.channel, follows_failure=due.failed_attempts > 0)
+
+    async def _repeat(self) -> None:
+        """Begins the visits again that Redis cut short."""
         while True:
-            await asyncio.sleep(self._sweep_s)
-            await self._try_to_visit_due()
+            await asyncio.sleep(self._repeat_s)
+            cut_short, self._cut_short = self._cut_short, {}
+            for channel, follows_failure in cut_short.items():
+                self.visit(channel, follows_failure=follows_failure)
 
-    async def _try_to_visit_due(self) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self._visit_due()
-
-    async def _visit_due(self) -> None:
-        """Visits every webhook that is due and that no live instance holds; records the longest lag."""
-        oldest_ms = started_ms = now_ms()
-        async for page in self._stores.due_webhooks.pages():
-            for due in page:
-                oldest_ms = min(oldest_ms, due.since_ms)
-                if not due.is_held:
-                    self.visit(due.channel, follows_failure=due.failed_attempts > 0)
-        telemetry.record_webhook_lag(oldest_ms, now_ms=started_ms, every_s=self._sweep_s)
+    def _waiting_ms(self) -> int:
+        since_s = min((visit.waits_since_s for visit in self._visits.values()), default=math.inf)
+        return (
+            max(0, round((asyncio.get_running_loop().time() - since_s) * 1000)) if since_s < math.inf else 0
+        )

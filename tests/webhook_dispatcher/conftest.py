@@ -23,7 +23,7 @@ from shared.store import keyspace
 from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
-from shared.store.replicas import Heartbeat
+from shared.store.replicas import Heartbeat, Replicas
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, Clock, Stores
 
@@ -157,6 +157,7 @@ def stores_of(stores: Stores, clock: Clock, *, instance: str) -> composition.Sto
         instance=instance,
         leases=stores.leases,
         queues=stores.queues,
+        replicas=Replicas(stores.calls),
         webhooks=Webhooks(stores.calls, stores.wakeups),
     )
     return cast(composition.Stores, own)
