@@ -170,7 +170,9 @@ class Settings(BaseModel):
     webhook_requests_per_account: Count | None = Field(
         None, description="most of these places for one account; unset: a quarter of them"
     )
-    sweep_s: Seconds = Field(5, description="interval of the fallback scan for pending webhooks")
+    sweep_s: Seconds = Field(
+        5, description="interval of the fallback scan for pending webhooks; of more than 200 it takes longer"
+    )
     blackhole_idle_s: Seconds = Field(
         3600, description="time without a message from the client after which a Blackhole socket is closed"
     )
