@@ -16,13 +16,14 @@ from shared.runtime.settings import Settings
 @contextlib.asynccontextmanager
 async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
-    stores, retries = Stores(settings, redis), RetryJobs(jobs)
+    stores = Stores(settings, redis)
     async with build_outbound(settings) as outbound:
+        retries = RetryJobs(jobs, lambda channel: dispatcher.retry(channel))
         deliveries = Deliveries(stores, outbound, retries, settings)
         dispatcher = Dispatcher(stores, deliveries, outbound, settings)
         async with (
             dispatcher.running(),
-            working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher"),
+            working(retries.worker, service="webhook-dispatcher"),
         ):
             yield
 
