@@ -57,7 +57,8 @@ class Names:
         self._fresh_s = fresh_s
         self._known: OrderedDict[str, Resolved] = OrderedDict()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._refreshing: dict[str, asyncio.Task[Resolved]] = {}
+        # By account too: a lookup may wait for the other lookups of its account.
+        self._refreshing: dict[tuple[str, str], asyncio.Task[Resolved]] = {}
         self._quick = FairPlaces(_QUICK_LOOKUPS, per_account=_QUICK_PER_ACCOUNT)
         self._slow = FairPlaces(_SLOW_LOOKUPS, per_account=_SLOW_PER_ACCOUNT)
 
@@ -83,10 +84,10 @@ class Names:
         host = resolved.host
         newest = self._known.get(host, resolved)
         is_due = time.monotonic() - newest.checked_s >= self._fresh_s
-        if is_due and host not in self._refreshing and host not in self._running:
+        if is_due and host not in self._running and (account, host) not in self._refreshing:
             task = asyncio.create_task(self._look_up(host, account, is_slow=newest.is_slow))
-            self._refreshing[host] = task
-            task.add_done_callback(lambda _: self._refreshing.pop(host, None))
+            self._refreshing[account, host] = task
+            task.add_done_callback(lambda _: self._refreshing.pop((account, host), None))
         return resolved if newest.error else newest
 
     async def close(self) -> None:
