@@ -11,21 +11,28 @@ import uvloop
 from redis.asyncio import Redis
 
 from services.all_in_one import service as all_in_one
-from services.composition import check_layout_and_time, has_our_layout, keeping_time
 from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
+from services.serving import check_layout_and_time, has_our_layout, keeping_time
 from services.socket_edge import service as socket_edge
 from services.webhook_dispatcher import service as webhook_dispatcher
 from shared.model.errors import StoreUnavailable, WrongLayout
 from shared.redis.client import connect
 from shared.redis.urls import is_cluster
-from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
+from shared.runtime.embedded import DataDirInUse, DataDirUnusable, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
 from shared.runtime.http.server import CannotListen
 from shared.runtime.logs import configure_logs
 from shared.runtime.process import raise_file_limit
-from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+from shared.runtime.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    log_format_in,
+    settings_table,
+    unknown_names,
+)
 from shared.store.commands import commands_to
 
 logger = logging.getLogger(__name__)
@@ -37,7 +44,10 @@ _SERVICES: dict[str, tuple[Callable[[Settings, Redis, asyncio.Event], Awaitable[
     "webhook-dispatcher": (webhook_dispatcher.run, "dispatcher_port"),
     "expiry-reaper": (expiry_reaper.run, "reaper_port"),
 }
-_REFUSALS = (CannotListen, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed, WrongLayout)
+_REFUSALS = (
+    *(CannotListen, DataDirInUse, DataDirUnusable, SettingsError),
+    *(StoreUnavailable, ValkeyFailed, WrongLayout),
+)
 _RUNS_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
@@ -51,13 +61,20 @@ def main() -> int:
     if arguments.command == "settings":
         print(settings_table())
         return 0
+    configure_logs(log_format=log_format_in(), level="info")
     try:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run_command(arguments, settings))
     except (CannotStart, *_REFUSALS) as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        if log_format_in() == "json":
+            logger.error("start.refused", extra={"facts": {"why": str(error)}})
+        else:
+            print(f"stopped: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        logger.critical("process.failed", exc_info=True)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -49,12 +49,36 @@ vars(arq.worker).update(datetime=_RedisTime, timestamp_ms=now_ms)
 vars(arq.connections).update(timestamp_ms=now_ms)
 
 
+class _Worker(Worker):
+    """Calls `on_working` after each poll of its queue."""
+
+    def __init__(self, *, on_working: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._on_working = on_working
+
+    async def heart_beat(self) -> None:
+        await super().heart_beat()
+        self._on_working()
+
+
+async def _no_info(*_: Any) -> None:
+    """arq logs INFO and DBSIZE at its start; a Redis user without these rights could never work."""
+
+
+vars(arq.worker).update(log_redis_info=_no_info)
+
+
 def reap_worker(
-    redis: Redis, reap: Callable[[], Awaitable[None]], *, every_s: float, timeout_s: float
+    redis: Redis,
+    reap: Callable[[], Awaitable[None]],
+    *,
+    every_s: float,
+    timeout_s: float,
+    on_working: Callable[[], None] = lambda: None,
 ) -> Worker:
     """An arq worker that reaps by the clock; of several workers one runs each round.
 
-    It ends when Redis drops; run another one.
+    It calls `on_working` each time it has asked for work. It ends when Redis drops; run another one.
     """
 
     async def run(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:
@@ -62,7 +86,9 @@ def reap_worker(
 
     seconds, minutes = _cron_times(every_s)
     job = cron(run, name=_REAP, second=seconds, minute=minutes, timeout=timeout_s, keep_result=0)
-    return _worker(_arq_redis(redis), queue_name=_QUEUE, cron_jobs=[job], poll_delay=_POLL_S)
+    return _worker(
+        _arq_redis(redis), queue_name=_QUEUE, cron_jobs=[job], poll_delay=_POLL_S, on_working=on_working
+    )
 
 
 class RetryJobs:
@@ -91,8 +117,11 @@ class RetryJobs:
             delay_s = max(0, at_ms + _RETRY_MARGIN_MS - now_ms()) / 1000
             asyncio.get_running_loop().call_later(delay_s, self._retry, channel)
 
-    def worker(self) -> Worker:
-        """An arq worker that runs the jobs. It ends when Redis drops; run another one."""
+    def worker(self, *, on_working: Callable[[], None] = lambda: None) -> Worker:
+        """An arq worker that runs the jobs. It calls `on_working` each time it has asked for work.
+
+        It ends when Redis drops; run another one.
+        """
 
         async def run(ctx: dict[Any, Any], channel: str) -> None:
             self._retry(channel)
@@ -104,6 +133,7 @@ class RetryJobs:
             poll_delay=_RETRY_POLL_S,
             max_jobs=_CONCURRENT_RETRIES,
             job_timeout=_RETRY_TIMEOUT_S,
+            on_working=on_working,
         )
 
 
@@ -115,7 +145,7 @@ def _arq_redis(redis: Redis) -> ArqRedis:
 
 
 def _worker(redis: ArqRedis, **options: Any) -> Worker:
-    return Worker(
+    return _Worker(
         redis_pool=redis,
         handle_signals=False,
         keep_result=0,

@@ -202,7 +202,7 @@ lost_redis: WeakSet[object] = WeakSet()
 
 
 def is_redis_up() -> bool:
-    """Every client's last call had a reply."""
+    """Every client's last call had a reply; a process that has never reached Redis has an entry here too."""
     return not lost_redis
 
 

@@ -14,8 +14,8 @@ LONGEST_FUNCTION = 60
 READS_ENVIRONMENT = "shared.runtime.settings"
 # These put services together, so they may import all of them.
 COMPOSERS = ("services.__main__", "services.all_in_one")
-COMPOSITION = "services.composition"
-OPENS_REDIS = (*COMPOSERS, COMPOSITION)
+COMPOSITION = ("services.composition", "services.serving")
+OPENS_REDIS = (*COMPOSERS, *COMPOSITION)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def is_allowed(name: str, module: str) -> bool:
     if room == "services":
         if within(name, ("services",)):
             own = ".".join(module.split(".")[:2])
-            return within(name, (own, COMPOSITION)) or within(module, COMPOSERS)
+            return within(name, (own, *COMPOSITION)) or within(module, COMPOSERS)
         if within(name, ("shared.redis",)) and not within(module, OPENS_REDIS):
             return False
     if within(name, ROOMS[room].never):

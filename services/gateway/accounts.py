@@ -43,7 +43,8 @@ async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:
     """Creates an account. Raises Invalid."""
     if posted.parent is not None and await api_keys.account(posted.parent) is None:
         raise Invalid("must be the id of an account", field="parent")
-    account = Account(id=new_id(), name=checked_name(posted.name), parent=posted.parent, master=posted.master)
+    name, is_master = checked_name(posted.name), bool(posted.master)
+    account = Account(id=new_id(), name=name, parent=posted.parent, master=is_master)
     await api_keys.create_account(account)
     return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
 

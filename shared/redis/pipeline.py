@@ -41,13 +41,14 @@ class Hooks:
     """`unavailable` is the class of the error that a pipeline raises.
 
     `on_reply(commands, took_s)` runs after each pipeline, `on_error(error name)` after each failed command,
-    `on_lost(pipeline)` and `on_recovered(pipeline)` when a Redis stops replying and when it replies again.
+    `on_lost(pipeline, error)` and `on_recovered(pipeline)` when a Redis stops replying and when it replies
+    again.
     """
 
     unavailable: type[RedisUnavailable]
     on_reply: Callable[[int, float], None]
     on_error: Callable[[str], None]
-    on_lost: Callable[[object], None]
+    on_lost: Callable[[object, Exception], None]
     on_recovered: Callable[[object], None]
 
 
@@ -164,7 +165,7 @@ class Pipeline:
         try:
             if isinstance(replies, Exception):
                 self._is_lost = True
-                self._hooks.on_lost(self)
+                self._hooks.on_lost(self, replies)
                 # Fail the queue too: each of its pipelines would wait for a timeout of its own.
                 queue, self._queue = self._queue, []
                 for command in (*commands, *queue):

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from services.serving import Readiness
 from services.webhook_dispatcher.service import dispatching
 from shared.outbound import resolver
 from shared.redis.client import connect
@@ -140,7 +141,7 @@ async def dispatcher_of(stack: Stack) -> AsyncIterator[None]:
         allow_private_callbacks="1",
         sweep_s=1,
     )
-    async with connect(url) as redis, dispatching(settings, redis, redis):
+    async with connect(url) as redis, dispatching(settings, redis, redis, Readiness(asyncio.Event())):
         yield
 
 

@@ -27,6 +27,11 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     return address
 
 
+def peer_is_trusted(scope: Scope, *, trusted: Sequence[Network]) -> bool:
+    """Does the connection come from a trusted proxy?"""
+    return _is_within((scope.get("client") or ("",))[0], trusted)
+
+
 def _is_within(address: str, networks: Sequence[Network]) -> bool:
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
 
