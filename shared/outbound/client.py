@@ -2,7 +2,7 @@
 
 A receiver must not lead it into our own network, hold it longer than one deadline, or fill its memory. So it
 checks every address between resolving and connecting, starts the deadline before resolving, and discards
-response bodies.
+response bodies. A caller with few places resolves first (`resolve`): no place waits for a name server.
 """
 
 import asyncio
@@ -20,11 +20,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.helpers import is_ip_address
 from yarl import URL
 
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
-from shared.outbound.resolver import AddressRefused, Lookup, SystemResolver, VettingResolver, check_address
+from shared.outbound.names import Lookup, Names, Resolved
+from shared.outbound.resolver import (
+    RESOLVED,
+    AddressRefused,
+    VettingResolver,
+    check_address,
+    system_lookup,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +74,13 @@ class Attempt:
 
 
 class Outbound:
-    """Calls customers' URLs, at most `calls_at_once`. Waiting for a slot does not use up the deadline."""
+    """Calls customers' URLs, as many at once as its callers begin."""
 
     def __init__(
         self,
         *,
         policy: AddressPolicy,
         timeout_s: float = 20,
-        calls_at_once: int = 1000,
         client_cert: Path | None = None,
         client_key: Path | None = None,
         ca: Path | None = None,
@@ -82,22 +89,21 @@ class Outbound:
     ) -> None:
         """Trusts `ca` beside the system's authorities. Raises OSError if a file cannot be used.
 
-        `lookup` resolves names; the addresses are cached for `lookup_ttl_s`.
+        `lookup` resolves names; the addresses are fresh for `lookup_ttl_s`.
         """
         self._policy = policy
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(calls_at_once)
         self._tls = _tls(client_cert=client_cert, client_key=client_key, ca=ca)
-        self._lookup = lookup or SystemResolver()
-        self._lookup_ttl_s = lookup_ttl_s
+        self._names = Names(lookup or system_lookup, fresh_s=lookup_ttl_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=VettingResolver(self._lookup, self._policy),
+            resolver=VettingResolver(self._policy),
             socket_factory=self._checked_socket,
             ssl=self._tls,
-            ttl_dns_cache=self._lookup_ttl_s,
+            # It would give the addresses of one call to another.
+            use_dns_cache=False,
             limit=0,
             keepalive_timeout=_IDLE_S,
         )
@@ -119,24 +125,50 @@ class Outbound:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+        await self._names.close()
 
-    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Attempt:
+    async def resolve(self, url: str, *, account: str) -> Resolved:
+        """Looks up the host of `url` for a call that is to hold a place: it then waits for no name server.
+
+        Raises nothing: a call with an error fails at once, unless a connection is open.
+        """
+        host = _host(url)
+        if not host or is_ip_address(host):
+            return Resolved(host)
+        return await self._names.resolve(host, account=account)
+
+    def resolve_again(self, resolved: Resolved, *, account: str) -> Resolved:
+        """The newest addresses of a host that has a name, without waiting for a lookup."""
+        return self._names.refresh(resolved, account=account)
+
+    async def put(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        account: str = "",
+        resolved: Resolved | None = None,
+    ) -> Attempt:
         """Calls `url` once, follows no redirect, and raises nothing.
 
-        It calls a second time only if a connection kept from an earlier call turns out to be dead.
+        It calls a second time only if a connection kept from an earlier call turns out to be dead. Without
+        `resolved` it looks the host up for `account` first, within the same deadline.
         """
-        async with self._slots:
-            attempt = await self._attempt(url, headers, body)
+        attempt = await self._attempt(url, headers, body, account, resolved)
         telemetry.webhook_request_s.record(attempt.took_ms / 1000, {"outcome": attempt.outcome})
         if attempt.error:
             facts = {"origin": _origin(url), "error": attempt.error}
             logger.debug("callback.failed", extra={"facts": facts})
         return attempt
 
-    async def _attempt(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
+    async def _attempt(
+        self, url: str, headers: Mapping[str, str], body: bytes, account: str, resolved: Resolved | None
+    ) -> Attempt:
         call = _Call()
         try:
             async with asyncio.timeout(self._timeout_s):
+                RESOLVED.set(resolved or await self.resolve(url, account=account))
                 response = await self._call(call, url, headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             return Attempt(None, _error_of(exc), call.took_ms)
@@ -296,6 +328,16 @@ def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) 
         # Without a password OpenSSL asks for one at the terminal.
         context.load_cert_chain(client_cert, client_key, password="")
     return context
+
+
+def _host(url: str) -> str:
+    """The name that aiohttp will ask for; "" if the URL has none."""
+    if _UNSAFE.search(url):
+        return ""
+    with contextlib.suppress(ValueError):
+        host = URL(url, encoded=url.isascii()).raw_host or ""
+        return host.rstrip(".") + "." if host.endswith("..") else host
+    return ""
 
 
 def _origin(url: str) -> str:

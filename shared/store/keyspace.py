@@ -42,6 +42,7 @@ API keys and channels
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
+`{webhooks}:sweep` string: the instance that walks through them, or did so last. Dispatcher. TTL of seconds.
 
 Sessions
 
@@ -131,6 +132,7 @@ LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"

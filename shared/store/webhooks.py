@@ -1,6 +1,8 @@
-"""A webhook's recent deliveries, whether it fails, and the request to retry now."""
+"""A webhook's URL, its recent deliveries, whether it fails, and the request to retry now."""
 
+import asyncio
 import secrets
+from dataclasses import dataclass
 
 import orjson
 
@@ -13,12 +15,28 @@ from shared.store.wakeups import Wakeups
 _SHOWN = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose webhook it is, and where it is."""
+
+    account: str
+    url: str
+
+
 class Webhooks:
     """Webhook channels as their API keys see them; the dispatcher that delivers holds a lease."""
 
     def __init__(self, redis: RedisCommands, wakeups: Wakeups) -> None:
         self._redis = redis
         self._wakeups = wakeups
+
+    async def target(self, api_key_id: str) -> Target | None:
+        """None when the API key or its webhook is gone. Raises StoreUnavailable."""
+        account, url = await asyncio.gather(
+            self._redis.command("HGET", keyspace.api_key(api_key_id), "account_id"),
+            self._redis.command("HGET", keyspace.channel(api_key_id), "url"),
+        )
+        return None if account is None or url is None else Target(account.decode(), url.decode())
 
     async def deliveries(self, api_key_id: str) -> list[Delivery]:
         """The last attempts, newest first; they outlive the webhook by days."""

@@ -8,7 +8,6 @@ import pytest
 
 from shared.outbound.client import Attempt, Outbound
 from tests.harness.waiting import wait_until
-from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import Receiver, hang_up, never, receiving, saying, status
 
 JSON = b'{"notifications":[]}'
@@ -235,25 +234,6 @@ async def test_large_bodies_arrive_whole(outbound: Outbound) -> None:
     assert receiver.bodies == [body]
     assert receiver.header("content-length") == [str(len(body))]
     assert receiver.header("transfer-encoding") == []
-
-
-async def test_waiting_for_a_slot_does_not_use_up_the_deadline() -> None:
-    waiting: list[asyncio.Event] = []
-
-    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        waiting.append(asyncio.Event())
-        await waiting[-1].wait()
-        await status(200)(_, writer)
-
-    async with receiving(hold) as receiver, Outbound(policy=LOOPBACK, calls_at_once=1) as calls:
-        both = [asyncio.create_task(put(calls, receiver)) for _ in range(2)]
-        await wait_until(lambda: len(waiting) == 1)
-        waiting[0].set()
-        await wait_until(lambda: len(waiting) == 2)
-        assert both[0].done()
-        assert not both[1].done()
-        waiting[1].set()
-        assert all([(await call).accepted for call in both])
 
 
 async def test_a_cancelled_call_leaves_nothing_open(outbound: Outbound) -> None:
