@@ -19,6 +19,7 @@ from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import ChannelState, Kind
 from shared.model.errors import KeyRevoked, KindConflict
+from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem
 from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
 from shared.wire.pelion.channels import (
@@ -149,6 +150,8 @@ async def _verify(request: Request, key: ApiKey, callback: Callback) -> None:
 
 async def _disconnected(request: Request) -> None:
     """Returns when the client has gone. The body must have been read."""
+    connection: Connection = request.scope["extensions"]["http.connection"]
+    connection["end_with_input"]()
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -23,8 +23,8 @@ _SLOW_PER_S = 40
 _QUICK_PER_S = 2000
 # How long another dispatcher waits before it goes on with the walk of one that died.
 _WALK_TTL_S = 10.0
-# The lag shown is the longest of this time: a scrape must not depend on the page that comes before it.
-_LAG_SHOWN_S = 30.0
+# The lag shown is the longest of so many intervals: a scrape must not depend on the page before it.
+_LAGS_SHOWN = 3
 # A retry job that Redis lost is missed once its time has come, after the walk that follows the outage.
 _LAST_RETRY_S = LONGEST_S + 10.0
 
@@ -121,7 +121,7 @@ class Sweep:
     def _record_lag(self, lag_ms: int) -> None:
         now_s = time.monotonic()
         self._lags_ms.append((now_s, lag_ms))
-        while self._lags_ms[0][0] < now_s - _LAG_SHOWN_S:
+        while self._lags_ms[0][0] < now_s - _LAGS_SHOWN * self._every_s:
             self._lags_ms.popleft()
         longest_ms = max(self._waiting_ms(), *(lag for _, lag in self._lags_ms))
         now = now_ms()

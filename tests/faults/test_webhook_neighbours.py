@@ -214,7 +214,7 @@ async def test_hanging_test_requests_of_an_account(
         for attempt in attempts:
             attempt.cancel()
         await asyncio.wait(attempts)
-        await wait_until(lambda: not held, what="the end of the test requests with their clients")
+        await wait_until(lambda: not held, within_s=5, what="the end of the test requests with their clients")
     await api.register_webhook(keys[0], hook.url)
 
     assert_undisturbed(alone_ms, during_ms, record_property, "70 hanging test requests of another account")
