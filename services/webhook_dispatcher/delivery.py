@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from services.composition import Stores
-from services.webhook_dispatcher.known_webhooks import KnownWebhook
+from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
 from services.webhook_dispatcher.retry_pace import RetryPace
 from shared import telemetry
 from shared.clock import now_ms
@@ -20,6 +20,7 @@ from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
+from shared.store.webhooks import Setup
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
@@ -39,7 +40,7 @@ class Outcome(Enum):
     CHANGED = auto()
     """The lease is released, and the next attempt is due at once: the URL or its headers have changed."""
     MOVED = auto()
-    """Nothing was sent: the URL is not the one that was resolved."""
+    """The URL is not the one that was resolved, or was replaced during the request: to be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,10 @@ class Deliveries:
         request = self._request(lease, batch)
         tracer = DeliveryTracer(lease.channel)
         tracer.record_sent(request.with_trail, read_ns=time.time_ns())
-        attempt = await self._send(lease, batch, request, resolved)
+        attempt = await self._send(lease, batch, request, webhook, resolved)
+        if attempt is None:
+            logger.info("delivery.outdated", extra={"facts": {"channel": lease.channel}})
+            return Outcome.MOVED
         webhook.record(attempt)
         delivery = self._record(lease, request, attempt)
         if not attempt.accepted:
@@ -104,7 +108,9 @@ class Deliveries:
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]
         return _Request(f"msg_{lease.generation}_{body.last_entry_id}", body, with_trail)
 
-    async def _send(self, lease: Lease, batch: TakenBatch, request: _Request, resolved: Resolved) -> Attempt:
+    async def _send(
+        self, lease: Lease, batch: TakenBatch, request: _Request, webhook: KnownWebhook, resolved: Resolved
+    ) -> Attempt | None:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
@@ -115,7 +121,12 @@ class Deliveries:
             body=body,
         )
         headers = {**batch.callback.headers, **signature, **request.trace_headers}
-        return await self._outbound.put(batch.callback.url, headers=headers, body=body, resolved=resolved)
+        call = self._outbound.put(batch.callback.url, headers=headers, body=body, resolved=resolved)
+        webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
+        try:
+            return await webhook.request.attempt()
+        finally:
+            webhook.request = None
 
     def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
         """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""

@@ -28,7 +28,7 @@ from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 from shared.store.due_webhooks import DueWebhook
 from shared.store.inline_entries import parse_wakeups
-from shared.store.wakeups import listen_to_wakeups, parse_key_changed
+from shared.store.wakeups import listen_to_wakeups, parse_key_changed, parse_webhook_changed
 
 logger = logging.getLogger(__name__)
 
@@ -243,8 +243,24 @@ class Dispatcher:
     def on_messages(self, messages: Sequence[bytes]) -> None:
         words, _ = parse_wakeups(messages)
         for word in words:
-            if parse_key_changed(word) is None:
+            if (channel := parse_webhook_changed(word)) is not None:
+                self._on_changed(channel)
+            elif parse_key_changed(word) is None:
                 self.visit(word)
+
+    def _on_changed(self, channel: str) -> None:
+        if self._known.request_to(channel) is not None:
+            ending = asyncio.create_task(self._end_outdated(channel))
+            self._tasks.add(ending)
+            ending.add_done_callback(self._tasks.discard)
+        self.visit(channel)
+
+    async def _end_outdated(self, channel: str) -> None:
+        """Ends a request to the URL of before: what waits must not wait for a receiver that hangs."""
+        with contextlib.suppress(StoreUnavailable):
+            setup = await self._stores.webhooks.setup(channel)
+            if (request := self._known.request_to(channel)) is not None:
+                request.end_unless(setup)
 
     def on_restored(self) -> None:
         self._sweep.restored()

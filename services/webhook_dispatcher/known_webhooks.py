@@ -1,10 +1,13 @@
 """What a dispatcher knows of webhooks before it claims them: account, URL, and how the last attempts went."""
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from shared.outbound.client import Attempt
-from shared.store.webhooks import Webhooks
+from shared.store.webhooks import Setup, Webhooks
 
 _KNOWN = 20_000
 # A webhook is slow when its attempts take longer than this on average, the last one counting half.
@@ -19,6 +22,7 @@ class KnownWebhook:
     url: str
     mean_ms: float = 0.0
     has_failed: bool = False
+    request: "RequestUnderWay | None" = None
 
     @property
     def is_slow(self) -> bool:
@@ -27,6 +31,30 @@ class KnownWebhook:
     def record(self, attempt: Attempt) -> None:
         self.mean_ms = (self.mean_ms + attempt.took_ms) / 2
         self.has_failed = not attempt.accepted
+
+
+class RequestUnderWay:
+    """A request to a webhook as it was set up when the request began."""
+
+    def __init__(self, setup: Setup, call: Coroutine[Any, Any, Attempt]) -> None:
+        self._setup = setup
+        self._call = asyncio.create_task(call)
+        self._is_outdated = False
+
+    async def attempt(self) -> Attempt | None:
+        """None when the webhook has changed meanwhile: what the receiver did with the request is unknown."""
+        try:
+            return await self._call
+        except asyncio.CancelledError:
+            if not self._is_outdated:
+                raise
+            return None
+
+    def end_unless(self, setup: Setup | None) -> None:
+        """Ends the request if the webhook is set up in another way now, or gone."""
+        if setup != self._setup:
+            self._is_outdated = True
+            self._call.cancel()
 
 
 class KnownWebhooks:
@@ -50,6 +78,11 @@ class KnownWebhooks:
         if len(self._known) > _KNOWN:
             self._known.popitem(last=False)
         return known
+
+    def request_to(self, channel: str) -> RequestUnderWay | None:
+        """The request under way, if any."""
+        known = self._known.get(channel)
+        return known.request if known is not None else None
 
     def forget(self, channel: str) -> None:
         """The channel is gone."""

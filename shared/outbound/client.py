@@ -16,8 +16,10 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp.helpers import is_ip_address
@@ -33,6 +35,7 @@ from shared.outbound.resolver import (
     check_address,
     system_lookup,
 )
+from shared.outbound.response_head import HeadReader, status_behind
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ _HEADERS_LIMIT = 100
 _IDLE_S = 15
 # A longer body must be a file object: aiohttp writes bytes in one step, which blocks the event loop.
 _IN_ONE_PIECE_BYTES = 1024 * 1024
+_AUTHORITY_END = re.compile(r"[/?#]")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 _HEADERS = {
     "User-Agent": "notification-gateway",
@@ -107,6 +111,8 @@ class Outbound:
             limit=0,
             keepalive_timeout=_IDLE_S,
         )
+        # aiohttp has no parameter for it.
+        vars(connector)["_factory"] = partial(HeadReader, loop=asyncio.get_running_loop())
         self._session = aiohttp.ClientSession(
             connector=connector,
             request_class=_Request,
@@ -170,6 +176,9 @@ class Outbound:
             async with asyncio.timeout(self._timeout_s):
                 RESOLVED.set(resolved or await self.resolve(url, account=account))
                 response = await self._call(call, url, headers, body)
+        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as exc:
+            # The parser refused what follows the status line: the status decides, and the connection goes.
+            return Attempt(call.status, "" if call.status else _error_of(exc), call.took_ms)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             return Attempt(None, _error_of(exc), call.took_ms)
         finally:
@@ -199,8 +208,7 @@ class Outbound:
         if _UNSAFE.search(url):
             raise ValueError("not a URL")
         response = await self._session.put(
-            # Not normalized: a receiver may compare the path byte by byte.
-            URL(url, encoded=url.isascii()),
+            _url(url),
             data=body if len(body) < _IN_ONE_PIECE_BYTES else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
@@ -236,9 +244,14 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         self.transport, self._protocol = conn.transport, conn.protocol
+        self._protocol.begin()
         self.reused = self._protocol in _LAST
         self._id = _LAST[self._protocol] = object()
         return await super().send(conn)
+
+    @property
+    def status(self) -> int | None:
+        return status_behind(self._protocol)
 
     @property
     def is_last(self) -> bool:
@@ -271,6 +284,11 @@ class _Call:
     @property
     def took_ms(self) -> int:
         return round((time.monotonic() - self._started_s) * 1000)
+
+    @property
+    def status(self) -> int | None:
+        """The status that has arrived, also if the rest of the response could not be parsed."""
+        return self._request.status if self._request is not None else None
 
     def abort(self) -> None:
         """Aborts the connection: closing would wait for a receiver that does not read what was sent."""
@@ -322,6 +340,8 @@ def _error_of(exc: Exception) -> str:
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
+    # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
+    context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
         context.load_verify_locations(ca)
     if client_cert is not None:
@@ -330,12 +350,30 @@ def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) 
     return context
 
 
+def _url(url: str) -> URL:
+    """The URL as it was given: a receiver may compare it byte by byte. Only what is not ASCII is encoded.
+
+    Raises ValueError.
+    """
+    if url.isascii():
+        return URL(url, encoded=True)
+    scheme, slashes, rest = url.partition("//")
+    end = _AUTHORITY_END.search(rest)
+    at = len(rest) if end is None else end.start()
+    authority, target = rest[:at], rest[at:]
+    if not authority.isascii():
+        host, colon, port = authority.partition(":")
+        authority = f"{URL(f'http://{host}').raw_host}{colon}{port}"
+    encoded = "".join(sign if sign.isascii() else quote(sign) for sign in target)
+    return URL(scheme + slashes + authority + encoded, encoded=True)
+
+
 def _host(url: str) -> str:
     """The name that aiohttp will ask for; "" if the URL has none."""
     if _UNSAFE.search(url):
         return ""
     with contextlib.suppress(ValueError):
-        host = URL(url, encoded=url.isascii()).raw_host or ""
+        host = _url(url).raw_host or ""
         return host.rstrip(".") + "." if host.endswith("..") else host
     return ""
 

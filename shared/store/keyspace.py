@@ -112,6 +112,7 @@ dispatcher (for webhooks without an owner). The payload is a list of items, sepa
   `<id>` of a channel or session: it may have something to deliver, or its lease is contested; read its
   queue.
   `key:<id>`: the API key's record has changed; check the credentials of its sockets.
+  `webhook:<id>`: the webhook was put, deleted or revoked; end a request that goes to an older URL.
 A payload that begins with + has inline entries: `queue_append.lua` writes them, `inline_entries.py` parses
 them.
 """

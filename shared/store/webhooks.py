@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, Failing
 from shared.model.deliveries import Delivery
 from shared.redis.pipeline import RedisCommands
@@ -23,6 +24,14 @@ class Target:
     url: str
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Where a webhook channel of one generation delivers to."""
+
+    generation: str
+    callback: Callback
+
+
 class Webhooks:
     """Webhook channels as their API keys see them; the dispatcher that delivers holds a lease."""
 
@@ -37,6 +46,14 @@ class Webhooks:
             self._redis.command("HGET", keyspace.channel(api_key_id), "url"),
         )
         return None if account is None or url is None else Target(account.decode(), url.decode())
+
+    async def setup(self, api_key_id: str) -> Setup | None:
+        """As it is now; None when there is none. Raises StoreUnavailable."""
+        name = keyspace.channel(api_key_id)
+        generation, url, headers = await self._redis.command("HMGET", name, "generation", "url", "headers")
+        if url is None:
+            return None
+        return Setup(generation.decode(), Callback(url.decode(), orjson.loads(headers)))
 
     async def deliveries(self, api_key_id: str) -> list[Delivery]:
         """The last attempts, newest first; they outlive the webhook by days."""
