@@ -188,6 +188,7 @@ class ApiKeys:
         owner, generation = (value.decode() for value in fields) if fields else ("", "")
         if owner:
             self._wakeups.send(owner, api_key_id)
+            self._wakeups.send_webhook_changed(owner, api_key_id)
         self._wakeups.send_key_changed(EVERY_EDGE, api_key_id)
         return generation if status == b"revoked" else None
 
