@@ -15,7 +15,7 @@ from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
-from shared.store.routing_tables import FIELDS_PER_STEP, Compile, RoutingTables
+from shared.store.routing_tables import Compile, RoutingTables
 
 
 class Routing:
@@ -193,7 +193,7 @@ class Routing:
         fields: dict[bytes, None] = {}
         cursor: bytes | int = 0
         while True:
-            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", FIELDS_PER_STEP)
+            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", _PAGE_SIZE)
             # A scan may find a field twice.
             fields |= dict.fromkeys(stored[::2])
             if int(cursor) == 0:
@@ -233,11 +233,14 @@ class Routing:
 
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
         """Gives the table a new random version, unless nothing changes."""
-        names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
+        tag = account_id
+        names = [keyspace.routing(tag), keyspace.routing_changes(tag), keyspace.counts(tag)]
         return await self._redis.script(script, names, _new_version(), *arguments)
 
 
 _IS_OF_BINDINGS = 1
+# Redis reads so many fields in one step.
+_PAGE_SIZE = 250
 
 
 def _key(api_key_id: str) -> str:
