@@ -18,7 +18,14 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Notification
 from shared.store.inline_entries import InlineEntries
-from shared.store.queues import BEGINNING, Batch, Queues, parse_entry_id
+from shared.store.queues import (
+    BEGINNING,
+    NOT_OWNER,
+    Batch,
+    Queues,
+    acked_in_part,
+    parse_entry_id,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +160,9 @@ class DeliveryLoop:
             self._redis_failed(Event.RESYNC_REQUIRED)
             return
         if count < 0:
-            # Not the owner: the read finds out why, or writes the claim again.
+            # Not the owner: the read finds out why, or writes the claim again. Or there is more to ack.
+            if count < NOT_OWNER:
+                telemetry.acked.add(acked_in_part(count))
             self.wake()
         else:
             self._record_acked(until, count, acked_ns=acked_ns)

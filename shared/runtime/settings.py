@@ -137,7 +137,9 @@ class Settings(BaseModel):
     drain_window_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         0, description="time over which it then closes its sockets evenly; 0: all at once"
     )
-    batch_limit: Count = Field(10_000, description="most notifications in one read of a queue")
+    batch_limit: Count = Field(
+        384, description="most notifications in one read of a queue; a read returns at most 384"
+    )
     frame_limit_bytes: Bytes = Field(
         48 * 1024, description="largest WebSocket frame; a single larger notification is sent alone"
     )

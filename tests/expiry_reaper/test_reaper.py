@@ -21,7 +21,7 @@ from shared.store.replicas import Heartbeat, Replicas
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.store.routing import table_of
-from tests.store.stores import NOW_MS, Backend, Stores
+from tests.store.stores import NOW_MS, Backend, Stores, at_time
 
 PULL_EXPIRY_MS = 600_000
 DAY_MS = 24 * 3600 * 1000
@@ -58,7 +58,7 @@ def a_reaper(stores: Stores, idle_expiry_ms: dict[Kind, int]) -> Reaper:
     limits = QueueLimits(lifetime_ms=DAY_MS)
     reapers_stores = SimpleNamespace(
         channels=stores.channels,
-        queues=Queues(stores.calls, limits=limits, now_ms=lambda: NOW_MS + DAY_MS),
+        queues=Queues(at_time(stores, NOW_MS + DAY_MS), limits=limits),
         replicas=Replicas(stores.calls),
         routing=stores.routing,
         sessions=stores.sessions,

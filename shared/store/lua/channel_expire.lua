@@ -5,8 +5,7 @@
 -- KEYS: channel, queue, receipts
 -- ARGV: generation, owner that the caller found dead or '', its last heartbeat in ms or 0, now in ms, idle expiry in ms
 -- Reply: {'expired', notifications lost} | {'kept'} | {'absent'}
--- Touches at most: the whole queue, and 10,000 receipts.
---include receipts
+-- Touches at most: the names of the channel; Redis frees its queue beside its work.
 --include end_channel
 local channel = redis.call('HMGET', KEYS[1], 'generation', 'created_at_ms', 'released_at_ms', 'owner')
 if channel[1] ~= ARGV[1] then return {'absent'} end
