@@ -15,15 +15,21 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+from starlette.types import Scope
 
 from services.socket_edge.held import HeldConnection, in_turns, now_s
 from services.socket_edge.liveness import Liveness
-from shared.authentication import authenticate
+from shared.authentication import require_scope
 from shared.clock import now_ms
-from shared.model.api_keys import ApiKey, Principal, Scope, hash_of
-from shared.model.errors import StoreUnavailable
+from shared.model.api_keys import ApiKey, Principal, hash_of
+from shared.model.api_keys import Scope as KeyScope
+from shared.model.errors import StoreUnavailable, Unauthenticated
 from shared.store.api_keys import ApiKeys
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
 
 _RETRY_S = 1.0
 _VERSION_S = 0.5
@@ -44,12 +50,18 @@ class Credential:
         return cls(principal.api_key_id, principal.secret_hash, principal.until_ms)
 
 
-async def authenticate_receiver(api_keys: ApiKeys, secret: str | None) -> tuple[ApiKey, Credential]:
-    """The API key of a secret, which must have the scope `receive`.
+async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) -> tuple[ApiKey, Credential]:
+    """The API key of a secret, which must have the scope `receive`, in a request or handshake.
 
-    Raises Unauthenticated, MissingScope, StoreUnavailable.
+    Raises Unauthenticated, MissingScope, StoreUnavailable; Problem (429) when its address failed too often.
     """
-    key = await authenticate(api_keys, secret, scope=Scope.RECEIVE, now_ms=now_ms())
+    limits, api_keys = edge.limits, edge.stores.api_keys
+    key = await limits.look_up(
+        secret or "", limits.address_of(scope), lambda: api_keys.authenticate(secret, now_ms=now_ms())
+    )
+    if key is None:
+        raise Unauthenticated
+    require_scope(key.scopes, KeyScope.RECEIVE)
     secret_hash = hash_of(secret or "")
     return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
 

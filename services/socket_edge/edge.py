@@ -22,6 +22,7 @@ from shared.model.channels import CloseReason, Kind, instance_of
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
+from shared.runtime.stranger_limits import StrangerLimits
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
@@ -41,6 +42,7 @@ class Edge:
         # Sockets with frames for which no ping stands; a timer pings them all.
         self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
+        self.limits = StrangerLimits(settings)
         self.registry = registry = Registry()
         self.admission = Admission(registry, settings)
         self.liveness = Liveness(
@@ -62,6 +64,7 @@ class Edge:
         telemetry.watch_sockets(lambda: registry.count(Kind.WEBSOCKET))
         telemetry.watch_polls(lambda: registry.count(Kind.PULL))
         telemetry.watch_sessions(registry.count)
+        telemetry.watch_strangers(lambda: len(self.admission))
         telemetry.watch_draining(lambda: self._is_draining)
 
     def new_owner(self) -> str:

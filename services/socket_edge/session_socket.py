@@ -23,7 +23,7 @@ from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, Session, SessionBinding
-from shared.runtime.http.client_address import client_address
+from shared.runtime.http.client_address import block_of, client_address
 from shared.store.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _FLUSH_S = 0.02
 
 
 def address_of(edge: "Edge", scope: Scope) -> str:
-    """The client's address, by which its sockets are counted."""
+    """The client's address."""
     return client_address(scope, trusted=edge.settings.trusted_proxies)
 
 
@@ -66,7 +66,7 @@ class SessionSocket(HeldSocket):
 
     def __init__(self, edge: "Edge", *, address: str, scope: Scope, send: Send) -> None:
         super().__init__(edge, new_id(), scope=scope, send=send)
-        self.address = address
+        self.address = block_of(address)
         self.session = Session(
             id=self.id,
             dialect=self.kind,

@@ -36,6 +36,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # The form that browsers send: no path, no default port, no trailing slash.
@@ -184,6 +185,21 @@ class Settings(BaseModel):
     )
     unauthenticated_bytes: Bytes = Field(
         256 * 1024, description="most bytes of messages on a Blackhole socket before a valid credential"
+    )
+    handshake_rate_per_address: Rate = Field(
+        50, description="most WebSocket handshakes without a credential a second from one address"
+    )
+    handshake_burst_per_address: Count = Field(500, description="most of them at once, after a pause")
+    failed_authentication_rate_per_address: Rate = Field(
+        10, description="most failed authentications a second from one address"
+    )
+    failed_authentication_burst_per_address: Count = Field(
+        100, description="most of them at once, after a pause"
+    )
+    failed_authentication_rate: Rate = Field(
+        1000,
+        description="failed authentications a second from all addresses, beyond which each address that "
+        "fails once has used up its burst",
     )
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),

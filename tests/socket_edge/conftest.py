@@ -75,6 +75,7 @@ def scope_of(
         "last_ping_s": lambda: 0.0,
         "write": write,
         "hear_pongs": lambda _: None,
+        "hear_control_frames": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
 

@@ -27,6 +27,23 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     return address
 
 
+def block_of(address: str) -> str:
+    """By what an address is counted: an IPv4 address itself, an IPv6 address by its first 64 bits.
+
+    Whoever has one IPv6 address has a /64 of them. A text that is no address stays as it is.
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        # How a socket that listens for both reports an IPv4 client: all of them share one /64.
+        return str(parsed.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
 def _is_within(address: str, networks: Sequence[Network]) -> bool:
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
 
