@@ -24,6 +24,14 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     return buffered + int.from_bytes(queued, sys.byteorder)
 
 
+def has_unread(transport: asyncio.Transport) -> bool:
+    """Has the peer sent something that we have not read yet?"""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = transport.get_extra_info("socket").fileno()
+        return any(fcntl.ioctl(descriptor, termios.FIONREAD, _NUMBER))
+    return False
+
+
 def has_hung_up(transport: asyncio.Transport) -> bool:
     """Has the peer closed or reset the connection? The kernel knows before the event loop does."""
     return _state(transport) != _ESTABLISHED

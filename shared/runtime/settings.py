@@ -186,6 +186,14 @@ class Settings(BaseModel):
     unauthenticated_bytes: Bytes = Field(
         256 * 1024, description="most bytes of messages on a Blackhole socket before a valid credential"
     )
+    max_arriving_connections: Count = Field(
+        5000,
+        description="most connections whose request has not begun or whose head is incomplete; beyond it "
+        "the oldest is closed",
+    )
+    max_arriving_connections_per_address: Count = Field(
+        1000, description="most of them from one address; beyond it the oldest of that address is closed"
+    )
     handshake_rate_per_address: Rate = Field(
         50, description="most WebSocket handshakes without a credential a second from one address"
     )

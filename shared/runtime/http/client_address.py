@@ -19,7 +19,7 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     address: str = (scope.get("client") or ("",))[0]
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]
     reported = [part.strip() for part in ",".join(lines).split(",")] if lines else []
-    while reported and _is_within(address, trusted):
+    while reported and is_within(address, trusted):
         previous = _without_port(reported.pop())
         if not _is_address(previous):
             break
@@ -44,7 +44,8 @@ def block_of(address: str) -> str:
     return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
+def is_within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether it is an address in one of these networks."""
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
 
 

@@ -17,6 +17,8 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from shared import telemetry
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version
 from shared.runtime.http.responses import (
@@ -76,11 +78,13 @@ class HttpProtocol(TurnsProtocol):
     def __init__(
         self,
         *args: Any,
+        arrivals: Arrivals,
         hot_routes: HotRoutes = MappingProxyType({}),
         closing: asyncio.Event | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._arrivals = arrivals
         self._hot_routes = hot_routes
         # Set when the server closes: each connection ends after its next response.
         self._closing = closing or asyncio.Event()
@@ -229,6 +233,9 @@ class HttpProtocol(TurnsProtocol):
             if self._head_bytes > _HEAD_BYTES + len(data):
                 self.send_400_response("the request line and headers are too long")
                 return
+            if self._may_parse() and not self._arrivals.parse(self, self._on_turn):
+                self._wait_for_turn(data)
+                return
         self._take(data)
 
     def _on_share_parsed(self) -> None:
@@ -359,12 +366,18 @@ class HttpProtocol(TurnsProtocol):
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_bytes = 0
-            self._head_timer = self.loop.call_later(_HEAD_S, self.transport.abort)
+            self._head_timer = self.loop.call_later(_HEAD_S, self._abort_late_head)
+            self._arrivals.add(self)
+
+    def _abort_late_head(self) -> None:
+        telemetry.refusals.add(1, {"reason": "late-heads"})
+        self.transport.abort()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+            self._arrivals.forget(self)
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
