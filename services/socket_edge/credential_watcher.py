@@ -42,12 +42,13 @@ class Credential:
     """The secret that opened a connection, or minted the token that did: its API key, its hash, its end."""
 
     api_key_id: str
+    account_id: str
     secret_hash: str
     until_ms: float = math.inf
 
     @classmethod
     def of(cls, principal: Principal) -> Self:
-        return cls(principal.api_key_id, principal.secret_hash, principal.until_ms)
+        return cls(principal.api_key_id, principal.account_id, principal.secret_hash, principal.until_ms)
 
 
 async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) -> tuple[ApiKey, Credential]:
@@ -63,7 +64,7 @@ async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) 
         raise Unauthenticated
     require_scope(key.scopes, KeyScope.RECEIVE)
     secret_hash = hash_of(secret or "")
-    return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    return key, Credential(key.id, key.account_id, secret_hash, key.valid_until_ms(secret_hash))
 
 
 class CredentialWatcher:

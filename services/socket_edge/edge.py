@@ -15,6 +15,7 @@ from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
+from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
@@ -43,6 +44,7 @@ class Edge:
         self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
         self.limits = StrangerLimits(settings)
+        self.reading_places = ReadingPlaces()
         self.registry = registry = Registry()
         self.admission = Admission(registry, settings)
         self.liveness = Liveness(
@@ -94,6 +96,7 @@ class Edge:
     def authenticated(self, connection: HeldConnection, credential: Credential) -> None:
         """The connection ends with this credential."""
         connection.credential = credential
+        connection.account_id = credential.account_id
         connection.expires_at_ms = credential.until_ms
         self.liveness.watch(connection)
         # The key may have changed after it was read, when no wakeup reached the connection yet.

@@ -41,7 +41,7 @@ class Poll(LeaseHolder):
     def __init__(self, edge: "Edge", lease: Lease, *, connection: Connection, pull: Pull) -> None:
         super().__init__(edge, lease.channel)
         self.lease = lease
-        self.loop = DeliveryLoop(edge.stores.queues, lease, self)
+        self.loop = DeliveryLoop(edge.stores.queues, lease, self, places=edge.reading_places)
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()

@@ -156,12 +156,21 @@ class SessionSocket(HeldSocket):
                 self._is_woken = False
                 # The restored subscription wakes it again, perhaps while this call fails.
                 with contextlib.suppress(StoreUnavailable):
-                    await self._deliver()
+                    await self._deliver_in_turn()
         except Exception:
             logger.exception("session.failed", extra={"facts": self.facts})
             await self.close(CloseReason.UNEXPECTED)
         finally:
             self._delivery = None
+
+    async def _deliver_in_turn(self) -> None:
+        places = self._edge.reading_places
+        if not places.take_free(self):
+            await places.take(self)
+        try:
+            await self._deliver()
+        finally:
+            places.give_back(self)
 
     async def _deliver(self) -> None:
         taken = await self._sessions.take(self.session)
