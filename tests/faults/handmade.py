@@ -84,9 +84,9 @@ class HandmadeSocket(Line):
         return await cls._connect(url + CONNECT_PATH, secret, receive_buffer=receive_buffer)
 
     @classmethod
-    async def connect_anonymously(cls, url: str) -> Self:
-        """Connects as a Blackhole client, which may authenticate later."""
-        return await cls._connect(url, None)
+    async def connect_to_blackhole(cls, url: str, secret: str | None = None) -> Self:
+        """Connects as a Blackhole client, which without a secret may authenticate later."""
+        return await cls._connect(url, secret)
 
     @classmethod
     async def _connect(cls, url: str, secret: str | None, *, receive_buffer: int | None = None) -> Self:
