@@ -11,7 +11,7 @@ from websockets.frames import Opcode
 from tests.conftest import Measured
 from tests.faults.handmade import HandmadeSocket, Line, as_sent
 from tests.harness.api import Api
-from tests.harness.neighbour import Latencies, Neighbour, assert_isolated
+from tests.harness.neighbour import Latencies, Neighbour, again_and_again, assert_isolated
 from tests.harness.processes import Service
 from tests.harness.stack import Stack, running_stack
 
@@ -93,19 +93,14 @@ async def strangers_flooding(edge: Service, count: int, data: bytes) -> AsyncIte
     """So many that never authenticate: each floods until it is closed, and connects again."""
 
     async def flood() -> None:
-        while True:
-            with contextlib.suppress(EOFError, OSError, AssertionError):
-                line = await HandmadeSocket.connect_to_blackhole(edge.url)
-                try:
-                    await send_forever([line], data)
-                finally:
-                    line.close()
+        line = await HandmadeSocket.connect_to_blackhole(edge.url)
+        try:
+            await send_forever([line], data)
+        finally:
+            line.close()
 
-    async with asyncio.TaskGroup() as group:
-        floods = [group.create_task(flood()) for _ in range(count)]
+    async with again_and_again(count, flood):
         yield
-        for each in floods:
-            each.cancel()
 
 
 @pytest.mark.parametrize("connections", [1, 20])

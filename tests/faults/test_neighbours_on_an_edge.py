@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 
 import aiohttp
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Measured
 from tests.faults.handmade import HandmadeSocket, Line
 from tests.harness.api import Api, ApiKey
-from tests.harness.neighbour import Neighbour, assert_isolated
+from tests.harness.neighbour import Neighbour, again_and_again, assert_isolated
 from tests.harness.processes import Service
 from tests.harness.stack import Stack, running_stack
 
@@ -19,8 +19,6 @@ SHORT_S = 2.5
 SOCKETS = 400
 BACKLOG = 50
 STRANGERS = 2000
-
-Attack = Callable[[], contextlib.AbstractAsyncContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +50,6 @@ async def keys(api: Api) -> list[ApiKey]:
     keys = [await api.api_key(account=account) for _ in range(SOCKETS)]
     await asyncio.gather(*map(api.register, keys))
     return keys
-
-
-@contextlib.asynccontextmanager
-async def again_and_again(count: int, attack: Callable[[], object]) -> AsyncIterator[None]:
-    """So many tasks that repeat the attack."""
-
-    async def repeat() -> None:
-        while True:
-            with contextlib.suppress(EOFError, OSError, AssertionError):
-                await attack()  # type: ignore[misc]
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(repeat()) for _ in range(count)]
-        yield
-        for task in tasks:
-            task.cancel()
 
 
 async def measure(

@@ -1,7 +1,9 @@
 """A client that is measured while others attack: what the attack costs somebody else."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.harness.api import Api
@@ -53,3 +55,22 @@ class Neighbour:
 def assert_isolated(alone: Latencies, attacked: Latencies) -> None:
     """At most three times the p99 alone, and never over half a second."""
     assert attacked.p99_s <= max(NOISE_S, min(3 * alone.p99_s, MOST_S)), f"{attacked}; alone {alone}"
+
+
+@contextlib.asynccontextmanager
+async def again_and_again(count: int, attack: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """So many tasks that repeat the attack."""
+    is_over = False
+
+    async def repeat() -> None:
+        # Python 3.11's wait_for may swallow a cancellation.
+        while not is_over:
+            with contextlib.suppress(EOFError, OSError, AssertionError):
+                await attack()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(repeat()) for _ in range(count)]
+        yield
+        is_over = True
+        for task in tasks:
+            task.cancel()
