@@ -1,9 +1,7 @@
 """The sweep wakes every connection, and never so many at once that others wait for the event loop."""
 
 import asyncio
-import gc
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
@@ -17,7 +15,7 @@ from shared.store.leases import Claimed
 from shared.store.queues import Batch
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import Client, Clock, edge_of
+from tests.socket_edge.conftest import Client, Clock, LongestTurn, edge_of
 from tests.store.stores import EDGE, Stores
 
 SOCKETS = 5000
@@ -45,33 +43,6 @@ class UnchangedKeys(CredentialWatcher):
 
     def check(self, connections: Iterable[HeldConnection]) -> None:
         self.asked_about += len(list(connections))
-
-
-class LongestTurn:
-    """The longest turn of the event loop, in CPU time: other work on the machine does not count."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._last_s = time.thread_time()
-        self._turn()
-
-    def _turn(self) -> None:
-        now_s = time.thread_time()
-        self.seconds = max(self.seconds, now_s - self._last_s)
-        self._last_s = now_s
-        self._next = asyncio.get_running_loop().call_soon(self._turn)
-
-    def stop(self) -> None:
-        self._next.cancel()
-
-
-@pytest.fixture
-def no_garbage_collection() -> Iterator[None]:
-    """It takes its time from any turn, whatever that does."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
