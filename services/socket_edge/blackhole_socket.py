@@ -45,7 +45,7 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
 async def _authenticate(edge: Edge, token: str, address: str) -> Principal | None:
     """Raises Problem (429) when the address has failed too often, StoreUnavailable."""
     principals = edge.stores.principals
-    return await edge.limits.look_up(
+    return await edge.look_up(
         token, block_of(address), lambda: principals.authenticate(token, now_ms=now_ms())
     )
 

@@ -56,10 +56,8 @@ async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) 
 
     Raises Unauthenticated, MissingScope, StoreUnavailable; Problem (429) when its address failed too often.
     """
-    limits, api_keys = edge.limits, edge.stores.api_keys
-    key = await limits.look_up(
-        secret or "", limits.address_of(scope), lambda: api_keys.authenticate(secret, now_ms=now_ms())
-    )
+    api_keys, address = edge.stores.api_keys, edge.limits.address_of(scope)
+    key = await edge.look_up(secret or "", address, lambda: api_keys.authenticate(secret, now_ms=now_ms()))
     if key is None:
         raise Unauthenticated
     require_scope(key.scopes, KeyScope.RECEIVE)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from services.composition import Stores
 from services.socket_edge.admission import Admission
@@ -20,6 +21,7 @@ from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
+from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
@@ -27,8 +29,12 @@ from shared.runtime.stranger_limits import StrangerLimits
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
+AUTHENTICATION_S = 10.0
+"""A client waits no longer, however many reads its credential takes."""
 PING_SPACING_S = 0.2
 """Long enough for a busy socket to confirm several frames with one ping, short enough to repeat little."""
+
+Found = TypeVar("Found")
 
 
 class Edge:
@@ -72,6 +78,19 @@ class Edge:
     def new_owner(self) -> str:
         """The name of one claim: no other claim ever has it."""
         return f"{self.instance}/{next(self._claims)}"
+
+    async def look_up(
+        self, given: str, address: str, find: Callable[[], Awaitable[Found | None]]
+    ) -> Found | None:
+        """What `find` reads for a credential from this address; None if it is not valid.
+
+        Raises Problem (429) when the address has failed too often, StoreUnavailable also after 10 s.
+        """
+        try:
+            async with asyncio.timeout(AUTHENTICATION_S):
+                return await self.limits.look_up(given, address, find)
+        except TimeoutError:
+            raise StoreUnavailable(why="no reply within the time for authentication") from None
 
     def check_open(self) -> None:
         """Raises Problem (503) when the shutdown no longer lets connections in."""
