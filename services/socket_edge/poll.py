@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STALLED_S = 5.0
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.25
+# A response is encoded in one turn of the event loop: two milliseconds. The next poll gets the rest.
+_READ_SHARE = Window(count=512, size_bytes=256 * 1024)
 _NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
 
@@ -41,7 +43,9 @@ class Poll(LeaseHolder):
     def __init__(self, edge: "Edge", lease: Lease, *, connection: Connection, pull: Pull) -> None:
         super().__init__(edge, lease.channel)
         self.lease = lease
-        self.loop = DeliveryLoop(edge.stores.queues, lease, self, places=edge.reading_places)
+        self.loop = DeliveryLoop(
+            edge.stores.queues, lease, self, places=edge.reading_places, share=_READ_SHARE
+        )
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
