@@ -11,23 +11,29 @@ import uvloop
 from redis.asyncio import Redis
 
 from services.all_in_one import service as all_in_one
-from services.composition import has_our_layout
 from services.expiry_reaper import service as expiry_reaper
 from services.gateway import command_line
 from services.gateway import service as gateway
+from services.serving import check_layout_and_time, has_our_layout, keeping_time
 from services.socket_edge import service as socket_edge
 from services.webhook_dispatcher import service as webhook_dispatcher
 from shared.model.errors import StoreUnavailable, WrongLayout
 from shared.redis.client import connect
 from shared.redis.urls import is_cluster
-from shared.runtime.embedded import DataDirInUse, ValkeyFailed, embedded_url
+from shared.runtime.embedded import DataDirInUse, DataDirUnusable, ValkeyFailed, embedded_url
 from shared.runtime.exporters import start_metrics, start_traces, stop_telemetry
 from shared.runtime.http.server import CannotListen
 from shared.runtime.logs import configure_logs
 from shared.runtime.process import raise_file_limit
-from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+from shared.runtime.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    log_format_in,
+    settings_table,
+    unknown_names,
+)
 from shared.store.commands import commands_to
-from shared.store.layout import check_layout
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +44,10 @@ _SERVICES: dict[str, tuple[Callable[[Settings, Redis, asyncio.Event], Awaitable[
     "webhook-dispatcher": (webhook_dispatcher.run, "dispatcher_port"),
     "expiry-reaper": (expiry_reaper.run, "reaper_port"),
 }
-_REFUSALS = (CannotListen, DataDirInUse, SettingsError, StoreUnavailable, ValkeyFailed, WrongLayout)
+_REFUSALS = (
+    *(CannotListen, DataDirInUse, DataDirUnusable, SettingsError),
+    *(StoreUnavailable, ValkeyFailed, WrongLayout),
+)
 _RUNS_JOBS = ("all", "webhook-dispatcher", "expiry-reaper")
 
 
@@ -52,13 +61,20 @@ def main() -> int:
     if arguments.command == "settings":
         print(settings_table())
         return 0
+    configure_logs(log_format=log_format_in(), level="info")
     try:
         settings = load_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run_command(arguments, settings))
     except (CannotStart, *_REFUSALS) as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        if log_format_in() == "json":
+            logger.error("start.refused", extra={"facts": {"why": str(error)}})
+        else:
+            print(f"stopped: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        logger.critical("process.failed", exc_info=True)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,8 +126,10 @@ async def _run_service(name: str, settings: Settings, stop: asyncio.Event) -> No
         raise CannotStart("NOTIFY_ADMIN_TOKEN is not set; only `all` makes a token itself")
     async with connect(settings.redis_url) as redis:
         run, port = _SERVICES[name]
-        if await has_our_layout(settings, redis, port=getattr(settings, port), stop=stop):
-            await run(settings, redis, stop)
+        commands = commands_to(redis)
+        if await has_our_layout(settings, commands, port=getattr(settings, port), stop=stop):
+            async with keeping_time(commands):
+                await run(settings, redis, stop)
 
 
 async def _run_operator_command(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -119,7 +137,7 @@ async def _run_operator_command(settings: Settings, arguments: argparse.Namespac
     if url is None:
         raise CannotStart(f"NOTIFY_REDIS_URL is not set, and no embedded Valkey runs in {settings.data_dir}")
     async with connect(url) as redis:
-        await check_layout(commands_to(redis))
+        await check_layout_and_time(commands_to(redis))
         return await command_line.run_command(arguments, redis)
 
 

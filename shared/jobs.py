@@ -1,16 +1,24 @@
-"""arq's queues and jobs by name: the reaper's rounds, and retries of webhook deliveries."""
+"""arq's queues and jobs by name: the reaper's rounds, and retries of webhook deliveries.
+
+arq judges by the clock of its process which jobs are due. Here it gets Redis' time instead: with a clock that
+is ahead a dispatcher would take each retry before its time, and nobody would retry at that time.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Self
 
+import arq.connections
+import arq.worker
 import orjson
 from arq.connections import ArqRedis
 from arq.cron import cron
 from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from shared.clock import now_ms
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +31,53 @@ _POLL_S = 0.5
 _RETRY_POLL_S = 0.1
 _CONCURRENT_RETRIES = 100
 _RETRY_TIMEOUT_S = 5.0
+# A retry that comes a millisecond early is not due, and then waits for the sweep.
+_RETRY_MARGIN_MS = 50
+
+
+class _RedisTime(datetime):
+    """What arq calls `datetime`."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls.fromtimestamp(now_ms() / 1000, tz)
+
+
+# arq has no parameter for its clock.
+vars(arq.worker).update(datetime=_RedisTime, timestamp_ms=now_ms)
+vars(arq.connections).update(timestamp_ms=now_ms)
+
+
+class _Worker(Worker):
+    """Calls `on_working` after each poll of its queue."""
+
+    def __init__(self, *, on_working: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._on_working = on_working
+
+    async def heart_beat(self) -> None:
+        await super().heart_beat()
+        self._on_working()
+
+
+async def _no_info(*_: Any) -> None:
+    """arq logs INFO and DBSIZE at its start; a Redis user without these rights could never work."""
+
+
+vars(arq.worker).update(log_redis_info=_no_info)
 
 
 def reap_worker(
-    redis: Redis, reap: Callable[[], Awaitable[None]], *, every_s: float, timeout_s: float
+    redis: Redis,
+    reap: Callable[[], Awaitable[None]],
+    *,
+    every_s: float,
+    timeout_s: float,
+    on_working: Callable[[], None] = lambda: None,
 ) -> Worker:
     """An arq worker that reaps by the clock; of several workers one runs each round.
 
-    It ends when Redis drops; run another one.
+    It calls `on_working` each time it has asked for work. It ends when Redis drops; run another one.
     """
 
     async def run(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:
@@ -38,7 +85,9 @@ def reap_worker(
 
     seconds, minutes = _cron_times(every_s)
     job = cron(run, name=_REAP, second=seconds, minute=minutes, timeout=timeout_s, keep_result=0)
-    return _worker(_arq_redis(redis), queue_name=_QUEUE, cron_jobs=[job], poll_delay=_POLL_S)
+    return _worker(
+        _arq_redis(redis), queue_name=_QUEUE, cron_jobs=[job], poll_delay=_POLL_S, on_working=on_working
+    )
 
 
 class RetryJobs:
@@ -55,16 +104,18 @@ class RetryJobs:
                 channel,
                 _queue_name=_RETRIES,
                 _job_id=f"{channel}:{failed_attempts}:{at_ms}",
-                _defer_until=datetime.fromtimestamp(at_ms / 1000, UTC),
+                _defer_until=datetime.fromtimestamp((at_ms + _RETRY_MARGIN_MS) / 1000, UTC),
             )
         except (RedisError, OSError) as exc:
             facts = {"channel": channel, "error": type(exc).__name__}
             logger.warning("retry.not-scheduled", extra={"facts": facts})
 
-    def worker(self, retry: Callable[[str], None]) -> Worker:
+    def worker(
+        self, retry: Callable[[str], None], *, on_working: Callable[[], None] = lambda: None
+    ) -> Worker:
         """An arq worker that calls `retry` with each channel that is due; `retry` must return at once.
 
-        It ends when Redis drops; run another one.
+        It calls `on_working` each time it has asked for work. It ends when Redis drops; run another one.
         """
 
         async def run(ctx: dict[Any, Any], channel: str) -> None:
@@ -77,6 +128,7 @@ class RetryJobs:
             poll_delay=_RETRY_POLL_S,
             max_jobs=_CONCURRENT_RETRIES,
             job_timeout=_RETRY_TIMEOUT_S,
+            on_working=on_working,
         )
 
 
@@ -88,7 +140,7 @@ def _arq_redis(redis: Redis) -> ArqRedis:
 
 
 def _worker(redis: ArqRedis, **options: Any) -> Worker:
-    return Worker(
+    return _Worker(
         redis_pool=redis,
         handle_signals=False,
         keep_result=0,

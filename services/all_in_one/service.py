@@ -5,14 +5,15 @@ from contextlib import nullcontext
 
 from starlette.types import ASGIApp
 
-from services.all_in_one.first_start import admin_token, demo_secret
+from services.all_in_one.first_start import admin_token, make_demo_key
 from services.all_in_one.welcome import welcome
-from services.composition import build_outbound, has_our_layout, jobs_redis, serve_app
+from services.composition import build_outbound, jobs_redis
 from services.expiry_reaper.service import reaping
 from services.gateway.app import gateway_app
 from services.gateway.context import Context
 from services.gateway.hot_publish import hot_routes
 from services.gateway.service import make_context
+from services.serving import Readiness, clock_detail, has_our_layout, keeping_time, log_start, serve_app
 from services.socket_edge.app import by_kind, socket_app, upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
@@ -23,6 +24,7 @@ from shared.runtime.embedded import embedded_valkey
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
+from shared.store.commands import commands_to
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -33,33 +35,41 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     url = settings.redis_url
     valkey = embedded_valkey(settings.data_dir, on_death=stop.set) if url is None else nullcontext(url)
     async with valkey as url, connect(url) as redis:
-        if not await has_our_layout(settings, redis, port=settings.port, stop=stop):
+        commands = commands_to(redis)
+        if not await has_our_layout(settings, commands, port=settings.port, stop=stop):
             return
         listening = listener(settings.host, settings.port)
         outbound = build_outbound(settings)
         context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)
-        edge = make_edge(settings, redis)
+        edge, readiness = make_edge(settings, redis), Readiness(stop)
+
+        def on_start() -> None:
+            log_start("all", settings, listening)
+            if settings.log_format == "text":
+                print(welcome(settings), flush=True)
+
         async with (
             metrics_server(settings.host, settings.metrics_port),
+            keeping_time(commands),
             outbound,
             jobs_redis(settings, redis) as jobs,
             edge.running(),
-            dispatching(settings, redis, jobs),
-            reaping(settings, redis, jobs),
+            dispatching(settings, redis, jobs, readiness),
+            reaping(settings, redis, jobs, readiness),
         ):
-            secret = await demo_secret(context.stores.api_keys, settings.data_dir)
+            await make_demo_key(context.stores.api_keys, settings.data_dir)
             await serve_app(
-                _app(context, edge, stop, metrics_port=settings.metrics_port),
+                _app(context, edge, readiness, metrics_port=settings.metrics_port),
                 listening,
                 settings,
                 stop=stop,
                 on_shutdown=edge.shutdown,
-                on_start=lambda: print(welcome(settings, secret), flush=True),
+                on_start=on_start,
                 hot_routes=hot_routes(context),
             )
 
 
-def _app(context: Context, edge: Edge, stop: asyncio.Event, *, metrics_port: int | None) -> ASGIApp:
-    health = health_routes(lambda: not stop.is_set(), metrics_port=metrics_port)
+def _app(context: Context, edge: Edge, readiness: Readiness, *, metrics_port: int | None) -> ASGIApp:
+    health = health_routes(readiness, detail=clock_detail, metrics_port=metrics_port)
     app = gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
     return by_kind(app, socket_app(edge))

@@ -43,7 +43,8 @@ async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:
     """Creates an account. Raises Invalid."""
     if posted.parent is not None and await api_keys.account(posted.parent) is None:
         raise Invalid("must be the id of an account", field="parent")
-    account = Account(id=new_id(), name=checked_name(posted.name), parent=posted.parent, master=posted.master)
+    name, is_master = checked_name(posted.name), bool(posted.master)
+    account = Account(id=new_id(), name=name, parent=posted.parent, master=is_master)
     await api_keys.create_account(account)
     return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
 
@@ -136,11 +137,12 @@ async def new_secret_of(api_keys: ApiKeys, key: ApiKey, posted: NewSecret) -> Ap
         case None:
             old_until_ms = now + _OLD_SECRET_MS
         case "now":
-            old_until_ms = now
+            # Not the time: Redis' may be some milliseconds behind, and would leave it valid that long.
+            old_until_ms = 0
         case text:
             old_until_ms = _future_ms(text, "old_valid_until", more=', or "now"')
     secret = new_secret(key.id)
-    await api_keys.rotate(key, secret_hash=hash_of(secret), old_valid_until_ms=old_until_ms, now_ms=now)
+    await api_keys.rotate(key, secret_hash=hash_of(secret), old_valid_until_ms=old_until_ms)
     return api_key_with_secret(replace(key, old_valid_until_ms=old_until_ms), secret, now_ms=now)
 
 

@@ -1,7 +1,6 @@
 """The routes of a gateway, and the responses to its errors."""
 
 import orjson
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -22,6 +21,7 @@ from services.gateway.openapi import document
 from services.gateway.operations import ANYONE, OPERATIONS, Operation
 from services.gateway.problems import EXPECTED, problem_of
 from shared.runtime.http import responses
+from shared.runtime.http.app import app_of
 
 
 @Operation("GET /openapi.json", ANYONE, name="document", successes={200: {"type": "object"}})
@@ -38,7 +38,7 @@ _DOCUMENT = orjson.dumps(DOCUMENT)
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
     """The gateway's app. `more` are routes that other modules serve, such as health."""
     handlers = dict.fromkeys((*EXPECTED, Exception), error_response)
-    app = Starlette(routes=[*ROUTES, *more], exception_handlers=handlers)
+    app = app_of([*ROUTES, *more], error_handlers=handlers)
     app.state.context = context
     return app
 

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway import VERSION
 from services.gateway.bodies import OF_STRANGERS, body_in
 from services.gateway.context import context_of
 from services.gateway.operations import ANYONE, Access, Operation
@@ -25,6 +24,7 @@ from shared.model.errors import Unauthenticated
 from shared.model.sessions import Dialect, Session
 from shared.runtime.http.responses import Problem, methods_at, request_id_of
 from shared.tokens import is_token_like
+from shared.version import VERSION
 from shared.wire.kazoo.bindings import listing
 from shared.wire.kazoo.crossbar import EnvelopeContext, error_body, socket_object, success_body
 from shared.wire.models import Closed, Id

@@ -9,10 +9,10 @@ import orjson
 from msgspec import Meta
 from starlette.responses import Response
 
-from services.gateway import VERSION
 from services.gateway.bodies import is_optional
 from services.gateway.crossbar import is_crossbar_path
 from services.gateway.operations import OPERATIONS, Json, Operation
+from shared.version import VERSION
 from shared.wire.models import Closed
 
 TEXT: Json = {"type": "string"}

@@ -1,16 +1,18 @@
 """Starts and stops a gateway."""
 
 import asyncio
+from functools import partial
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound, serve_app
+from services.composition import Stores, build_outbound
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
+from services.serving import clock_detail, log_start, serve_app
 from shared.outbound.client import Outbound
 from shared.publish.publisher import Publisher
 from shared.runtime.http.health import health_routes, metrics_server
@@ -41,6 +43,15 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     listening = listener(settings.host, settings.port)
     async with metrics_server(settings.host, settings.metrics_port), build_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
-        health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+        health = health_routes(
+            lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port
+        )
         app = gateway_app(context, more=[*health])
-        await serve_app(app, listening, settings, stop=stop, hot_routes=hot_routes(context))
+        await serve_app(
+            app,
+            listening,
+            settings,
+            stop=stop,
+            hot_routes=hot_routes(context),
+            on_start=partial(log_start, "gateway", settings, listening),
+        )

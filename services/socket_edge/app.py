@@ -1,9 +1,10 @@
 """The ASGI app of an edge: WebSockets on the dialects' paths, long polls, and little else."""
 
+import posixpath
+import re
 from collections.abc import Awaitable
+from urllib.parse import unquote
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -16,13 +17,8 @@ from services.socket_edge.handshakes import OpenSocket, serve_socket
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import open_pelion_socket
 from shared.model.errors import StoreUnavailable
-from shared.runtime.http.responses import (
-    Problem,
-    internal_error_response,
-    problem_response,
-    refuse_handshake,
-    unavailable,
-)
+from shared.runtime.http.app import app_of
+from shared.runtime.http.responses import Problem, refuse_handshake, unavailable
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"
@@ -31,6 +27,7 @@ SOCKET_PATH = "/socket"
 _SOCKETS: dict[str, OpenSocket] = {CONNECT_PATH: open_pelion_socket, JOIN_PATH: open_cognism_socket}
 # Below these paths only exact ones are sockets; any other is a 404.
 _API = ("/v1/", "/v2/", "/api/")
+_SLASHES = re.compile(r"[/\\]+")
 
 
 def socket_app(edge: Edge) -> ASGIApp:
@@ -41,17 +38,23 @@ def socket_app(edge: Edge) -> ASGIApp:
     """
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        path: str = scope["path"]
-        if path not in _SOCKETS and f"{path}/".startswith(_API):
+        path = scope["raw_path"].decode("latin-1")
+        if path not in _SOCKETS and _is_in_apis(path):
             return _no_socket(scope, receive, send)
         return serve_socket(_SOCKETS.get(path, open_blackhole_socket), edge, scope, receive, send)
 
     return app
 
 
+def _is_in_apis(path: str) -> bool:
+    """Might the client mean one of our APIs, by any spelling? Blackhole would accept it, and be silent."""
+    plain = posixpath.normpath(_SLASHES.sub("/", unquote(unquote(path)))).lower()
+    return f"{plain}/".startswith(_API)
+
+
 async def _no_socket(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
-    await refuse_handshake(scope, send, Problem(404, "there is no WebSocket at this path"))
+    await refuse_handshake(scope, send, Problem(404, "there is no WebSocket at this path; paths are exact"))
 
 
 async def upgrade_required(_: Request) -> Response:
@@ -86,10 +89,7 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
 
 def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
     """The app of an edge in a process of its own."""
-    plain = Starlette(
-        routes=[*upgrade_routes(edge), *pull_routes(edge), *health],
-        exception_handlers={HTTPException: problem_response, Exception: internal_error_response},
-    )
+    plain = app_of([*upgrade_routes(edge), *pull_routes(edge), *health])
     return by_kind(plain, socket_app(edge))
 
 

@@ -29,6 +29,7 @@ from shared.model.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
+from shared.runtime.http.client_address import peer_is_trusted
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
 from shared.wire.pelion import pulling
@@ -87,7 +88,10 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry.polls_ended.add(1, {"outcome": outcome})
         await PlainTextResponse(text, status)(scope, receive, send)
         return
-    poll = Poll(edge, lease, connection=connection, pull=pull)
+    if pull.waits:
+        connection["end_with_input"]()
+    is_proxied = peer_is_trusted(scope, trusted=edge.settings.trusted_proxies)
+    poll = Poll(edge, lease, connection=connection, pull=pull, is_proxied=is_proxied)
     edge.hold(poll, credential)
     try:
         await _serve(edge, poll, pull, scope, receive, send)

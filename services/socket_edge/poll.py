@@ -6,6 +6,7 @@ client names what it has handled (`after`), only that acknowledges.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -40,7 +41,10 @@ class Poll(LeaseHolder):
     kind = Kind.PULL
     closes_at_a_pace = False
 
-    def __init__(self, edge: "Edge", lease: Lease, *, connection: Connection, pull: Pull) -> None:
+    def __init__(
+        self, edge: "Edge", lease: Lease, *, connection: Connection, pull: Pull, is_proxied: bool = False
+    ) -> None:
+        """`is_proxied`: the peer is a trusted proxy."""
         super().__init__(edge, lease.channel)
         self.lease = lease
         self.loop = DeliveryLoop(
@@ -50,6 +54,7 @@ class Poll(LeaseHolder):
         self.last_uid = ""
         self.decided = asyncio.Event()
         self._connection = connection
+        self._is_proxied = is_proxied
         self._most = Window(count=edge.settings.batch_limit, size_bytes=edge.settings.in_flight_bytes)
         self._pull = pull
         # With `after`: first what the client has handled is acknowledged, then the queue is read.
@@ -73,7 +78,8 @@ class Poll(LeaseHolder):
     @property
     def window(self) -> Window:
         """Nothing once the poll is ending or its client is gone: a read for nothing confirms no lease."""
-        takes = self._begun and self.is_open and not self._connection["has_hung_up"]()
+        has_gone = self._pull.waits and self._connection["has_hung_up"]()
+        takes = self._begun and self.is_open and not has_gone
         return self._most if takes else _NOTHING
 
     @property
@@ -118,13 +124,20 @@ class Poll(LeaseHolder):
     async def until_read(self) -> None:
         """Waits until the peer has what was just written, is gone, or has stalled and is aborted."""
         assert self.message is not None
-        # A connection that is open after the write was open before: every byte was sent.
-        if not (self._connection["is_open"]() and await _is_read(self._connection)):
+        if not await self._is_read():
             self.close_reason = CloseReason.CLIENT_GONE
             return
         telemetry.sent.add(self.message.count, _DIALECT)
         if self._pull.after is None and not self._was_rewound:
             self._acked = self.message.last_entry_id
+
+    async def _is_read(self) -> bool:
+        if self._is_proxied:
+            # HAProxy closes its connections with a reset, also after a response.
+            return await _are_all_read(self._connection, self._connection["unacked_bytes"])
+        # A connection that is open after the write was open before: every byte was sent.
+        is_open = self._connection["is_open"]()
+        return is_open and await _are_all_read(self._connection, self._connection["unread_bytes"])
 
     @property
     def outcome(self) -> str:
@@ -143,16 +156,20 @@ class Poll(LeaseHolder):
         }
 
 
-async def _is_read(connection: Connection) -> bool:
-    """Has the peer's kernel read everything? False when that is unknown, or it stalled and was aborted."""
+async def _are_all_read(connection: Connection, unread_bytes: Callable[[], int | None]) -> bool:
+    """Has the peer's kernel read all bytes? False when that is unknown, or it stalled and was aborted."""
     now_s = asyncio.get_running_loop().time
-    pause_s, least, stalled_at_s = _FIRST_PAUSE_S, None, 0.0
-    while unread := connection["unread_bytes"]():
+    # The first time after one turn of the loop: a reset may follow the acknowledgement at once.
+    pause_s, least, stalled_at_s = 0.0, None, 0.0
+    while unread := unread_bytes():
+        if not connection["is_open"]():
+            # Nothing more will be acknowledged, but the last of it may have been since.
+            return unread_bytes() == 0
         if least is None or unread < least:
             least, stalled_at_s = unread, now_s() + STALLED_S
         elif now_s() > stalled_at_s:
             connection["abort"]()
             return False
         await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        pause_s = min(pause_s * 2 or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     return unread is not None

@@ -1,10 +1,12 @@
 """Starts and stops an edge."""
 
 import asyncio
+from functools import partial
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, serve_app
+from services.composition import Stores
+from services.serving import clock_detail, log_start, serve_app
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge
 from shared.runtime.http.health import health_routes, metrics_server
@@ -19,8 +21,15 @@ def make_edge(settings: Settings, redis: Redis) -> Edge:
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves sockets and long polls on EDGE_PORT until `stop`, then closes them."""
     edge = make_edge(settings, redis)
-    health = health_routes(lambda: not stop.is_set(), metrics_port=settings.metrics_port)
+    health = health_routes(lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port)
     listening = listener(settings.host, settings.edge_port)
     async with metrics_server(settings.host, settings.metrics_port), edge.running():
         app = edge_app(edge, health=health)
-        await serve_app(app, listening, settings, stop=stop, on_shutdown=edge.shutdown)
+        await serve_app(
+            app,
+            listening,
+            settings,
+            stop=stop,
+            on_shutdown=edge.shutdown,
+            on_start=partial(log_start, "socket-edge", settings, listening),
+        )

@@ -6,26 +6,35 @@ from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound, serve_jobs, working
+from services.composition import Stores, build_outbound
+from services.serving import Readiness, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
 from shared.runtime.settings import Settings
 
+_NAME = "webhook-dispatcher"
+
 
 @contextlib.asynccontextmanager
-async def dispatching(settings: Settings, redis: Redis, jobs: Redis) -> AsyncIterator[None]:
+async def dispatching(
+    settings: Settings, redis: Redis, jobs: Redis, readiness: Readiness
+) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
     stores, retries = Stores(settings, redis), RetryJobs(jobs)
     async with build_outbound(settings) as outbound:
         dispatcher = Dispatcher(stores, Deliveries(stores, outbound, retries, settings), settings)
         async with (
             dispatcher.running(),
-            working(lambda: retries.worker(dispatcher.retry), service="webhook-dispatcher"),
+            working(
+                lambda on_working: retries.worker(dispatcher.retry, on_working=on_working),
+                service=_NAME,
+                readiness=readiness,
+            ),
         ):
             yield
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Dispatches until `stop`; health and metrics are on DISPATCHER_PORT."""
-    await serve_jobs(dispatching, settings, redis, port=settings.dispatcher_port, stop=stop)
+    await serve_jobs(_NAME, dispatching, settings, redis, port=settings.dispatcher_port, stop=stop)

@@ -95,6 +95,13 @@ class ClusterPipeline:
                 self._on_error(node, error)
                 raise
 
+    async def primaries(self) -> Mapping[str, RedisCommands]:
+        """Those of now: reads the map of slots. Raises RedisUnavailable when no node was ever reached."""
+        # A caller that sends no command with a key would never learn of a failover.
+        await self._nodes.learn()
+        nodes = await self._nodes.primaries()
+        return {f"{host}:{port}": self._nodes.pipeline((host, port)) for host, port in nodes}
+
     async def _send_to_slot(self, slot: int, send: _Send, *, asking: _Send) -> Any:
         """The reply of the slot's primary; follows redirections for up to _REDIRECT_LIMIT_S."""
         deadline_s = time.monotonic() + _REDIRECT_LIMIT_S

@@ -41,13 +41,14 @@ class Hooks:
     """`unavailable` is the class of the error that a pipeline raises.
 
     `on_reply(commands, took_s)` runs after each pipeline, `on_error(error name)` after each failed command,
-    `on_lost(pipeline)` and `on_recovered(pipeline)` when a Redis stops replying and when it replies again.
+    `on_lost(pipeline, error)` and `on_recovered(pipeline)` when a Redis stops replying and when it replies
+    again.
     """
 
     unavailable: type[RedisUnavailable]
     on_reply: Callable[[int, float], None]
     on_error: Callable[[str], None]
-    on_lost: Callable[[object], None]
+    on_lost: Callable[[object, Exception], None]
     on_recovered: Callable[[object], None]
 
 
@@ -80,6 +81,9 @@ class RedisCommands(Protocol):
 
     def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
         """All names that match, in batches. A name may come twice; a new one may not come at all."""
+
+    async def primaries(self) -> Mapping[str, "RedisCommands"]:
+        """Commands to each primary, by an address that names it. A single Redis has one entry."""
 
 
 def connection_to(redis: Redis) -> Connection:
@@ -128,6 +132,9 @@ class Pipeline:
             if int(cursor) == 0:
                 return
 
+    async def primaries(self) -> Mapping[str, RedisCommands]:
+        return {"": self}
+
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Sends one pipeline."""
         self._sent_s = time.perf_counter()
@@ -158,7 +165,7 @@ class Pipeline:
         try:
             if isinstance(replies, Exception):
                 self._is_lost = True
-                self._hooks.on_lost(self)
+                self._hooks.on_lost(self, replies)
                 # Fail the queue too: each of its pipelines would wait for a timeout of its own.
                 queue, self._queue = self._queue, []
                 for command in (*commands, *queue):

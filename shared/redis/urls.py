@@ -55,6 +55,22 @@ def is_cluster(url: str | None) -> bool:
     return url is not None and isinstance(parse(url), Cluster)
 
 
+def shown(url: str) -> str:
+    """Where the URL leads, for people: no user, no password, no options."""
+    match parse(url):
+        case Cluster(nodes=addresses):
+            return ",".join(map(_shown_address, addresses))
+        case Sentinels(sentinels=addresses, service=service):
+            return f"{','.join(map(_shown_address, addresses))}/{service}"
+        case Server(options=options):
+            return str(options.get("path") or _shown_address((options["host"], options.get("port", _PORT))))
+
+
+def _shown_address(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parse(url: str) -> Server:
     """Raises ValueError, in a sentence whose subject is the setting."""
     match = _SCHEME.match(url)

@@ -40,6 +40,10 @@ class DataDirInUse(Exception):
     """Another process owns the folder. The message is one line that names the folder and the process."""
 
 
+class DataDirUnusable(Exception):
+    """The folder cannot be made, or not written to. The message is one line that names it."""
+
+
 class ValkeyFailed(Exception):
     """Valkey did not start, or died. The message shows the last lines of its log, or names it."""
 
@@ -81,8 +85,7 @@ def embedded_url(data_dir: Path) -> str | None:
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[Path]:
     data_dir = data_dir.absolute()
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _open_private(data_dir / "lock") as lock:
+    with _opened_lock(data_dir) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,6 +101,17 @@ def _locked(data_dir: Path) -> Iterator[Path]:
         finally:
             # Not removed: another process may have locked it meanwhile.
             lock.truncate(0)
+
+
+def _opened_lock(data_dir: Path) -> TextIO:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _open_private(data_dir / "lock")
+    except OSError as error:
+        raise DataDirUnusable(
+            f"the data folder {data_dir} cannot be written to: {error.strerror}; "
+            "give it a volume, or set NOTIFY_DATA_DIR or NOTIFY_REDIS_URL"
+        ) from None
 
 
 def _open_private(path: Path) -> TextIO:

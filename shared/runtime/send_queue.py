@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import socket
+import struct
 import sys
 import termios
 
@@ -11,6 +12,8 @@ _NUMBER = bytes(4)
 # Linux's numbers of the TCP states in which data we write still reaches the peer.
 _ESTABLISHED = 1
 _CLOSED_BY_PEER = 8
+# Of tcpi_bytes_acked in Linux's struct tcp_info.
+_ACKED_AT = 120
 
 
 def unread_bytes(transport: asyncio.Transport) -> int:
@@ -30,6 +33,18 @@ def has_unread(transport: asyncio.Transport) -> bool:
         descriptor = transport.get_extra_info("socket").fileno()
         return any(fcntl.ioctl(descriptor, termios.FIONREAD, _NUMBER))
     return False
+
+
+def acked_bytes(transport: asyncio.Transport) -> int | None:
+    """The bytes of the whole connection that the peer's kernel has acknowledged; None if that is unknown.
+
+    Linux still knows it after a reset, when the send queue is gone.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError, struct.error):
+        kernel_socket = transport.get_extra_info("socket")
+        info = kernel_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
+        return int(struct.unpack_from("=Q", info, _ACKED_AT)[0])
+    return None
 
 
 def has_hung_up(transport: asyncio.Transport) -> bool:

@@ -328,6 +328,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError("; ".join(_messages(error))) from None
 
 
+def log_format_in(environ: Mapping[str, str] | None = None) -> Literal["text", "json"]:
+    """The log format that is asked for, whatever the other settings say."""
+    environ = os.environ if environ is None else environ
+    return "json" if environ.get(_variable("log_format"), "").lower() == "json" else "text"
+
+
 def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
     """Variables in `environ` with our prefix that are no settings, each with the nearest known name."""
     environ = os.environ if environ is None else environ

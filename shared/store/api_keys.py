@@ -100,15 +100,15 @@ class ApiKeys:
         key = await self.find(api_key_id)
         return key if key is not None and key.accepts(secret, now_ms=now_ms) else None
 
-    async def rotate(self, key: ApiKey, *, secret_hash: str, old_valid_until_ms: int, now_ms: int) -> None:
+    async def rotate(self, key: ApiKey, *, secret_hash: str, old_valid_until_ms: int) -> None:
         """Gives the key a new secret; the old one stays valid until then. Makes edges check their sockets.
+
+        0 ends the old one at once.
 
         Raises SecretsInUse while the last rotation's old secret is valid; KeyExpired; KeyRevoked.
         """
         names = keyspace.channel_names(key.id)[:2]
-        status, *fields = await self._redis.script(
-            "key_rotate", names, secret_hash, old_valid_until_ms, now_ms
-        )
+        status, *fields = await self._redis.script("key_rotate", names, secret_hash, old_valid_until_ms)
         match status:
             case b"in_use":
                 raise SecretsInUse(until_ms=int(fields[0]))

@@ -1,5 +1,6 @@
 """Opens the Redis that the store runs on: our client with our scripts, metrics and error."""
 
+import logging
 from collections.abc import Mapping
 
 from redis.asyncio import Redis
@@ -10,6 +11,8 @@ from shared.redis.cluster import pipeline_for
 from shared.redis.pipeline import Hooks, RedisCommands, RedisUnavailable, Script
 from shared.store.scripts import load_scripts
 
+logger = logging.getLogger(__name__)
+
 
 class _Unavailable(RedisUnavailable, StoreUnavailable):
     """The client raises it; services catch StoreUnavailable."""
@@ -18,12 +21,33 @@ class _Unavailable(RedisUnavailable, StoreUnavailable):
         StoreUnavailable.__init__(self, why=why)
 
 
+def words_of(error: BaseException) -> str:
+    """The class of an error of Redis, and what the server said; for StoreUnavailable those of its cause."""
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) and error.__cause__ else error
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _on_lost(client: object, error: Exception) -> None:
+    # One line when Redis is lost, whatever the number of clients and of their calls.
+    if telemetry.is_redis_up():
+        logger.warning("redis.lost", extra={"facts": {"why": words_of(error)}})
+    telemetry.lost_redis.add(client)
+
+
+def _on_recovered(client: object) -> None:
+    if client not in telemetry.lost_redis:
+        return
+    telemetry.lost_redis.discard(client)
+    if telemetry.is_redis_up():
+        logger.info("redis.recovered")
+
+
 HOOKS = Hooks(
     unavailable=_Unavailable,
     on_reply=telemetry.record_pipeline,
     on_error=telemetry.record_redis_error,
-    on_lost=telemetry.lost_redis.add,
-    on_recovered=telemetry.lost_redis.discard,
+    on_lost=_on_lost,
+    on_recovered=_on_recovered,
 )
 
 

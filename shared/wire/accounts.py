@@ -26,7 +26,9 @@ _OldValidUntil = Annotated[
 class NewAccount(Closed):
     name: Name
     parent: Id | None = None
-    master: Annotated[bool, Meta(description="Its sockets may ask for the events of all accounts.")] = False
+    master: Annotated[
+        bool | None, Meta(description="Its sockets may ask for the events of all accounts.")
+    ] = False
 
 
 class AccountBody(Closed):

@@ -50,7 +50,7 @@ class NewEvent(Closed):
     name: _Text | None = None
     time: _Text | None = None
     to: Annotated[_Text | None, Meta(description="The id of an API key of the same account.")] = None
-    receipt: Annotated[bool, Meta(description="Keep for an hour what became of the event.")] = False
+    receipt: Annotated[bool | None, Meta(description="Keep for an hour what became of the event.")] = False
 
 
 class PublishedEvent(Closed):
@@ -162,7 +162,7 @@ def _event(posted: NewEvent, index: int, id_of: Callable[[int], str]) -> Event:
         raise _EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
     value = _checked(data, index)
     fields = _device_fields(topic, value, to=to, index=index) if topic.startswith(OF_DEVICES) else None
-    return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt)
+    return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt is True)
 
 
 def _checked(data: bytes, index: int) -> Any:

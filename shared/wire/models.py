@@ -3,6 +3,7 @@
 `parse` reads a body and raises Invalid with the field in our own form: `[1].topic`, `line 4.data`.
 """
 
+import codecs
 import re
 from typing import Annotated, Any, TypeVar
 
@@ -74,6 +75,9 @@ def field_at(at: str, path: str) -> str:
 
 def _syntax_error(body: bytes, *, is_line: bool) -> str:
     """orjson's message, which is right about lone surrogates; with line and column, unless for one line."""
+    if body.startswith(codecs.BOM_UTF8):
+        # RFC 8259, 8.1: nobody may send one.
+        return "it begins with a byte order mark"
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -39,6 +39,10 @@ class Line:
             return True
         return False
 
+    def end_output(self) -> None:
+        """The peer reads the end of our data; we may still read its."""
+        self._line.shutdown(socket.SHUT_WR)
+
     async def read(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises EOFError if the peer closes before."""
         while len(self._buffer) < size:

@@ -10,7 +10,7 @@ from services.gateway.authenticator import Authenticator
 from shared.model.api_keys import ApiKey, Scope, new_id, new_secret
 from shared.runtime.settings import Settings
 from shared.runtime.stranger_limits import StrangerLimits
-from tests.store.stores import NOW_MS, Stores
+from tests.store.stores import Stores
 
 QUIET_S = 5.0
 LONG_S = 60.0
@@ -67,7 +67,7 @@ async def test_changed_key_is_not_cached_any_more(
     if how == "revoke":
         await stores.api_keys.revoke(key)
     else:
-        await stores.api_keys.rotate(key, secret_hash="0" * 64, old_valid_until_ms=0, now_ms=NOW_MS)
+        await stores.api_keys.rotate(key, secret_hash="0" * 64, old_valid_until_ms=0)
 
     await read_version(stores, authenticator, at_s=now_s)
 

@@ -186,7 +186,7 @@ class Service(Process):
         )
 
     def _spawn(self) -> subprocess.Popen[bytes] | Fork:
-        if not forks_services:
+        if not forks_services or "LD_PRELOAD" in self.env:
             return super()._spawn()
         files = {"out": self._file("out"), "err": self._file("err")}
         return Fork(self._arguments, env=self.env, cwd=self.cwd, **files)

@@ -133,6 +133,32 @@ async def test_commands_of_one_key_keep_their_order(stores: Stores) -> None:
         assert ids(await stores.pending(lease)) == [str(n) for n in range(40)]
 
 
+async def test_each_primary_can_be_asked(commands: RedisCommands, cluster: Cluster) -> None:
+    primaries = await commands.primaries()
+
+    assert {f"{host}:{port}" for host, port in (node.address for node in cluster.primaries)} == {*primaries}
+    for each in primaries.values():
+        assert b"role:master" in await each.command("INFO", "replication")
+
+
+async def test_after_a_failover_the_new_primary_is_asked() -> None:
+    """Also by a caller that sends no command with a key, which the old one would redirect."""
+    with running_cluster(replicas=1, timeout_ms=5_000) as failing:
+        async with connect(failing.url) as client:
+            commands = commands_to(client)
+            [old, *_], [new] = failing.primaries, failing.replicas
+            assert f"127.0.0.1:{old.port}" in await commands.primaries()
+
+            new.ask("CLUSTER", "FAILOVER")
+
+            async def is_known() -> bool:
+                primaries = {*await commands.primaries()}
+                assert len(primaries) == 3
+                return f"127.0.0.1:{new.port}" in primaries and f"127.0.0.1:{old.port}" not in primaries
+
+            await wait_until(is_known)
+
+
 async def test_a_wrong_command_raises_its_own_error(commands: RedisCommands) -> None:
     with pytest.raises(ResponseError):
         await commands.command("SET", "a")
@@ -275,7 +301,7 @@ def test_slots_lists_every_command_that_we_use() -> None:
     }
 
     assert len(used) > 10
-    for name in used - {"ASKING", "CLUSTER", "EVAL", "SCAN"}:
+    for name in used - {"ASKING", "CLUSTER", "EVAL", "SCAN", "TIME"}:
         slots.slot_of_command((name, "key"))
 
 

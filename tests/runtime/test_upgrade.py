@@ -18,7 +18,8 @@ def test_a_valid_request() -> None:
     ("headers", "status"),
     [
         ([*VALID, (b"origin", b"http://a"), (b"origin", b"http://b")], 400),
-        ([*VALID, (b"upgrade", b"h2c")], 426),
+        ([*VALID, (b"upgrade", b"h2c")], None),
+        ([UPGRADE[0], (b"upgrade", b"h2c"), VERSION, KEY], 426),
         ([*VALID, (b"upgrade", b"=")], 400),
         ([*VALID, *[(b"x", b"y")] * 124], None),
         ([*VALID, *[(b"x", b"y")] * 125], 431),

@@ -20,7 +20,7 @@ from shared.runtime.loops import in_background
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
 from tests.socket_edge.test_liveness import Connection
-from tests.store.stores import EDGE, NOW_MS, Stores
+from tests.store.stores import EDGE, Stores
 
 LATER_MS = now_ms() + 3_600_000
 
@@ -53,7 +53,7 @@ async def test_a_secret_that_gets_an_end_while_its_socket_is_open(
     key, old = await stores.api_key()
     new = new_secret(key.id)
     old_one = opened_with(key, old)
-    await stores.api_keys.rotate(key, secret_hash=hash_of(new), old_valid_until_ms=LATER_MS, now_ms=NOW_MS)
+    await stores.api_keys.rotate(key, secret_hash=hash_of(new), old_valid_until_ms=LATER_MS)
     rotated = await stores.api_keys.find(key.id)
     assert rotated is not None
     new_one = opened_with(rotated, new)
@@ -93,7 +93,7 @@ async def test_a_connection_that_ended_while_its_key_was_read_is_not_watched_aga
     key, old = await stores.api_key()
     gone, there = opened_with(key, old), opened_with(key, old)
     new_hash = hash_of(new_secret(key.id))
-    await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=NOW_MS, now_ms=NOW_MS)
+    await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=0)
 
     watcher.check([gone, there])
     gone.is_held = False
@@ -242,7 +242,7 @@ async def test_a_rotation_sends_a_wakeup_to_the_owner_of_the_socket(stores: Stor
     pubsub.get_message(timeout=1)
     new_hash = hash_of(new_secret(key.id))
 
-    await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=LATER_MS, now_ms=NOW_MS)
+    await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=LATER_MS)
     await stores.wakeups.flush()
 
     assert pubsub.get_message(timeout=1)["data"] == f"key:{key.id}".encode()

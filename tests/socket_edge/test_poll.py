@@ -21,6 +21,7 @@ class Peer:
     def __init__(self) -> None:
         self.is_open = True
         self.unread: Callable[[], int | None] = lambda: 0
+        self.unacked: int | None = 0
         self.was_aborted = False
 
     def abort(self) -> None:
@@ -39,7 +40,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
     lease = await stores.leases.claim_poll(key.id, owner=f"{EDGE}/1")
     polls: list[Poll] = []
 
-    def begin_poll(*, after: str | None = None, count: int = 100) -> Poll:
+    def begin_poll(*, after: str | None = None, count: int = 100, is_proxied: bool = False) -> Poll:
         polls.append(
             Poll(
                 edge_of(stores, batch_limit=count, in_flight_bytes=100_000),
@@ -47,13 +48,16 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                 connection={
                     "is_open": lambda: peer.is_open,
                     "unread_bytes": lambda: peer.unread(),
+                    "unacked_bytes": lambda: peer.unacked,
                     "has_hung_up": lambda: not peer.is_open,
                     "abort": peer.abort,
                     "was_queued": False,
                     "notes": {},
+                    "end_with_input": lambda: None,
                     "has_all": lambda: True,
                 },
                 pull=Pull(after=after),
+                is_proxied=is_proxied,
             )
         )
         return polls[-1]
@@ -132,6 +136,21 @@ async def test_a_client_that_reads_on_is_waited_for(
 
     assert left == []
     assert stores.entries(poll.lease.channel) == []
+
+
+@pytest.mark.parametrize("unacked", [0, 1, None])
+async def test_a_proxys_reset_is_judged_by_what_was_acknowledged_before(
+    stores: Stores, begin: Callable[..., Poll], peer: Peer, unacked: int | None
+) -> None:
+    poll = begin(is_proxied=True)
+    entries = await decided(stores, poll, 3)
+
+    peer.is_open, peer.unread, peer.unacked = False, lambda: None, unacked
+    await poll.until_read()
+    await poll.loop.stop()
+
+    assert stores.entries(poll.lease.channel) == ([] if unacked == 0 else entries)
+    assert not peer.was_aborted
 
 
 async def test_what_was_written_without_a_client_is_not_acked(

@@ -1,6 +1,7 @@
 """Secrets of API keys: rotation with at most two valid secrets, and expiry."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,16 +10,27 @@ from shared.model.api_keys import ApiKey, hash_of, new_id, new_secret
 from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
 from shared.store import keyspace
 from tests.store.routing import table_of
-from tests.store.stores import NOW_MS, Stores
+from tests.store.stores import Stores
 
-LATER_MS = NOW_MS + 60_000
+# Redis' time: nobody can set it for a test.
+NOW_MS = time.time_ns() // 1_000_000
+DAY_MS = 86_400_000
+LATER_MS = NOW_MS + DAY_MS
 
 
-async def rotated(stores: Stores, key: ApiKey, *, until_ms: int, now_ms: int = NOW_MS) -> str:
+async def rotated(stores: Stores, key: ApiKey, *, until_ms: int) -> str:
     """The new secret."""
     secret = new_secret(key.id)
-    await stores.api_keys.rotate(key, secret_hash=hash_of(secret), old_valid_until_ms=until_ms, now_ms=now_ms)
+    await stores.api_keys.rotate(key, secret_hash=hash_of(secret), old_valid_until_ms=until_ms)
     return secret
+
+
+def move_deadlines(stores: Stores, key: ApiKey, *, by_ms: int) -> None:
+    """As if that much of Redis' time had passed."""
+    name = keyspace.api_key(key.id)
+    for field in ("expires_at_ms", "old_valid_until_ms"):
+        if stores.direct.hexists(name, field):
+            stores.direct.hincrby(name, field, -by_ms)
 
 
 async def accepts(stores: Stores, secret: str, *, now_ms: int) -> bool:
@@ -49,26 +61,27 @@ async def test_both_secrets_are_valid_until_the_old_one_ends(stores: Stores) -> 
 async def test_old_secret_can_end_at_once(stores: Stores) -> None:
     key, old = await stores.api_key()
 
-    new = await rotated(stores, key, until_ms=NOW_MS)
+    new = await rotated(stores, key, until_ms=0)
 
     assert not await accepts(stores, old, now_ms=NOW_MS)
     assert not await accepts(stores, old, now_ms=NOW_MS - 1000), "its hash is deleted"
     assert await accepts(stores, new, now_ms=NOW_MS)
-    assert await accepts(stores, await rotated(stores, key, until_ms=NOW_MS), now_ms=NOW_MS)
+    assert await accepts(stores, await rotated(stores, key, until_ms=NOW_MS - 1), now_ms=NOW_MS)
 
 
 async def test_third_valid_secret_is_refused(stores: Stores) -> None:
     key, old = await stores.api_key()
     new = await rotated(stores, key, until_ms=LATER_MS)
 
-    for until_ms in (NOW_MS, LATER_MS, 2 * LATER_MS):
+    for until_ms in (0, LATER_MS, LATER_MS + DAY_MS):
         with pytest.raises(SecretsInUse) as refused:
-            await rotated(stores, key, until_ms=until_ms, now_ms=LATER_MS - 1)
+            await rotated(stores, key, until_ms=until_ms)
         assert refused.value.until_ms == LATER_MS
     assert await accepts(stores, old, now_ms=NOW_MS)
     assert await accepts(stores, new, now_ms=NOW_MS)
 
-    third = await rotated(stores, key, until_ms=3 * LATER_MS, now_ms=LATER_MS)
+    move_deadlines(stores, key, by_ms=DAY_MS)
+    third = await rotated(stores, key, until_ms=LATER_MS + DAY_MS)
     assert [await accepts(stores, each, now_ms=LATER_MS) for each in (old, new, third)] == [False, True, True]
 
 
@@ -91,8 +104,9 @@ async def test_revoked_or_expired_key_gets_no_new_secret(stores: Stores) -> None
     assert stores.direct.keys(f"{{{key.id}}}*") == []
 
     over, _ = await expiring(stores, LATER_MS)
+    move_deadlines(stores, over, by_ms=DAY_MS)
     with pytest.raises(KeyExpired):
-        await rotated(stores, over, until_ms=2 * LATER_MS, now_ms=LATER_MS)
+        await rotated(stores, over, until_ms=LATER_MS + DAY_MS)
 
 
 async def test_expiring_key_round_trip(stores: Stores) -> None:

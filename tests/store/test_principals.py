@@ -5,6 +5,7 @@ import dataclasses
 import jwt
 import pytest
 
+from shared.clock import now_ms
 from shared.model.api_keys import Account, Principal, Scope, hash_of, new_id, new_secret
 from shared.store import keyspace
 from shared.tokens import LIFETIME_S, Principals, is_token_like, mark_of, read, sign
@@ -12,7 +13,6 @@ from tests.store.stores import NOW_MS, Stores
 
 KEY = "k" * 64
 PRINCIPAL = Principal("1" * 32, "2" * 32, frozenset({Scope.RECEIVE}), secret_hash="3" * 64)
-LATER_MS = NOW_MS + 60_000
 
 
 @pytest.fixture
@@ -48,29 +48,29 @@ async def test_token_ends_with_its_key(stores: Stores, principals: Principals) -
     assert await principals.authenticate(token, now_ms=NOW_MS + 10) is None
 
 
-@pytest.mark.parametrize("old_valid_until_ms", [NOW_MS, LATER_MS])
+@pytest.mark.parametrize("old_valid_for_ms", [0, 60_000])
 async def test_token_ends_with_the_secret_that_minted_it(
-    stores: Stores, principals: Principals, old_valid_until_ms: int
+    stores: Stores, principals: Principals, old_valid_for_ms: int
 ) -> None:
+    now = now_ms()
     key, old = await stores.api_key()
-    by_old = await principals.authenticate(old, now_ms=NOW_MS)
+    by_old = await principals.authenticate(old, now_ms=now)
     assert by_old is not None
-    old_token = await principals.token_for(by_old, now_ms=NOW_MS)
+    old_token = await principals.token_for(by_old, now_ms=now)
     new = new_secret(key.id)
-    await stores.api_keys.rotate(
-        key, secret_hash=hash_of(new), old_valid_until_ms=old_valid_until_ms, now_ms=NOW_MS
-    )
-    by_new = await principals.authenticate(new, now_ms=NOW_MS)
+    until_ms = now + old_valid_for_ms if old_valid_for_ms else 0
+    await stores.api_keys.rotate(key, secret_hash=hash_of(new), old_valid_until_ms=until_ms)
+    by_new = await principals.authenticate(new, now_ms=now)
     assert by_new is not None
-    new_token = await principals.token_for(by_new, now_ms=NOW_MS)
+    new_token = await principals.token_for(by_new, now_ms=now)
 
-    before = await principals.authenticate(old_token, now_ms=old_valid_until_ms - 1)
-    if old_valid_until_ms > NOW_MS:
-        assert before == dataclasses.replace(by_old, until_ms=old_valid_until_ms)
+    before = await principals.authenticate(old_token, now_ms=until_ms - 1)
+    if old_valid_for_ms:
+        assert before == dataclasses.replace(by_old, until_ms=until_ms)
     else:
         assert before is None
-    assert await principals.authenticate(old_token, now_ms=old_valid_until_ms) is None
-    assert await principals.authenticate(new_token, now_ms=old_valid_until_ms) == by_new
+    assert await principals.authenticate(old_token, now_ms=until_ms) is None
+    assert await principals.authenticate(new_token, now_ms=until_ms) == by_new
 
 
 async def test_all_replicas_share_one_signing_key(stores: Stores) -> None:

@@ -1,6 +1,7 @@
 """The README's first command: everything on one origin, and printed lines that work when pasted."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -129,3 +130,25 @@ async def _pasted(block: str, env: dict[str, str]) -> str:
     out, _ = await done.communicate()
     assert done.returncode == 0, f"{block}\n{out.decode()}"
     return out.decode()
+
+
+def test_logs_in_json_are_all_that_is_printed() -> None:
+    with all_in_one() as service:
+        service.env["NOTIFY_LOG_FORMAT"] = "json"
+        service.start()
+        service.wait_ready()
+        settings = {"PORT": service.port, "LOG_FORMAT": "json", "DATA_DIR": "/dev/null"}
+        unusable = run_command("all", settings=settings)
+        output = service.stdout + service.stderr
+
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert "service.started" in [line["name"] for line in lines]
+    [refused] = [json.loads(line) for line in (unusable.stdout + unusable.stderr).splitlines()]
+    assert refused["name"] == "start.refused"
+    assert "/dev/null" in refused["why"]
+    assert unusable.returncode == 2
+
+
+def test_no_secret_is_printed(service: AllInOne) -> None:
+    assert "curl" in service.stdout
+    assert not re.search("ak_[0-9a-f]{80}", service.stdout + service.stderr)

@@ -51,7 +51,6 @@ MALFORMED = {
     ),
     "no Upgrade": (request("Connection: Upgrade\n", KEY, VERSION), 426, "Upgrade"),
     "another Upgrade": (request("Connection: Upgrade\nUpgrade: h2c\n", KEY, VERSION), 426, "Upgrade"),
-    "Upgrade twice": (request(UPGRADE, "Upgrade: websocket\n", KEY, VERSION), 426, "Upgrade"),
     "neither": (request(KEY, VERSION), 426, "Upgrade"),
     "HTTP/1.0": (request(UPGRADE, KEY, VERSION, protocol="HTTP/1.0"), 426, "Upgrade"),
     "a POST": (request(UPGRADE, KEY, VERSION, method="POST"), 405, ""),
@@ -144,6 +143,10 @@ UNUSUAL = {
     "odd case": ("connection: UPGRADE\nUPGRADE: WebSocket\n", KEY.lower()[:18] + KEY[18:], VERSION.lower()),
     "a list": ("Connection: keep-alive, Upgrade\nUpgrade: websocket\n", KEY, VERSION),
     "two lines": ("Connection: Upgrade\nConnection: keep-alive\nUpgrade: websocket\n", KEY, VERSION),
+    "another offer behind": ("Connection: Upgrade\nUpgrade: websocket, h2c\n", KEY, VERSION),
+    "another offer before": ("Connection: Upgrade\nUpgrade: h2c\nUpgrade: websocket\n", KEY, VERSION),
+    "twice": (UPGRADE, "Upgrade: websocket\n", KEY, VERSION),
+    "empty members": ("Connection: , Upgrade,\nUpgrade: ,websocket ,\n", KEY, VERSION),
     "an empty body": (UPGRADE, KEY, VERSION, "Content-Length: 0\n"),
     "100 more headers": (UPGRADE, KEY, VERSION, *(f"X-Header-{n}: {n}\n" for n in range(100))),
 }

@@ -49,7 +49,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({**LEAST, "topic": 7}, "topic"),
     ({**LEAST, "topic": None}, "topic"),
     *(({**LEAST, name: 7}, name) for name in ("id", "name", "time", "to")),
-    *(({**LEAST, "receipt": value}, "receipt") for value in (1, "true", None, [True])),
+    *(({**LEAST, "receipt": value}, "receipt") for value in (1, "true", [True])),
     *(({**LEAST, name: ""}, name) for name in ("id", "name", "time", "to")),
     *(({**LEAST, name: "a\nb"}, name) for name in ("id", "name", "time", "to")),
     *(({**LEAST, name: "x" * 256}, name) for name in ("id", "name", "time", "to")),

@@ -44,6 +44,11 @@ def block_of(address: str) -> str:
     return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
+def peer_is_trusted(scope: Scope, *, trusted: Sequence[Network]) -> bool:
+    """Does the connection come from a trusted proxy?"""
+    return is_within((scope.get("client") or ("",))[0], trusted)
+
+
 def is_within(address: str, networks: Sequence[Network]) -> bool:
     """Whether it is an address in one of these networks."""
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)

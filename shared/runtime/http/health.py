@@ -1,33 +1,35 @@
 """Health and metrics of one process.
 
-`/livez` shows that the event loop runs; `/readyz` that the process has started and is not draining. A process
-has started once Redis replied to it. After that neither asks Redis: a short outage would make every replica
-unready at once. A metric shows whether Redis replies.
+`/livez` shows that the event loop runs; `/readyz` that the process is able to work and is not draining. It is
+able to work once Redis has replied to it, and to its worker if it has one. After that neither asks Redis: a
+short outage would make every replica unready at once. A metric shows whether Redis replies.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from shared.runtime.exporters import metrics_page
+from shared.runtime.http.app import app_of
 from shared.runtime.http.server import listener, serve
 
 
-def health_routes(is_ready: Callable[[], bool], *, metrics_port: int | None) -> list[Route]:
-    """Health, and metrics unless they have their own port."""
+def health_routes(
+    is_ready: Callable[[], bool], *, detail: Callable[[], str], metrics_port: int | None
+) -> list[Route]:
+    """Health, and metrics unless they have their own port. `detail` adds lines to what /readyz says."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
         if is_ready():
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready\n", 503, {"retry-after": "1"})
+            return PlainTextResponse("ready\n" + detail())
+        return PlainTextResponse("not ready\n" + detail(), 503, {"retry-after": "1"})
 
     health = [Route("/livez", livez), Route("/readyz", readyz)]
     return health if metrics_port else [*health, _METRICS]
@@ -45,7 +47,7 @@ async def metrics_server(host: str, port: int | None) -> AsyncIterator[None]:
         return
     stop = asyncio.Event()
     listening = listener(host, port)
-    serving = asyncio.create_task(serve(Starlette(routes=[_METRICS]), listening, stop=stop))
+    serving = asyncio.create_task(serve(app_of([_METRICS]), listening, stop=stop))
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ from shared.runtime.http.responses import (
 )
 from shared.runtime.http.turns import TurnsProtocol
 from shared.runtime.http.write_coalescing import WriteCoalescer
-from shared.runtime.send_queue import has_hung_up, is_broken, unread_bytes
+from shared.runtime.send_queue import acked_bytes, has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
 from shared.runtime.websocket.upgrade import (
     Rejection,
@@ -57,18 +57,22 @@ class Connection(TypedDict):
     """The connection of a request.
 
     `is_open`: would data written now be sent? `unread_bytes`: the written bytes that the peer's kernel has
-    not acknowledged; None when that can no longer be known. `has_hung_up`: has the peer closed the
+    not acknowledged; None when that can no longer be known, as after a reset. `unacked_bytes`: the same, also
+    after a reset; then nobody need have read what was acknowledged. `has_hung_up`: has the peer closed the
     connection, even if the event loop does not know yet? `abort` drops it with everything that is buffered.
     `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
-    long as the connection. `has_all`: has the whole request arrived, so that reading it never waits?
+    long as the connection. After `end_with_input` a client that ends its input has gone; else it still gets
+    its response. `has_all`: has the whole request arrived, so that reading it never waits?
     """
 
     is_open: Callable[[], bool]
     unread_bytes: Callable[[], int | None]
+    unacked_bytes: Callable[[], int | None]
     has_hung_up: Callable[[], bool]
     abort: Callable[[], None]
     was_queued: bool
     notes: dict[str, str]
+    end_with_input: Callable[[], None]
     has_all: Callable[[], bool]
 
 
@@ -101,6 +105,7 @@ class HttpProtocol(TurnsProtocol):
         self._valid_host: bytes | None = None
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
+        self._acked_when_lost: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -160,10 +165,12 @@ class HttpProtocol(TurnsProtocol):
         connection: Connection = {
             "is_open": self._is_open,
             "unread_bytes": self._unread_bytes,
+            "unacked_bytes": self._unacked_bytes,
             "has_hung_up": self._has_hung_up,
             "abort": self.transport.abort,
             "was_queued": self._is_responding(),
             "notes": self._notes,
+            "end_with_input": self._end_with_input,
             "has_all": self._has_all,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
@@ -213,12 +220,9 @@ class HttpProtocol(TurnsProtocol):
             request.respond(500, headers, problem_body(internal_error(), request_id=request_id))
 
     def write_response(self, data: bytes) -> None:
-        """Writes a whole response at once: nothing follows that it could be joined with."""
+        """Writes a whole response at once."""
         assert isinstance(self.transport, WriteCoalescer)
-        if self.transport.parts:
-            self.transport.write(data)
-        else:
-            self.transport.transport.write(data)
+        self.transport.write_at_once(data)
 
     def _decline_hot(self) -> None:
         """The application serves the request with what has arrived of it."""
@@ -276,10 +280,15 @@ class HttpProtocol(TurnsProtocol):
         return upgradable and not _has_body(self.headers) and super()._should_upgrade()
 
     def _get_upgrade(self) -> bytes | None:
-        connection = [value for name, value in self.headers if name == b"connection"]
-        upgrade = [value for name, value in self.headers if name == b"upgrade"]
-        options = [option.strip().lower() for option in b",".join(connection).split(b",")]
-        return upgrade[-1].lower() if upgrade and b"upgrade" in options else None
+        if b"upgrade" not in self._list_in(b"connection"):
+            return None
+        offered = self._list_in(b"upgrade")
+        return b"websocket" if b"websocket" in offered else next(iter(offered), None)
+
+    def _list_in(self, name: bytes) -> list[bytes]:
+        """The members of a header that may be split over lines, in lower case."""
+        lines = b",".join(value for given, value in self.headers if given == name)
+        return [member for each in lines.split(b",") if (member := each.strip().lower())]
 
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over to a SocketProtocol."""
@@ -301,14 +310,15 @@ class HttpProtocol(TurnsProtocol):
             kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_RECEIVE_BYTES)
         protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
         self.transport.set_protocol(protocol)
-        raw_path, _, query = self.url.partition(b"?")
+        # In absolute form an origin comes before the path.
+        url = httptools.parse_url(self.url)
         scope = {
             **self.scope,
             "type": "websocket",
             "scheme": "wss" if self.scheme == "https" else "ws",
-            "path": self.root_path + unquote(raw_path.decode()),
-            "raw_path": self.root_path.encode() + raw_path,
-            "query_string": query,
+            "path": self.root_path + unquote(url.path.decode()),
+            "raw_path": self.root_path.encode() + url.path,
+            "query_string": url.query or b"",
             "subprotocols": subprotocols_in(self.headers),
         }
         protocol.serve(self.app, scope)
@@ -344,6 +354,7 @@ class HttpProtocol(TurnsProtocol):
         self._stop_head_timer()
         # Some clients hang up as soon as they have read: afterwards the kernel's count is gone.
         self._unread_when_lost = self._unread_bytes() if exc is None else None
+        self._acked_when_lost = acked_bytes(self.transport)
         self._lost = True
         super().connection_lost(exc)
         self.flow.detach()
@@ -362,6 +373,13 @@ class HttpProtocol(TurnsProtocol):
         if self._lost:
             return self._unread_when_lost
         return None if is_broken(self.transport) else unread_bytes(self.transport)
+
+    def _unacked_bytes(self) -> int | None:
+        acked = self._acked_when_lost if self._lost else acked_bytes(self.transport)
+        if acked is None:
+            return self._unread_bytes()
+        assert isinstance(self.transport, WriteCoalescer)
+        return self.transport.written_bytes - acked
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:

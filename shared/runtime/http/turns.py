@@ -39,6 +39,9 @@ class TurnsProtocol(HttpToolsProtocol):
         self._turn_is_due = False
         self._reading_paused = False
         self._is_handed_over = False
+        # The client has ended its requests, and may still read the responses.
+        self._has_ended = False
+        self._ends_with_input = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -118,8 +121,27 @@ class TurnsProtocol(HttpToolsProtocol):
             if self._is_in_head:
                 self._start_head_timer()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps the connection open for responses to requests that have arrived whole."""
+        cycle: RequestResponseCycle | None = self.cycle
+        is_whole = cycle is None or not cycle.more_body
+        has_work = self._is_responding() or bool(self._unparsed)
+        self._has_ended = has_work and is_whole and not self._ends_with_input
+        if not self._has_ended:
+            # Not by returning: that would drop what waits for the end of the turn to be written.
+            self.transport.close()
+        return self._has_ended
+
+    def _end_with_input(self) -> None:
+        """The request takes long: a client that ends its input has most likely gone."""
+        self._ends_with_input = True
+        if self._has_ended:
+            self.transport.close()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._has_ended and not self._is_responding() and not self._unparsed:
+            self.transport.close()
         # The pipeline is shorter by one.
         self._plan_reading()
 

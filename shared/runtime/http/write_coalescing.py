@@ -17,6 +17,8 @@ class WriteCoalescer:
         self._loop = loop
         self.parts: list[bytes] = []
         """Writes that wait for the end of the turn."""
+        self.written_bytes = 0
+        """Of the whole connection, also what came too late to be sent."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
@@ -25,6 +27,15 @@ class WriteCoalescer:
         if not self.parts:
             self._loop.call_soon(self._flush)
         self.parts.append(data)
+        self.written_bytes += len(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Writes what nothing follows that it could be joined with."""
+        if self.parts:
+            self.write(data)
+            return
+        self.written_bytes += len(data)
+        self.transport.write(data)
 
     def close(self) -> None:
         self._flush()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import httptools
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 
@@ -35,7 +36,7 @@ def check_upgrade(url: bytes, headers: Headers) -> Rejection | None:
     """None when the upgrade request is valid. The message never repeats the path."""
     if not _is_within_bounds(url, headers):
         return Rejection(431, "a header is too long, or there are too many")
-    if not url.isascii():
+    if not url.isascii() or not _has_path(url):
         return Rejection(400, "the upgrade request is malformed")
     if values(headers, b"sec-websocket-version") != [b"13"]:
         return Rejection(426, "Sec-WebSocket-Version must be 13", "Sec-WebSocket-Version")
@@ -95,6 +96,13 @@ def _is_within_bounds(url: bytes, headers: Headers) -> bool:
     return max(len(url), longest) <= _LINE_LIMIT_BYTES and len(headers) <= _LINE_LIMIT
 
 
+def _has_path(url: bytes) -> bool:
+    try:
+        return bool(httptools.parse_url(url).path)
+    except httptools.HttpParserInvalidURLError:
+        return False
+
+
 def _check_key(keys: list[bytes]) -> Rejection | None:
     if len(keys) != 1:
         return Rejection(400, "Sec-WebSocket-Key must be given once", "Sec-WebSocket-Key")
@@ -115,8 +123,9 @@ def _check_lists(headers: Headers) -> Rejection | None:
         subprotocols_in(headers)
     except InvalidHeader as error:
         return Rejection(400, f"{error.name} is malformed", error.name)
-    if [name.lower() for name in upgrades] != ["websocket"]:
-        return Rejection(426, "Upgrade must be websocket, once", "Upgrade")
+    # The client may offer other protocols too (RFC 9110, 7.8): we choose.
+    if "websocket" not in [name.lower() for name in upgrades]:
+        return Rejection(426, "Upgrade must be websocket", "Upgrade")
     if len(values(headers, b"origin")) > 1:
         return Rejection(400, "Origin is malformed", "Origin")
     return None

@@ -41,15 +41,15 @@ class Serialization(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WantedFlags(Struct):
-    deregistrations_as_object: _Flag = False
-    include_uid: _Flag = False
-    include_timestamp: _Flag = False
-    include_original_ep: _Flag = False
+    deregistrations_as_object: _Flag | None = False
+    include_uid: _Flag | None = False
+    include_timestamp: _Flag | None = False
+    include_original_ep: _Flag | None = False
 
 
 class SerializationWanted(Struct):
     type: Literal["v2"]
-    max_chunk_size: _Chunk | _ChunkText = _MAX_CHUNK
+    max_chunk_size: _Chunk | _ChunkText | None = _MAX_CHUNK
     cfg: WantedFlags | None = None
 
 
@@ -73,9 +73,9 @@ def stored_form(wanted: SerializationWanted | None) -> bytes:
         return b""
     cfg = wanted.cfg or WantedFlags()
     flags = {name: _truth(getattr(cfg, name)) for name in _NAMES}
-    serialization = Serialization("v2", int(wanted.max_chunk_size), SerializationFlags(**flags))
+    serialization = Serialization("v2", int(wanted.max_chunk_size or _MAX_CHUNK), SerializationFlags(**flags))
     return msgspec.json.encode(serialization)
 
 
-def _truth(flag: bool | str) -> bool:
-    return flag.lower() == "true" if isinstance(flag, str) else flag
+def _truth(flag: bool | str | None) -> bool:
+    return flag.lower() == "true" if isinstance(flag, str) else bool(flag)
