@@ -84,6 +84,8 @@ class BlackholeSocket(SessionSocket):
         )
         self._hear_control_frames = scope["extensions"]["websocket.control"]["hear_control_frames"]
         self._hear_control_frames(self._on_control_frame)
+        # Its handshake had no credential.
+        self._is_anonymous = principal is None
         self._closing: asyncio.Task[None] | None = None
 
     def frames(self, notification: Notification) -> list[bytes]:
@@ -94,8 +96,10 @@ class BlackholeSocket(SessionSocket):
         if self.credential != (credential := Credential.of(principal)):
             self._edge.authenticated(self, credential)
         # Without the scope it can never receive anything.
-        if KeyScope.RECEIVE in principal.scopes:
+        if KeyScope.RECEIVE in principal.scopes and self._budget is not None:
             self._budget = None
+            if self._is_anonymous:
+                self._edge.limits.give_back_handshake(block_of(self.session.source))
             self._hear_control_frames(None)
             self._edge.admission.forget(self)
 

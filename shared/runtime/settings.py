@@ -206,8 +206,8 @@ class Settings(BaseModel):
     )
     failed_authentication_rate: Rate = Field(
         1000,
-        description="failed authentications a second from all addresses, beyond which each address that "
-        "fails once has used up its burst",
+        description="failed authentications a second from all addresses, beyond which each address has one "
+        "in 10 s",
     )
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),

@@ -30,6 +30,8 @@ Found = TypeVar("Found")
 # A row takes 512 KiB.
 _SLOTS = 2**16
 _ROUNDING_S = 1e-6
+# While too many addresses fail together.
+_SUSPENDED_S = 10.0
 
 
 class RateTable:
@@ -52,15 +54,19 @@ class RateTable:
         """One event has happened."""
         first, second = self._slots(address)
         until_s = min(self._until_s[first], self._until_s[second])
-        self._raise(first, second, max(until_s, now_s) + self._interval_s, now_s)
+        # Events that come beyond the burst must not make the wait longer.
+        self._raise(first, second, min(max(until_s, now_s) + self._interval_s, now_s + self._burst_s))
 
-    def use_up(self, address: str, *, now_s: float) -> None:
-        """As many events as a burst have happened."""
-        self._raise(*self._slots(address), now_s + self._burst_s, now_s)
+    def give_back(self, address: str, *, now_s: float) -> None:
+        """One event does not count after all."""
+        for slot in self._slots(address):
+            self._until_s[slot] = max(now_s, self._until_s[slot] - self._interval_s)
 
-    def _raise(self, first: int, second: int, until_s: float, now_s: float) -> None:
-        # Events beyond the burst are refused, and must not make the wait longer.
-        until_s = min(until_s, now_s + self._burst_s)
+    def suspend(self, address: str, *, for_s: float, now_s: float) -> None:
+        """The next event may come after this time."""
+        self._raise(*self._slots(address), now_s + self._burst_s - self._interval_s + for_s)
+
+    def _raise(self, first: int, second: int, until_s: float) -> None:
         self._until_s[first] = max(self._until_s[first], until_s)
         self._until_s[second] = max(self._until_s[second], until_s)
 
@@ -124,6 +130,10 @@ class StrangerLimits:
             raise _too_many("handshakes", wait_s, message)
         self._handshakes.charge(address, now_s=now_s)
 
+    def give_back_handshake(self, address: str) -> None:
+        """The socket has authenticated: it was a customer's."""
+        self._handshakes.give_back(address, now_s=self._now_s())
+
     async def look_up(
         self, given: str, address: str, find: Callable[[], Awaitable[Found | None]]
     ) -> Found | None:
@@ -150,9 +160,9 @@ class StrangerLimits:
         if self._failures_until_s - now_s <= 1:
             self._failures.charge(address, now_s=now_s)
         else:
-            # Many addresses together: each has one failure now, and its customers none less.
+            # Many addresses together: each has one failure, and those without failures are served.
             self._failures_until_s = now_s + 1
-            self._failures.use_up(address, now_s=now_s)
+            self._failures.suspend(address, for_s=_SUSPENDED_S, now_s=now_s)
 
 
 def _too_many(what: str, wait_s: float, message: str) -> Problem:

@@ -162,6 +162,18 @@ async def test_handshakes_without_a_credential(
     assert await status_of(http, edge.url + path, key, here) == 101
 
 
+async def test_kazoo_clients_who_authenticate_by_message_use_up_no_handshakes(
+    api: Api, installation: Stack, http: aiohttp.ClientSession
+) -> None:
+    """All of them reconnect together, behind one NAT."""
+    [edge] = installation.edges
+    key, here = await api.api_key(), {"X-Forwarded-For": address(33)}
+    for _ in range(2 * BURST):
+        client = await Blackhole.open(http, f"{edge.url}/socket", headers=here)
+        assert (await client.ask("ping", token=key.secret))["status"] == "success"
+        await client.close()
+
+
 async def test_a_handshake_is_counted_by_the_first_half_of_its_ipv6_address(
     installation: Stack, http: aiohttp.ClientSession
 ) -> None:

@@ -104,6 +104,11 @@ async def test_when_many_addresses_fail_together_each_has_one_failure() -> None:
     print(f"2,000 addresses failed 40,000 times at once: {door.reads} reads")
     assert refused[:45] == [0] * 45
     assert refused[100:].count(19) >= 1880, "a few share both slots with others"
+    door.now_s += 9.9
+    with pytest.raises(Problem):
+        await door.try_("wrong", "10.0.7.207")
+    door.now_s += 0.2
+    assert await door.fail(1, "10.0.7.207") == 0
     # An address without failures is served as before.
     door.valid.add("new")
     assert await door.try_("new", "203.0.113.9")
@@ -127,7 +132,19 @@ async def test_handshakes_without_a_credential_have_a_rate_after_a_burst() -> No
     assert enter(600, HERE) == 100
 
 
-def test_a_million_addresses_leave_the_table_as_large_as_it_was() -> None:
+def test_customers_who_authenticate_after_their_handshakes_use_up_nothing() -> None:
+    door = Door()
+    for _ in range(5000):
+        door.limits.take_handshake(HERE)
+        door.limits.give_back_handshake(HERE)
+
+    for _ in range(500):
+        door.limits.take_handshake(HERE)
+    with pytest.raises(Problem):
+        door.limits.take_handshake(HERE)
+
+
+def test_a_hundred_thousand_addresses_leave_the_table_as_large_as_it_was() -> None:
     table = RateTable(per_s=10, burst=100)
     before = sys.getsizeof(table._until_s)
     now_s = 0.0

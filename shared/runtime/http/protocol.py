@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from shared import telemetry
 from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
-from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version
+from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version, has_body
 from shared.runtime.http.responses import (
     REQUEST_ID,
     draining,
@@ -277,7 +277,7 @@ class HttpProtocol(TurnsProtocol):
 
     def _should_upgrade(self) -> bool:
         upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
-        return upgradable and not _has_body(self.headers) and super()._should_upgrade()
+        return upgradable and not has_body(self.headers) and super()._should_upgrade()
 
     def _get_upgrade(self) -> bytes | None:
         if b"upgrade" not in self._list_in(b"connection"):
@@ -396,10 +396,3 @@ class HttpProtocol(TurnsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
             self._arrivals.forget(self)
-
-
-def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
-        for name, value in headers
-    )
