@@ -103,9 +103,8 @@ async def strangers_flooding(edge: Service, count: int, data: bytes) -> AsyncIte
         yield
 
 
-@pytest.mark.parametrize("connections", [1, 20])
+@pytest.mark.parametrize(("connections", "who"), [(1, "strangers"), (1, "customers"), (20, "customers")])
 @pytest.mark.parametrize("kind", FRAMES)
-@pytest.mark.parametrize("who", ["customers", "strangers"])
 async def test_a_flood_of_frames(
     neighbour: Neighbour,
     api: Api,
