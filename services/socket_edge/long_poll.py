@@ -173,14 +173,16 @@ async def _watch(poll: Poll, receive: Receive) -> None:
 
 async def _decide(edge: Edge, poll: Poll, pull: Pull) -> None:
     """Waits until there are notifications, the poll ends, or the time is over."""
-    if pull.after:
+    for uid in pull.uids:
         count = await edge.stores.queues.ack_until_event(
             poll.lease,
-            pull.after,
+            uid,
             count=edge.settings.batch_limit,
             size_bytes=edge.settings.in_flight_bytes,
         )
         telemetry.acked.add(count or 0)
+        if count:
+            break
     if pull.after is not None:
         poll.begin()
     if pull.waits:
@@ -197,7 +199,7 @@ async def _write(poll: Poll, pull: Pull, send: Send) -> None:
     text = poll.message.text
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
     if pull.after is not None:
-        headers.append((b"x-last-uid", poll.last_uid.encode()))
+        headers.append((b"x-last-uid", pulling.last_uid_header(poll.last_uid)))
     try:
         async with asyncio.timeout(STALLED_S):
             await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.harness.api import SECRETS, Api, ApiKey
 from tests.harness.events import reading, readings, registration
 from tests.harness.polls import PULL, Polls, numbers_in
 from tests.harness.processes import Service
+from tests.harness.raw import exchange
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
@@ -273,6 +275,24 @@ class TestExplicitAcks:
         assert response.json == {"async-responses": [async_response]}
         last = response.headers["X-Last-Uid"]
         assert (await polls.get(after=last, noWait="true")).status == 204
+
+    @pytest.mark.parametrize("encodes", ["not", "once"])
+    @pytest.mark.parametrize(
+        "uid", ["a+b", "a b", "ü-1", "100%", "a%20b", "a&b=c#d", "日本", " a ", "urn:x:1/2?3"]
+    )
+    async def test_any_event_id_can_be_sent_back(
+        self, api: Api, key: ApiKey, polls: Polls, stack: Stack, uid: str, encodes: str
+    ) -> None:
+        """Some clients put the header into the URL as it is, others encode it."""
+        await polls.now()
+        await api.publish(key, {**reading(1, to=key.id), "id": uid})
+        header = (await polls.get(after="")).headers["X-Last-Uid"]
+        after = header if encodes == "not" else quote(header, safe="")
+
+        head = f"Host: x\nAuthorization: Bearer {key.secret}\n\n"
+        poll = f"GET {PULL}?noWait=true&after={after} HTTP/1.1\n{head}"
+        status, _, _ = await exchange(stack.edges[0].url, poll)
+        assert status == 204
 
     async def test_a_waiting_poll_works_with_explicit_acks(self, api: Api, key: ApiKey, polls: Polls) -> None:
         waiting = await polls.open(after="")
