@@ -36,6 +36,8 @@ WAITING_LIMIT_BYTES = 1024 * 1024
 # Beyond so many written bytes that the client has not read, frames wait.
 UNREAD_LIMIT_BYTES = 256 * 1024
 _FLUSH_S = 0.02
+# An event has a frame for each binding that matches it, and a queue has up to 1,000 events.
+_FRAMES_PER_TURN = 64
 
 
 def address_of(edge: "Edge", scope: Scope) -> str:
@@ -176,15 +178,26 @@ class SessionSocket(HeldSocket):
         taken = await self._sessions.take(self.session)
         if taken is None:
             await self._register_again()
+        frames = 0
         for notification in taken or ():
-            self.deliver(notification)
+            frames += self.deliver(notification)
+            if frames >= _FRAMES_PER_TURN:
+                frames = 0
+                await asyncio.sleep(0)
 
-    def deliver(self, notification: Notification) -> None:
-        """Writes the frames; for a slow reader they wait, and beyond the limit they are dropped."""
-        for frame in self.frames(notification):
-            if not self._waiting and self._unread_bytes() < UNREAD_LIMIT_BYTES:
-                self.write(frame)
-            elif self._may_wait(frame):
+    def deliver(self, notification: Notification) -> int:
+        """Writes the frames; for a slow reader they wait, and beyond the limit they are dropped.
+
+        Returns how many there are.
+        """
+        frames = self.frames(notification)
+        written = 0
+        # Again and again: a client that reads fast has read the first by now.
+        while not self._waiting and (count := self._count_writable(frames[written:])):
+            self.write(*frames[written : written + count])
+            written += count
+        for frame in frames[written:]:
+            if self._may_wait(frame):
                 self._waiting.append(frame)
                 self._waiting_bytes += len(frame)
                 if self._flushing is None:
@@ -192,17 +205,27 @@ class SessionSocket(HeldSocket):
             else:
                 self.dropped += 1
                 telemetry.dropped_for_slow_reader(1)
+        return len(frames)
 
-    def write(self, text: bytes) -> bool:
-        """Writes one frame; False when the client has gone."""
+    def _count_writable(self, frames: Sequence[bytes]) -> int:
+        """How many of the frames a client that reads gets at once."""
+        unread = self._unread_bytes()
+        for number, frame in enumerate(frames):
+            if unread >= UNREAD_LIMIT_BYTES:
+                return number
+            unread += len(frame)
+        return len(frames)
+
+    def write(self, *texts: bytes) -> bool:
+        """Writes frames; False when the client has gone."""
         if self.close_reason is not None:
             return False
         try:
-            self._write((text,), None)
+            self._write(texts, None)
         except OSError:
             return False
-        self.sent += 1
-        telemetry.frames.add(1, {"dialect": self.kind})
+        self.sent += len(texts)
+        telemetry.frames.add(len(texts), {"dialect": self.kind})
         return True
 
     def _may_wait(self, frame: bytes) -> bool:
