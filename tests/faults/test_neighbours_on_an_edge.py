@@ -85,16 +85,14 @@ async def test_strangers_who_connect_and_say_nothing(
 async def test_strangers_who_never_authenticate(
     neighbour: Neighbour, edge: Service, record_property: Measured
 ) -> None:
-    """2,000 sockets, and as many more as can be opened: from one address, and with no credential."""
+    """As many sockets as one address is let have, and as many attempts at more as can be made."""
     async with contextlib.AsyncExitStack() as opened:
 
         async def connect() -> None:
             opened.callback((await HandmadeSocket.connect_to_blackhole(edge.url)).close)
 
-        async with again_and_again(10, connect):
-            await measure(
-                neighbour, contextlib.nullcontext(), record_property, name="sockets that never authenticate"
-            )
+        attack = again_and_again(10, connect)
+        await measure(neighbour, attack, record_property, name="sockets that never authenticate")
 
 
 async def test_strangers_who_guess(
