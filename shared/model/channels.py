@@ -30,6 +30,7 @@ class CloseReason(StrEnum):
     CROWDED_OUT = "crowded-out"
     OVER_BUDGET = "over-budget"
     TOO_MANY_FAILURES = "too-many-failures"
+    OVER_QUOTA = "over-quota"
 
 
 @dataclass(frozen=True, slots=True)

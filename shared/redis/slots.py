@@ -12,7 +12,7 @@ from shared.redis.urls import Address
 _FIRST_ARGUMENT_IS_KEY = frozenset(
     {
         *("DEL", "EXISTS", "GET", "SET"),
-        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSET"),
+        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
         *("SADD", "SMEMBERS", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
