@@ -42,6 +42,7 @@ API keys and channels
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
+`{webhooks}:sweep` string: the instance that walks through them, or did so last. Dispatcher. TTL of seconds.
 
 Sessions
 
@@ -111,6 +112,7 @@ dispatcher (for webhooks without an owner). The payload is a list of items, sepa
   `<id>` of a channel or session: it may have something to deliver, or its lease is contested; read its
   queue.
   `key:<id>`: the API key's record has changed; check the credentials of its sockets.
+  `webhook:<id>`: the webhook was put, deleted or revoked; end a request that goes to an older URL.
 A payload that begins with + has inline entries: `queue_append.lua` writes them, `inline_entries.py` parses
 them.
 """
@@ -131,6 +133,7 @@ LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"

@@ -59,6 +59,11 @@ class Replicas:
         states = await asyncio.gather(*map(self.state, instances))
         return {instance for instance, state in zip(instances, states, strict=True) if state.live}
 
+    async def last_seen(self) -> dict[bytes, bytes]:
+        """Each instance that has not stopped, and when its last heartbeat was."""
+        listed = iter(await self._redis.command("ZRANGE", keyspace.LAST_SEEN, 0, -1, "WITHSCORES"))
+        return dict(zip(listed, listed, strict=True))
+
     async def forget(self, *, before_ms: int) -> int:
         """Forgets instances whose last heartbeat is older; returns how many."""
         return int(await self._redis.command("ZREMRANGEBYSCORE", keyspace.LAST_SEEN, "-inf", f"({before_ms}"))
