@@ -160,7 +160,7 @@ class Deliveries:
             lease,
             taken=batch,
             delivery=delivery,
-            backoff_ms=next_attempt_ms - now,
+            backoff_ms=round(next_attempt_ms - now),
             expiry_ms=round(self._settings.webhook_expiry_s * 1000),
         )
         match result:

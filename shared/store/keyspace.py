@@ -95,7 +95,7 @@ Accounts and routing
                 Gateway, edge, reaper. Permanent; a key's fields go with the key.
 `{account}:routing-changes`
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;
-                an eighth as many as it has fields, between 64 and 256.
+                an eighth as many as it has fields, between 64 and 4,096.
                 Written with the table. 1 h after the last change.
 `{account}:device-types`, `{account}:device-types:old`
                 hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,

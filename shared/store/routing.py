@@ -200,7 +200,7 @@ class Routing:
         fields: dict[bytes, None] = {}
         cursor: bytes | int = 0
         while True:
-            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", _FIELDS_PER_STEP)
+            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", _PAGE_SIZE)
             # A scan may find a field twice.
             fields |= dict.fromkeys(stored[::2])
             if int(cursor) == 0:
@@ -248,8 +248,8 @@ class Routing:
 
 
 _IS_OF_BINDINGS = 1
-# Redis reads so many fields in one step. A field may be large: a few hundred bindings.
-_FIELDS_PER_STEP = 250
+# Redis reads so many fields in one step.
+_PAGE_SIZE = 250
 
 
 def _names_in(fields: Iterable[bytes]) -> tuple[list[str], list[tuple[str, str]], list[str]]:

@@ -57,6 +57,10 @@ local redis = {call = function(command, name, ...)
     touch(name, reply)
   elseif command == 'XDEL' then
     touch(name, given[1])
+  elseif command == 'HGETALL' then
+    for n = 1, #reply, 2 do touch(name, reply[n]) end
+  elseif string.find(' HKEYS HVALS SMEMBERS ZRANGE ZRANGEBYSCORE LPOP ', ' ' .. command .. ' ', 1, true) then
+    for n = 1, reply and #reply or 0 do touch(name, n) end
   elseif command == 'LRANGE' then
     for n = 1, #reply do touch(name, given[1] + n) end
   end
