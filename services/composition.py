@@ -11,19 +11,24 @@ from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.settings import Settings
+from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
 from shared.store.batches import Batches
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
+from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
+from shared.store.names import Names
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
+from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.stored_bytes import StoredBytes
 from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
@@ -42,27 +47,41 @@ class Stores:
         limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
         self.redis = client
         self.instance = new_instance_id(settings.replica)
-        self.routing = Routing(redis, compiled)
+        self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
+        self.stored_bytes = StoredBytes(redis, quotas=self.quotas)
+        self.routing = Routing(
+            redis,
+            compiled,
+            most_devices=settings.device_types_limit,
+            on_grown=self.stored_bytes.add_device_types,
+        )
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
+        self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.heartbeat = Heartbeat(
             redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
         )
-        self.idempotency = Idempotency(redis)
+        self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
+        self.names = Names(redis)
         self.principals = Principals(self.api_keys)
-        self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.queues = Queues(redis, limits=limits)
         self.receipts = Receipts(redis)
         self.replicas = Replicas(redis)
+        self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        self.account_deletion = AccountDeletion(
+            redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
+        )
         self.webhooks = Webhooks(redis, self.wakeups)
         self.rates = Rates(self.quotas)
         self.for_publishing = PublishStores(
-            self.routing, self.queues, self.sessions, self.receipts, rates=self.rates
+            *(self.routing, self.queues, self.sessions, self.receipts),
+            rates=self.rates,
+            stored_bytes=self.stored_bytes,
         )
 
 

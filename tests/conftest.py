@@ -17,6 +17,7 @@ from tests.harness.raw import SilentSocket
 from tests.harness.sentinel import Guarded
 from tests.harness.sockets import Receiver
 from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.waiting import block_until
 from tests.store.stores import Stores, fake_backend
 
 
@@ -98,10 +99,21 @@ def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(shared_stack: Stack) -> Iterator[Stack]:
-    """The shared installation; fails the test if it leaves a permanent key in Redis."""
+    """The shared installation.
+
+    Fails the test if it leaves a permanent key in Redis, or if a byte is left of its accounts when these are
+    deleted.
+    """
     yield shared_stack
+    gateway = shared_stack.gateways[0]
     with shared_stack.redis.client() as redis:
         leaks.assert_every_name_goes(redis)
+        leaks.delete_every_account(redis, gateway_url=gateway.url, admin_token=shared_stack.admin_token)
+        # An edge drops the session of a socket after the socket has closed.
+        block_until(
+            lambda: not leaks.bytes_left(redis),
+            what=lambda: f"nothing left of deleted accounts: {leaks.bytes_left(redis)}",
+        )
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Expiry and reconciliation: idle channels, old notifications, orphaned sessions, routing tables."""
+"""Expiry, the sessions of dead edges, and slow reconciliation of everything."""

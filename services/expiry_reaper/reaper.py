@@ -1,131 +1,136 @@
-"""One round of the reaper: expires channels, drops old notifications, repairs the routing tables.
+"""One round of the reaper: sessions of dead edges, channels that are due, a part of the reconciliation.
 
-Each step is a script that checks its conditions again, so several reapers at once do no harm. Neither does a
-claim, a publish or a deletion in between. A channel with an open socket never expires.
+A round costs what is due, not what exists. One round runs at a time, across replicas; a second one would do
+no harm, since each step is a script that checks its conditions again. Neither does a claim, a publish or a
+deletion in between. A channel with an open socket never expires.
 """
 
-import asyncio
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.composition import Stores
+from services.expiry_reaper.oldest import Group, OldestPending
+from services.expiry_reaper.orphans import Orphans
+from services.expiry_reaper.turn import Turn
+from services.expiry_reaper.visits import Lifetimes, Visited, Visits
+from services.expiry_reaper.walk import Walk, Walked
 from shared import telemetry
-from shared.model.channels import Kind, instance_of
-from shared.model.sessions import Session
-from shared.store.channels import ChannelRef
-from shared.store.queues import ExpiryResult
+from shared.model.channels import Kind
+from shared.model.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 # An instance outlives the channels that expire by its last heartbeat by this much.
 _INSTANCE_GRACE_MS = 24 * 3600 * 1000
-# After an outage of Redis an edge sends its heartbeat before it writes its sessions again.
-_SESSION_GRACE_MS = 60 * 1000
+# A part of each interval is left free: the next round must not find this one under way.
+_PART_OF_INTERVAL = 0.7
+_GAP_INTERVALS = 2.5
+_FOREVER = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`every_s`: the interval of rounds; the others are settings of the same names."""
+
+    every_s: float
+    heartbeat_s: float
+    heartbeat_ttl_s: float
+    reconcile_every_s: float
+    reconcile_commands_per_s: float
 
 
 @dataclass(slots=True)
 class Round:
-    """What one round did."""
+    """What one round did. `oldest_pending_ms`: when the oldest pending notification was queued, by group."""
 
-    channels: int = 0
-    expired: list[str] = field(default_factory=list)
-    dropped: int = 0
-    instances_forgotten: int = 0
-    routing_repairs: int = 0
-    oldest_pending_ms: dict[tuple[str, bool], int] = field(default_factory=dict)
-    """When the oldest pending notification was queued, by kind of channel and whether it has a live owner."""
+    now_ms: int
+    sessions_dropped: int = 0
+    visited: Visited = field(default_factory=Visited)
+    walked: Walked = field(default_factory=Walked)
+    oldest_pending_ms: dict[Group, int] | None = None
 
 
 class Reaper:
-    """Walks through every channel, session and account. Times are in ms."""
+    """Runs rounds."""
 
-    def __init__(self, stores: Stores, *, idle_expiry_ms: Mapping[Kind, int]) -> None:
+    def __init__(self, stores: Stores, lifetimes: Lifetimes, schedule: Schedule) -> None:
         self._stores = stores
-        self._idle_expiry_ms = idle_expiry_ms
+        self._lifetimes = lifetimes
+        self._schedule = schedule
+        ttl_ms = round(schedule.heartbeat_ttl_s * 1000)
+        gap_s = max(schedule.heartbeat_ttl_s - schedule.heartbeat_s, _GAP_INTERVALS * schedule.every_s)
+        self._longest_gap_ms = round(gap_s * 1000)
+        self._orphans = Orphans(stores, heartbeat_ttl_ms=ttl_ms)
+        self._visits = Visits(stores, lifetimes)
+        self._oldest = OldestPending(stores)
+        self._walk = Walk(
+            stores,
+            self._orphans,
+            every_ms=round(schedule.reconcile_every_s * 1000),
+            commands_per_s=schedule.reconcile_commands_per_s,
+            heartbeat_ttl_ms=ttl_ms,
+            instances_kept_ms=max(lifetimes.idle_expiry_ms.values()) + _INSTANCE_GRACE_MS,
+        )
 
-    async def round(self, *, now_ms: int) -> Round:
-        """Runs one round. Raises StoreUnavailable; the next round continues the work."""
-        done = Round(oldest_pending_ms={(kind, owned): now_ms for kind in Kind for owned in (True, False)})
-        live: dict[str, bool] = {}
-        async for channels in self._stores.channels.all():
-            done.channels += len(channels)
-            queues = await asyncio.gather(
-                *(self._reap_channel(channel, now_ms, done) for channel in channels)
-            )
-            await self._note_oldest([queue for queue in queues if queue is not None], live, done)
-        async for sessions in self._stores.sessions.all():
-            await asyncio.gather(*(self._drop_orphan(session, now_ms) for session in sessions))
-        async for accounts in self._stores.routing.accounts():
-            for account in accounts:
-                done.routing_repairs += await self._repair(account)
-        before_ms = now_ms - max(self._idle_expiry_ms.values()) - _INSTANCE_GRACE_MS
-        done.instances_forgotten = await self._stores.replicas.forget(before_ms=before_ms)
-        telemetry.expired.add(len(done.expired))
-        facts = {"channels": done.channels, "expired": len(done.expired), "dropped": done.dropped}
-        logger.debug("reaper.round", extra={"facts": {**facts, "routing_repairs": done.routing_repairs}})
+    async def round(self) -> Round | None:
+        """Runs one round; None while another reaper runs one.
+
+        Raises RoundLost, StoreUnavailable; the next round continues the work. The round's lock then ends by
+        its own time: a round that was cut short says nothing about who is live.
+        """
+        token = secrets.token_hex(8)
+        begun = await self._stores.rounds.begin(token, longest_gap_ms=self._longest_gap_ms)
+        if begun is None:
+            return None
+        turn = Turn(self._stores.rounds, self._stores.replicas, begun, token=token)
+        done = Round(begun.now_ms)
+        notes = await self._stores.rounds.notes()
+        done.sessions_dropped = await self._orphans.drop_all(turn, notes)
+        await self._follow_settings(turn, notes)
+        done.visited = await self._visits.visit_due(turn)
+        done.oldest_pending_ms = await self._oldest.look(turn, met=done.visited.pending)
+        until_s = max(turn.took_s, _PART_OF_INTERVAL * self._schedule.every_s)
+        try:
+            done.walked = await self._walk.walk_on(turn, notes, until_s=until_s)
+        except StoreUnavailable as error:
+            # A full Redis refuses repairs. What frees memory goes on.
+            logger.warning("reconciliation.cut-short", extra={"facts": {"why": str(error)}})
+        await self._stores.rounds.end(token)
+        _report(done)
         return done
 
-    async def _reap_channel(self, channel: str, now_ms: int, done: Round) -> tuple[Kind, ExpiryResult] | None:
-        """The channel's kind and queue; None when the channel is gone or expires now."""
-        ref = await self._stores.channels.ref(channel)
-        if not ref.account or ref.kind is None:
-            return None
-        queue = await self._stores.queues.drop_expired(channel)
-        done.dropped += queue.dropped
-        if await self._expire(channel, ref, now_ms):
-            done.expired.append(channel)
-            facts = {"channel": channel, "account": ref.account, "kind": ref.kind}
-            logger.info("channel.expired", extra={"facts": facts})
-            return None
-        # The gateway that made the channel may have died before it wrote the routing table.
-        await self._stores.routing.add_key(ref.account, channel)
-        await self._stores.channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
-        return ref.kind, queue
+    async def _follow_settings(self, turn: Turn, notes: Mapping[str, str]) -> None:
+        """Makes every channel due when a lifetime is shorter than the one by which due times were written.
 
-    async def _note_oldest(
-        self, queues: list[tuple[Kind, ExpiryResult]], live: dict[str, bool], done: Round
-    ) -> None:
-        """Keeps the oldest pending time of each group; `live` caches the heartbeats read in this round."""
-        new = {
-            instance_of(queue.owner) for _, queue in queues if queue.owner and queue.oldest_ms
-        } - live.keys()
-        seen = await asyncio.gather(*map(self._stores.replicas.state, new))
-        live.update(zip(new, (heartbeat.live for heartbeat in seen), strict=True))
-        oldest = done.oldest_pending_ms
-        for kind, queue in queues:
-            if queue.oldest_ms is not None:
-                group = (kind, live.get(instance_of(queue.owner), False))
-                oldest[group] = min(oldest[group], queue.oldest_ms)
+        Noted at the end: a reaper that dies before begins again.
+        """
+        ours = {f"expiry:{kind}": ms for kind, ms in self._lifetimes.idle_expiry_ms.items()}
+        ours["lifetime"] = self._lifetimes.notification_ms
+        theirs = {name: int(notes.get(name, _FOREVER)) for name in _NAMES}
+        mine = {name: ours.get(name, _FOREVER) for name in _NAMES}
+        if mine == theirs:
+            return
+        if any(_is_shorter(mine[name], theirs[name]) for name in _NAMES):
+            await self._stores.due_channels.bring_all_forward(turn.keep)
+        await self._stores.rounds.note(mine)
 
-    async def _drop_orphan(self, session: Session, now_ms: int) -> None:
-        """Drops a session whose edge was killed."""
-        seen = await self._stores.replicas.state(instance_of(session.owner))
-        if not seen.live and now_ms - seen.last_heartbeat_ms >= _SESSION_GRACE_MS:
-            await self._stores.sessions.drop(session)
 
-    async def _expire(self, channel: str, ref: ChannelRef, now_ms: int) -> bool:
-        idle_expiry_ms = self._idle_expiry_ms.get(ref.kind) if ref.kind else None
-        if idle_expiry_ms is None:
-            return False
-        # A webhook has no socket: it is idle while nothing is queued for it.
-        is_webhook = ref.kind is Kind.WEBHOOK
-        expire = self._stores.channels.expire_idle_webhook if is_webhook else self._stores.channels.expire
-        times = {"now_ms": now_ms, "idle_expiry_ms": idle_expiry_ms}
-        return await expire(ref.account, channel, generation=ref.generation, **times)
+_NAMES = (*(f"expiry:{kind}" for kind in Kind), "lifetime")
 
-    async def _repair(self, account: str) -> int:
-        """Drops from the account's routing table what names a missing key, channel or session; how many."""
-        keys, channels, session_ids = await self._stores.routing.entries(account)
-        refs = dict(zip(keys, await asyncio.gather(*map(self._stores.channels.ref, keys)), strict=True))
-        gone = [key for key, ref in refs.items() if not ref.account]
-        stale = [(key, gen) for key, gen in channels if key not in refs or refs[key].generation != gen]
-        for key in gone:
-            await self._stores.routing.drop_key(account, key, generation="")
-        for key, generation in stale:
-            await self._stores.routing.drop_channel(account, key, generation=generation)
-        known = await asyncio.gather(*map(self._stores.sessions.is_known, session_ids))
-        lost = [session_id for session_id, is_known in zip(session_ids, known, strict=True) if not is_known]
-        for session_id in lost:
-            await self._stores.routing.drop_session(account, session_id)
-        return len(gone) + len(stale) + len(lost)
+
+def _is_shorter(mine_ms: int, theirs_ms: int) -> bool:
+    return mine_ms != _FOREVER and (theirs_ms == _FOREVER or mine_ms < theirs_ms)
+
+
+def _report(done: Round) -> None:
+    telemetry.expired.add(len(done.visited.expired))
+    facts = {
+        "visited": done.visited.channels,
+        "expired": len(done.visited.expired),
+        "dropped": done.visited.dropped,
+        "sessions_dropped": done.sessions_dropped,
+        "reconciled": done.walked.channels,
+    }
+    logger.debug("reaper.round", extra={"facts": facts})

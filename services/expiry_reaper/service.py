@@ -1,4 +1,4 @@
-"""Starts and stops a reaper: an arq worker whose cron runs its rounds, and a port for health and metrics."""
+"""Starts and stops a reaper: an arq worker whose cron starts rounds, and a port for health and metrics."""
 
 import asyncio
 import logging
@@ -9,21 +9,27 @@ from arq.worker import Worker
 from redis.asyncio import Redis
 
 from services.composition import Stores
-from services.expiry_reaper.reaper import Reaper
+from services.expiry_reaper.reaper import Reaper, Schedule
+from services.expiry_reaper.visits import Lifetimes
 from services.serving import Readiness, serve_jobs, working
 from shared import telemetry
-from shared.clock import now_ms
 from shared.jobs import reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.settings import Settings
+from shared.store.rounds import RoundLost
 
 logger = logging.getLogger(__name__)
 
 _NAME = "expiry-reaper"
-# Expiry is late by a hundredth of its time at most: a round walks through everything.
+# Expiry is late by a hundredth of its time at most, and by a few seconds.
 _ROUNDS = 100
-_LONGEST_S = 15 * 60
+_SHORTEST_S = 1.0
+_LONGEST_S = 5.0
+# The steps of a round take half of it at most. The job of a killed worker is given up then.
+_ROUND_LIMIT_S = 60.0
+# The age of the oldest pending notification is measured in each second round.
+_MEASURED_ROUNDS = 2
 
 
 def reaping(
@@ -34,21 +40,38 @@ def reaping(
     if settings.channel_idle_expiry_s is not None:
         expiries_s[Kind.WEBHOOK] = settings.channel_idle_expiry_s
     every_s = min(*expiries_s.values(), settings.notification_lifetime_s) / _ROUNDS
-    every_s = min(max(every_s, 1.0), _LONGEST_S)
-    expiries_ms = {kind: round(expiry_s * 1000) for kind, expiry_s in expiries_s.items()}
-    reaper = Reaper(Stores(settings, redis), idle_expiry_ms=expiries_ms)
+    every_s = min(max(every_s, _SHORTEST_S), _LONGEST_S)
+    lifetimes = Lifetimes(
+        idle_expiry_ms={kind: round(expiry_s * 1000) for kind, expiry_s in expiries_s.items()},
+        notification_ms=round(settings.notification_lifetime_s * 1000),
+    )
+    schedule = Schedule(
+        every_s=every_s,
+        heartbeat_s=settings.heartbeat_s,
+        heartbeat_ttl_s=settings.heartbeat_ttl_s,
+        reconcile_every_s=settings.reconcile_every_s,
+        reconcile_commands_per_s=settings.reconcile_commands_per_s,
+    )
+    stores = Stores(settings, redis)
+    reaper = Reaper(stores, lifetimes, schedule)
 
     async def reap() -> None:
-        began_ms = now_ms()
         try:
-            done = await reaper.round(now_ms=began_ms)
+            await stores.account_deletion.finish_all()
+            done = await reaper.round()
         except StoreUnavailable as error:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
             return
-        telemetry.record_oldest_pending(done.oldest_pending_ms, now_ms=began_ms, every_s=every_s)
+        except RoundLost:
+            logger.warning("reaper.round-lost")
+            return
+        if done is not None and done.oldest_pending_ms is not None:
+            telemetry.record_oldest_pending(
+                done.oldest_pending_ms, now_ms=done.now_ms, every_s=_MEASURED_ROUNDS * every_s
+            )
 
     def make_worker(on_working: Callable[[], None]) -> Worker:
-        return reap_worker(jobs, reap, every_s=every_s, timeout_s=_LONGEST_S, on_working=on_working)
+        return reap_worker(jobs, reap, every_s=every_s, timeout_s=_ROUND_LIMIT_S, on_working=on_working)
 
     return working(make_worker, service=_NAME, readiness=readiness)
 

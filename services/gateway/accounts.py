@@ -11,7 +11,7 @@ from services.gateway.openapi import in_query, schema
 from services.gateway.operations import ADMIN, OPERATOR, Operation
 from shared.clock import now_ms
 from shared.model.api_keys import Account, ApiKey, hash_of, is_id, new_id, new_secret
-from shared.model.errors import Invalid, KeyExpired, KeyRevoked, SecretsInUse
+from shared.model.errors import Invalid, KeyExpired, KeyRevoked, NoSuchAccount, SecretsInUse
 from shared.model.quotas import Quota
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
@@ -42,11 +42,12 @@ async def create_account(request: Request, _: None, posted: NewAccount) -> Accou
 
 async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:
     """Creates an account. Raises Invalid."""
-    if posted.parent is not None and await api_keys.account(posted.parent) is None:
-        raise Invalid("must be the id of an account", field="parent")
     name, is_master = checked_name(posted.name), bool(posted.master)
     account = Account(id=new_id(), name=name, parent=posted.parent, master=is_master)
-    await api_keys.create_account(account)
+    try:
+        await api_keys.create_account(account)
+    except NoSuchAccount:
+        raise Invalid("must be the id of an account", field="parent") from None
     return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
 
 

@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from services.gateway import (  # noqa: F401 - each adds its operations
+    account_deletion,
     accounts,
     bindings,
     channels,

@@ -142,6 +142,11 @@ class Authenticator:
         for digest in [digest for digest, cached in self._cache.items() if cached.key.id == api_key_id]:
             self._cache.drop(digest)
 
+    def forget_account(self, account_id: str) -> None:
+        """Drops the cached keys of an account: this gateway has deleted it."""
+        for digest in [each for each, cached in self._cache.items() if cached.key.account_id == account_id]:
+            self._cache.drop(digest)
+
     def _is_operator(self, request: Request) -> bool:
         given = _secret_in(request)
         return bool(given) and hmac.compare_digest(given.encode(), self._admin_token)

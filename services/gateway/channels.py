@@ -14,7 +14,6 @@ from services.gateway.bodies import body_in, model_response
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import response
 from services.gateway.operations import KEY_IN_PATH, RECEIVER, Operation
-from shared.clock import now_ms
 from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import ChannelState, Kind
@@ -67,9 +66,7 @@ async def register_websocket(request: Request, key: ApiKey, posted: RegisterWebs
     """
     channels = context_of(request).stores.channels
     serialization = stored_form(posted.serialization)
-    is_new = await channels.create(
-        key.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms(), serialization=serialization
-    )
+    is_new = await channels.create(key.account_id, key.id, kind=Kind.WEBSOCKET, serialization=serialization)
     new = ChannelState(Kind.WEBSOCKET, connected=False, pending=0, serialization=serialization)
     state = new if is_new else await channels.state(key.id) or new
     return model_response(websocket_channel(state), status=201 if is_new else 200)
@@ -117,9 +114,7 @@ async def register_callback(request: Request, key: ApiKey) -> None:
     wanted, serialization = callback(posted.url, posted.headers or {}), stored_form(posted.serialization)
     await _check_kind(context, key.id)
     await _verify(request, key, wanted)
-    await context.stores.channels.put_webhook(
-        key.account_id, key.id, wanted, now_ms=now_ms(), serialization=serialization
-    )
+    await context.stores.channels.put_webhook(key.account_id, key.id, wanted, serialization=serialization)
 
 
 @Operation("DELETE /v2/notification/callback", RECEIVER, errors=(404,))

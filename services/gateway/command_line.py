@@ -13,16 +13,20 @@ from redis.asyncio import Redis
 from services.gateway.accounts import PAGE, new_account, new_api_key, new_secret_of
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, is_id
-from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
+from shared.model.errors import GatewayError, Invalid, NoSuchAccount, SecretsInUse, StoreUnavailable
+from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
+from shared.store.channels import Channels
 from shared.store.commands import commands_to
 from shared.store.quotas import AccountQuotas
 from shared.store.routing import Routing
+from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
 from shared.wire.accounts import NewAccount, NewApiKey, NewSecret, api_key_body
 from shared.wire.models import convert
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.quotas import AccountChanges, changes_in
+from shared.wire.sessions import encode_patterns
 from shared.wire.times import moment_text
 
 _ACTIONS = {"dest": "action", "required": True}
@@ -30,12 +34,15 @@ _OF_KEYS = "key_"
 
 
 def add_commands(commands: Any) -> None:
-    """Adds `accounts create|quotas` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
-    accounts = commands.add_parser("accounts", help="create accounts").add_subparsers(**_ACTIONS)
+    """Adds `accounts create|delete|quotas` and `api-keys create|list|rotate|revoke` to argparse."""
+    accounts = commands.add_parser("accounts", help="create, change and delete accounts")
+    accounts = accounts.add_subparsers(**_ACTIONS)
     create = accounts.add_parser("create", help="create an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of its parent account")
     create.add_argument("--master", action="store_true", help="its sockets may ask for all accounts' events")
+    delete = accounts.add_parser("delete", help="delete an account with everything in it")
+    delete.add_argument("id")
     quotas = accounts.add_parser("quotas", help="change an account's own quotas; prints them as JSON")
     quotas.add_argument("id")
     quotas.add_argument(
@@ -66,13 +73,21 @@ def add_commands(commands: Any) -> None:
 async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     """Runs the command. Returns the exit code."""
     calls = commands_to(redis)
-    wakeups = Wakeups(calls)
-    api_keys = ApiKeys(calls, Routing(calls, compiled), wakeups)
+    wakeups, routing = Wakeups(calls), Routing(calls, compiled)
+    api_keys = ApiKeys(calls, routing, wakeups)
+    deletion = AccountDeletion(
+        calls,
+        api_keys=api_keys,
+        channels=Channels(calls, routing, wakeups),
+        sessions=Sessions(calls, routing, wakeups, encode=encode_patterns),
+    )
     try:
         match arguments.command, arguments.action:
             case "accounts", "create":
                 account = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
                 _print(await new_account(api_keys, convert(account, NewAccount)))
+            case "accounts", "delete":
+                await _delete(deletion, arguments.id)
             case "accounts", "quotas":
                 await _check_account(api_keys, arguments.id)
                 _print(await _change_quotas(AccountQuotas(calls), arguments.id, arguments.changes))
@@ -98,6 +113,14 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     finally:
         await wakeups.flush()
     return 0
+
+
+async def _delete(deletion: AccountDeletion, account_id: str) -> None:
+    """Raises NoSuchAccount, HasChildren."""
+    if not is_id(account_id):
+        raise NoSuchAccount
+    await deletion.begin(account_id)
+    await deletion.finish(account_id)
 
 
 async def _change_quotas(

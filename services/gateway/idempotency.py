@@ -9,8 +9,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from shared import telemetry
-from shared.model.errors import StoreUnavailable
+from shared.model.errors import QuotaExceeded, StoreUnavailable
 from shared.model.idempotency import Repeatable
+from shared.model.quotas import Quota
 from shared.runtime.http.responses import Problem
 from shared.store.idempotency import RUNNING_S, BeginResult, Idempotency, RequestState
 from shared.wire.idempotency import HEADER
@@ -33,7 +34,8 @@ class IdempotentRequests:
         """The result of `work`, or the kept result of an earlier run; and whether it is a repetition.
 
         Raises what `work` raises; Problem(409) while the request runs elsewhere; Problem(422) when the key
-        belongs to another request; StoreUnavailable, before `work` has begun.
+        belongs to another request; QuotaExceeded when the API key has used too many; StoreUnavailable, before
+        `work` has begun.
         """
         runner = secrets.token_hex(8)
         beginning = await self._begin(request, runner)
@@ -41,7 +43,7 @@ class IdempotentRequests:
         if beginning.state is RequestState.ANSWERED:
             return beginning.response, True
         if beginning.state is not RequestState.BEGUN:
-            raise _refusal(beginning.state)
+            raise _refusal(beginning)
         renewing = asyncio.create_task(self._renew(request, runner))
         try:
             result = await work()
@@ -89,8 +91,10 @@ async def _retry(write: Callable[[], Awaitable[bool]]) -> None:
                 await asyncio.sleep(_RETRY_S)
 
 
-def _refusal(state: RequestState) -> Problem:
-    if state is RequestState.RUNNING:
+def _refusal(beginning: BeginResult) -> Exception:
+    if beginning.state is RequestState.FULL:
+        return QuotaExceeded(Quota.IDEMPOTENCY_KEYS, retry_after_s=beginning.retry_after_s)
+    if beginning.state is RequestState.RUNNING:
         fields = [(HEADER, "belongs to a request that is still running")]
         message = "the request with this Idempotency-Key is still running; retry to get its response"
         return Problem(409, message, fields=fields, headers={"retry-after": "1"})

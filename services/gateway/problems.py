@@ -7,6 +7,7 @@ from shared.model.errors import (
     KeyRevoked,
     KindConflict,
     MissingScope,
+    NoSuchAccount,
     QuotaExceeded,
     StoreUnavailable,
     TooLarge,
@@ -17,7 +18,7 @@ from shared.runtime.http.responses import Problem
 
 EXPECTED = (
     *(HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, QuotaExceeded, StoreUnavailable),
-    Unauthenticated,
+    *(NoSuchAccount, Unauthenticated),
 )
 
 
@@ -34,6 +35,8 @@ def problem_of(error: Exception) -> HTTPException:
             return Problem(400, str(error))
         case KeyRevoked():
             return Problem(401, str(error))
+        case NoSuchAccount():
+            return Problem(404, str(error))
         case Unauthenticated():
             message = "the secret in Authorization is missing or not valid"
             fields = [("Authorization", "must be Bearer and the secret of an API key, or the admin token")]

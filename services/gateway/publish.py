@@ -19,6 +19,8 @@ from shared.publish.request import (
     response_body,
     unpack_counts,
 )
+from shared.store.idempotency import RESPONSE_BYTES
+from shared.store.stored_bytes import Stored
 from shared.wire.events import MAX_EVENTS, NewEvent, PublishedBody
 from shared.wire.idempotency import HEADER
 
@@ -60,6 +62,9 @@ async def publish(request: Request, key: ApiKey) -> Response:
         return pack_counts(await context.publisher.publish(posted))
 
     packed, is_repetition = await context.idempotent_requests.run(repeatable, work)
+    if not is_repetition:
+        size = RESPONSE_BYTES + len(packed)
+        context.stores.stored_bytes.add(key.account_id, Stored.RESPONSES, size)
     more = {"idempotent-replayed": "true"} if is_repetition else None
     return _accepted(response_body(posted, unpack_counts(packed)), more)
 

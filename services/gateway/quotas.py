@@ -46,6 +46,7 @@ async def change_account(request: Request, _: None, posted: AccountChanges) -> A
 async def get_usage(request: Request, admin: Administrator) -> AccountUsageBody:
     """Gets what an account uses of its quotas."""
     account_id = (await account_of(request, admin)).id
+    stored_bytes = context_of(request).stores.stored_bytes
     store = context_of(request).stores.quotas
     quotas, _ = await store.of(account_id)
     buckets = await store.buckets(account_id)
@@ -60,6 +61,7 @@ async def get_usage(request: Request, admin: Administrator) -> AccountUsageBody:
         sockets=UsageBody(quotas.sockets, await store.sockets(account_id)),
         channels=UsageBody(quotas.channels, counts[Quota.CHANNELS]),
         bindings=UsageBody(quotas.bindings, counts[Quota.BINDINGS]),
+        stored_bytes=UsageBody(quotas.stored_bytes, await stored_bytes.used(account_id)),
     )
 
 

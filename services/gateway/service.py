@@ -1,6 +1,7 @@
 """Starts and stops a gateway."""
 
 import asyncio
+import contextlib
 from functools import partial
 
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
 from services.serving import clock_detail, log_start, serve_app
+from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.publish.publisher import Publisher
 from shared.runtime.http.health import health_routes, metrics_server
@@ -55,3 +57,5 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
             hot_routes=hot_routes(context),
             on_start=partial(log_start, "gateway", settings, listening),
         )
+        with contextlib.suppress(StoreUnavailable):
+            await context.stores.stored_bytes.report()

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 
 from services.socket_edge.held import HeldConnection, in_turns
 from services.socket_edge.registry import Registry
-from shared.clock import now_ms
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.store.replicas import Heartbeat
@@ -48,7 +47,7 @@ class EdgeHeartbeat:
     async def beat(self) -> bool:
         """Sends a heartbeat, then the releases that failed before; False when Redis is unavailable."""
         try:
-            await self._heartbeat.beat(now_ms=now_ms())
+            await self._heartbeat.beat()
         except StoreUnavailable:
             return False
         unreleased, self._unreleased = self._unreleased, []

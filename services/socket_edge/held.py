@@ -229,7 +229,7 @@ class LeaseHolder(HeldConnection):
             await self.loop.stop()
         if self.close_reason in _WITHOUT_LEASE:
             return None
-        return partial(self._edge.stores.leases.release, self.lease, now_ms=now_ms())
+        return partial(self._edge.stores.leases.release, self.lease)
 
     def on_removed(self) -> None:
         # The loop refers to its transport: both would stay in memory until the garbage collector runs.

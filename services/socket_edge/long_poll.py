@@ -17,7 +17,6 @@ from services.socket_edge.credential_watcher import Credential, authenticate_rec
 from services.socket_edge.edge import Edge
 from services.socket_edge.poll import STALLED_S, Poll
 from shared import telemetry
-from shared.clock import now_ms
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.errors import (
@@ -154,7 +153,7 @@ async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tupl
     for _ in range(_CLAIMS):
         try:
             if not is_follow_up:
-                await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL, now_ms=now_ms())
+                await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL)
             return await edge.stores.leases.claim_poll(key.id, owner=edge.new_owner())
         except HeldByAnother:
             return _CONCURRENT

@@ -154,7 +154,7 @@ class Deliveries:
     async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery, *, account: str) -> Outcome:
         failed_attempts, now = batch.failed_attempts + 1, now_ms()
         next_attempt_ms = self._pace.plan(
-            account, now_ms=now, earliest_ms=now + backoff_s(failed_attempts) * 1000
+            account, now_ms=now, earliest_ms=now + round(backoff_s(failed_attempts) * 1000)
         )
         result, found = await self._stores.batches.fail(
             lease,

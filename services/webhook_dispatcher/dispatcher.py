@@ -18,7 +18,6 @@ from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
 from services.webhook_dispatcher.lanes import Lanes
 from services.webhook_dispatcher.sweep import Sweep
-from shared.clock import now_ms
 from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.outbound.client import Outbound
@@ -223,7 +222,7 @@ class Dispatcher:
     async def _release(self, visit: _Visit) -> None:
         if visit.lease is not None:
             lease, visit.lease = visit.lease, None
-            await self._stores.leases.release(lease, now_ms=now_ms())
+            await self._stores.leases.release(lease)
 
     async def _claim(self, channel: str) -> Lease:
         owner = f"{self._stores.instance}/{next(self._claims)}"
@@ -275,7 +274,7 @@ class Dispatcher:
 
     async def _try_to_beat(self) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self._stores.heartbeat.beat(now_ms=now_ms())
+            await self._stores.heartbeat.beat()
 
     def _visit_due(self, due: DueWebhook) -> None:
         self.visit(due.channel, follows_failure=due.failed_attempts > 0)

@@ -77,7 +77,7 @@ class Sweep:
             self._hurry.clear()
             try:
                 # Without a heartbeat the others would take our claims for those of a dead instance.
-                await self._stores.heartbeat.beat(now_ms=now_ms())
+                await self._stores.heartbeat.beat()
                 async for page in self._stores.due_webhooks.pages(pause_s=PAGE_SIZE / _QUICK_PER_S):
                     self._visit_all(page)
             except StoreUnavailable:

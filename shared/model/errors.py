@@ -27,6 +27,20 @@ class WrongLayout(GatewayError):
         )
 
 
+class NoSuchAccount(GatewayError):
+    """There is no such account, or it is being deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such account")
+
+
+class HasChildren(GatewayError):
+    """The account is the parent of others, so it cannot be deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("the account is the parent of others")
+
+
 class Unauthenticated(GatewayError):
     """The caller's secret is missing, wrong or no longer valid."""
 

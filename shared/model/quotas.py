@@ -26,6 +26,7 @@ class Quota(StrEnum):
     CHANNELS = "channels"
     BINDINGS = "bindings"
     STORED_BYTES = "stored_bytes"
+    IDEMPOTENCY_KEYS = "idempotency_keys"
 
 
 @dataclass(frozen=True, slots=True)

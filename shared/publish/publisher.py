@@ -18,6 +18,7 @@ from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores, Round, counts_of
+from shared.publish.sizes import count_stored
 from shared.publish.state import Account, OnEnd, Publish, Taken
 
 _PUBLISHED = telemetry.published.series()
@@ -89,8 +90,13 @@ class Publisher:
                 self._match(publish)
 
     def _admit(self, publish: Publish) -> bool:
-        """Whether the account's rates let it go on now; False: they call `_on_admitted`."""
+        """Whether the account's rates let it go on now; False: they call `_on_admitted`.
+
+        Raises QuotaExceeded.
+        """
         rates, posted = self._stores.rates, publish.posted
+        if self._stores.stored_bytes is not None:
+            self._stores.stored_bytes.check(posted.account_id)
         return rates is None or rates.admit(
             posted.account_id,
             posted.api_key_id,
@@ -208,6 +214,8 @@ class Publisher:
         if isinstance(result, Exception):
             _call(publish.on_end, result)
             return
+        if self._stores.stored_bytes is not None:
+            count_stored(self._stores.stored_bytes, publish, result)
         counts = counts_of(publish, result)
         _QUEUED.total += sum(counts)
         _PUBLISHED.total += len(counts)

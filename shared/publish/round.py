@@ -23,6 +23,7 @@ from shared.store.queues import APPEND_LOT, Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.stored_bytes import StoredBytes
 
 # Above LOT_COST: nothing follows in the same lot.
 _ENDS_LOT = LOT_COST + 1
@@ -33,13 +34,17 @@ _MOST_TYPES = 250
 
 @dataclass(frozen=True, slots=True)
 class PublishStores:
-    """The stores that a publish uses. `rates` admits it; None: no rate is limited."""
+    """The stores that a publish uses.
+
+    `rates` admits it; None: no rate is limited. `stored_bytes` counts it; None: nothing is counted.
+    """
 
     routing: Routing
     queues: Queues
     sessions: Sessions
     receipts: Receipts
     rates: Rates | None = None
+    stored_bytes: StoredBytes | None = None
 
 
 class Round:

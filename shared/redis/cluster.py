@@ -6,7 +6,7 @@ redirects to another one did not execute the command: only then is it sent again
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
@@ -85,15 +85,23 @@ class ClusterPipeline:
         )
         return _start(running)
 
-    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """Primary by primary. A name whose slot migrates meanwhile may come twice, or not at all."""
-        for node in await self._nodes.primaries():
-            try:
-                async for names in self._nodes.pipeline(node).scan(pattern):
-                    yield names
-            except RedisUnavailable as error:
-                self._on_error(node, error)
-                raise
+    async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
+        """Primary by primary: the cursor names the primary, and its own cursor behind a blank.
+
+        A name whose slot migrates meanwhile may come twice, or not at all; so may those of a primary that is
+        replaced.
+        """
+        name, _, within = cursor.partition(" ")
+        primaries = sorted(await self._nodes.primaries(), key=_name)
+        ahead = [node for node in primaries if _name(node) >= name]
+        if not ahead:
+            return "", []
+        node, *others = ahead
+        within = within if _name(node) == name else ""
+        within, names = await self._send(node, lambda pipeline: pipeline.scan_page(within, count=count))
+        if within:
+            return f"{_name(node)} {within}", names
+        return (f"{_name(others[0])} " if others else ""), names
 
     async def primaries(self) -> Mapping[str, RedisCommands]:
         """Those of now: reads the map of slots. Raises RedisUnavailable when no node was ever reached."""
@@ -141,6 +149,10 @@ class ClusterPipeline:
         elif isinstance(error.__cause__, ClusterCrossSlotError):
             # A bug of ours: no Redis will ever execute this command.
             raise error.__cause__
+
+
+def _name(node: Address) -> str:
+    return f"{node[0]}:{node[1]}"
 
 
 def _start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -79,8 +79,12 @@ class RedisCommands(Protocol):
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
 
-    def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """All names that match, in batches. A name may come twice; a new one may not come at all."""
+    async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
+        """About `count` names, and the cursor of the next page; '' before the first and behind the last.
+
+        A name may come twice; one that is added or removed meanwhile may not come at all. A cursor of a
+        server that restarted since leads to a place that says little: names may be left out.
+        """
 
     async def primaries(self) -> Mapping[str, "RedisCommands"]:
         """Commands to each primary, by an address that names it. A single Redis has one entry."""
@@ -123,14 +127,9 @@ class Pipeline:
         script, sha = self._scripts[name]
         return self._enqueue(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
 
-    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        cursor: bytes | int = 0
-        while True:
-            cursor, names = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            if names:
-                yield names
-            if int(cursor) == 0:
-                return
+    async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
+        following, names = await self.command("SCAN", cursor or 0, "COUNT", count)
+        return "" if int(following) == 0 else following.decode(), names
 
     async def primaries(self) -> Mapping[str, RedisCommands]:
         return {"": self}

@@ -11,12 +11,12 @@ from shared.redis.urls import Address
 # Every command that our rooms use with a key. A new command must be added here or to ANY_NODE.
 _FIRST_ARGUMENT_IS_KEY = frozenset(
     {
-        *("DEL", "EXISTS", "GET", "SET"),
+        *("DEL", "EXISTS", "GET", "SET", "UNLINK"),
         *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
-        *("SADD", "SMEMBERS", "SREM", "SSCAN"),
+        *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
-        *("ZREMRANGEBYSCORE", "ZSCORE"),
+        *("ZADD", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
     }
 )
 # The nodes pass these on to each other.

@@ -132,6 +132,10 @@ class Settings(BaseModel):
     channel_idle_expiry_s: LongSeconds | None = Field(
         None, description="time without notifications after which a webhook is deleted; unset: never"
     )
+    reconcile_every_s: LongSeconds = Field(
+        86_400, description="interval of the slow walk that repairs what crashes left"
+    )
+    reconcile_commands_per_s: Count = Field(200, description="most Redis commands a second of that walk")
     webhook_batch_bytes: Bytes = Field(
         256 * 1024,
         description="largest body of a request to a webhook; a single larger notification is sent alone",
@@ -221,6 +225,12 @@ class Settings(BaseModel):
     )
     key_quota_bytes_per_s: Limit | None = Field(
         None, description="bytes of events that an API key may publish a second; unset: as its account"
+    )
+    idempotency_keys_limit: Count = Field(
+        1_000_000, description="most Idempotency-Keys of an API key within a day; then a new one gets a 429"
+    )
+    device_types_limit: Count = Field(
+        100_000, description="most devices of an account whose types are kept, those that registered last"
     )
     allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(networks)] = Field(
         (),

@@ -1,12 +1,14 @@
 """Accounts and their API keys."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
 from shared.model.channels import EVERY_EDGE
-from shared.model.errors import KeyExpired, KeyRevoked, SecretsInUse
+from shared.model.errors import KeyExpired, KeyRevoked, NoSuchAccount, SecretsInUse
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.due_channels import DueChannels
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
@@ -22,17 +24,27 @@ class ApiKeys:
         self._redis = redis
         self._routing = routing
         self._wakeups = wakeups
+        self._due = DueChannels(redis)
 
     async def create_account(self, account: Account) -> None:
+        """Raises NoSuchAccount when there is no such parent."""
         name = keyspace.account(account.id)
         master = ("master", "1") if account.master else ()
         await self._redis.command("HSET", name, "name", account.name, "parent", account.parent or "", *master)
+        if account.parent is None:
+            return
+        # After the record: the children of an account are accounts that exist.
+        names = [keyspace.account(account.parent), keyspace.children(account.parent)]
+        if not await self._redis.script("account_adopt", names, account.id):
+            await self._redis.command("DEL", name)
+            raise NoSuchAccount
 
     async def account(self, account_id: str) -> Account | None:
-        name, parent, master = await self._redis.command(
-            "HMGET", keyspace.account(account_id), "name", "parent", "master"
+        """The account; None when there is none, or when it is being deleted."""
+        name, parent, master, deleting = await self._redis.command(
+            "HMGET", keyspace.account(account_id), "name", "parent", "master", "deleting"
         )
-        if name is None:
+        if name is None or deleting is not None:
             return None
         parent_id = parent.decode() or None
         return Account(id=account_id, name=name.decode(), parent=parent_id, master=master is not None)
@@ -48,6 +60,7 @@ class ApiKeys:
         return at == of
 
     async def create(self, key: ApiKey) -> None:
+        """Raises NoSuchAccount when the account is being deleted."""
         # Write the record first: the reaper drops keys without a record from the routing table. The secret
         # is returned only after both writes.
         expires = () if key.expires_at_ms is None else ("expires_at_ms", key.expires_at_ms)
@@ -57,7 +70,9 @@ class ApiKeys:
             *("account_id", key.account_id, "name", key.name, "scopes", " ".join(sorted(key.scopes))),
             *("created_at_ms", key.created_at_ms, "secret_hash", key.secret_hash, *expires),
         )
-        await self._routing.add_key(key.account_id, key.id)
+        if not await self._routing.add_key(key.account_id, key.id):
+            await self._redis.command("DEL", keyspace.api_key(key.id))
+            raise NoSuchAccount
         if key.expires_at_ms is not None:
             await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
 
@@ -145,16 +160,37 @@ class ApiKeys:
 
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and wakes the owner; False when it was gone."""
-        status, *fields = await self._redis.script("key_revoke", keyspace.channel_names(key.id))
+        ended = await self.end([key.id])
+        await self.forget(key.account_id, ended)
+        return ended[key.id] is not None
+
+    async def end(self, api_key_ids: Sequence[str]) -> dict[str, str | None]:
+        """Ends keys with their channels, and wakes the owners; gateways and edges notice all at once.
+
+        Returns the generation of each one's channel, '' without one; None for a key that was gone. `forget`
+        completes it.
+        """
+        generations = await asyncio.gather(*map(self._revoke, api_key_ids))
+        await self._routing.change_credentials()
+        return dict(zip(api_key_ids, generations, strict=True))
+
+    async def forget(self, account_id: str, ended: Mapping[str, str | None]) -> None:
+        """Drops keys from the routing table, which is harmless until then: appends find no channel."""
+        drop = self._routing.drop_key
+        await asyncio.gather(
+            *(drop(account_id, each, generation=generation or "") for each, generation in ended.items())
+        )
+        await asyncio.gather(*map(self._due.remove, ended))
+
+    async def _revoke(self, api_key_id: str) -> str | None:
+        """The generation of its channel, '' without one; None when the key was gone."""
+        status, *fields = await self._redis.script("key_revoke", keyspace.channel_names(api_key_id))
         owner, generation = (value.decode() for value in fields) if fields else ("", "")
         if owner:
-            self._wakeups.send(owner, key.id)
-            self._wakeups.send_webhook_changed(owner, key.id)
-        self._wakeups.send_key_changed(EVERY_EDGE, key.id)
-        await self._routing.change_credentials()
-        # A routing table that still names the key is harmless: appends find no channel.
-        await self._routing.drop_key(key.account_id, key.id, generation=generation)
-        return bool(status == b"revoked")
+            self._wakeups.send(owner, api_key_id)
+            self._wakeups.send_webhook_changed(owner, api_key_id)
+        self._wakeups.send_key_changed(EVERY_EDGE, api_key_id)
+        return generation if status == b"revoked" else None
 
 
 def _number(stored: bytes | None) -> int | None:

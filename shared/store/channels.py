@@ -1,7 +1,7 @@
 """Channels: creation, state, expiry and deletion."""
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -11,6 +11,7 @@ from shared.model.channels import ANY_DISPATCHER, ChannelState, Kind, instance_o
 from shared.model.errors import KeyRevoked, KindConflict
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.due_channels import DueChannels
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
@@ -25,6 +26,21 @@ class ChannelRef:
     kind: Kind | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelTimes:
+    """What says when something of a channel is due; times in ms by the clock of its Redis.
+
+    `idle_since_ms`: its creation or its last release; of a webhook, its creation or its last append.
+    `pending_since_ms`: no pending notification is older; None while nothing is pending.
+    """
+
+    kind: Kind
+    generation: str
+    owner: str
+    idle_since_ms: int
+    pending_since_ms: int | None
+
+
 class Channels:
     """Keeps channels. A record lies in its channel's slot; the account's routing table names the channel."""
 
@@ -33,19 +49,20 @@ class Channels:
         self._routing = routing
         self._wakeups = wakeups
         self._replicas = Replicas(redis)
+        self._due = DueChannels(redis)
 
     async def create(
-        self, account_id: str, api_key_id: str, *, kind: Kind, now_ms: int, serialization: bytes = b""
+        self, account_id: str, api_key_id: str, *, kind: Kind, serialization: bytes = b""
     ) -> bool:
         """Creates the channel, or changes the serialization of an existing one. False when it existed.
 
         Raises KindConflict when a channel of another kind exists, KeyRevoked when the key does not.
         """
         fields = {"serialization": serialization} if serialization else {}
-        return await self._create(account_id, api_key_id, kind, now_ms=now_ms, fields=fields)
+        return await self._create(account_id, api_key_id, kind, fields)
 
     async def put_webhook(
-        self, account_id: str, api_key_id: str, callback: Callback, *, now_ms: int, serialization: bytes
+        self, account_id: str, api_key_id: str, callback: Callback, *, serialization: bytes
     ) -> bool:
         """Creates a webhook channel, or replaces the configuration of an existing one. False when it existed.
 
@@ -57,18 +74,23 @@ class Channels:
             "serialization": serialization,
             "config_version": secrets.token_hex(8).encode(),
         }
-        created = await self._create(account_id, api_key_id, Kind.WEBHOOK, now_ms=now_ms, fields=fields)
+        created = await self._create(account_id, api_key_id, Kind.WEBHOOK, fields)
         self._wakeups.send_webhook_changed(ANY_DISPATCHER, api_key_id)
         return created
 
     async def _create(
-        self, account_id: str, api_key_id: str, kind: Kind, *, now_ms: int, fields: Mapping[str, bytes]
+        self, account_id: str, api_key_id: str, kind: Kind, fields: Mapping[str, bytes]
     ) -> bool:
         names = keyspace.channel_names(api_key_id)[:2]
         pairs = [part for pair in fields.items() for part in pair]
-        status, *reply = await self._redis.script(
-            "channel_create", names, kind, secrets.token_hex(8), now_ms, *pairs
-        )
+        status, *reply = await self._redis.script("channel_create", names, kind, "", *pairs)
+        if status == b"absent":
+            # First, or a channel whose creator dies after the next line would never expire.
+            await self._due.bring_forward(api_key_id)
+            new = secrets.token_hex(8)
+            status, *reply = await self._redis.script("channel_create", names, kind, new, *pairs)
+            # Again: a visit may have found no channel in between.
+            await self._due.bring_forward(api_key_id)
         if status == b"revoked":
             raise KeyRevoked
         existing, generation, owner = (value.decode() for value in reply)
@@ -85,6 +107,11 @@ class Channels:
         if kind is Kind.WEBHOOK:
             await self._redis.command("SADD", keyspace.WEBHOOKS, f"{api_key_id}:{generation}")
         await self._routing.add_channel(account_id, api_key_id, generation=generation)
+
+    async def is_swept(self, api_key_id: str, generation: str) -> bool:
+        """Whether the dispatchers' sweep knows this webhook."""
+        member = f"{api_key_id}:{generation}"
+        return bool(await self._redis.command("SISMEMBER", keyspace.WEBHOOKS, member))
 
     async def unindex(self, account_id: str, api_key_id: str, *, kind: Kind, generation: str) -> None:
         """Undoes `index` for a channel that has ended."""
@@ -116,14 +143,28 @@ class Channels:
         url, headers = await self._redis.command("HMGET", name, "url", "headers")
         return None if url is None else Callback(url.decode(), orjson.loads(headers))
 
-    async def all(self) -> AsyncIterator[list[str]]:
-        """The API key ids of all channels, in pages, as `RedisCommands.scan` finds them."""
-        async for names in self._redis.scan(keyspace.channel("*")):
-            yield [keyspace.id_in(name) for name in names]
+    async def times(self, api_key_id: str) -> ChannelTimes | None:
+        """When something of the channel may be due; None when there is no channel."""
+        kind, generation, owner, created, released, tail, first = await self._redis.command(
+            "HMGET", keyspace.channel(api_key_id), *_TIMES
+        )
+        if kind is None:
+            return None
+        used_ms = _ms_of(tail) if kind == b"webhook" else int(released or 0)
+        return ChannelTimes(
+            kind=Kind(kind.decode()),
+            generation=generation.decode(),
+            owner=(owner or b"").decode(),
+            idle_since_ms=max(int(created or 0), used_ms),
+            pending_since_ms=_ms_of(first) if first else None,
+        )
 
-    async def expire(
-        self, account_id: str, api_key_id: str, *, generation: str, now_ms: int, idle_expiry_ms: int
-    ) -> bool:
+    async def oldest_pending_ms(self, api_key_id: str) -> int | None:
+        """When the oldest pending notification was queued; None while nothing is pending."""
+        entries = await self._redis.command("XRANGE", keyspace.queue(api_key_id), "-", "+", "COUNT", 1)
+        return _ms_of(entries[0][0]) if entries else None
+
+    async def expire(self, account_id: str, api_key_id: str, *, generation: str, idle_expiry_ms: int) -> bool:
         """Ends a channel that has had no live owner for `idle_expiry_ms`; False when it stays.
 
         The idle time begins with the last release, the last heartbeat of a dead owner, or the creation.
@@ -136,7 +177,7 @@ class Channels:
                 return False
             last_heartbeat_ms = instance.last_heartbeat_ms
         names = keyspace.channel_names(api_key_id)[1:]
-        times = (last_heartbeat_ms, now_ms, idle_expiry_ms)
+        times = (last_heartbeat_ms, idle_expiry_ms)
         status, *_ = await self._redis.script("channel_expire", names, generation, owner, *times)
         if status != b"expired":
             return False
@@ -144,11 +185,11 @@ class Channels:
         return True
 
     async def expire_idle_webhook(
-        self, account_id: str, api_key_id: str, *, generation: str, now_ms: int, idle_expiry_ms: int
+        self, account_id: str, api_key_id: str, *, generation: str, idle_expiry_ms: int
     ) -> bool:
         """Ends a webhook channel that nothing was queued for during `idle_expiry_ms`; False when it stays."""
         names = keyspace.channel_names(api_key_id)[1:]
-        status, *_ = await self._redis.script("webhook_expire", names, generation, now_ms, idle_expiry_ms)
+        status, *_ = await self._redis.script("webhook_expire", names, generation, idle_expiry_ms)
         if status != b"expired":
             return False
         await self.unindex(account_id, api_key_id, kind=Kind.WEBHOOK, generation=generation)
@@ -174,4 +215,13 @@ class Channels:
             wake(owner.decode(), api_key_id)
         # If this step fails the table names a missing channel: appends find none, and the reaper repairs it.
         await self.unindex(account_id, api_key_id, kind=kind, generation=generation.decode())
+        # The reaper's next round removes its due time.
+        await self._due.bring_forward(api_key_id)
         return True
+
+
+_TIMES = ("kind", "generation", "owner", "created_at_ms", "released_at_ms", "tail", "first")
+
+
+def _ms_of(entry_id: bytes | None) -> int:
+    return int((entry_id or b"0").partition(b"-")[0])

@@ -41,9 +41,12 @@ API keys and channels
                 Gateway, dispatcher, reaper. 1 h after the last end.
 `{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
                 Dispatcher. 1 week after the last attempt.
-`{id}:idempotency:<SHA-256 of the Idempotency-Key>`
-                hash: fingerprint; runner while the request runs (TTL 10 s, renewed); then response (TTL of a
-                day). Gateway. Until the TTL ends, or the request fails.
+`{id}:running:<hash of the Idempotency-Key>`
+                string: fingerprint of the request (16 bytes) and its runner. Gateway. While the request runs,
+                at most 10 s without a renewal.
+`{id}:idempotency:<number of six hours since 1970>`
+                hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
+                fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
@@ -65,7 +68,9 @@ Sessions
 Accounts and routing
 
 `{account}:account` hash: name, parent, master; `quota:<name>` and `key_quota:<name>`, the quotas that differ
-                from the installation's. Gateway. Permanent.
+                from the installation's; deleting, '1' from the DELETE on. Gateway. Until an hour after its
+                deletion has ended.
+`{account}:children` set: ids of the accounts whose parent it is. Gateway. A member goes with its account.
 `{account}:rates`
                 hash: events, bytes, copies: `<tokens in the bucket> <ms>`, by Redis' clock. Gateway. TTL
                 until every bucket is full.
@@ -92,18 +97,45 @@ Accounts and routing
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;
                 an eighth as many as it has fields, between 64 and 4,096.
                 Written with the table. 1 h after the last change.
-`{account}:device-types`
-                hash: device to type, learned from registrations.
-                Gateway. A field goes with the device's de-registration.
+`{account}:device-types`, `{account}:device-types:old`
+                hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,
+                learned from registrations. The first becomes the second when it is full, or after 30 days.
+                Gateway. A field goes with the device's de-registration; each hash after 60 days.
+`{account}:usage` hash: bytes that the account has stored: queues, sessions, device_types;
+                `receipts:<ten minutes since 1970>` and `responses:<six hours>`; recounted_at_ms, recounted.
+                Gateway. 48 h after the last report.
+`{account}:recount` string: a random token of the process that recounts. Gateway. TTL of 10 s, renewed.
+`{account}:has-receipts`
+                string '1': some receipt of the account may exist. Gateway. 90 minutes.
 `{account}:receipt:<SHA-1 of the event id>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
+
+`{accounts}:deleting` set: ids of the accounts whose deletion has not ended. Gateway.
 
 Replicas
 
 `{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
 `{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
-                Edge, dispatcher. A member goes at shutdown, or when the reaper forgets it.
+                Edge, dispatcher.
+                It stays until the reaper forgets it, also after a shutdown.
+`{replica/instance}:held-sessions`
+                set: ids of the sessions whose sockets the instance holds, so that the reaper finds those of a
+                dead edge. Edge, before the session itself. A member goes with its session.
+`{due:0}:channels` to `{due:7}:channels`
+                sorted sets, by a hash of the id: every API key id with a channel, by the ms at which
+                something of the channel may be due, a lower bound (`due_channels.py`). With a fraction of a
+                half, the last visit found no channel. Several slots, so that a cluster's primaries share the
+                memory, about 95 bytes for each channel; not the channels' own slots, or a reaper would
+                have to ask thousands of them what is due.
+                Gateway, edge, reaper. A member goes a minute after its channel, or with the key.
+`{reaper}:round` hash: token and until_ms of the reaper's round, ended_ms of the last one, steady_since_ms
+                (rounds have followed each other since). Reaper. Permanent.
+`{reaper}:notes` hash: the lifetimes by which due times were written (expiry:<kind>, lifetime);
+                cleaned_until_ms, the last heartbeat of the last dead edge whose sessions were dropped; of
+                reconciliation walk_began_ms, walk_runs, and while it runs walk_cursor (of SCAN), walk_after
+                (last name done in that page) and walk_fields (cursor in the routing table under way).
+                Reaper. Permanent.
 `{layout}:version` string: LAYOUT_VERSION of the release that first used this Redis. Every process checks it
                 before it touches anything else. Whatever starts first. Permanent.
 `{tokens}:signing-key` string: the key that signs the tokens of all replicas. Gateway, edge. Permanent.
@@ -125,22 +157,28 @@ them.
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|counts|device-types|session|sessions)"
-    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
-    rb"|\{layout\}:version"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions)"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels"
+    rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:deleting"
+    rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
 
 # Raise it with each change that a release before it cannot share.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
 WEBHOOKS = "{webhooks}:channels"
+DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
+REAPER_ROUND = "{reaper}:round"
+REAPER_NOTES = "{reaper}:notes"
 SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
+DELETING = "{accounts}:deleting"
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"
 
@@ -159,19 +197,48 @@ deliveries = _names("deliveries")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")
+children = _names("children")
+has_receipts = _names("has-receipts")
+usage = _names("usage")
+recount = _names("recount")
+rates = _names("rates")
 sessions = _names("sessions")
+held_sessions = _names("held-sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
-device_types = _names("device-types")
-rates = _names("rates")
 counts = _names("counts")
 sockets = _names("sockets")
+
+
+def device_types(account_id: str) -> list[str]:
+    """The younger hash of device types, and the older one."""
+    name = f"{{{account_id}}}:device-types"
+    return [name, f"{name}:old"]
 
 
 def channel_names(api_key_id: str) -> list[str]:
     """Key, channel, queue and receipts. Scripts take a part of them as KEYS, in this order."""
     tag = f"{{{api_key_id}}}:"
     return [tag + "key", tag + "channel", tag + "queue", tag + "receipts"]
+
+
+def leftovers(api_key_id: str) -> list[str]:
+    """What an API key leaves behind when it is revoked: attempts, receipts, prefix of responses."""
+    names = (deliveries, receipts, ended, idempotency_prefix)
+    return [name(api_key_id) for name in names]
+
+
+def names_of_account(account_id: str) -> list[str]:
+    """Every name in the account's slot that has no id in it; its record is the first."""
+    of_routing = (routing, routing_changes, counts, sessions)
+    of_usage = (usage, recount, rates, sockets, has_receipts)
+    names = (account, children, *of_routing, *of_usage)
+    return [*(name(account_id) for name in names), *device_types(account_id)]
+
+
+def due(api_key_id: str) -> str:
+    """The one of `DUE` that has the channel."""
+    return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:
@@ -188,9 +255,18 @@ def hash_of(event_id: str) -> str:
     return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
 
 
-def idempotency(api_key_id: str, idempotency_key: str) -> str:
+def running(api_key_id: str, idempotency_field: bytes) -> str:
+    return f"{{{api_key_id}}}:running:{idempotency_field.hex()}"
+
+
+def idempotency_field(idempotency_key: str) -> bytes:
     """Hashed: the publisher chooses the key's characters and its length."""
-    return f"{{{api_key_id}}}:idempotency:{hashlib.sha256(idempotency_key.encode()).hexdigest()}"
+    return hashlib.sha256(idempotency_key.encode()).digest()[:16]
+
+
+def idempotency_prefix(api_key_id: str) -> str:
+    """The script adds the number of six hours since 1970, by Redis' clock."""
+    return f"{{{api_key_id}}}:idempotency:"
 
 
 def pushed(session_id: str, push_id: str) -> str:

@@ -93,10 +93,10 @@ class Leases:
             careful_until=careful_until,
         )
 
-    async def release(self, lease: Lease, *, now_ms: int) -> bool:
+    async def release(self, lease: Lease) -> bool:
         """Releases the lease; the channel's idle time begins. False when another owner has it."""
         names = [keyspace.channel(lease.channel)]
-        return bool(await self._redis.script("lease_release", names, lease.owner, now_ms))
+        return bool(await self._redis.script("lease_release", names, lease.owner))
 
 
 def _claimed(status: bytes, fields: Sequence[bytes]) -> Sequence[bytes]:

@@ -23,11 +23,12 @@ class Heartbeat:
         self._instance = instance
         self._ttl_ms = ttl_ms
 
-    async def beat(self, *, now_ms: int) -> None:
+    async def beat(self) -> None:
         """Keeps the instance live for another TTL."""
-        await self._redis.script("heartbeat", self._names(), self._instance, self._ttl_ms, now_ms)
+        await self._redis.script("heartbeat", self._names(), self._instance, self._ttl_ms)
 
     async def stop(self) -> None:
+        """Ends the heartbeat: the instance's leases count no longer."""
         await self._redis.script("heartbeat_stop", self._names(), self._instance)
 
     def _names(self) -> list[str]:
@@ -58,6 +59,17 @@ class Replicas:
         instances = sorted({instance_of(owner) for owner in owners if owner})
         states = await asyncio.gather(*map(self.state, instances))
         return {instance for instance, state in zip(instances, states, strict=True) if state.live}
+
+    async def seen_between(self, after_ms: float, until_ms: int, *, count: int) -> list[tuple[str, float]]:
+        """Instances whose last heartbeat was in this time, oldest first, and when that was; at most `count`.
+
+        `after_ms` is excluded. Live ones may be among them.
+        """
+        found = await self._redis.command(
+            *("ZRANGEBYSCORE", keyspace.LAST_SEEN, f"({after_ms:.0f}", until_ms, "WITHSCORES"),
+            *("LIMIT", 0, count),
+        )
+        return [(name.decode(), float(at)) for name, at in zip(found[::2], found[1::2], strict=True)]
 
     async def last_seen(self) -> dict[bytes, bytes]:
         """Each instance that has not stopped, and when its last heartbeat was."""

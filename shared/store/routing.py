@@ -7,22 +7,33 @@ bindings is complete only when the channel has their new version too.
 """
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.device_types import MOST_DEVICES, DeviceTypes
 from shared.store.routing_tables import Compile, RoutingTables
 
 
 class Routing:
     """Reads and changes routing tables. `compile_bindings` turns stored bindings into patterns."""
 
-    def __init__(self, redis: RedisCommands, compile_bindings: Compile) -> None:
+    def __init__(
+        self,
+        redis: RedisCommands,
+        compile_bindings: Compile,
+        *,
+        most_devices: int = MOST_DEVICES,
+        on_grown: Callable[[str, int], None] = lambda *_: None,
+    ) -> None:
+        """`on_grown` gets an account, and by how many bytes its device types have grown."""
         self._redis = redis
+        self._device_types = DeviceTypes(redis, most_devices=most_devices, on_grown=on_grown)
         self.tables = RoutingTables(redis, compile_bindings)
 
     async def change_credentials(self) -> None:
@@ -34,8 +45,13 @@ class Routing:
         """Changes after each revocation and each new secret of an API key."""
         return await self._redis.command("HGET", keyspace.routing(keyspace.EVERY), "credentials") or b""
 
-    async def add_key(self, account_id: str, api_key_id: str) -> None:
-        await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
+    async def add_key(self, account_id: str, api_key_id: str) -> bool:
+        """False when the account is being deleted."""
+        try:
+            await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
+        except KeyRevoked:
+            return False
+        return True
 
     async def add_expiry(self, account_id: str, api_key_id: str, *, expires_at_ms: int) -> None:
         """Nothing is queued for the key from then on. Raises KeyRevoked when it is gone."""
@@ -143,8 +159,9 @@ class Routing:
             seen, version = found.decode(), None
 
     async def put_session(self, account_id: str, session_id: str, bindings: bytes) -> None:
-        """Replaces a session's bindings for this account's events."""
-        await self._set(account_id, f"{Source.SESSION}:{session_id}", bindings, only_with="")
+        """Replaces a session's bindings for this account's events, unless the account is being deleted."""
+        with contextlib.suppress(KeyRevoked):
+            await self._set(account_id, f"{Source.SESSION}:{session_id}", bindings, only_with="")
 
     async def drop_session(self, account_id: str, session_id: str) -> None:
         await self._drop(account_id, f"{Source.SESSION}:{session_id}")
@@ -152,41 +169,31 @@ class Routing:
     def learn_device_types(
         self, account_id: str, types: Mapping[str, str | None]
     ) -> list[asyncio.Future[Any]]:
-        """Stores the type of each device; None deletes it. Returns the replies to wait for."""
-        name = keyspace.device_types(account_id)
-        known = [part for device, kind in types.items() if kind is not None for part in (device, kind)]
-        gone = [device for device, kind in types.items() if kind is None]
-        replies = []
-        if known:
-            replies.append(self._redis.command("HSET", name, *known))
-        if gone:
-            replies.append(self._redis.command("HDEL", name, *gone))
-        return replies
+        """As `DeviceTypes.learn`."""
+        return self._device_types.learn(account_id, types)
 
     async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
-        """The known types of these devices."""
-        types = await self._redis.command("HMGET", keyspace.device_types(account_id), *devices)
-        known = zip(devices, types, strict=True)
-        return {device: kind.decode() for device, kind in known if kind is not None}
+        """As `DeviceTypes.find`."""
+        return await self._device_types.find(account_id, devices)
 
-    async def accounts(self) -> AsyncIterator[list[str]]:
-        """The ids of all accounts with a table, in pages, as `RedisCommands.scan` finds them."""
-        async for names in self._redis.scan(keyspace.routing("*")):
-            yield [keyspace.id_in(name) for name in names]
+    async def has_channel(self, account_id: str, api_key_id: str, *, generation: str) -> bool:
+        """Whether the table names the API key and its channel."""
+        names = (_key(api_key_id), _channel(api_key_id, generation))
+        version, named = await self._redis.command("HMGET", keyspace.routing(account_id), *names)
+        return version is not None and named is not None
+
+    async def names_page(
+        self, account_id: str, cursor: str, *, count: int
+    ) -> tuple[str, list[str], list[tuple[str, str]], list[str]]:
+        """What `entries` returns, of about `count` fields, behind the next cursor: '' at the end."""
+        following, found = await self._redis.command(
+            "HSCAN", keyspace.routing(account_id), cursor or 0, "COUNT", count
+        )
+        return "" if int(following) == 0 else following.decode(), *_names_in(found[::2])
 
     async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
         """What the table names, also what is gone: API keys, channels as (API key, generation), sessions."""
-        keys, channels, sessions = list[str](), list[tuple[str, str]](), list[str]()
-        for field in await self._fields(keyspace.routing(account_id)):
-            kind, _, rest = field.decode().partition(":")
-            if kind == "key":
-                keys.append(rest)
-            elif kind == "channel":
-                api_key_id, _, generation = rest.partition(":")
-                channels.append((api_key_id, generation))
-            elif kind == Source.SESSION:
-                sessions.append(rest)
-        return keys, channels, sessions
+        return _names_in(await self._fields(keyspace.routing(account_id)))
 
     async def _fields(self, name: str) -> list[bytes]:
         """The names of all fields, in steps: a table may be large. May miss what changes meanwhile."""
@@ -235,12 +242,28 @@ class Routing:
         """Gives the table a new random version, unless nothing changes."""
         tag = account_id
         names = [keyspace.routing(tag), keyspace.routing_changes(tag), keyspace.counts(tag)]
+        if script == "routing_set":
+            names.append(keyspace.account(tag))
         return await self._redis.script(script, names, _new_version(), *arguments)
 
 
 _IS_OF_BINDINGS = 1
 # Redis reads so many fields in one step.
 _PAGE_SIZE = 250
+
+
+def _names_in(fields: Iterable[bytes]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    keys, channels, sessions = list[str](), list[tuple[str, str]](), list[str]()
+    for field in fields:
+        kind, _, rest = field.decode().partition(":")
+        if kind == "key":
+            keys.append(rest)
+        elif kind == "channel":
+            api_key_id, _, generation = rest.partition(":")
+            channels.append((api_key_id, generation))
+        elif kind == Source.SESSION:
+            sessions.append(rest)
+    return keys, channels, sessions
 
 
 def _key(api_key_id: str) -> str:

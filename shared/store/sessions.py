@@ -7,7 +7,7 @@ count as gone once the heartbeat has expired, and the reaper drops them.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -52,6 +52,8 @@ class Sessions:
         by_account: dict[str, list[SessionBinding]] = {}
         for binding in wanted:
             by_account.setdefault(_table_of(binding.account), []).append(binding)
+        # First, or the reaper would not find the session of an edge that was killed after the next lines.
+        await self._redis.command("SADD", _held_with(session), session.id)
         before = (await self._redis.command("HGET", name, "accounts") or b"").decode().split()
         # Record the accounts before their tables name the session: `drop` must find all of them.
         await self._write(session, accounts=sorted({*before, *by_account}))
@@ -84,6 +86,25 @@ class Sessions:
         await self._redis.command("SREM", keyspace.sessions(session.account_id), session.id)
         names = [keyspace.session(session.id), keyspace.queue(session.id), keyspace.pushes(session.id)]
         await self._redis.script("session_drop", names, session.owner)
+        await self._redis.command("SREM", _held_with(session), session.id)
+
+    async def drop_some_of(self, instance: str, *, count: int) -> int:
+        """Drops sessions of an instance that is dead, at most `count`; returns how many it has seen."""
+        held = keyspace.held_sessions(instance)
+        ids = [member.decode() for member in await self._redis.command("SRANDMEMBER", held, count)]
+        await asyncio.gather(*(self._drop_of(instance, session_id) for session_id in ids))
+        return len(ids)
+
+    async def _drop_of(self, instance: str, session_id: str) -> None:
+        session = await self.read(session_id)
+        if session is not None and instance_of(session.owner) == instance:
+            await self.drop(session)
+        else:
+            await self._redis.command("SREM", keyspace.held_sessions(instance), session_id)
+
+    async def index(self, session: Session) -> None:
+        """Notes again which instance holds the session."""
+        await self._redis.command("SADD", _held_with(session), session.id)
 
     def begin_append(self, session_id: str, account_id: str, events: Sequence[Event]) -> asyncio.Future[Any]:
         """Appends as many as the queue has room for, and wakes the edge; the reply is for `end_append`."""
@@ -119,7 +140,7 @@ class Sessions:
 
     async def find(self, session_id: str) -> Session | None:
         """The session, if its edge is live."""
-        session = await self._read(session_id)
+        session = await self.read(session_id)
         return session if session and (await self._replicas.state(instance_of(session.owner))).live else None
 
     async def of_account(self, account_id: str) -> list[Session]:
@@ -130,17 +151,11 @@ class Sessions:
             name = keyspace.sessions(account_id)
             cursor, members = await self._redis.command("SSCAN", name, cursor or 0, "COUNT", _PAGE_SIZE)
             ids.update(members)
-        records = await asyncio.gather(*(self._read(member.decode()) for member in ids))
+        records = await asyncio.gather(*(self.read(member.decode()) for member in ids))
         sessions = [session for session in records if session is not None]
         live = await self._replicas.live_instances(session.owner for session in sessions)
         connected = (session for session in sessions if instance_of(session.owner) in live)
         return sorted(connected, key=lambda session: (session.connected_at_ms, session.id))
-
-    async def all(self) -> AsyncIterator[list[Session]]:
-        """Every session in Redis, also those of dead edges, in pages."""
-        async for names in self._redis.scan(keyspace.session("*")):
-            page = await asyncio.gather(*(self._read(keyspace.id_in(name)) for name in names))
-            yield [session for session in page if session is not None]
 
     async def push(self, session_id: str, data: bytes) -> Pushed:
         """Sends the data to this session unchanged, and waits up to 2 s until its edge has taken it."""
@@ -174,7 +189,8 @@ class Sessions:
         """Confirms that the push was written to the session's socket."""
         await self._redis.command("SET", keyspace.pushed(session_id, push_id), "1", "PX", _PUSH_TTL_MS)
 
-    async def _read(self, session_id: str) -> Session | None:
+    async def read(self, session_id: str) -> Session | None:
+        """The session, whether or not its edge is live."""
         *fields, metadata = await self._redis.command("HMGET", keyspace.session(session_id), *_FIELDS)
         if fields[0] is None:
             return None
@@ -199,6 +215,10 @@ _FIELDS = (
     *("dialect", "account_id", "owner", "source", "destination", "connected_at_ms", "bindings", "name"),
     "metadata",
 )
+
+
+def _held_with(session: Session) -> str:
+    return keyspace.held_sessions(instance_of(session.owner))
 
 
 def _table_of(account: str) -> str:

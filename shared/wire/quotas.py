@@ -83,6 +83,7 @@ class AccountUsageBody(Closed):
     sockets: UsageBody
     channels: UsageBody
     bindings: UsageBody
+    stored_bytes: UsageBody
 
 
 def changes_in(posted: QuotaChanges | KeyQuotaChanges | UnsetType | None) -> dict[str, float | None]:

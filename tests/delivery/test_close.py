@@ -9,7 +9,7 @@ from shared.model.errors import StoreUnavailable
 from shared.store import keyspace
 from tests.delivery.conftest import Receiver, has_read, sent_to
 from tests.harness.waiting import wait_until
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, ids
+from tests.store.stores import EDGE, OTHER_EDGE, Stores, ids
 
 
 async def test_a_lost_ack_is_repeated(
@@ -126,7 +126,7 @@ async def test_no_read_follows_the_release(
 ) -> None:
     loop.wake()
     await loop.stop()
-    await stores.leases.release(lease, now_ms=NOW_MS)
+    await stores.leases.release(lease)
     await has_read(stores)
 
     assert stores.owner(channel) is None, "a late read would have written the claim again"

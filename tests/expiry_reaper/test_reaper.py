@@ -1,222 +1,307 @@
-"""A round of the reaper: expiry of channels and notifications, and repair of routing tables."""
-
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+"""Rounds of the reaper: expiry of channels and notifications, when they are due."""
 
 import pytest
 
-from services import composition
 from services.expiry_reaper.reaper import Reaper
-from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind, instance_of
-from shared.redis.client import connect
 from shared.store import keyspace
-from shared.store.queues import QueueLimits, Queues
-from shared.store.replicas import Heartbeat, Replicas
-from shared.store.scripts import load_scripts
-from tests.harness.valkey import Valkey
+from shared.store.due_channels import DueChannels
+from shared.store.replicas import Heartbeat
+from shared.store.rounds import ROUND_TTL_MS, RoundLost
+from tests.expiry_reaper.conftest import DAY_MS, MARGIN_MS, PULL_EXPIRY_MS, MakeReaper, run_round
 from tests.store.routing import table_of
-from tests.store.stores import NOW_MS, Backend, Stores, at_time
+from tests.store.stores import EDGE, Stores
 
-PULL_EXPIRY_MS = 600_000
-DAY_MS = 24 * 3600 * 1000
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    # Not pytest's folder: the path of a Unix socket must be short.
-    folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    server = Valkey(folder)
-    try:
-        server.start()
-        server.wait_ready()
-        yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
+CALLBACK = Callback("https://example.com/", {})
 
 
-@pytest.fixture
-async def stores(valkey: Valkey) -> AsyncIterator[Stores]:
-    with valkey.client() as direct:
-        direct.flushall()
-        async with connect(valkey.url) as redis:
-            yield Stores(redis, Backend(lambda: redis, direct, load_scripts()))
+async def live(stores: Stores, owner: str) -> None:
+    await Heartbeat(stores.calls, instance=instance_of(owner), ttl_ms=60_000).beat()
 
 
-@pytest.fixture
-def reaper(stores: Stores) -> Reaper:
-    return a_reaper(stores, {Kind.WEBSOCKET: DAY_MS, Kind.PULL: PULL_EXPIRY_MS})
+async def webhook(stores: Stores) -> str:
+    key, _ = await stores.api_key()
+    await stores.channels.put_webhook(stores.account_id, key.id, CALLBACK, serialization=b"")
+    return key.id
 
 
-def a_reaper(stores: Stores, idle_expiry_ms: dict[Kind, int]) -> Reaper:
-    limits = QueueLimits(lifetime_ms=DAY_MS)
-    reapers_stores = SimpleNamespace(
-        channels=stores.channels,
-        queues=Queues(at_time(stores, NOW_MS + DAY_MS), limits=limits),
-        replicas=Replicas(stores.calls),
-        routing=stores.routing,
-        sessions=stores.sessions,
-    )
-    return Reaper(cast(composition.Stores, reapers_stores), idle_expiry_ms=idle_expiry_ms)
+async def pull_channel(stores: Stores) -> str:
+    key, _ = await stores.api_key()
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL)
+    return key.id
 
 
 async def test_idle_channels_expire_and_leased_ones_stay(stores: Stores, reaper: Reaper) -> None:
     idle, leased = await stores.channel(), await stores.channel()
     lease = await stores.claim(leased)
-    await Heartbeat(stores.calls, instance=instance_of(lease.owner), ttl_ms=60_000).beat(now_ms=NOW_MS)
+    await live(stores, lease.owner)
+    for channel in (idle, leased):
+        stores.age(channel, by_ms=DAY_MS)
 
-    done = await reaper.round(now_ms=NOW_MS + DAY_MS)
+    done = await run_round(reaper)
 
-    assert done.expired == [idle]
-    assert done.channels == 2
+    assert done.visited.expired == [idle]
+    assert done.visited.channels == 2
     assert (await table_of(stores.routing, stores.account_id)).channels == {leased}
 
 
 async def test_nothing_expires_early(stores: Stores, reaper: Reaper) -> None:
-    await stores.channel()
+    channel = await stores.channel()
+    stores.age(channel, by_ms=DAY_MS - MARGIN_MS)
 
-    done = await reaper.round(now_ms=NOW_MS + DAY_MS - 1)
+    done = await run_round(reaper)
 
-    assert done.expired == []
-    assert done.routing_repairs == 0
+    assert (done.visited.channels, done.visited.expired) == (1, [])
+
+
+async def test_a_channel_is_visited_when_it_is_due_and_not_before(stores: Stores, reaper: Reaper) -> None:
+    """Once after its creation; then nothing costs anything until a day later."""
+    channel = await stores.channel()
+    created_ms = stores.now_ms()
+
+    assert (await run_round(reaper)).visited.channels == 1
+    due_ms = stores.due_ms(channel)
+    assert due_ms is not None
+    assert created_ms + DAY_MS - MARGIN_MS < due_ms <= created_ms + DAY_MS
+    await stores.queued(channel, 3)
+    lease = await stores.claim(channel)
+    await stores.leases.release(lease)
+    assert stores.due_ms(channel) == due_ms, "a publish, a claim and a release write no due time"
+    assert (await run_round(reaper)).visited.channels == 0
+
+
+async def test_a_lease_released_after_a_visit_expires_in_time(stores: Stores, reaper: Reaper) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await live(stores, lease.owner)
+    await run_round(reaper)
+
+    await stores.leases.release(lease)
+    stores.age(channel, by_ms=DAY_MS)
+
+    assert (await run_round(reaper)).visited.expired == [channel]
+
+
+async def test_the_channels_of_a_dead_edge_expire_by_its_last_heartbeat(
+    stores: Stores, reaper: Reaper
+) -> None:
+    channel = await stores.channel()
+    lease = await stores.claim(channel)
+    await live(stores, lease.owner)
+    await run_round(reaper)
+
+    stores.age(channel, by_ms=DAY_MS + MARGIN_MS)
+    stores.kill(EDGE, before_ms=DAY_MS - MARGIN_MS)
+    assert (await run_round(reaper)).visited.expired == []
+    stores.age(channel, by_ms=2 * MARGIN_MS)
+    stores.kill(EDGE, before_ms=DAY_MS + MARGIN_MS)
+    assert (await run_round(reaper)).visited.expired == [channel]
 
 
 async def test_old_notifications_are_dropped_from_unused_queues(stores: Stores, reaper: Reaper) -> None:
     channel = await stores.channel()
-    stores.put_at(channel, f"{NOW_MS - 1}-0", f"{NOW_MS + 1}-0")
+    begin_ms = stores.now_ms() - DAY_MS
+    kept = f"{begin_ms + MARGIN_MS}-0"
+    stores.put_at(channel, f"{begin_ms - 2}-0", f"{begin_ms - 1}-0", kept)
 
-    done = await reaper.round(now_ms=NOW_MS + DAY_MS - 1)
+    done = await run_round(reaper)
 
-    assert done.dropped == 1
-    assert stores.entries(channel) == [f"{NOW_MS + 1}-0"]
-
-
-async def test_missing_routing_entries_are_repaired(stores: Stores, reaper: Reaper) -> None:
-    channel = await stores.channel()
-    stores.direct.delete(keyspace.routing(stores.account_id))
-
-    await reaper.round(now_ms=NOW_MS)
-
-    routes = await table_of(stores.routing, stores.account_id)
-    assert routes.channels == routes.api_keys == {channel}
-
-
-async def test_stale_routing_entries_are_removed(stores: Stores, reaper: Reaper) -> None:
-    channel = await stores.channel()
-    await stores.routing.put_bindings(stores.account_id, channel, b'[{"endpoint-name":"*"}]')
-    gone = new_id()
-    for field in (f"key:{gone}", f"bindings:{gone}", f"channel:{gone}:1", f"channel:{channel}:old"):
-        stores.direct.hset(keyspace.routing(stores.account_id), field, "[]" if "bind" in field else "")
-
-    done = await reaper.round(now_ms=NOW_MS)
-
-    assert done.routing_repairs == 3
-    keys, channels, _ = await stores.routing.entries(stores.account_id)
-    assert keys == [channel]
-    assert [key for key, _ in channels] == [channel]
-    routes = await table_of(stores.routing, stores.account_id)
-    assert set(routes.bindings) == {channel}
-
-
-async def webhook(stores: Stores) -> str:
-    key, _ = await stores.api_key()
-    there = Callback("https://example.com/", {})
-    await stores.channels.put_webhook(stores.account_id, key.id, there, now_ms=NOW_MS, serialization=b"")
-    return key.id
+    assert done.visited.dropped == 2
+    assert stores.entries(channel) == [kept]
+    assert stores.due_ms(channel) == begin_ms + MARGIN_MS + DAY_MS, "then the next one is too old"
 
 
 async def test_an_idle_webhook_does_not_expire_by_default(stores: Stores, reaper: Reaper) -> None:
-    await webhook(stores)
+    channel = await webhook(stores)
+    stores.age(channel, by_ms=1000 * DAY_MS)
 
-    assert (await reaper.round(now_ms=NOW_MS + 1000 * DAY_MS)).expired == []
+    assert (await run_round(reaper)).visited.expired == []
 
 
-async def test_an_idle_webhook_expires_if_so_configured(stores: Stores) -> None:
-    reaper = a_reaper(stores, {Kind.WEBSOCKET: DAY_MS, Kind.WEBHOOK: DAY_MS})
+async def test_an_idle_webhook_expires_if_so_configured(stores: Stores, make_reaper: MakeReaper) -> None:
+    reaper = make_reaper({Kind.WEBSOCKET: DAY_MS, Kind.WEBHOOK: DAY_MS})
     idle, busy = await webhook(stores), await webhook(stores)
-    stores.put_at(busy, f"{NOW_MS + 1}-0")
+    for channel in (idle, busy):
+        stores.age(channel, by_ms=2 * DAY_MS)
+    stores.put_at(busy, f"{stores.now_ms() - DAY_MS + MARGIN_MS}-0")
     stores.direct.xtrim(keyspace.queue(busy), maxlen=0, approximate=False)
 
-    assert (await reaper.round(now_ms=NOW_MS + DAY_MS - 1)).expired == []
-    assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == [idle]
+    assert (await run_round(reaper)).visited.expired == [idle]
     assert len(stores.direct.smembers(keyspace.WEBHOOKS)) == 1
-    assert (await reaper.round(now_ms=NOW_MS + DAY_MS + 1)).expired == [busy]
+    stores.direct.hset(keyspace.channel(busy), "tail", f"{stores.now_ms() - DAY_MS}-0")
+    stores.age(busy, by_ms=DAY_MS)
+    assert (await run_round(reaper)).visited.expired == [busy]
     assert stores.direct.smembers(keyspace.WEBHOOKS) == set()
-
-
-async def test_a_webhook_missing_from_the_dispatchers_set_is_added(stores: Stores, reaper: Reaper) -> None:
-    channel = await webhook(stores)
-    known = stores.direct.smembers(keyspace.WEBHOOKS)
-    stores.direct.delete(keyspace.WEBHOOKS)
-
-    await reaper.round(now_ms=NOW_MS)
-
-    assert stores.direct.smembers(keyspace.WEBHOOKS) == known
-    assert channel in str(known)
 
 
 async def test_a_round_visits_all_of_many_channels(stores: Stores, reaper: Reaper) -> None:
     channels = {await stores.channel() for _ in range(1100)}
+    for channel in channels:
+        stores.age(channel, by_ms=DAY_MS)
 
-    done = await reaper.round(now_ms=NOW_MS + DAY_MS)
+    done = await run_round(reaper)
 
-    assert set(done.expired) == channels
-
-
-async def test_old_instances_are_removed(stores: Stores, reaper: Reaper) -> None:
-    await Heartbeat(stores.calls, instance="a/1", ttl_ms=60_000).beat(now_ms=NOW_MS)
-
-    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS)).instances_forgotten == 0
-    assert (await reaper.round(now_ms=NOW_MS + 2 * DAY_MS + 1)).instances_forgotten == 1
+    assert set(done.visited.expired) == channels
 
 
 async def test_a_channel_without_polls_expires_after_ten_minutes(stores: Stores, reaper: Reaper) -> None:
-    key, _ = await stores.api_key()
-    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
-    later_ms = NOW_MS + 60_000
-    lease = await stores.leases.claim_poll(key.id, owner="edge-1/instance/1")
-    await stores.leases.release(lease, now_ms=later_ms)
+    channel = await pull_channel(stores)
+    lease = await stores.leases.claim_poll(channel, owner=f"{EDGE}/1")
+    await stores.leases.release(lease)
 
-    assert (await reaper.round(now_ms=later_ms + PULL_EXPIRY_MS - 1)).expired == []
-    assert (await reaper.round(now_ms=later_ms + PULL_EXPIRY_MS)).expired == [key.id]
+    stores.age(channel, by_ms=PULL_EXPIRY_MS - MARGIN_MS)
+    assert (await run_round(reaper)).visited.expired == []
+    stores.age(channel, by_ms=MARGIN_MS)
+    assert (await run_round(reaper)).visited.expired == [channel]
 
 
 async def test_a_channel_with_an_open_poll_does_not_expire(stores: Stores, reaper: Reaper) -> None:
-    key, _ = await stores.api_key()
-    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
-    await stores.leases.claim_poll(key.id, owner="edge-1/instance/1")
-    await Heartbeat(stores.calls, instance="edge-1/instance", ttl_ms=60_000).beat(now_ms=NOW_MS)
+    channel = await pull_channel(stores)
+    await stores.leases.claim_poll(channel, owner=f"{EDGE}/1")
+    await live(stores, f"{EDGE}/1")
+    stores.age(channel, by_ms=DAY_MS)
 
-    assert (await reaper.round(now_ms=NOW_MS + DAY_MS)).expired == []
+    assert (await run_round(reaper)).visited.expired == []
+
+
+async def test_the_due_time_of_a_channel_that_is_gone_goes_at_a_second_look(
+    stores: Stores, reaper: Reaper
+) -> None:
+    channel = await stores.channel()
+    await stores.delete_channel(channel)
+
+    assert (await run_round(reaper)).visited.channels == 1
+    assert stores.due_ms(channel) is not None, "it may be under creation"
+    stores.age(channel, by_ms=MARGIN_MS)
+    assert (await run_round(reaper)).visited.channels == 1
+    assert stores.due_ms(channel) is None
+
+
+async def test_what_a_creation_makes_due_during_a_visit_is_kept(
+    stores: Stores, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The visit saw a WebSocket channel and would come again in a day; long polls have ten minutes."""
+    channel = await stores.channel()
+    plan = DueChannels.plan
+
+    async def late(due_channels: DueChannels, *arguments: object, **times: int) -> None:
+        monkeypatch.undo()
+        await stores.delete_channel(channel)
+        await stores.channels.create(stores.account_id, channel, kind=Kind.PULL)
+        await plan(due_channels, *arguments, **times)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DueChannels, "plan", late)
+    await run_round(reaper)
+
+    due_ms = stores.due_ms(channel)
+    assert due_ms is not None
+    assert due_ms <= stores.now_ms() + PULL_EXPIRY_MS
+
+
+async def test_a_shorter_expiry_makes_everything_due(stores: Stores, make_reaper: MakeReaper) -> None:
+    channel = await stores.channel()
+    await run_round(make_reaper())
+    stores.age(channel, by_ms=2 * PULL_EXPIRY_MS)
+    assert (await run_round(make_reaper())).visited.channels == 0
+
+    shorter = make_reaper({Kind.WEBSOCKET: PULL_EXPIRY_MS})
+
+    # The first one makes everything due, and may have begun a moment too early to visit it.
+    expired = [*(await run_round(shorter)).visited.expired, *(await run_round(shorter)).visited.expired]
+    assert expired == [channel]
+    assert (await run_round(shorter)).visited.channels == 0
+
+
+async def test_one_round_runs_at_a_time(stores: Stores, make_reaper: MakeReaper) -> None:
+    one, other = make_reaper(), make_reaper()
+    begun = await stores.rounds.begin("killed", longest_gap_ms=10_000)
+    assert begun is not None
+
+    assert await one.round() is None
+    assert await other.round() is None
+    left_ms = int(stores.direct.hget(keyspace.REAPER_ROUND, "until_ms")) - stores.now_ms()
+    assert left_ms <= ROUND_TTL_MS == 10_000, "a killed one blocks the others for seconds"
+
+    stores.direct.hset(keyspace.REAPER_ROUND, "until_ms", stores.now_ms())
+    assert await other.round() is not None
+    assert await one.round() is not None, "a round that ends makes room at once"
+
+
+async def test_a_round_that_took_too_long_stops(stores: Stores) -> None:
+    await stores.rounds.begin("slow", longest_gap_ms=10_000)
+    await stores.rounds.renew("slow")
+    stores.direct.hset(keyspace.REAPER_ROUND, "until_ms", stores.now_ms())
+    await stores.rounds.begin("next", longest_gap_ms=10_000)
+
+    with pytest.raises(RoundLost):
+        await stores.rounds.renew("slow")
+    await stores.rounds.end("slow")
+    assert await stores.rounds.begin("third", longest_gap_ms=10_000) is None, "it ends no other round"
 
 
 async def test_the_oldest_pending_notification_by_kind(stores: Stores, reaper: Reaper) -> None:
     """Separately for channels with a live lease, whose notifications should not wait."""
-    now_ms = NOW_MS + DAY_MS - 1
+    begin_ms = stores.now_ms() - DAY_MS + MARGIN_MS
 
     def put(channel: str, *at_ms: int) -> None:
-        stores.put_at(channel, *(f"{at}-0" for at in at_ms))
+        stores.put_at(channel, *(f"{begin_ms + at}-0" for at in at_ms))
 
-    offline, dead_lease, leased, empty = [await stores.channel() for _ in range(4)]
-    for channel, instance in ((dead_lease, "edge-9/gone"), (leased, "edge-1/b00t"), (empty, "edge-1/b00t")):
-        await stores.claim(channel, f"{instance}/1")
-    await Heartbeat(stores.calls, instance="edge-1/b00t", ttl_ms=60_000).beat(now_ms=NOW_MS)
-    put(offline, NOW_MS + 5, NOW_MS + 6)
-    put(dead_lease, NOW_MS + 3, NOW_MS + 7)
-    put(leased, NOW_MS + 8)
-    put(await webhook(stores), NOW_MS + 1)
+    offline, dead_lease, leased, acked = [await stores.channel() for _ in range(4)]
+    for channel, owner in ((dead_lease, "edge-9/gone/1"), (leased, f"{EDGE}/1"), (acked, f"{EDGE}/2")):
+        await stores.claim(channel, owner)
+    await live(stores, f"{EDGE}/1")
+    put(offline, 5, 6)
+    put(dead_lease, 3, 7)
+    put(leased, 8)
+    put(acked, 1)
+    stores.direct.xtrim(keyspace.queue(acked), maxlen=0, approximate=False)
+    put(await webhook(stores), 1)
 
-    done = await reaper.round(now_ms=now_ms)
+    done = await run_round(reaper)
 
-    nothing = {(kind, connected): now_ms for kind in Kind for connected in (True, False)}
+    nothing = {(kind, connected): done.now_ms for kind in Kind for connected in (True, False)}
     assert done.oldest_pending_ms == nothing | {
-        (Kind.WEBSOCKET, False): NOW_MS + 3,
-        (Kind.WEBSOCKET, True): NOW_MS + 8,
-        (Kind.WEBHOOK, False): NOW_MS + 1,
+        (Kind.WEBSOCKET, False): begin_ms + 3,
+        (Kind.WEBSOCKET, True): begin_ms + 8,
+        (Kind.WEBHOOK, False): begin_ms + 1,
     }
+    assert (await run_round(reaper)).oldest_pending_ms is None, "each second round measures"
+
+
+async def test_a_full_redis_stops_neither_expiry_nor_its_notes(stores: Stores, reaper: Reaper) -> None:
+    idle = await stores.channel()
+    stores.age(idle, by_ms=DAY_MS)
+    old = await stores.channel()
+    stores.put_at(old, f"{stores.now_ms() - DAY_MS - 1}-0")
+    stores.direct.config_set("maxmemory", 1)
+    try:
+        done = await run_round(reaper)
+    finally:
+        stores.direct.config_set("maxmemory", 0)
+
+    assert done.visited.expired == [idle]
+    assert done.visited.dropped == 1
+    assert stores.direct.hget(keyspace.REAPER_NOTES, "lifetime") == str(DAY_MS).encode()
+
+
+async def test_a_broken_channel_does_not_keep_others_from_expiring(stores: Stores, reaper: Reaper) -> None:
+    broken, idle = await stores.channel(), await stores.channel()
+    stores.direct.set(keyspace.queue(broken), "no stream")
+    for channel in (broken, idle):
+        stores.age(channel, by_ms=DAY_MS)
+
+    assert (await run_round(reaper)).visited.expired == [idle]
+    due_ms = stores.due_ms(broken)
+    assert due_ms is not None
+    assert stores.now_ms() < due_ms <= stores.now_ms() + MARGIN_MS, "it is tried again, and not all the time"
+
+
+async def test_a_clock_of_redis_that_was_set_back_blocks_no_round(stores: Stores, reaper: Reaper) -> None:
+    later_ms = stores.now_ms() + DAY_MS
+    times = {"until_ms": later_ms, "ended_ms": later_ms, "steady_since_ms": later_ms, "token": "killed"}
+    stores.direct.hset(keyspace.REAPER_ROUND, mapping=times)
+
+    await run_round(reaper)
+
+    assert int(stores.direct.hget(keyspace.REAPER_ROUND, "steady_since_ms")) < later_ms

@@ -100,7 +100,7 @@ async def test_a_killed_gateway_blocks_its_key_for_10_seconds(scene: Scene, list
         await running
     assert (await scene.post(scene.other)).status == 409, "the request may still be running"
     with scene.stack.valkey.client() as redis:
-        [mark] = redis.scan_iter("*:idempotency:*")
+        [mark] = redis.scan_iter("*:running:*")
         assert 0 < redis.pttl(mark) <= 10_000
         redis.pexpire(mark, 1)
     response = await scene.repeated_until_accepted()

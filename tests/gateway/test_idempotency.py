@@ -1,6 +1,7 @@
 """A running request renews its mark in Redis; its end keeps the result or frees the key."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import fakeredis
@@ -8,6 +9,7 @@ import pytest
 
 from services.gateway import idempotency
 from services.gateway.idempotency import IdempotentRequests
+from shared.model.errors import QuotaExceeded
 from shared.model.idempotency import Repeatable
 from shared.runtime.http.responses import Problem
 from shared.store import keyspace
@@ -17,7 +19,8 @@ from tests.harness.waiting import wait_until
 from tests.store.stores import Backend, fake_backend
 
 REQUEST = Repeatable("0123456789abcdef0123456789abcdef", "order-17", "a1b2")
-NAME = keyspace.idempotency(REQUEST.api_key_id, REQUEST.idempotency_key)
+FIELD = keyspace.idempotency_field(REQUEST.idempotency_key)
+NAME = keyspace.running(REQUEST.api_key_id, FIELD)
 
 
 @pytest.fixture
@@ -110,3 +113,16 @@ async def test_cancelled_work_leaves_the_mark_to_expire(requests: IdempotentRequ
     await asyncio.wait([running])
 
     assert 0 < redis.pttl(NAME) <= RUNNING_S * 1000
+
+
+async def test_an_api_key_with_too_many_keys_gets_the_name_of_the_quota(backend: Backend) -> None:
+    store = Idempotency(commands_to(backend.connect(), scripts=backend.scripts), most_responses=1)
+    requests = IdempotentRequests(store)
+    assert await requests.run(REQUEST, one) == (b"[1]", False)
+
+    with pytest.raises(QuotaExceeded) as raised:
+        await requests.run(replace(REQUEST, idempotency_key="order-18"), one)
+
+    assert raised.value.quota == "idempotency_keys"
+    assert raised.value.retry_after_s is not None
+    assert await requests.run(REQUEST, one) == (b"[1]", True)

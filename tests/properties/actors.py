@@ -65,10 +65,9 @@ class ReportingLeases(Leases):
         _CLIENT.get().reader = self._world.model.record_claim(api_key_id, owner)
         return claimed
 
-    async def release(self, lease: Lease, *, now_ms: int) -> bool:
-        # The edge passes the wall clock; use the machine's.
+    async def release(self, lease: Lease) -> bool:
         now_ms = self._world.now_ms
-        released = await super().release(lease, now_ms=now_ms)
+        released = await super().release(lease)
         self._world.model.record_release(lease.owner, now_ms=now_ms, released=released)
         return released
 
@@ -243,9 +242,9 @@ class ReportingHeartbeat(Heartbeat):
         self._world = world
         self._of = instance
 
-    async def beat(self, *, now_ms: int) -> None:
+    async def beat(self) -> None:
         now_ms = self._world.now_ms
-        await super().beat(now_ms=now_ms)
+        await super().beat()
         self._world.model.record_heartbeat(self._of, now_ms=now_ms)
 
 

@@ -84,9 +84,7 @@ class Installation(Stage):
 
     async def register(self, key: Key) -> None:
         now_ms = self.world.now_ms
-        created = await self.admin.channels.create(
-            self.account_id, key.id, kind=Kind.WEBSOCKET, now_ms=now_ms
-        )
+        created = await self.admin.channels.create(self.account_id, key.id, kind=Kind.WEBSOCKET)
         self.model.record_creation(key, now_ms=now_ms, created=created)
         generation = self.direct.hget(keyspace.channel(key.id), "generation")
         generations = self.generations.setdefault(key.id, [])
@@ -129,17 +127,12 @@ class Installation(Stage):
         self.run()
 
     async def _expire(self, key: Key, generation: str, late: bool) -> None:
-        now_ms = self.world.now_ms
         ended = await self.reaper.channels.expire(
-            self.account_id,
-            key.id,
-            generation=generation,
-            now_ms=now_ms,
-            idle_expiry_ms=IDLE_EXPIRY_MS,
+            self.account_id, key.id, generation=generation, idle_expiry_ms=IDLE_EXPIRY_MS
         )
         channel = key.channel
         is_current = generation == self.generations[key.id][-1]
-        times = {"now_ms": now_ms, "idle_expiry_ms": IDLE_EXPIRY_MS}
+        times = {"now_ms": self.world.now_ms, "idle_expiry_ms": IDLE_EXPIRY_MS}
         due = channel is not None and is_current and self.model.is_due(channel, **times)
         self.model.record_expiry(key, ended=ended, due=due, late=late)
 
@@ -178,6 +171,7 @@ class Installation(Stage):
         self.valkey.wait_ready()
         self.direct.close()
         self.direct = self.valkey.client()
+        self.world.set_time_of(self.direct)
         self.world.record_wakeups(self.direct)
         self.redis_is_up = True
         for edge in self.edges:
@@ -187,6 +181,8 @@ class Installation(Stage):
     def advance_time(self, hours: int) -> None:
         """Advances the clocks: timers fire, and edges whose calls get through send heartbeats."""
         self.world.now_ms += hours * HOUR_MS
+        if self.redis_is_up:
+            self.world.set_time_of(self.direct)
         self._loop_s += 2
         for edge in self.edges:
             if edge.actor.gate.is_open:

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+CLOCKS_APART_MS = 2000
+
 
 @dataclass(eq=False)
 class Channel:
@@ -174,5 +176,7 @@ class Model:
         instance = channel.owner.rpartition("/")[0]
         if instance in self._live:
             return False
-        since_ms = max(channel.since_ms, self._last_seen_ms.get(instance, 0))
+        # The clock of another Redis, which stamped the heartbeat, may be behind.
+        last_ms = self._last_seen_ms.get(instance, -CLOCKS_APART_MS) + CLOCKS_APART_MS
+        since_ms = max(channel.since_ms, last_ms)
         return now_ms - since_ms >= idle_expiry_ms

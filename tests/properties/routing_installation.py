@@ -185,7 +185,7 @@ class RoutingInstallation(Stage):
         self._change(
             admin,
             {key.channel: True},
-            lambda on: on.channels.create(*of, kind=Kind.WEBSOCKET, now_ms=START_MS),
+            lambda on: on.channels.create(*of, kind=Kind.WEBSOCKET),
             key=key,
         )
 

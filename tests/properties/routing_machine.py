@@ -43,6 +43,8 @@ GATEWAY = st.integers(0, 1)
 ADMIN = st.integers(0, 1)
 ACCOUNT = st.sampled_from([0, 0, 0, 1])
 # The number of calls to Redis after which an actor is held up; None: it is not.
+# It looks for the channel and makes it due.
+_BEFORE_A_CREATION = 2
 HOLD_UP = st.sampled_from([None, None, None, 0, 1, 2, 3])
 # The same for changes: most are held up between the table and the channel.
 DONE = st.sampled_from([None, 1])
@@ -181,7 +183,8 @@ class RoutingChanges(RuleBasedStateMachine):
         self.change(admin=0, which=which, what="delete", hold_up=done)
         if done is None:
             self._go_on(gateway, between)
-        self.change(admin=1, which=which, what="create", hold_up=done)
+        begun = None if done is None else _BEFORE_A_CREATION + done
+        self.change(admin=1, which=which, what="create", hold_up=begun)
         if done is not None:
             self._go_on(gateway, between)
             self.publish(gateway=1 - gateway, account=0, subjects=["a"], hold_up=None)

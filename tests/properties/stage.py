@@ -35,6 +35,7 @@ class Stage:
         self._loop_s = loop.time()
         loop.time = lambda: self._loop_s  # type: ignore[method-assign]
         self.world = World(loop, valkey.url, scripts)
+        self.world.set_time_of(self.direct)
         self.violations = self.world.model.violations
         loop.set_exception_handler(self._record_error)
         self._error_logs = _ErrorLogs(self.violations)

@@ -15,6 +15,8 @@ from tests.harness.overheard import Overheard
 from tests.properties.model import Model
 
 START_MS = 1_700_000_000_000
+# Where the scripts find the machine's time.
+_TIME = "time"
 # The loop is quiet after so many turns without a new call.
 _QUIET_TURNS = 12
 
@@ -25,7 +27,7 @@ class World:
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, scripts: Mapping[str, Script]) -> None:
         self.loop = loop
         self.url = url
-        self.scripts = scripts
+        self.scripts = {name: _at_machines_time(script) for name, script in scripts.items()}
         self.model = Model()
         self.now_ms = START_MS
         # For each instance, in the order in which Redis published them.
@@ -36,6 +38,11 @@ class World:
         # One pipeline at a time: the model must record steps in the order in which Redis did them.
         self.one_at_a_time = asyncio.Lock()
         self._overheard: Overheard | None = None
+
+    def set_time_of(self, direct: Any) -> None:
+        """Sets the clock of this Redis, as far as scripts read it, to the machine's."""
+        seconds, ms = divmod(self.now_ms, 1000)
+        direct.hset(_TIME, mapping={"seconds": seconds, "microseconds": ms * 1000})
 
     def record_wakeups(self, direct: Any) -> None:
         """Records the wakeups of this Redis from now on."""
@@ -69,6 +76,11 @@ class World:
             else:
                 await asyncio.sleep(0)
             idle = idle + 1 if begun == self.calls_begun and not self.calls_under_way else 0
+
+
+def _at_machines_time(script: Script) -> Script:
+    time = f"redis.call('HMGET', '{_TIME}', 'seconds', 'microseconds')"
+    return Script(script.name, script.source.replace("redis.call('TIME')", time))
 
 
 class Gate:

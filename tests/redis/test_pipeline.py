@@ -18,7 +18,7 @@ from shared.store.queues import BEGINNING, Appended
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
-from tests.store.stores import NOW_MS, Backend, Stores, events
+from tests.store.stores import Backend, Stores, events
 
 A_ROUND_TRIP = ("PING",)
 
@@ -132,12 +132,13 @@ async def test_a_command_cancelled_under_way_leaves_the_others_intact(
 
 async def test_a_server_that_lost_the_scripts_gets_them_again(pipeline: Pipeline, backend: Backend) -> None:
     names = ["{replicas}:heartbeat:a", keyspace.LAST_SEEN]
-    await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS)
+    await pipeline.script("heartbeat", names, "a", 60_000)
 
     backend.direct.script_flush()
 
-    assert await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS + 1) == 1
-    assert backend.direct.zscore(keyspace.LAST_SEEN, "a") == NOW_MS + 1
+    backend.direct.delete(*names)
+    assert await pipeline.script("heartbeat", names, "a", 60_000) == 1
+    assert backend.direct.zscore(keyspace.LAST_SEEN, "a")
 
 
 async def test_scripts_that_the_server_lost_run_in_order_and_once(stores: Stores, backend: Backend) -> None:
@@ -155,10 +156,10 @@ async def test_a_known_script_is_sent_as_its_hash(
     pipeline: Pipeline, pipelines: Pipelines, backend: Backend
 ) -> None:
     names = ["{replicas}:heartbeat:a", keyspace.LAST_SEEN]
-    await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS)
+    await pipeline.script("heartbeat", names, "a", 60_000)
     before = pipelines.count
 
-    await pipeline.script("heartbeat", names, "a", 60_000, NOW_MS)
+    await pipeline.script("heartbeat", names, "a", 60_000)
 
     assert pipelines.count == before + 1
     assert backend.direct.script_exists(backend.scripts["heartbeat"].sha) == [True]
@@ -235,9 +236,9 @@ async def test_a_full_redis_refuses_appends_and_nothing_that_frees_memory(valkey
             assert await stores.queues.ack_until(lease, until=entries[1]) == 2
             assert await stores.queues.refuse(lease, frame_limit_bytes=1024, until="1-0", single_entry="")
             names = [keyspace.heartbeat("a"), keyspace.LAST_SEEN]
-            assert await stores.calls.script("heartbeat", names, "a", 60_000, NOW_MS) == 1
+            assert await stores.calls.script("heartbeat", names, "a", 60_000) == 1
             assert await stores.calls.script("heartbeat_stop", names, "a") == 1
-            assert await stores.leases.release(lease, now_ms=NOW_MS) is True
+            assert await stores.leases.release(lease) is True
             assert await stores.delete_channel(channel) is True
             key = await stores.api_keys.find(other)
             assert key is not None
@@ -255,7 +256,7 @@ def test_every_script_declares_its_flags_and_has_its_own_hash() -> None:
     }
     assert refused == {
         *("queue_append", "channel_create", "idempotency_begin", "routing_set", "routing_add_line"),
-        *("session_append", "session_push"),
+        *("session_append", "session_push", "device_types_learn", "account_adopt"),
     }
 
 

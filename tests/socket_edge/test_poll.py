@@ -36,7 +36,7 @@ def peer() -> Peer:
 @pytest.fixture
 async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]]:
     key, _ = await stores.api_key()
-    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=1)
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL)
     lease = await stores.leases.claim_poll(key.id, owner=f"{EDGE}/1")
     polls: list[Poll] = []
 
@@ -210,7 +210,7 @@ async def test_open_poll_keeps_its_lease_and_an_ending_one_does_not(
     assert not third.done(), "it waits for the response that is being read"
     await poll.until_read()
     await poll.loop.stop()
-    await stores.leases.release(poll.lease, now_ms=1)
+    await stores.leases.release(poll.lease)
     assert (await third).previous == ""
 
 
@@ -224,7 +224,7 @@ async def test_poll_without_a_client_keeps_no_lease(
     await woken_while(poll, second, at_most=5)
 
     assert not second.done()
-    await stores.leases.release(poll.lease, now_ms=1)
+    await stores.leases.release(poll.lease)
     assert (await second).owner == f"{EDGE}/2"
 
 

@@ -65,7 +65,7 @@ async def edges(clock: Clock) -> list[Edge]:
     server = fakeredis.FakeServer()
     edges = [Edge(server, f"edge-{n}/a", clock, 10) for n in range(3)]
     for edge in edges:
-        await edge.heartbeat.beat(now_ms=1)
+        await edge.heartbeat.beat()
         edge.redis.pipelines.clear()
     return edges
 

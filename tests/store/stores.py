@@ -16,9 +16,13 @@ from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
+from shared.store.due_channels import DueChannels
 from shared.store.leases import Leases
+from shared.store.names import Names
 from shared.store.queues import BEGINNING, Queues
 from shared.store.receipts import Receipts
+from shared.store.replicas import Replicas
+from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.scripts import load_scripts
 from shared.store.sessions import Sessions
@@ -114,7 +118,11 @@ class Stores:
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
         self.channels = Channels(self.calls, self.routing, self.wakeups)
+        self.due_channels = DueChannels(self.calls)
         self.leases = Leases(self.calls)
+        self.names = Names(self.calls)
+        self.replicas = Replicas(self.calls)
+        self.rounds = Rounds(self.calls)
         self.queues = Queues(self.calls)
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
@@ -142,7 +150,7 @@ class Stores:
         return key.id
 
     async def make_channel(self, api_key_id: str) -> bool:
-        return await self.channels.create(self.account_id, api_key_id, kind=Kind.WEBSOCKET, now_ms=NOW_MS)
+        return await self.channels.create(self.account_id, api_key_id, kind=Kind.WEBSOCKET)
 
     async def delete_channel(self, api_key_id: str) -> bool:
         return await self.channels.delete(self.account_id, api_key_id, kind=Kind.WEBSOCKET)
@@ -192,6 +200,30 @@ class Stores:
             self.direct.xadd(keyspace.queue(channel), fields, id=entry_id)
             begins = {} if has_first else {"first": entry_id, "first_total": before}
             self.direct.hset(name, mapping={"tail": entry_id, "total": total, **begins})
+
+    def now_ms(self) -> int:
+        """The time by the clock of Redis."""
+        seconds, microseconds = self.direct.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def age(self, channel: str, *, by_ms: int) -> None:
+        """Makes the channel's times earlier, its due time too, as if it had been left alone for so long."""
+        name = keyspace.channel(channel)
+        for due in keyspace.DUE:
+            self.direct.zadd(due, {channel: -by_ms}, incr=True, xx=True)
+        for field in ("created_at_ms", "released_at_ms"):
+            if (at := self.direct.hget(name, field)) is not None:
+                self.direct.hset(name, field, int(at) - by_ms)
+
+    def due_ms(self, channel: str) -> float | None:
+        """The score of the channel's due time."""
+        scores = [self.direct.zscore(due, channel) for due in keyspace.DUE]
+        return next((float(score) for score in scores if score is not None), None)
+
+    def kill(self, instance: str, *, before_ms: int = 0) -> None:
+        """Ends the instance's heartbeat, as if the last one was so long ago."""
+        self.direct.delete(keyspace.heartbeat(instance))
+        self.direct.zadd(keyspace.LAST_SEEN, {instance: self.now_ms() - before_ms})
 
     def lose_all_but(self, channel: str, *kept: str) -> None:
         """Redis has lost the appends of all other entries, and with them what the channel knew of them."""

@@ -44,7 +44,7 @@ async def channel(stores: Stores) -> str:
 
 
 async def put(stores: Stores, channel: str, callback: Callback = CALLBACK) -> None:
-    await stores.channels.put_webhook(stores.account_id, channel, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, channel, callback, serialization=b"")
 
 
 async def claim(stores: Stores, channel: str, owner: str = f"{EDGE}/1") -> Lease:
@@ -237,9 +237,7 @@ async def test_failing_state_ends_when_the_queue_expires(
 async def test_batch_is_limited_to_the_maximum_chunk_size(stores: Stores, batches: Batches) -> None:
     key, _ = await stores.api_key()
     wanted = stored_form(SerializationWanted("v2", max_chunk_size=100))
-    await stores.channels.put_webhook(
-        stores.account_id, key.id, CALLBACK, now_ms=NOW_MS, serialization=wanted
-    )
+    await stores.channels.put_webhook(stores.account_id, key.id, CALLBACK, serialization=wanted)
     await stores.queued(key.id, 250)
 
     taken = await take(batches, await claim(stores, key.id))
@@ -348,7 +346,7 @@ async def test_sweep_finds_due_webhooks_without_a_live_owner(
 
     lease = await claim(stores, channel, f"{OTHER_EDGE}/1")
     assert [due.channel for due in await due_now(stores, clock)] == [channel], "the owner is dead"
-    await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=60_000).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=60_000).beat()
     assert await due_now(stores, clock) == [], "the owner is live"
 
     await fail(batches, lease, await take(batches, lease), backoff_ms=1000)

@@ -12,7 +12,7 @@ from shared.store import keyspace
 from shared.store.queues import Appended
 from shared.store.replicas import Heartbeat
 from tests.store.routing import table_of
-from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events
+from tests.store.stores import EDGE, Backend, Stores, events
 
 
 async def routed(stores: Stores) -> dict[str, str]:
@@ -109,14 +109,14 @@ async def test_connected_means_an_owner_on_a_live_instance(stores: Stores) -> No
         state = await stores.channels.state(channel)
         return state is not None and state.connected
 
-    await heartbeat.beat(now_ms=NOW_MS)
+    await heartbeat.beat()
     assert not await connected(), "the instance owns nothing yet"
     lease = await stores.claim(channel)
     assert await connected()
     await heartbeat.stop()
     assert not await connected(), "the instance has stopped"
-    await heartbeat.beat(now_ms=NOW_MS)
-    await stores.leases.release(lease, now_ms=NOW_MS)
+    await heartbeat.beat()
+    await stores.leases.release(lease)
     assert not await connected()
 
 

@@ -12,7 +12,7 @@ from shared.store import keyspace, leases
 from shared.store.queues import BEGINNING
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import wait_until
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores
+from tests.store.stores import EDGE, OTHER_EDGE, Stores
 
 CONTESTED = "contested_until_ms"
 
@@ -20,7 +20,7 @@ CONTESTED = "contested_until_ms"
 @pytest.fixture
 async def channel(stores: Stores) -> str:
     key, _ = await stores.api_key()
-    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL, now_ms=NOW_MS)
+    await stores.channels.create(stores.account_id, key.id, kind=Kind.PULL)
     return key.id
 
 
@@ -60,7 +60,7 @@ async def test_free_lease_is_claimed(stores: Stores, channel: str, first: Lease)
     assert (first.owner, first.previous) == (f"{EDGE}/1", "")
     assert first.generation
     assert stores.owner(channel) == f"{EDGE}/1"
-    await stores.leases.release(first, now_ms=NOW_MS)
+    await stores.leases.release(first)
 
     assert (await stores.leases.claim_poll(channel, owner=f"{OTHER_EDGE}/1")).previous == ""
 
@@ -106,7 +106,7 @@ async def test_owner_that_takes_none_is_waited_for(
         await contested_again(overheard)
         assert not claiming.done()
 
-    await stores.leases.release(first, now_ms=NOW_MS)
+    await stores.leases.release(first)
 
     assert (await claiming).previous == ""
     assert until_ms(stores, channel) is None
@@ -128,7 +128,7 @@ async def test_owner_that_does_not_read_loses_its_lease(
     with pytest.raises(NoLongerOwner) as raised:
         await read(stores, first, count=1)
     assert raised.value.close_reason is CloseReason.TAKEN_OVER
-    assert await stores.leases.release(first, now_ms=NOW_MS) is False
+    assert await stores.leases.release(first) is False
 
 
 async def test_contest_wakes_the_owner_again_and_again(

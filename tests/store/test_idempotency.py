@@ -13,9 +13,11 @@ from shared.store.idempotency import RUNNING_S, Idempotency, RequestState
 from tests.store.stores import Backend, Stores
 
 REQUEST = Repeatable("0123456789abcdef0123456789abcdef", "order-17", "a1b2")
-NAME = keyspace.idempotency(REQUEST.api_key_id, REQUEST.idempotency_key)
+FIELD = keyspace.idempotency_field(REQUEST.idempotency_key)
+NAME = keyspace.running(REQUEST.api_key_id, FIELD)
 OTHER_BODY = replace(REQUEST, fingerprint="c3d4")
-DAY_MS = 24 * 60 * 60 * 1000
+PREFIX = keyspace.idempotency_prefix(REQUEST.api_key_id)
+HOUR_S = 60 * 60
 
 
 @pytest.fixture
@@ -25,6 +27,11 @@ def idempotency(stores: Stores) -> Idempotency:
 
 async def state_of(idempotency: Idempotency, request: Repeatable, runner: str) -> RequestState:
     return (await idempotency.begin(request, runner=runner)).state
+
+
+async def keep(idempotency: Idempotency, request: Repeatable) -> None:
+    await idempotency.begin(request, runner="a")
+    assert await idempotency.keep(request, b"[1]", runner="a")
 
 
 async def test_one_of_concurrent_requests_begins(idempotency: Idempotency) -> None:
@@ -75,13 +82,51 @@ async def test_only_the_runner_renews_the_mark(idempotency: Idempotency, stores:
 
 
 async def test_response_is_kept_for_a_day(idempotency: Idempotency, stores: Stores) -> None:
-    await idempotency.begin(REQUEST, runner="a")
-    await idempotency.keep(REQUEST, b"[1]", runner="a")
-    assert DAY_MS - 60_000 < stores.direct.pttl(NAME) <= DAY_MS
+    await keep(idempotency, REQUEST)
+    [name] = stores.direct.keys(PREFIX + "*")
+    assert 30 * HOUR_S < stores.direct.ttl(name) <= 36 * HOUR_S
 
-    stores.direct.pexpire(NAME, 60_000)
-    await idempotency.begin(REQUEST, runner="b")
-    assert stores.direct.pttl(NAME) <= 60_000
+    prefix, _, period = name.rpartition(b":")
+    for age, state in ((4, RequestState.ANSWERED), (5, RequestState.BEGUN)):
+        [name] = stores.direct.keys(PREFIX + "*")
+        stores.direct.rename(name, b"%b:%d" % (prefix, int(period) - age))
+        assert await state_of(idempotency, REQUEST, "b") is state
+
+
+async def test_old_responses_go_when_those_of_a_new_period_begin(
+    idempotency: Idempotency, stores: Stores
+) -> None:
+    await keep(idempotency, REQUEST)
+    [name] = stores.direct.keys(PREFIX + "*")
+    prefix, _, period = name.rpartition(b":")
+    stores.direct.rename(name, b"%b:%d" % (prefix, int(period) - 5))
+
+    await keep(idempotency, replace(REQUEST, idempotency_key="order-18"))
+    await keep(idempotency, replace(REQUEST, idempotency_key="order-19"))
+
+    assert stores.direct.keys(PREFIX + "*") == [name]
+    assert stores.direct.hlen(name) == 2
+
+
+async def test_a_response_takes_less_than_100_bytes(idempotency: Idempotency, stores: Stores) -> None:
+    for number in range(1000):
+        await keep(idempotency, replace(REQUEST, idempotency_key=str(number) * 60, fingerprint="f" * 64))
+
+    [name] = stores.direct.keys(PREFIX + "*")
+    assert stores.direct.memory_usage(name, samples=0) < 100 * 1000
+
+
+async def test_an_api_key_has_a_bounded_number_of_responses(stores: Stores) -> None:
+    idempotency = Idempotency(stores.calls, most_responses=3)
+    requests = [replace(REQUEST, idempotency_key=str(number)) for number in range(4)]
+    for request in requests[:3]:
+        await keep(idempotency, request)
+
+    refused = await idempotency.begin(requests[3], runner="a")
+    assert refused.state is RequestState.FULL
+    assert 0 < refused.retry_after_s <= 6 * HOUR_S
+    assert await state_of(idempotency, requests[0], "b") is RequestState.ANSWERED
+    assert await state_of(idempotency, replace(requests[3], api_key_id="f" * 32), "b") is RequestState.BEGUN
 
 
 async def test_stale_runner_cannot_end_a_newer_request(idempotency: Idempotency, stores: Stores) -> None:

@@ -17,7 +17,7 @@ from shared.store.queues import BEGINNING, QueueLimits, Queues
 from shared.wire.events import parse_events
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
-from tests.store.stores import EDGE, NOW_MS, Backend, Stores, events, ids
+from tests.store.stores import EDGE, Backend, Stores, events, ids
 
 OWNER = f"{EDGE}/1"
 INLINE_BYTES = 32 * 1024
@@ -147,7 +147,7 @@ async def test_append_that_drops_above_the_limit_is_not_inline(
 async def test_wakeup_of_a_webhook_is_not_inline(stores: Stores, overheard: Overheard) -> None:
     key, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})
-    await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, key.id, callback, serialization=b"")
     await stores.leases.claim_unheld(key.id, owner=OWNER)
     await stores.wakeups.flush()
 

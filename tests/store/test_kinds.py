@@ -25,10 +25,8 @@ async def channel_of(stores: Stores, kind: Kind) -> str:
 
 async def make(stores: Stores, api_key_id: str, kind: Kind) -> bool:
     if kind is Kind.WEBHOOK:
-        return await stores.channels.put_webhook(
-            stores.account_id, api_key_id, CALLBACK, now_ms=NOW_MS, serialization=b""
-        )
-    return await stores.channels.create(stores.account_id, api_key_id, kind=kind, now_ms=NOW_MS)
+        return await stores.channels.put_webhook(stores.account_id, api_key_id, CALLBACK, serialization=b"")
+    return await stores.channels.create(stores.account_id, api_key_id, kind=kind)
 
 
 async def claim(stores: Stores, channel: str, owner: str, *, silent: str = "") -> Lease:
@@ -60,7 +58,7 @@ async def test_put_webhook_replaces_the_configuration_and_ends_the_backoff(store
     )
 
     elsewhere = Callback("https://example.org/", {})
-    await stores.channels.put_webhook(stores.account_id, channel, elsewhere, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, channel, elsewhere, serialization=b"")
 
     assert await stores.channels.callback(channel) == elsewhere
     record = stores.direct.hgetall(keyspace.channel(channel))
@@ -113,7 +111,7 @@ async def test_free_channel_is_claimed(stores: Stores) -> None:
 
 async def test_live_owner_keeps_its_lease(stores: Stores) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
-    await Heartbeat(stores.calls, instance=EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=EDGE, ttl_ms=TTL_MS).beat()
     await claim(stores, channel, f"{EDGE}/1")
 
     with pytest.raises(HeldByAnother) as raised:
@@ -128,7 +126,7 @@ async def test_dead_or_silent_owner_is_replaced(stores: Stores) -> None:
     await claim(stores, channel, f"{EDGE}/1")
     assert (await claim(stores, channel, f"{OTHER_EDGE}/1")).previous == f"{EDGE}/1", "no heartbeat"
 
-    await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=TTL_MS).beat()
     lease = await claim(stores, channel, f"{EDGE}/2", silent=f"{OTHER_EDGE}/1")
     assert lease.previous == f"{OTHER_EDGE}/1"
 

@@ -7,7 +7,7 @@ import pytest
 from shared.model.api_keys import new_id
 from shared.model.channels import CloseReason, instance_of
 from shared.model.errors import NoLongerOwner
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores
+from tests.store.stores import EDGE, OTHER_EDGE, Stores
 
 
 async def test_first_claim_has_no_previous_owner(stores: Stores) -> None:
@@ -48,9 +48,9 @@ async def test_release(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
 
-    assert await stores.leases.release(lease, now_ms=NOW_MS) is True
+    assert await stores.leases.release(lease) is True
     assert stores.owner(channel) is None
-    assert await stores.leases.release(lease, now_ms=NOW_MS) is False
+    assert await stores.leases.release(lease) is False
 
 
 async def test_only_the_owner_releases(stores: Stores) -> None:
@@ -58,7 +58,7 @@ async def test_only_the_owner_releases(stores: Stores) -> None:
     old = await stores.claim(channel, f"{EDGE}/1")
     await stores.claim(channel, f"{EDGE}/2")
 
-    assert await stores.leases.release(old, now_ms=NOW_MS) is False
+    assert await stores.leases.release(old) is False
     assert stores.owner(channel) == f"{EDGE}/2"
 
 

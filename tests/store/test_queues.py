@@ -13,7 +13,7 @@ from shared.model.events import Event
 from shared.store import keyspace
 from shared.store.queues import BEGINNING, Appended, Batch, lots_of
 from tests.harness.overheard import Overheard
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, events, ids
+from tests.store.stores import EDGE, OTHER_EDGE, Stores, events, ids
 
 PLENTY = 10_000_000
 NEW_OWNER = f"{OTHER_EDGE}/1"
@@ -98,7 +98,7 @@ async def test_append_wakes_the_owner(stores: Stores, overheard: Overheard) -> N
     await stores.queued(channel, 1)
     assert [instance for instance, _ in overheard.all()] == [OTHER_EDGE]
 
-    await stores.leases.release(lease, now_ms=NOW_MS)
+    await stores.leases.release(lease)
     await stores.queued(channel, 1)
     assert overheard.all() == []
 
@@ -253,7 +253,7 @@ async def test_only_the_owner_acks(stores: Stores) -> None:
     assert await stores.queues.ack_until(old, until=entries[1]) is None
     assert stores.entries(channel) == entries
     assert await stores.queues.ack_until(new, until=entries[1]) == 2
-    await stores.leases.release(new, now_ms=NOW_MS)
+    await stores.leases.release(new)
     assert await stores.queues.ack_until(new, until=entries[1]) is None
 
 

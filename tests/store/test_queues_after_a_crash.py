@@ -6,7 +6,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
 from shared.store.queues import BEGINNING
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Stores, ids
+from tests.store.stores import EDGE, OTHER_EDGE, Stores, ids
 
 
 async def test_reclaim_restores_a_lost_claim(stores: Stores) -> None:
@@ -37,7 +37,7 @@ async def test_read_does_not_restore_a_claim(stores: Stores) -> None:
     """A newer owner has claimed and released; the wakeup about it was lost."""
     channel = await stores.channel()
     lease = await stores.claim(channel, f"{EDGE}/1")
-    await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"), now_ms=NOW_MS)
+    await stores.leases.release(await stores.claim(channel, f"{OTHER_EDGE}/1"))
 
     with pytest.raises(NoLongerOwner) as raised:
         await stores.pending(lease)
@@ -65,7 +65,7 @@ async def test_ack_and_release_do_not_restore_a_claim(stores: Stores) -> None:
     stores.set_owner(channel, None)
 
     await stores.queues.ack_until(lease, until="9-9")
-    await stores.leases.release(lease, now_ms=NOW_MS)
+    await stores.leases.release(lease)
 
     assert stores.owner(channel) is None
 

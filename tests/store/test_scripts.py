@@ -9,7 +9,7 @@ import pytest
 from shared.model.callbacks import Callback
 from shared.store.queues import BEGINNING, QueueLimits, Queues
 from shared.store.scripts import load_scripts
-from tests.store.stores import EDGE, NOW_MS, Stores, at_time, events, ids
+from tests.store.stores import EDGE, Stores, at_time, events, ids
 
 OWNER = f"{EDGE}/1"
 
@@ -70,7 +70,7 @@ async def test_append_to_an_unowned_channel_publishes_nothing(stores: Stores, co
 async def test_append_to_an_owned_webhook_runs_four_commands(stores: Stores, commands: Commands) -> None:
     key, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})
-    await stores.channels.put_webhook(stores.account_id, key.id, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, key.id, callback, serialization=b"")
     await stores.leases.claim_unheld(key.id, owner=OWNER)
     await stores.queued(key.id, 1)
     await stores.wakeups.flush()

@@ -33,7 +33,7 @@ def topic(account: str, pattern: str) -> SessionBinding:
 
 
 async def live(stores: Stores, instance: str = EDGE) -> None:
-    await Heartbeat(stores.calls, instance=instance, ttl_ms=TTL_MS).beat(now_ms=NOW_MS)
+    await Heartbeat(stores.calls, instance=instance, ttl_ms=TTL_MS).beat()
 
 
 async def listeners(stores: Stores, account: str, name: str = "orders.new") -> set[str]:

@@ -1,11 +1,13 @@
 """No script touches more than 512 elements, whatever the request: Redis serves nothing else while it runs."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
+from shared.model.api_keys import Account
 from shared.model.bindings import Source
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
@@ -15,13 +17,17 @@ from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
 from shared.redis.pipeline import Script
 from shared.store import keyspace
+from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import AfterFailure, Batches, TakenBatch
+from shared.store.channels import Channels
+from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
+from shared.store.stored_bytes import StoredBytes
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
@@ -53,9 +59,9 @@ async def full_channel(stores: Stores, kind: Kind = Kind.WEBSOCKET) -> str:
     key, _ = await stores.api_key()
     if kind is Kind.WEBHOOK:
         there = Callback("https://example.com/", {})
-        await stores.channels.put_webhook(stores.account_id, key.id, there, now_ms=NOW_MS, serialization=b"")
+        await stores.channels.put_webhook(stores.account_id, key.id, there, serialization=b"")
     else:
-        await stores.channels.create(stores.account_id, key.id, kind=kind, now_ms=NOW_MS)
+        await stores.channels.create(stores.account_id, key.id, kind=kind)
     await stores.queues.append(key.id, receipted(LARGEST))
     return key.id
 
@@ -138,11 +144,12 @@ async def ends_of_channels(stores: Stores) -> None:
     deleted, expired, revoked = [await full_channel(stores) for _ in range(3)]
     webhook = await full_channel(stores, Kind.WEBHOOK)
     await stores.channels.delete(stores.account_id, deleted, kind=Kind.WEBSOCKET)
-    end = {"now_ms": FAR_AHEAD_MS, "idle_expiry_ms": DAY_MS}
+    later = Channels(at_time(stores, FAR_AHEAD_MS), stores.routing, stores.wakeups)
+    end = {"idle_expiry_ms": DAY_MS}
     generation = (await stores.channels.ref(expired)).generation
-    assert await stores.channels.expire(stores.account_id, expired, generation=generation, **end)
+    assert await later.expire(stores.account_id, expired, generation=generation, **end)
     generation = (await stores.channels.ref(webhook)).generation
-    assert await stores.channels.expire_idle_webhook(stores.account_id, webhook, generation=generation, **end)
+    assert await later.expire_idle_webhook(stores.account_id, webhook, generation=generation, **end)
     key = await stores.api_keys.find(revoked)
     assert key is not None
     assert await stores.api_keys.revoke(key)
@@ -217,8 +224,42 @@ async def all_quotas(stores: Stores) -> None:
         await quotas.report_sockets(account, f"edge-{edge}/x", count=1)
 
 
+async def state_of_accounts(stores: Stores) -> None:
+    account = stores.account_id
+    await stores.api_keys.create_account(Account(id=account, name="doomed"))
+    devices = [f"device-{number}" for number in range(1000)]
+    for kind in ("light", "heater", None):
+        await asyncio.gather(*stores.routing.learn_device_types(account, dict.fromkeys(devices, kind)))
+    for _ in range(300):
+        await channel_with_one(stores)
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+    await append(stores, session.id, account, events(*range(LARGEST)))
+    await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
+    deletion = AccountDeletion(
+        stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
+    )
+    await deletion.begin(account)
+    await deletion.finish(account)
+
+
+async def channel_with_one(stores: Stores) -> None:
+    channel = await stores.channel()
+    await stores.queues.append(channel, events(1))
+
+
+async def due_times(stores: Stores) -> None:
+    due = DueChannels(stores.calls)
+    await due.bring_forward(*(f"{number:032x}" for number in range(2000)))
+    found = await due.due(now_ms=FAR_AHEAD_MS, count=2000)
+    await due.plan([(each, NOW_MS + 1) for each in found[:1000]], now_ms=NOW_MS)
+    await due.plan([(each, None) for each in found[1000:]], now_ms=NOW_MS)
+
+
 WORK = (
     all_quotas,
+    state_of_accounts,
+    due_times,
     small_records,
     appends_reads_and_acks,
     drops_of_a_full_queue,

@@ -15,7 +15,7 @@ FAILING = {"failing_since_ms": NOW_MS, "failed_attempts": 3, "next_attempt_ms": 
 async def webhook(stores: Stores) -> str:
     key, _ = await stores.api_key()
     to = Callback("https://example.com/hook")
-    await stores.channels.put_webhook(stores.account_id, key.id, to, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, key.id, to, serialization=b"")
     return key.id
 
 

@@ -134,6 +134,18 @@ async def test_the_command_line_creates_and_revokes(api: Api, stack: Stack) -> N
     assert "Traceback" not in again.stderr
 
 
+async def test_the_command_line_deletes_an_account(api: Api, channel: ApiKey, stack: Stack) -> None:
+    settings = {"REDIS_URL": stack.redis.url}
+
+    done = run_command("accounts", "delete", channel.account, settings=settings)
+
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (await api.admin("DELETE", f"/v1/accounts/{channel.account}")).status == 404
+    again = run_command("accounts", "delete", channel.account, settings=settings)
+    assert again.returncode != 0
+    assert "there is no such account" in again.stderr
+
+
 def _output(stack: Stack, *arguments: str) -> Any:
     done = run_command(*arguments, settings={"REDIS_URL": stack.redis.url})
     assert done.returncode == 0, done.stderr

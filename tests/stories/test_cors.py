@@ -60,8 +60,8 @@ async def test_responses_and_errors_carry_cors_headers(api: Api, key: ApiKey) ->
 async def test_internal_errors_carry_cors_headers(api: Api, channel: ApiKey, stack: Stack) -> None:
     with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
-
-    response = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
+        response = await api.call("GET", "/v2/notification/websocket", key=channel, headers=ORIGIN)
+        redis.delete(keyspace.channel(channel.id))
 
     assert response.status == 500
     assert response.headers["Access-Control-Allow-Origin"] == "*"

@@ -112,6 +112,14 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
 
     await go("DELETE", "/v1/bindings", 204)
     await go("DELETE", "/v2/subscriptions", 204)
+    await go("PATCH", "/v1/accounts/{account_id}", 200, at=here, json={"quotas": {"sockets": 5}})
+    await go("GET", "/v1/accounts/{account_id}", 200, at=here)
+    await go("GET", "/v1/accounts/{account_id}/usage", 200, at=here)
+    at_once = {"Prefer": "respond-async"}
+    await go("DELETE", "/v1/accounts/{account_id}", 204, at=here)
+    await go("DELETE", "/v1/accounts/{account_id}", 404, at=here)
+    another = {"account_id": await api.account()}
+    await go("DELETE", "/v1/accounts/{account_id}", 202, at=another, headers=at_once)
     assert set(successes()) - journey.met == NOT_BY_HTTP
 
 

@@ -223,8 +223,8 @@ async def test_unexpected_error(api: Api, channel: ApiKey, stack: Stack) -> None
     """A bug, here a key in Redis of the wrong type, gets an error of the same form."""
     with stack.redis.client() as redis:
         redis.set(keyspace.channel(channel.id), "not a channel", ex=60)
-
-    response = await api.channel(channel)
+        response = await api.channel(channel)
+        redis.delete(keyspace.channel(channel.id))
 
     assert response.status == 500
     assert_error(response, 500, response.json["type"])

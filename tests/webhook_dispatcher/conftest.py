@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from services import composition
-from services.webhook_dispatcher import delivery, dispatcher
+from services.webhook_dispatcher import delivery
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
@@ -119,8 +119,7 @@ def retries() -> FakeRetries:
 @pytest.fixture
 def clock(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> RedisClock:
     clock = RedisClock(stores.direct)
-    for module in (delivery, dispatcher):
-        monkeypatch.setattr(module, "now_ms", clock)
+    monkeypatch.setattr(delivery, "now_ms", clock)
     return clock
 
 
@@ -201,7 +200,7 @@ async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: s
 
 async def register(stores: Stores, channel: str, url: str) -> None:
     callback = Callback(url, {"X-Origin": "us"})
-    await stores.channels.put_webhook(stores.account_id, channel, callback, now_ms=NOW_MS, serialization=b"")
+    await stores.channels.put_webhook(stores.account_id, channel, callback, serialization=b"")
 
 
 async def claim(stores: Stores, channel: str, owner: str = f"{INSTANCE}/1") -> Lease:

@@ -109,7 +109,7 @@ async def test_a_channel_of_a_live_instance_is_left_alone(
     channel = await webhook(stores, queued=1)
     await claim(stores, channel, f"{OTHER_INSTANCE}/1")
     other = Heartbeat(stores.calls, instance=OTHER_INSTANCE, ttl_ms=HOUR_MS)
-    await other.beat(now_ms=clock())
+    await other.beat()
 
     dispatcher.visit(channel)
     await ended(dispatcher)
@@ -125,7 +125,7 @@ async def test_a_lease_that_this_process_failed_to_release_is_claimed_again(
 ) -> None:
     channel = await webhook(stores, queued=1)
     await claim(stores, channel, f"{INSTANCE}/0")
-    await Heartbeat(stores.calls, instance=INSTANCE, ttl_ms=HOUR_MS).beat(now_ms=clock())
+    await Heartbeat(stores.calls, instance=INSTANCE, ttl_ms=HOUR_MS).beat()
 
     dispatcher.visit(channel)
 

@@ -70,7 +70,7 @@ async def test_a_dead_dispatchers_webhooks_are_found_by_its_heartbeat(
     """The slow walk, of another one, does not come."""
     channel = await webhook(stores)
     other = Heartbeat(stores.calls, instance=OTHER_INSTANCE, ttl_ms=HOUR_MS)
-    await other.beat(now_ms=clock())
+    await other.beat()
     await claim(stores, channel, f"{OTHER_INSTANCE}/1")
     swept._sweep._ttl_s = 0.5
     async with swept.running():

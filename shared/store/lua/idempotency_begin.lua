@@ -2,13 +2,21 @@
 -- Marks a request with an Idempotency-Key as running, unless it runs elsewhere or has its response already.
 -- The running request renews its mark with the same call; the mark of a killed gateway expires.
 -- No allow-oom: a full Redis refuses the events too, and must not fill up with responses.
--- KEYS: idempotency     ARGV: runner, fingerprint, TTL of the mark in ms
+-- KEYS: running, prefix of the responses
+-- ARGV: runner, field, fingerprint, TTL of the mark in ms, the most responses kept
 -- Reply: {'begun'} | {'running'} | {'answered', response} | {'differs'}
--- Touches at most: 3 fields.
-local request = redis.call('HMGET', KEYS[1], 'runner', 'fingerprint', 'response')
-if request[2] and request[2] ~= ARGV[2] then return {'differs'} end
-if request[3] then return {'answered', request[3]} end
-if request[1] and request[1] ~= ARGV[1] then return {'running'} end
-redis.call('HSET', KEYS[1], 'runner', ARGV[1], 'fingerprint', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+--      | {'full', seconds until the oldest responses are dropped}
+-- Touches at most: 11 fields.
+--include idempotency
+local fingerprint, response = kept_response(KEYS[2], ARGV[2])
+if fingerprint then return fingerprint == ARGV[3] and {'answered', response} or {'differs'} end
+local running, runner = running_request(KEYS[1])
+if running and running ~= ARGV[3] then return {'differs'} end
+if running and runner ~= ARGV[1] then return {'running'} end
+if not running then
+  local count = 0
+  for age = 0, PERIODS - 1 do count = count + redis.call('HLEN', responses(KEYS[2], age)) end
+  if count >= tonumber(ARGV[5]) then return {'full', (period + 1) * PERIOD_S - now_s} end
+end
+redis.call('SET', KEYS[1], ARGV[3] .. ARGV[1], 'PX', ARGV[4])
 return {'begun'}

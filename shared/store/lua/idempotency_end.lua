@@ -2,13 +2,20 @@
 -- Ends a request with an Idempotency-Key: keeps its response, or frees the key when there is none.
 -- Leaves alone what another runner has begun or answered since. An expired mark is no obstacle, and neither is a full
 -- Redis: the events are queued, and a repetition must not queue them again.
--- KEYS: idempotency     ARGV: runner, fingerprint, response or '', TTL of the response in ms
+-- KEYS: running, prefix of the responses     ARGV: runner, field, fingerprint, response or ''
 -- Reply: 'kept' | 'freed' | 'stale'
--- Touches at most: 3 fields.
-local request = redis.call('HMGET', KEYS[1], 'runner', 'response')
-if request[2] or (request[1] and request[1] ~= ARGV[1]) then return 'stale' end
+-- Touches at most: 8 fields.
+--include idempotency
+local running, runner = running_request(KEYS[1])
+if running and runner ~= ARGV[1] then return 'stale' end
+if kept_response(KEYS[2], ARGV[2]) then return 'stale' end
 redis.call('DEL', KEYS[1])
-if ARGV[3] == '' then return 'freed' end
-redis.call('HSET', KEYS[1], 'fingerprint', ARGV[2], 'response', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+if ARGV[4] == '' then return 'freed' end
+local name = responses(KEYS[2], 0)
+redis.call('HSET', name, ARGV[2], ARGV[3] .. ARGV[4])
+if redis.call('PTTL', name) < 0 then
+  -- Its end is in the background: at the end of a TTL Redis may free a large hash within one step.
+  redis.call('UNLINK', responses(KEYS[2], PERIODS))
+  redis.call('EXPIRE', name, (PERIODS + 1) * PERIOD_S)
+end
 return 'kept'
