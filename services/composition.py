@@ -6,7 +6,9 @@ from redis.asyncio import Redis
 
 from shared.clock import now_ms
 from shared.model.addresses import AddressPolicy
+from shared.model.quotas import KeyQuotas, Quotas
 from shared.outbound.client import Outbound
+from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.settings import Settings
@@ -20,6 +22,7 @@ from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
 from shared.store.names import Names
 from shared.store.queues import QueueLimits, Queues
+from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.rounds import Rounds
@@ -57,13 +60,36 @@ class Stores:
         self.leases = Leases(redis)
         self.names = Names(redis)
         self.principals = Principals(self.api_keys)
+        self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.queues = Queues(redis, limits=limits)
         self.receipts = Receipts(redis)
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
         self.webhooks = Webhooks(redis, self.wakeups)
-        self.for_publishing = PublishStores(self.routing, self.queues, self.sessions, self.receipts)
+        self.rates = Rates(self.quotas)
+        self.for_publishing = PublishStores(
+            self.routing, self.queues, self.sessions, self.receipts, rates=self.rates
+        )
+
+
+def quotas_in(settings: Settings) -> Quotas:
+    """The installation's quotas of an account."""
+    return Quotas(
+        events_per_s=settings.quota_events_per_s,
+        bytes_per_s=settings.quota_bytes_per_s,
+        copies_per_s=settings.quota_copies_per_s,
+        burst_s=settings.quota_burst_s,
+        sockets=settings.quota_sockets,
+        channels=settings.quota_channels,
+        bindings=settings.quota_bindings,
+        stored_bytes=settings.quota_stored_bytes,
+    )
+
+
+def key_quotas_in(settings: Settings) -> KeyQuotas:
+    """The installation's quotas of an API key."""
+    return KeyQuotas(events_per_s=settings.key_quota_events_per_s, bytes_per_s=settings.key_quota_bytes_per_s)
 
 
 def build_outbound(settings: Settings) -> Outbound:

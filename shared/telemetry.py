@@ -149,6 +149,7 @@ idempotent_requests = _count(
 repaired = _count(
     "notify.publishes.repaired", description="publishes that met a changed routing table, and were repaired"
 )
+quota_refused = _count("notify.quota.refused", description="requests and sockets refused, by quota")
 queued = _count("notify.queued", description="notifications appended to queues")
 sent = _count("notify.sent", description="notifications sent, by dialect; to webhooks: accepted")
 expired = _count("notify.channels.expired", description="channels deleted after their idle expiry")

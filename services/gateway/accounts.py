@@ -12,6 +12,7 @@ from services.gateway.operations import ADMIN, OPERATOR, Operation
 from shared.clock import now_ms
 from shared.model.api_keys import Account, ApiKey, hash_of, is_id, new_id, new_secret
 from shared.model.errors import Invalid, KeyExpired, KeyRevoked, SecretsInUse
+from shared.model.quotas import Quota
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import (
@@ -49,10 +50,11 @@ async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:
     return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
 
 
-@Operation("POST /v1/accounts/{account_id}/api-keys", ADMIN, status=201)
+@Operation("POST /v1/accounts/{account_id}/api-keys", ADMIN, status=201, errors=(429,))
 async def create_api_key(request: Request, admin: Administrator, posted: NewApiKey) -> ApiKeyWithSecretBody:
     """Creates an API key. The secret is returned once, here."""
-    account_id = await _account_of(request, admin)
+    account_id = (await account_of(request, admin)).id
+    await context_of(request).stores.quotas.check(account_id, Quota.CHANNELS)
     return await new_api_key(context_of(request).stores.api_keys, account_id, posted)
 
 
@@ -63,7 +65,7 @@ async def create_api_key(request: Request, admin: Administrator, posted: NewApiK
 )
 async def list_api_keys(request: Request, admin: Administrator) -> ApiKeysBody:
     """Lists an account's API keys by their ids, at most 1,000."""
-    account_id = await _account_of(request, admin)
+    account_id = (await account_of(request, admin)).id
     after = request.query_params.get("after", "")
     if after and not is_id(after):
         raise Invalid("must be the id of an API key", field="after")
@@ -159,12 +161,14 @@ def _future_ms(text: str, field: str, *, more: str = "") -> int:
     return ms
 
 
-async def _account_of(request: Request, admin: Administrator) -> str:
+async def account_of(request: Request, admin: Administrator) -> Account:
+    """The account in the path. Raises Problem(404) when the caller can see none."""
     account_id: str = request.path_params["account_id"]
-    known = is_id(account_id) and admin.administers(account_id)
-    if not known or await context_of(request).stores.api_keys.account(account_id) is None:
-        raise Problem(404, "there is no such account")
-    return account_id
+    if is_id(account_id) and admin.administers(account_id):
+        account = await context_of(request).stores.api_keys.account(account_id)
+        if account is not None:
+            return account
+    raise Problem(404, "there is no such account")
 
 
 async def _key_of(request: Request, admin: Administrator) -> ApiKey:

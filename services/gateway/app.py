@@ -13,6 +13,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     crossbar,
     documented,
     publish,
+    quotas,
     receipts,
     session_pushes,
 )

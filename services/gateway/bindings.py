@@ -16,12 +16,14 @@ from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
 from shared.model.bindings import Source
 from shared.model.errors import Invalid
+from shared.model.quotas import Quota
 from shared.runtime.http.responses import Problem
 from shared.wire.pelion.resources import MAX_RESOURCES, Resource, paths_of, resource_in, uri_list
 from shared.wire.pelion.subscriptions import Presubscriptions, check_presubscriptions
 from shared.wire.topic_bindings import Topics, check_topics
 
 _PREFIX = "/v2/subscriptions/"
+_LISTED: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class _Rest(PathConvertor):
@@ -48,7 +50,7 @@ async def get_bindings(request: Request, key: ApiKey) -> Response:
     return await _get(request, key, Source.TOPICS)
 
 
-@Operation("PUT /v1/bindings", RECEIVER)
+@Operation("PUT /v1/bindings", RECEIVER, errors=(429,))
 async def put_bindings(request: Request, key: ApiKey, posted: Topics) -> None:
     """Replaces the topic bindings, in force from the next publish; [] removes them."""
     check_topics(posted)
@@ -67,7 +69,7 @@ async def get_subscriptions(request: Request, key: ApiKey) -> Response:
     return await _get(request, key, Source.PRESUBSCRIPTIONS)
 
 
-@Operation("PUT /v2/subscriptions", RECEIVER)
+@Operation("PUT /v2/subscriptions", RECEIVER, errors=(429,))
 async def put_subscriptions(request: Request, key: ApiKey, posted: Presubscriptions) -> None:
     """Replaces the presubscriptions, in force from the next publish; [] removes them."""
     check_presubscriptions(posted)
@@ -86,8 +88,13 @@ async def _get(request: Request, key: ApiKey, source: Source) -> Response:
 
 
 async def _put(request: Request, key: ApiKey, source: Source, bindings: list[Any]) -> None:
-    routing = context_of(request).stores.routing
+    stores = context_of(request).stores
+    routing = stores.routing
     if bindings:
+        stored = await routing.bindings(key.account_id, key.id, source)
+        before = 0 if stored is None else len(_LISTED.decode(stored))
+        if len(bindings) > before:
+            await stores.quotas.check(key.account_id, Quota.BINDINGS, more=len(bindings) - before)
         await routing.put_bindings(key.account_id, key.id, msgspec.json.encode(bindings), source=source)
     else:
         await routing.drop_bindings(key.account_id, key.id, source)
@@ -122,7 +129,11 @@ async def get_device_subscriptions(request: Request, key: ApiKey) -> Response:
 
 
 @Operation(
-    "PUT /v2/subscriptions/{device-id}/{resourcePath}", RECEIVER, successes={200: None}, pattern=_ONE_RESOURCE
+    "PUT /v2/subscriptions/{device-id}/{resourcePath}",
+    RECEIVER,
+    successes={200: None},
+    errors=(429,),
+    pattern=_ONE_RESOURCE,
 )
 async def put_subscription(request: Request, key: ApiKey) -> Response:
     """Subscribes to a resource. The device need not be known."""
@@ -133,7 +144,9 @@ async def put_subscription(request: Request, key: ApiKey) -> Response:
             "a subscription must name a resource: /v2/subscriptions/{device-id}/{resourcePath}",
             headers={"allow": "GET, DELETE"},
         )
-    is_bound = await context_of(request).stores.routing.add_line(
+    stores = context_of(request).stores
+    await stores.quotas.check(key.account_id, Quota.BINDINGS)
+    is_bound = await stores.routing.add_line(
         key.account_id, key.id, resource.line, source=Source.RESOURCES, limit=MAX_RESOURCES
     )
     if not is_bound:

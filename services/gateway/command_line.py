@@ -1,7 +1,10 @@
-"""Accounts and API keys from the command line, directly in Redis: needs no running gateway, no token."""
+"""Accounts, quotas and API keys from the command line, directly in Redis: needs no gateway and no token."""
 
 import argparse
+import contextlib
+import math
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,23 +16,34 @@ from shared.model.api_keys import ApiKey, is_id
 from shared.model.errors import GatewayError, Invalid, SecretsInUse, StoreUnavailable
 from shared.store.api_keys import ApiKeys
 from shared.store.commands import commands_to
+from shared.store.quotas import AccountQuotas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 from shared.wire.accounts import NewAccount, NewApiKey, NewSecret, api_key_body
 from shared.wire.models import convert
 from shared.wire.pelion.subscriptions import compiled
+from shared.wire.quotas import AccountChanges, changes_in
 from shared.wire.times import moment_text
 
 _ACTIONS = {"dest": "action", "required": True}
+_OF_KEYS = "key_"
 
 
 def add_commands(commands: Any) -> None:
-    """Adds `accounts create` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
+    """Adds `accounts create|quotas` and `api-keys create|list|rotate|revoke` to argparse's subcommands."""
     accounts = commands.add_parser("accounts", help="create accounts").add_subparsers(**_ACTIONS)
     create = accounts.add_parser("create", help="create an account; prints it as JSON")
     create.add_argument("--name", required=True)
     create.add_argument("--parent", help="id of its parent account")
     create.add_argument("--master", action="store_true", help="its sockets may ask for all accounts' events")
+    quotas = accounts.add_parser("quotas", help="change an account's own quotas; prints them as JSON")
+    quotas.add_argument("id")
+    quotas.add_argument(
+        "changes",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="as events_per_s=500 or key_events_per_s=50; without a value: as the installation",
+    )
     keys = commands.add_parser("api-keys", help="create, list, rotate and revoke API keys")
     keys = keys.add_subparsers(**_ACTIONS)
     create = keys.add_parser("create", help="create an API key; prints it, with its secret, as JSON")
@@ -59,6 +73,9 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
             case "accounts", "create":
                 account = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
                 _print(await new_account(api_keys, convert(account, NewAccount)))
+            case "accounts", "quotas":
+                await _check_account(api_keys, arguments.id)
+                _print(await _change_quotas(AccountQuotas(calls), arguments.id, arguments.changes))
             case "api-keys", "create":
                 await _check_account(api_keys, arguments.account)
                 wanted = {"name": arguments.name, "scopes": arguments.scopes.split(",")}
@@ -81,6 +98,31 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     finally:
         await wakeups.flush()
     return 0
+
+
+async def _change_quotas(
+    quotas: AccountQuotas, account_id: str, changes: Sequence[str]
+) -> dict[str, Mapping[str, float]]:
+    """Returns the quotas in which the account differs from the installation. Raises Invalid."""
+    posted: dict[str, dict[str, float | None]] = {"quotas": {}, "key_quotas": {}}
+    for change in changes:
+        name, _, value = change.partition("=")
+        group = "key_quotas" if name.startswith(_OF_KEYS) else "quotas"
+        posted[group][name.removeprefix(_OF_KEYS)] = _number(value, name) if value else None
+    checked = convert(posted, AccountChanges)
+    await quotas.change(
+        account_id, quotas=changes_in(checked.quotas), key_quotas=changes_in(checked.key_quotas)
+    )
+    own, of_keys = await quotas.overrides(account_id)
+    return {"quotas": own, "key_quotas": of_keys}
+
+
+def _number(text: str, name: str) -> float:
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number):
+            return int(number) if number.is_integer() else number
+    raise Invalid("must be a number", field=name)
 
 
 async def _check_account(api_keys: ApiKeys, account_id: str) -> None:

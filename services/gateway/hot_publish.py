@@ -42,7 +42,7 @@ def _publish(context: Context, request: HotRequest) -> bool:
     if key is None or Scope.PUBLISH not in key.scopes:
         return False
     try:
-        posted = parse(key.account_id, headers, request.body)
+        posted = parse(key, headers, request.body)
     except Invalid:
         return False
     context.publisher.begin(posted, partial(_respond, request, headers, posted, started))

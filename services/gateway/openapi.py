@@ -36,7 +36,7 @@ _TITLES = {
     415: "The Content-Type must be JSON.",
     422: "This Idempotency-Key belongs to another request.",
     426: "This is a WebSocket: an upgrade is needed.",
-    429: "Too many of these at once: retry after Retry-After.",
+    429: "Too many of these at once, or a quota is used up: retry after Retry-After, if it is given.",
     431: "The path or a header is too long, or there are too many headers.",
     500: "Internal error; it was logged with the request id.",
     503: "Redis is unreachable or full, or this replica is shutting down: retry after Retry-After.",

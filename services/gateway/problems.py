@@ -7,6 +7,7 @@ from shared.model.errors import (
     KeyRevoked,
     KindConflict,
     MissingScope,
+    QuotaExceeded,
     StoreUnavailable,
     TooLarge,
     Unauthenticated,
@@ -14,7 +15,10 @@ from shared.model.errors import (
 from shared.runtime.http import responses
 from shared.runtime.http.responses import Problem
 
-EXPECTED = HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, StoreUnavailable, Unauthenticated
+EXPECTED = (
+    *(HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, QuotaExceeded, StoreUnavailable),
+    Unauthenticated,
+)
 
 
 def problem_of(error: Exception) -> HTTPException:
@@ -36,6 +40,8 @@ def problem_of(error: Exception) -> HTTPException:
             return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})
         case MissingScope():
             return Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")])
+        case QuotaExceeded():
+            return responses.quota_exceeded(error.quota, retry_after_s=error.retry_after_s)
         case StoreUnavailable():
             return responses.unavailable()
         case _:

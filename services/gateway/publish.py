@@ -31,7 +31,7 @@ _LINES = {"type": "string", "description": "One event a line, as JSON."}
     f"POST {PATH}",
     PUBLISHER,
     successes={202: response("Accepted.", PublishedBody, Idempotent_Replayed={"const": "true"})},
-    errors=(409, 422),
+    errors=(409, 422, 429),
     body=request_body(
         NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
         **{"application/x-ndjson": _LINES, "application/ndjson": _LINES},
@@ -52,9 +52,9 @@ async def publish(request: Request, key: ApiKey) -> Response:
     headers = headers_in(request.scope["headers"])
     repeatable = repeatable_in(key.id, headers, body)
     if repeatable is None:
-        posted = parse(key.account_id, headers, body)
+        posted = parse(key, headers, body)
         return _accepted(response_body(posted, await context.publisher.publish(posted)))
-    posted = parse(key.account_id, headers, body, id_of=repeatable.event_id)
+    posted = parse(key, headers, body, id_of=repeatable.event_id)
 
     async def work() -> bytes:
         return pack_counts(await context.publisher.publish(posted))

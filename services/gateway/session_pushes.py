@@ -42,7 +42,7 @@ async def _key_if_given(request: Request) -> ApiKey | None:
 @Operation(
     "POST /api/v1/websocket/session",
     Access(_key_if_given, errors=(401, 503)),
-    errors=(404, 406),
+    errors=(404, 406, 429),
     body=request_body({"description": "Any JSON, of at most 64 KiB."}),
     parameters=[
         {**in_query("session", "The id in the socket's first frame."), "required": True},
@@ -60,6 +60,9 @@ async def push_to_session(request: Request, key: ApiKey | None) -> PushedBody:
         raise _no_session()
     # Not earlier: until its session is found, the client is a stranger.
     data = await _data_in(request)
+    await context_of(request).stores.rates.spend(
+        session.account_id, "" if key is None else key.id, events=1, size_bytes=len(data), copies=1
+    )
     match await sessions.push(session_id, data):
         case Pushed.TAKEN:
             return PushedBody(session_id, delivered=True)

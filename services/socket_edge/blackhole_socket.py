@@ -12,8 +12,9 @@ from shared.clock import now_ms
 from shared.model.api_keys import Principal
 from shared.model.api_keys import Scope as KeyScope
 from shared.model.channels import CloseReason
-from shared.model.errors import StoreUnavailable
+from shared.model.errors import QuotaExceeded, StoreUnavailable
 from shared.model.events import Notification
+from shared.model.quotas import Quota
 from shared.model.sessions import Dialect
 from shared.runtime.http.responses import Problem
 from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Effect, Reply, SaveSession
@@ -33,7 +34,12 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
     may_receive = principal is not None and KeyScope.RECEIVE in principal.scopes
     address = address_of(edge, scope)
     socket = BlackholeSocket(edge, address=address, principal=principal, scope=scope, send=send)
-    await hold(edge, socket, is_authenticated=may_receive)
+    if principal is None or not may_receive:
+        await hold(edge, socket, is_authenticated=False)
+    else:
+        async with edge.socket_quota.place(principal.account_id):
+            await hold(edge, socket, is_authenticated=True)
+        socket.counted_for = principal.account_id
     if principal is not None:
         socket.on_principal(principal)
     return socket, acceptance(scope)
@@ -101,6 +107,11 @@ class BlackholeSocket(SessionSocket):
                 effect = await self._execute(effect)
             except StoreUnavailable:
                 effect = self._conversation.fail()
+            except QuotaExceeded as error:
+                self.write(self._conversation.fail(str(error)).text)
+                if error.quota is Quota.SOCKETS:
+                    await self.close(CloseReason.OVER_QUOTA)
+                return
         self.write(effect.text)
 
     async def _execute(self, effect: Authenticate | Authorize | SaveSession) -> Effect:
@@ -109,15 +120,27 @@ class BlackholeSocket(SessionSocket):
             case Authenticate(token):
                 found = await principals.authenticate(token, now_ms=now_ms())
                 if found is not None:
+                    await self._count(found)
                     self.on_principal(found)
                 return self._conversation.resume(found)
             case Authorize(principal, account_id):
                 return self._conversation.resume(await principals.may_listen(principal, account_id))
             case SaveSession(principal, bindings, name, metadata):
+                await self._count(principal)
+                await self.check_bindings(bindings)
                 # First: also a write that failed may have been done, and events come from then on.
                 self.on_principal(principal)
                 await self.register(bindings, account_id=principal.account_id, name=name, metadata=metadata)
                 return self._conversation.resume(None)
+
+    async def _count(self, principal: Principal) -> None:
+        """Counts the socket in the quota of the account that it has authenticated for first."""
+        if self.counted_for is None and KeyScope.RECEIVE in principal.scopes:
+            await self._edge.socket_quota.admit(principal.account_id)
+            self.counted_for = principal.account_id
+            if not self.is_held:
+                # It has ended meanwhile.
+                self._edge.socket_quota.release(self)
 
     # Liveness
 

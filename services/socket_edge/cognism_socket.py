@@ -27,8 +27,11 @@ async def open_cognism_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Ses
     pattern = query.get("pattern", "")
     bindings = [SessionBinding(key.account_id, pattern, parse_pattern(pattern))]
     socket = CognismSocket(edge, address=address_of(edge, scope), scope=scope, send=send)
-    await hold(edge, socket, is_authenticated=True)
+    async with edge.socket_quota.place(key.account_id):
+        await hold(edge, socket, is_authenticated=True)
+    socket.counted_for = key.account_id
     try:
+        await socket.check_bindings(bindings)
         await socket.register(bindings, account_id=key.account_id)
     except BaseException:
         # Also after a bug or a cancellation: nothing else would drop it.

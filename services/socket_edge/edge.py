@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from services.composition import Stores
 from services.socket_edge.admission import Admission
@@ -15,9 +16,11 @@ from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
+from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
+from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import in_background
@@ -55,6 +58,7 @@ class Edge:
             every_s=settings.heartbeat_s,
             outage_limit_s=settings.redis_outage_limit_s,
         )
+        self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
         self.wakeups = WakeupReader(self)
         self._claims = itertools.count(1)
         self._is_draining = False
@@ -72,6 +76,15 @@ class Edge:
         """Raises Problem (503) when the shutdown no longer lets connections in."""
         if self._refuses:
             raise draining()
+
+    def place_on_channel(self, key: ApiKey) -> AbstractAsyncContextManager[None]:
+        """Counts a connection to the API key's channel in the quota of its account. Raises QuotaExceeded."""
+
+        async def is_connected() -> bool:
+            state = await self.stores.channels.state(key.id)
+            return state is not None and state.connected
+
+        return self.socket_quota.place_on_channel(key.account_id, is_connected)
 
     def hold(self, connection: HeldConnection, credential: Credential | None = None) -> None:
         """From now on wakeups reach the connection, and it ends with its credential."""
@@ -114,13 +127,14 @@ class Edge:
     def remove(self, connection: HeldConnection) -> None:
         """The connection has ended, and was released."""
         self.liveness.forget(connection)
+        self.socket_quota.release(connection)
         self.registry.remove(connection)
         connection.on_removed()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Reads wakeups and runs the other loops for as long as it is entered."""
-        runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials)
+        runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials, self.socket_quota)
         try:
             loops = (self.sweep, self.credentials.watch_version, *(runner.run for runner in runners))
             async with in_background(*loops):

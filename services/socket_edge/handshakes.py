@@ -10,11 +10,12 @@ from starlette.types import Message, Receive, Scope, Send
 from services.socket_edge.held import HeldSocket
 from shared import telemetry
 from shared.model.api_keys import hash_of, id_in
-from shared.model.errors import Invalid, StoreUnavailable
+from shared.model.errors import Invalid, QuotaExceeded, StoreUnavailable
 from shared.runtime.http.responses import (
     REQUEST_ID,
     Problem,
     internal_error,
+    quota_exceeded,
     refuse_handshake,
     request_id_of,
     unavailable,
@@ -62,6 +63,9 @@ async def _accept(open_socket: OpenSocket, edge: "Edge", scope: Scope, send: Sen
     except Invalid as error:
         problem = Problem(400, error.message, fields=error.fields, kind="validation_error")
         outcome = {"outcome": "refused"}
+    except QuotaExceeded as error:
+        problem = quota_exceeded(error.quota, retry_after_s=error.retry_after_s)
+        outcome = {"outcome": "over-quota"}
     except Problem as error:
         problem, outcome = error, {"outcome": "refused"}
     except Exception:

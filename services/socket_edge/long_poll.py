@@ -25,12 +25,19 @@ from shared.model.errors import (
     KindConflict,
     MissingScope,
     NoLongerOwner,
+    QuotaExceeded,
     StoreUnavailable,
     Unauthenticated,
 )
 from shared.runtime.http.client_address import peer_is_trusted
 from shared.runtime.http.protocol import Connection
-from shared.runtime.http.responses import Problem, internal_error, problem_response, unavailable
+from shared.runtime.http.responses import (
+    Problem,
+    internal_error,
+    problem_response,
+    quota_exceeded,
+    unavailable,
+)
 from shared.wire.pelion import pulling
 from shared.wire.pelion.handshake import bearer
 from shared.wire.pelion.pulling import Pull, parse_pull
@@ -54,6 +61,14 @@ def pull_routes(edge: Edge) -> list[BaseRoute]:
     assert route.methods is not None
     route.methods.discard("HEAD")
     return [route]
+
+
+class _Refused(Exception):
+    """The response to a poll that does not get the lease."""
+
+    def __init__(self, outcome: str, status: int, text: str) -> None:
+        super().__init__(text)
+        self.outcome, self.status, self.text = outcome, status, text
 
 
 class _LongPolls:
@@ -81,16 +96,20 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     pull = parse_pull(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
-    lease = await _claim(edge, key, is_follow_up=_is_follow_up(connection, key))
-    if not isinstance(lease, Lease):
-        outcome, status, text = lease
-        telemetry.polls_ended.add(1, {"outcome": outcome})
-        await PlainTextResponse(text, status)(scope, receive, send)
+    try:
+        async with edge.place_on_channel(key):
+            lease = await _claimed(edge, key, is_follow_up=_is_follow_up(connection, key))
+    except _Refused as refused:
+        telemetry.polls_ended.add(1, {"outcome": refused.outcome})
+        await PlainTextResponse(refused.text, refused.status)(scope, receive, send)
         return
+    except QuotaExceeded as error:
+        raise quota_exceeded(error.quota, retry_after_s=error.retry_after_s) from None
     if pull.waits:
         connection["end_with_input"]()
     is_proxied = peer_is_trusted(scope, trusted=edge.settings.trusted_proxies)
     poll = Poll(edge, lease, connection=connection, pull=pull, is_proxied=is_proxied)
+    poll.counted_for = key.account_id
     edge.hold(poll, credential)
     try:
         await _serve(edge, poll, pull, scope, receive, send)
@@ -119,6 +138,14 @@ def _is_follow_up(connection: Connection, key: ApiKey) -> bool:
     is_follow_up = connection["was_queued"] and connection["notes"].get(_POLLED) == key.id
     connection["notes"][_POLLED] = key.id
     return is_follow_up
+
+
+async def _claimed(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease:
+    """The lease of the channel. Raises _Refused."""
+    lease = await _claim(edge, key, is_follow_up=is_follow_up)
+    if isinstance(lease, Lease):
+        return lease
+    raise _Refused(*lease)
 
 
 async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tuple[str, int, str]:

@@ -29,11 +29,13 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             return None
         try:
             key, credential = await authenticate_receiver(edge.stores.api_keys, secret)
-            claimed = await edge.stores.leases.claim(key.id, owner=edge.new_owner())
+            async with edge.place_on_channel(key):
+                claimed = await edge.stores.leases.claim(key.id, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:
             await _refuse(edge, error, accept, send)
             return None
         socket = LeasedSocket(edge, claimed, scope=scope, send=send)
+        socket.counted_for = key.account_id
         edge.hold(socket, credential)
         return socket, accept
 

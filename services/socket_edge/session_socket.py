@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,8 @@ from shared.model.api_keys import new_id
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
-from shared.model.sessions import Dialect, Session, SessionBinding
+from shared.model.quotas import Quota
+from shared.model.sessions import EVERY_ACCOUNT, Dialect, Session, SessionBinding
 from shared.runtime.http.client_address import client_address
 from shared.store.sessions import Sessions
 
@@ -118,6 +120,15 @@ class SessionSocket(HeldSocket):
         # Set first: even a write that failed may have been done, and must be released.
         self._bindings = bindings
         await self._sessions.put(self.session, bindings)
+
+    async def check_bindings(self, wanted: Sequence[SessionBinding]) -> None:
+        """Raises QuotaExceeded when these are more than an account may still have."""
+        more = Counter(each.account for each in wanted)
+        more.subtract(each.account for each in self._bindings or ())
+        for account_id, count in more.items():
+            # Those to all accounts are the operator's: only a master account may have them.
+            if count > 0 and account_id != EVERY_ACCOUNT:
+                await self._edge.stores.quotas.check(account_id, Quota.BINDINGS, more=count)
 
     async def recover(self) -> None:
         """Redis may have lost the session: writes it, then delivers. Raises StoreUnavailable."""

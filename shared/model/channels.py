@@ -29,6 +29,7 @@ class CloseReason(StrEnum):
     IDLE = "idle"
     CROWDED_OUT = "crowded-out"
     OVER_BUDGET = "over-budget"
+    OVER_QUOTA = "over-quota"
 
 
 @dataclass(frozen=True, slots=True)

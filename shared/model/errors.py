@@ -2,6 +2,7 @@
 
 from shared.model.api_keys import Scope
 from shared.model.channels import CloseReason, Kind
+from shared.model.quotas import Quota
 
 
 class GatewayError(Exception):
@@ -98,3 +99,15 @@ class Invalid(GatewayError):
 
 class TooLarge(Invalid):
     """A request exceeds a limit."""
+
+
+class QuotaExceeded(GatewayError):
+    """The account, or the API key, has used up a quota. Nothing was done.
+
+    `retry_after_s` says when the same request would pass; None for a quota that time does not refill.
+    """
+
+    def __init__(self, quota: Quota, *, retry_after_s: float | None = None) -> None:
+        super().__init__(f"the quota {quota} is used up")
+        self.quota = quota
+        self.retry_after_s = retry_after_s

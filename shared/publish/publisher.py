@@ -8,6 +8,7 @@ refused the append.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from itertools import count
 
 from shared import clock, telemetry
@@ -73,7 +74,33 @@ class Publisher:
         if posted.traceparent or telemetry.spans.enabled:
             span = telemetry.PublishSpan(account.id, len(posted.events), traceparent=posted.traceparent)
         number, started_s = next(self._numbers), time.monotonic()
-        self._match(Publish(account, posted, on_end, number, self._now_ms(), started_s, span))
+        publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span)
+        try:
+            is_admitted = self._admit(publish)
+        except Exception as error:
+            self._end(publish, error)
+        else:
+            if is_admitted:
+                self._match(publish)
+
+    def _admit(self, publish: Publish) -> bool:
+        """Whether the account's rates let it go on now; False: they call `_on_admitted`."""
+        rates, posted = self._stores.rates, publish.posted
+        return rates is None or rates.admit(
+            posted.account_id,
+            posted.api_key_id,
+            events=len(posted.events),
+            size_bytes=len(posted.body),
+            on_admitted=partial(self._on_admitted, publish, 0),
+        )
+
+    def _on_admitted(self, publish: Publish, copies: int, refusal: Exception | None) -> None:
+        if refusal is not None:
+            self._end(publish, refusal)
+            return
+        publish.paid_copies += copies
+        # Again: the tables may have changed meanwhile.
+        self._match(publish)
 
     def _match(self, publish: Publish) -> None:
         try:
@@ -123,12 +150,24 @@ class Publisher:
         account, unconfirmed = publish.account, matched.table.unconfirmed
         if account.repair is not None:
             account.waiting.append(publish)
+        elif not self._pay_copies(publish, matched.copies):
+            return
         elif unconfirmed and not unconfirmed.isdisjoint(matched.channels):
             # A channel may refuse this append and accept the next one: let none overtake it.
             self._repair_later(publish)
         else:
             Round(self._stores, publish, matched, self._on_round)
             account.in_flight += 1
+
+    def _pay_copies(self, publish: Publish, copies: int) -> bool:
+        """Whether the account's rate lets it make its notifications now; False: `_on_admitted` is called."""
+        rates, unpaid = self._stores.rates, copies - publish.paid_copies
+        if rates is None or unpaid <= 0:
+            return True
+        if not rates.admit_copies(publish.account.id, unpaid, partial(self._on_admitted, publish, unpaid)):
+            return False
+        publish.paid_copies = copies
+        return True
 
     def _on_round(self, sent: Round) -> None:
         publish = sent.publish
@@ -137,6 +176,8 @@ class Publisher:
         try:
             is_complete = not sent.record() and sent.is_current()
             self._on_credentials_version(sent.credentials_version, publish.started_s)
+            if self._stores.rates is not None:
+                self._stores.rates.on_version(sent.quotas_version)
         except Exception as error:
             self._end(publish, error)
         else:

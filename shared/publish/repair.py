@@ -89,6 +89,8 @@ async def _publish_some(stores: PublishStores, stale: list[Publish], on_end: OnR
                 is_alone = not matched.table.unconfirmed.isdisjoint(matched.channels)
             if rounds and (is_alone or matched is None):
                 break
+            if matched is not None:
+                await _pay_copies(stores, publish, matched.copies)
             publish.rounds += 1
             if publish.rounds > _ROUNDS:
                 raise BindingsKeepChanging
@@ -115,6 +117,18 @@ async def _publish_some(stores: PublishStores, stale: list[Publish], on_end: OnR
             else:
                 again.append(sent.publish)
     return [*again, *waiting]
+
+
+async def _pay_copies(stores: PublishStores, publish: Publish, copies: int) -> None:
+    """Raises QuotaExceeded before anything is appended. Later there is no way back, but a debt."""
+    unpaid = copies - publish.paid_copies
+    if stores.rates is None or unpaid <= 0:
+        return
+    if publish.taken.channels or publish.taken.sessions:
+        stores.rates.charge_copies(publish.account.id, unpaid)
+    else:
+        await stores.rates.spend_copies(publish.account.id, unpaid)
+    publish.paid_copies = copies
 
 
 async def _is_complete(stores: PublishStores, sent: Round) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import orjson
 
+from shared.model.api_keys import ApiKey
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, random_id
@@ -48,24 +49,26 @@ def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """The events of one request, for one account. `body` and `form` give errors their position."""
+    """The events of one request, for one account. `body` and `form` give errors their position.
+
+    `api_key_id` is the publisher's, whose quotas count too.
+    """
 
     account_id: str
     events: Sequence[Event]
     body: bytes
     form: Form
     traceparent: str | None
+    api_key_id: str = ""
 
 
-def parse(
-    account_id: str, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
-) -> Posted:
-    """The events; `id_of` names those without an id. Raises Invalid, TooLarge."""
+def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id) -> Posted:
+    """The events that this API key publishes; `id_of` names those without an id. Raises Invalid, TooLarge."""
     form = form_of(headers.media_type)
     events = parse_events(body, form=form, id_of=id_of)
     # Several traceparent headers: start a new trace (W3C), never refuse the publish.
     traceparent = headers.traceparents[0] if len(headers.traceparents) == 1 else None
-    return Posted(account_id, events, body, form, traceparent)
+    return Posted(key.account_id, events, body, form, traceparent, key.id)
 
 
 def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:

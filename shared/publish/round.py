@@ -7,6 +7,7 @@ from typing import Any
 
 from shared.model.events import Event
 from shared.publish.matching import Matched
+from shared.publish.rates import Rates
 from shared.publish.state import Publish
 from shared.store.queues import Appended, Queues
 from shared.store.receipts import Receipts
@@ -16,12 +17,13 @@ from shared.store.sessions import Sessions
 
 @dataclass(frozen=True, slots=True)
 class PublishStores:
-    """The stores that a publish uses."""
+    """The stores that a publish uses. `rates` admits it; None: no rate is limited."""
 
     routing: Routing
     queues: Queues
     sessions: Sessions
     receipts: Receipts
+    rates: Rates | None = None
 
 
 class Round:
@@ -127,6 +129,11 @@ class Round:
     def credentials_version(self) -> bytes:
         """As it was read in this round trip."""
         return self._versions.of_credentials
+
+    @property
+    def quotas_version(self) -> bytes:
+        """As it was read in this round trip."""
+        return self._versions.of_quotas
 
 
 def counts_of(publish: Publish, matched: Matched) -> list[int]:

@@ -45,7 +45,7 @@ class Taken:
 class Publish:
     """One publish. `number` is its place in the order of arrival, `now_ms` the time of its arrival.
 
-    `rounds` counts the round trips of its repair.
+    `rounds` counts the round trips of its repair, `paid_copies` the notifications that it has tokens for.
     """
 
     account: Account
@@ -57,3 +57,4 @@ class Publish:
     span: telemetry.PublishSpan | None
     taken: Taken = field(default_factory=Taken)
     rounds: int = 0
+    paid_copies: int = 0

@@ -37,6 +37,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
+Limit = Annotated[int, Field(ge=1, le=10**9)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # The form that browsers send: no path, no default port, no trailing slash.
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -199,6 +200,30 @@ class Settings(BaseModel):
     queue_limit_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**4)] = Field(
         50 * 1024 * 1024,
         description="largest size of a queue; beyond it the oldest notifications are dropped",
+    )
+    quota_events_per_s: Limit = Field(50_000, description="events that an account may publish a second")
+    quota_bytes_per_s: Limit = Field(
+        64 * 1024 * 1024, description="bytes of events that an account may publish a second"
+    )
+    quota_copies_per_s: Limit = Field(
+        100_000, description="notifications that an account's events may make a second"
+    )
+    quota_burst_s: Annotated[float, Field(ge=0.5, le=60)] = Field(
+        2, description="how much of a rate an account may save up, in seconds of the rate"
+    )
+    quota_sockets: Limit = Field(100_000, description="most open sockets and polls of an account")
+    quota_channels: Limit = Field(
+        100_000, description="most API keys of an account, each with one channel at most"
+    )
+    quota_bindings: Limit = Field(1_000_000, description="most bindings of an account")
+    quota_stored_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**5)] = Field(
+        4 * 1024**3, description="most bytes of Redis that an account may fill"
+    )
+    key_quota_events_per_s: Limit | None = Field(
+        None, description="events that an API key may publish a second; unset: as its account"
+    )
+    key_quota_bytes_per_s: Limit | None = Field(
+        None, description="bytes of events that an API key may publish a second; unset: as its account"
     )
     allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
         (),

@@ -57,7 +57,20 @@ Sessions
 
 Accounts and routing
 
-`{account}:account` hash: name, parent, master. Gateway. Permanent.
+`{account}:account` hash: name, parent, master; `quota:<name>` and `key_quota:<name>`, the quotas that differ
+                from the installation's. Gateway. Permanent.
+`{account}:rates`
+                hash: events, bytes, copies: `<tokens in the bucket> <ms>`, by Redis' clock. Gateway. TTL
+                until every bucket is full.
+`{account}:rates:<API key id>`
+                the same for events and bytes of one API key that has quotas of its own.
+`{account}:counts`
+                hash: channels (API keys) and bindings in the routing table. Written with it.
+                Permanent; a field goes when it is 0.
+`{account}:sockets`
+                hash: `replica/instance` of an edge: `<sockets and polls it holds> <ms>`, by Redis' clock.
+                Edge, once a second while the number changes, and every 20 minutes. A field goes when it is 0,
+                or an hour after it was written. TTL of an hour.
 `{account}:routing` hash, the routing table: version (random, new with each change);
                 `key:<id>`, the version at which the key's bindings changed last;
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
@@ -66,7 +79,7 @@ Accounts and routing
                 `session:<id>`, the bindings of a session (JSON).
                 `{every}:routing` has only the sessions that want events of all accounts, and credentials:
                 random, new after each revocation and each new secret of an API key. Each publish reads it,
-                and each edge once a second.
+                and each edge once a second. And quotas: random, new after each change of an account's quotas.
                 Gateway, edge, reaper. Permanent; a key's fields go with the key.
 `{account}:routing-changes`
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;
@@ -126,8 +139,8 @@ import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|device-types|session|sessions)|\{every\}:routing"
-    rb"|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|counts|device-types|session|sessions)"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
     rb"|\{layout\}:version|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
 
@@ -163,6 +176,9 @@ held_sessions = _names("held-sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
 device_types = _names("device-types")
+rates = _names("rates")
+counts = _names("counts")
+sockets = _names("sockets")
 
 
 def channel_names(api_key_id: str) -> list[str]:
@@ -178,6 +194,11 @@ def due(api_key_id: str) -> str:
 
 def receipt(channel_or_account: str, event_id: str) -> str:
     return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+
+
+def rates_of_key(account_id: str, api_key_id: str) -> str:
+    """In the account's slot: its record has the quotas of its API keys."""
+    return f"{rates(account_id)}:{api_key_id}"
 
 
 def hash_of(event_id: str) -> str:

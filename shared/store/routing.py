@@ -222,7 +222,8 @@ class Routing:
 
     async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
         """Gives the table a new random version, unless nothing changes."""
-        names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
+        tag = account_id
+        names = [keyspace.routing(tag), keyspace.routing_changes(tag), keyspace.counts(tag)]
         return await self._redis.script(script, names, _new_version(), *arguments)
 
 

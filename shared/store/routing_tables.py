@@ -75,6 +75,11 @@ class Versions:
         """Changes after each revocation and each new secret of an API key."""
         return self.every.result()[1] or b""
 
+    @property
+    def of_quotas(self) -> bytes:
+        """Changes with each change of an account's quotas."""
+        return self.every.result()[2] or b""
+
 
 class RoutingTables:
     """The tables of the accounts used last. `compile_bindings` turns stored bindings into patterns."""
@@ -104,7 +109,7 @@ class RoutingTables:
         read = self._redis.read
         return Versions(
             read("HGET", keyspace.routing(account_id), "version"),
-            read("HMGET", _EVERY, "version", "credentials"),
+            read("HMGET", _EVERY, "version", "credentials", "quotas"),
         )
 
     async def read(self, account_id: str) -> None:

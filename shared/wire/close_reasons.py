@@ -71,6 +71,13 @@ CLOSE_ROWS = {
         True,
         "too many messages or bytes before a valid credential",
     ),
+    CloseReason.OVER_QUOTA: CloseRow(
+        "authenticated, and its account has too many sockets",
+        _NONE,
+        (1013, 1013),
+        True,
+        "the quota sockets of the account is used up; connect again later",
+    ),
     CloseReason.STALLED: CloseRow("a pong is overdue: the connection is aborted", _NONE, _NONE, True),
     CloseReason.CLIENT_GONE: CloseRow("the client closed or lost its connection", _NONE, _NONE, True),
 }

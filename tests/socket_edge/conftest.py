@@ -16,6 +16,7 @@ from shared.model.events import Notification
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
+from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat
 from shared.tokens import Principals
 from tests.store.stores import EDGE, Stores
@@ -54,6 +55,7 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             wakeups=stores.wakeups,
             principals=Principals(stores.api_keys),
             sessions=stores.sessions,
+            quotas=AccountQuotas(stores.calls),
             heartbeat=Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
             instance=EDGE,
         ),

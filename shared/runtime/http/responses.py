@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 import random
 import re
 import time
@@ -108,6 +109,13 @@ def draining() -> Problem:
 def too_many(message: str) -> Problem:
     """A limit is reached; `message` names it."""
     return Problem(429, message, headers=_RETRY_AFTER)
+
+
+def quota_exceeded(quota: str, *, retry_after_s: float | None) -> Problem:
+    """The caller's account or API key has used up the quota of this name. None: waiting does not help."""
+    headers = None if retry_after_s is None else {"retry-after": str(max(1, math.ceil(retry_after_s)))}
+    message = f"the quota {quota} is used up"
+    return Problem(429, message, fields=[(str(quota), "is used up")], kind="quota_exceeded", headers=headers)
 
 
 def internal_error() -> Problem:

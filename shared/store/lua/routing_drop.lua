@@ -1,13 +1,19 @@
 #!lua flags=allow-oom
 -- Deletes fields of a routing table. Without any of them it changes nothing.
 -- Touches at most: the fields in ARGV, at most 6, and 4,096 log lines.
--- KEYS: routing, log     ARGV: new version, the `key:` field if the fields are its bindings, else '', field...
+-- KEYS: routing, log, counts     ARGV: new version, the `key:` field if the fields are its bindings, else '', field...
 -- Reply: {the number deleted, version of the key's bindings before or '', and now}
 --include routing_log
+--include counts
 local before = ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[2]) or ''
 local deleted = {}
 for i = 3, #ARGV do
-  if redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then deleted[#deleted + 1] = ARGV[i] end
+  local old = redis.call('HGET', KEYS[1], ARGV[i])
+  if old then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    count_change(KEYS[3], ARGV[i], old, false)
+    deleted[#deleted + 1] = ARGV[i]
+  end
 end
 local fields = table.concat(deleted, ' ')
 if before ~= '' and #deleted > 0 then

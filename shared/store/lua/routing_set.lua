@@ -2,16 +2,19 @@
 -- Writes one field of a routing table.
 -- An API key's fields are written only while its `key:` field exists: a revocation must leave none behind.
 -- Touches at most: 2 fields and 4,096 log lines.
--- KEYS: routing, log
+-- KEYS: routing, log, counts
 -- ARGV: new version, field, value, the `key:` field that must exist or '',
 --       1 if the field is its channel or one of its bindings, else 0
 -- Reply: {'set', version of the key's bindings before or '', and now} | {'revoked'}
 --include routing_log
+--include counts
 local before = ''
 if ARGV[4] ~= '' then before = redis.call('HGET', KEYS[1], ARGV[4]) end
 if not before then return {'revoked'} end
-if redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then return {'set', before, before} end
+local old = redis.call('HGET', KEYS[1], ARGV[2])
+if old == ARGV[3] then return {'set', before, before} end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+count_change(KEYS[3], ARGV[2], old, ARGV[3])
 if ARGV[5] == '1' then return {'set', before, log_bindings(KEYS[1], KEYS[2], ARGV[1], ARGV[4], ARGV[2])} end
 log_change(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 return {'set', before, before}

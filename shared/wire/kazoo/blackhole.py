@@ -148,13 +148,13 @@ class Conversation:
         self._work = None
         return reply
 
-    def fail(self) -> Reply:
+    def fail(self, message: str = "temporarily unavailable, try again") -> Reply:
         """Ends the frame with an error: its effect cannot be executed now."""
         assert self._work is not None, "no frame is in progress"
         self._work.close()
         # A write may or may not have been done: the next frame that succeeds writes all.
         self._work, self._saved = None, None
-        return self._error("temporarily unavailable, try again")
+        return self._error(message)
 
     def event_frames(self, notification: Notification, *, now_ms: int) -> list[bytes]:
         """The frames for an event, one for each binding that matches it."""

@@ -1,0 +1,83 @@
+"""A publish that a rate refuses has appended nothing, and one that it admits costs no further round trip."""
+
+import asyncio
+
+import pytest
+
+from shared.model.errors import QuotaExceeded
+from shared.model.quotas import Quota, Quotas
+from shared.publish.publisher import Publisher
+from shared.publish.rates import Rates
+from shared.publish.round import PublishStores
+from shared.store.quotas import AccountQuotas
+from tests.publish.conftest import NewGateway
+from tests.publish.publishing import Gateway, bound_channel, event, queued
+from tests.store.stores import NOW_MS, Stores
+
+
+@pytest.fixture
+def gateway(new_gateway: NewGateway) -> Gateway:
+    """With rates: bursts are 2,000 events, and 4 copies."""
+    gateway = new_gateway()
+    s = gateway.stores
+    rates = Rates(AccountQuotas(s.calls, quotas=Quotas(events_per_s=1000, copies_per_s=2)))
+    stores = PublishStores(s.routing, s.queues, s.sessions, s.receipts, rates)
+    gateway.publisher = Publisher(stores, now_ms=lambda: NOW_MS)
+    return gateway
+
+
+async def refused(gateway: Gateway, *numbers: int) -> Quota:
+    with pytest.raises(QuotaExceeded) as error:
+        await gateway.publish(*map(event, numbers))
+    assert error.value.retry_after_s is not None
+    return error.value.quota
+
+
+@pytest.mark.parametrize("is_cold", [False, True], ids=["by the table in memory", "by a repair"])
+async def test_copies_are_refused_before_any_append(gateway: Gateway, stores: Stores, is_cold: bool) -> None:
+    channels = [await bound_channel(stores) for _ in range(3)]
+    # 15 copies, where the bucket of 4 is full: a debt.
+    assert await gateway.publish(*map(event, range(5))) == [3] * 5
+    if is_cold:
+        gateway.stores.routing.tables._cached.clear()
+
+    assert await refused(gateway, 6) is Quota.COPIES_PER_S
+
+    assert [len(queued(stores, channel)) for channel in channels] == [5, 5, 5]
+    # Copies nobody gets are free.
+    assert await gateway.publish(event(7, topic="nobody")) == [0]
+    assert await gateway.is_idle()
+
+
+async def test_a_publish_in_several_turns_is_refused_too(gateway: Gateway, stores: Stores) -> None:
+    channel = await bound_channel(stores)
+    assert await gateway.publish(*map(event, range(300))) == [1] * 300
+
+    assert await refused(gateway, *range(300, 600)) is Quota.COPIES_PER_S
+
+    assert len(queued(stores, channel)) == 300
+    assert await gateway.is_idle()
+
+
+async def test_events_are_refused_in_the_callers_turn(gateway: Gateway) -> None:
+    await gateway.publish(*(event(number, topic="nobody") for number in range(5000)))
+    gateway.count_pipelines()
+    results = await asyncio.gather(
+        *(gateway.publish(event(number, topic="nobody")) for number in range(50)), return_exceptions=True
+    )
+
+    assert [getattr(result, "quota", result) for result in results] == [Quota.EVENTS_PER_S] * 50
+    # One of them asked.
+    assert gateway.count_pipelines() <= 1
+    assert await gateway.is_idle()
+
+
+async def test_an_admitted_publish_is_one_round_trip(gateway: Gateway) -> None:
+    for number in range(3):
+        await gateway.publish(event(number, topic="nobody"))
+    gateway.count_pipelines()
+
+    for number in range(30):
+        await gateway.publish(event(number, topic="nobody"))
+
+    assert gateway.count_pipelines() == 30
