@@ -7,7 +7,6 @@ Administration never relies on the cache.
 import hashlib
 import hmac
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -18,12 +17,14 @@ from shared.model.api_keys import ApiKey, Scope, hash_of, is_id
 from shared.model.errors import Unauthenticated
 from shared.runtime.http.responses import Problem
 from shared.store.api_keys import ApiKeys
+from shared.store.random_cache import RandomCache
 from shared.wire.pelion.handshake import bearer
 
 # How long this gateway may still accept a secret that another gateway revoked or rotated.
 _FRESH_S = 1.0
 # Then a key is read again anyway: a gateway may have died between a revocation and the new version.
 _CACHE_S = 30.0
+# About 1.5 KB each.
 _CACHE_SIZE = 10_000
 
 
@@ -56,7 +57,7 @@ class Authenticator:
     def __init__(self, api_keys: ApiKeys, *, admin_token: str) -> None:
         self._api_keys = api_keys
         self._admin_token = admin_token.encode()
-        self._cache: OrderedDict[bytes, _Cached] = OrderedDict()
+        self._cache: RandomCache[bytes, _Cached] = RandomCache(_CACHE_SIZE)
         # The version of all credentials, and when it was present at the earliest. Each publish reads it.
         self._version: bytes | None = None
         self._version_read_s = 0.0
@@ -124,7 +125,7 @@ class Authenticator:
     def forget(self, api_key_id: str) -> None:
         """Drops the cached key: this gateway has revoked or rotated it."""
         for digest in [digest for digest, cached in self._cache.items() if cached.key.id == api_key_id]:
-            del self._cache[digest]
+            self._cache.drop(digest)
 
     def _is_operator(self, request: Request) -> bool:
         given = _secret_in(request)
@@ -139,10 +140,7 @@ class Authenticator:
     def _remember(self, key: ApiKey, authorization: str, *, read_at_s: float, version: bytes | None) -> None:
         digest = hashlib.sha256(authorization.encode()).digest()
         secret_hash = hash_of(bearer(authorization) or "")
-        self._cache[digest] = _Cached(key, key.valid_until_ms(secret_hash), read_at_s, version)
-        self._cache.move_to_end(digest)
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.popitem(last=False)
+        self._cache.put(digest, _Cached(key, key.valid_until_ms(secret_hash), read_at_s, version))
 
 
 def _secret_in(request: Request) -> str:

@@ -1,7 +1,8 @@
 """POST /v1/events by callbacks, when everything that it needs is in memory.
 
 It calls the functions that the endpoint in `publish` calls, and declines what only the endpoint does: a
-caller that is not in the cache, an Idempotency-Key, a browser of another origin, every error of the request.
+caller that is not in the cache, an Idempotency-Key, a browser of another origin, a long body, every error of
+the request.
 """
 
 import time
@@ -14,7 +15,7 @@ from services.gateway.problems import EXPECTED, problem_of
 from services.gateway.publish import PATH
 from shared.model.api_keys import Scope
 from shared.model.errors import Invalid
-from shared.publish.request import Headers, Posted, headers_in, parse, response_body
+from shared.publish.request import LONG_BODY_BYTES, Headers, Posted, headers_in, parse, response_body
 from shared.runtime.http.hot_routes import HotRequest, HotRoutes
 from shared.runtime.http.responses import (
     REQUEST_ID,
@@ -36,7 +37,7 @@ def hot_routes(context: Context) -> HotRoutes:
 def _publish(context: Context, request: HotRequest) -> bool:
     started = time.perf_counter()
     headers = headers_in(request.headers)
-    if headers.idempotency_keys or headers.is_cross_origin:
+    if headers.idempotency_keys or headers.is_cross_origin or len(request.body) > LONG_BODY_BYTES:
         return False
     key = context.authenticator.cached(headers.authorization, now_s=time.monotonic())
     if key is None or Scope.PUBLISH not in key.scopes:

@@ -14,7 +14,7 @@ from shared.model.api_keys import ApiKey
 from shared.publish.request import (
     headers_in,
     pack_counts,
-    parse,
+    parse_in_turns,
     repeatable_in,
     response_body,
     unpack_counts,
@@ -52,9 +52,9 @@ async def publish(request: Request, key: ApiKey) -> Response:
     headers = headers_in(request.scope["headers"])
     repeatable = repeatable_in(key.id, headers, body)
     if repeatable is None:
-        posted = parse(key, headers, body)
+        posted = await parse_in_turns(key, headers, body)
         return _accepted(response_body(posted, await context.publisher.publish(posted)))
-    posted = parse(key, headers, body, id_of=repeatable.event_id)
+    posted = await parse_in_turns(key, headers, body, id_of=repeatable.event_id)
 
     async def work() -> bytes:
         return pack_counts(await context.publisher.publish(posted))

@@ -6,6 +6,9 @@ from shared.model.bindings import Fields, Pattern, Source
 from shared.model.events import TO_EVERY_CHANNEL, Event
 from shared.model.matching import Index
 
+# Measured: what a table takes in memory, and what a key with a channel and a pattern add at most.
+_TABLE_BYTES, _KEY_BYTES, _PATTERN_BYTES = 3400, 600, 1000
+
 
 class RoutingTable:
     """The API keys, channels and bindings of one account, updated in place.
@@ -26,6 +29,7 @@ class RoutingTable:
         # While a channel is replaced, an API key briefly has two generations of it here.
         self._channels: dict[str, set[str]] = {}
         self._bindings: dict[str, dict[str, tuple[Pattern, ...]]] = {}
+        self._patterns_held = 0
         self.device_type_patterns = 0
         """How many patterns match device types, which a notification does not contain."""
         self.expiring: dict[str, int] = {}
@@ -40,6 +44,12 @@ class RoutingTable:
     def is_expired(self, api_key_id: str, *, now_ms: int) -> bool:
         """Whether the API key has expired: its channel may still exist, but receives nothing more."""
         return self.expiring.get(api_key_id, now_ms + 1) <= now_ms
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory the table takes."""
+        keys = max(len(self.bindings_versions), len(self._channels)) + len(self.sessions)
+        return _TABLE_BYTES + _KEY_BYTES * keys + _PATTERN_BYTES * self._patterns_held
 
     @property
     def api_keys(self) -> Set[str]:
@@ -77,7 +87,9 @@ class RoutingTable:
 
     def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the session's patterns; an empty tuple removes the session."""
-        for pattern in self.sessions.pop(session_id, ()):
+        before = self.sessions.pop(session_id, ())
+        self._patterns_held += len(patterns) - len(before)
+        for pattern in before:
             self._sessions_index.remove(pattern, session_id)
         if patterns:
             self.sessions[session_id] = patterns
@@ -120,6 +132,7 @@ class RoutingTable:
         by_source = self._bindings.setdefault(api_key_id, {})
         before = dict.fromkeys(by_source.pop(source, ()))
         after = dict.fromkeys(patterns)
+        self._patterns_held += len(after) - len(before)
         if after:
             by_source[source] = tuple(after)
         if not by_source:

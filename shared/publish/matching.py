@@ -16,6 +16,9 @@ from shared.wire.models import field_at
 
 EVENTS_A_TURN = 100
 """Matching yields to the event loop this often: 10,000 events would block it."""
+# The same for events that match many channels, and for data that has to be parsed.
+_COPIES_A_TURN = 2000
+_PARSED_BYTES_A_COPY = 32
 _ATTEMPTS = 4
 # Notifications of one request. Redis must hold them all before the response.
 MAX_COPIES = 100_000
@@ -50,14 +53,13 @@ class Matched:
         return self.copies > _WIDE_COPIES or self.size_bytes > _WIDE_BYTES
 
 
-def check_quota(matched: Matched) -> None:
-    """Checks the notifications that a publish makes. Raises TooLarge."""
+def check_quota(matched: Matched, *, events: int) -> None:
+    """Checks the notifications that the first so many events make. Raises TooLarge."""
     copies, size = matched.copies, matched.size_bytes
     if copies > MAX_COPIES or size > MAX_COPIES_BYTES:
+        made = f"the first {events} events make {copies} notifications, {size} bytes"
         limit = f"{MAX_COPIES} notifications or {MAX_COPIES_BYTES // 1024 // 1024} MiB"
-        raise TooLarge(
-            f"events times channels: {copies} notifications, {size} bytes; the limit of a request is {limit}"
-        )
+        raise TooLarge(f"events times channels: {made}; the limit of a request is {limit}")
 
 
 def devices_of(events: Sequence[Event], table: RoutingTable) -> list[str]:
@@ -68,17 +70,12 @@ def devices_of(events: Sequence[Event], table: RoutingTable) -> list[str]:
     return sorted({fields["ep"] for fields in notified if fields})
 
 
-def match(
-    posted: Posted,
-    table: RoutingTable,
-    every: RoutingTable,
-    *,
-    now_ms: int,
-    stored_types: Mapping[str, str] | None = None,
-) -> Matched:
-    """Matches all events in one turn. Raises Invalid for an unknown addressee."""
+def match(posted: Posted, table: RoutingTable, every: RoutingTable, *, now_ms: int) -> Matched | None:
+    """Matches all events in one turn; None if that would take too long. Raises Invalid for an unknown
+    addressee."""
     matched = Matched(table, (table.version, every.version))
-    _add(matched, posted, 0, len(posted.events), (table, every), stored_types or {})
+    if _add(matched, posted, 0, (table, every), {}) < len(posted.events):
+        return None
     if table.expiring:
         _drop_expired(matched, now_ms)
     return matched
@@ -91,33 +88,40 @@ async def match_in_turns(
     *,
     now_ms: int,
     stored_types: Mapping[str, str],
-) -> Matched:
-    """The same for many events. A table that changes meanwhile makes it begin again."""
+) -> Matched | None:
+    """The same for any number of events, and their quota. None if the tables never come to rest meanwhile.
+
+    Raises Invalid, and TooLarge as soon as they are too many: to match the others would only cost time.
+    """
     count = len(posted.events)
-    for _ in range(_ATTEMPTS if count > EVENTS_A_TURN else 0):
+    for _ in range(_ATTEMPTS):
         matched = Matched(table, (table.version, every.version))
-        for start in range(0, count, EVENTS_A_TURN):
-            stop = min(start + EVENTS_A_TURN, count)
-            _add(matched, posted, start, stop, (table, every), stored_types)
-            await asyncio.sleep(0)
+        done = 0
+        while done < count:
+            if done:
+                await asyncio.sleep(0)
+            done = _add(matched, posted, done, (table, every), stored_types)
+            check_quota(matched, events=done)
         if None not in matched.versions and matched.versions == (table.version, every.version):
             _drop_expired(matched, now_ms)
             return matched
-    return match(posted, table, every, now_ms=now_ms, stored_types=stored_types)
+    return None
 
 
 def _add(
     matched: Matched,
     posted: Posted,
     start: int,
-    stop: int,
     tables: tuple[RoutingTable, RoutingTable],
     stored_types: Mapping[str, str],
-) -> None:
-    """One append takes all events of a channel: it keeps their order, and queues all or none."""
+) -> int:
+    """Adds events from `start` on, as many as one turn may take. Returns where the next turn begins."""
     table, every = tables
+    events = posted.events
+    room = _COPIES_A_TURN
+    stop = min(start + EVENTS_A_TURN, len(events))
     for index in range(start, stop):
-        event = posted.events[index]
+        event = events[index]
         if event.fields is not None:
             event = _with_device_type(event, matched.types, table, stored_types)
         if event.to is not None and event.to not in table.api_keys:
@@ -131,9 +135,15 @@ def _add(
             for session in _sessions_for(event, table, every):
                 matched.sessions.setdefault(session, []).append(index)
                 copies += 1
+            if table.needs_data or every.needs_data:
+                room -= len(event.data) // _PARSED_BYTES_A_COPY
         matched.copies += copies
         matched.size_bytes += copies * len(event.data)
         matched.wants_receipts = matched.wants_receipts or event.receipt
+        room -= copies
+        if room < 0:
+            return index + 1
+    return stop
 
 
 def _with_device_type(

@@ -13,15 +13,18 @@ from itertools import count
 
 from shared import clock, telemetry
 from shared.model.errors import Invalid
+from shared.publish.lots import Lots
 from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores, Round, counts_of
-from shared.publish.state import Account, OnEnd, Publish
+from shared.publish.state import Account, OnEnd, Publish, Taken
 
 _PUBLISHED = telemetry.published.series()
 _QUEUED = telemetry.queued.series()
 _REPAIRED = telemetry.repaired.series()
+# Publishes that have waited for a repair. Beginning a thousand of them at once would stop the event loop.
+_BEGUN_A_TURN = 50
 
 
 class Publisher:
@@ -41,6 +44,7 @@ class Publisher:
         self._stores = stores
         self._on_credentials_version = on_credentials_version
         self._now_ms = now_ms
+        self._lots = Lots()
         self._accounts: dict[str, Account] = {}
         self._numbers = count()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +78,8 @@ class Publisher:
         if posted.traceparent or telemetry.spans.enabled:
             span = telemetry.PublishSpan(account.id, len(posted.events), traceparent=posted.traceparent)
         number, started_s = next(self._numbers), time.monotonic()
-        publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span)
+        taken = Taken([0] * len(posted.events))
+        publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span, taken)
         try:
             is_admitted = self._admit(publish)
         except Exception as error:
@@ -126,7 +131,7 @@ class Publisher:
             # A table that is behind proves nothing.
             self._repair_later(publish)
             return
-        if matched.is_wide:
+        if matched is None or matched.is_wide:
             self._start(self._match_slowly(publish))
         else:
             self._send(publish, matched)
@@ -156,8 +161,8 @@ class Publisher:
             # A channel may refuse this append and accept the next one: let none overtake it.
             self._repair_later(publish)
         else:
-            Round(self._stores, publish, matched, self._on_round)
             account.in_flight += 1
+            self._lots.send(Round(self._stores, publish, matched, self._on_round))
 
     def _pay_copies(self, publish: Publish, copies: int) -> bool:
         """Whether the account's rate lets it make its notifications now; False: `_on_admitted` is called."""
@@ -215,14 +220,27 @@ class Publisher:
             account.repair = self._start(self._repair(account))
 
     async def _repair(self, account: Account) -> None:
-        await repair(self._stores, account, on_end=self._end)
+        repairing = account.repair
+        await repair(self._stores, self._lots, account, on_end=self._end)
+        while self._begin_waiting(account):
+            # Those that arrive meanwhile wait behind the others.
+            account.repair = repairing
+            await asyncio.sleep(0)
+            await repair(self._stores, self._lots, account, on_end=self._end)
+        if not account.open and self._accounts.get(account.id) is account:
+            del self._accounts[account.id]
+
+    def _begin_waiting(self, account: Account) -> bool:
+        """Begins publishes that have waited, in the order of arrival; returns whether there are more.
+
+        The first of them that needs a repair makes the others wait for that.
+        """
         account.repair = None
-        # In the order of arrival: the first of them that needs a repair makes the others wait again.
-        waiting, account.waiting = account.waiting, []
-        for publish in waiting:
-            self._match(publish)
-        if not account.open:
-            self._accounts.pop(account.id, None)
+        for _ in range(min(_BEGUN_A_TURN, len(account.waiting))):
+            self._match(account.waiting.popleft())
+            if account.is_repairing:
+                return False
+        return bool(account.waiting)
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -7,11 +7,12 @@ later one may pass it.)
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from shared.model.errors import StoreUnavailable
-from shared.publish.matching import Matched, check_quota, devices_of, match_in_turns
+from shared.publish.lots import Lots
+from shared.publish.matching import Matched, devices_of, match_in_turns
 from shared.publish.round import PublishStores, Round
 from shared.publish.state import Account, Publish
 
@@ -20,6 +21,9 @@ OnRepaired: TypeAlias = Callable[[Publish, Matched | Exception], None]
 
 # Each further round needs another change of the tables meanwhile.
 _ROUNDS = 10
+# Publishes that are matched in one turn of the event loop.
+_TOGETHER = 50
+_DEVICES_A_READ = 500
 
 
 class BindingsKeepChanging(StoreUnavailable):
@@ -48,14 +52,14 @@ async def _matched(stores: PublishStores, publish: Publish) -> Matched | None:
     if table is None or every is None:
         return None
     types: dict[str, str] = {}
-    if devices := devices_of(publish.posted.events, table):
-        types = await stores.routing.device_types(publish.account.id, devices)
-    matched = await match_in_turns(publish.posted, table, every, now_ms=publish.now_ms, stored_types=types)
-    check_quota(matched)
-    return matched
+    devices = devices_of(publish.posted.events, table)
+    for start in range(0, len(devices), _DEVICES_A_READ):
+        some: Sequence[str] = devices[start : start + _DEVICES_A_READ]
+        types |= await stores.routing.device_types(publish.account.id, some)
+    return await match_in_turns(publish.posted, table, every, now_ms=publish.now_ms, stored_types=types)
 
 
-async def repair(stores: PublishStores, account: Account, *, on_end: OnRepaired) -> None:
+async def repair(stores: PublishStores, lots: Lots, account: Account, *, on_end: OnRepaired) -> None:
     """Publishes what is stale, in the order of arrival."""
     while account.stale:
         if account.in_flight:
@@ -66,14 +70,16 @@ async def repair(stores: PublishStores, account: Account, *, on_end: OnRepaired)
         while stale:
             try:
                 await stores.routing.tables.read(account.id)
-                stale = await _publish_some(stores, stale, on_end)
+                stale = await _publish_some(stores, lots, stale, on_end)
             except Exception as error:
                 for publish in stale:
                     on_end(publish, error)
                 stale = []
 
 
-async def _publish_some(stores: PublishStores, stale: list[Publish], on_end: OnRepaired) -> list[Publish]:
+async def _publish_some(
+    stores: PublishStores, lots: Lots, stale: list[Publish], on_end: OnRepaired
+) -> list[Publish]:
     """One round for each of the first publishes, together; returns what is left, in order.
 
     One to a channel that may not have the table's version of its bindings has a round to itself: the channel
@@ -81,7 +87,7 @@ async def _publish_some(stores: PublishStores, stale: list[Publish], on_end: OnR
     """
     rounds: list[asyncio.Future[Round]] = []
     waiting = list(stale)
-    while waiting:
+    while waiting and len(rounds) < _TOGETHER:
         publish, is_alone = waiting[0], False
         ended: asyncio.Future[Round] = asyncio.get_running_loop().create_future()
         try:
@@ -97,7 +103,7 @@ async def _publish_some(stores: PublishStores, stale: list[Publish], on_end: OnR
             if matched is None:
                 # Another account's publish reads the table of all accounts now.
                 break
-            Round(stores, publish, matched, ended.set_result)
+            lots.send(Round(stores, publish, matched, ended.set_result))
         except Exception as error:
             on_end(waiting.pop(0), error)
             continue

@@ -1,5 +1,6 @@
 """A publish request and its response, without the transport that brings them (docs/protocols/events.md)."""
 
+import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,22 @@ import orjson
 from shared.model.api_keys import ApiKey
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
-from shared.wire.events import Form, PublishedBody, PublishedEvent, form_of, parse_events, random_id
+from shared.wire.events import (
+    Form,
+    PublishedBody,
+    PublishedEvent,
+    events_in,
+    form_of,
+    parse_events,
+    random_id,
+)
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 
+LONG_BODY_BYTES = 32 * 1024
+"""A longer body is parsed in turns of the event loop: it may take 5 ms and more."""
+# What one turn parses, and what an event adds to its data.
+_BYTES_A_TURN = 32 * 1024
+_EVENT_BYTES = 256
 _IDEMPOTENCY_KEY = HEADER.lower().encode()
 
 
@@ -26,6 +40,11 @@ class Headers:
     authorization: str = ""
     request_id: str = ""
     is_cross_origin: bool = False
+
+    @property
+    def traceparent(self) -> str | None:
+        """The only one. With several a new trace begins (W3C): the publish is never refused."""
+        return self.traceparents[0] if len(self.traceparents) == 1 else None
 
 
 def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -66,9 +85,28 @@ def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], 
     """The events that this API key publishes; `id_of` names those without an id. Raises Invalid, TooLarge."""
     form = form_of(headers.media_type)
     events = parse_events(body, form=form, id_of=id_of)
-    # Several traceparent headers: start a new trace (W3C), never refuse the publish.
-    traceparent = headers.traceparents[0] if len(headers.traceparents) == 1 else None
-    return Posted(key.account_id, events, body, form, traceparent, key.id)
+    return _posted(key, headers, events, body, form)
+
+
+async def parse_in_turns(
+    key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+) -> Posted:
+    """The same for a body of any length: others have their turns of the event loop meanwhile."""
+    if len(body) <= LONG_BODY_BYTES:
+        return parse(key, headers, body, id_of=id_of)
+    form, room = form_of(headers.media_type), _BYTES_A_TURN
+    events: list[Event] = []
+    for event in events_in(body, form=form, id_of=id_of):
+        events.append(event)
+        room -= len(event.data) + _EVENT_BYTES
+        if room < 0:
+            room = _BYTES_A_TURN
+            await asyncio.sleep(0)
+    return _posted(key, headers, events, body, form)
+
+
+def _posted(key: ApiKey, headers: Headers, events: list[Event], body: bytes, form: Form) -> Posted:
+    return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:

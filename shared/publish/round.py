@@ -1,18 +1,34 @@
-"""One round trip of a publish: its appends, and the versions of its routing tables."""
+"""One round of a publish: its appends, and the versions of its routing tables.
+
+Nearly every round is one lot (`lots.py`): one round trip. A larger one is sent lot by lot. The events for a
+channel that are too many for one append go in several, in order, and each is queued completely or not at all.
+All of them name the version of the channel's bindings. If the channel refuses one, because its bindings have
+changed, it refuses the ones behind it too: it never has an older version again. The next round offers it the
+events that match it then and come behind the last one that it took. So it gets nothing twice and nothing out
+of order. What it did not want before that event it does not get: its bindings changed while the publish was
+under way.
+"""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from shared.model.events import Event
+from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
 from shared.publish.matching import Matched
 from shared.publish.rates import Rates
 from shared.publish.state import Publish
-from shared.store.queues import Appended, Queues
+from shared.store.queues import APPEND_LOT, Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+
+# Above LOT_COST: nothing follows in the same lot.
+_ENDS_LOT = LOT_COST + 1
+_ID_BYTES = 40
+# Device types of one command: no atomic step of Redis may be long.
+_MOST_TYPES = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +43,12 @@ class PublishStores:
 
 
 class Round:
-    """Sends at once, and calls `on_end` when every reply is there."""
+    """Sent by `Lots`. Calls `on_end` when every reply is there, or one of them is an error."""
 
     __slots__ = (
-        *("_channels", "_left", "_on_end", "_replies", "_sessions", "_stores", "_versions"),
-        *("matched", "publish"),
+        *("_appends", "_channels", "_commands", "_left", "_on_lot", "_refused", "_replies"),
+        *("_sessions", "_stores", "_traceparent", "_versions"),
+        *("cost", "error", "is_sent", "line", "lot_cost", "matched", "on_end", "publish"),
     )
 
     def __init__(
@@ -39,46 +56,164 @@ class Round:
     ) -> None:
         """Appends to what has not taken its events yet."""
         self.publish, self.matched = publish, matched
-        self._stores, self._on_end = stores, on_end
-        posted, taken = publish.posted, publish.taken
-        events, versions = posted.events, matched.table.bindings_versions
-        traceparent = "" if publish.span is None else publish.span.traceparent
+        self.line: Line = publish.account
+        self._stores, self.on_end = stores, on_end
+        self._traceparent = "" if publish.span is None else publish.span.traceparent
+        # Of all that it may send.
+        self.cost = cost_of(
+            commands=len(matched.channels) + len(matched.sessions),
+            copies=matched.copies + len(matched.types),
+            size_bytes=matched.size_bytes,
+        )
+        events = len(publish.posted.events)
+        if matched.wants_receipts:
+            # Each names the channels.
+            self.cost += cost_of(commands=events, copies=events, size_bytes=_ID_BYTES * matched.copies)
+        if events > APPEND_LOT:
+            # A channel may need several appends, which wait for each other.
+            self.cost += LOT_COST
+        self.lot_cost, self.is_sent = 0, False
+        self.error: Exception | None = None
         # Each channel with the version of its bindings that its append names.
         self._channels: dict[str, str] = {}
-        self._sessions: dict[str, list[int]] = {}
+        self._refused: list[tuple[str, str]] = []
+        # Of the lot that was sent last, in this order: appends to channels, to sessions, all the others.
+        self._appends: list[tuple[str, Sequence[int], bool]] = []
+        self._sessions: list[tuple[str, Sequence[int]]] = []
         self._replies: list[asyncio.Future[Any]] = []
-        for channel, indexes in matched.channels.items():
-            version = versions.get(channel)
-            # A table may name a channel whose key is gone, until the reaper drops it.
-            if version is not None and channel not in taken.channels:
-                self._channels[channel] = version
-                reply = stores.queues.begin_append(
-                    channel,
-                    list(map(events.__getitem__, indexes)),
-                    bindings_version=version,
-                    traceparent=traceparent,
-                    now_ms=publish.now_ms,
-                )
-                self._replies.append(reply)
-        if matched.sessions:
-            self._append_to_sessions()
-        self._versions = stores.routing.tables.versions(posted.account_id)
-        self._replies += (self._versions.own, self._versions.every)
-        if matched.types:
-            self._replies += stores.routing.learn_device_types(posted.account_id, matched.types)
-        if matched.wants_receipts:
-            self._replies += _open_receipts(stores.receipts, publish, matched)
+        self._commands = self._send_all()
+
+    # Sending
+
+    def send_lot(self, on_lot: Callable[[Sendable], None]) -> None:
+        """Sends the next lot. An error ends the round."""
+        cost = 0
+        try:
+            for each in self._commands:
+                cost += each
+                if cost > LOT_COST:
+                    break
+            else:
+                self.is_sent = True
+        except Exception as error:
+            self.error, self.is_sent = error, True
+        self.lot_cost = cost if self.cost > LOT_COST else self.cost
+        self._on_lot = on_lot
         # Replies mostly come in order: to wait for the last one first costs one callback instead of many.
         self._left = len(self._replies)
-        self._wait()
+        if self._left:
+            self._wait()
+        else:
+            asyncio.get_running_loop().call_soon(self._wait)
 
-    def _append_to_sessions(self) -> None:
-        posted, taken = self.publish.posted, self.publish.taken
-        for session, indexes in self.matched.sessions.items():
-            offered = taken.sessions.get(session, ())
-            self._sessions[session] = missing = [index for index in indexes if index not in offered]
-            chosen = [posted.events[index] for index in missing]
-            self._replies.append(self._stores.sessions.begin_append(session, posted.account_id, chosen))
+    def _send_all(self) -> Iterator[int]:
+        """Sends command after command; yields the cost of each that may end a lot."""
+        matched, taken = self.matched, self.publish.taken
+        versions = matched.table.bindings_versions
+        fits_one_lot = self.cost <= LOT_COST
+        if not fits_one_lot:
+            # As they are now: what was matched by them is sent with them.
+            versions = dict(versions)
+        for channel, indexes in matched.channels.items():
+            version = versions.get(channel)
+            missing: Sequence[int] = (
+                indexes if channel not in taken.channels else self._rest(channel, indexes)
+            )
+            # A table may name a channel whose key is gone, until the reaper drops it.
+            if version is None or not missing:
+                continue
+            self._channels[channel] = version
+            if fits_one_lot:
+                self._append(channel, missing)
+            else:
+                yield from self._append_in_lots(channel, missing)
+        for session, indexes in matched.sessions.items():
+            for part, cost, _ in self._parts(self._not_offered(session, indexes)):
+                self._append_to_session(session, part)
+                yield cost
+        if matched.types:
+            yield from self._learn_types()
+        if matched.wants_receipts:
+            yield from self._open_receipts()
+        self._versions = self._stores.routing.tables.versions(self.publish.account.id)
+        self._replies += (self._versions.own, self._versions.every)
+
+    def _learn_types(self) -> Iterator[int]:
+        account_id, types = self.publish.account.id, iter(self.matched.types.items())
+        while some := dict(islice(types, _MOST_TYPES)):
+            self._replies += self._stores.routing.learn_device_types(account_id, some)
+            yield cost_of(commands=0, copies=len(some), size_bytes=0)
+
+    def _append_in_lots(self, channel: str, indexes: Sequence[int]) -> Iterator[int]:
+        # A channel may refuse one append and accept the next one, if it does not have this version yet.
+        waits_for_each = channel in self.matched.table.unconfirmed
+        for part, cost, is_last in self._parts(indexes):
+            self._append(channel, part, is_last=is_last)
+            yield cost if is_last or not waits_for_each else _ENDS_LOT
+            if any(channel == refused for refused, _ in self._refused):
+                return
+
+    def _parts(self, indexes: Sequence[int]) -> Iterator[tuple[Sequence[int], int, bool]]:
+        """What one append takes at a time, the cost of that append, and whether it is the last one."""
+        events = self.publish.posted.events
+        start = size = cost = 0
+        for end, index in enumerate(indexes):
+            size += len(events[index].data)
+            more = cost_of(commands=1, copies=end - start + 1, size_bytes=size)
+            if end > start and (more > LOT_COST or end - start == APPEND_LOT):
+                yield indexes[start:end], cost, False
+                start, size = end, len(events[index].data)
+                more = cost_of(commands=1, copies=1, size_bytes=size)
+            cost = more
+        if indexes:
+            yield indexes[start:], cost, True
+
+    def _append(self, channel: str, indexes: Sequence[int], *, is_last: bool = True) -> None:
+        reply = self._stores.queues.begin_append(
+            channel,
+            list(map(self.publish.posted.events.__getitem__, indexes)),
+            bindings_version=self._channels[channel],
+            traceparent=self._traceparent,
+            now_ms=self.publish.now_ms,
+        )
+        self._replies.append(reply)
+        self._appends.append((channel, indexes, is_last))
+
+    def _rest(self, channel: str, indexes: Sequence[int]) -> list[int]:
+        """What a channel that has taken events is still offered."""
+        taken = self.publish.taken
+        if channel not in taken.unfinished:
+            return []
+        last = taken.channels[channel][-1]
+        return [index for index in indexes if index > last]
+
+    def _append_to_session(self, session: str, indexes: Sequence[int]) -> None:
+        posted = self.publish.posted
+        chosen = [posted.events[index] for index in indexes]
+        self._replies.append(self._stores.sessions.begin_append(session, posted.account_id, chosen))
+        self._sessions.append((session, indexes))
+
+    def _not_offered(self, session: str, indexes: Sequence[int]) -> Sequence[int]:
+        offered = self.publish.taken.sessions.get(session, ())
+        return [index for index in indexes if index not in offered]
+
+    def _open_receipts(self) -> Iterator[int]:
+        """Opens the receipts that were asked for; they name also what took the events in an earlier round."""
+        publish, matched = self.publish, self.matched
+        events = publish.posted.events
+        channels_of: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
+        for channel, indexes in {**matched.channels, **publish.taken.channels}.items():
+            for index in indexes:
+                if index in channels_of:
+                    channels_of[index].append(channel)
+        for index, channels in channels_of.items():
+            reply = self._stores.receipts.open(
+                publish.account.id, events[index], channels=channels, now_ms=publish.now_ms
+            )
+            self._replies.append(reply)
+            yield cost_of(commands=1, copies=1, size_bytes=_ID_BYTES * len(channels))
+
+    # Replies
 
     def _wait(self, _: object = None) -> None:
         while self._left:
@@ -87,30 +222,54 @@ class Round:
                 reply.add_done_callback(self._wait)
                 return
             self._left -= 1
-        self._on_end(self)
+        if self.error is None:
+            try:
+                self._record_lot()
+            except Exception as error:
+                self.error, self.is_sent = error, True
+        self._on_lot(self)
 
-    def record(self) -> list[tuple[str, str]]:
-        """Notes what has taken its events. Raises StoreUnavailable.
-
-        Returns the channels that refused the version of their bindings, each with the one that it has.
-        """
-        refused: list[tuple[str, str]] = []
-        taken = self.publish.taken
+    def _record_lot(self) -> None:
+        """Notes what has taken its events. Raises StoreUnavailable."""
+        taken, counts = self.publish.taken, self.publish.taken.counts
         replies = iter(self._replies)
-        for channel in self._channels:
+        for channel, indexes, is_last in self._appends:
             reply = next(replies).result()
             appended = self._stores.queues.end_append(reply)
             if appended is Appended.QUEUED:
-                taken.channels[channel] = self.matched.channels[channel]
+                before = taken.channels.get(channel)
+                taken.channels[channel] = indexes if before is None else [*before, *indexes]
+                if not is_last:
+                    taken.unfinished.add(channel)
+                elif taken.unfinished:
+                    taken.unfinished.discard(channel)
+                for index in indexes:
+                    counts[index] += 1
             elif appended is Appended.STALE:
-                refused.append((channel, reply[1].decode()))
-        for session, indexes in self._sessions.items():
+                self._refused.append((channel, reply[1].decode()))
+        for session, indexes in self._sessions:
             count = self._stores.sessions.end_append(next(replies).result(), count=len(indexes))
             offered = taken.sessions.setdefault(session, {})
             offered |= {index: place < count for place, index in enumerate(indexes)}
         for other in replies:
             other.result()
-        return refused
+        if not self.is_sent:
+            self._appends, self._sessions, self._replies = [], [], []
+
+    def fail(self, error: Exception) -> None:
+        self.error, self.is_sent = error, True
+        self.on_end(self)
+
+    # Results
+
+    def record(self) -> list[tuple[str, str]]:
+        """The channels that refused the version of their bindings, each with the one that it has.
+
+        Raises StoreUnavailable.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._refused
 
     def confirm(self, refused: Collection[str]) -> None:
         """Tells the table which channels have the version that this round named: those that did not refuse.
@@ -141,26 +300,9 @@ def counts_of(publish: Publish, matched: Matched) -> list[int]:
 
     A session counts only if it matches now: what it took and no longer wants, its edge drops.
     """
-    counts = [0] * len(publish.posted.events)
-    for indexes in publish.taken.channels.values():
-        for index in indexes:
-            counts[index] += 1
+    counts = list(publish.taken.counts)
     for session, indexes in matched.sessions.items():
         offered = publish.taken.sessions[session]
         for index in indexes:
             counts[index] += offered[index]
     return counts
-
-
-def _open_receipts(receipts: Receipts, publish: Publish, matched: Matched) -> list[asyncio.Future[Any]]:
-    """Opens the receipts that were asked for; they name also what took the events in an earlier round."""
-    events: Sequence[Event] = publish.posted.events
-    channels_of: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
-    for channel, indexes in {**matched.channels, **publish.taken.channels}.items():
-        for index in indexes:
-            if index in channels_of:
-                channels_of[index].append(channel)
-    return [
-        receipts.open(publish.account.id, events[index], channels=channels, now_ms=publish.now_ms)
-        for index, channels in channels_of.items()
-    ]

@@ -18,6 +18,9 @@ from shared.store import keyspace
 
 BEGINNING = "0-0"
 
+APPEND_LOT = 100
+"""Events in one append. Redis serves nothing else while it runs the script: more go in several."""
+
 
 class Appended(StrEnum):
     """The result of an append."""
@@ -87,12 +90,13 @@ class Queues:
         traceparent: str = "",
         now_ms: int | None = None,
     ) -> asyncio.Future[Any]:
-        """Appends the events in order, all or none, and wakes the channel's owner.
+        """Appends up to `APPEND_LOT` events in order, all or none, and wakes the channel's owner.
 
         The channel refuses another version of its bindings than its own; '' is for events that no binding
         matched. Each entry keeps `traceparent`, and whether its event wants a receipt. Returns the reply for
         `end_append`.
         """
+        assert len(events) <= APPEND_LOT, f"{len(events)} events; one append takes {APPEND_LOT}"
         oldest = self._limits.oldest_entry_id(now_ms=self._now_ms() if now_ms is None else now_ms)
         arguments: list[Argument] = [self._limits.size_bytes, oldest, traceparent, bindings_version]
         for e in events:
@@ -111,12 +115,31 @@ class Queues:
     async def append(
         self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
     ) -> Appended:
-        """`begin_append` and `end_append`."""
-        return self.end_append(
-            await self.begin_append(
-                api_key_id, events, bindings_version=bindings_version, traceparent=traceparent
-            )
+        """Appends any number of events, in order and in lots."""
+        reply = await self.append_lots(
+            api_key_id, events, bindings_version=bindings_version, traceparent=traceparent
         )
+        return self.end_append(reply)
+
+    async def append_lots(
+        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
+    ) -> Any:
+        """As `begin_append`, for any number of events: all or none of each lot.
+
+        Each lot waits for the one before it: a channel that refuses a lot must not take the next one. Returns
+        the last reply; when the channel has refused a later lot, it has the ones before it.
+        """
+        reply: Any = None
+        for start in range(0, len(events), APPEND_LOT):
+            if start:
+                self.end_append(reply)
+            lot = events[start : start + APPEND_LOT]
+            reply = await self.begin_append(
+                api_key_id, lot, bindings_version=bindings_version, traceparent=traceparent
+            )
+            if reply[0] != b"queued":
+                break
+        return reply
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
         """Drops what is too old from a queue that nothing is appended to or read from."""

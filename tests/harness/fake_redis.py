@@ -30,11 +30,20 @@ class FakeRedis(fakeredis.FakeAsyncRedis):
         except Exception as error:
             on_replies(error)
         else:
-            # As Redis replies: redis-py makes a dict of HGETALL's.
-            on_replies([list(chain(*r.items())) if isinstance(r, dict) else r for r in replies])
+            on_replies(list(map(_as_redis_replies, replies)))
 
     async def hand_over_to(self, protocol: asyncio.Protocol) -> None:
         protocol.connection_made(FakeTransport(self.pubsub(), protocol))
+
+
+def _as_redis_replies(reply: Any) -> Any:
+    """redis-py makes dicts of the replies to HGETALL and HSCAN."""
+    match reply:
+        case dict():
+            return list(chain(*reply.items()))
+        case (int(cursor), dict(page)):
+            return [str(cursor).encode(), list(chain(*page.items()))]
+    return reply
 
 
 class FakeTransport(asyncio.Transport):

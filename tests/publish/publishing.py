@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 import fakeredis
 import orjson
 
-from shared.model.bindings import Source
+from shared.model.api_keys import new_id
+from shared.model.bindings import Source, Topic
 from shared.model.events import Event
+from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
@@ -76,6 +78,15 @@ async def bound_channel(stores: Stores, *topics: str) -> str:
     channel = await stores.channel()
     await bind(stores, channel, *(topics or ("orders",)))
     return channel
+
+
+async def listen(stores: Stores, *topics: str, account: str = "", session_id: str = "") -> str:
+    """Puts a session, by default a new one, with bindings to these topics."""
+    session = session_id or new_id()
+    record = Session(session, Dialect.KAZOO, stores.account_id, "edge/1/1", "", "", NOW_MS)
+    of = account or stores.account_id
+    await stores.sessions.put(record, [SessionBinding(of, topic, Topic(topic)) for topic in topics])
+    return session
 
 
 def queued(stores: Stores, channel: str) -> list[str]:

@@ -2,8 +2,6 @@
 
 import pytest
 
-from shared.model.api_keys import new_id
-from shared.model.bindings import Topic
 from shared.model.events import (
     DEVICE_DE_REGISTRATIONS,
     DEVICE_NOTIFICATIONS,
@@ -11,11 +9,11 @@ from shared.model.events import (
     DEVICE_REGISTRATIONS_EXPIRED,
     Event,
 )
-from shared.model.sessions import EVERY_ACCOUNT, Dialect, Session, SessionBinding
+from shared.model.sessions import EVERY_ACCOUNT
 from shared.store import keyspace, sessions
 from tests.publish.conftest import NewGateway
-from tests.publish.publishing import Gateway, bound_channel, event, queued
-from tests.store.stores import NOW_MS, Stores
+from tests.publish.publishing import Gateway, bound_channel, event, listen, queued
+from tests.store.stores import Stores
 
 
 async def test_a_channel_whose_key_is_gone_is_left_out(gateway: Gateway, stores: Stores) -> None:
@@ -95,15 +93,6 @@ async def test_receipt_names_the_channels_that_a_repair_added(gateway: Gateway, 
 
 
 # Sessions
-
-
-async def listen(stores: Stores, *topics: str, account: str = "", session_id: str = "") -> str:
-    """Puts a session, by default a new one, with bindings to these topics."""
-    session = session_id or new_id()
-    record = Session(session, Dialect.KAZOO, stores.account_id, "edge/1/1", "", "", NOW_MS)
-    of = account or stores.account_id
-    await stores.sessions.put(record, [SessionBinding(of, topic, Topic(topic)) for topic in topics])
-    return session
 
 
 @pytest.mark.parametrize("account", ["", EVERY_ACCOUNT])

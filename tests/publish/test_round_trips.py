@@ -6,9 +6,11 @@ import pytest
 
 from shared.model.api_keys import new_id
 from shared.model.events import DEVICE_NOTIFICATIONS, Event
+from shared.model.routing_table import RoutingTable
 from shared.publish import repair
 from shared.publish.repair import BindingsKeepChanging
-from shared.store import keyspace
+from shared.store import keyspace, routing_tables
+from tests.publish.conftest import NewGateway
 from tests.publish.publishing import Gateway, bind, bound_channel, event, queued
 from tests.store.stores import Stores
 
@@ -40,6 +42,45 @@ async def test_publish_to_one_of_a_thousand_accounts_reads_no_tables(
         names = [command.arguments[0] for command in commands]
         assert {"HGET", "HMGET"} <= set(names), "the versions of both tables"
         assert len(names) == 2 + (account == stores.account_id)
+
+
+@pytest.mark.parametrize("more", [0, 0.1])
+async def test_accounts_beyond_the_size_of_the_cache_cost_little(
+    new_gateway: NewGateway, monkeypatch: pytest.MonkeyPatch, more: float
+) -> None:
+    """Accounts publish in turn. Without a place in the cache a publish takes two round trips."""
+    size = 40
+    monkeypatch.setattr(routing_tables, "_SMALL_TABLES_BYTES", size * RoutingTable().size_bytes)
+    gateway = new_gateway()
+    accounts = [new_id() for _ in range(round(size * (1 + more)))]
+    for account in accounts:
+        await gateway.publish(event(0), account_id=account)
+    gateway.redis.pipelines.clear()
+
+    for number in range(10):
+        for account in accounts:
+            await gateway.publish(event(number), account_id=account)
+
+    publishes = 10 * len(accounts)
+    commands = sum(map(len, gateway.redis.pipelines)) / publishes
+    pipelines = gateway.count_pipelines() / publishes
+    print(f"{len(accounts)} accounts: {commands:.2f} commands, {pipelines:.2f} round trips a publish")
+    assert (commands, pipelines) == (2, 1) if not more else (commands < 3 and pipelines < 1.4)
+
+
+async def test_table_that_is_not_in_memory_costs_one_round_trip(gateway: Gateway, stores: Stores) -> None:
+    await bound_channel(stores)
+    await gateway.publish(event(0), account_id=new_id())
+    gateway.redis.pipelines.clear()
+
+    accounts = [stores.account_id, stores.account_id, *(new_id() for _ in range(4))]
+
+    await asyncio.gather(*(gateway.publish(event(1), account_id=account) for account in accounts))
+
+    # Then the appends. The second publish to a channel with a new version waits for the first one.
+    reading, *_ = gateway.redis.pipelines
+    assert sorted(str(c.arguments[0]) for c in reading) == ["EVALSHA"] * 5 + ["HMGET"]
+    assert gateway.count_pipelines() <= 4
 
 
 async def test_publishes_of_one_turn_share_the_reads_of_versions(gateway: Gateway, stores: Stores) -> None:

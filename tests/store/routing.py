@@ -68,14 +68,10 @@ class RecordingPipeline(Pipeline):
         self.checks += 1
         return super().read(*arguments)
 
-    def command(self, *arguments: Argument) -> asyncio.Future[Any]:
-        if arguments[0] == "HGETALL" and arguments[1] != keyspace.routing(keyspace.EVERY):
-            self.reads.append("all")
-        return super().command(*arguments)
-
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        if name == "routing_changes":
-            self.reads.append("changes")
+        of_account = keys[0] != keyspace.routing(keyspace.EVERY)
+        if of_account and name in ("routing_changes", "routing_read"):
+            self.reads.append({"routing_changes": "changes", "routing_read": "all"}[name])
         return super().script(name, keys, *arguments)
 
 

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from shared.model.api_keys import new_id
 from shared.model.bindings import Pattern, Source
-from shared.store import keyspace
+from shared.store import keyspace, routing_tables
+from shared.store.random_cache import RandomCache
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.store.routing import (
@@ -89,7 +90,8 @@ async def test_log_of_several_pages(stores: Stores, elsewhere: Gateway) -> None:
         await stores.routing.add_key(account, each)
 
     assert set(added) <= (await table_of(elsewhere.routing, account)).api_keys
-    assert elsewhere.calls.reads == ["all", "changes"]
+    # A large table catches up at once, in case that it has changed meanwhile.
+    assert elsewhere.calls.reads == ["all", "changes", "changes", "changes"]
 
 
 GAPS: dict[str, Callable[[Any, str], object]] = {
@@ -192,3 +194,56 @@ async def test_large_table_is_built_in_turns_of_the_loop(stores: Stores, elsewhe
     assert len(routes.bindings) == 21_000
     assert turns >= 40
     assert gc.isenabled(), "paused only while the table is built"
+
+
+async def test_changes_while_a_large_table_is_read_are_not_missed(
+    stores: Stores, elsewhere: Gateway, fresh: Callable[[], Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, key = stores.account_id, new_id()
+    await one_of_each(stores.routing, account)
+    many = {f"key:{n:032x}": "" for n in range(3000)}
+    stores.direct.hset(keyspace.routing(account), mapping=many)
+    command, pages = elsewhere.calls.command, 0
+
+    async def after_a_change(*arguments: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        for each in range(pages % 3):
+            await stores.routing.drop_key(account, f"{10 * pages + each:032x}", generation="")
+        if pages == 2:
+            await stores.routing.add_key(account, key)
+        return await command(*arguments)
+
+    def commanded(*arguments: Any) -> Any:
+        if arguments[0] == "HSCAN":
+            return asyncio.ensure_future(after_a_change(*arguments))
+        return command(*arguments)
+
+    monkeypatch.setattr(elsewhere.calls, "command", commanded)
+    table = await table_of(elsewhere.routing, account)
+
+    assert pages > 5
+    assert key in table.api_keys
+    assert content_of(table) == content_of(await table_of(fresh().routing, account))
+
+
+async def test_large_tables_push_out_no_small_ones(
+    stores: Stores, elsewhere: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing_tables, "_SMALL_BYTES", 10_000)
+    monkeypatch.setattr(elsewhere.routing.tables, "_large", RandomCache(3_000_000))
+    small, large = [new_id() for _ in range(20)], [new_id() for _ in range(3)]
+    for account in large:
+        keys = {f"key:{n:032x}": "" for n in range(4000)}
+        stores.direct.hset(keyspace.routing(account), mapping={"version": "1", **keys})
+    for account in [*small, *large]:
+        await elsewhere.routing.tables.read(account)
+
+    found = [elsewhere.routing.tables.cached(account)[0] is not None for account in [*small, *large]]
+    assert found == [True] * 20 + [False, False, True], "a large one makes room for another"
+
+    # A table that shrinks or grows changes its place.
+    stores.direct.delete(keyspace.routing(large[-1]))
+    await elsewhere.routing.tables.read(large[-1])
+    assert len(elsewhere.routing.tables._large) == 0
+    assert elsewhere.routing.tables.cached(large[-1])[0] is not None
