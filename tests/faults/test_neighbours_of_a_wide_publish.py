@@ -56,7 +56,7 @@ async def wide(installation: Stack, api: Api) -> ApiKey:
             secret_hash = api_keys.hash_of(api_keys.new_secret(id_))
             scopes = frozenset({api_keys.Scope.RECEIVE})
             await keys.create(api_keys.ApiKey(id_, key.account, "wide", scopes, now_ms(), secret_hash))
-            await channels.create(key.account, id_, kind=Kind.WEBSOCKET, now_ms=now_ms())
+            await channels.create(key.account, id_, kind=Kind.WEBSOCKET)
 
         for _ in range(0, CHANNELS, 500):
             await asyncio.gather(*(add_channel() for _ in range(500)))
