@@ -97,7 +97,6 @@ def build_outbound(settings: Settings) -> Outbound:
     return Outbound(
         policy=AddressPolicy(settings.allow_private_callbacks),
         timeout_s=settings.callback_timeout_s,
-        calls_at_once=settings.webhook_requests,
         client_cert=settings.callback_client_cert,
         client_key=settings.callback_client_key,
         ca=settings.callback_ca,

@@ -4,6 +4,7 @@ arq judges by the clock of its process which jobs are due. Here it gets Redis' t
 is ahead a dispatcher would take each retry before its time, and nobody would retry at that time.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, tzinfo
@@ -91,13 +92,17 @@ def reap_worker(
 
 
 class RetryJobs:
-    """Retries of webhook deliveries. Any dispatcher runs a job; the sweep makes up for a lost one."""
+    """Retries of webhook deliveries. `retry` is called with each channel that is due; it must return at once.
 
-    def __init__(self, redis: Redis) -> None:
+    Any dispatcher runs a job; the sweep makes up for a lost one.
+    """
+
+    def __init__(self, redis: Redis, retry: Callable[[str], None]) -> None:
         self._redis = _arq_redis(redis)
+        self._retry = retry
 
     async def schedule(self, channel: str, *, failed_attempts: int, at_ms: int) -> None:
-        """Schedules the next attempt. Without Redis it logs a warning, and leaves the retry to the sweep."""
+        """Schedules the next attempt. Without Redis it logs a warning, and this process keeps the time."""
         try:
             await self._redis.enqueue_job(
                 _RETRY,
@@ -109,17 +114,17 @@ class RetryJobs:
         except (RedisError, OSError) as exc:
             facts = {"channel": channel, "error": type(exc).__name__}
             logger.warning("retry.not-scheduled", extra={"facts": facts})
+            delay_s = max(0, at_ms + _RETRY_MARGIN_MS - now_ms()) / 1000
+            asyncio.get_running_loop().call_later(delay_s, self._retry, channel)
 
-    def worker(
-        self, retry: Callable[[str], None], *, on_working: Callable[[], None] = lambda: None
-    ) -> Worker:
-        """An arq worker that calls `retry` with each channel that is due; `retry` must return at once.
+    def worker(self, *, on_working: Callable[[], None] = lambda: None) -> Worker:
+        """An arq worker that runs the jobs. It calls `on_working` each time it has asked for work.
 
-        It calls `on_working` each time it has asked for work. It ends when Redis drops; run another one.
+        It ends when Redis drops; run another one.
         """
 
         async def run(ctx: dict[Any, Any], channel: str) -> None:
-            retry(channel)
+            self._retry(channel)
 
         return _worker(
             self._redis,

@@ -3,6 +3,8 @@
 docs/protocols/pelion.md, sections 2 and 8; docs/protocols/channels.md.
 """
 
+from functools import partial
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +18,7 @@ from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback, callback, new_signing_secret
 from shared.model.channels import ChannelState, Kind
 from shared.model.errors import KeyRevoked, KindConflict
+from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem
 from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
 from shared.wire.pelion.channels import (
@@ -110,7 +113,7 @@ async def register_callback(request: Request, key: ApiKey) -> None:
     posted = await body_in(request, _REGISTRATION)
     wanted, serialization = callback(posted.url, posted.headers or {}), stored_form(posted.serialization)
     await _check_kind(context, key.id)
-    await _verify(context, key.id, wanted)
+    await _verify(request, key, wanted)
     await context.stores.channels.put_webhook(key.account_id, key.id, wanted, serialization=serialization)
 
 
@@ -128,13 +131,24 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
         raise KindConflict(existing=state.kind)
 
 
-async def _verify(context: Context, api_key_id: str, callback: Callback) -> None:
-    secret = await context.stores.api_keys.signing_secret(api_key_id, offered=new_signing_secret())
-    attempt = await context.endpoint_verifier.verify(api_key_id, callback, signing_secret=secret)
+async def _verify(request: Request, key: ApiKey, callback: Callback) -> None:
+    context = context_of(request)
+    secret = await context.stores.api_keys.signing_secret(key.id, offered=new_signing_secret())
+    attempt = await context.endpoint_verifier.verify(
+        key, callback, signing_secret=secret, disconnected=partial(_disconnected, request)
+    )
     if not attempt.accepted:
         why = f"the response was {attempt.status}, not 200 or 204"
         message = f"the test request failed: {_REASONS.get(attempt.error, attempt.error) or why}"
         raise Problem(400, f"url: {message}", fields=[("url", message)])
+
+
+async def _disconnected(request: Request) -> None:
+    """Returns when the client has gone. The body must have been read."""
+    connection: Connection = request.scope["extensions"]["http.connection"]
+    connection["end_with_input"]()
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @Operation("GET /v1/channels/{api_key_id}", KEY_IN_PATH)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from services.composition import Stores
+from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
+from services.webhook_dispatcher.retry_pace import RetryPace
 from shared import telemetry
 from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
@@ -15,8 +17,10 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
+from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
+from shared.store.webhooks import Setup
 from shared.wire.pelion.messages import Message, message
 from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
@@ -35,6 +39,8 @@ class Outcome(Enum):
     """The lease is gone: the attempt failed and is retried later, or another owner has it."""
     CHANGED = auto()
     """The lease is released, and the next attempt is due at once: the URL or its headers have changed."""
+    MOVED = auto()
+    """The URL is not the one that was resolved, or was replaced during the request: to be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +68,32 @@ class Deliveries:
         self._outbound = outbound
         self._retries = retries
         self._settings = settings
+        self._pace = RetryPace()
 
-    async def deliver(self, lease: Lease) -> Outcome:
-        """Sends the next batch, if one may be sent now. Raises NoLongerOwner, StoreUnavailable."""
+    async def deliver(self, lease: Lease, webhook: KnownWebhook, resolved: Resolved) -> Outcome:
+        """Sends the next batch, if one may be sent now, to the addresses of `webhook.url`.
+
+        Records in `webhook` how it went. Raises NoLongerOwner, StoreUnavailable.
+        """
         batch = await self._stores.batches.take(
             lease, count=self._settings.batch_limit, size_bytes=self._settings.webhook_batch_bytes
         )
         if isinstance(batch, NoBatch):
             return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
+        if batch.callback.url != webhook.url:
+            webhook.url = batch.callback.url
+            return Outcome.MOVED
         request = self._request(lease, batch)
         tracer = DeliveryTracer(lease.channel)
         tracer.record_sent(request.with_trail, read_ns=time.time_ns())
-        attempt = await self._send(lease, batch, request)
+        attempt = await self._send(lease, batch, request, webhook, resolved)
+        if attempt is None:
+            logger.info("delivery.outdated", extra={"facts": {"channel": lease.channel}})
+            return Outcome.MOVED
+        webhook.record(attempt)
         delivery = self._record(lease, request, attempt)
         if not attempt.accepted:
-            return await self._fail(lease, batch, delivery)
+            return await self._fail(lease, batch, delivery, account=webhook.account)
         acked_ns = time.time_ns()
         outcome = await self._ack(lease, request.message, delivery)
         tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
@@ -91,7 +108,9 @@ class Deliveries:
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]
         return _Request(f"msg_{lease.generation}_{body.last_entry_id}", body, with_trail)
 
-    async def _send(self, lease: Lease, batch: TakenBatch, request: _Request) -> Attempt:
+    async def _send(
+        self, lease: Lease, batch: TakenBatch, request: _Request, webhook: KnownWebhook, resolved: Resolved
+    ) -> Attempt | None:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
@@ -102,7 +121,12 @@ class Deliveries:
             body=body,
         )
         headers = {**batch.callback.headers, **signature, **request.trace_headers}
-        return await self._outbound.put(batch.callback.url, headers=headers, body=body)
+        call = self._outbound.put(batch.callback.url, headers=headers, body=body, resolved=resolved)
+        webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
+        try:
+            return await webhook.request.attempt()
+        finally:
+            webhook.request = None
 
     def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
         """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""
@@ -127,9 +151,11 @@ class Deliveries:
         telemetry.record_acked(body.last_entry_id, count)
         return Outcome.ACCEPTED
 
-    async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery) -> Outcome:
-        failed_attempts = batch.failed_attempts + 1
-        next_attempt_ms = now_ms() + backoff_s(failed_attempts) * 1000
+    async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery, *, account: str) -> Outcome:
+        failed_attempts, now = batch.failed_attempts + 1, now_ms()
+        next_attempt_ms = self._pace.plan(
+            account, now_ms=now, earliest_ms=now + backoff_s(failed_attempts) * 1000
+        )
         result, lost = await self._stores.batches.fail(
             lease,
             taken=batch,

@@ -1,26 +1,33 @@
 """The webhook channels that one process delivers: found by wakeups, by retry jobs, and by a sweep.
 
-A visit claims a channel that no live instance holds, delivers until the queue is empty, lingers for more, and
-releases the lease. There is one visit per channel, with one request at a time, which keeps the order. Visits
-after a failure have slots of their own: failing receivers cannot occupy all of them.
+A visit looks up the receiver's name, waits for a place, claims a channel that no live instance holds,
+delivers until the queue is empty, lingers for more, and releases the lease. It holds a place only during a
+request and its commands to Redis. There is one visit per channel, with one request at a time, which keeps the
+order.
 """
 
 import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from services.composition import Stores
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
-from shared import telemetry
-from shared.clock import now_ms
+from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
+from services.webhook_dispatcher.lanes import Lanes
+from services.webhook_dispatcher.sweep import Sweep
 from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
+from shared.outbound.client import Outbound
+from shared.outbound.names import Resolved
+from shared.outbound.places import Asked
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
+from shared.store.due_webhooks import DueWebhook
 from shared.store.inline_entries import parse_wakeups
-from shared.store.wakeups import listen_to_wakeups, parse_key_changed
+from shared.store.wakeups import listen_to_wakeups, parse_key_changed, parse_webhook_changed
 
 logger = logging.getLogger(__name__)
 
@@ -32,34 +39,56 @@ _RELEASE_S = 1.0
 
 
 class _Visit:
-    """One visit of a channel. `woken`: there may be more than the visit has seen."""
+    """One visit of a channel. `woken`: there may be more than the visit has seen.
 
-    def __init__(self, *, follows_failure: bool) -> None:
+    `is_idle`: it waits for something that a shutdown need not wait for. `waits_since_s`, by the event loop's
+    clock: for a place.
+    """
+
+    def __init__(self, channel: str, *, follows_failure: bool) -> None:
+        self.channel = channel
         self.follows_failure = follows_failure
         self.woken = asyncio.Event()
+        self.lease: Lease | None = None
+        self.is_idle = False
+        self.waits_since_s = math.inf
+        self.task: asyncio.Task[None] | None = None
 
     async def is_woken_within(self, limit_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.woken.wait(), limit_s)
         return self.woken.is_set()
 
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        self.is_idle = True
+        try:
+            yield
+        finally:
+            self.is_idle = False
+
 
 class Dispatcher:
     """All visits of one process. Its leases are owned by `stores.instance`."""
 
-    def __init__(self, stores: Stores, deliveries: Deliveries, settings: Settings) -> None:
+    def __init__(
+        self, stores: Stores, deliveries: Deliveries, outbound: Outbound, settings: Settings
+    ) -> None:
         self._stores = stores
         self._deliveries = deliveries
+        self._outbound = outbound
+        self._known = KnownWebhooks(stores.webhooks)
         self._heartbeat_s = settings.heartbeat_s
-        self._sweep_s = settings.sweep_s
-        half = max(1, settings.webhook_requests // 2)
-        self._slots = asyncio.Semaphore(half)
-        self._slots_after_failure = asyncio.Semaphore(half)
+        self._repeat_s = settings.sweep_s
+        self._cut_short: dict[str, bool] = {}
+        self._sweep = Sweep(stores, settings, visit=self._visit_due, waiting_ms=self._waiting_ms)
+        requests = settings.webhook_requests
+        per_account = settings.webhook_requests_per_account or max(1, requests // 4)
+        self._lanes = Lanes(requests, per_account=per_account)
         self._visits: dict[str, _Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
         self._stopping = asyncio.Event()
-        self._restored = asyncio.Event()
 
     def visit(self, channel: str, *, follows_failure: bool = False) -> None:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
@@ -67,8 +96,8 @@ class Dispatcher:
         if visit is not None:
             visit.woken.set()
         elif not self._stopping.is_set():
-            self._visits[channel] = visit = _Visit(follows_failure=follows_failure)
-            task = asyncio.create_task(self._run(channel, visit))
+            self._visits[channel] = visit = _Visit(channel, follows_failure=follows_failure)
+            visit.task = task = asyncio.create_task(self._run(visit))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -80,7 +109,7 @@ class Dispatcher:
     async def running(self) -> AsyncIterator[None]:
         """Listens, sends heartbeats and sweeps while entered; then ends all visits within seconds."""
         try:
-            async with in_background(self._listen, self._recover, self._beat, self._sweep):
+            async with in_background(self._listen, self._beat, self._repeat, *self._sweep.loops):
                 try:
                     yield
                 finally:
@@ -94,6 +123,8 @@ class Dispatcher:
         self._stopping.set()
         for visit in self._visits.values():
             visit.woken.set()
+            if visit.is_idle and visit.task is not None:
+                visit.task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_SHUTDOWN_S)
         for task in self._tasks:
@@ -101,12 +132,12 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_RELEASE_S)
 
-    async def _run(self, channel: str, visit: _Visit) -> None:
-        again = False
+    async def _run(self, visit: _Visit) -> None:
+        channel, again = visit.channel, False
         try:
-            again = await self._visit(channel, visit)
+            again = await self._visit(visit)
         except StoreUnavailable:
-            # When Redis is back, the sweep finds the channel.
+            self._cut_short[channel] = visit.follows_failure
             logger.debug("visit.cut-short", extra={"facts": {"channel": channel}})
         except Exception:
             logger.exception("visit.failed", extra={"facts": {"channel": channel}})
@@ -117,40 +148,81 @@ class Dispatcher:
         if again or visit.woken.is_set():
             self.visit(channel, follows_failure=visit.follows_failure)
 
-    async def _visit(self, channel: str, visit: _Visit) -> bool:
+    async def _visit(self, visit: _Visit) -> bool:
         """True if the next visit is due at once."""
-        try:
-            lease = await self._claim(channel)
-        except (HeldByAnother, NoLongerOwner):
+        webhook = await self._known.get(visit.channel)
+        if webhook is None:
             visit.woken.clear()
             return False
         outcome = None
         try:
-            outcome = await self._deliver_all(lease, visit)
+            outcome = await self._deliver_all(visit, webhook)
+        except HeldByAnother:
+            visit.woken.clear()
         except NoLongerOwner:
+            if visit.lease is None:
+                self._known.forget(visit.channel)
+                visit.woken.clear()
             outcome = Outcome.RELEASED
         finally:
             if outcome not in (Outcome.RELEASED, Outcome.CHANGED):
-                await self._stores.leases.release(lease)
+                await self._release(visit)
         return outcome is Outcome.CHANGED
 
-    async def _deliver_all(self, lease: Lease, visit: _Visit) -> Outcome | None:
+    async def _deliver_all(self, visit: _Visit, webhook: KnownWebhook) -> Outcome | None:
         """Delivers until nothing may be sent now, and nothing came for a while. The last outcome, if any."""
-        outcome = None
+        outcome = resolved = None
         while not self._stopping.is_set():
-            visit.woken.clear()
-            slots = self._slots_after_failure if visit.follows_failure else self._slots
-            async with slots:
-                if self._stopping.is_set():
-                    break
-                outcome = await self._deliveries.deliver(lease)
-            if outcome in (Outcome.RELEASED, Outcome.CHANGED, Outcome.BACKOFF):
+            if resolved is None:
+                with visit.idle():
+                    resolved = await self._outbound.resolve(webhook.url, account=webhook.account)
+            elif resolved.addresses:
+                # A connection is open: it must not wait for a name server.
+                resolved = self._outbound.resolve_again(resolved, account=webhook.account)
+            outcome = await self._deliver_once(visit, webhook, resolved)
+            if outcome is Outcome.MOVED:
+                resolved = None
+                continue
+            if outcome in (None, Outcome.RELEASED, Outcome.CHANGED, Outcome.BACKOFF):
                 # Do not linger in a backoff: the dispatcher that runs the retry could not claim the channel.
                 break
             visit.follows_failure = False
             if outcome is Outcome.NOTHING_TO_SEND and not await visit.is_woken_within(_LINGER_S):
                 break
         return outcome
+
+    async def _deliver_once(self, visit: _Visit, webhook: KnownWebhook, resolved: Resolved) -> Outcome | None:
+        """Delivers one batch in a place of its lane; None when the process stops before."""
+        is_slow = visit.follows_failure or webhook.is_slow
+        place = (self._lanes.ask_slow if is_slow else self._lanes.ask_fast)(webhook.account)
+        try:
+            if place.asked is not None:
+                with visit.idle():
+                    await self._wait_for(place.asked, visit)
+            if self._stopping.is_set():
+                return None
+            self._lanes.begin(place)
+            visit.woken.clear()
+            if visit.lease is None:
+                # After the wait: until then any other dispatcher with a free place may have the channel.
+                visit.lease = await self._claim(visit.channel)
+            return await self._deliveries.deliver(visit.lease, webhook, resolved)
+        finally:
+            place.give_back()
+
+    async def _wait_for(self, place: Asked, visit: _Visit) -> None:
+        visit.waits_since_s = asyncio.get_running_loop().time()
+        if visit.lease is not None:
+            await asyncio.wait([place], timeout=_LINGER_S)
+            if not place.done():
+                await self._release(visit)
+        await place
+        visit.waits_since_s = math.inf
+
+    async def _release(self, visit: _Visit) -> None:
+        if visit.lease is not None:
+            lease, visit.lease = visit.lease, None
+            await self._stores.leases.release(lease)
 
     async def _claim(self, channel: str) -> Lease:
         owner = f"{self._stores.instance}/{next(self._claims)}"
@@ -170,26 +242,30 @@ class Dispatcher:
     def on_messages(self, messages: Sequence[bytes]) -> None:
         words, _ = parse_wakeups(messages)
         for word in words:
-            if parse_key_changed(word) is None:
+            if (channel := parse_webhook_changed(word)) is not None:
+                self._on_changed(channel)
+            elif parse_key_changed(word) is None:
                 self.visit(word)
 
+    def _on_changed(self, channel: str) -> None:
+        if self._known.request_to(channel) is not None:
+            ending = asyncio.create_task(self._end_outdated(channel))
+            self._tasks.add(ending)
+            ending.add_done_callback(self._tasks.discard)
+        self.visit(channel)
+
+    async def _end_outdated(self, channel: str) -> None:
+        """Ends a request to the URL of before: what waits must not wait for a receiver that hangs."""
+        with contextlib.suppress(StoreUnavailable):
+            setup = await self._stores.webhooks.setup(channel)
+            if (request := self._known.request_to(channel)) is not None:
+                request.end_unless(setup)
+
     def on_restored(self) -> None:
-        self._restored.set()
+        self._sweep.restored()
 
     def on_lost(self) -> None:
         """Visits keep no state that a lost write could make wrong."""
-
-    async def _recover(self) -> None:
-        """Visits after each restored subscription what the lost wakeups would have named."""
-        while True:
-            await self._restored.wait()
-            self._restored.clear()
-            try:
-                await self._try_to_beat()
-                await self._try_to_visit_due()
-            except Exception:
-                self._restored.set()
-                raise
 
     async def _beat(self) -> None:
         while True:
@@ -200,21 +276,19 @@ class Dispatcher:
         with contextlib.suppress(StoreUnavailable):
             await self._stores.heartbeat.beat()
 
-    async def _sweep(self) -> None:
+    def _visit_due(self, due: DueWebhook) -> None:
+        self.visit(due.channel, follows_failure=due.failed_attempts > 0)
+
+    async def _repeat(self) -> None:
+        """Begins the visits again that Redis cut short."""
         while True:
-            await asyncio.sleep(self._sweep_s)
-            await self._try_to_visit_due()
+            await asyncio.sleep(self._repeat_s)
+            cut_short, self._cut_short = self._cut_short, {}
+            for channel, follows_failure in cut_short.items():
+                self.visit(channel, follows_failure=follows_failure)
 
-    async def _try_to_visit_due(self) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self._visit_due()
-
-    async def _visit_due(self) -> None:
-        """Visits every webhook that is due and that no live instance holds; records the longest lag."""
-        oldest_ms = started_ms = now_ms()
-        async for page in self._stores.due_webhooks.pages():
-            for due in page:
-                oldest_ms = min(oldest_ms, due.since_ms)
-                if not due.is_held:
-                    self.visit(due.channel, follows_failure=due.failed_attempts > 0)
-        telemetry.record_webhook_lag(oldest_ms, now_ms=started_ms, every_s=self._sweep_s)
+    def _waiting_ms(self) -> int:
+        since_s = min((visit.waits_since_s for visit in self._visits.values()), default=math.inf)
+        return (
+            max(0, round((asyncio.get_running_loop().time() - since_s) * 1000)) if since_s < math.inf else 0
+        )

@@ -21,13 +21,15 @@ async def dispatching(
     settings: Settings, redis: Redis, jobs: Redis, readiness: Readiness
 ) -> AsyncIterator[None]:
     """Delivers for as long as it is entered. Raises OSError when a certificate's file is unusable."""
-    stores, retries = Stores(settings, redis), RetryJobs(jobs)
+    stores = Stores(settings, redis)
     async with build_outbound(settings) as outbound:
-        dispatcher = Dispatcher(stores, Deliveries(stores, outbound, retries, settings), settings)
+        retries = RetryJobs(jobs, lambda channel: dispatcher.retry(channel))
+        deliveries = Deliveries(stores, outbound, retries, settings)
+        dispatcher = Dispatcher(stores, deliveries, outbound, settings)
         async with (
             dispatcher.running(),
             working(
-                lambda on_working: retries.worker(dispatcher.retry, on_working=on_working),
+                lambda on_working: retries.worker(on_working=on_working),
                 service=_NAME,
                 readiness=readiness,
             ),

@@ -2,7 +2,7 @@
 
 A receiver must not lead it into our own network, hold it longer than one deadline, or fill its memory. So it
 checks every address between resolving and connecting, starts the deadline before resolving, and discards
-response bodies.
+response bodies. A caller with few places resolves first (`resolve`): no place waits for a name server.
 """
 
 import asyncio
@@ -16,15 +16,26 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
+from aiohttp.helpers import is_ip_address
 from yarl import URL
 
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
-from shared.outbound.resolver import AddressRefused, Lookup, SystemResolver, VettingResolver, check_address
+from shared.outbound.names import Lookup, Names, Resolved
+from shared.outbound.resolver import (
+    RESOLVED,
+    AddressRefused,
+    VettingResolver,
+    check_address,
+    system_lookup,
+)
+from shared.outbound.response_head import HeadReader, status_behind
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +46,7 @@ _HEADERS_LIMIT = 100
 _IDLE_S = 15
 # A longer body must be a file object: aiohttp writes bytes in one step, which blocks the event loop.
 _IN_ONE_PIECE_BYTES = 1024 * 1024
+_AUTHORITY_END = re.compile(r"[/?#]")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 _HEADERS = {
     "User-Agent": "notification-gateway",
@@ -66,14 +78,13 @@ class Attempt:
 
 
 class Outbound:
-    """Calls customers' URLs, at most `calls_at_once`. Waiting for a slot does not use up the deadline."""
+    """Calls customers' URLs, as many at once as its callers begin."""
 
     def __init__(
         self,
         *,
         policy: AddressPolicy,
         timeout_s: float = 20,
-        calls_at_once: int = 1000,
         client_cert: Path | None = None,
         client_key: Path | None = None,
         ca: Path | None = None,
@@ -82,25 +93,26 @@ class Outbound:
     ) -> None:
         """Trusts `ca` beside the system's authorities. Raises OSError if a file cannot be used.
 
-        `lookup` resolves names; the addresses are cached for `lookup_ttl_s`.
+        `lookup` resolves names; the addresses are fresh for `lookup_ttl_s`.
         """
         self._policy = policy
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(calls_at_once)
         self._tls = _tls(client_cert=client_cert, client_key=client_key, ca=ca)
-        self._lookup = lookup or SystemResolver()
-        self._lookup_ttl_s = lookup_ttl_s
+        self._names = Names(lookup or system_lookup, fresh_s=lookup_ttl_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            resolver=VettingResolver(self._lookup, self._policy),
+            resolver=VettingResolver(self._policy),
             socket_factory=self._checked_socket,
             ssl=self._tls,
-            ttl_dns_cache=self._lookup_ttl_s,
+            # It would give the addresses of one call to another.
+            use_dns_cache=False,
             limit=0,
             keepalive_timeout=_IDLE_S,
         )
+        # aiohttp has no parameter for it.
+        vars(connector)["_factory"] = partial(HeadReader, loop=asyncio.get_running_loop())
         self._session = aiohttp.ClientSession(
             connector=connector,
             request_class=_Request,
@@ -119,25 +131,54 @@ class Outbound:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+        await self._names.close()
 
-    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Attempt:
+    async def resolve(self, url: str, *, account: str) -> Resolved:
+        """Looks up the host of `url` for a call that is to hold a place: it then waits for no name server.
+
+        Raises nothing: a call with an error fails at once, unless a connection is open.
+        """
+        host = _host(url)
+        if not host or is_ip_address(host):
+            return Resolved(host)
+        return await self._names.resolve(host, account=account)
+
+    def resolve_again(self, resolved: Resolved, *, account: str) -> Resolved:
+        """The newest addresses of a host that has a name, without waiting for a lookup."""
+        return self._names.refresh(resolved, account=account)
+
+    async def put(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        account: str = "",
+        resolved: Resolved | None = None,
+    ) -> Attempt:
         """Calls `url` once, follows no redirect, and raises nothing.
 
-        It calls a second time only if a connection kept from an earlier call turns out to be dead.
+        It calls a second time only if a connection kept from an earlier call turns out to be dead. Without
+        `resolved` it looks the host up for `account` first, within the same deadline.
         """
-        async with self._slots:
-            attempt = await self._attempt(url, headers, body)
+        attempt = await self._attempt(url, headers, body, account, resolved)
         telemetry.webhook_request_s.record(attempt.took_ms / 1000, {"outcome": attempt.outcome})
         if attempt.error:
             facts = {"origin": _origin(url), "error": attempt.error}
             logger.debug("callback.failed", extra={"facts": facts})
         return attempt
 
-    async def _attempt(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
+    async def _attempt(
+        self, url: str, headers: Mapping[str, str], body: bytes, account: str, resolved: Resolved | None
+    ) -> Attempt:
         call = _Call()
         try:
             async with asyncio.timeout(self._timeout_s):
+                RESOLVED.set(resolved or await self.resolve(url, account=account))
                 response = await self._call(call, url, headers, body)
+        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as exc:
+            # The parser refused what follows the status line: the status decides, and the connection goes.
+            return Attempt(call.status, "" if call.status else _error_of(exc), call.took_ms)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             return Attempt(None, _error_of(exc), call.took_ms)
         finally:
@@ -167,8 +208,7 @@ class Outbound:
         if _UNSAFE.search(url):
             raise ValueError("not a URL")
         response = await self._session.put(
-            # Not normalized: a receiver may compare the path byte by byte.
-            URL(url, encoded=url.isascii()),
+            _url(url),
             data=body if len(body) < _IN_ONE_PIECE_BYTES else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
@@ -204,9 +244,14 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         self.transport, self._protocol = conn.transport, conn.protocol
+        self._protocol.begin()
         self.reused = self._protocol in _LAST
         self._id = _LAST[self._protocol] = object()
         return await super().send(conn)
+
+    @property
+    def status(self) -> int | None:
+        return status_behind(self._protocol)
 
     @property
     def is_last(self) -> bool:
@@ -239,6 +284,11 @@ class _Call:
     @property
     def took_ms(self) -> int:
         return round((time.monotonic() - self._started_s) * 1000)
+
+    @property
+    def status(self) -> int | None:
+        """The status that has arrived, also if the rest of the response could not be parsed."""
+        return self._request.status if self._request is not None else None
 
     def abort(self) -> None:
         """Aborts the connection: closing would wait for a receiver that does not read what was sent."""
@@ -290,12 +340,42 @@ def _error_of(exc: Exception) -> str:
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
+    # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
+    context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
         context.load_verify_locations(ca)
     if client_cert is not None:
         # Without a password OpenSSL asks for one at the terminal.
         context.load_cert_chain(client_cert, client_key, password="")
     return context
+
+
+def _url(url: str) -> URL:
+    """The URL as it was given: a receiver may compare it byte by byte. Only what is not ASCII is encoded.
+
+    Raises ValueError.
+    """
+    if url.isascii():
+        return URL(url, encoded=True)
+    scheme, slashes, rest = url.partition("//")
+    end = _AUTHORITY_END.search(rest)
+    at = len(rest) if end is None else end.start()
+    authority, target = rest[:at], rest[at:]
+    if not authority.isascii():
+        host, colon, port = authority.partition(":")
+        authority = f"{URL(f'http://{host}').raw_host}{colon}{port}"
+    encoded = "".join(sign if sign.isascii() else quote(sign) for sign in target)
+    return URL(scheme + slashes + authority + encoded, encoded=True)
+
+
+def _host(url: str) -> str:
+    """The name that aiohttp will ask for; "" if the URL has none."""
+    if _UNSAFE.search(url):
+        return ""
+    with contextlib.suppress(ValueError):
+        host = _url(url).raw_host or ""
+        return host.rstrip(".") + "." if host.endswith("..") else host
+    return ""
 
 
 def _origin(url: str) -> str:

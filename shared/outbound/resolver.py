@@ -1,19 +1,15 @@
-"""Resolving names: one lookup, and a check of every address that it returns."""
+"""What aiohttp connects to: addresses that were looked up before the call, each checked."""
 
 import asyncio
-import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextvars import ContextVar
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from shared.model.addresses import AddressPolicy
-
-Lookup = Callable[[str], Awaitable[list[str]]]
-
-_CONCURRENT_LOOKUPS = 64
+from shared.outbound.names import Resolved
 
 
 class AddressRefused(OSError):
@@ -26,20 +22,23 @@ def check_address(address: str, policy: AddressPolicy) -> None:
         raise AddressRefused(reason)
 
 
-class VettingResolver(AbstractResolver):
-    """Resolves a name once. One refused address among good ones refuses the name."""
+# What the call of this task may connect to. aiohttp passes its resolver nothing but the name.
+RESOLVED: ContextVar[Resolved] = ContextVar("RESOLVED")
 
-    def __init__(self, lookup: Lookup, policy: AddressPolicy) -> None:
-        self._lookup = lookup
+
+class VettingResolver(AbstractResolver):
+    """Hands out the addresses in `RESOLVED`. One refused address among good ones refuses the name."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        addresses = await self._lookup(host)
-        if not addresses:
-            raise OSError("no address")
-        for address in addresses:
+        resolved = RESOLVED.get()
+        if resolved.error or not resolved.addresses or resolved.host != host:
+            raise OSError(resolved.error or "another name was resolved")
+        for address in resolved.addresses:
             check_address(address, self._policy)
         return [
             ResolveResult(
@@ -50,46 +49,35 @@ class VettingResolver(AbstractResolver):
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address in addresses
+            for address in resolved.addresses
         ]
 
     async def close(self) -> None:
         """Nothing to close."""
 
 
-class SystemResolver:
-    """The system's resolver, in threads of its own.
+async def system_lookup(host: str) -> list[str]:
+    """The addresses of `host`, by the system's resolver in a thread of its own. Raises OSError.
 
     A name server that does not respond blocks a thread for many seconds. In the event loop's own pool (four
     threads with uvloop) a few dead names would stop all other lookups, and hold up the end of the process.
     """
+    loop = asyncio.get_running_loop()
+    lookup: Future[list[str]] = Future()
+    # A cancelled caller must not cancel it: the thread still sets a result.
+    lookup.set_running_or_notify_cancel()
 
-    def __init__(self) -> None:
-        self._threads = asyncio.Semaphore(_CONCURRENT_LOOKUPS)
-
-    async def __call__(self, host: str) -> list[str]:
-        """The addresses of `host`. Raises OSError."""
-        await self._threads.acquire()
-        loop = asyncio.get_running_loop()
-        lookup: Future[list[str]] = Future()
-        # A cancelled caller must not cancel it: the thread still sets a result.
-        lookup.set_running_or_notify_cancel()
-
-        def work() -> None:
-            try:
-                lookup.set_result(_system_addresses(host))
-            except Exception as exc:
-                lookup.set_exception(exc)
-            # The event loop may be closed by now.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._threads.release)
-
+    def work() -> None:
         try:
-            threading.Thread(target=work, name="resolver", daemon=True).start()
-        except RuntimeError:
-            self._threads.release()
-            raise OSError("no thread can be started") from None
-        return await asyncio.wrap_future(lookup)
+            lookup.set_result(_system_addresses(host))
+        except Exception as exc:
+            lookup.set_exception(exc)
+
+    try:
+        threading.Thread(target=work, name="resolver", daemon=True).start()
+    except RuntimeError:
+        raise OSError("no thread can be started") from None
+    return await asyncio.wrap_future(lookup, loop=loop)
 
 
 def _system_addresses(host: str) -> list[str]:

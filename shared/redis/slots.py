@@ -16,7 +16,7 @@ _FIRST_ARGUMENT_IS_KEY = frozenset(
         *("LPOP", "LRANGE", "LREM"),
         *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
-        *("ZADD", "ZRANDMEMBER", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
+        *("ZADD", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
     }
 )
 # The nodes pass these on to each other.

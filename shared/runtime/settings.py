@@ -167,8 +167,17 @@ class Settings(BaseModel):
         256 * 1024,
         description="largest body of a request to a webhook; a single larger notification is sent alone",
     )
-    webhook_requests: Count = Field(500, description="most concurrent requests to webhooks of one dispatcher")
-    sweep_s: Seconds = Field(5, description="interval of the fallback scan for pending webhooks")
+    webhook_requests: Count = Field(
+        500,
+        description="places for concurrent requests to webhooks of one dispatcher; as many again may go on "
+        "without one while receivers hang",
+    )
+    webhook_requests_per_account: Count | None = Field(
+        None, description="most of these places for one account; unset: a quarter of them"
+    )
+    sweep_s: Seconds = Field(
+        5, description="interval of the fallback scan for pending webhooks; of more than 200 it takes longer"
+    )
     blackhole_idle_s: Seconds = Field(
         3600, description="time without a message from the client after which a Blackhole socket is closed"
     )
@@ -231,7 +240,7 @@ class Settings(BaseModel):
         "10.0.0.0/8,fd00::/8; cloud metadata stays blocked",
     )
     callback_timeout_s: Seconds = Field(
-        20, description="time for a callback's response, including DNS lookup and connection"
+        20, description="time for a callback's response, including the connection; DNS lookups have 10 s"
     )
     callback_client_cert: Path | None = Field(
         None, description="PEM file: client certificate for https callbacks that ask for one"

@@ -151,6 +151,7 @@ class ApiKeys:
         owner, generation = (value.decode() for value in fields) if fields else ("", "")
         if owner:
             self._wakeups.send(owner, key.id)
+            self._wakeups.send_webhook_changed(owner, key.id)
         self._wakeups.send_key_changed(EVERY_EDGE, key.id)
         await self._routing.change_credentials()
         # A routing table that still names the key is harmless: appends find no channel.

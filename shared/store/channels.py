@@ -75,7 +75,7 @@ class Channels:
             "config_version": secrets.token_hex(8).encode(),
         }
         created = await self._create(account_id, api_key_id, Kind.WEBHOOK, fields)
-        self._wakeups.send(ANY_DISPATCHER, api_key_id)
+        self._wakeups.send_webhook_changed(ANY_DISPATCHER, api_key_id)
         return created
 
     async def _create(
@@ -211,7 +211,8 @@ class Channels:
             return False
         generation, owner, _ = fields
         if owner:
-            self._wakeups.send(owner.decode(), api_key_id)
+            wake = self._wakeups.send_webhook_changed if kind is Kind.WEBHOOK else self._wakeups.send
+            wake(owner.decode(), api_key_id)
         # If this step fails the table names a missing channel: appends find none, and the reaper repairs it.
         await self.unindex(account_id, api_key_id, kind=kind, generation=generation.decode())
         # The reaper's next round removes its due time.

@@ -9,7 +9,7 @@ from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
 
-_PAGE_SIZE = 500
+PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,24 @@ class DueWebhooks:
         self._instance = instance
         self._now_ms = now_ms
 
-    async def pages(self) -> AsyncIterator[list[DueWebhook]]:
-        """The due webhooks among each few hundred; removes index entries of channels that are gone.
+    async def begin_walk(self, *, ttl_ms: int) -> bool:
+        """False while another dispatcher walks, or has walked lately. Raises StoreUnavailable."""
+        args = ("SET", keyspace.SWEEP, self._instance, "NX", "PX", ttl_ms)
+        return await self._redis.command(*args) is not None
 
-        Raises StoreUnavailable.
+    async def go_on(self, *, ttl_ms: int) -> None:
+        """Keeps the other dispatchers from walking for another `ttl_ms`. Raises StoreUnavailable."""
+        await self._redis.command("SET", keyspace.SWEEP, self._instance, "PX", ttl_ms)
+
+    async def pages(self, *, pause_s: float = 0.0) -> AsyncIterator[list[DueWebhook]]:
+        """The due webhooks among each hundred or so, with a pause in between.
+
+        Removes index entries of channels that are gone. Raises StoreUnavailable.
         """
         cursor: bytes | int = 0
         while True:
             cursor, members = await self._redis.command(
-                "SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", _PAGE_SIZE
+                "SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", PAGE_SIZE
             )
             due = await asyncio.gather(*(self._due(member.decode()) for member in members))
             owners = {owner for _, _, _, owner in filter(None, due)}
@@ -53,6 +62,7 @@ class DueWebhooks:
             ]
             if int(cursor) == 0:
                 return
+            await asyncio.sleep(pause_s)
 
     async def _due(self, member: str) -> tuple[str, int, int, str] | None:
         """Channel, failed attempts, since when in ms, and owner; None when nothing is due."""

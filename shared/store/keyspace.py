@@ -42,6 +42,7 @@ API keys and channels
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
+`{webhooks}:sweep` string: the instance that walks through them, or did so last. Dispatcher. TTL of seconds.
 
 Sessions
 
@@ -97,7 +98,10 @@ Replicas
 `{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
 `{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
                 Edge, dispatcher.
-                It stays until the reaper forgets it, also after a shutdown.
+                A member moves to `{replicas}:stopped` at shutdown, or goes when the reaper forgets it.
+`{replicas}:stopped`
+                sorted set: `replica/instance` by the ms of its shutdown. Edge, dispatcher. A member goes when
+                the reaper forgets it.
 `{replica/instance}:held-sessions`
                 set: ids of the sessions whose sockets the instance holds, so that the reaper finds those of a
                 dead edge. Edge, before the session itself. A member goes with its session.
@@ -129,6 +133,7 @@ dispatcher (for webhooks without an owner). The payload is a list of items, sepa
   `<id>` of a channel or session: it may have something to deliver, or its lease is contested; read its
   queue.
   `key:<id>`: the API key's record has changed; check the credentials of its sockets.
+  `webhook:<id>`: the webhook was put, deleted or revoked; end a request that goes to an older URL.
 A payload that begins with + has inline entries: `queue_append.lua` writes them, `inline_entries.py` parses
 them.
 """
@@ -140,7 +145,7 @@ from collections.abc import Callable
 
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|routing|counts|device-types|session|sessions)"
-    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels|notify:(jobs|retries)"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels|notify:(jobs|retries)"
     rb"|\{layout\}:version|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
 
@@ -149,10 +154,12 @@ LAYOUT_VERSION = 1
 LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
+STOPPED = "{replicas}:stopped"
 WEBHOOKS = "{webhooks}:channels"
 DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
 REAPER_ROUND = "{reaper}:round"
 REAPER_NOTES = "{reaper}:notes"
+SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"

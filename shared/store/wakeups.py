@@ -19,6 +19,7 @@ from shared.store import keyspace
 logger = logging.getLogger(__name__)
 
 _KEY_CHANGED = "key:"
+_WEBHOOK_CHANGED = "webhook:"
 
 
 class Wakeups:
@@ -41,6 +42,10 @@ class Wakeups:
         """Makes the owner check the credentials of the key's sockets."""
         self.send(owner, _KEY_CHANGED + api_key_id)
 
+    def send_webhook_changed(self, owner: str, api_key_id: str) -> None:
+        """Makes dispatchers visit the webhook, and end a request that goes to an older URL."""
+        self.send(owner, _WEBHOOK_CHANGED + api_key_id)
+
     async def flush(self) -> None:
         """Waits until all wakeups so far have been sent."""
         if self._sending:
@@ -59,6 +64,11 @@ class Wakeups:
 def parse_key_changed(item: str) -> str | None:
     """The API key whose record has changed; None for any other item."""
     return item.removeprefix(_KEY_CHANGED) if item.startswith(_KEY_CHANGED) else None
+
+
+def parse_webhook_changed(item: str) -> str | None:
+    """The webhook channel that was put, deleted or revoked; None for any other item."""
+    return item.removeprefix(_WEBHOOK_CHANGED) if item.startswith(_WEBHOOK_CHANGED) else None
 
 
 async def listen_to_wakeups(redis: Redis, *instances: str, listener: Listener) -> None:

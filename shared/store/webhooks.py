@@ -1,9 +1,12 @@
-"""A webhook's recent deliveries, whether it fails, and the request to retry now."""
+"""A webhook's URL, its recent deliveries, whether it fails, and the request to retry now."""
 
+import asyncio
 import secrets
+from dataclasses import dataclass
 
 import orjson
 
+from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, Failing
 from shared.model.deliveries import Delivery
 from shared.redis.pipeline import RedisCommands
@@ -13,12 +16,44 @@ from shared.store.wakeups import Wakeups
 _SHOWN = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose webhook it is, and where it is."""
+
+    account: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Where a webhook channel of one generation delivers to."""
+
+    generation: str
+    callback: Callback
+
+
 class Webhooks:
     """Webhook channels as their API keys see them; the dispatcher that delivers holds a lease."""
 
     def __init__(self, redis: RedisCommands, wakeups: Wakeups) -> None:
         self._redis = redis
         self._wakeups = wakeups
+
+    async def target(self, api_key_id: str) -> Target | None:
+        """None when the API key or its webhook is gone. Raises StoreUnavailable."""
+        account, url = await asyncio.gather(
+            self._redis.command("HGET", keyspace.api_key(api_key_id), "account_id"),
+            self._redis.command("HGET", keyspace.channel(api_key_id), "url"),
+        )
+        return None if account is None or url is None else Target(account.decode(), url.decode())
+
+    async def setup(self, api_key_id: str) -> Setup | None:
+        """As it is now; None when there is none. Raises StoreUnavailable."""
+        name = keyspace.channel(api_key_id)
+        generation, url, headers = await self._redis.command("HMGET", name, "generation", "url", "headers")
+        if url is None:
+            return None
+        return Setup(generation.decode(), Callback(url.decode(), orjson.loads(headers)))
 
     async def deliveries(self, api_key_id: str) -> list[Delivery]:
         """The last attempts, newest first; they outlive the webhook by days."""

@@ -11,7 +11,6 @@ timers of other tasks add calls to some.
 import asyncio
 import contextlib
 import http.client
-import json
 import sys
 import tempfile
 import threading
@@ -24,6 +23,7 @@ import uvloop
 from websockets.sync.client import connect
 
 from services.all_in_one import service
+from services.all_in_one.first_start import DEMO_SECRET_FILE
 from shared.runtime.settings import Settings
 from tests.harness.processes import free_port
 from tests.harness.waiting import wait_until
@@ -97,7 +97,7 @@ async def _walks(settings: Settings) -> list[Counter[tuple[str, str]]]:
     thread = threading.Thread(target=client)
     running = asyncio.create_task(service.run(settings, stop))
     # The file is the last of the start.
-    await wait_until((settings.data_dir / "demo.json").exists)
+    await wait_until((settings.data_dir / DEMO_SECRET_FILE).exists)
     thread.start()
     await running
     thread.join()
@@ -108,7 +108,7 @@ class _Client:
     """Publishes on a kept connection and receives on one socket."""
 
     def __init__(self, settings: Settings) -> None:
-        secret = json.loads((settings.data_dir / "demo.json").read_text())["secret"]
+        secret = (settings.data_dir / DEMO_SECRET_FILE).read_text()
         self._origin = f"127.0.0.1:{settings.port}"
         self._headers = {"Authorization": f"Bearer {secret}"}
         self._open = contextlib.ExitStack()

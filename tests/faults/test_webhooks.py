@@ -183,7 +183,7 @@ async def test_events_during_a_hanging_attempt_do_not_delay_the_retry(
 async def test_a_stopping_dispatcher_starts_no_more_requests(
     start: Start, http: aiohttp.ClientSession, hook: Webhook
 ) -> None:
-    """Many webhooks wait for two request slots; each would get one before the shutdown ends."""
+    """Many webhooks wait for two places; each would get one before the shutdown ends."""
     stack = start(gateways=1, edges=0, dispatchers=1, ALLOW_PRIVATE_CALLBACKS="1", WEBHOOK_REQUESTS=2)
     [dispatcher] = stack.dispatchers
     api = Api(http, stack.gateways[0].url, stack.admin_token)
@@ -205,7 +205,7 @@ async def test_a_stopping_dispatcher_starts_no_more_requests(
         def owned() -> int:
             return sum(redis.hexists(f"{{{key.id}}}:channel", "owner") for key in keys)
 
-        await wait_until(lambda: len(hook.calls) == 1 and owned() == len(keys))
+        await wait_until(lambda: hook.calls)
         dispatcher.terminate()
         await wait_until(lambda: dispatcher.get("/readyz") != 200)
         stopping.set()
@@ -255,3 +255,70 @@ async def test_the_channel_expires_after_a_time_of_failures(
     assert await api.publish(key, reading(2, to=key.id)) == [0]
     attempts = (await api.call("GET", f"/v1/channels/{key.id}/deliveries", key=key)).json["deliveries"]
     assert attempts[0]["next_attempt_at"] is None
+
+
+async def test_a_new_url_need_not_wait_for_the_old_receiver(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook
+) -> None:
+    """Which hangs for longer than the test. What it has got comes again, at the new URL."""
+    stack = start(gateways=1, edges=0, dispatchers=1, ALLOW_PRIVATE_CALLBACKS="1", CALLBACK_TIMEOUT_S=600)
+    api, key = await hooked(stack, http, hook)
+    hook.hangs()
+    await api.publish(key, *readings(range(3), to=key.id))
+    await wait_until(lambda: hook.under_way == 1)
+
+    async with webhook() as newer:
+        await api.register_webhook(key, newer.url)
+        await wait_until(lambda: numbers(newer) == [0, 1, 2])
+        await wait_until(lambda: hook.under_way == 0)
+        await api.publish(key, reading(3, to=key.id))
+        await wait_until(lambda: numbers(newer) == [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("how", ["deleted", "revoked"])
+async def test_a_channel_made_again_need_not_wait_for_the_old_receiver(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook, how: str
+) -> None:
+    stack = start(gateways=1, edges=0, dispatchers=1, ALLOW_PRIVATE_CALLBACKS="1", CALLBACK_TIMEOUT_S=600)
+    api, key = await hooked(stack, http, hook)
+    hook.hangs()
+    await api.publish(key, reading(0, to=key.id))
+    await wait_until(lambda: hook.under_way == 1)
+
+    if how == "revoked":
+        await api.revoke(key)
+        await wait_until(lambda: hook.under_way == 0)
+        return
+    await api.delete_callback(key)
+    await wait_until(lambda: hook.under_way == 0)
+    async with webhook() as newer:
+        await api.register_webhook(key, newer.url)
+        await api.publish(key, reading(1, to=key.id))
+        await wait_until(lambda: numbers(newer) == [1])
+
+
+async def test_the_same_registration_again_leaves_a_request_alone(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook
+) -> None:
+    """As applications send it at each of their starts: it must double nothing."""
+    stack = start(gateways=1, edges=0, dispatchers=1, ALLOW_PRIVATE_CALLBACKS="1")
+    api, key = await hooked(stack, http, hook)
+    finish = asyncio.Event()
+
+    async def answer(_: Call) -> web.StreamResponse:
+        await finish.wait()
+        return web.Response(status=204)
+
+    hook.answer = answer
+    await api.publish(key, reading(0, to=key.id))
+    await wait_until(lambda: hook.under_way == 1)
+    with stack.valkey.client() as direct:
+        before = direct.info("commandstats")["cmdstat_hmget"]["calls"]
+        await api.register_webhook(key, hook.url)
+        # The dispatcher has looked.
+        await wait_until(lambda: direct.info("commandstats")["cmdstat_hmget"]["calls"] > before)
+    await api.publish(key, reading(1, to=key.id))
+    finish.set()
+
+    await wait_until(lambda: numbers(hook)[-1] == 1)
+    assert numbers(hook) == [0, 1]

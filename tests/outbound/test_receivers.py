@@ -8,7 +8,6 @@ import pytest
 
 from shared.outbound.client import Attempt, Outbound
 from tests.harness.waiting import wait_until
-from tests.outbound.conftest import LOOPBACK
 from tests.outbound.receivers import Receiver, hang_up, never, receiving, saying, status
 
 JSON = b'{"notifications":[]}'
@@ -67,11 +66,15 @@ async def test_a_customers_own_content_type_and_user_agent_win(outbound: Outboun
 async def test_a_path_is_not_normalized(outbound: Outbound) -> None:
     async with receiving(status(200)) as receiver:
         base = f"http://127.0.0.1:{receiver.port}"
-        for path in ("/a/../b%2f%7E?c=+%20&d={e}", "/ä?ö=ü"):
+        for path in ("/a/../b%2f%7E?c=+%20&d={e}", "/ä?ö=ü", "/%2f%7e%41/../ä?b=%41+c"):
             await outbound.put(base + path, headers={}, body=JSON)
 
     targets = [head.split(" ")[1] for head in receiver.heads]
-    assert targets == ["/a/../b%2f%7E?c=+%20&d={e}", "/%C3%A4?%C3%B6=%C3%BC"]
+    assert targets == [
+        "/a/../b%2f%7E?c=+%20&d={e}",
+        "/%C3%A4?%C3%B6=%C3%BC",
+        "/%2f%7e%41/../ä?b=%41+c".replace("ä", "%C3%A4"),
+    ]
 
 
 async def test_a_redirect_is_not_followed(outbound: Outbound) -> None:
@@ -183,16 +186,51 @@ async def test_an_endless_body_is_success_and_is_not_kept(outbound: Outbound) ->
         "\x00\x01\x02garbage\r\n\r\n",
         "SSH-2.0-OpenSSH_9.2\r\n\r\n",
         "HTTP/1.1 abc\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-        f"HTTP/1.1 200 OK\r\nX: {'y' * MEGABYTE}\r\n\r\n",
+        "HTTP/1.1 600 OK\r\nContent-Length: x\r\n\r\n",
         f"HTTP/1.1 200 {'y' * MEGABYTE}\r\n\r\n",
-        "HTTP/1.1 200 OK\r\n" + "X: y\r\n" * 100_000 + "\r\n",
+        "HTTP/1.1 103 Early\r\n" + "X: y\r\n" * 100_000 + "\r\n",
     ],
 )
-async def test_garbage_and_huge_heads(outbound: Outbound, text: str) -> None:
+async def test_garbage_instead_of_a_status_line(outbound: Outbound, text: str) -> None:
     async with receiving(saying(text, close=True)) as receiver:
         assert result(await put(outbound, receiver)) == (None, "bad-answer", False)
         assert receiver.connections == 1
+
+
+NO_CONTENT = "HTTP/1.1 204 No Content\r\n"
+BEHIND_A_STATUS = {
+    "a chunked end of a 204": f"{NO_CONTENT}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks of a 204": f"{NO_CONTENT}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "a body of a 204": f"{NO_CONTENT}Content-Length: 2\r\n\r\nok",
+    "a body of a 204 without a length": f"{NO_CONTENT}\r\n{{}}",
+    "a body of a 204 behind an interim response": f"HTTP/1.1 100 Continue\r\n\r\n{NO_CONTENT}\r\nok",
+    "a length that is no number": "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    "two lengths": "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "a length and chunks": "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n"
+    "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a huge header": f"HTTP/1.1 200 OK\r\nX: {'y' * MEGABYTE}\r\n\r\n",
+    "many headers": "HTTP/1.1 200 OK\r\n" + "X: y\r\n" * 100_000 + "\r\n",
+    "a malformed header": "HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+    "a header with a blank in its name": "HTTP/1.1 200 OK\r\nX y: z\r\n\r\n",
+    "malformed chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "cut chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "no gzip": "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+    "a second response": f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n{NO_CONTENT}\r\n",
+}
+
+
+@pytest.mark.parametrize("code", ["as it is", "503"])
+@pytest.mark.parametrize("name", BEHIND_A_STATUS)
+async def test_the_status_decides_whatever_follows_it(outbound: Outbound, name: str, code: str) -> None:
+    text = BEHIND_A_STATUS[name]
+    if code == "503":
+        text = text.replace("HTTP/1.1 204", "HTTP/1.1 503", 1).replace("HTTP/1.1 200", "HTTP/1.1 503", 1)
+    async with receiving(saying(text, close=True)) as receiver:
+        attempts = [await put(outbound, receiver) for _ in range(3)]
+
+        assert {attempt.accepted for attempt in attempts} == {code != "503"}
+        assert {attempt.error for attempt in attempts} == {""}
+        assert len(receiver.heads) == receiver.connections == 3, "no connection is used again"
 
 
 @pytest.mark.parametrize("part", ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Le"])
@@ -235,25 +273,6 @@ async def test_large_bodies_arrive_whole(outbound: Outbound) -> None:
     assert receiver.bodies == [body]
     assert receiver.header("content-length") == [str(len(body))]
     assert receiver.header("transfer-encoding") == []
-
-
-async def test_waiting_for_a_slot_does_not_use_up_the_deadline() -> None:
-    waiting: list[asyncio.Event] = []
-
-    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        waiting.append(asyncio.Event())
-        await waiting[-1].wait()
-        await status(200)(_, writer)
-
-    async with receiving(hold) as receiver, Outbound(policy=LOOPBACK, calls_at_once=1) as calls:
-        both = [asyncio.create_task(put(calls, receiver)) for _ in range(2)]
-        await wait_until(lambda: len(waiting) == 1)
-        waiting[0].set()
-        await wait_until(lambda: len(waiting) == 2)
-        assert both[0].done()
-        assert not both[1].done()
-        waiting[1].set()
-        assert all([(await call).accepted for call in both])
 
 
 async def test_a_cancelled_call_leaves_nothing_open(outbound: Outbound) -> None:

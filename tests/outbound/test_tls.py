@@ -1,5 +1,6 @@
 """Webhooks over https: trusted authorities, and the client certificate."""
 
+import asyncio
 import ssl
 
 import pytest
@@ -41,6 +42,25 @@ async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> 
                 attempt = await calls.put(url, headers={}, body=b"{}")
                 assert (attempt.status, attempt.error) == (None, "tls-failed")
         assert len(receiver.heads) == 2
+
+
+async def test_http_1_1_is_offered(certificates: Certificates) -> None:
+    """By ALPN: receivers that want an offer, such as Go's, close without one."""
+    selected: list[str | None] = []
+    context = server(certificates)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        selected.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        await status(200)(reader, writer)
+
+    async with (
+        receiving(respond, tls=context) as receiver,
+        Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls,
+    ):
+        assert (await calls.put(receiver.url(scheme="https"), headers={}, body=b"{}")).accepted
+
+    assert selected == ["http/1.1"]
 
 
 async def test_a_name_that_is_not_in_the_certificate(certificates: Certificates) -> None:

@@ -9,18 +9,22 @@ from typing import cast
 import pytest
 
 from services import composition
-from services.webhook_dispatcher import delivery, dispatcher
-from services.webhook_dispatcher.delivery import Deliveries
+from services.webhook_dispatcher import delivery
+from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
+from services.webhook_dispatcher.known_webhooks import KnownWebhook
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.outbound.client import Attempt, Outbound
+from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
+from shared.store import keyspace
 from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
-from shared.store.replicas import Heartbeat
+from shared.store.replicas import Heartbeat, Replicas
+from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, Clock, Stores
 
 URL = "https://example.com/hook"
@@ -52,10 +56,23 @@ class FakeOutbound:
         self.status = 200
         self.statuses: dict[str, int] = {}
         self.on_request: Callable[[Request], Awaitable[object]] | None = None
+        self.on_lookup: Callable[[str], Awaitable[object]] | None = None
+        self.resolved: list[tuple[str, str]] = []
+        self.took_ms = 7
         self.under_way = 0
         self.most_under_way = 0
 
-    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Attempt:
+    async def resolve(self, url: str, *, account: str) -> Resolved:
+        self.resolved.append((url, account))
+        if self.on_lookup is not None:
+            await self.on_lookup(url)
+        return Resolved(url)
+
+    def resolve_again(self, resolved: Resolved, *, account: str) -> Resolved:
+        return resolved
+
+    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes, resolved: Resolved) -> Attempt:
+        assert resolved.host == url
         request = Request(url, headers, body)
         self.requests.append(request)
         self.under_way += 1
@@ -65,7 +82,7 @@ class FakeOutbound:
                 await self.on_request(request)
         finally:
             self.under_way -= 1
-        return Attempt(self.statuses.get(url, self.status), "", 7)
+        return Attempt(self.statuses.get(url, self.status), "", self.took_ms)
 
     def block(self, *urls: str) -> asyncio.Event:
         """Responds to requests to these URLs, or to all, once the event is set."""
@@ -102,14 +119,20 @@ def retries() -> FakeRetries:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (delivery, dispatcher):
-        monkeypatch.setattr(module, "now_ms", clock)
+    monkeypatch.setattr(delivery, "now_ms", clock)
     return clock
 
 
+class Attempts(Deliveries):
+    """Attempts that need no dispatcher around them."""
+
+    async def make(self, lease: Lease, url: str = URL, *, account: str = "account") -> Outcome:
+        return await self.deliver(lease, KnownWebhook(account, url), Resolved(url))
+
+
 @pytest.fixture
-def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: Clock) -> Deliveries:
-    return Deliveries(
+def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: Clock) -> Attempts:
+    return Attempts(
         stores_of(stores, clock, instance=INSTANCE),
         cast(Outbound, outbound),
         cast(RetryJobs, retries),
@@ -118,8 +141,8 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
 
 
 @pytest.fixture(name="dispatcher")
-def a_dispatcher(stores: Stores, deliveries: Deliveries, clock: Clock) -> Dispatcher:
-    return make_dispatcher(stores, deliveries, clock)
+def a_dispatcher(stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock) -> Dispatcher:
+    return make_dispatcher(stores, deliveries, outbound, clock)
 
 
 def stores_of(stores: Stores, clock: Clock, *, instance: str) -> composition.Stores:
@@ -133,6 +156,8 @@ def stores_of(stores: Stores, clock: Clock, *, instance: str) -> composition.Sto
         instance=instance,
         leases=stores.leases,
         queues=stores.queues,
+        replicas=Replicas(stores.calls),
+        webhooks=Webhooks(stores.calls, stores.wakeups),
     )
     return cast(composition.Stores, own)
 
@@ -140,21 +165,30 @@ def stores_of(stores: Stores, clock: Clock, *, instance: str) -> composition.Sto
 def make_dispatcher(
     stores: Stores,
     deliveries: Deliveries,
+    outbound: FakeOutbound,
     clock: Clock,
     *,
     instance: str = INSTANCE,
     requests: int = 100,
+    per_account: int | None = None,
     sweep_s: float = HOUR_S,
 ) -> Dispatcher:
     settings = Settings(
-        heartbeat_s=HOUR_S, heartbeat_ttl_s=2 * HOUR_S, sweep_s=sweep_s, webhook_requests=requests
+        heartbeat_s=HOUR_S,
+        heartbeat_ttl_s=2 * HOUR_S,
+        sweep_s=sweep_s,
+        webhook_requests=requests,
+        webhook_requests_per_account=per_account,
     )
-    return Dispatcher(stores_of(stores, clock, instance=instance), deliveries, settings)
+    own = stores_of(stores, clock, instance=instance)
+    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings)
 
 
-async def webhook(stores: Stores, url: str = URL, *, queued: int = 0) -> str:
+async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: str | None = None) -> str:
     """A webhook channel with so many notifications in its queue."""
     key, _ = await stores.api_key()
+    if account is not None:
+        stores.direct.hset(keyspace.api_key(key.id), "account_id", account)
     await stores.api_keys.signing_secret(key.id, offered="whsec_c2VjcmV0")
     await register(stores, key.id, url)
     if queued:

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from services.webhook_dispatcher.delivery import Deliveries, Outcome
+from services.webhook_dispatcher.delivery import Outcome
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
 from tests.store.stores import Clock, Stores, events
@@ -13,6 +13,7 @@ from tests.webhook_dispatcher.conftest import (
     EXPIRY_MS,
     OTHER_INSTANCE,
     URL,
+    Attempts,
     FakeOutbound,
     FakeRetries,
     Request,
@@ -31,12 +32,12 @@ def recorded(stores: Stores, channel: str) -> list[dict[str, object]]:
 
 
 async def test_an_accepted_batch_is_acked(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, retries: FakeRetries
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries
 ) -> None:
     channel = await webhook(stores, queued=3)
     lease = await claim(stores, channel)
 
-    assert await deliveries.deliver(lease) is Outcome.ACCEPTED
+    assert await deliveries.make(lease) is Outcome.ACCEPTED
 
     [request] = outbound.requests
     assert (request.url, request.headers["X-Origin"]) == (URL, "us")
@@ -46,13 +47,13 @@ async def test_an_accepted_batch_is_acked(
     [delivery] = recorded(stores, channel)
     assert (delivery["status"], delivery["count"], delivery["webhook_id"]) == (200, 3, request.webhook_id)
     assert retries.scheduled == []
-    assert await deliveries.deliver(lease) is Outcome.NOTHING_TO_SEND
+    assert await deliveries.make(lease) is Outcome.NOTHING_TO_SEND
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(500, "5xx"), (410, "4xx"), (202, "2xx")])
 async def test_a_refused_batch_is_kept_and_a_retry_is_scheduled(
     stores: Stores,
-    deliveries: Deliveries,
+    deliveries: Attempts,
     outbound: FakeOutbound,
     retries: FakeRetries,
     caplog: pytest.LogCaptureFixture,
@@ -63,7 +64,7 @@ async def test_a_refused_batch_is_kept_and_a_retry_is_scheduled(
     channel = await webhook(stores, queued=3)
     outbound.status = status
 
-    assert await deliveries.deliver(await claim(stores, channel)) is Outcome.RELEASED
+    assert await deliveries.make(await claim(stores, channel)) is Outcome.RELEASED
 
     assert len(stores.entries(channel)) == 3
     assert stores.owner(channel) is None
@@ -73,21 +74,21 @@ async def test_a_refused_batch_is_kept_and_a_retry_is_scheduled(
 
 
 async def test_a_retry_repeats_the_batch_after_a_growing_backoff(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, retries: FakeRetries, clock: Clock
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries, clock: Clock
 ) -> None:
     channel = await webhook(stores, queued=2)
     outbound.status = 503
-    await deliveries.deliver(await claim(stores, channel))
+    await deliveries.make(await claim(stores, channel))
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    assert await deliveries.deliver(lease) is Outcome.BACKOFF
+    assert await deliveries.make(lease) is Outcome.BACKOFF
 
     clock.ahead_ms = 1000
-    assert await deliveries.deliver(lease) is Outcome.RELEASED
+    assert await deliveries.make(lease) is Outcome.RELEASED
     clock.ahead_ms = 3000
     outbound.status = 200
     lease = await claim(stores, channel)
-    assert await deliveries.deliver(lease) is Outcome.ACCEPTED
+    assert await deliveries.make(lease) is Outcome.ACCEPTED
 
     assert retries.scheduled == [(channel, 1, 1000), (channel, 2, 3000)]
     first, *more = outbound.requests
@@ -96,7 +97,7 @@ async def test_a_retry_repeats_the_batch_after_a_growing_backoff(
 
 
 async def test_a_url_that_changes_during_the_attempt_is_due_at_once(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, retries: FakeRetries
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries
 ) -> None:
     channel = await webhook(stores, queued=1)
     outbound.statuses[URL] = 500
@@ -105,17 +106,19 @@ async def test_a_url_that_changes_during_the_attempt_is_due_at_once(
         await register(stores, channel, "https://example.com/new")
 
     outbound.on_request = change
-    assert await deliveries.deliver(await claim(stores, channel)) is Outcome.CHANGED
+    assert await deliveries.make(await claim(stores, channel)) is Outcome.CHANGED
 
     assert retries.scheduled == []
     outbound.on_request = None
-    assert await deliveries.deliver(await claim(stores, channel)) is Outcome.ACCEPTED
+    lease = await claim(stores, channel)
+    assert await deliveries.make(lease) is Outcome.MOVED, "another host was resolved"
+    assert await deliveries.make(lease, "https://example.com/new") is Outcome.ACCEPTED
     assert outbound.requests[-1].url == "https://example.com/new"
 
 
 async def test_a_webhook_ends_after_failing_for_its_expiry(
     stores: Stores,
-    deliveries: Deliveries,
+    deliveries: Attempts,
     outbound: FakeOutbound,
     retries: FakeRetries,
     clock: Clock,
@@ -126,7 +129,7 @@ async def test_a_webhook_ends_after_failing_for_its_expiry(
     for at_ms in (0, 1000, EXPIRY_MS):
         assert stores.direct.exists(keyspace.channel(channel))
         clock.ahead_ms = at_ms
-        assert await deliveries.deliver(await claim(stores, channel)) is Outcome.RELEASED
+        assert await deliveries.make(await claim(stores, channel)) is Outcome.RELEASED
 
     assert not stores.direct.exists(keyspace.channel(channel))
     assert stores.entries(channel) == []
@@ -137,7 +140,7 @@ async def test_a_webhook_ends_after_failing_for_its_expiry(
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_lease_lost_during_the_attempt_leaves_all_to_the_new_owner(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, retries: FakeRetries, status: int
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries, status: int
 ) -> None:
     channel = await webhook(stores, queued=1)
     outbound.status = status
@@ -148,25 +151,25 @@ async def test_a_lease_lost_during_the_attempt_leaves_all_to_the_new_owner(
 
     outbound.on_request = take_over
     lease = await claim(stores, channel)
-    assert await deliveries.deliver(lease) is Outcome.RELEASED
+    assert await deliveries.make(lease) is Outcome.RELEASED
 
     assert stores.owner(channel) == owner
     assert len(stores.entries(channel)) == 1
     assert recorded(stores, channel) == []
     assert retries.scheduled == []
     with pytest.raises(NoLongerOwner):
-        await deliveries.deliver(lease)
+        await deliveries.make(lease)
 
 
 async def test_a_batch_over_the_limit_is_sent_in_parts(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
 ) -> None:
     channel = await webhook(stores, queued=150)
     lease = await claim(stores, channel)
 
-    assert await deliveries.deliver(lease) is Outcome.ACCEPTED
+    assert await deliveries.make(lease) is Outcome.ACCEPTED
     assert len(stores.entries(channel)) == 50
-    assert await deliveries.deliver(lease) is Outcome.ACCEPTED
+    assert await deliveries.make(lease) is Outcome.ACCEPTED
     assert len({request.webhook_id for request in outbound.requests}) == 2
 
 
@@ -180,19 +183,19 @@ async def test_a_batch_over_the_limit_is_sent_in_parts(
     ],
 )
 async def test_a_request_continues_the_trace_of_all_its_notifications(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, traces: list[str], header: str | None
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, traces: list[str], header: str | None
 ) -> None:
     channel = await webhook(stores)
     for number, traceparent in enumerate(traces):
         await stores.queues.append(channel, events(number), traceparent=traceparent)
 
-    await deliveries.deliver(await claim(stores, channel))
+    await deliveries.make(await claim(stores, channel))
 
     assert outbound.requests[0].headers.get("traceparent") == header
 
 
 async def test_receipts_are_sent_before_the_request_and_acked_after_it(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
 ) -> None:
     channel = await webhook(stores)
     await stores.queues.append(channel, [event._replace(receipt=True) for event in events(0)])
@@ -203,7 +206,7 @@ async def test_receipts_are_sent_before_the_request_and_acked_after_it(
         seen.append({b"sent", b"acked"} & set(stores.direct.hgetall(receipt)))
 
     outbound.on_request = check
-    await deliveries.deliver(await claim(stores, channel))
+    await deliveries.make(await claim(stores, channel))
 
     assert seen == [{b"sent"}]
     assert {b"sent", b"acked"} <= set(stores.direct.hgetall(receipt))

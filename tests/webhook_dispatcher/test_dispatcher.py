@@ -135,7 +135,7 @@ async def test_a_lease_that_this_process_failed_to_release_is_claimed_again(
 async def test_a_failing_channel_occupies_only_the_slots_of_retries(
     stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock
 ) -> None:
-    dispatcher = make_dispatcher(stores, deliveries, clock, requests=2)
+    dispatcher = make_dispatcher(stores, deliveries, outbound, clock, requests=2)
     failing, next_failing, healthy = [
         await webhook(stores, f"https://{name}.example.com/", queued=1) for name in ("a", "b", "c")
     ]
@@ -155,7 +155,7 @@ async def test_a_failing_channel_occupies_only_the_slots_of_retries(
 async def test_a_success_returns_a_channel_to_the_ordinary_slots(
     stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock
 ) -> None:
-    dispatcher = make_dispatcher(stores, deliveries, clock, requests=2)
+    dispatcher = make_dispatcher(stores, deliveries, outbound, clock, requests=2)
     recovered = await webhook(stores, queued=150)
     failing = await webhook(stores, "https://failing.example.com/", queued=1)
     first, unblocked = asyncio.Event(), asyncio.Event()
@@ -167,7 +167,7 @@ async def test_a_success_returns_a_channel_to_the_ordinary_slots(
     dispatcher.retry(recovered)
     await wait_until(lambda: outbound.requests)
     dispatcher.retry(failing)
-    await wait_until(lambda: stores.owner(failing))
+    await wait_until(lambda: dispatcher._visits[failing].is_idle)
     first.set()
 
     await delivered(stores, recovered)
@@ -251,7 +251,7 @@ async def test_a_sweep_makes_a_retry_that_no_job_made(
 ) -> None:
     channel = await webhook(stores, queued=1)
     outbound.status = 500
-    dispatcher = make_dispatcher(stores, deliveries, clock, sweep_s=0.01)
+    dispatcher = make_dispatcher(stores, deliveries, outbound, clock, sweep_s=0.01)
 
     async with dispatcher.running():
         await wait_until(lambda: outbound.requests)
@@ -286,7 +286,7 @@ async def test_a_shutdown_hands_over_to_another_dispatcher(
     assert stores.owner(channel) is None
     assert len(stores.entries(channel)) == 1
     outbound.on_request = None
-    make_dispatcher(stores, deliveries, clock, instance=OTHER_INSTANCE).visit(channel)
+    make_dispatcher(stores, deliveries, outbound, clock, instance=OTHER_INSTANCE).visit(channel)
     await delivered(stores, channel)
     cut, repeated = outbound.requests
     assert repeated.webhook_id == cut.webhook_id
