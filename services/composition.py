@@ -4,7 +4,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from redis.asyncio import Redis
 
-from shared.clock import now_ms
 from shared.model.addresses import AddressPolicy
 from shared.model.quotas import KeyQuotas, Quotas
 from shared.outbound.client import Outbound
@@ -52,7 +51,7 @@ class Stores:
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.due_channels = DueChannels(redis)
-        self.due_webhooks = DueWebhooks(redis, instance=self.instance, now_ms=now_ms)
+        self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.heartbeat = Heartbeat(
             redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
         )

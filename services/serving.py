@@ -23,6 +23,7 @@ from shared.model.errors import StoreUnavailable
 from shared.redis.pipeline import RedisCommands
 from shared.redis.urls import shown
 from shared.runtime.http.app import app_of
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.cors import cross_origin
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.hot_routes import HotRoutes
@@ -156,7 +157,20 @@ async def serve_app(
 ) -> None:
     """Serves the app until `stop`, behind CORS and the request log; hot routes do without."""
     app = RequestLog(cross_origin(app, origins=settings.cors_origins))
-    await serve(app, listening, stop=stop, on_shutdown=on_shutdown, on_start=on_start, hot_routes=hot_routes)
+    arrivals = Arrivals(
+        most=settings.max_arriving_connections,
+        most_per_address=settings.max_arriving_connections_per_address,
+        trusted=settings.trusted_proxies,
+    )
+    await serve(
+        app,
+        listening,
+        stop=stop,
+        arrivals=arrivals,
+        on_shutdown=on_shutdown,
+        on_start=on_start,
+        hot_routes=hot_routes,
+    )
 
 
 class Readiness:

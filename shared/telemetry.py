@@ -163,6 +163,10 @@ takeovers = _count("notify.takeovers", description="sockets closed because a new
 handshakes = _count("notify.handshakes", description="WebSocket handshakes, by outcome")
 polls_ended = _count("notify.polls.closed", description="long polls that ended, by outcome")
 sockets_closed = _count("notify.sockets.closed", description="sockets closed, by close reason")
+refusals = _count(
+    "notify.refusals",
+    description="strangers' handshakes and requests refused, and connections closed, by the limit",
+)
 routing_reads = _count(
     "notify.routing_table.reads", description="reads of routing tables: of all, or of the changes"
 )
@@ -195,6 +199,9 @@ watch_sessions = _gauge(
     "notify.sessions",
     description="session sockets held now, by dialect",
     labels=[{"dialect": "kazoo"}, {"dialect": "cognism"}],
+)
+watch_strangers = _gauge(
+    "notify.sockets.unauthenticated", description="session sockets held now that have not authenticated"
 )
 watch_draining = _gauge("notify.draining", description="1 while an edge drains: closes its sockets at a pace")
 

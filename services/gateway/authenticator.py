@@ -7,7 +7,9 @@ Administration never relies on the cache.
 import hashlib
 import hmac
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -16,6 +18,7 @@ from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, Scope, hash_of, is_id
 from shared.model.errors import Unauthenticated
 from shared.runtime.http.responses import Problem
+from shared.runtime.stranger_limits import StrangerLimits
 from shared.store.api_keys import ApiKeys
 from shared.store.random_cache import RandomCache
 from shared.wire.pelion.handshake import bearer
@@ -26,6 +29,8 @@ _FRESH_S = 1.0
 _CACHE_S = 30.0
 # About 1.5 KB each.
 _CACHE_SIZE = 10_000
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,14 @@ class _Cached:
 
 
 class Authenticator:
-    """Checks the Authorization header. All checks raise Unauthenticated or MissingScope."""
+    """Checks the Authorization header. All checks raise Unauthenticated or MissingScope.
 
-    def __init__(self, api_keys: ApiKeys, *, admin_token: str) -> None:
+    They raise Problem (429) without asking Redis when the caller's address has failed too often.
+    """
+
+    def __init__(self, api_keys: ApiKeys, *, admin_token: str, limits: StrangerLimits) -> None:
         self._api_keys = api_keys
+        self._limits = limits
         self._admin_token = admin_token.encode()
         self._cache: RandomCache[bytes, _Cached] = RandomCache(_CACHE_SIZE)
         # The version of all credentials, and when it was present at the earliest. Each publish reads it.
@@ -122,6 +131,12 @@ class Authenticator:
             raise Problem(404, "there is no such API key")
         return key
 
+    async def look_up(
+        self, request: Request, given: str, find: Callable[[], Awaitable[Found | None]]
+    ) -> Found | None:
+        """What `find` reads for this credential of the request; None if it is not valid."""
+        return await self._limits.look_up(given, self._limits.address_of(request.scope), find)
+
     def forget(self, api_key_id: str) -> None:
         """Drops the cached key: this gateway has revoked or rotated it."""
         for digest in [digest for digest, cached in self._cache.items() if cached.key.id == api_key_id]:
@@ -132,7 +147,10 @@ class Authenticator:
         return bool(given) and hmac.compare_digest(given.encode(), self._admin_token)
 
     async def _authenticate_uncached(self, request: Request) -> ApiKey:
-        key = await self._api_keys.authenticate(_secret_in(request) or None, now_ms=now_ms())
+        secret = _secret_in(request)
+        key = await self.look_up(
+            request, secret, lambda: self._api_keys.authenticate(secret or None, now_ms=now_ms())
+        )
         if key is None:
             raise Unauthenticated
         return key

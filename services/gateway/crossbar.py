@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.gateway.bodies import OF_STRANGERS, body_in
-from services.gateway.context import Context, context_of
+from services.gateway.context import context_of
 from services.gateway.operations import ANYONE, Access, Operation
 from shared.authentication import require_scope
 from shared.clock import now_ms
@@ -43,6 +43,7 @@ _ERRORS = {
     404: ("not_found", "not found"),
     405: ("invalid_method", "method not allowed"),
     413: ("payload_too_large", ""),
+    429: ("too_many_requests", ""),
     500: ("internal_error", ""),
     503: ("could not reach websockets tracking", ""),
 }
@@ -82,9 +83,14 @@ class CrossbarProblem(Problem):
         self.data = data
 
 
-async def _principal(context: Context, secret: str) -> Principal:
-    """The caller, by a token or a secret. Raises Unauthenticated or MissingScope."""
-    principal = await context.stores.principals.authenticate(secret, now_ms=now_ms()) if secret else None
+async def _principal(request: Request, secret: str) -> Principal:
+    """The caller, by a token or a secret. Raises Unauthenticated, MissingScope, Problem (429)."""
+    if not secret:
+        raise Unauthenticated
+    context = context_of(request)
+    principal = await context.authenticator.look_up(
+        request, secret, lambda: context.stores.principals.authenticate(secret, now_ms=now_ms())
+    )
     if principal is None:
         raise Unauthenticated
     require_scope(principal.scopes, Scope.RECEIVE)
@@ -92,7 +98,7 @@ async def _principal(context: Context, secret: str) -> Principal:
 
 
 _BY_TOKEN = Access(
-    lambda request: _principal(context_of(request), _token_in(request)),
+    lambda request: _principal(request, _token_in(request)),
     ("authToken", "authTokenInQuery", "apiKey"),
 )
 
@@ -149,7 +155,11 @@ async def get_socket_without_account(_: Request, __: Principal) -> Response:
 
 
 @Operation(
-    "PUT /v2/api_auth", ANYONE, successes={201: AccountOfToken}, errors=(400, 401, 403, 503), body=NewToken
+    "PUT /v2/api_auth",
+    ANYONE,
+    successes={201: AccountOfToken},
+    errors=(400, 401, 403, 429, 503),
+    body=NewToken,
 )
 async def create_token(request: Request, _: None) -> Response:
     """Exchanges an API key's secret for a token of an hour, `auth_token` in the envelope."""
@@ -157,7 +167,7 @@ async def create_token(request: Request, _: None) -> Response:
     posted = (await body_in(request, _OBJECT, OF_STRANGERS)).get("data")
     secret = _secret_in(posted if isinstance(posted, dict) else {})
     # `Principals` would take a token too; here only a secret counts.
-    principal = await _principal(context, secret if id_in(secret) else "")
+    principal = await _principal(request, secret if id_in(secret) else "")
     account = await context.stores.api_keys.account(principal.account_id)
     token = await context.stores.principals.token_for(principal, now_ms=now_ms())
     data = {

@@ -34,7 +34,7 @@ class Access(Generic[Caller]):
 
     check: Callable[[Request], Awaitable[Caller]]
     schemes: tuple[str, ...] = ()
-    errors: tuple[int, ...] = (401, 403, 503)
+    errors: tuple[int, ...] = (401, 403, 429, 503)
 
 
 async def _no_check(_: Request) -> None:
@@ -50,12 +50,12 @@ OPERATOR = Access(lambda request: _authenticator(request).require_operator(reque
 ADMIN = Access(
     lambda request: _authenticator(request).administrator(request),
     ("adminToken", "apiKey"),
-    (401, 403, 404, 503),
+    (401, 403, 404, 429, 503),
 )
 KEY_IN_PATH = Access(
     lambda request: _authenticator(request).receiver(request, request.path_params["api_key_id"]),
     ("adminToken", "apiKey"),
-    (401, 403, 404, 503),
+    (401, 403, 404, 429, 503),
 )
 PUBLISHER = Access(lambda request: _authenticator(request).require(request, Scope.PUBLISH), ("apiKey",))
 RECEIVER = Access(lambda request: _authenticator(request).require(request, Scope.RECEIVE), ("apiKey",))

@@ -18,11 +18,13 @@ from shared.publish.publisher import Publisher
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
+from shared.runtime.stranger_limits import StrangerLimits
 
 
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
     stores = Stores(settings, redis)
-    authenticator = Authenticator(stores.api_keys, admin_token=admin_token)
+    limits = StrangerLimits(settings)
+    authenticator = Authenticator(stores.api_keys, admin_token=admin_token, limits=limits)
     publisher = Publisher(stores.for_publishing, on_credentials_version=authenticator.on_credentials_version)
     return Context(
         stores=stores,

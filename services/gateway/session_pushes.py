@@ -31,8 +31,10 @@ async def _key_if_given(request: Request) -> ApiKey | None:
     credentials = credentials_offered(request.headers, query_of(request.scope["query_string"]))
     if not credentials.given:
         return None
-    api_keys = context_of(request).stores.api_keys
-    key = await api_keys.authenticate(credentials.secret, now_ms=now_ms())
+    context, secret = context_of(request), credentials.secret
+    key = await context.authenticator.look_up(
+        request, secret or "", lambda: context.stores.api_keys.authenticate(secret, now_ms=now_ms())
+    )
     if key is None:
         fields = [("accessToken", "must be the id of an API key"), ("secretKey", "must be its secret")]
         raise Problem(401, "access token or secret key is missing or wrong", fields=fields)
@@ -41,7 +43,7 @@ async def _key_if_given(request: Request) -> ApiKey | None:
 
 @Operation(
     "POST /api/v1/websocket/session",
-    Access(_key_if_given, errors=(401, 503)),
+    Access(_key_if_given, errors=(401, 429, 503)),
     errors=(404, 406, 429),
     body=request_body({"description": "Any JSON, of at most 64 KiB."}),
     parameters=[

@@ -19,7 +19,6 @@ from services.socket_edge.pelion_socket import open_pelion_socket
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.app import app_of
 from shared.runtime.http.responses import Problem, refuse_handshake, unavailable
-from shared.wire.cognism.credentials import query_of
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"
@@ -76,7 +75,7 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
     async def join(request: Request) -> Response:
         # Check credentials first: the 426 must not depend on whether they are valid.
         try:
-            await authenticate(edge.stores.api_keys, request.headers, query_of(request.scope["query_string"]))
+            await authenticate(edge, request.scope)
         except StoreUnavailable:
             raise unavailable() from None
         return await upgrade_required(request)

@@ -1,5 +1,7 @@
 """A Blackhole client's WebSocket: the shell around its conversation (docs/protocols/kazoo.md)."""
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
@@ -16,6 +18,7 @@ from shared.model.errors import QuotaExceeded, StoreUnavailable
 from shared.model.events import Notification
 from shared.model.quotas import Quota
 from shared.model.sessions import Dialect
+from shared.runtime.http.client_address import block_of
 from shared.runtime.http.responses import Problem
 from shared.wire.kazoo.blackhole import Authenticate, Authorize, Conversation, Effect, Reply, SaveSession
 
@@ -24,15 +27,15 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
     """A socket on which the client speaks first."""
     if scope["subprotocols"]:
         raise Problem(400, "there is no subprotocol here")
-    principal = None
+    principal, address = None, address_of(edge, scope)
     # A client may also authenticate later, frame by frame.
-    if (given := Headers(scope=scope).get("authorization")) is not None:
-        token = given.removeprefix("Bearer ").strip()
-        principal = await edge.stores.principals.authenticate(token, now_ms=now_ms())
+    if (given := Headers(scope=scope).get("authorization")) is None:
+        edge.limits.take_handshake(block_of(address))
+    else:
+        principal = await _authenticate(edge, given.removeprefix("Bearer ").strip(), address)
         if principal is None:
             raise Problem(403, "the credentials are not valid")
     may_receive = principal is not None and KeyScope.RECEIVE in principal.scopes
-    address = address_of(edge, scope)
     socket = BlackholeSocket(edge, address=address, principal=principal, scope=scope, send=send)
     if principal is None or not may_receive:
         await hold(edge, socket, is_authenticated=False)
@@ -45,6 +48,14 @@ async def open_blackhole_socket(edge: Edge, scope: Scope, send: Send) -> tuple[S
     return socket, acceptance(scope)
 
 
+async def _authenticate(edge: Edge, token: str, address: str) -> Principal | None:
+    """Raises Problem (429) when the address has failed too often, StoreUnavailable."""
+    principals = edge.stores.principals
+    return await edge.look_up(
+        token, block_of(address), lambda: principals.authenticate(token, now_ms=now_ms())
+    )
+
+
 class _Budget:
     """What a stranger may send on one socket."""
 
@@ -54,10 +65,10 @@ class _Budget:
         self._frames = frames
         self._size_bytes = size_bytes
 
-    def take(self, content: str | bytes) -> bool:
+    def take(self, size_bytes: int) -> bool:
         """Whether the frame is within the budget, which has less from now on."""
         self._frames -= 1
-        self._size_bytes -= len(content.encode() if isinstance(content, str) else content)
+        self._size_bytes -= size_bytes
         return self._frames >= 0 and self._size_bytes >= 0
 
 
@@ -77,6 +88,11 @@ class BlackholeSocket(SessionSocket):
         self._budget: _Budget | None = _Budget(
             edge.settings.unauthenticated_frames, edge.settings.unauthenticated_bytes
         )
+        self._hear_control_frames = scope["extensions"]["websocket.control"]["hear_control_frames"]
+        self._hear_control_frames(self._on_control_frame)
+        # Its handshake had no credential.
+        self._is_anonymous = principal is None
+        self._closing: asyncio.Task[None] | None = None
 
     def frames(self, notification: Notification) -> list[bytes]:
         return self._conversation.event_frames(notification, now_ms=now_ms())
@@ -86,9 +102,18 @@ class BlackholeSocket(SessionSocket):
         if self.credential != (credential := Credential.of(principal)):
             self._edge.authenticated(self, credential)
         # Without the scope it can never receive anything.
-        if KeyScope.RECEIVE in principal.scopes:
+        if KeyScope.RECEIVE in principal.scopes and self._budget is not None:
             self._budget = None
+            if self._is_anonymous:
+                self._edge.limits.give_back_handshake(block_of(self.session.source))
+            self._hear_control_frames(None)
             self._edge.admission.forget(self)
+
+    def _on_control_frame(self, size_bytes: int) -> None:
+        """A stranger's ping or pong counts like a message. The pongs to our pings are not heard here."""
+        if self._budget is not None and not self._budget.take(size_bytes):
+            self._hear_control_frames(None)
+            self._closing = asyncio.create_task(self.close_at_once(CloseReason.OVER_BUDGET))
 
     async def on_message(self, content: str | bytes) -> None:
         """Executes the frame's effects until it has its reply."""
@@ -96,7 +121,7 @@ class BlackholeSocket(SessionSocket):
         if self.close_reason is not None:
             # What was read together with the frame that closed the socket.
             return
-        if self._budget is not None and not self._budget.take(content):
+        if self._budget is not None and not self._budget.take(_size_bytes(content)):
             await self.close_at_once(CloseReason.OVER_BUDGET)
             return
         if isinstance(content, bytes):
@@ -106,11 +131,16 @@ class BlackholeSocket(SessionSocket):
             try:
                 effect = await self._execute(effect)
             except StoreUnavailable:
-                effect = self._conversation.fail()
+                effect = self._conversation.fail("temporarily unavailable, try again")
             except QuotaExceeded as error:
                 self.write(self._conversation.fail(str(error)).text)
                 if error.quota is Quota.SOCKETS:
                     await self.close(CloseReason.OVER_QUOTA)
+                return
+            except Problem as refusal:
+                # Its address has failed to authenticate too often.
+                self.write(self._conversation.fail(refusal.detail).text)
+                await self.close_at_once(CloseReason.TOO_MANY_FAILURES)
                 return
         self.write(effect.text)
 
@@ -118,7 +148,7 @@ class BlackholeSocket(SessionSocket):
         principals = self._edge.stores.principals
         match effect:
             case Authenticate(token):
-                found = await principals.authenticate(token, now_ms=now_ms())
+                found = await _authenticate(self._edge, token, self.session.source)
                 if found is not None:
                     await self._count(found)
                     self.on_principal(found)
@@ -159,3 +189,7 @@ class BlackholeSocket(SessionSocket):
         await super().check(now_s)
         if now_s > self._idle_at_s:
             await self.close(CloseReason.IDLE)
+
+
+def _size_bytes(content: str | bytes) -> int:
+    return len(content.encode() if isinstance(content, str) else content)

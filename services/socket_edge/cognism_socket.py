@@ -1,7 +1,5 @@
 """A Cognism trigger: credentials and pattern come with the handshake (docs/protocols/cognism.md)."""
 
-from collections.abc import Mapping
-
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
@@ -14,7 +12,6 @@ from shared.model.errors import MissingScope, Unauthenticated
 from shared.model.events import Notification
 from shared.model.sessions import Dialect, SessionBinding
 from shared.runtime.http.responses import Problem
-from shared.store.api_keys import ApiKeys
 from shared.wire.cognism.credentials import credentials_offered, query_of
 from shared.wire.cognism.frames import first_frame
 from shared.wire.cognism.patterns import parse_pattern
@@ -23,7 +20,7 @@ from shared.wire.cognism.patterns import parse_pattern
 async def open_cognism_socket(edge: Edge, scope: Scope, send: Send) -> tuple[SessionSocket, Message]:
     """A socket whose session is registered."""
     query = query_of(scope["query_string"])
-    key, credential = await authenticate(edge.stores.api_keys, Headers(scope=scope), query)
+    key, credential = await authenticate(edge, scope)
     pattern = query.get("pattern", "")
     bindings = [SessionBinding(key.account_id, pattern, parse_pattern(pattern))]
     socket = CognismSocket(edge, address=address_of(edge, scope), scope=scope, send=send)
@@ -41,12 +38,13 @@ async def open_cognism_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Ses
     return socket, acceptance(scope, headers=[(b"x-websocket-session", socket.id.encode())])
 
 
-async def authenticate(
-    api_keys: ApiKeys, headers: Mapping[str, str], query: Mapping[str, str]
-) -> tuple[ApiKey, Credential]:
-    """The API key of both credentials. Raises Problem (401, 403), StoreUnavailable."""
+async def authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
+    """The API key of both credentials. Raises Problem (401, 403, 429), StoreUnavailable."""
+    secret = credentials_offered(Headers(scope=scope), query_of(scope["query_string"])).secret
+    if not secret:
+        edge.limits.take_handshake(edge.limits.address_of(scope))
     try:
-        return await authenticate_receiver(api_keys, credentials_offered(headers, query).secret)
+        return await authenticate_receiver(edge, scope, secret)
     except MissingScope as error:
         raise Problem(403, str(error)) from None
     except Unauthenticated:

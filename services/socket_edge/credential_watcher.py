@@ -15,15 +15,21 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+from starlette.types import Scope
 
 from services.socket_edge.held import HeldConnection, in_turns, now_s
 from services.socket_edge.liveness import Liveness
-from shared.authentication import authenticate
+from shared.authentication import require_scope
 from shared.clock import now_ms
-from shared.model.api_keys import ApiKey, Principal, Scope, hash_of
-from shared.model.errors import StoreUnavailable
+from shared.model.api_keys import ApiKey, Principal, hash_of
+from shared.model.api_keys import Scope as KeyScope
+from shared.model.errors import StoreUnavailable, Unauthenticated
 from shared.store.api_keys import ApiKeys
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
 
 _RETRY_S = 1.0
 _VERSION_S = 0.5
@@ -36,22 +42,27 @@ class Credential:
     """The secret that opened a connection, or minted the token that did: its API key, its hash, its end."""
 
     api_key_id: str
+    account_id: str
     secret_hash: str
     until_ms: float = math.inf
 
     @classmethod
     def of(cls, principal: Principal) -> Self:
-        return cls(principal.api_key_id, principal.secret_hash, principal.until_ms)
+        return cls(principal.api_key_id, principal.account_id, principal.secret_hash, principal.until_ms)
 
 
-async def authenticate_receiver(api_keys: ApiKeys, secret: str | None) -> tuple[ApiKey, Credential]:
-    """The API key of a secret, which must have the scope `receive`.
+async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) -> tuple[ApiKey, Credential]:
+    """The API key of a secret, which must have the scope `receive`, in a request or handshake.
 
-    Raises Unauthenticated, MissingScope, StoreUnavailable.
+    Raises Unauthenticated, MissingScope, StoreUnavailable; Problem (429) when its address failed too often.
     """
-    key = await authenticate(api_keys, secret, scope=Scope.RECEIVE, now_ms=now_ms())
+    api_keys, address = edge.stores.api_keys, edge.limits.address_of(scope)
+    key = await edge.look_up(secret or "", address, lambda: api_keys.authenticate(secret, now_ms=now_ms()))
+    if key is None:
+        raise Unauthenticated
+    require_scope(key.scopes, KeyScope.RECEIVE)
     secret_hash = hash_of(secret or "")
-    return key, Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    return key, Credential(key.id, key.account_id, secret_hash, key.valid_until_ms(secret_hash))
 
 
 class CredentialWatcher:

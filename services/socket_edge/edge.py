@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 from services.composition import Stores
 from services.socket_edge.admission import Admission
@@ -17,19 +18,26 @@ from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
+from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, instance_of
+from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
+from shared.runtime.stranger_limits import StrangerLimits
 
 SWEEP_S = 60.0
 _SWEEP_LOTS = 240
+AUTHENTICATION_S = 10.0
+"""A client waits no longer, however many reads its credential takes."""
 PING_SPACING_S = 0.2
 """Long enough for a busy socket to confirm several frames with one ping, short enough to repeat little."""
+
+Found = TypeVar("Found")
 
 
 class Edge:
@@ -44,6 +52,8 @@ class Edge:
         # Sockets with frames for which no ping stands; a timer pings them all.
         self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
+        self.limits = StrangerLimits(settings)
+        self.reading_places = ReadingPlaces()
         self.registry = registry = Registry()
         self.admission = Admission(registry, settings)
         self.liveness = Liveness(
@@ -66,11 +76,25 @@ class Edge:
         telemetry.watch_sockets(lambda: registry.count(Kind.WEBSOCKET))
         telemetry.watch_polls(lambda: registry.count(Kind.PULL))
         telemetry.watch_sessions(registry.count)
+        telemetry.watch_strangers(lambda: len(self.admission))
         telemetry.watch_draining(lambda: self._is_draining)
 
     def new_owner(self) -> str:
         """The name of one claim: no other claim ever has it."""
         return f"{self.instance}/{next(self._claims)}"
+
+    async def look_up(
+        self, given: str, address: str, find: Callable[[], Awaitable[Found | None]]
+    ) -> Found | None:
+        """What `find` reads for a credential from this address; None if it is not valid.
+
+        Raises Problem (429) when the address has failed too often, StoreUnavailable also after 10 s.
+        """
+        try:
+            async with asyncio.timeout(AUTHENTICATION_S):
+                return await self.limits.look_up(given, address, find)
+        except TimeoutError:
+            raise StoreUnavailable(why="no reply within the time for authentication") from None
 
     def check_open(self) -> None:
         """Raises Problem (503) when the shutdown no longer lets connections in."""
@@ -104,6 +128,7 @@ class Edge:
     def authenticated(self, connection: HeldConnection, credential: Credential) -> None:
         """The connection ends with this credential."""
         connection.credential = credential
+        connection.account_id = credential.account_id
         connection.expires_at_ms = credential.until_ms
         self.liveness.watch(connection)
         # The key may have changed after it was read, when no wakeup reached the connection yet.

@@ -34,6 +34,8 @@ class HeldConnection(ABC):
     kind: str
     # The client's address, where the number of connections per address is limited.
     address: str | None = None
+    # The account whose share of the edge's turns it has.
+    account_id = ""
     # The account whose quota of sockets counts it; None while none does.
     counted_for: str | None = None
     # What delivers from its channel's queue; a session has no such loop, and gets no inline entries.

@@ -8,6 +8,7 @@ client, so that even a very slow one makes progress.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,11 +36,14 @@ SMALLEST_FRAME_BYTES = 1024
 # The share of the limits that may be in flight: at first, and at least.
 _FIRST_SHARE = 1 / 256
 _SMALLEST_SHARE = 1 / 1024
+# What it reads and encodes in one turn of the event loop: half a millisecond.
+_READ_SHARE = Window(count=128, size_bytes=64 * 1024)
 _NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
 _SENT = telemetry.sent.series(_DIALECT)
 _FRAMES = telemetry.frames.series(_DIALECT)
 _MESSAGE_TOO_BIG = 1009
+_PINGS_PER_TURN = 128
 
 
 @dataclass(slots=True)
@@ -65,7 +69,14 @@ class LeasedSocket(LeaseHolder, HeldSocket):
     def __init__(self, edge: "Edge", claimed: Claimed, *, scope: Scope, send: Send) -> None:
         super().__init__(edge, claimed.lease.channel, scope=scope, send=send)
         self.lease = claimed.lease
-        self.loop = DeliveryLoop(edge.stores.queues, claimed.lease, self, acks=edge.acks)
+        self.loop = DeliveryLoop(
+            edge.stores.queues,
+            claimed.lease,
+            self,
+            acks=edge.acks,
+            places=edge.reading_places,
+            share=_READ_SHARE,
+        )
         self._settings = settings = edge.settings
         self._frame_bytes = min(
             settings.frame_limit_bytes, claimed.frame_limit_bytes or settings.frame_limit_bytes
@@ -284,7 +295,9 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
 def _ping_all(unconfirmed: dict[LeasedSocket, None]) -> None:
     """One timer for all sockets: each would cost as much as its ping."""
-    sockets = list(unconfirmed)
-    unconfirmed.clear()
-    for socket in sockets:
+    lot = list(itertools.islice(unconfirmed, _PINGS_PER_TURN))
+    for socket in lot:
+        del unconfirmed[socket]
         socket.ping_behind()
+    if unconfirmed:
+        asyncio.get_running_loop().call_soon(_ping_all, unconfirmed)

@@ -122,7 +122,7 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
 async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
     secret = bearer(Request(scope).headers.get("authorization", ""))
     try:
-        return await authenticate_receiver(edge.stores.api_keys, secret)
+        return await authenticate_receiver(edge, scope, secret)
     except Unauthenticated as error:
         raise _unauthenticated(str(error)) from None
     except MissingScope as error:

@@ -20,6 +20,8 @@ from shared.wire.pelion.handshake import secret_offered, subprotocol_response
 async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[LeasedSocket, Message] | None:
     """A socket with its lease, which is claimed before the upgrade, so that HTTP can still refuse it."""
     secret = secret_offered(Headers(scope=scope), scope["subprotocols"])
+    if not secret:
+        edge.limits.take_handshake(edge.limits.address_of(scope))
     accept = acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"]))
     with edge.handshakes.begin(secret) as may_proceed:
         if not may_proceed:
@@ -28,7 +30,7 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             await refuse_handshake(scope, send, problem)
             return None
         try:
-            key, credential = await authenticate_receiver(edge.stores.api_keys, secret)
+            key, credential = await authenticate_receiver(edge, scope, secret)
             async with edge.place_on_channel(key):
                 claimed = await edge.stores.leases.claim(key.id, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:

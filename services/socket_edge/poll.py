@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 STALLED_S = 5.0
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.25
+# A response is encoded in one turn of the event loop: two milliseconds. The next poll gets the rest.
+_READ_COUNT = 512
 _NOTHING = Window(count=0, size_bytes=0)
 _DIALECT = {"dialect": "pelion"}
 
@@ -45,13 +47,15 @@ class Poll(LeaseHolder):
         """`is_proxied`: the peer is a trusted proxy."""
         super().__init__(edge, lease.channel)
         self.lease = lease
-        self.loop = DeliveryLoop(edge.stores.queues, lease, self)
         self.message: Message | None = None
         self.last_uid = ""
         self.decided = asyncio.Event()
         self._connection = connection
         self._is_proxied = is_proxied
-        self._most = Window(count=edge.settings.batch_limit, size_bytes=edge.settings.in_flight_bytes)
+        most_bytes = edge.settings.in_flight_bytes
+        self._most = Window(count=edge.settings.batch_limit, size_bytes=most_bytes)
+        share = Window(count=_READ_COUNT, size_bytes=most_bytes)
+        self.loop = DeliveryLoop(edge.stores.queues, lease, self, places=edge.reading_places, share=share)
         self._pull = pull
         # With `after`: first what the client has handled is acknowledged, then the queue is read.
         self._begun = pull.after is None

@@ -25,7 +25,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.events import Notification
 from shared.model.quotas import Quota
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Session, SessionBinding
-from shared.runtime.http.client_address import client_address
+from shared.runtime.http.client_address import block_of, client_address
 from shared.store.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ WAITING_LIMIT_BYTES = 1024 * 1024
 # Beyond so many written bytes that the client has not read, frames wait.
 UNREAD_LIMIT_BYTES = 256 * 1024
 _FLUSH_S = 0.02
+# An event has a frame for each binding that matches it, and a queue has up to 1,000 events.
+_FRAMES_PER_TURN = 64
 
 
 def address_of(edge: "Edge", scope: Scope) -> str:
-    """The client's address, by which its sockets are counted."""
+    """The client's address."""
     return client_address(scope, trusted=edge.settings.trusted_proxies)
 
 
@@ -68,7 +70,7 @@ class SessionSocket(HeldSocket):
 
     def __init__(self, edge: "Edge", *, address: str, scope: Scope, send: Send) -> None:
         super().__init__(edge, new_id(), scope=scope, send=send)
-        self.address = address
+        self.address = block_of(address)
         self.session = Session(
             id=self.id,
             dialect=self.kind,
@@ -167,26 +169,46 @@ class SessionSocket(HeldSocket):
                 self._is_woken = False
                 # The restored subscription wakes it again, perhaps while this call fails.
                 with contextlib.suppress(StoreUnavailable):
-                    await self._deliver()
+                    await self._deliver_in_turn()
         except Exception:
             logger.exception("session.failed", extra={"facts": self.facts})
             await self.close(CloseReason.UNEXPECTED)
         finally:
             self._delivery = None
 
+    async def _deliver_in_turn(self) -> None:
+        places = self._edge.reading_places
+        if not places.take_free(self):
+            await places.take(self)
+        try:
+            await self._deliver()
+        finally:
+            places.give_back(self)
+
     async def _deliver(self) -> None:
         taken = await self._sessions.take(self.session)
         if taken is None:
             await self._register_again()
+        frames = 0
         for notification in taken or ():
-            self.deliver(notification)
+            frames += self.deliver(notification)
+            if frames >= _FRAMES_PER_TURN:
+                frames = 0
+                await asyncio.sleep(0)
 
-    def deliver(self, notification: Notification) -> None:
-        """Writes the frames; for a slow reader they wait, and beyond the limit they are dropped."""
-        for frame in self.frames(notification):
-            if not self._waiting and self._unread_bytes() < UNREAD_LIMIT_BYTES:
-                self.write(frame)
-            elif self._may_wait(frame):
+    def deliver(self, notification: Notification) -> int:
+        """Writes the frames; for a slow reader they wait, and beyond the limit they are dropped.
+
+        Returns how many there are.
+        """
+        frames = self.frames(notification)
+        written = 0
+        # Again and again: a client that reads fast has read the first by now.
+        while not self._waiting and (count := self._count_writable(frames[written:])):
+            self.write(*frames[written : written + count])
+            written += count
+        for frame in frames[written:]:
+            if self._may_wait(frame):
                 self._waiting.append(frame)
                 self._waiting_bytes += len(frame)
                 if self._flushing is None:
@@ -194,17 +216,27 @@ class SessionSocket(HeldSocket):
             else:
                 self.dropped += 1
                 telemetry.dropped_for_slow_reader(1)
+        return len(frames)
 
-    def write(self, text: bytes) -> bool:
-        """Writes one frame; False when the client has gone."""
+    def _count_writable(self, frames: Sequence[bytes]) -> int:
+        """How many of the frames a client that reads gets at once."""
+        unread = self._unread_bytes()
+        for number, frame in enumerate(frames):
+            if unread >= UNREAD_LIMIT_BYTES:
+                return number
+            unread += len(frame)
+        return len(frames)
+
+    def write(self, *texts: bytes) -> bool:
+        """Writes frames; False when the client has gone."""
         if self.close_reason is not None:
             return False
         try:
-            self._write((text,), None)
+            self._write(texts, None)
         except OSError:
             return False
-        self.sent += 1
-        telemetry.frames.add(1, {"dialect": self.kind})
+        self.sent += len(texts)
+        telemetry.frames.add(len(texts), {"dialect": self.kind})
         return True
 
     def _may_wait(self, frame: bytes) -> bool:

@@ -5,15 +5,16 @@ Slower work, such as recovering after a restored subscription, runs in tasks of 
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING
 
 from services.socket_edge.held import LeaseHolder, in_turns
 from services.socket_edge.session_socket import SessionSocket
+from services.socket_edge.turns import SMALL, WakeupTurns
 from shared.model.channels import EVERY_EDGE, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.loops import end
-from shared.store.inline_entries import parse_wakeups
+from shared.store.inline_entries import InlineEntries, parse_wakeups
 from shared.store.wakeups import (
     listen_to_wakeups,
     parse_key_changed,
@@ -35,6 +36,7 @@ class WakeupReader:
     def __init__(self, edge: "Edge") -> None:
         self._edge = edge
         self._registry = edge.registry
+        self._turns = WakeupTurns()
         self._recoveries: set[asyncio.Task[None]] = set()
         self._recovers_sessions = False
         self._recover_sessions_again = False
@@ -50,12 +52,29 @@ class WakeupReader:
     def on_messages(self, messages: Sequence[bytes]) -> None:
         # An edge that lags gets many wakeups at once: together they make larger frames.
         words, appends = parse_wakeups(messages)
+        if len(words) + len(appends) > SMALL or self._turns:
+            self._handle_in_turns(words, appends)
+            return
         for word in words:
             self._dispatch_word(word)
         for entries in appends:
             for connection in self._registry.by_id.get(entries.channel, ()):
                 if connection.loop is not None:
                     connection.loop.deliver_inline(entries)
+
+    def _handle_in_turns(self, words: Sequence[str], appends: Sequence[InlineEntries]) -> None:
+        turns, changed_keys = self._turns, set[str]()
+        for word in words:
+            if (api_key_id := parse_key_changed(word)) is not None:
+                changed_keys.add(api_key_id)
+            for connection in self._registry.of(word):
+                turns.wake(connection)
+        if changed_keys:
+            self._check_credentials(changed_keys)
+        for entries in appends:
+            for connection in self._registry.by_id.get(entries.channel, ()):
+                if connection.loop is not None:
+                    turns.deliver(connection, entries)
 
     def on_lost(self) -> None:
         self._require_resync()
@@ -111,14 +130,17 @@ class WakeupReader:
 
     def _dispatch_word(self, word: str) -> None:
         if (api_key_id := parse_key_changed(word)) is not None:
-            self._edge.credentials.check(
-                connection
-                for connection in self._registry.all()
-                if connection.credential is not None and connection.credential.api_key_id == api_key_id
-            )
+            self._check_credentials({api_key_id})
         else:
             for connection in self._registry.of(word):
                 connection.wake()
+
+    def _check_credentials(self, api_key_ids: Set[str]) -> None:
+        self._edge.credentials.check(
+            connection
+            for connection in self._registry.all()
+            if connection.credential is not None and connection.credential.api_key_id in api_key_ids
+        )
 
 
 async def _recover(sessions: Iterator[SessionSocket]) -> None:

@@ -156,22 +156,20 @@ class Deliveries:
         next_attempt_ms = self._pace.plan(
             account, now_ms=now, earliest_ms=now + backoff_s(failed_attempts) * 1000
         )
-        result, lost = await self._stores.batches.fail(
+        result, found = await self._stores.batches.fail(
             lease,
             taken=batch,
             delivery=delivery,
-            next_attempt_ms=next_attempt_ms,
+            backoff_ms=round(next_attempt_ms - now),
             expiry_ms=round(self._settings.webhook_expiry_s * 1000),
         )
         match result:
             case AfterFailure.RETRY:
-                await self._retries.schedule(
-                    lease.channel, failed_attempts=failed_attempts, at_ms=next_attempt_ms
-                )
+                await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
             case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
             case AfterFailure.ENDED:
-                await self._end(lease, lost)
+                await self._end(lease, found)
         return Outcome.RELEASED
 
     async def _end(self, lease: Lease, lost: int) -> None:

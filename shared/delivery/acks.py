@@ -1,12 +1,15 @@
 """The acks of all delivery loops of a process, sent to Redis together."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TypeAlias
 
 _Flush: TypeAlias = Callable[[], None]
 ACK_INTERVAL_S = 0.02
 """Long enough to collect the acks of many channels, short enough that a crash repeats little."""
+# So many take two milliseconds; then the event loop gets its turn.
+_LOT = 256
 
 
 class AckScheduler:
@@ -31,6 +34,11 @@ class AckScheduler:
 
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, {}
+        self._flush_lot(iter(waiting), len(waiting))
+
+    def _flush_lot(self, flushes: Iterator[_Flush], count: int) -> None:
         # Calls of one turn of the event loop share a round trip to Redis.
-        for flush in waiting:
+        for flush in islice(flushes, _LOT):
             flush()
+        if count > _LOT:
+            asyncio.get_running_loop().call_soon(self._flush_lot, flushes, count - _LOT)

@@ -6,9 +6,10 @@ The queue is the buffer: what exceeds the transport's window stays in Redis. `st
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
@@ -18,7 +19,14 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Notification
 from shared.store.inline_entries import InlineEntries
-from shared.store.queues import BEGINNING, Batch, Queues, parse_entry_id
+from shared.store.queues import (
+    BEGINNING,
+    NOT_OWNER,
+    Batch,
+    Queues,
+    acked_in_part,
+    parse_entry_id,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +71,42 @@ class Transport(Protocol):
         """Hangs up."""
 
 
+class Places(Protocol):
+    """The places of transports that read from Redis, taken in turn by account."""
+
+    def take_free(self, transport: Any, /) -> bool:
+        """Takes a place at once; False if there is none, or others wait."""
+
+    async def take(self, transport: Any, /) -> None:
+        """Takes a place, when the transport's turn has come."""
+
+    def give_back(self, transport: Any, /) -> None:
+        """The transport has read and delivered."""
+
+
 class DeliveryLoop:
     """Delivers the queue of one lease to one transport, whenever it is woken."""
 
     def __init__(
-        self, queues: Queues, lease: Lease, transport: Transport, *, acks: AckScheduler | None = None
+        self,
+        queues: Queues,
+        lease: Lease,
+        transport: Transport,
+        *,
+        acks: AckScheduler | None = None,
+        places: Places | None = None,
+        share: Window | None = None,
     ) -> None:
-        """Without `acks` it acks at once, in a round trip of its own."""
+        """Without `acks` it acks at once, in a round trip of its own; without `places` it reads at once.
+
+        `share` is the most that it reads, and delivers, in one turn of the event loop.
+        """
         self._queues = queues
         self._lease = lease
         self._transport = transport
         self._acks = acks
+        self._places = places
+        self._share = share
         # Nothing is known of the queue before the first read.
         self._state = State.BEHIND
         # The last entry that the transport was given.
@@ -153,7 +186,9 @@ class DeliveryLoop:
             self._redis_failed(Event.RESYNC_REQUIRED)
             return
         if count < 0:
-            # Not the owner: the read finds out why, or writes the claim again.
+            # Not the owner: the read finds out why, or writes the claim again. Or there is more to ack.
+            if count < NOT_OWNER:
+                telemetry.acked.add(acked_in_part(count))
             self.wake()
         else:
             self._record_acked(until, count, acked_ns=acked_ns)
@@ -194,9 +229,7 @@ class DeliveryLoop:
         try:
             with telemetry.delivery_span(self._lease.channel):
                 while self._state in RUNNING:
-                    self._apply(Event.BEGIN)
-                    step = self._resync if self._state is State.RESYNCING else self._read
-                    await step()
+                    await self._step()
         except NoLongerOwner as lost:
             self._apply(Event.LEASE_LOST)
             await self._transport.end(lost.close_reason)
@@ -208,6 +241,24 @@ class DeliveryLoop:
             await self._transport.end(CloseReason.UNEXPECTED)
         finally:
             self._task = None
+
+    async def _step(self) -> None:
+        """A read or a resync, in the transport's turn."""
+        if (places := self._places) is None:
+            await self._begin_step()
+            return
+        if not places.take_free(self._transport):
+            await places.take(self._transport)
+        try:
+            # It may have been stopped while it waited.
+            if self._state in RUNNING:
+                await self._begin_step()
+        finally:
+            places.give_back(self._transport)
+
+    def _begin_step(self) -> Coroutine[Any, Any, None]:
+        self._apply(Event.BEGIN)
+        return self._resync() if self._state is State.RESYNCING else self._read()
 
     def _redis_failed(self, event: Event) -> None:
         self._apply(event)
@@ -241,9 +292,10 @@ class DeliveryLoop:
     async def _ack_and_read(self) -> Batch:
         """One round trip for both."""
         window = self._transport.window
-        read = self._queues.read(
-            self._lease, after=self._cursor, count=window.count, size_bytes=window.size_bytes
-        )
+        count, size_bytes = window.count, window.size_bytes
+        if (share := self._share) is not None:
+            count, size_bytes = min(count, share.count), min(size_bytes, share.size_bytes)
+        read = self._queues.read(self._lease, after=self._cursor, count=count, size_bytes=size_bytes)
         acked_until = self._transport.acked_until
         if acked_until == self._acked:
             return await read

@@ -29,6 +29,7 @@ class CloseReason(StrEnum):
     IDLE = "idle"
     CROWDED_OUT = "crowded-out"
     OVER_BUDGET = "over-budget"
+    TOO_MANY_FAILURES = "too-many-failures"
     OVER_QUOTA = "over-quota"
 
 

@@ -174,7 +174,6 @@ class Round:
             list(map(self.publish.posted.events.__getitem__, indexes)),
             bindings_version=self._channels[channel],
             traceparent=self._traceparent,
-            now_ms=self.publish.now_ms,
         )
         self._replies.append(reply)
         self._appends.append((channel, indexes, is_last))

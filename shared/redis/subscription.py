@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 _RETRY_S = 0.25
 _SILENCE_S = 5.0
 _PINGS = 2
+_MESSAGES_PER_TURN = 256
 
 
 class Listener(Protocol):
@@ -122,10 +123,22 @@ class SubscriptionProtocol(asyncio.Protocol):
                     self._on_other(reply)
             if messages:
                 self._listener.on_messages(messages)
+            if len(messages) > _MESSAGES_PER_TURN:
+                self._read_on_later()
         except hiredis.ProtocolError as error:
             self._end(RedisConnectionError(f"not the Redis protocol: {error}"))
         except Exception as error:
             self._end(error)
+
+    def _read_on_later(self) -> None:
+        """Leaves the rest of this turn of the event loop to others: the loop would read on while it can."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _on_other(self, reply: Any) -> None:
         """A confirmation, the reply to a ping, or an error, which it raises."""

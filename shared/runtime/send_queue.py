@@ -27,6 +27,14 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     return buffered + int.from_bytes(queued, sys.byteorder)
 
 
+def has_unread(transport: asyncio.Transport) -> bool:
+    """Has the peer sent something that we have not read yet?"""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = transport.get_extra_info("socket").fileno()
+        return any(fcntl.ioctl(descriptor, termios.FIONREAD, _NUMBER))
+    return False
+
+
 def acked_bytes(transport: asyncio.Transport) -> int | None:
     """The bytes of the whole connection that the peer's kernel has acknowledged; None if that is unknown.
 

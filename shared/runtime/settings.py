@@ -4,7 +4,6 @@ Only this module reads the environment, and only services use settings: the room
 """
 
 import difflib
-import ipaddress
 import os
 import re
 import socket
@@ -26,22 +25,25 @@ from pydantic import (
 
 from shared.redis.client import connect
 from shared.redis.urls import is_cluster
+from shared.runtime.setting_types import (
+    Bytes,
+    Count,
+    Limit,
+    LongSeconds,
+    Network,
+    Port,
+    Rate,
+    Seconds,
+    lower,
+    networks,
+    origins,
+    year,
+)
 
 PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
 # Set by systemd for every service of Type=notify.
 _NOT_OURS = frozenset({"NOTIFY_SOCKET"})
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-LongSeconds = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Bytes = Annotated[int, Field(ge=1024, le=1024**3)]
-Limit = Annotated[int, Field(ge=1, le=10**9)]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# The form that browsers send: no path, no default port, no trailing slash.
-_ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_EVERY_NETWORK = ("0.0.0.0/0", "::/0")
 
 
 class SettingsError(Exception):
@@ -50,37 +52,6 @@ class SettingsError(Exception):
 
 def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100] or "replica"
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _year(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _networks(value: object) -> object:
-    """`1` is every network, `0` none; else a list."""
-    if not isinstance(value, str):
-        return value
-    if value.lower() in ("0", "false"):
-        return ()
-    names = _EVERY_NETWORK if value.lower() in ("1", "true") else value.split(",")
-    try:
-        return tuple(ipaddress.ip_network(name.strip()) for name in names)
-    except ValueError:
-        raise ValueError("should be 1, or networks as in 10.0.0.0/8,fd00::/8") from None
-
-
-def _origins(value: object) -> object:
-    """`*` is every origin, `none` no origin; else a list."""
-    if not isinstance(value, str):
-        return value
-    names = () if value.strip().lower() == "none" else tuple(name.strip() for name in value.split(","))
-    if names != ("*",) and not all(_ORIGIN.fullmatch(name) for name in names):
-        raise ValueError("should be *, none, or origins as in https://app.example,http://localhost:3000")
-    return tuple(name.lower() for name in names)
 
 
 class Settings(BaseModel):
@@ -137,7 +108,9 @@ class Settings(BaseModel):
     drain_window_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         0, description="time over which it then closes its sockets evenly; 0: all at once"
     )
-    batch_limit: Count = Field(10_000, description="most notifications in one read of a queue")
+    batch_limit: Count = Field(
+        384, description="most notifications in one read of a queue; a read returns at most 384"
+    )
     frame_limit_bytes: Bytes = Field(
         48 * 1024, description="largest WebSocket frame; a single larger notification is sent alone"
     )
@@ -199,7 +172,26 @@ class Settings(BaseModel):
     unauthenticated_bytes: Bytes = Field(
         256 * 1024, description="most bytes of messages on a Blackhole socket before a valid credential"
     )
-    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
+    max_arriving_connections: Count = Field(
+        5000, description="most connections without a complete request head; beyond it the oldest is closed"
+    )
+    max_arriving_connections_per_address: Count = Field(
+        1000, description="most of them from one address; beyond it the oldest of that address is closed"
+    )
+    handshake_rate_per_address: Rate = Field(
+        50, description="most WebSocket handshakes without a credential a second from one address"
+    )
+    handshake_burst_per_address: Count = Field(500, description="most of them at once")
+    failed_authentication_rate_per_address: Rate = Field(
+        10, description="most failed authentications a second from one address"
+    )
+    failed_authentication_burst_per_address: Count = Field(100, description="most of them at once")
+    failed_authentication_rate: Rate = Field(
+        1000,
+        description="failed authentications a second from all addresses, beyond which each address has one "
+        "in 10 s",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(networks)] = Field(
         (),
         description="networks of proxies whose X-Forwarded-For is trusted, as in 10.0.0.0/8; unset: none",
     )
@@ -234,7 +226,7 @@ class Settings(BaseModel):
     key_quota_bytes_per_s: Limit | None = Field(
         None, description="bytes of events that an API key may publish a second; unset: as its account"
     )
-    allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
+    allow_private_callbacks: Annotated[tuple[Network, ...], BeforeValidator(networks)] = Field(
         (),
         description="private addresses that callbacks may use: 1 for all, or a list of networks as in "
         "10.0.0.0/8,fd00::/8; cloud metadata stays blocked",
@@ -251,18 +243,18 @@ class Settings(BaseModel):
     callback_ca: Path | None = Field(
         None, description="PEM file: authorities trusted for https callbacks, besides the system's"
     )
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = Field(
         ("*",),
         description="origins of web pages that may use the API: * for all, none, or a list as in "
         "https://app.example,https://admin.example",
     )
-    pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(_year)] = Field(
+    pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(year)] = Field(
         2019, description="year of the Pelion service's close codes: 2019 or 2020"
     )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] = Field(
         "text", description="text, or json for one object a line"
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         "info", description="least severe level to log: debug, info, warning or error"
     )
     otlp_url: str | None = Field(

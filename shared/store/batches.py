@@ -4,13 +4,12 @@ Redis keeps where a batch ends until it is acked: a retry sends the same notific
 when another dispatcher makes it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import orjson
 
-from shared import clock, telemetry
+from shared import telemetry
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.model.deliveries import Delivery
@@ -18,7 +17,15 @@ from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
-from shared.store.queues import LOST_LEASE, QueueLimits, next_entry_id, notification_of
+from shared.store.queues import (
+    LOST_LEASE,
+    NOT_OWNER,
+    QueueLimits,
+    Queues,
+    acked_in_part,
+    next_entry_id,
+    notification_of,
+)
 
 # How many attempts are kept, and for how long.
 _ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
@@ -55,27 +62,29 @@ class AfterFailure(StrEnum):
 class Batches:
     """Takes and acks batches for the owners of webhook channels, and schedules retries."""
 
-    def __init__(
-        self, redis: RedisCommands, *, limits: QueueLimits, now_ms: Callable[[], int] = clock.now_ms
-    ) -> None:
+    def __init__(self, redis: RedisCommands, *, limits: QueueLimits) -> None:
         self._redis = redis
         self._limits = limits
-        self._now_ms = now_ms
+        self._queues = Queues(redis, limits=limits)
 
     async def take(self, lease: Lease, *, count: int, size_bytes: int) -> TakenBatch | NoBatch:
-        """Up to `count` notifications of about `size_bytes`, but at least one. Raises NoLongerOwner."""
-        names, now_ms = keyspace.channel_names(lease.channel), self._now_ms()
-        oldest = self._limits.oldest_entry_id(now_ms=now_ms)
-        status, *fields = await self._redis.script(
-            "batch_take", names, lease.owner, lease.generation, count, size_bytes, oldest, now_ms
-        )
+        """Up to `count` notifications of about `size_bytes`, but at least one. Raises NoLongerOwner.
+
+        A batch has 384 at most, or 128 while receipts are tracked.
+        """
+        names, owner = keyspace.channel_names(lease.channel), (lease.owner, lease.generation)
+        status: bytes = b"dropped"
+        while status == b"dropped":
+            status, *fields = await self._redis.script(
+                "batch_take", names, *owner, count, size_bytes, self._limits.lifetime_ms
+            )
+            if status == b"dropped":
+                telemetry.dropped_from_queue(over=0, old=fields[0])
         if status in LOST_LEASE:
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
         if status != b"taken":
-            telemetry.dropped_from_queue(over=0, old=fields[0])
             return NoBatch(status.decode())
-        config_version, url, headers, serialization, secret, failed_attempts, dropped, *entries = fields
-        telemetry.dropped_from_queue(over=0, old=dropped)
+        config_version, url, headers, serialization, secret, failed_attempts, *entries = fields
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
@@ -91,22 +100,26 @@ class Batches:
         count = await self._redis.script(
             "batch_ack", _names(lease), lease.owner, lease.generation, *entries, attempt, *_ATTEMPTS
         )
-        return None if count < 0 else int(count)
+        if count < NOT_OWNER:
+            rest = await self._queues.ack_until(lease, until=until)
+            return acked_in_part(count) + (rest or 0)
+        return None if count == NOT_OWNER else int(count)
 
     async def fail(
-        self, lease: Lease, *, taken: TakenBatch, delivery: Delivery, next_attempt_ms: int, expiry_ms: int
+        self, lease: Lease, *, taken: TakenBatch, delivery: Delivery, backoff_ms: int, expiry_ms: int
     ) -> tuple[AfterFailure, int]:
         """Schedules the next attempt, or ends a channel that has failed for `expiry_ms`; releases the lease.
 
-        Returns what follows, and how many notifications were lost if the channel ended.
+        Returns what follows, with the time of the next attempt in ms for a retry, and with the number of
+        notifications that were lost for a channel that ended.
         """
         attempt = (lease.owner, lease.generation, taken.config_version, taken.failed_attempts + 1)
-        times = (self._now_ms(), next_attempt_ms, expiry_ms)
-        records = (orjson.dumps(replace(delivery, next_attempt_ms=next_attempt_ms)), orjson.dumps(delivery))
-        status, *lost = await self._redis.script(
-            "batch_fail", _names(lease), *attempt, *times, *records, *_ATTEMPTS
+        record = orjson.dumps(delivery)
+        assert record.endswith(b'"next_attempt_ms":null}'), "the script writes the time there"
+        status, *found = await self._redis.script(
+            "batch_fail", _names(lease), *attempt, backoff_ms, expiry_ms, record, *_ATTEMPTS
         )
-        return AfterFailure(status.decode()), int(lost[0]) if lost else 0
+        return AfterFailure(status.decode()), int(found[0]) if found else 0
 
 
 def _names(lease: Lease) -> list[str]:

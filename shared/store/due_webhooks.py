@@ -1,7 +1,7 @@
 """The sweep of webhooks: finds pending notifications whose wakeup was lost, or whose dispatcher died."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from shared.model.channels import instance_of
@@ -28,11 +28,10 @@ class DueWebhook:
 class DueWebhooks:
     """Walks through all webhook channels."""
 
-    def __init__(self, redis: RedisCommands, *, instance: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, redis: RedisCommands, *, instance: str) -> None:
         self._redis = redis
         self._replicas = Replicas(redis)
         self._instance = instance
-        self._now_ms = now_ms
 
     async def begin_walk(self, *, ttl_ms: int) -> bool:
         """False while another dispatcher walks, or has walked lately. Raises StoreUnavailable."""
@@ -68,7 +67,7 @@ class DueWebhooks:
         """Channel, failed attempts, since when in ms, and owner; None when nothing is due."""
         channel, _, generation = member.partition(":")
         names = keyspace.channel_names(channel)[:3]
-        status, *fields = await self._redis.script("webhook_due", names, generation, self._now_ms())
+        status, *fields = await self._redis.script("webhook_due", names, generation)
         if status == b"absent":
             # The member names the generation: a channel created since has another member.
             await self._redis.command("SREM", keyspace.WEBHOOKS, member)

@@ -30,10 +30,15 @@ API keys and channels
                 receipt. Gateway appends; the owner acks from the front. With the channel, and only with it:
                 an empty stream remembers its last id, so a new entry comes behind the tail.
 `{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event id). At most
-                10,000. Gateway appends; acks and drops remove. With the queue, or 1 h after the last append.
+                10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after the last
+                append.
 `{id}:receipt:<SHA-1 of the event id>`
-                hash: entry (entry id in the queue); queued, sent, acked, dropped (ms, as far as it got);
-                reason of the drop. Gateway, edge, dispatcher. 1 h after it was queued.
+                hash: entry (entry id in the queue), generation of the channel; queued, sent, acked, dropped
+                (ms, as far as it got); reason of the drop. Gateway, edge, dispatcher. 1 h after it was
+                queued.
+`{id}:ended`    hash: generation of a channel that ended while receipts were tracked, with the time in ms and
+                the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
+                Gateway, dispatcher, reaper. 1 h after the last end.
 `{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
                 Dispatcher. 1 week after the last attempt.
 `{id}:idempotency:<SHA-256 of the Idempotency-Key>`
@@ -48,9 +53,10 @@ Sessions
 
 `{session}:session` hash: dialect, account_id, owner (as in a lease), source, destination, connected_at_ms,
                 bindings (JSON, as the client spelled them), name, metadata, accounts (whose routing tables
-                name it). The edge that holds its socket. Until the socket closes; the reaper drops those of
-                dead edges.
-`{session}:queue` stream: id, topic, data, name, time, account. Gateway appends, edge takes. With the session.
+                name it), queued_bytes (of its queue, unless that is empty; gateway). The edge that holds its
+                socket. Until the socket closes; the reaper drops those of dead edges.
+`{session}:queue` stream: id, topic, data, name, time, account; at most 500 entries and 1 MiB. Gateway
+                appends, edge takes. With the session.
 `{session}:pushes` list: `<push id> <data>`. Gateway appends, edge takes. TTL of seconds.
 `{session}:pushed:<push id>`
                 string '1': the edge has written that push to the socket. Edge. TTL of seconds.
@@ -174,6 +180,7 @@ api_key = _names("key")
 channel = _names("channel")
 queue = _names("queue")
 receipts = _names("receipts")
+ended = _names("ended")
 deliveries = _names("deliveries")
 session = _names("session")
 pushes = _names("pushes")

@@ -4,14 +4,15 @@ An entry stays in the stream until it is acked, and acks remove from the front o
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from shared import clock, telemetry
+from shared import telemetry
 from shared.model.channels import CloseReason, Lease
-from shared.model.errors import NoLongerOwner
+from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Event, Notification, Trail
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
@@ -20,6 +21,9 @@ BEGINNING = "0-0"
 
 APPEND_LOT = 100
 """Events in one append. Redis serves nothing else while it runs the script: more go in several."""
+APPEND_LOT_BYTES = 1024 * 1024
+RECEIPTS_LOT = 500
+NOT_OWNER = -1
 
 
 class Appended(StrEnum):
@@ -53,10 +57,6 @@ class QueueLimits:
     size_bytes: int = 50 * 1024 * 1024
     lifetime_ms: int = 24 * 3600 * 1000
 
-    def oldest_entry_id(self, *, now_ms: int) -> str:
-        """The smallest id that is not too old: ids begin with their time in ms."""
-        return f"{max(0, now_ms - self.lifetime_ms)}-0"
-
 
 @dataclass(frozen=True, slots=True)
 class ExpiryResult:
@@ -70,16 +70,11 @@ class ExpiryResult:
 class Queues:
     """Appends to queues; reads and acks them for their owners."""
 
-    def __init__(
-        self,
-        redis: RedisCommands,
-        *,
-        limits: QueueLimits = QueueLimits(),
-        now_ms: Callable[[], int] = clock.now_ms,
-    ) -> None:
+    def __init__(self, redis: RedisCommands, *, limits: QueueLimits = QueueLimits()) -> None:
         self._redis = redis
         self._limits = limits
-        self._now_ms = now_ms
+        # The channels of which lots are being dropped.
+        self._trimming: set[str] = set()
 
     def begin_append(
         self,
@@ -88,7 +83,6 @@ class Queues:
         *,
         bindings_version: str = "",
         traceparent: str = "",
-        now_ms: int | None = None,
     ) -> asyncio.Future[Any]:
         """Appends up to `APPEND_LOT` events in order, all or none, and wakes the channel's owner.
 
@@ -97,8 +91,8 @@ class Queues:
         `end_append`.
         """
         assert len(events) <= APPEND_LOT, f"{len(events)} events; one append takes {APPEND_LOT}"
-        oldest = self._limits.oldest_entry_id(now_ms=self._now_ms() if now_ms is None else now_ms)
-        arguments: list[Argument] = [self._limits.size_bytes, oldest, traceparent, bindings_version]
+        limits = self._limits
+        arguments: list[Argument] = [limits.size_bytes, limits.lifetime_ms, traceparent, bindings_version]
         for e in events:
             arguments += (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
         return self._redis.script("queue_append", keyspace.channel_names(api_key_id)[1:], *arguments)
@@ -107,9 +101,11 @@ class Queues:
         status, *fields = reply
         if status != b"queued":
             return Appended(status.decode())
-        over, old = fields
-        if over or old:
-            telemetry.dropped_from_queue(over=over, old=old)
+        over, more_in = fields
+        if over:
+            telemetry.dropped_from_queue(over=over, old=0)
+        if more_in:
+            self._trim_later(keyspace.id_in(more_in))
         return Appended.QUEUED
 
     async def append(
@@ -130,10 +126,9 @@ class Queues:
         the last reply; when the channel has refused a later lot, it has the ones before it.
         """
         reply: Any = None
-        for start in range(0, len(events), APPEND_LOT):
-            if start:
+        for number, lot in enumerate(lots_of(events)):
+            if number:
                 self.end_append(reply)
-            lot = events[start : start + APPEND_LOT]
             reply = await self.begin_append(
                 api_key_id, lot, bindings_version=bindings_version, traceparent=traceparent
             )
@@ -142,19 +137,42 @@ class Queues:
         return reply
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
-        """Drops what is too old from a queue that nothing is appended to or read from."""
-        names = keyspace.channel_names(api_key_id)[1:]
-        old, first, owner = await self._redis.script("queue_expire", names, self._oldest())
-        telemetry.dropped_from_queue(over=0, old=old)
-        return ExpiryResult(int(old), parse_entry_id(first.decode())[0] if first else None, owner.decode())
+        """Drops what is too old from a queue that nothing is appended to or read from, and what is above its
+        limit."""
+        dropped, more = 0, 1
+        while more:
+            over, old, more, first, owner = await self._begin_trim(api_key_id)
+            telemetry.dropped_from_queue(over=over, old=old)
+            dropped += over + old
+        return ExpiryResult(dropped, parse_entry_id(first.decode())[0] if first else None, owner.decode())
 
-    def _oldest(self) -> str:
-        return self._limits.oldest_entry_id(now_ms=self._now_ms())
+    def _begin_trim(self, api_key_id: str) -> asyncio.Future[Any]:
+        """Drops a lot."""
+        limits, names = self._limits, keyspace.channel_names(api_key_id)[1:]
+        return self._redis.script("queue_trim", names, limits.size_bytes, limits.lifetime_ms)
+
+    def _trim_later(self, api_key_id: str) -> None:
+        """Drops lots until none is left. If Redis fails meanwhile, the next append or the reaper goes on."""
+        if api_key_id not in self._trimming:
+            self._trimming.add(api_key_id)
+            self._begin_trim(api_key_id).add_done_callback(partial(self._on_trimmed, api_key_id))
+
+    def _on_trimmed(self, api_key_id: str, trimming: asyncio.Future[Any]) -> None:
+        more = False
+        try:
+            over, old, more, *_ = trimming.result()
+            telemetry.dropped_from_queue(over=over, old=old)
+        except (StoreUnavailable, asyncio.CancelledError):
+            pass
+        finally:
+            self._trimming.discard(api_key_id)
+        if more:
+            self._trim_later(api_key_id)
 
     async def read(self, lease: Lease, *, after: str, count: int, size_bytes: int) -> Batch:
         """Up to `count` notifications behind `after`, about `size_bytes` of them but at least one.
 
-        A count of 0 only checks the lease. Raises NoLongerOwner.
+        One read returns 384 at most. A count of 0 only checks the lease. Raises NoLongerOwner.
         """
         return await self._read(lease, after, count, size_bytes, reclaims=0)
 
@@ -165,15 +183,18 @@ class Queues:
     async def _read(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
         names = keyspace.channel_names(lease.channel)
         owner = (lease.owner, lease.previous, lease.generation)
-        status, *fields = await self._redis.script(
-            "queue_read", names, *owner, after, count, size_bytes, reclaims, self._oldest()
-        )
+        status: bytes = b"dropped"
+        while status == b"dropped":
+            status, *fields = await self._redis.script(
+                "queue_read", names, *owner, after, count, size_bytes, reclaims, self._limits.lifetime_ms
+            )
+            if status == b"dropped":
+                telemetry.dropped_from_queue(over=0, old=fields[0])
         if status == b"rewound":
             return Batch([], more=True, rewound=True)
         if status != b"read":
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
-        more, dropped, serialization, tail, *entries = fields
-        telemetry.dropped_from_queue(over=0, old=dropped)
+        more, serialization, tail, *entries = fields
         notifications = [notification_of(*entry) for entry in entries]
         return Batch(notifications, more=bool(more), serialization=serialization, tail=tail.decode())
 
@@ -192,11 +213,16 @@ class Queues:
 
     async def ack_until(self, lease: Lease, *, until: str) -> int | None:
         """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
-        count = await self.begin_ack(lease, until=until)
-        return None if count < 0 else count
+        count = 0
+        while (reply := await self.begin_ack(lease, until=until)) < NOT_OWNER:
+            count += acked_in_part(reply)
+        return None if reply == NOT_OWNER else count + reply
 
     def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
-        """As `ack_until`, but returns the future of the number acked, which is negative if not the owner."""
+        """As `ack_until`, but one lot of them at most. Returns the future of the number acked.
+
+        It is `NOT_OWNER`, or less when there are more to ack: see `acked_in_part`.
+        """
         return self._redis.script(
             "queue_ack", keyspace.channel_names(lease.channel)[1:], lease.owner, next_entry_id(until)
         )
@@ -209,7 +235,7 @@ class Queues:
         Searches the first `count`, or about `size_bytes`. Returns the number acked, 0 when the event is not
         among them, None if not the owner.
         """
-        acked = await self._redis.script(
+        status, *fields = await self._redis.script(
             "queue_ack_event",
             keyspace.channel_names(lease.channel)[1:],
             lease.owner,
@@ -217,7 +243,12 @@ class Queues:
             count,
             size_bytes,
         )
-        return None if acked < 0 else int(acked)
+        match status:
+            case b"not_owner":
+                return None
+            case b"found":
+                return await self.ack_until(lease, until=fields[0].decode())
+        return int(fields[0]) if fields else 0
 
     async def refuse(self, lease: Lease, *, frame_limit_bytes: int, until: str, single_entry: str) -> str:
         """Records a frame that the client refused as too long; `single_entry` is '' if it held several.
@@ -231,8 +262,31 @@ class Queues:
 
     async def mark_sent(self, lease: Lease, notifications: Sequence[Notification]) -> None:
         """Marks the receipts of these as sent; the first time counts."""
-        names = [keyspace.receipt(lease.channel, n.event_id) for n in notifications]
-        await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in notifications))
+        for start in range(0, len(notifications), RECEIPTS_LOT):
+            lot = notifications[start : start + RECEIPTS_LOT]
+            names = [keyspace.receipt(lease.channel, n.event_id) for n in lot]
+            await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in lot))
+
+
+def lots_of(events: Sequence[Event]) -> Sequence[Sequence[Event]]:
+    """The events in lots for one append each: at most `APPEND_LOT` and about `APPEND_LOT_BYTES` of data, and
+    at least one."""
+    if len(events) == 1:
+        return (events,)
+    lots: list[list[Event]] = [[]]
+    size = 0
+    for event in events:
+        size += len(event.data)
+        if lots[-1] and (len(lots[-1]) == APPEND_LOT or size > APPEND_LOT_BYTES):
+            lots.append([])
+            size = len(event.data)
+        lots[-1].append(event)
+    return lots
+
+
+def acked_in_part(reply: int) -> int:
+    """The number in a reply of `begin_ack` that is less than `NOT_OWNER`."""
+    return -2 - reply
 
 
 # Why an owner has lost its lease, by the status of a script.

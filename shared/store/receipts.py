@@ -18,7 +18,7 @@ from shared.store import keyspace
 # A receipt is one response: it lists at most so many channels.
 MOST_CHANNELS = 1000
 _TTL_MS = 60 * 60 * 1000
-_FIELDS = ("queued", "sent", "acked", "dropped", "reason")
+_FIELDS = ("queued", "sent", "acked", "dropped", "generation", "reason")
 
 
 class Receipts:
@@ -56,10 +56,18 @@ class Receipts:
         )
 
     async def _of_channel(self, channel: str, event_id: str) -> ChannelReceipt | None:
-        *times, reason = await self._redis.command("HMGET", keyspace.receipt(channel, event_id), *_FIELDS)
+        *times, generation, reason = await self._redis.command(
+            "HMGET", keyspace.receipt(channel, event_id), *_FIELDS
+        )
         queued_ms, sent_ms, acked_ms, dropped_ms = (None if ms is None else int(ms) for ms in times)
         if queued_ms is None:
             return None
+        if acked_ms is None and dropped_ms is None and generation is not None:
+            # The end of a channel marks no receipts: they may be many.
+            ended = await self._redis.command("HGET", keyspace.ended(channel), generation)
+            if ended is not None:
+                at_ms, _, reason = ended.partition(b" ")
+                dropped_ms = int(at_ms)
         return ChannelReceipt(
             channel=channel,
             queued_ms=queued_ms,

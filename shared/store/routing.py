@@ -186,7 +186,18 @@ class Routing:
 
     async def entries(self, account_id: str) -> tuple[list[str], list[tuple[str, str]], list[str]]:
         """What the table names, also what is gone: API keys, channels as (API key, generation), sessions."""
-        return _names_in(await self._redis.command("HKEYS", keyspace.routing(account_id)))
+        return _names_in(await self._fields(keyspace.routing(account_id)))
+
+    async def _fields(self, name: str) -> list[bytes]:
+        """The names of all fields, in steps: a table may be large. May miss what changes meanwhile."""
+        fields: dict[bytes, None] = {}
+        cursor: bytes | int = 0
+        while True:
+            cursor, stored = await self._redis.command("HSCAN", name, cursor, "COUNT", _PAGE_SIZE)
+            # A scan may find a field twice.
+            fields |= dict.fromkeys(stored[::2])
+            if int(cursor) == 0:
+                return list(fields)
 
     async def _set(
         self,
@@ -228,6 +239,8 @@ class Routing:
 
 
 _IS_OF_BINDINGS = 1
+# Redis reads so many fields in one step.
+_PAGE_SIZE = 250
 
 
 def _names_in(fields: Iterable[bytes]) -> tuple[list[str], list[tuple[str, str]], list[str]]:

@@ -16,15 +16,17 @@ from shared import telemetry
 from shared.model.channels import instance_of
 from shared.model.events import Event, Notification
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
-from shared.redis.pipeline import RedisCommands
+from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
 
-# Room for a burst; the edge has a lower limit for slow readers.
-_QUEUE_LIMIT = 1000
+# Room for a burst; the edge has a lower limit for slow readers. One script reads all of it.
+_QUEUE_LIMIT = 500
+_QUEUE_LIMIT_BYTES = 1024 * 1024
 _PUSH_LIMIT = 100
+_PAGE_SIZE = 500
 _PUSH_TTL_MS = 5000
 # How long a push waits for its edge, and the pauses between checks.
 _PUSH_TIMEOUT_S = 2.0
@@ -107,8 +109,16 @@ class Sessions:
     def begin_append(self, session_id: str, account_id: str, events: Sequence[Event]) -> asyncio.Future[Any]:
         """Appends as many as the queue has room for, and wakes the edge; the reply is for `end_append`."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
-        values = [part for e in events for part in (e.id, e.topic, e.data, e.name, e.time)]
-        return self._redis.script("session_append", names, _QUEUE_LIMIT, account_id, *values)
+        values: list[Argument] = []
+        size = 0
+        for e in events[:_QUEUE_LIMIT]:
+            size += len(e.data)
+            # The script would drop it, and what follows, but Redis has to read it first.
+            if size > _QUEUE_LIMIT_BYTES:
+                break
+            values += (e.id, e.topic, e.data, e.name, e.time)
+        limits = (_QUEUE_LIMIT, _QUEUE_LIMIT_BYTES)
+        return self._redis.script("session_append", names, *limits, account_id, *values)
 
     def end_append(self, reply: Sequence[Any], *, count: int) -> int:
         """How many of `count` events the queue has taken."""
@@ -135,7 +145,12 @@ class Sessions:
 
     async def of_account(self, account_id: str) -> list[Session]:
         """The account's sessions on live edges, oldest first."""
-        ids = await self._redis.command("SMEMBERS", keyspace.sessions(account_id))
+        ids: set[bytes] = set()
+        cursor: bytes | int | None = None
+        while cursor is None or int(cursor):
+            name = keyspace.sessions(account_id)
+            cursor, members = await self._redis.command("SSCAN", name, cursor or 0, "COUNT", _PAGE_SIZE)
+            ids.update(members)
         records = await asyncio.gather(*(self.read(member.decode()) for member in ids))
         sessions = [session for session in records if session is not None]
         live = await self._replicas.live_instances(session.owner for session in sessions)

@@ -71,6 +71,13 @@ CLOSE_ROWS = {
         True,
         "too many messages or bytes before a valid credential",
     ),
+    CloseReason.TOO_MANY_FAILURES: CloseRow(
+        "a credential that is not valid, from an address with too many",
+        _NONE,
+        (1013, 1013),
+        True,
+        "too many failed authentications from this address; connect again later",
+    ),
     CloseReason.OVER_QUOTA: CloseRow(
         "authenticated, and its account has too many sockets",
         _NONE,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import fakeredis
 import pytest
 
+from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import CloseReason
@@ -243,3 +244,21 @@ async def test_a_flush_after_the_stop_acks_nothing(stores: Stores, sent: Sent) -
         await asyncio.sleep(0)
 
     assert sent.pipelines == [1], "only the stop acked"
+
+
+async def test_more_than_one_step_may_ack_is_acked_in_several(
+    stores: Stores, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(telemetry.acked, "add", counts.append)
+    acks = AckScheduler(every_s=0)
+    one = await Delivered.of(stores, sent, acks, queued=1000)
+
+    one.ack(900)
+
+    await wait_until(lambda: len(stores.entries(one.channel)) == 100)
+    await one.loop.wait_idle()
+    assert sum(counts) == 900
+    assert len(counts) > 1
+    assert len(one.receiver.sent) == 1000, "nothing is sent again"
+    await one.loop.stop()

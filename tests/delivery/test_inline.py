@@ -18,7 +18,7 @@ from shared.store.inline_entries import InlineEntries, parse_inline_entries
 from shared.store.queues import Queues
 from tests.delivery.conftest import Receiver
 from tests.harness.overheard import Overheard
-from tests.store.stores import OTHER_EDGE, Stores, events, fake_backend, ids
+from tests.store.stores import OTHER_EDGE, Stores, at_time, events, fake_backend, ids
 
 ONE_READ = ["queue_read"]
 
@@ -143,7 +143,7 @@ async def test_after_a_drop_of_what_was_not_sent_entries_are_in_order(
 ) -> None:
     loop.deliver_inline(await append.events(0))
     await stores.queued(channel, 1)
-    await Queues(stores.calls, now_ms=lambda: 10**14).drop_expired(channel)
+    await Queues(at_time(stores, 10**14)).drop_expired(channel)
     loop.wake()
     await loop.wait_idle()
     recorded.scripts.clear()

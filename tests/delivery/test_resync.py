@@ -11,7 +11,7 @@ from shared.model.events import Notification
 from shared.store import keyspace
 from shared.store.queues import BEGINNING, Queues
 from tests.harness.waiting import wait_until
-from tests.store.stores import Stores, fake_backend
+from tests.store.stores import Stores, at_time, fake_backend
 
 BEFORE = ["1000-0", "2000-0", "3000-0"]
 
@@ -48,7 +48,7 @@ async def stores() -> AsyncIterator[Stores]:
     async with backend.connect() as redis:
         stores = Stores(redis, backend)
         # The entry ids here are of the year 1970: keep them within the lifetime.
-        stores.queues = Queues(stores.calls, now_ms=lambda: 0)
+        stores.queues = Queues(at_time(stores, 0))
         yield stores
 
 

@@ -29,7 +29,11 @@ class Line:
         line.setblocking(False)
         if receive_buffer is not None:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(line, (parts.hostname, parts.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(line, (parts.hostname, parts.port))
+        except BaseException:
+            line.close()
+            raise
         return cls(line)
 
     async def write(self, data: bytes) -> bool:
@@ -88,9 +92,9 @@ class HandmadeSocket(Line):
         return await cls._connect(url + CONNECT_PATH, secret, receive_buffer=receive_buffer)
 
     @classmethod
-    async def connect_anonymously(cls, url: str) -> Self:
-        """Connects as a Blackhole client, which may authenticate later."""
-        return await cls._connect(url, None)
+    async def connect_to_blackhole(cls, url: str, secret: str | None = None) -> Self:
+        """Connects as a Blackhole client, which without a secret may authenticate later."""
+        return await cls._connect(url, secret)
 
     @classmethod
     async def _connect(cls, url: str, secret: str | None, *, receive_buffer: int | None = None) -> Self:
@@ -98,9 +102,13 @@ class HandmadeSocket(Line):
         request = ClientProtocol(parse_uri("ws" + url.removeprefix("http"))).connect()
         if secret is not None:
             request.headers["Authorization"] = f"Bearer {secret}"
-        await client.write(request.serialize())
-        head = await client.read_until(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101 "), head
+        try:
+            await client.write(request.serialize())
+            head = await client.read_until(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 "), head
+        except BaseException:
+            client.close()
+            raise
         return client
 
     async def send(self, opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bool:

@@ -8,6 +8,8 @@ from starlette.requests import Request
 
 from services.gateway.authenticator import Authenticator
 from shared.model.api_keys import ApiKey, Scope, new_id, new_secret
+from shared.runtime.settings import Settings
+from shared.runtime.stranger_limits import StrangerLimits
 from tests.store.stores import Stores
 
 QUIET_S = 5.0
@@ -16,7 +18,7 @@ LONG_S = 60.0
 
 @pytest.fixture
 def authenticator(stores: Stores) -> Authenticator:
-    return Authenticator(stores.api_keys, admin_token="operator")
+    return Authenticator(stores.api_keys, admin_token="operator", limits=StrangerLimits(Settings()))
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from services.gateway.idempotency import IdempotentRequests
 from shared.model.api_keys import Scope
 from shared.publish.publisher import Publisher
 from shared.publish.round import PublishStores
+from shared.runtime.settings import Settings
+from shared.runtime.stranger_limits import StrangerLimits
 from shared.store.idempotency import Idempotency
 from tests.store.stores import Stores
 
@@ -90,7 +92,9 @@ class Caller:
 @pytest.fixture
 def app(stores: Stores) -> ASGIApp:
     context = SimpleNamespace(
-        authenticator=Authenticator(stores.api_keys, admin_token="operator"),
+        authenticator=Authenticator(
+            stores.api_keys, admin_token="operator", limits=StrangerLimits(Settings())
+        ),
         stores=stores,
         publisher=Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)),
         idempotent_requests=IdempotentRequests(Idempotency(stores.calls)),

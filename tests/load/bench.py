@@ -49,6 +49,7 @@ class Bench:
         self.channels: dict[int, int] = {}
         self.receivers: list[Worker] = []
         self._publishers: list[Worker] = []
+        self._helpers: list[Worker] = []
         self._counted = Count()
 
     def start_workers(self, role: Callable[[], Any], *, processes: int | None = None) -> list[Worker]:
@@ -59,6 +60,12 @@ class Bench:
         made = [Worker(f"{name}-{first + number}", role) for number in range(count)]
         self.receivers += made
         return made
+
+    def start_helper(self, role: Callable[[], Any]) -> Worker:
+        """Starts a worker that neither publishes nor receives what is measured."""
+        worker = Worker(f"helper-{len(self._helpers)}", role)
+        self._helpers.append(worker)
+        return worker
 
     def workers_of(self, role: Callable[[], Any]) -> list[int]:
         """The indexes of the receivers with this role."""
@@ -131,7 +138,8 @@ class Bench:
     async def watching(self) -> AsyncIterator[Window]:
         """Samples all processes' CPU and memory during the block."""
         clients = [
-            Watched(worker.name, "client", worker.pid) for worker in (*self.receivers, *self._publishers)
+            Watched(worker.name, "client", worker.pid)
+            for worker in (*self.receivers, *self._publishers, *self._helpers)
         ]
         window = Window((*self.installation.watched, *clients, Watched("parent", "client", os.getpid())))
         window.take_sample()
@@ -184,7 +192,7 @@ class Bench:
         return await self._count_all(channels=channels)
 
     async def close(self) -> None:
-        workers = [*self._publishers, *self.receivers]
+        workers = [*self._helpers, *self._publishers, *self.receivers]
         for worker in workers:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(worker.call("close"), 10)

@@ -110,7 +110,7 @@ class RawSocket(asyncio.Protocol):
         self._buffer = bytearray()
         self._message = bytearray()
         self._nonce = base64.b64encode(os.urandom(16))
-        self._request = _upgrade(url, secret, self._nonce)
+        self._request = upgrade(url, secret, self._nonce)
         loop = asyncio.get_running_loop()
         self._accepted: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[int] = loop.create_future()
@@ -207,12 +207,13 @@ def frame_at(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
     return buffer[at], at + start, at + start + length
 
 
-def _upgrade(url: str, secret: str, nonce: bytes) -> bytes:
+def upgrade(url: str, secret: str | None = None, nonce: bytes = base64.b64encode(bytes(16))) -> bytes:
+    """A handshake's request; without a secret that of a Blackhole client, which may authenticate later."""
     parts = urlsplit(url)
     return (
-        f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce.decode()}\r\n"
-        f"Authorization: Bearer {secret}\r\n\r\n"
+        f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce.decode()}\r\n"
+        + (f"Authorization: Bearer {secret}\r\n\r\n" if secret else "\r\n")
     ).encode()
 
 

@@ -67,13 +67,14 @@ class ApiKeys:
     def __init__(self, rest: Rest, *, each: Callable[[], None] = lambda: None) -> None:
         self._rest = rest
         self._each = each
+        self.account = ""
         self.publisher = Key("", "")
         self.receivers: list[Key] = []
         self._made: list[Key] = []
 
     async def create(self, channels: int) -> None:
         """Creates account and API keys; no channels."""
-        account = await self._new_account()
+        self.account = account = await self._new_account()
         self.publisher = await self._key(account, "publish")
         self.receivers = await self._for_all(range(channels), lambda _: self._key(account, "receive"))
 

@@ -14,6 +14,7 @@ from tests.load.processes import Sample, Watched, Window, cpu_of, joined, rss_of
 from tests.load.recorder import Recorder
 from tests.load.rest import ApiKeys, Rest
 from tests.load.result import Result, client_warnings, cpu_figures
+from tests.load.scenarios.neighbours import ratios as ratios_to_alone
 from tests.load.scenarios.tenants import ratios
 from tests.load.sequences import Count
 from tests.load.table import comparison, table
@@ -182,3 +183,9 @@ def test_the_table_shows_every_run_and_the_comparison_the_ratios() -> None:
     assert "no earlier run of new" in compared
     ratios = [line.split()[-1] for line in compared.splitlines() if "µs" in line or " ms" in line]
     assert ratios == ["0.50", "1.25"]
+
+
+def test_a_neighbours_figures_are_compared_with_those_of_the_account_alone() -> None:
+    alone = Result("alone", {"sockets_p99_ms": 2.0, "webhooks_p99_ms": 4.0}, Count())
+    beside = Result("flood", {"sockets_p99_ms": 5.0, "webhooks_p99_ms": 4.0}, Count())
+    assert ratios_to_alone(beside, alone) == {"sockets_p99_ratio": 2.5, "webhooks_p99_ratio": 1.0}

@@ -178,6 +178,7 @@ class Client:
             "unread_bytes": lambda: 0,
             "last_ping_s": lambda: 0.0,
             "write": self._read,
+            "hear_control_frames": lambda _: None,
             "hear_pongs": self._hear_pongs,
         }
 

@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRequest
 from shared.runtime.http.protocol import HttpProtocol
 
@@ -64,7 +65,10 @@ async def port(served: Served) -> AsyncIterator[int]:
 
     def connected() -> asyncio.Protocol:
         routes = {(b"POST", b"/hot"): served.hot}
-        return HttpProtocol(config=config, server_state=state, app_state={}, hot_routes=routes)
+        arrivals = Arrivals(most=10, most_per_address=10, trusted=())
+        return HttpProtocol(
+            config=config, server_state=state, app_state={}, arrivals=arrivals, hot_routes=routes
+        )
 
     server = await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]

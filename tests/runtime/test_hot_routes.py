@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRequest
 from shared.runtime.http.protocol import HttpProtocol
 from tests.harness.waiting import wait_until
@@ -94,7 +95,11 @@ async def client(route: Route, protocols: list[HttpProtocol]) -> AsyncIterator[C
 
     def connected() -> asyncio.Protocol:
         made = HttpProtocol(
-            config=config, server_state=state, app_state={}, hot_routes={(b"POST", b"/hot"): route}
+            config=config,
+            server_state=state,
+            app_state={},
+            arrivals=Arrivals(most=10, most_per_address=10, trusted=()),
+            hot_routes={(b"POST", b"/hot"): route},
         )
         protocols.append(made)
         return made

@@ -9,8 +9,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.runtime.http import protocol
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.protocol import HttpProtocol
+from tests.harness.waiting import wait_until
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n"
 
@@ -82,7 +83,10 @@ async def client(app: App, writes: list[bytes], monkeypatch: pytest.MonkeyPatch)
             super().connection_made(_RecordingTransport(transport, writes))  # type: ignore[arg-type]
 
     def connected() -> asyncio.Protocol:
-        app.protocols.append(Recorded(config=config, server_state=ServerState(), app_state={}))
+        arrivals = Arrivals(most=10, most_per_address=10, trusted=())
+        app.protocols.append(
+            Recorded(config=config, server_state=ServerState(), app_state={}, arrivals=arrivals)
+        )
         return app.protocols[-1]
 
     server = await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0)
@@ -160,14 +164,12 @@ async def test_pipelined_requests_wait_unparsed(client: Client, app: App) -> Non
     assert app.most_queued < 50
 
 
-async def test_a_head_that_waits_behind_a_slow_response_is_not_late(
-    client: Client, app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(protocol, "_HEAD_S", 0.1)
+async def test_a_head_that_waits_behind_a_slow_response_is_not_late(client: Client, app: App) -> None:
     app.may_read.clear()
     client.send((HEAD + b"0123456789") * 400)
     await app.began.acquire()
-    await asyncio.sleep(0.3)
+    await wait_until(lambda: app.protocols[0]._reading_paused)
+    assert app.protocols[0]._head_timer is None
     app.may_read.set()
 
     assert [await client.body() for _ in range(400)] == [b"0123456789"] * 400

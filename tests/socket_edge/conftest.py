@@ -1,7 +1,9 @@
 """A leased socket on fakeredis: its client lists what was sent, and the test decides its time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import gc
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -77,6 +79,7 @@ def scope_of(
         "last_ping_s": lambda: 0.0,
         "write": write,
         "hear_pongs": lambda _: None,
+        "hear_control_frames": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
 
@@ -170,3 +173,30 @@ def pending(*numbers: int, size_bytes: int = 1, topic: str = "device.registratio
     """Notifications with the entry ids 1-0, 2-0, …, whose items are about that long."""
     data = b'"' + b"x" * max(size_bytes - 2, 0) + b'"'
     return [Notification(entry_id=f"{n}-0", event_id=str(n), topic=topic, data=data) for n in numbers]
+
+
+class LongestTurn:
+    """The longest turn of the event loop, in CPU time: other work on the machine does not count."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last_s = time.thread_time()
+        self._turn()
+
+    def _turn(self) -> None:
+        now_s = time.thread_time()
+        self.seconds = max(self.seconds, now_s - self._last_s)
+        self._last_s = now_s
+        self._next = asyncio.get_running_loop().call_soon(self._turn)
+
+    def stop(self) -> None:
+        self._next.cancel()
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """It takes its time from any turn, whatever that does."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

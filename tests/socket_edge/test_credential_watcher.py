@@ -42,7 +42,7 @@ async def watcher(stores: Stores) -> AsyncIterator[CredentialWatcher]:
 def opened_with(key: ApiKey, secret: str) -> Connection:
     connection = Connection()
     secret_hash = hash_of(secret)
-    connection.credential = Credential(key.id, secret_hash, key.valid_until_ms(secret_hash))
+    connection.credential = Credential(key.id, key.account_id, secret_hash, key.valid_until_ms(secret_hash))
     connection.expires_at_ms = connection.credential.until_ms
     return connection
 
@@ -70,7 +70,7 @@ async def test_a_key_that_gets_an_end_while_its_socket_is_open(
     key, _ = await stores.api_key()
     await stores.api_keys.create(replace(key, expires_at_ms=LATER_MS))
     connection = Connection()
-    connection.credential = Credential(key.id, key.secret_hash)
+    connection.credential = Credential(key.id, key.account_id, key.secret_hash)
 
     watcher.check([connection])
 
@@ -114,7 +114,7 @@ async def test_while_redis_is_unavailable_only_live_connections_wait(monkeypatch
 
     watcher = watcher_of(Unavailable())
     gone, there = Connection(), Connection()
-    gone.credential, there.credential = Credential("gone", ""), Credential("there", "")
+    gone.credential, there.credential = Credential("gone", "", ""), Credential("there", "", "")
     watcher.check([gone, there])
     gone.is_held = False
     task = asyncio.create_task(watcher.run())
@@ -155,7 +155,7 @@ class Keys:
 
 def opened_by(api_key_id: str) -> Connection:
     connection = Connection()
-    connection.credential = Credential(api_key_id, "")
+    connection.credential = Credential(api_key_id, "", "")
     return connection
 
 

@@ -1,7 +1,15 @@
 """One handshake with a secret at a time, and never one that cannot begin again."""
 
+import asyncio
+
+import pytest
+
+from services.socket_edge import edge as edge_module
 from services.socket_edge.handshakes import Handshakes
 from shared.model.api_keys import new_id, new_secret
+from shared.model.errors import StoreUnavailable
+from tests.socket_edge.conftest import edge_of
+from tests.store.stores import Stores
 
 
 def test_a_second_one_must_wait_until_the_first_is_over() -> None:
@@ -34,3 +42,17 @@ def test_a_malformed_secret_is_refused_for_that_and_not_here() -> None:
     for secret in (None, "", "ak_"):
         with handshakes.begin(secret) as one, handshakes.begin(secret) as other:
             assert (one, other) == (True, True)
+
+
+async def test_a_client_waits_no_longer_than_10_seconds_for_its_authentication(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many reads its credential takes; it gets a 503."""
+    monkeypatch.setattr(edge_module, "AUTHENTICATION_S", 0.01)
+    edge = edge_of(stores)
+
+    async def find() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(StoreUnavailable):
+        await edge.look_up("a token", "192.0.2.1", find)

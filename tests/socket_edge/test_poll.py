@@ -232,7 +232,7 @@ async def woken_while(poll: Poll, claim: asyncio.Task[Lease], *, at_most: int = 
     """Wakes the poll, as the contest of its lease does, until the claim has ended."""
     while not claim.done() and at_most:
         at_most -= 1
-        await asyncio.sleep(0.01)
+        await asyncio.wait([claim], timeout=0.01)
         poll.wake()
         await poll.loop.wait_idle()
 

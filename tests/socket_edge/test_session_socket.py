@@ -173,3 +173,49 @@ def test_a_trigger_gets_the_data_as_it_was_posted(data: bytes) -> None:
     notification = Notification(entry_id="1-0", event_id="1", topic="trigger.job-join", data=data)
 
     assert CognismSocket.frames(cast(Any, None), notification) == [data]
+
+
+class ManyFrames(BlackholeSocket):
+    """Each event has 100 frames."""
+
+    def frames(self, notification: Notification) -> list[bytes]:
+        return [b"%s %d" % (notification.event_id.encode(), number) for number in range(100)]
+
+
+async def test_a_burst_of_events_leaves_turns_to_others(edge: Edge, slow: SlowSessions) -> None:
+    """A thousand events, each of which a hundred bindings match: every frame arrives, in order."""
+    texts, writes, turns = list[bytes](), 0, 0
+
+    def write(frames: Sequence[bytes], _: bytes | None) -> None:
+        nonlocal writes
+        writes += 1
+        texts.extend(frames)
+
+    socket = ManyFrames(
+        edge,
+        address="192.0.2.1",
+        principal=None,
+        scope=scope_of(write=write, unread_bytes=lambda: 0),
+        send=cast(Any, None),
+    )
+    burst = [Notification(entry_id="1-0", event_id=f"e{n}", topic="t", data=b"1") for n in range(1000)]
+
+    async def take(_: Session) -> list[Notification]:
+        return [burst.pop(0) for _ in range(len(burst))]
+
+    edge.stores.sessions.take = take  # type: ignore[method-assign,assignment]
+    edge.hold(socket)
+    await socket.register([], account_id="account")
+    socket.on_accepted()
+
+    async def count() -> None:
+        nonlocal turns
+        while len(texts) < 100_000:
+            await asyncio.sleep(0)
+            turns += 1
+
+    await asyncio.wait_for(count(), 60)
+    assert texts == [b"e%d %d" % (event, number) for event in range(1000) for number in range(100)]
+    assert turns >= 990
+    assert writes == 1000
+    assert not edge.reading_places._readers

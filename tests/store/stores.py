@@ -1,5 +1,6 @@
 """The store's modules on one Redis, and shortcuts for what tests begin with."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from redis.asyncio import Redis
 from shared.model.api_keys import ApiKey, Scope, hash_of, new_id, new_secret
 from shared.model.channels import Kind, Lease
 from shared.model.events import Event, Notification
-from shared.redis.pipeline import Script
+from shared.redis.pipeline import RedisCommands, Script
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
@@ -31,6 +32,7 @@ from shared.wire.sessions import encode_patterns
 from tests.harness.fake_redis import FakeRedis
 
 NOW_MS = 1_700_000_000_000
+HOUR_MS = 3600 * 1000
 EDGE = "edge-1/b00t"
 OTHER_EDGE = "edge-2/b11t"
 # The size of a notification that `put_at` appends.
@@ -68,12 +70,49 @@ class Clock:
         return NOW_MS + self.ahead_ms
 
 
+class RedisClock(Clock):
+    """The time that a test sets, also for scripts: those of `calls_of`."""
+
+    def __init__(self, direct: Any) -> None:
+        self._direct = direct
+        super().__init__()
+
+    @property
+    def ahead_ms(self) -> int:
+        return self._ahead_ms
+
+    @ahead_ms.setter
+    def ahead_ms(self, ms: int) -> None:
+        self._ahead_ms = ms
+        self._direct.set("{clock}:ms", NOW_MS + ms, px=HOUR_MS)
+
+    def calls_of(self, stores: "Stores") -> RedisCommands:
+        """Commands on the same Redis."""
+        return _with_time(stores, "redis.call('GET', '{clock}:ms')")
+
+
+def at_time(stores: "Stores", ms: int) -> RedisCommands:
+    """Commands whose scripts run at this time."""
+    return _with_time(stores, f"'{ms}'")
+
+
+def _with_time(stores: "Stores", time: str) -> RedisCommands:
+    def changed(script: Script) -> Script:
+        now_ms = f"local function now_ms() return tonumber({time}) end\n"
+        source = re.sub(r"(?s)local function now_ms\(\).*?\nend\n", lambda _: now_ms, script.source)
+        return Script(script.name, source)
+
+    scripts = {name: changed(script) for name, script in stores.scripts.items()}
+    return commands_to(stores.redis, scripts=scripts)
+
+
 class Stores:
     """All modules of the store over one `Pipeline`."""
 
     def __init__(self, redis: Redis, backend: Backend) -> None:
         self.direct = backend.direct
         self.redis = redis
+        self.scripts = backend.scripts
         self.calls = commands_to(redis, scripts=backend.scripts)
         self.routing = Routing(self.calls, compiled)
         self.wakeups = Wakeups(self.calls)

@@ -15,7 +15,7 @@ from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.serialization import SerializationWanted, stored_form
-from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, Clock, Stores, events, ids
+from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, RedisClock, Stores, events, ids
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
 MANY = 10_000
@@ -25,13 +25,13 @@ LIFETIME_MS = 3600 * 1000
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(stores: Stores) -> RedisClock:
+    return RedisClock(stores.direct)
 
 
 @pytest.fixture
-def batches(stores: Stores, clock: Clock) -> Batches:
-    return Batches(stores.calls, limits=QueueLimits(), now_ms=clock)
+def batches(stores: Stores, clock: RedisClock) -> Batches:
+    return Batches(clock.calls_of(stores), limits=QueueLimits())
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def delivery(status: int = 200) -> Delivery:
 
 
 async def fail(
-    batches: Batches, lease: Lease, taken: TakenBatch, *, next_attempt_ms: int
+    batches: Batches, lease: Lease, taken: TakenBatch, *, backoff_ms: int
 ) -> tuple[AfterFailure, int]:
     return await batches.fail(
-        lease, taken=taken, delivery=delivery(500), next_attempt_ms=next_attempt_ms, expiry_ms=EXPIRY_MS
+        lease, taken=taken, delivery=delivery(500), backoff_ms=backoff_ms, expiry_ms=EXPIRY_MS
     )
 
 
@@ -134,7 +134,7 @@ async def test_only_the_owner_takes_acks_and_fails(stores: Stores, batches: Batc
     await claim(stores, channel, f"{OTHER_EDGE}/1")
 
     assert await batches.ack(old, until=taken.notifications[0].entry_id, delivery=delivery()) is None
-    assert await fail(batches, old, taken, next_attempt_ms=NOW_MS) == (AfterFailure.NOT_OWNER, 0)
+    assert await fail(batches, old, taken, backoff_ms=0) == (AfterFailure.NOT_OWNER, 0)
     with pytest.raises(NoLongerOwner) as raised:
         await batches.take(old, count=MANY, size_bytes=PLENTY)
     assert raised.value.close_reason is CloseReason.TAKEN_OVER
@@ -143,13 +143,13 @@ async def test_only_the_owner_takes_acks_and_fails(stores: Stores, batches: Batc
 
 
 async def test_failed_batch_waits_for_its_next_attempt(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (AfterFailure.RETRY, 0)
+    assert await fail(batches, lease, taken, backoff_ms=1000) == (AfterFailure.RETRY, NOW_MS + 1000)
 
     assert stores.owner(channel) is None, "the lease is released"
     lease = await claim(stores, channel)
@@ -162,11 +162,11 @@ async def test_failed_batch_waits_for_its_next_attempt(
 
 
 async def test_ack_ends_the_failing_state(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=0)
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
@@ -179,20 +179,20 @@ async def test_ack_ends_the_failing_state(
 
 
 async def test_channel_ends_after_failing_for_the_expiry_time(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     await stores.queued(channel, 3)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + EXPIRY_MS - 1)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=EXPIRY_MS - 1)
     clock.ahead_ms = EXPIRY_MS - 1
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + EXPIRY_MS) == (AfterFailure.RETRY, 0)
+    assert (await fail(batches, lease, taken, backoff_ms=1))[0] is AfterFailure.RETRY
 
     clock.ahead_ms = EXPIRY_MS
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 2 * EXPIRY_MS) == (
+    assert await fail(batches, lease, taken, backoff_ms=EXPIRY_MS) == (
         AfterFailure.ENDED,
         3,
     )
@@ -203,26 +203,28 @@ async def test_channel_ends_after_failing_for_the_expiry_time(
 
 
 async def test_time_without_attempts_does_not_count_as_failing(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     """The dispatchers were down for a day, or a clock jumped."""
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=1000)
 
     clock.ahead_ms = EXPIRY_MS
     lease = await claim(stores, channel)
-    later = await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + EXPIRY_MS + 1000)
+    later, _ = await fail(batches, lease, await take(batches, lease), backoff_ms=1000)
 
-    assert later == (AfterFailure.RETRY, 0)
+    assert later is AfterFailure.RETRY
 
 
-async def test_failing_state_ends_when_the_queue_expires(stores: Stores, channel: str, clock: Clock) -> None:
-    batches = Batches(stores.calls, limits=QueueLimits(lifetime_ms=LIFETIME_MS), now_ms=clock)
+async def test_failing_state_ends_when_the_queue_expires(
+    stores: Stores, channel: str, clock: RedisClock
+) -> None:
+    batches = Batches(clock.calls_of(stores), limits=QueueLimits(lifetime_ms=LIFETIME_MS))
     [entry] = await stores.queued(channel, 1)
     clock.ahead_ms = int(entry.partition("-")[0]) - NOW_MS
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=clock() + LIFETIME_MS + 1)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=LIFETIME_MS + 1)
     clock.ahead_ms += LIFETIME_MS + 1
     lease = await claim(stores, channel)
 
@@ -244,12 +246,12 @@ async def test_batch_is_limited_to_the_maximum_chunk_size(stores: Stores, batche
 
 
 async def test_expired_api_key_gets_no_batch(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     stores.direct.hset(keyspace.api_key(channel), "expires_at_ms", NOW_MS + 1000)
     await stores.queued(channel, 1)
     lease = await claim(stores, channel)
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=1)
 
     clock.ahead_ms = 1000
     assert await due_now(stores, clock) == []
@@ -268,7 +270,7 @@ async def test_retry_request_during_an_attempt_makes_the_next_one_due(
 
     await Webhooks(stores.calls, stores.wakeups).retry_now(channel)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (
+    assert await fail(batches, lease, taken, backoff_ms=1000) == (
         AfterFailure.CONFIG_CHANGED,
         0,
     )
@@ -284,7 +286,7 @@ async def test_failure_under_an_older_configuration_does_not_delay_the_new_one(
     elsewhere = Callback("https://example.org/", {})
     await put(stores, channel, elsewhere)
 
-    assert await fail(batches, lease, taken, next_attempt_ms=NOW_MS + 1000) == (
+    assert await fail(batches, lease, taken, backoff_ms=1000) == (
         AfterFailure.CONFIG_CHANGED,
         0,
     )
@@ -324,18 +326,18 @@ async def test_take_raises_after_deletion_and_revocation(stores: Stores, batches
     assert raised.value.close_reason is CloseReason.KEY_REVOKED
 
 
-async def due_now(stores: Stores, clock: Clock) -> list[DueWebhook]:
-    due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
+async def due_now(stores: Stores, clock: RedisClock) -> list[DueWebhook]:
+    due = DueWebhooks(clock.calls_of(stores), instance=EDGE)
     return [found async for page in due.pages() for found in page if not found.is_held]
 
 
-async def due_since_ms(stores: Stores, clock: Clock) -> list[int]:
-    due = DueWebhooks(stores.calls, instance=EDGE, now_ms=clock)
+async def due_since_ms(stores: Stores, clock: RedisClock) -> list[int]:
+    due = DueWebhooks(clock.calls_of(stores), instance=EDGE)
     return [found.since_ms async for page in due.pages() for found in page]
 
 
 async def test_sweep_finds_due_webhooks_without_a_live_owner(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     assert await due_now(stores, clock) == [], "nothing is pending"
     [entry] = await stores.queued(channel, 1)
@@ -347,14 +349,14 @@ async def test_sweep_finds_due_webhooks_without_a_live_owner(
     await Heartbeat(stores.calls, instance=OTHER_EDGE, ttl_ms=60_000).beat()
     assert await due_now(stores, clock) == [], "the owner is live"
 
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=NOW_MS + 1000)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=1000)
     assert await due_now(stores, clock) == [], "the backoff is not over"
     clock.ahead_ms = 1000
     assert [due.failed_attempts for due in await due_now(stores, clock)] == [1]
 
 
 async def test_due_time_is_the_latest_of_queued_next_attempt_and_last_ack(
-    stores: Stores, batches: Batches, channel: str, clock: Clock
+    stores: Stores, batches: Batches, channel: str, clock: RedisClock
 ) -> None:
     """Waiting for a slow receiver or for a backoff is no delay of the dispatchers."""
     first, second = await stores.queued(channel, 2)
@@ -362,7 +364,7 @@ async def test_due_time_is_the_latest_of_queued_next_attempt_and_last_ack(
     lease = await claim(stores, channel)
     assert await due_since_ms(stores, clock) == [int(first.partition("-")[0])]
 
-    await fail(batches, lease, await take(batches, lease), next_attempt_ms=later_ms)
+    await fail(batches, lease, await take(batches, lease), backoff_ms=later_ms - clock())
     clock.ahead_ms = later_ms - NOW_MS + 7
     assert await due_since_ms(stores, clock) == [later_ms]
 
@@ -375,7 +377,7 @@ async def test_due_time_is_the_latest_of_queued_next_attempt_and_last_ack(
 
 
 async def test_sweep_removes_index_entries_of_older_generations(
-    stores: Stores, channel: str, clock: Clock
+    stores: Stores, channel: str, clock: RedisClock
 ) -> None:
     stores.direct.sadd(keyspace.WEBHOOKS, f"{channel}:{'0' * 16}")
 

@@ -144,14 +144,6 @@ async def test_append_that_drops_above_the_limit_is_not_inline(
     assert message == channel.encode()
 
 
-async def test_append_that_drops_what_is_too_old_is_not_inline(
-    stores: Stores, overheard: Overheard, channel: str
-) -> None:
-    stores.put_at(channel, "1970-0")
-
-    assert await wakeup(stores, overheard, channel, *events(2)) == channel.encode()
-
-
 async def test_wakeup_of_a_webhook_is_not_inline(stores: Stores, overheard: Overheard) -> None:
     key, _ = await stores.api_key()
     callback = Callback("https://example.com/hook", {})

@@ -80,9 +80,10 @@ async def test_append_to_a_webhook_without_an_owner_wakes_any_dispatcher(
     stores: Stores, overheard: Overheard
 ) -> None:
     channel = await channel_of(stores, Kind.WEBHOOK)
-    to_any = (instance_of(ANY_DISPATCHER), channel.encode())
+    any_dispatcher = instance_of(ANY_DISPATCHER)
+    to_any = (any_dispatcher, channel.encode())
     await stores.wakeups.flush()
-    assert overheard.all() == [to_any], "put_webhook"
+    assert overheard.all() == [(any_dispatcher, b"webhook:" + channel.encode())], "put_webhook"
     await stores.queued(channel, 1)
     assert overheard.all() == [to_any]
 

@@ -11,7 +11,8 @@ from shared.model.receipts import ChannelReceipt, State
 from shared.store import keyspace
 from shared.store.queues import QueueLimits, Queues
 from shared.store.receipts import MOST_CHANNELS
-from tests.store.stores import NOW_MS, Backend, Stores, events
+from tests.harness.waiting import wait_until
+from tests.store.stores import NOW_MS, Backend, Stores, at_time, events
 
 HOUR_MS = 60 * 60 * 1000
 FAR_AHEAD_MS = 10**14
@@ -142,17 +143,19 @@ async def _over_the_limit(stores: Stores, channel: str) -> None:
 
 
 async def _too_old_for_append(stores: Stores, channel: str) -> None:
-    await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).append(channel, events(2))
+    stores.put_at(channel, f"{FAR_AHEAD_MS}-0")
+    await Queues(at_time(stores, FAR_AHEAD_MS)).append(channel, events(2))
+    await wait_until(lambda: not stores.direct.exists(keyspace.receipts(channel)))
 
 
 async def _too_old_for_read(stores: Stores, channel: str) -> None:
     lease = await stores.claim(channel)
-    queues = Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS)
+    queues = Queues(at_time(stores, FAR_AHEAD_MS))
     await queues.read(lease, after="0-0", count=1, size_bytes=1)
 
 
 async def _too_old_for_the_reaper(stores: Stores, channel: str) -> None:
-    await Queues(stores.calls, now_ms=lambda: FAR_AHEAD_MS).drop_expired(channel)
+    await Queues(at_time(stores, FAR_AHEAD_MS)).drop_expired(channel)
 
 
 async def _refused_three_times(stores: Stores, channel: str) -> None:
@@ -205,6 +208,35 @@ async def test_receipt_of_a_dropped_notification_has_the_reason(
     assert receipt.dropped_ms >= receipt.queued_ms
     assert not stores.direct.exists(keyspace.receipts(channel)), "no receipt is tracked any more"
     assert await states(stores, 7) == ["queued"]
+
+
+async def test_receipts_of_each_generation_have_its_end(stores: Stores) -> None:
+    channel = await stores.channel()
+    await published(stores, channel, 1)
+    await _deleted(stores, channel)
+    await stores.make_channel(channel)
+    lease = await stores.claim(channel)
+    [second] = await published(stores, channel, 2)
+    await published(stores, channel, 3)
+    await stores.queues.ack_until(lease, until=second)
+    assert await states(stores, 1, 2, 3) == ["dropped", "acked", "queued"]
+
+    await _revoked(stores, channel)
+
+    assert await states(stores, 1, 2, 3) == ["dropped", "acked", "dropped"]
+    assert [(await channel_receipt(stores, n)).reason for n in (1, 3)] == ["channel-deleted", "key-revoked"]
+
+
+async def test_ends_of_a_channel_are_bounded(stores: Stores) -> None:
+    channel = await stores.channel()
+    for number in range(70):
+        await published(stores, channel, number)
+        await _deleted(stores, channel)
+        await stores.make_channel(channel)
+
+    assert stores.direct.hlen(keyspace.ended(channel)) <= 64
+    assert await states(stores, 69) == ["dropped"]
+    assert 0 < stores.direct.pttl(keyspace.ended(channel)) <= HOUR_MS
 
 
 async def test_append_marks_receipts_of_its_own_drops(stores: Stores) -> None:
@@ -330,7 +362,7 @@ async def test_receipt_lists_the_first_1000_channels(stores: Stores) -> None:
 
 
 async def test_queue_tracks_its_newest_10000_receipts(backend: Backend) -> None:
-    """One script marks all receipts of a channel that ends, and must not take long."""
+    """They outlive what they are of: their memory is bounded beside the limit of the queue."""
     async with backend.connect() as redis:
         stores = Stores(redis, backend)
         channel = await stores.channel()
@@ -339,6 +371,6 @@ async def test_queue_tracks_its_newest_10000_receipts(backend: Backend) -> None:
         await stores.queues.append(channel, receipted(*range(5, MOST_IN_A_QUEUE + 2)))
 
         assert len(stores.entries(channel)) == MOST_IN_A_QUEUE + 2, "all are pending"
-        assert stores.direct.xlen(keyspace.receipts(channel)) == MOST_IN_A_QUEUE
+        await wait_until(lambda: stores.direct.xlen(keyspace.receipts(channel)) == MOST_IN_A_QUEUE)
         kept = [bool(stores.direct.exists(keyspace.receipt(channel, str(n)))) for n in range(4)]
         assert kept == [False, False, True, True]

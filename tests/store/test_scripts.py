@@ -9,7 +9,7 @@ import pytest
 from shared.model.callbacks import Callback
 from shared.store.queues import BEGINNING, QueueLimits, Queues
 from shared.store.scripts import load_scripts
-from tests.store.stores import EDGE, Stores, events, ids
+from tests.store.stores import EDGE, Stores, at_time, events, ids
 
 OWNER = f"{EDGE}/1"
 
@@ -103,7 +103,7 @@ async def test_ack_runs_two_commands(stores: Stores, commands: Commands) -> None
     assert commands.all() == {"hmget": 1, "xtrim": 1}
 
 
-async def test_read_runs_two_commands_and_one_at_the_tail(stores: Stores, commands: Commands) -> None:
+async def test_read_runs_three_commands_and_one_at_the_tail(stores: Stores, commands: Commands) -> None:
     channel = await stores.channel()
     await warmed_up(stores, channel)
     lease = await stores.claim(channel, OWNER)
@@ -111,7 +111,7 @@ async def test_read_runs_two_commands_and_one_at_the_tail(stores: Stores, comman
 
     commands.begin()
     assert ids(await stores.pending(lease)) == ["0"]
-    assert commands.all() == {"hmget": 1, "xrange": 1}
+    assert commands.all() == {"hmget": 1, "time": 1, "xrange": 1}
 
     commands.begin()
     assert await stores.pending(lease, after=entry) == []
@@ -139,7 +139,7 @@ async def test_idle_queue_is_not_read_for_what_is_too_old(stores: Stores, comman
     channel = await stores.channel()
     await warmed_up(stores, channel)
     lease = await stores.claim(channel, OWNER)
-    later = Queues(stores.calls, now_ms=lambda: 10**14)
+    later = Queues(at_time(stores, 10**14))
     await later.read(lease, after=BEGINNING, count=10, size_bytes=1000)
     tail = stores.tail(channel)
 

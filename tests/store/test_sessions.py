@@ -108,13 +108,26 @@ async def test_append_wakes_the_edge_and_take_empties_the_queue(stores: Stores, 
 async def test_full_queue_drops_the_newest(stores: Stores) -> None:
     session = a_session(stores)
     await stores.sessions.put(session, [])
-    await append(stores, session.id, "a", events(*range(998)))
+    await append(stores, session.id, "a", events(*range(498)))
 
-    assert await append(stores, session.id, "a", events(998, 999, 1000)) == 2
+    assert await append(stores, session.id, "a", events(498, 499, 500)) == 2
 
     taken = await stores.sessions.take(session)
     assert taken is not None
-    assert [n.event_id for n in taken] == [str(i) for i in range(1000)]
+    assert [n.event_id for n in taken] == [str(i) for i in range(500)]
+
+
+async def test_queue_is_full_after_a_number_of_bytes(stores: Stores) -> None:
+    session = a_session(stores)
+    await stores.sessions.put(session, [])
+    for _ in range(2):
+        large = events(*range(10), size_bytes=200 * 1024)
+
+        assert await append(stores, session.id, "a", large) == 5, "1 MiB"
+        assert await append(stores, session.id, "a", events(11, size_bytes=200 * 1024)) == 0
+        assert await append(stores, session.id, "a", events(12)) == 1, "there is room for a small one"
+
+        assert len(await stores.sessions.take(session) or ()) == 6, "an empty queue has room again"
 
 
 async def test_append_to_an_unknown_session(stores: Stores, overheard: Overheard) -> None:

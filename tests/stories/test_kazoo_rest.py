@@ -373,7 +373,7 @@ async def test_a_master_account_sees_every_account(api: Api, key: ApiKey, socket
     assert error_of(unknown)[1] == "bad_identifier"
 
 
-@pytest.mark.parametrize("master", ["yes", 1, None, []])
+@pytest.mark.parametrize("master", ["yes", 1, []])
 async def test_master_must_be_a_boolean(api: Api, master: Any) -> None:
     response = await api.admin("POST", "/v1/accounts", json={"name": "top", "master": master})
 

@@ -25,7 +25,7 @@ from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat, Replicas
 from shared.store.webhooks import Webhooks
-from tests.store.stores import NOW_MS, Clock, Stores
+from tests.store.stores import NOW_MS, RedisClock, Stores
 
 URL = "https://example.com/hook"
 EXPIRY_MS = 3000
@@ -117,8 +117,8 @@ def retries() -> FakeRetries:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> RedisClock:
+    clock = RedisClock(stores.direct)
     monkeypatch.setattr(delivery, "now_ms", clock)
     return clock
 
@@ -131,7 +131,7 @@ class Attempts(Deliveries):
 
 
 @pytest.fixture
-def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: Clock) -> Attempts:
+def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: RedisClock) -> Attempts:
     return Attempts(
         stores_of(stores, clock, instance=INSTANCE),
         cast(Outbound, outbound),
@@ -141,17 +141,19 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
 
 
 @pytest.fixture(name="dispatcher")
-def a_dispatcher(stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock) -> Dispatcher:
+def a_dispatcher(
+    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: RedisClock
+) -> Dispatcher:
     return make_dispatcher(stores, deliveries, outbound, clock)
 
 
-def stores_of(stores: Stores, clock: Clock, *, instance: str) -> composition.Stores:
+def stores_of(stores: Stores, clock: RedisClock, *, instance: str) -> composition.Stores:
     """The stores of one dispatcher."""
     own = SimpleNamespace(
         redis=stores.redis,
-        batches=Batches(stores.calls, limits=QueueLimits(), now_ms=clock),
+        batches=Batches(clock.calls_of(stores), limits=QueueLimits()),
         channels=stores.channels,
-        due_webhooks=DueWebhooks(stores.calls, instance=instance, now_ms=clock),
+        due_webhooks=DueWebhooks(clock.calls_of(stores), instance=instance),
         heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
         instance=instance,
         leases=stores.leases,
@@ -166,7 +168,7 @@ def make_dispatcher(
     stores: Stores,
     deliveries: Deliveries,
     outbound: FakeOutbound,
-    clock: Clock,
+    clock: RedisClock,
     *,
     instance: str = INSTANCE,
     requests: int = 100,

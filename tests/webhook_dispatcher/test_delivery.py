@@ -8,7 +8,7 @@ import pytest
 from services.webhook_dispatcher.delivery import Outcome
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from tests.store.stores import Clock, Stores, events
+from tests.store.stores import RedisClock, Stores, events
 from tests.webhook_dispatcher.conftest import (
     EXPIRY_MS,
     OTHER_INSTANCE,
@@ -74,7 +74,7 @@ async def test_a_refused_batch_is_kept_and_a_retry_is_scheduled(
 
 
 async def test_a_retry_repeats_the_batch_after_a_growing_backoff(
-    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries, clock: Clock
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries, clock: RedisClock
 ) -> None:
     channel = await webhook(stores, queued=2)
     outbound.status = 503
@@ -121,7 +121,7 @@ async def test_a_webhook_ends_after_failing_for_its_expiry(
     deliveries: Attempts,
     outbound: FakeOutbound,
     retries: FakeRetries,
-    clock: Clock,
+    clock: RedisClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     channel = await webhook(stores, queued=2)

@@ -12,7 +12,7 @@ from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared import telemetry
 from shared.store.replicas import Heartbeat
 from tests.harness.waiting import wait_until
-from tests.store.stores import Clock, Stores
+from tests.store.stores import RedisClock, Stores
 from tests.webhook_dispatcher.conftest import (
     HOUR_MS,
     HOUR_S,
@@ -104,7 +104,7 @@ async def test_a_wakeup_during_a_request_begins_no_second_one(
 
 
 async def test_a_channel_of_a_live_instance_is_left_alone(
-    stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound, clock: Clock
+    stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     channel = await webhook(stores, queued=1)
     await claim(stores, channel, f"{OTHER_INSTANCE}/1")
@@ -121,7 +121,7 @@ async def test_a_channel_of_a_live_instance_is_left_alone(
 
 
 async def test_a_lease_that_this_process_failed_to_release_is_claimed_again(
-    stores: Stores, dispatcher: Dispatcher, clock: Clock
+    stores: Stores, dispatcher: Dispatcher, clock: RedisClock
 ) -> None:
     channel = await webhook(stores, queued=1)
     await claim(stores, channel, f"{INSTANCE}/0")
@@ -133,7 +133,7 @@ async def test_a_lease_that_this_process_failed_to_release_is_claimed_again(
 
 
 async def test_a_failing_channel_occupies_only_the_slots_of_retries(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock
+    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     dispatcher = make_dispatcher(stores, deliveries, outbound, clock, requests=2)
     failing, next_failing, healthy = [
@@ -153,7 +153,7 @@ async def test_a_failing_channel_occupies_only_the_slots_of_retries(
 
 
 async def test_a_success_returns_a_channel_to_the_ordinary_slots(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock
+    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     dispatcher = make_dispatcher(stores, deliveries, outbound, clock, requests=2)
     recovered = await webhook(stores, queued=150)
@@ -176,7 +176,7 @@ async def test_a_success_returns_a_channel_to_the_ordinary_slots(
 
 
 async def test_a_failure_ends_the_visit_and_the_retry_makes_another(
-    stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound, clock: Clock
+    stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     channel = await webhook(stores, queued=1)
     outbound.status = 500
@@ -247,7 +247,7 @@ async def test_without_redis_a_visit_ends_and_a_later_one_delivers(
 
 
 async def test_a_sweep_makes_a_retry_that_no_job_made(
-    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: Clock, lags: list[int]
+    stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: RedisClock, lags: list[int]
 ) -> None:
     channel = await webhook(stores, queued=1)
     outbound.status = 500
@@ -273,7 +273,7 @@ async def test_a_wakeup_begins_a_visit(stores: Stores, dispatcher: Dispatcher, l
 
 
 async def test_a_shutdown_hands_over_to_another_dispatcher(
-    stores: Stores, deliveries: Deliveries, dispatcher: Dispatcher, outbound: FakeOutbound, clock: Clock
+    stores: Stores, deliveries: Deliveries, dispatcher: Dispatcher, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     channel = await webhook(stores, queued=1)
     outbound.block()

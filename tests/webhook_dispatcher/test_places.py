@@ -10,7 +10,7 @@ from services.webhook_dispatcher import lanes, retry_pace
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.retry_pace import RetryPace
 from tests.harness.waiting import wait_until
-from tests.store.stores import Clock, Stores
+from tests.store.stores import RedisClock, Stores
 from tests.webhook_dispatcher.conftest import (
     HOUR_S,
     Attempts,
@@ -32,7 +32,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def make(
-    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: Clock
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
 ) -> AsyncIterator[Make]:
     """Makes a dispatcher with so many places, and waits for the end of its visits."""
     made: list[Dispatcher] = []

@@ -12,7 +12,7 @@ from shared.store import due_webhooks, keyspace
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.replicas import Heartbeat
 from tests.harness.waiting import wait_until
-from tests.store.stores import Clock, Stores
+from tests.store.stores import RedisClock, Stores
 from tests.webhook_dispatcher.conftest import (
     HOUR_MS,
     INSTANCE,
@@ -33,15 +33,15 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def swept(stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: Clock) -> Dispatcher:
+def swept(stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock) -> Dispatcher:
     """A dispatcher whose slow walk another one makes."""
     stores.direct.set(keyspace.SWEEP, OTHER_INSTANCE, px=HOUR_MS)
     return make_dispatcher(stores, deliveries, outbound, clock, sweep_s=0.01)
 
 
-async def test_one_dispatcher_walks_at_a_time(stores: Stores, clock: Clock) -> None:
+async def test_one_dispatcher_walks_at_a_time(stores: Stores, clock: RedisClock) -> None:
     one, other = (
-        DueWebhooks(stores.calls, instance=instance, now_ms=clock) for instance in (INSTANCE, OTHER_INSTANCE)
+        DueWebhooks(clock.calls_of(stores), instance=instance) for instance in (INSTANCE, OTHER_INSTANCE)
     )
 
     assert await one.begin_walk(ttl_ms=HOUR_MS)
@@ -52,12 +52,12 @@ async def test_one_dispatcher_walks_at_a_time(stores: Stores, clock: Clock) -> N
 
 
 async def test_a_walk_visits_every_page(
-    stores: Stores, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, clock: RedisClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(due_webhooks, "PAGE_SIZE", 3)
     channels = {await webhook(stores, queued=1) for _ in range(10)}
 
-    walk = DueWebhooks(stores.calls, instance=INSTANCE, now_ms=clock).pages()
+    walk = DueWebhooks(clock.calls_of(stores), instance=INSTANCE).pages()
     pages = [[due.channel for due in page] async for page in walk]
 
     assert {channel for page in pages for channel in page} == channels
@@ -65,7 +65,7 @@ async def test_a_walk_visits_every_page(
 
 
 async def test_a_dead_dispatchers_webhooks_are_found_by_its_heartbeat(
-    stores: Stores, swept: Dispatcher, clock: Clock
+    stores: Stores, swept: Dispatcher, clock: RedisClock
 ) -> None:
     """The slow walk, of another one, does not come."""
     channel = await webhook(stores)

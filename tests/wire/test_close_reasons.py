@@ -25,6 +25,7 @@ SESSION = {
     CloseReason.IDLE: (1000, 1000),
     CloseReason.CROWDED_OUT: (1013, 1013),
     CloseReason.OVER_BUDGET: (1008, 1008),
+    CloseReason.TOO_MANY_FAILURES: (1013, 1013),
     CloseReason.OVER_QUOTA: (1013, 1013),
     CloseReason.STOPPING: (1001, 1012),
     CloseReason.KEY_REVOKED: (1008, 1008),

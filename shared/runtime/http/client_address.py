@@ -19,7 +19,7 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     address: str = (scope.get("client") or ("",))[0]
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]
     reported = [part.strip() for part in ",".join(lines).split(",")] if lines else []
-    while reported and _is_within(address, trusted):
+    while reported and is_within(address, trusted):
         previous = _without_port(reported.pop())
         if not _is_address(previous):
             break
@@ -27,12 +27,30 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     return address
 
 
+def block_of(address: str) -> str:
+    """By what an address is counted: an IPv4 address itself, an IPv6 address by its first 64 bits.
+
+    Whoever has one IPv6 address has a /64 of them. A text that is no address stays as it is.
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        # How a socket that listens for both reports an IPv4 client: all of them share one /64.
+        return str(parsed.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
 def peer_is_trusted(scope: Scope, *, trusted: Sequence[Network]) -> bool:
     """Does the connection come from a trusted proxy?"""
-    return _is_within((scope.get("client") or ("",))[0], trusted)
+    return is_within((scope.get("client") or ("",))[0], trusted)
 
 
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
+def is_within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether it is an address in one of these networks."""
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
 
 

@@ -17,8 +17,10 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from shared import telemetry
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
-from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version
+from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version, has_body
 from shared.runtime.http.responses import (
     REQUEST_ID,
     draining,
@@ -80,11 +82,13 @@ class HttpProtocol(TurnsProtocol):
     def __init__(
         self,
         *args: Any,
+        arrivals: Arrivals,
         hot_routes: HotRoutes = MappingProxyType({}),
         closing: asyncio.Event | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._arrivals = arrivals
         self._hot_routes = hot_routes
         # Set when the server closes: each connection ends after its next response.
         self._closing = closing or asyncio.Event()
@@ -233,6 +237,9 @@ class HttpProtocol(TurnsProtocol):
             if self._head_bytes > _HEAD_BYTES + len(data):
                 self.send_400_response("the request line and headers are too long")
                 return
+            if self._may_parse() and not self._arrivals.parse(self, self._on_turn):
+                self._wait_for_turn(data)
+                return
         self._take(data)
 
     def _on_share_parsed(self) -> None:
@@ -270,7 +277,7 @@ class HttpProtocol(TurnsProtocol):
 
     def _should_upgrade(self) -> bool:
         upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
-        return upgradable and not _has_body(self.headers) and super()._should_upgrade()
+        return upgradable and not has_body(self.headers) and super()._should_upgrade()
 
     def _get_upgrade(self) -> bytes | None:
         if b"upgrade" not in self._list_in(b"connection"):
@@ -377,16 +384,15 @@ class HttpProtocol(TurnsProtocol):
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_bytes = 0
-            self._head_timer = self.loop.call_later(_HEAD_S, self.transport.abort)
+            self._head_timer = self.loop.call_later(_HEAD_S, self._abort_late_head)
+            self._arrivals.add(self)
+
+    def _abort_late_head(self) -> None:
+        telemetry.refusals.add(1, {"reason": "late-heads"})
+        self.transport.abort()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-
-def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
-        for name, value in headers
-    )
+            self._arrivals.forget(self)

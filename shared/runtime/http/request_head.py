@@ -37,3 +37,11 @@ def check_coding(version: str, value: bytes, *, count: int) -> None:
         raise RefusedHead("HTTP/1.0 has no Transfer-Encoding")
     if count > 1 or value.strip(_BLANKS).lower() != b"chunked":
         raise RefusedHead("Transfer-Encoding must be chunked, once")
+
+
+def has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a body follows the head."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
+        for name, value in headers
+    )

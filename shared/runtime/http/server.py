@@ -11,6 +11,7 @@ from types import MappingProxyType
 import uvicorn
 from starlette.types import ASGIApp
 
+from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.protocol import HttpProtocol
 from shared.runtime.process import freeze_heap
@@ -19,6 +20,8 @@ from shared.runtime.websocket.protocol import SocketProtocol
 logger = logging.getLogger(__name__)
 
 _SHUTDOWN_LIMIT_S = 2
+# Of a server for metrics.
+_ARRIVING = 1000
 _CLIENT_MESSAGE_LIMIT_BYTES = 64 * 1024
 # For clients that all reconnect at once. The system caps it at net.core.somaxconn.
 _BACKLOG = 16 * 1024
@@ -79,6 +82,7 @@ async def serve(
     listening: socket.socket,
     *,
     stop: asyncio.Event,
+    arrivals: Arrivals | None = None,
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
     on_start: Callable[[], None] = lambda: None,
     hot_routes: HotRoutes = MappingProxyType({}),
@@ -88,10 +92,17 @@ async def serve(
     Requests that have arrived or are arriving get a response, WebSocket handshakes a 503.
     """
     closing = asyncio.Event()
+    if arrivals is None:
+        arrivals = Arrivals(most=_ARRIVING, most_per_address=_ARRIVING, trusted=())
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=partial(HttpProtocol, hot_routes=hot_routes, closing=closing),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            HttpProtocol,
+            arrivals=arrivals,
+            hot_routes=hot_routes,
+            closing=closing,
+        ),
         ws=SocketProtocol,
         backlog=_BACKLOG,
         ws_max_size=_CLIENT_MESSAGE_LIMIT_BYTES,

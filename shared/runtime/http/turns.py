@@ -77,6 +77,12 @@ class TurnsProtocol(HttpToolsProtocol):
         if not self._reading_paused and (self._is_in_head or not self._is_responding()):
             self._start_head_timer()
 
+    def _wait_for_turn(self, data: bytes) -> None:
+        """Keeps the data, and reads no more, until `_on_turn` is called."""
+        self._unparsed += data
+        self._turn_is_due = self._reading_paused = True
+        self.transport.pause_reading()
+
     def _may_go_on(self) -> bool:
         return not self._is_over() and not self.flow.read_paused and len(self.pipeline) < _PIPELINE_LIMIT
 

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 # A client that pings without reading would fill our memory with pongs.
 _UNSENT_PONGS_LIMIT_BYTES = 64 * 1024
 _FRAGMENT_LIMIT = 256
+_PING_OR_PONG = (Opcode.PING, Opcode.PONG)
 _CLOSE_LIMIT_S = 5.0
 _INTERNAL_ERROR = Rejection(500, internal_error().detail)
 _DRAINING = Rejection(503, draining().detail)
@@ -59,6 +60,7 @@ class SocketProtocol(TurnProtocol):
         "_inbox",
         "_is_text",
         "_last_ping_s",
+        "_on_control_frame",
         "_on_pong",
         "_partial_bytes",
         "_pending_ping",
@@ -85,6 +87,7 @@ class SocketProtocol(TurnProtocol):
         self._pending_ping: bytes | None = None
         self._last_ping_s = 0.0
         self._on_pong: Callable[[bytes], None] | None = None
+        self._on_control_frame: Callable[[int], None] | None = None
         # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
         self._pongs_due = 0
         self._unsent_pongs_bytes = 0
@@ -101,6 +104,7 @@ class SocketProtocol(TurnProtocol):
             "last_ping_s": self._get_last_ping_s,
             "write": self._write_frames,
             "hear_pongs": self._register_pong_handler,
+            "hear_control_frames": self._register_control_handler,
         }
         scope["extensions"] = {"websocket.http.response": {}, "websocket.control": control}
         task = self._loop.create_task(cast(Coroutine[Any, Any, None], app(scope, self.receive, self.send)))
@@ -144,6 +148,8 @@ class SocketProtocol(TurnProtocol):
                     self._pongs_due -= 1
                 else:
                     frames += 1
+                    if self._on_control_frame is not None and event.opcode in _PING_OR_PONG:
+                        self._on_control_frame(len(event.data))
                 if not self._transport.is_closing():
                     self._receive_frame(event)
         return frames
@@ -209,7 +215,7 @@ class SocketProtocol(TurnProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._put({"type": "websocket.disconnect", "code": 1005 if self._responded else 1006})
         self._server_state.connections.discard(self)
-        self._pending_ping = self._on_pong = None
+        self._pending_ping = self._on_pong = self._on_control_frame = None
         self._responded = self._lost = True
         self._cancel_close_timer()
         # Break the reference cycle with the parser's generator, which would wait for the garbage collector.
@@ -266,6 +272,9 @@ class SocketProtocol(TurnProtocol):
 
     def _register_pong_handler(self, on_pong: Callable[[bytes], None]) -> None:
         self._on_pong = on_pong
+
+    def _register_control_handler(self, on_control_frame: Callable[[int], None] | None) -> None:
+        self._on_control_frame = on_control_frame
 
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
         # No frame may precede the response to the handshake.

@@ -3,9 +3,13 @@
 -- Acks nothing when the batch's last entry is gone: after a crash of Redis new entries may have ids below it.
 -- KEYS: channel, queue, receipts, attempts
 -- ARGV: owner, generation, last entry of the batch, the first entry to keep, attempt, attempts kept, their TTL in ms
--- Reply: the number acked, or -1 when ARGV[1] is not the owner
--- Touches at most: the entries of one batch, and their receipts.
+-- Reply: the number acked; -1 when ARGV[1] is not the owner; -2 minus the number acked when there are more to ack
+-- Touches at most: 488 entries, or fewer by two for each of their receipts.
+--include now
+--include entries
 --include receipts
+--include trim_front
+local LOT = 488
 local owner, generation, batch_until, has_receipts =
   unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'batch_until', 'receipts'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return -1 end
@@ -13,9 +17,14 @@ redis.call('LPUSH', KEYS[4], ARGV[5])
 redis.call('LTRIM', KEYS[4], 0, ARGV[6] - 1)
 redis.call('PEXPIRE', KEYS[4], ARGV[7])
 redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms')
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'acked_ms', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], 'acked_ms', now_ms())
 if batch_until == ARGV[3] then redis.call('HDEL', KEYS[1], 'batch_until') end
 if #redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3]) == 0 then return 0 end
-if has_receipts then mark_receipts(KEYS[1], KEYS[3], '-', ARGV[3], 'acked') end
-return redis.call('XTRIM', KEYS[2], 'MINID', ARGV[4])
+-- A batch fits into a lot, with its receipts. After a crash of Redis there may be more: what was acked before is back.
+local tracked = has_receipts and #redis.call('XRANGE', KEYS[3], '-', ARGV[3], 'COUNT', RECEIPTS_LOT) or 0
+local acked, is_all = trim_front(KEYS[2], ARGV[4], LOT - 2 * tracked)
+if tracked > 0 then
+  local left = not is_all and first_entry(KEYS[2])
+  mark_receipts(KEYS[1], KEYS[3], '-', '(' .. (left and left[1] or ARGV[4]), 'acked')
+end
+return is_all and acked or -2 - acked

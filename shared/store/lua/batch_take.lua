@@ -1,44 +1,49 @@
 #!lua flags=allow-oom
 -- Reads the next batch of a webhook's queue, with its configuration, for the owner.
 -- The channel's record keeps where a batch ends: a retry sends the same notifications, and newer ones wait.
--- Drops and counts what is too old first. An empty queue ends the webhook's failing state.
+-- Gives out nothing that is too old: it drops a lot of it instead, and the caller repeats the call.
+-- An empty queue ends the webhook's failing state.
 -- An API key that has expired receives nothing.
 -- KEYS: key, channel, queue, receipts
--- ARGV: owner, generation, count, bytes, the first entry id that is not too old, now in ms
--- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, dropped, entry...}
---      | {'empty', dropped} | {'not_due', dropped} | {'revoked'} | {'deleted'} | {'taken_over'}
--- Touches at most: ARGV[3] entries, and those that are too old with their receipts.
---include receipts
+-- ARGV: owner, generation, count, bytes, lifetime in ms
+-- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, entry...}
+--      | {'dropped', the number} | {'empty'} | {'not_due'} | {'revoked'} | {'deleted'} | {'taken_over'}
+-- Touches at most: 384 entries, or 150 that are too old with their receipts.
+--include now
 --include entries
 --include drop_expired
+--include lots
 --include read_entries
+-- While receipts are tracked, a batch is so small that they are marked in the step that acks it.
+local MOST_WITH_RECEIPTS = 128
 local generation, owner, config_version, url, headers, serialization, failed_attempts, next_attempt_ms, batch_until,
-  first = unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers',
-    'serialization', 'failed_attempts', 'next_attempt_ms', 'batch_until', 'first'))
+  first, has_receipts = unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers',
+    'serialization', 'failed_attempts', 'next_attempt_ms', 'batch_until', 'first', 'receipts'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[2] then return {'deleted'} end
 if owner ~= ARGV[1] then return {'taken_over'} end
 
-local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], first, ARGV[5])
+local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, tonumber(ARGV[5]))
+if dropped > 0 then return {'dropped', dropped} end
 if redis.call('XLEN', KEYS[3]) == 0 then
   redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'batch_until')
-  return {'empty', dropped}
+  return {'empty'}
 end
-local key, now = redis.call('HMGET', KEYS[1], 'expires_at_ms', 'signing_secret'), tonumber(ARGV[6])
-if key[1] and tonumber(key[1]) <= now then return {'not_due', dropped} end
-if next_attempt_ms and tonumber(next_attempt_ms) > now then return {'not_due', dropped} end
+local key, now = redis.call('HMGET', KEYS[1], 'expires_at_ms', 'signing_secret'), now_ms()
+if key[1] and tonumber(key[1]) <= now then return {'not_due'} end
+if next_attempt_ms and tonumber(next_attempt_ms) > now then return {'not_due'} end
 
-local reply = {'taken', config_version or '', url, headers, serialization or '', key[2] or '', failed_attempts or '0',
-  dropped}
+local reply = {'taken', config_version or '', url, headers, serialization or '', key[2] or '', failed_attempts or '0'}
 local head = #reply
 -- A message holds at most max_chunk_size notifications: more would be read for nothing.
-local count = tonumber(ARGV[3])
+local count = math.min(tonumber(ARGV[3]), READ_LOT)
 if (serialization or '') ~= '' then count = math.min(count, cjson.decode(serialization).max_chunk_size) end
 if batch_until then
   local again = redis.call('XRANGE', KEYS[3], '-', batch_until, 'COUNT', count)
   for _, entry in ipairs(again) do reply[#reply + 1] = entry end
   if #reply > head then return reply end
 end
+if has_receipts then count = math.min(count, MOST_WITH_RECEIPTS) end
 read_entries(reply, KEYS[3], '-', count, tonumber(ARGV[4]))
 redis.call('HSET', KEYS[2], 'batch_until', reply[#reply][1])
 return reply

@@ -2,8 +2,7 @@
 -- Ends a channel of one kind, with its queue and its lease; leaves a channel of another kind alone.
 -- KEYS: channel, queue, receipts     ARGV: kind
 -- Reply: {'deleted', generation, owner or '', notifications lost} | {'absent'}
--- Touches at most: the whole queue, and 10,000 receipts.
---include receipts
+-- Touches at most: the names of the channel; Redis frees its queue beside its work.
 --include end_channel
 local channel = redis.call('HMGET', KEYS[1], 'kind', 'generation', 'owner')
 if channel[1] ~= ARGV[1] then return {'absent'} end

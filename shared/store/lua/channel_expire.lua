@@ -6,8 +6,7 @@
 -- KEYS: channel, queue, receipts
 -- ARGV: generation, owner that the caller found dead or '', its last heartbeat in ms or 0, idle expiry in ms
 -- Reply: {'expired', notifications lost} | {'kept'} | {'absent'}
--- Touches at most: the whole queue, and 10,000 receipts.
---include receipts
+-- Touches at most: the names of the channel; Redis frees its queue beside its work.
 --include end_channel
 --include now
 local CLOCKS_APART_MS = 2000

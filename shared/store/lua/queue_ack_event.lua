@@ -3,19 +3,20 @@
 -- The first notification of the event counts: others stand between it and that of a repeated publish, and may not have
 -- been sent. Searches what one read may have sent.
 -- KEYS: channel, queue, receipts     ARGV: owner, event id, count, bytes
--- Reply: the number acked, 0 when the event is not there, or -1 when ARGV[1] is not the owner
--- Touches at most: ARGV[3] entries, and their receipts.
---include receipts
+-- Reply: {'acked', the number} | {'found', entry id} when receipts are tracked: queue_ack.lua acks it in lots
+--      | {'not_found'} | {'not_owner'}
+-- Touches at most: 384 entries.
+--include lots
 --include read_entries
 local channel = redis.call('HMGET', KEYS[1], 'owner', 'receipts')
-if channel[1] ~= ARGV[1] then return -1 end
+if channel[1] ~= ARGV[1] then return {'not_owner'} end
 local entries = {}
-read_entries(entries, KEYS[2], '-', tonumber(ARGV[3]), tonumber(ARGV[4]))
+read_entries(entries, KEYS[2], '-', math.min(tonumber(ARGV[3]), READ_LOT), tonumber(ARGV[4]))
 for _, entry in ipairs(entries) do
   if entry[2][2] == ARGV[2] then
-    if channel[2] then mark_receipts(KEYS[1], KEYS[3], '-', entry[1], 'acked') end
+    if channel[2] then return {'found', entry[1]} end
     local ms, sequence = string.match(entry[1], '(%d+)-(%d+)')
-    return redis.call('XTRIM', KEYS[2], 'MINID', ms .. '-' .. string.format('%.0f', sequence + 1))
+    return {'acked', redis.call('XTRIM', KEYS[2], 'MINID', ms .. '-' .. string.format('%.0f', sequence + 1))}
   end
 end
-return 0
+return {'not_found'}

@@ -1,6 +1,6 @@
 #!lua
 -- Adds one line to the bindings of an API key that are a list of lines.
--- Touches at most: 2 fields, whose lines the caller limits, and 4,096 log lines.
+-- Touches at most: 2 fields, whose lines the caller limits, and 256 log lines.
 -- KEYS: routing, log, counts
 -- ARGV: new version, field, line with its line end, the `key:` field that must exist, limit of lines
 -- Reply: {'added' | 'present' | 'full', version of the key's bindings before, and now} | {'revoked'}

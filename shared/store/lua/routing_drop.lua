@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Deletes fields of a routing table. Without any of them it changes nothing.
--- Touches at most: the fields in ARGV, at most 6, and 4,096 log lines.
+-- Touches at most: the fields in ARGV, at most 6, and 256 log lines.
 -- KEYS: routing, log, counts     ARGV: new version, the `key:` field if the fields are its bindings, else '', field...
 -- Reply: {the number deleted, version of the key's bindings before or '', and now}
 --include routing_log

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Drops the lines with a given prefix from the bindings of an API key that are a list of lines.
--- Touches at most: 2 fields, whose lines routing_add_line limits, and 4,096 log lines.
+-- Touches at most: 2 fields, whose lines routing_add_line limits, and 256 log lines.
 -- KEYS: routing, log, counts
 -- ARGV: new version, field, prefix; one that ends with the line end is a whole line; the `key:` field
 -- Reply: {lines dropped, version of the key's bindings before, and now}; without any lines nothing changes

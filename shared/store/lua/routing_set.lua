@@ -1,7 +1,7 @@
 #!lua
 -- Writes one field of a routing table.
 -- An API key's fields are written only while its `key:` field exists: a revocation must leave none behind.
--- Touches at most: 2 fields and 4,096 log lines.
+-- Touches at most: 2 fields and 256 log lines.
 -- KEYS: routing, log, counts
 -- ARGV: new version, field, value, the `key:` field that must exist or '',
 --       1 if the field is its channel or one of its bindings, else 0

@@ -148,8 +148,8 @@ class Conversation:
         self._work = None
         return reply
 
-    def fail(self, message: str = "temporarily unavailable, try again") -> Reply:
-        """Ends the frame with an error: its effect cannot be executed now."""
+    def fail(self, message: str) -> Reply:
+        """Ends the frame with this error: its effect cannot be executed now."""
         assert self._work is not None, "no frame is in progress"
         self._work.close()
         # A write may or may not have been done: the next frame that succeeds writes all.

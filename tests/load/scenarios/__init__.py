@@ -8,7 +8,8 @@ from tests.load.bench import Bench
 from tests.load.installation import Size
 from tests.load.publishers import Plan
 from tests.load.result import Result
-from tests.load.scenarios import holding, mixed, options, sockets, tenants, waiting
+from tests.load.scenarios import holding, mixed, neighbours, options, sockets, tenants, waiting
+from tests.load.scenarios.sockets import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,16 @@ async def _tenants(bench: Bench, given: argparse.Namespace) -> list[Result]:
     )
 
 
+async def _neighbours(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return await neighbours.neighbours(
+        bench,
+        Stream(channels=given.channels, rate=given.rate, seconds=given.seconds, warm_up_s=given.warm_up),
+        sizes=neighbours.Sizes(fan=given.fan, dead=given.dead),
+        rounds=given.rounds,
+        label=given.label,
+    )
+
+
 def _sizes(given: argparse.Namespace) -> list[argparse.Namespace]:
     """The same load on installations of several sizes; `grow`: the same load per edge."""
     variants = []
@@ -144,6 +155,12 @@ SCENARIOS = {
     "backlog": Scenario("sockets for full queues", options.for_backlog, _backlog),
     "tenants": Scenario(
         "one channel in each of many accounts, beside as many in one account", options.for_tenants, _tenants
+    ),
+    "neighbours": Scenario(
+        "an account beside others that publish over their quota, fan out, flood, or have dead webhooks",
+        options.for_neighbours,
+        _neighbours,
+        dispatchers=1,
     ),
     "webhooks": Scenario(
         "events to webhooks, some of which do not respond", options.for_webhooks, _webhooks, dispatchers=1

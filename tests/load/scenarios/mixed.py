@@ -19,7 +19,7 @@ _AT_ONCE = 20
 async def webhooks(bench: Bench, stream: Stream, *, dead: int, label: str) -> Result:
     """The silent webhooks get events like the others, and are left out of the count."""
     await _create_keys(bench, stream)
-    await _register_webhooks(bench, range(stream.channels), dead=dead)
+    await register_webhooks(bench, range(stream.channels), dead=dead)
     return result_of(label, await _measure(bench, stream))
 
 
@@ -32,21 +32,24 @@ async def polls(bench: Bench, stream: Stream, *, label: str) -> Result:
 async def mixed(bench: Bench, stream: Stream, *, dead: int, label: str) -> Result:
     """A third of the channels of each kind."""
     await _create_keys(bench, stream)
-    await _open_sockets(bench, range(0, stream.channels, 3))
-    await _register_webhooks(bench, range(1, stream.channels, 3), dead=dead)
+    await open_sockets(bench, range(0, stream.channels, 3))
+    await register_webhooks(bench, range(1, stream.channels, 3), dead=dead)
     await _start_polls(bench, range(2, stream.channels, 3))
     measured = await _measure(bench, stream)
     result = result_of(label, measured)
     kinds = {"sockets": Sockets, "webhooks": Hooks, "polls": Polls}
-    result.figures = _by_kind(bench, measured, kinds) | result.figures
+    result.figures = figures_by_kind(bench, [measured], kinds) | result.figures
     return result
 
 
-def _by_kind(bench: Bench, measured: Measurement, kinds: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+def figures_by_kind(
+    bench: Bench, phases: Sequence[Measurement], kinds: Mapping[str, Callable[[], Any]]
+) -> dict[str, float]:
+    """p50 and p99 of each kind of receiver, over these phases."""
     figures: dict[str, float] = {}
     for kind, role in kinds.items():
         values = percentiles_ms(
-            merged(measured.by_worker[number].latencies for number in bench.workers_of(role))
+            merged(phase.by_worker[number].latencies for phase in phases for number in bench.workers_of(role))
         )
         figures |= {f"{kind}_{part}_ms": values[part] for part in ("p50", "p99") if part in values}
     return figures
@@ -58,7 +61,7 @@ async def _create_keys(bench: Bench, stream: Stream) -> None:
     bench.channels = {number: number for number in range(stream.channels)}
 
 
-async def _open_sockets(bench: Bench, numbers: Sequence[int]) -> None:
+async def open_sockets(bench: Bench, numbers: Sequence[int]) -> None:
     await bench.keys.register(numbers)
     workers = bench.start_workers(Sockets)
     ours = [endpoint for endpoint in endpoints(bench) if endpoint.channel in numbers]
@@ -66,7 +69,7 @@ async def _open_sockets(bench: Bench, numbers: Sequence[int]) -> None:
         await worker.call("open", endpoints=ours[number :: len(workers)], at_once=_AT_ONCE)
 
 
-async def _register_webhooks(bench: Bench, numbers: Sequence[int], *, dead: int) -> None:
+async def register_webhooks(bench: Bench, numbers: Sequence[int], *, dead: int) -> None:
     workers = bench.start_workers(Hooks)
     urls = [await worker.call("listen") for worker in workers]
     with bench.screen.stage("registering webhooks", total=len(numbers)):

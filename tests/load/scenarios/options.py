@@ -86,6 +86,20 @@ def for_tenants(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def for_neighbours(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channels", type=int, default=20, help="number of measured channels: half sockets, half webhooks"
+    )
+    parser.add_argument("--rate", type=float, default=100.0, help="events per second of the measured account")
+    parser.add_argument("--fan", type=int, default=2000, help="channels that get each event of the fan-out")
+    parser.add_argument("--dead", type=int, default=100, help="an attacker's webhooks that do not respond")
+    parser.add_argument("--rounds", type=int, default=2, help="how often the phases alternate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each phase")
+    parser.add_argument(
+        "--warm-up", type=float, default=1.0, help="seconds of the same load before each phase"
+    )
+
+
 def for_backlog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=1, help="number of channels with a full queue")
     parser.add_argument("--waiting", type=int, default=10_000, help="notifications in each queue")

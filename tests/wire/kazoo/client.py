@@ -45,7 +45,7 @@ class Client:
                 case Authorize(_, account_id):
                     effect = self.conversation.resume(account_id in MAY_LISTEN)
                 case SaveSession() if store_fails:
-                    effect = self.conversation.fail()
+                    effect = self.conversation.fail("temporarily unavailable, try again")
                 case SaveSession():
                     self.saved.append(effect)
                     effect = self.conversation.resume(None)

@@ -1,9 +1,5 @@
+--include now
 -- Gives the owner of a lease a second by Redis' clock, until which it may confirm the lease (lease_contest.lua).
 local CONTEST_MS = 1000
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
 
 local function contest(channel) redis.call('HSET', channel, 'contested_until_ms', now_ms() + CONTEST_MS) end
