@@ -118,7 +118,10 @@ Replicas
 `{replicas}:heartbeat:<replica/instance>` string '1': the instance is live. Edge, dispatcher. TTL.
 `{replicas}:last-seen` sorted set: `replica/instance` by the ms of its last heartbeat.
                 Edge, dispatcher.
-                It stays until the reaper forgets it, also after a shutdown.
+                A member moves to `{replicas}:stopped` at shutdown, or goes when the reaper forgets it.
+`{replicas}:stopped`
+                sorted set: `replica/instance` by the ms of its shutdown. Edge, dispatcher. A member goes when
+                the reaper forgets it.
 `{replica/instance}:held-sessions`
                 set: ids of the sessions whose sockets the instance holds, so that the reaper finds those of a
                 dead edge. Edge, before the session itself. A member goes with its session.
@@ -162,7 +165,7 @@ from collections.abc import Callable
 
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions)"
-    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:last-seen|\{webhooks\}:channels"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:deleting"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
@@ -172,6 +175,7 @@ LAYOUT_VERSION = 2
 LAYOUT = "{layout}:version"
 
 LAST_SEEN = "{replicas}:last-seen"
+STOPPED = "{replicas}:stopped"
 WEBHOOKS = "{webhooks}:channels"
 DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
 REAPER_ROUND = "{reaper}:round"

@@ -29,7 +29,7 @@ class Heartbeat:
 
     async def stop(self) -> None:
         """Ends the heartbeat: the instance's leases count no longer."""
-        await self._redis.script("heartbeat_stop", self._names(), self._instance)
+        await self._redis.script("heartbeat_stop", [*self._names(), keyspace.STOPPED], self._instance)
 
     def _names(self) -> list[str]:
         return [keyspace.heartbeat(self._instance), keyspace.LAST_SEEN]
@@ -52,6 +52,8 @@ class Replicas:
     async def state(self, instance: str) -> InstanceState:
         live = await self._redis.command("EXISTS", keyspace.heartbeat(instance))
         last = await self._redis.command("ZSCORE", keyspace.LAST_SEEN, instance)
+        if last is None:
+            last = await self._redis.command("ZSCORE", keyspace.STOPPED, instance)
         return InstanceState(live=bool(live), last_heartbeat_ms=int(float(last or 0)))
 
     async def live_instances(self, owners: Iterable[str]) -> set[str]:
@@ -61,15 +63,23 @@ class Replicas:
         return {instance for instance, state in zip(instances, states, strict=True) if state.live}
 
     async def seen_between(self, after_ms: float, until_ms: int, *, count: int) -> list[tuple[str, float]]:
-        """Instances whose last heartbeat was in this time, oldest first, and when that was; at most `count`.
+        """Instances whose last heartbeat or shutdown was in this time, oldest first, and when that was.
 
-        `after_ms` is excluded. Live ones may be among them.
+        At most `count`. `after_ms` is excluded. Live ones may be among them.
         """
-        found = await self._redis.command(
-            *("ZRANGEBYSCORE", keyspace.LAST_SEEN, f"({after_ms:.0f}", until_ms, "WITHSCORES"),
-            *("LIMIT", 0, count),
+        between = (f"({after_ms:.0f}", until_ms, "WITHSCORES", "LIMIT", 0, count)
+        found = await asyncio.gather(
+            *(
+                self._redis.command("ZRANGEBYSCORE", name, *between)
+                for name in (keyspace.LAST_SEEN, keyspace.STOPPED)
+            )
         )
-        return [(name.decode(), float(at)) for name, at in zip(found[::2], found[1::2], strict=True)]
+        seen = [
+            (name.decode(), float(at))
+            for page in found
+            for name, at in zip(page[::2], page[1::2], strict=True)
+        ]
+        return sorted(seen, key=lambda each: each[1])[:count]
 
     async def last_seen(self) -> dict[bytes, bytes]:
         """Each instance that has not stopped, and when its last heartbeat was."""
@@ -78,4 +88,10 @@ class Replicas:
 
     async def forget(self, *, before_ms: int) -> int:
         """Forgets instances whose last heartbeat is older; returns how many."""
-        return int(await self._redis.command("ZREMRANGEBYSCORE", keyspace.LAST_SEEN, "-inf", f"({before_ms}"))
+        forgotten = await asyncio.gather(
+            *(
+                self._redis.command("ZREMRANGEBYSCORE", name, "-inf", f"({before_ms}")
+                for name in (keyspace.LAST_SEEN, keyspace.STOPPED)
+            )
+        )
+        return sum(map(int, forgotten))

@@ -35,6 +35,7 @@ from shared.store.channels import Channels
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
 from shared.store.leases import Claimed, Leases
 from shared.store.queues import Queues
+from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
@@ -123,12 +124,13 @@ class Actor:
         # An edge needs them; the model does not.
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.principals = Principals(self.api_keys)
+        self.quotas = AccountQuotas(self.calls)
         stores = PublishStores(self.routing, self.queues, self.sessions, Receipts(self.calls))
         self.publisher = Publisher(stores)
 
     def stores(self, heartbeat: Heartbeat, *, instance: str) -> Stores:
         """As an edge has them."""
-        names = ("api_keys", "channels", "leases", "queues", "wakeups", "principals", "sessions")
+        names = ("api_keys", "channels", "leases", "queues", "wakeups", "principals", "quotas", "sessions")
         mine = {name: getattr(self, name) for name in names}
         return cast(
             Stores,

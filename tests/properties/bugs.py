@@ -124,7 +124,7 @@ def _publish_during_a_handshake(machine: Notifications) -> Steps:
     yield machine.pong(which=0, leaves=False, acks=True)
     yield machine.pong(which=0, leaves=False, acks=True)
     yield machine.leave(which=0)
-    yield machine.connect(which_edge=1, which_key=0, hold_up=2)
+    yield machine.connect(which_edge=1, which_key=0, hold_up=3)
     yield machine.publish(count=1, hold_up=None, heard=True)
     yield machine.let_through(which=0, count=None)
 

@@ -46,4 +46,6 @@ async def test_stop_ends_the_heartbeat_and_keeps_its_time(stores: Stores) -> Non
 
     assert not is_live(stores)
     assert is_live(stores, OTHER_EDGE)
-    assert stores.direct.zscore(keyspace.LAST_SEEN, EDGE) >= before_ms
+    assert stores.direct.zrange(keyspace.LAST_SEEN, 0, -1) == [OTHER_EDGE.encode()]
+    assert (await stores.replicas.state(EDGE)).last_heartbeat_ms >= before_ms
+    assert EDGE in dict(await stores.replicas.seen_between(before_ms - 1, 2 * before_ms, count=9))

@@ -216,6 +216,15 @@ async def small_records(stores: Stores) -> None:
         await (end.free(request, runner="one") if free else end.keep(request, b"202", runner="one"))
 
 
+async def due_times(stores: Stores) -> None:
+    ids = [f"{n:032x}" for n in range(LARGEST)]
+    await stores.due_channels.bring_forward(*ids)
+    due = await stores.due_channels.due(now_ms=stores.now_ms(), count=LARGEST)
+    assert len(due) == LARGEST
+    await stores.due_channels.plan([(each, FAR_AHEAD_MS) for each in due], now_ms=0)
+    assert await stores.due_channels.due(now_ms=stores.now_ms(), count=LARGEST) == []
+
+
 async def all_quotas(stores: Stores) -> None:
     quotas, account = AccountQuotas(stores.calls), stores.account_id
     await quotas.change(account, quotas=dict.fromkeys(QUOTAS, 1), key_quotas=dict.fromkeys(KEY_QUOTAS, 1))

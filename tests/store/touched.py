@@ -39,6 +39,10 @@ local redis = {call = function(command, name, ...)
     end
   elseif command == 'LTRIM' then
     for n = real.call('LLEN', name), tonumber(given[2]) + 2, -1 do touch(name, n) end
+  elseif command == 'ZMSCORE' or command == 'ZREM' then
+    for _, member in ipairs(given) do touch(name, member) end
+  elseif command == 'ZADD' then
+    for n = 2, #given, 2 do touch(name, given[n]) end
   elseif command == 'UNLINK' then
     -- Redis frees their content beside its work.
     for _, each in ipairs({name, ...}) do touch(each) end
