@@ -20,7 +20,6 @@ from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import AfterFailure, Batches, TakenBatch
 from shared.store.channels import Channels
-from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits, Queues
@@ -255,14 +254,6 @@ async def state_of_accounts(stores: Stores) -> None:
 async def channel_with_one(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.queues.append(channel, events(1))
-
-
-async def due_times(stores: Stores) -> None:
-    due = DueChannels(stores.calls)
-    await due.bring_forward(*(f"{number:032x}" for number in range(2000)))
-    found = await due.due(now_ms=FAR_AHEAD_MS, count=2000)
-    await due.plan([(each, NOW_MS + 1) for each in found[:1000]], now_ms=NOW_MS)
-    await due.plan([(each, None) for each in found[1000:]], now_ms=NOW_MS)
 
 
 WORK = (
