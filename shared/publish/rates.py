@@ -70,8 +70,9 @@ class _Bucket:
         """For what is needed beyond the level, and for a full reserve."""
         if self.rate == math.inf:
             return Ask()
-        missing = max(0.0, needed - self.level) if needed else 0.0
-        return Ask(missing, max(missing, self.size - self.level, 0.0))
+        # Redis gives whole tokens: a fraction less than what is needed would be a refusal.
+        missing = math.ceil(max(0.0, needed - self.level)) if needed else 0
+        return Ask(missing, max(missing, math.ceil(self.size - self.level), 0))
 
     def on_reply(self, ask: Ask, got: Leased, *, now_s: float) -> None:
         self.is_known = True
@@ -81,9 +82,11 @@ class _Bucket:
             return
         if self.rate == math.inf:
             self.level = 0.0
-        self.rate = got.rate
-        # The rate may have been lowered.
-        self.level = min(self.level, self.size) + got.given
+        is_lower, self.rate = got.rate < self.rate, got.rate
+        if is_lower:
+            self.level = min(self.level, self.size)
+        # It may exceed the size: a publish that needs more waits for it, beside a reserve that is under way.
+        self.level += got.given
         self.low = self.size / 2
         if got.left < 1 or got.given < ask.needed:
             self.closed_until_s = now_s + PACE_S

@@ -99,7 +99,7 @@ class _ChannelBeforeTable(Routing):
         self, script: str, account_id: str, api_key_id: str, *arguments: Argument
     ) -> Any:
         names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
-        names.append(keyspace.counts(account_id))
+        names += [keyspace.counts(account_id), keyspace.account(account_id)]
         before = await self._redis.command("HGET", names[0], _key(api_key_id)) or b""
         version = _new_version()
         await self._redis.script("channel_bind", [keyspace.channel(api_key_id)], before, version)

@@ -134,6 +134,16 @@ async def test_an_account_that_uses_little_costs_redis_nothing(clock: Clock, new
     assert gateway.count_calls() == 0
 
 
+async def test_a_fraction_of_a_token_refuses_nothing(clock: Clock, new_gateway: NewGateway) -> None:
+    """A reserve fills by fractions, and Redis gives whole tokens."""
+    gateway = new_gateway(Quotas(events_per_s=1000, burst_s=10))
+    await gateway.publish(events=100)
+
+    for count in range(20):
+        clock.now_s += 0.3 + count / 1000
+        assert await gateway.publish(events=200) is None
+
+
 async def test_a_refusal_names_the_quota_and_when_to_come_again(
     clock: Clock, new_gateway: NewGateway
 ) -> None:
