@@ -237,6 +237,7 @@ async def test_a_full_redis_refuses_appends_and_nothing_that_frees_memory(valkey
             assert await stores.queues.refuse(lease, frame_limit_bytes=1024, until="1-0", single_entry="")
             names = [keyspace.heartbeat("a"), keyspace.LAST_SEEN]
             assert await stores.calls.script("heartbeat", names, "a", 60_000) == 1
+            names.append(keyspace.STOPPED)
             assert await stores.calls.script("heartbeat_stop", names, "a") == 1
             assert await stores.leases.release(lease) is True
             assert await stores.delete_channel(channel) is True
