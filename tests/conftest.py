@@ -88,7 +88,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
     """Valkey over TCP, two gateways, two edges. The fault tests use Unix sockets."""
     with running_stack(
-        gateways=2, edges=2, tcp=True, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS=1
+        gateways=2,
+        edges=2,
+        tcp=True,
+        redis_like=redis_like,
+        ALLOW_PRIVATE_CALLBACKS=1,
+        # All stories come from one address, and many are about wrong secrets.
+        FAILED_AUTHENTICATION_BURST_PER_ADDRESS=100_000,
+        FAILED_AUTHENTICATION_RATE=100_000,
     ) as stack:
         yield stack
         leaks.assert_none_in_metrics(stack.services)

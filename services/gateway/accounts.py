@@ -86,7 +86,13 @@ async def get_api_key(request: Request, admin: Administrator) -> ApiKeyBody:
 async def delete_api_key(request: Request, admin: Administrator) -> None:
     """Revokes an API key: deletes its channel and bindings, closes its socket."""
     context = context_of(request)
-    key = await _key_of(request, admin)
+    try:
+        key = await _key_of(request, admin)
+    except Problem:
+        # A gateway may have died after it revoked the key, and before it told anybody.
+        if is_id(api_key_id := request.path_params["api_key_id"]):
+            await context.stores.api_keys.end_again(api_key_id)
+        raise
     try:
         await context.stores.api_keys.revoke(key)
     finally:

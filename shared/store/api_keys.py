@@ -174,6 +174,11 @@ class ApiKeys:
         await self._routing.change_credentials()
         return dict(zip(api_key_ids, generations, strict=True))
 
+    async def end_again(self, api_key_id: str) -> None:
+        """Makes gateways and edges notice a key that is gone; leaves alone one that exists."""
+        if await self.find(api_key_id) is None:
+            await self.end([api_key_id])
+
     async def forget(self, account_id: str, ended: Mapping[str, str | None]) -> None:
         """Drops keys from the routing table, which is harmless until then: appends find no channel."""
         drop = self._routing.drop_key

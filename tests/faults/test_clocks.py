@@ -27,7 +27,7 @@ from tests.stories.test_kazoo_rest import token_for
 
 pytestmark = needs_faketime
 
-FAR = ["+25h", "-25h"]
+FAR = ["+25h", pytest.param("-25h", marks=pytest.mark.long)]
 # What a moment may be off, besides what a busy machine adds.
 WITHIN_S = 2.0
 _OFFSET = re.compile(r"^notify_clock_offset_seconds(?:\{.*\})? (\S+)$", re.MULTILINE)
@@ -147,7 +147,9 @@ async def test_a_dispatcher_with_a_wrong_clock_signs_and_retries_by_redis_time(
     assert all(began_s - WITHIN_S < moment < ended_s + WITHIN_S for moment in moments), shown
 
 
-@pytest.mark.parametrize("offset", ["+11m", *FAR])
+@pytest.mark.parametrize(
+    "offset", ["+11m", *(pytest.param(far, marks=pytest.mark.long) for far in ("+25h", "-25h"))]
+)
 async def test_a_reaper_with_a_wrong_clock_ends_only_what_has_expired(
     start: Start, http: aiohttp.ClientSession, offset: str
 ) -> None:
@@ -223,7 +225,7 @@ async def test_a_wrong_clock_is_shown(scene: Scene) -> None:
     assert "clock.off" not in scene.stack.gateways[0].stderr
 
 
-@pytest.mark.parametrize("offset", ["-1h", "+1h"])
+@pytest.mark.parametrize("offset", ["-1h", pytest.param("+1h", marks=pytest.mark.long)])
 async def test_a_clock_that_is_set_while_its_processes_run_changes_nothing(
     scene: Scene, listen: Listen, hook: Webhook, offset: str
 ) -> None:
@@ -260,7 +262,7 @@ async def is_gone(api: Api, key: ApiKey) -> bool:
     return (await api.channel(key)).status == 404
 
 
-@pytest.mark.parametrize("offset", ["-1h", "+1h"])
+@pytest.mark.parametrize("offset", ["-1h", pytest.param("+1h", marks=pytest.mark.long)])
 async def test_a_clock_of_redis_that_is_set_loses_nothing(
     start: Start, http: aiohttp.ClientSession, listen: Listen, hook: Webhook, offset: str
 ) -> None:

@@ -103,7 +103,14 @@ async def strangers_flooding(edge: Service, count: int, data: bytes) -> AsyncIte
         yield
 
 
-@pytest.mark.parametrize(("connections", "who"), [(1, "strangers"), (1, "customers"), (20, "customers")])
+@pytest.mark.parametrize(
+    ("connections", "who"),
+    [
+        (1, "strangers"),
+        pytest.param(1, "customers", marks=pytest.mark.long),
+        pytest.param(20, "customers", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("kind", FRAMES)
 async def test_a_flood_of_frames(
     neighbour: Neighbour,
@@ -150,7 +157,7 @@ async def test_all_floods_at_once_for_longer(
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-@pytest.mark.parametrize("role", ["edge", "gateway"])
+@pytest.mark.parametrize("role", [pytest.param("edge", marks=pytest.mark.long), "gateway"])
 async def test_a_flood_of_pipelined_requests(
     neighbour: Neighbour, installation: Stack, role: str, kind: str, record_property: Measured
 ) -> None:

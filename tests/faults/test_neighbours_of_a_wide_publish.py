@@ -121,7 +121,7 @@ async def publishing(api: Api, key: ApiKey, events: Sequence[Event]) -> AsyncIte
             assert isinstance(done, asyncio.CancelledError), done
 
 
-@pytest.mark.parametrize("events", [1, 10])
+@pytest.mark.parametrize("events", [1, pytest.param(10, marks=pytest.mark.long)])
 async def test_neighbour_publishes_as_before(
     api: Api, attacker: Api, wide: ApiKey, neighbour: ApiKey, events: int
 ) -> None:

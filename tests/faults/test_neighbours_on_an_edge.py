@@ -66,6 +66,7 @@ async def measure(
     assert_isolated(alone, attacked)
 
 
+@pytest.mark.long
 async def test_strangers_who_connect_and_say_nothing(
     neighbour: Neighbour, edge: Service, record_property: Measured
 ) -> None:
@@ -125,6 +126,7 @@ async def test_an_account_whose_sockets_all_get_an_event(
         socket.close()
 
 
+@pytest.mark.long
 async def test_an_account_whose_sockets_all_reconnect(
     neighbour: Neighbour, api: Api, edge: Service, keys: list[ApiKey], record_property: Measured
 ) -> None:

@@ -55,6 +55,7 @@ def plant_channels(direct: Any, *, count: int, of_100k: bool, pull: int = 0) -> 
     return ids
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("pull", "mix"), [(0, "idle WebSocket channels"), (600, "channels, a tenth of them polled all the time")]
 )
@@ -126,6 +127,7 @@ async def test_a_killed_reaper_delays_expiry_by_seconds(start: Start, http: aioh
         other.close()
 
 
+@pytest.mark.long
 async def test_rounds_of_two_reapers_never_overlap(start: Start) -> None:
     """Each round takes longer than the interval of a second. Redis shows each beginning and each end."""
     stack = start(gateways=0, edges=0, WEBSOCKET_EXPIRY_S=100)

@@ -73,7 +73,10 @@ async def publish_to_each(api: Api, keys: list[ApiKey]) -> None:
     await asyncio.gather(*(api.publish(key, reading(1, to=key.id)) for key in keys))
 
 
-@pytest.mark.parametrize("kind", ["hanging", "timing out", "slow", "failing"])
+@pytest.mark.parametrize(
+    "kind",
+    ["hanging", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("timing out", "slow", "failing"))],
+)
 async def test_bad_webhooks_of_an_account(
     start: Start,
     http: aiohttp.ClientSession,

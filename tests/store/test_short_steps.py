@@ -295,6 +295,7 @@ async def test_no_script_touches_more_than_512_elements(
     assert most["queue_append"] > 400, "the count sees what the largest append does"
 
 
+@pytest.mark.long
 async def test_time_of_the_longest_steps(
     backend: Backend, scripts: Mapping[str, Script], record_property: Measured
 ) -> None:

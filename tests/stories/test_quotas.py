@@ -70,6 +70,7 @@ class Flood:
         self.took_s = time.monotonic() - began_s
 
 
+@pytest.mark.long
 async def test_a_rate_is_exact_over_two_gateways_and_hurts_nobody_else(
     api: Api, other_api: Api, key: ApiKey
 ) -> None:

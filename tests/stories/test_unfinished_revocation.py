@@ -76,6 +76,19 @@ async def test_a_failed_revocation_by_the_command_line_closes_the_socket(
     assert await receiver.closed(within_s=CLOSE_S) == 1008
 
 
+async def test_a_revocation_whose_gateway_died_is_completed_by_the_next_one(
+    api: Api, stack: Stack, channel: ApiKey, listen: Listen
+) -> None:
+    """It had deleted the key, and told nobody. Its client got no answer, and asks again."""
+    receiver = await listen(channel)
+    with stack.redis.client() as redis:
+        redis.delete(*keyspace.channel_names(channel.id))
+
+    assert (await api.admin("DELETE", f"/v1/api-keys/{channel.id}")).status == 404
+
+    assert await receiver.closed(within_s=CLOSE_S) == 1008
+
+
 async def test_a_failed_deletion_closes_the_socket(
     api: Api, channel: ApiKey, listen: Listen, broken_routing: BreakRouting
 ) -> None:
