@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Listen, ListenSilently, Start
+from tests.faults.handmade import Line
 from tests.harness.api import Api
 from tests.harness.events import readings
 from tests.harness.sockets import Receiver
@@ -189,3 +190,29 @@ async def test_draining_closes_sockets_evenly_and_refuses_new_ones(
     assert [await receiver.closed(within_s=15) for receiver in receivers] == [1001] * 12
     await wait_until(lambda: stopping.ended, within_s=15)
     assert stopping.exit_code == 0
+
+
+async def test_a_draining_edge_ends_kept_connections(start: Start) -> None:
+    """A proxy that keeps one would stay with an edge that answers 503, for as long as it drains."""
+    stack = start(edges=1, DRAIN_DELAY_S=600)
+    edge = stack.edges[0]
+    requests = {
+        "/readyz": b"HTTP/1.1 503 ",
+        "/v2/notification/pull": b"HTTP/1.1 401 ",
+        "/livez": b"HTTP/1.1 200 ",
+        "/nothing": b"HTTP/1.1 404 ",
+    }
+    lines = [await Line.open(edge.url) for _ in requests]
+    for line in lines:
+        await line.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await line.read_until(b"ok\n")
+        assert b"connection: close" not in head.lower()
+    edge.terminate()
+    await wait_until(lambda: edge.get("/readyz") == 503)
+
+    for line, (path, status) in zip(lines, requests.items(), strict=True):
+        await line.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        response = await line.rest()
+        line.close()
+        assert response.startswith(status), response
+        assert b"\r\nconnection: close\r\n" in response.lower()

@@ -30,6 +30,7 @@ from shared.runtime.http.responses import (
     problem_body,
     record_failure,
 )
+from shared.runtime.http.stage import Stage
 from shared.runtime.http.turns import TurnsProtocol
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import acked_bytes, has_hung_up, is_broken, unread_bytes
@@ -84,14 +85,13 @@ class HttpProtocol(TurnsProtocol):
         *args: Any,
         arrivals: Arrivals,
         hot_routes: HotRoutes = MappingProxyType({}),
-        closing: asyncio.Event | None = None,
+        stage: Stage | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._arrivals = arrivals
         self._hot_routes = hot_routes
-        # Set when the server closes: each connection ends after its next response.
-        self._closing = closing or asyncio.Event()
+        self._stage = stage or Stage()
         self._hot: HotRoute | None = None
         self._hot_body: list[bytes] = []
         self._head_timer: asyncio.TimerHandle | None = None
@@ -176,7 +176,7 @@ class HttpProtocol(TurnsProtocol):
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
         if not self._ignores_upgrade():
             super().on_headers_complete()
-            if self._closing.is_set() and self.cycle is not None:
+            if self._stage.is_leaving and self.cycle is not None:
                 self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -196,7 +196,7 @@ class HttpProtocol(TurnsProtocol):
 
     def _serve_hot(self, hot: HotRoute) -> bool:
         last = self.cycle
-        keep_alive = self._version != "1.0" and self.parser.should_keep_alive() and not self._closing.is_set()
+        keep_alive = self._version != "1.0" and self.parser.should_keep_alive() and not self._stage.is_leaving
         request = HotRequest(self, self.headers, b"".join(self._hot_body), keep_alive=keep_alive)
         # First: it may respond at once.
         self.cycle = request  # type: ignore[assignment]
@@ -293,7 +293,7 @@ class HttpProtocol(TurnsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over to a SocketProtocol."""
         rejection = check_upgrade(self.url, self.headers)
-        if rejection is None and self._closing.is_set():
+        if rejection is None and self._stage.is_closing:
             rejection = _DRAINING
         if rejection is not None:
             self.transport.write(rejection_response(rejection, self.headers))

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.protocol import HttpProtocol
+from shared.runtime.http.stage import Stage
 from shared.runtime.process import freeze_heap
 from shared.runtime.websocket.protocol import SocketProtocol
 
@@ -40,10 +41,10 @@ class _Server(uvicorn.Server):
         *,
         on_shutdown: Callable[[], Awaitable[None]] | None,
         on_start: Callable[[], None],
-        closing: asyncio.Event,
+        stage: Stage,
     ) -> None:
         super().__init__(config)
-        self._closing = closing
+        self._stage = stage
         self._on_shutdown = on_shutdown
         self._on_start = on_start
 
@@ -60,7 +61,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_shutdown is not None:
             await self._on_shutdown()
-        self._closing.set()
+        self._stage.is_closing = True
         await super().shutdown(sockets)
 
 
@@ -89,9 +90,11 @@ async def serve(
 ) -> None:
     """Serves until `stop` is set. Then awaits `on_shutdown`, closes the port, and waits 2 s for requests.
 
+    Each response from then on ends its connection.
+
     Requests that have arrived or are arriving get a response, WebSocket handshakes a 503.
     """
-    closing = asyncio.Event()
+    stage = Stage(stop)
     if arrivals is None:
         arrivals = Arrivals(most=_ARRIVING, most_per_address=_ARRIVING, trusted=())
     config = uvicorn.Config(
@@ -101,7 +104,7 @@ async def serve(
             HttpProtocol,
             arrivals=arrivals,
             hot_routes=hot_routes,
-            closing=closing,
+            stage=stage,
         ),
         ws=SocketProtocol,
         backlog=_BACKLOG,
@@ -116,7 +119,7 @@ async def serve(
         timeout_graceful_shutdown=_SHUTDOWN_LIMIT_S,
         timeout_keep_alive=75,
     )
-    server = _Server(config, on_shutdown=on_shutdown, on_start=on_start, closing=closing)
+    server = _Server(config, on_shutdown=on_shutdown, on_start=on_start, stage=stage)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     stopping = asyncio.create_task(stop.wait())
     try:
