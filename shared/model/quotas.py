@@ -40,9 +40,9 @@ class Quotas:
     keeps for the account.
     """
 
-    events_per_s: int = 50_000
+    events_per_s: int = 200_000
     bytes_per_s: int = 64 * 1024 * 1024
-    copies_per_s: int = 100_000
+    copies_per_s: int = 200_000
     burst_s: float = 2.0
     sockets: int = 100_000
     channels: int = 100_000

@@ -173,10 +173,10 @@ class Settings(BaseModel):
         256 * 1024, description="most bytes of messages on a Blackhole socket before a valid credential"
     )
     max_arriving_connections: Count = Field(
-        5000, description="most connections without a complete request head; beyond it the oldest is closed"
+        10_000, description="most connections without a complete request head; beyond it the oldest is closed"
     )
     max_arriving_connections_per_address: Count = Field(
-        1000, description="most of them from one address; beyond it the oldest of that address is closed"
+        5000, description="most of them from one address; beyond it the oldest of that address is closed"
     )
     handshake_rate_per_address: Rate = Field(
         50, description="most WebSocket handshakes without a credential a second from one address"
@@ -202,12 +202,12 @@ class Settings(BaseModel):
         50 * 1024 * 1024,
         description="largest size of a queue; beyond it the oldest notifications are dropped",
     )
-    quota_events_per_s: Limit = Field(50_000, description="events that an account may publish a second")
+    quota_events_per_s: Limit = Field(200_000, description="events that an account may publish a second")
     quota_bytes_per_s: Limit = Field(
         64 * 1024 * 1024, description="bytes of events that an account may publish a second"
     )
     quota_copies_per_s: Limit = Field(
-        100_000, description="notifications that an account's events may make a second"
+        200_000, description="notifications that an account's events may make a second"
     )
     quota_burst_s: Annotated[float, Field(ge=0.5, le=60)] = Field(
         2, description="how much of a rate an account may save up, in seconds of the rate"

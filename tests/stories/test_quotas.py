@@ -296,7 +296,7 @@ async def test_who_may_see_and_change_quotas(api: Api, key: ApiKey) -> None:
     for wrong in ({"events_per_s": 0}, {"burst_s": 0.1}, {"x": 1}, 1):
         assert (await api.admin("PATCH", path, json={"quotas": wrong})).status == 400, wrong
     before = (await api.admin("GET", path)).json
-    assert (before["quotas"]["events_per_s"], before["quotas"]["stored_bytes"]) == (50_000, 4 * 1024**3)
+    assert (before["quotas"]["events_per_s"], before["quotas"]["stored_bytes"]) == (200_000, 4 * 1024**3)
     assert before["key_quotas"] == {"events_per_s": None, "bytes_per_s": None}
     await set_quotas(api, key, sockets=7, stored_bytes=10**9)
     assert (await api.admin("GET", path)).json["quotas"] == {
