@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from tests.conftest import Measured
+from tests.conftest import Measured, Start
 from tests.faults.handmade import HandmadeSocket, Line
 from tests.harness.api import Api, ApiKey
 from tests.harness.neighbour import Neighbour, again_and_again, assert_isolated
@@ -97,17 +97,19 @@ async def test_strangers_who_never_authenticate(
 
 
 async def test_strangers_who_guess(
-    neighbour: Neighbour, installation: Stack, http: aiohttp.ClientSession, record_property: Measured
+    start: Start, http: aiohttp.ClientSession, record_property: Measured
 ) -> None:
-    """At the gateway through which the neighbour publishes."""
-    url, numbers = installation.gateways[1].url, itertools.count()
+    """At the gateway through which the neighbour publishes. Their address is refused for a while afterwards."""
+    stack, numbers = start(edges=1), itertools.count()
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
 
     async def guess() -> None:
         secret = f"ak_{next(numbers):032x}{0:048x}"
         headers = {"Authorization": f"Bearer {secret}"}
-        async with http.get(f"{url}/v2/notification/websocket", headers=headers):
+        async with http.get(f"{api.url}/v2/notification/websocket", headers=headers):
             pass
 
+    neighbour = Neighbour(api, stack.edges[0].url)
     await measure(neighbour, again_and_again(20, guess), record_property, name="20 who guess secrets")
 
 
