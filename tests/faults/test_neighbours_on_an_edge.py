@@ -99,7 +99,7 @@ async def test_strangers_who_never_authenticate(
 async def test_strangers_who_guess(
     start: Start, http: aiohttp.ClientSession, record_property: Measured
 ) -> None:
-    """At the gateway through which the neighbour publishes. Their address is refused for a while afterwards."""
+    """At the gateway through which the neighbour publishes. Their address is refused for a while."""
     stack, numbers = start(edges=1), itertools.count()
     api = Api(http, stack.gateways[0].url, stack.admin_token)
 
