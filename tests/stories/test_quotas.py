@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -202,8 +203,18 @@ async def test_sockets_are_counted_over_all_edges_and_dialects(
 
     await wait_until(is_known, within_s=5)
 
-    # An edge knows of the other's within a second.
-    await asyncio.sleep(1)
+    async def is_over(edge: str) -> bool:
+        try:
+            one_more = await http.ws_connect(f"{edge}/api/v1/websocket", headers=trigger)
+        except aiohttp.WSServerHandshakeError as refusal:
+            return refusal.status == 429
+        await one_more.close()
+        return False
+
+    # Each edge learns of the other's sockets within a second, and of a socket that is one too many likewise.
+    for edge in (first, second):
+        await wait_until(partial(is_over, edge), within_s=10)
+    await wait_until(is_known, within_s=5)
     with pytest.raises(InvalidStatus) as refused:
         await Receiver.open(second, third)
     assert refused.value.response.status_code == 429
