@@ -21,7 +21,6 @@ BEGINNING = "0-0"
 
 APPEND_LOT = 100
 """Events in one append. Redis serves nothing else while it runs the script: more go in several."""
-APPEND_LOT_BYTES = 1024 * 1024
 RECEIPTS_LOT = 500
 NOT_OWNER = -1
 
@@ -107,34 +106,6 @@ class Queues:
         if more_in:
             self._trim_later(keyspace.id_in(more_in))
         return Appended.QUEUED
-
-    async def append(
-        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
-    ) -> Appended:
-        """Appends any number of events, in order and in lots."""
-        reply = await self.append_lots(
-            api_key_id, events, bindings_version=bindings_version, traceparent=traceparent
-        )
-        return self.end_append(reply)
-
-    async def append_lots(
-        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
-    ) -> Any:
-        """As `begin_append`, for any number of events: all or none of each lot.
-
-        Each lot waits for the one before it: a channel that refuses a lot must not take the next one. Returns
-        the last reply; when the channel has refused a later lot, it has the ones before it.
-        """
-        reply: Any = None
-        for number, lot in enumerate(lots_of(events)):
-            if number:
-                self.end_append(reply)
-            reply = await self.begin_append(
-                api_key_id, lot, bindings_version=bindings_version, traceparent=traceparent
-            )
-            if reply[0] != b"queued":
-                break
-        return reply
 
     async def drop_expired(self, api_key_id: str) -> ExpiryResult:
         """Drops what is too old from a queue that nothing is appended to or read from, and what is above its
@@ -266,22 +237,6 @@ class Queues:
             lot = notifications[start : start + RECEIPTS_LOT]
             names = [keyspace.receipt(lease.channel, n.event_id) for n in lot]
             await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in lot))
-
-
-def lots_of(events: Sequence[Event]) -> Sequence[Sequence[Event]]:
-    """The events in lots for one append each: at most `APPEND_LOT` and about `APPEND_LOT_BYTES` of data, and
-    at least one."""
-    if len(events) == 1:
-        return (events,)
-    lots: list[list[Event]] = [[]]
-    size = 0
-    for event in events:
-        size += len(event.data)
-        if lots[-1] and (len(lots[-1]) == APPEND_LOT or size > APPEND_LOT_BYTES):
-            lots.append([])
-            size = len(event.data)
-        lots[-1].append(event)
-    return lots
 
 
 def acked_in_part(reply: int) -> int:

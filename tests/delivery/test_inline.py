@@ -15,10 +15,9 @@ from shared.redis.pipeline import Argument, Pipeline
 from shared.store import keyspace
 from shared.store.commands import HOOKS
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
-from shared.store.queues import Queues
 from tests.delivery.conftest import Receiver
 from tests.harness.overheard import Overheard
-from tests.store.stores import OTHER_EDGE, Stores, at_time, events, fake_backend, ids
+from tests.store.stores import OTHER_EDGE, AppendingQueues, Stores, at_time, events, fake_backend, ids
 
 ONE_READ = ["queue_read"]
 
@@ -45,7 +44,7 @@ async def recorded(server: fakeredis.FakeServer) -> AsyncIterator[Recorded]:
 @pytest.fixture
 async def loop(recorded: Recorded, lease: Lease, receiver: Receiver) -> AsyncIterator[DeliveryLoop]:
     """A loop that has read an empty queue."""
-    loop = DeliveryLoop(Queues(recorded), lease, receiver)
+    loop = DeliveryLoop(AppendingQueues(recorded), lease, receiver)
     loop.wake()
     await loop.wait_idle()
     recorded.scripts.clear()
@@ -121,7 +120,7 @@ async def test_after_a_queue_that_was_emptied_before_entries_are_in_order(
     """An earlier owner acked them; the read brings nothing but where the queue ends."""
     [*_, last] = await stores.queued(channel, 2)
     await stores.queues.ack_until(lease, until=last)
-    loop = DeliveryLoop(Queues(recorded), lease, receiver)
+    loop = DeliveryLoop(AppendingQueues(recorded), lease, receiver)
     loop.wake()
     await loop.wait_idle()
     recorded.scripts.clear()
@@ -143,7 +142,7 @@ async def test_after_a_drop_of_what_was_not_sent_entries_are_in_order(
 ) -> None:
     loop.deliver_inline(await append.events(0))
     await stores.queued(channel, 1)
-    await Queues(at_time(stores, 10**14)).drop_expired(channel)
+    await AppendingQueues(at_time(stores, 10**14)).drop_expired(channel)
     loop.wake()
     await loop.wait_idle()
     recorded.scripts.clear()
@@ -250,7 +249,7 @@ async def test_entries_that_come_during_a_read_are_read_next(
 async def test_before_the_first_read_the_loop_reads(
     append: Appending, lease: Lease, receiver: Receiver, recorded: Recorded
 ) -> None:
-    loop = DeliveryLoop(Queues(recorded), lease, receiver)
+    loop = DeliveryLoop(AppendingQueues(recorded), lease, receiver)
 
     loop.deliver_inline(await append.events(0))
     assert receiver.sent == []
@@ -313,7 +312,7 @@ async def test_the_serialization_is_set_before_the_delivery(
 
     receiver = Encoding()
     receiver.by = []
-    loop = DeliveryLoop(Queues(recorded), lease, receiver)
+    loop = DeliveryLoop(AppendingQueues(recorded), lease, receiver)
     loop.wake()
     await loop.wait_idle()
     loop.deliver_inline(await append.events(0))

@@ -9,9 +9,9 @@ from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Lease
 from shared.model.events import Notification
 from shared.store import keyspace
-from shared.store.queues import BEGINNING, Queues
+from shared.store.queues import BEGINNING
 from tests.harness.waiting import wait_until
-from tests.store.stores import Stores, at_time, fake_backend
+from tests.store.stores import AppendingQueues, Stores, at_time, fake_backend
 
 BEFORE = ["1000-0", "2000-0", "3000-0"]
 
@@ -48,7 +48,7 @@ async def stores() -> AsyncIterator[Stores]:
     async with backend.connect() as redis:
         stores = Stores(redis, backend)
         # The entry ids here are of the year 1970: keep them within the lifetime.
-        stores.queues = Queues(at_time(stores, 0))
+        stores.queues = AppendingQueues(at_time(stores, 0))
         yield stores
 
 

@@ -1,7 +1,7 @@
 """The store's modules on one Redis, and shortcuts for what tests begin with."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
 from shared.store.leases import Leases
 from shared.store.names import Names
-from shared.store.queues import BEGINNING, Queues
+from shared.store.queues import APPEND_LOT, BEGINNING, Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.replicas import Replicas
 from shared.store.rounds import Rounds
@@ -106,6 +106,25 @@ def _with_time(stores: "Stores", time: str) -> RedisCommands:
     return commands_to(stores.redis, scripts=scripts)
 
 
+class AppendingQueues(Queues):
+    """Queues that tests fill."""
+
+    async def append(
+        self, api_key_id: str, events: Sequence[Event], *, bindings_version: str = "", traceparent: str = ""
+    ) -> Appended:
+        """Any number of events, in order. As a publish does, it takes several appends for many."""
+        appended = Appended.QUEUED
+        for start in range(0, len(events), APPEND_LOT):
+            lot = events[start : start + APPEND_LOT]
+            reply = self.begin_append(
+                api_key_id, lot, bindings_version=bindings_version, traceparent=traceparent
+            )
+            appended = self.end_append(await reply)
+            if appended is not Appended.QUEUED:
+                break
+        return appended
+
+
 class Stores:
     """All modules of the store over one `Pipeline`."""
 
@@ -123,7 +142,7 @@ class Stores:
         self.names = Names(self.calls)
         self.replicas = Replicas(self.calls)
         self.rounds = Rounds(self.calls)
-        self.queues = Queues(self.calls)
+        self.queues = AppendingQueues(self.calls)
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
         self.account_id = new_id()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shared.store.queues import QueueLimits, Queues
-from tests.store.stores import OTHER_EDGE, Stores, events
+from shared.store.queues import QueueLimits
+from tests.store.stores import OTHER_EDGE, AppendingQueues, Stores, events
 
 FAR = 1_000_000
 
@@ -31,7 +31,7 @@ async def test_search_for_the_event_is_limited_in_count(stores: Stores) -> None:
 
 
 async def test_search_for_the_event_is_limited_in_bytes(stores: Stores) -> None:
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=FAR * FAR))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=FAR * FAR))
     channel = await stores.channel()
     lease = await stores.claim(channel)
     await queues.append(channel, events(*range(100), size_bytes=1000))

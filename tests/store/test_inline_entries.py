@@ -13,11 +13,11 @@ from shared.model.errors import Invalid
 from shared.model.events import Event, Notification
 from shared.store import keyspace
 from shared.store.inline_entries import InlineEntries, merge_consecutive, parse_inline_entries
-from shared.store.queues import BEGINNING, QueueLimits, Queues
+from shared.store.queues import BEGINNING, QueueLimits
 from shared.wire.events import parse_events
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
-from tests.store.stores import EDGE, Backend, Stores, events, ids
+from tests.store.stores import EDGE, AppendingQueues, Backend, Stores, events, ids
 
 OWNER = f"{EDGE}/1"
 INLINE_BYTES = 32 * 1024
@@ -134,7 +134,7 @@ async def test_append_with_receipt_is_not_inline(stores: Stores, overheard: Over
 async def test_append_that_drops_above_the_limit_is_not_inline(
     stores: Stores, overheard: Overheard, channel: str
 ) -> None:
-    stores.queues = Queues(stores.calls, limits=QueueLimits(size_bytes=1000))
+    stores.queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=1000))
     assert (
         parse_inline_entries(await wakeup(stores, overheard, channel, *events(1, size_bytes=500))) is not None
     )

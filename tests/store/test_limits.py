@@ -2,9 +2,9 @@
 
 from shared.model.channels import ChannelState
 from shared.store import keyspace
-from shared.store.queues import QueueLimits, Queues
+from shared.store.queues import QueueLimits
 from tests.harness.waiting import wait_until
-from tests.store.stores import Stores, at_time, events, ids
+from tests.store.stores import AppendingQueues, Stores, at_time, events, ids
 
 HOUR_MS = 3600 * 1000
 # An event without data: its topic, two quotes, and what Redis spends.
@@ -21,7 +21,7 @@ async def test_oldest_above_the_limit_are_dropped_and_counted(stores: Stores) ->
     channel = await stores.channel()
     lease = await stores.claim(channel)
     # Each counts 102 bytes of data, 6 of its topic, and 220 for what Redis spends.
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     for number in range(25):
         await queues.append(channel, events(number, size_bytes=100))
@@ -34,7 +34,7 @@ async def test_oldest_above_the_limit_are_dropped_and_counted(stores: Stores) ->
 async def test_one_append_above_the_limit_keeps_its_end(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     await queues.append(channel, events(*range(100), size_bytes=100))
 
@@ -46,7 +46,7 @@ async def test_one_append_above_the_limit_keeps_its_end(stores: Stores) -> None:
 async def test_acked_notifications_do_not_count_toward_the_limit(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     for first in range(0, 100, 8):
         await queues.append(channel, events(*range(first, first + 8), size_bytes=100))
@@ -57,7 +57,7 @@ async def test_acked_notifications_do_not_count_toward_the_limit(stores: Stores)
 
 async def test_limit_is_exact(stores: Stores) -> None:
     channel = await stores.channel()
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     await queues.append(channel, events(*range(10), size_bytes=100))
     assert (await state(stores, channel)).dropped == 0
@@ -69,7 +69,7 @@ async def test_limit_is_exact_after_acks(stores: Stores) -> None:
     """The bound from before the acks is too low; the queue itself decides."""
     channel = await stores.channel()
     lease = await stores.claim(channel)
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
     await queues.append(channel, events(*range(10), size_bytes=100))
     await queues.ack_until(lease, until=stores.entries(channel)[3])
 
@@ -83,7 +83,7 @@ async def test_limit_is_exact_after_acks(stores: Stores) -> None:
 
 async def test_entry_that_was_removed_otherwise_does_not_count_toward_the_limit(stores: Stores) -> None:
     channel = await stores.channel()
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
     await queues.append(channel, events(*range(10), size_bytes=100))
     stores.direct.xdel(keyspace.queue(channel), *stores.entries(channel)[:5])
 
@@ -94,7 +94,7 @@ async def test_entry_that_was_removed_otherwise_does_not_count_toward_the_limit(
 
 async def test_notification_above_the_limit_by_itself_is_dropped(stores: Stores) -> None:
     channel = await stores.channel()
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=328))
 
     await queues.append(channel, events(0, 1, size_bytes=200))
     assert stores.entries(channel) == []
@@ -104,9 +104,9 @@ async def test_notification_above_the_limit_by_itself_is_dropped(stores: Stores)
     assert (await state(stores, channel)).dropped == 2
 
 
-def an_hour(stores: Stores, *, hours: int) -> Queues:
+def an_hour(stores: Stores, *, hours: int) -> AppendingQueues:
     """Queues with a lifetime of an hour, by a Redis whose clock says so."""
-    return Queues(at_time(stores, hours * HOUR_MS), limits=QueueLimits(lifetime_ms=HOUR_MS))
+    return AppendingQueues(at_time(stores, hours * HOUR_MS), limits=QueueLimits(lifetime_ms=HOUR_MS))
 
 
 async def test_append_makes_the_store_drop_what_is_too_old(stores: Stores) -> None:
@@ -167,7 +167,7 @@ async def test_everything_too_old_goes_in_lots_before_a_read_gives_out_the_rest(
 
 async def test_a_large_event_makes_the_store_drop_many_small_ones(stores: Stores) -> None:
     channel = await stores.channel()
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=250_000))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=250_000))
     await queues.append(channel, events(*range(1000)))
     assert (await state(stores, channel)).dropped == 0
 

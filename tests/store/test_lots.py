@@ -11,9 +11,9 @@ from shared.model.channels import Lease
 from shared.model.events import Event
 from shared.redis.pipeline import Script
 from shared.store import keyspace
-from shared.store.queues import QueueLimits, Queues, acked_in_part, parse_entry_id
+from shared.store.queues import QueueLimits, acked_in_part, parse_entry_id
 from tests.harness.waiting import wait_until
-from tests.store.stores import Backend, Stores, at_time
+from tests.store.stores import AppendingQueues, Backend, Stores, at_time
 
 LIMITS = QueueLimits(size_bytes=60 * 240, lifetime_ms=10**10)
 ENTRY_BYTES = 220
@@ -69,7 +69,7 @@ class Steps:
     def __init__(self, stores: Stores, lease: Lease, seed: int) -> None:
         self.stores, self.lease, self.channel = stores, lease, lease.channel
         self.random, self.model, self.number = random.Random(seed), Model(), 0
-        self.queues = Queues(stores.calls, limits=LIMITS)
+        self.queues = AppendingQueues(stores.calls, limits=LIMITS)
 
     async def append(self) -> None:
         wants, events = self.random.random(), list[Event]()
@@ -120,7 +120,7 @@ class Steps:
             return
         ms = [parse_entry_id(entry)[0] for entry, _ in self.model.pending]
         oldest_ms = self.random.choice(ms) + self.random.choice((0, 0, 1))
-        later = Queues(at_time(self.stores, oldest_ms + LIMITS.lifetime_ms), limits=LIMITS)
+        later = AppendingQueues(at_time(self.stores, oldest_ms + LIMITS.lifetime_ms), limits=LIMITS)
         count = sum(each < oldest_ms for each in ms)
         way = self.random.random()
         if way < 0.3:

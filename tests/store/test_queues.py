@@ -1,8 +1,7 @@
 """Queues: appended in order, read and acked by the owner only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,7 +10,7 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Event
 from shared.store import keyspace
-from shared.store.queues import BEGINNING, Appended, Batch, lots_of
+from shared.store.queues import BEGINNING, Appended, Batch
 from tests.harness.overheard import Overheard
 from tests.store.stores import EDGE, OTHER_EDGE, Stores, events, ids
 
@@ -48,42 +47,6 @@ async def test_appends_keep_their_order(stores: Stores) -> None:
     await asyncio.gather(*(stores.queues.append(channel, events(n, n + 1)) for n in (3, 5, 7)))
 
     assert ids(await stores.pending(await stores.claim(channel))) == [str(n) for n in range(9)]
-
-
-async def test_append_of_the_largest_request(stores: Stores) -> None:
-    channel = await stores.channel()
-
-    assert await stores.queues.append(channel, events(*range(10_000))) is Appended.QUEUED
-
-    queued = [fields[b"id"].decode() for _, fields in stores.direct.xrange(keyspace.queue(channel))]
-    assert queued == [str(n) for n in range(10_000)]
-
-
-def test_lots_are_bounded_in_number_and_bytes() -> None:
-    kib_300 = events(*range(10), size_bytes=300 * 1024)
-    assert [len(lot) for lot in lots_of(kib_300)] == [3, 3, 3, 1]
-    assert [len(lot) for lot in lots_of(events(*range(250)))] == [100, 100, 50]
-    assert [len(lot) for lot in lots_of(events(*range(3), size_bytes=2_000_000))] == [1, 1, 1]
-    assert [event for lot in lots_of(kib_300) for event in lot] == kib_300
-
-
-async def test_refused_lot_is_followed_by_none(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    channel = await stores.channel()
-    begin_append, lots = stores.queues.begin_append, list[int]()
-
-    def changing(api_key_id: str, lot: Sequence[Event], **more: str) -> asyncio.Future[Any]:
-        lots.append(len(lot))
-        if len(lots) == 2:
-            stores.direct.hset(keyspace.channel(channel), "bindings_version", "newer")
-        return begin_append(api_key_id, lot, **more)
-
-    version = stores.direct.hget(keyspace.channel(channel), "bindings_version").decode()
-    monkeypatch.setattr(stores.queues, "begin_append", changing)
-    appended = await stores.queues.append(channel, events(*range(250)), bindings_version=version)
-
-    assert appended is Appended.STALE
-    assert lots == [100, 100]
-    assert len(stores.entries(channel)) == 100
 
 
 async def test_append_wakes_the_owner(stores: Stores, overheard: Overheard) -> None:

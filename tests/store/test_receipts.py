@@ -9,10 +9,10 @@ from shared.model.channels import Kind
 from shared.model.events import Event, Trail
 from shared.model.receipts import ChannelReceipt, State
 from shared.store import keyspace
-from shared.store.queues import QueueLimits, Queues
+from shared.store.queues import QueueLimits
 from shared.store.receipts import MOST_CHANNELS
 from tests.harness.waiting import wait_until
-from tests.store.stores import NOW_MS, Backend, Stores, at_time, events
+from tests.store.stores import NOW_MS, AppendingQueues, Backend, Stores, at_time, events
 
 HOUR_MS = 60 * 60 * 1000
 FAR_AHEAD_MS = 10**14
@@ -138,24 +138,24 @@ async def test_stale_owner_marks_no_receipt(stores: Stores) -> None:
 
 
 async def _over_the_limit(stores: Stores, channel: str) -> None:
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=400))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=400))
     await queues.append(channel, events(2, size_bytes=100))
 
 
 async def _too_old_for_append(stores: Stores, channel: str) -> None:
     stores.put_at(channel, f"{FAR_AHEAD_MS}-0")
-    await Queues(at_time(stores, FAR_AHEAD_MS)).append(channel, events(2))
+    await AppendingQueues(at_time(stores, FAR_AHEAD_MS)).append(channel, events(2))
     await wait_until(lambda: not stores.direct.exists(keyspace.receipts(channel)))
 
 
 async def _too_old_for_read(stores: Stores, channel: str) -> None:
     lease = await stores.claim(channel)
-    queues = Queues(at_time(stores, FAR_AHEAD_MS))
+    queues = AppendingQueues(at_time(stores, FAR_AHEAD_MS))
     await queues.read(lease, after="0-0", count=1, size_bytes=1)
 
 
 async def _too_old_for_the_reaper(stores: Stores, channel: str) -> None:
-    await Queues(at_time(stores, FAR_AHEAD_MS)).drop_expired(channel)
+    await AppendingQueues(at_time(stores, FAR_AHEAD_MS)).drop_expired(channel)
 
 
 async def _refused_three_times(stores: Stores, channel: str) -> None:
@@ -243,7 +243,7 @@ async def test_append_marks_receipts_of_its_own_drops(stores: Stores) -> None:
     channel = await stores.channel()
     for event in receipted(1, 2):
         await stores.receipts.open(stores.account_id, event, channels=[channel], now_ms=NOW_MS)
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=400))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=400))
 
     await queues.append(channel, receipted(1, 2, size_bytes=100))
 

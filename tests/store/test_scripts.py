@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from shared.model.callbacks import Callback
-from shared.store.queues import BEGINNING, QueueLimits, Queues
+from shared.store.queues import BEGINNING, QueueLimits
 from shared.store.scripts import load_scripts
-from tests.store.stores import EDGE, Stores, at_time, events, ids
+from tests.store.stores import EDGE, AppendingQueues, Stores, at_time, events, ids
 
 OWNER = f"{EDGE}/1"
 
@@ -123,7 +123,7 @@ async def test_queue_is_read_again_only_when_the_bound_is_passed(stores: Stores,
     channel = await stores.channel()
     await warmed_up(stores, channel)
     lease = await stores.claim(channel, OWNER)
-    queues = Queues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
+    queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10 * 328))
 
     commands.begin()
     for number in range(100):
@@ -139,7 +139,7 @@ async def test_idle_queue_is_not_read_for_what_is_too_old(stores: Stores, comman
     channel = await stores.channel()
     await warmed_up(stores, channel)
     lease = await stores.claim(channel, OWNER)
-    later = Queues(at_time(stores, 10**14))
+    later = AppendingQueues(at_time(stores, 10**14))
     await later.read(lease, after=BEGINNING, count=10, size_bytes=1000)
     tail = stores.tail(channel)
 

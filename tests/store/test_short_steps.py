@@ -22,7 +22,7 @@ from shared.store.batches import AfterFailure, Batches, TakenBatch
 from shared.store.channels import Channels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
-from shared.store.queues import QueueLimits, Queues
+from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
@@ -32,7 +32,7 @@ from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
 from tests.store.routing import CHANGES, table_of
-from tests.store.stores import EDGE, HOUR_MS, NOW_MS, Backend, Stores, at_time, events
+from tests.store.stores import EDGE, HOUR_MS, NOW_MS, AppendingQueues, Backend, Stores, at_time, events
 from tests.store.test_sessions import a_session, append
 from tests.store.touched import counting, most_touched
 
@@ -83,7 +83,7 @@ async def appends_reads_and_acks(stores: Stores) -> None:
 
 async def drops_of_a_full_queue(stores: Stores) -> None:
     channel = await full_channel(stores)
-    small = Queues(stores.calls, limits=QueueLimits(size_bytes=50_000))
+    small = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=50_000))
     await small.append(channel, receipted(100))
     await wait_until(lambda: len(stores.entries(channel)) < 300)
     await small.append(channel, receipted(100))
@@ -97,9 +97,9 @@ async def drops_of_what_is_too_old(stores: Stores) -> None:
     webhook = await full_channel(stores, Kind.WEBHOOK)
 
     lease = await stores.claim(read)
-    batch = await Queues(later).read(lease, after="0-0", count=LARGEST, size_bytes=10**9)
+    batch = await AppendingQueues(later).read(lease, after="0-0", count=LARGEST, size_bytes=10**9)
     assert batch.notifications == []
-    assert (await Queues(later).drop_expired(swept)).dropped == LARGEST
+    assert (await AppendingQueues(later).drop_expired(swept)).dropped == LARGEST
     lease = await stores.leases.claim_unheld(webhook, owner=f"{EDGE}/1")
     assert await Batches(later, limits=QueueLimits()).take(lease, count=LARGEST, size_bytes=10**9) == "empty"
 
@@ -112,7 +112,7 @@ async def batches_of_webhooks(stores: Stores) -> None:
     batches = Batches(stores.calls, limits=QueueLimits())
     with_receipts, without = [await full_channel(stores, Kind.WEBHOOK) for _ in range(2)]
     delivery = Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=500, error="", took_ms=5)
-    await Queues(at_time(stores, FAR_AHEAD_MS)).drop_expired(without)
+    await AppendingQueues(at_time(stores, FAR_AHEAD_MS)).drop_expired(without)
     await stores.queues.append(without, events(*range(LARGEST)))
     for channel, size in ((with_receipts, 128), (without, READ_LOT)):
         lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")

@@ -14,13 +14,12 @@ from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
 from shared.store import keyspace, recount, stored_bytes
-from shared.store.queues import Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.recount import Recount
 from shared.store.stored_bytes import Stored, StoredBytes
 from shared.wire.events import Form
 from tests.harness.waiting import wait_until
-from tests.store.stores import EDGE, Stores, events
+from tests.store.stores import EDGE, AppendingQueues, Stores, events
 
 QUOTA = 100_000
 
@@ -253,7 +252,7 @@ async def test_used_is_recounted_when_the_last_recount_is_old(stores: Stores) ->
 
 async def test_reading_a_queue_costs_the_same_with_any_length(stores: Stores) -> None:
     channel = await stores.channel()
-    queues = Queues(stores.calls)
+    queues = AppendingQueues(stores.calls)
     await queues.append(channel, events(*range(2000)))
 
     stores.direct.config_resetstat()
