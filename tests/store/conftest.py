@@ -1,9 +1,6 @@
 """Fixtures of the store's tests, which run on a real Valkey that is flushed before each."""
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ from shared.redis.pipeline import Argument, Pipeline
 from shared.store.scripts import load_scripts
 from tests.harness import leaks
 from tests.harness.overheard import Overheard
-from tests.harness.valkey import Valkey
+from tests.harness.valkey import Valkey, running_valkey
 from tests.store.routing import Gateway
 from tests.store.stores import Backend, Stores
 
@@ -33,16 +30,8 @@ def valkey() -> Iterator[Valkey]:
 
 
 def _running_valkey() -> Iterator[Valkey]:
-    # The path of a Unix socket must be short: pytest's own folders can be too deep.
-    folder = Path(tempfile.mkdtemp(prefix="notify-"))
-    server = Valkey(folder)
-    try:
-        server.start()
-        server.wait_ready()
+    with running_valkey() as server:
         yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
