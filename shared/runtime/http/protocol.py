@@ -21,7 +21,7 @@ from shared import telemetry
 from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.heads import HeadsProtocol
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
-from shared.runtime.http.request_head import RefusedHead
+from shared.runtime.http.request_head import RefusedHead, bad_url
 from shared.runtime.http.responses import (
     REQUEST_ID,
     draining,
@@ -217,6 +217,8 @@ class HttpProtocol(HeadsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserInvalidMethodError:
             self._refuse(RefusedHead("the method is none of HTTP's; methods are in capitals"))
+        except httptools.HttpParserInvalidURLError:
+            self._refuse(bad_url())
         except httptools.HttpParserError as error:
             # The parser raises an error of its own for that of a callback.
             why = error.__context__

@@ -50,15 +50,19 @@ def origin_form(method: bytes, url: bytes) -> bytes:
     if method == b"CONNECT":
         raise RefusedHead("the method CONNECT is for proxies, and this is none")
     if not url.isascii():
-        raise RefusedHead("the URL must be ASCII; percent-encode other characters as UTF-8")
+        raise bad_url()
     if b"#" in url:
         raise RefusedHead("the URL must have no fragment; write a # as %23")
     if url.startswith(b"/") or (url == b"*" and method == b"OPTIONS"):
         return url
     absolute = _ABSOLUTE.fullmatch(url)
     if absolute is None:
-        raise RefusedHead("the URL must be a path, or an http or https URL without credentials")
+        raise bad_url()
     return (absolute["path"] or b"/") + (absolute["query"] or b"")
+
+
+def bad_url() -> RefusedHead:
+    return RefusedHead("the URL must be a path, or an http or https URL without credentials, all in ASCII")
 
 
 def check_expectation(values: list[bytes]) -> bool:
