@@ -270,6 +270,21 @@ async def test_a_receipt_by_any_event_id(client: Client) -> None:
         assert (response.status, response.json.get("id")) == (200, text)
 
 
+@pytest.mark.parametrize("is_encoded_again", [False, True])
+async def test_a_poll_acks_any_event_id(client: Client, *, is_encoded_again: bool) -> None:
+    key = await client.api.api_key()
+    await client.put(key, "/v1/bindings", ["odd.poll"])
+    poll = f"{client.api.url}{PULL}?noWait=true&after="
+    for text in TEXTS:
+        await client.api.call("GET", URL(poll, encoded=True), key=key)
+        await client.api.publish(key, {"topic": "odd.poll", "data": 1, "id": text})
+        got = await client.api.call("GET", URL(poll, encoded=True), key=key)
+        assert [json.loads(item["id"]) for item in items_in(got.text)] == [text]
+        last = got.headers["X-Last-Uid"]
+        after = quote(last, safe="") if is_encoded_again else last
+        assert (await client.api.call("GET", URL(poll + after, encoded=True), key=key)).status == 204, text
+
+
 @pytest.mark.parametrize(
     ("path", "field"),
     [

@@ -189,3 +189,22 @@ async def test_close_among_others_ends_the_connection(stack: Stack, lines: str) 
             assert await wire.rest() == b""
         finally:
             wire.close()
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ("Prefer: wait=1\r\nPrefer: respond-async", 202),
+        ("Prefer: ,wait=1 ,\tRESPOND-ASYNC\t;x=1,", 202),
+        ("Prefer: respond-async-never", 204),
+        ("Prefer: x\r\nPrefer:", 204),
+    ],
+)
+async def test_preferences(api: Api, stack: Stack, lines: str, status: int) -> None:
+    account = await api.account()
+    wire = await Wire.open(stack.gateways[0].url)
+    try:
+        headers = f"Authorization: Bearer {stack.admin_token}\r\n{lines}\r\n"
+        assert (await wire.ask(f"DELETE /v1/accounts/{account}", headers=headers))[0] == status
+    finally:
+        wire.close()
