@@ -40,7 +40,8 @@ def test_the_text_of_a_number(number: str) -> None:
 
 def test_what_has_no_text_of_a_number() -> None:
     assert [exact_json.number_text(value) for value in (True, False)] == ["true", "false"]
-    assert [exact_json.number_text(value) for value in (None, "1", [1], {})] == [None] * 4
+    others: list[object] = [None, "1", [1], {}]
+    assert [exact_json.number_text(value) for value in others] == [None] * 4
 
 
 def test_any_integer_without_a_text_of_its_own_is_exact() -> None:
