@@ -32,16 +32,17 @@ class HeadsProtocol(TurnsProtocol):
         self._coding: bytes | None = None
         self._codings = 0
         self._expectations: list[bytes] | None = None
-        self._singles: set[bytes] = set()
+        self._singles: list[bytes] = []
         self._twice: bytes | None = None
-        # Clients send the same Host with every request of a connection.
+        # Clients send the same Host, and often the same URL, with every request of a connection.
         self._valid_host: bytes | None = None
+        self._valid_target = (b"", b"")
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._host, self._hosts, self._coding, self._codings = None, 0, None, 0
-        self._expectations, self._twice = None, None
-        self._singles.clear()
+        self._expectations = self._twice = None
+        self._singles = []
         self._is_in_head = True
         self._callbacks += 1
 
@@ -58,7 +59,7 @@ class HeadsProtocol(TurnsProtocol):
         elif name in SINGLE:
             if name in self._singles:
                 self._twice = name
-            self._singles.add(name)
+            self._singles.append(name)
         elif name == b"transfer-encoding":
             self._coding = value
             self._codings += 1
@@ -78,7 +79,10 @@ class HeadsProtocol(TurnsProtocol):
             check_coding(version, self._coding, count=self._codings)
         if self._twice is not None:
             raise given_twice(self._twice)
-        self.url = origin_form(self.parser.get_method(), self.url)
+        target = (self.parser.get_method(), self.url)
+        if target != self._valid_target:
+            self.url = origin_form(*target)
+            self._valid_target = (target[0], self.url)
         if self._expectations is not None and version != "1.0":
             self.expect_100_continue = check_expectation(self._expectations)
 
