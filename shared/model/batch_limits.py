@@ -1,8 +1,8 @@
 """The size of a webhook's batches: a receiver that refuses a batch for its size, or does not respond in time,
 gets a smaller one (docs/protocols/callbacks.md).
 
-Two limits. That of bytes comes from a 413: later bodies keep to it. That of the number comes from time-outs, and
-grows again with what is accepted: a receiver that was slow for a while must not stay so.
+Two limits. That of bytes comes from a 413: later bodies keep to it. That of the number comes from time-outs,
+and grows again with what is accepted: a receiver that was slow for a while must not stay so.
 """
 
 from dataclasses import dataclass
