@@ -23,7 +23,12 @@ API keys and channels
                 After a client refused a frame as too long: frame_limit_bytes, refused_until, refused_entry,
                 refused_times. A webhook also has url, headers (JSON), config_version (random, changed by each
                 PUT and each retry request), batch_until (last entry of the batch being delivered), acked_ms
-                (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms.
+                (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms,
+                timed_out (webhook-id of the batch whose last attempt timed out), refused_entry and
+                refused_times (the single notification that it refused last with a 413). Of its receiver's
+                limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
+                (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
+                time of the next growth after that was too much). A PUT removes all of these.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
