@@ -86,7 +86,15 @@ class Index:
         """All nodes that match the words. Each step keeps a node once: many `#` do not multiply the work."""
         # Each node with whether a `#` led to it, which may match further words.
         nodes: dict[_Node, bool] = {}
-        _enter(self._topics, nodes, by_any=False)
+        if words[0] == topics.SYSTEM:
+            # Wildcards never match our own topics in place of the first word.
+            first = self._topics.exact.get(topics.SYSTEM)
+            if first is None:
+                return ()
+            _enter(first, nodes, by_any=False)
+            words = words[1:]
+        else:
+            _enter(self._topics, nodes, by_any=False)
         for word in words:
             following: dict[_Node, bool] = {}
             for node, by_any in nodes.items():

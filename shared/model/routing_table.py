@@ -5,6 +5,7 @@ from collections.abc import Mapping, Set
 from shared.model.bindings import Fields, Pattern, Source
 from shared.model.events import TO_EVERY_CHANNEL, Event
 from shared.model.matching import Index
+from shared.model.topics import is_system
 
 # Measured: what a table takes in memory, and what a key with a channel and a pattern add at most.
 _TABLE_BYTES, _KEY_BYTES, _PATTERN_BYTES = 3400, 600, 1000
@@ -83,7 +84,9 @@ class RoutingTable:
         if event.to is not None or not self.sessions:
             return set()
         found = self._sessions_index.owners(event.topic, {})
-        return found | self._sessions_index.owners_by_data(data) if self.needs_data else found
+        if self.needs_data and not is_system(event.topic):
+            found |= self._sessions_index.owners_by_data(data)
+        return found
 
     def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the session's patterns; an empty tuple removes the session."""

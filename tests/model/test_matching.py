@@ -12,7 +12,7 @@ from tests.model.test_bindings import NAMES, VALUES, WANTED
 from tests.model.work import count_lines
 
 # Few words, so that patterns and topics match often; an empty one, and wildcards as words of a topic.
-WORDS = st.sampled_from(["a", "b", "", "device"])
+WORDS = st.sampled_from(["a", "b", "", "device", "system"])
 EVENT_TOPICS = st.one_of(
     st.sampled_from(["device.notifications", "orders"]),
     st.lists(st.one_of(WORDS, st.sampled_from("*#")), min_size=1, max_size=6).map(".".join),
@@ -37,8 +37,9 @@ def topic_matches(pattern: list[str], words: list[str]) -> bool:
 def matches(pattern: Pattern, topic: str, fields: Mapping[str, str]) -> bool:
     """A plain reference."""
     if isinstance(pattern, Topic):
-        reserved = topic.startswith("device.")
-        return not reserved and topic_matches(pattern.pattern.split("."), topic.split("."))
+        wanted, words = pattern.pattern.split("."), topic.split(".")
+        reserved = topic.startswith("device.") or (words[0] == "system" and wanted[0] != "system")
+        return not reserved and topic_matches(wanted, words)
     return (
         isinstance(pattern, Fields)
         and topic == pattern.topic

@@ -209,3 +209,20 @@ async def test_bindings_need_the_receive_scope(api: Api) -> None:
     for method in ("GET", "PUT", "DELETE"):
         assert (await api.call(method, "/v1/bindings", key=publisher, json=[])).status == 403
         assert (await api.call(method, "/v1/bindings", json=[])).status == 401
+
+
+@pytest.mark.parametrize("topic", ["system", "system.", "system.webhook.disabled", "system.a b"])
+async def test_topics_of_our_own_cannot_be_published(api: Api, channel: ApiKey, topic: str) -> None:
+    await bind(api, channel, "#", "system.#")
+
+    response = await api.call("POST", "/v1/events", key=channel, json=[event("a"), event(topic)])
+
+    assert response.status == 400
+    assert response.json["fields"][0]["name"] == "[1].topic"
+    assert await api.queue_size(channel) == 0
+
+
+@pytest.mark.parametrize("topic", ["systems", "System.webhook", "a.system", "sys.tem"])
+async def test_topics_that_only_look_like_ours_are_ordinary(api: Api, channel: ApiKey, topic: str) -> None:
+    await bind(api, channel, "#")
+    assert await api.publish(channel, event(topic)) == [1]
