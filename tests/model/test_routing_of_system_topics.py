@@ -1,5 +1,6 @@
 """Our own topics reach nothing that did not name them: no wildcard, no field pattern, no socket's pattern."""
 
+import orjson
 import pytest
 
 from shared.model.bindings import DataFields, Pattern, Source, Topic
@@ -10,7 +11,7 @@ DISABLED = Event("e-1", "system.webhook.disabled", b'{"id": 17}')
 
 
 def table(pattern: Pattern) -> RoutingTable:
-    found = RoutingTable()
+    found = RoutingTable(orjson.loads)
     found.add_key("k", bindings_version="1")
     found.add_channel("k", "g")
     found.bind("k", Source.TOPICS, (pattern,))
