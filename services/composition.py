@@ -13,6 +13,7 @@ from shared.redis.client import connect
 from shared.runtime.settings import Settings
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
+from shared.store.audit import AuditLog
 from shared.store.batches import Batches
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
@@ -57,6 +58,7 @@ class Stores:
         )
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
+        self.audit = AuditLog(redis)
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.due_channels = DueChannels(redis)

@@ -255,7 +255,7 @@ async def state_of_accounts(stores: Stores) -> None:
     deletion = AccountDeletion(
         stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
     )
-    await deletion.begin(account)
+    await deletion.begin(account, cascade=True)
     await deletion.finish(account)
 
 
