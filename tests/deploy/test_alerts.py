@@ -49,6 +49,7 @@ telemetry.watch_draining(lambda: True)
 telemetry.watch_strangers(lambda: 1)
 telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, every_s=10)
 telemetry.record_webhook_lag(0, now_ms=1, every_s=10)
+telemetry.record_memory({"": (1, 2)}, every_s=10)
 telemetry.clock.PROCESS.learn({"": telemetry.clock.Sample(0, 0, 0)})
 print(metrics_page()[0].decode())
 """
