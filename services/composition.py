@@ -21,6 +21,7 @@ from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
+from shared.store.memory import RedisMemory
 from shared.store.names import Names
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
@@ -68,6 +69,7 @@ class Stores:
         )
         self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
+        self.memory = RedisMemory(redis)
         self.names = Names(redis)
         self.principals = Principals(self.api_keys)
         self.queues = Queues(redis, limits=limits)
