@@ -15,7 +15,8 @@ EDITED = "DELETE, GET, HEAD, PUT"
 HEALTH = {"/livez": READ, "/readyz": READ, "/metrics": READ}
 GATEWAY = {
     "/openapi.json": READ,
-    "/v1/accounts": "POST",
+    "/v1/accounts": "GET, HEAD, POST",
+    "/v1/audit": READ,
     "/v1/accounts/a%2Fb": "DELETE, GET, HEAD, PATCH",
     "/v1/api-keys/x": "DELETE, GET, HEAD",
     "/v1/bindings": EDITED,
