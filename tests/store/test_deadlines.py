@@ -13,7 +13,7 @@ from shared.model.idempotency import Deadline
 from shared.redis.pipeline import RedisCommands
 from shared.store.device_types import DeviceTypes
 from shared.store.idempotency import CLOCKS_APART_S, LATE, PASSED_MS, RUNNING_S, Idempotency
-from shared.store.queues import Appended, Queues
+from shared.store.queues import Appended, QueueLimits, Queues
 from shared.store.receipts import Receipts
 from shared.store.sessions import Sessions
 from shared.wire.sessions import encode_patterns
@@ -54,10 +54,21 @@ async def append_with_receipts(scene: Scene, calls: RedisCommands, deadline: Dea
     return await _appended(scene, calls, receipted(1, 2), deadline)
 
 
+async def append_above_the_limit(scene: Scene, calls: RedisCommands, deadline: Deadline | None) -> bool:
+    """Drops the oldest, with their receipts."""
+    limits = QueueLimits(size_bytes=300)
+    return await _appended(scene, calls, receipted(*range(5)), deadline, limits=limits)
+
+
 async def _appended(
-    scene: Scene, calls: RedisCommands, these: list[Event], deadline: Deadline | None
+    scene: Scene,
+    calls: RedisCommands,
+    these: list[Event],
+    deadline: Deadline | None,
+    *,
+    limits: QueueLimits = QueueLimits(),
 ) -> bool:
-    queues = Queues(calls)
+    queues = Queues(calls, limits=limits)
     appended = queues.end_append(await queues.begin_append(scene.channel, these, deadline=deadline))
     assert appended in (Appended.QUEUED, Appended.LATE)
     return appended is Appended.QUEUED
@@ -91,7 +102,7 @@ async def learn_types(scene: Scene, calls: RedisCommands, deadline: Deadline | N
     return replies != [LATE]
 
 
-WRITES = [append, append_with_receipts, append_to_session, open_receipt, learn_types]
+WRITES = [append, append_with_receipts, append_above_the_limit, append_to_session, open_receipt, learn_types]
 
 
 def everything(stores: Stores) -> dict[bytes, Any]:
