@@ -47,28 +47,20 @@ async def scene(stores: Stores) -> Scene:
 
 
 async def append(scene: Scene, calls: RedisCommands, deadline: Deadline | None) -> bool:
-    return await _appended(scene, calls, events(1, 2), deadline)
+    return await _appended(scene, Queues(calls), events(1, 2), deadline)
 
 
 async def append_with_receipts(scene: Scene, calls: RedisCommands, deadline: Deadline | None) -> bool:
-    return await _appended(scene, calls, receipted(1, 2), deadline)
+    return await _appended(scene, Queues(calls), receipted(1, 2), deadline)
 
 
 async def append_above_the_limit(scene: Scene, calls: RedisCommands, deadline: Deadline | None) -> bool:
     """Drops the oldest, with their receipts."""
-    limits = QueueLimits(size_bytes=300)
-    return await _appended(scene, calls, receipted(*range(5)), deadline, limits=limits)
+    queues = Queues(calls, limits=QueueLimits(size_bytes=300))
+    return await _appended(scene, queues, receipted(*range(5)), deadline)
 
 
-async def _appended(
-    scene: Scene,
-    calls: RedisCommands,
-    these: list[Event],
-    deadline: Deadline | None,
-    *,
-    limits: QueueLimits = QueueLimits(),
-) -> bool:
-    queues = Queues(calls, limits=limits)
+async def _appended(scene: Scene, queues: Queues, these: list[Event], deadline: Deadline | None) -> bool:
     appended = queues.end_append(await queues.begin_append(scene.channel, these, deadline=deadline))
     assert appended in (Appended.QUEUED, Appended.LATE)
     return appended is Appended.QUEUED
