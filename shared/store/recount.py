@@ -35,7 +35,7 @@ class Recount:
         lock, token = keyspace.recount(account_id), secrets.token_hex(8)
 
         async def keep() -> None:
-            if not await self._redis.script("recount_renew", [lock], token, _LOCK_MS):
+            if not await self._redis.script("lock_renew", [lock], token, _LOCK_MS):
                 raise _LockLost
 
         before = await self._redis.script("recount_begin", [usage, lock], token, _LOCK_MS)
