@@ -73,6 +73,10 @@ class Guarded:
     def settings(self) -> dict[str, str]:
         return {"REDIS_URL": self.url}
 
+    def settings_for(self, service: str) -> dict[str, str]:
+        """The settings with which this service reaches it; here all services are the same user."""
+        return self.settings
+
     def client(self) -> Any:
         """A blocking client of the current primary."""
         return redis.Redis(port=self.sentinel.primary_port, socket_timeout=10)
