@@ -57,11 +57,11 @@ def reaping(
     reaper = Reaper(stores, lifetimes, schedule)
 
     async def reap() -> None:
-        outcome = "failed"
+        result = "failed"
         try:
             await stores.account_deletion.finish_all()
             done = await reaper.round()
-            outcome = "standby" if done is None else "done"
+            result = "standby" if done is None else "done"
         except StoreUnavailable as error:
             logger.warning("reaper.round-cut-short", extra={"facts": {"why": words_of(error)}})
             return
@@ -69,7 +69,7 @@ def reaping(
             logger.warning("reaper.round-lost")
             return
         finally:
-            telemetry.reaper_rounds.add(1, {"outcome": outcome})
+            telemetry.reaper_rounds.add(1, {"result": result})
         if done is not None and done.oldest_pending_ms is not None:
             telemetry.record_oldest_pending(
                 done.oldest_pending_ms, now_ms=done.now_ms, every_s=_MEASURED_ROUNDS * every_s

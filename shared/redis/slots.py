@@ -12,9 +12,9 @@ from shared.redis.urls import Address
 _FIRST_ARGUMENT_IS_KEY = frozenset(
     {
         *("DEL", "EXISTS", "GET", "SET", "UNLINK"),
-        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
+        *("HDEL", "HGET", "HGETALL", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
-        *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
+        *("SADD", "SISMEMBER", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE"),
         *("ZADD", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
     }
