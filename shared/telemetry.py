@@ -168,7 +168,10 @@ refusals = _count(
     description="strangers' handshakes and requests refused, and connections closed, by the limit",
 )
 worker_polls = _count("notify.worker.polls", description="polls of a job queue by the worker of a service")
-reaper_rounds = _count("notify.reaper.rounds", description="rounds of this reaper, by result: done, standby (another reaper's turn), failed")
+reaper_rounds = _count(
+    "notify.reaper.rounds",
+    description="rounds of this reaper, by result: done, standby, failed",
+)
 routing_reads = _count(
     "notify.routing_table.reads", description="reads of routing tables: of all, or of the changes"
 )

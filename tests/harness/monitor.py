@@ -47,6 +47,9 @@ class Monitor:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
+        """Does nothing while it records."""
+        if self._threads:
+            return
         for work in (self._record, self._list_connections):
             self._threads.append(threading.Thread(target=work, daemon=True))
             self._threads[-1].start()
@@ -66,6 +69,15 @@ class Monitor:
             if user is not None:
                 found.setdefault(user, set()).add(_executed(arguments))
         return found
+
+    def used(self) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[str]]]:
+        """By user: commands, each with the shape of a name that it had or ''; and hashes of scripts."""
+        commands, scripts = {}, {}
+        for user, some in self.executed().items():
+            shapes = {(each.command, shape(name)) for each in some for name in each.names or ("",)}
+            commands[user] = sorted(shapes)
+            scripts[user] = sorted({each.script for each in some if each.script})
+        return commands, scripts
 
     def _lines(self) -> Iterator[tuple[bytes, list[str]]]:
         if not self.file.exists():
@@ -117,3 +129,16 @@ def _executed(arguments: list[str]) -> Executed:
     if name in ("scan", "select", "auth"):
         return Executed(name)
     return Executed(name, tuple(rest[:1]))
+
+
+_IDS = re.compile(r"\{(?:[0-9a-f]{32}|[^{}]*/[^{}]*)\}")
+_HASHES = re.compile(r":(receipt|running|idempotency|pushed|rates|heartbeat):.*")
+
+
+def shape(name: str) -> str:
+    """A name with stars in place of its ids and hashes."""
+    name = _IDS.sub("{*}", name)
+    name = re.sub(r"^\{due:\d\}", "{due:*}", name)
+    name = re.sub(r"^wakeup:.*/.*", "wakeup:*", name)
+    name = re.sub(r"^arq:([a-z-]+:).*", r"arq:\1*", name)
+    return _HASHES.sub(r":\1:*", name)
