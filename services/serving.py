@@ -89,7 +89,8 @@ async def _serving_unready(settings: Settings, readiness: "Readiness", *, port: 
     """Serves health and metrics of a process that waits for Redis."""
     left = asyncio.Event()
     async with metrics_server(settings.host, settings.metrics_port):
-        health = health_routes(readiness, detail=readiness.detail, metrics_port=settings.metrics_port)
+        # Never ready: this port is closed before the service opens it.
+        health = health_routes(lambda: False, detail=readiness.detail, metrics_port=settings.metrics_port)
         app = app_of([*health, Mount("", app=_unavailable)])
         serving = asyncio.create_task(serve_app(app, listener(settings.host, port), settings, stop=left))
         try:

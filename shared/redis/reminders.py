@@ -4,6 +4,7 @@ import time
 
 # For whoever reads only the end of a log.
 _AGAIN_S = 30.0
+_MOST_REASONS = 16
 _MOST_CHARACTERS = 300
 
 
@@ -11,19 +12,22 @@ class Reminders:
     """The reasons of one thing that is tried again and again."""
 
     def __init__(self) -> None:
-        self._why = ""
-        self._told_s = 0.0
+        self._told_s: dict[str, float] = {}
 
     def is_due(self, why: str) -> bool:
+        """`why` begins with the class of the error. The same words come with one or another, by chance."""
+        words = why.partition(": ")[2] or why
         now_s = time.monotonic()
-        if why == self._why and now_s - self._told_s < _AGAIN_S:
+        if now_s - self._told_s.get(words, -_AGAIN_S) < _AGAIN_S:
             return False
-        self._why, self._told_s = why, now_s
+        if len(self._told_s) >= _MOST_REASONS:
+            self._told_s.clear()
+        self._told_s[words] = now_s
         return True
 
     def forget(self) -> None:
         """It worked: the next failure is new, whatever its reason."""
-        self._why = ""
+        self._told_s.clear()
 
 
 def shortened(text: str) -> str:

@@ -129,7 +129,7 @@ class RestrictedCluster(Cluster):
     def __init__(self, folder: Path) -> None:
         state = acl_file(folder, "state", without_jobs(LINES, *ON_A_CLUSTER))
         super().__init__(folder, more={"aclfile": str(state)})
-        self.jobs = self._jobs = Restricted(folder, name="jobs", users=only_jobs(LINES))
+        self.jobs = self._jobs = Restricted(folder, name="jobs-alone", users=only_jobs(LINES))
 
     def settings_for(self, service: str) -> dict[str, str]:
         url = self.url.replace("://", f"://notify-{service}:{PASSWORD}@")
