@@ -149,9 +149,7 @@ FAULTS = {
     "silent": Fault(silent, "no reply yet|no reply within the timeout|Timeout reading"),
     "protected mode": Fault(protected_mode, "DENIED Valkey is running in protected mode because"),
     "not Redis": Fault(not_redis, "Protocol"),
-    "TLS to a plain port": Fault(
-        tls_to_plain, r"TimeoutError: (no connection within .*TLS|Timeout connecting)"
-    ),
+    "TLS to a plain port": Fault(tls_to_plain, "TimeoutError: (no connection .*TLS|Timeout connecting)"),
     "plain to a TLS port": Fault(plain_to_tls, "ConnectionError: "),
     "strange certificate": Fault(strange_certificate, "certificate verify failed"),
 }

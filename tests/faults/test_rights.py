@@ -55,8 +55,10 @@ OF_SCRIPTS = {
 OTHERS = {"eval", "evalsha", "ping", "scan", "subscribe", "time"}
 # What no story uses. A command in a branch of a script that the service runs needs no line here.
 UNUSED = {
-    "ping": "the server or the connection was silent for seconds",
-    "eval": "the server does not know a script",
+    "+ping": "the server or the connection was silent for seconds",
+    "+set": "a reaper was the first process on an empty Redis",
+    "+unwatch": "two workers took the same job at once",
+    "~{*}:ended": "a dispatcher or a reaper ended a channel while receipts were tracked",
 }
 STORIES = [
     "tests/stories",
@@ -88,6 +90,7 @@ def shared_stack() -> Iterator[Stack]:
         ALLOW_PRIVATE_CALLBACKS=1,
         HEARTBEAT_S=1,
         CHANNEL_IDLE_EXPIRY_S=2,
+        RECONCILE_EVERY_S=1,
     ) as stack:
         yield stack
 
@@ -148,6 +151,17 @@ async def test_a_reaper_finishes_the_deletion_of_an_account(api: Api, stack: Sta
 
         await wait_until(lambda: not direct.smembers(keyspace.DELETING), within_s=60)
         assert not direct.exists(*(keyspace.api_key(key.id) for key in keys))
+
+
+async def test_old_notifications_are_dropped(start: Start, http: aiohttp.ClientSession) -> None:
+    stack = start(edges=0, reapers=1, NOTIFICATION_LIFETIME_S=1)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    await api.register(key)
+    await api.publish(key, {**reading(1, to=key.id), "receipt": True})
+    with stack.redis.client() as direct:
+        await wait_until(lambda: not direct.xlen(keyspace.queue(key.id)), within_s=60)
+    assert denied_on(stack) == []
 
 
 async def test_an_idle_webhook_expires(api: Api, hook: Webhook, stack: Stack) -> None:
@@ -297,11 +311,12 @@ def unused(reports: list[dict[str, Any]]) -> dict[str, list[str]]:
     left = {}
     for user in SERVICES:
         in_scripts = set().union(*(OF_SCRIPTS.get(sha, set()) for sha in scripts[user.name]))
-        commands = {command for command, _ in used[user.name]} | in_scripts | UNUSED.keys()
+        commands = {command for command, _ in used[user.name]} | in_scripts
         names = {name for _, name in used[user.name]}
         both = [user.state, *([user.jobs] if user.jobs else [])]
         rules = [f"+{command}" for each in both for command in each.commands if command not in commands]
         rules += [rule for each in both for rule in (*each.keys, *each.channels) if not _is_met(rule, names)]
+        rules = [rule for rule in rules if rule not in UNUSED]
         if rules:
             left[user.name] = rules
     return left

@@ -2,14 +2,13 @@
 
 import pytest
 
-from shared.redis import reminders
 from shared.redis.reminders import Reminders, shortened
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(reminders.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("shared.redis.reminders.time.monotonic", lambda: now[0])
     return now
 
 
