@@ -187,7 +187,7 @@ def test_an_operator_needs_no_more_rights_than_a_gateway(stack: Stack) -> None:
     run("api-keys", "rotate", key)
     run("api-keys", "revoke", key)
     run("api-keys", "create", "--account", account, "--name", "left over")
-    run("accounts", "delete", account)
+    run("accounts", "delete", account, "--cascade")
 
 
 async def test_all_in_one_process_is_one_user(
