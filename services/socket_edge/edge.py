@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from services.composition import Stores
+from services.serving import Readiness
 from services.socket_edge.admission import Admission
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
@@ -43,7 +44,8 @@ Found = TypeVar("Found")
 class Edge:
     """One process's connections. `stores.instance` names it in leases: the replica, and this run of it."""
 
-    def __init__(self, stores: Stores, settings: Settings) -> None:
+    def __init__(self, stores: Stores, settings: Settings, readiness: Readiness | None = None) -> None:
+        readiness = readiness or Readiness(asyncio.Event())
         self.stores = stores
         self.instance = stores.instance
         self.settings = settings
@@ -67,9 +69,12 @@ class Edge:
             registry,
             every_s=settings.heartbeat_s,
             outage_limit_s=settings.redis_outage_limit_s,
+            awaited=readiness.awaiting("the heartbeat of the edge"),
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
-        self.wakeups = WakeupReader(self)
+        self.wakeups = WakeupReader(
+            self, on_hearing=readiness.awaiting("the subscription of the edge").has_come
+        )
         self._claims = itertools.count(1)
         self._is_draining = False
         self._refuses = False
