@@ -79,15 +79,31 @@ async def test_the_same_pong_again_confirms_nothing_more(client: Client) -> None
     assert client.socket.acked_until == "1-0"
 
 
-async def test_a_newer_ping_stands_for_the_older_one_too(client: Client) -> None:
-    client.socket.deliver(pending(1))
-    client.socket.deliver(pending(2))
-    client.socket.ping()
+@pytest.mark.parametrize(
+    ("pongs", "acked_until"),
+    [
+        ([0], "1-0"),
+        ([1], "2-0"),
+        ([0, 1, 2], "3-0"),
+        ([2], "3-0"),
+        ([1, 0], "2-0"),
+        ([2, 1, 0], "3-0"),
+        ([0, 0, 0], "1-0"),
+    ],
+)
+async def test_each_pong_confirms_what_was_written_before_its_ping(
+    client: Client, pongs: list[int], acked_until: str
+) -> None:
+    """A client need not answer a ping when a newer one has come."""
+    for number in (1, 2, 3):
+        client.socket.deliver(pending(number))
+        if number > 1:
+            client.socket.ping()
 
-    await client.pong(0)
-    assert client.socket.acked_until == BEGINNING, "the newer ping is in flight and stands for more"
-    await client.pong(1)
-    assert client.socket.acked_until == "2-0"
+    for number in pongs:
+        await client.pong(number)
+
+    assert client.socket.acked_until == acked_until
 
 
 async def test_a_quiet_sockets_pong_confirms_nothing_and_causes_no_ping(client: Client) -> None:
