@@ -65,8 +65,8 @@ class Leases:
         """Makes `owner` the owner of a channel of long polls that no open poll has.
 
         Waits for an earlier poll that is ending, and for one whose edge is gone. A poll is open when it has
-        confirmed its lease twice: the first read may have been under way when its client went, and the next is
-        sent only after the reply to it.
+        confirmed its lease twice: the first read may have been under way when its client went, and the next
+        is sent only after the reply to it.
         Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
         names = keyspace.channel_names(api_key_id)[:2]

@@ -136,8 +136,9 @@ async def test_a_key_without_a_channel_is_closed_with_1011(
     await socket.has(range(3))
 
 
-@pytest.mark.parametrize("count", [1, 2, 60])
-@pytest.mark.parametrize("arrival", ["before", "one by one", "together"])
+@pytest.mark.parametrize(
+    ("arrival", "count"), [("before", 60), ("one by one", 2), ("one by one", 20), ("together", 60)]
+)
 async def test_nothing_that_was_read_comes_again_after_a_close(
     origin: AllInOne, api: Api, channel: ApiKey, connect: Open, arrival: str, count: int
 ) -> None:
@@ -154,7 +155,6 @@ async def test_nothing_that_was_read_comes_again_after_a_close(
     await first.has(numbers)
 
     await first.close()
-    await first.closed()
 
     second = await connect(with_header(origin.url, channel))
     await api.publish(channel, reading(count, to=channel.id))

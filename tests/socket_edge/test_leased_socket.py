@@ -268,12 +268,27 @@ async def test_a_shutdown_sends_no_ping_when_one_stands_for_everything(client: C
     assert client.kinds == ["send", "ping", "close"]
 
 
-async def test_other_close_reasons_send_no_last_ping(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("reason", "last"),
+    [
+        (CloseReason.STOPPING, ["ping", "close"]),
+        (CloseReason.KEY_EXPIRED, ["ping", "close"]),
+        (CloseReason.REDIS_UNAVAILABLE, ["ping", "close"]),
+        (CloseReason.UNEXPECTED, ["ping", "close"]),
+        (CloseReason.TAKEN_OVER, ["close"]),
+        (CloseReason.CHANNEL_DELETED, ["close"]),
+        (CloseReason.KEY_REVOKED, ["close"]),
+    ],
+)
+async def test_a_close_sends_a_last_ping_unless_the_lease_is_gone(
+    client: Client, reason: CloseReason, last: list[str]
+) -> None:
+    """Its client may have a newer secret, and connect again."""
     client.socket.deliver(pending(1))
     client.socket.deliver(pending(2))
-    await client.socket.close(CloseReason.TAKEN_OVER)
+    await client.socket.close(reason)
 
-    assert client.kinds == ["send", "ping", "send", "close"]
+    assert client.kinds == ["send", "ping", "send", *last]
 
 
 async def test_a_client_that_has_gone_is_a_close_reason_and_no_error(client: Client) -> None:
