@@ -1,5 +1,6 @@
 """When a client's close frame is answered, and which pongs count before it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -57,7 +58,11 @@ async def test_one_pong_stands_for_all_pings_before_it(peer: Peer) -> None:
     assert peer.pongs == [pings[1], pings[3]]
 
 
-@pytest.mark.parametrize("malformed", [b"\x83\x80\0\0\0\0", masked(Opcode.CLOSE, b"x")])
+@pytest.mark.parametrize(
+    "malformed",
+    [b"\x83\x80\0\0\0\0", masked(Opcode.CLOSE, b"x")],
+    ids=["a reserved opcode", "a close frame of one byte"],
+)
 async def test_a_pong_before_a_malformed_frame_is_heard(peer: Peer, malformed: bytes) -> None:
     peer.write(ping=PING)
 
