@@ -104,6 +104,28 @@ async def test_a_publish_through_a_gateway_with_a_wrong_clock_drops_nothing(
 
 
 @pytest.mark.parametrize("offset", FAR)
+async def test_the_deadline_of_a_request_is_by_the_clock_of_redis(scene: Scene, offset: str) -> None:
+    scene.clock.set(offset)
+    gateways = [scene.gateway(), scene.api]
+    key = await with_backlog(scene.api, 1)
+
+    for number, order in enumerate((gateways, gateways[::-1]), start=1):
+        responses = [
+            await through.call(
+                "POST",
+                "/v1/events",
+                key=key,
+                json=reading(number, to=key.id),
+                headers={"Idempotency-Key": f"order-{number}"},
+            )
+            for through in order
+        ]
+        assert [response.status for response in responses] == [202, 202]
+        assert ["Idempotent-Replayed" in response.headers for response in responses] == [False, True]
+    assert await scene.api.queue_size(key) == 3
+
+
+@pytest.mark.parametrize("offset", FAR)
 async def test_an_edge_with_a_wrong_clock_delivers_everything(
     scene: Scene, listen: Listen, offset: str
 ) -> None:
