@@ -19,6 +19,7 @@ from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
+from services.socket_edge.spare_pings import SparePings
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
@@ -36,7 +37,8 @@ _SWEEP_LOTS = 240
 AUTHENTICATION_S = 10.0
 """A client waits no longer, however many reads its credential takes."""
 PING_SPACING_S = 0.2
-"""Long enough for a busy socket to confirm several frames with one ping, short enough to repeat little."""
+"""On an edge without pings to spare. Long enough for a busy socket to confirm several frames with one ping,
+short enough to repeat little."""
 
 Found = TypeVar("Found")
 
@@ -51,6 +53,7 @@ class Edge:
         self.settings = settings
         self.acks = AckScheduler()
         self.ping_spacing_s = PING_SPACING_S
+        self.spare_pings = SparePings()
         # Sockets with frames for which no ping stands; a timer pings them all.
         self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
@@ -138,6 +141,12 @@ class Edge:
         self.liveness.watch(connection)
         # The key may have changed after it was read, when no wakeup reached the connection yet.
         self.credentials.check([connection])
+
+    def flush_acks(self, channel: str) -> None:
+        """Acks what the channel's socket here has confirmed, ahead of the claim that takes its lease."""
+        for other in self.registry.of(channel):
+            if other.loop is not None:
+                other.loop.flush_acks()
 
     async def close_if_stopping(self, connection: HeldConnection) -> None:
         """Closes a new connection if the shutdown closed all others meanwhile."""
