@@ -233,6 +233,39 @@ async def test_the_status_decides_whatever_follows_it(outbound: Outbound, name: 
         assert len(receiver.heads) == receiver.connections == 3, "no connection is used again"
 
 
+LISTS = {
+    "codings": "Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "codings in two lines": "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked with blanks and empty members": "Transfer-Encoding:\t, Chunked\t,\r\n\r\n0\r\n\r\n",
+    "a list of lengths": "Content-Length: 5, 5\r\n\r\nhello",
+    "the same length twice": "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "a length with blanks": "Content-Length:\t5 \t\r\n\r\nhello",
+    "close among others": "Connection: close, foo\r\nContent-Length: 5\r\n\r\nhello",
+    "close in a line of its own": "Connection: foo\r\nConnection: CLOSE\r\nContent-Length: 0\r\n\r\n",
+    "keep-alive and close": "Connection: keep-alive\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    "Retry-After twice": "Retry-After: 1\r\nRetry-After: Thu, 01 Jan 2026\r\nContent-Length: 0\r\n\r\n",
+    "content codings": "Content-Encoding: gzip, br\r\nContent-Encoding:\r\nContent-Length: 5\r\n\r\nhello",
+    "content types": "Content-Type: a/b, c/d\r\nContent-Type: ;;\r\nContent-Length: 5\r\n\r\nhello",
+    "cookies": "Set-Cookie: a=b, c=d\r\nSet-Cookie: =;;\r\nContent-Length: 0\r\n\r\n",
+    "bytes beyond ASCII": "X: \xff\xe9\r\nLocation: \xff\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("code", [200, 204, 410, 503])
+@pytest.mark.parametrize("name", LISTS)
+async def test_the_status_decides_whatever_lists_are_in_the_head(
+    outbound: Outbound, name: str, code: int
+) -> None:
+    text = f"HTTP/1.1 {code} Word\r\n{LISTS[name]}".encode("latin-1")
+    if code == 204:
+        text = text.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    async with receiving(saying(text, close="close" in text.lower().decode("latin-1"))) as receiver:
+        for number in range(1, 4):
+            assert result(await put(outbound, receiver)) == (code, "", code in (200, 204))
+            assert len(receiver.heads) == number, "each is sent once"
+
+
 @pytest.mark.parametrize("part", ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Le"])
 async def test_a_close_before_the_response_is_not_retried(outbound: Outbound, part: str) -> None:
     async with receiving(saying(part, close=True)) as receiver:
