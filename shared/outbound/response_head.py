@@ -19,13 +19,15 @@ class HeadReader(ResponseHandler):
     """A connection that remembers the final status of the response under way."""
 
     status: int | None = None
+    has_begun = False
     _head: bytes | None = None
 
     def begin(self) -> None:
         """A request is about to be sent."""
-        self.status, self._head = None, b""
+        self.status, self.has_begun, self._head = None, False, b""
 
     def data_received(self, data: bytes) -> None:
+        self.has_begun = True
         if self._head is not None:
             self._read(data)
         super().data_received(data)
@@ -49,3 +51,8 @@ class HeadReader(ResponseHandler):
 def status_behind(protocol: Any) -> int | None:
     """The final status that has arrived on this connection for its last request."""
     return protocol.status if isinstance(protocol, HeadReader) else None
+
+
+def has_begun(protocol: Any) -> bool:
+    """Whether anything has arrived on this connection for its last request."""
+    return isinstance(protocol, HeadReader) and protocol.has_begun

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.harness.processes import Process, free_port
+from tests.harness.programs import program
 from tests.harness.waiting import block_until
 
 HAPROXY = """
@@ -51,22 +52,19 @@ http {{
     }}
 }}
 """
-# Debian puts servers where only root looks.
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 CONFIGURATIONS = {"haproxy": HAPROXY, "nginx": NGINX}
 ARGUMENTS = {"haproxy": ["-db", "-f"], "nginx": ["-c"]}
 
 
 @contextlib.contextmanager
 def proxy_to(kind: str, upstream: str) -> Iterator[str]:
-    """Runs the proxy; its origin. The upstream is the URL of a process."""
+    """Runs the proxy; its origin. The upstream is the URL of a process. Ends the test without one."""
+    binary = program(kind)
     folder, port = Path(tempfile.mkdtemp(prefix=f"notify-{kind}-")), free_port()
     config = folder / "proxy.conf"
     config.write_text(
         CONFIGURATIONS[kind].format(port=port, upstream=upstream.removeprefix("http://"), folder=folder)
     )
-    binary = shutil.which(kind, path=PATH)
-    assert binary is not None
     proxy = Process(kind, [binary, *ARGUMENTS[kind], str(config)], folder=folder, env={})
     try:
         proxy.start()

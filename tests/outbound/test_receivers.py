@@ -259,6 +259,20 @@ async def test_a_dead_kept_connection_is_replaced(outbound: Outbound) -> None:
         assert (receiver.connections, len(receiver.heads)) == (2, 3)
 
 
+async def test_a_response_that_has_begun_is_not_asked_for_again(outbound: Outbound) -> None:
+    """On a kept connection too: the receiver has read the request."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(receiver.heads) == 2:
+            await saying("HTTP/1.1 200 OK\r\nContent-Le", close=True)(reader, writer)
+        await status(200)(reader, writer)
+
+    async with receiving(cut) as receiver:
+        assert (await put(outbound, receiver)).accepted
+        assert result(await put(outbound, receiver)) == (None, "closed", False)
+        assert (receiver.connections, len(receiver.heads)) == (1, 2)
+
+
 async def test_an_interim_response_is_skipped(outbound: Outbound) -> None:
     text = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
     async with receiving(saying(text)) as receiver:
