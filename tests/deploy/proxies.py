@@ -32,6 +32,7 @@ error_log stderr;
 events {{}}
 http {{
     access_log off;
+    client_max_body_size 8m;
     client_body_temp_path {folder};
     proxy_temp_path {folder};
     fastcgi_temp_path {folder};

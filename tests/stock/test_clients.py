@@ -7,14 +7,10 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.deploy.caddy import caddy_to
-from tests.deploy.proxies import proxy_to
-from tests.harness.all_in_one import AllInOne
 from tests.harness.api import Api, ApiKey
 from tests.harness.programs import program
 from tests.stock.receivers import HERE, go_program
@@ -24,26 +20,6 @@ pytestmark = pytest.mark.timeout(300)
 
 COUNT = 50
 _WITHIN_S = 60
-
-
-@contextlib.contextmanager
-def front(kind: str, origin: str) -> Iterator[str]:
-    """The origin behind a proxy of this kind, or itself."""
-    match kind:
-        case "direct":
-            yield origin
-        case "caddy":
-            with caddy_to(edges=[origin], gateways=[origin]) as (url, _):
-                yield url
-        case _:
-            with proxy_to(kind, origin) as url:
-                yield url
-
-
-@pytest.fixture(scope="module", params=["direct", "haproxy", "nginx", "caddy"])
-def door(request: pytest.FixtureRequest, origin: AllInOne) -> Iterator[str]:
-    with front(request.param, origin.url) as url:
-        yield url
 
 
 def command_of(client: str) -> list[str]:

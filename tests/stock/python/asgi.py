@@ -42,7 +42,7 @@ async def _body(receive: Any, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _response(behaviour: str, status: int, path: str) -> tuple[dict[str, str], list[bytes]]:
