@@ -275,7 +275,8 @@ async def test_what_comes_behind_a_response_ends_a_kept_connection(
     async with receiving(chat) as receiver:
         assert (await put(outbound, receiver)).accepted
         idle.set()
-        await wait_until(lambda: receiver.ended == 1, what="the end of the connection")
+        # An idle one would end by itself after 15 s.
+        await wait_until(lambda: receiver.ended == 1, within_s=8, what="the end of the connection")
         assert result(await put(outbound, receiver)) == (code, "", True)
         assert (receiver.connections, len(receiver.heads)) == (2, 2)
 
