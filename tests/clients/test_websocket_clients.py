@@ -1,4 +1,4 @@
-"""WebSocket clients of Python and npm: handshake, acks, pings and closes.
+"""WebSocket clients of Python, npm and Node: handshake, acks, pings and closes.
 
 Some separate the subprotocols by a comma and a space, some by a comma.
 """
@@ -9,7 +9,7 @@ from typing import Protocol
 import aiohttp
 import pytest
 
-from tests.clients.node_clients import NodeLibrary, installed
+from tests.clients.node_clients import NodeLibrary, installed, native
 from tests.clients.stock import (
     Aiohttp,
     Library,
@@ -26,7 +26,7 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading, readings
 
 PYTHON: list[type[Library]] = [Websockets, Aiohttp, WebsocketClient]
-NODE = ["ws", "websocket", "w3c"]
+NODE = ["ws", "websocket", "w3c", "native"]
 
 
 @pytest.fixture(params=[*(library.name for library in PYTHON), *NODE])
@@ -34,6 +34,8 @@ def library(request: pytest.FixtureRequest) -> Library:
     found = next((each() for each in PYTHON if each.name == request.param), None)
     if found is not None:
         return found
+    if request.param == "native":
+        return native()
     return NodeLibrary(request.param, installed(request.config.cache.mkdir("npm")))
 
 

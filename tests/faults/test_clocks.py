@@ -20,12 +20,10 @@ from tests.harness.stack import Stack
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Webhook, webhook
-from tests.harness.wrong_clock import WrongClock, needs_faketime
+from tests.harness.wrong_clock import WrongClock
 from tests.stories.test_api_keys import is_refused, made
 from tests.stories.test_ended_credentials import opened
 from tests.stories.test_kazoo_rest import token_for
-
-pytestmark = needs_faketime
 
 FAR = ["+25h", pytest.param("-25h", marks=pytest.mark.long)]
 # What a moment may be off, besides what a busy machine adds.
