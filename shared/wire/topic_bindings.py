@@ -39,21 +39,21 @@ _Text = Annotated[str, Meta(max_length=255)]
 _Pattern = Annotated[str, Meta(min_length=1, max_length=topics.MAX_LENGTH, examples=["orders.*.created"])]
 
 
-class Condition(Closed):
+class Condition(Closed, omit_defaults=True):
     """What a value must be, besides being equal."""
 
     prefix: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     exists: bool | None = None
-    gt: float | None = None
-    gte: float | None = None
-    lt: float | None = None
-    lte: float | None = None
+    gt: int | float | None = None
+    gte: int | float | None = None
+    lt: int | float | None = None
+    lte: int | float | None = None
 
 
 _Value = _Text | int | float | bool | Condition
 
 
-class TopicBinding(Closed):
+class TopicBinding(Closed, omit_defaults=True):
     """A topic pattern, for events whose data meets conditions."""
 
     topic: _Pattern
