@@ -31,6 +31,7 @@ class CloseReason(StrEnum):
     OVER_BUDGET = "over-budget"
     TOO_MANY_FAILURES = "too-many-failures"
     OVER_QUOTA = "over-quota"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,15 @@ class Lease:
     """The right to deliver from one channel's queue.
 
     `owner` is `replica/instance/claim`; `previous` is the owner that this claim replaced. Redis may lose the
-    claim in a crash: a channel without an owner, or with `previous`, still counts as ours.
+    claim in a crash: a channel without an owner, or with `previous`, still counts as ours. `is_native`: the
+    channel is no API key's.
     """
 
     channel: str
     generation: str
     owner: str
     previous: str
+    is_native: bool = False
 
 
 # The owner of a webhook channel without a lease: its wakeups go to every dispatcher.

@@ -104,6 +104,21 @@ class KeyExpired(GatewayError):
         super().__init__("the API key has expired")
 
 
+class NoSuchChannel(GatewayError):
+    """The channel has ended, or its creation has."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such channel")
+
+
+class NameTaken(GatewayError):
+    """Another channel of the account has the name."""
+
+    def __init__(self, *, by: str) -> None:
+        super().__init__("another channel of the account has this name")
+        self.by = by
+
+
 class NoLongerOwner(GatewayError):
     """The lease is gone; `close_reason` says why."""
 

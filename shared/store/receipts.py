@@ -15,11 +15,12 @@ from shared.model.idempotency import Deadline
 from shared.model.receipts import ChannelReceipt, Receipt
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.queues import parse_entry_id
 
 # A receipt is one response: it lists at most so many channels.
 MOST_CHANNELS = 1000
 _TTL_MS = 60 * 60 * 1000
-_FIELDS = ("queued", "sent", "acked", "dropped", "generation", "reason")
+_FIELDS = ("queued", "sent", "acked", "dropped", "entry", "generation", "reason")
 
 
 class Receipts:
@@ -68,15 +69,19 @@ class Receipts:
         )
 
     async def _of_channel(self, channel: str, event_id: str) -> ChannelReceipt | None:
-        *times, generation, reason = await self._redis.command(
+        *times, entry, generation, reason = await self._redis.command(
             "HMGET", keyspace.receipt(channel, event_id), *_FIELDS
         )
         queued_ms, sent_ms, acked_ms, dropped_ms = (None if ms is None else int(ms) for ms in times)
         if queued_ms is None:
             return None
         if acked_ms is None and dropped_ms is None and generation is not None:
-            # The end of a channel marks no receipts: they may be many.
-            ended = await self._redis.command("HGET", keyspace.ended(channel), generation)
+            # The end of a channel and a purge mark no receipts: they may be many.
+            purged, ended = await self._redis.command(
+                "HMGET", keyspace.ended(channel), b"purged:" + generation, generation
+            )
+            if purged is not None and _is_within(entry, purged.rpartition(b" ")[2]):
+                ended = purged.rpartition(b" ")[0]
             if ended is not None:
                 at_ms, _, reason = ended.partition(b" ")
                 dropped_ms = int(at_ms)
@@ -88,3 +93,8 @@ class Receipts:
             dropped_ms=dropped_ms,
             reason=(reason or b"").decode(),
         )
+
+
+def _is_within(entry: bytes | None, last: bytes) -> bool:
+    """Whether an entry of a queue is `last`, or before it."""
+    return parse_entry_id((entry or b"0-0").decode()) <= parse_entry_id(last.decode())

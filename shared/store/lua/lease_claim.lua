@@ -4,12 +4,13 @@
 -- has claimed since keeps the lease.
 -- KEYS: key, channel     ARGV: owner, kind, optionally the owner that the caller found dead or ''
 -- Reply: {'claimed', previous owner or '', generation, frame limit or '', refused until or ''} | {'held', owner}
---      | {'revoked'} | {'absent'}
--- Touches at most: 5 fields.
-local kind, generation, previous, frame_limit, refused_until =
-  unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'frame_limit_bytes', 'refused_until'))
+--      | {'revoked'} | {'absent'} | {'paused'}
+-- Touches at most: 6 fields.
+local kind, generation, previous, frame_limit, refused_until, paused =
+  unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'frame_limit_bytes', 'refused_until', 'paused'))
 if not kind and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if kind ~= ARGV[2] then return {'absent'} end
+if paused then return {'paused'} end
 previous = previous or ''
 if ARGV[3] and previous ~= ARGV[3] then return {'held', previous} end
 redis.call('HSET', KEYS[2], 'owner', ARGV[1])
