@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
 from starlette.requests import Request
 
 from services.gateway.audit import record
@@ -53,6 +54,8 @@ from shared.wire.models import Id
 
 _PAGE = 100
 _MOST = 1000
+# What null ends.
+_CLEARED = ("name", "customer", "expires_after_s", "queue")
 _LISTED: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -152,44 +155,54 @@ async def change_channel(
     """Changes a channel of the account; what is left out stays."""
     context, before = context_of(request), await present(request, one)
     _check_changes(before, posted)
+    after = before
+    if _changes_in(posted):
+        await _change(context, before, posted)
+        after = await present(request, one)
+        await _record(request, Action.CHANNEL_CHANGED, one.caller, after.record)
+    return account_channel_body(after, await context.stores.account_channels.bindings(after.record))
+
+
+async def _change(context: Context, before: AccountChannel, posted: ChangedAccountChannel) -> None:
+    """Raises Problem, Invalid, QuotaExceeded."""
+    channels = context.stores.account_channels
     callback = _changed_callback(before, posted.webhook)
-    stores = context.stores.account_channels
     if posted.bindings is not None:
-        await _check_quota(context, one.record, posted.bindings)
+        await _check_quota(context, before.record, posted.bindings)
     try:
-        await stores.change(
+        await channels.change(
             before,
             name=_changed_text(posted.name),
             customer=_changed_text(posted.customer),
             settings=changed_settings(posted, before.settings),
         )
         if callback is not None:
-            await stores.put_callback(before, callback)
+            await channels.put_callback(before, callback)
         if posted.bindings is not None:
             stored = msgspec.json.encode(posted.bindings) if posted.bindings else b""
-            await stores.put_bindings(one.record, stored)
+            await channels.put_bindings(before.record, stored)
     except NameTaken as error:
         raise _name_taken(error) from None
     except NoSuchChannel:
         raise no_such_channel() from None
-    after = await present(request, one)
-    await _record(request, Action.CHANNEL_CHANGED, one.caller, after.record)
-    return account_channel_body(after, await stores.bindings(after.record))
+
+
+def _changes_in(posted: ChangedAccountChannel) -> list[str]:
+    """The fields that change something."""
+    given = [field for field, value in asdict(posted).items() if value is not UNSET and value is not None]
+    given += [field for field in _CLEARED if getattr(posted, field) is None]
+    return [field for field in given if field != "kind"]
 
 
 def _check_changes(before: AccountChannel, posted: ChangedAccountChannel) -> None:
     """Raises Problem(409), Invalid."""
-    given = [field for field in posted.__struct_fields__ if getattr(posted, field) not in (UNSET, None)]
-    cleared = [field for field in ("name", "customer", "queue") if getattr(posted, field) is None]
-    if not before.record.is_native:
-        wrong = [field for field in (*given, *cleared, "expires_after_s") if field != "kind"]
-        if given or cleared or posted.expires_after_s is None:
-            message = "belongs to its API key, which changes it by the endpoints under /v2"
-            raise Problem(409, f"the channel {message}", fields=[(field, message) for field in wrong])
-        return
     if posted.kind is not None and posted.kind is not before.kind:
         message = f"cannot change: the channel is a {before.kind}; delete it, and create another"
         raise Problem(409, f"kind: {message}", fields=[("kind", message)])
+    if not before.record.is_native and (changes := _changes_in(posted)):
+        message = "belongs to an API key, which changes it by the endpoints under /v2"
+        fields = [(field, message) for field in changes]
+        raise Problem(409, f"{', '.join(changes)}: {message}", fields=fields)
     check_name(posted.name or None)
     check_printable(posted.customer or None, "customer")
     check_bindings(posted.bindings or [])

@@ -10,6 +10,7 @@ one without its bindings.
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -145,10 +146,9 @@ class AccountChannels:
         NoSuchAccount, NoSuchChannel.
         """
         before = channel.record
-        after = ChannelRecord(
-            before.id,
-            before.account_id,
-            is_native=True,
+        assert before.is_native, "the record of an API key is its own"
+        after = replace(
+            before,
             name=before.name if name is None else name,
             customer=before.customer if customer is None else customer,
         )
