@@ -25,7 +25,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import Operation
-from shared.model.account_channels import AccountChannel, ChannelRecord, NewChannel, State, shown_id
+from shared.model.account_channels import AccountChannel, Activity, ChannelRecord, NewChannel, shown_id
 from shared.model.api_keys import new_id
 from shared.model.audit import Action
 from shared.model.callbacks import Callback
@@ -107,7 +107,7 @@ async def create_channel(
         in_query("after", "List from after this place: `next_after` of the last page."),
         in_query("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": _MOST}),
         in_query("kind", "Only channels of this kind.", {"enum": [*Kind]}),
-        in_query("state", "Only channels in this state.", {"enum": [*State]}),
+        in_query("state", "Only channels in this state.", {"enum": [*Activity]}),
         in_query("customer", "Only channels of this customer."),
         in_query("name_prefix", "Only channels whose names begin so, in the order of their names."),
     ],
@@ -119,7 +119,7 @@ async def list_channels(request: Request, caller: ChannelCaller) -> AccountChann
     kind, state = query.get("kind"), query.get("state")
     wanted = Wanted(
         kind=None if kind is None else Kind(_one_of([*Kind], kind, "kind")),
-        state=None if state is None else State(_one_of([*State], state, "state")),
+        state=None if state is None else Activity(_one_of([*Activity], state, "state")),
         customer=query.get("customer"),
         name_prefix=query.get("name_prefix"),
     )

@@ -65,17 +65,24 @@ async def account_for(request: Request, caller: ChannelCaller) -> str:
 
     Raises Problem(404), Invalid.
     """
-    given = request.query_params.get("account", "")
-    own = "" if caller.key is None else caller.key.account_id
-    if not (given or own):
-        raise Invalid("is missing: the operator names the account", field="account")
+    given = _account_given(request)
+    own = None if caller.key is None else caller.key.account_id
     account = given or own
-    is_own = account == own
-    if not is_own and (own or not is_id(account)):
+    if account is None:
+        raise Invalid("is missing: the operator names the account", field="account")
+    if own is not None and account != own:
         raise Problem(404, "there is no such account")
     if await context_of(request).stores.api_keys.account(account) is None:
         raise Problem(404, "there is no such account")
     return account
+
+
+def _account_given(request: Request) -> str | None:
+    """The account in the query. Raises Invalid."""
+    given = request.query_params.get("account")
+    if given is not None and not is_id(given):
+        raise Invalid("must be the id of an account", field="account")
+    return given
 
 
 async def _named(request: Request) -> OneChannel:
@@ -83,7 +90,7 @@ async def _named(request: Request) -> OneChannel:
     text = in_path(request, "channel")
     caller = await _caller(request)
     channels = context_of(request).stores.account_channels
-    channel, named_in = id_shown(text), None
+    channel, named_in, account = id_shown(text), None, _account_given(request)
     if caller.key is not None and not caller.has_all:
         if channel != caller.key.id:
             raise MissingScope(Scope.CHANNELS)
@@ -93,6 +100,8 @@ async def _named(request: Request) -> OneChannel:
         channel = await channels.names.find(named_in, text)
     record = None if channel is None else await channels.record(channel)
     if record is None or not _is_seen(record, caller) or (named_in is not None and record.name != text):
+        raise no_such_channel()
+    if account not in (None, record.account_id):
         raise no_such_channel()
     return OneChannel(caller, record, by_api_key=False)
 
@@ -108,6 +117,8 @@ async def _one(request: Request) -> OneChannel:
         return await _named(request)
     key = await context_of(request).authenticator.receiver(request, text)
     record = ChannelRecord(key.id, key.account_id, is_native=False)
+    if _account_given(request) not in (None, key.account_id):
+        raise no_such_channel()
     return OneChannel(ChannelCaller(key), record, by_api_key=True)
 
 

@@ -15,7 +15,7 @@ PREFIX = "ch_"
 MAX_NAME = 255
 
 
-class State(StrEnum):
+class Activity(StrEnum):
     """What a channel does. FAILING: the last attempt of its webhook failed."""
 
     ACTIVE = "active"
@@ -74,10 +74,10 @@ class AccountChannel:
     callback: Callback | None
 
     @property
-    def state(self) -> State:
+    def state(self) -> Activity:
         if self.is_paused:
-            return State.PAUSED
-        return State.ACTIVE if self.failing_since_ms is None else State.FAILING
+            return Activity.PAUSED
+        return Activity.ACTIVE if self.failing_since_ms is None else Activity.FAILING
 
 
 def shown_id(channel: str) -> str:

@@ -7,7 +7,7 @@ and still a next one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.model.account_channels import AccountChannel, State, id_shown, shown_id
+from shared.model.account_channels import AccountChannel, Activity, id_shown, shown_id
 from shared.model.channels import Kind
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
@@ -23,7 +23,7 @@ class Wanted:
     """Which channels to list. `name_prefix`: in the order of their names, and only those that have one."""
 
     kind: Kind | None = None
-    state: State | None = None
+    state: Activity | None = None
     customer: str | None = None
     name_prefix: str | None = None
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from shared.model.account_channels import AccountChannel, ChannelSettings, State, name_error, shown_id
+from shared.model.account_channels import AccountChannel, Activity, ChannelSettings, name_error, shown_id
 from shared.model.callbacks import Callback, callback
 from shared.model.channels import Kind
 from shared.model.errors import Invalid
@@ -77,7 +77,7 @@ class AccountChannelBody(Closed, kw_only=True):
     name: str | None
     customer: str | None
     kind: Kind
-    state: State
+    state: Activity
     api_key_id: Annotated[Id | None, Meta(description="Whose channel it is; null for a native one.")]
     created_at: Moment
     connected: Annotated[

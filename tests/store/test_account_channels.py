@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.model.account_channels import ChannelRecord, ChannelSettings, State
+from shared.model.account_channels import Activity, ChannelRecord, ChannelSettings
 from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
@@ -45,7 +45,7 @@ async def test_a_channel_is_read_as_it_was_made(stores: Stores) -> None:
 
     assert found is not None
     assert found.record == ChannelRecord(channel, stores.account_id, True, "Käse / 1", "c.1")
-    assert (found.kind, found.state, found.settings) == (Kind.WEBHOOK, State.ACTIVE, settings)
+    assert (found.kind, found.state, found.settings) == (Kind.WEBHOOK, Activity.ACTIVE, settings)
     assert found.callback == HOOK
     assert (found.pending, found.dropped, found.connected) == (0, 0, False)
     assert await stores.account_channels.bindings(found.record) == ORDERS
@@ -281,9 +281,9 @@ async def test_pages_by_id_and_by_name(stores: Stores) -> None:
     assert await pages(Wanted(name_prefix="x")) == []
     assert await pages(Wanted(kind=Kind.PULL)) == [nameless]
     assert await pages(Wanted(customer="c")) == sorted(made[name] for name in names[:5])
-    assert await pages(Wanted(state=State.PAUSED)) == []
+    assert await pages(Wanted(state=Activity.PAUSED)) == []
     await stores.account_channels.pause(nameless)
-    assert await pages(Wanted(state=State.PAUSED)) == [nameless]
+    assert await pages(Wanted(state=Activity.PAUSED)) == [nameless]
     for wanted in (Wanted(), Wanted(name_prefix="n")):
         with pytest.raises(ValueError):
             await stores.channel_pages.page(stores.account_id, wanted, after="nonsense", count=1)
