@@ -1,0 +1,151 @@
+"""Images of the gateway and of what the chart runs beside it, as archives for containerd; no registry is asked."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.cluster import debian
+from tests.cluster.places import CACHE, CHART, CHECKOUT, HERE, IMAGES, PROGRAMS
+from tests.cluster.requirements import Missing
+from tests.harness.valkey import server_binary
+
+DOCKERFILE = CHECKOUT / "deploy" / "Dockerfile"
+REPOSITORY = "docker.io/library/notification-gateway"
+UPGRADE_TAG = "0.0.0-upgrade"
+"""The same image by another name: an upgrade to it replaces every pod."""
+PAUSE = "registry.k8s.io/pause:3.10"
+_CERTIFICATES = Path("/etc/ssl/certs")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An archive, what it is made from, and how."""
+
+    archive: str
+    inputs: Sequence[Path]
+    make: Callable[[], Sequence[str]]
+    """Puts the image into podman's storage; returns its names."""
+
+
+def build_all() -> None:
+    """Builds the images whose inputs have changed."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    base = Image("base", [DOCKERFILE, HERE / "debian.py"], _base)
+    server = [HERE / "valkey.Containerfile", CHART / "values.yaml", Path(server_binary())]
+    code = [CHECKOUT / name for name in ("requirements.txt", "services", "shared", "deploy/health_check.py")]
+    for image in (
+        base,
+        Image("pause", [HERE / "programs" / "pause"], _pause),
+        Image("valkey", [*base.inputs, *server], _valkey),
+        Image("gateway", [*base.inputs, *code], _gateway),
+    ):
+        _build(image)
+
+
+def archives() -> list[Path]:
+    """What containerd imports; the base image is for podman only."""
+    return sorted(path for path in IMAGES.glob("*.tar") if path.stem != "base")
+
+
+def app_version() -> str:
+    return str(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"])
+
+
+def _build(image: Image) -> None:
+    archive, stamp = IMAGES / f"{image.archive}.tar", IMAGES / f"{image.archive}.built-from"
+    now = _fingerprint(image.inputs)
+    if archive.exists() and stamp.exists() and stamp.read_text() == now:
+        return
+    print(f"building the image {image.archive}", flush=True)
+    stamp.unlink(missing_ok=True)
+    names = image.make()
+    with tempfile.NamedTemporaryFile(dir=IMAGES, suffix=".part") as part:
+        # Docker's format keeps the HEALTHCHECK, which the other one does not know.
+        _podman("save", "--format", "docker-archive", "--multi-image-archive", "-o", part.name, *names)
+        Path(part.name).replace(archive)
+        Path(part.name).touch()
+    stamp.write_text(now)
+
+
+def _base() -> Sequence[str]:
+    """The Dockerfile's own base image, by its very name, from Debian's packages."""
+    name = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.M)
+    assert name is not None, "the Dockerfile names its base image"
+    suite = name[1].rpartition("-")[2]
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        packages = ["ca-certificates", "python3", "python-is-python3", "python3-pip", "python3-venv"]
+        debian.install_into(Path(folder), suite=suite, packages=packages)
+        shutil.rmtree(Path(folder, "var/cache/apt"), ignore_errors=True)
+        archive = Path(folder).with_suffix(".tar")
+        try:
+            subprocess.run(["tar", "-C", folder, "--exclude=./proc/*", "-cf", str(archive), "."], check=True)
+            _podman("import", str(archive), f"docker.io/library/{name[1]}")
+        finally:
+            archive.unlink(missing_ok=True)
+    return [f"docker.io/library/{name[1]}"]
+
+
+def _pause() -> Sequence[str]:
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        shutil.copy(PROGRAMS / "pause", folder)
+        Path(folder, "Containerfile").write_text('FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n')
+        _podman_build("--tag", PAUSE, folder)
+    return [PAUSE]
+
+
+def _valkey() -> Sequence[str]:
+    name = "docker.io/" + yaml.safe_load((CHART / "values.yaml").read_text())["redis"]["own"]["image"]
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        shutil.copy(server_binary(), Path(folder, "valkey-server"))
+        shutil.copy(HERE / "valkey.Containerfile", Path(folder, "Containerfile"))
+        _podman_build("--tag", name, folder)
+    return [name]
+
+
+def _gateway() -> Sequence[str]:
+    names = [f"{REPOSITORY}:{tag}" for tag in (app_version(), UPGRADE_TAG)]
+    tags = [word for name in names for word in ("--tag", name)]
+    _podman_build(*tags, "--file", str(DOCKERFILE), str(CHECKOUT))
+    return names
+
+
+def _podman_build(*arguments: str) -> None:
+    # The machine may reach its package index through a proxy with a certificate of its own.
+    own = ("--volume", f"{_CERTIFICATES}:{_CERTIFICATES}:ro") if _CERTIFICATES.is_dir() else ()
+    chroot = ("--format", "docker", "--isolation", "chroot", "--network", "host", "--pull=missing")
+    _podman("build", *chroot, *own, *arguments)
+
+
+def _podman(*arguments: str) -> None:
+    """Podman with a storage of its own: the machine's images stay as they are."""
+    storage = CACHE / "podman"
+    own = ["--root", str(storage / "root"), "--runroot", str(storage / "run"), "--cgroup-manager", "cgroupfs"]
+    own += ["--runtime", "runc"]
+    done = subprocess.run(
+        ["nice", "-n", "10", "podman", *own, *arguments],
+        # The default limits need a capability that a container's root may lack.
+        env=os.environ | {"CONTAINERS_CONF": str(HERE / "containers.conf")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Missing(f"podman {arguments[0]} failed: {' / '.join(done.stdout.splitlines()[-6:])}")
+
+
+def _fingerprint(inputs: Sequence[Path]) -> str:
+    whole = hashlib.sha256((HERE / "images.py").read_bytes())
+    for path in inputs:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                whole.update(str(file).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
