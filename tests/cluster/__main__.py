@@ -16,9 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start a cluster, and leave it running")
     commands.add_parser("down", help="end the cluster, and put back what it has changed")
-    inside = commands.add_parser(
-        "in", help="run a command in the cluster's namespaces, as in `in kubectl get pods`"
-    )
+    inside = commands.add_parser("in", help="run a command inside, as in `in kubectl get pods`")
     inside.add_argument("inner", nargs=argparse.REMAINDER, metavar="COMMAND")
     given = parser.parse_args(argv)
     try:

@@ -23,6 +23,8 @@ UPGRADE_TAG = "0.0.0-upgrade"
 """The same image by another name: an upgrade to it replaces every pod."""
 PAUSE = "registry.k8s.io/pause:3.10"
 _CERTIFICATES = Path("/etc/ssl/certs")
+# Podman refuses a path of more than 50 characters here.
+_PODMAN_STATE = Path("/run/notification-gateway-podman")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def build_all() -> None:
         Image("gateway", [*base.inputs, *code], _gateway),
     ):
         _build(image)
+    shutil.rmtree(_PODMAN_STATE, ignore_errors=True)
 
 
 def archives() -> list[Path]:
@@ -126,9 +129,8 @@ def _podman_build(*arguments: str) -> None:
 
 def _podman(*arguments: str) -> None:
     """Podman with a storage of its own: the machine's images stay as they are."""
-    storage = CACHE / "podman"
-    own = ["--root", str(storage / "root"), "--runroot", str(storage / "run"), "--cgroup-manager", "cgroupfs"]
-    own += ["--runtime", "runc"]
+    storage = ["--root", str(CACHE / "podman"), "--runroot", str(_PODMAN_STATE)]
+    own = [*storage, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
     done = subprocess.run(
         ["nice", "-n", "10", "podman", *own, *arguments],
         # The default limits need a capability that a container's root may lack.

@@ -72,11 +72,17 @@ class Bench:
         name = getattr(role, "__name__", "role").lower()
         return [number for number, worker in enumerate(self.receivers) if worker.name.startswith(name)]
 
-    async def start_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> list[Worker]:
+    async def start_publishers(
+        self,
+        targets: Sequence[Target],
+        *,
+        lanes: int | None = None,
+        role: Callable[[], Publishers] = Publishers,
+    ) -> list[Worker]:
         """Starts publishers for these targets, beside earlier ones."""
         lanes = lanes or self.options.lanes
         count, first = min(self.options.processes, lanes), len(self._publishers)
-        made = [Worker(f"publisher-{first + number}", Publishers) for number in range(count)]
+        made = [Worker(f"publisher-{first + number}", role) for number in range(count)]
         self._publishers += made
         await asyncio.gather(
             *(
