@@ -1,4 +1,4 @@
-"""The cluster's certificates and tokens. They are worth nothing outside: only its own network namespace reaches it."""
+"""The cluster's certificates and tokens; only its own network namespace reaches what they open."""
 
 import ssl
 import subprocess

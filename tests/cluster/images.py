@@ -1,4 +1,4 @@
-"""Images of the gateway and of what the chart runs beside it, as archives for containerd; no registry is asked."""
+"""Images of the gateway and of what the chart runs beside it, as archives; no registry is asked."""
 
 import hashlib
 import os
@@ -22,6 +22,7 @@ REPOSITORY = "docker.io/library/notification-gateway"
 UPGRADE_TAG = "0.0.0-upgrade"
 """The same image by another name: an upgrade to it replaces every pod."""
 PAUSE = "registry.k8s.io/pause:3.10"
+_NOT_IN_BASE = ("proc/*", "var/cache/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*")
 _CERTIFICATES = Path("/etc/ssl/certs")
 # Podman refuses a path of more than 50 characters here.
 _PODMAN_STATE = Path("/run/notification-gateway-podman")
@@ -35,12 +36,14 @@ class Image:
     inputs: Sequence[Path]
     make: Callable[[], Sequence[str]]
     """Puts the image into podman's storage; returns its names."""
+    for_podman: bool = False
+    """No container runs from it, so it needs no archive."""
 
 
 def build_all() -> None:
     """Builds the images whose inputs have changed."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    base = Image("base", [DOCKERFILE, HERE / "debian.py"], _base)
+    base = Image("base", [DOCKERFILE, HERE / "debian.py"], _base, for_podman=True)
     server = [HERE / "valkey.Containerfile", CHART / "values.yaml", Path(server_binary())]
     code = [CHECKOUT / name for name in ("requirements.txt", "services", "shared", "deploy/health_check.py")]
     for image in (
@@ -54,8 +57,8 @@ def build_all() -> None:
 
 
 def archives() -> list[Path]:
-    """What containerd imports; the base image is for podman only."""
-    return sorted(path for path in IMAGES.glob("*.tar") if path.stem != "base")
+    """What containerd imports."""
+    return sorted(IMAGES.glob("*.tar"))
 
 
 def app_version() -> str:
@@ -65,16 +68,18 @@ def app_version() -> str:
 def _build(image: Image) -> None:
     archive, stamp = IMAGES / f"{image.archive}.tar", IMAGES / f"{image.archive}.built-from"
     now = _fingerprint(image.inputs)
-    if archive.exists() and stamp.exists() and stamp.read_text() == now:
+    done = image.for_podman or archive.exists()
+    if done and stamp.exists() and stamp.read_text() == now:
         return
     print(f"building the image {image.archive}", flush=True)
     stamp.unlink(missing_ok=True)
     names = image.make()
-    with tempfile.NamedTemporaryFile(dir=IMAGES, suffix=".part") as part:
+    if not image.for_podman:
         # Docker's format keeps the HEALTHCHECK, which the other one does not know.
-        _podman("save", "--format", "docker-archive", "--multi-image-archive", "-o", part.name, *names)
-        Path(part.name).replace(archive)
-        Path(part.name).touch()
+        part = archive.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        _podman("save", "--format=docker-archive", "--multi-image-archive", f"--output={part}", *names)
+        part.replace(archive)
     stamp.write_text(now)
 
 
@@ -86,10 +91,10 @@ def _base() -> Sequence[str]:
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         packages = ["ca-certificates", "python3", "python-is-python3", "python3-pip", "python3-venv"]
         debian.install_into(Path(folder), suite=suite, packages=packages)
-        shutil.rmtree(Path(folder, "var/cache/apt"), ignore_errors=True)
         archive = Path(folder).with_suffix(".tar")
         try:
-            subprocess.run(["tar", "-C", folder, "--exclude=./proc/*", "-cf", str(archive), "."], check=True)
+            without = [f"--exclude=./{path}" for path in _NOT_IN_BASE]
+            subprocess.run(["tar", "-C", folder, *without, "-cf", str(archive), "."], check=True)
             _podman("import", str(archive), f"docker.io/library/{name[1]}")
         finally:
             archive.unlink(missing_ok=True)

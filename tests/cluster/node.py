@@ -1,4 +1,4 @@
-"""The first process in the cluster's namespaces: makes the node's network, starts its daemons, and ends with them."""
+"""Process 1 of the cluster's namespaces: makes the node's network, starts its daemons, ends with them."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Where the cluster keeps its programs, images and state: outside the checkout, so that all checkouts share them."""
+"""Where the cluster keeps programs, images and state: outside the checkout, so all checkouts share them."""
 
 import os
 from pathlib import Path

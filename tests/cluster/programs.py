@@ -1,4 +1,4 @@
-"""Builds Kubernetes, etcd, Helm and the pause program from Go modules; the versions are those of programs/go.mod."""
+"""Builds Kubernetes, etcd, Helm and the pause program from Go modules, in programs/go.mod's versions."""
 
 import hashlib
 import os

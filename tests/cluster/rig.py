@@ -31,7 +31,7 @@ SYSCTLS = (
 
 
 def start(*, stays: bool) -> None:
-    """Builds what is missing, and returns when the node is ready. Unless it `stays`, it ends with this process."""
+    """Builds what is missing, and waits for the node. Unless it `stays`, it ends with this process."""
     requirements.check(go=not programs.up_to_date())
     CACHE.mkdir(parents=True, exist_ok=True)
     with _alone():
@@ -95,14 +95,18 @@ def outer_pid() -> int | None:
     return None
 
 
-def entrance() -> list[str]:
-    """The beginning of a command that runs inside. Raises Missing if no cluster runs."""
+def entrance(*spaces: str) -> list[str]:
+    """The beginning of a command that runs in the cluster's network, and in those other namespaces.
+
+    In the network alone a command is still the machine's own process, so signals reach it. Raises Missing if
+    no cluster runs.
+    """
     inner = inner_pid()
     if inner is None:
         raise Missing("no cluster runs: `make cluster-up` starts one")
     path = f"PATH={PROGRAMS}:{os.environ['PATH']}:{requirements.SEARCH}"
     inside = ["env", f"--chdir={CHECKOUT}", f"KUBECONFIG={ADMIN_CONFIG}", path]
-    return ["nsenter", f"--target={inner}", "--mount", "--net", "--pid", "--", *inside]
+    return ["nsenter", f"--target={inner}", "--net", *(f"--{name}" for name in spaces), "--", *inside]
 
 
 def _spawn(*, stays: bool) -> None:

@@ -1,4 +1,4 @@
-"""A worker's role: publishers that repeat what failed under its Idempotency-Key (docs/protocols/events.md)."""
+"""A worker's role: publishers that repeat what failed, under its Idempotency-Key."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""`rollout`: clients that stay and publishers that repeat, while the installation is operated from outside."""
+"""`rollout`: clients that stay and publishers that repeat, while somebody operates the installation."""
 
 import asyncio
 import sys
