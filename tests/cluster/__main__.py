@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    usual = Amount()
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start a cluster, and leave it running")
     commands.add_parser("down", help="end the cluster, and put back what it has changed")
@@ -42,14 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--cluster",
         default="own",
-        help="`own`: the one that `up` has started, or else a new one; `kind`; `kubeconfig`; a kubeconfig's path",
+        help="`own`: the one that is up, or else a new one; `kind`; `kubeconfig`; a kubeconfig's path",
     )
-    run.add_argument(
-        "--proxy", choices=sorted(KINDS), default="haproxy", help="the proxy before the Services"
-    )
-    run.add_argument("--sockets", type=int, default=Amount.sockets, help="clients with sockets")
-    run.add_argument("--polls", type=int, default=Amount.polls, help="clients that poll")
-    run.add_argument("--rate", type=int, default=Amount.rate, help="events per second")
+    run.add_argument("--proxy", choices=sorted(KINDS), default="haproxy", help="what is before the Services")
+    run.add_argument("--sockets", type=int, default=usual.sockets, help="clients with sockets")
+    run.add_argument("--polls", type=int, default=usual.polls, help="clients that poll")
+    run.add_argument("--rate", type=int, default=usual.rate, help="events per second")
     return parser
 
 

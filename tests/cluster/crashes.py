@@ -7,7 +7,7 @@ from tests.cluster.release import Release
 
 
 def kill_container(release: Release, component: str) -> str:
-    """Kills every process of one pod's container; returns the pod's name when its container is another one."""
+    """Kills every process of a pod's container; returns the pod's name when it has another one."""
     name = release.pod(component)
     before = _container(release, name)
     ctr = ["ctr", f"--address={CONTAINERD}", "--namespace=k8s.io"]
