@@ -15,7 +15,9 @@ WHO = {
     "admin": ("admin", "system:masters"),
     "controllers": ("system:kube-controller-manager", "system:masters"),
     "dns": ("system:dns", "system:masters"),
+    "metrics": ("system:metrics-server", "system:masters"),
     "node": (f"system:node:{NODE}", "system:nodes"),
+    "policies": ("system:network-policies", "system:masters"),
     "proxy": ("system:kube-proxy", ""),
     "scheduler": ("system:kube-scheduler", ""),
 }

@@ -9,6 +9,8 @@ from tests.cluster.places import CONTAINERD, DNS_IP, NODE, NODE_IP, POD_NETWORK,
 from tests.cluster.requirements import PLUGINS
 
 FILES = RUN / "etc"
+PACKET_QUEUE = 100
+METRICS_PORT = 4443
 _ETCD = "http://127.0.0.1:2379"
 _PEER = "http://127.0.0.1:2380"
 
@@ -175,3 +177,21 @@ def kubelet() -> list[str]:
 
 def kube_proxy() -> list[str]:
     return ["kube-proxy", *options(config=FILES / "kube-proxy.yaml")]
+
+
+def network_policies() -> list[str]:
+    """Decides on packets that the kernel puts into a queue: each pod's first of a connection."""
+    own = options(hostname_override=NODE, nfqueue_id=PACKET_QUEUE, metrics_bind_address="127.0.0.1:9180")
+    return ["kube-network-policies", "--disable-nri", *own]
+
+
+def metrics_server() -> list[str]:
+    who = config("metrics")
+    return [
+        "metrics-server",
+        *options(kubeconfig=who, authentication_kubeconfig=who, authorization_kubeconfig=who),
+        *options(secure_port=METRICS_PORT, cert_dir=RUN / "metrics-pki", metric_resolution="10s"),
+        *options(kubelet_preferred_address_types="InternalIP"),
+        # The kubelet's certificate is signed by itself.
+        "--kubelet-insecure-tls",
+    ]

@@ -10,7 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import certificates, daemons, images
-from tests.cluster.places import CHECKOUT, CONTAINERD, DNS_IP, LOGS, NODE_IP, PRIVATE, PROGRAMS, RUN
+from tests.cluster.places import (
+    CHECKOUT,
+    CONTAINERD,
+    DNS_IP,
+    LOGS,
+    NODE_IP,
+    POD_NETWORK,
+    PRIVATE,
+    PROGRAMS,
+    RUN,
+)
 
 _POLL_S = 0.1
 _START_LIMIT_S = 120
@@ -39,6 +49,9 @@ def main() -> int:
     start("kube-scheduler", daemons.scheduler())
     start("kubelet", daemons.kubelet())
     start("kube-proxy", daemons.kube_proxy())
+    _queue_first_packets()
+    start("kube-network-policies", daemons.network_policies())
+    start("metrics-server", daemons.metrics_server())
     start("names", [sys.executable, "-m", "tests.cluster.names"])
     print("started", flush=True)
     while True:
@@ -77,6 +90,19 @@ def _make_network() -> None:
     _write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")
     # Without it pods of one node reach each other past kube-proxy; where it is missing they do not need it.
     _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1")
+
+
+def _queue_first_packets() -> None:
+    """What kube-network-policies does by itself where the kernel has queues for nftables too."""
+    account = Path("/run/secrets/kubernetes.io/serviceaccount")
+    account.mkdir(parents=True)
+    (account / "token").write_text(certificates.token("policies"))
+    (account / "ca.crt").write_text(Path(certificates.pem("ca")).read_text())
+    os.environ.update(KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT="6443")
+    queue = ["--jump=NFQUEUE", f"--queue-num={daemons.PACKET_QUEUE}", "--queue-bypass"]
+    new = ["--match=conntrack", "!", "--ctstate=ESTABLISHED,RELATED"]
+    for side in ("--source", "--destination"):
+        _run("iptables", "--table=mangle", "--append=FORWARD", f"{side}={POD_NETWORK}", *new, *queue)
 
 
 def _start(name: str, command: list[str]) -> int:

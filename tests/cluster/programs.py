@@ -49,6 +49,8 @@ def build() -> None:
     flags = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in stamped.items())])
     _go(go, "kube", "./kube", flags)
     _go(go, "helm", "helm.sh/helm/v3/cmd/helm", "-s -w")
+    _go(go, "kube-network-policies", "sigs.k8s.io/kube-network-policies/cmd", "-s -w")
+    _go(go, "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", "-s -w")
     # A pod's sandbox has no C library.
     _go(go, "pause", "./pause", "-s -w", CGO_ENABLED="0")
     for part in PARTS:

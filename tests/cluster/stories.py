@@ -10,7 +10,9 @@ from tests.cluster.access import Failed
 from tests.cluster.bounds import CRASH, ROLLOUT, Bounds, Outcome, judge
 from tests.cluster.front import front
 from tests.cluster.load import Amount, under_load
+from tests.cluster.policies import network_policies
 from tests.cluster.release import FULL_NAME, RELEASE, SERVICES, Release, is_ready
+from tests.cluster.variants import autoscaling, external_redis
 
 _AFTERWARDS_S = 3
 """What an action leaves running, such as endpoints that are still changing, belongs to its story."""
@@ -126,6 +128,9 @@ STORIES = {
     "delete the pod of Redis": Story(delete_redis, CRASH),
     "kill -9 Redis": Story(kill_redis, CRASH, needs_own=True),
     "scale up and down": Story(scale, ROLLOUT),
+    "network policies": Story(network_policies, needs_own=True),
+    "external Redis": Story(external_redis, needs_own=True),
+    "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
     "uninstall": Story(uninstall),
 }
 
