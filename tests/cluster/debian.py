@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.cluster.requirements import Missing
+from tests.harness.forks import die_with_parent
 
 _LISTS = Path("/etc/apt")
 
@@ -30,11 +31,13 @@ def install_into(folder: Path, *, suite: str, packages: Iterable[str]) -> None:
         mirror(),
     ]
     done = subprocess.run(
-        ["nice", "-n", "10", *command],
+        # It mounts file systems below the folder; in a namespace they end with it, also when it is killed.
+        ["nice", "-n", "10", "unshare", "--mount", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        preexec_fn=die_with_parent,
     )
     if done.returncode:
         raise Missing(f"debootstrap failed: {' / '.join(done.stdout.splitlines()[-3:])}")

@@ -23,6 +23,9 @@ UPGRADE_TAG = "0.0.0-upgrade"
 """The same image by another name: an upgrade to it replaces every pod."""
 PAUSE = "registry.k8s.io/pause:3.10"
 _NOT_IN_BASE = ("proc/*", "var/cache/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*")
+_BUILDING = CACHE / "building"
+# Layers of older images speed up the next build; these are too old for that.
+_OUTDATED = "until=168h"
 _CERTIFICATES = Path("/etc/ssl/certs")
 # Podman refuses a path of more than 50 characters here.
 _PODMAN_STATE = Path("/run/notification-gateway-podman")
@@ -42,7 +45,10 @@ class Image:
 
 def build_all() -> None:
     """Builds the images whose inputs have changed."""
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    # What a killed run has left.
+    shutil.rmtree(_BUILDING, ignore_errors=True)
+    for folder in (IMAGES, _BUILDING):
+        folder.mkdir(parents=True, exist_ok=True)
     base = Image("base", [DOCKERFILE, HERE / "debian.py"], _base, for_podman=True)
     server = [HERE / "valkey.Containerfile", CHART / "values.yaml", Path(server_binary())]
     code = [CHECKOUT / name for name in ("requirements.txt", "services", "shared", "deploy/health_check.py")]
@@ -54,6 +60,7 @@ def build_all() -> None:
     ):
         _build(image)
     shutil.rmtree(_PODMAN_STATE, ignore_errors=True)
+    shutil.rmtree(_BUILDING)
 
 
 def archives() -> list[Path]:
@@ -80,6 +87,7 @@ def _build(image: Image) -> None:
         part.unlink(missing_ok=True)
         _podman("save", "--format=docker-archive", "--multi-image-archive", f"--output={part}", *names)
         part.replace(archive)
+        _podman("image", "prune", "--force", "--filter", _OUTDATED)
     stamp.write_text(now)
 
 
@@ -88,7 +96,7 @@ def _base() -> Sequence[str]:
     name = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.M)
     assert name is not None, "the Dockerfile names its base image"
     suite = name[1].rpartition("-")[2]
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(dir=_BUILDING) as folder:
         packages = ["ca-certificates", "python3", "python-is-python3", "python3-pip", "python3-venv"]
         debian.install_into(Path(folder), suite=suite, packages=packages)
         archive = Path(folder).with_suffix(".tar")
@@ -102,7 +110,7 @@ def _base() -> Sequence[str]:
 
 
 def _pause() -> Sequence[str]:
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(dir=_BUILDING) as folder:
         shutil.copy(PROGRAMS / "pause", folder)
         Path(folder, "Containerfile").write_text('FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n')
         _podman_build("--tag", PAUSE, folder)
@@ -111,7 +119,7 @@ def _pause() -> Sequence[str]:
 
 def _valkey() -> Sequence[str]:
     name = "docker.io/" + yaml.safe_load((CHART / "values.yaml").read_text())["redis"]["own"]["image"]
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(dir=_BUILDING) as folder:
         shutil.copy(server_binary(), Path(folder, "valkey-server"))
         shutil.copy(HERE / "valkey.Containerfile", Path(folder, "Containerfile"))
         _podman_build("--tag", name, folder)
@@ -154,5 +162,7 @@ def _fingerprint(inputs: Sequence[Path]) -> str:
     for path in inputs:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:
-                whole.update(str(file).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+                # Names within the checkout: every checkout shares what is built.
+                name = str(file.relative_to(path.parent)).encode()
+                whole.update(name + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()

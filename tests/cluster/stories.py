@@ -94,8 +94,8 @@ def kill_redis(release: Release) -> list[str]:
 
 
 def scale(release: Release) -> list[str]:
-    """Twice as many gateways and edges, and back."""
-    for count in (4, 2):
+    """Twice as many gateways and edges, then one each, and back."""
+    for count in (4, 1, 2):
         for service in ("gateway", "socket-edge"):
             release.kubectl("scale", f"deployment/{FULL_NAME}-{service}", f"--replicas={count}")
         for service in ("gateway", "socket-edge"):
