@@ -99,10 +99,10 @@ def _queue_first_packets() -> None:
     (account / "token").write_text(certificates.token("policies"))
     (account / "ca.crt").write_text(Path(certificates.pem("ca")).read_text())
     os.environ.update(KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT="6443")
-    queue = ["--jump=NFQUEUE", f"--queue-num={daemons.PACKET_QUEUE}", "--queue-bypass"]
-    new = ["--match=conntrack", "!", "--ctstate=ESTABLISHED,RELATED"]
+    queue = ["--jump", "NFQUEUE", "--queue-num", str(daemons.PACKET_QUEUE), "--queue-bypass"]
+    new = ["--match", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED"]
     for side in ("--source", "--destination"):
-        _run("iptables", "--table=mangle", "--append=FORWARD", f"{side}={POD_NETWORK}", *new, *queue)
+        _run("iptables", "--table", "mangle", "--append", "FORWARD", side, POD_NETWORK, *new, *queue)
 
 
 def _start(name: str, command: list[str]) -> int:

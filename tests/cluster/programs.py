@@ -9,6 +9,7 @@ from tests.cluster import requirements
 from tests.cluster.places import HERE, PROGRAMS
 
 SOURCES = HERE / "programs"
+_BESIDE = SOURCES / "beside"
 PARTS = (
     *("etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl"),
     "kubelet",
@@ -49,8 +50,8 @@ def build() -> None:
     flags = " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in stamped.items())])
     _go(go, "kube", "./kube", flags)
     _go(go, "helm", "helm.sh/helm/v3/cmd/helm", "-s -w")
-    _go(go, "kube-network-policies", "sigs.k8s.io/kube-network-policies/cmd", "-s -w")
-    _go(go, "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", "-s -w")
+    _go(go, "kube-network-policies", "sigs.k8s.io/kube-network-policies/cmd", "-s -w", folder=_BESIDE)
+    _go(go, "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", "-s -w", folder=_BESIDE)
     # A pod's sandbox has no C library.
     _go(go, "pause", "./pause", "-s -w", CGO_ENABLED="0")
     for part in PARTS:
@@ -60,10 +61,10 @@ def build() -> None:
     _STAMP.write_text(_fingerprint())
 
 
-def _go(go: str, name: str, package: str, flags: str, **more: str) -> None:
+def _go(go: str, name: str, package: str, flags: str, *, folder: Path = SOURCES, **more: str) -> None:
     command = [go, "build", "-trimpath", f"-ldflags={flags}", "-o", str(PROGRAMS / name), package]
     # The compiler uses every core; whoever else works on this machine goes first.
-    subprocess.run(["nice", "-n", "10", *command], cwd=SOURCES, env=os.environ | more, check=True)
+    subprocess.run(["nice", "-n", "10", *command], cwd=folder, env=os.environ | more, check=True)
 
 
 def _fingerprint() -> str:

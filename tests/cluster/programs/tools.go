@@ -5,6 +5,4 @@ package programs
 
 import (
 	_ "helm.sh/helm/v3/cmd/helm"
-	_ "sigs.k8s.io/kube-network-policies/cmd"
-	_ "sigs.k8s.io/metrics-server/cmd/metrics-server"
 )
