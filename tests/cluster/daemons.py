@@ -190,7 +190,7 @@ def metrics_server() -> list[str]:
     return [
         "metrics-server",
         *options(kubeconfig=who, authentication_kubeconfig=who, authorization_kubeconfig=who),
-        *options(secure_port=METRICS_PORT, cert_dir=RUN / "metrics-pki", metric_resolution="10s"),
+        *options(secure_port=METRICS_PORT, cert_dir=RUN / "metrics-pki", metric_resolution="15s"),
         *options(kubelet_preferred_address_types="InternalIP"),
         # The kubelet's certificate is signed by itself.
         "--kubelet-insecure-tls",
