@@ -1,5 +1,6 @@
 """What a story found, and what is too much of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ class Bounds:
     """Requests that failed and whose first repetition failed too."""
 
 
+# The others are about the machine, which the cluster shares with the load.
+_OF_CLIENTS = re.compile(r"\d+ (sockets were closed|connects were refused|requests were refused) ")
 ROLLOUT = Bounds()
 CRASH = Bounds(gap_s=15.0, publisher_errors=None)
 """A process or a node's link to it is gone before anybody can be told."""
@@ -36,10 +39,7 @@ def judge(outcome: Outcome, line: Mapping[str, Any], bounds: Bounds) -> None:
     """Adds the figures of a load run's result line to the outcome, and what exceeds the bounds."""
     figures, count = line["figures"], line["count"]
     outcome.figures, outcome.count = figures, count
-    # The others are about the machine, which the cluster shares with the load.
-    outcome.notes += [
-        warning for warning in line["warnings"] if " were closed " in warning or " by " in warning
-    ]
+    outcome.notes += [warning for warning in line["warnings"] if _OF_CLIENTS.match(warning)]
     problems = outcome.problems
     if not count["published"]:
         problems.append("nothing was published")

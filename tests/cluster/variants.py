@@ -26,11 +26,11 @@ def external_redis(release: Release) -> list[str]:
             other.install()
             other.test()
             other.uninstall()
+            claims = other.get("persistentvolumeclaims")["items"]
         finally:
+            release.cluster.kubectl("delete", "namespace", other.namespace)
             redis.terminate()
             redis.wait(10)
-    claims = other.get("persistentvolumeclaims")["items"]
-    release.cluster.kubectl("delete", "namespace", other.namespace, "--wait=false")
     return [f"a claim is left: {claim['metadata']['name']}" for claim in claims]
 
 
