@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import images, rig
-from tests.cluster.places import CHECKOUT, LOGS, PROGRAMS
+from tests.cluster.places import CHECKOUT, LOGS, PROGRAMS, SCRATCH
 from tests.cluster.requirements import Missing, path_of
 from tests.harness.forks import die_with_parent
 
@@ -114,7 +113,9 @@ def kind_cluster() -> Cluster:
     for archive in images.archives():
         subprocess.run(["kind", "load", "image-archive", str(archive)], check=True)
     config = subprocess.run(["kind", "get", "kubeconfig"], capture_output=True, text=True, check=True).stdout
-    path = Path(tempfile.mkdtemp(prefix="notify-kind-"), "kubeconfig")
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    path = SCRATCH / "kind.kubeconfig"
+    path.touch(mode=0o600)
     # In the node's network the API server has its own port, not the one that kind publishes.
     path.write_text(re.sub(r"https://\S+", "https://127.0.0.1:6443", config))
     return Cluster(["nsenter", f"--target={pid}", "--net", "--", *_tools()], {"KUBECONFIG": str(path)})

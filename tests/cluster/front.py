@@ -2,13 +2,12 @@
 
 import contextlib
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.cluster.access import Cluster, Failed
-from tests.cluster.places import FRONT_PORT
+from tests.cluster.places import FRONT_PORT, scratch
 from tests.cluster.release import Release
 from tests.cluster.requirements import path_of
 from tests.deploy.files import PORTS
@@ -44,6 +43,8 @@ backend gateways
 
 NGINX = """
 daemon off;
+# Only we may enter the folder.
+user root;
 pid {folder}/nginx.pid;
 error_log stderr;
 worker_rlimit_nofile 8192;
@@ -81,7 +82,7 @@ def front(release: Release, *, kind: str) -> Iterator[str]:
     binary = path_of(kind)
     if binary is None:
         raise Failed(f"{kind} is missing: apt-get install {kind}")
-    with tempfile.TemporaryDirectory(prefix="notify-front-") as folder:
+    with scratch(kind) as folder:
         path = Path(folder, "proxy.conf")
         path.write_text(
             text.format(

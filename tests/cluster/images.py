@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from tests.cluster import debian
-from tests.cluster.places import CACHE, CHART, CHECKOUT, HERE, IMAGES, PROGRAMS
+from tests.cluster.places import CACHE, CHART, CHECKOUT, HERE, IMAGES, PROGRAMS, scratch
 from tests.cluster.requirements import Missing
 from tests.harness.valkey import server_binary
 
@@ -23,7 +22,6 @@ UPGRADE_TAG = "0.0.0-upgrade"
 """The same image by another name: an upgrade to it replaces every pod."""
 PAUSE = "registry.k8s.io/pause:3.10"
 _NOT_IN_BASE = ("proc/*", "var/cache/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*")
-_BUILDING = CACHE / "building"
 # Layers of older images speed up the next build; these are too old for that.
 _OUTDATED = "until=168h"
 _CERTIFICATES = Path("/etc/ssl/certs")
@@ -45,10 +43,7 @@ class Image:
 
 def build_all() -> None:
     """Builds the images whose inputs have changed."""
-    # What a killed run has left.
-    shutil.rmtree(_BUILDING, ignore_errors=True)
-    for folder in (IMAGES, _BUILDING):
-        folder.mkdir(parents=True, exist_ok=True)
+    IMAGES.mkdir(parents=True, exist_ok=True)
     base = Image("base", [DOCKERFILE, HERE / "debian.py"], _base, for_podman=True)
     server = [HERE / "valkey.Containerfile", CHART / "values.yaml", Path(server_binary())]
     code = [CHECKOUT / name for name in ("requirements.txt", "services", "shared", "deploy/health_check.py")]
@@ -60,7 +55,6 @@ def build_all() -> None:
     ):
         _build(image)
     shutil.rmtree(_PODMAN_STATE, ignore_errors=True)
-    shutil.rmtree(_BUILDING)
 
 
 def archives() -> list[Path]:
@@ -96,7 +90,7 @@ def _base() -> Sequence[str]:
     name = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.M)
     assert name is not None, "the Dockerfile names its base image"
     suite = name[1].rpartition("-")[2]
-    with tempfile.TemporaryDirectory(dir=_BUILDING) as folder:
+    with scratch("image") as folder:
         packages = ["ca-certificates", "python3", "python-is-python3", "python3-pip", "python3-venv"]
         debian.install_into(Path(folder), suite=suite, packages=packages)
         archive = Path(folder).with_suffix(".tar")
@@ -110,7 +104,7 @@ def _base() -> Sequence[str]:
 
 
 def _pause() -> Sequence[str]:
-    with tempfile.TemporaryDirectory(dir=_BUILDING) as folder:
+    with scratch("image") as folder:
         shutil.copy(PROGRAMS / "pause", folder)
         Path(folder, "Containerfile").write_text('FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n')
         _podman_build("--tag", PAUSE, folder)
@@ -119,7 +113,7 @@ def _pause() -> Sequence[str]:
 
 def _valkey() -> Sequence[str]:
     name = "docker.io/" + yaml.safe_load((CHART / "values.yaml").read_text())["redis"]["own"]["image"]
-    with tempfile.TemporaryDirectory(dir=_BUILDING) as folder:
+    with scratch("image") as folder:
         shutil.copy(server_binary(), Path(folder, "valkey-server"))
         shutil.copy(HERE / "valkey.Containerfile", Path(folder, "Containerfile"))
         _podman_build("--tag", name, folder)

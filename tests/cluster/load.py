@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.access import Failed
-from tests.cluster.places import LOGS
+from tests.cluster.places import LOGS, scratch
 from tests.cluster.release import Release
 
 _LONGEST_S = 900
@@ -55,7 +54,7 @@ class Load:
 def under_load(release: Release, origin: str, amount: Amount, *, name: str) -> Iterator[Load]:
     """Runs the block while clients stay and publishers publish. Raises Failed without a result."""
     load = Load(name)
-    with tempfile.TemporaryDirectory(prefix="notify-load-") as folder:
+    with scratch("load") as folder:
         results = Path(folder, "results.jsonl")
         crowd = [f"--sockets={amount.sockets}", f"--polls={amount.polls}", f"--rate={amount.rate}"]
         where = [f"--url={origin}", f"--admin-token={release.admin_token()}", f"--out={results}"]

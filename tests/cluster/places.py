@@ -1,6 +1,7 @@
 """Where the cluster keeps programs, images and state: outside the checkout, so all checkouts share them."""
 
 import os
+import tempfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,8 @@ RUN = CACHE / "run"
 """The state of the running cluster; `down` removes it."""
 LOGS = CACHE / "logs"
 """Outlives the cluster, for a look at what failed; the next start removes it."""
+SCRATCH = CACHE / "scratch"
+"""Folders of a run; a run that is killed leaves them to the next one."""
 VOLUMES = RUN / "volumes"
 ADMIN_CONFIG = RUN / "admin.kubeconfig"
 
@@ -29,3 +32,9 @@ FRONT_PORT = 8080
 PRIVATE = [Path(path) for path in ("/var/log", "/var/lib/cni", "/var/lib/kubelet")]
 """Folders of the machine that daemons write into whatever their configuration says."""
 CONTAINERD = "/run/containerd/containerd.sock"
+
+
+def scratch(name: str) -> "tempfile.TemporaryDirectory[str]":
+    """A folder for the duration of a block."""
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f"{name}-", dir=SCRATCH)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.cluster import cgroups, images, programs, requirements
-from tests.cluster.places import ADMIN_CONFIG, CACHE, CHECKOUT, LOGS, NODE, PRIVATE, PROGRAMS, RUN
+from tests.cluster.places import ADMIN_CONFIG, CACHE, CHECKOUT, LOGS, NODE, PRIVATE, PROGRAMS, RUN, SCRATCH
 from tests.cluster.requirements import Missing
 from tests.harness.forks import die_with_parent
 
@@ -60,6 +60,7 @@ def stop() -> bool:
 
 
 def stop_unlocked() -> bool:
+    shutil.rmtree(SCRATCH, ignore_errors=True)
     if not RUN.exists():
         return False
     inner, outer = inner_pid(), outer_pid()

@@ -1,9 +1,7 @@
 """Installations other than the usual one: on an external Redis, and with autoscalers."""
 
-import tempfile
-
 from tests.cluster import metrics_api
-from tests.cluster.places import NODE_IP
+from tests.cluster.places import NODE_IP, scratch
 from tests.cluster.release import FULL_NAME, SMALL, Release
 from tests.harness.valkey import server_binary
 
@@ -17,7 +15,7 @@ def external_redis(release: Release) -> list[str]:
     url = f"redis://:{_PASSWORD}@{NODE_IP}:6379/0"
     values = (f"--values={SMALL}", f"--set=redis.own.enabled=false,redis.url={url},{_ONE_EACH}")
     other = Release(release.cluster, "notify-external", values)
-    with tempfile.TemporaryDirectory(prefix="notify-external-") as folder:
+    with scratch("redis") as folder:
         settings = {"bind": NODE_IP, "port": "6379", "requirepass": _PASSWORD, "dir": folder, "save": ""}
         options = [word for name, value in settings.items() for word in (f"--{name}", value)]
         redis = release.cluster.start(server_binary(), *options, log="external-redis")
