@@ -35,9 +35,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """May create and revoke the API keys of one account, or of all (None): an admin, or the operator."""
+    """May create and revoke the API keys of one account, or of all (None): an admin, or the operator.
+
+    `api_key_id` is the admin's own, '' for the operator.
+    """
 
     account_id: str | None
+    api_key_id: str = ""
 
     def administers(self, account_id: str) -> bool:
         return self.account_id is None or self.account_id == account_id
@@ -83,7 +87,7 @@ class Authenticator:
             return Administrator(account_id=None)
         key = await self._authenticate_uncached(request)
         require_scope(key.scopes, Scope.ADMIN)
-        return Administrator(account_id=key.account_id)
+        return Administrator(account_id=key.account_id, api_key_id=key.id)
 
     async def require(self, request: Request, scope: Scope) -> ApiKey:
         """The caller's API key, if it has the scope."""
@@ -137,6 +141,10 @@ class Authenticator:
         """What `find` reads for this credential of the request; None if it is not valid."""
         return await self._limits.look_up(given, self._limits.address_of(request.scope), find)
 
+    def address_of(self, request: Request) -> str:
+        """The client's address, "" when it is unknown."""
+        return self._limits.client_address(request.scope)
+
     def forget(self, api_key_id: str) -> None:
         """Drops the cached key: this gateway has revoked or rotated it."""
         for digest in [digest for digest, cached in self._cache.items() if cached.key.id == api_key_id]:
@@ -149,7 +157,8 @@ class Authenticator:
 
     def _is_operator(self, request: Request) -> bool:
         given = _secret_in(request)
-        return bool(given) and hmac.compare_digest(given.encode(), self._admin_token)
+        # Headers are read as Latin-1; these are the bytes that were sent.
+        return bool(given) and hmac.compare_digest(given.encode("latin-1"), self._admin_token)
 
     async def _authenticate_uncached(self, request: Request) -> ApiKey:
         secret = _secret_in(request)

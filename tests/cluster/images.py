@@ -34,7 +34,7 @@ class Image:
     """An archive, what it is made from, and how."""
 
     archive: str
-    inputs: Sequence[Path]
+    inputs: Sequence[Path | str]
     make: Callable[[], Sequence[str]]
     """Puts the image into podman's storage; returns its names."""
     for_podman: bool = False
@@ -44,14 +44,14 @@ class Image:
 def build_all() -> None:
     """Builds the images whose inputs have changed."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    base = Image("base", [DOCKERFILE, HERE / "debian.py"], _base, for_podman=True)
+    base = Image("base", [_base_name(), HERE / "debian.py"], _base, for_podman=True)
     server = [HERE / "valkey.Containerfile", CHART / "values.yaml", Path(server_binary())]
     code = [CHECKOUT / name for name in ("requirements.txt", "services", "shared", "deploy/health_check.py")]
     for image in (
         base,
         Image("pause", [HERE / "programs" / "pause"], _pause),
         Image("valkey", [*base.inputs, *server], _valkey),
-        Image("gateway", [*base.inputs, *code], _gateway),
+        Image("gateway", [*base.inputs, DOCKERFILE, *code], _gateway),
     ):
         _build(image)
     shutil.rmtree(_PODMAN_STATE, ignore_errors=True)
@@ -87,9 +87,8 @@ def _build(image: Image) -> None:
 
 def _base() -> Sequence[str]:
     """The Dockerfile's own base image, by its very name, from Debian's packages."""
-    name = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.M)
-    assert name is not None, "the Dockerfile names its base image"
-    suite = name[1].rpartition("-")[2]
+    name = _base_name()
+    suite = name.rpartition("-")[2]
     with scratch("image") as folder:
         packages = ["ca-certificates", "python3", "python-is-python3", "python3-pip", "python3-venv"]
         debian.install_into(Path(folder), suite=suite, packages=packages)
@@ -97,10 +96,17 @@ def _base() -> Sequence[str]:
         try:
             without = [f"--exclude=./{path}" for path in _NOT_IN_BASE]
             subprocess.run(["tar", "-C", folder, *without, "-cf", str(archive), "."], check=True)
-            _podman("import", str(archive), f"docker.io/library/{name[1]}")
+            _podman("import", str(archive), name)
         finally:
             archive.unlink(missing_ok=True)
-    return [f"docker.io/library/{name[1]}"]
+    return [name]
+
+
+def _base_name() -> str:
+    """As in docker.io/library/python:3.11-slim-bookworm."""
+    name = re.search(r"^ARG PYTHON=(\S+)$", DOCKERFILE.read_text(), flags=re.M)
+    assert name is not None, "the Dockerfile names its base image"
+    return f"docker.io/library/{name[1]}"
 
 
 def _pause() -> Sequence[str]:
@@ -151,9 +157,12 @@ def _podman(*arguments: str) -> None:
         raise Missing(f"podman {arguments[0]} failed: {' / '.join(done.stdout.splitlines()[-6:])}")
 
 
-def _fingerprint(inputs: Sequence[Path]) -> str:
+def _fingerprint(inputs: Sequence[Path | str]) -> str:
     whole = hashlib.sha256((HERE / "images.py").read_bytes())
     for path in inputs:
+        if isinstance(path, str):
+            whole.update(path.encode() + b"\0")
+            continue
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:
                 # Names within the checkout: every checkout shares what is built.
