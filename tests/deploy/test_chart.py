@@ -182,7 +182,7 @@ def test_an_autoscaler_alone_sets_the_replicas(case: str) -> None:
     scaled = {h["spec"]["scaleTargetRef"]["name"] for h in objects(case, "HorizontalPodAutoscaler")}
     assert len(scaled) == (3 if case == "everything" else 0)
     for found in objects(case, "Deployment"):
-        assert ("replicas" in found["spec"]) != (found["metadata"]["name"] in scaled)
+        assert ("replicas" in found["spec"]) != (found["metadata"]["name"] in scaled), "no cluster to look at"
 
 
 @every_case

@@ -41,6 +41,9 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"socketEdge": {"drain": {"windowSeconds": -1}}}, "/socketEdge/drain/windowSeconds"),
         ({"settings": {"PORT": 80}}, "'PORT' not allowed"),
         ({"settings": {"HEARTBEAT_S": 30}}, "HEARTBEAT_TTL_S (15) must be more than HEARTBEAT_S (30)"),
+        ({"fullnameOverride": "1abc"}, "/fullnameOverride"),
+        ({"fullnameOverride": "a.b"}, "/fullnameOverride"),
+        ({"nameOverride": "a.b"}, "/nameOverride"),
         ({"listenOn": "127.0.0.1"}, "'0.0.0.0', '::'"),
         ({"redis": {"own": {"appendfsync": "no"}}}, "'always', 'everysec'"),
         ({"redis": {"own": {"maxmemory": "512Mi"}}}, "/redis/own/maxmemory"),
@@ -81,6 +84,15 @@ def test_senseless_values_are_refused(values: dict[str, Any], error: str) -> Non
     with pytest.raises(helm.HelmError) as refused:
         rendered(values)
     assert error in str(refused.value)
+
+
+@pytest.mark.parametrize("release", ["1abc", "a.b"])
+def test_a_release_whose_services_would_be_refused_is_refused_first(release: str) -> None:
+    """Helm accepts these names; the API server refuses them for a Service, after it has made Deployments."""
+    with helm.Chart.load(CHART) as chart:
+        with pytest.raises(helm.HelmError, match="Set fullnameOverride"):
+            chart.render({}, name=release, namespace="prod")
+        assert chart.render({"fullnameOverride": "notify"}, name=release, namespace="prod")
 
 
 def test_every_setting_can_be_set_in_the_chart() -> None:

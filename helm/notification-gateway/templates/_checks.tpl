@@ -1,5 +1,9 @@
 {{/* Rules between two values, which values.schema.json cannot express. */}}
 {{- define "notify.checks" -}}
+{{- $name := include "notify.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "%q cannot be the name of a Service: only a-z, 0-9 and -, with a letter first. Set fullnameOverride to such a name, or give the release one" $name) }}
+{{- end }}
 {{- with .Values.redis }}
 {{- $given := list }}
 {{- if .own.enabled }}{{ $given = append $given "redis.own.enabled" }}{{ end }}
@@ -48,4 +52,5 @@
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
 {{- fail "serviceAccount.create=false needs serviceAccount.name" }}
 {{- end }}
+{{- include "notify.checkLive" . }}
 {{- end }}
