@@ -90,8 +90,13 @@ VALUES: dict[str, Json] = {
         },
         "expiryReaper": {"replicas": 2},
         "metrics": {
-            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "rules": {"enabled": True, "labels": {"release": "prometheus"}},
+            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "rules": {
+                "enabled": True,
+                "labels": {"release": "prometheus"},
+                "runbookUrl": "https://docs.example.com/runbook.md",
+                "redisExporter": 'service="exporter"',
+            },
             "dashboard": {"enabled": True},
         },
     },

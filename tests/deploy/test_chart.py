@@ -29,7 +29,7 @@ from tests.deploy.files import CHART, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
 
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 # Kinds of the Prometheus operator, for which Kubernetes has no schema.
-CUSTOM = ("ServiceMonitor", "PrometheusRule")
+CUSTOM = ("PodMonitor", "PrometheusRule")
 
 every_case = pytest.mark.parametrize("case", VALUES)
 every_service = pytest.mark.parametrize("service", SERVICES)

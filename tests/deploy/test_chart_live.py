@@ -1,4 +1,4 @@
-"""What the chart renders depends on what the cluster has, and it refuses what a cluster would refuse half-way."""
+"""The chart renders by what the cluster has, and refuses what the cluster would refuse half-way."""
 
 import copy
 from typing import Any

@@ -202,5 +202,35 @@ def test_only_the_services_reach_the_charts_redis() -> None:
         assert {"podSelector": redis["spec"]["selector"]} in peers
 
 
+def test_helm_test_works_where_everything_is_denied_by_default() -> None:
+    spec = policy("default", "test")
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == []
+    labels = named("default", "Pod")["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    dns, *others = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    reached = {
+        rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: rule["ports"]
+        for rule in others
+    }
+    called = ("gateway", "socket-edge")
+    assert reached == {name: [{"protocol": "TCP", "port": PORTS[name]}] for name in called}
+
+
+def test_dns_pods_may_listen_on_other_ports() -> None:
+    """A policy sees the port of the pod, after the Service's translation."""
+    found = rendered({"networkPolicy": {"dnsPorts": [53, 5353]}})
+    policies = [each for each in found if each["kind"] == "NetworkPolicy" and component(each) != "redis"]
+    assert len(policies) == len(SERVICES) + 1
+    for each in policies:
+        ports = {
+            (port["protocol"], port["port"])
+            for rule in each["spec"]["egress"]
+            for port in rule.get("ports", ())
+        }
+        assert {("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)} <= ports
+
+
 def test_network_policies_are_optional() -> None:
     assert [o for o in rendered({"networkPolicy": {"enabled": False}}) if o["kind"] == "NetworkPolicy"] == []

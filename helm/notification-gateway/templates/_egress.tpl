@@ -1,8 +1,7 @@
 {{/* What every service may connect to: DNS, Redis, and the collector if there is one. */}}
 {{- define "notify.egress" -}}
 {{- $policy := .Values.networkPolicy }}
-- to: {{- toYaml $policy.dns | nindent 4 }}
-  ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
+{{ include "notify.egressToDns" . }}
 {{- if .Values.redis.own.enabled }}
 - to:
     - podSelector:
@@ -32,6 +31,15 @@
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+{{- end }}
+
+{{- define "notify.egressToDns" -}}
+- to: {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
+  ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . | int }}}
+    - {protocol: TCP, port: {{ . | int }}}
+    {{- end }}
 {{- end }}
 
 {{/* The internet without private networks, by the same rule as the code; networks that the operator opens are open here. */}}
