@@ -36,7 +36,8 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     path: list[tuple[int, str]] = []
     comments: list[str] = []
-    for line in text.splitlines():
+    lines = text.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
         words = line.strip()
         if words.startswith("# "):
             comments.append(words[2:])
@@ -51,7 +52,7 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
         indent = len(found["indent"])
         path = [step for step in path if step[0] < indent] + [(indent, found["key"])]
         value = re.sub(r"^&\w+\s*", "", found["value"] or "")
-        if comments or value:
+        if comments or value or following.strip().startswith("- "):
             rows.append((".".join(key for _, key in path), value, " ".join(comments)))
         comments = []
     return rows

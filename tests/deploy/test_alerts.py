@@ -239,7 +239,7 @@ def test_the_pod_monitor_selects_all_services_and_labels_what_they_show() -> Non
             for target, each in relabeled.items()
         }
         assert source == {"job": service, "release": RELEASE}
-        ports = [port["name"] for each in template["spec"]["containers"] for port in each["ports"]]
+        ports = [port["name"] for each in template["spec"]["containers"] for port in each.get("ports", ())]
         assert "metrics" in ports
 
 

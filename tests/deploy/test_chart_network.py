@@ -55,6 +55,10 @@ def _picks(peer: Json, labels: Json) -> bool:
     return bool(wanted) and wanted.items() <= labels.items()
 
 
+def dns_port(case: str) -> int:
+    return 5353 if case == "openshift" else 53
+
+
 def to_customers(spec: Json) -> list[Json]:
     """The egress rules without a port: those for webhook requests."""
     return [rule for rule in spec["egress"] if "ports" not in rule]
@@ -96,7 +100,45 @@ def test_backends_exist_with_their_port(case: str) -> None:
         for path in ingress["spec"]["rules"][0]["http"]["paths"]:
             service = path["backend"]["service"]
             assert service["port"]["name"] in ports[service["name"]]
-        assert ingress["spec"]["tls"][0]["hosts"] == [ingress["spec"]["rules"][0]["host"]]
+        hosts = [host for tls in ingress["spec"].get("tls", ()) for host in tls["hosts"]]
+        # OpenShift's router has a certificate of its own.
+        assert hosts == ([] if case == "openshift" else [ingress["spec"]["rules"][0]["host"]])
+    numbers = {
+        s["metadata"]["name"]: {p["port"] for p in s["spec"]["ports"]} for s in objects(case, "Service")
+    }
+    for route in objects(case, "HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            [backend] = rule["backendRefs"]
+            assert backend["port"] in numbers[backend["name"]]
+            assert backend["port"] != metrics_port_of(case)
+
+
+def paths_of(rules: list[Json]) -> dict[tuple[str, str], str]:
+    """(path, its type in an Ingress): the service, of an HTTPRoute's rules"""
+    kinds = {"PathPrefix": "Prefix", "Exact": "Exact"}
+    return {
+        (match["path"]["value"], kinds[match["path"]["type"]]): rule["backendRefs"][0]["name"]
+        for rule in rules
+        for match in rule["matches"]
+    }
+
+
+@pytest.mark.parametrize("end", ["demo-notification-gateway", "-blackhole"])
+def test_the_gateway_api_routes_as_the_ingress_does(end: str) -> None:
+    ingress = named("everything", "Ingress", end)
+    route = named("everything", "HTTPRoute", end)
+    assert route["spec"]["hostnames"] == [rule["host"] for rule in ingress["spec"]["rules"]]
+    assert route["spec"]["parentRefs"] == [{"name": "public", "namespace": "gateways"}]
+    routed = {
+        (path["path"], path["pathType"]): path["backend"]["service"]["name"]
+        for rule in ingress["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    }
+    assert paths_of(route["spec"]["rules"]) == routed
+    held = [
+        rule for rule in route["spec"]["rules"] if rule["backendRefs"][0]["name"].endswith("-socket-edge")
+    ]
+    assert [rule["timeouts"] for rule in held] == [{"request": "0s"}]
 
 
 @every_case
@@ -120,7 +162,8 @@ def test_each_service_has_a_policy_for_both_directions(case: str, service: str) 
     assert spec["podSelector"] == deployments(case)[service]["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     *ways_in, to_metrics = spec["ingress"]
-    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    there = "openshift-user-workload-monitoring" if case == "openshift" else "monitoring"
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": there}}}
     assert to_metrics["ports"] == [{"protocol": "TCP", "port": metrics_port_of(case)}]
     assert to_metrics["from"] == [monitoring], "only monitoring may read metrics"
     assert len(ways_in) == (service in ("gateway", "socket-edge"))
@@ -135,7 +178,7 @@ def test_each_service_has_a_policy_for_both_directions(case: str, service: str) 
 @pytest.mark.parametrize("service", ["socket-edge", "expiry-reaper"])
 def test_edges_and_reapers_connect_to_redis_dns_and_the_collector_only(case: str, service: str) -> None:
     ports = {port["port"] for rule in policy(case, service)["egress"] for port in rule["ports"]}
-    allowed = {53, 6379}
+    allowed = {dns_port(case), 6379}
     allowed |= {6380} if case == "external-redis" else set()
     allowed |= {26379} if case == "redis-cluster" else set()
     allowed |= {4318} if case == "everything" else set()
@@ -147,8 +190,9 @@ def test_edges_and_reapers_connect_to_redis_dns_and_the_collector_only(case: str
 @pytest.mark.parametrize("service", SERVICES)
 def test_dns_works_over_udp_and_tcp(case: str, service: str) -> None:
     ports = [port for rule in policy(case, service)["egress"] for port in rule.get("ports", ())]
-    assert sorted(port["protocol"] for port in ports if port["port"] == 53) == ["TCP", "UDP"]
-    assert {port["protocol"] for port in ports if port["port"] != 53} == {"TCP"}
+    dns = dns_port(case)
+    assert sorted(port["protocol"] for port in ports if port["port"] == dns) == ["TCP", "UDP"]
+    assert {port["protocol"] for port in ports if port["port"] != dns} == {"TCP"}
 
 
 @pytest.mark.parametrize("service", CALLERS)

@@ -29,13 +29,18 @@
 {{- fail "ingress.blackhole.host must differ from ingress.host: an Ingress cannot tell Blackhole's paths from the API's" }}
 {{- end }}
 {{- end }}
-{{- range $key := list "gateway" "socketEdge" "webhookDispatcher" }}
-{{- with (index $.Values $key).autoscaling }}
-{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
-{{- fail (printf "%s.autoscaling.maxReplicas (%d) is below minReplicas (%d)" $key (int .maxReplicas) (int .minReplicas)) }}
+{{- with .Values.httpRoute }}
+{{- if and .enabled (or (not .host) (not .parentRefs)) }}
+{{- fail "httpRoute.enabled needs httpRoute.host, the API's host name, and httpRoute.parentRefs, the Gateways to attach to" }}
+{{- end }}
+{{- if and .enabled (eq .host .blackhole.host) }}
+{{- fail "httpRoute.blackhole.host must differ from httpRoute.host: Blackhole's paths are not the API's" }}
 {{- end }}
 {{- end }}
+{{- range $service := include "notify.services" . | fromYaml }}
+{{- include "notify.checkService" (dict "root" $ "key" $service.values "values" (index $.Values $service.values)) }}
 {{- end }}
+{{- include "notify.checkResources" (dict "key" "redis.own" "resources" .Values.redis.own.resources) }}
 {{- with .Values.webhookDispatcher.autoscaling }}
 {{- $hangs := $.Values.settings.CALLBACK_TIMEOUT_S | default 20 | float64 }}
 {{- if and .enabled (le (float64 .dueSeconds) $hangs) }}
@@ -53,4 +58,37 @@
 {{- fail "serviceAccount.create=false needs serviceAccount.name" }}
 {{- end }}
 {{- include "notify.checkLive" . }}
+{{- end }}
+
+{{/* Takes root, key and values of a service. */}}
+{{- define "notify.checkService" -}}
+{{- include "notify.checkResources" (dict "key" .key "resources" .values.resources) }}
+{{- $strategy := .values.strategy }}
+{{- if and (has (toString $strategy.maxSurge) (list "0" "0%")) (has (toString $strategy.maxUnavailable) (list "0" "0%")) }}
+{{- fail (printf "%s.strategy.maxSurge and maxUnavailable are both 0: a rollout could neither add nor remove a pod" .key) }}
+{{- end }}
+{{- with .values.autoscaling }}
+{{- if and .enabled (lt (int .maxReplicas) (int .minReplicas)) }}
+{{- fail (printf "%s.autoscaling.maxReplicas (%d) is below minReplicas (%d)" $.key (int .maxReplicas) (int .minReplicas)) }}
+{{- end }}
+{{- if and .enabled (eq .by "keda") (not $.root.Values.keda.prometheusUrl) (ne $.key "gateway") }}
+{{- fail (printf "%s.autoscaling.by=keda needs keda.prometheusUrl, the Prometheus that has its metrics" $.key) }}
+{{- end }}
+{{- if and .enabled (eq .by "keda") .extraMetrics }}
+{{- fail (printf "%s.autoscaling.extraMetrics is for by=hpa: a ScaledObject has extraTriggers" $.key) }}
+{{- end }}
+{{- if and .enabled (eq .by "hpa") .extraTriggers }}
+{{- fail (printf "%s.autoscaling.extraTriggers is for by=keda: a HorizontalPodAutoscaler has extraMetrics" $.key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The API server refuses a Deployment that requests more than its limit, after others were changed. */}}
+{{- define "notify.checkResources" -}}
+{{- range $name, $limit := .resources.limits }}
+{{- $request := get $.resources.requests $name | default $limit }}
+{{- if gt (include "notify.quantity" $request | float64) (include "notify.quantity" $limit | float64) }}
+{{- fail (printf "%s.resources.requests.%s (%v) is more than its limit (%v)" $.key $name $request $limit) }}
+{{- end }}
+{{- end }}
 {{- end }}
