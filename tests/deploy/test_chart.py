@@ -218,9 +218,8 @@ def test_every_pod_has_few_privileges(case: str) -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert set(each["resources"]["limits"]) == {"cpu", "memory"}
-            requests = each["resources"]["requests"]
-            assert {"cpu", "memory"} <= set(requests) <= {"cpu", "memory", "ephemeral-storage"}
+            for bound in ("requests", "limits"):
+                assert set(each["resources"][bound]) == {"cpu", "memory", "ephemeral-storage"}
     accounts = objects(case, "ServiceAccount")
     assert [account["automountServiceAccountToken"] for account in accounts] == [False]
     assert {spec["serviceAccountName"] for _, spec in seen} == {accounts[0]["metadata"]["name"]}
