@@ -276,5 +276,16 @@ def test_dns_pods_may_listen_on_other_ports() -> None:
         assert {("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)} <= ports
 
 
+def test_sidecars_may_have_destinations_of_their_own() -> None:
+    mine = {"to": [{"ipBlock": {"cidr": "192.0.2.5/32"}}], "ports": [{"protocol": "TCP", "port": 24224}]}
+    found = rendered({"networkPolicy": {"extraEgress": [mine]}})
+    having = {
+        component(each)
+        for each in found
+        if each["kind"] == "NetworkPolicy" and mine in each["spec"]["egress"]
+    }
+    assert having == set(SERVICES)
+
+
 def test_network_policies_are_optional() -> None:
     assert [o for o in rendered({"networkPolicy": {"enabled": False}}) if o["kind"] == "NetworkPolicy"] == []

@@ -101,6 +101,7 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"gateway": {"podLabels": {"team": "a b"}}}, "/gateway/podLabels/team"),
         ({"commonLabels": {"a b": "c"}}, "'a b' does not match"),
         ({"pods": {"extraEnv": [{"value": "x"}]}}, "/pods/extraEnv/0"),
+        ({"pods": {"dnsPolicy": "None"}}, "pods.dnsPolicy=None needs pods.dnsConfig.nameservers"),
         ({"httpRoute": {"enabled": True, "host": "a.example"}}, "httpRoute.enabled needs httpRoute.host"),
         ({"metrics": {"rules": {"alerts": {"NotifyNoEdge": {"threshold": 1}}}}}, "'threshold' not allowed"),
         ({"metrics": {"rules": {"alerts": {"NotifyNothing": {}}}}}, "'NotifyNothing' not allowed"),

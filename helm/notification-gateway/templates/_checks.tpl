@@ -29,6 +29,9 @@
 {{- fail "ingress.blackhole.host must differ from ingress.host: an Ingress cannot tell Blackhole's paths from the API's" }}
 {{- end }}
 {{- end }}
+{{- if and (eq .Values.pods.dnsPolicy "None") (not .Values.pods.dnsConfig.nameservers) }}
+{{- fail "pods.dnsPolicy=None needs pods.dnsConfig.nameservers: a pod without any resolves no name" }}
+{{- end }}
 {{- with .Values.httpRoute }}
 {{- if and .enabled (or (not .host) (not .parentRefs)) }}
 {{- fail "httpRoute.enabled needs httpRoute.host, the API's host name, and httpRoute.parentRefs, the Gateways to attach to" }}

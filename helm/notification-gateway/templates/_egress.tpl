@@ -22,6 +22,9 @@
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+{{- with $policy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
 {{- if .Values.settings.OTLP_URL }}
 - ports:
     {{- range $policy.collector.ports }}
