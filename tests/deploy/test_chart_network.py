@@ -232,6 +232,17 @@ def test_networks_that_the_operator_opens_are_open() -> None:
     assert not reaches(every, "169.254.169.254")
 
 
+def test_an_opened_address_is_a_network_of_its_own() -> None:
+    found = rendered({"settings": {"ALLOW_PRIVATE_CALLBACKS": "10.1.2.3, fd12::5"}})
+    [gateway] = [each for each in found if each["kind"] == "NetworkPolicy" and component(each) == "gateway"]
+    [rule] = to_customers(gateway["spec"])
+    assert reaches(rule, "10.1.2.3")
+    assert reaches(rule, "fd12::5")
+    assert not reaches(rule, "10.1.2.4")
+    blocks = [peer["ipBlock"]["cidr"] for peer in rule["to"]]
+    assert all("/" in block for block in blocks), "the API server refuses an address without a length"
+
+
 def test_only_the_services_reach_the_charts_redis() -> None:
     spec = policy("default", "redis")
     [way_in] = spec["ingress"]

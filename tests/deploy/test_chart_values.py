@@ -111,6 +111,11 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
             {"networkPolicy": {"privateNetworks": {"ipv4": ["10.0.0.0"]}}},
             "/networkPolicy/privateNetworks/ipv4/0",
         ),
+        ({"settings": {"ALLOW_PRIVATE_CALLBACKS": "intranet"}}, "/settings/ALLOW_PRIVATE_CALLBACKS"),
+        # The API server wants it below the progress deadline of 600 s.
+        ({"gateway": {"minReadySeconds": 600}}, "/gateway/minReadySeconds"),
+        ({"gateway": {"nodeSelector": {"zone": "a b"}}}, "/gateway/nodeSelector/zone"),
+        ({"ingress": {"annotations": {"a b": "c"}}}, "'a b' does not match"),
         ({"networkPolicy": {"monitoring": []}}, "/networkPolicy/monitoring"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),
     ],

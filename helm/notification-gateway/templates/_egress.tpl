@@ -59,7 +59,10 @@
     - ipBlock: {cidr: "::/0", except: {{ toJson $private.ipv6 }}}
     {{- if not (has $opened (list "" "0" "false" "False")) }}
     {{- range splitList "," $opened }}
-    - ipBlock: {cidr: {{ trim . | quote }}}
+    {{- $network := trim . }}
+    {{- /* An address without a length means itself. */}}
+    {{- $length := ternary "" (ternary "/128" "/32" (contains ":" $network)) (contains "/" $network) }}
+    - ipBlock: {cidr: {{ printf "%s%s" $network $length | quote }}}
     {{- end }}
     {{- end }}
 {{- end }}
