@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 RUN ?= sockets
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 LOCK := $(VENV)/lock
+SBOM := $(VENV)/sbom
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK)/bin/pip-compile --quiet --upgrade --generate-hashes \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo check test test-long load load-smoke lock promtool format clean
+.PHONY: help install run demo check test test-long load load-smoke lock sbom promtool format clean
 
 help: ## list these targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -51,12 +52,18 @@ $(VENV)/promtool: tests/deploy/promtool/go.sum $(VENV)/made
 		-o $(CURDIR)/$(BIN)/promtool github.com/prometheus/prometheus/cmd/promtool
 	@touch $@
 
+sbom: $(VENV)/made ## write the bill of materials of the image's Python packages: dist/sbom.cdx.json (CycloneDX)
+	test -x $(SBOM)/bin/cyclonedx-py \
+		|| { $(BIN)/python -m venv $(SBOM) && $(SBOM)/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom; }
+	mkdir -p dist
+	$(SBOM)/bin/cyclonedx-py requirements --output-reproducible --of JSON -o dist/sbom.cdx.json requirements.txt
+
 format: $(VENV)/installed-dev ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv/ and the caches; the data in .data/ stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

@@ -34,6 +34,7 @@ from shared.runtime.settings import (
     unknown_names,
 )
 from shared.store.commands import commands_to
+from shared.version import build_line
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services", description="The notification gateway.")
+    parser.add_argument("--version", action="version", version=build_line())
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("all", help="everything in one process on one origin, with an embedded Valkey")
     commands.add_parser("gateway", help="REST: accounts, publishing, subscriptions, channels")

@@ -13,6 +13,7 @@ from shared.redis.client import connect
 from shared.runtime.settings import Settings
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
+from shared.store.audit import AuditLog
 from shared.store.batches import Batches
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
@@ -20,6 +21,7 @@ from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
+from shared.store.memory import RedisMemory
 from shared.store.names import Names
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
@@ -57,6 +59,7 @@ class Stores:
         )
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
+        self.audit = AuditLog(redis)
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.due_channels = DueChannels(redis)
@@ -66,6 +69,7 @@ class Stores:
         )
         self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
+        self.memory = RedisMemory(redis)
         self.names = Names(redis)
         self.principals = Principals(self.api_keys)
         self.queues = Queues(redis, limits=limits)

@@ -35,7 +35,7 @@ from shared.runtime.settings import Settings
 from shared.store.commands import words_of
 from shared.store.layout import check_layout
 from shared.store.timekeeping import Timekeeper
-from shared.version import VERSION
+from shared.version import REVISION, VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ def log_start(service: str, settings: Settings, listening: socket) -> None:
     facts = {
         "service": service,
         "version": VERSION,
+        **({"revision": REVISION} if REVISION else {}),
         "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "redis": "embedded" if settings.redis_url is None else shown(settings.redis_url),
     }

@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, SpanContext, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared import clock
+from shared.version import PYTHON, REVISION, VERSION
 
 _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
@@ -95,21 +96,21 @@ class Distribution:
         spread.sum_s += took_s * times
 
 
-class Ages:
-    """Ages found by a scan, shown until the next scans are overdue: another process may run those."""
+class Readings:
+    """Values found by a scan, shown until the next scans are overdue: another process may run those."""
 
-    def __init__(self, name: str, *, description: str) -> None:
-        self._ages: list[Observation] = []
+    def __init__(self, name: str, *, unit: str, description: str) -> None:
+        self._values: list[Observation] = []
         self._good_until_s = 0.0
-        _meter.create_observable_gauge(name, [self._observe], unit="s", description=description)
+        _meter.create_observable_gauge(name, [self._observe], unit=unit, description=description)
 
-    def set(self, ages: Iterable[tuple[float, Labels]], *, every_s: float) -> None:
-        """Replaces the ages until the next scan, in `every_s`. Negative ones, of a clock ahead, become 0."""
-        self._ages = [Observation(max(0.0, age_s), dict(labels)) for age_s, labels in ages]
+    def set(self, values: Iterable[tuple[float, Labels]], *, every_s: float) -> None:
+        """Replaces the values until the next scan, in `every_s`. Negative ages become 0."""
+        self._values = [Observation(max(0.0, value), dict(labels)) for value, labels in values]
         self._good_until_s = time.monotonic() + _SCANS_SHOWN * every_s + _SHOWN_S
 
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return self._ages if time.monotonic() < self._good_until_s else ()
+        return self._values if time.monotonic() < self._good_until_s else ()
 
 
 distributions: list[Distribution] = []
@@ -141,6 +142,11 @@ def _gauge(
     return watch
 
 
+_gauge(
+    "notify.build.info",
+    description="1; the labels name the version, the commit of an image, and the Python",
+    labels=[{"version": VERSION, "revision": REVISION, "python": PYTHON}],
+)(lambda *_: 1)
 published = _count("notify.published", description="events accepted by POST /v1/events")
 idempotent_requests = _count(
     "notify.idempotent.requests",
@@ -185,13 +191,21 @@ _redis_commands = _count("notify.redis.commands", description="Redis commands se
 _REDIS_COMMANDS = _redis_commands.series()
 _redis_errors = _count("notify.redis.errors", description="Redis calls that failed, by error")
 _redis_s = _distribution("notify.redis.pipeline", description="round trips of one pipeline to Redis")
-_oldest_pending = Ages(
+_oldest_pending = Readings(
     "notify.oldest_pending",
+    unit="s",
     description="age of the oldest pending notification, by kind of channel and whether it is connected",
 )
-_webhook_lag = Ages(
+_webhook_lag = Readings(
     "notify.webhook_delivery_lag",
+    unit="s",
     description="how long the most overdue webhook delivery has been due",
+)
+_redis_memory = Readings(
+    "notify.redis.memory", unit="By", description="what each Redis has in use, as counted against its limit"
+)
+_redis_memory_limit = Readings(
+    "notify.redis.memory_limit", unit="By", description="maxmemory of each Redis; 0 without a limit"
 )
 watch_sockets = _gauge("notify.sockets", description="sockets held now")
 watch_polls = _gauge("notify.polls", description="long polls held now")
@@ -266,6 +280,14 @@ def record_oldest_pending(oldest_ms: Mapping[tuple[str, bool], int], *, now_ms: 
         ),
         every_s=every_s,
     )
+
+
+def record_memory(used_and_limit: Mapping[str, tuple[int, int]], *, every_s: float) -> None:
+    """Bytes in use and the limit, by the name of each Redis."""
+    for readings, place in ((_redis_memory, 0), (_redis_memory_limit, 1)):
+        readings.set(
+            ((both[place], {"primary": primary}) for primary, both in used_and_limit.items()), every_s=every_s
+        )
 
 
 def record_webhook_lag(oldest_ms: int, *, now_ms: int, every_s: float) -> None:

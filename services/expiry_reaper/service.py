@@ -69,6 +69,7 @@ def reaping(
             telemetry.record_oldest_pending(
                 done.oldest_pending_ms, now_ms=done.now_ms, every_s=_MEASURED_ROUNDS * every_s
             )
+            telemetry.record_memory(await stores.memory.used_and_limit(), every_s=_MEASURED_ROUNDS * every_s)
 
     def make_worker(on_working: Callable[[], None]) -> Worker:
         return reap_worker(jobs, reap, every_s=every_s, timeout_s=_ROUND_LIMIT_S, on_working=on_working)

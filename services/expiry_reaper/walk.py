@@ -26,6 +26,7 @@ _FIELDS = 40
 _CHANNEL_COMMANDS = 5
 _SESSION_COMMANDS = 5
 _FIELD_COMMANDS = 3
+_ACCOUNT_COMMANDS = 2
 _REPAIR_COMMANDS = 12
 _NOTE_COMMANDS = 2
 
@@ -37,6 +38,7 @@ _BEGAN, _RUNS, _CURSOR, _AFTER, _TABLE = (
     "walk_fields",
 )
 _TABLE_NAME = b":routing"
+_ACCOUNT_NAMES = keyspace.ACCOUNT_NAMES.encode()
 _FROM_THE_START: dict[str, str | int] = {_CURSOR: "", _AFTER: "", _TABLE: ""}
 
 
@@ -99,7 +101,10 @@ class Walk:
         # Sorted: the same page comes again after a restart, perhaps in another order.
         left = sorted(name for name in names if name > str(place[_AFTER]).encode())
         for lot in _lots(left):
-            if not lot[0].endswith(_TABLE_NAME):
+            if lot[0] == _ACCOUNT_NAMES:
+                if not await self._drop_stale_names(turn, place, until_s=until_s):
+                    return
+            elif not lot[0].endswith(_TABLE_NAME):
                 await self._check(lot, turn, done)
             elif not await self._repair_table(lot[0], turn, place, done, until_s=until_s):
                 return
@@ -122,10 +127,12 @@ class Walk:
     async def _check(self, names: Sequence[bytes], turn: Turn, done: Walked) -> None:
         channels = [keyspace.id_in(name) for name in names if name.endswith(b":channel")]
         sessions = [keyspace.id_in(name) for name in names if name.endswith(b":session")]
+        accounts = [keyspace.id_in(name) for name in names if name.endswith(b":account")]
         edges = [keyspace.id_in(name) for name in names if name.endswith(b":held-sessions")]
         repairs = sum(await asyncio.gather(*map(self._check_channel, channels)))
         done.made_due += await self._stores.due_channels.add_missing(channels)
         done.channels += len(channels)
+        await self._stores.api_keys.names.add_missing(accounts)
         done.repairs += repairs
         for session in sessions:
             await self._check_session(session, turn)
@@ -135,6 +142,7 @@ class Walk:
         await self._pace.spend(
             _CHANNEL_COMMANDS * len(channels)
             + _SESSION_COMMANDS * (len(sessions) + len(edges))
+            + _ACCOUNT_COMMANDS * len(accounts)
             + _REPAIR_COMMANDS * repairs
         )
 
@@ -186,6 +194,18 @@ class Walk:
             if turn.took_s >= until_s:
                 return False
 
+    async def _drop_stale_names(self, turn: Turn, place: dict[str, str | int], *, until_s: float) -> bool:
+        """Drops entries of accounts that are gone or have another name. False when the time is over."""
+        names = self._stores.api_keys.names
+        while True:
+            following = await names.drop_stale(str(place[_TABLE]), count=_FIELDS)
+            await self._pace.spend(_FIELDS + 1)
+            await self._keep_place(place, {_TABLE: following}, turn)
+            if not following:
+                return True
+            if turn.took_s >= until_s:
+                return False
+
     async def _drop_gone(self, account: str, keys: Sequence[str], channels: Sequence[tuple[str, str]]) -> int:
         ids = sorted({*keys, *(key for key, _ in channels)})
         refs = dict(zip(ids, await asyncio.gather(*map(self._stores.channels.ref, ids)), strict=True))
@@ -206,10 +226,10 @@ class Walk:
 
 
 def _lots(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Lots of names in their order. A routing table is alone: it may take more than one round."""
+    """Lots of names in their order. What may take more than one round is alone."""
     lot: list[bytes] = []
     for name in names:
-        if name.endswith(_TABLE_NAME):
+        if name.endswith(_TABLE_NAME) or name == _ACCOUNT_NAMES:
             if lot:
                 yield lot
             yield [name]

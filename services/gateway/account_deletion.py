@@ -6,12 +6,15 @@ import logging
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.audit import record
 from services.gateway.context import context_of
-from services.gateway.openapi import in_header, response
+from services.gateway.openapi import in_header, in_query, response
 from services.gateway.operations import OPERATOR, Operation
 from shared.model.api_keys import is_id
-from shared.model.errors import HasChildren, NoSuchAccount, StoreUnavailable
+from shared.model.audit import Action
+from shared.model.errors import HasApiKeys, HasChildren, Invalid, NoSuchAccount, StoreUnavailable
 from shared.runtime.http.responses import Problem
+from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,10 @@ _under_way: dict[tuple[int, str], asyncio.Task[bool]] = {}
     "DELETE /v1/accounts/{account_id}",
     OPERATOR,
     errors=(404, 409),
-    parameters=[in_header("Prefer", "respond-async: respond at once.")],
+    parameters=[
+        in_query("cascade", "true: also with API keys.", {"enum": ["true", "false"]}),
+        in_header("Prefer", "respond-async: respond at once."),
+    ],
     successes={
         202: response("Its API keys are refused, and it is being freed. Repeat the request to wait for it."),
         204: response("Nothing of it is left."),
@@ -39,17 +45,33 @@ async def delete_account(request: Request, _: None) -> Response:
     try:
         if not is_id(account_id):
             raise NoSuchAccount
-        await deletion.begin(account_id)
+        account = await context.stores.api_keys.account(account_id)
+        await deletion.begin(account_id, cascade=_is_to_cascade(request))
     except NoSuchAccount as error:
         raise Problem(404, str(error)) from None
     except HasChildren as error:
         raise Problem(409, f"{error}; delete those first") from None
+    except HasApiKeys as error:
+        message = f"{error}; revoke those first, or delete them with the account: ?cascade=true"
+        raise Problem(409, message) from None
+    if account is not None:
+        # Not a repetition of the request.
+        await record(
+            request, Action.ACCOUNT_DELETED, of=keyspace.ACCOUNTS, target=account_id, name=account.name
+        )
     freeing = _freeing(deletion, account_id)
     wait_s = 0.0 if "respond-async" in request.headers.get("prefer", "") else _WAIT_S
     await asyncio.wait([freeing], timeout=wait_s)
     context.authenticator.forget_account(account_id)
     is_freed = freeing.done() and freeing.result()
     return Response(status_code=204 if is_freed else 202)
+
+
+def _is_to_cascade(request: Request) -> bool:
+    given = request.query_params.get("cascade", "false")
+    if given not in ("true", "false"):
+        raise Invalid("must be true or false", field="cascade")
+    return given == "true"
 
 
 def _freeing(deletion: AccountDeletion, account_id: str) -> asyncio.Task[bool]:

@@ -2,27 +2,31 @@
 
 from dataclasses import replace
 
-from msgspec import UNSET
 from starlette.requests import Request
 
+from services.gateway.audit import record
 from services.gateway.authenticator import Administrator
 from services.gateway.context import context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import ADMIN, OPERATOR, Operation
 from shared.clock import now_ms
 from shared.model.api_keys import Account, ApiKey, hash_of, is_id, new_id, new_secret
+from shared.model.audit import Action
 from shared.model.errors import Invalid, KeyExpired, KeyRevoked, NoSuchAccount, SecretsInUse
 from shared.model.quotas import Quota
 from shared.runtime.http.responses import Problem
+from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
 from shared.wire.accounts import (
     AccountBody,
+    AccountsBody,
     ApiKeyBody,
     ApiKeysBody,
     ApiKeyWithSecretBody,
     NewAccount,
     NewApiKey,
     NewSecret,
+    account_body,
     api_key_body,
     api_key_with_secret,
     checked_name,
@@ -37,7 +41,28 @@ _OLD_SECRET_MS = 24 * 60 * 60 * 1000
 @Operation("POST /v1/accounts", OPERATOR, status=201)
 async def create_account(request: Request, _: None, posted: NewAccount) -> AccountBody:
     """Creates an account."""
-    return await new_account(context_of(request).stores.api_keys, posted)
+    account = await new_account(context_of(request).stores.api_keys, posted)
+    await record(request, Action.ACCOUNT_CREATED, of=keyspace.ACCOUNTS, target=account.id, name=account.name)
+    return account
+
+
+@Operation(
+    "GET /v1/accounts",
+    OPERATOR,
+    parameters=[
+        in_query("name_prefix", "Only accounts whose names begin so."),
+        in_query("after", "List from after this place: `next_after` of the last page."),
+    ],
+)
+async def list_accounts(request: Request, _: None) -> AccountsBody:
+    """Lists accounts by their names, at most 1,000."""
+    prefix, after = (request.query_params.get(name, "") for name in ("name_prefix", "after"))
+    api_keys = context_of(request).stores.api_keys
+    try:
+        accounts, next_after = await api_keys.accounts(prefix, after=after, count=PAGE)
+    except ValueError:
+        raise Invalid("must be next_after of another page", field="after") from None
+    return AccountsBody([account_body(account) for account in accounts], next_after)
 
 
 async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:
@@ -48,7 +73,7 @@ async def new_account(api_keys: ApiKeys, posted: NewAccount) -> AccountBody:
         await api_keys.create_account(account)
     except NoSuchAccount:
         raise Invalid("must be the id of an account", field="parent") from None
-    return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
+    return account_body(account)
 
 
 @Operation("POST /v1/accounts/{account_id}/api-keys", ADMIN, status=201, errors=(429,))
@@ -56,7 +81,9 @@ async def create_api_key(request: Request, admin: Administrator, posted: NewApiK
     """Creates an API key. The secret is returned once, here."""
     account_id = (await account_of(request, admin)).id
     await context_of(request).stores.quotas.check(account_id, Quota.CHANNELS)
-    return await new_api_key(context_of(request).stores.api_keys, account_id, posted)
+    key = await new_api_key(context_of(request).stores.api_keys, account_id, posted)
+    await _record(request, Action.API_KEY_CREATED, admin, key)
+    return key
 
 
 @Operation(
@@ -97,6 +124,7 @@ async def delete_api_key(request: Request, admin: Administrator) -> None:
         await context.stores.api_keys.revoke(key)
     finally:
         context.authenticator.forget(key.id)
+    await _record(request, Action.API_KEY_REVOKED, admin, key)
 
 
 @Operation("POST /v1/api-keys/{api_key_id}/secrets", ADMIN, status=201, errors=(409,))
@@ -105,7 +133,7 @@ async def rotate_api_key(request: Request, admin: Administrator, posted: NewSecr
     context = context_of(request)
     key = await _key_of(request, admin)
     try:
-        return await new_secret_of(context.stores.api_keys, key, posted)
+        rotated = await new_secret_of(context.stores.api_keys, key, posted)
     except KeyRevoked:
         raise no_such_api_key() from None
     except SecretsInUse as error:
@@ -116,6 +144,14 @@ async def rotate_api_key(request: Request, admin: Administrator, posted: NewSecr
         raise Problem(409, f"{error}; create a new one") from None
     finally:
         context.authenticator.forget(key.id)
+    await _record(request, Action.API_KEY_ROTATED, admin, key)
+    return rotated
+
+
+async def _record(
+    request: Request, action: Action, admin: Administrator, key: ApiKey | ApiKeyWithSecretBody
+) -> None:
+    await record(request, action, of=key.account_id, target=key.id, name=key.name, by=admin.api_key_id)
 
 
 async def new_api_key(api_keys: ApiKeys, account_id: str, posted: NewApiKey) -> ApiKeyWithSecretBody:

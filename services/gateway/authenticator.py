@@ -35,9 +35,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """May create and revoke the API keys of one account, or of all (None): an admin, or the operator."""
+    """May create and revoke the API keys of one account, or of all (None): an admin, or the operator.
+
+    `api_key_id` is the admin's own, '' for the operator.
+    """
 
     account_id: str | None
+    api_key_id: str = ""
 
     def administers(self, account_id: str) -> bool:
         return self.account_id is None or self.account_id == account_id
@@ -83,7 +87,7 @@ class Authenticator:
             return Administrator(account_id=None)
         key = await self._authenticate_uncached(request)
         require_scope(key.scopes, Scope.ADMIN)
-        return Administrator(account_id=key.account_id)
+        return Administrator(account_id=key.account_id, api_key_id=key.id)
 
     async def require(self, request: Request, scope: Scope) -> ApiKey:
         """The caller's API key, if it has the scope."""
@@ -136,6 +140,10 @@ class Authenticator:
     ) -> Found | None:
         """What `find` reads for this credential of the request; None if it is not valid."""
         return await self._limits.look_up(given, self._limits.address_of(request.scope), find)
+
+    def address_of(self, request: Request) -> str:
+        """The client's address, "" when it is unknown."""
+        return self._limits.client_address(request.scope)
 
     def forget(self, api_key_id: str) -> None:
         """Drops the cached key: this gateway has revoked or rotated it."""

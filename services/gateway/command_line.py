@@ -22,7 +22,7 @@ from shared.store.quotas import AccountQuotas
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.wakeups import Wakeups
-from shared.wire.accounts import NewAccount, NewApiKey, NewSecret, api_key_body
+from shared.wire.accounts import AccountBody, NewAccount, NewApiKey, NewSecret, account_body, api_key_body
 from shared.wire.models import convert
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.quotas import AccountChanges, changes_in
@@ -43,6 +43,9 @@ def add_commands(commands: Any) -> None:
     create.add_argument("--master", action="store_true", help="its sockets may ask for all accounts' events")
     delete = accounts.add_parser("delete", help="delete an account with everything in it")
     delete.add_argument("id")
+    delete.add_argument("--cascade", action="store_true", help="also with API keys")
+    listing = accounts.add_parser("list", help="list accounts by their names as JSON")
+    listing.add_argument("--name-prefix", default="", help="only accounts whose names begin so")
     quotas = accounts.add_parser("quotas", help="change an account's own quotas; prints them as JSON")
     quotas.add_argument("id")
     quotas.add_argument(
@@ -87,7 +90,9 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
                 account = {"name": arguments.name, "parent": arguments.parent, "master": arguments.master}
                 _print(await new_account(api_keys, convert(account, NewAccount)))
             case "accounts", "delete":
-                await _delete(deletion, arguments.id)
+                await _delete(deletion, arguments.id, cascade=arguments.cascade)
+            case "accounts", "list":
+                _print(await _accounts(api_keys, arguments.name_prefix))
             case "accounts", "quotas":
                 await _check_account(api_keys, arguments.id)
                 _print(await _change_quotas(AccountQuotas(calls), arguments.id, arguments.changes))
@@ -115,11 +120,20 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
     return 0
 
 
-async def _delete(deletion: AccountDeletion, account_id: str) -> None:
-    """Raises NoSuchAccount, HasChildren."""
+async def _accounts(api_keys: ApiKeys, prefix: str) -> list[AccountBody]:
+    found: list[AccountBody] = []
+    after: str | None = ""
+    while after is not None:
+        accounts, after = await api_keys.accounts(prefix, after=after, count=PAGE)
+        found += map(account_body, accounts)
+    return found
+
+
+async def _delete(deletion: AccountDeletion, account_id: str, *, cascade: bool) -> None:
+    """Raises NoSuchAccount, HasChildren, HasApiKeys."""
     if not is_id(account_id):
         raise NoSuchAccount
-    await deletion.begin(account_id)
+    await deletion.begin(account_id, cascade=cascade)
     await deletion.finish(account_id)
 
 

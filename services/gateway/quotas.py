@@ -1,15 +1,22 @@
 """Quotas and usage of accounts (docs/protocols/events.md, section 1)."""
 
+from dataclasses import replace
+
 from msgspec import UNSET
 from starlette.requests import Request
 
 from services.gateway.accounts import account_of
+from services.gateway.audit import record
 from services.gateway.authenticator import Administrator
 from services.gateway.context import Context, context_of
 from services.gateway.operations import ADMIN, OPERATOR, Operation
 from shared.model.api_keys import Account, is_id
+from shared.model.audit import Action
+from shared.model.errors import NoSuchAccount
 from shared.model.quotas import Quota
 from shared.runtime.http.responses import Problem
+from shared.store import keyspace
+from shared.wire.accounts import checked_name
 from shared.wire.quotas import (
     AccountChanges,
     AccountUsageBody,
@@ -30,15 +37,25 @@ async def get_account(request: Request, admin: Administrator) -> AccountWithQuot
 
 @Operation("PATCH /v1/accounts/{account_id}", OPERATOR, errors=(404,))
 async def change_account(request: Request, _: None, posted: AccountChanges) -> AccountWithQuotasBody:
-    """Changes quotas of an account, in force within a second; null returns to the installation's."""
+    """Changes an account's name and quotas.
+
+    Quotas are in force within a second; null returns to the installation's.
+    """
     context = context_of(request)
     account_id: str = request.path_params["account_id"]
     account = await context.stores.api_keys.account(account_id) if is_id(account_id) else None
     if account is None:
         raise Problem(404, "there is no such account")
+    if posted.name is not UNSET:
+        try:
+            await context.stores.api_keys.rename_account(account, checked_name(posted.name))
+        except NoSuchAccount as error:
+            raise Problem(404, str(error)) from None
+        account = replace(account, name=posted.name)
     await context.stores.quotas.change(
         account_id, quotas=changes_in(posted.quotas), key_quotas=changes_in(posted.key_quotas)
     )
+    await record(request, Action.ACCOUNT_CHANGED, of=keyspace.ACCOUNTS, target=account.id, name=account.name)
     return await _account_body(context, account)
 
 

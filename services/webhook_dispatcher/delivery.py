@@ -13,6 +13,7 @@ from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
 from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
+from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
@@ -93,20 +94,36 @@ class Deliveries:
         webhook.record(attempt)
         delivery = self._record(lease, request, attempt)
         if not attempt.accepted:
-            return await self._fail(lease, batch, delivery, account=webhook.account)
+            lesson = lesson_of(
+                batch.limits,
+                delivery,
+                body_bytes=len(request.message.text),
+                last_entry_id=request.message.last_entry_id,
+                was_reached=attempt.was_reached,
+            )
+            return await self._fail(lease, batch, delivery, lesson, account=webhook.account)
         acked_ns = time.time_ns()
-        outcome = await self._ack(lease, request.message, delivery)
+        outcome = await self._ack(lease, batch, request.message, delivery)
         tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
         return outcome
 
     def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
         wanted = stored(batch.serialization)
-        most = min(self._settings.batch_limit, wanted.max_chunk_size)
-        size_bytes = self._settings.webhook_batch_bytes
-        body = message(batch.notifications, limit_bytes=size_bytes, limit_count=most, wanted=wanted)
+        body = message(
+            batch.notifications,
+            limit_bytes=batch.limits.bytes_of(self._settings.webhook_batch_bytes),
+            limit_count=batch.limits.count_of(self._most(batch)),
+            wanted=wanted,
+        )
         assert body is not None, "a taken batch has at least one notification"
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]
-        return _Request(f"msg_{lease.generation}_{body.last_entry_id}", body, with_trail)
+        # With the first one: the rest of a batch that was made smaller ends where that batch did.
+        first = batch.notifications[0].entry_id
+        return _Request(f"msg_{lease.generation}_{first}_{body.last_entry_id}", body, with_trail)
+
+    def _most(self, batch: TakenBatch) -> int:
+        """The most notifications of a request to a receiver that has no trouble with them."""
+        return min(self._settings.batch_limit, stored(batch.serialization).max_chunk_size)
 
     async def _send(
         self, lease: Lease, batch: TakenBatch, request: _Request, webhook: KnownWebhook, resolved: Resolved
@@ -143,16 +160,26 @@ class Deliveries:
             took_ms=took_ms,
         )
 
-    async def _ack(self, lease: Lease, body: Message, delivery: Delivery) -> Outcome:
-        count = await self._stores.batches.ack(lease, until=body.last_entry_id, delivery=delivery)
+    async def _ack(self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery) -> Outcome:
+        batch_limit = batch.limits.after_success(
+            body.count,
+            took_ms=delivery.took_ms,
+            timeout_ms=round(self._settings.callback_timeout_s * 1000),
+            most=self._most(batch),
+        )
+        count = await self._stores.batches.ack(
+            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit
+        )
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
             return Outcome.RELEASED
         telemetry.record_acked(body.last_entry_id, count)
         return Outcome.ACCEPTED
 
-    async def _fail(self, lease: Lease, batch: TakenBatch, delivery: Delivery, *, account: str) -> Outcome:
-        failed_attempts, now = batch.failed_attempts + 1, now_ms()
+    async def _fail(
+        self, lease: Lease, batch: TakenBatch, delivery: Delivery, lesson: Lesson, *, account: str
+    ) -> Outcome:
+        failed_attempts, now = failed_attempts_after(batch.failed_attempts, batch.limits, lesson), now_ms()
         next_attempt_ms = self._pace.plan(
             account, now_ms=now, earliest_ms=now + round(backoff_s(failed_attempts) * 1000)
         )
@@ -162,9 +189,11 @@ class Deliveries:
             delivery=delivery,
             backoff_ms=round(next_attempt_ms - now),
             expiry_ms=round(self._settings.webhook_expiry_s * 1000),
+            lesson=lesson,
         )
         match result:
-            case AfterFailure.RETRY:
+            case AfterFailure.RETRY | AfterFailure.DROPPED:
+                _log(lease, batch, lesson, is_dropped=result is AfterFailure.DROPPED)
                 await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
             case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
@@ -182,3 +211,14 @@ class Deliveries:
             await self._stores.channels.unindex(
                 ref.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
             )
+
+
+def _log(lease: Lease, batch: TakenBatch, lesson: Lesson, *, is_dropped: bool) -> None:
+    """What a failed attempt has changed; counts a notification that was dropped."""
+    if is_dropped:
+        telemetry.dropped.add(1, {"reason": "too-long-for-webhook"})
+        dropped = {"channel": lease.channel, "event": batch.notifications[0].event_id}
+        logger.warning("notification.dropped", extra={"facts": dropped})
+    if lesson.is_smaller:
+        limits = {"body_limit_bytes": lesson.body_limit_bytes, "batch_limit": lesson.batch_limit}
+        logger.info("batch.made-smaller", extra={"facts": {"channel": lease.channel, **limits}})

@@ -1,20 +1,16 @@
-"""A binding is a pattern of an API key or a session, of one of three kinds.
+"""A binding is a pattern of an API key or a session, of one of four kinds.
 
-`Topic` matches topics by AMQP's rules. `Fields` matches field values of events of one topic. `DataFields`
-matches values in the data of events of any topic.
+`Topic` matches topics by AMQP's rules; `TopicWhere` does so for events whose data meets conditions. `Fields`
+matches field values of events of one topic. `DataFields` matches values in the data of events of any topic.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from shared.model import topics
+from shared.model.data_values import DataValues, glob_matches
 from shared.model.events import OF_DEVICES
-
-# Only so many values of a list are compared: each of them is tried with every wildcard.
-MAX_TEXTS = 1_000
 
 
 class Source(StrEnum):
@@ -48,87 +44,82 @@ class Fields:
 
 
 @dataclass(frozen=True, slots=True)
-class DataFields:
-    """AND over fields of an event's data, OR inside a field. `wanted` is ((dotted path, patterns), ...).
+class Equals:
+    """The text itself, in which a `*` is a star."""
 
-    A `*` in a pattern matches any run of characters. Values are compared as text: 310 is "310", true is
-    "true". A list matches by any of its elements, at the end of a path or within it. A missing value, null or
-    an object matches nothing. An empty `wanted` matches everything.
-    """
-
-    wanted: tuple[tuple[str, tuple[str, ...]], ...]
-
-    def matches(self, texts: Callable[[str], Collection[str]]) -> bool:
-        """Whether the pattern matches data with these texts at each path."""
-        return all(_any_in(patterns, texts(path)) for path, patterns in self.wanted)
+    text: str
 
 
-Pattern: TypeAlias = Topic | Fields | DataFields
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Texts that begin so."""
+
+    text: str
 
 
-def _any_in(patterns: tuple[str, ...], texts: Collection[str]) -> bool:
-    return any(
-        any(glob_matches(pattern, text) for text in texts) if "*" in pattern else pattern in texts
-        for pattern in patterns
-    )
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Numbers within bounds; None: no bound. Each bound is included or not."""
 
+    low: float | None = None
+    high: float | None = None
+    with_low: bool = False
+    with_high: bool = False
 
-def glob_matches(pattern: str, text: str) -> bool:
-    """Whether the text matches a pattern in which each `*` is any run of characters.
-
-    Linear in the text for any number of stars: the first occurrence of a part leaves the most text to the
-    following parts, so there is no backtracking.
-    """
-    first, *parts = pattern.split("*")
-    if not parts:
-        return text == pattern
-    last = parts.pop()
-    if not text.startswith(first) or not text.endswith(last):
-        return False
-    at, end = len(first), len(text) - len(last)
-    for part in parts:
-        found = text.find(part, at, end)
-        if found < 0:
+    def includes(self, number: float) -> bool:
+        low, high = self.low, self.high
+        if low is not None and (number < low or (number == low and not self.with_low)):
             return False
-        at = found + len(part)
-    return at <= end
+        return high is None or number < high or (number == high and self.with_high)
 
 
-def texts_at(value: Any, path: str) -> frozenset[str]:
-    """The texts of parsed data at a dotted path."""
-    found = [value]
-    for word in path.split("."):
-        found = [item[word] for item in flatten(found) if isinstance(item, dict) and word in item]
-    return texts_in(found)
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """Whether the data has the field, be it null or empty."""
+
+    wanted: bool
 
 
-def texts_in(values: Iterable[Any]) -> frozenset[str]:
-    """The texts of these values and of the elements of lists among them."""
-    texts = (text_of(value) for value in flatten(values))
-    return frozenset(islice((text for text in texts if text is not None), MAX_TEXTS))
+Wanted: TypeAlias = str | Equals | Prefix | Between | Exists
+"""A value that a field may have. In a `str` each `*` is any run of characters."""
 
 
-def flatten(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, with each list replaced by its elements, at any depth."""
-    open_lists = [iter(values)]
-    while open_lists:
-        for value in open_lists[-1]:
-            if isinstance(value, list):
-                open_lists.append(iter(value))
-                break
-            yield value
-        else:
-            open_lists.pop()
+@dataclass(frozen=True, slots=True)
+class DataFields:
+    """AND over fields of an event's data, OR inside a field. `wanted` is ((dotted path, values), ...).
+
+    Values are compared as text: 310 is "310", true is "true". A list matches by any of its elements, at the
+    end of a path or within it. A missing value, null or an object matches nothing but `Exists`. An empty
+    `wanted` matches everything.
+    """
+
+    wanted: tuple[tuple[str, tuple[Wanted, ...]], ...]
+
+    def matches(self, data: DataValues) -> bool:
+        return all(any(_meets(data, path, one) for one in values) for path, values in self.wanted)
 
 
-def text_of(value: Any) -> str | None:
-    """The text that a value is compared as; None for null, lists and objects."""
-    match value:
+@dataclass(frozen=True, slots=True)
+class TopicWhere:
+    """A topic pattern, for events whose data has these fields."""
+
+    pattern: str
+    where: DataFields
+
+
+Pattern: TypeAlias = Topic | TopicWhere | Fields | DataFields
+
+
+def _meets(data: DataValues, path: str, wanted: Wanted) -> bool:
+    match wanted:
         case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return str(value)
-        case _:
-            return None
+            texts = data.texts(path)
+            return any(glob_matches(wanted, text) for text in texts) if "*" in wanted else wanted in texts
+        case Equals(text):
+            return text in data.texts(path)
+        case Prefix(text):
+            return any(each.startswith(text) for each in data.texts(path))
+        case Between():
+            return any(map(wanted.includes, data.numbers(path)))
+        case Exists():
+            return data.has(path) is wanted.wanted

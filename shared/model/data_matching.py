@@ -2,24 +2,24 @@
 
 Each pattern is stored under one of its fields, the one that fewest others share, and is tried only when the
 data has a matching value there. A value without a star is one look-up; one with a star is found by its prefix
-before the star.
+before the star. What needs a field to exist, or to be missing, is no value: a pattern that has nothing else
+is tried with every event.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from shared.model.bindings import DataFields, flatten, glob_matches, texts_at, texts_in
+from shared.model.bindings import Between, DataFields, Equals, Exists, Prefix, Wanted
+from shared.model.data_values import DataValues, flatten, glob_matches, texts_in
 
-_EVERYTHING = DataFields(())
 # A guess at the number of values of a field: a pattern for any value is tried that much more often.
 _ANY_VALUE = 100
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A pattern with its counted owners, and the path and values that it is stored under."""
+    """A pattern with its counted owners, and the path and values that it is stored under, if any."""
 
     pattern: DataFields
     path: str
@@ -82,6 +82,7 @@ class DataIndex:
     def __init__(self) -> None:
         self._entries: dict[DataFields, _Entry] = {}
         self._root = _Node()
+        self._always: set[_Entry] = set()
 
     @property
     def empty(self) -> bool:
@@ -108,18 +109,19 @@ class DataIndex:
     def owners(self, value: Any) -> set[str]:
         """The owners of all patterns that match this parsed data."""
         found: set[str] = set()
-        if _EVERYTHING in self._entries:
-            found.update(self._entries[_EVERYTHING].owners)
-        texts = cache(lambda path: texts_at(value, path))
-        for entry in self._candidates(value):
-            if entry.pattern.matches(texts):
+        data = DataValues(value)
+        for entry in self._always | self._candidates(value):
+            if entry.pattern.matches(data):
                 found.update(entry.owners)
         return found
 
     def _insert(self, pattern: DataFields) -> _Entry:
-        if not pattern.wanted:
-            return _Entry(pattern, "", ())
-        entry = _Entry(pattern, *min(pattern.wanted, key=lambda wanted: self._cost(*wanted)))
+        stored = [(path, _stored(values)) for path, values in pattern.wanted if not _needs_no_value(values)]
+        if not stored:
+            entry = _Entry(pattern, "", ())
+            self._always.add(entry)
+            return entry
+        entry = _Entry(pattern, *min(stored, key=lambda each: self._cost(*each)))
         node = self._root
         for word in entry.path.split("."):
             node = node.children.setdefault(word, _Node())
@@ -129,6 +131,7 @@ class DataIndex:
 
     def _remove(self, entry: _Entry) -> None:
         if not entry.values:
+            self._always.discard(entry)
             return
         *parents, node = self._nodes(entry.path)
         for value in entry.values:
@@ -181,3 +184,26 @@ class DataIndex:
                 for value, entries in by_prefix.get(text[:length], {}).items():
                     if glob_matches(value, text):
                         yield from entries
+
+
+def _needs_no_value(values: tuple[Wanted, ...]) -> bool:
+    """May a field match without a value: null, an object, or missing?"""
+    return any(isinstance(value, Exists) for value in values)
+
+
+def _stored(values: tuple[Wanted, ...]) -> tuple[str, ...]:
+    """Patterns with stars that every matching text matches. Others may match too: candidates are tried."""
+    found = []
+    for value in values:
+        match value:
+            case str():
+                found.append(value)
+            case Equals(text):
+                found.append(text)
+            case Prefix(text):
+                found.append(text + "*")
+            case Between():
+                found.append("*")
+            case Exists():
+                raise AssertionError("such a field is not stored")
+    return tuple(dict.fromkeys(found))

@@ -41,6 +41,13 @@ class HasChildren(GatewayError):
         super().__init__("the account is the parent of others")
 
 
+class HasApiKeys(GatewayError):
+    """The account has API keys, so it is deleted only with them."""
+
+    def __init__(self) -> None:
+        super().__init__("the account has API keys")
+
+
 class Unauthenticated(GatewayError):
     """The caller's secret is missing, wrong or no longer valid."""
 

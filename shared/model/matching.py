@@ -5,12 +5,12 @@ per field: an exact value is one look-up, prefixes are one look-up per prefix le
 an index of their own. The cost of a look-up grows with the matches, hardly with the other patterns.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.model import topics
-from shared.model.bindings import DataFields, Fields, Pattern, Topic
+from shared.model.bindings import DataFields, Fields, Pattern, Topic, TopicWhere
 from shared.model.data_matching import DataIndex
 from shared.model.events import OF_DEVICES
 
@@ -22,19 +22,26 @@ class _Node:
     exact: dict[str, "_Node"] = field(default_factory=dict)
     prefixes: dict[int, dict[str, "_Node"]] = field(default_factory=dict)
     owners: dict[str, int] = field(default_factory=dict)
+    where: DataIndex | None = None
+    """Owners whose patterns end here and have conditions."""
 
     @property
     def empty(self) -> bool:
-        return not (self.exact or self.prefixes or self.owners)
+        return not (self.exact or self.prefixes or self.owners or self.where)
 
 
 class Index:
-    """Owners by their patterns."""
+    """Owners by their patterns. `parse` makes values of an event's data, for patterns with conditions."""
 
-    def __init__(self) -> None:
+    def __init__(self, parse: Callable[[bytes], Any]) -> None:
+        self._parse = parse
         self._topics = _Node()
         self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
         self._data = DataIndex()
+
+    @property
+    def is_empty(self) -> bool:
+        return self._topics.empty and not self._trees and self._data.empty
 
     @property
     def has_data_patterns(self) -> bool:
@@ -51,13 +58,14 @@ class Index:
     def _update(self, pattern: Pattern, owner: str, *, by: int) -> None:
         match pattern:
             case Topic():
-                levels: _Levels = tuple(((word, None),) for word in topics.words(pattern.pattern))
-                _change(self._topics, levels, owner, by=by)
+                _change(self._topics, _levels_of(pattern.pattern), owner, by=by)
+            case TopicWhere():
+                _change(self._topics, _levels_of(pattern.pattern), owner, by=by, where=pattern.where)
             case Fields():
                 trees = self._trees.setdefault(pattern.topic, {})
                 names = tuple(name for name, _ in pattern.wanted)
                 root = trees.setdefault(names, _Node())
-                levels = tuple(tuple(map(_step, patterns)) for _, patterns in pattern.wanted)
+                levels: _Levels = tuple(tuple(map(_step, patterns)) for _, patterns in pattern.wanted)
                 _change(root, levels, owner, by=by)
                 if root.empty:
                     del trees[names]
@@ -70,12 +78,18 @@ class Index:
         """The owners of all `DataFields` that match this parsed data."""
         return self._data.owners(value)
 
-    def owners(self, topic: str, fields: Mapping[str, str]) -> set[str]:
-        """The owners of all other patterns that match."""
+    def owners(self, topic: str, fields: Mapping[str, str], data: bytes = b"") -> set[str]:
+        """The owners of all other patterns that match. Parses the event's data only if one has conditions."""
         found: set[str] = set()
         if not topic.startswith(OF_DEVICES):
+            where = []
             for node in self._topic_nodes(topic.split(topics.DOT)):
                 found.update(node.owners)
+                if node.where is not None:
+                    where.append(node.where)
+            if where:
+                value = self._parse(data)
+                found.update(*(each.owners(value) for each in where))
         for names, root in self._trees.get(topic, {}).items():
             values = [fields.get(name, "") for name in names]
             for node in self._field_nodes(root, values, 0):
@@ -86,7 +100,15 @@ class Index:
         """All nodes that match the words. Each step keeps a node once: many `#` do not multiply the work."""
         # Each node with whether a `#` led to it, which may match further words.
         nodes: dict[_Node, bool] = {}
-        _enter(self._topics, nodes, by_any=False)
+        if words[0] == topics.SYSTEM:
+            # Wildcards never match our own topics in place of the first word.
+            first = self._topics.exact.get(topics.SYSTEM)
+            if first is None:
+                return ()
+            _enter(first, nodes, by_any=False)
+            words = words[1:]
+        else:
+            _enter(self._topics, nodes, by_any=False)
         for word in words:
             following: dict[_Node, bool] = {}
             for node, by_any in nodes.items():
@@ -135,9 +157,18 @@ def _step(pattern: str) -> tuple[str, int | None]:
     return (pattern[:-1], len(pattern) - 1) if pattern.endswith("*") else (pattern, None)
 
 
-def _change(node: _Node, levels: _Levels, owner: str, *, by: int, depth: int = 0) -> None:
+def _levels_of(pattern: str) -> _Levels:
+    return tuple(((word, None),) for word in topics.words(pattern))
+
+
+def _change(
+    node: _Node, levels: _Levels, owner: str, *, by: int, depth: int = 0, where: DataFields | None = None
+) -> None:
     """Changes the owner's count at every node that the levels lead to; adds and removes nodes as needed."""
     if depth == len(levels):
+        if where is not None:
+            _change_where(node, where, owner, by=by)
+            return
         count = node.owners.get(owner, 0) + by
         if count > 0:
             node.owners[owner] = count
@@ -154,8 +185,15 @@ def _change(node: _Node, levels: _Levels, owner: str, *, by: int, depth: int = 0
             if length is not None:
                 table = node.prefixes.setdefault(length, {})
             table[text] = child
-        _change(child, levels, owner, by=by, depth=depth + 1)
+        _change(child, levels, owner, by=by, depth=depth + 1, where=where)
         if child.empty:
             del table[text]
             if length is not None and not table:
                 del node.prefixes[length]
+
+
+def _change_where(node: _Node, where: DataFields, owner: str, *, by: int) -> None:
+    node.where = node.where or DataIndex()
+    (node.where.add if by > 0 else node.where.remove)(where, owner)
+    if node.where.empty:
+        node.where = None

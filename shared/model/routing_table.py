@@ -1,13 +1,17 @@
 """What a gateway knows of one account's bindings: which channels and sessions receive an event."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any
 
-from shared.model.bindings import Fields, Pattern, Source
+from shared.model.bindings import DataFields, Fields, Pattern, Source, TopicWhere
 from shared.model.events import TO_EVERY_CHANNEL, Event
 from shared.model.matching import Index
+from shared.model.topics import is_system
 
 # Measured: what a table takes in memory, and what a key with a channel and a pattern add at most.
 _TABLE_BYTES, _KEY_BYTES, _PATTERN_BYTES = 3400, 600, 1000
+# Values of conditions that take as much memory as a pattern without any.
+_VALUES_OF_A_PATTERN = 2
 
 
 class RoutingTable:
@@ -17,10 +21,11 @@ class RoutingTable:
     table over several turns of the event loop may see newer changes, never older ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parse: Callable[[bytes], Any]) -> None:
+        """`parse` makes values of an event's data, for bindings with conditions on it."""
         self.version: str | None = None
-        self._channels_index = Index()
-        self._sessions_index = Index()
+        self._channels_index = Index(parse)
+        self._sessions_index = Index(parse)
         self.sessions: dict[str, tuple[Pattern, ...]] = {}
         self.bindings_versions: dict[str, str] = {}
         """Each API key with the version of its bindings, which its channel must have too."""
@@ -71,7 +76,7 @@ class RoutingTable:
             return [event.to] if event.to in self._channels else []
         if event.topic in TO_EVERY_CHANNEL:
             return list(self._channels)
-        return list(self._channels_index.owners(event.topic, event.fields or {}))
+        return list(self._channels_index.owners(event.topic, event.fields or {}, event.data))
 
     @property
     def needs_data(self) -> bool:
@@ -82,13 +87,15 @@ class RoutingTable:
         """The sessions that receive the event. `data` is its parsed data, or None unless `needs_data`."""
         if event.to is not None or not self.sessions:
             return set()
-        found = self._sessions_index.owners(event.topic, {})
-        return found | self._sessions_index.owners_by_data(data) if self.needs_data else found
+        found = self._sessions_index.owners(event.topic, {}, event.data)
+        if self.needs_data and not is_system(event.topic):
+            found |= self._sessions_index.owners_by_data(data)
+        return found
 
     def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the session's patterns; an empty tuple removes the session."""
         before = self.sessions.pop(session_id, ())
-        self._patterns_held += len(patterns) - len(before)
+        self._patterns_held += _weight(patterns) - _weight(before)
         for pattern in before:
             self._sessions_index.remove(pattern, session_id)
         if patterns:
@@ -132,7 +139,7 @@ class RoutingTable:
         by_source = self._bindings.setdefault(api_key_id, {})
         before = dict.fromkeys(by_source.pop(source, ()))
         after = dict.fromkeys(patterns)
-        self._patterns_held += len(after) - len(before)
+        self._patterns_held += _weight(after) - _weight(before)
         if after:
             by_source[source] = tuple(after)
         if not by_source:
@@ -150,6 +157,17 @@ class RoutingTable:
         for pattern in patterns:
             update(pattern, api_key_id)
             self.device_type_patterns += by * _matches_device_type(pattern)
+
+
+def _weight(patterns: Iterable[Pattern]) -> int:
+    """How many plain patterns take as much memory: the values of conditions count too."""
+    weight = 0
+    for pattern in patterns:
+        weight += 1
+        if isinstance(pattern, DataFields | TopicWhere):
+            where = pattern if isinstance(pattern, DataFields) else pattern.where
+            weight += sum(len(values) for _, values in where.wanted) // _VALUES_OF_A_PATTERN
+    return weight
 
 
 def _matches_device_type(pattern: Pattern) -> bool:

@@ -1,6 +1,7 @@
 """Topic patterns by AMQP's rules: words between dots, `*` for exactly one word, `#` for any number or none.
 
-Both are whole words only. An empty word, as in `a..b`, is a word like any other.
+Both are whole words only. An empty word, as in `a..b`, is a word like any other. Topics whose first word is
+`system` are matched by patterns with that first word alone.
 """
 
 import re
@@ -8,6 +9,8 @@ import re
 DOT = "."
 ONE = "*"
 ANY = "#"
+SYSTEM = "system"
+"""The first word of topics of our own. Only a pattern with the same first word matches them."""
 MAX_LENGTH = 255
 # Matching tries every further word of a topic at each `#`: many of them would be an attack.
 MAX_ANY = 4
@@ -18,6 +21,11 @@ _NO_BLANKS = re.compile(r"[^\s\x00-\x1f\x7f]+")
 def words(topic: str) -> list[str]:
     """The words of a topic or of a pattern."""
     return topic.split(DOT)
+
+
+def is_system(topic: str) -> bool:
+    """Whether the topic is one of our own, which no publisher may use."""
+    return topic.startswith(SYSTEM) and words(topic)[0] == SYSTEM
 
 
 def pattern_error(pattern: str) -> str | None:
@@ -36,6 +44,8 @@ def pattern_error(pattern: str) -> str | None:
 def matches(pattern: str, topic: str) -> bool:
     """Whether this one pattern matches; `matching.Index` is for many."""
     wanted = words(pattern)
+    if is_system(topic) and wanted[0] != SYSTEM:
+        return False
     # at[i]: the first i words of the pattern match the topic's words so far.
     at = [all(word == ANY for word in wanted[:i]) for i in range(len(wanted) + 1)]
     for word in words(topic):

@@ -60,12 +60,14 @@ class Attempt:
     """The result of one call. `error` is "" if there was a response, else one of these:
 
     address-refused, not-resolved, not-connected, tls-failed, closed, bad-answer, timed-out, and not-sendable
-    for a URL or headers that make no valid request.
+    for a URL or headers that make no valid request. `was_reached`: a connection carried the request, so a
+    receiver that is out of time got at least its beginning.
     """
 
     status: int | None
     error: str
     took_ms: int
+    was_reached: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -178,13 +180,15 @@ class Outbound:
                 response = await self._call(call, url, headers, body)
         except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as exc:
             # The parser refused what follows the status line: the status decides, and the connection goes.
-            return Attempt(call.status, "" if call.status else _error_of(exc), call.took_ms)
+            return Attempt(
+                call.status, "" if call.status else _error_of(exc), call.took_ms, call.has_connection
+            )
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return Attempt(None, _error_of(exc), call.took_ms)
+            return Attempt(None, _error_of(exc), call.took_ms, call.has_connection)
         finally:
             if not call.has_response:
                 call.abort()
-        attempt = Attempt(response.status, "", call.took_ms)
+        attempt = Attempt(response.status, "", call.took_ms, call.has_connection)
         try:
             await _discard_body(response)
         finally:
@@ -284,6 +288,10 @@ class _Call:
     @property
     def took_ms(self) -> int:
         return round((time.monotonic() - self._started_s) * 1000)
+
+    @property
+    def has_connection(self) -> bool:
+        return self._request is not None and self._request.transport is not None
 
     @property
     def status(self) -> int | None:

@@ -15,8 +15,9 @@ _FIRST_ARGUMENT_IS_KEY = frozenset(
         *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
         *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
-        *("XLEN", "XRANGE"),
-        *("ZADD", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
+        *("XLEN", "XRANGE", "XREVRANGE"),
+        *("ZADD", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
+        *("ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE"),
     }
 )
 # The nodes pass these on to each other.

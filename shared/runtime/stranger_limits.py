@@ -118,9 +118,13 @@ class StrangerLimits:
         self._failure_s = 1 / settings.failed_authentication_rate
         self._failures_until_s = 0.0
 
+    def client_address(self, scope: Scope) -> str:
+        """The client's address, as trusted proxies report it; "" when it is unknown."""
+        return client_address(scope, trusted=self._trusted)
+
     def address_of(self, scope: Scope) -> str:
         """The address by which a request or handshake is counted; "" when it is unknown."""
-        return block_of(client_address(scope, trusted=self._trusted))
+        return block_of(self.client_address(scope))
 
     def take_handshake(self, address: str) -> None:
         """Counts a handshake without a credential. Raises Problem (429) when it is one too many."""

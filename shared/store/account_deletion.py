@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from shared.model.channels import Kind
-from shared.model.errors import HasChildren, NoSuchAccount
+from shared.model.errors import HasApiKeys, HasChildren, NoSuchAccount
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys
@@ -35,13 +35,18 @@ class AccountDeletion:
         self._channels = channels
         self._sessions = sessions
 
-    async def begin(self, account_id: str) -> None:
-        """From now on the account counts as missing. Raises NoSuchAccount, HasChildren."""
-        status, *_ = await self._delete(account_id)
+    async def begin(self, account_id: str, *, cascade: bool) -> None:
+        """From now on the account counts as missing. With API keys only if it is to `cascade`.
+
+        Raises NoSuchAccount, HasChildren, HasApiKeys.
+        """
+        status, *_ = await self._delete(account_id, cascade=cascade)
         if status == b"absent":
             raise NoSuchAccount
         if status == b"has_children":
             raise HasChildren
+        if status == b"has_keys":
+            raise HasApiKeys
         await self._redis.script("deletion_note", [keyspace.DELETING], account_id)
 
     async def finish(self, account_id: str) -> None:
@@ -59,6 +64,7 @@ class AccountDeletion:
                 await self._free_receipts({account_id, *api_keys})
             if parent:
                 await self._redis.command("SREM", keyspace.children(parent.decode()), account_id)
+            await self._api_keys.names.drop(name.decode(), account_id)
             await self._redis.script("account_end", keyspace.names_of_account(account_id))
         await self._redis.command("SREM", keyspace.DELETING, account_id)
 
@@ -72,9 +78,9 @@ class AccountDeletion:
         for account_id in await self.unfinished():
             await self.finish(account_id)
 
-    async def _delete(self, account_id: str) -> Sequence[bytes]:
-        names = [keyspace.account(account_id), keyspace.children(account_id)]
-        reply: Sequence[bytes] = await self._redis.script("account_delete", names)
+    async def _delete(self, account_id: str, *, cascade: bool) -> Sequence[bytes]:
+        names = [keyspace.account(account_id), keyspace.children(account_id), keyspace.counts(account_id)]
+        reply: Sequence[bytes] = await self._redis.script("account_delete", names, int(cascade))
         return reply
 
     async def _free_keys(self, account_id: str) -> list[str]:

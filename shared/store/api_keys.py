@@ -8,6 +8,7 @@ from shared.model.channels import EVERY_EDGE
 from shared.model.errors import KeyExpired, KeyRevoked, NoSuchAccount, SecretsInUse
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.account_names import AccountNames
 from shared.store.due_channels import DueChannels
 from shared.store.routing import Routing
 from shared.store.wakeups import Wakeups
@@ -25,11 +26,13 @@ class ApiKeys:
         self._routing = routing
         self._wakeups = wakeups
         self._due = DueChannels(redis)
+        self.names = AccountNames(redis)
 
     async def create_account(self, account: Account) -> None:
         """Raises NoSuchAccount when there is no such parent."""
         name = keyspace.account(account.id)
         master = ("master", "1") if account.master else ()
+        await self.names.add(account.name, account.id)
         await self._redis.command("HSET", name, "name", account.name, "parent", account.parent or "", *master)
         if account.parent is None:
             return
@@ -37,7 +40,23 @@ class ApiKeys:
         names = [keyspace.account(account.parent), keyspace.children(account.parent)]
         if not await self._redis.script("account_adopt", names, account.id):
             await self._redis.command("DEL", name)
+            await self.names.drop(account.name, account.id)
             raise NoSuchAccount
+
+    async def rename_account(self, account: Account, name: str) -> None:
+        """Raises NoSuchAccount when it is gone meanwhile."""
+        await self.names.add(name, account.id)
+        if not await self._redis.script("account_rename", [keyspace.account(account.id)], name):
+            await self.names.drop(name, account.id)
+            raise NoSuchAccount
+        if name != account.name:
+            await self.names.drop(account.name, account.id)
+
+    async def accounts(self, prefix: str, *, after: str, count: int) -> tuple[list[Account], str | None]:
+        """A page of the accounts whose names begin so, by their names; as `AccountNames.page`."""
+        ids, next_after = await self.names.page(prefix, after=after, count=count)
+        found = await asyncio.gather(*map(self.account, ids))
+        return [account for account in found if account is not None], next_after
 
     async def account(self, account_id: str) -> Account | None:
         """The account; None when there is none, or when it is being deleted."""

@@ -1,7 +1,7 @@
 """Batches: the front of a webhook's queue, delivered in one request.
 
 Redis keeps where a batch ends until it is acked: a retry sends the same notifications under the same id, also
-when another dispatcher makes it.
+when another dispatcher makes it. It also keeps how large a batch may be for its receiver (`batch_limits.py`).
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from enum import StrEnum
 import orjson
 
 from shared import telemetry
+from shared.model.batch_limits import BatchLimits, Lesson, failed_attempts_after
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.model.deliveries import Delivery
@@ -29,6 +30,8 @@ from shared.store.queues import (
 
 # How many attempts are kept, and for how long.
 _ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
+_NO_LIMITS = BatchLimits()
+_NO_LESSON = Lesson()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class TakenBatch:
     serialization: bytes
     signing_secret: str
     failed_attempts: int
+    limits: BatchLimits = _NO_LIMITS
 
 
 class NoBatch(StrEnum):
@@ -54,6 +58,8 @@ class AfterFailure(StrEnum):
     """What follows a failed attempt."""
 
     RETRY = "retry"
+    DROPPED = "dropped"
+    """The batch was a single notification, which is gone. The next attempt is for what is behind it."""
     CONFIG_CHANGED = "config_changed"
     ENDED = "ended"
     NOT_OWNER = "not_owner"
@@ -84,7 +90,8 @@ class Batches:
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
         if status != b"taken":
             return NoBatch(status.decode())
-        config_version, url, headers, serialization, secret, failed_attempts, *entries = fields
+        config_version, url, headers, serialization, secret, failed_attempts, *rest = fields
+        limits, entries = rest[:5], rest[5:]
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
@@ -92,13 +99,26 @@ class Batches:
             serialization=serialization,
             signing_secret=secret.decode(),
             failed_attempts=int(failed_attempts),
+            limits=_limits(*limits),
         )
 
-    async def ack(self, lease: Lease, *, until: str, delivery: Delivery) -> int | None:
-        """Acks everything up to and including `until`; returns the number acked, None if not the owner."""
+    async def ack(
+        self, lease: Lease, *, until: str, delivery: Delivery, batch_limit: int | None = None
+    ) -> int | None:
+        """Acks everything up to and including `until`; returns the number acked, None if not the owner.
+
+        `batch_limit` replaces the channel's, if it has one and that may grow: 0 removes it.
+        """
         entries, attempt = (until, next_entry_id(until)), orjson.dumps(delivery)
         count = await self._redis.script(
-            "batch_ack", _names(lease), lease.owner, lease.generation, *entries, attempt, *_ATTEMPTS
+            "batch_ack",
+            _names(lease),
+            lease.owner,
+            lease.generation,
+            *entries,
+            attempt,
+            *_ATTEMPTS,
+            "" if batch_limit is None else batch_limit,
         )
         if count < NOT_OWNER:
             rest = await self._queues.ack_until(lease, until=until)
@@ -106,21 +126,49 @@ class Batches:
         return None if count == NOT_OWNER else int(count)
 
     async def fail(
-        self, lease: Lease, *, taken: TakenBatch, delivery: Delivery, backoff_ms: int, expiry_ms: int
+        self,
+        lease: Lease,
+        *,
+        taken: TakenBatch,
+        delivery: Delivery,
+        backoff_ms: int,
+        expiry_ms: int,
+        lesson: Lesson = _NO_LESSON,
     ) -> tuple[AfterFailure, int]:
         """Schedules the next attempt, or ends a channel that has failed for `expiry_ms`; releases the lease.
 
-        Returns what follows, with the time of the next attempt in ms for a retry, and with the number of
-        notifications that were lost for a channel that ended.
+        Writes the lesson, and drops what it says is to be dropped. Returns what follows, with the time of the
+        next attempt in ms, or with the number of notifications that were lost for a channel that ended.
         """
-        attempt = (lease.owner, lease.generation, taken.config_version, taken.failed_attempts + 1)
+        failed_attempts = failed_attempts_after(taken.failed_attempts, taken.limits, lesson)
+        attempt = (lease.owner, lease.generation, taken.config_version, failed_attempts)
         record = orjson.dumps(delivery)
         assert record.endswith(b'"next_attempt_ms":null}'), "the script writes the time there"
+        learned = (
+            lesson.refused_entry if lesson.drops else "",
+            lesson.body_limit_bytes or "",
+            lesson.batch_limit or "",
+            lesson.timed_out,
+            lesson.refused_entry,
+            lesson.refused_times,
+        )
         status, *found = await self._redis.script(
-            "batch_fail", _names(lease), *attempt, backoff_ms, expiry_ms, record, *_ATTEMPTS
+            "batch_fail", _names(lease), *attempt, backoff_ms, expiry_ms, record, *_ATTEMPTS, *learned
         )
         return AfterFailure(status.decode()), int(found[0]) if found else 0
 
 
 def _names(lease: Lease) -> list[str]:
     return [*keyspace.channel_names(lease.channel)[1:], keyspace.deliveries(lease.channel)]
+
+
+def _limits(
+    body_limit: bytes, batch_limit: bytes, timed_out: bytes, refused_entry: bytes, refused_times: bytes
+) -> BatchLimits:
+    return BatchLimits(
+        body_limit_bytes=int(body_limit) if body_limit else None,
+        batch_limit=int(batch_limit) if batch_limit else None,
+        timed_out=timed_out.decode(),
+        refused_entry=refused_entry.decode(),
+        refused_times=int(refused_times),
+    )

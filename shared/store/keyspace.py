@@ -23,7 +23,12 @@ API keys and channels
                 After a client refused a frame as too long: frame_limit_bytes, refused_until, refused_entry,
                 refused_times. A webhook also has url, headers (JSON), config_version (random, changed by each
                 PUT and each retry request), batch_until (last entry of the batch being delivered), acked_ms
-                (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms.
+                (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms,
+                timed_out (webhook-id of the batch whose last attempt timed out), refused_entry and
+                refused_times (the single notification that it refused last with a 413). Of its receiver's
+                limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
+                (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
+                time of the next growth after that was too much). A PUT removes all of these.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
@@ -111,6 +116,12 @@ Accounts and routing
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
 
+`{accounts}:names` sorted set, all scores 0: `<name> NUL <id>` of every account.
+                Gateway. A member goes with its account, or when the reaper finds it stale.
+`{accounts}:audit`, `{account}:audit`
+                stream: by, action, target, name, address, request_id of each change by an administrator; the
+                first of the accounts themselves, the others of what the account owns. About 1,000 entries.
+                Gateway. 90 days after the last entry, or with the account.
 `{accounts}:deleting` set: ids of the accounts whose deletion has not ended. Gateway.
 
 Replicas
@@ -166,7 +177,7 @@ from collections.abc import Callable
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
-    rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:deleting"
+    rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
 
@@ -183,6 +194,9 @@ REAPER_NOTES = "{reaper}:notes"
 SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 DELETING = "{accounts}:deleting"
+ACCOUNT_NAMES = "{accounts}:names"
+# The tag of what concerns all accounts as such.
+ACCOUNTS = "accounts"
 # Takes the place of an account id for what concerns all accounts.
 EVERY = "every"
 
@@ -211,6 +225,7 @@ held_sessions = _names("held-sessions")
 routing = _names("routing")
 routing_changes = _names("routing-changes")
 counts = _names("counts")
+audit = _names("audit")
 sockets = _names("sockets")
 
 
@@ -236,7 +251,7 @@ def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
-    names = (account, children, *of_routing, *of_usage)
+    names = (account, children, audit, *of_routing, *of_usage)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from shared import telemetry
 from shared.model.bindings import Pattern, Source
 from shared.model.errors import StoreUnavailable
@@ -204,11 +206,11 @@ class RoutingTables:
         for _ in range(_ATTEMPTS):
             reply = await self._redis.script("routing_read", [keyspace.routing(account_id)], _FIELDS_PER_PAGE)
             if reply[0] == b"all":
-                table = RoutingTable()
+                table = RoutingTable(orjson.loads)
                 table.version = await self._apply(table, _pairs(reply[1:]))
                 return table
             _, version, fields = reply
-            table = RoutingTable()
+            table = RoutingTable(orjson.loads)
             with _uncollected() if int(fields) > _LARGE else nullcontext():
                 await self._read_pages(account_id, table)
             # What has changed since the first page may be in the table or not. The log knows.

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import asdict
 
-from shared.model.api_keys import ApiKey, Scope
+from shared.model.api_keys import Account, ApiKey, Scope
 from shared.model.errors import Invalid
 from shared.wire.models import Closed, Id, Moment, Name, rule
 from shared.wire.times import moment_or_none, moment_text
@@ -38,6 +38,11 @@ class AccountBody(Closed):
     master: bool | UnsetType = UNSET
 
 
+class AccountsBody(Closed):
+    accounts: list[AccountBody]
+    next_after: str | None
+
+
 class NewApiKey(Closed):
     name: Name
     scopes: _Scopes
@@ -65,6 +70,10 @@ class ApiKeysBody(Closed):
 
 class NewSecret(Closed):
     old_valid_until: _OldValidUntil = None
+
+
+def account_body(account: Account) -> AccountBody:
+    return AccountBody(account.id, account.name, account.parent, master=account.master or UNSET)
 
 
 def checked_name(name: str) -> str:

@@ -14,6 +14,7 @@ from msgspec import Meta
 from shared.model import events
 from shared.model.errors import Invalid, TooLarge
 from shared.model.events import OF_DEVICES, Event
+from shared.model.topics import is_system
 from shared.wire.models import Closed, Count, field_at, parse, rule
 
 MAX_EVENTS = 10_000
@@ -173,6 +174,8 @@ def _event(posted: NewEvent, index: int, id_of: Callable[[int], str]) -> Event:
     id_, name, time, to = posted.id or "", posted.name or "", posted.time or "", posted.to
     if len(data) + len(topic) + len(id_) + len(name) + len(time) + len(to or "") > MAX_EVENT_BYTES:
         raise _EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
+    if is_system(topic):
+        raise _EventError(index, "topic", "begins with the word system, which is reserved")
     value = _checked(data, index)
     fields = _device_fields(topic, value, to=to, index=index) if topic.startswith(OF_DEVICES) else None
     return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt is True)

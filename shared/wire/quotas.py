@@ -7,7 +7,7 @@ from msgspec.structs import asdict, fields
 
 from shared.model.quotas import KeyQuotas, Quotas
 from shared.wire.accounts import AccountBody
-from shared.wire.models import Closed, Count
+from shared.wire.models import Closed, Count, Name
 
 _Rate = Annotated[int, Meta(ge=1, le=10**9)]
 _Burst = Annotated[float, Meta(ge=0.5, le=60)]
@@ -34,6 +34,7 @@ class KeyQuotaChanges(Closed):
 
 
 class AccountChanges(Closed):
+    name: Name | UnsetType = UNSET
     quotas: QuotaChanges | UnsetType | None = UNSET
     key_quotas: Annotated[
         KeyQuotaChanges | UnsetType | None, Meta(description="What each API key of it may use.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from shared.model.bindings import DataFields, Fields, Pattern, Topic
+from shared.model.bindings import DataFields, Fields, Pattern, Topic, TopicWhere
 from shared.model.sessions import SessionBinding
 
 
@@ -24,8 +24,8 @@ def _encode(pattern: Pattern) -> dict[str, Any]:
             return {"topic": pattern.pattern}
         case DataFields():
             return {"data": dict(pattern.wanted)}
-        case Fields():
-            raise TypeError("sessions have no Fields patterns")
+        case Fields() | TopicWhere():
+            raise TypeError(f"sessions have no {type(pattern).__name__} patterns")
 
 
 def _decode(stored: dict[str, Any]) -> Pattern:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import orjson
+
 from shared.model.bindings import Source
 from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
@@ -151,7 +153,7 @@ CASES = (TOPICS, PRESUBSCRIPTIONS, SESSIONS)
 
 def routing_table(case: Case, count: int) -> RoutingTable:
     """The table of an account with so many bindings."""
-    table = RoutingTable()
+    table = RoutingTable(orjson.loads)
     for owner, stored in case.bindings(count):
         if case.source is Source.SESSION:
             table.listen(owner, compiled(case.source, stored))

@@ -122,7 +122,6 @@ VALUES: dict[str, Json] = {
                 "enabled": True,
                 "labels": {"release": "prometheus"},
                 "runbookUrl": "https://docs.example.com/runbook.md",
-                "redisExporter": 'service="exporter"',
             },
             "dashboard": {"enabled": True},
         },

@@ -21,8 +21,6 @@ GROUPS: list[Json] = named("everything", "PrometheusRule")["spec"]["groups"]
 RULES: list[Json] = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS: list[Json] = [rule for rule in RULES if "alert" in rule]
 RECORDS = {rule["record"] for rule in RULES if "record" in rule}
-# Metrics of the redis_exporter that an operator may run; the services have no such metrics.
-OF_THE_EXPORTER = {"redis_memory_used_bytes", "redis_memory_max_bytes"}
 
 
 def groups_of(rules: Json) -> list[Json]:

@@ -17,7 +17,6 @@ from tests.deploy.chart import NAMESPACE, RELEASE, component, deployments, named
 from tests.deploy.files import CHART, CHECKOUT, SERVICES
 from tests.deploy.rules import (
     ALERTS,
-    OF_THE_EXPORTER,
     RECORDS,
     RULES,
     SOURCES,
@@ -33,8 +32,8 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ADAPTER = yaml.safe_load((CHART / "files" / "adapter-rules.yaml").read_text())["rules"]
 RUNBOOK = (CHECKOUT / "docs" / "runbook.md").read_text()
 
-# Prometheus adds `up` to every target.
-NOT_OURS = {"up"} | OF_THE_EXPORTER
+# Prometheus adds it to every target.
+NOT_OURS = {"up"}
 # Labels that Prometheus, the PodMonitor and the rules of the objectives add.
 ADDED = {"job", "instance", "namespace", "pod", "le", "__name__", "release", "slo"}
 
@@ -55,17 +54,23 @@ telemetry.watch_draining(lambda: True)
 telemetry.watch_strangers(lambda: 1)
 telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, every_s=10)
 telemetry.record_webhook_lag(0, now_ms=1, every_s=10)
+telemetry.record_memory({"": (1, 2)}, every_s=10)
 telemetry.clock.PROCESS.learn({"": telemetry.clock.Sample(0, 0, 0)})
 print(metrics_page()[0].decode())
 """
 
 
 @cache
-def served() -> frozenset[str]:
+def on_the_page() -> frozenset[str]:
     """Every metric name on /metrics, after each instrument was used."""
     command = [sys.executable, "-c", _USE_ALL]
     ran = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=True)
-    return frozenset(re.findall(r"^(notify_\w+)", ran.stdout, flags=re.M))
+    return frozenset(re.findall(r"^([a-z]\w+)", ran.stdout, flags=re.M))
+
+
+def served() -> frozenset[str]:
+    """Those of ours: the Prometheus library adds some for the process."""
+    return frozenset(name for name in on_the_page() if name.startswith("notify_"))
 
 
 @cache
@@ -98,7 +103,7 @@ EXPRESSIONS = [
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
     for selector in selectors(expression):
-        assert selector.name in served() | NOT_OURS | RECORDS
+        assert selector.name in on_the_page() | NOT_OURS | RECORDS
         matched = {matcher.name for matcher in selector.matchers.matchers}
         assert matched <= labels_in_the_code() | ADDED
     assert grouped_by(expression) <= labels_in_the_code() | ADDED
@@ -108,16 +113,19 @@ def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
 def test_every_rule_sees_its_own_release_only(rule: dict[str, Any]) -> None:
     """Another namespace's edge would hide that ours is gone, and two releases would double each alert."""
     for selector in selectors(rule["expr"]):
-        if selector.name not in OF_THE_EXPORTER:
-            matched = {(m.name, m.value) for m in selector.matchers.matchers if str(m.op).endswith("Equal")}
-            assert {("namespace", NAMESPACE), ("release", RELEASE)} <= matched
-    if "redis_memory" not in rule["expr"] and "by (" in rule["expr"]:
+        matched = {(m.name, m.value) for m in selector.matchers.matchers if str(m.op).endswith("Equal")}
+        assert {("namespace", NAMESPACE), ("release", RELEASE)} <= matched
+    if "by (" in rule["expr"]:
         assert {"namespace", "release"} <= grouped_by(rule["expr"])
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     shown = {
-        str(s.name) for panel in PANELS for target in panel["targets"] for s in selectors(target["expr"])
+        str(s.name)
+        for panel in PANELS
+        for target in panel["targets"]
+        for s in selectors(target["expr"])
+        if not str(s.name).startswith("process_")
     }
     families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in served()}
     assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown - RECORDS} == families
@@ -130,6 +138,21 @@ def test_the_dashboard_tells_releases_apart() -> None:
         for target in panel["targets"]:
             for selector in selectors(target["expr"]):
                 assert {"namespace", "release"} <= {m.name for m in selector.matchers.matchers}
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_every_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+    assert panel["description"].endswith(".")
+
+
+def test_no_two_panels_overlap() -> None:
+    cells = [
+        (place["x"] + column, place["y"] + line)
+        for place in (panel["gridPos"] for panel in DASHBOARD["panels"])
+        for column in range(place["w"])
+        for line in range(place["h"])
+    ]
+    assert len(cells) == len(set(cells))
 
 
 def test_every_metric_is_in_the_operators_table() -> None:
@@ -178,11 +201,10 @@ def test_an_alert_can_be_changed_and_left_out(source: dict[str, Any]) -> None:
     own: dict[str, Any] = {"for": "7m", "severity": "info"}
     if "threshold" in source:
         own["threshold"] = 0.125
-    given = {"redisExporter": 'service="exporter"'}
-    found = alert_of(name, {**given, "alerts": {name: own}, "alertLabels": {"team": "messaging"}})
+    found = alert_of(name, {"alerts": {name: own}, "alertLabels": {"team": "messaging"}})
     assert (found["for"], found["labels"]) == ("7m", {"severity": "info", "team": "messaging"})
     assert ("> 0.125" in found["expr"]) == ("threshold" in source)
-    rules = [r for g in groups_of({**given, "alerts": {name: {"enabled": False}}}) for r in g["rules"]]
+    rules = [r for g in groups_of({"alerts": {name: {"enabled": False}}}) for r in g["rules"]]
     assert name not in {rule.get("alert") for rule in rules}
     assert len(rules) == len(RULES) - 1
 
@@ -197,12 +219,6 @@ def test_the_schema_knows_every_alert_and_its_threshold() -> None:
 def test_an_alert_links_to_the_runbook_only_where_it_is_published() -> None:
     """A relative path leads nowhere in a chat message."""
     assert set(alert_of("NotifyNoEdge", {})["annotations"]) == {"summary"}
-
-
-def test_redis_memory_needs_an_exporter() -> None:
-    names = {rule.get("alert") for group in groups_of({}) for rule in group["rules"]}
-    assert "NotifyRedisMemoryHigh" not in names
-    assert "NotifyRedisFull" in names
 
 
 def test_close_reasons_and_outcomes_exist_in_the_code() -> None:

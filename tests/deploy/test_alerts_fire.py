@@ -79,13 +79,15 @@ CASES: dict[str, Case] = {
     ),
     "NotifyRedisMemoryHigh": Case(
         {
-            'redis_memory_used_bytes{service="exporter"}': "90x60",
-            'redis_memory_max_bytes{service="exporter"}': "100x60",
+            f'notify_redis_memory_bytes{{primary="a",{REAPER}}}': "90x60",
+            f'notify_redis_memory_limit_bytes{{primary="a",{REAPER}}}': "100x60",
         },
         {
-            'redis_memory_used_bytes{service="exporter"}': "90x60",
-            'redis_memory_max_bytes{service="exporter"}': "0x60",
+            f'notify_redis_memory_bytes{{primary="a",{REAPER}}}': "90x60",
+            # No limit.
+            f'notify_redis_memory_limit_bytes{{primary="a",{REAPER}}}': "0x60",
         },
+        {"primary": "a"},
     ),
     "NotifyRedisErrors": level(
         "notify_redis_errors_total",
@@ -168,7 +170,7 @@ CASES: dict[str, Case] = {
     ),
 }
 OF_OBJECTIVES = {alert["alert"] for alert in ALERTS if "BudgetBurns" in alert["alert"]}
-NOBODYS = ("NotifyNo", "NotifyRedisMemoryHigh")
+BY_ABSENCE = ("NotifyNoGateway", "NotifyNoEdge", "NotifyNoDispatcher", "NotifyNoReaper")
 GROUP = [{**GROUPS[0], "rules": [{**rule, "annotations": {}} for rule in GROUPS[0]["rules"]]}]
 
 
@@ -176,10 +178,7 @@ def story(
     alert: str, series: dict[str, str], *, at: str, fires: list[Labels], **release: str
 ) -> dict[str, Any]:
     """One test of promtool: these series of a release, and the alerts of this name that fire then."""
-    rows = {
-        each if each.startswith("redis_") else of_release(each, **release): values
-        for each, values in series.items()
-    }
+    rows = {of_release(each, **release): values for each, values in series.items()}
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in rows.items()],
@@ -206,7 +205,7 @@ def test_every_alert_has_its_case() -> None:
 @pytest.mark.parametrize("alert", CASES)
 def test_an_alert_fires_and_calms_down(tmp_path: Path, alert: str) -> None:
     case = CASES[alert]
-    own = {} if alert == "NotifyRedisMemoryHigh" else {"namespace": NAMESPACE, "release": RELEASE}
+    own = {"namespace": NAMESPACE, "release": RELEASE}
     if alert == "NotifyRedisSlow":
         own["job"] = "notify-gateway"
     fires = [{**own, **case.labels, "severity": severity(alert)}]
@@ -224,7 +223,7 @@ elsewhere = pytest.mark.parametrize(
 
 @elsewhere
 def test_the_trouble_of_another_installation_is_not_ours(tmp_path: Path, other: dict[str, str]) -> None:
-    ours = [alert for alert in CASES if not alert.startswith(NOBODYS)]
+    ours = [alert for alert in CASES if alert not in BY_ABSENCE]
     assert len(ours) > 15
     stories = [story(alert, CASES[alert].series, at=CASES[alert].at, fires=[], **other) for alert in ours]
     check(tmp_path, *stories)
@@ -233,7 +232,7 @@ def test_the_trouble_of_another_installation_is_not_ours(tmp_path: Path, other: 
 @elsewhere
 def test_the_health_of_another_installation_hides_nothing(tmp_path: Path, other: dict[str, str]) -> None:
     stories = []
-    for alert in ("NotifyNoGateway", "NotifyNoEdge", "NotifyNoDispatcher", "NotifyNoReaper"):
+    for alert in BY_ABSENCE:
         own = {"namespace": NAMESPACE, "release": RELEASE, "severity": severity(alert)}
         stories.append(story(alert, HEALTHY, at="40m", fires=[own | CASES[alert].labels], **other))
     check(tmp_path, *stories)

@@ -1,5 +1,7 @@
 """The image contains what the code needs, and no more."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import yaml
 
 from services.__main__ import _parser
 from shared.runtime.settings import PREFIX, load_settings
+from shared.version import PYTHON, VERSION, build_line
 from tests.deploy.files import (
     CHART,
     CHECKOUT,
@@ -90,7 +93,7 @@ def test_dependencies_come_from_the_lock_by_hash() -> None:
 
 
 def test_the_base_image_has_the_locks_python() -> None:
-    [base] = [i.words for i in DOCKERFILE if i.name == "ARG"]
+    [base] = [i.words for i in DOCKERFILE if i.name == "ARG" and i.words.startswith("PYTHON=")]
     version = re.search(r"=python:(\d+\.\d+)-slim", base)
     locked = re.search(r"with Python (\d+\.\d+)", (CHECKOUT / "requirements.txt").read_text())
     assert version is not None
@@ -106,6 +109,67 @@ def test_image_and_chart_have_the_same_version() -> None:
     version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == version
+
+
+def test_labels_name_the_version() -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'org.opencontainers.image.version="{version}"' in the("LABEL").words
+    assert version == VERSION
+
+
+def test_every_process_says_which_build_it_runs(stack: Stack) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "services", "--version"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == build_line() + "\n"
+    for service in (*stack.gateways, *stack.edges):
+        assert text(service, "/livez") == f"ok\n{build_line()}\n"
+        shown = f'notify_build_info{{python="{PYTHON}",revision="",version="{VERSION}"}} 1.0'
+        assert shown in text(service, "/metrics")
+
+
+def test_an_image_names_its_commit(tmp_path: Path) -> None:
+    shutil.copytree(CHECKOUT / "shared", tmp_path / "shared")
+    [write] = [i.words for i in DOCKERFILE if i.name == "RUN" and "REVISION" in i.words]
+    subprocess.run(
+        ["sh", "-c", write], cwd=tmp_path, env={"REVISION": "1f2e3d", "PATH": os.defpath}, check=True
+    )
+
+    program = "from shared.version import build_line; print(build_line())"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout == f"notification-gateway {VERSION} (revision 1f2e3d, Python {PYTHON})\n"
+
+
+@pytest.mark.long
+def test_the_bill_of_materials_has_every_package_with_its_hashes() -> None:
+    subprocess.run(["make", "sbom"], cwd=CHECKOUT, check=True)
+    found = json.loads((CHECKOUT / "dist" / "sbom.cdx.json").read_text())["components"]
+
+    listed = {
+        f"{each['name']}=={each['version']}": {
+            each_hash["content"] for ref in each["externalReferences"] for each_hash in ref["hashes"]
+        }
+        for each in found
+    }
+
+    assert listed == locked_hashes()
+
+
+def locked_hashes() -> dict[str, set[str]]:
+    """Every package of requirements.txt, `name==version`, and its SHA-256 hashes."""
+    text = (CHECKOUT / "requirements.txt").read_text()
+    parts = re.split(r"^(?=[a-z0-9])", text, flags=re.M)[1:]
+    return {
+        re.sub(r"\[.*\]", "", part.split()[0]): set(re.findall(r"--hash=sha256:(\w+)", part))
+        for part in parts
+    }
 
 
 def test_it_runs_unprivileged_and_without_a_shell() -> None:
@@ -147,6 +211,11 @@ def test_all_in_the_image_keeps_metrics_off_its_public_port() -> None:
 def test_the_layer_of_dependencies_does_not_depend_on_the_code() -> None:
     early = [i.words for i in DOCKERFILE if i.stage == "dependencies" and i.name == "COPY"]
     assert early == ["requirements.txt /requirements.txt"]
+
+
+def text(service: Service, path: str) -> str:
+    with urllib.request.urlopen(service.url + path, timeout=20) as response:
+        return str(response.read(), "utf-8")
 
 
 def check_health(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:

@@ -89,6 +89,8 @@ def bytes_left(redis: Any) -> dict[bytes, int]:
             left[name] = redis.memory_usage(name, samples=0) or 0
     sessions = [field for field in redis.hkeys("{every}:routing") if field not in _FIELDS_OF_EVERY]
     members = set(redis.smembers("{webhooks}:channels")) | set(redis.smembers("{accounts}:deleting"))
+    live = accounts_in(redis)
+    members |= {name for name in redis.zrange("{accounts}:names", 0, -1) if name[-32:].decode() not in live}
     return left | dict.fromkeys([*sessions, *members], 1)
 
 
@@ -98,7 +100,9 @@ _FIELDS_OF_EVERY = (b"version", b"credentials", b"quotas")
 
 def _delete(gateway_url: str, account: str, admin_token: str) -> int:
     headers = {"Authorization": f"Bearer {admin_token}"}
-    request = urllib.request.Request(f"{gateway_url}/v1/accounts/{account}", headers=headers, method="DELETE")
+    request = urllib.request.Request(
+        f"{gateway_url}/v1/accounts/{account}?cascade=true", headers=headers, method="DELETE"
+    )
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             return int(response.status)

@@ -4,11 +4,13 @@ import pickle
 import re
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.model.bindings import MAX_TEXTS, DataFields, Pattern, Topic, glob_matches, texts_at
+from shared.model.bindings import DataFields, Pattern, Topic
+from shared.model.data_values import MAX_TEXTS, glob_matches, texts_at
 from shared.model.matching import Index
 from tests.model.single import matches_data
 from tests.model.work import count_lines
@@ -67,7 +69,7 @@ def value_matches(pattern: str, value: Any) -> bool:
 def matches_reference(pattern: DataFields, data: Any) -> bool:
     """The plain reference."""
     return all(
-        any(value_matches(one, value) for one in patterns for value in values_at(data, path.split(".")))
+        any(value_matches(str(one), value) for one in patterns for value in values_at(data, path.split(".")))
         for path, patterns in pattern.wanted
     )
 
@@ -151,7 +153,7 @@ def test_deep_nesting_needs_no_recursion() -> None:
 
 def test_only_the_first_values_of_a_long_list_count() -> None:
     data = {"tags": [f"t{number}" for number in range(MAX_TEXTS + 1)]}
-    index = Index()
+    index = Index(orjson.loads)
     for number in (MAX_TEXTS - 1, MAX_TEXTS):
         index.add(DataFields((("tags", (f"t{number}",)),)), str(number))
 
@@ -162,7 +164,7 @@ def test_only_the_first_values_of_a_long_list_count() -> None:
 def test_index_finds_what_trying_each_pattern_finds(
     added: list[tuple[DataFields, str, bool]], events: list[Any]
 ) -> None:
-    index = Index()
+    index = Index(orjson.loads)
     for pattern, owner, _ in added:
         index.add(pattern, owner)
     for pattern, owner, removed in added:
@@ -178,19 +180,19 @@ def test_index_finds_what_trying_each_pattern_finds(
 
 @given(ADDED)
 def test_emptied_index_keeps_nothing(added: list[tuple[DataFields, str, bool]]) -> None:
-    index = Index()
+    index = Index(orjson.loads)
     for pattern, owner, _ in added:
         index.add(pattern, owner)
     assert index.has_data_patterns is bool(added)
     for pattern, owner, _ in reversed(added):
         index.remove(pattern, owner)
 
-    assert pickle.dumps(index) == pickle.dumps(Index())
+    assert pickle.dumps(index) == pickle.dumps(Index(orjson.loads))
     assert not index.has_data_patterns
 
 
 def test_removing_an_unknown_pattern_changes_nothing() -> None:
-    index = Index()
+    index = Index(orjson.loads)
     known: Pattern = DataFields((("a", ("1",)),))
     index.add(known, "x")
 
@@ -202,7 +204,7 @@ def test_removing_an_unknown_pattern_changes_nothing() -> None:
 
 
 def test_topics_and_data_are_separate() -> None:
-    index = Index()
+    index = Index(orjson.loads)
     index.add(Topic("#"), "topic")
     index.add(DataFields(()), "data")
 
@@ -211,7 +213,7 @@ def test_topics_and_data_are_separate() -> None:
 
 
 def work(patterns: list[DataFields], data: Any, *, found: int) -> int:
-    index = Index()
+    index = Index(orjson.loads)
     for number, pattern in enumerate(patterns):
         index.add(pattern, str(number))
     owners, lines = count_lines(lambda: index.owners_by_data(data))

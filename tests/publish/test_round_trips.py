@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 
 from shared.model.api_keys import new_id
@@ -50,7 +51,7 @@ async def test_accounts_beyond_the_size_of_the_cache_cost_little(
 ) -> None:
     """Accounts publish in turn. Without a place in the cache a publish takes two round trips."""
     size = 40
-    monkeypatch.setattr(routing_tables, "_SMALL_TABLES_BYTES", size * RoutingTable().size_bytes)
+    monkeypatch.setattr(routing_tables, "_SMALL_TABLES_BYTES", size * RoutingTable(orjson.loads).size_bytes)
     gateway = new_gateway()
     accounts = [new_id() for _ in range(round(size * (1 + more)))]
     for account in accounts:

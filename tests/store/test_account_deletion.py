@@ -126,7 +126,7 @@ async def test_a_deletion_that_is_cut_short_anywhere_goes_on(
     while cut_short:
         account = await filled(stores)
         session = await with_session(stores)
-        await deletion(stores.calls).begin(account)
+        await deletion(stores.calls).begin(account, cascade=True)
         cut = Cut(stores.calls, after=after)
         try:
             await deletion(cut).finish(account)
@@ -151,7 +151,7 @@ async def test_a_deletion_that_is_cut_short_anywhere_goes_on(
 async def test_a_late_writer_brings_nothing_back(stores: Stores) -> None:
     account = await filled(stores)
     channel = await stores.channel()
-    await deletion(stores.calls).begin(account)
+    await deletion(stores.calls).begin(account, cascade=True)
     await deletion(stores.calls).finish(account)
 
     key = ApiKey(new_id(), account, "late", frozenset({Scope.RECEIVE}), NOW_MS, "0" * 64)
@@ -188,8 +188,8 @@ async def test_a_parent_stays_while_it_has_children(stores: Stores) -> None:
     await stores.api_keys.create_account(Account(id=child, name="child", parent=parent))
 
     with pytest.raises(HasChildren):
-        await deletion(stores.calls).begin(parent)
+        await deletion(stores.calls).begin(parent, cascade=True)
 
     assert await stores.api_keys.account(parent) is not None
     with pytest.raises(NoSuchAccount):
-        await deletion(stores.calls).begin(new_id())
+        await deletion(stores.calls).begin(new_id(), cascade=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from shared.model.api_keys import Account
+from shared.model.batch_limits import Lesson
 from shared.model.bindings import Source
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
@@ -135,8 +136,15 @@ async def batches_of_webhooks(stores: Stores) -> None:
     lease = await stores.leases.claim_unheld(webhook, owner=f"{EDGE}/1")
     taken = await batches.take(lease, count=LARGEST, size_bytes=10**9)
     assert isinstance(taken, TakenBatch)
-    ended = await batches.fail(lease, taken=taken, delivery=delivery, backoff_ms=1, expiry_ms=0)
-    assert ended == (AfterFailure.ENDED, LARGEST)
+    [first, *_] = stores.entries(webhook)
+    lesson = Lesson(1, 1, "msg_1", refused_entry=first, refused_times=3)
+    for expiry_ms, expected in ((DAY_MS, AfterFailure.DROPPED), (0, AfterFailure.ENDED)):
+        lease = await stores.leases.claim_unheld(webhook, owner=f"{EDGE}/1")
+        status, lost = await batches.fail(
+            lease, taken=taken, delivery=delivery, backoff_ms=0, expiry_ms=expiry_ms, lesson=lesson
+        )
+        assert status is expected
+    assert lost == LARGEST - 1
 
 
 async def ends_of_channels(stores: Stores) -> None:
@@ -247,7 +255,7 @@ async def state_of_accounts(stores: Stores) -> None:
     deletion = AccountDeletion(
         stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
     )
-    await deletion.begin(account)
+    await deletion.begin(account, cascade=True)
     await deletion.finish(account)
 
 

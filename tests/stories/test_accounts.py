@@ -137,11 +137,11 @@ async def test_the_command_line_creates_and_revokes(api: Api, stack: Stack) -> N
 async def test_the_command_line_deletes_an_account(api: Api, channel: ApiKey, stack: Stack) -> None:
     settings = {"REDIS_URL": stack.redis.url}
 
-    done = run_command("accounts", "delete", channel.account, settings=settings)
+    done = run_command("accounts", "delete", channel.account, "--cascade", settings=settings)
 
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert (await api.admin("DELETE", f"/v1/accounts/{channel.account}")).status == 404
-    again = run_command("accounts", "delete", channel.account, settings=settings)
+    again = run_command("accounts", "delete", channel.account, "--cascade", settings=settings)
     assert again.returncode != 0
     assert "there is no such account" in again.stderr
 

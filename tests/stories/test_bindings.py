@@ -209,3 +209,45 @@ async def test_bindings_need_the_receive_scope(api: Api) -> None:
     for method in ("GET", "PUT", "DELETE"):
         assert (await api.call(method, "/v1/bindings", key=publisher, json=[])).status == 403
         assert (await api.call(method, "/v1/bindings", json=[])).status == 401
+
+
+@pytest.mark.parametrize("topic", ["system", "system.", "system.webhook.disabled", "system.a b"])
+async def test_topics_of_our_own_cannot_be_published(api: Api, channel: ApiKey, topic: str) -> None:
+    await bind(api, channel, "#", "system.#")
+
+    response = await api.call("POST", "/v1/events", key=channel, json=[event("a"), event(topic)])
+
+    assert response.status == 400
+    assert response.json["fields"][0]["name"] == "[1].topic"
+    assert await api.queue_size(channel) == 0
+
+
+@pytest.mark.parametrize("topic", ["systems", "System.webhook", "a.system", "sys.tem"])
+async def test_topics_that_only_look_like_ours_are_ordinary(api: Api, channel: ApiKey, topic: str) -> None:
+    await bind(api, channel, "#")
+    assert await api.publish(channel, event(topic)) == [1]
+
+
+async def test_conditions_choose_events_by_their_data(api: Api, channel: ApiKey, listen: Listen) -> None:
+    posted = [
+        {"topic": "orders.#", "where": {"country": ["de", "fr"], "total": {"gte": 100}}},
+        {"topic": "orders.#", "where": {"customer.id": {"prefix": "vip_"}}},
+        "invoices.#",
+    ]
+    assert (await put(api, channel, posted)).status == 204
+    assert await bound(api, channel) == posted
+    receiver = await listen(channel)
+
+    counts = await api.publish(
+        channel,
+        event("orders.paid", {"country": "de", "total": 100}, id="both"),
+        event("orders.paid", {"country": "de", "total": 99.9}, id="too small"),
+        event("orders.paid", {"country": "it", "total": 500}, id="elsewhere"),
+        event("orders.paid", {"customer": {"id": "vip_3"}}, id="important"),
+        event("orders.paid", "no object", id="text"),
+        event("invoices.paid", None, id="any"),
+        event("other", {"country": "de", "total": 100}, id="other topic"),
+    )
+
+    assert counts == [1, 0, 0, 1, 0, 1, 0]
+    assert [item["id"] for _, item in await receiver.received(3)] == ["both", "important", "any"]

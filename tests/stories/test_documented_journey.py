@@ -44,7 +44,7 @@ class Journey:
         for name, value in at.items():
             filled = filled.replace(f"{{{name}}}", quote(value, safe=""))
         query = options.pop("query", "")
-        if path.startswith("/v1/accounts"):
+        if path.startswith(("/v1/accounts", "/v1/audit")):
             response = await self._api.admin(method, filled + query, **options)
         else:
             api = self._edge if path == "/v2/notification/pull" else self._api
@@ -80,6 +80,8 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
         await go("GET", path, 200)
 
     account = (await go("POST", "/v1/accounts", 201, json={"name": "a"})).json["id"]
+    assert account in [each["id"] for each in (await go("GET", "/v1/accounts", 200)).json["accounts"]]
+    assert (await go("GET", "/v1/audit", 200)).json["entries"][0]["target"] == account
     keys = "/v1/accounts/{account_id}/api-keys"
     here = {"account_id": account}
     journey.key = await api.api_key(account=account, scopes=("publish", "receive", "admin"))
@@ -116,7 +118,8 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await go("GET", "/v1/accounts/{account_id}", 200, at=here)
     await go("GET", "/v1/accounts/{account_id}/usage", 200, at=here)
     at_once = {"Prefer": "respond-async"}
-    await go("DELETE", "/v1/accounts/{account_id}", 204, at=here)
+    await go("DELETE", "/v1/accounts/{account_id}", 409, at=here)
+    await go("DELETE", "/v1/accounts/{account_id}", 204, at=here, query="?cascade=true")
     await go("DELETE", "/v1/accounts/{account_id}", 404, at=here)
     another = {"account_id": await api.account()}
     await go("DELETE", "/v1/accounts/{account_id}", 202, at=another, headers=at_once)

@@ -49,12 +49,13 @@ class Request:
 
 
 class FakeOutbound:
-    """Receivers that respond with `status`, after `on_request`."""
+    """Receivers that respond with `status`, or as `answer` says, after `on_request`."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.status = 200
         self.statuses: dict[str, int] = {}
+        self.answer: Callable[[Request], Attempt] | None = None
         self.on_request: Callable[[Request], Awaitable[object]] | None = None
         self.on_lookup: Callable[[str], Awaitable[object]] | None = None
         self.resolved: list[tuple[str, str]] = []
@@ -82,6 +83,8 @@ class FakeOutbound:
                 await self.on_request(request)
         finally:
             self.under_way -= 1
+        if self.answer is not None:
+            return self.answer(request)
         return Attempt(self.statuses.get(url, self.status), "", self.took_ms)
 
     def block(self, *urls: str) -> asyncio.Event:

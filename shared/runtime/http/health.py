@@ -1,8 +1,9 @@
 """Health and metrics of one process.
 
-`/livez` shows that the event loop runs; `/readyz` that the process is able to work and is not draining. It is
-able to work once Redis has replied to it, and to its worker if it has one. After that neither asks Redis: a
-short outage would make every replica unready at once. A metric shows whether Redis replies.
+`/livez` shows that the event loop runs, and the version; `/readyz` that the process is able to work and does
+not drain. It is able to work once Redis has replied to it, and to its worker if it has one. After that
+neither asks Redis: a short outage would make every replica unready at once. A metric shows whether Redis
+replies.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from shared.runtime.exporters import metrics_page
 from shared.runtime.http.app import app_of
 from shared.runtime.http.server import listener, serve
+from shared.version import build_line
 
 
 def health_routes(
@@ -24,7 +26,7 @@ def health_routes(
     """Health, and metrics unless they have their own port. `detail` adds lines to what /readyz says."""
 
     async def livez(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"ok\n{build_line()}\n")
 
     async def readyz(_: Request) -> Response:
         if is_ready():

@@ -1,23 +1,35 @@
 #!lua flags=allow-oom
 -- Acknowledges a webhook's batch for the owner and records the attempt. Ends the webhook's failing state.
 -- Acks nothing when the batch's last entry is gone: after a crash of Redis new entries may have ids below it.
+-- Lets the limit of the number grow, unless it has grown lately and that batch timed out (batch_fail.lua). Only where
+-- there is one: the webhook may have been put meanwhile, which forgets it.
 -- KEYS: channel, queue, receipts, attempts
--- ARGV: owner, generation, last entry of the batch, the first entry to keep, attempt, attempts kept, their TTL in ms
+-- ARGV: owner, generation, last entry of the batch, the first entry to keep, attempt, attempts kept, their TTL in ms,
+--       a new limit of the number, 0 to remove it or '' to leave it
 -- Reply: the number acked; -1 when ARGV[1] is not the owner; -2 minus the number acked when there are more to ack
--- Touches at most: 488 entries, or fewer by two for each of their receipts.
+-- Touches at most: 480 entries, or fewer by two for each of their receipts.
 --include now
 --include entries
 --include receipts
 --include trim_front
-local LOT = 488
-local owner, generation, batch_until, has_receipts =
-  unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'batch_until', 'receipts'))
+local LOT = 480
+local owner, generation, batch_until, has_receipts, batch_limit, grows_from = unpack(redis.call('HMGET', KEYS[1],
+  'owner', 'generation', 'batch_until', 'receipts', 'batch_limit', 'grows_from_ms'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return -1 end
 redis.call('LPUSH', KEYS[4], ARGV[5])
 redis.call('LTRIM', KEYS[4], 0, ARGV[6] - 1)
 redis.call('PEXPIRE', KEYS[4], ARGV[7])
-redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms')
-redis.call('HSET', KEYS[1], 'acked_ms', now_ms())
+redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'timed_out', 'refused_entry',
+  'refused_times')
+local now = now_ms()
+redis.call('HSET', KEYS[1], 'acked_ms', now)
+if batch_limit and ARGV[8] ~= '' and tonumber(grows_from or 0) <= now then
+  -- 0: no batch of the new size was accepted yet.
+  redis.call('HSET', KEYS[1], 'batch_limit', ARGV[8], 'grows_from_ms', 0)
+  if ARGV[8] == '0' then redis.call('HDEL', KEYS[1], 'batch_limit') end
+elseif grows_from == '0' then
+  redis.call('HDEL', KEYS[1], 'grows_from_ms')
+end
 if batch_until == ARGV[3] then redis.call('HDEL', KEYS[1], 'batch_until') end
 if #redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3]) == 0 then return 0 end
 -- A batch fits into a lot, with its receipts. After a crash of Redis there may be more: what was acked before is back.

@@ -3,15 +3,23 @@
 -- The channel ends when all attempts have failed for the expiry time. An attempt that comes later than planned by half
 -- of the expiry restarts that time: the dispatchers were away, or a clock jumped, and the webhook did not fail.
 -- A failure under an older configuration says nothing about the present one: the next attempt is due at once.
+-- Writes in the same step what the attempt has taught about the size of batches (batch_limits.py). A lower limit ends
+-- the batch: the next one has its front. Drops a single notification that was refused too often: nothing behind it would
+-- ever be sent. That is no success: the webhook goes on failing.
 -- KEYS: channel, queue, receipts, attempts
 -- ARGV: owner, generation, config version, failed attempts, backoff in ms, expiry in ms, attempt (JSON that ends with
---       a next_attempt_ms of null), attempts kept, their TTL in ms
--- Reply: {'retry', the time of the next attempt in ms} | {'config_changed'} | {'ended', notifications lost} | {'not_owner'}
--- Touches at most: 2 attempts, 6 fields, and the names of the channel when it ends.
+--       a next_attempt_ms of null), attempts kept, their TTL in ms, entry to drop or '', new limit of bytes or '',
+--       new limit of the number or '', batch that timed out or '', entry refused alone or '', how often
+-- Reply: {'retry' or 'dropped', the time of the next attempt in ms} | {'config_changed'} | {'ended', notifications lost}
+--      | {'not_owner'}
+-- Touches at most: 2 attempts, 16 fields, 1 entry, 1 receipt, and the names of the channel when it ends.
 --include now
 --include end_channel
-local owner, generation, config_version, failing_since_ms, next_attempt_ms = unpack(redis.call('HMGET', KEYS[1],
-  'owner', 'generation', 'config_version', 'failing_since_ms', 'next_attempt_ms'))
+--include receipts
+local BODY_LIMIT_TTL_MS = 24 * 60 * 60 * 1000
+local GROWS_AGAIN_MS = 5 * 60 * 1000
+local owner, generation, config_version, failing_since_ms, next_attempt_ms, grows_from = unpack(redis.call('HMGET',
+  KEYS[1], 'owner', 'generation', 'config_version', 'failing_since_ms', 'next_attempt_ms', 'grows_from_ms'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner'} end
 
 local now, expiry = now_ms(), tonumber(ARGV[6])
@@ -30,7 +38,28 @@ redis.call('LPUSH', KEYS[4], attempt)
 redis.call('LTRIM', KEYS[4], 0, ARGV[8] - 1)
 redis.call('PEXPIRE', KEYS[4], ARGV[9])
 if status == 'ended' then return {status, end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired')} end
-redis.call('HDEL', KEYS[1], 'owner')
+redis.call('HDEL', KEYS[1], 'owner', 'timed_out')
 if status ~= 'retry' then return {status} end
 redis.call('HSET', KEYS[1], 'failed_attempts', ARGV[4], 'failing_since_ms', since, 'next_attempt_ms', next_ms)
+
+local drop, body_limit, batch_limit, timed_out, refused_entry, refused_times = unpack(ARGV, 10)
+if body_limit ~= '' then
+  redis.call('HSET', KEYS[1], 'body_limit_bytes', body_limit, 'body_limit_until_ms',
+    string.format('%.0f', now + BODY_LIMIT_TTL_MS))
+end
+if batch_limit ~= '' then
+  redis.call('HSET', KEYS[1], 'batch_limit', batch_limit)
+  -- What it had grown to is too much: trying that after each success would cost two time-outs each time.
+  if grows_from == '0' then redis.call('HSET', KEYS[1], 'grows_from_ms', string.format('%.0f', now + GROWS_AGAIN_MS)) end
+end
+if body_limit ~= '' or batch_limit ~= '' then redis.call('HDEL', KEYS[1], 'batch_until') end
+if timed_out ~= '' then redis.call('HSET', KEYS[1], 'timed_out', timed_out) end
+if refused_entry ~= '' then
+  redis.call('HSET', KEYS[1], 'refused_entry', refused_entry, 'refused_times', refused_times)
+end
+if drop ~= '' and redis.call('XDEL', KEYS[2], drop) == 1 then
+  status = 'dropped'
+  redis.call('HINCRBY', KEYS[1], 'dropped', 1)
+  mark_receipts(KEYS[1], KEYS[3], drop, drop, 'dropped', 'too-long-for-webhook')
+end
 return {status, next_ms}

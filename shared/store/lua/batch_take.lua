@@ -3,10 +3,12 @@
 -- The channel's record keeps where a batch ends: a retry sends the same notifications, and newer ones wait.
 -- Gives out nothing that is too old: it drops a lot of it instead, and the caller repeats the call.
 -- An empty queue ends the webhook's failing state.
+-- A batch keeps to what the receiver is known to take; the limit of bytes ends after a day.
 -- An API key that has expired receives nothing.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, generation, count, bytes, lifetime in ms
--- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, entry...}
+-- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, limit of bytes or '',
+--         limit of the number or '', batch that timed out or '', entry refused alone or '', how often, entry...}
 --      | {'dropped', the number} | {'empty'} | {'not_due'} | {'revoked'} | {'deleted'} | {'taken_over'}
 -- Touches at most: 384 entries, or 150 that are too old with their receipts.
 --include now
@@ -17,8 +19,10 @@
 -- While receipts are tracked, a batch is so small that they are marked in the step that acks it.
 local MOST_WITH_RECEIPTS = 128
 local generation, owner, config_version, url, headers, serialization, failed_attempts, next_attempt_ms, batch_until,
-  first, has_receipts = unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers',
-    'serialization', 'failed_attempts', 'next_attempt_ms', 'batch_until', 'first', 'receipts'))
+  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times =
+  unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers', 'serialization',
+    'failed_attempts', 'next_attempt_ms', 'batch_until', 'first', 'receipts', 'body_limit_bytes', 'body_limit_until_ms',
+    'batch_limit', 'timed_out', 'refused_entry', 'refused_times'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[2] then return {'deleted'} end
 if owner ~= ARGV[1] then return {'taken_over'} end
@@ -26,24 +30,32 @@ if owner ~= ARGV[1] then return {'taken_over'} end
 local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, tonumber(ARGV[5]))
 if dropped > 0 then return {'dropped', dropped} end
 if redis.call('XLEN', KEYS[3]) == 0 then
-  redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'batch_until')
+  redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'batch_until', 'timed_out',
+    'refused_entry', 'refused_times')
   return {'empty'}
 end
 local key, now = redis.call('HMGET', KEYS[1], 'expires_at_ms', 'signing_secret'), now_ms()
 if key[1] and tonumber(key[1]) <= now then return {'not_due'} end
 if next_attempt_ms and tonumber(next_attempt_ms) > now then return {'not_due'} end
 
-local reply = {'taken', config_version or '', url, headers, serialization or '', key[2] or '', failed_attempts or '0'}
+-- Only between two batches: a retry must not grow.
+if body_limit and not batch_until and tonumber(body_limit_until or 0) <= now then
+  redis.call('HDEL', KEYS[2], 'body_limit_bytes', 'body_limit_until_ms')
+  body_limit = nil
+end
+local reply = {'taken', config_version or '', url, headers, serialization or '', key[2] or '', failed_attempts or '0',
+  body_limit or '', batch_limit or '', timed_out or '', refused_entry or '', refused_times or '0'}
 local head = #reply
 -- A message holds at most max_chunk_size notifications: more would be read for nothing.
 local count = math.min(tonumber(ARGV[3]), READ_LOT)
 if (serialization or '') ~= '' then count = math.min(count, cjson.decode(serialization).max_chunk_size) end
+if batch_limit then count = math.min(count, tonumber(batch_limit)) end
 if batch_until then
   local again = redis.call('XRANGE', KEYS[3], '-', batch_until, 'COUNT', count)
   for _, entry in ipairs(again) do reply[#reply + 1] = entry end
   if #reply > head then return reply end
 end
 if has_receipts then count = math.min(count, MOST_WITH_RECEIPTS) end
-read_entries(reply, KEYS[3], '-', count, tonumber(ARGV[4]))
+read_entries(reply, KEYS[3], '-', count, math.min(tonumber(ARGV[4]), tonumber(body_limit or ARGV[4])))
 redis.call('HSET', KEYS[2], 'batch_until', reply[#reply][1])
 return reply

@@ -15,7 +15,7 @@ if ARGV[5] == '' then return 'remembered' end
 local times = channel[3] == ARGV[5] and tonumber(channel[4]) + 1 or 1
 redis.call('HSET', KEYS[1], 'refused_entry', ARGV[5], 'refused_times', times)
 if times < 3 then return 'remembered' end
-redis.call('XDEL', KEYS[2], ARGV[5])
+redis.call('HINCRBY', KEYS[1], 'dropped', redis.call('XDEL', KEYS[2], ARGV[5]))
 mark_receipts(KEYS[1], KEYS[3], ARGV[5], ARGV[5], 'dropped', 'too-long-for-client')
 redis.call('HDEL', KEYS[1], 'refused_entry', 'refused_times')
 return 'dropped'

@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from shared.model.bindings import DataFields, text_of
+from shared.model.bindings import DataFields
+from shared.model.data_values import text_of
 from shared.model.errors import Invalid
 
 FIELD = "pattern"

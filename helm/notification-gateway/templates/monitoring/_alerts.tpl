@@ -10,11 +10,10 @@ namespace={{ .Release.Namespace | quote }},release={{ .Release.Name | quote }}
 {{- $rules := .Values.metrics.rules }}
 {{- range $alert := (.Files.Get "files/alerts.yaml" | fromYaml).alerts }}
 {{- $own := get $rules.alerts $alert.alert | default dict }}
-{{- $isWanted := and (ne (toString $own.enabled) "false") (or (ne $alert.needs "redisExporter") $rules.redisExporter) }}
-{{- if $isWanted }}
+{{- if ne (toString $own.enabled) "false" }}
 {{- $threshold := ternary $own.threshold $alert.threshold (hasKey $own "threshold") }}
 {{- $expr := $alert.expr | replace "$threshold" (include "notify.written" $threshold) }}
-{{- $expr = $expr | replace "$scope" (include "notify.scope" $) | replace "$exporter" $rules.redisExporter }}
+{{- $expr = $expr | replace "$scope" (include "notify.scope" $) }}
 {{- $rule := dict "alert" $alert.alert "expr" $expr }}
 {{- with $own.for | default $alert.for }}
 {{- $_ := set $rule "for" . }}
