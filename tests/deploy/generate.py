@@ -17,6 +17,7 @@ RULES = DEPLOY / "prometheus" / "alerts.yaml"
 README = CHART / "README.md"
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?: (?P<value>.*))?$")
 _RULES_HEAD = "# Written by `python -m tests.deploy.generate` from the chart's rules: change those.\n"
+SERVICES_LIKE_THE_GATEWAY = ("socketEdge", "webhookDispatcher", "expiryReaper")
 # deploy/prometheus/prometheus.yaml gives its targets these labels.
 COMPOSE = {"namespace": "compose", "release": "notify"}
 
@@ -62,7 +63,12 @@ def readme() -> str:
     """The chart's README: README.head.md and the table of values."""
     lines = [(CHART / "README.head.md").read_text().rstrip(), "", "## Values", ""]
     lines += ["| value | default | meaning |", "|---|---|---|"]
-    for path, value, meaning in value_rows((CHART / "values.yaml").read_text()):
+    rows = value_rows((CHART / "values.yaml").read_text())
+    known = {path for path, _, _ in rows}
+    for path, value, meaning in rows:
+        twin = f"gateway.{path.partition('.')[2]}"
+        if not meaning and twin in known - {path} and path.split(".")[0] in SERVICES_LIKE_THE_GATEWAY:
+            meaning = f"As `{twin}`."
         default = f"`{value}`" if value else ""
         lines.append(f"| `{path}` | {default} | {meaning} |".replace("||", "\\|\\|"))
     return "\n".join(lines) + "\n"

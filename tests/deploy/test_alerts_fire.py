@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.chart import NAMESPACE, RELEASE
+from tests.deploy.files import DEPLOY
 from tests.deploy.rules import ALERTS, GROUPS, of_release, promtool, run_promtool
 
 pytestmark = pytest.mark.skipif(promtool() is None, reason="promtool is not installed (.ci/run builds it)")
@@ -257,3 +258,10 @@ def test_a_summary_is_written_out(tmp_path: Path) -> None:
 def test_promtool_accepts_every_rule(tmp_path: Path) -> None:
     said = run_promtool(tmp_path, "check", "rules", "rules.yaml", rules={"groups": GROUPS})
     assert "SUCCESS" in said
+
+
+def test_promtool_accepts_the_files_of_the_compose_file(tmp_path: Path) -> None:
+    folder = DEPLOY / "prometheus"
+    assert "SUCCESS" in run_promtool(tmp_path, "check", "rules", str(folder / "alerts.yaml"))
+    # Only the syntax: the rules are at their place in the container.
+    run_promtool(tmp_path, "check", "config", "--syntax-only", str(folder / "prometheus.yaml"))

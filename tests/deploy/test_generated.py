@@ -31,6 +31,15 @@ def test_every_value_has_its_row() -> None:
         assert rows & (shown | {leaf.split(".")[0] + ".*"}), leaf
 
 
+def test_every_value_is_explained() -> None:
+    """By its own comment or by that of a section around it."""
+    rows = value_rows((CHART / "values.yaml").read_text())
+    explained = {path for path, _, meaning in rows if meaning}
+    for path, _, _ in rows:
+        around = {path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1)}
+        assert explained & around, path
+
+
 def test_a_comment_belongs_to_the_key_below_it() -> None:
     text = "a:\n  # One thing,\n  # over two lines.\n  b: 1\n  c: x\n# Of all.\nd:\n  e: []\n"
     assert value_rows(text) == [
