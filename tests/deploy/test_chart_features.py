@@ -134,6 +134,23 @@ def test_an_autoscaler_takes_metrics_and_behavior_of_the_operator() -> None:
     assert down["stabilizationWindowSeconds"] == 600
 
 
+def test_the_operators_own_spreading_replaces_the_charts() -> None:
+    mine = {
+        "maxSkew": 2,
+        "topologyKey": "example.com/rack",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "socket-edge"}},
+    }
+    found = rendered({"socketEdge": {"topologySpreadConstraints": [mine]}})
+    spread = {
+        component(each): each["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        for each in found
+        if each["kind"] == "Deployment"
+    }
+    assert spread["socket-edge"] == [mine]
+    assert len(spread["gateway"]) == 2
+
+
 def notes(values: Json) -> str:
     with helm.Chart.load(CHART) as chart:
         files = chart.render(values, name=RELEASE, namespace=NAMESPACE)

@@ -105,6 +105,7 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"httpRoute": {"enabled": True, "host": "a.example"}}, "httpRoute.enabled needs httpRoute.host"),
         ({"metrics": {"rules": {"alerts": {"NotifyNoEdge": {"threshold": 1}}}}}, "'threshold' not allowed"),
         ({"metrics": {"rules": {"alerts": {"NotifyNothing": {}}}}}, "'NotifyNothing' not allowed"),
+        ({"metrics": {"rules": {"alertLabels": {"severity": "page"}}}}, "invalid propertyName 'severity'"),
         ({"metrics": {"rules": {"runbookUrl": "docs/runbook.md"}}}, "/metrics/rules/runbookUrl"),
         ({"metrics": {"serviceMonitor": {"enabled": True}}}, "'serviceMonitor' not allowed"),
         (

@@ -26,11 +26,14 @@ namespace={{ .Release.Namespace | quote }},release={{ .Release.Name | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Labels and annotations of one alert. Takes root, alert, severity and summary. */}}
+{{/* Labels and annotations of one alert. Takes root, alert, severity, summary and perhaps window. */}}
 {{- define "notify.alertText" -}}
 {{- $rules := .root.Values.metrics.rules }}
 labels:
   severity: {{ .severity }}
+  {{- with .window }}
+  window: {{ . }}
+  {{- end }}
   {{- with $rules.alertLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

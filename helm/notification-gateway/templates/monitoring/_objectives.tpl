@@ -39,8 +39,8 @@ once for three days) a warning. The short window beside each ends the alert soon
 - alert: {{ $alert }}
   expr: notify:errors:ratio_rate{{ $long }}{{ $matchers }} > {{ $limit }} and notify:errors:ratio_rate{{ index .burn 1 }}{{ $matchers }} > {{ $limit }}
   for: {{ index .burn 3 }}
-  {{- $parts := dict "root" .root "alert" $alert "severity" (index .burn 4) "summary" $summary }}
-  {{- include "notify.alertText" $parts | replace "labels:" (printf "labels:\n  window: %s" $long) | trim | nindent 2 }}
+  {{- $parts := dict "root" .root "alert" $alert "severity" (index .burn 4) "summary" $summary "window" $long }}
+  {{- include "notify.alertText" $parts | trim | nindent 2 }}
 {{- end }}
 
 {{/* The share of errors that the objective allows. */}}
