@@ -48,7 +48,7 @@ lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt from pypro
 promtool: $(VENV)/promtool ## build promtool from its Go module, for the tests of alerts; needs Go
 
 $(VENV)/promtool: tests/deploy/promtool/go.sum $(VENV)/made
-	cd tests/deploy/promtool && go build -tags remove_all_sd -trimpath -ldflags "-s -w" \
+	cd tests/deploy/promtool && PATH="$$PATH:/usr/local/go/bin" go build -tags remove_all_sd -trimpath -ldflags "-s -w" \
 		-o $(CURDIR)/$(BIN)/promtool github.com/prometheus/prometheus/cmd/promtool
 	@touch $@
 

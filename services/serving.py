@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from socket import socket
@@ -21,6 +20,7 @@ from shared import telemetry
 from shared.clock import PROCESS, TOLERANCE_NS
 from shared.model.errors import StoreUnavailable
 from shared.redis.pipeline import RedisCommands
+from shared.redis.reminders import Reminders
 from shared.redis.urls import shown
 from shared.runtime.http.app import app_of
 from shared.runtime.http.arrivals import Arrivals
@@ -30,9 +30,9 @@ from shared.runtime.http.hot_routes import HotRoutes
 from shared.runtime.http.request_log import RequestLog
 from shared.runtime.http.responses import refuse_handshake, unavailable
 from shared.runtime.http.server import listener, serve
-from shared.runtime.loops import in_background
+from shared.runtime.loops import end, in_background
 from shared.runtime.settings import Settings
-from shared.store.commands import words_of
+from shared.store.commands import on_lost, on_recovered, words_of
 from shared.store.layout import check_layout
 from shared.store.timekeeping import Timekeeper
 from shared.version import REVISION, VERSION
@@ -41,8 +41,9 @@ logger = logging.getLogger(__name__)
 
 _RESTART_S = 1.0
 _REDIS_RETRY_S = 0.25
-# The same reason again, for whoever reads only the end of a log.
-_REDIS_REMINDER_S = 30.0
+# A process whose Redis is there opens its port once.
+_PROMPT_S = 0.25
+_SILENCE_S = 0.75
 
 
 async def has_our_layout(
@@ -50,57 +51,57 @@ async def has_our_layout(
 ) -> bool:
     """Waits until Redis is there and has our data layout; False when `stop` was set before.
 
-    Then the clock of this process shows Redis' time. Until then only `/livez` is served on `port`, and
-    everything else is a 503. Raises WrongLayout.
+    Then the clock of this process shows Redis' time. Until then only `/livez` and `/readyz` are served on
+    `port`, and everything else is a 503. Raises WrongLayout.
     """
-    awaited = _Awaited(settings.redis_url)
-    if await awaited.has_come(commands):
-        return True
-    ready = asyncio.Event()
-    async with metrics_server(settings.host, settings.metrics_port):
-        app = app_of(
-            [
-                *health_routes(lambda: False, detail=clock_detail, metrics_port=settings.metrics_port),
-                Mount("", app=_unavailable),
-            ]
-        )
-        serving = asyncio.create_task(serve_app(app, listener(settings.host, port), settings, stop=ready))
+    readiness = Readiness(stop)
+    awaited = readiness.awaiting("Redis", redis=_where(settings))
+    reaching = asyncio.create_task(_reach(commands, awaited))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((reaching, stopped), timeout=_PROMPT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not reaching.done():
+            async with _serving_unready(settings, readiness, port=port):
+                await asyncio.wait((reaching, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if reaching.done():
+            await reaching
+        return reaching.done()
+    finally:
+        await end(reaching, stopped)
+
+
+async def _reach(commands: RedisCommands, awaited: "Awaited") -> None:
+    """Returns once Redis has our layout. Raises WrongLayout."""
+    while True:
         try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _REDIS_RETRY_S)
-                    return False
-                if await awaited.has_come(commands):
-                    return True
+            async with awaited.soon():
+                await check_layout_and_time(commands)
+        except StoreUnavailable as error:
+            awaited.failed(words_of(error))
+            await asyncio.sleep(_REDIS_RETRY_S)
+        else:
+            awaited.has_come()
+            return
+
+
+@contextlib.asynccontextmanager
+async def _serving_unready(settings: Settings, readiness: "Readiness", *, port: int) -> AsyncIterator[None]:
+    """Serves health and metrics of a process that waits for Redis."""
+    left = asyncio.Event()
+    async with metrics_server(settings.host, settings.metrics_port):
+        # Never ready: this port is closed before the service opens it.
+        health = health_routes(lambda: False, detail=readiness.detail, metrics_port=settings.metrics_port)
+        app = app_of([*health, Mount("", app=_unavailable)])
+        serving = asyncio.create_task(serve_app(app, listener(settings.host, port), settings, stop=left))
+        try:
+            yield
         finally:
-            ready.set()
+            left.set()
             await serving
 
 
-class _Awaited:
-    """A Redis that has not replied yet: `notify_redis_up` is 0, and the log says why."""
-
-    def __init__(self, url: str | None) -> None:
-        self._where = "embedded" if url is None else shown(url)
-        self._why = ""
-        self._logged_s = 0.0
-
-    async def has_come(self, commands: RedisCommands) -> bool:
-        """Has it our data layout? Raises WrongLayout."""
-        try:
-            await check_layout_and_time(commands)
-        except StoreUnavailable as error:
-            telemetry.lost_redis.add(self)
-            self._log(words_of(error))
-            return False
-        telemetry.lost_redis.discard(self)
-        return True
-
-    def _log(self, why: str) -> None:
-        now_s = time.monotonic()
-        if why != self._why or now_s - self._logged_s >= _REDIS_REMINDER_S:
-            self._why, self._logged_s = why, now_s
-            logger.warning("redis.awaited", extra={"facts": {"redis": self._where, "why": why}})
+def _where(settings: Settings) -> str:
+    return "embedded" if settings.redis_url is None else shown(settings.redis_url)
 
 
 def log_start(service: str, settings: Settings, listening: socket) -> None:
@@ -111,7 +112,7 @@ def log_start(service: str, settings: Settings, listening: socket) -> None:
         "version": VERSION,
         **({"revision": REVISION} if REVISION else {}),
         "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        "redis": "embedded" if settings.redis_url is None else shown(settings.redis_url),
+        "redis": _where(settings),
     }
     logger.info("service.started", extra={"facts": facts})
 
@@ -174,20 +175,70 @@ async def serve_app(
     )
 
 
+class Awaited:
+    """What a process needs of a Redis before it is ready. Until it comes `notify_redis_up` is 0.
+
+    The log says once why it does not come, again for each other reason, and every half minute.
+    """
+
+    def __init__(self, what: str, facts: Mapping[str, str]) -> None:
+        self.what = what
+        self.why = ""
+        self._facts = facts
+        self._reminders = Reminders()
+        telemetry.awaited_redis.add(self)
+
+    @property
+    def is_awaited(self) -> bool:
+        return self in telemetry.awaited_redis
+
+    def has_come(self) -> None:
+        telemetry.awaited_redis.discard(self)
+
+    def failed(self, why: str) -> None:
+        """An attempt failed. Does nothing once it came."""
+        if not self.is_awaited:
+            return
+        self.why = why
+        if self._reminders.is_due(why):
+            facts = {**self._facts, "why": why}
+            logger.warning("redis.awaited", extra={"facts": facts})
+
+    @contextlib.asynccontextmanager
+    async def soon(self) -> AsyncIterator[None]:
+        """Says so when what is done while entered takes long: a silent Redis lets a call wait for seconds."""
+        timer = asyncio.get_running_loop().call_later(_SILENCE_S, self._say_silent)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _say_silent(self) -> None:
+        # A reason that is known says more.
+        if not self.why:
+            self.failed("no reply yet")
+
+
 class Readiness:
-    """Is a process able to work? From when each of its workers has once reached its Redis, until it stops."""
+    """Is a process able to work? From when all that it awaits of its Redis has come, until it stops."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
-        self._awaited: set[str] = set()
+        self._awaited: list[Awaited] = []
 
     def __call__(self) -> bool:
-        return not self._stop.is_set() and not self._awaited
+        return not self._stop.is_set() and not any(each.is_awaited for each in self._awaited)
 
-    def await_worker(self, service: str) -> Callable[[], None]:
-        """Not ready until the returned function is called."""
-        self._awaited.add(service)
-        return partial(self._awaited.discard, service)
+    def awaiting(self, what: str, **facts: str) -> Awaited:
+        """Not ready before this has come."""
+        self._awaited.append(Awaited(what, {"awaited": what, **facts}))
+        return self._awaited[-1]
+
+    def detail(self) -> str:
+        """The lines of /readyz about this process: what it waits for, and how far its clock is off."""
+        waits = [each for each in self._awaited if each.is_awaited]
+        lines = [f"waits for {each.what}: {each.why or 'no reply yet'}\n" for each in waits]
+        return "".join(lines) + clock_detail()
 
 
 async def serve_jobs(
@@ -202,7 +253,7 @@ async def serve_jobs(
     """Runs a service of jobs until `stop`; health and metrics are on `port`."""
     listening = listener(settings.host, port)
     readiness = Readiness(stop)
-    app = app_of(health_routes(readiness, detail=clock_detail, metrics_port=settings.metrics_port))
+    app = app_of(health_routes(readiness, detail=readiness.detail, metrics_port=settings.metrics_port))
     async with (
         metrics_server(settings.host, settings.metrics_port),
         jobs_redis(settings, redis) as jobs,
@@ -218,18 +269,30 @@ def working(
 ) -> AbstractAsyncContextManager[None]:
     """Runs an arq worker while entered, and another one whenever it ends: it does when Redis drops.
 
-    A worker gets the function that it calls once it works.
+    A worker gets the function that it calls after each poll of its queue.
     """
-    on_working, why = readiness.await_worker(service), ""
+    awaited = readiness.awaiting(f"jobs of {service}")
+    reminders = Reminders()
+    polls = telemetry.worker_polls.series({"worker": service})
+
+    def on_working() -> None:
+        polls.total += 1
+        awaited.has_come()
+        reminders.forget()
+        on_recovered(awaited)
 
     async def work() -> None:
-        nonlocal why
         try:
-            await make_worker(on_working).async_run()
+            async with awaited.soon():
+                await make_worker(on_working).async_run()
         except (RedisError, OSError) as error:
-            # A worker that cannot begin ends each second.
-            if why != (why := words_of(error)):
+            why = words_of(error)
+            if awaited.is_awaited:
+                awaited.failed(why)
+            elif reminders.is_due(why):
+                # A worker that cannot begin ends each second.
                 logger.warning("worker.ended", extra={"facts": {"service": service, "why": why}})
+            on_lost(awaited, error)
         except Exception:
             logger.exception("worker.failed", extra={"facts": {"service": service}})
         await asyncio.sleep(_RESTART_S)

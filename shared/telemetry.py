@@ -173,6 +173,11 @@ refusals = _count(
     "notify.refusals",
     description="strangers' handshakes and requests refused, and connections closed, by the limit",
 )
+worker_polls = _count("notify.worker.polls", description="polls of a job queue by the worker of a service")
+reaper_rounds = _count(
+    "notify.reaper.rounds",
+    description="rounds of this reaper, by result: done, standby, failed",
+)
 routing_reads = _count(
     "notify.routing_table.reads", description="reads of routing tables: of all, or of the changes"
 )
@@ -223,9 +228,13 @@ lost_redis: WeakSet[object] = WeakSet()
 """Clients whose last Redis call failed. A cluster has one client for each primary."""
 
 
+awaited_redis: WeakSet[object] = WeakSet()
+"""What a process has not had from a Redis since its start: a reply, a subscription, work for its worker."""
+
+
 def is_redis_up() -> bool:
-    """Every client's last call had a reply; a process that has never reached Redis has an entry here too."""
-    return not lost_redis
+    """Every Redis was reached, and every client's last call had a reply."""
+    return not lost_redis and not awaited_redis
 
 
 _gauge("notify.redis.up", description="1 while every Redis in use replies")(is_redis_up)

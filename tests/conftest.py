@@ -14,6 +14,7 @@ from tests.harness.callbacks import Hook, running_hook
 from tests.harness.cluster import Cluster
 from tests.harness.processes import RUNNING
 from tests.harness.raw import SilentSocket
+from tests.harness.rights import Restricted
 from tests.harness.sentinel import Guarded
 from tests.harness.sockets import Receiver
 from tests.harness.stack import RedisLike, Stack, running_stack
@@ -47,7 +48,12 @@ class Start(Protocol):
     def __call__(self, **options: Any) -> Stack: ...
 
 
-_REDIS_LIKE: dict[str, RedisLike | None] = {"one": None, "cluster": Cluster, "sentinel": Guarded}
+_REDIS_LIKE: dict[str, RedisLike | None] = {
+    "one": None,
+    "cluster": Cluster,
+    "sentinel": Guarded,
+    "rights": Restricted,
+}
 
 
 processes.forks_services = True

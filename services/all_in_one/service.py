@@ -13,7 +13,7 @@ from services.gateway.app import gateway_app
 from services.gateway.context import Context
 from services.gateway.hot_publish import hot_routes
 from services.gateway.service import make_context
-from services.serving import Readiness, clock_detail, has_our_layout, keeping_time, log_start, serve_app
+from services.serving import Readiness, has_our_layout, keeping_time, log_start, serve_app
 from services.socket_edge.app import by_kind, socket_app, upgrade_routes
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import pull_routes
@@ -41,7 +41,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         listening = listener(settings.host, settings.port)
         outbound = build_outbound(settings)
         context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)
-        edge, readiness = make_edge(settings, redis), Readiness(stop)
+        readiness = Readiness(stop)
+        edge = make_edge(settings, redis, readiness)
 
         def on_start() -> None:
             log_start("all", settings, listening)
@@ -70,6 +71,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _app(context: Context, edge: Edge, readiness: Readiness, *, metrics_port: int | None) -> ASGIApp:
-    health = health_routes(readiness, detail=clock_detail, metrics_port=metrics_port)
+    health = health_routes(readiness, detail=readiness.detail, metrics_port=metrics_port)
     app = gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
     return by_kind(app, socket_app(edge))

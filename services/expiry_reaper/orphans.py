@@ -45,7 +45,7 @@ class Orphans:
             # More of them may have been seen in the same millisecond.
             cleaned_ms -= 1
         if cleaned_ms > float(notes.get(_CLEANED, 0)):
-            await self._stores.rounds.note({_CLEANED: round(cleaned_ms)})
+            await turn.note({_CLEANED: round(cleaned_ms)})
         return dropped
 
     async def drop_of(self, instance: str, turn: Turn, *, until_s: float) -> int:

@@ -114,7 +114,7 @@ class Reaper:
             return
         if any(_is_shorter(mine[name], theirs[name]) for name in _NAMES):
             await self._stores.due_channels.bring_all_forward(turn.keep)
-        await self._stores.rounds.note(mine)
+        await turn.note(mine)
 
 
 _NAMES = (*(f"expiry:{kind}" for kind in Kind), "lifetime")

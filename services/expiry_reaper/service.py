@@ -17,6 +17,7 @@ from shared.jobs import reap_worker
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.runtime.settings import Settings
+from shared.store.commands import words_of
 from shared.store.rounds import RoundLost
 
 logger = logging.getLogger(__name__)
@@ -56,15 +57,19 @@ def reaping(
     reaper = Reaper(stores, lifetimes, schedule)
 
     async def reap() -> None:
+        result = "failed"
         try:
             await stores.account_deletion.finish_all()
             done = await reaper.round()
+            result = "standby" if done is None else "done"
         except StoreUnavailable as error:
-            logger.warning("reaper.round-cut-short", extra={"facts": {"why": str(error)}})
+            logger.warning("reaper.round-cut-short", extra={"facts": {"why": words_of(error)}})
             return
         except RoundLost:
             logger.warning("reaper.round-lost")
             return
+        finally:
+            telemetry.reaper_rounds.add(1, {"result": result})
         if done is not None and done.oldest_pending_ms is not None:
             telemetry.record_oldest_pending(
                 done.oldest_pending_ms, now_ms=done.now_ms, every_s=_MEASURED_ROUNDS * every_s

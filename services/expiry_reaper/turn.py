@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from shared.model.channels import instance_of
 from shared.store.replicas import InstanceState, Replicas
@@ -36,6 +36,10 @@ class Turn:
         if time.monotonic() - self._renewed_s >= _RENEW_S:
             await self._rounds.renew(self._token)
             self._renewed_s = time.monotonic()
+
+    async def note(self, notes: Mapping[str, str | int]) -> None:
+        """Leaves notes for the next rounds. Raises RoundLost, StoreUnavailable."""
+        await self._rounds.note(self._token, notes)
 
     async def instances(self, names: Iterable[str]) -> dict[str, InstanceState]:
         """The states of these instances; each is read once in a round."""

@@ -83,7 +83,7 @@ class Walk:
             if turn.now_ms - int(notes.get(_BEGAN, 0)) < self._every_ms:
                 return done
             place = dict(_FROM_THE_START)
-            await self._stores.rounds.note({**place, _BEGAN: turn.now_ms, _RUNS: 1})
+            await turn.note({**place, _BEGAN: turn.now_ms, _RUNS: 1})
             await self._stores.replicas.forget(before_ms=turn.now_ms - self._instances_kept_ms)
         while not done.is_complete:
             await self._page(turn, place, done, until_s=until_s)
@@ -118,10 +118,9 @@ class Walk:
     async def _keep_place(
         self, place: dict[str, str | int], change: Mapping[str, str | int], turn: Turn
     ) -> None:
-        # Renewed first: a reaper that has lost its round must not move the walk of another one.
         await turn.keep()
         place.update(change)
-        await self._stores.rounds.note(change)
+        await turn.note(change)
         await self._pace.spend(_NOTE_COMMANDS)
 
     async def _check(self, names: Sequence[bytes], turn: Turn, done: Walked) -> None:

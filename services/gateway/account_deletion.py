@@ -10,9 +10,11 @@ from services.gateway.audit import record
 from services.gateway.context import context_of
 from services.gateway.openapi import in_header, in_query, response
 from services.gateway.operations import OPERATOR, Operation
+from services.gateway.paths import in_path
 from shared.model.api_keys import is_id
 from shared.model.audit import Action
 from shared.model.errors import HasApiKeys, HasChildren, Invalid, NoSuchAccount, StoreUnavailable
+from shared.runtime.http.request_head import members
 from shared.runtime.http.responses import Problem
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
@@ -40,7 +42,7 @@ _under_way: dict[tuple[int, str], asyncio.Task[bool]] = {}
 async def delete_account(request: Request, _: None) -> Response:
     """Deletes an account with its API keys, channels, queues and bindings; closes its sockets."""
     context = context_of(request)
-    account_id: str = request.path_params["account_id"]
+    account_id: str = in_path(request, "account_id")
     deletion = context.stores.account_deletion
     try:
         if not is_id(account_id):
@@ -60,7 +62,9 @@ async def delete_account(request: Request, _: None) -> Response:
             request, Action.ACCOUNT_DELETED, of=keyspace.ACCOUNTS, target=account_id, name=account.name
         )
     freeing = _freeing(deletion, account_id)
-    wait_s = 0.0 if "respond-async" in request.headers.get("prefer", "") else _WAIT_S
+    preferences = members(request.scope["headers"], b"prefer")
+    preferred = {each.partition(b";")[0].strip().lower() for each in preferences}
+    wait_s = 0.0 if b"respond-async" in preferred else _WAIT_S
     await asyncio.wait([freeing], timeout=wait_s)
     context.authenticator.forget_account(account_id)
     is_freed = freeing.done() and freeing.result()

@@ -9,6 +9,7 @@ from services.gateway.authenticator import Administrator
 from services.gateway.context import context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import ADMIN, OPERATOR, Operation
+from services.gateway.paths import in_path
 from shared.clock import now_ms
 from shared.model.api_keys import Account, ApiKey, hash_of, is_id, new_id, new_secret
 from shared.model.audit import Action
@@ -117,7 +118,7 @@ async def delete_api_key(request: Request, admin: Administrator) -> None:
         key = await _key_of(request, admin)
     except Problem:
         # A gateway may have died after it revoked the key, and before it told anybody.
-        if is_id(api_key_id := request.path_params["api_key_id"]):
+        if is_id(api_key_id := in_path(request, "api_key_id")):
             await context.stores.api_keys.end_again(api_key_id)
         raise
     try:
@@ -206,7 +207,7 @@ def _future_ms(text: str, field: str, *, more: str = "") -> int:
 
 async def account_of(request: Request, admin: Administrator) -> Account:
     """The account in the path. Raises Problem(404) when the caller can see none."""
-    account_id: str = request.path_params["account_id"]
+    account_id: str = in_path(request, "account_id")
     if is_id(account_id) and admin.administers(account_id):
         account = await context_of(request).stores.api_keys.account(account_id)
         if account is not None:
@@ -215,7 +216,7 @@ async def account_of(request: Request, admin: Administrator) -> Account:
 
 
 async def _key_of(request: Request, admin: Administrator) -> ApiKey:
-    api_key_id = request.path_params["api_key_id"]
+    api_key_id = in_path(request, "api_key_id")
     key = await context_of(request).stores.api_keys.find(api_key_id) if is_id(api_key_id) else None
     if key is None or not admin.administers(key.account_id):
         raise no_such_api_key()

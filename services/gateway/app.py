@@ -48,6 +48,6 @@ def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:
 async def error_response(request: Request, error: Exception) -> Response:
     """The error in the form of the dialect that the path belongs to."""
     problem = problem_of(error)
-    if crossbar.is_crossbar_path(request.url.path):
+    if crossbar.is_crossbar_path(request.scope["path"]):
         return crossbar.problem_response(request, problem)
     return responses.problem_response(request, problem)

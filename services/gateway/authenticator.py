@@ -157,7 +157,8 @@ class Authenticator:
 
     def _is_operator(self, request: Request) -> bool:
         given = _secret_in(request)
-        return bool(given) and hmac.compare_digest(given.encode(), self._admin_token)
+        # Headers are read as Latin-1; these are the bytes that were sent.
+        return bool(given) and hmac.compare_digest(given.encode("latin-1"), self._admin_token)
 
     async def _authenticate_uncached(self, request: Request) -> ApiKey:
         secret = _secret_in(request)

@@ -26,21 +26,14 @@ _PREFIX = "/v2/subscriptions/"
 _LISTED: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _Rest(PathConvertor):
-    """Matches newlines too: a device name with a newline gets a 400 that says so, not a 404."""
-
-    regex = "(?s:.*)"
-
-
 class _RestOfTwo(PathConvertor):
     """A device and something after the slash."""
 
-    regex = "(?s:[^/]*/.*)"
+    regex = "[^/]*/.*"
 
 
-register_url_convertor("device", _Rest())
 register_url_convertor("resource", _RestOfTwo())
-_ONE_DEVICE = f"{_PREFIX}{{rest:device}}"
+_ONE_DEVICE = f"{_PREFIX}{{rest:path}}"
 _ONE_RESOURCE = f"{_PREFIX}{{rest:resource}}"
 
 
@@ -170,9 +163,8 @@ async def delete_device_subscriptions(request: Request, key: ApiKey) -> None:
 
 
 def _resource_of(request: Request) -> Resource:
-    # Use the raw path: in the decoded one, a slash inside a device's name would end the name.
-    raw: bytes = request.scope["raw_path"]
-    rest = raw.decode("ascii").removeprefix(_PREFIX)
+    # Still percent-encoded: else a slash inside a device's name would end the name.
+    rest: str = request.path_params["rest"]
     if not rest:
         raise Problem(404, "there is no such path")
     return resource_in(rest)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.runtime.http.protocol import Connection
+from shared.runtime.http.request_head import members
 from shared.runtime.http.responses import Problem
 from shared.wire.models import parse
 
@@ -37,10 +38,12 @@ OF_STRANGERS = BodyLimit(64 * KIB, 5.0)
 
 
 async def body_of(request: Request, limit: BodyLimit = OF_CALLERS) -> bytes:
-    """The whole body. Raises Problem: 413 for a body over the limit, 408 for one that takes too long.
+    """The whole body. Raises Problem: 413 for a body over the limit, 408 for one that takes too long, 415 for
+    one that is compressed.
 
     Read it after the caller is known: a stranger's body must cost no memory.
     """
+    _check_coding(request)
     connection: Connection = request.scope["extensions"]["http.connection"]
     if connection["has_all"]():
         # The usual case. Setting a timeout would cost more than the read.
@@ -50,6 +53,15 @@ async def body_of(request: Request, limit: BodyLimit = OF_CALLERS) -> bytes:
             return await _read(request, limit.size_bytes)
     except TimeoutError:
         raise Problem(408, "the body did not arrive in time", headers={"connection": "close"}) from None
+
+
+def _check_coding(request: Request) -> None:
+    """Raises Problem for a compressed body: unpacked it could have any length."""
+    codings = {each.lower() for each in members(request.scope["headers"], b"content-encoding")}
+    if codings - {b"identity"}:
+        fields = [("Content-Encoding", "must be identity")]
+        message = "the body must not be compressed"
+        raise Problem(415, message, fields=fields, headers={"accept-encoding": "identity"})
 
 
 async def _read(request: Request, limit_bytes: int) -> bytes:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from services.gateway.bodies import OF_STRANGERS, body_in
 from services.gateway.context import context_of
 from services.gateway.operations import ANYONE, Access, Operation
+from services.gateway.paths import in_path
 from shared.authentication import require_scope
 from shared.clock import now_ms
 from shared.model.api_keys import Principal, Scope, id_in, is_id
@@ -141,7 +142,7 @@ async def list_sockets(request: Request, principal: Principal) -> Response:
 async def get_socket(request: Request, principal: Principal) -> Response:
     """Gets an open socket."""
     accounts = await _accounts(request, principal)
-    socket_id: str = request.path_params["socket_id"]
+    socket_id: str = in_path(request, "socket_id")
     session = await context_of(request).stores.sessions.find(socket_id) if is_id(socket_id) else None
     if session is None or session.account_id not in accounts or not _is_listed(session):
         raise _no_such(socket_id)
@@ -204,7 +205,8 @@ def problem_response(request: Request, error: HTTPException) -> Response:
 async def _accounts(request: Request, principal: Principal) -> list[str]:
     """The account in the path, if the principal may see it, and the principal's own."""
     context = context_of(request)
-    account_id: str = request.path_params.get("account_id", principal.account_id)
+    is_named = "account_id" in request.path_params
+    account_id = in_path(request, "account_id") if is_named else principal.account_id
     if account_id == principal.account_id:
         return [account_id]
     if not is_id(account_id):

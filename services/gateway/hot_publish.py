@@ -1,8 +1,8 @@
 """POST /v1/events by callbacks, when everything that it needs is in memory.
 
 It calls the functions that the endpoint in `publish` calls, and declines what only the endpoint does: a
-caller that is not in the cache, an Idempotency-Key, a browser of another origin, a long body, every error of
-the request.
+caller that is not in the cache, an Idempotency-Key, a browser of another origin, a Content-Encoding, a long
+body, every error of the request.
 """
 
 import time
@@ -37,7 +37,9 @@ def hot_routes(context: Context) -> HotRoutes:
 def _publish(context: Context, request: HotRequest) -> bool:
     started = time.perf_counter()
     headers = headers_in(request.headers)
-    if headers.idempotency_keys or headers.is_cross_origin or len(request.body) > LONG_BODY_BYTES:
+    if headers.idempotency_keys or headers.is_cross_origin or headers.is_encoded:
+        return False
+    if len(request.body) > LONG_BODY_BYTES:
         return False
     key = context.authenticator.cached(headers.authorization, now_s=time.monotonic())
     if key is None or Scope.PUBLISH not in key.scopes:

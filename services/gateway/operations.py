@@ -17,6 +17,7 @@ from starlette.routing import Route
 from services.gateway.authenticator import Authenticator
 from services.gateway.bodies import body_in, model_response
 from services.gateway.context import context_of
+from services.gateway.paths import in_path
 from shared.model.api_keys import Scope
 
 Caller = TypeVar("Caller")
@@ -53,7 +54,7 @@ ADMIN = Access(
     (401, 403, 404, 429, 503),
 )
 KEY_IN_PATH = Access(
-    lambda request: _authenticator(request).receiver(request, request.path_params["api_key_id"]),
+    lambda request: _authenticator(request).receiver(request, in_path(request, "api_key_id")),
     ("adminToken", "apiKey"),
     (401, 403, 404, 429, 503),
 )

@@ -3,6 +3,7 @@
 from starlette.exceptions import HTTPException
 
 from shared.model.errors import (
+    DeadlinePassed,
     Invalid,
     KeyRevoked,
     KindConflict,
@@ -18,7 +19,7 @@ from shared.runtime.http.responses import Problem
 
 EXPECTED = (
     *(HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, QuotaExceeded, StoreUnavailable),
-    *(NoSuchAccount, Unauthenticated),
+    *(DeadlinePassed, NoSuchAccount, Unauthenticated),
 )
 
 
@@ -47,5 +48,10 @@ def problem_of(error: Exception) -> HTTPException:
             return responses.quota_exceeded(error.quota, retry_after_s=error.retry_after_s)
         case StoreUnavailable():
             return responses.unavailable()
+        case DeadlinePassed():
+            message = (
+                "the request took too long and may be queued in part; repeat it with its Idempotency-Key"
+            )
+            return responses.unavailable(message)
         case _:
             return responses.internal_error()

@@ -11,6 +11,7 @@ from services.gateway.context import context_of
 from services.gateway.openapi import TEXT, in_header, request_body, response
 from services.gateway.operations import PUBLISHER, Operation
 from shared.model.api_keys import ApiKey
+from shared.model.idempotency import Deadline
 from shared.publish.request import (
     headers_in,
     pack_counts,
@@ -58,8 +59,8 @@ async def publish(request: Request, key: ApiKey) -> Response:
         return _accepted(response_body(posted, await context.publisher.publish(posted)))
     posted = await parse_in_turns(key, headers, body, id_of=repeatable.event_id)
 
-    async def work() -> bytes:
-        return pack_counts(await context.publisher.publish(posted))
+    async def work(deadline: Deadline) -> bytes:
+        return pack_counts(await context.publisher.publish(posted, deadline=deadline))
 
     packed, is_repetition = await context.idempotent_requests.run(repeatable, work)
     if not is_repetition:

@@ -10,6 +10,7 @@ from services.gateway.audit import record
 from services.gateway.authenticator import Administrator
 from services.gateway.context import Context, context_of
 from services.gateway.operations import ADMIN, OPERATOR, Operation
+from services.gateway.paths import in_path
 from shared.model.api_keys import Account, is_id
 from shared.model.audit import Action
 from shared.model.errors import NoSuchAccount
@@ -42,7 +43,7 @@ async def change_account(request: Request, _: None, posted: AccountChanges) -> A
     Quotas are in force within a second; null returns to the installation's.
     """
     context = context_of(request)
-    account_id: str = request.path_params["account_id"]
+    account_id: str = in_path(request, "account_id")
     account = await context.stores.api_keys.account(account_id) if is_id(account_id) else None
     if account is None:
         raise Problem(404, "there is no such account")

@@ -13,7 +13,7 @@ from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
-from services.serving import clock_detail, log_start, serve_app
+from services.serving import Readiness, log_start, serve_app
 from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
 from shared.publish.publisher import Publisher
@@ -45,9 +45,8 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     listening = listener(settings.host, settings.port)
     async with metrics_server(settings.host, settings.metrics_port), build_outbound(settings) as outbound:
         context = make_context(settings, redis, admin_token=admin_token, outbound=outbound)
-        health = health_routes(
-            lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port
-        )
+        readiness = Readiness(stop)
+        health = health_routes(readiness, detail=readiness.detail, metrics_port=settings.metrics_port)
         app = gateway_app(context, more=[*health])
         await serve_app(
             app,

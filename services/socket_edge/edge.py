@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from services.composition import Stores
+from services.serving import Readiness
 from services.socket_edge.admission import Admission
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
@@ -18,6 +19,7 @@ from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
+from services.socket_edge.spare_pings import SparePings
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
@@ -35,7 +37,8 @@ _SWEEP_LOTS = 240
 AUTHENTICATION_S = 10.0
 """A client waits no longer, however many reads its credential takes."""
 PING_SPACING_S = 0.2
-"""Long enough for a busy socket to confirm several frames with one ping, short enough to repeat little."""
+"""On an edge without pings to spare. Long enough for a busy socket to confirm several frames with one ping,
+short enough to repeat little."""
 
 Found = TypeVar("Found")
 
@@ -43,12 +46,14 @@ Found = TypeVar("Found")
 class Edge:
     """One process's connections. `stores.instance` names it in leases: the replica, and this run of it."""
 
-    def __init__(self, stores: Stores, settings: Settings) -> None:
+    def __init__(self, stores: Stores, settings: Settings, readiness: Readiness | None = None) -> None:
+        readiness = readiness or Readiness(asyncio.Event())
         self.stores = stores
         self.instance = stores.instance
         self.settings = settings
         self.acks = AckScheduler()
         self.ping_spacing_s = PING_SPACING_S
+        self.spare_pings = SparePings()
         # Sockets with frames for which no ping stands; a timer pings them all.
         self.unconfirmed: dict[LeasedSocket, None] = {}
         self.handshakes = Handshakes()
@@ -67,9 +72,12 @@ class Edge:
             registry,
             every_s=settings.heartbeat_s,
             outage_limit_s=settings.redis_outage_limit_s,
+            awaited=readiness.awaiting("the heartbeat of the edge"),
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
-        self.wakeups = WakeupReader(self)
+        self.wakeups = WakeupReader(
+            self, on_hearing=readiness.awaiting("the subscription of the edge").has_come
+        )
         self._claims = itertools.count(1)
         self._is_draining = False
         self._refuses = False
@@ -133,6 +141,12 @@ class Edge:
         self.liveness.watch(connection)
         # The key may have changed after it was read, when no wakeup reached the connection yet.
         self.credentials.check([connection])
+
+    def flush_acks(self, channel: str) -> None:
+        """Acks what the channel's socket here has confirmed, ahead of the claim that takes its lease."""
+        for other in self.registry.of(channel):
+            if other.loop is not None:
+                other.loop.flush_acks()
 
     async def close_if_stopping(self, connection: HeldConnection) -> None:
         """Closes a new connection if the shutdown closed all others meanwhile."""

@@ -9,10 +9,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from services.serving import Awaited
 from services.socket_edge.held import HeldConnection, in_turns
 from services.socket_edge.registry import Registry
 from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
+from shared.store.commands import words_of
 from shared.store.replicas import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -24,12 +26,19 @@ class EdgeHeartbeat:
     """The heartbeat of one edge. It closes every connection when Redis is unavailable for too long."""
 
     def __init__(
-        self, heartbeat: Heartbeat, registry: Registry, *, every_s: float, outage_limit_s: float
+        self,
+        heartbeat: Heartbeat,
+        registry: Registry,
+        *,
+        every_s: float,
+        outage_limit_s: float,
+        awaited: Awaited,
     ) -> None:
         self._heartbeat = heartbeat
         self._registry = registry
         self._every_s = every_s
         self._outage_limit_s = outage_limit_s
+        self._awaited = awaited
         self._unreleased: list[Callable[[], Awaitable[object]]] = []
 
     async def run(self) -> None:
@@ -48,8 +57,10 @@ class EdgeHeartbeat:
         """Sends a heartbeat, then the releases that failed before; False when Redis is unavailable."""
         try:
             await self._heartbeat.beat()
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            self._awaited.failed(words_of(error))
             return False
+        self._awaited.has_come()
         unreleased, self._unreleased = self._unreleased, []
         await asyncio.gather(*map(self._release, unreleased))
         return True

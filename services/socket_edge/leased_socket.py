@@ -1,9 +1,10 @@
 """A Pelion client's socket, which holds its channel's lease and is the transport of its delivery loop.
 
 A write proves nothing. A pong confirms everything that was written before its ping: the client's WebSocket
-stack has read it. Only then is it acknowledged. One ping is in flight at most, and a busy socket confirms
-many frames with one. The window bounds what is in flight, in number and in bytes. It is smaller for a slow
-client, so that even a very slow one makes progress.
+stack has read it. Only then is it acknowledged. A ping goes with each write while the edge has pings to spare
+(spare_pings.py), since a client may close as soon as it has read. Beyond that one ping is in flight at most,
+and a busy socket confirms many frames with one. The window bounds what is in flight, in number and in bytes.
+It is smaller for a slow client, so that even a very slow one makes progress.
 """
 
 import asyncio
@@ -11,12 +12,12 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope, Send
 
-from services.socket_edge.held import HeldSocket, LeaseHolder, now_s
+from services.socket_edge.held import WITHOUT_LEASE, HeldSocket, LeaseHolder, PingInFlight, Position, now_s
 from shared import telemetry
 from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
@@ -44,19 +45,10 @@ _SENT = telemetry.sent.series(_DIALECT)
 _FRAMES = telemetry.frames.series(_DIALECT)
 _MESSAGE_TOO_BIG = 1009
 _PINGS_PER_TURN = 128
-
-
-@dataclass(slots=True)
-class Position:
-    """How much of the queue was written or acknowledged: the last entry, and the totals up to it.
-
-    Never changed. Not frozen: that takes three times as long to create.
-    """
-
-    entry: str = BEGINNING
-    count: int = 0
-    size_bytes: int = 0
-    frames: int = 0
+# How many pings may be in flight on one socket, and how old the oldest may be then: whether a client still
+# reads is judged by what was unread at the newest ping.
+_PINGS_IN_FLIGHT = 16
+_OLDEST_IN_FLIGHT_S = 1.0
 
 
 class LeasedSocket(LeaseHolder, HeldSocket):
@@ -89,6 +81,8 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         self._acked = Position()
         # What the pong to the newest ping confirms.
         self._pinged = Position()
+        # The window changes once in a round trip: only the pongs to later pings change it again.
+        self._adapted_s = 0.0
         self._last_frame_count = 0
         self._is_draining = False
         self._progress: asyncio.Event | None = None
@@ -143,9 +137,9 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         self._wanted = stored(serialization)
 
     def rewind(self) -> None:
-        self._clear_ping()
+        self._clear_pings()
         self._written = replace(self._written, entry=BEGINNING)
-        self._acked = self._written
+        self._acked = self._pinged = self._written
 
     # As a socket
 
@@ -170,9 +164,8 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         await self.close(CloseReason.STOPPING)
 
     async def close(self, reason: CloseReason) -> None:
-        """Pongs that come before the client's own close frame still acknowledge."""
-        pinged = self._acked if self._ping is None else self._pinged
-        is_last_ping_due = reason is CloseReason.STOPPING and self._written.count > pinged.count
+        """Pongs that come before the client's own close frame still acknowledge, while the lease is there."""
+        is_last_ping_due = reason not in WITHOUT_LEASE and self._written.count > self._pinged.count
         if self.close_reason is None and is_last_ping_due:
             # Its pong comes before the client's close frame.
             with contextlib.suppress(OSError):
@@ -180,20 +173,28 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         await super().close(reason)
 
     def ping(self, texts: Sequence[bytes] = ()) -> None:
+        self._edge.spare_pings.count(now_s())
         self._pinged = self._written
         super().ping(texts)
 
-    def _on_newest_pong(self) -> None:
-        is_progress = self._pinged.count > self._acked.count
-        self._acked = self._pinged
+    @property
+    def _mark(self) -> Position:
+        return self._written
+
+    def _on_pong(self, ping: PingInFlight) -> None:
+        assert ping.mark is not None
+        is_progress = ping.mark.count > self._acked.count
+        self._acked = ping.mark
         if is_progress:
-            took_s = now_s() - self._pinged_s
+            took_s = now_s() - ping.sent_s
             telemetry.client_ack_s.record(took_s, _DIALECT)
-            self._adapt(took_s)
+            if ping.sent_s >= self._adapted_s:
+                self._adapted_s = now_s()
+                self._adapt(took_s)
             self.loop.on_ack()
             if self._progress is not None:
                 self._progress.set()
-        if self.close_reason is None and self._written.count > self._acked.count:
+        if self.close_reason is None and self._written.count > self._pinged.count:
             # A client that has gone is noticed where its messages are read.
             with contextlib.suppress(OSError):
                 self._write_and_confirm(())
@@ -203,13 +204,13 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
         Raises OSError when the client has gone.
         """
-        if self._ping is None and self._is_ping_due:
+        if self._is_ping_due:
             self.ping(texts)
             return
         if texts:
             self._write(texts, None)
         # The pong to a ping in flight brings the next one.
-        if self._ping is None:
+        if not self._in_flight:
             unconfirmed = self._edge.unconfirmed
             if not unconfirmed:
                 asyncio.get_running_loop().call_later(self._edge.ping_spacing_s, _ping_all, unconfirmed)
@@ -217,19 +218,27 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
     @property
     def _is_ping_due(self) -> bool:
-        """After the spacing; at once for half a window, and if a shutdown or the next frame waits for it."""
+        """At once while the edge has pings to spare; else if none is in flight.
+
+        Then after the spacing; at once for half a window, and if a shutdown or the next frame waits for it.
+        """
+        time_s = asyncio.get_running_loop().time()
+        if in_flight := self._in_flight:
+            is_quick = time_s - in_flight[0].sent_s < _OLDEST_IN_FLIGHT_S
+            return is_quick and len(in_flight) < _PINGS_IN_FLIGHT and self._edge.spare_pings.are_left(time_s)
         written, acked, share = self._written, self._acked, self._share
         return (
-            asyncio.get_running_loop().time() - self._pinged_s >= self._edge.ping_spacing_s
+            time_s - self._pinged_s >= self._edge.ping_spacing_s
             or written.count - acked.count >= self._settings.in_flight_limit * share / 2
             or written.size_bytes - acked.size_bytes >= self._settings.in_flight_bytes * share / 2
             or self._is_draining
             or bool(self._careful_until and self._is_careful)
+            or self._edge.spare_pings.are_left(time_s)
         )
 
     def ping_behind(self) -> None:
         """Pings for what no ping stands for yet."""
-        if self._ping is None and self.close_reason is None and self._written.count > self._acked.count:
+        if not self._in_flight and self.close_reason is None and self._written.count > self._acked.count:
             with contextlib.suppress(OSError):
                 self.ping()
 

@@ -32,6 +32,7 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
         try:
             key, credential = await authenticate_receiver(edge, scope, secret)
             async with edge.place_on_channel(key):
+                edge.flush_acks(key.id)
                 claimed = await edge.stores.leases.claim(key.id, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:
             await _refuse(edge, error, accept, send)

@@ -6,7 +6,7 @@ from functools import partial
 from redis.asyncio import Redis
 
 from services.composition import Stores
-from services.serving import clock_detail, log_start, serve_app
+from services.serving import Readiness, log_start, serve_app
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge
 from shared.runtime.http.health import health_routes, metrics_server
@@ -14,14 +14,15 @@ from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 
 
-def make_edge(settings: Settings, redis: Redis) -> Edge:
-    return Edge(Stores(settings, redis), settings)
+def make_edge(settings: Settings, redis: Redis, readiness: Readiness) -> Edge:
+    return Edge(Stores(settings, redis), settings, readiness)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
     """Serves sockets and long polls on EDGE_PORT until `stop`, then closes them."""
-    edge = make_edge(settings, redis)
-    health = health_routes(lambda: not stop.is_set(), detail=clock_detail, metrics_port=settings.metrics_port)
+    readiness = Readiness(stop)
+    edge = make_edge(settings, redis, readiness)
+    health = health_routes(readiness, detail=readiness.detail, metrics_port=settings.metrics_port)
     listening = listener(settings.host, settings.edge_port)
     async with metrics_server(settings.host, settings.metrics_port), edge.running():
         app = edge_app(edge, health=health)

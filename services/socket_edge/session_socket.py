@@ -155,7 +155,7 @@ class SessionSocket(HeldSocket):
     def on_accepted(self) -> None:
         self._is_open = True
         # A ping that was due during the handshake could not be written.
-        self._clear_ping()
+        self._clear_pings()
         self.wake()
 
     def wake(self) -> None:

@@ -5,7 +5,7 @@ Slower work, such as recovering after a restored subscription, runs in tasks of 
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING
 
 from services.socket_edge.held import LeaseHolder, in_turns
@@ -33,8 +33,9 @@ _RETRY_S = 1.0
 class WakeupReader:
     """Wakeups for one instance, dispatched to its connections."""
 
-    def __init__(self, edge: "Edge") -> None:
+    def __init__(self, edge: "Edge", *, on_hearing: Callable[[], None] = lambda: None) -> None:
         self._edge = edge
+        self._on_hearing = on_hearing
         self._registry = edge.registry
         self._turns = WakeupTurns()
         self._recoveries: set[asyncio.Task[None]] = set()
@@ -80,6 +81,7 @@ class WakeupReader:
         self._require_resync()
 
     def on_restored(self) -> None:
+        self._on_hearing()
         # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
         recovery = asyncio.create_task(self._recover_surely())
         self._recoveries.add(recovery)

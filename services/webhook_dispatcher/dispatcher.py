@@ -14,6 +14,7 @@ import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from services.composition import Stores
+from services.serving import Readiness
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
 from services.webhook_dispatcher.lanes import Lanes
@@ -25,6 +26,7 @@ from shared.outbound.names import Resolved
 from shared.outbound.places import Asked
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
+from shared.store.commands import words_of
 from shared.store.due_webhooks import DueWebhook
 from shared.store.inline_entries import parse_wakeups
 from shared.store.wakeups import listen_to_wakeups, parse_key_changed, parse_webhook_changed
@@ -72,13 +74,21 @@ class Dispatcher:
     """All visits of one process. Its leases are owned by `stores.instance`."""
 
     def __init__(
-        self, stores: Stores, deliveries: Deliveries, outbound: Outbound, settings: Settings
+        self,
+        stores: Stores,
+        deliveries: Deliveries,
+        outbound: Outbound,
+        settings: Settings,
+        readiness: Readiness | None = None,
     ) -> None:
+        readiness = readiness or Readiness(asyncio.Event())
         self._stores = stores
         self._deliveries = deliveries
         self._outbound = outbound
         self._known = KnownWebhooks(stores.webhooks)
         self._heartbeat_s = settings.heartbeat_s
+        self._awaited_heartbeat = readiness.awaiting("the heartbeat of the dispatcher")
+        self._awaited_wakeups = readiness.awaiting("the subscription of the dispatcher")
         self._repeat_s = settings.sweep_s
         self._cut_short: dict[str, bool] = {}
         self._sweep = Sweep(stores, settings, visit=self._visit_due, waiting_ms=self._waiting_ms)
@@ -262,6 +272,7 @@ class Dispatcher:
                 request.end_unless(setup)
 
     def on_restored(self) -> None:
+        self._awaited_wakeups.has_come()
         self._sweep.restored()
 
     def on_lost(self) -> None:
@@ -273,8 +284,12 @@ class Dispatcher:
             await asyncio.sleep(self._heartbeat_s)
 
     async def _try_to_beat(self) -> None:
-        with contextlib.suppress(StoreUnavailable):
+        try:
             await self._stores.heartbeat.beat()
+        except StoreUnavailable as error:
+            self._awaited_heartbeat.failed(words_of(error))
+        else:
+            self._awaited_heartbeat.has_come()
 
     def _visit_due(self, due: DueWebhook) -> None:
         self.visit(due.channel, follows_failure=due.failed_attempts > 0)

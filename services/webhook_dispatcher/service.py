@@ -25,7 +25,7 @@ async def dispatching(
     async with build_outbound(settings) as outbound:
         retries = RetryJobs(jobs, lambda channel: dispatcher.retry(channel))
         deliveries = Deliveries(stores, outbound, retries, settings)
-        dispatcher = Dispatcher(stores, deliveries, outbound, settings)
+        dispatcher = Dispatcher(stores, deliveries, outbound, settings, readiness)
         async with (
             dispatcher.running(),
             working(

@@ -66,7 +66,8 @@ class Sweep:
                 if await self._stores.due_webhooks.begin_walk(ttl_ms=round(_WALK_TTL_S * 1000)):
                     async for page in self._stores.due_webhooks.pages(pause_s=PAGE_SIZE / _SLOW_PER_S):
                         self._visit_all(page)
-                        await self._stores.due_webhooks.go_on(ttl_ms=round(_WALK_TTL_S * 1000))
+                        if not await self._stores.due_webhooks.go_on(ttl_ms=round(_WALK_TTL_S * 1000)):
+                            break
                     # Just less than the interval: this dispatcher may make the next walk too.
                     await self._stores.due_webhooks.go_on(ttl_ms=round(self._every_s * 900) or 1)
             self._record_lag(0)

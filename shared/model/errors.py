@@ -10,10 +10,21 @@ class GatewayError(Exception):
 
 
 class StoreUnavailable(GatewayError):
-    """Redis cannot execute a command now. A write may or may not have been done."""
+    """Redis cannot execute a command now. A write may or may not have been done.
+
+    `may_come`: Redis did not reply in time, so a write may even be done later.
+    """
 
     def __init__(self, *, why: str) -> None:
         super().__init__(f"the store is unavailable: {why}")
+        self.may_come = why == "TimeoutError"
+
+
+class DeadlinePassed(GatewayError):
+    """Redis refused the rest of a request: a repetition of it may have begun. Some may have been written."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline of the request has passed")
 
 
 class WrongLayout(GatewayError):

@@ -1,4 +1,4 @@
-"""A request with an Idempotency-Key: its publisher may send it again."""
+"""A request with an Idempotency-Key: its publisher may send it again, and one run of it has a deadline."""
 
 import uuid
 from dataclasses import dataclass
@@ -20,3 +20,13 @@ class Repeatable:
         """
         name = f"{self.fingerprint} {index} {self.idempotency_key}"
         return str(uuid.uuid5(uuid.UUID(hex=self.api_key_id), name))
+
+
+@dataclass(slots=True)
+class Deadline:
+    """Redis writes for a run of the request until `ms` of its own clock, and refuses what comes later.
+
+    It moves while the run is under way. So what a run has sent does not arrive behind the events of the next.
+    """
+
+    ms: int

@@ -35,7 +35,7 @@ from shared.outbound.resolver import (
     check_address,
     system_lookup,
 )
-from shared.outbound.response_head import HeadReader, status_behind
+from shared.outbound.response_head import HeadReader, has_begun, status_behind
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,8 @@ class Outbound:
         try:
             return await self._send(call, url, headers, body)
         except _ConnectionLost:
-            if not call.reused:
+            # A receiver that began to respond has read the request.
+            if not call.reused or call.has_begun:
                 raise
         return await self._send(call, url, headers, body)
 
@@ -297,6 +298,10 @@ class _Call:
     def status(self) -> int | None:
         """The status that has arrived, also if the rest of the response could not be parsed."""
         return self._request.status if self._request is not None else None
+
+    @property
+    def has_begun(self) -> bool:
+        return self._request is not None and has_begun(self._request._protocol)
 
     def abort(self) -> None:
         """Aborts the connection: closing would wait for a receiver that does not read what was sent."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
+import msgspec
 
 from shared.model import events as topics
 from shared.model.errors import Invalid, TooLarge
@@ -165,7 +165,8 @@ def _with_device_type(
 
 def _sessions_for(event: Event, *tables: RoutingTable) -> set[str]:
     """The sessions that match the event. Parses its data only if a binding needs it."""
-    data = orjson.loads(event.data) if any(table.needs_data for table in tables) else None
+    # Not orjson: it rounds integers beyond 64 bits, so that different ones would be equal.
+    data = msgspec.json.decode(event.data) if any(table.needs_data for table in tables) else None
     return set().union(*(table.sessions_for(event, data) for table in tables))
 
 

@@ -13,6 +13,7 @@ from itertools import count
 
 from shared import clock, telemetry
 from shared.model.errors import Invalid
+from shared.model.idempotency import Deadline
 from shared.publish.lots import Lots
 from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
@@ -50,12 +51,12 @@ class Publisher:
         self._numbers = count()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def publish(self, posted: Posted) -> list[int]:
+    async def publish(self, posted: Posted, *, deadline: Deadline | None = None) -> list[int]:
         """Appends the events, in order. Returns for each the number of channels and sessions it went to.
 
         When this returns, Redis holds every notification. Raises Invalid for an unknown addressee; TooLarge
-        for too many notifications; StoreUnavailable. After an error some notifications may be appended, so a
-        repetition may duplicate them.
+        for too many notifications; StoreUnavailable; DeadlinePassed. After an error some notifications may be
+        appended, so a repetition may duplicate them.
         """
         ended: asyncio.Future[list[int] | Exception] = asyncio.get_running_loop().create_future()
 
@@ -63,13 +64,13 @@ class Publisher:
             if not ended.done():
                 ended.set_result(result)
 
-        self.begin(posted, on_end)
+        self.begin(posted, on_end, deadline=deadline)
         result = await ended
         if isinstance(result, Exception):
             raise result
         return result
 
-    def begin(self, posted: Posted, on_end: OnEnd) -> None:
+    def begin(self, posted: Posted, on_end: OnEnd, *, deadline: Deadline | None = None) -> None:
         """The same by callback: no task and no coroutine in the usual case."""
         account = self._accounts.get(posted.account_id)
         if account is None:
@@ -80,7 +81,7 @@ class Publisher:
             span = telemetry.PublishSpan(account.id, len(posted.events), traceparent=posted.traceparent)
         number, started_s = next(self._numbers), time.monotonic()
         taken = Taken([0] * len(posted.events))
-        publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span, taken)
+        publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span, taken, deadline)
         try:
             is_admitted = self._admit(publish)
         except Exception as error:

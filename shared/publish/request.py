@@ -40,6 +40,7 @@ class Headers:
     authorization: str = ""
     request_id: str = ""
     is_cross_origin: bool = False
+    is_encoded: bool = False
 
     @property
     def traceparent(self) -> str | None:
@@ -61,6 +62,8 @@ def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
             found.is_cross_origin = True
         elif name == _IDEMPOTENCY_KEY:
             found.idempotency_keys = [*found.idempotency_keys, value.decode("latin-1")]
+        elif name == b"content-encoding":
+            found.is_encoded = True
         elif name == b"traceparent":
             found.traceparents = [*found.traceparents, value.decode("latin-1")]
     return found

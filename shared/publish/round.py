@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from shared.model.errors import DeadlinePassed, StoreUnavailable
 from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
 from shared.publish.matching import Matched
 from shared.publish.rates import Rates
 from shared.publish.state import Publish
+from shared.store.idempotency import LATE
 from shared.store.queues import APPEND_LOT, Appended, Queues
 from shared.store.receipts import Receipts
 from shared.store.routing import Routing
@@ -146,7 +148,9 @@ class Round:
     def _learn_types(self) -> Iterator[int]:
         account_id, types = self.publish.account.id, iter(self.matched.types.items())
         while some := dict(islice(types, _MOST_TYPES)):
-            self._replies += self._stores.routing.learn_device_types(account_id, some)
+            self._replies += self._stores.routing.learn_device_types(
+                account_id, some, deadline=self.publish.deadline
+            )
             yield cost_of(commands=0, copies=len(some), size_bytes=0)
 
     def _append_in_lots(self, channel: str, indexes: Sequence[int]) -> Iterator[int]:
@@ -179,6 +183,7 @@ class Round:
             list(map(self.publish.posted.events.__getitem__, indexes)),
             bindings_version=self._channels[channel],
             traceparent=self._traceparent,
+            deadline=self.publish.deadline,
         )
         self._replies.append(reply)
         self._appends.append((channel, indexes, is_last))
@@ -194,7 +199,10 @@ class Round:
     def _append_to_session(self, session: str, indexes: Sequence[int]) -> None:
         posted = self.publish.posted
         chosen = [posted.events[index] for index in indexes]
-        self._replies.append(self._stores.sessions.begin_append(session, posted.account_id, chosen))
+        reply = self._stores.sessions.begin_append(
+            session, posted.account_id, chosen, deadline=self.publish.deadline
+        )
+        self._replies.append(reply)
         self._sessions.append((session, indexes))
 
     def _not_offered(self, session: str, indexes: Sequence[int]) -> Sequence[int]:
@@ -212,7 +220,11 @@ class Round:
                     channels_of[index].append(channel)
         for index, channels in channels_of.items():
             reply = self._stores.receipts.open(
-                publish.account.id, events[index], channels=channels, now_ms=publish.now_ms
+                publish.account.id,
+                events[index],
+                channels=channels,
+                now_ms=publish.now_ms,
+                deadline=publish.deadline,
             )
             self._replies.append(reply)
             yield cost_of(commands=1, copies=1, size_bytes=_ID_BYTES * len(channels))
@@ -230,11 +242,16 @@ class Round:
             try:
                 self._record_lot()
             except Exception as error:
-                self.error, self.is_sent = error, True
+                self.error, self.is_sent = self._least_certain(error), True
         self._on_lot(self)
 
+    def _least_certain(self, error: Exception) -> Exception:
+        """Of the lot's errors one that says that a write may still come, if there is any."""
+        errors = (reply.exception() for reply in self._replies if not reply.cancelled())
+        return next((each for each in errors if isinstance(each, StoreUnavailable) and each.may_come), error)
+
     def _record_lot(self) -> None:
-        """Notes what has taken its events. Raises StoreUnavailable."""
+        """Notes what has taken its events. Raises StoreUnavailable, DeadlinePassed."""
         taken, counts = self.publish.taken, self.publish.taken.counts
         replies = iter(self._replies)
         for channel, indexes, is_last in self._appends:
@@ -251,12 +268,15 @@ class Round:
                     counts[index] += 1
             elif appended is Appended.STALE:
                 self._refused.append((channel, reply[1].decode()))
+            elif appended is Appended.LATE:
+                raise DeadlinePassed
         for session, indexes in self._sessions:
             count = self._stores.sessions.end_append(next(replies).result(), count=len(indexes))
             offered = taken.sessions.setdefault(session, {})
             offered |= {index: place < count for place, index in enumerate(indexes)}
         for other in replies:
-            other.result()
+            if other.result() == LATE:
+                raise DeadlinePassed
         if not self.is_sent:
             self._appends, self._sessions, self._replies = [], [], []
 
@@ -269,7 +289,7 @@ class Round:
     def record(self) -> list[tuple[str, str]]:
         """The channels that refused the version of their bindings, each with the one that it has.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable, DeadlinePassed.
         """
         if self.error is not None:
             raise self.error

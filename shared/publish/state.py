@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared import telemetry
+from shared.model.idempotency import Deadline
 from shared.publish.lots import Sendable
 from shared.publish.request import Posted
 
@@ -59,6 +60,7 @@ class Publish:
     """One publish. `number` is its place in the order of arrival, `now_ms` the time of its arrival.
 
     `rounds` counts the round trips of its repair, `paid_copies` the notifications that it has tokens for.
+    Nothing of it is written after its `deadline`.
     """
 
     account: Account
@@ -69,5 +71,6 @@ class Publish:
     started_s: float
     span: telemetry.PublishSpan | None
     taken: Taken
+    deadline: Deadline | None = None
     rounds: int = 0
     paid_copies: int = 0

@@ -46,6 +46,9 @@ def _pool(server: Server) -> ConnectionPool:
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "health_check_interval": HEALTH_CHECK_INTERVAL_S,
         "retry": None,
+        # Otherwise redis-py sends CLIENT SETINFO with each connection, for which a user needs a right.
+        "lib_name": None,
+        "lib_version": None,
         # A valid certificate that was issued for another host must not be accepted.
         **({"ssl_check_hostname": True} if server.tls else {}),
         **({"socket_keepalive": True} if "path" not in server.options else {}),

@@ -105,7 +105,9 @@ class RedisConnection:
         except BaseException as error:
             protocol.abort()
             if isinstance(error, TimeoutError):
-                raise RedisTimeoutError("no connection within the timeout") from None
+                tls = isinstance(self._settings, SSLConnection)
+                hint = " (does the port speak TLS?)" if tls else ""
+                raise RedisTimeoutError(f"no connection within the timeout{hint}") from None
             if isinstance(error, OSError):
                 raise RedisConnectionError(f"no connection: {error.strerror}") from None
             raise
@@ -145,6 +147,7 @@ class RedisProtocol(asyncio.Protocol):
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_read_only = False
+        self._farewell = "the connection was closed"
         self.is_closed = False
 
     def send(self, data: bytes, expected: int, *, timeout_s: float | None, on_replies: OnReplies) -> None:
@@ -153,7 +156,7 @@ class RedisProtocol(asyncio.Protocol):
         assert self._on_replies is None, "one exchange at a time"
         if self.is_closed:
             # Lost between connect and first write: connection_lost already ran, and will not run again.
-            on_replies(RedisConnectionError("the connection was closed"))
+            on_replies(RedisConnectionError(self._farewell))
             return
         self._replies, self._expected, self._on_replies = [], expected, on_replies
         if timeout_s:
@@ -225,13 +228,22 @@ class RedisProtocol(asyncio.Protocol):
             self.abort()
             self._finish(RedisConnectionError(f"not the Redis protocol: {error}"))
             return
-        if self._on_replies is not None and len(self._replies) >= self._expected:
+        if self._on_replies is None:
+            self._keep_farewell()
+        elif len(self._replies) >= self._expected:
             if self._is_read_only:
                 self.abort()
-            self._finish(self._replies)
+            replies, self._replies = self._replies, []
+            self._finish(replies)
+
+    def _keep_farewell(self) -> None:
+        """A server that turns a connection away says why, whatever it was asked, and closes it."""
+        if self._replies and isinstance(self._replies[-1], Exception):
+            self._farewell = str(self._replies[-1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._finish(RedisConnectionError("the connection was closed"))
+        self._keep_farewell()
+        self._finish(RedisConnectionError(self._farewell))

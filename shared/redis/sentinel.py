@@ -36,6 +36,7 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     def __init__(self, service: Sentinels, options: dict[str, Any]) -> None:
         tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
         own: dict[str, Any] = {**service.sentinel_options, **tls, "ssl": service.tls}
+        own |= {"lib_name": None, "lib_version": None}
         own |= {"socket_timeout": _SENTINEL_TIMEOUT_S, "socket_connect_timeout": _SENTINEL_TIMEOUT_S}
         self._manager = Sentinel(service.sentinels, sentinel_kwargs=own)
         self.subscriptions = WeakSet[Abortable]()

@@ -9,12 +9,12 @@ from redis.crc import key_slot
 from shared.redis.urls import Address
 
 # Every command that our rooms use with a key. A new command must be added here or to ANY_NODE.
-_FIRST_ARGUMENT_IS_KEY = frozenset(
+FIRST_ARGUMENT_IS_KEY = frozenset(
     {
         *("DEL", "EXISTS", "GET", "SET", "UNLINK"),
-        *("HDEL", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET"),
+        *("HDEL", "HGET", "HGETALL", "HLEN", "HMGET", "HSCAN", "HSET"),
         *("LPOP", "LRANGE", "LREM"),
-        *("SADD", "SISMEMBER", "SMEMBERS", "SRANDMEMBER", "SREM", "SSCAN"),
+        *("SADD", "SISMEMBER", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE", "XREVRANGE"),
         *("ZADD", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
         *("ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE"),
@@ -30,7 +30,7 @@ def slot_of(key: str | bytes) -> int:
 
 def slot_of_command(arguments: Sequence[Any]) -> int:
     """The slot of a command's first argument. Raises ValueError for a command that is not listed above."""
-    if arguments[0] not in _FIRST_ARGUMENT_IS_KEY | ANY_NODE:
+    if arguments[0] not in FIRST_ARGUMENT_IS_KEY | ANY_NODE:
         raise ValueError(f"unknown key position of {arguments[0]}: add the command to shared/redis/slots.py")
     return slot_of(arguments[1])
 

@@ -13,10 +13,12 @@ import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.redis.cluster_pool import ClusterPool
 from shared.redis.connection import INCOMPLETE, pack
 from shared.redis.pipeline import connection_to
+from shared.redis.reminders import Reminders, shortened
 from shared.redis.sentinel import SentinelPool
 
 logger = logging.getLogger(__name__)
@@ -49,17 +51,28 @@ async def subscribe(redis: Redis, names: Sequence[str], listener: Listener) -> N
     `on_restored` follows each (re)subscription, `on_lost` each loss and each failed attempt, of which there
     is one every 0.25 s. Behind sentinels the server is the present primary; in a cluster it is any node.
     """
+    reminders = Reminders()
     while True:
         protocol = SubscriptionProtocol(names, listener)
         try:
             await _open(redis, protocol)
             await protocol.closed
         except (RedisError, OSError) as error:
-            logger.debug("subscription.lost", extra={"facts": {"why": type(error).__name__}})
+            _log(error, reminders)
         finally:
             protocol.abort()
         listener.on_lost()
         await asyncio.sleep(_RETRY_S)
+
+
+def _log(error: Exception, reminders: Reminders) -> None:
+    """A Redis that is away is in the log by the first failed command; here it may refuse this one alone."""
+    if type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError):
+        logger.debug("subscription.lost", extra={"facts": {"why": type(error).__name__}})
+        return
+    why = f"{type(error).__name__}: {shortened(str(error))}"
+    if reminders.is_due(why):
+        logger.warning("subscription.refused", extra={"facts": {"why": why}})
 
 
 async def _open(redis: Redis, protocol: "SubscriptionProtocol") -> None:

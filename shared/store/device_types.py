@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.idempotency import LATE
 
 MOST_DEVICES = 100_000
 _TTL_MS = 60 * 24 * 3600 * 1000
@@ -35,23 +37,34 @@ class DeviceTypes:
         # Two hashes share the bound.
         self._most_in_one = max(1, most_devices // 2)
 
-    def learn(self, account_id: str, types: Mapping[str, str | None]) -> list[asyncio.Future[Any]]:
-        """Stores the type of each device; None deletes it. Each reply is by how many bytes it has grown."""
+    def learn(
+        self, account_id: str, types: Mapping[str, str | None], *, deadline: Deadline | None = None
+    ) -> list[asyncio.Future[Any]]:
+        """Stores the type of each device; None deletes it. Each reply is by how many bytes it has grown.
+
+        A reply is LATE when the deadline has passed: nothing is stored then.
+        """
         parts: list[Argument] = []
         for device, kind in types.items():
             parts += (_field(device), (kind or "")[:_TYPE_CHARACTERS])
         names = [keyspace.account(account_id), *keyspace.device_types(account_id)]
+        until_ms = "" if deadline is None else deadline.ms
         replies = []
         for start in range(0, len(parts), 2 * _DEVICES_A_CALL):
             some = parts[start : start + 2 * _DEVICES_A_CALL]
-            reply = self._redis.script("device_types_learn", names, self._most_in_one, _TTL_MS, *some)
+            reply = self._redis.script(
+                "device_types_learn", names, self._most_in_one, _TTL_MS, until_ms, *some
+            )
             reply.add_done_callback(partial(self._on_reply, account_id))
             replies.append(reply)
         return replies
 
     def _on_reply(self, account_id: str, reply: asyncio.Future[Any]) -> None:
-        if not reply.cancelled() and reply.exception() is None and reply.result():
-            self._on_grown(account_id, reply.result())
+        if reply.cancelled() or reply.exception() is not None:
+            return
+        grown = reply.result()
+        if grown and grown != LATE:
+            self._on_grown(account_id, grown)
 
     async def find(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
         """The known types of these devices."""

@@ -38,9 +38,16 @@ class DueWebhooks:
         args = ("SET", keyspace.SWEEP, self._instance, "NX", "PX", ttl_ms)
         return await self._redis.command(*args) is not None
 
-    async def go_on(self, *, ttl_ms: int) -> None:
-        """Keeps the other dispatchers from walking for another `ttl_ms`. Raises StoreUnavailable."""
-        await self._redis.command("SET", keyspace.SWEEP, self._instance, "PX", ttl_ms)
+    async def go_on(self, *, ttl_ms: int) -> bool:
+        """Keeps the other dispatchers from walking for another `ttl_ms`; False if one of them walks.
+
+        Raises StoreUnavailable.
+        """
+        names = [keyspace.SWEEP]
+        if await self._redis.script("lock_renew", names, self._instance, ttl_ms):
+            return True
+        # A walk that was late and met no other goes on: half a walk finds half of what was lost.
+        return await self.begin_walk(ttl_ms=ttl_ms)
 
     async def pages(self, *, pause_s: float = 0.0) -> AsyncIterator[list[DueWebhook]]:
         """The due webhooks among each hundred or so, with a pause in between.

@@ -10,10 +10,10 @@ async def check_layout(redis: RedisCommands) -> None:
 
     A read first: a full Redis refuses writes, and must not stop a restart.
     """
-    found = await redis.command("GET", keyspace.LAYOUT)
+    found = await redis.script("layout_read", [keyspace.LAYOUT])
     if found is None:
         await redis.command("SET", keyspace.LAYOUT, keyspace.LAYOUT_VERSION, "NX")
         # Another process may have been faster.
-        found = await redis.command("GET", keyspace.LAYOUT)
+        found = await redis.script("layout_read", [keyspace.LAYOUT])
     if found != str(keyspace.LAYOUT_VERSION).encode():
         raise WrongLayout(found=(found or b"").decode(errors="replace"), ours=keyspace.LAYOUT_VERSION)

@@ -64,14 +64,19 @@ class Leases:
     async def claim_poll(self, api_key_id: str, *, owner: str) -> Lease:
         """Makes `owner` the owner of a channel of long polls that no open poll has.
 
-        Waits for an earlier poll that is ending, and for one whose edge is gone.
+        Waits for an earlier poll that is ending, and for one whose edge is gone. A poll is open when it has
+        confirmed its lease twice: the first read may have been under way when its client went, and the next
+        is sent only after the reply to it.
         Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
         """
         names = keyspace.channel_names(api_key_id)[:2]
-        contested, waited_s, pause_s = "", 0.0, _FIRST_PAUSE_S
+        contested, confirmed, waited_s, pause_s = "", "", 0.0, _FIRST_PAUSE_S
         with telemetry.claim_span(api_key_id):
             while waited_s < _LONGEST_WAIT_S:
                 status, *fields = await self._redis.script("lease_contest", names, owner, contested)
+                if status == b"held" and (holder := fields[0].decode()) != confirmed:
+                    confirmed, contested, pause_s = holder, "", _FIRST_PAUSE_S
+                    continue
                 if status != b"contested":
                     previous, generation = (value.decode() for value in _claimed(status, fields))
                     return Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous)

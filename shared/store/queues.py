@@ -14,6 +14,7 @@ from shared import telemetry
 from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Event, Notification, Trail
+from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 
@@ -32,6 +33,8 @@ class Appended(StrEnum):
     ABSENT = "absent"
     STALE = "stale"
     """The channel's bindings have another version."""
+    LATE = "late"
+    """The deadline of the request has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Queues:
         *,
         bindings_version: str = "",
         traceparent: str = "",
+        deadline: Deadline | None = None,
     ) -> asyncio.Future[Any]:
         """Appends up to `APPEND_LOT` events in order, all or none, and wakes the channel's owner.
 
@@ -91,7 +95,9 @@ class Queues:
         """
         assert len(events) <= APPEND_LOT, f"{len(events)} events; one append takes {APPEND_LOT}"
         limits = self._limits
+        until_ms = "" if deadline is None else deadline.ms
         arguments: list[Argument] = [limits.size_bytes, limits.lifetime_ms, traceparent, bindings_version]
+        arguments.append(until_ms)
         for e in events:
             arguments += (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
         return self._redis.script("queue_append", keyspace.channel_names(api_key_id)[1:], *arguments)

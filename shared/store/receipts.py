@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from shared.model.events import Event
+from shared.model.idempotency import Deadline
 from shared.model.receipts import ChannelReceipt, Receipt
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
@@ -28,9 +29,18 @@ class Receipts:
         self._redis = redis
 
     def open(
-        self, account_id: str, event: Event, *, channels: Sequence[str], now_ms: int
+        self,
+        account_id: str,
+        event: Event,
+        *,
+        channels: Sequence[str],
+        now_ms: int,
+        deadline: Deadline | None = None,
     ) -> asyncio.Future[Any]:
-        """Records which channels the event is queued for; replaces an older receipt of its id."""
+        """Records which channels the event is queued for; replaces an older receipt of its id.
+
+        The reply is LATE when the deadline has passed: nothing is recorded then.
+        """
         record = {
             "topic": event.topic,
             "published_at_ms": now_ms,
@@ -38,7 +48,9 @@ class Receipts:
             "channels_total": len(channels),
         }
         name = keyspace.receipt(account_id, event.id)
-        return self._redis.command("SET", name, orjson.dumps(record), "PX", _TTL_MS)
+        if deadline is None:
+            return self._redis.command("SET", name, orjson.dumps(record), "PX", _TTL_MS)
+        return self._redis.script("receipt_open", [name], orjson.dumps(record), _TTL_MS, deadline.ms)
 
     async def find(self, account_id: str, event_id: str) -> Receipt | None:
         """What became of the event; None when it asked for no receipt, or is over an hour old."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from shared.redis.pipeline import RedisCommands
@@ -16,7 +16,11 @@ _LOCK_MS = 10_000
 # Parts of a hash of device types that are measured: the rest is like them. A session's queue is not sampled.
 _SAMPLES = 100
 
-_Keep: TypeAlias = Callable[[], asyncio.Future[Any]]
+_Keep: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class _LockLost(Exception):
+    """This process was stopped for so long that another one may have counted since."""
 
 
 class Recount:
@@ -26,21 +30,25 @@ class Recount:
         self._redis = redis
 
     async def run(self, account_id: str) -> int | None:
-        """The bytes that the account has stored; None while another process counts them."""
+        """The bytes that the account has stored; None if another process counts them, or may have."""
         account, usage = keyspace.account(account_id), keyspace.usage(account_id)
         lock, token = keyspace.recount(account_id), secrets.token_hex(8)
 
-        def keep() -> asyncio.Future[Any]:
-            return self._redis.script("recount_begin", [usage, lock], token, _LOCK_MS)
+        async def keep() -> None:
+            if not await self._redis.script("lock_renew", [lock], token, _LOCK_MS):
+                raise _LockLost
 
-        before = await keep()
+        before = await self._redis.script("recount_begin", [usage, lock], token, _LOCK_MS)
         if before is None:
             return None
-        found = (
-            await self._queues(account_id, keep),
-            await self._sessions(account_id, keep),
-            await self._memory(keyspace.device_types(account_id), samples=_SAMPLES),
-        )
+        try:
+            found = (
+                await self._queues(account_id, keep),
+                await self._sessions(account_id, keep),
+                await self._memory(keyspace.device_types(account_id), samples=_SAMPLES),
+            )
+        except _LockLost:
+            return None
         pairs = (part for pair in zip(before, found, strict=True) for part in pair)
         names = [account, usage, lock]
         total = await self._redis.script("usage_recount", names, token, *pairs)

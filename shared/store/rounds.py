@@ -1,8 +1,8 @@
 """The reaper's rounds: one at a time across replicas, and what they leave for the next one.
 
 Time is that of the Redis that has the round's record. A round that is not renewed ends by itself, so one of a
-killed reaper blocks the others for seconds. Fencing is not needed: each step of a round checks again, in the
-channel's own script, what it has read.
+killed reaper blocks the others for seconds. What a round notes for the next ones is refused after another one
+has begun. The other steps need no fencing: each checks again, in the channel's own script, what it has read.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,9 @@ class Rounds:
         stored = await self._redis.command("HGETALL", keyspace.REAPER_NOTES)
         return {name.decode(): value.decode() for name, value in zip(stored[::2], stored[1::2], strict=True)}
 
-    async def note(self, notes: Mapping[str, str | int]) -> None:
-        """Writes these notes beside the others."""
+    async def note(self, token: str, notes: Mapping[str, str | int]) -> None:
+        """Writes these notes beside the others. Raises RoundLost."""
+        names = [keyspace.REAPER_ROUND, keyspace.REAPER_NOTES]
         fields = [part for pair in notes.items() for part in pair]
-        await self._redis.script("round_note", [keyspace.REAPER_NOTES], *fields)
+        if not await self._redis.script("round_note", names, token, *fields):
+            raise RoundLost

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked
+from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.device_types import MOST_DEVICES, DeviceTypes
@@ -167,10 +168,10 @@ class Routing:
         await self._drop(account_id, f"{Source.SESSION}:{session_id}")
 
     def learn_device_types(
-        self, account_id: str, types: Mapping[str, str | None]
+        self, account_id: str, types: Mapping[str, str | None], *, deadline: Deadline | None = None
     ) -> list[asyncio.Future[Any]]:
         """As `DeviceTypes.learn`."""
-        return self._device_types.learn(account_id, types)
+        return self._device_types.learn(account_id, types, deadline=deadline)
 
     async def device_types(self, account_id: str, devices: Sequence[str]) -> dict[str, str]:
         """As `DeviceTypes.find`."""

@@ -14,7 +14,9 @@ import orjson
 
 from shared import telemetry
 from shared.model.channels import instance_of
+from shared.model.errors import DeadlinePassed
 from shared.model.events import Event, Notification
+from shared.model.idempotency import Deadline
 from shared.model.sessions import EVERY_ACCOUNT, Dialect, Pushed, Session, SessionBinding
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
@@ -106,7 +108,9 @@ class Sessions:
         """Notes again which instance holds the session."""
         await self._redis.command("SADD", _held_with(session), session.id)
 
-    def begin_append(self, session_id: str, account_id: str, events: Sequence[Event]) -> asyncio.Future[Any]:
+    def begin_append(
+        self, session_id: str, account_id: str, events: Sequence[Event], *, deadline: Deadline | None = None
+    ) -> asyncio.Future[Any]:
         """Appends as many as the queue has room for, and wakes the edge; the reply is for `end_append`."""
         names = [keyspace.session(session_id), keyspace.queue(session_id)]
         values: list[Argument] = []
@@ -118,11 +122,14 @@ class Sessions:
                 break
             values += (e.id, e.topic, e.data, e.name, e.time)
         limits = (_QUEUE_LIMIT, _QUEUE_LIMIT_BYTES)
-        return self._redis.script("session_append", names, *limits, account_id, *values)
+        until_ms = "" if deadline is None else deadline.ms
+        return self._redis.script("session_append", names, *limits, account_id, until_ms, *values)
 
     def end_append(self, reply: Sequence[Any], *, count: int) -> int:
-        """How many of `count` events the queue has taken."""
+        """How many of `count` events the queue has taken. Raises DeadlinePassed."""
         status, *queued = reply
+        if status == b"late":
+            raise DeadlinePassed
         if status != b"queued":
             return 0
         telemetry.dropped_for_slow_reader(count - queued[0])

@@ -1,4 +1,4 @@
-"""Stock WebSocket clients of npm; each socket in a Node process of its own."""
+"""Stock WebSocket clients of npm, and that of Node itself; each socket in a Node process of its own."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.stock import Offer, Socket
+from tests.harness.programs import program
 from tests.harness.waiting import wait_until
 
 HERE = Path(__file__).parent / "node"
@@ -26,9 +28,10 @@ def installed(cache: Path) -> Path:
 
     Two workers may install at once, each in a temporary folder: the first to finish is kept.
     """
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not installed")
+    npm = shutil.which("npm")
+    if npm is None:
+        # Debian's has 400 packages, so `.ci/run` does not install it.
+        pytest.skip("npm is not installed")
     wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in _FILES)).hexdigest()
     kept = cache / wanted[:16]
     if kept.exists():
@@ -53,17 +56,27 @@ def _install(npm: str, folder: str) -> None:
         pytest.skip(f"npm could not install ws and websocket: {error.stderr[-300:]}")
 
 
-class NodeLibrary:
-    """A library of npm in this folder. Browser sockets, like `w3c`, cannot send pings."""
+def native() -> "NodeLibrary":
+    """Node's own WebSocket, which it has since version 20. Skips the test with an older one."""
+    major = int(subprocess.check_output([program("node"), "-p", "process.versions.node"]).split(b".")[0])
+    if major < 20:
+        pytest.skip(f"Node has a WebSocket since version 20, and this is {major}")
+    return NodeLibrary("native", Path(), flags=["--experimental-websocket"] if major < 22 else [])
 
-    def __init__(self, name: str, packages: Path) -> None:
+
+class NodeLibrary:
+    """A library of npm in this folder, or Node's own. Browser sockets, like `w3c`, cannot send pings."""
+
+    def __init__(self, name: str, packages: Path, *, flags: Sequence[str] = ()) -> None:
         self.name = name
-        self.pings = name != "w3c"
+        self.pings = name not in ("w3c", "native")
         self._packages = packages
+        self._flags = flags
 
     async def open(self, offer: Offer) -> Socket:
         process = await asyncio.create_subprocess_exec(
-            "node",
+            program("node"),
+            *self._flags,
             str(HERE / "client.cjs"),
             self.name,
             env=os.environ | {"NODE_PATH": str(self._packages)},

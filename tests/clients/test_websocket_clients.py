@@ -1,4 +1,4 @@
-"""WebSocket clients of Python and npm: handshake, acks, pings and closes.
+"""WebSocket clients of Python, npm and Node: handshake, acks, pings and closes.
 
 Some separate the subprotocols by a comma and a space, some by a comma.
 """
@@ -9,7 +9,7 @@ from typing import Protocol
 import aiohttp
 import pytest
 
-from tests.clients.node_clients import NodeLibrary, installed
+from tests.clients.node_clients import NodeLibrary, installed, native
 from tests.clients.stock import (
     Aiohttp,
     Library,
@@ -23,10 +23,10 @@ from tests.clients.stock import (
 )
 from tests.harness.all_in_one import AllInOne
 from tests.harness.api import Api, ApiKey
-from tests.harness.events import readings
+from tests.harness.events import reading, readings
 
 PYTHON: list[type[Library]] = [Websockets, Aiohttp, WebsocketClient]
-NODE = ["ws", "websocket", "w3c"]
+NODE = ["ws", "websocket", "w3c", "native"]
 
 
 @pytest.fixture(params=[*(library.name for library in PYTHON), *NODE])
@@ -34,6 +34,8 @@ def library(request: pytest.FixtureRequest) -> Library:
     found = next((each() for each in PYTHON if each.name == request.param), None)
     if found is not None:
         return found
+    if request.param == "native":
+        return native()
     return NodeLibrary(request.param, installed(request.config.cache.mkdir("npm")))
 
 
@@ -134,6 +136,31 @@ async def test_a_key_without_a_channel_is_closed_with_1011(
     socket = await connect(as_browsers_do(origin.url, key))
     await api.publish(key, *readings(range(3), to=key.id))
     await socket.has(range(3))
+
+
+@pytest.mark.parametrize(
+    ("arrival", "count"), [("before", 60), ("one by one", 2), ("one by one", 20), ("together", 60)]
+)
+async def test_nothing_that_was_read_comes_again_after_a_close(
+    origin: AllInOne, api: Api, channel: ApiKey, connect: Open, arrival: str, count: int
+) -> None:
+    """It closes as soon as it has read, and opens its next socket as soon as that is closed."""
+    numbers = range(count)
+    if arrival == "before":
+        await api.publish(channel, *readings(numbers, to=channel.id))
+    first = await connect(with_header(origin.url, channel))
+    if arrival == "together":
+        await api.publish(channel, *readings(numbers, to=channel.id))
+    if arrival == "one by one":
+        for number in numbers:
+            await api.publish(channel, reading(number, to=channel.id))
+    await first.has(numbers)
+
+    await first.close()
+
+    second = await connect(with_header(origin.url, channel))
+    await api.publish(channel, reading(count, to=channel.id))
+    await second.has([count])
 
 
 async def test_deleting_the_channel_closes_the_socket(

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,20 @@ class Behind:
 @contextlib.contextmanager
 def behind_caddy(stack: Stack) -> Iterator[Behind]:
     """Runs Caddy for this installation's gateways and edges."""
+    edges, gateways = ([each.url for each in services] for services in (stack.edges, stack.gateways))
+    with caddy_to(edges=edges, gateways=gateways) as (origin, blackhole):
+        yield Behind(stack, origin, blackhole)
+
+
+@contextlib.contextmanager
+def caddy_to(*, edges: Sequence[str], gateways: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Runs Caddy for processes with these URLs; the API's origin, and Blackhole's."""
     folder = Path(tempfile.mkdtemp(prefix="notify-caddy-"))
     ports = {"API_ADDRESS": free_port(), "BLACKHOLE_ADDRESS": free_port()}
     env = {
         "HOME": str(folder),
-        "EDGES": " ".join(edge.url.removeprefix("http://") for edge in stack.edges),
-        "GATEWAYS": " ".join(gateway.url.removeprefix("http://") for gateway in stack.gateways),
+        "EDGES": " ".join(url.removeprefix("http://") for url in edges),
+        "GATEWAYS": " ".join(url.removeprefix("http://") for url in gateways),
         **{name: f"http://:{port}" for name, port in ports.items()},
     }
     config = str(DEPLOY / "proxy" / "Caddyfile")
@@ -42,7 +50,7 @@ def behind_caddy(stack: Stack) -> Iterator[Behind]:
     try:
         proxy.start()
         block_until(lambda: "serving initial configuration" in proxy.stderr, what=lambda: proxy.tail)
-        yield Behind(stack, *(f"http://127.0.0.1:{port}" for port in ports.values()))
+        yield f"http://127.0.0.1:{ports['API_ADDRESS']}", f"http://127.0.0.1:{ports['BLACKHOLE_ADDRESS']}"
     finally:
         proxy.close()
         shutil.rmtree(folder, ignore_errors=True)

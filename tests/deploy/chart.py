@@ -29,6 +29,7 @@ VALUES: dict[str, Json] = {
             "own": {"enabled": False},
             "existingSecret": "redis-credentials",
             "key": "url",
+            "keys": {"expiry-reaper": "reaper-url"},
             "jobs": {"url": "rediss://:secret@jobs.example.com:6380/1"},
             "caSecret": "redis-ca",
         },

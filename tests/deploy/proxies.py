@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.harness.processes import Process, free_port
+from tests.harness.programs import program
 from tests.harness.waiting import block_until
 
 HAPROXY = """
@@ -31,6 +32,7 @@ error_log stderr;
 events {{}}
 http {{
     access_log off;
+    client_max_body_size 8m;
     client_body_temp_path {folder};
     proxy_temp_path {folder};
     fastcgi_temp_path {folder};
@@ -51,22 +53,19 @@ http {{
     }}
 }}
 """
-# Debian puts servers where only root looks.
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 CONFIGURATIONS = {"haproxy": HAPROXY, "nginx": NGINX}
 ARGUMENTS = {"haproxy": ["-db", "-f"], "nginx": ["-c"]}
 
 
 @contextlib.contextmanager
 def proxy_to(kind: str, upstream: str) -> Iterator[str]:
-    """Runs the proxy; its origin. The upstream is the URL of a process."""
+    """Runs the proxy; its origin. The upstream is the URL of a process. Ends the test without one."""
+    binary = program(kind)
     folder, port = Path(tempfile.mkdtemp(prefix=f"notify-{kind}-")), free_port()
     config = folder / "proxy.conf"
     config.write_text(
         CONFIGURATIONS[kind].format(port=port, upstream=upstream.removeprefix("http://"), folder=folder)
     )
-    binary = shutil.which(kind, path=PATH)
-    assert binary is not None
     proxy = Process(kind, [binary, *ARGUMENTS[kind], str(config)], folder=folder, env={})
     try:
         proxy.start()

@@ -1,6 +1,6 @@
 """Each alert fires when it should, by Prometheus' own promtool, and never because of another installation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ HEALTHY = {
     f"notify_redis_up{{{REAPER}}}": "1x600",
     f"notify_sockets{{{EDGE}}}": "5x600",
 }
+POLLS = f'notify_worker_polls_total{{worker="webhook-dispatcher",{DISPATCHER}}}'
+ROUNDS = f'notify_reaper_rounds_total{{result="done",{REAPER}}}'
+FAILED_ROUNDS = f'notify_reaper_rounds_total{{result="failed",{REAPER}}}'
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ CASES: dict[str, Case] = {
     "NotifyProcessDown": level("up", EDGE, high="0", low="1", kept=TARGET),
     "NotifyNoGateway": Case(without("notify-gateway"), HEALTHY, {"job": "notify-gateway"}),
     "NotifyNoEdge": Case(without("notify-socket-edge"), HEALTHY, {"job": "notify-socket-edge"}),
-    "NotifyNoDispatcher": Case(
-        without("notify-webhook-dispatcher"), HEALTHY, {"job": "notify-webhook-dispatcher"}
+    "NotifyNoDispatcher": Case({**HEALTHY, POLLS: "0+1x10 10x600"}, {**HEALTHY, POLLS: "0+1x600"}),
+    "NotifyNoReaper": Case(
+        # All of its rounds fail.
+        {**HEALTHY, ROUNDS: "0+1x10 10x600", FAILED_ROUNDS: "0+1x600"},
+        {**HEALTHY, ROUNDS: "0+1x600"},
     ),
-    "NotifyNoReaper": Case(without("notify-expiry-reaper"), HEALTHY, {"job": "notify-expiry-reaper"}),
     "NotifyRedisDown": level("notify_redis_up", EDGE, high="0", low="1", kept=TARGET),
     "NotifyRedisFull": level(
         "notify_redis_errors_total", f'error="OutOfMemoryError",{EDGE}', high="0+10", low="7"
@@ -97,7 +102,9 @@ CASES: dict[str, Case] = {
         low="7",
         kept={"error": "TimeoutError"},
     ),
-    "NotifyRedisSlow": slow("redis_pipeline", GATEWAY, within="0.25", beyond="0.5"),
+    "NotifyRedisSlow": replace(
+        slow("redis_pipeline", GATEWAY, within="0.25", beyond="0.5"), labels={"job": "notify-gateway"}
+    ),
     "NotifyClockOff": level("notify_clock_offset_seconds", EDGE, high="-3", low="0.1", kept=TARGET),
     "NotifyRedisClocksDiffer": level("notify_redis_clock_spread_seconds", EDGE, high="3", low="0.1"),
     "NotifyRequestsFail": share(
@@ -171,7 +178,7 @@ CASES: dict[str, Case] = {
     ),
 }
 OF_OBJECTIVES = {alert["alert"] for alert in ALERTS if "BudgetBurns" in alert["alert"]}
-BY_ABSENCE = ("NotifyNoGateway", "NotifyNoEdge", "NotifyNoDispatcher", "NotifyNoReaper")
+BY_ABSENCE = ("NotifyNoGateway", "NotifyNoEdge")
 GROUP = [{**GROUPS[0], "rules": [{**rule, "annotations": {}} for rule in GROUPS[0]["rules"]]}]
 
 
@@ -199,6 +206,11 @@ def severity(alert: str) -> str:
     return str(found["labels"]["severity"])
 
 
+def labels_of(alert: str) -> Labels:
+    own = {"namespace": NAMESPACE, "release": RELEASE, "severity": severity(alert)}
+    return {**own, **CASES[alert].labels}
+
+
 def test_every_alert_has_its_case() -> None:
     assert set(CASES) | OF_OBJECTIVES == {alert["alert"] for alert in ALERTS}
 
@@ -206,13 +218,9 @@ def test_every_alert_has_its_case() -> None:
 @pytest.mark.parametrize("alert", CASES)
 def test_an_alert_fires_and_calms_down(tmp_path: Path, alert: str) -> None:
     case = CASES[alert]
-    own = {"namespace": NAMESPACE, "release": RELEASE}
-    if alert == "NotifyRedisSlow":
-        own["job"] = "notify-gateway"
-    fires = [{**own, **case.labels, "severity": severity(alert)}]
     check(
         tmp_path,
-        story(alert, case.series, at=case.at, fires=fires),
+        story(alert, case.series, at=case.at, fires=[labels_of(alert)]),
         story(alert, case.calm, at=case.at, fires=[]),
     )
 
@@ -233,9 +241,10 @@ def test_the_trouble_of_another_installation_is_not_ours(tmp_path: Path, other: 
 @elsewhere
 def test_the_health_of_another_installation_hides_nothing(tmp_path: Path, other: dict[str, str]) -> None:
     stories = []
-    for alert in BY_ABSENCE:
-        own = {"namespace": NAMESPACE, "release": RELEASE, "severity": severity(alert)}
-        stories.append(story(alert, HEALTHY, at="40m", fires=[own | CASES[alert].labels], **other))
+    for alert, case in CASES.items():
+        told = story(alert, case.series, at=case.at, fires=[labels_of(alert)])
+        told["input_series"] += story(alert, case.calm, at=case.at, fires=[], **other)["input_series"]
+        stories.append(told)
     check(tmp_path, *stories)
 
 

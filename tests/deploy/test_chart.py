@@ -253,6 +253,9 @@ def test_existing_secrets_are_read_and_not_created() -> None:
     assert set(made["data"]) == {"jobs-redis-url"}
     env = {e["name"]: e["valueFrom"] for e in container(deployments("external-redis")["gateway"])["env"]}
     assert env["NOTIFY_REDIS_URL"] == {"secretKeyRef": {"name": "redis-credentials", "key": "url"}}
+    of_reaper = container(deployments("external-redis")["expiry-reaper"])["env"]
+    [url] = [each for each in of_reaper if each["name"] == "NOTIFY_REDIS_URL"]
+    assert url["valueFrom"] == {"secretKeyRef": {"name": "redis-credentials", "key": "reaper-url"}}
     assert env["NOTIFY_ADMIN_TOKEN"] == {"secretKeyRef": {"name": "admin", "key": "token"}}
     assert env["NOTIFY_JOBS_REDIS_URL"]["secretKeyRef"]["key"] == "jobs-redis-url"
 

@@ -61,6 +61,11 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
             {"redis": {**EXTERNAL, "jobs": {"url": "redis://a", "existingSecret": "b"}}},
             "redis.jobs.url and redis.jobs.existingSecret are both set",
         ),
+        (
+            {"redis": {**EXTERNAL, "keys": {"gateway": "gateway-url"}}},
+            "redis.keys are keys of redis.existingSecret, which is not set",
+        ),
+        ({"redis": {**EXTERNAL, "keys": {"edge": "edge-url"}}}, "'edge' not allowed"),
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"ingress": {"enabled": True}}, "ingress.enabled needs ingress.host"),
         ({"ingress": {"host": "https://api.example.com"}}, "/ingress/host"),

@@ -5,14 +5,13 @@ HAProxy resets its connection to the edge as soon as the client has gone, also r
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Iterator
 
 import aiohttp
 import pytest
 
 from tests.deploy.caddy import behind_caddy
-from tests.deploy.proxies import PATH, proxy_to
+from tests.deploy.proxies import proxy_to
 from tests.harness.api import Api, ApiKey, Response
 from tests.harness.events import reading
 from tests.harness.polls import PULL, numbers_in
@@ -41,8 +40,6 @@ def origin(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
         with behind_caddy(stack) as behind:
             yield behind.origin
         return
-    if shutil.which(request.param, path=PATH) is None:
-        pytest.skip(f"{request.param} is not installed (.ci/run installs it)")
     with proxy_to(request.param, stack.edges[0].url) as url:
         yield url
 

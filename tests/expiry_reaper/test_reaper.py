@@ -233,10 +233,16 @@ async def test_a_round_that_took_too_long_stops(stores: Stores) -> None:
     await stores.rounds.renew("slow")
     stores.direct.hset(keyspace.REAPER_ROUND, "until_ms", stores.now_ms())
     await stores.rounds.begin("next", longest_gap_ms=10_000)
+    before = await stores.rounds.notes()
 
     with pytest.raises(RoundLost):
         await stores.rounds.renew("slow")
     await stores.rounds.end("slow")
+    with pytest.raises(RoundLost):
+        await stores.rounds.note("slow", {"walk_after": "far"})
+    assert await stores.rounds.notes() == before, "it moves no other round's walk"
+    await stores.rounds.note("next", {"walk_after": "near"})
+    assert (await stores.rounds.notes())["walk_after"] == "near"
     assert await stores.rounds.begin("third", longest_gap_ms=10_000) is None, "it ends no other round"
 
 

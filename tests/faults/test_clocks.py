@@ -20,12 +20,10 @@ from tests.harness.stack import Stack
 from tests.harness.valkey import Valkey
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Webhook, webhook
-from tests.harness.wrong_clock import WrongClock, needs_faketime
+from tests.harness.wrong_clock import WrongClock
 from tests.stories.test_api_keys import is_refused, made
 from tests.stories.test_ended_credentials import opened
 from tests.stories.test_kazoo_rest import token_for
-
-pytestmark = needs_faketime
 
 FAR = ["+25h", pytest.param("-25h", marks=pytest.mark.long)]
 # What a moment may be off, besides what a busy machine adds.
@@ -101,6 +99,28 @@ async def test_a_publish_through_a_gateway_with_a_wrong_clock_drops_nothing(
     receiver = await listen(key, scene.stack.edges[0].url)
     await receiver.received_numbers(range(101))
     await scene.api.until(key, queue_size=0)
+
+
+@pytest.mark.parametrize("offset", FAR)
+async def test_the_deadline_of_a_request_is_by_the_clock_of_redis(scene: Scene, offset: str) -> None:
+    scene.clock.set(offset)
+    gateways = [scene.gateway(), scene.api]
+    key = await with_backlog(scene.api, 1)
+
+    for number, order in enumerate((gateways, gateways[::-1]), start=1):
+        responses = [
+            await through.call(
+                "POST",
+                "/v1/events",
+                key=key,
+                json=reading(number, to=key.id),
+                headers={"Idempotency-Key": f"order-{number}"},
+            )
+            for through in order
+        ]
+        assert [response.status for response in responses] == [202, 202]
+        assert ["Idempotent-Replayed" in response.headers for response in responses] == [False, True]
+    assert await scene.api.queue_size(key) == 3
 
 
 @pytest.mark.parametrize("offset", FAR)

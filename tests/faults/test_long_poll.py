@@ -156,6 +156,25 @@ async def test_an_only_poll_is_not_refused_while_subscriptions_break(
             assert numbers_in(await each.get()) == [number]
 
 
+@pytest.mark.parametrize("is_new", [True, False], ids=["notification", "nothing"])
+@pytest.mark.parametrize("edge", [0, 1])
+async def test_an_only_poll_is_not_refused_when_its_client_reconnects_while_subscriptions_are_cut(
+    api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls, edge: int, is_new: bool
+) -> None:
+    """It ends its connection in the middle of a poll, and polls again on another one."""
+    with installation.valkey.client() as redis:
+        for number in range(10):
+            line = await request(polls, installation.edges[0].url)
+            await wait_until(lambda: _holds(api, key, installation.edges[0], 1))
+            redis.client_kill_filter(_type="pubsub")
+            line.close()
+            if is_new:
+                await api.publish(key, reading(number, to=key.id))
+            response = await (polls, elsewhere)[edge].now()
+            assert response.status in (200, 204), response.text
+            assert numbers_in(response) == ([number] if is_new else [])
+
+
 class TestClients:
     async def test_a_client_that_disconnects_during_a_response_gets_it_again(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls

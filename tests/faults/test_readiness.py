@@ -57,7 +57,7 @@ async def test_a_service_is_ready_once_redis_lets_it_in(
     allow(stack, password="another")
     service.start()
 
-    awaited = f'redis.awaited redis=127.0.0.1:{stack.valkey.port} why="AuthenticationError: '
+    awaited = f'redis.awaited awaited=Redis redis=127.0.0.1:{stack.valkey.port} why="AuthenticationError: '
     await wait_until(lambda: awaited in service.stderr, what=lambda: service.tail)
     await wait_until(lambda: service.get("/livez") == 200)
     assert service.get("/readyz") == 503
@@ -97,7 +97,7 @@ async def test_a_worker_without_rights_on_its_jobs_is_not_ready(stack: Stack) ->
     reaper = stack.new_reaper("reaper-without-rights", REDIS_URL=url_of(stack))
     try:
         reaper.start()
-        await wait_until(lambda: "worker.ended" in reaper.stderr, what=lambda: reaper.tail)
+        await wait_until(lambda: "redis.awaited" in reaper.stderr, what=lambda: reaper.tail)
         assert 'why="NoPermissionError: ' in reaper.stderr
         assert reaper.get("/readyz") == 503
         allow(stack)

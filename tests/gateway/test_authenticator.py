@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from services.gateway.authenticator import Authenticator
 from shared.model.api_keys import ApiKey, Scope, new_id, new_secret
+from shared.model.errors import Unauthenticated
 from shared.runtime.settings import Settings
 from shared.runtime.stranger_limits import StrangerLimits
 from tests.store.stores import Stores
@@ -29,7 +30,7 @@ async def publisher(stores: Stores) -> tuple[ApiKey, str]:
 
 
 def request(header: str) -> Request:
-    return Request({"type": "http", "headers": [(b"authorization", header.encode())]})
+    return Request({"type": "http", "headers": [(b"authorization", header.encode())], "client": ("::1", 1)})
 
 
 async def read_version(stores: Stores, authenticator: Authenticator, *, at_s: float) -> None:
@@ -128,3 +129,12 @@ async def test_no_other_header_finds_a_cached_key(
         "Bearer " + new_secret(key.id),
     ):
         assert authenticator.cached(other, now_s=now_s) is None
+
+
+async def test_an_admin_token_beyond_ascii_is_its_bytes(stores: Stores) -> None:
+    token = "op\u00e9rateur-\u6f22"
+    authenticator = Authenticator(stores.api_keys, admin_token=token, limits=StrangerLimits(Settings()))
+    await authenticator.require_operator(request(f"Bearer {token}"))
+    for other in (token + "\u00a0", token[:-1], "op\u00e9rateur"):
+        with pytest.raises(Unauthenticated):
+            await authenticator.require_operator(request(f"Bearer {other}"))

@@ -9,12 +9,12 @@ import pytest
 
 from services.gateway import idempotency
 from services.gateway.idempotency import IdempotentRequests
-from shared.model.errors import QuotaExceeded
-from shared.model.idempotency import Repeatable
+from shared.model.errors import DeadlinePassed, QuotaExceeded, StoreUnavailable
+from shared.model.idempotency import Deadline, Repeatable
 from shared.runtime.http.responses import Problem
 from shared.store import keyspace
 from shared.store.commands import commands_to
-from shared.store.idempotency import RUNNING_S, Idempotency
+from shared.store.idempotency import CLOCKS_APART_S, PASSED_MS, RUNNING_S, Idempotency
 from tests.harness.waiting import wait_until
 from tests.store.stores import Backend, fake_backend
 
@@ -38,7 +38,7 @@ def redis(backend: Backend) -> Any:
     return backend.direct
 
 
-async def one() -> bytes:
+async def one(_: Deadline) -> bytes:
     return b"[1]"
 
 
@@ -48,7 +48,7 @@ async def test_long_work_renews_its_mark(
     monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
     nearly_over_ms = 5000
 
-    async def work() -> bytes:
+    async def work(_: Deadline) -> bytes:
         redis.pexpire(NAME, nearly_over_ms)
         await wait_until(lambda: redis.pttl(NAME) > nearly_over_ms)
         return b"[1]"
@@ -57,14 +57,87 @@ async def test_long_work_renews_its_mark(
     assert await requests.run(REQUEST, one) == (b"[1]", True)
 
 
-def test_mark_survives_several_lost_renewals() -> None:
-    assert idempotency._RENEWAL_S * 3 < RUNNING_S
+def test_the_deadline_survives_several_lost_renewals() -> None:
+    assert idempotency._RENEWAL_S * 3 < RUNNING_S - CLOCKS_APART_S
+
+
+async def test_a_renewal_moves_the_deadline(
+    requests: IdempotentRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
+
+    async def work(deadline: Deadline) -> bytes:
+        first_ms = deadline.ms
+        await wait_until(lambda: deadline.ms > first_ms)
+        return b"[1]"
+
+    assert await requests.run(REQUEST, work) == (b"[1]", False)
+
+
+async def test_the_deadline_passes_when_the_mark_is_lost(
+    requests: IdempotentRequests, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "_RENEWAL_S", 0.01)
+
+    async def work(deadline: Deadline) -> bytes:
+        redis.delete(NAME)
+        await wait_until(lambda: deadline.ms == PASSED_MS)
+        assert not redis.exists(NAME), "another runner may have begun and failed"
+        raise DeadlinePassed
+
+    with pytest.raises(DeadlinePassed):
+        await requests.run(REQUEST, work)
+
+    assert await requests.run(REQUEST, one) == (b"[1]", False)
+
+
+@pytest.mark.parametrize("error", [DeadlinePassed, None])
+async def test_the_slower_of_two_runs_gets_the_response_of_the_other_one(
+    backend: Backend, requests: IdempotentRequests, redis: Any, error: type[Exception] | None
+) -> None:
+    others = IdempotentRequests(Idempotency(commands_to(backend.connect(), scripts=backend.scripts)))
+
+    async def work(_: Deadline) -> bytes:
+        redis.delete(NAME)  # as when its TTL ends
+        assert await others.run(REQUEST, one) == (b"[1]", False)
+        if error is not None:
+            raise error
+        return b"[2]"
+
+    assert await requests.run(REQUEST, work) == (b"[1]", True)
+
+
+async def test_other_errors_stay_errors_if_another_run_has_a_response(
+    backend: Backend, requests: IdempotentRequests, redis: Any
+) -> None:
+    others = IdempotentRequests(Idempotency(commands_to(backend.connect(), scripts=backend.scripts)))
+
+    async def work(_: Deadline) -> bytes:
+        redis.delete(NAME)
+        await others.run(REQUEST, one)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await requests.run(REQUEST, work)
+
+
+@pytest.mark.parametrize(("why", "is_free"), [("TimeoutError", False), ("ConnectionError", True)])
+async def test_the_key_stays_marked_while_a_write_may_still_come(
+    requests: IdempotentRequests, redis: Any, why: str, is_free: bool
+) -> None:
+    async def fails(_: Deadline) -> bytes:
+        raise StoreUnavailable(why=why)
+
+    with pytest.raises(StoreUnavailable):
+        await requests.run(REQUEST, fails)
+
+    assert redis.exists(NAME) == (0 if is_free else 1)
 
 
 async def test_failed_work_frees_the_key_and_stops_the_renewal(
     requests: IdempotentRequests, redis: Any
 ) -> None:
-    async def fails() -> bytes:
+    async def fails(_: Deadline) -> bytes:
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -80,7 +153,7 @@ async def test_work_is_done_once(requests: IdempotentRequests) -> None:
     go = asyncio.Event()
     times = 0
 
-    async def work() -> bytes:
+    async def work(_: Deadline) -> bytes:
         nonlocal times
         times += 1
         await go.wait()
@@ -102,7 +175,7 @@ async def test_cancelled_work_leaves_the_mark_to_expire(requests: IdempotentRequ
     """At shutdown it is unknown how much of the work was done: freeing the key could publish twice."""
     begun = asyncio.Event()
 
-    async def work() -> bytes:
+    async def work(_: Deadline) -> bytes:
         begun.set()
         await asyncio.Event().wait()
         return b""

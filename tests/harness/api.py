@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from tests.harness.events import Event
 from tests.harness.waiting import wait_until
@@ -55,20 +56,24 @@ class Api:
     async def call(
         self,
         method: str,
-        path: str,
+        path: str | URL,
         *,
         key: ApiKey | None = None,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> Response:
-        """Sends a request with `json=` or `data=`; `token` overrides the key's secret."""
+        """Sends a request with `json=` or `data=`; `token` overrides the key's secret.
+
+        The client library changes the percent-encoding of a path, but not of a whole `URL(…, encoded=True)`.
+        """
         sent = dict(headers or {})
         if token is None and key is not None:
             token = key.secret
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        async with self._http.request(method, self.url + path, headers=sent, **content) as response:
+        url = path if isinstance(path, URL) else self.url + path
+        async with self._http.request(method, url, headers=sent, **content) as response:
             SERVER_TEXTS.append(str(response.headers))
             return Response(response.status, response.headers, await response.text())
 

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.harness.programs import missing, program
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Certificates:
         locked = ("-passout", f"pass:{password}") if password else ("-nodes",)
         command = (
             *(
-                "openssl",
+                program("openssl"),
                 "req",
                 "-x509",
                 "-newkey",
@@ -39,9 +39,6 @@ class Certificates:
             *("-subj", f"/CN={subject or name}", "-out", self.pem(name), "-keyout", self.key(name)),
             *(*signed_by, *names, *locked),
         )
-        try:
-            made = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("there is no openssl to make certificates with")
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
-            pytest.skip(f"openssl cannot create certificates: {made.stderr[-200:]}")
+            missing(f"an openssl that creates such certificates ({made.stderr[-200:]})")

@@ -89,6 +89,10 @@ class Cluster:
         """The settings with which services reach it."""
         return {"REDIS_URL": self.url, "JOBS_REDIS_URL": self.jobs.url}
 
+    def settings_for(self, service: str) -> dict[str, str]:
+        """The settings with which this service reaches it; here all services are the same user."""
+        return self.settings
+
     def client(self) -> Any:
         """A blocking client for commands with keys; values are bytes."""
         return redis.RedisCluster(host="127.0.0.1", port=self.primaries[0].port, socket_timeout=10)

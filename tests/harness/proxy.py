@@ -19,6 +19,8 @@ class Proxy:
         self._go = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self.holds = False
+        self._held: asyncio.StreamWriter | None = None
+        self.has_replied = False
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -41,6 +43,11 @@ class Proxy:
         self._text, self.holds = b"", False
         self._go.set()
 
+    async def release(self) -> None:
+        """Forwards what is held, and waits until Valkey has replied to it."""
+        self.let_go()
+        await wait_until(lambda: self.has_replied, what="a reply to what was held")
+
     def hang_up(self) -> None:
         """Drops all connections with what is held. New connections are served."""
         for writer in self._writers:
@@ -56,13 +63,10 @@ class Proxy:
         from_valkey, to_valkey = await asyncio.open_connection("127.0.0.1", self._port)
         ours = {writer, to_valkey}
         self._writers |= ours
-        both = [
-            asyncio.create_task(self._send(reader, to_valkey)),
-            asyncio.create_task(_forward_replies(from_valkey, writer)),
-        ]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for task in both:
-            task.cancel()
+        sending = asyncio.create_task(self._send(reader, to_valkey))
+        # Valkey closes the connection when the other side has, and when it has replied.
+        await self._forward_replies(from_valkey, writer, to_valkey)
+        sending.cancel()
         for each in ours:
             each.transport.abort()
         self._writers -= ours
@@ -76,19 +80,24 @@ class Proxy:
                     # A text that began in the previous piece is cut in the middle, which is as good.
                     cut = max(0, at - len(tail))
                     writer.write(data[:cut])
-                    self.holds = True
+                    self.holds, self._held, self.has_replied = True, writer, False
                     await self._go.wait()
                     data = data[cut:]
                 writer.write(data)
                 await writer.drain()
                 tail = data[-len(self._text) :]
+        with contextlib.suppress(OSError):
+            writer.write_eof()
 
-
-async def _forward_replies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
+    async def _forward_replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to_valkey: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                if to_valkey is self._held and not self.holds:
+                    self.has_replied = True
+                await writer.drain()
 
 
 @contextlib.asynccontextmanager

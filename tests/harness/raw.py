@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Self
@@ -29,6 +31,7 @@ class SilentSocket:
         self.pings: list[bytes] = []
         self.numbers: list[int] = []
         self.close_code: int | None = None
+        self.close_payload: bytes | None = None
         self.ended = False
         self._task = asyncio.create_task(self._read())
 
@@ -64,7 +67,8 @@ class SilentSocket:
         elif event.opcode is Opcode.PING:
             self.pings.append(bytes(event.data))
         elif event.opcode is Opcode.CLOSE:
-            self.close_code = Close.parse(bytes(event.data)).code
+            self.close_payload = bytes(event.data)
+            self.close_code = Close.parse(self.close_payload).code
         elif event.opcode is Opcode.TEXT:
             items = json.loads(bytes(event.data)).get("notifications", [])
             self.numbers.extend(number_of(item) for item in items)
@@ -77,8 +81,22 @@ class SilentSocket:
         await self._send(Frame(Opcode.CLOSE, Close(self.close_code, "").serialize()))
 
     async def _send(self, frame: Frame) -> None:
-        self._writer.write(frame.serialize(mask=True))
+        await self.write(frame.serialize(mask=True))
+
+    async def write(self, data: bytes) -> None:
+        """Sends these bytes, in one packet if they fit in one."""
+        self._writer.write(data)
         await self._writer.drain()
+
+    def end_output(self) -> None:
+        """The server reads the end of our data; we still read its."""
+        self._writer.write_eof()
+
+    def reset(self) -> None:
+        """Ends the connection by a reset: the kernel sends no end of our data."""
+        line = self._writer.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
 
     async def close(self) -> None:
         self._task.cancel()

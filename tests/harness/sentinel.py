@@ -1,5 +1,6 @@
 """A real Valkey with a replica, and a sentinel that can fail over between them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ SERVICE = "notify"
 class Sentinel(Process):
     """One sentinel with a quorum of 1."""
 
-    def __init__(self, folder: Path, primary: Valkey, *, password: str = "") -> None:
+    def __init__(
+        self, folder: Path, primary: Valkey, *, password: str = "", more: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         data = folder / "sentinel-data"
         data.mkdir()
@@ -28,6 +31,7 @@ class Sentinel(Process):
             f"sentinel down-after-milliseconds {SERVICE} 1000",
             f"sentinel failover-timeout {SERVICE} 3000",
             *([f"requirepass {password}"] if password else []),
+            *more,
         ]
         config.write_text("\n".join(lines))
         self._password = password
@@ -57,12 +61,19 @@ class Sentinel(Process):
 class Guarded:
     """Has the interface of `Valkey`, for tests that run on either."""
 
-    def __init__(self, folder: Path, *, password: str = "") -> None:
-        quick = {"repl-diskless-sync-delay": "0"}
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        password: str = "",
+        more: Mapping[str, str] | None = None,
+        of_sentinel: Sequence[str] = (),
+    ) -> None:
+        quick = {"repl-diskless-sync-delay": "0", **(more or {})}
         self.primary = Valkey(folder, name="primary", tcp=True, more=quick)
         follows = {**quick, "replicaof": f"127.0.0.1 {self.primary.port}"}
         self.replica = Valkey(folder, name="replica", tcp=True, more=follows)
-        self.sentinel = Sentinel(folder, self.primary, password=password)
+        self.sentinel = Sentinel(folder, self.primary, password=password, more=of_sentinel)
         self._query = f"?sentinel_password={password}" if password else ""
 
     @property
@@ -72,6 +83,10 @@ class Guarded:
     @property
     def settings(self) -> dict[str, str]:
         return {"REDIS_URL": self.url}
+
+    def settings_for(self, service: str) -> dict[str, str]:
+        """The settings with which this service reaches it; here all services are the same user."""
+        return self.settings
 
     def client(self) -> Any:
         """A blocking client of the current primary."""

@@ -47,23 +47,28 @@ class Stack:
 
     def new_edge(self, name: str, **settings: object) -> Service:
         """Another edge, not yet started."""
-        merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
+        merged = {**self.redis.settings_for("socket-edge"), "REPLICA": name, **self.settings, **settings}
         return Service(name, "socket-edge", folder=self.folder, settings=merged, port_setting="EDGE_PORT")
 
     def new_gateway(self, name: str, **settings: object) -> Service:
         """Another gateway, not yet started."""
         token = {"ADMIN_TOKEN": self.admin_token}
-        merged = {**self.redis.settings, "REPLICA": name, **token, **self.settings, **settings}
+        merged = {**self.redis.settings_for("gateway"), "REPLICA": name, **token, **self.settings, **settings}
         return Service(name, "gateway", folder=self.folder, settings=merged)
 
     def new_reaper(self, name: str, **settings: object) -> Service:
         """Another expiry-reaper, not yet started."""
-        merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
+        merged = {**self.redis.settings_for("expiry-reaper"), "REPLICA": name, **self.settings, **settings}
         return Service(name, "expiry-reaper", folder=self.folder, settings=merged, port_setting="REAPER_PORT")
 
     def new_dispatcher(self, name: str, **settings: object) -> Service:
         """Another webhook-dispatcher, not yet started."""
-        merged = {**self.redis.settings, "REPLICA": name, **self.settings, **settings}
+        merged = {
+            **self.redis.settings_for("webhook-dispatcher"),
+            "REPLICA": name,
+            **self.settings,
+            **settings,
+        }
         return Service(
             name, "webhook-dispatcher", folder=self.folder, settings=merged, port_setting="DISPATCHER_PORT"
         )

@@ -64,6 +64,10 @@ class Valkey(Process):
         """The settings with which services reach it."""
         return {"REDIS_URL": self.url}
 
+    def settings_for(self, service: str) -> dict[str, str]:
+        """The settings with which this service reaches it; here all services are the same user."""
+        return self.settings
+
     def client(self) -> Any:
         """A blocking client for tests; values are bytes."""
         return redis.Redis.from_url(self.url, socket_timeout=10)

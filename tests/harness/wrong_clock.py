@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.harness.processes import Process
+from tests.harness.programs import missing
 
 _LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
-
-needs_faketime = pytest.mark.skipif(_LIBRARY is None, reason="needs libfaketime: apt-get install libfaketime")
 
 
 class WrongClock:
     """The wall clock of the processes that `rule` names. It may be set again while they run."""
 
     def __init__(self, folder: Path, *, name: str = "clock") -> None:
+        """Ends the test without libfaketime."""
+        if _LIBRARY is None:
+            missing("libfaketime")
         self._file = folder / f"{name}.faketime"
 
     def set(self, offset: str) -> None:

@@ -233,6 +233,87 @@ async def test_the_status_decides_whatever_follows_it(outbound: Outbound, name: 
         assert len(receiver.heads) == receiver.connections == 3, "no connection is used again"
 
 
+LISTS = {
+    "codings": "Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "codings in two lines": "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked with blanks and empty members": "Transfer-Encoding:\t, Chunked\t,\r\n\r\n0\r\n\r\n",
+    "a list of lengths": "Content-Length: 5, 5\r\n\r\nhello",
+    "the same length twice": "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "a length with blanks": "Content-Length:\t5 \t\r\n\r\nhello",
+    "close among others": "Connection: close, foo\r\nContent-Length: 5\r\n\r\nhello",
+    "close in a line of its own": "Connection: foo\r\nConnection: CLOSE\r\nContent-Length: 0\r\n\r\n",
+    "keep-alive and close": "Connection: keep-alive\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    "Retry-After twice": "Retry-After: 1\r\nRetry-After: Thu, 01 Jan 2026\r\nContent-Length: 0\r\n\r\n",
+    "content codings": "Content-Encoding: gzip, br\r\nContent-Encoding:\r\nContent-Length: 5\r\n\r\nhello",
+    "content types": "Content-Type: a/b, c/d\r\nContent-Type: ;;\r\nContent-Length: 5\r\n\r\nhello",
+    "cookies": "Set-Cookie: a=b, c=d\r\nSet-Cookie: =;;\r\nContent-Length: 0\r\n\r\n",
+    "bytes beyond ASCII": "X: \xff\xe9\r\nLocation: \xff\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("code", [200, 204, 410, 503])
+@pytest.mark.parametrize("name", LISTS)
+async def test_the_status_decides_whatever_lists_are_in_the_head(
+    outbound: Outbound, name: str, code: int
+) -> None:
+    text = f"HTTP/1.1 {code} Word\r\n{LISTS[name]}".encode("latin-1")
+    if code == 204:
+        text = text.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    async with receiving(saying(text, close="close" in text.lower().decode("latin-1"))) as receiver:
+        for number in range(1, 4):
+            assert result(await put(outbound, receiver)) == (code, "", code in (200, 204))
+            assert len(receiver.heads) == number, "each is sent once"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 4", "Transfer-Encoding: chunked"])
+async def test_a_204_that_announces_a_body_ends_its_connection(outbound: Outbound, framing: str) -> None:
+    """The body may come after the next request was sent."""
+
+    async def late(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(receiver.heads) > receiver.connections:
+            writer.write(b"null")
+        writer.write(f"{NO_CONTENT}{framing}\r\n\r\n".encode())
+        await writer.drain()
+
+    async with receiving(late) as receiver:
+        attempts = [await put(outbound, receiver) for _ in range(3)]
+
+        assert [result(attempt) for attempt in attempts] == [(204, "", True)] * 3
+        assert len(receiver.heads) == receiver.connections == 3
+
+
+async def test_a_204_with_a_length_of_zero_keeps_its_connection(outbound: Outbound) -> None:
+    async with receiving(status(204)) as receiver:
+        assert all([(await put(outbound, receiver)).accepted for _ in range(3)])
+
+        assert receiver.connections == 1
+
+
+@pytest.mark.parametrize("code", [200, 204])
+@pytest.mark.parametrize("stray", ["null", "HTTP/1.1 500 Late\r\nContent-Length: 0\r\n\r\n"])
+async def test_what_comes_behind_a_response_ends_a_kept_connection(
+    outbound: Outbound, code: int, stray: str
+) -> None:
+    """Else it would be taken for the next response."""
+    idle = asyncio.Event()
+
+    async def chat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = NO_CONTENT if code == 204 else "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+        await saying(f"{head}\r\n")(reader, writer)
+        if len(receiver.heads) == 1:
+            await idle.wait()
+            await saying(stray)(reader, writer)
+
+    async with receiving(chat) as receiver:
+        assert (await put(outbound, receiver)).accepted
+        idle.set()
+        # An idle one would end by itself after 15 s.
+        await wait_until(lambda: receiver.ended == 1, within_s=8, what="the end of the connection")
+        assert result(await put(outbound, receiver)) == (code, "", True)
+        assert (receiver.connections, len(receiver.heads)) == (2, 2)
+
+
 @pytest.mark.parametrize("part", ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Le"])
 async def test_a_close_before_the_response_is_not_retried(outbound: Outbound, part: str) -> None:
     async with receiving(saying(part, close=True)) as receiver:
@@ -257,6 +338,20 @@ async def test_a_dead_kept_connection_is_replaced(outbound: Outbound) -> None:
         assert (await put(outbound, receiver)).accepted
 
         assert (receiver.connections, len(receiver.heads)) == (2, 3)
+
+
+async def test_a_response_that_has_begun_is_not_asked_for_again(outbound: Outbound) -> None:
+    """On a kept connection too: the receiver has read the request."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(receiver.heads) == 2:
+            await saying("HTTP/1.1 200 OK\r\nContent-Le", close=True)(reader, writer)
+        await status(200)(reader, writer)
+
+    async with receiving(cut) as receiver:
+        assert (await put(outbound, receiver)).accepted
+        assert result(await put(outbound, receiver)) == (None, "closed", False)
+        assert (receiver.connections, len(receiver.heads)) == (1, 2)
 
 
 async def test_an_interim_response_is_skipped(outbound: Outbound) -> None:

@@ -17,7 +17,6 @@ def test_a_valid_request() -> None:
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ([*VALID, (b"origin", b"http://a"), (b"origin", b"http://b")], 400),
         ([*VALID, (b"upgrade", b"h2c")], None),
         ([UPGRADE[0], (b"upgrade", b"h2c"), VERSION, KEY], 426),
         ([*VALID, (b"upgrade", b"=")], 400),
@@ -34,9 +33,8 @@ def test_the_status_of_other_requests(headers: list[tuple[bytes, bytes]], status
     assert (rejection and rejection.status) == status
 
 
-def test_a_long_or_non_ascii_path_is_rejected() -> None:
+def test_a_long_path_is_rejected() -> None:
     assert check_upgrade(b"/" * 8193, VALID) == (431, "a header is too long, or there are too many", "")
-    assert check_upgrade("/é".encode(), VALID) == (400, "the upgrade request is malformed", "")
 
 
 def test_subprotocols_of_all_lines_with_or_without_quotes() -> None:

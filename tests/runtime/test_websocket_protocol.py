@@ -72,6 +72,9 @@ class Peer:
         self.received: list[Message] = []
         self.pongs: list[bytes] = []
         self.control: Control
+        # What the application still does when its client has closed.
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self._accepted = asyncio.Event()
 
     async def open(self) -> "Peer":
@@ -88,6 +91,7 @@ class Peer:
         self._accepted.set()
         while (message := await receive())["type"] != "websocket.disconnect":
             self.received.append(message)
+        await self.may_end.wait()
 
     def write(self, *texts: bytes, ping: bytes | None = None) -> None:
         self.control["write"](texts, ping)

@@ -13,6 +13,7 @@ from starlette.types import Message, Scope
 from services import composition
 from services.socket_edge.edge import Edge
 from services.socket_edge.leased_socket import LeasedSocket
+from services.socket_edge.spare_pings import SparePings
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
 from shared.runtime.settings import Settings
@@ -65,6 +66,8 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
     edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}))
     edge.acks = AckScheduler(every_s=0)
     edge.ping_spacing_s = 0
+    # As an edge that sends many.
+    edge.spare_pings = SparePings(burst=0)
     return edge
 
 

@@ -79,17 +79,6 @@ async def test_the_same_pong_again_confirms_nothing_more(client: Client) -> None
     assert client.socket.acked_until == "1-0"
 
 
-async def test_a_newer_ping_stands_for_the_older_one_too(client: Client) -> None:
-    client.socket.deliver(pending(1))
-    client.socket.deliver(pending(2))
-    client.socket.ping()
-
-    await client.pong(0)
-    assert client.socket.acked_until == BEGINNING, "the newer ping is in flight and stands for more"
-    await client.pong(1)
-    assert client.socket.acked_until == "2-0"
-
-
 async def test_a_quiet_sockets_pong_confirms_nothing_and_causes_no_ping(client: Client) -> None:
     client.socket.ping()
     await client.pong()
@@ -250,14 +239,6 @@ async def test_a_shutdown_sends_no_ping_when_one_stands_for_everything(client: C
     await client.socket.close(CloseReason.STOPPING)
 
     assert client.kinds == ["send", "ping", "close"]
-
-
-async def test_other_close_reasons_send_no_last_ping(client: Client) -> None:
-    client.socket.deliver(pending(1))
-    client.socket.deliver(pending(2))
-    await client.socket.close(CloseReason.TAKEN_OVER)
-
-    assert client.kinds == ["send", "ping", "send", "close"]
 
 
 async def test_a_client_that_has_gone_is_a_close_reason_and_no_error(client: Client) -> None:

@@ -55,6 +55,7 @@ async def begin(stores: Stores, peer: Peer) -> AsyncIterator[Callable[..., Poll]
                     "notes": {},
                     "end_with_input": lambda: None,
                     "has_all": lambda: True,
+                    "owes_continue": lambda: False,
                 },
                 pull=Pull(after=after),
                 is_proxied=is_proxied,

@@ -70,12 +70,36 @@ async def test_owner_that_takes_notifications_keeps_its_lease(
 ) -> None:
     claiming = await second()
 
-    await read(stores, first, count=1)
+    for _ in range(2):
+        await wait_until(lambda: until_ms(stores, channel) is not None)
+        await read(stores, first, count=1)
 
     with pytest.raises(HeldByAnother):
         await claiming
     assert stores.owner(channel) == f"{EDGE}/1"
     assert until_ms(stores, channel) is None
+
+
+@pytest.mark.parametrize("ends", ["by its release", "by a takeover"])
+async def test_read_that_was_sent_before_its_client_went_keeps_no_lease(
+    stores: Stores,
+    channel: str,
+    first: Lease,
+    second: Callable[[], Awaitable[asyncio.Task[Lease]]],
+    ends: str,
+) -> None:
+    """Redis executes it when the next poll of the same client has contested the lease already."""
+    claiming = await second()
+    await read(stores, first, count=1)
+    await wait_until(lambda: until_ms(stores, channel) is not None or claiming.done())
+    assert not claiming.done(), "one read proves nothing"
+
+    if ends == "by its release":
+        await stores.leases.release(first)
+    else:
+        end_time(stores, channel)
+
+    assert (await claiming).owner == f"{OTHER_EDGE}/1"
 
 
 async def contested_again(overheard: Overheard) -> set[tuple[str, bytes]]:
@@ -100,9 +124,10 @@ async def test_owner_that_takes_none_is_waited_for(
 ) -> None:
     claiming = await second()
     for _ in range(3):
-        end_time(stores, channel)
+        # Far ahead: a claim in between would take over from an owner whose time is over.
+        stores.direct.hset(keyspace.channel(channel), CONTESTED, 10**15)
         await read(stores, first, count=0)
-        assert (until_ms(stores, channel) or 0) > 1, "it has another second"
+        assert 1 < (until_ms(stores, channel) or 0) < 10**15, "it has another second from now"
         await contested_again(overheard)
         assert not claiming.done()
 

@@ -7,9 +7,16 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from shared.model.errors import StoreUnavailable
-from shared.model.idempotency import Repeatable
+from shared.model.idempotency import Deadline, Repeatable
 from shared.store import keyspace
-from shared.store.idempotency import RUNNING_S, Idempotency, RequestState
+from shared.store.idempotency import (
+    CLOCKS_APART_S,
+    PASSED_MS,
+    RUNNING_S,
+    EndResult,
+    Idempotency,
+    RequestState,
+)
 from tests.store.stores import Backend, Stores
 
 REQUEST = Repeatable("0123456789abcdef0123456789abcdef", "order-17", "a1b2")
@@ -31,7 +38,7 @@ async def state_of(idempotency: Idempotency, request: Repeatable, runner: str) -
 
 async def keep(idempotency: Idempotency, request: Repeatable) -> None:
     await idempotency.begin(request, runner="a")
-    assert await idempotency.keep(request, b"[1]", runner="a")
+    assert (await idempotency.keep(request, b"[1]", runner="a")).is_done
 
 
 async def test_one_of_concurrent_requests_begins(idempotency: Idempotency) -> None:
@@ -42,7 +49,7 @@ async def test_one_of_concurrent_requests_begins(idempotency: Idempotency) -> No
 
 async def test_kept_response_is_returned_to_repetitions(idempotency: Idempotency) -> None:
     await idempotency.begin(REQUEST, runner="a")
-    assert await idempotency.keep(REQUEST, b"\0[1]\xff", runner="a") is True
+    assert (await idempotency.keep(REQUEST, b"\0[1]\xff", runner="a")).is_done
 
     for runner in ("a", "b"):
         result = await idempotency.begin(REQUEST, runner=runner)
@@ -51,7 +58,7 @@ async def test_kept_response_is_returned_to_repetitions(idempotency: Idempotency
 
 async def test_freed_key_can_begin_with_another_body(idempotency: Idempotency) -> None:
     await idempotency.begin(REQUEST, runner="a")
-    assert await idempotency.free(REQUEST, runner="a") is True
+    assert (await idempotency.free(REQUEST, runner="a")).is_done
 
     assert await state_of(idempotency, OTHER_BODY, "b") is RequestState.BEGUN
 
@@ -70,15 +77,74 @@ async def test_requests_differ_by_api_key_and_by_idempotency_key(idempotency: Id
     assert [await state_of(idempotency, each, "a") for each in requests] == [RequestState.BEGUN] * 3
 
 
-async def test_only_the_runner_renews_the_mark(idempotency: Idempotency, stores: Stores) -> None:
-    await idempotency.begin(REQUEST, runner="a")
+def end_of_the_mark(stores: Stores) -> int:
+    return int(stores.direct.execute_command("PEXPIRETIME", NAME))
+
+
+async def test_the_deadline_is_before_the_end_of_the_mark(idempotency: Idempotency, stores: Stores) -> None:
+    deadline = (await idempotency.begin(REQUEST, runner="a")).deadline
     assert 0 < stores.direct.pttl(NAME) <= RUNNING_S * 1000
+    assert deadline.ms == end_of_the_mark(stores) - CLOCKS_APART_S * 1000
 
     stores.direct.pexpire(NAME, 1000)
-    assert await state_of(idempotency, REQUEST, "b") is RequestState.RUNNING
-    assert stores.direct.pttl(NAME) <= 1000
-    assert await state_of(idempotency, REQUEST, "a") is RequestState.BEGUN
+    assert await idempotency.renew(REQUEST, deadline, runner="a")
+
     assert stores.direct.pttl(NAME) > 1000
+    assert deadline.ms == end_of_the_mark(stores) - CLOCKS_APART_S * 1000
+
+
+async def test_only_the_runner_renews_the_mark(idempotency: Idempotency, stores: Stores) -> None:
+    await idempotency.begin(REQUEST, runner="a")
+    stores.direct.pexpire(NAME, 1000)
+    deadline = Deadline(1)
+
+    for request, runner in ((REQUEST, "b"), (OTHER_BODY, "a")):
+        assert not await idempotency.renew(request, deadline, runner=runner)
+
+    assert deadline.ms == PASSED_MS
+    assert stores.direct.pttl(NAME) <= 1000
+    for runner in ("a", "b"):
+        assert await state_of(idempotency, REQUEST, runner) is RequestState.RUNNING
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "running", "answered", "failed"])
+async def test_a_mark_that_has_ended_is_not_renewed(
+    idempotency: Idempotency, stores: Stores, meanwhile: str
+) -> None:
+    """Also if nobody has the request now: another run may have appended a part of it."""
+    deadline = (await idempotency.begin(REQUEST, runner="slow")).deadline
+    stores.direct.delete(NAME)  # as when its TTL ends
+    if meanwhile != "nothing":
+        await idempotency.begin(REQUEST, runner="next")
+    if meanwhile == "answered":
+        await idempotency.keep(REQUEST, b"[1]", runner="next")
+    if meanwhile == "failed":
+        await idempotency.free(REQUEST, runner="next")
+    before = stores.direct.get(NAME)
+
+    assert not await idempotency.renew(REQUEST, deadline, runner="slow")
+
+    assert deadline.ms == PASSED_MS
+    assert stores.direct.get(NAME) == before
+
+
+@pytest.mark.parametrize("end", ["keep", "free"])
+async def test_a_stale_runner_gets_the_response_of_the_other_one(
+    idempotency: Idempotency, stores: Stores, end: str
+) -> None:
+    async def ended(request: Repeatable) -> EndResult:
+        if end == "keep":
+            return await idempotency.keep(request, b"[1]", runner="slow")
+        return await idempotency.free(request, runner="slow")
+
+    await idempotency.begin(REQUEST, runner="slow")
+    stores.direct.delete(NAME)
+    await idempotency.begin(REQUEST, runner="next")
+    assert await ended(REQUEST) == EndResult(is_done=False)
+    await idempotency.keep(REQUEST, b"[2]", runner="next")
+
+    assert await ended(REQUEST) == EndResult(is_done=False, response=b"[2]")
+    assert await ended(OTHER_BODY) == EndResult(is_done=False), "that is the response of another request"
 
 
 async def test_response_is_kept_for_a_day(idempotency: Idempotency, stores: Stores) -> None:
@@ -134,13 +200,13 @@ async def test_stale_runner_cannot_end_a_newer_request(idempotency: Idempotency,
     stores.direct.delete(NAME)  # as when its TTL ends
     await idempotency.begin(REQUEST, runner="next")
 
-    assert await idempotency.free(REQUEST, runner="slow") is False
-    assert await idempotency.keep(REQUEST, b"[1]", runner="slow") is False
+    assert not (await idempotency.free(REQUEST, runner="slow")).is_done
+    assert not (await idempotency.keep(REQUEST, b"[1]", runner="slow")).is_done
     assert await state_of(idempotency, REQUEST, "slow") is RequestState.RUNNING
 
     await idempotency.keep(REQUEST, b"[2]", runner="next")
-    assert await idempotency.free(REQUEST, runner="slow") is False
-    assert await idempotency.keep(REQUEST, b"[1]", runner="slow") is False
+    assert not (await idempotency.free(REQUEST, runner="slow")).is_done
+    assert not (await idempotency.keep(REQUEST, b"[1]", runner="slow")).is_done
     assert (await idempotency.begin(REQUEST, runner="c")).response == b"[2]"
 
 
@@ -148,7 +214,7 @@ async def test_response_is_kept_after_the_mark_expired(idempotency: Idempotency,
     await idempotency.begin(REQUEST, runner="slow")
     stores.direct.delete(NAME)
 
-    assert await idempotency.keep(REQUEST, b"[1]", runner="slow") is True
+    assert (await idempotency.keep(REQUEST, b"[1]", runner="slow")).is_done
 
     assert await state_of(idempotency, REQUEST, "b") is RequestState.ANSWERED
     assert await state_of(idempotency, OTHER_BODY, "b") is RequestState.DIFFERS
@@ -157,7 +223,7 @@ async def test_response_is_kept_after_the_mark_expired(idempotency: Idempotency,
 async def test_freeing_is_idempotent(idempotency: Idempotency, stores: Stores) -> None:
     await idempotency.begin(REQUEST, runner="a")
 
-    assert [await idempotency.free(REQUEST, runner="a") for _ in range(2)] == [True, True]
+    assert [(await idempotency.free(REQUEST, runner="a")).is_done for _ in range(2)] == [True, True]
     assert not stores.direct.exists(NAME)
 
 
@@ -175,8 +241,8 @@ async def test_full_redis_refuses_new_requests_and_ends_running_ones(backend: Ba
                 direct.set("more", "1")
             with pytest.raises(StoreUnavailable):
                 await idempotency.begin(replace(REQUEST, idempotency_key="order-19"), runner="b")
-            assert await idempotency.keep(REQUEST, b"[1]", runner="a") is True
-            assert await idempotency.free(other, runner="a") is True
+            assert (await idempotency.keep(REQUEST, b"[1]", runner="a")).is_done
+            assert (await idempotency.free(other, runner="a")).is_done
         finally:
             direct.config_set("maxmemory", before)
         assert await state_of(idempotency, REQUEST, "b") is RequestState.ANSWERED

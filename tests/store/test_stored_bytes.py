@@ -231,6 +231,27 @@ async def test_what_is_added_during_a_recount_stays(stores: Stores, monkeypatch:
     assert field(stores, "queues") == 700
 
 
+async def test_a_recount_whose_lock_has_ended_changes_nothing(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process was stopped. Meanwhile another one has corrected the sums that it began with."""
+    await stores.channel()
+    stores.direct.hset(keyspace.usage(stores.account_id), "queues", 99)
+    slow, other = Recount(stores.calls), Recount(stores.calls)
+    count_queues = slow._queues
+
+    async def stop_first(account: str, *rest: Any) -> int:
+        stores.direct.delete(keyspace.recount(account))  # as when its TTL ends
+        assert await other.run(account) == 0
+        return await count_queues(account, *rest)
+
+    monkeypatch.setattr(slow, "_queues", stop_first)
+
+    assert await slow.run(stores.account_id) is None
+    assert field(stores, "queues") == 0
+    assert not stores.direct.exists(keyspace.recount(stores.account_id)), "it takes no lock either"
+
+
 async def test_an_account_that_is_being_deleted_has_no_usage(stores: Stores) -> None:
     sums, account = process(stores), keyspace.account(stores.account_id)
     stores.direct.hset(account, mapping={"name": "x", "deleting": 1})

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.harness.all_in_one import AllInOne, all_in_one
 from tests.harness.api import Api
 from tests.harness.events import readings
 from tests.harness.processes import CHECKOUT, free_port, run_command
+from tests.harness.programs import program
 from tests.harness.raw import exchange
 
 
@@ -81,9 +81,9 @@ def test_the_command_line_finds_the_running_process_by_its_data_folder(service: 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the printed lines call curl")
 @pytest.mark.parametrize("admin_token", ["generated", "given"])
 async def test_the_printed_lines_work_when_pasted(admin_token: str) -> None:
+    program("curl")
     with all_in_one() as service:
         if admin_token != "given":
             del service.env["NOTIFY_ADMIN_TOKEN"]

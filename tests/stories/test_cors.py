@@ -5,6 +5,7 @@ import pytest
 from shared.store import keyspace
 from tests.harness.api import Api, ApiKey, Response
 from tests.harness.stack import Stack
+from tests.stories.test_doors import Wire
 
 PAGE = "https://app.example"
 ORIGIN = {"Origin": PAGE}
@@ -23,7 +24,7 @@ async def preflight(
     return await api.call("OPTIONS", path, headers=asked)
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "PATCH"])
 @pytest.mark.parametrize(
     "path", ["/v1/events", "/v2/subscriptions/lamp/3/0", "/v2/notification/callback", "/v2/nothing"]
 )
@@ -39,6 +40,39 @@ async def test_preflight_allows_the_methods_and_headers(api: Api, path: str, met
     assert {"authorization", "content-type", "idempotency-key", "x-requested-with"} <= allowed
     assert int(response.headers["Access-Control-Max-Age"]) >= 600
     assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"authorization, x-odd"],
+        [b"authorization", b"x-odd"],
+        [b"", b"authorization\t,", b", x-odd ,"],
+    ],
+)
+async def test_the_headers_may_come_in_several_lines(stack: Stack, lines: list[bytes]) -> None:
+    wire = await Wire.open(stack.gateways[0].url)
+    try:
+        asked = "".join(f"Access-Control-Request-Headers: {line.decode()}\r\n" for line in lines)
+        status, headers, _ = await wire.ask(
+            "OPTIONS /v1/events",
+            headers=f"Origin: {PAGE}\r\nAccess-Control-Request-Method: PATCH\r\n{asked}",
+        )
+    finally:
+        wire.close()
+    assert status == 200
+    assert headers["access-control-allow-headers"] == "authorization, x-odd"
+
+
+@pytest.mark.parametrize("method", ["put", "TRACE", "x", "GET, PUT", ""])
+async def test_a_preflight_for_another_method_is_refused_in_our_form(api: Api, method: str) -> None:
+    response = await preflight(api, "/v1/events", method=method)
+
+    assert response.status == 400
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.json["request_id"] == response.headers["X-Request-Id"]
+    assert "Access-Control-Allow-Methods" in response.json["message"]
 
 
 async def test_responses_and_errors_carry_cors_headers(api: Api, key: ApiKey) -> None:

@@ -92,6 +92,28 @@ class TestPoll:
             assert numbers_in(await polls.get()) == [number]
             assert (await elsewhere.now()).status == 204
 
+    async def test_polls_that_end_as_notifications_arrive_return_each_once(
+        self, api: Api, key: ApiKey, brief: Service, polls: Polls
+    ) -> None:
+        """The time of each poll is over in the middle of the publishes."""
+        short = Polls(api, key, brief)
+        await short.now()
+        count = 150
+
+        async def publish() -> None:
+            for number in range(count):
+                await api.publish(key, reading(number, to=key.id))
+
+        publishing = asyncio.create_task(publish())
+        numbers: list[int] = []
+        while not publishing.done() or len(numbers) < count:
+            response = await (polls.now() if len(numbers) % 3 else short.get())
+            numbers += numbers_in(response)
+        await publishing
+
+        assert numbers == [*range(count)]
+        assert (await polls.now()).status == 204
+
     async def test_successive_polls_return_everything_in_order(
         self, api: Api, key: ApiKey, polls: Polls, elsewhere: Polls
     ) -> None:
@@ -278,7 +300,11 @@ class TestExplicitAcks:
 
     @pytest.mark.parametrize("encodes", ["not", "once"])
     @pytest.mark.parametrize(
-        "uid", ["a+b", "a b", "ü-1", "100%", "a%20b", "a&b=c#d", "日本", " a ", "urn:x:1/2?3"]
+        "uid",
+        [
+            *("a+b", "a b", "ü-1", "100%", "a%20b", "a&b=c#d", "日本", " a ", "urn:x:1/2?3"),
+            *("+", "%", "%2B", "%252B", "a%", '"a"', "'a'", "a\\b", "a,b;c=d", "<a>", "😀"),
+        ],
     )
     async def test_any_event_id_can_be_sent_back(
         self, api: Api, key: ApiKey, polls: Polls, stack: Stack, uid: str, encodes: str

@@ -46,9 +46,22 @@ async def test_one_dispatcher_walks_at_a_time(stores: Stores, clock: RedisClock)
 
     assert await one.begin_walk(ttl_ms=HOUR_MS)
     assert not await other.begin_walk(ttl_ms=HOUR_MS)
-    await one.go_on(ttl_ms=1)
+    assert await one.go_on(ttl_ms=1)
     await wait_until(lambda: not stores.direct.exists(keyspace.SWEEP))
     assert await other.begin_walk(ttl_ms=HOUR_MS)
+    assert not await one.go_on(ttl_ms=1), "it was late, and the other one walks"
+    assert stores.direct.pttl(keyspace.SWEEP) > 1
+
+
+async def test_a_late_walk_that_meets_no_other_goes_on(stores: Stores, clock: RedisClock) -> None:
+    one, other = (
+        DueWebhooks(clock.calls_of(stores), instance=instance) for instance in (INSTANCE, OTHER_INSTANCE)
+    )
+    assert await one.begin_walk(ttl_ms=HOUR_MS)
+    stores.direct.delete(keyspace.SWEEP)  # as when its TTL ends
+
+    assert await one.go_on(ttl_ms=HOUR_MS)
+    assert not await other.begin_walk(ttl_ms=HOUR_MS)
 
 
 async def test_a_walk_visits_every_page(

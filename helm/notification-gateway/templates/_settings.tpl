@@ -41,14 +41,15 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
   valueFrom:
     secretKeyRef:
       name: {{ $values.redis.existingSecret | default $own }}
-      key: {{ ternary $values.redis.key "redis-url" (ne $values.redis.existingSecret "") }}
+      key: {{ ternary (get $values.redis.keys .service | default $values.redis.key) "redis-url" (ne $values.redis.existingSecret "") }}
+{{- $service := .service }}
 {{- with $values.redis.jobs }}
 {{- if or .url .existingSecret }}
 - name: NOTIFY_JOBS_REDIS_URL
   valueFrom:
     secretKeyRef:
       name: {{ .existingSecret | default $own }}
-      key: {{ ternary .key "jobs-redis-url" (ne .existingSecret "") }}
+      key: {{ ternary (get .keys $service | default .key) "jobs-redis-url" (ne .existingSecret "") }}
 {{- end }}
 {{- end }}
 {{- if eq .service "socket-edge" }}

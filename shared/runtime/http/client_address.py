@@ -18,7 +18,7 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
     """
     address: str = (scope.get("client") or ("",))[0]
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _FORWARDED]
-    reported = [part.strip() for part in ",".join(lines).split(",")] if lines else []
+    reported = [member for part in ",".join(lines).split(",") if (member := part.strip())]
     while reported and is_within(address, trusted):
         previous = _without_port(reported.pop())
         if not _is_address(previous):

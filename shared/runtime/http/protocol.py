@@ -10,17 +10,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypedDict
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from shared import telemetry
 from shared.runtime.http.arrivals import Arrivals
+from shared.runtime.http.heads import HeadsProtocol
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
-from shared.runtime.http.request_head import RefusedHead, check_coding, check_host, check_version, has_body
+from shared.runtime.http.request_head import RefusedHead, bad_url
 from shared.runtime.http.responses import (
     REQUEST_ID,
     draining,
@@ -31,7 +32,6 @@ from shared.runtime.http.responses import (
     record_failure,
 )
 from shared.runtime.http.stage import Stage
-from shared.runtime.http.turns import TurnsProtocol
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import acked_bytes, has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
@@ -63,7 +63,8 @@ class Connection(TypedDict):
     connection, even if the event loop does not know yet? `abort` drops it with everything that is buffered.
     `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
     long as the connection. After `end_with_input` a client that ends its input has gone; else it still gets
-    its response. `has_all`: has the whole request arrived, so that reading it never waits?
+    its response. `has_all`: has the whole request arrived, so that reading it never waits? `owes_continue`:
+    does the client wait for a 100 before it sends the body?
     """
 
     is_open: Callable[[], bool]
@@ -75,9 +76,10 @@ class Connection(TypedDict):
     notes: dict[str, str]
     end_with_input: Callable[[], None]
     has_all: Callable[[], bool]
+    owes_continue: Callable[[], bool]
 
 
-class HttpProtocol(TurnsProtocol):
+class HttpProtocol(HeadsProtocol):
     """Closes a connection whose request line and headers are too long, or take too long."""
 
     def __init__(
@@ -96,13 +98,6 @@ class HttpProtocol(TurnsProtocol):
         self._hot_body: list[bytes] = []
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
-        self._version = ""
-        self._host: bytes | None = None
-        self._hosts = 0
-        self._coding: bytes | None = None
-        self._codings = 0
-        # Clients send the same Host with every request of a connection.
-        self._valid_host: bytes | None = None
         self._notes: dict[str, str] = {}
         self._unread_when_lost: int | None = None
         self._acked_when_lost: int | None = None
@@ -112,32 +107,10 @@ class HttpProtocol(TurnsProtocol):
         self.transport = WriteCoalescer(transport, self.loop)  # type: ignore[assignment]
         self._start_head_timer()
 
-    def on_message_begin(self) -> None:
-        self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._host, self._hosts, self._coding, self._codings = None, 0, None, 0
-        self._is_in_head = True
-        self._callbacks += 1
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_in_head:
-            # A trailer would be taken for a header, which no proxy has checked.
-            return
-        name = name.lower()
-        if name == b"host":
-            self._host = value
-            self._hosts += 1
-        elif name == b"transfer-encoding":
-            self._coding = value
-            self._codings += 1
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         if self._head_timer is not None:
             self._stop_head_timer()
-        self._version = self.parser.get_http_version()
         self._check_head()
         hot = self._hot_routes.get((self.parser.get_method(), self.url))
         if hot is None or self._is_responding() or self.flow.write_paused:
@@ -145,23 +118,9 @@ class HttpProtocol(TurnsProtocol):
         else:
             self._hot = hot
 
-    def _check_head(self) -> None:
-        """Raises RefusedHead. Called for every request, so it never looks through the headers."""
-        version = self._version
-        if version != "1.1":
-            check_version(version)
-        if self._hosts != 1 or self._host != self._valid_host:
-            check_host(version, self._host, count=self._hosts)
-            self._valid_host = self._host
-        if self._coding is not None:
-            check_coding(version, self._coding, count=self._codings)
-
     def _begin_cycle(self) -> None:
         """Gives the request to the application."""
-        url, headers, expects_100_continue = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects_100_continue
-        self.headers.extend(headers)
+        self._make_scope()
         connection: Connection = {
             "is_open": self._is_open,
             "unread_bytes": self._unread_bytes,
@@ -172,10 +131,16 @@ class HttpProtocol(TurnsProtocol):
             "notes": self._notes,
             "end_with_input": self._end_with_input,
             "has_all": self._has_all,
+            "owes_continue": lambda: False,
         }
         self.scope["extensions"] = {"http.connection": connection}  # type: ignore[dict-item]
         if not self._ignores_upgrade():
             super().on_headers_complete()
+            if "raw_path" in self.scope:
+                # Not decoded: %2F in a name is no slash, and another spelling of a path is another path.
+                self.scope["path"] = self.scope["raw_path"].decode("ascii")
+            if self.expect_100_continue and self.cycle is not None:
+                connection["owes_continue"] = partial(_owes_continue, self.cycle)
             if self._stage.is_leaving and self.cycle is not None:
                 self.cycle.keep_alive = False
 
@@ -235,7 +200,7 @@ class HttpProtocol(TurnsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES + len(data):
-                self.send_400_response("the request line and headers are too long")
+                self._refuse(RefusedHead("the request line and headers are too long"))
                 return
             if self._may_parse() and not self._arrivals.parse(self, self._on_turn):
                 self._wait_for_turn(data)
@@ -250,10 +215,14 @@ class HttpProtocol(TurnsProtocol):
     def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(RefusedHead("the method is none of HTTP's; methods are in capitals"))
+        except httptools.HttpParserInvalidURLError:
+            self._refuse(bad_url())
         except httptools.HttpParserError as error:
             # The parser raises an error of its own for that of a callback.
-            refused = isinstance(error.__context__, RefusedHead)
-            self.send_400_response(str(error.__context__) if refused else "the request is malformed")
+            why = error.__context__
+            self._refuse(why if isinstance(why, RefusedHead) else RefusedHead("the request is malformed"))
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
@@ -268,27 +237,6 @@ class HttpProtocol(TurnsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._parse(b"\r\n".join([*head, b"", rest]))
-
-    def _ignores_upgrade(self) -> bool:
-        if not self.parser.should_upgrade():
-            return False
-        offers = any(name == b"upgrade" for name, _ in self.headers)
-        return offers and not self._should_upgrade()
-
-    def _should_upgrade(self) -> bool:
-        upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
-        return upgradable and not has_body(self.headers) and super()._should_upgrade()
-
-    def _get_upgrade(self) -> bytes | None:
-        if b"upgrade" not in self._list_in(b"connection"):
-            return None
-        offered = self._list_in(b"upgrade")
-        return b"websocket" if b"websocket" in offered else next(iter(offered), None)
-
-    def _list_in(self, name: bytes) -> list[bytes]:
-        """The members of a header that may be split over lines, in lower case."""
-        lines = b",".join(value for given, value in self.headers if given == name)
-        return [member for each in lines.split(b",") if (member := each.strip().lower())]
 
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over to a SocketProtocol."""
@@ -310,15 +258,14 @@ class HttpProtocol(TurnsProtocol):
             kernel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_RECEIVE_BYTES)
         protocol = SocketProtocol(self.config, self.server_state, self.transport, self.headers)
         self.transport.set_protocol(protocol)
-        # In absolute form an origin comes before the path.
-        url = httptools.parse_url(self.url)
+        path, _, query = self.url.partition(b"?")
         scope = {
             **self.scope,
             "type": "websocket",
             "scheme": "wss" if self.scheme == "https" else "ws",
-            "path": self.root_path + unquote(url.path.decode()),
-            "raw_path": self.root_path.encode() + url.path,
-            "query_string": url.query or b"",
+            "path": self.root_path + path.decode(),
+            "raw_path": self.root_path.encode() + path,
+            "query_string": query,
             "subprotocols": subprotocols_in(self.headers),
         }
         protocol.serve(self.app, scope)
@@ -326,16 +273,17 @@ class HttpProtocol(TurnsProtocol):
         # Break the reference cycle, which would keep this object until the garbage collector runs.
         self.parser = self.scope = None  # type: ignore[assignment]
 
-    def send_400_response(self, msg: str) -> None:
+    def _refuse(self, why: RefusedHead) -> None:
         if self._is_responding() and not self.cycle.more_body:
-            # A 400 now would be taken for the response to the request before: only close after that.
+            # An error now would be taken for the response to the request before: only close after that.
             self.cycle.keep_alive = False
             self._is_in_head = False
             return
         given = next((value for name, value in self.headers or () if name == _REQUEST_ID), b"")
         request_id = new_request_id(given.decode("latin-1"))
         headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
-        self.transport.write(response(400, headers, error_body(400, msg, request_id=request_id)))
+        body = error_body(why.status, str(why), request_id=request_id)
+        self.transport.write(response(why.status, headers, body))
         self.transport.close()
 
     def shutdown(self) -> None:
@@ -396,3 +344,7 @@ class HttpProtocol(TurnsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
             self._arrivals.forget(self)
+
+
+def _owes_continue(cycle: RequestResponseCycle) -> bool:
+    return cycle.waiting_for_100_continue and cycle.more_body and not cycle.body

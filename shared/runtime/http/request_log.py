@@ -31,6 +31,9 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, request_id.encode())]
+                if scope["extensions"]["http.connection"]["owes_continue"]():
+                    # Without a 100 some clients send the body, and some their next request in its place.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

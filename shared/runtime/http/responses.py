@@ -38,6 +38,7 @@ _TYPES = {
     409: "conflict",
     413: "payload_too_large",
     415: "unsupported_media_type",
+    417: "expectation_failed",
     426: "upgrade_required",
     429: "too_many_requests",
     431: "headers_too_large",
@@ -125,11 +126,20 @@ def internal_error() -> Problem:
 def problem_response(request: Request, error: Exception) -> Response:
     """The response to an HTTPException, ours or the framework's."""
     assert isinstance(error, HTTPException)
+    if not isinstance(error, Problem):
+        error = _in_our_words(error, request)
     body = problem_body(error, request_id=request_id_of(request.scope))
-    headers = error.headers
-    if error.status_code == 405 and not isinstance(error, Problem):
-        headers = {"allow": ", ".join(methods_at(request))}
-    return Response(body, error.status_code, headers, media_type="application/json")
+    return Response(body, error.status_code, error.headers, media_type="application/json")
+
+
+def _in_our_words(error: HTTPException, request: Request) -> HTTPException:
+    """The framework's error, which says neither the rule nor the way out."""
+    if error.status_code == 404:
+        return Problem(404, "there is no such path; case, slashes and percent-encoding count")
+    if error.status_code == 405:
+        allowed = ", ".join(methods_at(request))
+        return Problem(405, f"the method of this path must be one of {allowed}", headers={"allow": allowed})
+    return error
 
 
 def problem_body(error: HTTPException, *, request_id: str) -> bytes:

@@ -10,8 +10,9 @@ class Control(TypedDict):
     `unread_bytes`: the written bytes that the peer's kernel has not acknowledged. `last_ping_s`: the loop's
     time of the client's last ping. `write` writes text frames, then a ping if one is given, in one write; it
     raises OSError when the socket is closed. `hear_pongs` registers a function that receives the payload of
-    the pong to the newest ping, once. `hear_control_frames` registers one that receives the size in bytes of
-    each ping, and of each pong that no ping of ours asked for; None ends that.
+    the pong to a ping in flight, once; it stands for all pings before it. `hear_control_frames` registers one
+    that receives the size in bytes of each ping, and of each pong that no ping of ours asked for; None ends
+    that.
     """
 
     unread_bytes: Callable[[], int]

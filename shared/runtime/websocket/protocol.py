@@ -4,6 +4,9 @@
 - A write never waits for a slow reader. The application bounds what is under way, and `websocket.abort` drops
   a connection whose buffer never drains, which a close cannot.
 - After our own close frame the application still receives pongs, until the client's close frame.
+- The client's close frame is answered when the application has ended: a client that waits for the answer and
+  reconnects must find its pongs acknowledged. A pong behind its close frame counts for nothing: a library
+  that is closing answers pings, and drops the frames before them.
 - Reading pauses after each message until the application has received it.
 - A turn of the event loop parses only a share of what a client has sent (turns.py).
 
@@ -39,6 +42,8 @@ _UNSENT_PONGS_LIMIT_BYTES = 64 * 1024
 _FRAGMENT_LIMIT = 256
 _PING_OR_PONG = (Opcode.PING, Opcode.PONG)
 _CLOSE_LIMIT_S = 5.0
+# The application may take so long to end, before the client's close frame is answered without it.
+_END_LIMIT_S = 1.0
 _INTERNAL_ERROR = Rejection(500, internal_error().detail)
 _DRAINING = Rejection(503, draining().detail)
 _UNAVAILABLE = Rejection(503, "the handshake cannot be completed now; connect again")
@@ -58,12 +63,13 @@ class SocketProtocol(TurnProtocol):
         "_fragments",
         "_headers",
         "_inbox",
+        "_is_closed_by_peer",
         "_is_text",
         "_last_ping_s",
         "_on_control_frame",
         "_on_pong",
         "_partial_bytes",
-        "_pending_ping",
+        "_pings",
         "_pongs_due",
         "_reader",
         "_refusal",
@@ -84,7 +90,10 @@ class SocketProtocol(TurnProtocol):
         self._responded = self._close_sent = False
         self._refusal: tuple[int, Headers, bytes] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        self._pending_ping: bytes | None = None
+        # Our pings in flight that the application waits for, oldest first.
+        self._pings: tuple[bytes, ...] = ()
+        # Its close frame has come, and is not answered yet.
+        self._is_closed_by_peer = False
         self._last_ping_s = 0.0
         self._on_pong: Callable[[bytes], None] | None = None
         self._on_control_frame: Callable[[int], None] | None = None
@@ -119,12 +128,16 @@ class SocketProtocol(TurnProtocol):
         if not is_expected and (error or not self._responded):
             logger.error("socket.failed", exc_info=error)
         self._reject(_DRAINING if task.cancelled() else _INTERNAL_ERROR)
-        if self._close_timer is None:
+        if self._is_closed_by_peer:
+            self._answer_close()
+        elif self._close_timer is None:
             self._transport.close()
 
     # From the peer
 
     def data_received(self, data: bytes) -> None:
+        if self._is_closed_by_peer:
+            return
         if self._pongs_due and not self._partial_bytes and (payload := pong_of_8_bytes(data)) is not None:
             self._pongs_due -= 1
             if not self._transport.is_closing():
@@ -136,9 +149,6 @@ class SocketProtocol(TurnProtocol):
     def _parse(self, data: bytes) -> int:
         """Parses a slice. Returns the number of frames that count for the rate."""
         self._conn.receive_data(data)
-        if self._conn.parser_exc is not None:
-            self._fail_protocol()
-            return 0
         frames = 0
         for event in self._conn.events_received():
             # Other events belong to the handshake, which is complete.
@@ -152,6 +162,9 @@ class SocketProtocol(TurnProtocol):
                         self._on_control_frame(len(event.data))
                 if not self._transport.is_closing():
                     self._receive_frame(event)
+        # Pongs before the malformed frame have counted.
+        if self._conn.parser_exc is not None and not self._transport.is_closing():
+            self._fail_protocol()
         return frames
 
     def _receive_frame(self, frame: Frame) -> None:
@@ -171,20 +184,29 @@ class SocketProtocol(TurnProtocol):
                 self._receive_data(bytes(frame.data), whole=frame.fin)
 
     def _receive_pong(self, payload: bytes) -> None:
-        # Once for each ping: a client could send any number of pongs.
-        if payload == self._pending_ping and self._on_pong is not None:
-            self._pending_ping = None
+        # Once for each ping: a client could send any number of pongs. One stands for all pings before it.
+        if payload in self._pings and self._on_pong is not None:
+            self._pings = self._pings[self._pings.index(payload) + 1 :]
             self._on_pong(payload)
 
     def _receive_close(self) -> None:
         if self._close_sent:
             self._cancel_close_timer()
-        elif not self._transport.is_closing():
-            assert self._conn.close_rcvd is not None
-            code, reason = self._conn.close_rcvd.code, self._conn.close_rcvd.reason
-            self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
-            self._end_share()
-        # Closes once the buffer is empty. The timer ends a client that reads no more.
+            # Closes once the buffer is empty. The timer ends a client that reads no more.
+            self._hang_up()
+            return
+        assert self._conn.close_rcvd is not None
+        code, reason = self._conn.close_rcvd.code, self._conn.close_rcvd.reason
+        self._is_closed_by_peer = True
+        self._close_timer = self._loop.call_later(_END_LIMIT_S, self._answer_close)
+        self._put({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _answer_close(self) -> None:
+        """Answers the client's close frame, as the application has ended or takes too long."""
+        self._is_closed_by_peer = False
+        self._cancel_close_timer()
+        self._close_sent = True
+        self._end_share()
         self._hang_up()
 
     def _receive_data(self, data: bytes, *, whole: bool) -> None:
@@ -209,13 +231,18 @@ class SocketProtocol(TurnProtocol):
         self._put({"type": "websocket.receive", **content})
         self._message_waits = True
 
-    def eof_received(self) -> None:
-        self._hang_up()
+    def eof_received(self) -> bool:
+        # A client that has sent its close frame and its last byte still reads the answer.
+        if not self._is_closed_by_peer:
+            self._hang_up()
+        return self._is_closed_by_peer
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._put({"type": "websocket.disconnect", "code": 1005 if self._responded else 1006})
         self._server_state.connections.discard(self)
-        self._pending_ping = self._on_pong = self._on_control_frame = None
+        self._on_pong = self._on_control_frame = None
+        self._pings = ()
+        self._is_closed_by_peer = False
         self._responded = self._lost = True
         self._cancel_close_timer()
         # Break the reference cycle with the parser's generator, which would wait for the garbage collector.
@@ -278,10 +305,11 @@ class SocketProtocol(TurnProtocol):
 
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
         # No frame may precede the response to the handshake.
-        if self._lost or self._close_sent or not self._responded or self._transport.is_closing():
+        if not self._responded:
             raise ClientDisconnected
+        self._check_open()
         if ping is not None:
-            self._pending_ping = ping
+            self._pings = (*self._pings, ping)
             self._pongs_due += 1
         self._transport.write(encoded(texts, ping))
 
@@ -325,7 +353,7 @@ class SocketProtocol(TurnProtocol):
     # Helpers
 
     def _check_open(self) -> None:
-        if self._lost or self._close_sent or self._transport.is_closing():
+        if self._lost or self._close_sent or self._is_closed_by_peer or self._transport.is_closing():
             raise ClientDisconnected
 
     def _put(self, message: Message) -> None:
@@ -335,7 +363,8 @@ class SocketProtocol(TurnProtocol):
 
     def _end_share(self) -> None:
         """Writes what the library responds: pongs and close frames."""
-        data = b"".join(self._conn.data_to_send())
+        # Pongs to a client that has closed wait with the answer to its close frame.
+        data = b"" if self._is_closed_by_peer else b"".join(self._conn.data_to_send())
         if not data or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() == 0:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-import httptools
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 
+from shared.runtime.http.request_head import members
 from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -36,8 +36,6 @@ def check_upgrade(url: bytes, headers: Headers) -> Rejection | None:
     """None when the upgrade request is valid. The message never repeats the path."""
     if not _is_within_bounds(url, headers):
         return Rejection(431, "a header is too long, or there are too many")
-    if not url.isascii() or not _has_path(url):
-        return Rejection(400, "the upgrade request is malformed")
     if values(headers, b"sec-websocket-version") != [b"13"]:
         return Rejection(426, "Sec-WebSocket-Version must be 13", "Sec-WebSocket-Version")
     return _check_key(values(headers, b"sec-websocket-key")) or _check_lists(headers)
@@ -52,9 +50,8 @@ def subprotocols_in(headers: Headers) -> list[str]:
 
     Ignores quotes: early Pelion documents showed the whole list in quotes, and clients copied that.
     """
-    offered = values(headers, b"sec-websocket-protocol")
-    lists = (_parsed(parse_subprotocol, value.replace(b'"', b"")) for value in offered)
-    return [subprotocol for names in lists for subprotocol in names]
+    offered = [(name, value.replace(b'"', b"")) for name, value in headers]
+    return list(_parsed(parse_subprotocol, offered, b"sec-websocket-protocol"))
 
 
 def accept_response(headers: Headers, more: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -96,13 +93,6 @@ def _is_within_bounds(url: bytes, headers: Headers) -> bool:
     return max(len(url), longest) <= _LINE_LIMIT_BYTES and len(headers) <= _LINE_LIMIT
 
 
-def _has_path(url: bytes) -> bool:
-    try:
-        return bool(httptools.parse_url(url).path)
-    except httptools.HttpParserInvalidURLError:
-        return False
-
-
 def _check_key(keys: list[bytes]) -> Rejection | None:
     if len(keys) != 1:
         return Rejection(400, "Sec-WebSocket-Key must be given once", "Sec-WebSocket-Key")
@@ -117,19 +107,19 @@ def _check_key(keys: list[bytes]) -> Rejection | None:
 
 def _check_lists(headers: Headers) -> Rejection | None:
     try:
-        for value in values(headers, b"connection"):
-            _parsed(parse_connection, value)
-        upgrades = [name for value in values(headers, b"upgrade") for name in _parsed(parse_upgrade, value)]
+        _parsed(parse_connection, headers, b"connection")
+        upgrades = _parsed(parse_upgrade, headers, b"upgrade")
         subprotocols_in(headers)
     except InvalidHeader as error:
         return Rejection(400, f"{error.name} is malformed", error.name)
     # The client may offer other protocols too (RFC 9110, 7.8): we choose.
     if "websocket" not in [name.lower() for name in upgrades]:
         return Rejection(426, "Upgrade must be websocket", "Upgrade")
-    if len(values(headers, b"origin")) > 1:
-        return Rejection(400, "Origin is malformed", "Origin")
     return None
 
 
-def _parsed(parse: Callable[[str], Sequence[Any]], value: bytes) -> Sequence[Any]:
-    return parse(value.decode("latin-1"))
+def _parsed(parse: Callable[[str], Sequence[Any]], headers: Headers, name: bytes) -> Sequence[Any]:
+    """A header that is a list, from all its lines. Raises InvalidHeader, also for one without a member."""
+    if not values(headers, name):
+        return ()
+    return parse(b",".join(members(headers, name)).decode("latin-1"))

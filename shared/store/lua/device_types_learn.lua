@@ -4,11 +4,16 @@
 -- the devices that have registered longest ago are forgotten first.
 -- Writes nothing for an account that is being deleted. No allow-oom: a full Redis refuses more types.
 -- KEYS: account, device types, older device types
--- ARGV: the most devices in one hash, TTL of a hash in ms, then pairs: hash of a device's name, its type or '' for none
--- Reply: by how many bytes what is stored has grown
+-- ARGV: the most devices in one hash, TTL of a hash in ms, deadline in ms or '' for none,
+--       then pairs: hash of a device's name, its type or '' for none
+-- Reply: by how many bytes what is stored has grown | 'late'
 -- Touches at most: 2 fields for each of the devices of one call (250).
 -- About what Redis spends on a field besides its text.
 local ENTRY_BYTES = 40
+if ARGV[3] ~= '' then
+--include late
+  if is_late(ARGV[3]) then return 'late' end
+end
 local account, young, old = KEYS[1], KEYS[2], KEYS[3]
 if redis.call('HEXISTS', account, 'deleting') == 1 then return 0 end
 local ttl_ms, left_ms = tonumber(ARGV[2]), redis.call('PTTL', young)
@@ -19,7 +24,7 @@ if left_ms >= 0 and (left_ms < ttl_ms / 2 or redis.call('HLEN', young) >= tonumb
   left_ms = -1
 end
 local grown = 0
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local device, kind = ARGV[i], ARGV[i + 1]
   if kind ~= '' then
     if redis.call('HSET', young, device, kind) == 1 then grown = grown + ENTRY_BYTES + #device + #kind end

@@ -9,10 +9,10 @@
 -- it, so that a steady stream of appends to an old queue asks now and then, not each time.
 -- No allow-oom: a full Redis refuses appends, and nothing else.
 -- KEYS: channel, queue, receipts
--- ARGV: limit in bytes, lifetime in ms, traceparent or '', version of the bindings or '',
+-- ARGV: limit in bytes, lifetime in ms, traceparent or '', version of the bindings or '', deadline in ms or '' for none,
 --       then groups of six: id, topic, data, name, time, and the hash of the id if it wants a receipt, else ''
 -- Reply: {'queued', dropped above the limit, '' or the channel's name if there may be more to drop} | {'absent'}
---      | {'stale', version of the channel's bindings}
+--      | {'stale', version of the channel's bindings} | {'late'}
 -- Touches at most: the events of one call (100; queues.py) with their receipts, and 48 entries that it drops with theirs.
 --include entry_size
 --include entry_time
@@ -22,6 +22,11 @@ local LIFETIME_PARTS = 64
 -- Redis disconnects a subscriber with 32 MiB of unread wakeups.
 local INLINE_BYTES = 32768
 
+if ARGV[5] ~= '' then
+-- Included here: only a request with an Idempotency-Key has a deadline, and Redis spends time on making functions.
+--include late
+  if is_late(ARGV[5]) then return {'late'} end
+end
 local kind, generation, bindings_version, owner, serialization, next_attempt_ms, tail, previous_total, first,
   first_total, has_receipts = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation', 'bindings_version', 'owner',
     'serialization', 'next_attempt_ms', 'tail', 'total', 'first', 'first_total', 'receipts'))
@@ -32,7 +37,7 @@ if ARGV[4] ~= '' and ARGV[4] ~= version then return {'stale', version} end
 
 previous_total = tonumber(previous_total or 0)
 local total, entry_ids, wants_receipts = previous_total, {}, false
-for i = 5, #ARGV, 6 do
+for i = 6, #ARGV, 6 do
   -- The trail: the traceparent, behind an r if the publisher wants a receipt.
   local id, topic, data, name, time, trail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]
   if ARGV[i + 5] ~= '' then trail, wants_receipts = 'r' .. trail, true end
@@ -53,7 +58,7 @@ if wants_receipts then
   if not has_receipts then redis.call('UNLINK', KEYS[3]) end
   local prefix = string.sub(KEYS[3], 1, -2) .. ':'
   for n, entry_id in ipairs(entry_ids) do
-    local hash = ARGV[6 * n + 4]
+    local hash = ARGV[6 * n + 5]
     if hash ~= '' then
       redis.call('XADD', KEYS[3], entry_id, 'event', hash)
       redis.call('DEL', prefix .. hash)
@@ -95,7 +100,7 @@ elseif owner and total - previous_total <= INLINE_BYTES and over == 0 and not wa
   -- inline_entries.py parses it.
   local parts = {'+' .. wakeup, owner, generation, tail or '', serialization or ''}
   for n, entry_id in ipairs(entry_ids) do
-    local i = 6 * n - 1
+    local i = 6 * n
     parts[n + 5] = table.concat({entry_id, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]}, '\0')
   end
   wakeup = table.concat(parts, '\0')

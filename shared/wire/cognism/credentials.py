@@ -6,6 +6,8 @@ from urllib.parse import parse_qsl
 
 from shared.model.api_keys import id_in
 
+_BLANKS = " \t"
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -41,6 +43,6 @@ def query_of(query_string: bytes) -> dict[str, str]:
 def credentials_offered(headers: Mapping[str, str], query: Mapping[str, str]) -> Credentials:
     """Headers win over the query, which is for browsers: they cannot set headers."""
     return Credentials(
-        access_token=headers.get("x-api-accesstoken", "").strip() or query.get("accessToken") or None,
-        secret_key=headers.get("x-api-secretkey", "").strip() or query.get("secretKey") or None,
+        access_token=headers.get("x-api-accesstoken", "").strip(_BLANKS) or query.get("accessToken") or None,
+        secret_key=headers.get("x-api-secretkey", "").strip(_BLANKS) or query.get("secretKey") or None,
     )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import orjson
 
 from shared.model.bindings import DataFields
@@ -56,9 +57,11 @@ _Field = tuple[str, tuple[str, ...], str]
 
 def _fields_of_json(text: str) -> Iterator[_Field]:
     try:
-        posted = orjson.loads(text)
+        orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Invalid(f"is not JSON: {error}", field=FIELD) from None
+    # orjson has the better messages, but rounds integers beyond 64 bits.
+    posted = msgspec.json.decode(text)
     for path, value in posted.items():
         _check_path(path, where="")
         name = f"{FIELD}.{path[:_SHOWN]}"

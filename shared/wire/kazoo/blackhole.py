@@ -21,6 +21,7 @@ from shared.model.api_keys import Principal, Scope, is_id, new_id
 from shared.model.bindings import Topic
 from shared.model.events import Notification
 from shared.model.sessions import EVERY_ACCOUNT, SessionBinding
+from shared.wire import exact_json
 from shared.wire.kazoo.bindings import Binding, Refused, parse_binding
 from shared.wire.kazoo.events import frames
 
@@ -312,7 +313,7 @@ def _metadata(frame: _Frame) -> bytes:
     if value is None:
         return b""
     try:
-        metadata = orjson.dumps(value)
+        metadata = exact_json.dumps(value)
     except TypeError:
         raise _FrameError("metadata is nested too deeply") from None
     if len(metadata) > MAX_METADATA_BYTES:
@@ -322,8 +323,8 @@ def _metadata(frame: _Frame) -> bytes:
 
 def _parsed(frame: str | bytes) -> dict[str, Any] | None:
     try:
-        message = orjson.loads(frame)
-    except orjson.JSONDecodeError:
+        message = exact_json.loads(frame if isinstance(frame, bytes) else frame.encode())
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
         return None
     return message if isinstance(message, dict) else None
 
@@ -334,6 +335,4 @@ def _text(value: Any) -> str:
 
 def _scalar(value: Any) -> str:
     """A string, or a number or boolean as JSON writes it; else an empty string."""
-    if isinstance(value, str):
-        return value
-    return orjson.dumps(value).decode() if isinstance(value, bool | int | float) else ""
+    return value if isinstance(value, str) else exact_json.number_text(value) or ""

@@ -42,7 +42,7 @@ def gregorian_s(ms: int) -> int:
 def socket_object(session: Session) -> dict[str, Any]:
     """A session as it is listed; without the fields that its client did not set."""
     named = {"name": session.name} if session.name else {}
-    described = {"metadata": orjson.loads(session.metadata)} if session.metadata else {}
+    described = {"metadata": orjson.Fragment(session.metadata)} if session.metadata else {}
     return {
         "bindings": list(session.bindings),
         "websocket_session_id": session.id,

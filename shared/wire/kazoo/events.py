@@ -8,6 +8,7 @@ import orjson
 from shared.model.bindings import Topic
 from shared.model.events import Notification
 from shared.model.sessions import EVERY_ACCOUNT, SessionBinding
+from shared.wire import exact_json
 from shared.wire.kazoo.bindings import event_name, routing_key, subscription_key
 from shared.wire.times import moment_ms, moment_text
 
@@ -35,7 +36,7 @@ def frames(notification: Notification, bindings: Iterable[SessionBinding], *, no
     if not matching:
         return []
     topic, account_id = notification.topic, notification.account
-    data = normalise(orjson.loads(notification.data))
+    data = normalise(exact_json.loads(notification.data))
     if isinstance(data, dict):
         data = {name: value for name, value in data.items() if name not in _TRANSPORT_FIELDS}
     month = _month(notification.time, now_ms=now_ms)
@@ -43,7 +44,7 @@ def frames(notification: Notification, bindings: Iterable[SessionBinding], *, no
         "name": _name(notification, data),
         "routing_key": routing_key(topic, account_id, month=month),
         # Encoded apart: data nested to orjson's limit would exceed it one level further down.
-        "data": orjson.Fragment(orjson.dumps(data)),
+        "data": orjson.Fragment(exact_json.dumps(data)),
     }
     return [
         orjson.dumps(

@@ -9,7 +9,8 @@ _PREFIX = "pelion_"
 def bearer(authorization: str) -> str | None:
     """The secret in an Authorization header, with the scheme in any case."""
     scheme, _, secret = authorization.partition(" ")
-    return secret.strip() or None if scheme.lower() == "bearer" else None
+    # No more than blanks: a byte that is no blank belongs to the secret.
+    return secret.strip(" \t") or None if scheme.lower() == "bearer" else None
 
 
 def secret_offered(headers: Mapping[str, str], subprotocols: Sequence[str]) -> str | None:

@@ -12,7 +12,9 @@ later de-registration.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import orjson
 
 from shared.model import events
@@ -34,6 +36,7 @@ _NEVER_EXTENDED = (b"async-responses", _EVENTS)
 
 # Whether a device is registered: the order of these among all other items matters.
 _REGISTRATION_SECTIONS = frozenset((b"registrations", b"reg-updates", *_NAMES_ONLY))
+_MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENVELOPE_BYTES = len(b'{"":[]}')
 
 
@@ -133,15 +136,17 @@ def _item_of(notification: Notification, wanted: Serialization) -> tuple[bytes, 
 
 
 def _extended(notification: Notification, flags: SerializationFlags, *, as_object: bool) -> bytes:
-    data = orjson.loads(notification.data)
-    item = {"ep": data} if as_object else data
+    # Parsed no deeper: whatever the members are, they stay as they were published.
+    item: dict[str, Any] = (
+        {"ep": msgspec.Raw(notification.data)} if as_object else _MEMBERS.decode(notification.data)
+    )
     if flags.include_uid:
         item["uid"] = notification.event_id
     if flags.include_timestamp:
         item["timestamp"] = _queued_ms(notification.entry_id)
     if flags.include_original_ep:
         item.setdefault("original-ep", item["ep"])
-    return orjson.dumps(item)
+    return msgspec.json.encode(item)
 
 
 def _queued_ms(entry_id: str) -> int:

@@ -1,4 +1,4 @@
-// One WebSocket client of npm: commands are JSON lines on stdin, events JSON lines on stdout.
+// One WebSocket client of npm or of Node itself: commands are JSON lines on stdin, events JSON lines on stdout.
 
 const readline = require("node:readline");
 
@@ -44,6 +44,16 @@ const libraries = {
     socket.onmessage = (event) => report({ message: event.data });
     socket.onclose = (event) => closed(event.code);
     socket.onerror = () => failed("the handshake failed");
+    return { close: () => socket.close(1000) };
+  },
+
+  // Node's own. The headers are an addition to the browsers' interface.
+  native({ url, subprotocols, headers }) {
+    const socket = new WebSocket(url, { protocols: subprotocols, headers });
+    socket.onopen = () => report({ opened: socket.protocol || null });
+    socket.onmessage = (event) => report({ message: event.data });
+    socket.onclose = (event) => closed(event.code);
+    socket.onerror = () => failed("the socket failed");
     return { close: () => socket.close(1000) };
   },
 };

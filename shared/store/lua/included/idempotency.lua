@@ -6,7 +6,9 @@ local PERIOD_S = 6 * 60 * 60
 local PERIODS = 5
 local FINGERPRINT_BYTES = 16
 
-local now_s = tonumber(redis.call('TIME')[1])
+--include now
+local begun_ms = now_ms()
+local now_s = math.floor(begun_ms / 1000)
 local period = math.floor(now_s / PERIOD_S)
 
 local function responses(prefix, age) return prefix .. string.format('%.0f', period - age) end

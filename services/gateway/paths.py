@@ -1,0 +1,19 @@
+"""Parameters in a request's path."""
+
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from shared.model.errors import Invalid
+
+
+def in_path(request: Request, name: str) -> str:
+    """The parameter, percent-decoded here: paths are matched as they were sent, so it may contain a slash.
+
+    Raises Invalid: a byte that is not UTF-8 must not become another name.
+    """
+    given: str = request.path_params[name]
+    try:
+        return unquote(given, errors="strict")
+    except UnicodeDecodeError:
+        raise Invalid("must be UTF-8, percent-encoded", field=name) from None

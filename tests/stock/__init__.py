@@ -1,0 +1,1 @@
+"""Stock servers as receivers of webhooks, and stock clients at our doors."""
