@@ -47,7 +47,7 @@ async def change_account(request: Request, _: None, posted: AccountChanges) -> A
     account = await context.stores.api_keys.account(account_id) if is_id(account_id) else None
     if account is None:
         raise Problem(404, "there is no such account")
-    if posted.name is not UNSET:
+    if posted.name is not None:
         try:
             await context.stores.api_keys.rename_account(account, checked_name(posted.name))
         except NoSuchAccount as error:

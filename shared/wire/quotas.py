@@ -34,7 +34,7 @@ class KeyQuotaChanges(Closed):
 
 
 class AccountChanges(Closed):
-    name: Name | UnsetType = UNSET
+    name: Name | None = None
     quotas: QuotaChanges | UnsetType | None = UNSET
     key_quotas: Annotated[
         KeyQuotaChanges | UnsetType | None, Meta(description="What each API key of it may use.")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from shared.model import topics
 from shared.model.bindings import (
@@ -39,28 +39,31 @@ _Text = Annotated[str, Meta(max_length=255)]
 _Pattern = Annotated[str, Meta(min_length=1, max_length=topics.MAX_LENGTH, examples=["orders.*.created"])]
 
 
-class Condition(Closed):
+class Condition(Closed, omit_defaults=True):
     """What a value must be, besides being equal."""
 
-    prefix: Annotated[str, Meta(min_length=1, max_length=255)] | UnsetType = UNSET
-    exists: bool | UnsetType = UNSET
-    gt: float | UnsetType = UNSET
-    gte: float | UnsetType = UNSET
-    lt: float | UnsetType = UNSET
-    lte: float | UnsetType = UNSET
+    prefix: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    exists: bool | None = None
+    gt: int | float | None = None
+    gte: int | float | None = None
+    lt: int | float | None = None
+    lte: int | float | None = None
 
 
 _Value = _Text | int | float | bool | Condition
 
 
-class TopicBinding(Closed):
+class TopicBinding(Closed, omit_defaults=True):
     """A topic pattern, for events whose data meets conditions."""
 
     topic: _Pattern
-    where: Annotated[
-        dict[str, _Value | Annotated[list[_Value], Meta(min_length=1, max_length=MOST_VALUES)]],
-        Meta(max_length=MOST_PATHS, description="Dotted paths in the data, each with the values wanted."),
-    ] = msgspec.field(default_factory=dict)
+    where: (
+        Annotated[
+            dict[str, _Value | Annotated[list[_Value], Meta(min_length=1, max_length=MOST_VALUES)]],
+            Meta(max_length=MOST_PATHS, description="Dotted paths in the data, each with the values wanted."),
+        ]
+        | None
+    ) = None
 
 
 Topics = Annotated[
@@ -110,16 +113,15 @@ def _wanted(value: _Value) -> Wanted:
         # Data is parsed likewise: an integer beyond 64 bits becomes a float.
         is_large = isinstance(value, int) and not -(2**63) <= value < 2**64
         return Equals(text_of(float(value) if is_large else value) or "")
-    if value.prefix is not UNSET:
+    if value.prefix is not None:
         return Prefix(value.prefix)
-    if value.exists is not UNSET:
+    if value.exists is not None:
         return Exists(value.exists)
-    low, high = (value.gte if value.gt is UNSET else value.gt), (value.lte if value.lt is UNSET else value.lt)
     return Between(
-        None if low is UNSET else low,
-        None if high is UNSET else high,
-        with_low=value.gte is not UNSET,
-        with_high=value.lte is not UNSET,
+        value.gte if value.gt is None else value.gt,
+        value.lte if value.lt is None else value.lt,
+        with_low=value.gte is not None,
+        with_high=value.lte is not None,
     )
 
 
@@ -135,7 +137,7 @@ def _values(posted: _Value | list[_Value]) -> Iterator[tuple[str, _Value]]:
 def _check_where(binding: TopicBinding, at: str) -> int:
     """The number of values. Raises Invalid."""
     count = 0
-    for path, posted in binding.where.items():
+    for path, posted in (binding.where or {}).items():
         if len(path) > _MOST_PATH or not all(path.split(".")):
             raise Invalid(
                 f"must be names between dots, of at most {_MOST_PATH} characters", field=f"{at}.{path[:100]}"
@@ -154,15 +156,15 @@ def _check_where(binding: TopicBinding, at: str) -> int:
 def _error_in(value: Condition) -> str | None:
     bounds = [value.gt, value.gte, value.lt, value.lte]
     kinds = [
-        value.prefix is not UNSET,
-        value.exists is not UNSET,
-        any(bound is not UNSET for bound in bounds),
+        value.prefix is not None,
+        value.exists is not None,
+        any(bound is not None for bound in bounds),
     ]
     if sum(kinds) != 1:
         return "must have exactly one of prefix, exists, and bounds (gt or gte, lt or lte)"
-    if value.gt is not UNSET and value.gte is not UNSET:
+    if value.gt is not None and value.gte is not None:
         return "has gt and gte; one of them is enough"
-    if value.lt is not UNSET and value.lte is not UNSET:
+    if value.lt is not None and value.lte is not None:
         return "has lt and lte; one of them is enough"
     wanted = _wanted(value)
     if isinstance(wanted, Between) and wanted.low is not None and wanted.high is not None:

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from shared.version import build_line
 from tests.conftest import Listen, ListenSilently, Start
 from tests.faults.handmade import Line
 from tests.harness.api import Api
@@ -205,7 +206,7 @@ async def test_a_draining_edge_ends_kept_connections(start: Start) -> None:
     lines = [await Line.open(edge.url) for _ in requests]
     for line in lines:
         await line.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        head = await line.read_until(b"ok\n")
+        head = await line.read_until(f"ok\n{build_line()}\n".encode())
         assert b"connection: close" not in head.lower()
     edge.terminate()
     await wait_until(lambda: edge.get("/readyz") == 503)

@@ -80,7 +80,7 @@ async def test_a_renamed_account_is_found_by_its_new_name_only(api: Api, other_a
     assert await names(api, name_prefix="after the") == ["after the wedding"]
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256, "a\x00b", "line\nbreak", 7, None])
+@pytest.mark.parametrize("name", ["", "x" * 256, "a\x00b", "line\nbreak", 7])
 async def test_a_name_that_is_refused_changes_nothing(api: Api, name: object) -> None:
     account = await make(api, "as it was")
     changed = await api.admin("PATCH", f"/v1/accounts/{account}", json={"name": name})
