@@ -104,17 +104,22 @@ def scale(release: Release) -> list[str]:
 
 
 def uninstall(release: Release) -> list[str]:
-    """Only what holds acknowledged publishes may be left: the volume's claim."""
+    """Only what holds acknowledged publishes may be left: the volume's claim, and what is marked to be kept."""
     release.uninstall()
+    # Helm waits for what it has created; pods end in the background.
+    release.wait("the end of all pods", lambda: not release.pods())
     kinds = "all,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,ingresses"
     label = f"--selector=app.kubernetes.io/instance={RELEASE}"
-    left = [f"{item['kind']}/{item['metadata']['name']}" for item in release.get(kinds, label)["items"]]
+    left, kept = [], []
+    for item in release.get(kinds, label)["items"]:
+        policy = item["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
+        (kept if policy == "keep" else left).append(f"{item['kind']}/{item['metadata']['name']}")
     claims = [item["metadata"]["name"] for item in release.get("persistentvolumeclaims")["items"]]
     if claims != [f"data-{FULL_NAME}-redis-0"]:
         raise Failed(f"the claims after an uninstall are {claims}")
     if left:
         raise Failed(f"an uninstall left {', '.join(left)}")
-    return []
+    return [f"kept: {', '.join([*(f'claim {claim}' for claim in claims), *kept])}"]
 
 
 STORIES = {
