@@ -104,13 +104,14 @@ def scale(release: Release) -> list[str]:
 
 
 def uninstall(release: Release) -> list[str]:
-    """Only what holds acknowledged publishes may be left: the volume's claim, and what is marked to be kept."""
+    """Only the claim of the volume with acknowledged publishes may be left, and what is marked to be kept."""
     release.uninstall()
     # Helm waits for what it has created; pods end in the background.
     release.wait("the end of all pods", lambda: not release.pods())
     kinds = "all,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,ingresses"
     label = f"--selector=app.kubernetes.io/instance={RELEASE}"
-    left, kept = [], []
+    left: list[str] = []
+    kept: list[str] = []
     for item in release.get(kinds, label)["items"]:
         policy = item["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
         (kept if policy == "keep" else left).append(f"{item['kind']}/{item['metadata']['name']}")
