@@ -53,10 +53,10 @@ class HasChildren(GatewayError):
 
 
 class HasApiKeys(GatewayError):
-    """The account has API keys, so it is deleted only with them."""
+    """The account has API keys or channels, so it is deleted only with them."""
 
     def __init__(self) -> None:
-        super().__init__("the account has API keys")
+        super().__init__("the account has API keys or channels")
 
 
 class Unauthenticated(GatewayError):

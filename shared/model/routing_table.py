@@ -138,6 +138,9 @@ class RoutingTable:
         if customer and channel in self._channels:
             self._customers.add(customer, channel, self._patterns(channel))
 
+    def is_native(self, channel: str) -> bool:
+        return channel in self._natives
+
     def drop_native(self, channel: str) -> None:
         name, customer = self._natives.pop(channel, ("", ""))
         # Another channel may have got the name in a change that was applied before.

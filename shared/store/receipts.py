@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from shared.model.account_channels import id_shown
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.receipts import ChannelReceipt, Receipt
@@ -38,7 +39,9 @@ class Receipts:
         now_ms: int,
         deadline: Deadline | None = None,
     ) -> asyncio.Future[Any]:
-        """Records which channels the event is queued for; replaces an older receipt of its id.
+        """Records which channels the event is queued for, by the ids that their account sees.
+
+        Replaces an older receipt of its id.
 
         The reply is LATE when the deadline has passed: nothing is recorded then.
         """
@@ -68,7 +71,8 @@ class Receipts:
             channels_total=record["channels_total"],
         )
 
-    async def _of_channel(self, channel: str, event_id: str) -> ChannelReceipt | None:
+    async def _of_channel(self, shown: str, event_id: str) -> ChannelReceipt | None:
+        channel = id_shown(shown) or shown
         *times, entry, generation, reason = await self._redis.command(
             "HMGET", keyspace.receipt(channel, event_id), *_FIELDS
         )
@@ -86,7 +90,7 @@ class Receipts:
                 at_ms, _, reason = ended.partition(b" ")
                 dropped_ms = int(at_ms)
         return ChannelReceipt(
-            channel=channel,
+            channel=shown,
             queued_ms=queued_ms,
             sent_ms=sent_ms,
             acked_ms=acked_ms,

@@ -244,6 +244,7 @@ async def test_a_purge_leaves_the_socket_open_and_without_a_gap(
     assert (await mine.get("n"))["dropped"] == 20
     receipt = (await mine.api.receipt(mine.key, "e3")).json["channels"][0]
     assert (receipt["state"], receipt["reason"]) == ("dropped", "purged")
+    assert receipt["channel"] == (await mine.get("n"))["id"]
 
     receiver = await sockets.open(mine.key, "n")
     await mine.api.publish(mine.key, *(order(number) for number in range(20, 30)))
