@@ -1,5 +1,6 @@
 """Channels as objects of an account: made, named, opened, paused and ended by its keys that may."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -233,6 +234,24 @@ async def test_a_paused_channel_queues_and_takes_no_socket(mine: AccountChannels
     again = await sockets.open(mine.key, "n")
     assert data_in(await again.received(2)) == [1, 2]
     await mine.until("n", state="active", pending=0)
+
+
+async def test_a_paused_long_poll(mine: AccountChannels, stack: Stack) -> None:
+    key = await mine.api.api_key(account=mine.key.account, scopes=("receive",))
+    edge, path = mine.api.at(stack.edges[0].url), "/v2/notification/pull"
+    assert (await edge.call("GET", f"{path}?noWait=true", key=key)).status == 204
+    waiting = asyncio.create_task(edge.call("GET", path, key=key))
+    await mine.until(f"ch_{key.id}", connected=True)
+
+    await mine.do(f"ch_{key.id}", "pause")
+
+    assert (await waiting).status == 204
+    await mine.api.publish(mine.key, *readings(range(1), to=key.id))
+    refused = await edge.call("GET", path, key=key)
+    assert_error(refused, 503, "service_unavailable")
+    assert refused.headers["Retry-After"]
+    await mine.do(f"ch_{key.id}", "resume")
+    assert len((await edge.call("GET", path, key=key)).json["notifications"]) == 1
 
 
 async def test_a_purge_leaves_the_socket_open_and_without_a_gap(
