@@ -277,7 +277,7 @@ _TIMES = (
 
 def parse_limits(stored: bytes | None) -> tuple[int | None, int | None]:
     """A queue's own limits of bytes and of age in ms; None where it has none."""
-    size_bytes, _, age_ms = (stored or b"").partition(b" ")
+    size_bytes, _, age_ms = (stored or b"").removesuffix(b"p").partition(b" ")
     return int(size_bytes) if size_bytes else None, int(age_ms) if age_ms else None
 
 

@@ -31,9 +31,10 @@ API keys and channels
                 limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
-                paused ('1' while nobody may deliver). Of a native channel: limits (`<bytes> <ms>` of its
-                queue, each may be missing), idle_expiry_ms (0: never; other channels have their kind's),
-                unfinished ('1' until its creation has ended; the reaper ends it after a minute).
+                paused ('1' while nobody may deliver), and limits (`<bytes> <ms>` of its queue, each of which
+                may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
+                (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
+                the reaper ends it after a minute).
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a

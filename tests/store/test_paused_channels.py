@@ -81,6 +81,43 @@ async def test_appends_to_a_paused_channel_wake_nobody(
     assert overheard.all() == [("dispatchers" if kind is Kind.WEBHOOK else EDGE, channel.encode())]
 
 
+async def test_a_pause_and_own_limits_leave_each_other_alone(stores: Stores, overheard: Overheard) -> None:
+    channel = await create(stores)
+    stores.set_owner(channel, f"{EDGE}/1")
+
+    async def change(**settings: int) -> None:
+        found = await stores.account_channels.read(channel)
+        assert found is not None
+        await stores.account_channels.change(found, settings=ChannelSettings(**settings))
+        found = await stores.account_channels.read(channel)
+        assert found is not None
+        assert found.settings == ChannelSettings(**settings)
+
+    await stores.account_channels.pause(channel)
+    await stores.account_channels.pause(channel)
+    for settings, kept in (({"queue_bytes": 1024}, 4), ({"queue_age_ms": 5000}, 10), ({}, 10)):
+        await change(**settings)
+        await stores.queued(channel, 10)
+        assert len(stores.entries(channel)) >= kept
+        if kept == 4:
+            assert len(stores.entries(channel)) == 4
+    await change(queue_bytes=1024)
+    await stores.wakeups.flush()
+    overheard.all()
+    await stores.queued(channel, 1)
+    assert overheard.all() == [], "still paused"
+
+    await stores.account_channels.resume(channel)
+
+    await stores.queued(channel, 10)
+    assert len(stores.entries(channel)) == 4
+    await change()
+    await stores.account_channels.pause(channel)
+    await stores.account_channels.resume(channel)
+    assert not stores.direct.hexists(keyspace.channel(channel), "limits")
+    assert overheard.all() != []
+
+
 async def test_a_paused_webhook_is_not_due(stores: Stores) -> None:
     channel = await create(stores, kind=Kind.WEBHOOK)
     await stores.queued(channel, 1)

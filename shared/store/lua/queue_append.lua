@@ -29,9 +29,9 @@ if ARGV[5] ~= '' then
   if is_late(ARGV[5]) then return {'late'} end
 end
 local kind, generation, bindings_version, owner, serialization, next_attempt_ms, tail, previous_total, first,
-  first_total, has_receipts, own_limits, paused = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation',
+  first_total, has_receipts, own_limits = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation',
     'bindings_version', 'owner', 'serialization', 'next_attempt_ms', 'tail', 'total', 'first', 'first_total', 'receipts',
-    'limits', 'paused'))
+    'limits'))
 if not kind then return {'absent'} end
 -- A gateway that knows other bindings must read them first: an answered removal counts at once.
 local version = bindings_version or generation
@@ -72,11 +72,11 @@ if wants_receipts then
   redis.call('HSET', KEYS[1], 'receipts', 1)
   has_more = redis.call('XLEN', KEYS[3]) > MOST_RECEIPTS
 end
-local over, limit, lifetime_ms = 0, tonumber(ARGV[1]), tonumber(ARGV[2])
+local over, limit, lifetime_ms, paused = 0, tonumber(ARGV[1]), tonumber(ARGV[2]), false
 if own_limits then
--- Included here, as only a native channel may have limits of its own.
+-- Included here: few channels have limits of their own or are paused, and Redis spends time on making functions.
 --include own_limits
-  limit, lifetime_ms = limits_of(own_limits, limit, lifetime_ms)
+  limit, lifetime_ms, paused = limits_of(own_limits, limit, lifetime_ms)
 end
 if first then
   redis.call('HSET', KEYS[1], 'tail', entry_ids[#entry_ids], 'total', total)
