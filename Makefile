@@ -10,7 +10,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK)/bin/pip-compile --quie
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo check test test-long load load-smoke lock sbom format clean
+.PHONY: help install run demo check test test-long load load-smoke lock sbom promtool format clean
 
 help: ## list these targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -44,6 +44,13 @@ lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt from pypro
 	test -x $(LOCK)/bin/pip-compile || { $(BIN)/python -m venv $(LOCK) && $(LOCK)/bin/pip install --quiet pip-tools; }
 	$(PIP_COMPILE) --output-file=requirements.txt pyproject.toml
 	$(PIP_COMPILE) --extra=dev --constraint=requirements.txt --output-file=requirements-dev.txt pyproject.toml
+
+promtool: $(VENV)/promtool ## build promtool from its Go module, for the tests of alerts; needs Go
+
+$(VENV)/promtool: tests/deploy/promtool/go.sum $(VENV)/made
+	cd tests/deploy/promtool && PATH="$$PATH:/usr/local/go/bin" go build -tags remove_all_sd -trimpath -ldflags "-s -w" \
+		-o $(CURDIR)/$(BIN)/promtool github.com/prometheus/prometheus/cmd/promtool
+	@touch $@
 
 sbom: $(VENV)/made ## write the bill of materials of the image's Python packages: dist/sbom.cdx.json (CycloneDX)
 	test -x $(SBOM)/bin/cyclonedx-py \

@@ -57,9 +57,8 @@ async def record(
 )
 async def list_changes(request: Request, admin: Administrator) -> AuditBody:
     """Lists who changed what, newest first, at most 100 entries."""
-    given = request.query_params.get("account", "")
-    account = given or admin.account_id or ""
-    if account:
+    account = request.query_params.get("account", admin.account_id)
+    if account is not None:
         stores = context_of(request).stores
         if not (is_id(account) and admin.administers(account) and await stores.api_keys.account(account)):
             raise Problem(404, "there is no such account")

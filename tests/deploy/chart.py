@@ -54,6 +54,28 @@ VALUES: dict[str, Json] = {
         "networkPolicy": {"clients": [_PEER]},
     },
     "everything": {
+        "commonLabels": {"team": "messaging"},
+        "commonAnnotations": {"example.com/owner": "messaging"},
+        "pods": {
+            "runtimeClassName": "gvisor",
+            "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["redis.example.com"]}],
+            "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+            "extraEnv": [{"name": "TZ", "value": "UTC"}],
+            "extraEnvFrom": [{"secretRef": {"name": "more-settings"}}],
+            "initContainers": [{"name": "wait", "image": "busybox:1.37", "command": ["true"]}],
+            "sidecars": [{"name": "logs", "image": "busybox:1.37", "command": ["cat"]}],
+        },
+        "extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: as-text}\n",
+        ],
+        "httpRoute": {
+            "enabled": True,
+            "host": "api.example.com",
+            "parentRefs": [{"name": "public", "namespace": "gateways"}],
+            "heldTimeouts": {"request": "0s"},
+            "blackhole": {"host": "blackhole.example.com"},
+        },
         "image": {
             "repository": "registry.example.com/notify",
             "digest": "sha256:" + "a" * 64,
@@ -78,6 +100,11 @@ VALUES: dict[str, Json] = {
             "tolerations": [{"key": "dedicated", "operator": "Exists"}],
             "nodeSelector": {"kubernetes.io/arch": "amd64"},
             "priorityClassName": "high",
+            "strategy": {"maxSurge": "25%", "maxUnavailable": 0},
+            "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/more/ca.crt"}],
+            "extraVolumes": [{"name": "more", "secret": {"secretName": "more"}}],
+            "extraVolumeMounts": [{"name": "more", "mountPath": "/more", "readOnly": True}],
+            "serviceAnnotations": {"example.com/zone": "b"},
             "podAnnotations": {"example.com/team": "notify"},
             "podLabels": {"example.com/tier": "edge"},
         },
@@ -91,12 +118,20 @@ VALUES: dict[str, Json] = {
         },
         "expiryReaper": {"replicas": 2},
         "metrics": {
-            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "rules": {"enabled": True, "labels": {"release": "prometheus"}},
+            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "rules": {
+                "enabled": True,
+                "labels": {"release": "prometheus"},
+                "runbookUrl": "https://docs.example.com/runbook.md",
+            },
             "dashboard": {"enabled": True},
         },
     },
 }
+
+# The files for a kind of installation, which an operator starts from.
+PERSONAS = {path.stem.removeprefix("values-"): path for path in sorted(CHART.glob("values-*.yaml"))}
+VALUES |= {name: yaml.safe_load(path.read_text()) for name, path in PERSONAS.items()}
 
 
 @cache

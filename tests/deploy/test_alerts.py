@@ -13,15 +13,20 @@ import pytest
 import yaml
 
 from shared.model.channels import CloseReason
-from tests.deploy.chart import component, named, objects
+from tests.deploy.chart import NAMESPACE, RELEASE, component, deployments, named, objects
 from tests.deploy.files import CHART, CHECKOUT, SERVICES
+from tests.deploy.rules import (
+    ALERTS,
+    RECORDS,
+    RULES,
+    SOURCES,
+    alert_of,
+    groups_of,
+    selectors,
+)
+from tests.deploy.test_chart_values import SCHEMA
 from tests.harness.processes import environment
 
-ALERTS: list[dict[str, Any]] = [
-    rule
-    for group in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
-    for rule in group["rules"]
-]
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ADAPTER = yaml.safe_load((CHART / "files" / "adapter-rules.yaml").read_text())["rules"]
@@ -29,8 +34,8 @@ RUNBOOK = (CHECKOUT / "docs" / "runbook.md").read_text()
 
 # Prometheus adds it to every target.
 NOT_OURS = {"up"}
-# Labels that Prometheus and the cluster add.
-ADDED = {"job", "instance", "namespace", "pod", "le", "__name__"}
+# Labels that Prometheus, the PodMonitor and the rules of the objectives add.
+ADDED = {"job", "instance", "namespace", "pod", "le", "__name__", "release", "slo"}
 
 # Uses every instrument once, so that /metrics shows its name.
 _USE_ALL = """
@@ -79,22 +84,6 @@ def labels_in_the_code() -> frozenset[str]:
     return frozenset(str(name) for name in found)
 
 
-def selectors(expression: str) -> list[promql_parser.VectorSelector]:
-    """Every selector in a PromQL expression. Raises ValueError when it is malformed."""
-    plain = expression.replace("$__rate_interval", "5m").replace("$namespace", ".*")
-    found: list[promql_parser.VectorSelector] = []
-
-    def visit(node: promql_parser.Expr) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            found.append(node)
-        elif isinstance(node, promql_parser.MatrixSelector):
-            found.append(node.vector_selector)
-
-    promql_parser.walk(promql_parser.parse(plain), visit)
-    assert found, expression
-    return found
-
-
 def grouped_by(expression: str) -> set[str]:
     return {
         name.strip() for names in re.findall(r"\bby \(([^)]*)\)", expression) for name in names.split(",")
@@ -102,7 +91,7 @@ def grouped_by(expression: str) -> set[str]:
 
 
 EXPRESSIONS = [
-    *(pytest.param(alert["expr"], id=alert["alert"]) for alert in ALERTS),
+    *(pytest.param(rule["expr"], id=rule.get("alert", rule.get("record"))) for rule in RULES),
     *(
         pytest.param(target["expr"], id=f"{panel['title']}, {target['legendFormat']}")
         for panel in PANELS
@@ -114,10 +103,20 @@ EXPRESSIONS = [
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
     for selector in selectors(expression):
-        assert selector.name in on_the_page() | NOT_OURS
+        assert selector.name in on_the_page() | NOT_OURS | RECORDS
         matched = {matcher.name for matcher in selector.matchers.matchers}
         assert matched <= labels_in_the_code() | ADDED
     assert grouped_by(expression) <= labels_in_the_code() | ADDED
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert", rule.get("record")))
+def test_every_rule_sees_its_own_release_only(rule: dict[str, Any]) -> None:
+    """Another namespace's edge would hide that ours is gone, and two releases would double each alert."""
+    for selector in selectors(rule["expr"]):
+        matched = {(m.name, m.value) for m in selector.matchers.matchers if str(m.op).endswith("Equal")}
+        assert {("namespace", NAMESPACE), ("release", RELEASE)} <= matched
+    if "by (" in rule["expr"]:
+        assert {"namespace", "release"} <= grouped_by(rule["expr"])
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
@@ -129,7 +128,16 @@ def test_every_metric_is_on_the_dashboard() -> None:
         if not str(s.name).startswith("process_")
     }
     families = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in served()}
-    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown} == families
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown - RECORDS} == families
+
+
+def test_the_dashboard_tells_releases_apart() -> None:
+    names = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
+    assert {"namespace", "release"} <= names
+    for panel in PANELS:
+        for target in panel["targets"]:
+            for selector in selectors(target["expr"]):
+                assert {"namespace", "release"} <= {m.name for m in selector.matchers.matchers}
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
@@ -162,11 +170,14 @@ def test_a_missing_metric_would_be_noticed() -> None:
     assert "notify_publish_total" not in served()
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+
+
+@every_alert
 def test_every_alert_has_its_section_in_the_runbook(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("info", "warning", "critical")
     page = alert["annotations"]["runbook_url"]
-    assert page == f"docs/runbook.md#{alert['alert'].lower()}"
+    assert page == f"https://docs.example.com/runbook.md#{alert['alert'].lower()}"
     [section] = re.findall(rf"^## {alert['alert']}\n(.*?)(?=^## |\Z)", RUNBOOK, flags=re.M | re.S)
     for part in ("**Means.**", "**Look at.**", "**Do.**"):
         assert part in section, part
@@ -174,14 +185,40 @@ def test_every_alert_has_its_section_in_the_runbook(alert: dict[str, Any]) -> No
 
 def test_every_section_of_the_runbook_has_its_alert() -> None:
     sections = re.findall(r"^## (Notify\w+)$", RUNBOOK, flags=re.M)
-    assert sorted(sections) == sorted(alert["alert"] for alert in ALERTS)
+    assert sorted(sections) == sorted({alert["alert"] for alert in ALERTS})
 
 
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+@every_alert
 def test_a_summary_uses_labels_that_the_expression_keeps(alert: dict[str, Any]) -> None:
     used = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
     kept = grouped_by(alert["expr"]) or {"job", "instance"}
     assert used <= kept
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source["alert"])
+def test_an_alert_can_be_changed_and_left_out(source: dict[str, Any]) -> None:
+    name = source["alert"]
+    own: dict[str, Any] = {"for": "7m", "severity": "info"}
+    if "threshold" in source:
+        own["threshold"] = 0.125
+    found = alert_of(name, {"alerts": {name: own}, "alertLabels": {"team": "messaging"}})
+    assert (found["for"], found["labels"]) == ("7m", {"severity": "info", "team": "messaging"})
+    assert ("> 0.125" in found["expr"]) == ("threshold" in source)
+    rules = [r for g in groups_of({"alerts": {name: {"enabled": False}}}) for r in g["rules"]]
+    assert name not in {rule.get("alert") for rule in rules}
+    assert len(rules) == len(RULES) - 1
+
+
+def test_the_schema_knows_every_alert_and_its_threshold() -> None:
+    rules = SCHEMA["properties"]["metrics"]["properties"]["rules"]["properties"]
+    known = {name: set(each["properties"]) for name, each in rules["alerts"]["properties"].items()}
+    changeable = {"enabled", "for", "severity"}
+    assert known == {s["alert"]: changeable | ({"threshold"} & set(s)) for s in SOURCES}
+
+
+def test_an_alert_links_to_the_runbook_only_where_it_is_published() -> None:
+    """A relative path leads nowhere in a chat message."""
+    assert set(alert_of("NotifyNoEdge", {})["annotations"]) == {"summary"}
 
 
 def test_close_reasons_and_outcomes_exist_in_the_code() -> None:
@@ -200,32 +237,39 @@ def test_close_reasons_and_outcomes_exist_in_the_code() -> None:
     assert {value for name, value in values if name == "outcome"} <= outcomes
 
 
-def test_the_chart_installs_alerts_and_dashboard_unchanged() -> None:
-    rule = named("everything", "PrometheusRule")
-    assert [r for group in rule["spec"]["groups"] for r in group["rules"]] == ALERTS
-    assert rule["metadata"]["labels"]["release"] == "prometheus"
+def test_the_chart_installs_rules_and_dashboard() -> None:
+    assert named("everything", "PrometheusRule")["metadata"]["labels"]["release"] == "prometheus"
     dashboard = named("everything", "ConfigMap", "-dashboard")
     assert json.loads(dashboard["data"]["notification-gateway.json"]) == DASHBOARD
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_the_service_monitor_selects_all_services_and_names_their_jobs() -> None:
-    monitor = named("everything", "ServiceMonitor")["spec"]
+def test_the_pod_monitor_selects_all_services_and_labels_what_they_show() -> None:
+    """By pods, not by a Service's endpoints: those drop a pod that drains."""
+    monitor = named("everything", "PodMonitor")["spec"]
     [expression] = monitor["selector"]["matchExpressions"]
     assert set(expression["values"]) == set(SERVICES)
-    [endpoint] = monitor["endpoints"]
+    [endpoint] = monitor["podMetricsEndpoints"]
     assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
-    [relabeled] = endpoint["relabelings"]
-    assert (relabeled["targetLabel"], relabeled["replacement"]) == ("job", "notify-$1")
-    label = relabeled["sourceLabels"][0].removeprefix("__meta_kubernetes_service_label_")
-    for service in objects("everything", "Service"):
-        if service["metadata"]["labels"].get("app.kubernetes.io/component") in SERVICES:
-            assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-            assert label in {re.sub(r"[^a-zA-Z0-9_]", "_", name) for name in service["metadata"]["labels"]}
+    relabeled = {each["targetLabel"]: each for each in endpoint["relabelings"]}
+    assert set(relabeled) == {"job", "release"}
+    assert relabeled["job"]["replacement"] == "notify-$1"
+    for service, found in deployments("everything").items():
+        template = found["spec"]["template"]
+        labels = template["metadata"]["labels"]
+        assert monitor["selector"]["matchLabels"].items() <= labels.items()
+        there = {re.sub(r"[^a-zA-Z0-9_]", "_", name): value for name, value in labels.items()}
+        source = {
+            target: there[each["sourceLabels"][0].removeprefix("__meta_kubernetes_pod_label_")]
+            for target, each in relabeled.items()
+        }
+        assert source == {"job": service, "release": RELEASE}
+        ports = [port["name"] for each in template["spec"]["containers"] for port in each.get("ports", ())]
+        assert "metrics" in ports
 
 
 def test_kinds_of_the_prometheus_operator_are_optional() -> None:
-    assert objects("default", "ServiceMonitor") == objects("default", "PrometheusRule") == []
+    assert objects("default", "PodMonitor") == objects("default", "PrometheusRule") == []
 
 
 def test_autoscalers_use_the_metrics_that_the_adapter_provides() -> None:

@@ -28,8 +28,10 @@ from tests.deploy.chart import (
 from tests.deploy.files import CHART, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
 
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
-# Kinds of the Prometheus operator, for which Kubernetes has no schema.
-CUSTOM = ("ServiceMonitor", "PrometheusRule")
+# Kinds of others: of the Prometheus operator, KEDA and the Gateway API. Kubernetes has no schema for them.
+CUSTOM = ("PodMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute")
+# The default rollout; a percentage is of the replicas.
+SURGES = {1, "25%"}
 
 every_case = pytest.mark.parametrize("case", VALUES)
 every_service = pytest.mark.parametrize("service", SERVICES)
@@ -44,8 +46,15 @@ def _schemas_are_read_once() -> Any:
 
 
 def container(found: Json) -> Json:
-    [only] = found["spec"]["template"]["spec"]["containers"]
-    return dict(only)
+    """The service's own, beside sidecars."""
+    first, *_ = found["spec"]["template"]["spec"]["containers"]
+    assert first["name"] == component(found)
+    return dict(first)
+
+
+def set_in(each: Json) -> set[str]:
+    """Our settings in a container's environment."""
+    return {entry["name"] for entry in each["env"] if entry["name"].startswith("NOTIFY_")}
 
 
 @every_case
@@ -98,12 +107,12 @@ def test_every_setting_exists_and_is_valid(case: str) -> None:
     shared = settings_of(case)
     assert set(shared) <= SETTINGS
     for service, found in deployments(case).items():
-        own = {entry["name"] for entry in container(found)["env"]}
+        own = set_in(container(found))
         assert own <= SETTINGS
         assert not own & set(shared)
         assert ("NOTIFY_ADMIN_TOKEN" in own) == (service == "gateway")
         assert "NOTIFY_REDIS_URL" in own
-        [source] = container(found)["envFrom"]
+        source, *_ = container(found)["envFrom"]
         assert source["configMapRef"]["name"] in [c["metadata"]["name"] for c in objects(case, "ConfigMap")]
     # These files exist in the pods only.
     readable = {name: value for name, value in shared.items() if not value.startswith("/etc/notify/")}
@@ -147,6 +156,7 @@ def test_the_grace_period_covers_draining_and_stopping(case: str, service: str) 
     found = container(deployments(case)[service])
     sleeps = found.get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})["preStop"]["sleep"]["seconds"]
     own = {entry["name"]: entry["value"] for entry in found["env"] if "value" in entry}
+    own = {name: value for name, value in own.items() if name in SETTINGS}
     settings = load_settings(own)
     drains_s = settings.drain_delay_s + settings.drain_window_s
     assert bool(own) == (service == "socket-edge")
@@ -170,7 +180,9 @@ def test_the_schema_leaves_every_service_time_to_stop(service: str) -> None:
 @every_case
 def test_a_rollout_keeps_all_replicas(case: str) -> None:
     for service, found in deployments(case).items():
-        assert found["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        strategy = found["spec"]["strategy"]["rollingUpdate"]
+        assert strategy["maxUnavailable"] == 0
+        assert strategy["maxSurge"] in SURGES
         assert found["spec"]["minReadySeconds"] >= 5
         [budget] = [b for b in objects(case, "PodDisruptionBudget") if component(b) == service]
         assert budget["spec"]["maxUnavailable"] == 1
@@ -179,10 +191,11 @@ def test_a_rollout_keeps_all_replicas(case: str) -> None:
 
 @every_case
 def test_an_autoscaler_alone_sets_the_replicas(case: str) -> None:
-    scaled = {h["spec"]["scaleTargetRef"]["name"] for h in objects(case, "HorizontalPodAutoscaler")}
-    assert len(scaled) == (3 if case == "everything" else 0)
+    kinds = [*objects(case, "HorizontalPodAutoscaler"), *objects(case, "ScaledObject")]
+    scaled = {each["spec"]["scaleTargetRef"]["name"] for each in kinds}
+    assert len(kinds) == len(scaled) == (3 if case in ("everything", "production", "keda") else 0)
     for found in objects(case, "Deployment"):
-        assert ("replicas" in found["spec"]) != (found["metadata"]["name"] in scaled)
+        assert ("replicas" in found["spec"]) != (found["metadata"]["name"] in scaled), "no cluster to look at"
 
 
 @every_case
@@ -194,16 +207,19 @@ def test_every_pod_has_few_privileges(case: str) -> None:
         assert spec["enableServiceLinks"] is False, name
         security = spec["securityContext"]
         assert security["runAsNonRoot"] is True
-        assert security["runAsUser"] > 0
+        # OpenShift refuses a user that is not of the namespace's range.
+        assert ("runAsUser" in security) == ("fsGroup" in security) == (case != "openshift")
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         for each in spec["containers"]:
+            if each["name"] == "logs":
+                continue
             assert each["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
             for bound in ("requests", "limits"):
-                assert set(each["resources"][bound]) == {"cpu", "memory"}
+                assert set(each["resources"][bound]) == {"cpu", "memory", "ephemeral-storage"}
     accounts = objects(case, "ServiceAccount")
     assert [account["automountServiceAccountToken"] for account in accounts] == [False]
     assert {spec["serviceAccountName"] for _, spec in seen} == {accounts[0]["metadata"]["name"]}
@@ -221,7 +237,7 @@ def test_replicas_spread_over_zones_and_nodes(case: str) -> None:
 def test_volumes_and_secret_keys_exist(case: str) -> None:
     """Each mount has its volume; each key that is read from the chart's Secret is in it."""
     keys = {found["metadata"]["name"]: set(found["data"]) for found in objects(case, "Secret")}
-    external = {"redis-credentials", "admin"}
+    external = {"redis-credentials", "admin", "notify-admin"}
     for name, spec in pods(case):
         volumes = {volume["name"] for volume in spec.get("volumes", ())} | {"data"}
         for each in spec["containers"]:
@@ -246,7 +262,7 @@ def test_existing_secrets_are_read_and_not_created() -> None:
 
 def test_certificates_are_mounted_where_webhook_requests_are_made() -> None:
     paths = {
-        service: {mount["mountPath"] for mount in container(found).get("volumeMounts", ())}
+        service: {mount["mountPath"] for mount in container(found).get("volumeMounts", ())} - {"/more"}
         for service, found in deployments("everything").items()
     }
     calling = {"/etc/notify/callback", "/etc/notify/callback-ca"}

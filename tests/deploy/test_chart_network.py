@@ -55,6 +55,10 @@ def _picks(peer: Json, labels: Json) -> bool:
     return bool(wanted) and wanted.items() <= labels.items()
 
 
+def dns_port(case: str) -> int:
+    return 5353 if case == "openshift" else 53
+
+
 def to_customers(spec: Json) -> list[Json]:
     """The egress rules without a port: those for webhook requests."""
     return [rule for rule in spec["egress"] if "ports" not in rule]
@@ -96,7 +100,45 @@ def test_backends_exist_with_their_port(case: str) -> None:
         for path in ingress["spec"]["rules"][0]["http"]["paths"]:
             service = path["backend"]["service"]
             assert service["port"]["name"] in ports[service["name"]]
-        assert ingress["spec"]["tls"][0]["hosts"] == [ingress["spec"]["rules"][0]["host"]]
+        hosts = [host for tls in ingress["spec"].get("tls", ()) for host in tls["hosts"]]
+        # OpenShift's router has a certificate of its own.
+        assert hosts == ([] if case == "openshift" else [ingress["spec"]["rules"][0]["host"]])
+    numbers = {
+        s["metadata"]["name"]: {p["port"] for p in s["spec"]["ports"]} for s in objects(case, "Service")
+    }
+    for route in objects(case, "HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            [backend] = rule["backendRefs"]
+            assert backend["port"] in numbers[backend["name"]]
+            assert backend["port"] != metrics_port_of(case)
+
+
+def paths_of(rules: list[Json]) -> dict[tuple[str, str], str]:
+    """(path, its type in an Ingress): the service, of an HTTPRoute's rules"""
+    kinds = {"PathPrefix": "Prefix", "Exact": "Exact"}
+    return {
+        (match["path"]["value"], kinds[match["path"]["type"]]): rule["backendRefs"][0]["name"]
+        for rule in rules
+        for match in rule["matches"]
+    }
+
+
+@pytest.mark.parametrize("end", ["demo-notification-gateway", "-blackhole"])
+def test_the_gateway_api_routes_as_the_ingress_does(end: str) -> None:
+    ingress = named("everything", "Ingress", end)
+    route = named("everything", "HTTPRoute", end)
+    assert route["spec"]["hostnames"] == [rule["host"] for rule in ingress["spec"]["rules"]]
+    assert route["spec"]["parentRefs"] == [{"name": "public", "namespace": "gateways"}]
+    routed = {
+        (path["path"], path["pathType"]): path["backend"]["service"]["name"]
+        for rule in ingress["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    }
+    assert paths_of(route["spec"]["rules"]) == routed
+    held = [
+        rule for rule in route["spec"]["rules"] if rule["backendRefs"][0]["name"].endswith("-socket-edge")
+    ]
+    assert [rule["timeouts"] for rule in held] == [{"request": "0s"}]
 
 
 @every_case
@@ -120,7 +162,8 @@ def test_each_service_has_a_policy_for_both_directions(case: str, service: str) 
     assert spec["podSelector"] == deployments(case)[service]["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     *ways_in, to_metrics = spec["ingress"]
-    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    there = "openshift-user-workload-monitoring" if case == "openshift" else "monitoring"
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": there}}}
     assert to_metrics["ports"] == [{"protocol": "TCP", "port": metrics_port_of(case)}]
     assert to_metrics["from"] == [monitoring], "only monitoring may read metrics"
     assert len(ways_in) == (service in ("gateway", "socket-edge"))
@@ -135,7 +178,7 @@ def test_each_service_has_a_policy_for_both_directions(case: str, service: str) 
 @pytest.mark.parametrize("service", ["socket-edge", "expiry-reaper"])
 def test_edges_and_reapers_connect_to_redis_dns_and_the_collector_only(case: str, service: str) -> None:
     ports = {port["port"] for rule in policy(case, service)["egress"] for port in rule["ports"]}
-    allowed = {53, 6379}
+    allowed = {dns_port(case), 6379}
     allowed |= {6380} if case == "external-redis" else set()
     allowed |= {26379} if case == "redis-cluster" else set()
     allowed |= {4318} if case == "everything" else set()
@@ -147,8 +190,9 @@ def test_edges_and_reapers_connect_to_redis_dns_and_the_collector_only(case: str
 @pytest.mark.parametrize("service", SERVICES)
 def test_dns_works_over_udp_and_tcp(case: str, service: str) -> None:
     ports = [port for rule in policy(case, service)["egress"] for port in rule.get("ports", ())]
-    assert sorted(port["protocol"] for port in ports if port["port"] == 53) == ["TCP", "UDP"]
-    assert {port["protocol"] for port in ports if port["port"] != 53} == {"TCP"}
+    dns = dns_port(case)
+    assert sorted(port["protocol"] for port in ports if port["port"] == dns) == ["TCP", "UDP"]
+    assert {port["protocol"] for port in ports if port["port"] != dns} == {"TCP"}
 
 
 @pytest.mark.parametrize("service", CALLERS)
@@ -188,6 +232,17 @@ def test_networks_that_the_operator_opens_are_open() -> None:
     assert not reaches(every, "169.254.169.254")
 
 
+def test_an_opened_address_is_a_network_of_its_own() -> None:
+    found = rendered({"settings": {"ALLOW_PRIVATE_CALLBACKS": "10.1.2.3, fd12::5"}})
+    [gateway] = [each for each in found if each["kind"] == "NetworkPolicy" and component(each) == "gateway"]
+    [rule] = to_customers(gateway["spec"])
+    assert reaches(rule, "10.1.2.3")
+    assert reaches(rule, "fd12::5")
+    assert not reaches(rule, "10.1.2.4")
+    blocks = [peer["ipBlock"]["cidr"] for peer in rule["to"]]
+    assert all("/" in block for block in blocks), "the API server refuses an address without a length"
+
+
 def test_only_the_services_reach_the_charts_redis() -> None:
     spec = policy("default", "redis")
     [way_in] = spec["ingress"]
@@ -200,6 +255,47 @@ def test_only_the_services_reach_the_charts_redis() -> None:
     for service in SERVICES:
         peers: list[Any] = [p for rule in policy("default", service)["egress"] for p in rule.get("to", ())]
         assert {"podSelector": redis["spec"]["selector"]} in peers
+
+
+def test_helm_test_works_where_everything_is_denied_by_default() -> None:
+    spec = policy("default", "test")
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == []
+    labels = named("default", "Pod")["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    dns, *others = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    reached = {
+        rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: rule["ports"]
+        for rule in others
+    }
+    called = ("gateway", "socket-edge")
+    assert reached == {name: [{"protocol": "TCP", "port": PORTS[name]}] for name in called}
+
+
+def test_dns_pods_may_listen_on_other_ports() -> None:
+    """A policy sees the port of the pod, after the Service's translation."""
+    found = rendered({"networkPolicy": {"dnsPorts": [53, 5353]}})
+    policies = [each for each in found if each["kind"] == "NetworkPolicy" and component(each) != "redis"]
+    assert len(policies) == len(SERVICES) + 1
+    for each in policies:
+        ports = {
+            (port["protocol"], port["port"])
+            for rule in each["spec"]["egress"]
+            for port in rule.get("ports", ())
+        }
+        assert {("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)} <= ports
+
+
+def test_sidecars_may_have_destinations_of_their_own() -> None:
+    mine = {"to": [{"ipBlock": {"cidr": "192.0.2.5/32"}}], "ports": [{"protocol": "TCP", "port": 24224}]}
+    found = rendered({"networkPolicy": {"extraEgress": [mine]}})
+    having = {
+        component(each)
+        for each in found
+        if each["kind"] == "NetworkPolicy" and mine in each["spec"]["egress"]
+    }
+    assert having == set(SERVICES)
 
 
 def test_network_policies_are_optional() -> None:

@@ -41,6 +41,9 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"socketEdge": {"drain": {"windowSeconds": -1}}}, "/socketEdge/drain/windowSeconds"),
         ({"settings": {"PORT": 80}}, "'PORT' not allowed"),
         ({"settings": {"HEARTBEAT_S": 30}}, "HEARTBEAT_TTL_S (15) must be more than HEARTBEAT_S (30)"),
+        ({"fullnameOverride": "1abc"}, "/fullnameOverride"),
+        ({"fullnameOverride": "a.b"}, "/fullnameOverride"),
+        ({"nameOverride": "a.b"}, "/nameOverride"),
         ({"listenOn": "127.0.0.1"}, "'0.0.0.0', '::'"),
         ({"redis": {"own": {"appendfsync": "no"}}}, "'always', 'everysec'"),
         ({"redis": {"own": {"maxmemory": "512Mi"}}}, "/redis/own/maxmemory"),
@@ -78,6 +81,47 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
             {"webhookDispatcher": {"autoscaling": {"enabled": True, "dueSeconds": 20}}},
             "autoscaling.dueSeconds (20) must be more than settings.CALLBACK_TIMEOUT_S (20)",
         ),
+        (
+            {"gateway": {"autoscaling": {"enabled": True, "extraTriggers": [{"type": "cpu"}]}}},
+            "gateway.autoscaling.extraTriggers is for by=keda",
+        ),
+        (
+            {"socketEdge": {"autoscaling": {"enabled": True, "by": "keda"}}},
+            "socketEdge.autoscaling.by=keda needs keda.prometheusUrl",
+        ),
+        (
+            {"gateway": {"strategy": {"maxSurge": 0}}},
+            "gateway.strategy.maxSurge and maxUnavailable are both 0",
+        ),
+        ({"gateway": {"strategy": {"maxSurge": "300%"}}}, "/gateway/strategy/maxSurge"),
+        (
+            {"gateway": {"resources": {"requests": {"cpu": 2}}}},
+            "gateway.resources.requests.cpu (2) is more than its limit (1)",
+        ),
+        (
+            {"redis": {"own": {"resources": {"requests": {"memory": "2Gi"}}}}},
+            "redis.own.resources.requests.memory (2Gi) is more than its limit (1Gi)",
+        ),
+        ({"gateway": {"resources": {"requests": {"cpu": "a lot"}}}}, "/gateway/resources/requests/cpu"),
+        ({"gateway": {"podLabels": {"team": "a b"}}}, "/gateway/podLabels/team"),
+        ({"commonLabels": {"a b": "c"}}, "'a b' does not match"),
+        ({"pods": {"extraEnv": [{"value": "x"}]}}, "/pods/extraEnv/0"),
+        ({"pods": {"dnsPolicy": "None"}}, "pods.dnsPolicy=None needs pods.dnsConfig.nameservers"),
+        ({"httpRoute": {"enabled": True, "host": "a.example"}}, "httpRoute.enabled needs httpRoute.host"),
+        ({"metrics": {"rules": {"alerts": {"NotifyNoEdge": {"threshold": 1}}}}}, "'threshold' not allowed"),
+        ({"metrics": {"rules": {"alerts": {"NotifyNothing": {}}}}}, "'NotifyNothing' not allowed"),
+        ({"metrics": {"rules": {"alertLabels": {"severity": "page"}}}}, "invalid propertyName 'severity'"),
+        ({"metrics": {"rules": {"runbookUrl": "docs/runbook.md"}}}, "/metrics/rules/runbookUrl"),
+        ({"metrics": {"serviceMonitor": {"enabled": True}}}, "'serviceMonitor' not allowed"),
+        (
+            {"networkPolicy": {"privateNetworks": {"ipv4": ["10.0.0.0"]}}},
+            "/networkPolicy/privateNetworks/ipv4/0",
+        ),
+        ({"settings": {"ALLOW_PRIVATE_CALLBACKS": "intranet"}}, "/settings/ALLOW_PRIVATE_CALLBACKS"),
+        # The API server wants it below the progress deadline of 600 s.
+        ({"gateway": {"minReadySeconds": 600}}, "/gateway/minReadySeconds"),
+        ({"gateway": {"nodeSelector": {"zone": "a b"}}}, "/gateway/nodeSelector/zone"),
+        ({"ingress": {"annotations": {"a b": "c"}}}, "'a b' does not match"),
         ({"networkPolicy": {"monitoring": []}}, "/networkPolicy/monitoring"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),
     ],
@@ -86,6 +130,15 @@ def test_senseless_values_are_refused(values: dict[str, Any], error: str) -> Non
     with pytest.raises(helm.HelmError) as refused:
         rendered(values)
     assert error in str(refused.value)
+
+
+@pytest.mark.parametrize("release", ["1abc", "a.b"])
+def test_a_release_whose_services_would_be_refused_is_refused_first(release: str) -> None:
+    """Helm accepts these names; the API server refuses them for a Service, after it has made Deployments."""
+    with helm.Chart.load(CHART) as chart:
+        with pytest.raises(helm.HelmError, match="Set fullnameOverride"):
+            chart.render({}, name=release, namespace="prod")
+        assert chart.render({"fullnameOverride": "notify"}, name=release, namespace="prod")
 
 
 def test_every_setting_can_be_set_in_the_chart() -> None:

@@ -9,9 +9,11 @@ import yaml
 
 from shared.runtime.settings import load_settings
 from tests.deploy.files import DEPLOY, PORTS, SERVICES, SETTINGS, STOPS_WITHIN_S
+from tests.deploy.generate import COMPOSE
+from tests.deploy.rules import selectors
 
-COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-CONTAINERS: dict[str, Any] = COMPOSE["services"]
+FILE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+CONTAINERS: dict[str, Any] = FILE["services"]
 CADDYFILE = (DEPLOY / "proxy" / "Caddyfile").read_text()
 
 OURS = {name: c for name, c in CONTAINERS.items() if c["image"] == "notification-gateway"}
@@ -75,7 +77,7 @@ def test_mounted_files_and_volumes_exist() -> None:
             if source.startswith("."):
                 assert (DEPLOY / source).is_file(), (name, source)
             else:
-                assert source in COMPOSE["volumes"], (name, source)
+                assert source in FILE["volumes"], (name, source)
 
 
 def test_redis_persists_and_evicts_nothing() -> None:
@@ -85,7 +87,7 @@ def test_redis_persists_and_evicts_nothing() -> None:
     assert options["--maxmemory-policy"] == "noeviction"
     assert mounts(CONTAINERS["redis"]) == ["redis"]
     assert CONTAINERS["redis"]["networks"] == ["inside"]
-    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert FILE["networks"]["inside"] == {"internal": True}
 
 
 def test_ports_are_published_on_this_machine_only() -> None:
@@ -107,7 +109,7 @@ def test_the_proxy_knows_every_replica(variable: str, service: str) -> None:
 
 
 def test_only_the_proxys_network_is_trusted() -> None:
-    [subnet] = [block["subnet"] for block in COMPOSE["networks"]["outside"]["ipam"]["config"]]
+    [subnet] = [block["subnet"] for block in FILE["networks"]["outside"]["ipam"]["config"]]
     for name in OURS:
         assert [str(n) for n in load_settings(settings_of(name)).trusted_proxies] == [subnet]
 
@@ -125,12 +127,23 @@ def test_prometheus_scrapes_every_process_on_its_metrics_port() -> None:
     scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
     jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
     assert {name.removeprefix("notify-") for name in jobs} == set(SERVICES)
+    assert [job["static_configs"][0]["labels"] for job in scraped["scrape_configs"]] == [COMPOSE] * 4
     for service in SERVICES:
         there = {f"{name}:{metrics_port_of(name)}" for name, runs in RUNS.items() if runs == service}
         assert set(jobs[f"notify-{service}"]) == there
     targets = [volume.split(":")[1] for volume in CONTAINERS["prometheus"]["volumes"]]
     assert set(scraped["rule_files"]) <= set(targets)
     assert f"--config.file={targets[0]}" in CONTAINERS["prometheus"]["command"]
+
+
+def test_rules_select_by_the_labels_of_the_targets() -> None:
+    text = (DEPLOY / "prometheus" / "alerts.yaml").read_text()
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    assert len(rules) > 50
+    for rule in rules:
+        for selector in selectors(rule["expr"]):
+            matched = {m.name: m.value for m in selector.matchers.matchers}
+            assert COMPOSE.items() <= matched.items()
 
 
 @ours

@@ -71,6 +71,15 @@ def test_helm_test_calls_existing_services() -> None:
     assert TEST_POD["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
+def test_the_log_of_helm_test_can_be_read_after_success() -> None:
+    """`helm test --logs` reads it when all hooks have ended; `hook-succeeded` deletes the pod before."""
+    policy = TEST_POD["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    assert policy == "before-hook-creation"
+    # What the pod needs is part of the release, so that the uninstall removes it.
+    for kind in ("ConfigMap", "NetworkPolicy"):
+        assert "annotations" not in named("default", kind, "-test")["metadata"]
+
+
 @pytest.fixture
 def own_redis() -> Iterator[Any]:
     """A Valkey with the configuration of the chart's own Redis, in temporary folders."""

@@ -148,7 +148,7 @@ FAULTS = {
     "unknown host": Fault(unknown_host, "ConnectionError: "),
     "silent": Fault(silent, "no reply yet|no reply within the timeout|Timeout reading"),
     "protected mode": Fault(protected_mode, "DENIED Valkey is running in protected mode because"),
-    "not Redis": Fault(not_redis, "Protocol"),
+    "not Redis": Fault(not_redis, "Protocol|the connection was closed"),
     "TLS to a plain port": Fault(tls_to_plain, "TimeoutError: (no connection .*TLS|Timeout connecting)"),
     "plain to a TLS port": Fault(plain_to_tls, "ConnectionError: "),
     "strange certificate": Fault(strange_certificate, "certificate verify failed"),

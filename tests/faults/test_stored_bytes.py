@@ -126,7 +126,7 @@ async def test_what_no_channel_gets_fills_the_quota_and_not_redis(
         assert set(statuses) == {202}
         assert len(statuses) > began + 10
         assert attacked_s <= max(3 * alone_s, 0.5)
-        assert (await apis[0].admin("DELETE", f"/v1/accounts/{attacker.account}")).status == 204
+        assert (await apis[0].admin("DELETE", f"/v1/accounts/{attacker.account}?cascade=true")).status == 204
         await wait_until(
             lambda: used_bytes(redis) - before < MIB,
             what=lambda: f"{used_bytes(redis) - before} bytes are left",
@@ -161,7 +161,7 @@ async def test_a_full_redis_is_freed_by_deleting_the_account_that_filled_it(
         redis.config_set("maxmemory", "8mb")
         assert (await api.post_events(victim, reading(1, to=victim.id))).status == 503
 
-        assert (await api.admin("DELETE", f"/v1/accounts/{attacker.account}")).status == 204
+        assert (await api.admin("DELETE", f"/v1/accounts/{attacker.account}?cascade=true")).status == 204
 
         async def is_accepted() -> bool:
             return (await api.post_events(victim, reading(1, to=victim.id))).status == 202
@@ -246,6 +246,6 @@ async def test_a_deletion_that_a_gateway_did_not_finish_is_finished(
         redis.hset(f"{{{key.account}}}:account", "deleting", 1)
         redis.sadd("{accounts}:deleting", key.account)
         if not stack.reapers:
-            assert (await apis[1].admin("DELETE", f"/v1/accounts/{key.account}")).status == 204
+            assert (await apis[1].admin("DELETE", f"/v1/accounts/{key.account}?cascade=true")).status == 204
         await wait_until(lambda: not leaks.bytes_left(redis), what=lambda: leaks.bytes_left(redis))
     assert (await apis[0].admin("DELETE", f"/v1/accounts/{key.account}")).status == 404

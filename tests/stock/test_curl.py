@@ -189,7 +189,7 @@ async def test_a_head(api: Api, key: ApiKey, origin: AllInOne, path: str, status
     [
         *(("/v1/./events", 404), ("/v1/../v1/events", 404), ("/../v1/events", 404), ("//v1/events", 404)),
         *(("/v1//events", 404), ("/v1/events/../events", 405), ("/v1/events%00", 404)),
-        *(("/v1/%65vents", 202), ("/v1/events?", 202)),
+        *(("/v1/%65vents", 404), ("/v1/events?", 202)),
     ],
 )
 async def test_a_path_is_taken_as_it_is(key: ApiKey, origin: AllInOne, path: str, status: int) -> None:

@@ -1,8 +1,7 @@
 {{/* What every service may connect to: DNS, Redis, and the collector if there is one. */}}
 {{- define "notify.egress" -}}
 {{- $policy := .Values.networkPolicy }}
-- to: {{- toYaml $policy.dns | nindent 4 }}
-  ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
+{{ include "notify.egressToDns" . }}
 {{- if .Values.redis.own.enabled }}
 - to:
     - podSelector:
@@ -23,6 +22,9 @@
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+{{- with $policy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
 {{- if .Values.settings.OTLP_URL }}
 - ports:
     {{- range $policy.collector.ports }}
@@ -32,6 +34,15 @@
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+{{- end }}
+
+{{- define "notify.egressToDns" -}}
+- to: {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
+  ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . | int }}}
+    - {protocol: TCP, port: {{ . | int }}}
+    {{- end }}
 {{- end }}
 
 {{/* The internet without private networks, by the same rule as the code; networks that the operator opens are open here. */}}
@@ -48,7 +59,10 @@
     - ipBlock: {cidr: "::/0", except: {{ toJson $private.ipv6 }}}
     {{- if not (has $opened (list "" "0" "false" "False")) }}
     {{- range splitList "," $opened }}
-    - ipBlock: {cidr: {{ trim . | quote }}}
+    {{- $network := trim . }}
+    {{- /* An address without a length means itself. */}}
+    {{- $length := ternary "" (ternary "/128" "/32" (contains ":" $network)) (contains "/" $network) }}
+    - ipBlock: {cidr: {{ printf "%s%s" $network $length | quote }}}
     {{- end }}
     {{- end }}
 {{- end }}

@@ -22,6 +22,21 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{ include "notify.selector" . }}
 {{- end }}
 
+{{/*
+Labels and annotations of an object, with those that the operator gives to every one. Takes root, and perhaps component,
+labels and annotations.
+*/}}
+{{- define "notify.meta" -}}
+{{- $labels := include "notify.labels" .root | fromYaml }}
+{{- with .component }}
+{{- $_ := set $labels "app.kubernetes.io/component" . }}
+{{- end }}
+labels: {{- mergeOverwrite (deepCopy .root.Values.commonLabels) (.labels | default dict) $labels | toYaml | nindent 2 }}
+{{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (.annotations | default dict) }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "notify.selector" -}}
 app.kubernetes.io/name: {{ include "notify.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

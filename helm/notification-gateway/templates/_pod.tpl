@@ -1,19 +1,54 @@
 {{/* Parts of every pod. */}}
 
-{{- define "notify.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-seccompProfile:
-  type: RuntimeDefault
+{{/*
+What all pods of the chart have at the top of their spec. Takes root, and perhaps values (of a service) and security, in
+place of pods.securityContext.
+*/}}
+{{- define "notify.podTop" -}}
+{{- $pods := .root.Values.pods }}
+{{- $values := .values | default dict }}
+serviceAccountName: {{ include "notify.serviceAccount" .root }}
+automountServiceAccountToken: false
+# Otherwise a Service named "notify" sets NOTIFY_PORT=tcp://… in every pod.
+enableServiceLinks: false
+securityContext: {{- .security | default $pods.securityContext | toYaml | nindent 2 }}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with $pods.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with $pods.hostAliases }}
+hostAliases: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pods.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with $pods.dnsConfig }}
+dnsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
-{{- define "notify.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{/* A list of the operator's, for all services and for one: extraEnv, sidecars, … Takes root, values and key. */}}
+{{- define "notify.extra" -}}
+{{- with concat (index .root.Values.pods .key) (index .values .key) }}
+{{- toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Probes ask the process, never Redis: a short outage of Redis must not remove all replicas. */}}

@@ -1,0 +1,16 @@
+{{/* The API's paths, for Ingress and HTTPRoute: path and its type. */}}
+
+{{/* Of held connections, which the edges serve. */}}
+{{- define "notify.heldPaths" -}}
+/v2/notification/websocket-connect: Prefix
+/v2/notification/pull: Prefix
+/api/v1/websocket: Exact
+{{- end }}
+
+{{/* Of short requests, which the gateways serve. */}}
+{{- define "notify.restPaths" -}}
+/v1: Prefix
+/v2: Prefix
+/api: Prefix
+/openapi.json: Exact
+{{- end }}
