@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes real services: each panel shows something, each alert finds its series."""
+"""A real Prometheus scrapes real services: panels show something, alerts and autoscalers find series."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Start
-from tests.deploy.chart import NAMESPACE, RELEASE, named
+from tests.deploy.chart import NAMESPACE, RELEASE, named, objects
 from tests.deploy.rules import ALERTS, GROUPS, RECORDS, RULES, selectors
-from tests.deploy.test_alerts import PANELS
+from tests.deploy.test_alerts import ADAPTER, PANELS
 from tests.harness.api import Api, ApiKey
 from tests.harness.blackhole import Blackhole
 from tests.harness.events import readings
@@ -33,6 +33,8 @@ pytestmark = [
 # Of the chart's interval Grafana makes four times as much, and more.
 RATE_INTERVAL = "15s"
 KEPT_S = 600
+# Of a single Redis, and outside an image.
+MAY_BE_EMPTY = {"primary", "revision"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class Traffic:
                 await api.post_events(self.poor, readings(range(10)))
             await self._strangers(edges[0].url)
             await asyncio.wait([polling], timeout=5)
-            await other.received(10)
+            # An edge that has just been without Redis may close it.
+            await wait_until(lambda: len(other.items) >= 10 or not other.open_now, within_s=60)
         finally:
             polling.cancel()
             for each in (receiver, other):
@@ -107,10 +110,12 @@ class Traffic:
             await browser.close()
 
     async def _strangers(self, url: str) -> None:
-        nobody = ApiKey(id="0" * 32, account="", secret="ak_" + "0" * 32)
+        """Beyond their rate, which is that of their address."""
+        headers = {"Authorization": "Bearer ak_" + "0" * 32, "X-Forwarded-For": "203.0.113.9"}
         for _ in range(4):
+            # It is closed with 1008, or refused with a 429.
             with contextlib.suppress(InvalidStatus):
-                await (await Receiver.open(url, nobody)).close()
+                await (await Receiver.open(url, self.socket, additional_headers=headers)).close()
 
 
 @pytest.fixture
@@ -127,6 +132,7 @@ async def stack(start: Start, http: aiohttp.ClientSession) -> Stack:
         LONG_POLL_WAIT_S=1,
         QUEUE_LIMIT_BYTES=1024 * 1024,
         WEBSOCKET_EXPIRY_S=3,
+        TRUSTED_PROXIES="127.0.0.1",
         FAILED_AUTHENTICATION_RATE_PER_ADDRESS=1,
         FAILED_AUTHENTICATION_BURST_PER_ADDRESS=3,
     )
@@ -153,10 +159,14 @@ async def server(stack: Stack, http: aiohttp.ClientSession) -> AsyncIterator[Pro
 
 
 async def shown(server: Prometheus, http: aiohttp.ClientSession, query: Query) -> bool:
-    """Has the line had a value?"""
+    """Has the line had a value, and the labels of its legend?"""
     now_s = time.time()
     times = {"start": now_s - KEPT_S, "end": now_s, "step": 1}
     found = await server.ask(http, "query_range", query=query.expression, **times)
+    labels = set(re.findall(r"{{(\w+)}}", query.legend))
+    for series in found["result"]:
+        assert labels - MAY_BE_EMPTY <= series["metric"].keys(), f"{query}: {series['metric']}"
+        assert not labels or labels & series["metric"].keys(), f"{query} has a line without a name"
     return any(value != "NaN" for series in found["result"] for _, value in series["values"])
 
 
@@ -165,7 +175,7 @@ async def test_each_panel_shows_something_and_each_alert_finds_its_series(
 ) -> None:
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     traffic = Traffic(stack, http, api)
-    missing = list(QUERIES)
+    missing = [*QUERIES, *scaling_queries()]
 
     async def are_all_shown() -> bool:
         await traffic.go_on()
@@ -182,6 +192,7 @@ async def test_each_panel_shows_something_and_each_alert_finds_its_series(
         await fail(stack, server, http, traffic.socket)
         await drain(stack, http, traffic.socket)
         await wait_until(are_all_shown, within_s=180, what=lambda: [str(query) for query in missing])
+        await assert_variables_have_values(server, http)
         await assert_rules_are_healthy(server, http)
         without: set[str] = set()
 
@@ -192,6 +203,30 @@ async def test_each_panel_shows_something_and_each_alert_finds_its_series(
             return not without
 
         await wait_until(are_all_found, within_s=60, what=lambda: without)
+
+
+def scaling_queries() -> list[Query]:
+    """The queries by which KEDA and prometheus-adapter scale, as they send them."""
+    by_keda = [
+        trigger["metadata"]["query"]
+        for scaled in objects("keda", "ScaledObject")
+        for trigger in scaled["spec"]["triggers"]
+        if trigger["type"] == "prometheus"
+    ]
+    pods = f'namespace="{NAMESPACE}",pod=~"{RELEASE}-.+"'
+    by_adapter = [
+        rule["metricsQuery"].replace("<<.LabelMatchers>>", pods).replace("<<.GroupBy>>", "pod")
+        for rule in ADAPTER
+    ]
+    found = [*by_keda, *by_adapter, *(rule["seriesQuery"] for rule in ADAPTER)]
+    return [Query("autoscaler", query, query) for query in found]
+
+
+async def assert_variables_have_values(server: Prometheus, http: aiohttp.ClientSession) -> None:
+    """Those of the dashboard, by which an operator chooses an installation."""
+    for name, value in (("namespace", NAMESPACE), ("release", RELEASE)):
+        async with http.get(f"{server.url}/api/v1/label/{name}/values?match[]=notify_redis_up") as response:
+            assert (await response.json())["data"] == [value]
 
 
 async def fail(stack: Stack, server: Prometheus, http: aiohttp.ClientSession, key: ApiKey) -> None:
