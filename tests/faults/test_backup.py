@@ -113,7 +113,7 @@ async def test_everything_accepted_before_the_backup_is_there_in_order(
     async with publisher.publishing():
         await publisher.wait_for_accepted(200)
         before = publisher.accepted
-        await save(stack.valkey, installation.snapshot)  # type: ignore[misc]
+        await save(stack.valkey, installation.snapshot)
         backed_up = publisher.accepted
         await publisher.wait_for_accepted(100)
     lost_from = publisher.accepted
