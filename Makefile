@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= sockets
+CLUSTER ?= own
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 LOCK := $(VENV)/lock
 SBOM := $(VENV)/sbom
@@ -10,10 +11,11 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK)/bin/pip-compile --quie
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo check test test-long load load-smoke lock sbom promtool prometheus format clean
+.PHONY: help install run demo check test test-long load load-smoke cluster cluster-up cluster-down lock sbom
+.PHONY: promtool prometheus format clean
 
 help: ## list these targets (the default)
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 install: $(VENV)/installed-dev ## install everything into .venv/
 
@@ -39,6 +41,15 @@ load: $(VENV)/installed-dev ## measure: make load RUN="sockets --rate 1000"; RUN
 
 load-smoke: $(VENV)/installed-dev ## a load run of seconds, also part of `make test`
 	$(BIN)/python -m pytest -s tests/load/test_smoke.py
+
+cluster: $(VENV)/installed-dev ## operate a real Kubernetes under load; CLUSTER=kind, kubeconfig or its path for another
+	@exec $(BIN)/python -m tests.cluster run --cluster $(CLUSTER)
+
+cluster-up: $(VENV)/installed-dev ## start a one-node Kubernetes, and leave it running
+	@exec $(BIN)/python -m tests.cluster up
+
+cluster-down: $(VENV)/installed-dev ## end it
+	@exec $(BIN)/python -m tests.cluster down
 
 lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt from pyproject.toml
 	test -x $(LOCK)/bin/pip-compile || { $(BIN)/python -m venv $(LOCK) && $(LOCK)/bin/pip install --quiet pip-tools; }

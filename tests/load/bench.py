@@ -48,7 +48,7 @@ class Bench:
         self.keys = ApiKeys(self.rest, each=screen.step)
         self.channels: dict[int, int] = {}
         self.receivers: list[Worker] = []
-        self._publishers: list[Worker] = []
+        self.publishers: list[Worker] = []
         self._helpers: list[Worker] = []
         self._counted = Count()
 
@@ -72,12 +72,18 @@ class Bench:
         name = getattr(role, "__name__", "role").lower()
         return [number for number, worker in enumerate(self.receivers) if worker.name.startswith(name)]
 
-    async def start_publishers(self, targets: Sequence[Target], *, lanes: int | None = None) -> list[Worker]:
+    async def start_publishers(
+        self,
+        targets: Sequence[Target],
+        *,
+        lanes: int | None = None,
+        role: Callable[[], Publishers] = Publishers,
+    ) -> list[Worker]:
         """Starts publishers for these targets, beside earlier ones."""
         lanes = lanes or self.options.lanes
-        count, first = min(self.options.processes, lanes), len(self._publishers)
-        made = [Worker(f"publisher-{first + number}", Publishers) for number in range(count)]
-        self._publishers += made
+        count, first = min(self.options.processes, lanes), len(self.publishers)
+        made = [Worker(f"publisher-{first + number}", role) for number in range(count)]
+        self.publishers += made
         await asyncio.gather(
             *(
                 worker.call(
@@ -101,7 +107,7 @@ class Bench:
     async def publish(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> Published:
         """Carries out the plan on these publishers, by default on all."""
         start_us = now_us() + _START_US
-        workers = self._publishers if by is None else by
+        workers = self.publishers if by is None else by
         parts = await asyncio.gather(
             *(worker.call("publish", plan=plan, start_us=start_us) for worker in workers)
         )
@@ -139,7 +145,7 @@ class Bench:
         """Samples all processes' CPU and memory during the block."""
         clients = [
             Watched(worker.name, "client", worker.pid)
-            for worker in (*self.receivers, *self._publishers, *self._helpers)
+            for worker in (*self.receivers, *self.publishers, *self._helpers)
         ]
         window = Window((*self.installation.watched, *clients, Watched("parent", "client", os.getpid())))
         window.take_sample()
@@ -192,7 +198,7 @@ class Bench:
         return await self._count_all(channels=channels)
 
     async def close(self) -> None:
-        workers = [*self._helpers, *self._publishers, *self.receivers]
+        workers = [*self._helpers, *self.publishers, *self.receivers]
         for worker in workers:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(worker.call("close"), 10)
@@ -207,7 +213,7 @@ class Bench:
 
     async def _pending(self) -> dict[tuple[int, int], int]:
         """Accepted events by channel and lane."""
-        parts = await asyncio.gather(*(worker.call("accepted") for worker in self._publishers))
+        parts = await asyncio.gather(*(worker.call("accepted") for worker in self.publishers))
         accepted: dict[int, list[tuple[int, int]]] = {}
         for part in parts:
             for (target, lane), count in part.items():

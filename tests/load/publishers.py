@@ -76,6 +76,7 @@ class Lane:
         self._templates = templates
         self.accepted = [0] * len(targets)
         self._turn = 0
+        self.stopped = False
         self._connection: HttpConnection | None = None
 
     def start_at(self, turn: int) -> None:
@@ -89,7 +90,7 @@ class Lane:
         free_us = start_us
         for count in itertools.count():
             due_us = int(first_us + count * interval_us) if plan.rate else now_us()
-            if count == plan.requests or (end_us is not None and due_us >= end_us):
+            if self.stopped or count == plan.requests or (end_us is not None and due_us >= end_us):
                 return
             if due_us > now_us():
                 await asyncio.sleep((due_us - now_us()) / 1e6)
@@ -155,7 +156,8 @@ def _heads(url: str, secret: str, targets: Sequence[Target]) -> list[bytes]:
 class Publishers:
     """A share of a run's lanes."""
 
-    def __init__(self) -> None:
+    def __init__(self, lane: type[Lane] = Lane) -> None:
+        self._lane = lane
         self._lanes: list[Lane] = []
         self._targets: Sequence[Target] = ()
         self._all = 1
@@ -176,7 +178,7 @@ class Publishers:
         self._targets, self._all = targets, all_lanes
         for number in lanes:
             url = gateways[number % len(gateways)]
-            lane = Lane(number, url, heads[url], targets, templates)
+            lane = self._lane(number, url, heads[url], targets, templates)
             lane.start_at(number * len(targets) // all_lanes)
             self._lanes.append(lane)
         await asyncio.gather(*(lane.connect() for lane in self._lanes))
@@ -196,6 +198,11 @@ class Publishers:
             for target, count in zip(self._targets, lane.accepted, strict=True)
             if count
         }
+
+    async def stop(self) -> None:
+        """Ends the plan that is carried out, each lane after its request in progress."""
+        for lane in self._lanes:
+            lane.stopped = True
 
     async def close(self) -> None:
         for lane in self._lanes:

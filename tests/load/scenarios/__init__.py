@@ -8,7 +8,7 @@ from tests.load.bench import Bench
 from tests.load.installation import Size
 from tests.load.publishers import Plan
 from tests.load.result import Result
-from tests.load.scenarios import holding, mixed, neighbours, options, sockets, tenants, waiting
+from tests.load.scenarios import holding, mixed, neighbours, options, rollout, sockets, tenants, waiting
 from tests.load.scenarios.sockets import Stream
 
 
@@ -129,6 +129,18 @@ async def _neighbours(bench: Bench, given: argparse.Namespace) -> list[Result]:
     )
 
 
+async def _rollout(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    crowd = rollout.Crowd(
+        sockets=given.sockets,
+        polls=given.polls,
+        rate=given.rate,
+        array=given.array,
+        seconds=given.seconds,
+        until_eof=given.until_eof,
+    )
+    return [await rollout.rollout(bench, crowd, label=given.label)]
+
+
 def _sizes(given: argparse.Namespace) -> list[argparse.Namespace]:
     """The same load on installations of several sizes; `grow`: the same load per edge."""
     variants = []
@@ -161,6 +173,11 @@ SCENARIOS = {
         options.for_neighbours,
         _neighbours,
         dispatchers=1,
+    ),
+    "rollout": Scenario(
+        "clients that stay and publishers that repeat, while the installation is operated",
+        options.for_rollout,
+        _rollout,
     ),
     "webhooks": Scenario(
         "events to webhooks, some of which do not respond", options.for_webhooks, _webhooks, dispatchers=1

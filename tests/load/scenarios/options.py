@@ -113,3 +113,14 @@ def for_webhooks(parser: argparse.ArgumentParser) -> None:
 def for_scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grow", action="store_true", help="rate and channels are per edge, not in total")
     for_sockets(parser)
+
+
+def for_rollout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sockets", type=int, default=100, help="channels with a socket that is reopened")
+    parser.add_argument("--polls", type=int, default=10, help="channels that are polled")
+    parser.add_argument("--rate", type=float, default=200.0, help="events per second")
+    parser.add_argument("--array", type=int, default=10, help="events per request")
+    parser.add_argument("--seconds", type=float, default=30.0, help="duration of the measurement")
+    parser.add_argument(
+        "--until-eof", action="store_true", help="end earlier, when standard input ends: --seconds is a limit"
+    )

@@ -1,0 +1,1 @@
+"""A real one-node Kubernetes, and what happens to notifications while it is operated: `make cluster`."""

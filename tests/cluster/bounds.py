@@ -1,0 +1,104 @@
+"""What a story found, and what is too much of it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that a story may cost clients; None: no bound. A lost notification always fails."""
+
+    gap_s: float | None = 1.0
+    reconnects: float | None = 1.25
+    publisher_errors: int | None = 0
+    """Requests that failed and whose first repetition failed too."""
+
+
+# The others are about the machine, which the cluster shares with the load.
+_OF_CLIENTS = re.compile(r"\d+ (sockets were closed|connects were refused|requests were refused) ")
+ROLLOUT = Bounds()
+CRASH = Bounds(gap_s=15.0, publisher_errors=None)
+"""A process or a node's link to it is gone before anybody can be told."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A row of the table."""
+
+    story: str
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    count: Mapping[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def judge(outcome: Outcome, line: Mapping[str, Any], bounds: Bounds) -> None:
+    """Adds the figures of a load run's result line to the outcome, and what exceeds the bounds."""
+    figures, count = line["figures"], line["count"]
+    outcome.figures, outcome.count = figures, count
+    outcome.notes += [warning for warning in line["warnings"] if _OF_CLIENTS.match(warning)]
+    problems = outcome.problems
+    if not count["published"]:
+        problems.append("nothing was published")
+    for what in ("lost", "out_of_order", "unknown"):
+        if count[what]:
+            problems.append(f"{count[what]} notifications were {what.replace('_', ' ')}")
+    if figures["away_at_the_end"]:
+        problems.append(f"{figures['away_at_the_end']:.0f} clients were not connected at the end")
+    for what, name, most in (
+        ("the longest gap in ms", "gap_max_ms", None if bounds.gap_s is None else bounds.gap_s * 1000),
+        ("reconnects per socket", "reconnects_per_socket", bounds.reconnects),
+        ("requests that failed twice", "repeated_more_than_once", bounds.publisher_errors),
+    ):
+        if most is not None and figures[name] > most:
+            problems.append(f"{what}: {figures[name]:g}, at most {most:g} allowed")
+
+
+COLUMNS = (
+    "story",
+    "notifications",
+    "lost",
+    "doubled",
+    "longest gap",
+    "reconnects/socket",
+    "failed twice",
+    "s",
+)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """All outcomes, then what is wrong and what was seen besides."""
+    rows: list[Sequence[str]] = [COLUMNS, *(_row(outcome) for outcome in outcomes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = [
+        "  ".join(
+            [f"{row[0]:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    for outcome in outcomes:
+        lines += [f"  ✗ {outcome.story}: {problem}" for problem in outcome.problems]
+    for outcome in outcomes:
+        lines += [f"  ! {outcome.story}: {note}" for note in outcome.notes]
+    return "\n".join(lines)
+
+
+def _row(outcome: Outcome) -> Sequence[str]:
+    mark = "✗ " if outcome.problems else ""
+    took = f"{outcome.seconds:.0f}"
+    if not outcome.count:
+        return (mark + outcome.story, "", "", "", "", "", "", took)
+    figures, count = outcome.figures, outcome.count
+    return (
+        mark + outcome.story,
+        f"{count['published']:,}",
+        str(count["lost"]),
+        str(count["duplicated"]),
+        f"{figures['gap_max_ms'] / 1000:.2f} s",
+        f"{figures['reconnects_per_socket']:.2f}",
+        f"{figures['repeated_more_than_once']:.0f}",
+        took,
+    )

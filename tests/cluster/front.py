@@ -1,0 +1,116 @@
+"""A proxy of Debian's before the two Services, as an ingress controller or a load balancer would be."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster.access import Cluster, Failed
+from tests.cluster.places import FRONT_PORT, scratch
+from tests.cluster.release import Release
+from tests.cluster.requirements import path_of
+from tests.deploy.files import PORTS
+from tests.load.polls import PULL_PATH
+from tests.load.sockets import CONNECT_PATH
+
+_HELD = (CONNECT_PATH, PULL_PATH)
+_START_LIMIT_S = 20
+
+# A connection that is refused is tried again; a request that was sent is not.
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 500ms
+    timeout client 90s
+    timeout server 90s
+    timeout tunnel 1h
+    timeout http-keep-alive 60s
+    option http-keep-alive
+    http-reuse safe
+    retries 5
+    retry-on conn-failure
+frontend api
+    bind 127.0.0.1:{port}
+    acl held path {held}
+    use_backend edges if held
+    default_backend gateways
+backend edges
+    server edges {edges}
+backend gateways
+    server gateways {gateways}
+"""
+
+NGINX = """
+daemon off;
+# Only we may enter the folder.
+user root;
+pid {folder}/nginx.pid;
+error_log stderr;
+worker_rlimit_nofile 8192;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    # A connection to an upstream is kept, and a WebSocket's is upgraded.
+    map $http_upgrade $connection_header {{ default upgrade; '' ''; }}
+    upstream edges {{ server {edges} max_fails=0; keepalive 32; }}
+    upstream gateways {{ server {gateways} max_fails=0; keepalive 32; }}
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $connection_header;
+    proxy_connect_timeout 1s;
+    proxy_read_timeout 1h;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://gateways; }}
+        {locations}
+    }}
+}}
+"""
+KINDS = {"haproxy": (HAPROXY, ["-db", "-f"]), "nginx": (NGINX, ["-c"])}
+
+
+@contextlib.contextmanager
+def front(release: Release, *, kind: str) -> Iterator[str]:
+    """Runs the proxy where Services have their addresses; its origin."""
+    text, arguments = KINDS[kind]
+    binary = path_of(kind)
+    if binary is None:
+        raise Failed(f"{kind} is missing: apt-get install {kind}")
+    with scratch(kind) as folder:
+        path = Path(folder, "proxy.conf")
+        path.write_text(
+            text.format(
+                port=FRONT_PORT,
+                folder=folder,
+                held=" ".join(_HELD),
+                locations="\n".join(f"location = {held} {{ proxy_pass http://edges; }}" for held in _HELD),
+                edges=release.address("socket-edge", PORTS["socket-edge"]),
+                gateways=release.address("gateway", PORTS["gateway"]),
+            )
+        )
+        process = release.cluster.start(binary, *arguments, str(path), log=f"front-{kind}")
+        try:
+            _wait_until_it_listens(release.cluster, process, kind)
+            yield f"http://127.0.0.1:{FRONT_PORT}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait_until_it_listens(cluster: Cluster, process: "subprocess.Popen[bytes]", kind: str) -> None:
+    deadline = time.monotonic() + _START_LIMIT_S
+    ask = ["curl", "--silent", "--output", "/dev/null", f"http://127.0.0.1:{FRONT_PORT}/"]
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise Failed(f"{kind} exited with {process.returncode}")
+        with contextlib.suppress(Failed):
+            cluster.run(*ask)
+            return
+        time.sleep(0.2)
+    raise Failed(f"{kind} does not listen after {_START_LIMIT_S} s")

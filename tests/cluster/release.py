@@ -1,0 +1,142 @@
+"""One installation of the chart, in a namespace that enforces the strictest pod security standard."""
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.access import Cluster, Failed
+from tests.cluster.places import CHART, HERE, NODE, VOLUMES
+
+RELEASE = "notify"
+FULL_NAME = f"{RELEASE}-notification-gateway"
+SERVICES = ("gateway", "socket-edge", "webhook-dispatcher", "expiry-reaper")
+SMALL = HERE / "values-small.yaml"
+_POLL_S = 0.5
+_LIMIT_S = 300
+
+
+@dataclass(slots=True)
+class Release:
+    """`values` are Helm's options of every installation and upgrade."""
+
+    cluster: Cluster
+    namespace: str
+    values: tuple[str, ...] = field(default=(f"--values={SMALL}",))
+
+    def prepare(self, *, volumes: int = 1) -> None:
+        """Creates the namespace and, in our own cluster, what a provisioner of volumes would."""
+        levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+        metadata = {"name": self.namespace, "labels": levels}
+        self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        for number in range(volumes if self.cluster.own else 0):
+            name = f"{self.namespace}-{number}"
+            path = VOLUMES / name
+            path.mkdir(parents=True, exist_ok=True)
+            self.cluster.apply(_volume(name, path))
+
+    def install(self, *more: str) -> str:
+        return self._helm("install", *more, "--wait", f"--timeout={_LIMIT_S}s")
+
+    def upgrade(self, *more: str) -> str:
+        return self._helm("upgrade", *more)
+
+    def _helm(self, verb: str, *more: str) -> str:
+        return self.cluster.helm(verb, RELEASE, str(CHART), self._in, *self.values, *more)
+
+    def rollback(self) -> None:
+        self.cluster.helm("rollback", RELEASE, self._in)
+
+    def uninstall(self) -> None:
+        self.cluster.helm("uninstall", RELEASE, self._in, "--wait", f"--timeout={_LIMIT_S}s")
+
+    def test(self) -> str:
+        """`helm test`: its output with the test pod's log."""
+        return self.cluster.helm("test", RELEASE, self._in, "--logs")
+
+    def wait_rolled_out(self) -> None:
+        """Until every deployment has all its pods of the newest kind, and no other pod is left."""
+        for service in SERVICES:
+            self.kubectl(
+                "rollout",
+                "status",
+                f"deployment/{FULL_NAME}-{service}",
+                f"--timeout={_LIMIT_S}s",
+                within_s=320,
+            )
+        self.wait("old pods", lambda: not any(self.terminating()))
+
+    def terminating(self) -> Iterator[str]:
+        for pod in self.pods():
+            if "deletionTimestamp" in pod["metadata"]:
+                yield str(pod["metadata"]["name"])
+
+    def pods(self, component: str | None = None) -> list[dict[str, Any]]:
+        selector = f"app.kubernetes.io/instance={RELEASE}"
+        if component is not None:
+            selector += f",app.kubernetes.io/component={component}"
+        return list(self.get("pods", f"--selector={selector}")["items"])
+
+    def pod(self, component: str) -> str:
+        """The name of one running pod."""
+        running = [pod for pod in self.pods(component) if "deletionTimestamp" not in pod["metadata"]]
+        if not running:
+            raise Failed(f"no pod of {component} runs")
+        return str(running[0]["metadata"]["name"])
+
+    def wait_ready(self, component: str, *, count: int | None = None) -> None:
+        """Until all pods of the component, or that many, are ready, and none is ending."""
+
+        def ready() -> bool:
+            pods = self.pods(component)
+            ending = any("deletionTimestamp" in pod["metadata"] for pod in pods)
+            return bool(pods) and not ending and count in (None, len(pods)) and all(map(is_ready, pods))
+
+        self.wait(f"ready pods of {component}", ready)
+
+    def wait(self, what: str, done: Callable[[], bool], *, within_s: float = _LIMIT_S) -> None:
+        deadline = time.monotonic() + within_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise Failed(f"waited {within_s:.0f} s in vain for {what} in {self.namespace}")
+            time.sleep(_POLL_S)
+
+    def kubectl(self, *arguments: str, within_s: float = _LIMIT_S) -> str:
+        return self.cluster.kubectl(self._in, *arguments, within_s=within_s)
+
+    def get(self, *arguments: str) -> Any:
+        return self.cluster.get(self._in, *arguments)
+
+    def address(self, service: str, port: int) -> str:
+        """A Service's own address with a port."""
+        return f"{self.get('service', f'{FULL_NAME}-{service}')['spec']['clusterIP']}:{port}"
+
+    def admin_token(self) -> str:
+        return base64.b64decode(self.get("secret", FULL_NAME)["data"]["admin-token"]).decode()
+
+    @property
+    def _in(self) -> str:
+        return f"--namespace={self.namespace}"
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _volume(name: str, path: Path) -> dict[str, Any]:
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "8Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "local": {"path": str(path)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+        },
+    }

@@ -1,0 +1,191 @@
+"""What operators do to an installation, each story with what it may cost the applications."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.cluster import crashes, images
+from tests.cluster.access import Failed
+from tests.cluster.bounds import CRASH, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.front import front
+from tests.cluster.load import Amount, under_load
+from tests.cluster.policies import network_policies
+from tests.cluster.release import FULL_NAME, RELEASE, SERVICES, Release, is_ready
+from tests.cluster.variants import autoscaling, external_redis
+
+_AFTERWARDS_S = 3
+"""What an action leaves running, such as endpoints that are still changing, belongs to its story."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """`act` does something to a running release, and returns notes. Bounds: it happens under load."""
+
+    act: Callable[[Release], list[str]]
+    bounds: Bounds | None = None
+    needs_own: bool = False
+    """It needs the node, not only the API."""
+
+
+def install(release: Release) -> list[str]:
+    release.prepare()
+    said = release.install()
+    restarts = [
+        f"{pod['metadata']['name']} restarted {status['restartCount']} times"
+        for pod in release.pods()
+        for status in pod["status"]["containerStatuses"]
+        if status["restartCount"]
+    ]
+    if not all(map(is_ready, release.pods())):
+        raise Failed("Helm returned before all pods were ready")
+    return restarts + [line for line in said.splitlines() if "Warning" in line]
+
+
+def helm_test(release: Release) -> list[str]:
+    said = release.test()
+    if "received the published event" not in said:
+        raise Failed(f"the test's log does not say that it received its event: {said[-300:]}")
+    return []
+
+
+def upgrade(release: Release) -> list[str]:
+    release.upgrade(f"--set=image.tag={images.UPGRADE_TAG}")
+    release.wait_rolled_out()
+    _expect_image(release, images.UPGRADE_TAG)
+    return []
+
+
+def rollback(release: Release) -> list[str]:
+    release.rollback()
+    release.wait_rolled_out()
+    _expect_image(release, images.app_version())
+    return []
+
+
+def delete_each(release: Release) -> list[str]:
+    for service in SERVICES:
+        _delete(release, service)
+    return []
+
+
+def delete_each_at_once(release: Release) -> list[str]:
+    for service in SERVICES:
+        _delete(release, service, "--grace-period=0", "--force")
+    return []
+
+
+def delete_redis(release: Release) -> list[str]:
+    _delete(release, "redis")
+    return []
+
+
+def kill_each(release: Release) -> list[str]:
+    for service in SERVICES:
+        crashes.kill_container(release, service)
+        release.wait_ready(service)
+    return []
+
+
+def kill_redis(release: Release) -> list[str]:
+    crashes.kill_container(release, "redis")
+    release.wait_ready("redis")
+    return []
+
+
+def scale(release: Release) -> list[str]:
+    """Twice as many gateways and edges, then one each, and back."""
+    for count in (4, 1, 2):
+        for service in ("gateway", "socket-edge"):
+            release.kubectl("scale", f"deployment/{FULL_NAME}-{service}", f"--replicas={count}")
+        for service in ("gateway", "socket-edge"):
+            release.wait_ready(service, count=count)
+    return []
+
+
+def uninstall(release: Release) -> list[str]:
+    """Only the claim of the volume with acknowledged publishes may be left, and what is marked to be kept."""
+    release.uninstall()
+    # Helm waits for what it has created; pods end in the background.
+    release.wait("the end of all pods", lambda: not any(map(release.pods, (*SERVICES, "redis"))))
+    kinds = "all,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,ingresses"
+    label = f"--selector=app.kubernetes.io/instance={RELEASE}"
+    left: list[str] = []
+    kept: list[str] = []
+    for item in release.get(kinds, label)["items"]:
+        marks = item["metadata"].get("annotations", {})
+        # Helm never removes a hook: the pod of `helm test` stays for its log.
+        stays = marks.get("helm.sh/resource-policy") == "keep" or "helm.sh/hook" in marks
+        (kept if stays else left).append(f"{item['kind']}/{item['metadata']['name']}")
+    claims = [item["metadata"]["name"] for item in release.get("persistentvolumeclaims")["items"]]
+    if claims != [f"data-{FULL_NAME}-redis-0"]:
+        raise Failed(f"the claims after an uninstall are {claims}")
+    if left:
+        raise Failed(f"an uninstall left {', '.join(left)}")
+    return [f"kept: {', '.join([*(f'claim {claim}' for claim in claims), *kept])}"]
+
+
+STORIES = {
+    "install": Story(install),
+    "helm test": Story(helm_test),
+    "upgrade": Story(upgrade, ROLLOUT),
+    "rollback": Story(rollback, ROLLOUT),
+    "delete a pod of each": Story(delete_each, ROLLOUT),
+    "delete without grace": Story(delete_each_at_once, CRASH),
+    "kill -9 a container of each": Story(kill_each, CRASH, needs_own=True),
+    "delete the pod of Redis": Story(delete_redis, CRASH),
+    "kill -9 Redis": Story(kill_redis, CRASH, needs_own=True),
+    "scale up and down": Story(scale, ROLLOUT),
+    "network policies": Story(network_policies, needs_own=True),
+    "external Redis": Story(external_redis, needs_own=True),
+    "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
+    "uninstall": Story(uninstall),
+}
+
+
+def tell(name: str, release: Release, amount: Amount, *, proxy: str) -> Outcome:
+    """Runs one story; what goes wrong is in the outcome."""
+    story, outcome = STORIES[name], Outcome(name)
+    began_s = time.monotonic()
+    with _noted(outcome):
+        if story.needs_own and not release.cluster.own:
+            outcome.notes.append("left out: it needs a node of our own")
+        elif story.bounds is None:
+            outcome.notes += story.act(release)
+        else:
+            log = f"load-{name.replace(' ', '-')}"
+            with front(release, kind=proxy) as origin, under_load(release, origin, amount, name=log) as load:
+                outcome.notes += story.act(release)
+                time.sleep(_AFTERWARDS_S)
+            judge(outcome, load.line, story.bounds)
+    outcome.seconds = time.monotonic() - began_s
+    return outcome
+
+
+@contextlib.contextmanager
+def _noted(outcome: Outcome) -> Iterator[None]:
+    try:
+        yield
+    except Failed as error:
+        outcome.problems.append(str(error))
+
+
+def _delete(release: Release, component: str, *how: str) -> None:
+    name = release.pod(component)
+    before = _uids(release, component)
+    release.kubectl("delete", f"pod/{name}", "--wait=false", *how)
+    # The pod of a StatefulSet has the same name again.
+    release.wait(f"another {name}", lambda: bool(_uids(release, component) - before))
+    release.wait_ready(component)
+
+
+def _uids(release: Release, component: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in release.pods(component)}
+
+
+def _expect_image(release: Release, tag: str) -> None:
+    for service in SERVICES:
+        for pod in release.pods(service):
+            image = pod["spec"]["containers"][0]["image"]
+            if not image.endswith(f":{tag}"):
+                raise Failed(f"{pod['metadata']['name']} runs {image}, not {tag}")
