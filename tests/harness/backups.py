@@ -30,6 +30,7 @@ def documented(command: str) -> str:
     """The commands of the section "Backup and restore" among which is this one."""
     text = (CHECKOUT / "docs" / "operations.md").read_text()
     section = text.partition("\n## Backup and restore\n")[2].partition("\n## ")[0]
+    block: str
     [block] = [each for each in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) if command in each]
     return block
 
