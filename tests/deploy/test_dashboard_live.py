@@ -28,6 +28,7 @@ from tests.harness.webhooks import webhook
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.timeout(400),
     pytest.mark.skipif(prometheus() is None, reason="there is no Prometheus (`make prometheus` builds it)"),
 ]
 # Of the chart's interval Grafana makes four times as much, and more.
@@ -127,9 +128,10 @@ async def stack(start: Start, http: aiohttp.ClientSession) -> Stack:
         dispatchers=1,
         maxmemory="256mb",
         ALLOW_PRIVATE_CALLBACKS=1,
-        DRAIN_DELAY_S=3,
+        # Several scrapes must see the edge drain, with each kind of connection.
+        DRAIN_DELAY_S=8,
         REDIS_OUTAGE_LIMIT_S=2,
-        LONG_POLL_WAIT_S=1,
+        LONG_POLL_WAIT_S=20,
         QUEUE_LIMIT_BYTES=1024 * 1024,
         WEBSOCKET_EXPIRY_S=3,
         TRUSTED_PROXIES="127.0.0.1",
