@@ -193,7 +193,7 @@ async def test_each_panel_shows_something_and_each_alert_finds_its_series(
         hook.takes()
         await fail(stack, server, http, traffic.socket)
         await drain(stack, http, traffic.socket)
-        await wait_until(are_all_shown, within_s=180, what=lambda: [str(query) for query in missing])
+        await wait_until(are_all_shown, within_s=60, what=lambda: [str(query) for query in missing])
         await assert_variables_have_values(server, http)
         await assert_rules_are_healthy(server, http)
         without: set[str] = set()
