@@ -1,10 +1,12 @@
 """Images of the gateway and of what the chart runs beside it, as archives; no registry is asked."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +135,28 @@ def _gateway() -> Sequence[str]:
     return names
 
 
+def build_again(name: str, *, timestamp: str) -> str:
+    """Builds the gateway's image without a cache; returns its digest. `timestamp`: of all that it writes.
+
+    In the OCI's format: Docker's has the name of the container that built it.
+    """
+    plain = ("--format", "oci", "--no-cache", "--layers=false", "--timestamp", timestamp)
+    _podman_build(*plain, "--tag", name, "--file", str(DOCKERFILE), str(CHECKOUT))
+    return _podman("image", "inspect", "--format", "{{.Digest}}", name).strip()
+
+
+def save(name: str, archive: Path) -> None:
+    _podman("save", "--format=docker-archive", f"--output={archive}", name)
+
+
+def layers_of(archive: tarfile.TarFile) -> list[str]:
+    """The members of an image's archive that are its layers, the base first."""
+    manifest = archive.extractfile("manifest.json")
+    assert manifest is not None
+    [described] = json.load(manifest)
+    return list(described["Layers"])
+
+
 def _podman_build(*arguments: str) -> None:
     # The machine may reach its package index through a proxy with a certificate of its own.
     own = ("--volume", f"{_CERTIFICATES}:{_CERTIFICATES}:ro") if _CERTIFICATES.is_dir() else ()
@@ -140,8 +164,8 @@ def _podman_build(*arguments: str) -> None:
     _podman("build", *chroot, *own, *arguments)
 
 
-def _podman(*arguments: str) -> None:
-    """Podman with a storage of its own: the machine's images stay as they are."""
+def _podman(*arguments: str) -> str:
+    """Podman with a storage of its own: the machine's images stay as they are. Returns what it prints."""
     storage = ["--root", str(CACHE / "podman"), "--runroot", str(_PODMAN_STATE)]
     own = [*storage, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
     done = subprocess.run(
@@ -155,6 +179,7 @@ def _podman(*arguments: str) -> None:
     )
     if done.returncode:
         raise Missing(f"podman {arguments[0]} failed: {' / '.join(done.stdout.splitlines()[-6:])}")
+    return done.stdout
 
 
 def _fingerprint(inputs: Sequence[Path | str]) -> str:

@@ -9,6 +9,7 @@ from tests.cluster import crashes, images
 from tests.cluster.access import Failed
 from tests.cluster.bounds import CRASH, ROLLOUT, Bounds, Outcome, judge
 from tests.cluster.front import front
+from tests.cluster.image_story import image
 from tests.cluster.load import Amount, under_load
 from tests.cluster.policies import network_policies
 from tests.cluster.release import FULL_NAME, RELEASE, SERVICES, Release, is_ready
@@ -126,6 +127,7 @@ def uninstall(release: Release) -> list[str]:
 
 
 STORIES = {
+    "image": Story(image, needs_own=True),
     "install": Story(install),
     "helm test": Story(helm_test),
     "upgrade": Story(upgrade, ROLLOUT),
