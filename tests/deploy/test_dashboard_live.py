@@ -244,13 +244,15 @@ async def fail(stack: Stack, server: Prometheus, http: aiohttp.ClientSession, ke
         await wait_until(is_refused, within_s=60)
         redis.config_set("maxmemory", "256mb")
     stack.valkey.freeze()
-    await wait_until(is_refused, within_s=60)
-    with pytest.raises(InvalidStatus):
-        await Receiver.open(stack.edges[0].url, key)
-    await receiver.closed(within_s=60)
-    down = Query("", "", "min(notify_redis_up) == 0")
-    await wait_until(lambda: shown(server, http, down), within_s=60, what="an outage")
-    stack.valkey.thaw()
+    try:
+        await wait_until(is_refused, within_s=60)
+        with pytest.raises(InvalidStatus):
+            await Receiver.open(stack.edges[0].url, key)
+        await receiver.closed(within_s=60)
+        down = Query("", "", "min(notify_redis_up) == 0")
+        await wait_until(lambda: shown(server, http, down), within_s=60, what="an outage")
+    finally:
+        stack.valkey.thaw()
     for service in stack.services:
         await wait_until(lambda: service.ready, within_s=60)  # noqa: B023
 
@@ -266,9 +268,10 @@ async def drain(stack: Stack, http: aiohttp.ClientSession, key: ApiKey) -> None:
     browser = await Blackhole.open(http, edge.url + "/socket")
     edge.terminate()
     await wait_until(lambda: edge.ended, within_s=60)
-    await asyncio.wait([polling])
-    await receiver.close()
-    await browser.close()
+    async with asyncio.timeout(60):
+        await asyncio.wait([polling])
+        await receiver.close()
+        await browser.close()
 
 
 async def assert_rules_are_healthy(server: Prometheus, http: aiohttp.ClientSession) -> None:
