@@ -5,7 +5,7 @@
 -- clock, loses the lease: its edge is dead, frozen or cut off. The caller repeats the call for as long as the reply is
 -- 'contested', and with it the wakeup, which may be lost.
 -- KEYS: key, channel     ARGV: owner, the owner whose lease the caller has contested, or ''
--- Reply: {'claimed', previous owner or '', generation} | {'contested', owner} | {'held', owner} | {'revoked'}
+-- Reply: {'claimed', previous owner or '', generation, now in ms} | {'contested', owner} | {'held', owner} | {'revoked'}
 --      | {'absent'} | {'paused'}
 -- Touches at most: 5 fields.
 --include contest
@@ -26,5 +26,6 @@ if previous then
   end
   redis.call('HDEL', KEYS[2], 'contested_until_ms')
 end
-redis.call('HSET', KEYS[2], 'owner', ARGV[1])
-return {'claimed', previous or '', generation}
+local claimed_ms = string.format('%.0f', now_ms())
+redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'claimed_ms', claimed_ms)
+return {'claimed', previous or '', generation, claimed_ms}
