@@ -127,7 +127,6 @@ def uninstall(release: Release) -> list[str]:
 
 
 STORIES = {
-    "image": Story(image, needs_own=True),
     "install": Story(install),
     "helm test": Story(helm_test),
     "upgrade": Story(upgrade, ROLLOUT),
@@ -141,6 +140,7 @@ STORIES = {
     "network policies": Story(network_policies, needs_own=True),
     "external Redis": Story(external_redis, needs_own=True),
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
+    "image": Story(image, needs_own=True),
     "uninstall": Story(uninstall),
 }
 
