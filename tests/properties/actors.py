@@ -91,6 +91,8 @@ class ReportingQueues(Queues):
         if reply[0] != b"stale":
             numbers = [int(event.id) for event in events]
             self._world.model.record_append(api_key_id, numbers, queued=reply[0] == b"queued")
+            if reply[0] == b"queued":
+                self._world.on_append(api_key_id, numbers)
         return reply
 
     async def reclaim(self, lease: Lease) -> None:
