@@ -148,8 +148,8 @@ class AccountChannels:
         """
         before = channel.record
         assert before.is_native, "the record of an API key is its own"
-        of_record = {"name": name, "customer": customer}
-        of_record = {field: value for field, value in of_record.items() if value is not None}
+        given = {"name": name, "customer": customer}
+        of_record = {field: value for field, value in given.items() if value is not None}
         of_channel = {} if settings is None else _settings_fields(settings)
         if name:
             await self._take_name(before.account_id, name, before.id)

@@ -20,8 +20,11 @@ from shared.publish.round import PublishStores
 from shared.redis.pipeline import Argument, Script
 from shared.store import keyspace
 from shared.store.account_channels import CREATION_MS, AccountChannels
+from shared.store.channels import Channels
 from shared.store.receipts import Receipts
+from shared.store.routing import Routing
 from shared.wire.events import Form
+from shared.wire.pelion.subscriptions import compiled
 from tests.harness.valkey import Valkey
 from tests.properties.actors import Actor, Client, GatedEdge
 from tests.properties.facts import Change, Fact, Value
@@ -38,6 +41,7 @@ _MANAGER = f"{0:f>32x}"
 _ACCOUNT = f"{0:e>32x}"
 
 Call = Callable[["NativeActor"], Awaitable[object]]
+Patch = Callable[[AccountChannels, AccountChannel], Awaitable[object]]
 
 
 class NativeActor(Actor):
@@ -45,10 +49,13 @@ class NativeActor(Actor):
 
     publisher: WatchedPublisher
     publisher_type: type[WatchedPublisher] = WatchedPublisher
+    routing_type: type[Routing] = Routing
     account_channels_type: type[AccountChannels] = AccountChannels
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self.routing = self.routing_type(self.calls, compiled)
+        self.channels = Channels(self.calls, self.routing, self.wakeups)
         self.account_channels = self.account_channels_type(
             self.calls, self.routing, self.wakeups, channels=self.channels
         )
@@ -171,16 +178,16 @@ class NativeInstallation(Installation):
         self._change(admin, native, values, lambda on: on.account_channels.create(new))
 
     def rename(self, admin: NativeActor, native: Native, name: str) -> None:
-        self._patch(admin, native, {native.name: name}, name=name)
+        self._patch(admin, native, {native.name: name}, lambda on, found: on.change(found, name=name))
 
     def give_to(self, admin: NativeActor, native: Native, customer: str) -> None:
-        self._patch(admin, native, {native.customer: customer}, customer=customer)
+        self._patch(
+            admin, native, {native.customer: customer}, lambda on, found: on.change(found, customer=customer)
+        )
 
-    def _patch(
-        self, admin: NativeActor, native: Native, values: Mapping[Fact, Value], **changed: str
-    ) -> None:
+    def _patch(self, admin: NativeActor, native: Native, values: Mapping[Fact, Value], patch: Patch) -> None:
         async def call(on: NativeActor) -> None:
-            await on.account_channels.change(await _present(on, native), **changed)
+            await patch(on.account_channels, await _present(on, native))
 
         self._change(admin, native, values, call)
 
@@ -284,8 +291,8 @@ class NativeInstallation(Installation):
         self._number += count
         publish = self.natives.begin_publish(gateway, address, numbers)
         to = shown_id(address.id) if address.id else address.name or None
-        more = {"to": to, "customer": address.customer or None}
-        events = [Event(str(n), address.topic, b"{}", **more) for n in numbers]
+        customer = address.customer or None
+        events = [Event(str(n), address.topic, b"{}", to=to, customer=customer) for n in numbers]
         posted = Posted(self.account_id, events, b"", Form.JSON, None)
 
         async def begin() -> None:

@@ -2,6 +2,7 @@
 
 from shared.store import keyspace
 from shared.store.name_index import id_in, name_in
+from shared.store.queues import parse_entry_id
 from shared.store.routing_tables import parse_native
 from tests.harness import leaks
 from tests.properties.native_installation import NativeInstallation
@@ -27,14 +28,17 @@ def _check_channel(there: NativeInstallation, native: Native) -> None:
     pipeline = there.direct.pipeline(transaction=False)
     pipeline.exists(keyspace.api_key(native.id))
     pipeline.exists(keyspace.channel(native.id))
-    pipeline.hget(keyspace.channel(native.id), "owner")
+    pipeline.hmget(keyspace.channel(native.id), "owner", "tail")
     pipeline.xrange(keyspace.queue(native.id))
-    is_record, is_channel, owner, entries = pipeline.execute()
+    is_record, is_channel, (owner, tail), entries = pipeline.execute()
     channel = native.key.channel
     assert bool(is_record) == bool(is_channel) == (channel is not None), "a record ends with its channel"
     assert (owner or b"").decode() == (channel.owner if channel else ""), "the owner is the newest claim"
     queue = [int(values[b"id"]) for _, values in entries]
     assert queue == (channel.queue if channel else []), "the queue is what is pending"
+    if channel is not None:
+        before, native.tail = native.tail, parse_entry_id((tail or b"0-0").decode())
+        assert native.tail >= before, "the tail went back"
 
 
 def _check_names(there: NativeInstallation) -> None:

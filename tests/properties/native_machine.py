@@ -52,7 +52,7 @@ HOW = st.sampled_from(["topic", *HOWS])
 WHICH = st.integers(0, 5)
 HOLD_UP = st.sampled_from([None, None, None, None, 0, 1, 2, 3, 5])
 
-NATIVE_BUDGET = settings(BUDGET, max_examples=30, stateful_step_count=30)
+NATIVE_BUDGET = settings(BUDGET, max_examples=24, stateful_step_count=30)
 
 
 class NativeChannels(RuleBasedStateMachine):
@@ -72,7 +72,7 @@ class NativeChannels(RuleBasedStateMachine):
         there.create(there.admins[0], name="n", customer="c", topics=["a"])
         there.create(there.admins[0], name="", customer="", topics=["a"])
         there.open_socket(there.edges[0], native=self._native(0))
-        self.publish(gateway=0, how="topic", which=0, count=3, hold_up=None, heard=True)
+        self.publish(gateway=0, how="topic", which=1, count=3, hold_up=None, heard=True)
 
     def _may(self, what: str) -> bool:
         return self._there.redis_is_up and self._left[what] > 0
@@ -151,7 +151,7 @@ class NativeChannels(RuleBasedStateMachine):
             self.create(admin=admin + 1, name="n", customer="", topics=("a",), hold_up=None)
 
     @precondition(lambda self: self._there.redis_is_up)
-    @rule(which=WHICH, what=NAMING, done=st.integers(0, 7), other=WHICH, then=NAMING, how=HOW)
+    @rule(which=WHICH, what=NAMING, done=st.integers(0, 9), other=WHICH, then=NAMING, how=HOW)
     def change_during_a_change(
         self, which: int, what: str, done: int, other: int, then: str, how: str
     ) -> None:
@@ -164,7 +164,7 @@ class NativeChannels(RuleBasedStateMachine):
         self.publish(gateway=1, how=how, which=1, count=1, hold_up=None, heard=False)
 
     @precondition(lambda self: self._may("abandon"))
-    @rule(which=WHICH, what=NAMING, done=st.integers(0, 7), how=HOW)
+    @rule(which=WHICH, what=NAMING, done=st.integers(0, 9), how=HOW)
     def change_again_after_a_crash(self, which: int, what: str, done: int, how: str) -> None:
         """An administrator dies in a change, which is made again."""
         self._there.open_gates()

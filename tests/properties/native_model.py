@@ -34,6 +34,8 @@ class Native:
     """A native channel. Its id is never used again."""
 
     key: Key
+    tail: tuple[int, int] = (0, 0)
+    """The last entry that was appended, when Redis was last looked at."""
     exists: Fact = field(default_factory=lambda: Fact({False}))
     name: Fact = field(default_factory=_unknown)
     customer: Fact = field(default_factory=_unknown)
