@@ -67,7 +67,15 @@ STORIES = [
     *(
         f"tests/faults/test_{name}.py"
         for name in (
-            *("expiry", "idempotency_killed", "killed_edge", "push_unanswered", "reaper", "refused_frames"),
+            *(
+                "channels_killed",
+                "expiry",
+                "idempotency_killed",
+                "killed_edge",
+                "push_unanswered",
+                "reaper",
+                "refused_frames",
+            ),
             *("resubscribe", "sessions", "valkey_killed", "webhooks"),
         )
     ),

@@ -240,6 +240,10 @@ class NativeInstallation(Installation):
         self.run()
 
     def _kill(self, actor: NativeActor) -> None:
+        if not actor.gate.is_open:
+            # Wakeups that it was about to publish are lost.
+            for edge in self.edges:
+                edge.lost_a_wakeup = True
         actor.gate.close(after=0)
         for task in [*actor.tasks, *actor.publisher._tasks]:
             task.cancel()

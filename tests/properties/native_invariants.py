@@ -20,7 +20,7 @@ def check_now(there: NativeInstallation) -> None:
     for gateway in there.gateways:
         if gateway.gate.is_open:
             assert gateway.publisher.is_idle, "a publish never ends"
-    if all(actor.gate.is_open for actor in there.gateways) and all(edge.is_quiescent for edge in there.edges):
+    if all(actor.gate.is_open for actor in there.actors) and all(edge.is_quiescent for edge in there.edges):
         _check_quiescent(there)
 
 
