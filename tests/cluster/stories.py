@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tests.cluster import crashes, drains, images, outages, rotation
 from tests.cluster.access import Failed
-from tests.cluster.bounds import CRASH, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.bounds import CRASH, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.elsewhere import kill_a_primary, on_a_small_node, on_redis_cluster, upgrade_a_small_one
 from tests.cluster.front import front
 from tests.cluster.image_story import image
 from tests.cluster.load import Amount, under_load
@@ -154,6 +155,8 @@ STORIES = {
     "scale up and down": Story(scale, ROLLOUT),
     "network policies": Story(network_policies, needs_own=True),
     "external Redis": Story(external_redis, needs_own=True),
+    "Redis Cluster over TLS": Story(kill_a_primary, PRIMARY_AWAY, needs_own=True, elsewhere=on_redis_cluster),
+    "small node": Story(upgrade_a_small_one, ROLLOUT, needs_own=True, elsewhere=on_a_small_node),
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
     "uninstall": Story(uninstall),
 }
