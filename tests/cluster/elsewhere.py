@@ -65,7 +65,9 @@ def upgrade_a_small_one(release: Release) -> list[str]:
 
 def _requested(release: Release) -> str:
     """CPU in thousandths of a core."""
-    containers = [each for pod in release.pods() for each in pod["spec"]["containers"]]
+    # The pod of the test has ended, and stays.
+    running = [pod for pod in release.pods() if pod["status"]["phase"] == "Running"]
+    containers = [each for pod in running for each in pod["spec"]["containers"]]
     cpus = [each["resources"].get("requests", {}).get("cpu", "0m") for each in containers]
     return f"{sum(int(cpu.removesuffix('m')) for cpu in cpus)}m"
 
