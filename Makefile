@@ -12,7 +12,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK)/bin/pip-compile --quie
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo check test test-long load load-smoke cluster cluster-up cluster-down lock sbom
-.PHONY: promtool format clean
+.PHONY: promtool prometheus format clean
 
 help: ## list these targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -58,9 +58,11 @@ lock: $(VENV)/made ## renew requirements.txt and requirements-dev.txt from pypro
 
 promtool: $(VENV)/promtool ## build promtool from its Go module, for the tests of alerts; needs Go
 
-$(VENV)/promtool: tests/deploy/promtool/go.sum $(VENV)/made
+prometheus: $(VENV)/prometheus ## build Prometheus likewise, for the long test of the dashboard
+
+$(VENV)/promtool $(VENV)/prometheus: $(VENV)/%: tests/deploy/promtool/go.sum $(VENV)/made
 	cd tests/deploy/promtool && PATH="$$PATH:/usr/local/go/bin" go build -tags remove_all_sd -trimpath -ldflags "-s -w" \
-		-o $(CURDIR)/$(BIN)/promtool github.com/prometheus/prometheus/cmd/promtool
+		-o $(CURDIR)/$(BIN)/$* github.com/prometheus/prometheus/cmd/$*
 	@touch $@
 
 sbom: $(VENV)/made ## write the bill of materials of the image's Python packages: dist/sbom.cdx.json (CycloneDX)

@@ -12,10 +12,14 @@ _RENEW_S = 2.0
 
 
 class Turn:
-    """One round. `now_ms` is when it began, by the clock of Redis."""
+    """One round. `now_ms` is when it began, by the clock of Redis.
+
+    `back_since_ms` is the end of the last absence of Redis: after it clients need time to connect again.
+    """
 
     def __init__(self, rounds: Rounds, replicas: Replicas, begun: Begun, *, token: str) -> None:
         self.now_ms = begun.now_ms
+        self.back_since_ms = begun.back_since_ms
         self._steady_since_ms = begun.steady_since_ms
         self._rounds = rounds
         self._replicas = replicas

@@ -27,6 +27,8 @@ _ROUND_S = 10.0
 # The clocks of two Redis servers of one cluster.
 _CLOCKS_APART_MS = 2000
 _RETRY_MS = 60_000
+# After an absence, or on a restored copy, channels seem idle that could not be used.
+_RETURN_MS = 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Visits:
         """When the channel is due next; None when it is gone."""
         if times is None:
             return None
-        bounds = due_bounds(times, owners.get(times.owner), self._lifetimes, now_ms=turn.now_ms)
+        bounds = self._bounds(times, owners, turn)
         if min(bounds) <= turn.now_ms:
             idle_ms, too_old_ms = bounds
             if too_old_ms <= turn.now_ms:
@@ -122,10 +124,15 @@ class Visits:
             times = await self._stores.channels.times(channel)
             if times is None:
                 return None
-            owners = await turn.owners([times.owner])
-            bounds = due_bounds(times, owners.get(times.owner), self._lifetimes, now_ms=turn.now_ms)
+            bounds = self._bounds(times, await turn.owners([times.owner]), turn)
         # Later than this round's time: a round visits a channel once.
         return max(min(bounds), turn.now_ms + 1)
+
+    def _bounds(
+        self, times: ChannelTimes, owners: Mapping[str, InstanceState], turn: Turn
+    ) -> tuple[float, float]:
+        owner, now_ms = owners.get(times.owner), turn.now_ms
+        return due_bounds(times, owner, self._lifetimes, now_ms=now_ms, back_since_ms=turn.back_since_ms)
 
     async def _expire(self, channel: str, times: ChannelTimes) -> bool:
         channels = self._stores.channels
@@ -140,12 +147,18 @@ class Visits:
 
 
 def due_bounds(
-    times: ChannelTimes, owner: InstanceState | None, lifetimes: Lifetimes, *, now_ms: int
+    times: ChannelTimes,
+    owner: InstanceState | None,
+    lifetimes: Lifetimes,
+    *,
+    now_ms: int,
+    back_since_ms: int = 0,
 ) -> tuple[float, float]:
     """Lower bounds, whatever happens next, of when the channel may expire and a notification be too old.
 
     `owner`: the instance that has the lease. A lease may be released right now, and the next notification
-    queued right now, by a clock that is a little behind.
+    queued right now, by a clock that is a little behind. After an absence nothing expires for its expiry,
+    or for an hour if that is less: the clients must have connected again.
     """
     now_there_ms = now_ms - _CLOCKS_APART_MS
     pending_since_ms = now_there_ms if times.pending_since_ms is None else times.pending_since_ms
@@ -159,4 +172,5 @@ def due_bounds(
         # A live owner may release the lease now, or have sent its last heartbeat.
         last_ms = owner.last_heartbeat_ms + _CLOCKS_APART_MS
         idle_since_ms = max(idle_since_ms, min(last_ms, now_there_ms) if owner.live else last_ms)
-    return idle_since_ms + expiry_ms, too_old_ms
+    returned_ms = back_since_ms + min(expiry_ms, _RETURN_MS) if back_since_ms else 0
+    return max(idle_since_ms + expiry_ms, returned_ms), too_old_ms

@@ -7,6 +7,7 @@ quota by what it opens within a second.
 
 import asyncio
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import islice
@@ -134,6 +135,11 @@ class SocketQuota:
         left = iter(due)
         while lot := list(islice(left, _LOT)):
             await asyncio.gather(*(self._report(each, self._accounts[each]) for each in lot))
+
+    def report_all_again(self) -> None:
+        """Redis may have lost reports, or has those of an older copy: the next report has every account."""
+        for account in self._accounts.values():
+            account.reported_s = -math.inf
 
     def _account(self, account_id: str) -> _Account:
         account = self._accounts.get(account_id)

@@ -4,6 +4,7 @@ Slower work, such as recovering after a restored subscription, runs in tasks of 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING
@@ -106,7 +107,9 @@ class WakeupReader:
         async for holder in in_turns(self._lease_holders()):
             holder.wake()
         self._edge.credentials.check(self._registry.all())
+        self._edge.socket_quota.report_all_again()
         await self._recover_sessions()
+        await self._drop_unheld_sessions()
 
     async def _recover_sessions(self) -> None:
         """One pass at a time: while the subscription flaps, concurrent passes would pile up."""
@@ -121,6 +124,15 @@ class WakeupReader:
                 await asyncio.gather(*(_recover(sessions) for _ in range(_RECOVERING)))
         finally:
             self._recovers_sessions = False
+
+    async def _drop_unheld_sessions(self) -> None:
+        # If Redis fails meanwhile, the next restored subscription tries again.
+        with contextlib.suppress(StoreUnavailable):
+            dropped = await self._edge.stores.sessions.drop_unheld(
+                self._edge.instance, is_held=self._registry.by_id.__contains__
+            )
+            if dropped:
+                logger.info("sessions.dropped", extra={"facts": {"unheld": dropped}})
 
     def _require_resync(self) -> None:
         """Nothing is acknowledged before the queue was read again."""

@@ -63,13 +63,15 @@ class Lease:
     """The right to deliver from one channel's queue.
 
     `owner` is `replica/instance/claim`; `previous` is the owner that this claim replaced. Redis may lose the
-    claim in a crash: a channel without an owner, or with `previous`, still counts as ours.
+    claim in a crash, or when an older copy of its data is restored: a channel without an owner, with
+    `previous`, or with an owner that claimed before `claimed_ms` (by Redis' clock), still counts as ours.
     """
 
     channel: str
     generation: str
     owner: str
     previous: str
+    claimed_ms: int = 0
 
 
 # The owner of a webhook channel without a lease: its wakeups go to every dispatcher.

@@ -14,8 +14,9 @@ API keys and channels
 `{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).
-                Of its lease: owner, `replica/instance/claim`, absent without one; released_at_ms (last
-                release); contested_until_ms, while a second long poll waits for the owner to confirm it.
+                Of its lease: owner, `replica/instance/claim`, absent without one; claimed_ms (when the owner
+                claimed it; not of a webhook); released_at_ms (last release); contested_until_ms, while
+                a second long poll waits for the owner to confirm it.
                 Of its queue: tail (the last entry appended, absent before the first), total (sum of the sizes
                 of all entries ever appended); first and first_total, lower bounds of the first pending entry
                 and of the total before it, absent only while the queue is empty; receipts ('1' while some may
@@ -144,7 +145,8 @@ Replicas
                 have to ask thousands of them what is due.
                 Gateway, edge, reaper. A member goes a minute after its channel, or with the key.
 `{reaper}:round` hash: token and until_ms of the reaper's round, ended_ms of the last one, steady_since_ms
-                (rounds have followed each other since). Reaper. Permanent.
+                (rounds have followed each other since), back_since_ms (the end of the last gap of minutes).
+                Reaper. Permanent.
 `{reaper}:notes` hash: the lifetimes by which due times were written (expiry:<kind>, lifetime);
                 cleaned_until_ms, the last heartbeat of the last dead edge whose sessions were dropped; of
                 reconciliation walk_began_ms, walk_runs, and while it runs walk_cursor (of SCAN), walk_after

@@ -78,8 +78,8 @@ class Leases:
                     confirmed, contested, pause_s = holder, "", _FIRST_PAUSE_S
                     continue
                 if status != b"contested":
-                    previous, generation = (value.decode() for value in _claimed(status, fields))
-                    return Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous)
+                    previous, generation, claimed_ms = _claimed(status, fields)
+                    return _lease(api_key_id, owner, previous, generation, claimed_ms)
                 contested = fields[0].decode()
                 await asyncio.sleep(pause_s)
                 waited_s += pause_s
@@ -89,19 +89,27 @@ class Leases:
     async def _claim(self, api_key_id: str, owner: str, kind: Kind, *only_from: str) -> Claimed:
         names = keyspace.channel_names(api_key_id)[:2]
         status, *fields = await self._redis.script("lease_claim", names, owner, kind, *only_from)
-        previous, generation, frame_limit, careful_until = (
-            value.decode() for value in _claimed(status, fields)
-        )
+        previous, generation, frame_limit, careful_until, claimed_ms = _claimed(status, fields)
         return Claimed(
-            lease=Lease(channel=api_key_id, generation=generation, owner=owner, previous=previous),
+            lease=_lease(api_key_id, owner, previous, generation, claimed_ms),
             frame_limit_bytes=int(frame_limit) if frame_limit else None,
-            careful_until=careful_until,
+            careful_until=careful_until.decode(),
         )
 
     async def release(self, lease: Lease) -> bool:
         """Releases the lease; the channel's idle time begins. False when another owner has it."""
         names = [keyspace.channel(lease.channel)]
         return bool(await self._redis.script("lease_release", names, lease.owner))
+
+
+def _lease(api_key_id: str, owner: str, previous: bytes, generation: bytes, claimed_ms: bytes) -> Lease:
+    return Lease(
+        channel=api_key_id,
+        generation=generation.decode(),
+        owner=owner,
+        previous=previous.decode(),
+        claimed_ms=int(claimed_ms),
+    )
 
 
 def _claimed(status: bytes, fields: Sequence[bytes]) -> Sequence[bytes]:

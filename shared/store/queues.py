@@ -154,7 +154,7 @@ class Queues:
         return await self._read(lease, after, count, size_bytes, reclaims=0)
 
     async def reclaim(self, lease: Lease) -> None:
-        """Checks the lease, and writes the claim again if a crash of Redis lost it. Raises NoLongerOwner."""
+        """Checks the lease, and writes the claim again if Redis has lost it. Raises NoLongerOwner."""
         await self._read(lease, BEGINNING, 0, 0, reclaims=1)
 
     async def _read(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
@@ -163,7 +163,11 @@ class Queues:
         status: bytes = b"dropped"
         while status == b"dropped":
             status, *fields = await self._redis.script(
-                "queue_read", names, *owner, after, count, size_bytes, reclaims, self._limits.lifetime_ms
+                "queue_read",
+                names,
+                *owner,
+                *(after, count, size_bytes, reclaims),
+                *(self._limits.lifetime_ms, lease.claimed_ms),
             )
             if status == b"dropped":
                 telemetry.dropped_from_queue(over=0, old=fields[0])

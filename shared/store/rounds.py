@@ -13,14 +13,20 @@ from shared.store import keyspace
 
 # A step of a round takes less. The round of a killed reaper is over by then.
 ROUND_TTL_MS = 10_000
+ABSENCE_MS = 2 * 60 * 1000
+"""A gap between rounds in which clients may have been unable to connect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A round that has begun, and since when rounds have followed each other without a gap (ms)."""
+    """A round that has begun, and since when rounds have followed each other without a gap (ms).
+
+    `back_since_ms` is the end of the last absence, 0 before the first.
+    """
 
     now_ms: int
     steady_since_ms: int
+    back_since_ms: int = 0
 
 
 class RoundLost(Exception):
@@ -36,7 +42,7 @@ class Rounds:
     async def begin(self, token: str, *, longest_gap_ms: int) -> Begun | None:
         """Begins a round under a name that no other has; None while another one is under way."""
         status, *times = await self._redis.script(
-            "round_begin", [keyspace.REAPER_ROUND], token, ROUND_TTL_MS, longest_gap_ms
+            "round_begin", [keyspace.REAPER_ROUND], token, ROUND_TTL_MS, longest_gap_ms, ABSENCE_MS
         )
         return Begun(*map(int, times)) if status == b"begun" else None
 

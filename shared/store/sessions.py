@@ -97,6 +97,21 @@ class Sessions:
         await asyncio.gather(*(self._drop_of(instance, session_id) for session_id in ids))
         return len(ids)
 
+    async def drop_unheld(self, instance: str, *, is_held: Callable[[str], bool]) -> int:
+        """Drops sessions that Redis counts as this instance's, and that it does not hold; how many.
+
+        Redis was restored from an older copy, in which their sockets were open. The instance is live, so no
+        reaper would drop them.
+        """
+        held, cursor, dropped = keyspace.held_sessions(instance), b"0", 0
+        while True:
+            cursor, members = await self._redis.command("SSCAN", held, cursor, "COUNT", _PAGE_SIZE)
+            unheld = [each for each in (member.decode() for member in members) if not is_held(each)]
+            await asyncio.gather(*(self._drop_of(instance, session_id) for session_id in unheld))
+            dropped += len(unheld)
+            if int(cursor) == 0:
+                return dropped
+
     async def _drop_of(self, instance: str, session_id: str) -> None:
         session = await self.read(session_id)
         if session is not None and instance_of(session.owner) == instance:

@@ -74,7 +74,9 @@ def test_commands_parse() -> None:
     commands = re.findall(r"python -m services ([^`)\n]+)", OPERATIONS + RUNBOOK)
     assert commands
     for command in commands:
-        _parser().parse_args(shlex.split(command))
+        # This one ends the process.
+        if command != "--version":
+            _parser().parse_args(shlex.split(command))
 
 
 def test_the_times_to_stop_match_the_code() -> None:

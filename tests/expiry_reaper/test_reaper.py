@@ -303,6 +303,39 @@ async def test_a_broken_channel_does_not_keep_others_from_expiring(stores: Store
     assert stores.now_ms() < due_ms <= stores.now_ms() + MARGIN_MS, "it is tried again, and not all the time"
 
 
+@pytest.mark.parametrize(
+    ("kind", "expiry_ms", "return_ms"),
+    [(Kind.WEBSOCKET, DAY_MS, 3600 * 1000), (Kind.PULL, PULL_EXPIRY_MS, PULL_EXPIRY_MS)],
+)
+async def test_after_an_absence_of_redis_clients_have_time_to_connect_again(
+    stores: Stores, reaper: Reaper, kind: Kind, expiry_ms: int, return_ms: int
+) -> None:
+    """Redis was away for days, or was restored from a copy that is days old: nobody could use a channel."""
+    channel = await (stores.channel() if kind is Kind.WEBSOCKET else pull_channel(stores))
+    await run_round(reaper)
+    stores.age(channel, by_ms=3 * expiry_ms)
+    stores.direct.hincrby(keyspace.REAPER_ROUND, "ended_ms", -3 * expiry_ms)
+
+    assert (await run_round(reaper)).visited.expired == []
+    due_ms = stores.due_ms(channel)
+    assert due_ms is not None
+    assert due_ms == pytest.approx(stores.now_ms() + return_ms, abs=MARGIN_MS)
+
+    stores.direct.hincrby(keyspace.REAPER_ROUND, "back_since_ms", -return_ms)
+    await stores.due_channels.bring_forward(channel)
+    assert (await run_round(reaper)).visited.expired == [channel]
+
+
+async def test_a_short_gap_between_rounds_delays_no_expiry(stores: Stores, reaper: Reaper) -> None:
+    """A reaper was killed, and another one took over."""
+    channel = await stores.channel()
+    await run_round(reaper)
+    stores.age(channel, by_ms=DAY_MS)
+    stores.direct.hincrby(keyspace.REAPER_ROUND, "ended_ms", -MARGIN_MS)
+
+    assert (await run_round(reaper)).visited.expired == [channel]
+
+
 async def test_a_clock_of_redis_that_was_set_back_blocks_no_round(stores: Stores, reaper: Reaper) -> None:
     later_ms = stores.now_ms() + DAY_MS
     times = {"until_ms": later_ms, "ended_ms": later_ms, "steady_since_ms": later_ms, "token": "killed"}

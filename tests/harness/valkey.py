@@ -32,13 +32,13 @@ class Valkey(Process):
     ) -> None:
         self._socket = folder / f"{name}.sock"
         self.port = free_port() if tcp else 0
-        self._data = folder / f"{name}-data"
-        self._data.mkdir()
+        self.data = folder / f"{name}-data"
+        self.data.mkdir()
         self._copy = folder / f"{name}-copy"
         options: Mapping[str, str] = {
             "bind": "127.0.0.1",
             "port": str(self.port),
-            "dir": str(self._data),
+            "dir": str(self.data),
             "save": '""',
             "appendonly": "yes",
             "appendfsync": appendfsync,
@@ -103,13 +103,13 @@ class Valkey(Process):
             direct.delete("last write")
             # On a busy disk the append-only file can lag for seconds.
             assert direct.execute_command("WAITAOF", 1, 0, 20_000)[0] == 1
-        shutil.copytree(self._data, self._copy)
+        shutil.copytree(self.data, self._copy)
 
     def restore_copy(self) -> None:
         """Replaces its files by the copy. It must not run."""
         assert self.ended
-        shutil.rmtree(self._data)
-        self._copy.rename(self._data)
+        shutil.rmtree(self.data)
+        self._copy.rename(self.data)
 
     def wait_ready(self) -> None:
         block_until(lambda: self.answers, within_s=60, what=lambda: f"{self.name} ready\n{self.tail}")

@@ -220,6 +220,12 @@ class Stores:
             begins = {} if has_first else {"first": entry_id, "first_total": before}
             self.direct.hset(name, mapping={"tail": entry_id, "total": total, **begins})
 
+    def let_time_pass(self) -> None:
+        """Returns in another millisecond by the clock of Redis."""
+        now_ms = self.now_ms()
+        while self.now_ms() == now_ms:
+            pass
+
     def now_ms(self) -> int:
         """The time by the clock of Redis."""
         seconds, microseconds = self.direct.time()

@@ -59,6 +59,29 @@ async def test_newer_claim_is_never_replaced(stores: Stores, owner: str) -> None
     assert stores.owner(channel) == owner
 
 
+@pytest.mark.parametrize("owner", [f"{EDGE}/1", f"{OTHER_EDGE}/1"], ids=["of this edge", "of another"])
+async def test_reclaim_replaces_any_owner_of_an_older_copy(stores: Stores, owner: str) -> None:
+    """Redis was restored from a copy that was made several claims ago."""
+    channel = await stores.channel()
+    await stores.claim(channel, owner)
+    copy = stores.direct.dump(keyspace.channel(channel))
+    stores.let_time_pass()
+    await stores.claim(channel, f"{OTHER_EDGE}/2")
+    lease = await stores.claim(channel, f"{EDGE}/3")
+    assert lease.previous != owner
+    stores.direct.restore(keyspace.channel(channel), 0, copy, replace=True)
+
+    await stores.queues.reclaim(lease)
+    assert stores.owner(channel) == lease.owner
+
+    newer = await stores.claim(channel, f"{OTHER_EDGE}/3")
+    stores.let_time_pass()
+    with pytest.raises(NoLongerOwner):
+        await stores.queues.reclaim(lease)
+    await stores.queues.reclaim(newer)
+    assert stores.owner(channel) == newer.owner
+
+
 async def test_ack_and_release_do_not_restore_a_claim(stores: Stores) -> None:
     channel = await stores.channel()
     lease = await stores.claim(channel)

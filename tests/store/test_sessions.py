@@ -59,6 +59,19 @@ async def test_session_is_found_while_its_edge_is_live(stores: Stores) -> None:
     assert await stores.sessions.of_account(new_id()) == []
 
 
+async def test_sessions_that_their_own_edge_does_not_hold_are_dropped(stores: Stores) -> None:
+    """Redis was restored from a copy in which they were open: their edge is live, so no reaper drops them."""
+    held, ended, elsewhere = a_session(stores), a_session(stores), a_session(stores, owner=f"{OTHER_EDGE}/1")
+    for session in (held, ended, elsewhere):
+        await stores.sessions.put(session, [topic(stores.account_id, "orders.*")])
+
+    assert await stores.sessions.drop_unheld(EDGE, is_held={held.id}.__contains__) == 1
+
+    assert await listeners(stores, stores.account_id) == {held.id, elsewhere.id}
+    assert not await stores.sessions.is_known(ended.id)
+    assert await stores.sessions.drop_unheld(EDGE, is_held={held.id}.__contains__) == 0
+
+
 async def test_bindings_are_replaced_in_the_routing_tables(stores: Stores) -> None:
     session, other = a_session(stores), new_id()
     account = stores.account_id

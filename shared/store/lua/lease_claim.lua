@@ -3,14 +3,24 @@
 -- With it, only from that one: the caller judged it by its heartbeat, which lies in another slot, and an owner that
 -- has claimed since keeps the lease.
 -- KEYS: key, channel     ARGV: owner, kind, optionally the owner that the caller found dead or ''
--- Reply: {'claimed', previous owner or '', generation, frame limit or '', refused until or ''} | {'held', owner}
---      | {'revoked'} | {'absent'}
--- Touches at most: 5 fields.
+-- `claimed_ms` tells a claim that Redis has lost from a newer one (queue_read.lua). A webhook's lease is as short as a
+-- request, and is never claimed back.
+-- Reply: {'claimed', previous owner or '', generation, frame limit or '', refused until or '', now in ms or '0'}
+--      | {'held', owner} | {'revoked'} | {'absent'}
+-- Touches at most: 6 fields.
 local kind, generation, previous, frame_limit, refused_until =
   unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'frame_limit_bytes', 'refused_until'))
 if not kind and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if kind ~= ARGV[2] then return {'absent'} end
 previous = previous or ''
 if ARGV[3] and previous ~= ARGV[3] then return {'held', previous} end
-redis.call('HSET', KEYS[2], 'owner', ARGV[1])
-return {'claimed', previous, generation, frame_limit or '', refused_until or ''}
+local claimed_ms = '0'
+if kind == 'webhook' then
+  redis.call('HSET', KEYS[2], 'owner', ARGV[1])
+else
+-- Included here: a webhook's claim needs no time.
+--include now
+  claimed_ms = string.format('%.0f', now_ms())
+  redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'claimed_ms', claimed_ms)
+end
+return {'claimed', previous, generation, frame_limit or '', refused_until or '', claimed_ms}

@@ -5,9 +5,9 @@
 -- clock, loses the lease: its edge is dead, frozen or cut off. The caller repeats the call for as long as the reply is
 -- 'contested', and with it the wakeup, which may be lost.
 -- KEYS: key, channel     ARGV: owner, the owner whose lease the caller has contested, or ''
--- Reply: {'claimed', previous owner or '', generation} | {'contested', owner} | {'held', owner} | {'revoked'}
+-- Reply: {'claimed', previous owner or '', generation, now in ms} | {'contested', owner} | {'held', owner} | {'revoked'}
 --      | {'absent'}
--- Touches at most: 4 fields.
+-- Touches at most: 5 fields.
 --include contest
 local kind, generation, previous, contested_until_ms =
   unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'contested_until_ms'))
@@ -25,5 +25,6 @@ if previous then
   end
   redis.call('HDEL', KEYS[2], 'contested_until_ms')
 end
-redis.call('HSET', KEYS[2], 'owner', ARGV[1])
-return {'claimed', previous or '', generation}
+local claimed_ms = string.format('%.0f', now_ms())
+redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'claimed_ms', claimed_ms)
+return {'claimed', previous or '', generation, claimed_ms}

@@ -2,13 +2,14 @@
 -- Reads the notifications of a queue behind a given entry, for the owner. Gives out none that is too old: it drops a lot
 -- of them instead, and the caller repeats the call.
 -- The reply to a stale owner says why it lost the lease. A crash of Redis may have lost the claim itself: with ARGV[7]
--- an owner writes it again, if the lease is free or still names the owner that this claim replaced.
+-- an owner writes it again, if the lease is free, or names the owner that this claim replaced, or one that had claimed
+-- before: Redis was restored from a copy that is older than several claims.
 -- An owner that takes notifications confirms a lease that another poll contests; one that takes none is ending, and
 -- gets more time (lease_contest.lua).
 -- A tail before the given entry says that Redis lost entries that it had given out: the tail never goes back by itself.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, previous owner, generation, after, count, bytes, 1 if Redis may have lost the claim, else 0,
---       lifetime in ms
+--       lifetime in ms, the time of the claim in ms
 -- Reply: {'read', more (0 or 1), serialization or '', the last entry appended or '0-0', entry...}
 --      | {'dropped', the number dropped as too old} | {'rewound'} | {'revoked'} | {'deleted'} | {'taken_over'}
 -- Touches at most: 385 entries, or 150 that are too old with their receipts.
@@ -24,8 +25,12 @@ local generation, owner, serialization, tail, first, has_receipts,
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[3] then return {'deleted'} end
 if owner ~= ARGV[1] then
-  if ARGV[7] ~= '1' or (owner and owner ~= ARGV[2]) then return {'taken_over'} end
-  redis.call('HSET', KEYS[2], 'owner', ARGV[1])
+  if ARGV[7] ~= '1' then return {'taken_over'} end
+  if owner and owner ~= ARGV[2] then
+    local claimed_ms = tonumber(redis.call('HGET', KEYS[2], 'claimed_ms') or math.huge)
+    if claimed_ms >= tonumber(ARGV[9]) then return {'taken_over'} end
+  end
+  redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'claimed_ms', ARGV[9])
 end
 
 local after, count = ARGV[4], math.min(tonumber(ARGV[5]), READ_LOT)

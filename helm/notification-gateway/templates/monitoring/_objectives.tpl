@@ -53,7 +53,9 @@ once for three days) a warning. The short window beside each ends the alert soon
 {{- $sum := "sum by (namespace, release)" }}
 {{- if eq .slo "publish" }}
 {{- $posts := printf "notify_http_requests_total{%s,job=\"notify-gateway\",method=\"POST\"" .scope }}
-{{- printf "%s (rate(%s,status=~\"5..\"}[%s])) / (%s (rate(%s}[%s])) > 0)" $sum $posts .window $sum $posts .window }}
+{{- /* Before the first error there are no series of errors: the share is 0 then, not unknown. */}}
+{{- $all := printf "%s (rate(%s}[%s]))" $sum $posts .window }}
+{{- printf "(%s (rate(%s,status=~\"5..\"}[%s])) or 0 * %s) / (%s > 0)" $sum $posts .window $all $all }}
 {{- else if eq .slo "delivery" }}
 {{- $late := printf "1 - %s (rate(notify_delivery_seconds_bucket{%s,le=~\"%v([.]0)?\"}[%s]))" $sum .scope (toString .values.withinSeconds | replace "." "[.]") .window }}
 {{- printf "%s / (%s (rate(notify_delivery_seconds_count{%s}[%s])) > 0)" $late $sum .scope .window }}
