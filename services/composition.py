@@ -11,10 +11,12 @@ from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
 from shared.runtime.settings import Settings
+from shared.store.account_channels import AccountChannels
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
 from shared.store.audit import AuditLog
 from shared.store.batches import Batches
+from shared.store.channel_pages import ChannelPages
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
@@ -62,6 +64,8 @@ class Stores:
         self.audit = AuditLog(redis)
         self.batches = Batches(redis, limits=limits)
         self.channels = Channels(redis, self.routing, self.wakeups)
+        self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
+        self.channel_pages = ChannelPages(redis, self.account_channels)
         self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.heartbeat = Heartbeat(

@@ -14,6 +14,7 @@ from services.composition import Stores
 from services.expiry_reaper.turn import Pace, Turn
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
+from shared.store.account_channels import CREATION_MS
 from shared.store.channels import ChannelTimes
 from shared.store.due_channels import DueChannel
 from shared.store.replicas import InstanceState
@@ -111,7 +112,7 @@ class Visits:
         done: Visited,
     ) -> float | None:
         """When the channel is due next; None when it is gone."""
-        if times is None:
+        if times is None or await self._has_abandoned(channel, times, turn):
             return None
         bounds = self._bounds(times, owners, turn)
         if min(bounds) <= turn.now_ms:
@@ -132,13 +133,29 @@ class Visits:
         self, times: ChannelTimes, owners: Mapping[str, InstanceState], turn: Turn
     ) -> tuple[float, float]:
         owner, now_ms = owners.get(times.owner), turn.now_ms
-        return due_bounds(times, owner, self._lifetimes, now_ms=now_ms, back_since_ms=turn.back_since_ms)
+        idle_ms, too_old_ms = due_bounds(
+            times, owner, self._lifetimes, now_ms=now_ms, back_since_ms=turn.back_since_ms
+        )
+        if times.unfinished_since_ms is not None:
+            idle_ms = min(idle_ms, times.unfinished_since_ms + CREATION_MS)
+        return idle_ms, too_old_ms
+
+    async def _has_abandoned(self, channel: str, times: ChannelTimes, turn: Turn) -> bool:
+        """Whether the channel was unfinished for too long, and is ended now."""
+        since_ms = times.unfinished_since_ms
+        if since_ms is None or turn.now_ms - since_ms < CREATION_MS:
+            return False
+        ref = await self._stores.channels.ref(channel)
+        if not await self._stores.channels.abandon(ref, channel, after_ms=CREATION_MS):
+            return False
+        logger.info("channel.abandoned", extra={"facts": {"channel": channel, "account": ref.account}})
+        return True
 
     async def _expire(self, channel: str, times: ChannelTimes) -> bool:
         channels = self._stores.channels
         account = (await channels.ref(channel)).account
         expire = channels.expire_idle_webhook if times.kind is Kind.WEBHOOK else channels.expire
-        idle_expiry_ms = self._lifetimes.idle_expiry_ms[times.kind]
+        idle_expiry_ms = times.idle_expiry_ms or self._lifetimes.idle_expiry_ms[times.kind]
         if not await expire(account, channel, generation=times.generation, idle_expiry_ms=idle_expiry_ms):
             return False
         facts = {"channel": channel, "account": account, "kind": times.kind}
@@ -162,9 +179,11 @@ def due_bounds(
     """
     now_there_ms = now_ms - _CLOCKS_APART_MS
     pending_since_ms = now_there_ms if times.pending_since_ms is None else times.pending_since_ms
-    too_old_ms = pending_since_ms + lifetimes.notification_ms
-    expiry_ms = lifetimes.idle_expiry_ms.get(times.kind)
-    if expiry_ms is None:
+    lifetime_ms = lifetimes.notification_ms
+    too_old_ms = pending_since_ms + min(lifetime_ms, times.lifetime_ms or lifetime_ms)
+    own_ms = times.idle_expiry_ms
+    expiry_ms = lifetimes.idle_expiry_ms.get(times.kind) if own_ms is None else own_ms
+    if not expiry_ms:
         return math.inf, too_old_ms
     idle_since_ms = times.idle_since_ms
     # A webhook's owner comes and goes: it is idle while nothing is queued for it.

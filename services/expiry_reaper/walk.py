@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.composition import Stores
 from services.expiry_reaper.orphans import Orphans
@@ -25,6 +26,7 @@ _FIELDS = 40
 # What one of each costs in Redis commands, those of scripts too; rounded up.
 _CHANNEL_COMMANDS = 5
 _SESSION_COMMANDS = 5
+_NATIVE_COMMANDS = 2
 _FIELD_COMMANDS = 3
 _ACCOUNT_COMMANDS = 2
 _REPAIR_COMMANDS = 12
@@ -39,6 +41,7 @@ _BEGAN, _RUNS, _CURSOR, _AFTER, _TABLE = (
 )
 _TABLE_NAME = b":routing"
 _ACCOUNT_NAMES = keyspace.ACCOUNT_NAMES.encode()
+_CHANNEL_NAMES = b":channel-names"
 _FROM_THE_START: dict[str, str | int] = {_CURSOR: "", _AFTER: "", _TABLE: ""}
 
 
@@ -101,8 +104,8 @@ class Walk:
         # Sorted: the same page comes again after a restart, perhaps in another order.
         left = sorted(name for name in names if name > str(place[_AFTER]).encode())
         for lot in _lots(left):
-            if lot[0] == _ACCOUNT_NAMES:
-                if not await self._drop_stale_names(turn, place, until_s=until_s):
+            if lot[0] == _ACCOUNT_NAMES or lot[0].endswith(_CHANNEL_NAMES):
+                if not await self._drop_stale_names(lot[0], turn, place, until_s=until_s):
                     return
             elif not lot[0].endswith(_TABLE_NAME):
                 await self._check(lot, turn, done)
@@ -149,16 +152,20 @@ class Walk:
         """Adds the channel to what should name it; 1 if something did not, else 0."""
         stores = self._stores
         ref = await stores.channels.ref(channel)
-        if not ref.account or ref.kind is None:
+        if not ref.account or ref.kind is None or ref.is_unfinished:
             return 0
         is_named = await stores.routing.has_channel(ref.account, channel, generation=ref.generation)
         is_swept = ref.kind is not Kind.WEBHOOK or await stores.channels.is_swept(channel, ref.generation)
-        if is_named and is_swept:
-            return 0
-        # Its creator may have died before it wrote these.
-        await stores.routing.add_key(ref.account, channel)
-        await stores.channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
-        return 1
+        repairs = 0
+        if not (is_named and is_swept):
+            # Its creator may have died before it wrote these.
+            await stores.routing.add_key(ref.account, channel)
+            await stores.channels.index(ref.account, channel, kind=ref.kind, generation=ref.generation)
+            repairs = 1
+        if ref.native is not None:
+            repairs += await stores.account_channels.repair(ref.native)
+            await self._pace.spend(_NATIVE_COMMANDS)
+        return repairs
 
     async def _check_session(self, session_id: str, turn: Turn) -> None:
         session = await self._stores.sessions.read(session_id)
@@ -193,11 +200,16 @@ class Walk:
             if turn.took_s >= until_s:
                 return False
 
-    async def _drop_stale_names(self, turn: Turn, place: dict[str, str | int], *, until_s: float) -> bool:
-        """Drops entries of accounts that are gone or have another name. False when the time is over."""
-        names = self._stores.api_keys.names
+    async def _drop_stale_names(
+        self, index: bytes, turn: Turn, place: dict[str, str | int], *, until_s: float
+    ) -> bool:
+        """Drops names of accounts or channels that are gone or have another one. False when the time is
+        over."""
+        drop = self._stores.api_keys.names.drop_stale
+        if index != _ACCOUNT_NAMES:
+            drop = partial(self._stores.account_channels.names.drop_stale, keyspace.id_in(index))
         while True:
-            following = await names.drop_stale(str(place[_TABLE]), count=_FIELDS)
+            following = await drop(str(place[_TABLE]), count=_FIELDS)
             await self._pace.spend(_FIELDS + 1)
             await self._keep_place(place, {_TABLE: following}, turn)
             if not following:
@@ -228,7 +240,7 @@ def _lots(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Lots of names in their order. What may take more than one round is alone."""
     lot: list[bytes] = []
     for name in names:
-        if name.endswith(_TABLE_NAME) or name == _ACCOUNT_NAMES:
+        if name.endswith((_TABLE_NAME, _CHANNEL_NAMES)) or name == _ACCOUNT_NAMES:
             if lot:
                 yield lot
             yield [name]

@@ -54,7 +54,7 @@ async def delete_account(request: Request, _: None) -> Response:
     except HasChildren as error:
         raise Problem(409, f"{error}; delete those first") from None
     except HasApiKeys as error:
-        message = f"{error}; revoke those first, or delete them with the account: ?cascade=true"
+        message = f"{error}; delete those first, or all of it with the account: ?cascade=true"
         raise Problem(409, message) from None
     if account is not None:
         # Not a repetition of the request.

@@ -7,9 +7,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from services.gateway import (  # noqa: F401 - each adds its operations
+    account_channels,
     account_deletion,
     accounts,
     bindings,
+    channel_views,
     channels,
     crossbar,
     documented,

@@ -125,7 +125,7 @@ class Authenticator:
 
         Raises Problem(404) when the caller can see no such key.
         """
-        caller = None if self._is_operator(request) else await self._authenticate_uncached(request)
+        caller = await self.caller(request)
         if caller is not None:
             require_scope(caller.scopes, Scope.RECEIVE if caller.id == api_key_id else Scope.ADMIN)
             if caller.id == api_key_id:
@@ -134,6 +134,10 @@ class Authenticator:
         if key is None or (caller is not None and caller.account_id != key.account_id):
             raise Problem(404, "there is no such API key")
         return key
+
+    async def caller(self, request: Request) -> ApiKey | None:
+        """The caller's API key, read anew; None for the operator."""
+        return None if self._is_operator(request) else await self._authenticate_uncached(request)
 
     async def look_up(
         self, request: Request, given: str, find: Callable[[], Awaitable[Found | None]]

@@ -60,7 +60,10 @@ Operation(
     summary="Opens the WebSocket. The secret is in Authorization or in the subprotocol pelion_{secret}",
     successes={101: response("The WebSocket is open. Without a channel it closes with a code of its own.")},
     errors=(426, 429, 431),
-    parameters=[in_header("Sec-WebSocket-Protocol", "wss and pelion_{secret}, in any order.")],
+    parameters=[
+        in_header("Sec-WebSocket-Protocol", "wss and pelion_{secret}, in any order."),
+        in_query("channel", "A channel of the account, by its id or name, for the scope `channels`."),
+    ],
 )
 Operation(
     "GET /v2/notification/pull",

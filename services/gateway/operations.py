@@ -17,7 +17,6 @@ from starlette.routing import Route
 from services.gateway.authenticator import Authenticator
 from services.gateway.bodies import body_in, model_response
 from services.gateway.context import context_of
-from services.gateway.paths import in_path
 from shared.model.api_keys import Scope
 
 Caller = TypeVar("Caller")
@@ -50,11 +49,6 @@ ANYONE = Access(_no_check, errors=())
 OPERATOR = Access(lambda request: _authenticator(request).require_operator(request), ("adminToken",))
 ADMIN = Access(
     lambda request: _authenticator(request).administrator(request),
-    ("adminToken", "apiKey"),
-    (401, 403, 404, 429, 503),
-)
-KEY_IN_PATH = Access(
-    lambda request: _authenticator(request).receiver(request, in_path(request, "api_key_id")),
     ("adminToken", "apiKey"),
     (401, 403, 404, 429, 503),
 )

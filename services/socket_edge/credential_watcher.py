@@ -56,11 +56,17 @@ async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) 
 
     Raises Unauthenticated, MissingScope, StoreUnavailable; Problem (429) when its address failed too often.
     """
+    key, credential = await authenticate(edge, scope, secret)
+    require_scope(key.scopes, KeyScope.RECEIVE)
+    return key, credential
+
+
+async def authenticate(edge: "Edge", scope: Scope, secret: str | None) -> tuple[ApiKey, Credential]:
+    """The same with any scope. Raises Unauthenticated, StoreUnavailable, Problem (429)."""
     api_keys, address = edge.stores.api_keys, edge.limits.address_of(scope)
     key = await edge.look_up(secret or "", address, lambda: api_keys.authenticate(secret, now_ms=now_ms()))
     if key is None:
         raise Unauthenticated
-    require_scope(key.scopes, KeyScope.RECEIVE)
     secret_hash = hash_of(secret or "")
     return key, Credential(key.id, key.account_id, secret_hash, key.valid_until_ms(secret_hash))
 

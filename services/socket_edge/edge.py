@@ -24,7 +24,6 @@ from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
-from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import draining
@@ -109,14 +108,14 @@ class Edge:
         if self._refuses:
             raise draining()
 
-    def place_on_channel(self, key: ApiKey) -> AbstractAsyncContextManager[None]:
-        """Counts a connection to the API key's channel in the quota of its account. Raises QuotaExceeded."""
+    def place_on_channel(self, account_id: str, channel: str) -> AbstractAsyncContextManager[None]:
+        """Counts a connection to a channel in the quota of its account. Raises QuotaExceeded."""
 
         async def is_connected() -> bool:
-            state = await self.stores.channels.state(key.id)
+            state = await self.stores.channels.state(channel)
             return state is not None and state.connected
 
-        return self.socket_quota.place_on_channel(key.account_id, is_connected)
+        return self.socket_quota.place_on_channel(account_id, is_connected)
 
     def hold(self, connection: HeldConnection, credential: Credential | None = None) -> None:
         """From now on wakeups reach the connection, and it ends with its credential."""

@@ -95,7 +95,8 @@ def acceptance(
 
 
 class Handshakes:
-    """Lets one handshake with each secret proceed at a time (docs/protocols/pelion.md, section 4).
+    """Lets one handshake with each secret proceed at a time, for each channel that is named in its URL
+    (docs/protocols/pelion.md, section 4).
 
     By the secret and not by the id in it: more people know the id, and could keep the key's owner out.
     """
@@ -104,10 +105,10 @@ class Handshakes:
         self._in_progress: set[str] = set()
 
     @contextlib.contextmanager
-    def begin(self, secret: str | None) -> Iterator[bool]:
+    def begin(self, secret: str | None, channel: str = "") -> Iterator[bool]:
         """Whether this handshake may proceed; False while another with the same secret does."""
         # Without a secret of ours it will be refused for that.
-        name = hash_of(secret) if secret is not None and id_in(secret) is not None else ""
+        name = hash_of(f"{secret} {channel}") if secret is not None and id_in(secret) is not None else ""
         if name in self._in_progress:
             yield False
             return

@@ -257,6 +257,10 @@ class LeaseHolder(HeldConnection):
         self.loop.wake()
 
     def key_is_gone(self) -> None:
+        if self.credential is not None and self.credential.api_key_id != self.id:
+            # The channel is not the key's, and stays.
+            super().key_is_gone()
+            return
         # The queue's script gives the reason: a revoked key, a deleted channel, or a takeover.
         self.loop.wake()
 

@@ -97,7 +97,7 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
     try:
-        async with edge.place_on_channel(key):
+        async with edge.place_on_channel(key.account_id, key.id):
             lease = await _claimed(edge, key, is_follow_up=_is_follow_up(connection, key))
     except _Refused as refused:
         telemetry.polls_ended.add(1, {"outcome": refused.outcome})
@@ -162,6 +162,8 @@ async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tupl
         except KeyRevoked:
             raise _unauthenticated("the API key is revoked") from None
         except NoLongerOwner as lost:
+            if lost.close_reason is CloseReason.PAUSED:
+                raise unavailable("the channel is paused; poll again later") from None
             # NO_CHANNEL: it was deleted since it was created.
             if lost.close_reason is not CloseReason.NO_CHANNEL:
                 raise _unauthenticated("the API key is revoked") from None

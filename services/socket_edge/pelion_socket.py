@@ -1,20 +1,25 @@
 """The handshake of a Pelion client's WebSocket (docs/protocols/pelion.md, sections 4 to 6)."""
 
 import contextlib
+from dataclasses import replace
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
-from services.socket_edge.credential_watcher import authenticate_receiver
+from services.socket_edge.credential_watcher import authenticate
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.leased_socket import LeasedSocket
 from shared import telemetry
+from shared.authentication import require_scope
+from shared.model.account_channels import id_shown, name_error
+from shared.model.api_keys import ApiKey
+from shared.model.api_keys import Scope as KeyScope
 from shared.model.channels import CloseReason
 from shared.model.errors import MissingScope, NoLongerOwner, Unauthenticated
 from shared.runtime.http.responses import Problem, refuse_handshake, too_many
 from shared.wire.close_reasons import CLOSE_ROWS, close_frame
-from shared.wire.pelion.handshake import secret_offered, subprotocol_response
+from shared.wire.pelion.handshake import channel_in, secret_offered, subprotocol_response
 
 
 async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[LeasedSocket, Message] | None:
@@ -23,24 +28,48 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
     if not secret:
         edge.limits.take_handshake(edge.limits.address_of(scope))
     accept = acceptance(scope, subprotocol=subprotocol_response(scope["subprotocols"]))
-    with edge.handshakes.begin(secret) as may_proceed:
+    wanted = channel_in(scope["query_string"])
+    with edge.handshakes.begin(secret, wanted) as may_proceed:
         if not may_proceed:
             telemetry.handshakes.add(1, {"outcome": "busy"})
             problem = too_many("another handshake with this secret is in progress; try again")
             await refuse_handshake(scope, send, problem)
             return None
         try:
-            key, credential = await authenticate_receiver(edge, scope, secret)
-            async with edge.place_on_channel(key):
-                edge.flush_acks(key.id)
-                claimed = await edge.stores.leases.claim(key.id, owner=edge.new_owner())
+            key, credential = await authenticate(edge, scope, secret)
+            channel, is_native = await _channel_of(edge, key, wanted)
+            async with edge.place_on_channel(key.account_id, channel):
+                edge.flush_acks(channel)
+                claimed = await edge.stores.leases.claim(channel, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:
             await _refuse(edge, error, accept, send)
             return None
+        if is_native:
+            claimed = replace(claimed, lease=replace(claimed.lease, is_native=True))
         socket = LeasedSocket(edge, claimed, scope=scope, send=send)
         socket.counted_for = key.account_id
         edge.hold(socket, credential)
         return socket, accept
+
+
+async def _channel_of(edge: Edge, key: ApiKey, wanted: str) -> tuple[str, bool]:
+    """The channel that a key opens, and whether it is native: its own, or one of its account by id or name.
+
+    Raises MissingScope, NoLongerOwner(NO_CHANNEL).
+    """
+    channel = id_shown(wanted)
+    if not wanted or channel == key.id:
+        require_scope(key.scopes, KeyScope.RECEIVE)
+        return key.id, False
+    if key.scopes.isdisjoint((KeyScope.CHANNELS, KeyScope.ADMIN)):
+        raise MissingScope(KeyScope.CHANNELS)
+    channels, is_named = edge.stores.account_channels, channel is None
+    if channel is None:
+        channel = await channels.names.find(key.account_id, wanted) if name_error(wanted) is None else None
+    record = None if channel is None else await channels.record(channel)
+    if record is None or record.account_id != key.account_id or (is_named and record.name != wanted):
+        raise NoLongerOwner(close_reason=CloseReason.NO_CHANNEL)
+    return record.id, record.is_native
 
 
 async def _refuse(

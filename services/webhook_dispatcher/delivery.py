@@ -198,19 +198,17 @@ class Deliveries:
             case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
             case AfterFailure.ENDED:
-                await self._end(lease, found)
+                await self._end(lease, found, account=account)
         return Outcome.RELEASED
 
-    async def _end(self, lease: Lease, lost: int) -> None:
+    async def _end(self, lease: Lease, lost: int, *, account: str) -> None:
         """The webhook has failed for longer than its expiry: the script has deleted the channel."""
         logger.warning("webhook.ended", extra={"facts": {"channel": lease.channel, "lost": lost}})
         telemetry.expired.add(1)
         telemetry.dropped.add(lost, {"reason": "channel-expired"})
-        ref = await self._stores.channels.ref(lease.channel)
-        if ref.account:
-            await self._stores.channels.unindex(
-                ref.account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
-            )
+        await self._stores.channels.unindex(
+            account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
+        )
 
 
 def _log(lease: Lease, batch: TakenBatch, lesson: Lesson, *, is_dropped: bool) -> None:

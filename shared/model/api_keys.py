@@ -23,6 +23,7 @@ class Scope(StrEnum):
 
     PUBLISH = "publish"
     RECEIVE = "receive"
+    CHANNELS = "channels"
     ADMIN = "admin"
 
 

@@ -11,6 +11,12 @@ class Action(StrEnum):
     API_KEY_CREATED = "api-key.created"
     API_KEY_ROTATED = "api-key.rotated"
     API_KEY_REVOKED = "api-key.revoked"
+    CHANNEL_CREATED = "channel.created"
+    CHANNEL_CHANGED = "channel.changed"
+    CHANNEL_DELETED = "channel.deleted"
+    CHANNEL_PAUSED = "channel.paused"
+    CHANNEL_RESUMED = "channel.resumed"
+    CHANNEL_PURGED = "channel.purged"
 
 
 @dataclass(frozen=True, slots=True)

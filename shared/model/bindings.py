@@ -4,6 +4,7 @@
 matches field values of events of one topic. `DataFields` matches values in the data of events of any topic.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -11,6 +12,9 @@ from typing import TypeAlias
 from shared.model import topics
 from shared.model.data_values import DataValues, glob_matches
 from shared.model.events import OF_DEVICES
+
+# Values of conditions that take as much memory as a pattern without any.
+_VALUES_OF_A_PATTERN = 2
 
 
 class Source(StrEnum):
@@ -108,6 +112,17 @@ class TopicWhere:
 
 
 Pattern: TypeAlias = Topic | TopicWhere | Fields | DataFields
+
+
+def weight_of(patterns: Iterable[Pattern]) -> int:
+    """How many plain patterns take as much memory: the values of conditions count too."""
+    weight = 0
+    for pattern in patterns:
+        weight += 1
+        if isinstance(pattern, DataFields | TopicWhere):
+            where = pattern if isinstance(pattern, DataFields) else pattern.where
+            weight += sum(len(values) for _, values in where.wanted) // _VALUES_OF_A_PATTERN
+    return weight
 
 
 def _meets(data: DataValues, path: str, wanted: Wanted) -> bool:

@@ -31,6 +31,7 @@ class CloseReason(StrEnum):
     OVER_BUDGET = "over-budget"
     TOO_MANY_FAILURES = "too-many-failures"
     OVER_QUOTA = "over-quota"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Lease:
     `owner` is `replica/instance/claim`; `previous` is the owner that this claim replaced. Redis may lose the
     claim in a crash, or when an older copy of its data is restored: a channel without an owner, with
     `previous`, or with an owner that claimed before `claimed_ms` (by Redis' clock), still counts as ours.
+    `is_native`: the channel is no API key's.
     """
 
     channel: str
@@ -72,6 +74,7 @@ class Lease:
     owner: str
     previous: str
     claimed_ms: int = 0
+    is_native: bool = False
 
 
 # The owner of a webhook channel without a lease: its wakeups go to every dispatcher.

@@ -53,10 +53,10 @@ class HasChildren(GatewayError):
 
 
 class HasApiKeys(GatewayError):
-    """The account has API keys, so it is deleted only with them."""
+    """The account has API keys or channels, so it is deleted only with them."""
 
     def __init__(self) -> None:
-        super().__init__("the account has API keys")
+        super().__init__("the account has API keys or channels")
 
 
 class Unauthenticated(GatewayError):
@@ -102,6 +102,21 @@ class KeyExpired(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("the API key has expired")
+
+
+class NoSuchChannel(GatewayError):
+    """The channel has ended, or its creation has."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such channel")
+
+
+class NameTaken(GatewayError):
+    """Another channel of the account has the name."""
+
+    def __init__(self, *, by: str) -> None:
+        super().__init__("another channel of the account has this name")
+        self.by = by
 
 
 class NoLongerOwner(GatewayError):

@@ -24,7 +24,8 @@ class Event(NamedTuple):
     """What a publisher posted. A named tuple: a frozen dataclass takes five times as long to create.
 
     `fields` are the strings that bindings match. `data` is JSON, kept as the publisher's bytes. `to` names
-    the API key of the one receiver. `receipt` records the event's delivery for the publisher.
+    the one channel that receives it. `receipt` records the event's delivery for the publisher. With a
+    `customer` only that customer's channels receive it.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Event(NamedTuple):
     to: str | None = None
     fields: dict[str, str] | None = None
     receipt: bool = False
+    customer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
 """What a gateway knows of one account's bindings: which channels and sessions receive an event."""
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from shared.model.bindings import DataFields, Fields, Pattern, Source, TopicWhere
+from shared.model.account_channels import id_shown
+from shared.model.bindings import Fields, Pattern, Source, weight_of
+from shared.model.customers import Customers
 from shared.model.events import TO_EVERY_CHANNEL, Event
 from shared.model.matching import Index
 from shared.model.topics import is_system
 
 # Measured: what a table takes in memory, and what a key with a channel and a pattern add at most.
 _TABLE_BYTES, _KEY_BYTES, _PATTERN_BYTES = 3400, 600, 1000
-# Values of conditions that take as much memory as a pattern without any.
-_VALUES_OF_A_PATTERN = 2
+# The name and the customer of a native channel.
+_NATIVE_BYTES = 500
 
 
 class RoutingTable:
@@ -31,6 +33,9 @@ class RoutingTable:
         """Each API key with the version of its bindings, which its channel must have too."""
         self.unconfirmed: set[str] = set()
         """API keys whose channel may not have that version yet: no append that named it had its reply."""
+        self._natives: dict[str, tuple[str, str]] = {}
+        self._names: dict[str, str] = {}
+        self._customers = Customers(parse)
         # While a channel is replaced, an API key briefly has two generations of it here.
         self._channels: dict[str, set[str]] = {}
         self._bindings: dict[str, dict[str, tuple[Pattern, ...]]] = {}
@@ -54,7 +59,10 @@ class RoutingTable:
     def size_bytes(self) -> int:
         """About how much memory the table takes."""
         keys = max(len(self.bindings_versions), len(self._channels)) + len(self.sessions)
-        return _TABLE_BYTES + _KEY_BYTES * keys + _PATTERN_BYTES * self._patterns_held
+        patterns = self._patterns_held + self._customers.patterns
+        return (
+            _TABLE_BYTES + _KEY_BYTES * keys + _NATIVE_BYTES * len(self._natives) + _PATTERN_BYTES * patterns
+        )
 
     @property
     def api_keys(self) -> Set[str]:
@@ -70,10 +78,22 @@ class RoutingTable:
         """Each API key's patterns from all sources."""
         return {key: tuple(self._patterns(key)) for key in self._bindings}
 
+    def addressee(self, to: str) -> str | None:
+        """The id of the channel that an event is for, by its id as it is shown, its name, or its API key."""
+        if to in self.bindings_versions:
+            return None if to in self._natives else to
+        channel = id_shown(to)
+        if channel is not None:
+            return channel if channel in self.bindings_versions else None
+        return self._names.get(to)
+
     def channels_for(self, event: Event) -> list[str]:
-        """The API keys whose channels receive the event."""
+        """The channels that receive the event, by their ids, which API keys share."""
         if event.to is not None:
-            return [event.to] if event.to in self._channels else []
+            channel = self.addressee(event.to)
+            return [channel] if channel is not None and channel in self._channels else []
+        if event.customer is not None:
+            return self._customers.channels_for(event, event.customer)
         if event.topic in TO_EVERY_CHANNEL:
             return list(self._channels)
         return list(self._channels_index.owners(event.topic, event.fields or {}, event.data))
@@ -85,7 +105,7 @@ class RoutingTable:
 
     def sessions_for(self, event: Event, data: object) -> set[str]:
         """The sessions that receive the event. `data` is its parsed data, or None unless `needs_data`."""
-        if event.to is not None or not self.sessions:
+        if event.to is not None or event.customer is not None or not self.sessions:
             return set()
         found = self._sessions_index.owners(event.topic, {}, event.data)
         if self.needs_data and not is_system(event.topic):
@@ -95,7 +115,7 @@ class RoutingTable:
     def listen(self, session_id: str, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the session's patterns; an empty tuple removes the session."""
         before = self.sessions.pop(session_id, ())
-        self._patterns_held += _weight(patterns) - _weight(before)
+        self._patterns_held += weight_of(patterns) - weight_of(before)
         for pattern in before:
             self._sessions_index.remove(pattern, session_id)
         if patterns:
@@ -108,6 +128,26 @@ class RoutingTable:
         self.bindings_versions[api_key_id] = bindings_version
         if api_key_id in self._channels:
             self.unconfirmed.add(api_key_id)
+
+    def set_native(self, channel: str, *, name: str, customer: str) -> None:
+        """The channel is native: it has no API key, but perhaps a name and a customer."""
+        self.drop_native(channel)
+        self._natives[channel] = (name, customer)
+        if name:
+            self._names[name] = channel
+        if customer and channel in self._channels:
+            self._customers.add(customer, channel, self._patterns(channel))
+
+    def is_native(self, channel: str) -> bool:
+        return channel in self._natives
+
+    def drop_native(self, channel: str) -> None:
+        name, customer = self._natives.pop(channel, ("", ""))
+        # Another channel may have got the name in a change that was applied before.
+        if name and self._names.get(name) == channel:
+            del self._names[name]
+        if customer and channel in self._channels:
+            self._customers.remove(customer, channel, self._patterns(channel))
 
     def confirm(self, api_key_id: str, *, bindings_version: str) -> None:
         """The channel has this version, or is gone: it takes no older one again."""
@@ -124,6 +164,8 @@ class RoutingTable:
         # Without a channel an API key receives nothing, so its patterns enter the index only now.
         if api_key_id not in self._channels:
             self._channels[api_key_id] = set()
+            if customer := self._customer_of(api_key_id):
+                self._customers.add(customer, api_key_id, [])
             self._index(api_key_id, self._patterns(api_key_id), by=1)
         self._channels[api_key_id].add(generation)
 
@@ -133,13 +175,15 @@ class RoutingTable:
         if not generations and self._channels.pop(api_key_id, None) is not None:
             self.unconfirmed.discard(api_key_id)
             self._index(api_key_id, self._patterns(api_key_id), by=-1)
+            if customer := self._customer_of(api_key_id):
+                self._customers.remove(customer, api_key_id, [])
 
     def bind(self, api_key_id: str, source: Source, patterns: tuple[Pattern, ...]) -> None:
         """Replaces the API key's patterns from one source; the index changes by the difference."""
         by_source = self._bindings.setdefault(api_key_id, {})
         before = dict.fromkeys(by_source.pop(source, ()))
         after = dict.fromkeys(patterns)
-        self._patterns_held += _weight(after) - _weight(before)
+        self._patterns_held += weight_of(after) - weight_of(before)
         if after:
             by_source[source] = tuple(after)
         if not by_source:
@@ -157,17 +201,11 @@ class RoutingTable:
         for pattern in patterns:
             update(pattern, api_key_id)
             self.device_type_patterns += by * _matches_device_type(pattern)
+        if customer := self._customer_of(api_key_id):
+            self._customers.change(customer, api_key_id, patterns, by=by)
 
-
-def _weight(patterns: Iterable[Pattern]) -> int:
-    """How many plain patterns take as much memory: the values of conditions count too."""
-    weight = 0
-    for pattern in patterns:
-        weight += 1
-        if isinstance(pattern, DataFields | TopicWhere):
-            where = pattern if isinstance(pattern, DataFields) else pattern.where
-            weight += sum(len(values) for _, values in where.wanted) // _VALUES_OF_A_PATTERN
-    return weight
+    def _customer_of(self, channel: str) -> str:
+        return self._natives.get(channel, ("", ""))[1]
 
 
 def _matches_device_type(pattern: Pattern) -> bool:

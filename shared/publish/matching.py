@@ -124,9 +124,9 @@ def _add(
         event = events[index]
         if event.fields is not None:
             event = _with_device_type(event, matched.types, table, stored_types)
-        if event.to is not None and event.to not in table.api_keys:
+        if event.to is not None and table.addressee(event.to) is None:
             at = position_of(index, body=posted.body, form=posted.form)
-            raise Invalid("is not an API key of this account", field=field_at(at, "to"))
+            raise Invalid("is no channel and no API key of this account", field=field_at(at, "to"))
         copies = 0
         for channel in table.channels_for(event):
             matched.channels.setdefault(channel, []).append(index)

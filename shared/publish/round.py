@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from shared.model.account_channels import shown_id
 from shared.model.errors import DeadlinePassed, StoreUnavailable
 from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
 from shared.publish.matching import Matched
@@ -215,9 +216,10 @@ class Round:
         events = publish.posted.events
         channels_of: dict[int, list[str]] = {index: [] for index, event in enumerate(events) if event.receipt}
         for channel, indexes in {**matched.channels, **publish.taken.channels}.items():
+            shown = shown_id(channel) if matched.table.is_native(channel) else channel
             for index in indexes:
                 if index in channels_of:
-                    channels_of[index].append(channel)
+                    channels_of[index].append(shown)
         for index, channels in channels_of.items():
             reply = self._stores.receipts.open(
                 publish.account.id,

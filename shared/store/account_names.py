@@ -5,13 +5,11 @@ unless Redis lost one of two slots; the reaper's walk repairs that. An entry wit
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
 
-from shared.model.api_keys import is_id
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.name_index import cursor_of, entry_of, id_in, page
 
 
 class AccountNames:
@@ -21,10 +19,10 @@ class AccountNames:
         self._redis = redis
 
     async def add(self, name: str, account_id: str) -> None:
-        await self._redis.command("ZADD", keyspace.ACCOUNT_NAMES, 0, _entry(name, account_id))
+        await self._redis.command("ZADD", keyspace.ACCOUNT_NAMES, 0, entry_of(name, account_id))
 
     async def drop(self, name: str, account_id: str) -> None:
-        await self._redis.command("ZREM", keyspace.ACCOUNT_NAMES, _entry(name, account_id))
+        await self._redis.command("ZREM", keyspace.ACCOUNT_NAMES, entry_of(name, account_id))
 
     async def page(self, prefix: str, *, after: str, count: int) -> tuple[list[str], str | None]:
         """Ids of at most `count` accounts whose names begin so, in the order of their names' bytes.
@@ -32,14 +30,8 @@ class AccountNames:
         Also returns the `after` of the next page, None on the last. Raises ValueError for an `after` that no
         page returned.
         """
-        low = b"(" + _entry_of(after) if after else b"[" + prefix.encode()
-        # No UTF-8 text has this byte.
-        high = b"(" + prefix.encode() + b"\xff"
-        entries = await self._redis.command(
-            "ZRANGEBYLEX", keyspace.ACCOUNT_NAMES, low, high, "LIMIT", 0, count + 1
-        )
-        ids = [entry[-_ID:].decode() for entry in entries[:count]]
-        return ids, _cursor_of(entries[count - 1]) if len(entries) > count else None
+        entries, has_more = await page(self._redis, keyspace.ACCOUNT_NAMES, prefix, after=after, count=count)
+        return list(map(id_in, entries)), cursor_of(entries[-1]) if has_more else None
 
     async def add_missing(self, account_ids: Sequence[str]) -> None:
         """Adds entries of accounts that have none."""
@@ -57,11 +49,11 @@ class AccountNames:
             "ZSCAN", keyspace.ACCOUNT_NAMES, cursor or 0, "COUNT", count
         )
         entries = found[::2]
-        names = await asyncio.gather(*(self._name(entry[-_ID:].decode()) for entry in entries))
+        names = await asyncio.gather(*(self._name(id_in(entry)) for entry in entries))
         stale = [
             entry
             for entry, name in zip(entries, names, strict=True)
-            if name is None or _entry(name, entry[-_ID:].decode()) != entry
+            if name is None or entry_of(name, id_in(entry)) != entry
         ]
         if stale:
             await self._redis.command("ZREM", keyspace.ACCOUNT_NAMES, *stale)
@@ -70,25 +62,3 @@ class AccountNames:
     async def _name(self, account_id: str) -> str | None:
         name = await self._redis.command("HGET", keyspace.account(account_id), "name")
         return None if name is None else str(name.decode())
-
-
-_ID = 32
-
-
-def _entry(name: str, account_id: str) -> bytes:
-    return name.encode() + b"\0" + account_id.encode()
-
-
-def _cursor_of(entry: bytes) -> str:
-    return base64.urlsafe_b64encode(entry).decode().rstrip("=")
-
-
-def _entry_of(cursor: str) -> bytes:
-    """Raises ValueError."""
-    try:
-        entry = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError from error
-    if entry[-_ID - 1 : -_ID] != b"\0" or not is_id(entry[-_ID:].decode("latin-1")):
-        raise ValueError
-    return entry

@@ -96,9 +96,10 @@ class ApiKeys:
             await self._routing.add_expiry(key.account_id, key.id, expires_at_ms=key.expires_at_ms)
 
     async def find(self, api_key_id: str) -> ApiKey | None:
-        """The API key, expired or not; None when it does not exist or was revoked."""
+        """The API key, expired or not; None when it does not exist, was revoked, or is a native channel."""
         fields = await self._redis.command("HMGET", keyspace.api_key(api_key_id), *_REQUIRED, *_OPTIONAL)
-        if fields[0] is None:
+        # Without the hash of a secret it is no key, and nobody may pass for it.
+        if None in fields[: len(_REQUIRED)]:
             return None
         account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in fields[:5])
         expires_at_ms, old_secret_hash, old_valid_until_ms = fields[5:]
@@ -119,7 +120,7 @@ class ApiKeys:
 
         Also returns the `after` of the next page, None on the last.
         """
-        key_ids, _, _ = await self._routing.entries(account_id)
+        key_ids = await self._routing.api_keys(account_id)
         ids = sorted(api_key_id for api_key_id in key_ids if api_key_id > after)
         page = await asyncio.gather(*map(self.find, ids[:count]))
         # A key that is being created or revoked may have no record.
@@ -195,7 +196,7 @@ class ApiKeys:
 
     async def end_again(self, api_key_id: str) -> None:
         """Makes gateways and edges notice a key that is gone; leaves alone one that exists."""
-        if await self.find(api_key_id) is None:
+        if not await self._redis.command("EXISTS", keyspace.api_key(api_key_id)):
             await self.end([api_key_id])
 
     async def forget(self, account_id: str, ended: Mapping[str, str | None]) -> None:

@@ -48,7 +48,10 @@ class TakenBatch:
 
 
 class NoBatch(StrEnum):
-    """Why there is nothing to send now. NOT_DUE: the backoff is not over, or the API key has expired."""
+    """Why there is nothing to send now.
+
+    NOT_DUE: the backoff is not over, the API key has expired, or the channel is paused.
+    """
 
     EMPTY = "empty"
     NOT_DUE = "not_due"

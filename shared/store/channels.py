@@ -1,16 +1,19 @@
 """Channels: creation, state, expiry and deletion."""
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
 
+from shared.model.account_channels import ChannelRecord
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, ChannelState, Kind, instance_of
 from shared.model.errors import KeyRevoked, KindConflict
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.channel_names import ChannelNames
 from shared.store.due_channels import DueChannels
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing
@@ -19,11 +22,16 @@ from shared.store.wakeups import Wakeups
 
 @dataclass(frozen=True, slots=True)
 class ChannelRef:
-    """A channel's account, generation and kind; '' or None where the key or the channel does not exist."""
+    """A channel's account, generation and kind; '' or None where the key or the channel does not exist.
+
+    `native` is its record, if it is a native one. `is_unfinished`: its creation has not ended.
+    """
 
     account: str
     generation: str
     kind: Kind | None
+    native: ChannelRecord | None = None
+    is_unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,9 @@ class ChannelTimes:
     """What says when something of a channel is due; times in ms by the clock of its Redis.
 
     `idle_since_ms`: its creation or its last release; of a webhook, its creation or its last append.
-    `pending_since_ms`: no pending notification is older; None while nothing is pending.
+    `pending_since_ms`: no pending notification is older; None while nothing is pending. `idle_expiry_ms` and
+    `lifetime_ms` are its own, None where the installation's hold; 0 for no expiry. `unfinished_since_ms`:
+    when its creation began, if that has not ended.
     """
 
     kind: Kind
@@ -39,6 +49,9 @@ class ChannelTimes:
     owner: str
     idle_since_ms: int
     pending_since_ms: int | None
+    idle_expiry_ms: int | None = None
+    lifetime_ms: int | None = None
+    unfinished_since_ms: int | None = None
 
 
 class Channels:
@@ -50,6 +63,7 @@ class Channels:
         self._wakeups = wakeups
         self._replicas = Replicas(redis)
         self._due = DueChannels(redis)
+        self.native_names = ChannelNames(redis)
 
     async def create(
         self, account_id: str, api_key_id: str, *, kind: Kind, serialization: bytes = b""
@@ -114,10 +128,19 @@ class Channels:
         return bool(await self._redis.command("SISMEMBER", keyspace.WEBHOOKS, member))
 
     async def unindex(self, account_id: str, api_key_id: str, *, kind: Kind, generation: str) -> None:
-        """Undoes `index` for a channel that has ended."""
+        """Undoes `index` for a channel that has ended. Of a native one, which has ended for ever, nothing is
+        left."""
         if kind is Kind.WEBHOOK:
             await self._redis.command("SREM", keyspace.WEBHOOKS, f"{api_key_id}:{generation}")
-        await self._routing.drop_channel(account_id, api_key_id, generation=generation)
+        native = await self._routing.native(account_id, api_key_id)
+        if native is None:
+            await self._routing.drop_channel(account_id, api_key_id, generation=generation)
+            return
+        name, _ = native
+        if name:
+            await self.native_names.drop(account_id, name, api_key_id)
+        # Last: the reaper finds the rest by it.
+        await self._routing.drop_key(account_id, api_key_id, generation=generation)
 
     async def state(self, api_key_id: str) -> ChannelState | None:
         """The present state of the channel; None when there is none."""
@@ -145,9 +168,8 @@ class Channels:
 
     async def times(self, api_key_id: str) -> ChannelTimes | None:
         """When something of the channel may be due; None when there is no channel."""
-        kind, generation, owner, created, released, tail, first = await self._redis.command(
-            "HMGET", keyspace.channel(api_key_id), *_TIMES
-        )
+        fields = await self._redis.command("HMGET", keyspace.channel(api_key_id), *_TIMES)
+        kind, generation, owner, created, released, tail, first, idle_expiry, limits, unfinished = fields
         if kind is None:
             return None
         used_ms = _ms_of(tail) if kind == b"webhook" else int(released or 0)
@@ -157,6 +179,9 @@ class Channels:
             owner=(owner or b"").decode(),
             idle_since_ms=max(int(created or 0), used_ms),
             pending_since_ms=_ms_of(first) if first else None,
+            idle_expiry_ms=None if idle_expiry is None else int(idle_expiry),
+            lifetime_ms=parse_limits(limits)[1],
+            unfinished_since_ms=None if unfinished is None else int(created or 0),
         )
 
     async def oldest_pending_ms(self, api_key_id: str) -> int | None:
@@ -181,7 +206,18 @@ class Channels:
         status, *_ = await self._redis.script("channel_expire", names, generation, owner, *times)
         if status != b"expired":
             return False
-        await self._routing.drop_channel(account_id, api_key_id, generation=generation)
+        await self.unindex(account_id, api_key_id, kind=Kind.WEBSOCKET, generation=generation)
+        return True
+
+    async def abandon(self, ref: ChannelRef, channel: str, *, after_ms: int) -> bool:
+        """Ends a native channel whose creation has lasted so long; False when it stays."""
+        names = keyspace.channel_names(channel)[1:]
+        if not await self._redis.script("channel_abandon", names, ref.generation, after_ms):
+            return False
+        await self.unindex(ref.account, channel, kind=ref.kind or Kind.WEBSOCKET, generation=ref.generation)
+        # The routing table may not have its name yet.
+        if ref.native is not None and ref.native.name:
+            await self.native_names.drop(ref.account, ref.native.name, channel)
         return True
 
     async def expire_idle_webhook(
@@ -197,11 +233,24 @@ class Channels:
 
     async def ref(self, api_key_id: str) -> ChannelRef:
         """The account of the API key, and the generation and kind of its channel."""
-        account = await self._redis.command("HGET", keyspace.api_key(api_key_id), "account_id")
-        name = keyspace.channel(api_key_id)
-        generation, kind = await self._redis.command("HMGET", name, "generation", "kind")
-        kind = Kind(kind.decode()) if kind else None
-        return ChannelRef((account or b"").decode(), (generation or b"").decode(), kind)
+        (account, *record), (generation, kind, unfinished) = await asyncio.gather(
+            self._redis.command(
+                "HMGET", keyspace.api_key(api_key_id), "account_id", "native", "name", "customer"
+            ),
+            self._redis.command("HMGET", keyspace.channel(api_key_id), "generation", "kind", "unfinished"),
+        )
+        account_id = (account or b"").decode()
+        native = None
+        if record[0] is not None:
+            name, customer = ((value or b"").decode() for value in record[1:])
+            native = ChannelRecord(api_key_id, account_id, is_native=True, name=name, customer=customer)
+        return ChannelRef(
+            account_id,
+            (generation or b"").decode(),
+            Kind(kind.decode()) if kind else None,
+            native,
+            is_unfinished=unfinished is not None,
+        )
 
     async def delete(self, account_id: str, api_key_id: str, *, kind: Kind) -> bool:
         """Ends the channel with its queue and wakes its owner; False when there is none of this kind."""
@@ -220,7 +269,16 @@ class Channels:
         return True
 
 
-_TIMES = ("kind", "generation", "owner", "created_at_ms", "released_at_ms", "tail", "first")
+_TIMES = (
+    *("kind", "generation", "owner", "created_at_ms", "released_at_ms", "tail", "first"),
+    *("idle_expiry_ms", "limits", "unfinished"),
+)
+
+
+def parse_limits(stored: bytes | None) -> tuple[int | None, int | None]:
+    """A queue's own limits of bytes and of age in ms; None where it has none."""
+    size_bytes, _, age_ms = (stored or b"").removesuffix(b"p").partition(b" ")
+    return int(size_bytes) if size_bytes else None, int(age_ms) if age_ms else None
 
 
 def _ms_of(entry_id: bytes | None) -> int:

@@ -3,7 +3,7 @@
 Each entry gives type, fields, writer and lifetime. A name either has a TTL or matches `PERMANENT`.
 
 The part between braces is the hash tag: everything with one tag lies in one slot of a cluster, and a script
-touches one slot. `{id}` is an API key's id (32 hex characters), shared by the key and its channel;
+touches one slot. `{id}` is a channel's id (32 hex characters): that of the API key that has it, or its own.
 `{session}` and `{account}` are ids of a session and an account.
 
 API keys and channels
@@ -11,6 +11,8 @@ API keys and channels
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
                 old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
                 Gateway. Until the key is revoked.
+                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret
+                where it has them. Gateway. With its channel, in the same step.
 `{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).
@@ -30,6 +32,10 @@ API keys and channels
                 limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
+                paused ('1' while nobody may deliver), and limits (`<bytes> <ms>` of its queue, each of which
+                may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
+                (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
+                the reaper ends it after a minute).
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
@@ -44,6 +50,7 @@ API keys and channels
                 queued.
 `{id}:ended`    hash: generation of a channel that ended while receipts were tracked, with the time in ms and
                 the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
+                `purged:<generation>`: `<ms> purged <entry>` of the last purge; holds up to that entry.
                 Gateway, dispatcher, reaper. 1 h after the last end.
 `{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
                 Dispatcher. 1 week after the last attempt.
@@ -83,7 +90,7 @@ Accounts and routing
 `{account}:rates:<API key id>`
                 the same for events and bytes of one API key that has quotas of its own.
 `{account}:counts`
-                hash: channels (API keys) and bindings in the routing table. Written with it.
+                hash: channels (API keys and native ones) and bindings in the routing table. Written with it.
                 Permanent; a field goes when it is 0.
 `{account}:sockets`
                 hash: `replica/instance` of an edge: `<sockets and polls it holds> <ms>`, by Redis' clock.
@@ -94,6 +101,7 @@ Accounts and routing
                 `channel:<id>:<generation>`, ''; `expires:<id>` of a key in ms;
                 a key's `bindings:<id>` (presubscriptions) and `topics:<id>`, both JSON;
                 `resources:<id>`, a line `device TAB path` for each;
+                `native:<id>` of a native channel: its name and customer (JSON);
                 `session:<id>`, the bindings of a session (JSON).
                 `{every}:routing` has only the sessions that want events of all accounts, and credentials:
                 random, new after each revocation and each new secret of an API key. Each publish reads it,
@@ -103,6 +111,13 @@ Accounts and routing
                 list, newest first: `<version before> <version> <field>...` of the last changes to the table;
                 an eighth as many as it has fields, between 64 and 4,096.
                 Written with the table. 1 h after the last change.
+`{account}:channel-ids`
+                sorted set, all scores 0: `<id>:<generation>` of each channel in the routing table. Written
+                with it, in the same step. Permanent.
+`{account}:channel-names`
+                sorted set, all scores 0: `<name> NUL <id>` of each native channel with a name. Gateway,
+                before the record. A member goes with its channel, or when the next one that wants the name,
+                or the reaper, finds it stale.
 `{account}:device-types`, `{account}:device-types:old`
                 hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,
                 learned from registrations. The first becomes the second when it is full, or after 30 days.
@@ -177,7 +192,8 @@ import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions)"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions"
+    rb"|channel-ids|channel-names)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
@@ -229,6 +245,8 @@ routing_changes = _names("routing-changes")
 counts = _names("counts")
 audit = _names("audit")
 sockets = _names("sockets")
+channel_ids = _names("channel-ids")
+names_of_channels = _names("channel-names")
 
 
 def device_types(account_id: str) -> list[str]:
@@ -253,7 +271,8 @@ def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
-    names = (account, children, audit, *of_routing, *of_usage)
+    of_channels = (channel_ids, names_of_channels)
+    names = (account, children, audit, *of_routing, *of_channels, *of_usage)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
 

@@ -41,7 +41,7 @@ class Leases:
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         """Makes `owner` the owner of a WebSocket channel, in place of any other.
 
-        Raises NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
+        Raises NoLongerOwner(NO_CHANNEL, KEY_REVOKED or PAUSED).
         """
         with telemetry.claim_span(api_key_id):
             return await self._claim(api_key_id, owner, Kind.WEBSOCKET)
@@ -50,7 +50,7 @@ class Leases:
         """Makes `owner` the owner of a webhook channel that has no live owner.
 
         `silent` is an owner that the caller knows to be dead in spite of its heartbeat.
-        Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
+        Raises HeldByAnother, NoLongerOwner(NO_CHANNEL, KEY_REVOKED or PAUSED).
         """
         with telemetry.claim_span(api_key_id):
             try:
@@ -67,7 +67,7 @@ class Leases:
         Waits for an earlier poll that is ending, and for one whose edge is gone. A poll is open when it has
         confirmed its lease twice: the first read may have been under way when its client went, and the next
         is sent only after the reply to it.
-        Raises HeldByAnother, NoLongerOwner(NO_CHANNEL or KEY_REVOKED).
+        Raises HeldByAnother, NoLongerOwner(NO_CHANNEL, KEY_REVOKED or PAUSED).
         """
         names = keyspace.channel_names(api_key_id)[:2]
         contested, confirmed, waited_s, pause_s = "", "", 0.0, _FIRST_PAUSE_S
@@ -112,11 +112,17 @@ def _lease(api_key_id: str, owner: str, previous: bytes, generation: bytes, clai
     )
 
 
+_REFUSED = {
+    b"absent": CloseReason.NO_CHANNEL,
+    b"revoked": CloseReason.KEY_REVOKED,
+    b"paused": CloseReason.PAUSED,
+}
+
+
 def _claimed(status: bytes, fields: Sequence[bytes]) -> Sequence[bytes]:
     """The fields of a claim's reply. Raises HeldByAnother, NoLongerOwner."""
     if status == b"held":
         raise HeldByAnother(owner=fields[0].decode())
     if status != b"claimed":
-        lost = CloseReason.NO_CHANNEL if status == b"absent" else CloseReason.KEY_REVOKED
-        raise NoLongerOwner(close_reason=lost)
+        raise NoLongerOwner(close_reason=_REFUSED[status])
     return fields

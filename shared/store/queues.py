@@ -174,7 +174,9 @@ class Queues:
         if status == b"rewound":
             return Batch([], more=True, rewound=True)
         if status != b"read":
-            raise NoLongerOwner(close_reason=LOST_LEASE[status])
+            # A native channel goes with its record.
+            ended = b"deleted" if lease.is_native and status == b"revoked" else status
+            raise NoLongerOwner(close_reason=LOST_LEASE[ended])
         more, serialization, tail, *entries = fields
         notifications = [notification_of(*entry) for entry in entries]
         return Batch(notifications, more=bool(more), serialization=serialization, tail=tail.decode())
@@ -259,6 +261,7 @@ LOST_LEASE = {
     b"revoked": CloseReason.KEY_REVOKED,
     b"deleted": CloseReason.CHANNEL_DELETED,
     b"taken_over": CloseReason.TAKEN_OVER,
+    b"paused": CloseReason.PAUSED,
 }
 
 

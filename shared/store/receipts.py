@@ -10,16 +10,18 @@ from typing import Any
 
 import orjson
 
+from shared.model.account_channels import id_shown
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.receipts import ChannelReceipt, Receipt
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.queues import parse_entry_id
 
 # A receipt is one response: it lists at most so many channels.
 MOST_CHANNELS = 1000
 _TTL_MS = 60 * 60 * 1000
-_FIELDS = ("queued", "sent", "acked", "dropped", "generation", "reason")
+_FIELDS = ("queued", "sent", "acked", "dropped", "entry", "generation", "reason")
 
 
 class Receipts:
@@ -37,7 +39,9 @@ class Receipts:
         now_ms: int,
         deadline: Deadline | None = None,
     ) -> asyncio.Future[Any]:
-        """Records which channels the event is queued for; replaces an older receipt of its id.
+        """Records which channels the event is queued for, by the ids that their account sees.
+
+        Replaces an older receipt of its id.
 
         The reply is LATE when the deadline has passed: nothing is recorded then.
         """
@@ -67,24 +71,34 @@ class Receipts:
             channels_total=record["channels_total"],
         )
 
-    async def _of_channel(self, channel: str, event_id: str) -> ChannelReceipt | None:
-        *times, generation, reason = await self._redis.command(
+    async def _of_channel(self, shown: str, event_id: str) -> ChannelReceipt | None:
+        channel = id_shown(shown) or shown
+        *times, entry, generation, reason = await self._redis.command(
             "HMGET", keyspace.receipt(channel, event_id), *_FIELDS
         )
         queued_ms, sent_ms, acked_ms, dropped_ms = (None if ms is None else int(ms) for ms in times)
         if queued_ms is None:
             return None
         if acked_ms is None and dropped_ms is None and generation is not None:
-            # The end of a channel marks no receipts: they may be many.
-            ended = await self._redis.command("HGET", keyspace.ended(channel), generation)
+            # The end of a channel and a purge mark no receipts: they may be many.
+            purged, ended = await self._redis.command(
+                "HMGET", keyspace.ended(channel), b"purged:" + generation, generation
+            )
+            if purged is not None and _is_within(entry, purged.rpartition(b" ")[2]):
+                ended = purged.rpartition(b" ")[0]
             if ended is not None:
                 at_ms, _, reason = ended.partition(b" ")
                 dropped_ms = int(at_ms)
         return ChannelReceipt(
-            channel=channel,
+            channel=shown,
             queued_ms=queued_ms,
             sent_ms=sent_ms,
             acked_ms=acked_ms,
             dropped_ms=dropped_ms,
             reason=(reason or b"").decode(),
         )
+
+
+def _is_within(entry: bytes | None, last: bytes) -> bool:
+    """Whether an entry of a queue is `last`, or before it."""
+    return parse_entry_id((entry or b"0-0").decode()) <= parse_entry_id(last.decode())

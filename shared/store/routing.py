@@ -12,13 +12,14 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from shared.model.account_channels import ChannelRecord
 from shared.model.bindings import Source
-from shared.model.errors import KeyRevoked
+from shared.model.errors import KeyRevoked, NoSuchAccount
 from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.device_types import MOST_DEVICES, DeviceTypes
-from shared.store.routing_tables import Compile, RoutingTables
+from shared.store.routing_tables import NATIVE, Compile, RoutingTables, native_entry, parse_native
 
 
 class Routing:
@@ -40,7 +41,7 @@ class Routing:
     async def change_credentials(self) -> None:
         """Makes every gateway and edge read the API keys that it knows again."""
         names = [keyspace.routing(keyspace.EVERY)]
-        await self._redis.script("credentials_change", names, _new_version())
+        await self._redis.script("credentials_change", names, new_version())
 
     async def credentials_version(self) -> bytes:
         """Changes after each revocation and each new secret of an API key."""
@@ -49,7 +50,7 @@ class Routing:
     async def add_key(self, account_id: str, api_key_id: str) -> bool:
         """False when the account is being deleted."""
         try:
-            await self._set(account_id, f"key:{api_key_id}", _new_version(), only_with="")
+            await self._set(account_id, f"key:{api_key_id}", new_version(), only_with="")
         except KeyRevoked:
             return False
         return True
@@ -61,9 +62,44 @@ class Routing:
 
     async def drop_key(self, account_id: str, api_key_id: str, *, generation: str) -> None:
         """Removes the key, its bindings and its channel."""
-        kinds = ("key", "expires", Source.PRESUBSCRIPTIONS, Source.RESOURCES, Source.TOPICS)
+        kinds = ("key", "expires", "native", Source.PRESUBSCRIPTIONS, Source.RESOURCES, Source.TOPICS)
         fields = [f"{kind}:{api_key_id}" for kind in kinds]
         await self._drop(account_id, *fields, _channel(api_key_id, generation))
+
+    async def enter(self, record: ChannelRecord, *, generation: str, version: str, bindings: bytes) -> None:
+        """Enters a native channel with its bindings; the channel has this version of them already.
+
+        Raises NoSuchAccount when the account is being deleted.
+        """
+        entry = native_entry(record)
+        if not await self._change(
+            "routing_enter", record.account_id, record.id, generation, entry, bindings, version=version
+        ):
+            raise NoSuchAccount
+
+    async def set_native(self, record: ChannelRecord) -> None:
+        """Changes the name and the customer of a native channel: events by these are matched anew.
+
+        Raises KeyRevoked when the channel has ended.
+        """
+        key_field = _key(record.id)
+        field = f"{NATIVE}:{record.id}"
+        await self._change_bindings(
+            *("routing_set", record.account_id, record.id, field, native_entry(record)),
+            *(key_field, _IS_OF_BINDINGS),
+        )
+
+    async def native(self, account_id: str, channel: str) -> tuple[str, str] | None:
+        """The name and the customer of a native channel ('' without one), as the table has them."""
+        entry = await self._redis.command("HGET", keyspace.routing(account_id), f"{NATIVE}:{channel}")
+        return None if entry is None else parse_native(entry)
+
+    async def api_keys(self, account_id: str) -> list[str]:
+        """The ids of all API keys: native channels have the same fields."""
+        fields = await self._fields(keyspace.routing(account_id))
+        natives = {f.partition(b":")[2] for f in fields if f.startswith(b"native:")}
+        keys = (f.removeprefix(b"key:") for f in fields if f.startswith(b"key:"))
+        return [key.decode() for key in keys if key not in natives]
 
     async def add_channel(self, account_id: str, api_key_id: str, *, generation: str) -> None:
         """Raises KeyRevoked when the key is gone.
@@ -239,18 +275,29 @@ class Routing:
         await self.confirm_bindings(account_id, api_key_id, seen=before, version=version)
         return status
 
-    async def _change(self, script: str, account_id: str, *arguments: Argument) -> Any:
+    async def _change(
+        self, script: str, account_id: str, *arguments: Argument, version: str | None = None
+    ) -> Any:
         """Gives the table a new random version, unless nothing changes."""
-        tag = account_id
-        names = [keyspace.routing(tag), keyspace.routing_changes(tag), keyspace.counts(tag)]
-        if script == "routing_set":
-            names.append(keyspace.account(tag))
-        return await self._redis.script(script, names, _new_version(), *arguments)
+        names = names_for(script, account_id)
+        return await self._redis.script(script, names, version or new_version(), *arguments)
 
 
 _IS_OF_BINDINGS = 1
+# What each script that changes a table takes as KEYS.
+_NAMES = (keyspace.routing, keyspace.routing_changes, keyspace.counts)
+_NAMES_OF = {
+    "routing_set": (*_NAMES, keyspace.account, keyspace.channel_ids),
+    "routing_enter": (*_NAMES, keyspace.account, keyspace.channel_ids),
+    "routing_drop": (*_NAMES, keyspace.channel_ids),
+}
 # Redis reads so many fields in one step.
 _PAGE_SIZE = 250
+
+
+def names_for(script: str, account_id: str) -> list[str]:
+    """The KEYS of a script that changes a table."""
+    return [name(account_id) for name in _NAMES_OF.get(script, _NAMES)]
 
 
 def _names_in(fields: Iterable[bytes]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
@@ -275,5 +322,6 @@ def _channel(api_key_id: str, generation: str) -> str:
     return f"channel:{api_key_id}:{generation}"
 
 
-def _new_version() -> str:
+def new_version() -> str:
+    """Versions are random: a counter could repeat a number after Redis lost its last writes."""
     return secrets.token_hex(8)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from shared import telemetry
+from shared.model.account_channels import ChannelRecord
 from shared.model.bindings import Pattern, Source
 from shared.model.errors import StoreUnavailable
 from shared.model.routing_table import RoutingTable
@@ -253,6 +254,11 @@ class RoutingTables:
                 table.drop_key(api_key_id)
             case "key":
                 table.add_key(api_key_id, bindings_version=(value or b"").decode())
+            case "native" if value is None:
+                table.drop_native(api_key_id)
+            case "native":
+                its_name, customer = parse_native(value or b"")
+                table.set_native(api_key_id, name=its_name, customer=customer)
             case "expires":
                 table.expire(api_key_id, None if value is None else int(value))
             case "channel" if value is None:
@@ -264,6 +270,21 @@ class RoutingTables:
             case Source.PRESUBSCRIPTIONS | Source.RESOURCES | Source.TOPICS:
                 source = Source(kind)
                 table.bind(api_key_id, source, () if value is None else self._compile(source, value))
+
+
+NATIVE = "native"
+"""Fields of this kind have the name and the customer of a native channel."""
+
+
+def native_entry(record: ChannelRecord) -> bytes:
+    """The field's value."""
+    return orjson.dumps([record.name, record.customer])
+
+
+def parse_native(entry: bytes) -> tuple[str, str]:
+    """The name and the customer, '' without one."""
+    name, customer = orjson.loads(entry)
+    return name, customer
 
 
 def _pairs(stored: Sequence[Any]) -> Iterable[tuple[bytes, bytes]]:

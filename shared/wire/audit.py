@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from shared.model.audit import Action, AuditEntry
-from shared.wire.models import Closed, Id, Moment
+from shared.wire.models import Closed, Moment
 from shared.wire.times import moment_text
 
 OPERATOR = "operator"
@@ -18,7 +18,7 @@ class AuditEntryBody(Closed):
     at: Moment
     by: Annotated[str, Meta(description="The id of an API key, or `operator`.")]
     action: Action
-    target: Annotated[Id, Meta(description="The id of what was changed.")]
+    target: Annotated[str, Meta(pattern=r"^(ch_)?[0-9a-f]{32}\Z", description="The id of what was changed.")]
     name: str | None
     address: Annotated[str | None, Meta(description="The client's address.")]
     request_id: str | None

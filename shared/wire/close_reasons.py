@@ -85,6 +85,10 @@ CLOSE_ROWS = {
         True,
         "the quota sockets of the account is used up; connect again later",
     ),
+    # Resumed it takes sockets again; what was queued meanwhile waits.
+    CloseReason.PAUSED: CloseRow(
+        "the channel is paused", (1013, 1013), _NONE, True, "the channel is paused; connect again later"
+    ),
     CloseReason.STALLED: CloseRow("a pong is overdue: the connection is aborted", _NONE, _NONE, True),
     CloseReason.CLIENT_GONE: CloseRow("the client closed or lost its connection", _NONE, _NONE, True),
 }

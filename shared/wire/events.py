@@ -50,7 +50,8 @@ class NewEvent(Closed):
     id: _Text | None = None
     name: _Text | None = None
     time: _Text | None = None
-    to: Annotated[_Text | None, Meta(description="The id of an API key of the same account.")] = None
+    to: Annotated[_Text | None, Meta(description="A channel, by its id or name, or an API key.")] = None
+    customer: Annotated[_Text | None, Meta(description="Only channels of this customer get it.")] = None
     receipt: Annotated[bool | None, Meta(description="Keep for an hour what became of the event.")] = False
 
 
@@ -172,13 +173,17 @@ def _lines(body: bytes) -> Iterator[tuple[str, bytes]]:
 def _event(posted: NewEvent, index: int, id_of: Callable[[int], str]) -> Event:
     topic, data = posted.topic, bytes(posted.data)
     id_, name, time, to = posted.id or "", posted.name or "", posted.time or "", posted.to
-    if len(data) + len(topic) + len(id_) + len(name) + len(time) + len(to or "") > MAX_EVENT_BYTES:
+    customer = posted.customer
+    size = len(data) + len(topic) + len(id_) + len(name) + len(time) + len(to or "") + len(customer or "")
+    if size > MAX_EVENT_BYTES:
         raise _EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
     if is_system(topic):
         raise _EventError(index, "topic", "begins with the word system, which is reserved")
+    if to is not None and customer is not None:
+        raise _EventError(index, "customer", "must be left out beside `to`, which names one channel")
     value = _checked(data, index)
     fields = _device_fields(topic, value, to=to, index=index) if topic.startswith(OF_DEVICES) else None
-    return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt is True)
+    return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt is True, customer)
 
 
 def _checked(data: bytes, index: int) -> Any:
@@ -212,7 +217,7 @@ def _device_fields(topic: str, data: Any, *, to: str | None, index: int) -> dict
         return {"ep": data}
     if topic == events.DEVICE_ASYNC_RESPONSES:
         if not to:
-            raise _EventError(index, "to", "is missing: an async-response is for one API key")
+            raise _EventError(index, "to", "is missing: an async-response is for one channel")
         return _strings(data, ("id",), index)
     return None
 

@@ -5,12 +5,15 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.receipts import ChannelReceipt, Receipt, State
-from shared.wire.models import Closed, Count, Id, Moment
+from shared.wire.models import Closed, Count, Moment
 from shared.wire.times import moment_or_none, moment_text
 
 
 class ChannelReceiptBody(Closed):
-    channel: Id
+    channel: Annotated[
+        str,
+        Meta(pattern=r"^(ch_)?[0-9a-f]{32}\Z", description="An API key, or a native channel."),
+    ]
     state: State
     queued_at: Moment
     sent_at: Moment | UnsetType = UNSET

@@ -137,7 +137,6 @@ def uninstall(release: Release) -> list[str]:
 
 
 STORIES = {
-    "image": Story(image, needs_own=True),
     "install": Story(install),
     "helm test": Story(helm_test),
     "roll-out restart": Story(restart, ROLLOUT),
@@ -158,6 +157,7 @@ STORIES = {
     "Redis Cluster over TLS": Story(kill_a_primary, PRIMARY_AWAY, needs_own=True, elsewhere=on_redis_cluster),
     "small node": Story(upgrade_a_small_one, ROLLOUT, needs_own=True, elsewhere=on_a_small_node),
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
+    "image": Story(image, needs_own=True),
     "uninstall": Story(uninstall),
 }
 

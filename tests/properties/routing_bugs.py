@@ -8,7 +8,7 @@ from shared.publish.round import Round, counts_of
 from shared.publish.state import Publish
 from shared.redis.pipeline import Argument
 from shared.store import keyspace
-from shared.store.routing import Routing, _key, _new_version
+from shared.store.routing import Routing, _key, names_for, new_version
 from tests.properties.bugs import Bug, Steps, with_lines
 from tests.properties.routing_installation import RoutingActor, WatchedPublisher
 from tests.properties.routing_machine import ROUTING_BUDGET, RoutingChanges
@@ -98,10 +98,9 @@ class _ChannelBeforeTable(Routing):
     async def _change_bindings(
         self, script: str, account_id: str, api_key_id: str, *arguments: Argument
     ) -> Any:
-        names = [keyspace.routing(account_id), keyspace.routing_changes(account_id)]
-        names += [keyspace.counts(account_id), keyspace.account(account_id)]
+        names = names_for(script, account_id)
         before = await self._redis.command("HGET", names[0], _key(api_key_id)) or b""
-        version = _new_version()
+        version = new_version()
         await self._redis.script("channel_bind", [keyspace.channel(api_key_id)], before, version)
         status, *_ = await self._redis.script(script, names, version, *arguments)
         if status == b"revoked":

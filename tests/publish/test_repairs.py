@@ -90,7 +90,7 @@ async def test_new_addressee_is_accepted(gateway: Gateway, stores: Stores, chann
 async def test_unknown_addressee_is_refused(gateway: Gateway, stores: Stores, channel: str) -> None:
     unknown = new_id()
     for _ in range(2):
-        with pytest.raises(Invalid, match="is not an API key of this account"):
+        with pytest.raises(Invalid, match="is no channel and no API key of this account"):
             await gateway.publish(event(1), event(2, to=unknown))
 
     assert queued(stores, channel) == ["0"], "nothing of a refused publish"

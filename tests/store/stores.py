@@ -13,7 +13,9 @@ from shared.model.channels import Kind, Lease
 from shared.model.events import Event, Notification
 from shared.redis.pipeline import RedisCommands, Script
 from shared.store import keyspace
+from shared.store.account_channels import AccountChannels
 from shared.store.api_keys import ApiKeys
+from shared.store.channel_pages import ChannelPages
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
@@ -137,6 +139,10 @@ class Stores:
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
         self.channels = Channels(self.calls, self.routing, self.wakeups)
+        self.account_channels = AccountChannels(
+            self.calls, self.routing, self.wakeups, channels=self.channels
+        )
+        self.channel_pages = ChannelPages(self.calls, self.account_channels)
         self.due_channels = DueChannels(self.calls)
         self.leases = Leases(self.calls)
         self.names = Names(self.calls)

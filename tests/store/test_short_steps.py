@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from shared.model.account_channels import ChannelSettings
 from shared.model.api_keys import Account
 from shared.model.batch_limits import Lesson
 from shared.model.bindings import Source
@@ -32,6 +33,7 @@ from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
+from tests.store.native import create
 from tests.store.routing import CHANGES, table_of
 from tests.store.stores import EDGE, HOUR_MS, NOW_MS, AppendingQueues, Backend, Stores, at_time, events
 from tests.store.test_sessions import a_session, append
@@ -259,6 +261,24 @@ async def state_of_accounts(stores: Stores) -> None:
     await deletion.finish(account)
 
 
+async def channels_of_accounts(stores: Stores) -> None:
+    bindings = b"[" + b",".join(b'"topic%d"' % number for number in range(1024)) + b"]"
+    settings = ChannelSettings(expires_after_ms=DAY_MS, queue_bytes=10**9, queue_age_ms=DAY_MS)
+    channel = await create(stores, name="n", customer="c", bindings=bindings, settings=settings)
+    lease = await stores.claim(channel)
+    await stores.queues.append(channel, receipted(LARGEST))
+    found = await stores.account_channels.read(channel)
+    assert found is not None
+    assert await stores.account_channels.purge(found) == LARGEST
+    await stores.queues.append(channel, receipted(100))
+    await stores.account_channels.change(found, name="m", customer="d", settings=ChannelSettings())
+    await stores.account_channels.pause(channel)
+    await stores.account_channels.resume(channel)
+    assert len(await stores.pending(lease)) == 100
+    await stores.account_channels.delete(found)
+    await stores.channels.abandon(await stores.channels.ref(channel), channel, after_ms=0)
+
+
 async def channel_with_one(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.queues.append(channel, events(1))
@@ -266,6 +286,7 @@ async def channel_with_one(stores: Stores) -> None:
 
 WORK = (
     all_quotas,
+    channels_of_accounts,
     state_of_accounts,
     due_times,
     small_records,

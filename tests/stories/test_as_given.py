@@ -290,7 +290,7 @@ async def test_a_poll_acks_any_event_id(client: Client, *, is_encoded_again: boo
     [
         ("/v1/events/%FF", "event_id"),
         ("/v1/events/a%C3", "event_id"),
-        ("/v1/channels/%FF", "api_key_id"),
+        ("/v1/channels/%FF", "channel"),
         ("/v1/api-keys/%80", "api_key_id"),
         ("/v1/accounts/%C3%28", "account_id"),
         ("/v2/subscriptions/%FF", "device-id"),

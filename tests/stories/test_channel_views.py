@@ -145,5 +145,5 @@ async def test_the_key_itself_and_admins_of_its_account_may_read(api: Api, key: 
         assert_error(await api.call(method, path), 401, "invalid_auth")
         own = f"/v1/channels/{publisher.id}{rest}"
         assert_error(await api.call(method, own, key=publisher), 403, "access_denied")
-        for unknown in ("0" * 32, "x"):
+        for unknown in ("0" * 32, "ch_" + "0" * 32):
             assert_error(await api.admin(method, f"/v1/channels/{unknown}{rest}"), 404, "not_found")

@@ -110,6 +110,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await go("GET", all_of_it, 404, at={"device-id": "lamp"})
 
     await channels(journey, hook)
+    await channels_of_the_account(journey)
     await sessions(journey, stack, http)
 
     await go("DELETE", "/v1/bindings", 204)
@@ -124,6 +125,35 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     another = {"account_id": await api.account()}
     await go("DELETE", "/v1/accounts/{account_id}", 202, at=another, headers=at_once)
     assert set(successes()) - journey.met == NOT_BY_HTTP
+
+
+async def channels_of_the_account(journey: Journey) -> None:
+    go, one = journey.go, "/v1/channels/{channel}"
+    target = {"url": "https://example.com/hook", "headers": {"a": "b"}}
+    where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
+    wanted = {
+        "name": "n",
+        "customer": "c",
+        "bindings": where,
+        "expires_after_s": 60,
+        "queue": {"bytes": 2048},
+    }
+    made = (await go("POST", "/v1/channels", 201, json={"kind": "webhook", "webhook": target, **wanted})).json
+    await go("POST", "/v1/channels", 409, json={"kind": "pull", "name": "n"})
+    assert [each["id"] for each in (await go("GET", "/v1/channels", 200)).json["channels"]] == [made["id"]]
+    for channel in ({"channel": made["id"]}, {"channel": "n"}):
+        assert (await go("GET", one, 200, at=channel)).json == made
+        await go("PATCH", one, 200, at=channel, json={"customer": None})
+        await go("PATCH", one, 409, at=channel, json={"kind": "pull"})
+        await go("POST", f"{one}/pause", 204, at=channel)
+        await go("POST", f"{one}/resume", 204, at=channel)
+        assert (await go("POST", f"{one}/purge", 200, at=channel)).json == {"purged": 0}
+        await go("GET", f"{one}/signing-secret", 200, at=channel)
+        await go("GET", f"{one}/deliveries", 200, at=channel)
+        await go("POST", f"{one}/deliveries/retry", 202, at=channel)
+        await go("PATCH", one, 200, at=channel, json={"customer": "c"})
+    await go("DELETE", one, 204, at=channel)
+    await go("DELETE", one, 404, at=channel)
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
@@ -152,8 +182,8 @@ async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) 
 
 async def channels(journey: Journey, hook: Hook) -> None:
     """Each kind of channel, from creation to deletion."""
-    go, me = journey.go, {"api_key_id": journey.key.id}
-    view = "/v1/channels/{api_key_id}"
+    go, me = journey.go, {"channel": journey.key.id}
+    view = "/v1/channels/{channel}"
     await go("GET", view, 404, at=me)
     await go("GET", "/v2/notification/channel", 404)
     websocket = "/v2/notification/websocket"

@@ -18,6 +18,7 @@ PELION = {
     CloseReason.KEY_EXPIRED: (1008, 1008),
     CloseReason.BAD_KEY: (1008, None),
     CloseReason.NO_CHANNEL: (1011, 1011),
+    CloseReason.PAUSED: (1013, 1013),
     CloseReason.REDIS_UNAVAILABLE: (1011, 1011),
     CloseReason.UNEXPECTED: (1011, 1011),
 }

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Records a failed attempt of the owner, schedules the next one or ends the channel, and releases the lease.
--- The channel ends when all attempts have failed for the expiry time. An attempt that comes later than planned by half
+-- The channel ends when all attempts have failed for the expiry time: its own, if it has one (0: never). An attempt that comes later than planned by half
 -- of the expiry restarts that time: the dispatchers were away, or a clock jumped, and the webhook did not fail.
 -- A failure under an older configuration says nothing about the present one: the next attempt is due at once.
 -- Writes in the same step what the attempt has taught about the size of batches (batch_limits.py). A lower limit ends
@@ -18,11 +18,13 @@
 --include receipts
 local BODY_LIMIT_TTL_MS = 24 * 60 * 60 * 1000
 local GROWS_AGAIN_MS = 5 * 60 * 1000
-local owner, generation, config_version, failing_since_ms, next_attempt_ms, grows_from = unpack(redis.call('HMGET',
-  KEYS[1], 'owner', 'generation', 'config_version', 'failing_since_ms', 'next_attempt_ms', 'grows_from_ms'))
+local owner, generation, config_version, failing_since_ms, next_attempt_ms, grows_from,
+  own_expiry = unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'config_version', 'failing_since_ms',
+    'next_attempt_ms', 'grows_from_ms', 'idle_expiry_ms'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner'} end
 
-local now, expiry = now_ms(), tonumber(ARGV[6])
+local now, expiry = now_ms(), tonumber(own_expiry or ARGV[6])
+if own_expiry == '0' then expiry = math.huge end
 local next_ms = string.format('%.0f', now + tonumber(ARGV[5]))
 local since = tonumber(failing_since_ms or now)
 if next_attempt_ms and now - tonumber(next_attempt_ms) > expiry / 2 then since = now end

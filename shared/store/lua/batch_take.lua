@@ -4,7 +4,7 @@
 -- Gives out nothing that is too old: it drops a lot of it instead, and the caller repeats the call.
 -- An empty queue ends the webhook's failing state.
 -- A batch keeps to what the receiver is known to take; the limit of bytes ends after a day.
--- An API key that has expired receives nothing.
+-- An API key that has expired receives nothing, nor does a paused channel.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, generation, count, bytes, lifetime in ms
 -- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, limit of bytes or '',
@@ -15,19 +15,22 @@
 --include entries
 --include drop_expired
 --include lots
+--include own_limits
 --include read_entries
 -- While receipts are tracked, a batch is so small that they are marked in the step that acks it.
 local MOST_WITH_RECEIPTS = 128
 local generation, owner, config_version, url, headers, serialization, failed_attempts, next_attempt_ms, batch_until,
-  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times =
+  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times, own_limits, paused =
   unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers', 'serialization',
     'failed_attempts', 'next_attempt_ms', 'batch_until', 'first', 'receipts', 'body_limit_bytes', 'body_limit_until_ms',
-    'batch_limit', 'timed_out', 'refused_entry', 'refused_times'))
+    'batch_limit', 'timed_out', 'refused_entry', 'refused_times', 'limits', 'paused'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[2] then return {'deleted'} end
 if owner ~= ARGV[1] then return {'taken_over'} end
+if paused then return {'not_due'} end
 
-local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, tonumber(ARGV[5]))
+local _, lifetime_ms = limits_of(own_limits, 0, tonumber(ARGV[5]))
+local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, lifetime_ms)
 if dropped > 0 then return {'dropped', dropped} end
 if redis.call('XLEN', KEYS[3]) == 0 then
   redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'batch_until', 'timed_out',

@@ -6,12 +6,13 @@
 -- `claimed_ms` tells a claim that Redis has lost from a newer one (queue_read.lua). A webhook's lease is as short as a
 -- request, and is never claimed back.
 -- Reply: {'claimed', previous owner or '', generation, frame limit or '', refused until or '', now in ms or '0'}
---      | {'held', owner} | {'revoked'} | {'absent'}
--- Touches at most: 6 fields.
-local kind, generation, previous, frame_limit, refused_until =
-  unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'frame_limit_bytes', 'refused_until'))
+--      | {'held', owner} | {'revoked'} | {'absent'} | {'paused'}
+-- Touches at most: 7 fields.
+local kind, generation, previous, frame_limit, refused_until, paused =
+  unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'frame_limit_bytes', 'refused_until', 'paused'))
 if not kind and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if kind ~= ARGV[2] then return {'absent'} end
+if paused then return {'paused'} end
 previous = previous or ''
 if ARGV[3] and previous ~= ARGV[3] then return {'held', previous} end
 local claimed_ms = '0'

@@ -6,13 +6,14 @@
 -- 'contested', and with it the wakeup, which may be lost.
 -- KEYS: key, channel     ARGV: owner, the owner whose lease the caller has contested, or ''
 -- Reply: {'claimed', previous owner or '', generation, now in ms} | {'contested', owner} | {'held', owner} | {'revoked'}
---      | {'absent'}
+--      | {'absent'} | {'paused'}
 -- Touches at most: 5 fields.
 --include contest
-local kind, generation, previous, contested_until_ms =
-  unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'contested_until_ms'))
+local kind, generation, previous, contested_until_ms, paused =
+  unpack(redis.call('HMGET', KEYS[2], 'kind', 'generation', 'owner', 'contested_until_ms', 'paused'))
 if not kind and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if kind ~= 'pull' then return {'absent'} end
+if paused then return {'paused'} end
 if previous then
   local was_contested = previous == ARGV[2]
   if was_contested and not contested_until_ms then return {'held', previous} end

@@ -7,6 +7,7 @@
 -- is read only when the bound says that it may be too large. What is too old, or more than this script may drop, is left
 -- to queue_trim.lua: the reply asks the caller to run it. The bound is too old when it is past the lifetime by a part of
 -- it, so that a steady stream of appends to an old queue asks now and then, not each time.
+-- A paused channel's owner is not woken: it may not deliver.
 -- No allow-oom: a full Redis refuses appends, and nothing else.
 -- KEYS: channel, queue, receipts
 -- ARGV: limit in bytes, lifetime in ms, traceparent or '', version of the bindings or '', deadline in ms or '' for none,
@@ -28,8 +29,9 @@ if ARGV[5] ~= '' then
   if is_late(ARGV[5]) then return {'late'} end
 end
 local kind, generation, bindings_version, owner, serialization, next_attempt_ms, tail, previous_total, first,
-  first_total, has_receipts = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation', 'bindings_version', 'owner',
-    'serialization', 'next_attempt_ms', 'tail', 'total', 'first', 'first_total', 'receipts'))
+  first_total, has_receipts, own_limits = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation',
+    'bindings_version', 'owner', 'serialization', 'next_attempt_ms', 'tail', 'total', 'first', 'first_total', 'receipts',
+    'limits'))
 if not kind then return {'absent'} end
 -- A gateway that knows other bindings must read them first: an answered removal counts at once.
 local version = bindings_version or generation
@@ -70,7 +72,12 @@ if wants_receipts then
   redis.call('HSET', KEYS[1], 'receipts', 1)
   has_more = redis.call('XLEN', KEYS[3]) > MOST_RECEIPTS
 end
-local over, limit, lifetime_ms = 0, tonumber(ARGV[1]), tonumber(ARGV[2])
+local over, limit, lifetime_ms, paused = 0, tonumber(ARGV[1]), tonumber(ARGV[2]), false
+if own_limits then
+-- Included here: few channels have limits of their own or are paused, and Redis spends time on making functions.
+--include own_limits
+  limit, lifetime_ms, paused = limits_of(own_limits, limit, lifetime_ms)
+end
 if first then
   redis.call('HSET', KEYS[1], 'tail', entry_ids[#entry_ids], 'total', total)
   -- An entry's id has the time of Redis, which saves a command.
@@ -91,7 +98,9 @@ if total - tonumber(first_total) > limit then
 end
 
 local wakeup = string.match(KEYS[2], '{(.*)}')
-if kind == 'webhook' then
+if paused then
+  owner = nil
+elseif kind == 'webhook' then
   -- Without an owner any dispatcher may deliver, unless the next attempt is still to come.
   local backs_off = next_attempt_ms and tonumber(next_attempt_ms) > tonumber(redis.call('TIME')[1]) * 1000
   owner = owner or not backs_off and 'dispatchers/any'

@@ -11,19 +11,21 @@
 -- ARGV: owner, previous owner, generation, after, count, bytes, 1 if Redis may have lost the claim, else 0,
 --       lifetime in ms, the time of the claim in ms
 -- Reply: {'read', more (0 or 1), serialization or '', the last entry appended or '0-0', entry...}
---      | {'dropped', the number dropped as too old} | {'rewound'} | {'revoked'} | {'deleted'} | {'taken_over'}
+--      | {'dropped', the number dropped as too old} | {'rewound'} | {'revoked'} | {'deleted'} | {'paused'} | {'taken_over'}
 -- Touches at most: 385 entries, or 150 that are too old with their receipts.
 --include contest
 --include entry_order
 --include entries
 --include drop_expired
 --include lots
+--include own_limits
 --include read_entries
 local generation, owner, serialization, tail, first, has_receipts,
-  contested_until_ms = unpack(redis.call('HMGET', KEYS[2],
-  'generation', 'owner', 'serialization', 'tail', 'first', 'receipts', 'contested_until_ms'))
+  contested_until_ms, own_limits, paused = unpack(redis.call('HMGET', KEYS[2],
+  'generation', 'owner', 'serialization', 'tail', 'first', 'receipts', 'contested_until_ms', 'limits', 'paused'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[3] then return {'deleted'} end
+if paused then return {'paused'} end
 if owner ~= ARGV[1] then
   if ARGV[7] ~= '1' then return {'taken_over'} end
   if owner and owner ~= ARGV[2] then
@@ -44,7 +46,8 @@ if is_after(after, tail) then return {'rewound'} end
 local reply = {'read', 0, serialization or '', tail}
 if after == tail then return reply end
 if count > 0 then
-  local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, tonumber(ARGV[8]))
+  local _, lifetime_ms = limits_of(own_limits, 0, tonumber(ARGV[8]))
+  local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, lifetime_ms)
   if dropped > 0 then return {'dropped', dropped} end
 end
 local is_at_end = read_entries(reply, KEYS[3], '(' .. after, count, tonumber(ARGV[6]))

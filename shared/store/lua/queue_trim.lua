@@ -9,6 +9,7 @@
 --include drop_expired
 --include drop_above
 --include most_receipts
+--include own_limits
 
 -- Deletes a lot of the oldest receipts above their number: without tracking they would stay 'queued'.
 local function end_oldest_receipts()
@@ -23,10 +24,11 @@ local function end_oldest_receipts()
   return #oldest
 end
 
-local owner, first, first_total, total, has_receipts =
-  unpack(redis.call('HMGET', KEYS[1], 'owner', 'first', 'first_total', 'total', 'receipts'))
-local limit, over = tonumber(ARGV[1]), 0
-local old, is_all = drop_expired(KEYS[1], KEYS[2], KEYS[3], has_receipts, first, tonumber(ARGV[2]))
+local owner, first, first_total, total, has_receipts, own_limits =
+  unpack(redis.call('HMGET', KEYS[1], 'owner', 'first', 'first_total', 'total', 'receipts', 'limits'))
+local limit, lifetime_ms = limits_of(own_limits, tonumber(ARGV[1]), tonumber(ARGV[2]))
+local over = 0
+local old, is_all = drop_expired(KEYS[1], KEYS[2], KEYS[3], has_receipts, first, lifetime_ms)
 if old == 0 and first and tonumber(total) - tonumber(first_total) > limit then
   over, is_all = drop_above(KEYS[1], KEYS[2], KEYS[3], has_receipts, limit, tonumber(total), RECEIPTS_LOT)
 end

@@ -7,8 +7,10 @@
 --include entries
 --include entry_time
 --include now
-local channel = redis.call('HMGET', KEYS[2], 'generation', 'next_attempt_ms', 'failed_attempts', 'acked_ms', 'owner')
+local channel = redis.call('HMGET', KEYS[2], 'generation', 'next_attempt_ms', 'failed_attempts', 'acked_ms', 'owner',
+  'paused')
 if channel[1] ~= ARGV[1] then return {'absent'} end
+if channel[6] then return {'not_due'} end
 local first = first_entry(KEYS[3])
 if not first then return {'not_due'} end
 local key_expires, now = redis.call('HGET', KEYS[1], 'expires_at_ms'), now_ms()

@@ -1,6 +1,7 @@
 """The secret and the subprotocol of a WebSocket handshake (sections 1 and 4)."""
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qs
 
 SUBPROTOCOL = "wss"
 _PREFIX = "pelion_"
@@ -27,3 +28,8 @@ def secret_offered(headers: Mapping[str, str], subprotocols: Sequence[str]) -> s
 def subprotocol_response(subprotocols: Sequence[str]) -> str | None:
     """The subprotocol of the response: `wss` when offered, never the one with the secret."""
     return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
+
+
+def channel_in(query: bytes) -> str:
+    """The channel that the URL names, by its id or name; '' for the API key's own."""
+    return parse_qs(query.decode(errors="replace")).get("channel", [""])[-1]

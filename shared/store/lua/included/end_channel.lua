@@ -1,6 +1,7 @@
 --include now
 -- Deletes a channel with its owner, queue and receipts; returns how many notifications were pending.
--- The hash goes with the queue: what it knows of the queue must not outlive it.
+-- The hash goes with the queue: what it knows of the queue must not outlive it. The record of a native channel goes too;
+-- an API key's stays.
 -- UNLINK: Redis frees a large queue beside its work. For its receipts the script records why and when the channel ended
 -- (receipts.py reads it): they may be too many to be marked in one step.
 local ENDED_TTL_MS = 60 * 60 * 1000
@@ -16,6 +17,8 @@ local function end_channel(channel, queue, receipts, reason)
     redis.call('HSET', ended, generation, string.format('%.0f %s', now_ms(), reason))
     redis.call('PEXPIRE', ended, ENDED_TTL_MS)
   end
+  local record = string.gsub(channel, 'channel$', 'key')
+  if redis.call('HEXISTS', record, 'native') == 1 then redis.call('UNLINK', record) end
   redis.call('UNLINK', channel, queue, receipts)
   return lost
 end

@@ -1,0 +1,83 @@
+"""A channel as it is now, its attempts and its signing secret, under /v1/channels/{channel}.
+
+By the id of an API key (32 hex) it is the view of the key's channel; by an id of a channel (`ch_…`) or a name
+that of a channel of the account (docs/protocols/channels.md).
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.gateway.accounts import no_such_api_key
+from services.gateway.bodies import model_response
+from services.gateway.channel_access import ONE_CHANNEL, OneChannel, no_such_channel, present
+from services.gateway.context import context_of
+from services.gateway.openapi import in_query, response, schema
+from services.gateway.operations import Operation
+from shared.model.callbacks import new_signing_secret
+from shared.model.channels import Kind
+from shared.model.errors import KeyRevoked
+from shared.runtime.http.responses import Problem
+from shared.wire.account_channels import AccountChannelBody, account_channel_body
+from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
+from shared.wire.models import Id
+
+OF_ACCOUNT = in_query("account", "The account, where the operator names a channel by its name.", schema(Id))
+
+
+@Operation(
+    "GET /v1/channels/{channel}",
+    ONE_CHANNEL,
+    successes={
+        200: response(
+            "The channel; by the id of an API key its view of it.",
+            {"anyOf": [schema(AccountChannelBody), schema(ChannelBody)]},
+        )
+    },
+    parameters=[OF_ACCOUNT],
+)
+async def get_channel_state(request: Request, one: OneChannel) -> Response:
+    """Gets a channel as it is now, of any kind."""
+    stores = context_of(request).stores
+    if not one.by_api_key:
+        channel = await present(request, one)
+        return model_response(
+            account_channel_body(channel, await stores.account_channels.bindings(one.record))
+        )
+    state = await stores.channels.state(one.id)
+    if state is None:
+        raise Problem(404, "the API key has no channel")
+    failing = await stores.webhooks.failing(one.id) if state.kind is Kind.WEBHOOK else None
+    return model_response(channel_body(state, failing))
+
+
+@Operation(
+    "GET /v1/channels/{channel}/signing-secret",
+    ONE_CHANNEL,
+    successes={
+        200: response("As in Standard Webhooks.", SigningSecretBody, Cache_Control={"const": "no-store"})
+    },
+    parameters=[OF_ACCOUNT],
+)
+async def get_signing_secret(request: Request, one: OneChannel) -> Response:
+    """Gets the secret that signs requests to the webhook. The first request creates it."""
+    api_keys = context_of(request).stores.api_keys
+    try:
+        secret = await api_keys.signing_secret(one.id, offered=new_signing_secret())
+    except KeyRevoked:
+        raise no_such_api_key() if one.by_api_key else no_such_channel() from None
+    shown = model_response(SigningSecretBody(secret))
+    shown.headers["cache-control"] = "no-store"
+    return shown
+
+
+@Operation("GET /v1/channels/{channel}/deliveries", ONE_CHANNEL, parameters=[OF_ACCOUNT])
+async def get_deliveries(request: Request, one: OneChannel) -> DeliveriesBody:
+    """Lists the last attempts to deliver to the webhook, newest first; an API key's outlive its webhook."""
+    return deliveries_body(await context_of(request).stores.webhooks.deliveries(one.id))
+
+
+@Operation("POST /v1/channels/{channel}/deliveries/retry", ONE_CHANNEL, status=202, parameters=[OF_ACCOUNT])
+async def retry_deliveries(request: Request, one: OneChannel) -> None:
+    """Retries a failing webhook now."""
+    if not await context_of(request).stores.webhooks.retry_now(one.id):
+        raise Problem(404, "the API key has no webhook" if one.by_api_key else "the channel is no webhook")

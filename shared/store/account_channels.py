@@ -1,0 +1,328 @@
+"""Channels as objects of an account: native ones are made, changed and listed here, those of API keys shown.
+
+A native channel's record, channel and queue lie in its own slot; its name, its place in the list and its
+entry in the routing table in the account's. It is made in this order: its name, its due time, record and
+channel (unfinished), its entry in the routing table with its bindings; then it is finished. One that is
+unfinished after a minute is ended by the reaper, so a crash leaves neither a channel that nobody knows of nor
+one without its bindings.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import orjson
+
+from shared import telemetry
+from shared.model.account_channels import AccountChannel, ChannelRecord, ChannelSettings, NewChannel
+from shared.model.bindings import Source
+from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.channels import ANY_DISPATCHER, Kind, instance_of
+from shared.model.errors import KeyRevoked, NameTaken, NoSuchAccount, NoSuchChannel
+from shared.redis.pipeline import Argument, RedisCommands
+from shared.store import keyspace
+from shared.store.channels import Channels, parse_limits
+from shared.store.due_channels import DueChannels
+from shared.store.replicas import Replicas
+from shared.store.routing import Routing, new_version
+from shared.store.wakeups import Wakeups
+
+CREATION_MS = 60_000
+"""A creation that takes longer has been cut short."""
+_RECORD = ("account_id", "native", "name", "customer", "created_at_ms")
+_CHANNEL = (
+    *("kind", "generation", "created_at_ms", "owner", "dropped", "paused", "failing_since_ms"),
+    *("idle_expiry_ms", "limits", "url", "headers", "unfinished"),
+)
+
+
+class AccountChannels:
+    """Makes, reads, changes and ends the channels of accounts."""
+
+    def __init__(
+        self, redis: RedisCommands, routing: Routing, wakeups: Wakeups, *, channels: Channels
+    ) -> None:
+        self._redis = redis
+        self._routing = routing
+        self._wakeups = wakeups
+        self._channels = channels
+        self._replicas = Replicas(redis)
+        self._due = DueChannels(redis)
+        self.names = channels.native_names
+
+    async def create(self, new: NewChannel) -> None:
+        """Raises NameTaken, NoSuchAccount; NoSuchChannel when it took too long, and the reaper ended it."""
+        if new.name:
+            await self._take_name(new.account_id, new.name, new.id)
+        # First, or a channel whose creator dies after the next line would never be visited.
+        await self._due.bring_forward(new.id)
+        generation, version = secrets.token_hex(8), new_version()
+        record = _record_of(new)
+        channel = {
+            "kind": new.kind,
+            "generation": generation,
+            "bindings_version": version,
+            **{field: value for field, value in _settings_fields(new.settings).items() if value != ""},
+            **_callback_fields(new.callback),
+        }
+        names = keyspace.channel_names(new.id)[:2]
+        await self._redis.script("channel_make", names, len(record), *_pairs(record), *_pairs(channel))
+        # Again: a visit may have found no channel in between.
+        await self._due.bring_forward(new.id)
+        if new.kind is Kind.WEBHOOK:
+            await self._redis.command("SADD", keyspace.WEBHOOKS, f"{new.id}:{generation}")
+        entry = ChannelRecord(new.id, new.account_id, is_native=True, name=new.name, customer=new.customer)
+        try:
+            if new.name:
+                await self._take_name(new.account_id, new.name, new.id)
+            await self._routing.enter(entry, generation=generation, version=version, bindings=new.bindings)
+        except (NameTaken, NoSuchAccount):
+            await self._channels.delete(new.account_id, new.id, kind=new.kind)
+            if new.name:
+                await self.names.drop(new.account_id, new.name, new.id)
+            raise
+        if not await self._redis.command("HDEL", keyspace.channel(new.id), "unfinished"):
+            raise NoSuchChannel
+
+    async def _take_name(self, account_id: str, name: str, channel: str) -> None:
+        """Raises NameTaken, NoSuchAccount."""
+        for stale in await self.names.take(account_id, name, channel):
+            # Its renaming was cut short, and the routing table may still have the name for it.
+            if (record := await self.record(stale)) is not None and record.is_native:
+                try:
+                    await self._routing.set_native(record)
+                except KeyRevoked:
+                    continue
+
+    async def record(self, channel: str) -> ChannelRecord | None:
+        """Whose channel, or whose API key, it is; None for an unknown id."""
+        account, native, name, customer, _ = await self._redis.command(
+            "HMGET", keyspace.api_key(channel), *_RECORD
+        )
+        return None if account is None else _record(channel, account, native, name, customer)
+
+    async def read(self, channel: str) -> AccountChannel | None:
+        """The channel as it is now; None without one, or before its creation has ended."""
+        [found] = await self.read_some([channel])
+        return found
+
+    async def read_some(self, channels: Sequence[str]) -> list[AccountChannel | None]:
+        """The same of several."""
+        found = await asyncio.gather(*map(self._read, channels))
+        owners = {owner for _, owner, _ in found if owner}
+        live = await self._replicas.live_instances(owners)
+        return [
+            None if fields is None else _channel(channel, fields, size, is_held=instance_of(owner) in live)
+            for channel, (fields, owner, size) in zip(channels, found, strict=True)
+        ]
+
+    async def _read(self, channel: str) -> tuple[list[bytes | None] | None, str, int]:
+        record, fields, size = await asyncio.gather(
+            self._redis.command("HMGET", keyspace.api_key(channel), *_RECORD),
+            self._redis.command("HMGET", keyspace.channel(channel), *_CHANNEL),
+            self._redis.command("XLEN", keyspace.queue(channel)),
+        )
+        if record[0] is None or fields[0] is None or fields[-1] is not None:
+            return None, "", 0
+        return [*record, *fields], (fields[3] or b"").decode(), int(size)
+
+    async def bindings(self, record: ChannelRecord) -> bytes:
+        """Its bindings by topics, in their stored form."""
+        stored = await self._routing.bindings(record.account_id, record.id, Source.TOPICS)
+        return stored or b"[]"
+
+    async def change(
+        self,
+        channel: AccountChannel,
+        *,
+        name: str | None = None,
+        customer: str | None = None,
+        settings: ChannelSettings | None = None,
+    ) -> None:
+        """Changes what is not None of a native channel ('' ends a name or a customer).
+
+        An event that is published afterwards is matched by its new name and customer. Raises NameTaken,
+        NoSuchAccount, NoSuchChannel.
+        """
+        before = channel.record
+        assert before.is_native, "the record of an API key is its own"
+        after = replace(
+            before,
+            name=before.name if name is None else name,
+            customer=before.customer if customer is None else customer,
+        )
+        of_record = {"name": after.name, "customer": after.customer} if after != before else {}
+        of_channel = {} if settings is None else _settings_fields(settings)
+        is_renamed = after.name != before.name
+        if is_renamed and after.name:
+            await self._take_name(after.account_id, after.name, after.id)
+        await self._write(channel, of_record, of_channel)
+        if is_renamed and after.name:
+            try:
+                await self._take_name(after.account_id, after.name, after.id)
+            except NameTaken:
+                await self._write(channel, {"name": before.name}, {})
+                raise
+        if after != before:
+            try:
+                await self._routing.set_native(after)
+            except KeyRevoked:
+                raise NoSuchChannel from None
+        if is_renamed and before.name:
+            await self.names.drop(before.account_id, before.name, before.id)
+        if settings is not None:
+            # Something may be due earlier now.
+            await self._due.bring_forward(before.id)
+
+    async def _write(
+        self, channel: AccountChannel, of_record: Mapping[str, Argument], of_channel: Mapping[str, Argument]
+    ) -> None:
+        names = keyspace.channel_names(channel.record.id)[:2]
+        pairs = (*_pairs(of_record), *_pairs(of_channel))
+        if not await self._redis.script("channel_change", names, channel.generation, len(of_record), *pairs):
+            raise NoSuchChannel
+
+    async def put_callback(self, channel: AccountChannel, callback: Callback) -> None:
+        """Gives a native webhook another URL and headers: what is pending goes there at once.
+
+        Raises NoSuchChannel.
+        """
+        names = keyspace.channel_names(channel.record.id)[:2]
+        fields = _pairs(_callback_fields(callback))
+        status, *_ = await self._redis.script("channel_create", names, Kind.WEBHOOK, "", *fields)
+        if status != b"exists":
+            raise NoSuchChannel
+        self._wakeups.send_webhook_changed(ANY_DISPATCHER, channel.record.id)
+
+    async def put_bindings(self, record: ChannelRecord, bindings: bytes) -> None:
+        """Replaces its bindings by topics; b'' removes them. Raises NoSuchChannel."""
+        try:
+            if bindings:
+                await self._routing.put_bindings(record.account_id, record.id, bindings, source=Source.TOPICS)
+            else:
+                await self._routing.drop_bindings(record.account_id, record.id, Source.TOPICS)
+        except KeyRevoked:
+            raise NoSuchChannel from None
+
+    async def repair(self, record: ChannelRecord) -> int:
+        """Writes again what the account's slot should have of a native channel; 1 if something was missing.
+
+        A channel that is being renamed or ended has its own way.
+        """
+        repairs, named = 0, await self._routing.native(record.account_id, record.id)
+        try:
+            while named != (record.name, record.customer):
+                repairs = 1
+                await self._routing.set_native(record)
+                # It may have been changed meanwhile: its record is written first.
+                now = await self.record(record.id)
+                if now is None or now == record:
+                    break
+                record = now
+            if record.name and await self.names.find(record.account_id, record.name) != record.id:
+                repairs = 1
+                await self._take_name(record.account_id, record.name, record.id)
+        except (KeyRevoked, NameTaken, NoSuchAccount):
+            # It has ended. Or another one has got its name, which Redis had lost: it is found by its id.
+            return 0
+        return repairs
+
+    async def pause(self, channel: str) -> bool:
+        """From now on nobody claims or reads the channel; its owner lets go. False without a channel."""
+        found = await self._redis.script("channel_pause", [keyspace.channel(channel)], "1")
+        if found and found[1]:
+            self._wakeups.send(found[1].decode(), channel)
+        return bool(found)
+
+    async def resume(self, channel: str) -> bool:
+        """Ends a pause. A webhook goes on; sockets come back by themselves. False without a channel."""
+        found = await self._redis.script("channel_pause", [keyspace.channel(channel)], "")
+        if found:
+            kind, owner = found[0], (found[1] or b"").decode()
+            if kind == b"webhook":
+                self._wakeups.send(ANY_DISPATCHER, channel)
+            elif owner:
+                # It may not have noticed the pause, and nobody woke it meanwhile.
+                self._wakeups.send(owner, channel)
+        return bool(found)
+
+    async def purge(self, channel: AccountChannel) -> int:
+        """Drops everything pending; how much that was. Raises NoSuchChannel."""
+        names = keyspace.channel_names(channel.record.id)[1:]
+        dropped = int(await self._redis.script("queue_purge", names, channel.generation))
+        if dropped < 0:
+            raise NoSuchChannel
+        telemetry.dropped.add(dropped, {"reason": "purged"})
+        return dropped
+
+    async def delete(self, channel: AccountChannel) -> bool:
+        """Ends the channel with its queue, and wakes its owner; False when it was gone."""
+        record = channel.record
+        return await self._channels.delete(record.account_id, record.id, kind=channel.kind)
+
+
+def _record_of(new: NewChannel) -> dict[str, Argument]:
+    record: dict[str, Argument] = {"account_id": new.account_id}
+    if new.name:
+        record["name"] = new.name
+    if new.customer:
+        record["customer"] = new.customer
+    if new.kind is Kind.WEBHOOK:
+        record["signing_secret"] = new_signing_secret()
+    return record
+
+
+def _settings_fields(settings: ChannelSettings) -> dict[str, Argument]:
+    """As the channel has them: '' for limits that are the installation's, 0 for no expiry."""
+    size_bytes, age_ms = settings.queue_bytes, settings.queue_age_ms
+    has_limits = size_bytes is not None or age_ms is not None
+    limits = f"{'' if size_bytes is None else size_bytes} {'' if age_ms is None else age_ms}"
+    return {"idle_expiry_ms": settings.expires_after_ms or 0, "limits": limits if has_limits else ""}
+
+
+def _callback_fields(callback: Callback | None) -> dict[str, Argument]:
+    if callback is None:
+        return {}
+    headers = orjson.dumps(dict(callback.headers))
+    return {"url": callback.url, "headers": headers, "config_version": secrets.token_hex(8)}
+
+
+def _pairs(fields: Mapping[str, Argument]) -> list[Argument]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _record(
+    channel: str, account: bytes, native: bytes | None, name: bytes | None, customer: bytes | None
+) -> ChannelRecord:
+    if native is None:
+        # The name is that of the API key.
+        return ChannelRecord(channel, account.decode(), is_native=False)
+    return ChannelRecord(
+        *(channel, account.decode()),
+        is_native=True,
+        name=(name or b"").decode(),
+        customer=(customer or b"").decode(),
+    )
+
+
+def _channel(channel: str, fields: list[bytes | None], size: int, *, is_held: bool) -> AccountChannel:
+    account, native, name, customer, _, *rest = fields
+    kind, generation, created, _, dropped, paused, failing, idle_expiry, limits, url, headers, _ = rest
+    assert account is not None
+    assert kind is not None
+    assert generation is not None
+    size_bytes, age_ms = parse_limits(limits)
+    return AccountChannel(
+        record=_record(channel, account, native, name, customer),
+        kind=Kind(kind.decode()),
+        generation=generation.decode(),
+        created_at_ms=int(created or 0),
+        connected=is_held,
+        pending=size,
+        dropped=int(dropped or 0),
+        is_paused=paused is not None,
+        failing_since_ms=None if failing is None else int(failing),
+        settings=ChannelSettings(int(idle_expiry or 0) or None, size_bytes, age_ms),
+        callback=None if url is None else Callback(url.decode(), orjson.loads(headers or b"{}")),
+    )

@@ -1,0 +1,67 @@
+"""The names of an account's native channels: each belongs to one of them.
+
+A name is taken before the channel's record is written, and once more after that. Whoever finds it taken by a
+channel whose record has no such name takes it away: its creation, its renaming or its end was cut short. If
+that was not so, the second attempt of the other one finds the name taken, and undoes what it has written. So
+nobody waits for a crashed gateway, and no two channels keep one name.
+"""
+
+import asyncio
+
+from shared.model.errors import NameTaken, NoSuchAccount
+from shared.redis.pipeline import RedisCommands
+from shared.store import keyspace
+from shared.store.name_index import entry_of, id_in, name_in
+
+
+class ChannelNames:
+    """A sorted set of `<name> NUL <id>` in each account's slot."""
+
+    def __init__(self, redis: RedisCommands) -> None:
+        self._redis = redis
+
+    async def take(self, account_id: str, name: str, channel: str) -> list[str]:
+        """Gives the name to the channel, if it is free. Raises NameTaken, NoSuchAccount.
+
+        Returns the channels that it was taken away from.
+        """
+        names = [keyspace.names_of_channels(account_id), keyspace.account(account_id)]
+        stale, lost = "", list[str]()
+        while True:
+            status, *found = await self._redis.script("channel_name_take", names, name, channel, stale)
+            if status == b"gone":
+                raise NoSuchAccount
+            if status == b"taken":
+                return lost
+            stale = found[0].decode()
+            if await self._name(stale) == name:
+                raise NameTaken(by=stale)
+            lost.append(stale)
+
+    async def drop(self, account_id: str, name: str, channel: str) -> None:
+        await self._redis.command("ZREM", keyspace.names_of_channels(account_id), entry_of(name, channel))
+
+    async def find(self, account_id: str, name: str) -> str | None:
+        """The channel with this name, as the index has it: its record decides."""
+        low, high = b"[" + name.encode() + b"\0", b"(" + name.encode() + b"\1"
+        index = keyspace.names_of_channels(account_id)
+        found = await self._redis.command("ZRANGEBYLEX", index, low, high, "LIMIT", 0, 1)
+        return id_in(found[0]) if found else None
+
+    async def drop_stale(self, account_id: str, cursor: str, *, count: int) -> str:
+        """Drops, of about `count` names, those whose channel has another one or is gone.
+
+        Returns the cursor of the next ones, '' at the end.
+        """
+        index = keyspace.names_of_channels(account_id)
+        following, found = await self._redis.command("ZSCAN", index, cursor or 0, "COUNT", count)
+        entries = found[::2]
+        names = await asyncio.gather(*(self._name(id_in(entry)) for entry in entries))
+        stale = [entry for entry, name in zip(entries, names, strict=True) if name != name_in(entry)]
+        if stale:
+            await self._redis.command("ZREM", index, *stale)
+        return "" if int(following) == 0 else following.decode()
+
+    async def _name(self, channel: str) -> str | None:
+        name = await self._redis.command("HGET", keyspace.api_key(channel), "name")
+        return None if name is None else str(name.decode())

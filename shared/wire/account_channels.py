@@ -1,0 +1,208 @@
+"""Bodies of /v1/channels: channels as objects of an account (docs/protocols/channels.md)."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from shared.model.account_channels import AccountChannel, Activity, ChannelSettings, name_error, shown_id
+from shared.model.callbacks import Callback, callback
+from shared.model.channels import Kind
+from shared.model.errors import Invalid
+from shared.wire.models import Closed, Count, Id, Moment, field_at
+from shared.wire.times import moment_or_none, moment_text
+from shared.wire.topic_bindings import Topics, check_topics
+
+ChannelId = Annotated[str, Meta(pattern=r"^ch_[0-9a-f]{32}\Z")]
+_TEN_YEARS_S = 10 * 366 * 24 * 3600
+_Name = Annotated[
+    str, Meta(min_length=1, max_length=255, description="Unique in the account; never like an id.")
+]
+_Customer = Annotated[str, Meta(min_length=1, max_length=255)]
+_ExpiresAfter = Annotated[
+    int, Meta(ge=1, le=_TEN_YEARS_S, description="It ends when it was idle for so long; null: never.")
+]
+_Url = Annotated[str, Meta(examples=["https://example.com/hook"])]
+
+
+class QueueLimits(Closed):
+    """What the queue holds at most: never more than the installation's limits."""
+
+    bytes: Annotated[int, Meta(ge=1024, le=2**53)] | None = None
+    age_s: Annotated[int, Meta(ge=1, le=_TEN_YEARS_S)] | None = None
+
+
+class NewWebhookTarget(Closed):
+    url: _Url
+    headers: dict[str, str] | None = None
+
+
+class ChangedWebhookTarget(Closed):
+    url: _Url | None = None
+    headers: dict[str, str] | None = None
+
+
+class NewAccountChannel(Closed):
+    kind: Kind
+    name: _Name | None = None
+    customer: _Customer | None = None
+    bindings: Topics | None = None
+    expires_after_s: _ExpiresAfter | None = None
+    queue: QueueLimits | None = None
+    webhook: NewWebhookTarget | None = None
+
+
+class ChangedAccountChannel(Closed):
+    """What is left out stays as it is; null ends a name, a customer, an expiry, and limits of the queue."""
+
+    kind: Kind | None = None
+    name: _Name | UnsetType | None = UNSET
+    customer: _Customer | UnsetType | None = UNSET
+    bindings: Topics | None = None
+    expires_after_s: _ExpiresAfter | UnsetType | None = UNSET
+    queue: QueueLimits | UnsetType | None = UNSET
+    webhook: ChangedWebhookTarget | None = None
+
+
+class WebhookTargetBody(Closed):
+    url: str
+    headers: dict[str, str]
+
+
+class AccountChannelBody(Closed, kw_only=True):
+    """A channel of an account as it is now."""
+
+    id: ChannelId
+    name: str | None
+    customer: str | None
+    kind: Kind
+    state: Activity
+    api_key_id: Annotated[Id | None, Meta(description="Whose channel it is; null for a native one.")]
+    created_at: Moment
+    connected: Annotated[
+        bool | UnsetType, Meta(description="Is a socket or a poll open? Not of a webhook.")
+    ] = UNSET
+    pending: Count
+    dropped: Count
+    failing_since: Moment | UnsetType = UNSET
+    expires_after_s: int | UnsetType | None = UNSET
+    queue: QueueLimits | UnsetType = UNSET
+    webhook: WebhookTargetBody | UnsetType = UNSET
+    bindings: Annotated[Topics | UnsetType, Meta(description="Not in a list.")] = UNSET
+
+
+class AccountChannelsBody(Closed):
+    channels: Annotated[list[AccountChannelBody], Meta(max_length=1000)]
+    next_after: Annotated[
+        str | None, Meta(description="`after` of the next page, which may also follow an empty one.")
+    ]
+
+
+class PurgedBody(Closed):
+    purged: Count
+
+
+def check_new(posted: NewAccountChannel) -> Callback | None:
+    """The webhook's URL and headers; None for another kind. Raises Invalid, naming the field."""
+    check_name(posted.name)
+    check_printable(posted.customer, "customer")
+    check_bindings(posted.bindings or [])
+    if posted.kind is not Kind.WEBHOOK:
+        if posted.webhook is not None:
+            raise Invalid(f"is for the kind webhook, not {posted.kind}", field="webhook")
+        return None
+    if posted.webhook is None:
+        raise Invalid("is missing: a webhook needs its url", field="webhook")
+    return checked_callback(posted.webhook.url, posted.webhook.headers or {})
+
+
+def check_name(name: str | None) -> None:
+    """Raises Invalid."""
+    wrong = None if name is None else name_error(name)
+    if wrong is not None:
+        raise Invalid(wrong, field="name")
+
+
+def check_printable(text: str | None, field: str) -> None:
+    """Raises Invalid."""
+    if text is not None and not text.isprintable():
+        raise Invalid("must have printable characters only", field=field)
+
+
+def check_bindings(bindings: Topics) -> None:
+    """Raises Invalid, naming the field below `bindings`."""
+    try:
+        check_topics(bindings)
+    except Invalid as error:
+        raise _below("bindings", error) from None
+
+
+def checked_callback(url: str, headers: Mapping[str, str]) -> Callback:
+    """Raises Invalid, naming the field below `webhook`."""
+    try:
+        return callback(url, headers)
+    except Invalid as error:
+        raise _below("webhook", error) from None
+
+
+def _below(field: str, error: Invalid) -> Invalid:
+    if not error.fields:
+        return Invalid(error.message, field=field)
+    [(name, message)] = error.fields
+    return Invalid(message, field=field_at(field, name))
+
+
+def settings_of(expires_after_s: int | None, queue: QueueLimits | None) -> ChannelSettings:
+    limits = queue or QueueLimits()
+    return ChannelSettings(
+        None if expires_after_s is None else expires_after_s * 1000,
+        limits.bytes,
+        None if limits.age_s is None else limits.age_s * 1000,
+    )
+
+
+def changed_settings(posted: ChangedAccountChannel, before: ChannelSettings) -> ChannelSettings | None:
+    """The settings after the change; None if they stay."""
+    if posted.expires_after_s is UNSET and posted.queue is UNSET:
+        return None
+    expires_after_s, queue = _expiry_s(before), _queue(before)
+    return settings_of(
+        expires_after_s if posted.expires_after_s is UNSET else posted.expires_after_s,
+        queue if posted.queue is UNSET else posted.queue,
+    )
+
+
+def account_channel_body(channel: AccountChannel, bindings: bytes | None = None) -> AccountChannelBody:
+    """With its bindings, in their stored form, or without."""
+    record, settings = channel.record, channel.settings
+    body = AccountChannelBody(
+        id=shown_id(record.id),
+        name=record.name or None,
+        customer=record.customer or None,
+        kind=channel.kind,
+        state=channel.state,
+        api_key_id=None if record.is_native else record.id,
+        created_at=moment_text(channel.created_at_ms),
+        connected=UNSET if channel.kind is Kind.WEBHOOK else channel.connected,
+        pending=channel.pending,
+        dropped=channel.dropped,
+        failing_since=moment_or_none(channel.failing_since_ms) or UNSET,
+    )
+    if record.is_native:
+        body.expires_after_s, body.queue = _expiry_s(settings), _queue(settings)
+        if bindings is not None and channel.callback is not None:
+            body.webhook = WebhookTargetBody(channel.callback.url, dict(channel.callback.headers))
+    if bindings is not None:
+        shown: Any = msgspec.Raw(bindings)
+        body.bindings = shown
+    return body
+
+
+def _expiry_s(settings: ChannelSettings) -> int | None:
+    return None if settings.expires_after_ms is None else settings.expires_after_ms // 1000
+
+
+def _queue(settings: ChannelSettings) -> QueueLimits:
+    age_ms = settings.queue_age_ms
+    return QueueLimits(settings.queue_bytes, None if age_ms is None else age_ms // 1000)

@@ -1,0 +1,155 @@
+"""Who may do what with which channel: every caller, object and verb."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.harness.api import Api, ApiKey, Response
+from tests.harness.channels import Sockets
+from tests.harness.stack import Stack
+
+NOTHING_POSTED: dict[str, Any] = {}
+# Each verb: method, what is behind the channel, the body, and the response to who may.
+VERBS: dict[str, tuple[str, str, Any, int]] = {
+    "get": ("GET", "", None, 200),
+    "change": ("PATCH", "", {"customer": "c"}, 200),
+    "change nothing": ("PATCH", "", NOTHING_POSTED, 200),
+    "pause": ("POST", "/pause", None, 204),
+    "resume": ("POST", "/resume", None, 204),
+    "purge": ("POST", "/purge", None, 200),
+    "get its deliveries": ("GET", "/deliveries", None, 200),
+    "get its signing secret": ("GET", "/signing-secret", None, 200),
+    "delete": ("DELETE", "", None, 204),
+}
+MAY, SCOPE, HIDDEN, WHO = "may", 403, 404, 401
+# The channels of API keys: only their keys change them.
+OF_A_KEY = ("of the key with receive", "of another key")
+OBJECTS = ("native by id", "native by name", *OF_A_KEY)
+# What each caller gets for each object, in this order; `list` and `create` are of the caller's own account.
+CALLERS: dict[str, tuple[object, ...]] = {
+    "an admin of the account": (MAY, MAY, MAY, MAY),
+    "a key with channels": (MAY, MAY, MAY, MAY),
+    "a key with receive": (SCOPE, SCOPE, MAY, SCOPE),
+    "a key with publish": (SCOPE, SCOPE, SCOPE, SCOPE),
+    "an admin of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "an admin of the parent": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "an admin of a child": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "a key with channels of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "a revoked key": (WHO, WHO, WHO, WHO),
+    "nobody": (WHO, WHO, WHO, WHO),
+    "the operator": (MAY, MAY, MAY, MAY),
+}
+LISTS = {
+    "an admin of the account": 200,
+    "a key with channels": 200,
+    "a key with receive": 403,
+    "a key with publish": 403,
+    "a revoked key": 401,
+    "nobody": 401,
+    "the operator": 200,
+}
+
+
+@dataclass
+class Scene:
+    """An account between its parent and its child, and one stranger."""
+
+    api: Api
+    account: str
+    callers: dict[str, ApiKey | None]
+    other: ApiKey
+    names: int = 0
+
+    async def call(self, caller: str, method: str, path: str, **content: Any) -> Response:
+        if caller == "the operator":
+            return await self.api.admin(method, f"{path}?account={self.account}", **content)
+        return await self.api.call(method, path, key=self.callers[caller], **content)
+
+    async def object(self, what: str) -> str:
+        """The channel as the path names it; made again if it was deleted."""
+        if what in OF_A_KEY:
+            owner = self.callers["a key with receive"] if what == OF_A_KEY[0] else self.other
+            assert owner is not None
+            await self.api.register(owner)
+            return f"ch_{owner.id}"
+        self.names += 1
+        body = {"kind": "websocket", "name": f"n{self.names}"}
+        made = await self.api.admin("POST", f"/v1/channels?account={self.account}", json=body)
+        assert made.status == 201, made.text
+        return str(made.json["id"] if what == "native by id" else body["name"])
+
+
+@pytest.fixture
+async def scene(api: Api) -> Scene:
+    parent = await api.account()
+    account = await api.account(parent=parent)
+    child, stranger = await api.account(parent=account), await api.account()
+
+    async def key(of: str, *scopes: str) -> ApiKey:
+        return await api.api_key(account=of, scopes=scopes)
+
+    revoked = await key(account, "admin", "channels")
+    await api.revoke(revoked)
+    callers: dict[str, ApiKey | None] = {
+        "an admin of the account": await key(account, "admin"),
+        "a key with channels": await key(account, "channels"),
+        "a key with receive": await key(account, "receive"),
+        "a key with publish": await key(account, "publish"),
+        "an admin of another account": await key(stranger, "admin", "receive"),
+        "an admin of the parent": await key(parent, "admin", "receive"),
+        "an admin of a child": await key(child, "admin", "receive"),
+        "a key with channels of another account": await key(stranger, "channels"),
+        "a revoked key": revoked,
+        "nobody": None,
+    }
+    return Scene(api, account, callers, await key(account, "receive"))
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_every_verb_on_every_object(scene: Scene, caller: str) -> None:
+    got: dict[tuple[str, str], int] = {}
+    wanted: dict[tuple[str, str], object] = {}
+    for what, may in zip(OBJECTS, CALLERS[caller], strict=True):
+        for verb, (method, rest, body, success) in VERBS.items():
+            channel = await scene.object(what)
+            response = await scene.call(caller, method, f"/v1/channels/{channel}{rest}", json=body)
+            got[what, verb] = response.status
+            wanted[what, verb] = success if may == MAY else may
+            if may == MAY and verb == "change" and what in OF_A_KEY:
+                wanted[what, verb] = 409
+
+    assert got == wanted
+
+
+@pytest.mark.parametrize("caller", LISTS)
+async def test_lists_and_creations(scene: Scene, caller: str) -> None:
+    status = LISTS[caller]
+    listed = await scene.call(caller, "GET", "/v1/channels")
+    created = await scene.call(caller, "POST", "/v1/channels", json={"kind": "pull"})
+
+    assert (listed.status, created.status) == (status, 201 if status == 200 else status)
+
+
+async def test_nobody_names_another_account(scene: Scene) -> None:
+    for caller in CALLERS.keys() - {"the operator", *LISTS}:
+        for method, body in (("GET", None), ("POST", {"kind": "pull"})):
+            path = f"/v1/channels?account={scene.account}"
+            response = await scene.api.call(method, path, key=scene.callers[caller], json=body)
+            assert response.status == 404, (caller, method)
+
+
+@pytest.mark.parametrize("caller", CALLERS.keys() - {"the operator", "nobody"})
+async def test_opening(scene: Scene, stack: Stack, caller: str) -> None:
+    """None: it opens. The codes are those of 2019: 1008 for a secret or a scope, 1011 for no such channel."""
+    codes = {MAY: None, SCOPE: 1008, HIDDEN: 1011, WHO: 1008}
+    sockets, key = Sockets(stack.edges[0].url), scene.callers[caller]
+    assert key is not None
+    for what, may in zip(OBJECTS, CALLERS[caller], strict=True):
+        receiver = await sockets.open(key, await scene.object(what))
+        if may == MAY:
+            assert await receiver.connection.ping() is not None
+            assert receiver.open_now
+            await receiver.close()
+        else:
+            assert await receiver.closed() == codes[may], what

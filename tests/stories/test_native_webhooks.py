@@ -1,0 +1,140 @@
+"""Native webhooks: delivered without a test request, signed, paused, and ended by their own expiry alone."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook as Verifier
+
+from tests.harness.api import Api
+from tests.harness.channels import AccountChannels
+from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.waiting import wait_until
+from tests.harness.webhooks import Call, Webhook, webhook
+
+
+@pytest.fixture(scope="module")
+def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
+    """A failing webhook ends after two seconds, unless it is a native one."""
+    with running_stack(
+        gateways=1,
+        edges=0,
+        dispatchers=2,
+        redis_like=redis_like,
+        ALLOW_PRIVATE_CALLBACKS="1",
+        WEBHOOK_EXPIRY_S=2,
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def mine(dispatching: Stack, http: aiohttp.ClientSession) -> AccountChannels:
+    api = Api(http, dispatching.gateways[0].url, dispatching.admin_token)
+    return AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Webhook]:
+    async with webhook() as receiver:
+        yield receiver
+
+
+def order(number: int) -> dict[str, Any]:
+    return {"topic": "orders.paid", "data": number}
+
+
+def numbers(hook: Webhook) -> list[int]:
+    return [item["data"] for item in hook.items]
+
+
+async def create(mine: AccountChannels, hook: Webhook, **more: Any) -> str:
+    target = {"url": hook.url, "headers": {"x-mine": "yes"}}
+    made = await mine.create("webhook", bindings=["orders.#"], webhook=target, **more)
+    return str(made["id"])
+
+
+async def test_events_are_delivered_with_a_signature_of_the_channel(
+    mine: AccountChannels, hook: Webhook
+) -> None:
+    channels = [await create(mine, hook), await create(mine, hook)]
+    shown = [await mine.call("GET", f"/{each}/signing-secret") for each in channels]
+    secrets = [each.json["signing_secret"] for each in shown]
+    await mine.api.publish(mine.key, order(1))
+
+    await wait_until(lambda: len(hook.items) == 2)
+
+    assert hook.tests == 0
+    assert len(set(secrets)) == 2
+    verified = 0
+    for call in hook.calls:
+        assert call.headers["x-mine"] == "yes"
+        for secret in secrets:
+            try:
+                Verifier(secret).verify(call.body, dict(call.headers))
+            except Exception:
+                continue
+            verified += 1
+    assert verified == 2
+    [attempt] = (await mine.call("GET", f"/{channels[0]}/deliveries")).json["deliveries"]
+    assert attempt["status"] == 204
+
+
+async def test_a_paused_webhook_delivers_what_came_meanwhile_when_it_is_resumed(
+    mine: AccountChannels, hook: Webhook
+) -> None:
+    channel = await create(mine, hook)
+    await mine.api.publish(mine.key, order(0))
+    await wait_until(lambda: numbers(hook) == [0])
+    await mine.do(channel, "pause")
+    for number in range(1, 4):
+        await mine.api.publish(mine.key, order(number))
+    await mine.until(channel, state="paused", pending=3)
+    assert numbers(hook) == [0]
+
+    await mine.do(channel, "resume")
+
+    await wait_until(lambda: numbers(hook) == [0, 1, 2, 3], what=lambda: numbers(hook))
+    await mine.until(channel, state="active", pending=0)
+
+
+async def test_another_url_gets_what_is_pending(mine: AccountChannels, hook: Webhook) -> None:
+    async def refuse(_: Call) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    async with webhook() as other:
+        hook.answer = refuse
+        channel = await create(mine, hook)
+        await mine.api.publish(mine.key, order(5))
+        await mine.until(channel, state="failing")
+
+        change = {"webhook": {"url": other.url}}
+        assert (await mine.call("PATCH", f"/{channel}", json=change)).status == 200
+
+        await wait_until(lambda: numbers(other) == [5])
+        assert other.calls[0].headers["x-mine"] == "yes"
+        await mine.until(channel, state="active", pending=0)
+
+
+async def test_a_native_webhook_that_fails_ends_by_its_own_expiry_alone(
+    mine: AccountChannels, hook: Webhook
+) -> None:
+    async def refuse(_: Call) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    hook.answer = refuse
+    stays, ends = await create(mine, hook), await create(mine, hook, name="n", expires_after_s=2)
+    await mine.api.publish(mine.key, order(1))
+
+    async def has_ended() -> bool:
+        await mine.call("POST", f"/{stays}/deliveries/retry")
+        return (await mine.call("POST", "/n/deliveries/retry")).status == 404
+
+    await wait_until(has_ended)
+
+    assert [each["id"] for each in (await mine.call("GET")).json["channels"]] == [stays]
+    assert (await mine.call("GET", f"/{ends}")).status == 404
+    await mine.until(stays, state="failing", pending=1)
+    # Nothing of it keeps its name, nor counts.
+    await mine.create("pull", name="n")
