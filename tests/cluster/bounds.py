@@ -26,6 +26,8 @@ _OF_CLIENTS = re.compile(
     r"\d+ ((sockets|sessions) were closed|(connects|joins|requests) were refused|frames of sessions) "
 )
 ROLLOUT = Bounds()
+DRAIN = Bounds(reconnects=1.5)
+"""An eviction adds no pod first, so half of the first edge's sockets go to the one that is next."""
 CRASH = Bounds(gap_s=15.0, publisher_errors=None, session_lost=None)
 """A process or a node's link to it is gone before anybody can be told."""
 REDIS_AWAY = Bounds(gap_s=60.0, reconnects=0.0, publisher_errors=None, session_lost=None)

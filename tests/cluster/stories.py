@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.cluster import crashes, drains, images, outages, rotation
 from tests.cluster.access import Failed
-from tests.cluster.bounds import CRASH, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.bounds import CRASH, DRAIN, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
 from tests.cluster.elsewhere import kill_a_primary, on_a_small_node, on_redis_cluster, upgrade_a_small_one
 from tests.cluster.front import front
 from tests.cluster.image_story import image
@@ -149,7 +149,7 @@ STORIES = {
     "kill -9 Redis": Story(kill_redis, CRASH, needs_own=True),
     "Redis away": Story(outages.redis_away, REDIS_AWAY),
     "Redis hangs": Story(outages.redis_hangs, REDIS_AWAY, needs_own=True),
-    "drain the node": Story(drains.evict_each, ROLLOUT),
+    "drain the node": Story(drains.evict_each, DRAIN),
     "rotate secrets": Story(rotation.rotate, CRASH),
     "scale up and down": Story(scale, ROLLOUT),
     "network policies": Story(network_policies, needs_own=True),

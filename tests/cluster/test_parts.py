@@ -101,7 +101,7 @@ def test_a_redis_that_is_away_closes_no_socket() -> None:
 
 
 def test_stories_are_in_an_order_in_which_they_can_run() -> None:
-    assert [*STORIES][:2] == ["image", "install"]
+    assert next(iter(STORIES)) == "install"
     assert [*STORIES][-1] == "uninstall"
 
 
