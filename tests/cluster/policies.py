@@ -94,7 +94,7 @@ def _listener_on_the_node(cluster: Cluster) -> Iterator[None]:
         where = (f"--bind={NODE_IP}", f"--directory={folder}", str(_STRANGERS_PORT))
         server = cluster.start(sys.executable, "-m", "http.server", *where, log="listener")
         try:
-            again = ("--retry=20", "--retry-connrefused", "--retry-delay=1")
+            again = ("--retry", "20", "--retry-connrefused", "--retry-delay", "1")
             cluster.run("curl", "--silent", *again, f"http://{NODE_IP}:{_STRANGERS_PORT}/")
             yield
         finally:
