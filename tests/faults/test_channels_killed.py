@@ -147,7 +147,7 @@ async def test_a_deletion_ends_a_publish_of_many_events(
 ) -> None:
     """The channel gets a part of them and is deleted, with that part. The answer counts only what it had, or
     says that there is no such channel."""
-    made = await scene.other.create(**{name: value for name, value in KITCHEN.items() if name != "kind"})
+    made = await scene.other.create(name="kitchen", customer="c", bindings=["orders"])
     events = [{"topic": "orders", "data": n, **how} for n in range(EVENTS)]
     events[EVENTS // 2]["data"] = HELD_BACK
     scene.proxy.hold_from(HELD_BACK.encode())
