@@ -35,6 +35,7 @@ def test_scenario_passes_without_the_bug(valkey: Valkey, bug: Bug) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @each_bug
 def test_planted_bug_is_found_by_random_search(valkey: Valkey, bug: Bug) -> None:
     budget = settings(bug.budget, max_examples=200)
