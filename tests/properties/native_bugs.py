@@ -140,7 +140,7 @@ BUGS = [
     ),
     _bug(
         "former name kept",
-        "names are those of the channels|the index has their names",
+        "names are those of the channels|the index has their names|a deleted channel has a name",
         _rename,
         actor=LeavesNames,
     ),

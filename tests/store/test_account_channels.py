@@ -214,16 +214,15 @@ async def test_a_renaming_that_is_cut_short_is_completed_or_undone(stores: Store
 async def test_a_change_that_is_cut_short_can_be_repeated(stores: Stores, commands: int) -> None:
     """Its record may have it already, and the routing table not yet."""
     channel = await create(stores, name="old", customer="c")
-    changed = {"name": "new", "customer": "d"}
     before = await stores.account_channels.read(channel)
     assert before is not None
     with contextlib.suppress(Dies):
-        await killed_after(stores, commands).change(before, **changed)
+        await killed_after(stores, commands).change(before, name="new", customer="d")
         assert commands == COMMANDS_OF_A_RENAMING
 
     now = await stores.account_channels.read(channel)
     assert now is not None
-    await stores.account_channels.change(now, **changed)
+    await stores.account_channels.change(now, name="new", customer="d")
 
     assert await receivers(stores, to="new") == await receivers(stores, customer="d") == {channel}
     assert await receivers(stores, to="old") == await receivers(stores, customer="c") == set()
