@@ -187,7 +187,10 @@ class AccountChannels:
         """Writes the record's customer in the routing table, beside the name that the table has."""
         if (named := await self._routing.native(record.account_id, record.id)) is None:
             raise NoSuchChannel
-        await self._routing.set_native(replace(record, name=named[0]))
+        try:
+            await self._routing.set_native(replace(record, name=named[0]))
+        except KeyRevoked:
+            raise NoSuchChannel from None
 
     async def _give_back(self, channel: AccountChannel, refused: str) -> None:
         """A channel gets the name that it had before, instead of one that another has got.
