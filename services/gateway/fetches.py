@@ -32,7 +32,7 @@ async def fetch_events(request: Request, one: OneChannel, posted: NewFetch) -> F
         with context.fetch_waits.place(one.record.account_id):
             fetched = await _wait(request, one, fetched, count=posted.max, until_s=until_s)
     await context.stores.fetches.mark_sent(one.id, fetched.notifications)
-    telemetry.sent.add(len(fetched.notifications), {"dialect": "fetch"})
+    telemetry.sent.add(len(fetched.notifications), {"dialect": "native"})
     return fetched_body(fetched.notifications, lease=fetched.lease, ack_by_ms=fetched.ack_by_ms)
 
 
