@@ -152,8 +152,8 @@ async def test_the_order_across_a_nack(mine: AccountChannels, by_other: AccountC
 
     second = await mine.fetch(channel)
     assert second.numbers == [2, 3, 4, 5]
-    nack = {"lease": second.lease, "entry": second.entries[0], "delay_s": 1}
-    assert (await mine.post(channel, "nack", **nack)).status == 204
+    delayed = {"lease": second.lease, "entry": second.entries[0], "delay_s": 1}
+    assert (await mine.post(channel, "nack", **delayed)).status == 204
     assert (await by_other.fetch(channel, **LONG)).numbers == [2, 3, 4, 5]
 
 
