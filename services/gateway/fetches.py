@@ -14,6 +14,7 @@ from services.gateway.operations import Operation
 from shared import telemetry
 from shared.model.account_channels import ChannelRecord
 from shared.model.errors import Invalid
+from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem
 from shared.store.fetches import Fetched, Refused
 from shared.wire.fetches import FetchedBody, NewAck, NewFetch, NewNack, fetched_body
@@ -42,6 +43,9 @@ async def _wait(
     """Fetches again when there may be something, and at the end of the time. Raises Problem."""
     context = context_of(request)
     waits = context.fetch_waits
+    connection: Connection = request.scope["extensions"]["http.connection"]
+    # Without it a client that hangs up while it waits would look like one that only ends its input.
+    connection["end_with_input"]()
     # The body has been read: what comes next is the end of the connection.
     gone = asyncio.ensure_future(request.receive())
     try:
@@ -51,7 +55,7 @@ async def _wait(
                 await waits.pause(within_s=pause_s, gone=gone)
             else:
                 await waits.wait(one.id, within_s=left_s, gone=gone)
-            if waits.is_stopping or gone.done():
+            if waits.is_stopping or gone.done() or connection["has_hung_up"]():
                 # A client that has gone would keep the events from others for the whole time for acks.
                 return Fetched()
             # The API key may have ended meanwhile, and the channel may be another account's.

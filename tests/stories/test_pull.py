@@ -174,18 +174,27 @@ async def test_what_is_before_a_nack_is_not_acknowledged(
     assert (await by_other.fetch(channel)).numbers == [1, 2]
 
 
-async def test_a_client_that_goes_while_it_waits_takes_nothing(
-    mine: AccountChannels, by_other: AccountChannels, stack: Stack
-) -> None:
+async def test_a_client_that_goes_while_it_waits_takes_nothing(mine: AccountChannels, stack: Stack) -> None:
     channel = await pull_channel(mine)
-    async with waiting(mine, channel, stack) as fetch:
-        fetch.cancel()
-        with suppress(asyncio.CancelledError):
-            await fetch
+    with gateway(stack, MOST_FETCHES=1) as extra:
+        by = AccountChannels(mine.api.at(extra.url), mine.key)
+        async with waiting(by, channel, stack) as fetch:
+            await wait_until(lambda: is_full(by, channel))
+            fetch.cancel()
+            with suppress(asyncio.CancelledError):
+                await fetch
 
-    await publish(mine, 1)
+        async def is_free() -> bool:
+            return not await is_full(by, channel)
 
-    assert (await by_other.fetch(channel, **LONG)).numbers == [1]
+        await wait_until(is_free, within_s=LONG["wait_s"] / 2)
+        await publish(mine, 1)
+        assert (await by.fetch(channel, **LONG)).numbers == [1]
+
+
+async def is_full(by: AccountChannels, channel: str) -> bool:
+    """Whether no more fetch may wait there."""
+    return (await by.post(channel, "fetch", wait_s=0.01)).status == 503
 
 
 async def test_a_gateway_that_stops_ends_its_waits(mine: AccountChannels, stack: Stack) -> None:
@@ -193,6 +202,7 @@ async def test_a_gateway_that_stops_ends_its_waits(mine: AccountChannels, stack:
     with gateway(stack, MOST_FETCHES=1) as extra:
         by = AccountChannels(mine.api.at(extra.url), mine.key)
         async with waiting(by, channel, stack) as fetch:
+            await wait_until(lambda: is_full(by, channel))
             refused = await by.post(channel, "fetch", **LONG)
             assert_error(refused, 503, "service_unavailable")
             assert refused.headers["Retry-After"] == "1"
