@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 
 from tests.cluster import access, rig
 from tests.cluster.access import Cluster, Failed
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--proxy", choices=sorted(KINDS), default="haproxy", help="what is before the Services")
     run.add_argument("--sockets", type=int, default=usual.sockets, help="clients with sockets")
     run.add_argument("--polls", type=int, default=usual.polls, help="clients that poll")
+    run.add_argument("--webhooks", type=int, default=usual.webhooks, help="webhooks, in a cluster of our own")
+    run.add_argument("--kazoo", type=int, default=usual.kazoo, help="clients with Blackhole sockets")
+    run.add_argument("--cognism", type=int, default=usual.cognism, help="clients with Cognism sockets")
     run.add_argument("--rate", type=int, default=usual.rate, help="events per second")
     return parser
 
@@ -76,7 +80,7 @@ def _run(given: argparse.Namespace) -> int:
     names = given.stories or list(STORIES)
     if unknown := [name for name in names if name not in STORIES]:
         raise Missing(f"there is no story {unknown[0]!r}; the stories are {', '.join(STORIES)}")
-    amount = Amount(sockets=given.sockets, polls=given.polls, rate=given.rate)
+    amount = Amount(**{each.name: getattr(given, each.name) for each in fields(Amount)})
     outcomes: list[Outcome] = []
     with _cluster(given.cluster) as cluster:
         release = Release(cluster, NAMESPACE)

@@ -8,19 +8,32 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that a story may cost clients; None: no bound. A lost notification always fails."""
+    """The most that a story may cost clients; None: no bound. A lost notification always fails.
+
+    *Sessions* are sockets without a queue: what is published around the end of one is missed, and not lost.
+    """
 
     gap_s: float | None = 1.0
     reconnects: float | None = 1.25
     publisher_errors: int | None = 0
     """Requests that failed and whose first repetition failed too."""
+    session_lost: int | None = 0
+    """Notifications that a session lacks although its socket stayed open."""
 
 
 # The others are about the machine, which the cluster shares with the load.
-_OF_CLIENTS = re.compile(r"\d+ (sockets were closed|connects were refused|requests were refused) ")
+_OF_CLIENTS = re.compile(
+    r"\d+ ((sockets|sessions) were closed|(connects|joins|requests) were refused|frames of sessions) "
+)
 ROLLOUT = Bounds()
-CRASH = Bounds(gap_s=15.0, publisher_errors=None)
+DRAIN = Bounds(reconnects=1.5)
+"""An eviction adds no pod first, so half of the first edge's sockets go to the one that is next."""
+CRASH = Bounds(gap_s=15.0, publisher_errors=None, session_lost=None)
 """A process or a node's link to it is gone before anybody can be told."""
+REDIS_AWAY = Bounds(gap_s=60.0, reconnects=0.0, publisher_errors=None, session_lost=None)
+"""Sockets stay open meanwhile; a new poll is refused until Redis is back."""
+PRIMARY_AWAY = Bounds(gap_s=20.0, reconnects=0.0, publisher_errors=None, session_lost=None)
+"""The same for the channels of one primary, for some seconds."""
 
 
 @dataclass(slots=True)
@@ -39,6 +52,8 @@ def judge(outcome: Outcome, line: Mapping[str, Any], bounds: Bounds) -> None:
     """Adds the figures of a load run's result line to the outcome, and what exceeds the bounds."""
     figures, count = line["figures"], line["count"]
     outcome.figures, outcome.count = figures, count
+    if figures.get("session_published"):
+        outcome.notes.append(_of_sessions(figures))
     outcome.notes += [warning for warning in line["warnings"] if _OF_CLIENTS.match(warning)]
     problems = outcome.problems
     if not count["published"]:
@@ -48,13 +63,27 @@ def judge(outcome: Outcome, line: Mapping[str, Any], bounds: Bounds) -> None:
             problems.append(f"{count[what]} notifications were {what.replace('_', ' ')}")
     if figures["away_at_the_end"]:
         problems.append(f"{figures['away_at_the_end']:.0f} clients were not connected at the end")
+    gap_ms = None if bounds.gap_s is None else bounds.gap_s * 1000
     for what, name, most in (
-        ("the longest gap in ms", "gap_max_ms", None if bounds.gap_s is None else bounds.gap_s * 1000),
+        ("the longest gap in ms", "gap_max_ms", gap_ms),
         ("reconnects per socket", "reconnects_per_socket", bounds.reconnects),
         ("requests that failed twice", "repeated_more_than_once", bounds.publisher_errors),
+        ("the longest gap of a session in ms", "session_gap_max_ms", gap_ms),
+        ("reconnects per session", "session_reconnects_per_socket", bounds.reconnects),
+        ("notifications that open sessions lack", "session_lost", bounds.session_lost),
+        ("sessions that were not connected at the end", "session_away_at_the_end", 0),
     ):
-        if most is not None and figures[name] > most:
+        if most is not None and figures.get(name, 0) > most:
             problems.append(f"{what}: {figures[name]:g}, at most {most:g} allowed")
+
+
+def _of_sessions(figures: Mapping[str, float]) -> str:
+    return (
+        f"sessions got {figures['session_received']:,.0f} of {figures['session_published']:,.0f}, "
+        f"lost {figures['session_lost']:.0f} while open, missed {figures['session_missed']:.0f} while away; "
+        f"{figures['session_reconnects_per_socket']:g} reconnects each, "
+        f"longest gap {figures['session_gap_max_ms'] / 1000:.2f} s"
+    )
 
 
 COLUMNS = (

@@ -28,8 +28,8 @@ def create() -> None:
     FOLDER.mkdir(parents=True)
     _openssl("req", "-x509", *_EC, "-subj", "/CN=cluster-ca", "-keyout", key("ca"), "-out", pem("ca"))
     addresses = [f"IP:{address}" for address in ("127.0.0.1", NODE_IP, API_SERVICE_IP)]
-    _signed("api", "kube-apiserver", "-addext", f"subjectAltName={','.join([*addresses, *_API_NAMES])}")
-    _signed("front-proxy", "front-proxy")
+    signed("api", "kube-apiserver", "-addext", f"subjectAltName={','.join([*addresses, *_API_NAMES])}")
+    signed("front-proxy", "front-proxy")
     _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key("accounts"))
     _openssl("ec", "-in", key("accounts"), "-pubout", "-out", pem("accounts"))
     lines = [f'{token(name)},{user},{name},"{group}"\n' for name, (user, group) in WHO.items()]
@@ -60,7 +60,8 @@ def config(name: str) -> Path:
     return ADMIN_CONFIG if name == "admin" else RUN / f"{name}.kubeconfig"
 
 
-def _signed(name: str, subject: str, *more: str) -> None:
+def signed(name: str, subject: str, *more: str) -> None:
+    """A certificate of the cluster's authority, and its key."""
     by = ("-CA", pem("ca"), "-CAkey", key("ca"))
     _openssl(
         "req", "-x509", *_EC, *by, "-subj", f"/CN={subject}", "-keyout", key(name), "-out", pem(name), *more

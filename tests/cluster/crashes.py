@@ -1,4 +1,7 @@
-"""A container that is killed as the kernel would: with SIGKILL, and nobody is told."""
+"""Containers that are killed or paused behind Kubernetes' back: nobody is told."""
+
+import contextlib
+from collections.abc import Iterator
 
 from tests.cluster import rig
 from tests.cluster.access import Cluster
@@ -10,10 +13,25 @@ def kill_container(release: Release, component: str) -> str:
     """Kills every process of a pod's container; returns the pod's name when it has another one."""
     name = release.pod(component)
     before = _container(release, name)
-    ctr = ["ctr", f"--address={CONTAINERD}", "--namespace=k8s.io"]
-    Cluster(rig.entrance("mount", "pid")).run(*ctr, "tasks", "kill", "--all", "--signal=SIGKILL", before)
+    _tasks("kill", "--all", "--signal=SIGKILL", before)
     release.wait(f"a new container of {name}", lambda: _container(release, name) not in ("", before))
     return name
+
+
+@contextlib.contextmanager
+def paused(release: Release, component: str) -> Iterator[None]:
+    """Freezes every process of a pod's container during the block."""
+    container = _container(release, release.pod(component))
+    _tasks("pause", container)
+    try:
+        yield
+    finally:
+        _tasks("resume", container)
+
+
+def _tasks(*arguments: str) -> None:
+    ctr = ["ctr", f"--address={CONTAINERD}", "--namespace=k8s.io", "tasks"]
+    Cluster(rig.entrance("mount", "pid")).run(*ctr, *arguments)
 
 
 def _container(release: Release, pod: str) -> str:

@@ -12,9 +12,10 @@ from tests.cluster.release import Release
 from tests.cluster.requirements import path_of
 from tests.deploy.files import PORTS
 from tests.load.polls import PULL_PATH
+from tests.load.sessions import BLACKHOLE_PATH, JOIN_PATH
 from tests.load.sockets import CONNECT_PATH
 
-_HELD = (CONNECT_PATH, PULL_PATH)
+_HELD = (CONNECT_PATH, PULL_PATH, JOIN_PATH, BLACKHOLE_PATH)
 _START_LIMIT_S = 20
 
 # A connection that is refused is tried again; a request that was sent is not.

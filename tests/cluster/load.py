@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.access import Failed
-from tests.cluster.places import LOGS, scratch
+from tests.cluster.places import LOGS, NODE_IP, scratch
 from tests.cluster.release import Release
 
 _LONGEST_S = 900
@@ -28,6 +28,15 @@ class Amount:
     sockets: int = 100
     polls: int = 10
     rate: int = 100
+    webhooks: int = 20
+    """Only in a cluster of our own: elsewhere pods may not reach the load's receiver."""
+    kazoo: int = 10
+    cognism: int = 10
+
+    def options(self, *, own: bool) -> list[str]:
+        counts = {"sockets": self.sockets, "polls": self.polls, "kazoo": self.kazoo, "cognism": self.cognism}
+        hooks = [f"--webhooks={self.webhooks}", f"--hooks-on={NODE_IP}"] if own else []
+        return [*(f"--{name}={count}" for name, count in counts.items()), f"--rate={self.rate}", *hooks]
 
 
 class Load:
@@ -56,7 +65,7 @@ def under_load(release: Release, origin: str, amount: Amount, *, name: str) -> I
     load = Load(name)
     with scratch("load") as folder:
         results = Path(folder, "results.jsonl")
-        crowd = [f"--sockets={amount.sockets}", f"--polls={amount.polls}", f"--rate={amount.rate}"]
+        crowd = amount.options(own=release.cluster.own)
         where = [f"--url={origin}", f"--admin-token={release.admin_token()}", f"--out={results}"]
         how = ["--until-eof", f"--seconds={_LONGEST_S}", f"--html={folder}/report.html", "--patience=30"]
         command = [sys.executable, "-m", "tests.load", "rollout", *where, *crowd, *how]

@@ -101,8 +101,9 @@ def _queue_first_packets() -> None:
     os.environ.update(KUBERNETES_SERVICE_HOST="127.0.0.1", KUBERNETES_SERVICE_PORT="6443")
     queue = ["--jump", "NFQUEUE", "--queue-num", str(daemons.PACKET_QUEUE), "--queue-bypass"]
     new = ["--match", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED"]
-    for side in ("--source", "--destination"):
-        _run("iptables", "--table", "mangle", "--append", "FORWARD", side, POD_NETWORK, *new, *queue)
+    # What is addressed to the node counts as well: the load's receiver of webhooks is there.
+    for chain, side in (("FORWARD", "--source"), ("FORWARD", "--destination"), ("INPUT", "--source")):
+        _run("iptables", "--table", "mangle", "--append", chain, side, POD_NETWORK, *new, *queue)
 
 
 def _start(name: str, command: list[str]) -> int:

@@ -1,16 +1,19 @@
 """The chart's network policies, as enforced: what they allow is open, and nothing else."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.cluster.access import Cluster, Failed
+from tests.cluster.places import NODE_IP, scratch
 from tests.cluster.release import Release
 from tests.deploy.files import PORTS
 
 _REDIS_PORT, _METRICS_PORT, _STRANGERS_PORT = 6379, 9090, 8099
 _STRANGERS = "notify-strangers"
+_CALLERS = ("gateway", "webhook-dispatcher")
 _CONNECT_S = 2
 _CONNECT = """
 import json, socket, sys
@@ -47,11 +50,13 @@ WAYS = (
     # A webhook's URL must not reach into the cluster, nor a service another one.
     *(Way(name, "listener", _STRANGERS_PORT, is_open=False) for name in PORTS),
     Way("expiry-reaper", "gateway", PORTS["gateway"], is_open=False),
+    # settings.ALLOW_PRIVATE_CALLBACKS opens the node's address, for those that call webhooks.
+    *(Way(name, "node", _STRANGERS_PORT, is_open=name in _CALLERS) for name in PORTS),
 )
 
 
 def network_policies(release: Release) -> list[str]:
-    with _strangers(release) as strangers:
+    with _strangers(release) as strangers, _listener_on_the_node(release.cluster):
         addresses = {way.target: _address(release, strangers, way.target) for way in WAYS}
         wrong = []
         for source in dict.fromkeys(way.source for way in WAYS):
@@ -77,8 +82,24 @@ def _connect(release: Release, strangers: Release, source: str, targets: list[st
 
 
 def _address(release: Release, strangers: Release, name: str) -> str:
+    if name == "node":
+        return NODE_IP
     pod = strangers.get("pod", name) if name == "listener" else release.get("pod", release.pod(name))
     return str(pod["status"]["podIP"])
+
+
+@contextmanager
+def _listener_on_the_node(cluster: Cluster) -> Iterator[None]:
+    with scratch("empty") as folder:
+        where = (f"--bind={NODE_IP}", f"--directory={folder}", str(_STRANGERS_PORT))
+        server = cluster.start(sys.executable, "-m", "http.server", *where, log="listener")
+        try:
+            again = ("--retry", "20", "--retry-connrefused", "--retry-delay", "1")
+            cluster.run("curl", "--silent", *again, f"http://{NODE_IP}:{_STRANGERS_PORT}/")
+            yield
+        finally:
+            server.terminate()
+            server.wait(10)
 
 
 @contextmanager

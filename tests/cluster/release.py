@@ -68,6 +68,11 @@ class Release:
             )
         self.wait("old pods", lambda: not any(self.terminating()))
 
+    def restart(self, *services: str) -> None:
+        """`kubectl rollout restart` of these Deployments; returns when no older pod is left."""
+        self.kubectl("rollout", "restart", *(f"deployment/{FULL_NAME}-{service}" for service in services))
+        self.wait_rolled_out()
+
     def terminating(self) -> Iterator[str]:
         for pod in self.pods():
             if "deletionTimestamp" in pod["metadata"]:

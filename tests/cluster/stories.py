@@ -3,11 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from tests.cluster import crashes, images
+from tests.cluster import crashes, drains, images, outages, rotation
 from tests.cluster.access import Failed
-from tests.cluster.bounds import CRASH, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.bounds import CRASH, DRAIN, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.elsewhere import kill_a_primary, on_a_small_node, on_redis_cluster, upgrade_a_small_one
 from tests.cluster.front import front
 from tests.cluster.image_story import image
 from tests.cluster.load import Amount, under_load
@@ -27,6 +29,8 @@ class Story:
     bounds: Bounds | None = None
     needs_own: bool = False
     """It needs the node, not only the API."""
+    elsewhere: Callable[[Release], AbstractContextManager[Release]] | None = None
+    """Another installation, to which it happens."""
 
 
 def install(release: Release) -> list[str]:
@@ -61,6 +65,12 @@ def rollback(release: Release) -> list[str]:
     release.rollback()
     release.wait_rolled_out()
     _expect_image(release, images.app_version())
+    return []
+
+
+def restart(release: Release) -> list[str]:
+    """As after a change of a Secret."""
+    release.restart(*SERVICES)
     return []
 
 
@@ -129,6 +139,7 @@ def uninstall(release: Release) -> list[str]:
 STORIES = {
     "install": Story(install),
     "helm test": Story(helm_test),
+    "roll-out restart": Story(restart, ROLLOUT),
     "upgrade": Story(upgrade, ROLLOUT),
     "rollback": Story(rollback, ROLLOUT),
     "delete a pod of each": Story(delete_each, ROLLOUT),
@@ -136,9 +147,15 @@ STORIES = {
     "kill -9 a container of each": Story(kill_each, CRASH, needs_own=True),
     "delete the pod of Redis": Story(delete_redis, CRASH),
     "kill -9 Redis": Story(kill_redis, CRASH, needs_own=True),
+    "Redis away": Story(outages.redis_away, REDIS_AWAY),
+    "Redis hangs": Story(outages.redis_hangs, REDIS_AWAY, needs_own=True),
+    "drain the node": Story(drains.evict_each, DRAIN),
+    "rotate secrets": Story(rotation.rotate, CRASH),
     "scale up and down": Story(scale, ROLLOUT),
     "network policies": Story(network_policies, needs_own=True),
     "external Redis": Story(external_redis, needs_own=True),
+    "Redis Cluster over TLS": Story(kill_a_primary, PRIMARY_AWAY, needs_own=True, elsewhere=on_redis_cluster),
+    "small node": Story(upgrade_a_small_one, ROLLOUT, needs_own=True, elsewhere=on_a_small_node),
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
     "image": Story(image, needs_own=True),
     "uninstall": Story(uninstall),
@@ -155,11 +172,15 @@ def tell(name: str, release: Release, amount: Amount, *, proxy: str) -> Outcome:
         elif story.bounds is None:
             outcome.notes += story.act(release)
         else:
-            log = f"load-{name.replace(' ', '-')}"
-            with front(release, kind=proxy) as origin, under_load(release, origin, amount, name=log) as load:
-                outcome.notes += story.act(release)
-                time.sleep(_AFTERWARDS_S)
-            judge(outcome, load.line, story.bounds)
+            with nullcontext(release) if story.elsewhere is None else story.elsewhere(release) as target:
+                log = f"load-{name.replace(' ', '-')}"
+                with (
+                    front(target, kind=proxy) as origin,
+                    under_load(target, origin, amount, name=log) as load,
+                ):
+                    outcome.notes += story.act(target)
+                    time.sleep(_AFTERWARDS_S)
+                judge(outcome, load.line, story.bounds)
     outcome.seconds = time.monotonic() - began_s
     return outcome
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.cluster import debian, names, programs, requirements
-from tests.cluster.bounds import CRASH, ROLLOUT, Bounds, Outcome, judge, table
+from tests.cluster.bounds import CRASH, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge, table
 from tests.cluster.daemons import options
 from tests.cluster.release import SMALL
 from tests.cluster.requirements import Missing
@@ -25,6 +25,13 @@ GOOD = {
         "reconnects_per_socket": 1.04,
         "repeated_more_than_once": 0,
         "away_at_the_end": 0,
+        "session_published": 80,
+        "session_received": 78,
+        "session_lost": 0,
+        "session_missed": 2,
+        "session_reconnects_per_socket": 1.1,
+        "session_gap_max_ms": 20.0,
+        "session_away_at_the_end": 0,
     },
     "warnings": ["5 sockets were closed with 1001"],
 }
@@ -55,6 +62,9 @@ def problems(bounds: Bounds, **changes: float) -> list[str]:
         ("away_at_the_end", 1),
         ("reconnects_per_socket", 1.26),
         ("gap_max_ms", 15_001),
+        ("session_gap_max_ms", 15_001),
+        ("session_reconnects_per_socket", 1.26),
+        ("session_away_at_the_end", 1),
     ],
 )
 def test_what_no_story_allows_is_a_problem(bounds: Bounds, name: str, value: float) -> None:
@@ -62,7 +72,9 @@ def test_what_no_story_allows_is_a_problem(bounds: Bounds, name: str, value: flo
     assert len(problems(bounds, **{name: value})) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("gap_max_ms", 1001), ("repeated_more_than_once", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("gap_max_ms", 1001), ("repeated_more_than_once", 1), ("session_lost", 1)]
+)
 def test_a_rollout_costs_less_than_a_crash(name: str, value: float) -> None:
     assert len(problems(ROLLOUT, **{name: value})) == 1
     assert problems(CRASH, **{name: value}) == []
@@ -74,7 +86,18 @@ def test_the_table_shows_figures_problems_and_notes() -> None:
     shown = table([fine, bad]).splitlines()
     assert shown[1].split() == ["upgrade", "500", "0", "0", "0.04", "s", "1.04", "0", "75"]
     assert shown[2].split() == ["✗", "install", "20"]
-    assert shown[3:] == ["  ✗ install: no pod is ready", "  ! upgrade: 5 sockets were closed with 1001"]
+    assert shown[3:] == [
+        "  ✗ install: no pod is ready",
+        "  ! upgrade: sessions got 78 of 80, lost 0 while open, missed 2 while away; 1.1 reconnects each, "
+        "longest gap 0.02 s",
+        "  ! upgrade: 5 sockets were closed with 1001",
+    ]
+
+
+def test_a_redis_that_is_away_closes_no_socket() -> None:
+    for bounds in (REDIS_AWAY, PRIMARY_AWAY):
+        assert problems(bounds, reconnects_per_socket=0, session_reconnects_per_socket=0) == []
+        assert len(problems(bounds, reconnects_per_socket=0.01, session_reconnects_per_socket=0)) == 1
 
 
 def test_stories_are_in_an_order_in_which_they_can_run() -> None:
@@ -143,6 +166,8 @@ def test_options_are_written_as_kubernetes_reads_them() -> None:
 def test_the_small_values_are_values_of_the_chart() -> None:
     """A misspelt one would leave the default, and a roll-out's pods would find no room."""
     chart = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    chart["settings"] = schema["properties"]["settings"]["properties"]
 
     def unknown(values: dict[str, Any], known: dict[str, Any], path: str = "") -> list[str]:
         found = []

@@ -17,7 +17,7 @@ from tests.load.recorder import Received
 from tests.load.redis_work import RedisWork
 from tests.load.rest import ApiKeys, Rest
 from tests.load.screen import Screen
-from tests.load.sequences import Count, count_all
+from tests.load.sequences import Count, SequenceKey, count_all
 from tests.load.workers import Worker
 
 _START_US = 50_000
@@ -207,17 +207,23 @@ class Bench:
             await self.keys.revoke_all()
         await self.rest.close()
 
+    async def accepted(self) -> dict[SequenceKey, int]:
+        """Accepted events by target and lane; each lane belongs to one publisher."""
+        whole: dict[SequenceKey, int] = {}
+        for part in await asyncio.gather(*(worker.call("accepted") for worker in self.publishers)):
+            for key, count in part.items():
+                whole[key] = whole.get(key, 0) + count
+        return whole
+
     async def recorded(self) -> list[Received]:
         """What each receiving worker has recorded."""
         return list(await asyncio.gather(*(worker.call("recorded") for worker in self.receivers)))
 
     async def _pending(self) -> dict[tuple[int, int], int]:
         """Accepted events by channel and lane."""
-        parts = await asyncio.gather(*(worker.call("accepted") for worker in self.publishers))
         accepted: dict[int, list[tuple[int, int]]] = {}
-        for part in parts:
-            for (target, lane), count in part.items():
-                accepted.setdefault(target, []).append((lane, count))
+        for (target, lane), count in (await self.accepted()).items():
+            accepted.setdefault(target, []).append((lane, count))
         return {
             (channel, lane): count
             for channel, target in self.channels.items()

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
 _FINAL = 0x80
 # A mask of zeros leaves the payload unchanged: valid, and no work.
-_PONG, _CLOSING = b"\x8a", b"\x88"
+_PONG, _CLOSING, _TEXT_FRAME = b"\x8a", b"\x88", b"\x81"
 _NO_MASK = b"\x00\x00\x00\x00"
 _HANDSHAKE_LIMIT_S = 30
 _RESPONSE_LIMIT_S = 30
@@ -104,13 +104,13 @@ class HttpConnection(asyncio.Protocol):
 class RawSocket(asyncio.Protocol):
     """One WebSocket. `take` gets every text message before the pong after it is sent."""
 
-    def __init__(self, url: str, secret: str, take: Callable[[bytes], None]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> None:
         self._take = take
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._message = bytearray()
         self._nonce = base64.b64encode(os.urandom(16))
-        self._request = upgrade(url, secret, self._nonce)
+        self._request = upgrade(url, headers, self._nonce)
         loop = asyncio.get_running_loop()
         self._accepted: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[int] = loop.create_future()
@@ -118,12 +118,24 @@ class RawSocket(asyncio.Protocol):
         self._code = 1006
 
     @classmethod
-    async def open(cls, origin: str, path: str, secret: str, take: Callable[[bytes], None]) -> "RawSocket":
-        """Raises Refused if the server does not upgrade, ConnectionError if it closes the connection."""
-        socket = await _connected(lambda: cls(origin + path, secret, take), origin)
+    async def open(
+        cls, origin: str, path: str, credentials: str | Mapping[str, str], take: Callable[[bytes], None]
+    ) -> "RawSocket":
+        """The credentials are a secret, or headers of their own.
+
+        Raises Refused if the server does not upgrade, ConnectionError if it closes the connection.
+        """
+        headers = bearer(credentials) if isinstance(credentials, str) else credentials
+        socket = await _connected(lambda: cls(origin + path, headers, take), origin)
         async with asyncio.timeout(_HANDSHAKE_LIMIT_S):
             await socket._accepted
         return socket
+
+    def send_text(self, text: bytes) -> None:
+        """At most 64 KiB."""
+        if self._transport is not None:
+            length = bytes((0xFE,)) + len(text).to_bytes(2) if len(text) > 125 else bytes((0x80 | len(text),))
+            self._transport.write(_TEXT_FRAME + length + _NO_MASK + text)
 
     def abort(self) -> None:
         """Cuts the connection without a close frame."""
@@ -207,13 +219,21 @@ def frame_at(buffer: bytearray, at: int) -> tuple[int, int, int] | None:
     return buffer[at], at + start, at + start + length
 
 
-def upgrade(url: str, secret: str | None = None, nonce: bytes = base64.b64encode(bytes(16))) -> bytes:
-    """A handshake's request; without a secret that of a Blackhole client, which may authenticate later."""
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def upgrade(
+    url: str, headers: Mapping[str, str] | None = None, nonce: bytes = base64.b64encode(bytes(16))
+) -> bytes:
+    """A handshake's request; without headers that of a Blackhole client, which may authenticate later."""
     parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     return (
-        f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce.decode()}\r\n"
-        + (f"Authorization: Bearer {secret}\r\n\r\n" if secret else "\r\n")
+        f"{more}\r\n"
     ).encode()
 
 

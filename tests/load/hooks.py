@@ -66,11 +66,11 @@ class Hooks:
             self._recorder.record(channel, body)
         return True
 
-    async def listen(self) -> str:
+    async def listen(self, *, address: str = "127.0.0.1") -> str:
         """Starts the server; returns the URL to which a channel's number is appended."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+        self._server = await loop.create_server(lambda: _Connection(self), address, 0, backlog=1024)
+        return f"http://{address}:{self._server.sockets[0].getsockname()[1]}/"
 
     async def stop_responding(self, *, channels: Sequence[int]) -> None:
         """Sends these channels no more responses."""

@@ -18,12 +18,14 @@ _FILL = "A"
 class Target:
     """The receivers of an event: the `fan` channels subscribed to a device, or the API key `to`.
 
-    `secret` authenticates the publisher, if the target's account is not the run's own.
+    `fan`: None if nobody knows how many are there at the moment. `secret` authenticates the publisher, if the
+    target's account is not the run's own.
     """
 
     number: int
-    fan: int = 1
+    fan: int | None = 1
     to: str | None = None
+    topic: str = "device.notifications"
     secret: str | None = field(default=None, repr=False)
 
 
@@ -51,7 +53,7 @@ def template(target: Target, *, size: int) -> Template:
     # Base64 has a multiple of 4 characters; the content type takes the remainder.
     fours, rest = divmod(size - bare, 4)
     item["ct"] += "-" * rest
-    event: dict[str, Any] = {"topic": "device.notifications"}
+    event: dict[str, Any] = {"topic": target.topic}
     if target.to is not None:
         event["to"] = target.to
     text = _compact(event | {"data": item | {"payload": _FILL * 4 * fours, "max-age": 0}})

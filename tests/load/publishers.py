@@ -102,10 +102,10 @@ class Lane:
             result.answered.add(free_us - asked_us, at_us=free_us)
 
     async def _publish_one(self, plan: Plan, *, sent_us: int, result: Published) -> None:
-        events, pending, first = [], 0, self._heads[self._turn]
+        events, wanted, first = [], [], self._heads[self._turn]
         for _ in range(plan.array):
             events.append(self._templates[self._turn].event(self.number, self.accepted[self._turn], sent_us))
-            pending += self._targets[self._turn].fan
+            wanted.append(self._targets[self._turn].fan)
             self.accepted[self._turn] += 1
             if not plan.together:
                 self._turn = (self._turn + 1) % len(self._targets)
@@ -113,9 +113,10 @@ class Lane:
             self._turn = (self._turn + 1) % len(self._targets)
         body = batch(events)
         reply = await self._post(first + b"Content-Length: %d\r\n\r\n" % len(body) + body, result)
-        queued = sum(event["channels"] for event in orjson.loads(reply.body)["events"])
-        if queued != pending:
-            raise Refused(f"events for {pending} channels were queued for {queued}")
+        queued = [event["channels"] for event in orjson.loads(reply.body)["events"]]
+        for fan, count in zip(wanted, queued, strict=True):
+            if fan is not None and count != fan:
+                raise Refused(f"an event for {fan} channels was queued for {count}")
         result.events += plan.array
         result.requests += 1
 

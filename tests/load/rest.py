@@ -71,10 +71,14 @@ class ApiKeys:
         self.publisher = Key("", "")
         self.receivers: list[Key] = []
         self._made: list[Key] = []
+        self._own_admin: Key | None = None
+        self._elsewhere: set[str] = set()
+        """Keys of further accounts."""
 
     async def create(self, channels: int) -> None:
         """Creates account and API keys; no channels."""
         self.account = account = await self._new_account()
+        self._own_admin = await self._key(account, "admin")
         self.publisher = await self._key(account, "publish")
         self.receivers = await self._for_all(range(channels), lambda _: self._key(account, "receive"))
 
@@ -87,6 +91,7 @@ class ApiKeys:
 
         made = await self._for_all(range(count), one)
         self.receivers += [receiver for _, receiver in made]
+        self._elsewhere |= {key.id for pair in made for key in pair}
         return [publisher for publisher, _ in made]
 
     async def register(self, numbers: Sequence[int]) -> None:
@@ -118,12 +123,20 @@ class ApiKeys:
         return int(response["queue_size"])
 
     async def revoke_all(self) -> None:
-        """Revokes all keys; a running installation keeps only the empty accounts."""
+        """Revokes all keys; a running installation keeps only the empty accounts.
 
-        async def one(key: Key) -> None:
-            await self._rest.call("DELETE", f"/v1/api-keys/{key.id}", want=(204, 404))
+        By a key of the account where it can: the admin token may have been rotated during the run.
+        """
+        admin, token = self._own_admin, None if self._own_admin is None else self._own_admin.secret
 
-        await self._for_all(self._made, one)
+        async def one(key: Key, token: str | None) -> None:
+            await self._rest.call("DELETE", f"/v1/api-keys/{key.id}", token=token, want=(204, 404))
+
+        others = [key for key in self._made if key is not admin]
+        ours = {self.publisher.id, *(key.id for key in self.receivers)} - self._elsewhere
+        await self._for_all(others, lambda key: one(key, token if key.id in ours else None))
+        if admin is not None:
+            await one(admin, token)
 
     async def _new_account(self) -> str:
         account = await self._rest.call("POST", "/v1/accounts", json={"name": "load"}, want=(201,))

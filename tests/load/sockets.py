@@ -22,6 +22,9 @@ class Endpoint:
     channel: int
     edge: str
     secret: str = field(repr=False)
+    dialect: str = "pelion"
+    key: str = ""
+    """The API key's id, which is half of a Cognism client's credentials."""
 
 
 @dataclass(slots=True)

@@ -79,11 +79,10 @@ class Staying:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _stay(self, endpoint: Endpoint) -> None:
-        take = partial(self._recorder.record, endpoint.channel)
         while True:
             try:
                 async with asyncio.timeout(_HANDSHAKE_LIMIT_S):
-                    socket = await RawSocket.open(endpoint.edge, CONNECT_PATH, endpoint.secret, take)
+                    socket = await self._open(endpoint)
             except (OSError, Refused) as error:
                 await self._wait_after(endpoint, f"socket: {cause_of(error)}")
                 continue
@@ -92,9 +91,18 @@ class Staying:
                 code = await socket.closed
             finally:
                 socket.abort()
+                self._closed(endpoint)
             self._stayed.closes[str(code)] += 1
             self._stayed.reconnects += 1
             self._is_away(endpoint)
+
+    async def _open(self, endpoint: Endpoint) -> RawSocket:
+        """A socket that receives from now on. Raises OSError or Refused."""
+        take = partial(self._recorder.record, endpoint.channel)
+        return await RawSocket.open(endpoint.edge, CONNECT_PATH, endpoint.secret, take)
+
+    def _closed(self, endpoint: Endpoint) -> None:
+        """The socket gets nothing more. A queue keeps what it has not acked."""
 
     async def _poll_on(self, endpoint: Endpoint) -> None:
         """Polls for ever: the first with noWait, which creates the channel."""

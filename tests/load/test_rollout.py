@@ -26,10 +26,10 @@ CROWD = Crowd(sockets=4, polls=2, rate=100, array=2, seconds=60, until_eof=False
 
 
 @contextlib.asynccontextmanager
-async def running(stack: Stack) -> AsyncIterator[tuple[Bench, "asyncio.Task[Result]"]]:
+async def running(stack: Stack, crowd: Crowd = CROWD) -> AsyncIterator[tuple[Bench, "asyncio.Task[Result]"]]:
     """A run that publishes already."""
     bench = Bench(installation_of(stack), RunOptions(lanes=2), Screen())
-    run = asyncio.create_task(rollout(bench, CROWD, label="rollout"))
+    run = asyncio.create_task(rollout(bench, crowd, label="rollout"))
     try:
         await wait_until(lambda: run.done() or bench.received > 10, within_s=60)
         yield bench, run
@@ -66,6 +66,26 @@ async def test_a_restarted_edge_is_seen_as_gaps_and_closes(start: Start) -> None
     assert result.figures["repeated_requests"] == 0
     assert f"{CROWD.sockets} sockets were closed with 1001" in result.warnings
     assert any("connects were refused by" in warning for warning in result.warnings)
+
+
+@pytest.mark.timeout(180)
+async def test_every_dialect_and_webhooks_outlive_a_restarted_edge(start: Start) -> None:
+    stack = start(edges=1, dispatchers=1, DRAIN_DELAY_S=0, DRAIN_WINDOW_S=0.2, ALLOW_PRIVATE_CALLBACKS=1)
+    crowd = Crowd(sockets=2, polls=1, webhooks=2, kazoo=2, cognism=2, rate=100, array=3, seconds=60)
+    async with running(stack, crowd) as (bench, run):
+        await restart(stack.edges[0])
+        result = await end(bench, run)
+    figures = result.figures
+    assert (result.count.lost, result.count.out_of_order, result.count.unknown) == (0, 0, 0)
+    assert sum(worker.received for worker in bench.receivers if worker.name.startswith("hooks")) > 0
+    assert figures["session_published"] > 0
+    assert figures["session_lost"] == figures["session_away_at_the_end"] == 0
+    # Their edge was away for a while: what was published then is missed, and not lost.
+    assert figures["session_missed"] > 0
+    assert figures["session_received"] + figures["session_missed"] >= figures["session_published"]
+    assert figures["session_reconnects_per_socket"] == 1
+    assert figures["session_gap_max_ms"] > 0
+    assert "4 sessions were closed with 1001" in result.warnings
 
 
 @pytest.mark.timeout(180)

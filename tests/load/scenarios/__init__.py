@@ -133,6 +133,10 @@ async def _rollout(bench: Bench, given: argparse.Namespace) -> list[Result]:
     crowd = rollout.Crowd(
         sockets=given.sockets,
         polls=given.polls,
+        webhooks=given.webhooks,
+        hooks_on=given.hooks_on,
+        kazoo=given.kazoo,
+        cognism=given.cognism,
         rate=given.rate,
         array=given.array,
         seconds=given.seconds,
@@ -178,6 +182,7 @@ SCENARIOS = {
         "clients that stay and publishers that repeat, while the installation is operated",
         options.for_rollout,
         _rollout,
+        dispatchers=1,
     ),
     "webhooks": Scenario(
         "events to webhooks, some of which do not respond", options.for_webhooks, _webhooks, dispatchers=1

@@ -118,6 +118,15 @@ def for_scale(parser: argparse.ArgumentParser) -> None:
 def for_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sockets", type=int, default=100, help="channels with a socket that is reopened")
     parser.add_argument("--polls", type=int, default=10, help="channels that are polled")
+    parser.add_argument("--webhooks", type=int, default=0, help="channels with a webhook")
+    parser.add_argument(
+        "--hooks-on",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address of this machine that the installation's webhook requests reach, and may use",
+    )
+    parser.add_argument("--kazoo", type=int, default=0, help="Blackhole sockets that are reopened")
+    parser.add_argument("--cognism", type=int, default=0, help="Cognism sockets that are reopened")
     parser.add_argument("--rate", type=float, default=200.0, help="events per second")
     parser.add_argument("--array", type=int, default=10, help="events per request")
     parser.add_argument("--seconds", type=float, default=30.0, help="duration of the measurement")

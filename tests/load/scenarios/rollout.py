@@ -1,4 +1,7 @@
-"""`rollout`: clients that stay and publishers that repeat, while somebody operates the installation."""
+"""`rollout`: clients that stay and publishers that repeat, while somebody operates the installation.
+
+Channels are numbered in this order: sockets, polls, webhooks, then sessions, which have no queue.
+"""
 
 import asyncio
 import sys
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.load.bench import Bench
+from tests.load.hooks import Hooks
 from tests.load.latencies import percentile
 from tests.load.measurement import Measurement, result_of
 from tests.load.messages import Target
@@ -15,7 +19,10 @@ from tests.load.publishers import Plan
 from tests.load.repeating import Repeated, Repeating
 from tests.load.result import Result
 from tests.load.scenarios.sockets import endpoints
+from tests.load.sessions import COGNISM, KAZOO, SessionCount, Sessions, topic_of
+from tests.load.sockets import Endpoint
 from tests.load.staying import Stayed, Staying
+from tests.load.workers import Worker
 
 _CONNECT_LIMIT_S = 60
 _POLL_S = 0.1
@@ -27,15 +34,28 @@ class Crowd:
 
     sockets: int = 100
     polls: int = 10
+    webhooks: int = 0
+    kazoo: int = 0
+    cognism: int = 0
+    hooks_on: str = "127.0.0.1"
     rate: float = 200.0
     array: int = 10
     seconds: float = 30.0
     until_eof: bool = False
 
+    @property
+    def queued(self) -> int:
+        """The channels that have a queue."""
+        return self.sockets + self.polls + self.webhooks
+
 
 async def rollout(bench: Bench, crowd: Crowd, *, label: str) -> Result:
     staying = await _connect(bench, crowd)
+    sessions = await _join(bench, crowd)
     targets = [Target(number, to=bench.keys.receivers[number].id) for number in bench.channels]
+    targets += [
+        Target(each.channel, fan=None, topic=topic_of(each.channel)) for each in _of_sessions(bench, crowd)
+    ]
     publishers = await bench.start_publishers(targets, role=Repeating)
     ended = asyncio.Event()
     if crowd.until_eof:
@@ -50,22 +70,30 @@ async def rollout(bench: Bench, crowd: Crowd, *, label: str) -> Result:
     try:
         with bench.screen.stage("publishing", total=int(crowd.rate * crowd.seconds), start=bench.received):
             measured = await bench.measure(plan)
-        stayed = await _everyone_is_back(bench, staying)
+        stayed = await _everyone_is_back(bench, [bench.receivers[number] for number in staying])
         repeated = [await worker.call("repeated") for worker in publishers]
+        result = _result(label, measured, crowd=crowd, stayed=stayed, repeated=repeated)
+        if sessions is not None:
+            await _add_sessions(bench, sessions, result, count=crowd.kazoo + crowd.cognism)
     finally:
         ending.cancel()
-    return _result(label, measured, crowd=crowd, stayed=stayed, repeated=repeated)
+    return result
 
 
 async def _connect(bench: Bench, crowd: Crowd) -> list[int]:
     """The numbers of the workers whose clients stay."""
-    everyone = range(crowd.sockets + crowd.polls)
+    hooks = range(crowd.sockets + crowd.polls, crowd.queued)
     with bench.screen.stage("creating channels", total=2 * crowd.sockets + crowd.polls):
-        await bench.keys.create(len(everyone))
+        await bench.keys.create(crowd.queued + crowd.kazoo + crowd.cognism)
         await bench.keys.register(range(crowd.sockets))
-    bench.channels = {number: number for number in everyone}
+    bench.channels = {number: number for number in range(crowd.queued)}
+    if hooks:
+        [receiver] = bench.start_workers(Hooks, processes=1)
+        url = await receiver.call("listen", address=crowd.hooks_on)
+        with bench.screen.stage("registering webhooks", total=len(hooks)):
+            await bench.keys.register_webhooks({number: f"{url}{number}" for number in hooks})
     every = endpoints(bench)
-    sockets, polls = every[: crowd.sockets], every[crowd.sockets :]
+    sockets, polls = every[: crowd.sockets], every[crowd.sockets : hooks.start]
     workers = bench.start_workers(Staying)
     count = len(workers)
     with bench.screen.stage("connecting"):
@@ -83,11 +111,58 @@ async def _connect(bench: Bench, crowd: Crowd) -> list[int]:
     return bench.workers_of(Staying)
 
 
-async def _everyone_is_back(bench: Bench, staying: Sequence[int]) -> list[Stayed]:
+def _of_sessions(bench: Bench, crowd: Crowd) -> list[Endpoint]:
+    edges = bench.installation.edges
+    dialects = [KAZOO] * crowd.kazoo + [COGNISM] * crowd.cognism
+    return [
+        Endpoint(
+            number,
+            edges[number % len(edges)],
+            bench.keys.receivers[number].secret,
+            dialect,
+            bench.keys.receivers[number].id,
+        )
+        for number, dialect in enumerate(dialects, crowd.queued)
+    ]
+
+
+async def _join(bench: Bench, crowd: Crowd) -> Worker | None:
+    """The worker that holds the sessions. It is a helper: what they miss does not count as lost."""
+    if not crowd.kazoo + crowd.cognism:
+        return None
+    worker = bench.start_helper(Sessions)
+    with bench.screen.stage("joining"):
+        sockets = _of_sessions(bench, crowd)
+        await worker.call("open", sockets=sockets, polls=[], within_s=_CONNECT_LIMIT_S)
+    return worker
+
+
+async def _add_sessions(bench: Bench, worker: Worker, result: Result, *, count: int) -> None:
+    [stayed] = await _everyone_is_back(bench, [worker])
+    counted: SessionCount = await worker.call(
+        "counted", published=await bench.accepted(), within_s=bench.options.patience_s
+    )
+    gaps_us = sorted(gap for own in stayed.gaps_us.values() for gap in own)
+    result.figures |= {
+        "session_published": counted.published,
+        "session_received": counted.received,
+        "session_lost": counted.lost,
+        "session_missed": counted.missed,
+        "session_reconnects_per_socket": round(stayed.reconnects / count, 3),
+        "session_gap_max_ms": _ms(gaps_us, 100),
+        "session_away_at_the_end": stayed.away,
+    }
+    if counted.garbled:
+        result.warnings.append(f"{counted.garbled} frames of sessions were garbled")
+    result.warnings += _counted("sessions were closed with", stayed.closes)
+    result.warnings += _counted("joins were refused by", stayed.refused)
+
+
+async def _everyone_is_back(bench: Bench, staying: Sequence[Worker]) -> list[Stayed]:
     """How the clients fared; waits a while for those that are away at the end."""
     give_up_s = asyncio.get_running_loop().time() + bench.options.patience_s
     while True:
-        stayed = [await bench.receivers[number].call("stayed") for number in staying]
+        stayed = [await worker.call("stayed") for worker in staying]
         if not sum(part.away for part in stayed) or asyncio.get_running_loop().time() > give_up_s:
             return stayed
         await asyncio.sleep(_POLL_S)
