@@ -17,7 +17,7 @@ from shared.model.errors import Invalid
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import Problem
 from shared.store.fetches import Fetched, Refused
-from shared.wire.fetches import FetchedBody, NewAck, NewFetch, NewNack, fetched_body
+from shared.wire.fetches import USUAL_EVENTS, FetchedBody, NewAck, NewFetch, NewNack, fetched_body
 
 # A purge ends the delay of a nack: look again.
 _LONGEST_PAUSE_S = 1.0
@@ -27,11 +27,12 @@ _LONGEST_PAUSE_S = 1.0
 async def fetch_events(request: Request, one: OneChannel, posted: NewFetch) -> FetchedBody:
     """Fetches the first pending events of a pull channel; no other fetch gets them until `ack_by`."""
     _check_native(one.record)
-    context, until_s = context_of(request), _now_s() + posted.wait_s
-    fetched = await _fetch(context, one.id, posted.max)
-    if not fetched.notifications and posted.wait_s and not context.fetch_waits.is_stopping:
+    context, count, wait_s = context_of(request), posted.max or USUAL_EVENTS, posted.wait_s or 0
+    until_s = _now_s() + wait_s
+    fetched = await _fetch(context, one.id, count)
+    if not fetched.notifications and wait_s and not context.fetch_waits.is_stopping:
         with context.fetch_waits.place(one.record.account_id):
-            fetched = await _wait(request, one, fetched, count=posted.max, until_s=until_s)
+            fetched = await _wait(request, one, fetched, count=count, until_s=until_s)
     await context.stores.fetches.mark_sent(one.id, fetched.notifications)
     telemetry.sent.add(len(fetched.notifications), {"dialect": "native"})
     return fetched_body(fetched.notifications, lease=fetched.lease, ack_by_ms=fetched.ack_by_ms)
@@ -89,7 +90,7 @@ async def nack_events(request: Request, one: OneChannel, posted: NewNack) -> Non
     """Gives back a fetched event and those behind it: they come again. It acknowledges nothing."""
     _check_native(one.record)
     refused = await context_of(request).stores.fetches.nack(
-        one.id, lease=posted.lease, entry=posted.entry, delay_ms=round(posted.delay_s * 1000)
+        one.id, lease=posted.lease, entry=posted.entry, delay_ms=round((posted.delay_s or 0) * 1000)
     )
     if refused is not None:
         raise _refused(refused, field="entry")

@@ -10,6 +10,7 @@ from shared.wire.models import Closed, Moment, rule
 from shared.wire.times import moment_text
 
 MOST_EVENTS = 100
+USUAL_EVENTS = 10
 LONGEST_WAIT_S = 30
 _NUMBER = "(0|[1-9][0-9]{0,14})"
 _Entry = Annotated[
@@ -25,10 +26,14 @@ _Lease = Annotated[
 
 
 class NewFetch(Closed):
-    max: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] = 10
-    wait_s: Annotated[
-        float, Meta(ge=0, le=LONGEST_WAIT_S, description="How long to wait for an event if there is none.")
-    ] = 0
+    max: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] | None = USUAL_EVENTS
+    wait_s: (
+        Annotated[
+            float,
+            Meta(ge=0, le=LONGEST_WAIT_S, description="How long to wait if there is no event."),
+        ]
+        | None
+    ) = 0
 
 
 class FetchedEvent(Closed):
@@ -56,7 +61,7 @@ class NewAck(Closed):
 class NewNack(Closed):
     lease: _Lease
     entry: _Entry
-    delay_s: Annotated[float, Meta(ge=0, le=3600)] = 0
+    delay_s: Annotated[float, Meta(ge=0, le=3600)] | None = 0
 
 
 def fetched_body(notifications: list[Notification], *, lease: str, ack_by_ms: int) -> FetchedBody:
