@@ -21,6 +21,7 @@ from shared.store.channels import Channels
 from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
+from shared.store.fetches import Fetches
 from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
 from shared.store.memory import RedisMemory
@@ -68,6 +69,7 @@ class Stores:
         self.channel_pages = ChannelPages(redis, self.account_channels)
         self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
+        self.fetches = Fetches(redis, limits=limits)
         self.heartbeat = Heartbeat(
             redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
         )

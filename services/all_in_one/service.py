@@ -44,6 +44,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         readiness = Readiness(stop)
         edge = make_edge(settings, redis, readiness)
 
+        async def on_shutdown() -> None:
+            await context.fetch_waits.end()
+            await edge.shutdown()
+
         def on_start() -> None:
             log_start("all", settings, listening)
             if settings.log_format == "text":
@@ -64,7 +68,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 listening,
                 settings,
                 stop=stop,
-                on_shutdown=edge.shutdown,
+                on_shutdown=on_shutdown,
                 on_start=on_start,
                 hot_routes=hot_routes(context),
             )

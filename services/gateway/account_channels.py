@@ -25,6 +25,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import Operation
+from shared.clock import now_ms
 from shared.model.account_channels import AccountChannel, Activity, ChannelRecord, NewChannel, shown_id
 from shared.model.api_keys import new_id
 from shared.model.audit import Action
@@ -43,6 +44,7 @@ from shared.wire.account_channels import (
     PurgedBody,
     account_channel_body,
     changed_settings,
+    check_ack_timeout,
     check_bindings,
     check_name,
     check_new,
@@ -55,7 +57,7 @@ from shared.wire.models import Id
 _PAGE = 100
 _MOST = 1000
 # What null ends.
-_CLEARED = ("name", "customer", "expires_after_s", "queue")
+_CLEARED = ("name", "customer", "expires_after_s", "queue", "ack_timeout_s")
 _LISTED: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -83,7 +85,7 @@ async def create_channel(
         name=posted.name or "",
         customer=posted.customer or "",
         bindings=msgspec.json.encode(bindings) if bindings else b"",
-        settings=settings_of(posted.expires_after_s, posted.queue),
+        settings=settings_of(posted.expires_after_s, posted.queue, posted.ack_timeout_s),
         callback=callback,
     )
     try:
@@ -96,7 +98,7 @@ async def create_channel(
     if made is None:
         raise no_such_channel()
     await _record(request, Action.CHANNEL_CREATED, caller, made.record)
-    return account_channel_body(made, new.bindings or b"[]")
+    return account_channel_body(made, new.bindings or b"[]", now_ms=now_ms())
 
 
 @Operation(
@@ -129,7 +131,8 @@ async def list_channels(request: Request, caller: ChannelCaller) -> AccountChann
         )
     except ValueError:
         raise Invalid("must be next_after of another page", field="after") from None
-    return AccountChannelsBody([account_channel_body(each) for each in channels], next_after)
+    now = now_ms()
+    return AccountChannelsBody([account_channel_body(each, now_ms=now) for each in channels], next_after)
 
 
 def _one_of(values: Sequence[str], given: str, field: str) -> str:
@@ -160,7 +163,8 @@ async def change_channel(
         await _change(context, before, posted)
         after = await present(request, one)
         await _record(request, Action.CHANNEL_CHANGED, one.caller, after.record)
-    return account_channel_body(after, await context.stores.account_channels.bindings(after.record))
+    bindings = await context.stores.account_channels.bindings(after.record)
+    return account_channel_body(after, bindings, now_ms=now_ms())
 
 
 async def _change(context: Context, before: AccountChannel, posted: ChangedAccountChannel) -> None:
@@ -206,6 +210,7 @@ def _check_changes(before: AccountChannel, posted: ChangedAccountChannel) -> Non
     check_name(posted.name or None)
     check_printable(posted.customer or None, "customer")
     check_bindings(posted.bindings or [])
+    check_ack_timeout(posted.ack_timeout_s, before.kind)
     if posted.webhook is not None and before.kind is not Kind.WEBHOOK:
         raise Invalid(f"is for the kind webhook, not {before.kind}", field="webhook")
 

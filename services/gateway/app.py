@@ -15,6 +15,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     channels,
     crossbar,
     documented,
+    fetches,
     publish,
     quotas,
     receipts,

@@ -13,6 +13,7 @@ from services.gateway.channel_access import ONE_CHANNEL, OneChannel, no_such_cha
 from services.gateway.context import context_of
 from services.gateway.openapi import in_query, response, schema
 from services.gateway.operations import Operation
+from shared.clock import now_ms
 from shared.model.callbacks import new_signing_secret
 from shared.model.channels import Kind
 from shared.model.errors import KeyRevoked
@@ -40,9 +41,8 @@ async def get_channel_state(request: Request, one: OneChannel) -> Response:
     stores = context_of(request).stores
     if not one.by_api_key:
         channel = await present(request, one)
-        return model_response(
-            account_channel_body(channel, await stores.account_channels.bindings(one.record))
-        )
+        bindings = await stores.account_channels.bindings(one.record)
+        return model_response(account_channel_body(channel, bindings, now_ms=now_ms()))
     state = await stores.channels.state(one.id)
     if state is None:
         raise Problem(404, "the API key has no channel")

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from services.composition import Stores
 from services.gateway.authenticator import Authenticator
 from services.gateway.endpoint_verification import EndpointVerifier
+from services.gateway.fetch_waits import FetchWaits
 from services.gateway.idempotency import IdempotentRequests
 from shared.publish.publisher import Publisher
 
@@ -20,6 +21,7 @@ class Context:
     authenticator: Authenticator
     endpoint_verifier: EndpointVerifier
     idempotent_requests: IdempotentRequests
+    fetch_waits: FetchWaits
     replica: str
 
 

@@ -11,6 +11,7 @@ from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
+from services.gateway.fetch_waits import FetchWaits
 from services.gateway.hot_publish import hot_routes
 from services.gateway.idempotency import IdempotentRequests
 from services.serving import Readiness, log_start, serve_app
@@ -34,6 +35,7 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
         authenticator=authenticator,
         endpoint_verifier=EndpointVerifier(outbound),
         idempotent_requests=IdempotentRequests(stores.idempotency),
+        fetch_waits=FetchWaits(stores.fetches.pending, most=settings.most_fetches),
         replica=settings.replica,
     )
 
@@ -53,6 +55,7 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
             listening,
             settings,
             stop=stop,
+            on_shutdown=context.fetch_waits.end,
             hot_routes=hot_routes(context),
             on_start=partial(log_start, "gateway", settings, listening),
         )

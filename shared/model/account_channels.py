@@ -13,6 +13,8 @@ from shared.model.channels import Kind
 
 PREFIX = "ch_"
 MAX_NAME = 255
+ACK_TIMEOUT_MS = 30_000
+"""Of a pull channel that sets none."""
 
 
 class Activity(StrEnum):
@@ -42,6 +44,7 @@ class ChannelSettings:
     expires_after_ms: int | None = None
     queue_bytes: int | None = None
     queue_age_ms: int | None = None
+    ack_timeout_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ class NewChannel:
 
 @dataclass(frozen=True, slots=True)
 class AccountChannel:
-    """A channel as it is now. `failing_since_ms`: since when its webhook's attempts have failed, or None."""
+    """A channel as it is now. `failing_since_ms`: since when its webhook's attempts have failed, or None.
+
+    Of a pull channel: `fetched` notifications are out until `ack_by_ms`, which may have passed.
+    """
 
     record: ChannelRecord
     kind: Kind
@@ -73,6 +79,8 @@ class AccountChannel:
     failing_since_ms: int | None
     settings: ChannelSettings
     callback: Callback | None
+    fetched: int = 0
+    ack_by_ms: int = 0
 
     @property
     def state(self) -> Activity:

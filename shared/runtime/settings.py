@@ -125,6 +125,7 @@ class Settings(BaseModel):
     long_poll_wait_s: Seconds = Field(
         30, description="time after which a long poll without notifications returns 204"
     )
+    most_fetches: Count = Field(1000, description="most fetches of pull channels that wait at one gateway")
     webhook_expiry_s: LongSeconds = Field(
         86_400,
         description="time without a success after which a failing webhook and its queue are deleted",

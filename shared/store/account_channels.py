@@ -34,7 +34,7 @@ CREATION_MS = 60_000
 _RECORD = ("account_id", "native", "name", "customer", "revision")
 _CHANNEL = (
     *("kind", "generation", "created_at_ms", "owner", "dropped", "paused", "failing_since_ms"),
-    *("idle_expiry_ms", "limits", "url", "headers", "unfinished"),
+    *("idle_expiry_ms", "limits", "url", "headers", "ack_timeout_ms", "fetched", "ack_by_ms", "unfinished"),
 )
 
 
@@ -319,11 +319,15 @@ def _record_of(new: NewChannel) -> dict[str, Argument]:
 
 
 def _settings_fields(settings: ChannelSettings) -> dict[str, Argument]:
-    """As the channel has them: '' for limits that are the installation's, 0 for no expiry."""
+    """As the channel has them: '' for what is the installation's, 0 for no expiry."""
     size_bytes, age_ms = settings.queue_bytes, settings.queue_age_ms
     has_limits = size_bytes is not None or age_ms is not None
     limits = f"{'' if size_bytes is None else size_bytes} {'' if age_ms is None else age_ms}"
-    return {"idle_expiry_ms": settings.expires_after_ms or 0, "limits": limits if has_limits else ""}
+    return {
+        "idle_expiry_ms": settings.expires_after_ms or 0,
+        "limits": limits if has_limits else "",
+        "ack_timeout_ms": settings.ack_timeout_ms or "",
+    }
 
 
 def _callback_fields(callback: Callback | None) -> dict[str, Argument]:
@@ -359,7 +363,8 @@ def _record(
 
 def _channel(channel: str, fields: list[bytes | None], size: int, *, is_held: bool) -> AccountChannel:
     account, native, name, customer, revision, *rest = fields
-    kind, generation, created, _, dropped, paused, failing, idle_expiry, limits, url, headers, _ = rest
+    kind, generation, created, _, dropped, paused, failing, idle_expiry, limits, url, headers, *pull, _ = rest
+    ack_timeout_ms, fetched, ack_by_ms = (int(each or 0) for each in pull)
     assert account is not None
     assert kind is not None
     assert generation is not None
@@ -374,6 +379,8 @@ def _channel(channel: str, fields: list[bytes | None], size: int, *, is_held: bo
         dropped=int(dropped or 0),
         is_paused=paused is not None,
         failing_since_ms=None if failing is None else int(failing),
-        settings=ChannelSettings(int(idle_expiry or 0) or None, size_bytes, age_ms),
+        settings=ChannelSettings(int(idle_expiry or 0) or None, size_bytes, age_ms, ack_timeout_ms or None),
         callback=None if url is None else Callback(url.decode(), orjson.loads(headers or b"{}")),
+        fetched=min(fetched, size),
+        ack_by_ms=ack_by_ms,
     )

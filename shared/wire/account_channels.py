@@ -6,7 +6,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from shared.model.account_channels import AccountChannel, Activity, ChannelSettings, name_error, shown_id
+from shared.model.account_channels import (
+    ACK_TIMEOUT_MS,
+    AccountChannel,
+    Activity,
+    ChannelSettings,
+    name_error,
+    shown_id,
+)
 from shared.model.callbacks import Callback, callback
 from shared.model.channels import Kind
 from shared.model.errors import Invalid
@@ -22,6 +29,10 @@ _Name = Annotated[
 _Customer = Annotated[str, Meta(min_length=1, max_length=255)]
 _ExpiresAfter = Annotated[
     int, Meta(ge=1, le=_TEN_YEARS_S, description="It ends when it was idle for so long; null: never.")
+]
+_AckTimeout = Annotated[
+    int,
+    Meta(ge=1, le=3600, description="Of the kind pull: then what was not acked comes again."),
 ]
 _Url = Annotated[str, Meta(examples=["https://example.com/hook"])]
 
@@ -50,11 +61,13 @@ class NewAccountChannel(Closed):
     bindings: Topics | None = None
     expires_after_s: _ExpiresAfter | None = None
     queue: QueueLimits | None = None
+    ack_timeout_s: _AckTimeout | None = None
     webhook: NewWebhookTarget | None = None
 
 
 class ChangedAccountChannel(Closed):
-    """What is left out stays as it is; null ends a name, a customer, an expiry, and limits of the queue."""
+    """What is left out stays as it is; null ends a name, a customer, an expiry, limits, and a time
+    for acks."""
 
     kind: Kind | None = None
     name: _Name | UnsetType | None = UNSET
@@ -62,6 +75,7 @@ class ChangedAccountChannel(Closed):
     bindings: Topics | None = None
     expires_after_s: _ExpiresAfter | UnsetType | None = UNSET
     queue: QueueLimits | UnsetType | None = UNSET
+    ack_timeout_s: _AckTimeout | UnsetType | None = UNSET
     webhook: ChangedWebhookTarget | None = None
 
 
@@ -81,13 +95,17 @@ class AccountChannelBody(Closed, kw_only=True):
     api_key_id: Annotated[Id | None, Meta(description="Whose channel it is; null for a native one.")]
     created_at: Moment
     connected: Annotated[
-        bool | UnsetType, Meta(description="Is a socket or a poll open? Not of a webhook.")
+        bool | UnsetType,
+        Meta(description="Is a socket or a poll open, or an event fetched? Not of a webhook."),
     ] = UNSET
     pending: Count
     dropped: Count
     failing_since: Moment | UnsetType = UNSET
     expires_after_s: int | UnsetType | None = UNSET
     queue: QueueLimits | UnsetType = UNSET
+    ack_timeout_s: Annotated[int | UnsetType, Meta(description="Only of a native pull channel.")] = UNSET
+    fetched: Annotated[Count | UnsetType, Meta(description="How many a fetch has until `ack_by`.")] = UNSET
+    ack_by: Moment | UnsetType | None = UNSET
     webhook: WebhookTargetBody | UnsetType = UNSET
     bindings: Annotated[Topics | UnsetType, Meta(description="Not in a list.")] = UNSET
 
@@ -108,6 +126,7 @@ def check_new(posted: NewAccountChannel) -> Callback | None:
     check_name(posted.name)
     check_printable(posted.customer, "customer")
     check_bindings(posted.bindings or [])
+    check_ack_timeout(posted.ack_timeout_s, posted.kind)
     if posted.kind is not Kind.WEBHOOK:
         if posted.webhook is not None:
             raise Invalid(f"is for the kind webhook, not {posted.kind}", field="webhook")
@@ -115,6 +134,12 @@ def check_new(posted: NewAccountChannel) -> Callback | None:
     if posted.webhook is None:
         raise Invalid("is missing: a webhook needs its url", field="webhook")
     return checked_callback(posted.webhook.url, posted.webhook.headers or {})
+
+
+def check_ack_timeout(ack_timeout_s: int | UnsetType | None, kind: Kind) -> None:
+    """Raises Invalid."""
+    if isinstance(ack_timeout_s, int) and kind is not Kind.PULL:
+        raise Invalid(f"is for the kind pull, not {kind}", field="ack_timeout_s")
 
 
 def check_name(name: str | None) -> None:
@@ -153,27 +178,33 @@ def _below(field: str, error: Invalid) -> Invalid:
     return Invalid(message, field=field_at(field, name))
 
 
-def settings_of(expires_after_s: int | None, queue: QueueLimits | None) -> ChannelSettings:
+def settings_of(
+    expires_after_s: int | None, queue: QueueLimits | None, ack_timeout_s: int | None
+) -> ChannelSettings:
     limits = queue or QueueLimits()
     return ChannelSettings(
         None if expires_after_s is None else expires_after_s * 1000,
         limits.bytes,
         None if limits.age_s is None else limits.age_s * 1000,
+        None if ack_timeout_s is None else ack_timeout_s * 1000,
     )
 
 
 def changed_settings(posted: ChangedAccountChannel, before: ChannelSettings) -> ChannelSettings | None:
     """The settings after the change; None if they stay."""
-    if posted.expires_after_s is UNSET and posted.queue is UNSET:
+    if posted.expires_after_s is posted.queue is posted.ack_timeout_s is UNSET:
         return None
-    expires_after_s, queue = _expiry_s(before), _queue(before)
+    expires_after_s, queue, ack_timeout_s = _expiry_s(before), _queue(before), _seconds(before.ack_timeout_ms)
     return settings_of(
         expires_after_s if posted.expires_after_s is UNSET else posted.expires_after_s,
         queue if posted.queue is UNSET else posted.queue,
+        ack_timeout_s if posted.ack_timeout_s is UNSET else posted.ack_timeout_s,
     )
 
 
-def account_channel_body(channel: AccountChannel, bindings: bytes | None = None) -> AccountChannelBody:
+def account_channel_body(
+    channel: AccountChannel, bindings: bytes | None = None, *, now_ms: int
+) -> AccountChannelBody:
     """With its bindings, in their stored form, or without."""
     record, settings = channel.record, channel.settings
     body = AccountChannelBody(
@@ -191,6 +222,8 @@ def account_channel_body(channel: AccountChannel, bindings: bytes | None = None)
     )
     if record.is_native:
         body.expires_after_s, body.queue = _expiry_s(settings), _queue(settings)
+        if channel.kind is Kind.PULL:
+            _show_fetch(body, channel, now_ms=now_ms)
         if bindings is not None and channel.callback is not None:
             body.webhook = WebhookTargetBody(channel.callback.url, dict(channel.callback.headers))
     if bindings is not None:
@@ -199,10 +232,21 @@ def account_channel_body(channel: AccountChannel, bindings: bytes | None = None)
     return body
 
 
+def _show_fetch(body: AccountChannelBody, channel: AccountChannel, *, now_ms: int) -> None:
+    is_out = channel.fetched > 0 and channel.ack_by_ms > now_ms
+    body.connected = is_out
+    body.ack_timeout_s = (channel.settings.ack_timeout_ms or ACK_TIMEOUT_MS) // 1000
+    body.fetched = channel.fetched if is_out else 0
+    body.ack_by = moment_text(channel.ack_by_ms) if is_out else None
+
+
 def _expiry_s(settings: ChannelSettings) -> int | None:
-    return None if settings.expires_after_ms is None else settings.expires_after_ms // 1000
+    return _seconds(settings.expires_after_ms)
 
 
 def _queue(settings: ChannelSettings) -> QueueLimits:
-    age_ms = settings.queue_age_ms
-    return QueueLimits(settings.queue_bytes, None if age_ms is None else age_ms // 1000)
+    return QueueLimits(settings.queue_bytes, _seconds(settings.queue_age_ms))
+
+
+def _seconds(ms: int | None) -> int | None:
+    return None if ms is None else ms // 1000

@@ -9,6 +9,23 @@ from tests.harness.sockets import Receiver
 from tests.harness.waiting import wait_until
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """What a fetch of a pull channel got."""
+
+    events: list[dict[str, Any]]
+    lease: str | None
+    ack_by: str | None
+
+    @property
+    def entries(self) -> list[str]:
+        return [event["entry"] for event in self.events]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [event["data"]["number"] for event in self.events]
+
+
 @dataclass
 class AccountChannels:
     """What a key with the scope `channels` sees."""
@@ -35,6 +52,15 @@ class AccountChannels:
         response = await self.call("POST", f"/{quote(channel, safe='')}/{what}")
         assert response.status == status, response.text
         return response
+
+    async def post(self, channel: str, what: str, **body: Any) -> Response:
+        return await self.call("POST", f"/{quote(channel, safe='')}/{what}", json=body)
+
+    async def fetch(self, channel: str, **body: Any) -> "Fetch":
+        """A fetch that is not refused."""
+        response = await self.post(channel, "fetch", **body)
+        assert response.status == 200, response.text
+        return Fetch(**response.json)
 
     async def until(self, channel: str, **wanted: Any) -> None:
         """Waits until the channel shows these fields."""

@@ -8,6 +8,7 @@ from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.events import Event
 from shared.store.channel_pages import Wanted
+from shared.store.fetches import Fetched
 from tests.store.routing import table_of
 from tests.store.stores import Stores
 
@@ -25,6 +26,13 @@ async def create(stores: Stores, **more: Any) -> str:
     new = a_channel(stores, **more)
     await stores.account_channels.create(new)
     return new.id
+
+
+async def fetch(stores: Stores, channel: str, *, count: int = 10) -> Fetched:
+    """A fetch that is not refused."""
+    fetched = await stores.fetches.fetch(channel, count=count)
+    assert isinstance(fetched, Fetched), fetched
+    return fetched
 
 
 async def receivers(stores: Stores, **event: Any) -> set[str]:

@@ -19,9 +19,10 @@ from shared.store.channel_pages import ChannelPages
 from shared.store.channels import Channels
 from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
+from shared.store.fetches import Fetches
 from shared.store.leases import Leases
 from shared.store.names import Names
-from shared.store.queues import APPEND_LOT, BEGINNING, Appended, Queues
+from shared.store.queues import APPEND_LOT, BEGINNING, Appended, QueueLimits, Queues
 from shared.store.receipts import Receipts
 from shared.store.replicas import Replicas
 from shared.store.rounds import Rounds
@@ -144,6 +145,7 @@ class Stores:
         )
         self.channel_pages = ChannelPages(self.calls, self.account_channels)
         self.due_channels = DueChannels(self.calls)
+        self.fetches = Fetches(self.calls, limits=QueueLimits())
         self.leases = Leases(self.calls)
         self.names = Names(self.calls)
         self.replicas = Replicas(self.calls)

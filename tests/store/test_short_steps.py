@@ -23,6 +23,7 @@ from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import AfterFailure, Batches, TakenBatch
 from shared.store.channels import Channels
 from shared.store.due_webhooks import DueWebhooks
+from shared.store.fetches import Fetched, Fetches
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas, Ask
@@ -33,7 +34,7 @@ from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
-from tests.store.native import create
+from tests.store.native import create, fetch
 from tests.store.routing import CHANGES, table_of
 from tests.store.stores import EDGE, HOUR_MS, NOW_MS, AppendingQueues, Backend, Stores, at_time, events
 from tests.store.test_sessions import a_session, append
@@ -279,6 +280,22 @@ async def channels_of_accounts(stores: Stores) -> None:
     await stores.channels.abandon(await stores.channels.ref(channel), channel, after_ms=0)
 
 
+async def fetches_of_pull_channels(stores: Stores) -> None:
+    channel = await create(stores, kind=Kind.PULL)
+    await stores.queues.append(channel, receipted(LARGEST))
+    for rest in (False, True):
+        fetched = await fetch(stores, channel, count=LARGEST)
+        assert len(fetched.notifications) == 100
+        await stores.fetches.mark_sent(channel, fetched.notifications)
+        last = fetched.notifications[-1].entry_id
+        until = fetched.notifications[0].entry_id if rest else last
+        assert await stores.fetches.ack(channel, lease=fetched.lease, until=until) == (1 if rest else 100)
+        assert await stores.fetches.nack(channel, lease=fetched.lease, entry=last) is None
+    later = Fetches(at_time(stores, FAR_AHEAD_MS), limits=QueueLimits())
+    assert await later.fetch(channel, count=LARGEST) == Fetched()
+    assert stores.entries(channel) == []
+
+
 async def channel_with_one(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.queues.append(channel, events(1))
@@ -287,6 +304,7 @@ async def channel_with_one(stores: Stores) -> None:
 WORK = (
     all_quotas,
     channels_of_accounts,
+    fetches_of_pull_channels,
     state_of_accounts,
     due_times,
     small_records,

@@ -20,25 +20,30 @@ VERBS: dict[str, tuple[str, str, Any, int]] = {
     "purge": ("POST", "/purge", None, 200),
     "get its deliveries": ("GET", "/deliveries", None, 200),
     "get its signing secret": ("GET", "/signing-secret", None, 200),
+    "fetch": ("POST", "/fetch", None, 200),
+    "ack": ("POST", "/ack", {"lease": "of nobody", "until": "1-0"}, 409),
+    "nack": ("POST", "/nack", {"lease": "of nobody", "entry": "1-0"}, 409),
     "delete": ("DELETE", "", None, 204),
 }
 MAY, SCOPE, HIDDEN, WHO = "may", 403, 404, 401
 # The channels of API keys: only their keys change them.
 OF_A_KEY = ("of the key with receive", "of another key")
-OBJECTS = ("native by id", "native by name", *OF_A_KEY)
+OBJECTS = ("native by id", "native by name", "native pull", *OF_A_KEY)
+# Only of native pull channels.
+PULL = ("fetch", "ack", "nack")
 # What each caller gets for each object, in this order; `list` and `create` are of the caller's own account.
 CALLERS: dict[str, tuple[object, ...]] = {
-    "an admin of the account": (MAY, MAY, MAY, MAY),
-    "a key with channels": (MAY, MAY, MAY, MAY),
-    "a key with receive": (SCOPE, SCOPE, MAY, SCOPE),
-    "a key with publish": (SCOPE, SCOPE, SCOPE, SCOPE),
-    "an admin of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "an admin of the parent": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "an admin of a child": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "a key with channels of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "a revoked key": (WHO, WHO, WHO, WHO),
-    "nobody": (WHO, WHO, WHO, WHO),
-    "the operator": (MAY, MAY, MAY, MAY),
+    "an admin of the account": (MAY, MAY, MAY, MAY, MAY),
+    "a key with channels": (MAY, MAY, MAY, MAY, MAY),
+    "a key with receive": (SCOPE, SCOPE, SCOPE, MAY, SCOPE),
+    "a key with publish": (SCOPE, SCOPE, SCOPE, SCOPE, SCOPE),
+    "an admin of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "an admin of the parent": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "an admin of a child": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "a key with channels of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "a revoked key": (WHO, WHO, WHO, WHO, WHO),
+    "nobody": (WHO, WHO, WHO, WHO, WHO),
+    "the operator": (MAY, MAY, MAY, MAY, MAY),
 }
 LISTS = {
     "an admin of the account": 200,
@@ -74,10 +79,10 @@ class Scene:
             await self.api.register(owner)
             return f"ch_{owner.id}"
         self.names += 1
-        body = {"kind": "websocket", "name": f"n{self.names}"}
+        body = {"kind": "pull" if what == "native pull" else "websocket", "name": f"n{self.names}"}
         made = await self.api.admin("POST", f"/v1/channels?account={self.account}", json=body)
         assert made.status == 201, made.text
-        return str(made.json["id"] if what == "native by id" else body["name"])
+        return str(body["name"] if what == "native by name" else made.json["id"])
 
 
 @pytest.fixture
@@ -118,6 +123,8 @@ async def test_every_verb_on_every_object(scene: Scene, caller: str) -> None:
             wanted[what, verb] = success if may == MAY else may
             if may == MAY and verb == "change" and what in OF_A_KEY:
                 wanted[what, verb] = 409
+            if may == MAY and verb in PULL and what != "native pull":
+                wanted[what, verb] = 409
 
     assert got == wanted
 
@@ -146,6 +153,8 @@ async def test_opening(scene: Scene, stack: Stack, caller: str) -> None:
     sockets, key = Sockets(stack.edges[0].url), scene.callers[caller]
     assert key is not None
     for what, may in zip(OBJECTS, CALLERS[caller], strict=True):
+        if what == "native pull":
+            continue
         receiver = await sockets.open(key, await scene.object(what))
         if may == MAY:
             assert await receiver.connection.ping() is not None

@@ -111,6 +111,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
 
     await channels(journey, hook)
     await channels_of_the_account(journey)
+    await pull(journey)
     await sessions(journey, stack, http)
 
     await go("DELETE", "/v1/bindings", 204)
@@ -154,6 +155,31 @@ async def channels_of_the_account(journey: Journey) -> None:
         await go("PATCH", one, 200, at=channel, json={"customer": "c"})
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
+
+
+async def pull(journey: Journey) -> None:
+    go, one = journey.go, "/v1/channels/{channel}"
+    made = (await go("POST", "/v1/channels", 201, json={"kind": "pull", "bindings": ["pulled"]})).json
+    at = {"channel": made["id"]}
+    assert (await go("POST", f"{one}/fetch", 200, at=at)).json == {
+        "events": [],
+        "lease": None,
+        "ack_by": None,
+    }
+    event = {"topic": "pulled", "data": [1, {"a": 2.50}]}
+    await go("POST", "/v1/events", 202, json=[event, event])
+    fetched = (await go("POST", f"{one}/fetch", 200, at=at, json={"max": 2})).json
+    assert fetched["events"][0]["data"] == event["data"]
+    shown = (await go("GET", one, 200, at=at)).json
+    assert (shown["pending"], shown["fetched"], shown["ack_by"]) == (2, 2, fetched["ack_by"])
+    await go("POST", f"{one}/fetch", 409, at=at, json={})
+    first, second = (event["entry"] for event in fetched["events"])
+    lease = fetched["lease"]
+    await go("POST", f"{one}/ack", 204, at=at, json={"lease": lease, "until": first})
+    await go("POST", f"{one}/nack", 204, at=at, json={"lease": lease, "entry": second})
+    await go("POST", f"{one}/ack", 409, at=at, json={"lease": "another", "until": first})
+    await go("POST", f"{one}/nack", 409, at=at, json={"lease": "another", "entry": first})
+    await go("DELETE", one, 204, at=at)
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
