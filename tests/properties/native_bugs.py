@@ -168,7 +168,9 @@ BUGS = [
         _purge,
         scripts=with_lines(
             "queue_purge",
-            {"redis.call('HDEL', KEYS[1]": "redis.call('HDEL', KEYS[1], 'first', 'first_total', 'tail')\n"},
+            {
+                "redis.call('HDEL', KEYS[1], 'first'": "redis.call('HDEL', KEYS[1], 'first', 'first_total', 'tail')\n"
+            },
         ),
     ),
 ]
