@@ -119,6 +119,7 @@ def _bug(name: str, found_as: str, scenario: Any, **how: Any) -> Bug:
     )
 
 
+_WITHOUT_TAIL = "redis.call('HDEL', KEYS[1], 'first', 'first_total', 'tail')\n"
 BUGS = [
     _bug(
         "claim of a paused channel",
@@ -168,9 +169,7 @@ BUGS = [
         _purge,
         scripts=with_lines(
             "queue_purge",
-            {
-                "redis.call('HDEL', KEYS[1], 'first'": "redis.call('HDEL', KEYS[1], 'first', 'first_total', 'tail')\n"
-            },
+            {"redis.call('HDEL', KEYS[1], 'first'": _WITHOUT_TAIL},
         ),
     ),
 ]
