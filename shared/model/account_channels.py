@@ -4,7 +4,7 @@ A *native* channel belongs to its account alone. The channel of an API key, whic
 shown beside the native ones; its id is the key's, and it ends with the key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shared.model.api_keys import is_id
@@ -27,13 +27,14 @@ class Activity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChannelRecord:
-    """Whose channel it is. `name` and `customer` are '' without one."""
+    """Whose channel it is. `name` and `customer` are '' without one; each change of them has a `revision`."""
 
     id: str
     account_id: str
     is_native: bool
     name: str = ""
     customer: str = ""
+    revision: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

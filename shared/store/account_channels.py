@@ -8,6 +8,7 @@ one without its bindings.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from shared.store.wakeups import Wakeups
 
 CREATION_MS = 60_000
 """A creation that takes longer has been cut short."""
-_RECORD = ("account_id", "native", "name", "customer", "created_at_ms")
+_RECORD = ("account_id", "native", "name", "customer", "revision")
 _CHANNEL = (
     *("kind", "generation", "created_at_ms", "owner", "dropped", "paused", "failing_since_ms"),
     *("idle_expiry_ms", "limits", "url", "headers", "ack_timeout_ms", "fetched", "ack_by_ms", "unfinished"),
@@ -83,6 +84,8 @@ class AccountChannels:
                 await self.names.drop(new.account_id, new.name, new.id)
             raise
         if not await self._redis.command("HDEL", keyspace.channel(new.id), "unfinished"):
+            # The reaper ended it, perhaps before it was in the table.
+            await self._channels.unindex(new.account_id, new.id, kind=new.kind, generation=generation)
             raise NoSuchChannel
 
     async def _take_name(self, account_id: str, name: str, channel: str) -> None:
@@ -90,17 +93,15 @@ class AccountChannels:
         for stale in await self.names.take(account_id, name, channel):
             # Its renaming was cut short, and the routing table may still have the name for it.
             if (record := await self.record(stale)) is not None and record.is_native:
-                try:
-                    await self._routing.set_native(record)
-                except KeyRevoked:
-                    continue
+                with contextlib.suppress(KeyRevoked):
+                    if not await self._routing.set_native(record):
+                        # Nor has it the name of its record: it is found by its id.
+                        await self._routing.set_native(replace(record, name=""))
 
     async def record(self, channel: str) -> ChannelRecord | None:
         """Whose channel, or whose API key, it is; None for an unknown id."""
-        account, native, name, customer, _ = await self._redis.command(
-            "HMGET", keyspace.api_key(channel), *_RECORD
-        )
-        return None if account is None else _record(channel, account, native, name, customer)
+        account, *fields = await self._redis.command("HMGET", keyspace.api_key(channel), *_RECORD)
+        return None if account is None else _record(channel, account, *fields)
 
     async def read(self, channel: str) -> AccountChannel | None:
         """The channel as it is now; None without one, or before its creation has ended."""
@@ -147,41 +148,85 @@ class AccountChannels:
         """
         before = channel.record
         assert before.is_native, "the record of an API key is its own"
-        after = replace(
-            before,
-            name=before.name if name is None else name,
-            customer=before.customer if customer is None else customer,
-        )
-        of_record = {"name": after.name, "customer": after.customer} if after != before else {}
+        given = {"name": name, "customer": customer}
+        of_record = {field: value for field, value in given.items() if value is not None}
         of_channel = {} if settings is None else _settings_fields(settings)
-        is_renamed = after.name != before.name
-        if is_renamed and after.name:
-            await self._take_name(after.account_id, after.name, after.id)
-        await self._write(channel, of_record, of_channel)
-        if is_renamed and after.name:
+        if name:
+            await self._take_name(before.account_id, name, before.id)
+        after = await self._write(channel, of_record, of_channel)
+        # Also what the record had before: a change that was cut short may not have reached the table.
+        if of_record:
             try:
-                await self._take_name(after.account_id, after.name, after.id)
+                await self._enter(after)
             except NameTaken:
-                await self._write(channel, {"name": before.name}, {})
-                raise
-        if after != before:
-            try:
-                await self._routing.set_native(after)
-            except KeyRevoked:
-                raise NoSuchChannel from None
-        if is_renamed and before.name:
-            await self.names.drop(before.account_id, before.name, before.id)
+                if name is None:
+                    # Another change has written that name, and will be refused it.
+                    await self._enter_customer(after)
+                else:
+                    await self._give_back(channel, name)
+                    raise
+        for former in dict.fromkeys((before.name, name)) if name is not None else ():
+            # The table keeps the one that it has: it may be a newer one than this.
+            if former:
+                await self.names.drop_former(before.account_id, former, before.id)
         if settings is not None:
             # Something may be due earlier now.
             await self._due.bring_forward(before.id)
 
+    async def _enter(self, record: ChannelRecord) -> None:
+        """Writes the record's name and customer in the routing table. Raises NameTaken, NoSuchChannel."""
+        if record.name:
+            await self._take_name(record.account_id, record.name, record.id)
+        try:
+            while not await self._routing.set_native(record):
+                await self._take_name(record.account_id, record.name, record.id)
+        except KeyRevoked:
+            raise NoSuchChannel from None
+
+    async def _enter_customer(self, record: ChannelRecord) -> None:
+        """Writes the record's customer in the routing table, beside the name that the table has."""
+        if (named := await self._routing.native(record.account_id, record.id)) is None:
+            raise NoSuchChannel
+        try:
+            await self._routing.set_native(replace(record, name=named[0]))
+        except KeyRevoked:
+            raise NoSuchChannel from None
+
+    async def _give_back(self, channel: AccountChannel, refused: str) -> None:
+        """A channel gets the name that it had before, instead of one that another has got.
+
+        It has none if that is another's by now, and stays as it is if it was changed again or has ended.
+        """
+        with contextlib.suppress(NoSuchChannel):
+            for former in dict.fromkeys((channel.record.name, "")):
+                try:
+                    if former:
+                        await self._take_name(channel.record.account_id, former, channel.record.id)
+                    after = await self._write(channel, {"name": former}, {}, only_named=refused)
+                    refused = former
+                    await self._enter(after)
+                except NameTaken:
+                    continue
+                return
+
     async def _write(
-        self, channel: AccountChannel, of_record: Mapping[str, Argument], of_channel: Mapping[str, Argument]
-    ) -> None:
+        self,
+        channel: AccountChannel,
+        of_record: Mapping[str, Argument],
+        of_channel: Mapping[str, Argument],
+        *,
+        only_named: str = "",
+        newer_than: int = 0,
+    ) -> ChannelRecord:
+        """The record afterwards. Raises NoSuchChannel, also when it has another name than `only_named`."""
         names = keyspace.channel_names(channel.record.id)[:2]
         pairs = (*_pairs(of_record), *_pairs(of_channel))
-        if not await self._redis.script("channel_change", names, channel.generation, len(of_record), *pairs):
+        condition = (channel.generation, only_named, newer_than)
+        found = await self._redis.script("channel_change", names, *condition, len(of_record), *pairs)
+        if not found:
             raise NoSuchChannel
+        name, customer, revision = found
+        return replace(channel.record, name=name.decode(), customer=customer.decode(), revision=int(revision))
 
     async def put_callback(self, channel: AccountChannel, callback: Callback) -> None:
         """Gives a native webhook another URL and headers: what is pending goes there at once.
@@ -210,20 +255,20 @@ class AccountChannels:
 
         A channel that is being renamed or ended has its own way.
         """
-        repairs, named = 0, await self._routing.native(record.account_id, record.id)
+        channel = await self.read(record.id)
+        if channel is None:
+            return 0
+        record, repairs = channel.record, 0
         try:
-            while named != (record.name, record.customer):
-                repairs = 1
-                await self._routing.set_native(record)
-                # It may have been changed meanwhile: its record is written first.
-                now = await self.record(record.id)
-                if now is None or now == record:
-                    break
-                record = now
             if record.name and await self.names.find(record.account_id, record.name) != record.id:
                 repairs = 1
                 await self._take_name(record.account_id, record.name, record.id)
-        except (KeyRevoked, NameTaken, NoSuchAccount):
+            if await self._routing.native(record.account_id, record.id) != (record.name, record.customer):
+                repairs = 1
+                # Redis may have lost the newest revisions of the record, but not those of the table.
+                revision = await self._routing.native_revision(record.account_id, record.id)
+                await self._enter(await self._write(channel, {}, {}, newer_than=revision))
+        except (NameTaken, NoSuchAccount, NoSuchChannel):
             # It has ended. Or another one has got its name, which Redis had lost: it is found by its id.
             return 0
         return repairs
@@ -297,7 +342,12 @@ def _pairs(fields: Mapping[str, Argument]) -> list[Argument]:
 
 
 def _record(
-    channel: str, account: bytes, native: bytes | None, name: bytes | None, customer: bytes | None
+    channel: str,
+    account: bytes,
+    native: bytes | None,
+    name: bytes | None,
+    customer: bytes | None,
+    revision: bytes | None,
 ) -> ChannelRecord:
     if native is None:
         # The name is that of the API key.
@@ -307,11 +357,12 @@ def _record(
         is_native=True,
         name=(name or b"").decode(),
         customer=(customer or b"").decode(),
+        revision=int(revision or 0),
     )
 
 
 def _channel(channel: str, fields: list[bytes | None], size: int, *, is_held: bool) -> AccountChannel:
-    account, native, name, customer, _, *rest = fields
+    account, native, name, customer, revision, *rest = fields
     kind, generation, created, _, dropped, paused, failing, idle_expiry, limits, url, headers, *pull, _ = rest
     ack_timeout_ms, fetched, ack_by_ms = (int(each or 0) for each in pull)
     assert account is not None
@@ -319,7 +370,7 @@ def _channel(channel: str, fields: list[bytes | None], size: int, *, is_held: bo
     assert generation is not None
     size_bytes, age_ms = parse_limits(limits)
     return AccountChannel(
-        record=_record(channel, account, native, name, customer),
+        record=_record(channel, account, native, name, customer, revision),
         kind=Kind(kind.decode()),
         generation=generation.decode(),
         created_at_ms=int(created or 0),

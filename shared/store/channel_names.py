@@ -3,7 +3,8 @@
 A name is taken before the channel's record is written, and once more after that. Whoever finds it taken by a
 channel whose record has no such name takes it away: its creation, its renaming or its end was cut short. If
 that was not so, the second attempt of the other one finds the name taken, and undoes what it has written. So
-nobody waits for a crashed gateway, and no two channels keep one name.
+nobody waits for a crashed gateway, and no two channels keep one name. The routing table takes a name only for
+the channel that has it here, in one step (routing_native.lua).
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from shared.model.errors import NameTaken, NoSuchAccount
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.name_index import entry_of, id_in, name_in
+from shared.store.routing_tables import native_entry_begins
 
 
 class ChannelNames:
@@ -39,7 +41,13 @@ class ChannelNames:
             lost.append(stale)
 
     async def drop(self, account_id: str, name: str, channel: str) -> None:
+        """Frees the name of a channel that has ended."""
         await self._redis.command("ZREM", keyspace.names_of_channels(account_id), entry_of(name, channel))
+
+    async def drop_former(self, account_id: str, name: str, channel: str) -> None:
+        """Frees a name that the channel had, unless it has it again."""
+        names = [keyspace.names_of_channels(account_id), keyspace.routing(account_id)]
+        await self._redis.script("channel_name_drop", names, name, channel, native_entry_begins(name))
 
     async def find(self, account_id: str, name: str) -> str | None:
         """The channel with this name, as the index has it: its record decides."""
@@ -57,9 +65,9 @@ class ChannelNames:
         following, found = await self._redis.command("ZSCAN", index, cursor or 0, "COUNT", count)
         entries = found[::2]
         names = await asyncio.gather(*(self._name(id_in(entry)) for entry in entries))
-        stale = [entry for entry, name in zip(entries, names, strict=True) if name != name_in(entry)]
-        if stale:
-            await self._redis.command("ZREM", index, *stale)
+        for entry, name in zip(entries, names, strict=True):
+            if name != name_in(entry):
+                await self.drop_former(account_id, name_in(entry), id_in(entry))
         return "" if int(following) == 0 else following.decode()
 
     async def _name(self, channel: str) -> str | None:

@@ -19,7 +19,14 @@ from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.device_types import MOST_DEVICES, DeviceTypes
-from shared.store.routing_tables import NATIVE, Compile, RoutingTables, native_entry, parse_native
+from shared.store.routing_tables import (
+    NATIVE,
+    Compile,
+    RoutingTables,
+    native_entry,
+    parse_native,
+    revision_in,
+)
 
 
 class Routing:
@@ -77,22 +84,27 @@ class Routing:
         ):
             raise NoSuchAccount
 
-    async def set_native(self, record: ChannelRecord) -> None:
+    async def set_native(self, record: ChannelRecord) -> bool:
         """Changes the name and the customer of a native channel: events by these are matched anew.
 
+        False when the name is not the channel's in the index. A newer revision in the table stays.
         Raises KeyRevoked when the channel has ended.
         """
-        key_field = _key(record.id)
-        field = f"{NATIVE}:{record.id}"
-        await self._change_bindings(
-            *("routing_set", record.account_id, record.id, field, native_entry(record)),
-            *(key_field, _IS_OF_BINDINGS),
+        status = await self._change_bindings(
+            *("routing_native", record.account_id, record.id),
+            *(record.id, record.name, record.revision, native_entry(record)),
         )
+        return bool(status == b"set")
 
     async def native(self, account_id: str, channel: str) -> tuple[str, str] | None:
         """The name and the customer of a native channel ('' without one), as the table has them."""
         entry = await self._redis.command("HGET", keyspace.routing(account_id), f"{NATIVE}:{channel}")
         return None if entry is None else parse_native(entry)
+
+    async def native_revision(self, account_id: str, channel: str) -> int:
+        """Of which revision of a native channel's record the table is; 0 without the channel."""
+        entry = await self._redis.command("HGET", keyspace.routing(account_id), f"{NATIVE}:{channel}")
+        return 0 if entry is None else revision_in(entry)
 
     async def api_keys(self, account_id: str) -> list[str]:
         """The ids of all API keys: native channels have the same fields."""
@@ -270,6 +282,8 @@ class Routing:
         status, *versions = await self._change(script, account_id, *arguments)
         if status == b"revoked":
             raise KeyRevoked
+        if not versions:
+            return status
         before, version = (each.decode() for each in versions)
         # Also without a change: its writer may have died before this line.
         await self.confirm_bindings(account_id, api_key_id, seen=before, version=version)
@@ -289,6 +303,7 @@ _NAMES = (keyspace.routing, keyspace.routing_changes, keyspace.counts)
 _NAMES_OF = {
     "routing_set": (*_NAMES, keyspace.account, keyspace.channel_ids),
     "routing_enter": (*_NAMES, keyspace.account, keyspace.channel_ids),
+    "routing_native": (*_NAMES, keyspace.account, keyspace.names_of_channels),
     "routing_drop": (*_NAMES, keyspace.channel_ids),
 }
 # Redis reads so many fields in one step.

@@ -278,13 +278,23 @@ NATIVE = "native"
 
 def native_entry(record: ChannelRecord) -> bytes:
     """The field's value."""
-    return orjson.dumps([record.name, record.customer])
+    return orjson.dumps([record.name, record.customer, record.revision])
+
+
+def native_entry_begins(name: str) -> bytes:
+    """How every value of a channel with this name begins."""
+    return b"[" + orjson.dumps(name) + b","
 
 
 def parse_native(entry: bytes) -> tuple[str, str]:
     """The name and the customer, '' without one."""
-    name, customer = orjson.loads(entry)
+    name, customer, *_ = orjson.loads(entry)
     return name, customer
+
+
+def revision_in(entry: bytes) -> int:
+    """The revision of the record that the value was made of."""
+    return int(orjson.loads(entry)[2])
 
 
 def _pairs(stored: Sequence[Any]) -> Iterable[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ from tests.conftest import Listen, Start
 from tests.harness import rights
 from tests.harness.all_in_one import all_in_one
 from tests.harness.api import Api, ApiKey
+from tests.harness.channels import AccountChannels
 from tests.harness.events import reading, readings
 from tests.harness.monitor import shape
 from tests.harness.processes import CHECKOUT, environment, run_command
@@ -67,7 +68,15 @@ STORIES = [
     *(
         f"tests/faults/test_{name}.py"
         for name in (
-            *("expiry", "idempotency_killed", "killed_edge", "push_unanswered", "reaper", "refused_frames"),
+            *(
+                "channels_killed",
+                "expiry",
+                "idempotency_killed",
+                "killed_edge",
+                "push_unanswered",
+                "reaper",
+                "refused_frames",
+            ),
             *("resubscribe", "sessions", "valkey_killed", "webhooks"),
         )
     ),
@@ -152,6 +161,21 @@ async def test_a_reaper_finishes_the_deletion_of_an_account(api: Api, stack: Sta
 
         await wait_until(lambda: not direct.smembers(keyspace.DELETING), within_s=60)
         assert not direct.exists(*(keyspace.api_key(key.id) for key in keys))
+
+
+async def test_a_reaper_finds_names_that_are_not_right(api: Api, stack: Stack) -> None:
+    channels = AccountChannels(api, await api.api_key(scopes=("channels",)))
+    made = await channels.create(name="kitchen")
+    names = keyspace.names_of_channels(channels.key.account)
+    with stack.redis.client() as direct:
+        [right] = direct.zrange(names, 0, -1)
+        # As Redis leaves them that has lost a write, and a gateway that was killed in a renaming.
+        direct.zrem(names, right)
+        stale = right.replace(b"kitchen", b"former")
+        direct.zadd(names, {stale: 0})
+
+        await wait_until(lambda: direct.zrange(names, 0, -1) == [right], within_s=60)
+    assert (await channels.get("kitchen"))["id"] == made["id"]
 
 
 async def test_old_notifications_are_dropped(start: Start, http: aiohttp.ClientSession) -> None:

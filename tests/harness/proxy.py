@@ -35,6 +35,13 @@ class Proxy:
         self._text = text
         self._go.clear()
 
+    def hold_next(self, text: bytes) -> None:
+        """Forwards what is held, up to the next occurrence of this text in what is sent afterwards."""
+        self._text, self.holds = text, False
+        # Wakes the one that waits now.
+        self._go.set()
+        self._go.clear()
+
     async def until_it_holds(self) -> None:
         await wait_until(lambda: self.holds, what="the text to be sent")
 

@@ -30,6 +30,7 @@ from shared.publish.round import PublishStores
 from shared.redis.pipeline import Pipeline
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
+from shared.store.account_channels import AccountChannels
 from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.inline_entries import InlineEntries, parse_inline_entries
@@ -49,7 +50,6 @@ from tests.properties.model import Reader
 from tests.properties.world import Gate, GatedPipeline, World, started
 
 HOUR_MS = 3_600_000
-# Small, so that windows fill and batches are cut: a new socket is sent about two notifications.
 # Small, so that windows fill and batches are cut: a new socket is sent about two notifications.
 _SETTINGS = Settings(batch_limit=2, in_flight_limit=512, in_flight_bytes=4 * 1024 * 1024, ping_timeout_s=30)
 
@@ -91,6 +91,8 @@ class ReportingQueues(Queues):
         if reply[0] != b"stale":
             numbers = [int(event.id) for event in events]
             self._world.model.record_append(api_key_id, numbers, queued=reply[0] == b"queued")
+            if reply[0] == b"queued":
+                self._world.on_append(api_key_id, numbers)
         return reply
 
     async def reclaim(self, lease: Lease) -> None:
@@ -119,6 +121,9 @@ class Actor:
         self.wakeups = Wakeups(self.calls)
         self.api_keys = ApiKeys(self.calls, self.routing, self.wakeups)
         self.channels = Channels(self.calls, self.routing, self.wakeups)
+        self.account_channels = AccountChannels(
+            self.calls, self.routing, self.wakeups, channels=self.channels
+        )
         self.leases = ReportingLeases(self.calls, world)
         self.queues = ReportingQueues(self.calls, world)
         # An edge needs them; the model does not.
@@ -130,7 +135,10 @@ class Actor:
 
     def stores(self, heartbeat: Heartbeat, *, instance: str) -> Stores:
         """As an edge has them."""
-        names = ("api_keys", "channels", "leases", "queues", "wakeups", "principals", "quotas", "sessions")
+        names = (
+            *("api_keys", "channels", "account_channels", "leases", "queues", "wakeups"),
+            *("principals", "quotas", "sessions"),
+        )
         mine = {name: getattr(self, name) for name in names}
         return cast(
             Stores,
@@ -164,12 +172,14 @@ class Actor:
 class Client:
     """The client of one socket: it reads everything, and answers pings when the machine says so."""
 
-    def __init__(self, world: World, secret: str) -> None:
+    def __init__(self, world: World, secret: str, *, channel: str = "") -> None:
+        """`channel`: which one its URL names."""
         self.reader: Reader | None = None
         self.open = True
         self.closing = False
         self._world = world
         self._secret = secret
+        self._query = f"channel={channel}".encode() if channel else b""
         self._pings: list[tuple[bytes, int]] = []
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._inbox.put_nowait({"type": "websocket.connect"})
@@ -186,6 +196,7 @@ class Client:
         _CLIENT.set(self)
         scope = {
             "type": "websocket",
+            "query_string": self._query,
             "headers": [(b"authorization", b"Bearer " + self._secret.encode())],
             "subprotocols": [],
             "extensions": {"websocket.control": self._control},
@@ -220,8 +231,10 @@ class Client:
     def _read(self, texts: Sequence[bytes], ping: bytes | None) -> None:
         assert self.reader is not None
         for text in texts:
-            for item in orjson.loads(text)["registrations"]:
-                self._world.model.record_send(self.reader, int(item["ep"]))
+            frame = orjson.loads(text)
+            numbers = [int(item["ep"]) for item in frame.get("registrations", ())]
+            for number in numbers or [int(item["id"]) for item in frame["events"]]:
+                self._world.model.record_send(self.reader, number)
         if ping is not None:
             self._pings.append((ping, len(self.reader.received)))
 

@@ -21,6 +21,9 @@ class Channel:
     seen: int = 0
     """How many of the log were sent, over all sockets."""
     owner: str = ""
+    purged: int = 0
+    """How many of the log were there at the last purge: it has dropped what was pending of them."""
+    is_paused: bool = False
 
 
 @dataclass(eq=False)
@@ -81,10 +84,24 @@ class Model:
             key.channel.log += numbers
             key.channel.queue += numbers
 
+    def record_pause(self, key: Key, *, paused: bool, found: bool) -> None:
+        self.check(found == (key.channel is not None), f"a pause found a channel: {found}")
+        if key.channel is not None:
+            key.channel.is_paused = paused
+
+    def record_purge(self, key: Key, *, dropped: int) -> None:
+        channel = key.channel
+        self.check(dropped == (-1 if channel is None else len(channel.queue)), f"a purge returned {dropped}")
+        if channel is not None:
+            channel.queue = []
+            channel.purged = len(channel.log)
+            channel.seen = max(channel.seen, channel.purged)
+
     # Owners
 
     def record_claim(self, key_id: str, owner: str) -> Reader:
         key = self.keys[key_id]
+        self.check(not (key.channel and key.channel.is_paused), "a paused channel was claimed")
         self.check(not key.revoked, "a revoked key was claimed")
         self.check(key.channel, "a missing channel was claimed")
         channel = key.channel or Channel(since_ms=0)
@@ -97,6 +114,7 @@ class Model:
         reader = self._readers[owner]
         channel = reader.channel
         self.check(reader.key.channel is channel, "an ended channel was reclaimed")
+        self.check(not channel.is_paused, "a paused channel was reclaimed")
         self.check(channel.owner in ("", owner), "a channel was reclaimed from another owner")
         channel.owner = owner
 
@@ -131,11 +149,14 @@ class Model:
         if not is_inline:
             self.check(reader.key.channel is channel, f"{number} was sent for an ended channel")
             self.check(number in channel.queue, f"{number} was sent and is not pending")
+            self.check(not channel.is_paused, f"{number} was sent while its channel was paused")
         if number in channel.log:
             index = channel.log.index(number)
             self.check(index <= channel.seen, f"{number} was sent before its turn")
             if reader.received:
                 expected = channel.log.index(reader.received[-1]) + 1
+                if not is_inline or index >= channel.purged:
+                    expected = max(expected, channel.purged)
             elif channel.queue and not is_inline:
                 expected = channel.log.index(channel.queue[0])
             else:

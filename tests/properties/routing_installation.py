@@ -32,19 +32,17 @@ from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
 from tests.harness.valkey import Valkey
 from tests.properties.actors import Actor
+from tests.properties.facts import Change, Fact, Value
 from tests.properties.routing_model import (
     ANY_TOPIC,
     DEVICE,
     EVERYBODY,
     TOPICS,
-    Change,
     EventId,
-    Fact,
     Key,
     Listener,
     Publish,
     RoutingModel,
-    Value,
 )
 from tests.properties.stage import Stage
 from tests.properties.world import START_MS, World
@@ -111,7 +109,7 @@ class RoutingInstallation(Stage):
         self._dead: list[RoutingActor] = []
         self._ids = 0
         self._order = ExitStack()
-        self._order.enter_context(_in_order())
+        self._order.enter_context(in_order())
         self.gateways = [self._new_actor() for _ in range(_GATEWAYS)]
         self.admins = [self._new_actor() for _ in range(_ADMINS)]
         for _ in range(_SESSIONS):
@@ -290,7 +288,7 @@ class RoutingInstallation(Stage):
 
 
 @contextmanager
-def _in_order() -> Iterator[None]:
+def in_order() -> Iterator[None]:
     """Matches channels and sessions in the order of their ids: an example must repeat exactly."""
     channels_for, sessions_for = RoutingTable.channels_for, matching._sessions_for
     with (

@@ -1,48 +1,21 @@
 """The model of routing: which channels and sessions a publish must reach, and which it must not.
 
-Changes and publishes overlap, so the model keeps facts that may be uncertain. A fact is certain from the
-answer of a change on, until the next change of it begins. A change whose caller died leaves it uncertain
-until another change replaces it. Times are steps of one counter.
+Changes and publishes overlap, so the model keeps facts that may be uncertain (facts.py).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from shared.model.errors import Invalid
+from tests.properties.facts import Changes, Fact, Value, all_of, flag
 
-Value: TypeAlias = bool | frozenset[str]
 # Topics, and what stands for the events that other rules match: those of a device, and those for everybody.
 TOPICS = ("a", "b")
 DEVICE = "lamp"
 EVERYBODY = "everybody"
 ANY_TOPIC = "#"
-
-
-@dataclass(eq=False)
-class Fact:
-    """What changes replace as a whole, with its possible values."""
-
-    possible: set[Value]
-    since: int = 0
-    """When the last change of it began or ended."""
-    open: set["Change"] = field(default_factory=set)
-
-    def certain(self, *, since: int) -> Value | None:
-        """Its value, if it had no other one from then until now."""
-        if self.open or self.since > since or len(self.possible) > 1:
-            return None
-        return next(iter(self.possible))
-
-
-@dataclass(eq=False)
-class Change:
-    """A change of facts that an administrator makes."""
-
-    values: Mapping[Fact, Value]
-    began: int
-    overlapped: set["Change"] = field(default_factory=set)
 
 
 def _unset() -> Fact:
@@ -62,13 +35,13 @@ class Key:
 
     def wants(self, subject: str, *, since: int) -> bool | None:
         """Whether its channel gets an event with this subject; None: uncertain."""
-        return _all([_flag(self.exists, since), _flag(self.channel, since), self._binds(subject, since)])
+        return all_of([flag(self.exists, since), flag(self.channel, since), self._binds(subject, since)])
 
     def _binds(self, subject: str, since: int) -> bool | None:
         if subject == EVERYBODY:
             return True
         if subject == DEVICE:
-            return _flag(self.line, since)
+            return flag(self.line, since)
         if subject not in TOPICS:
             return subject == self.id
         return _matches(self.topics.certain(since=since), subject)
@@ -88,22 +61,11 @@ class Listener:
         return True if True in wanted else None if None in wanted else False
 
 
-def _flag(fact: Fact, since: int) -> bool | None:
-    value = fact.certain(since=since)
-    assert value is None or isinstance(value, bool)
-    return value
-
-
 def _matches(patterns: Value | None, topic: str) -> bool | None:
     if patterns is None:
         return None
     assert isinstance(patterns, frozenset)
     return topic in patterns or ANY_TOPIC in patterns
-
-
-def _all(values: Iterable[bool | None]) -> bool | None:
-    values = list(values)
-    return False if False in values else None if None in values else True
 
 
 class EventId(NamedTuple):
@@ -126,24 +88,15 @@ class Publish:
     held: Mapping[str, set[int]] = field(default_factory=dict)
 
 
-class RoutingModel:
+class RoutingModel(Changes):
     """All keys, sessions and publishes, and every violation."""
 
     def __init__(self, violations: list[str], *, accounts: int) -> None:
+        super().__init__(violations)
         self.keys: list[Key] = []
         self.sessions: list[Listener] = []
         self.publishes: list[Publish] = []
-        self._violations = violations
         self._accounts = accounts
-        self._time = 0
-
-    def check(self, condition: object, violation: str) -> None:
-        if not condition:
-            self._violations.append(violation)
-
-    def _tick(self) -> int:
-        self._time += 1
-        return self._time
 
     # Changes
 
@@ -156,39 +109,11 @@ class RoutingModel:
         self.sessions.append(Listener(session_id, tables))
         return self.sessions[-1]
 
-    def begin_change(self, values: Mapping[Fact, Value]) -> Change:
-        now = self._tick()
-        change = Change(values, began=now)
-        for fact, value in values.items():
-            for other in fact.open:
-                other.overlapped.add(change)
-                change.overlapped.add(other)
-            fact.open.add(change)
-            fact.possible.add(value)
-            fact.since = now
-        return change
-
-    def end_change(self, change: Change) -> None:
-        """The change is answered: it has replaced everything but what came beside it."""
-        now = self._tick()
-        for fact, value in change.values.items():
-            beside = {other.values[fact] for other in change.overlapped if fact in other.values}
-            fact.possible = {value} | beside
-            fact.open.discard(change)
-            fact.since = now
-
-    def abandon_change(self, change: Change) -> None:
-        """Its caller has died, or it was refused: it may be done, in part or not at all."""
-        now = self._tick()
-        for fact in change.values:
-            fact.open.discard(change)
-            fact.since = now
-
     # Publishes
 
     def begin_publish(self, gateway: int, account: int, subjects: Sequence[str]) -> Publish:
         number = len(self.publishes)
-        self.publishes.append(Publish(number, gateway, account, subjects, began=self._tick()))
+        self.publishes.append(Publish(number, gateway, account, subjects, began=self.tick()))
         return self.publishes[-1]
 
     def end_publish(
@@ -196,7 +121,7 @@ class RoutingModel:
     ) -> None:
         """Checks what the queues hold of the publish now that it is answered."""
         self.check(publish.ended is None, f"publish {publish.number} ended twice")
-        publish.ended = self._tick()
+        publish.ended = self.tick()
         publish.held = {
             name: {event.place for event in queue if event.publish == publish.number}
             for name, queue in queues.items()
@@ -227,7 +152,7 @@ class RoutingModel:
 
     def _check_error(self, publish: Publish, counts: list[int] | Exception) -> None:
         """Only an unknown addressee is an error, and it always is."""
-        exists = [_flag(key.exists, publish.began) for key in self.keys if key.id in publish.subjects]
+        exists = [flag(key.exists, publish.began) for key in self.keys if key.id in publish.subjects]
         if isinstance(counts, Exception):
             expected = isinstance(counts, Invalid) and not all(exists)
             self.check(expected, f"publish {publish.number}: {counts!r}")

@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from shared.redis.client import connect
 from shared.redis.connection import Command, OnReplies, RedisConnection
@@ -21,6 +21,10 @@ _TIME = "time"
 _QUIET_TURNS = 12
 
 
+OnScript: TypeAlias = Callable[[str, Sequence[str], Sequence[Argument], Any], None]
+"""Gets the name of a script, its keys, its arguments and its reply."""
+
+
 class World:
     """The model, the time, the wakeups in flight, and the calls under way."""
 
@@ -32,6 +36,10 @@ class World:
         self.now_ms = START_MS
         # For each instance, in the order in which Redis published them.
         self.in_flight: dict[str, list[bytes]] = {}
+        # Called with each reply to a script, in the order in which Redis ran them.
+        self.on_script: OnScript = lambda *_: None
+        # Called with what each append has queued for a channel.
+        self.on_append: Callable[[str, Sequence[int]], None] = lambda *_: None
         self.calls_begun = 0
         self.calls_under_way = 0
         self._call_ended = asyncio.Event()
@@ -143,12 +151,13 @@ class GatedPipeline(Pipeline):
         return started(self._gated(partial(super().read, *arguments), publishes=False))
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
+        return started(self._gated_script(name, keys, arguments))
+
+    async def _gated_script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         publishes = "'PUBLISH'" in self._world.scripts[name].source
-        return started(
-            self._gated(
-                lambda: super(GatedPipeline, self).script(name, keys, *arguments), publishes=publishes
-            )
-        )
+        reply = await self._gated(partial(super().script, name, keys, *arguments), publishes=publishes)
+        self._world.on_script(name, keys, arguments, reply)
+        return reply
 
     async def _gated(self, send: Callable[[], asyncio.Future[Any]], *, publishes: bool) -> Any:
         await self._gate.wait()

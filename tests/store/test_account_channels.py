@@ -160,6 +160,7 @@ def killed_after(stores: Stores, commands: int) -> AccountChannels:
 
 
 COMMANDS_OF_A_CREATION = 8
+COMMANDS_OF_A_RENAMING = 7
 
 
 @pytest.mark.parametrize("commands", range(COMMANDS_OF_A_CREATION + 1))
@@ -187,7 +188,7 @@ async def test_a_creation_that_is_cut_short_leaves_nothing(stores: Stores, comma
     assert {keyspace.id_in(name) for name in names_left(stores, new.id)} == {stores.account_id}
 
 
-@pytest.mark.parametrize("commands", range(6))
+@pytest.mark.parametrize("commands", range(COMMANDS_OF_A_RENAMING + 1))
 async def test_a_renaming_that_is_cut_short_is_completed_or_undone(stores: Stores, commands: int) -> None:
     channel = await create(stores, name="old", customer="c")
     before = await stores.account_channels.read(channel)
@@ -207,6 +208,71 @@ async def test_a_renaming_that_is_cut_short_is_completed_or_undone(stores: Store
     assert await receivers(stores, customer=record.customer) == {channel}
     with pytest.raises(NameTaken):
         await create(stores, name=record.name)
+
+
+@pytest.mark.parametrize("commands", range(COMMANDS_OF_A_RENAMING + 1))
+async def test_a_change_that_is_cut_short_can_be_repeated(stores: Stores, commands: int) -> None:
+    """Its record may have it already, and the routing table not yet."""
+    channel = await create(stores, name="old", customer="c")
+    before = await stores.account_channels.read(channel)
+    assert before is not None
+    with contextlib.suppress(Dies):
+        await killed_after(stores, commands).change(before, name="new", customer="d")
+        assert commands == COMMANDS_OF_A_RENAMING
+
+    now = await stores.account_channels.read(channel)
+    assert now is not None
+    await stores.account_channels.change(now, name="new", customer="d")
+
+    assert await receivers(stores, to="new") == await receivers(stores, customer="d") == {channel}
+    assert await receivers(stores, to="old") == await receivers(stores, customer="c") == set()
+
+
+async def test_two_changes_at_once_keep_what_each_leaves_out(stores: Stores) -> None:
+    """Both have read the channel before; the slower one writes the routing table with the newer record."""
+    channel = await create(stores, name="old", customer="c")
+    before = await stores.account_channels.read(channel)
+    assert before is not None
+
+    await stores.account_channels.change(before, name="new")
+    older = await stores.account_channels.record(channel)
+    await stores.account_channels.change(before, customer="d")
+    assert older is not None
+    assert await stores.routing.set_native(older)
+
+    record = await stores.account_channels.record(channel)
+    assert record is not None
+    assert (record.name, record.customer) == ("new", "d")
+    assert await receivers(stores, to="new") == await receivers(stores, customer="d") == {channel}
+
+
+async def test_a_name_is_not_freed_while_its_channel_has_it(stores: Stores) -> None:
+    """A slow gateway frees a former name, which the channel has got back meanwhile."""
+    channel = await create(stores, name="n")
+
+    await stores.account_channels.names.drop_former(stores.account_id, "n", channel)
+
+    with pytest.raises(NameTaken):
+        await create(stores, name="n")
+
+
+async def test_a_table_newer_than_the_record_is_repaired(stores: Stores) -> None:
+    """Redis has lost the last writes of the channel's slot, and not those of the account's."""
+    channel = await create(stores, name="old", customer="c")
+    before = stores.direct.hgetall(keyspace.api_key(channel))
+    found = await stores.account_channels.read(channel)
+    assert found is not None
+    await stores.account_channels.change(found, name="new", customer="d")
+    stores.direct.delete(keyspace.api_key(channel))
+    stores.direct.hset(keyspace.api_key(channel), mapping=before)
+    record = await stores.account_channels.record(channel)
+    assert record is not None
+
+    assert await stores.account_channels.repair(record) == 1
+
+    assert await receivers(stores, to="old") == await receivers(stores, customer="c") == {channel}
+    assert await receivers(stores, to="new") == set()
+    assert await stores.account_channels.repair(record) == 0
 
 
 async def test_a_name_that_was_taken_away_is_not_kept(stores: Stores) -> None:
