@@ -33,7 +33,7 @@ check: $(VENV)/installed-dev ## format, lint and types, in seconds
 test: check ## `make check`, then all tests but the long ones
 	$(BIN)/python -m pytest -n 3 -m "not long"
 
-test-long: $(VENV)/installed-dev ## the long fault and load runs, about ten minutes
+test-long: $(VENV)/installed-dev ## the long fault and load runs, about twenty minutes
 	$(BIN)/python -m pytest -m long
 
 load: $(VENV)/installed-dev ## measure: make load RUN="sockets --rate 1000"; RUN=--help lists the scenarios
