@@ -31,7 +31,7 @@ check: $(VENV)/installed-dev ## format, lint and types, in seconds
 	$(BIN)/mypy
 
 test: check ## `make check`, then all tests but the long ones
-	$(BIN)/python -m pytest -n 3 -m "not long"
+	$(BIN)/python -m pytest -n 4 -m "not long"
 
 test-long: $(VENV)/installed-dev ## the long fault and load runs, about twenty minutes
 	$(BIN)/python -m pytest -m long

@@ -117,6 +117,7 @@ async def test_an_append_is_held_up_when_its_gateway_has_given_up(scene: Scene, 
     await scene.assert_once_and_in_order(listen, response)
 
 
+@pytest.mark.long
 async def test_a_primary_of_a_cluster_hangs_with_the_append(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:

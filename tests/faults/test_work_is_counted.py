@@ -34,6 +34,7 @@ def change_rights(stack: Stack, user: str, *rules: str) -> None:
         direct.execute_command("ACL", "SETUSER", user, *rules)
 
 
+@pytest.mark.long
 async def test_rounds_that_fail_are_not_counted_as_done(start: Start, http: aiohttp.ClientSession) -> None:
     stack = start(gateways=0, edges=0, reapers=1, PULL_EXPIRY_S=1)
     url = stack.reapers[0].url
