@@ -129,7 +129,7 @@ BUGS = [
     ),
     _bug(
         "read of a paused channel",
-        "while its channel was paused|the socket of a paused channel",
+        "while its channel was paused|the socket of a paused channel|a paused channel was reclaimed",
         _read_while_paused,
         scripts=with_lines("queue_read", {"if paused": ""}),
     ),
