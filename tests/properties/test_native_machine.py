@@ -1,5 +1,8 @@
 """Native channels against the model: what was answered arrives in order, and nothing that is excluded."""
 
+import pytest
+from hypothesis import settings
+
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
 from tests.properties.machine import search
@@ -9,3 +12,16 @@ from tests.properties.native_machine import NATIVE_BUDGET, NativeChannels
 
 def test_native_channels_follow_the_model(valkey: Valkey) -> None:
     search(valkey, scripts=load_scripts(), actor=NativeActor, machine=NativeChannels, budget=NATIVE_BUDGET)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.xfail(
+    raises=AssertionError,
+    strict=False,
+    reason="open: after some orders of changes and crashes the index of names differs from the channels",
+)
+def test_native_channels_follow_the_model_for_long(valkey: Valkey) -> None:
+    """Other examples in each run; a failure prints its steps."""
+    budget = settings(NATIVE_BUDGET, derandomize=False, max_examples=500, stateful_step_count=50)
+    search(valkey, scripts=load_scripts(), actor=NativeActor, machine=NativeChannels, budget=budget)
