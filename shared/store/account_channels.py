@@ -153,25 +153,38 @@ class AccountChannels:
         of_channel = {} if settings is None else _settings_fields(settings)
         if name:
             await self._take_name(before.account_id, name, before.id)
-        after = await self._write(channel, of_record, of_channel)
-        # Also what the record had before: a change that was cut short may not have reached the table.
+        had = [before.name, name or ""]
+        try:
+            after = await self._write(channel, of_record, of_channel)
+            had.append(after.name)
+            # Also what the record had before: a change that was cut short may not have reached the table.
+            if of_record:
+                await self._enter_change(channel, after, name=name)
+        except (NameTaken, NoSuchChannel):
+            await self._drop_unused(before, had)
+            raise
         if of_record:
-            try:
-                await self._enter(after)
-            except NameTaken:
-                if name is None:
-                    # Another change has written that name, and will be refused it.
-                    await self._enter_customer(after)
-                else:
-                    await self._give_back(channel, name)
-                    raise
-        for former in dict.fromkeys((before.name, name)) if name is not None else ():
-            # The table keeps the one that it has: it may be a newer one than this.
-            if former:
-                await self.names.drop_former(before.account_id, former, before.id)
+            await self._drop_unused(before, had)
         if settings is not None:
             # Something may be due earlier now.
             await self._due.bring_forward(before.id)
+
+    async def _enter_change(self, channel: AccountChannel, after: ChannelRecord, *, name: str | None) -> None:
+        """Raises NameTaken, NoSuchChannel."""
+        try:
+            await self._enter(after)
+        except NameTaken:
+            if name is not None:
+                await self._give_back(channel, name)
+                raise
+            # Another change has written that name, and will be refused it.
+            await self._enter_customer(after)
+
+    async def _drop_unused(self, record: ChannelRecord, names: Sequence[str]) -> None:
+        """Frees the names that the table does not have for the channel: it may have a newer one than this."""
+        for name in dict.fromkeys(names):
+            if name:
+                await self.names.drop_former(record.account_id, name, record.id)
 
     async def _enter(self, record: ChannelRecord) -> None:
         """Writes the record's name and customer in the routing table. Raises NameTaken, NoSuchChannel."""
@@ -181,6 +194,7 @@ class AccountChannels:
             while not await self._routing.set_native(record):
                 await self._take_name(record.account_id, record.name, record.id)
         except KeyRevoked:
+            await self._drop_unused(record, [record.name])
             raise NoSuchChannel from None
 
     async def _enter_customer(self, record: ChannelRecord) -> None:
