@@ -12,6 +12,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 READS_ENVIRONMENT = "shared.runtime.settings"
+# What verifies by the defaults of this version of Python, and who may use it.
+DEFAULT_CONTEXTS = {
+    "create_default_context": "shared.tls",
+    "SSLConnection": "shared.redis.tls",
+    "SentinelManagedSSLConnection": "shared.redis.tls",
+}
 # These put services together, so they may import all of them.
 COMPOSERS = ("services.__main__", "services.all_in_one")
 COMPOSITION = ("services.composition", "services.serving")
@@ -82,6 +88,8 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
 def is_allowed(name: str, module: str) -> bool:
     if within(name, ("os.environ", "os.getenv")):
         return module == READS_ENVIRONMENT
+    if DEFAULT_CONTEXTS.get(name.rpartition(".")[2], module) != module:
+        return False
     is_standard = name.split(".")[0] in sys.stdlib_module_names
     room = next((room for room in ROOMS if within(module, (room,))), None)
     if room is None:
@@ -110,6 +118,9 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
         reads = isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
         if reads and module != READS_ENVIRONMENT:
             found.append(f"{module} reads the environment")
+        makes_context = isinstance(node, ast.Attribute) and DEFAULT_CONTEXTS.get(node.attr, module) != module
+        if makes_context:
+            found.append(f"{module} uses {ast.unparse(node)}, which verifies differently by Python's version")
     return found
 
 
@@ -171,6 +182,9 @@ def test_no_function_is_too_long() -> None:
         ("shared.runtime.http.server", "from shared.model.channels import Channel"),
         ("shared.runtime.http.server", "import os\nport = os.environ['PORT']"),
         ("shared.runtime.http.server", "from os import environ"),
+        ("shared.outbound.client", "import ssl\ncontext = ssl.create_default_context()"),
+        ("shared.outbound.client", "from ssl import create_default_context"),
+        ("shared.redis.client", "from redis.asyncio.connection import SSLConnection"),
         ("shared.somewhere", "import redis"),
         ("services.gateway.publish", "from services.socket_edge import edge"),
         ("services.gateway.publish", "from services import socket_edge"),
