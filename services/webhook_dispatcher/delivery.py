@@ -138,7 +138,7 @@ class Deliveries:
             body=body,
         )
         headers = {**batch.callback.headers, **signature, **request.trace_headers}
-        call = self._outbound.put(batch.callback.url, headers=headers, body=body, resolved=resolved)
+        call = self._outbound.send("PUT", batch.callback.url, headers=headers, body=body, resolved=resolved)
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
             return await webhook.request.attempt()
