@@ -22,7 +22,8 @@ from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
 from shared.store.webhooks import Setup
-from shared.wire.pelion.messages import Message, message
+from shared.wire.messages import Message
+from shared.wire.pelion.messages import message
 from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
 
