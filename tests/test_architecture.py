@@ -34,7 +34,9 @@ class Room:
 
 ROOMS = {
     "shared.model": Room(never=("asyncio", "json", "time", "socket")),
-    "shared.wire": Room(("shared.model", "msgspec", "orjson"), never=("asyncio", "socket", "time")),
+    "shared.wire": Room(
+        ("shared.model", "msgspec", "orjson", "cryptography"), never=("asyncio", "socket", "time")
+    ),
     "shared.redis": Room(("shared.tls", "redis", "hiredis")),
     "shared.store": Room(
         ("shared.clock", "shared.redis", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
