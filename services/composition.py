@@ -34,6 +34,7 @@ from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.streams import StreamLimits, Streams
 from shared.store.wakeups import Wakeups
@@ -88,6 +89,7 @@ class Stores:
         keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
         stream_limits = StreamLimits(keep, settings.stream_topics_limit)
         self.streams = Streams(redis, self.routing, limits=stream_limits)
+        self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis,
             api_keys=self.api_keys,
@@ -132,6 +134,7 @@ def build_outbound(settings: Settings) -> Outbound:
         client_cert=settings.callback_client_cert,
         client_key=settings.callback_client_key,
         ca=settings.callback_ca,
+        proxy=settings.egress_proxy,
     )
 
 

@@ -98,7 +98,7 @@ class ApiKeys:
     async def find(self, api_key_id: str) -> ApiKey | None:
         """The API key, expired or not; None when it does not exist, was revoked, or is a native channel."""
         fields = await self._redis.command("HMGET", keyspace.api_key(api_key_id), *_REQUIRED, *_OPTIONAL)
-        # Without the hash of a secret it is no key, and nobody may pass for it.
+        # Without the hash of a secret it is no key, and no caller may pass for it.
         if None in fields[: len(_REQUIRED)]:
             return None
         account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in fields[:5])
@@ -167,16 +167,6 @@ class ApiKeys:
             await self._redis.command("SET", keyspace.SIGNING_KEY, offered, "NX")
             stored = await self._redis.command("GET", keyspace.SIGNING_KEY)
         return str(stored.decode())
-
-    async def signing_secret(self, api_key_id: str, *, offered: str) -> str:
-        """The secret that signs this API key's webhooks; stores the one offered if there is none.
-
-        Raises KeyRevoked.
-        """
-        status, *fields = await self._redis.script("key_sign", [keyspace.api_key(api_key_id)], offered)
-        if status == b"revoked":
-            raise KeyRevoked
-        return str(fields[0].decode())
 
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and wakes the owner; False when it was gone."""

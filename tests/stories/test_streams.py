@@ -38,7 +38,7 @@ async def test_an_event_that_a_rule_names_is_retained(api: Api, other_api: Api, 
     await put_rules(api, key, KEPT)
     assert (await other_api.call("GET", "/v1/streams", key=key)).json == KEPT
 
-    paid = {"topic": "orders.paid", "id": "a/1 \u00e9", "name": "n", "data": {"n": 1.50}}
+    paid: dict[str, Any] = {"topic": "orders.paid", "id": "a/1 \u00e9", "name": "n", "data": {"n": 1.50}}
     first, second = await published(other_api, key, paid, {"topic": "other", "data": 1})
     assert (first["channels"], second) == (0, {"id": second["id"], "channels": 0})
     found = await history(api, key, paid["id"])
