@@ -10,7 +10,9 @@ from services.composition import Stores, build_outbound
 from services.serving import Readiness, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
+from services.webhook_dispatcher.replays import ReplayRunner
 from shared.jobs import RetryJobs
+from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 
 _NAME = "webhook-dispatcher"
@@ -28,6 +30,7 @@ async def dispatching(
         dispatcher = Dispatcher(stores, deliveries, outbound, settings, readiness)
         async with (
             dispatcher.running(),
+            in_background(ReplayRunner(stores).run),
             working(
                 lambda on_working: retries.worker(on_working=on_working),
                 service=_NAME,

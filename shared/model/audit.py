@@ -18,6 +18,9 @@ class Action(StrEnum):
     CHANNEL_RESUMED = "channel.resumed"
     CHANNEL_PURGED = "channel.purged"
     STREAMS_PUT = "streams.put"
+    EVENT_RESENT = "channel.event-resent"
+    REPLAY_BEGUN = "channel.replay-begun"
+    REPLAY_CANCELLED = "channel.replay-cancelled"
 
 
 @dataclass(frozen=True, slots=True)

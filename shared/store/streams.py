@@ -97,7 +97,7 @@ class Streams:
         for _, name, hashed, offset in sorted(found, reverse=True):
             tag = name.partition("-event:")[0]
             names = [f"{tag}:{hashed}", f"{tag}-state:{hashed}"]
-            retained = await self._read(names, _before(offset), offset, 1, 0)
+            retained = await self._read(names, before_offset(offset), offset, 1, 0)
             if retained and retained[0].event.id == event_id:
                 return retained[0]
         return None
@@ -124,6 +124,11 @@ class Streams:
             async for some in pages(self._redis, "ZSCAN", place, "*"):
                 yield [member.partition(" ")[2] for member in some]
 
+    def length(self, account_id: str, topic: str) -> asyncio.Future[int]:
+        """How many events the stream has."""
+        [stream, *_] = keyspace.stream_names(account_id, topic)
+        return self._redis.command("XLEN", stream)
+
     async def drop(self, account_id: str) -> None:
         """Drops the rules and everything retained, in bounded steps. A repetition goes on."""
         await self._routing.put_stream_rules(account_id, b"")
@@ -136,7 +141,8 @@ class Streams:
             await asyncio.sleep(_PAUSE_S)
 
 
-def _before(offset: str) -> str:
+def before_offset(offset: str) -> str:
+    """The largest offset before this one."""
     ms, _, sequence = offset.partition("-")
     return f"{ms}-{int(sequence) - 1}" if int(sequence) else f"{int(ms) - 1}-{2**64 - 1}"
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from shared.model.account_channels import ChannelSettings
-from shared.model.api_keys import Account
+from shared.model.api_keys import Account, new_id
 from shared.model.batch_limits import Lesson
 from shared.model.bindings import Source
 from shared.model.callbacks import Callback
@@ -17,6 +17,7 @@ from shared.model.deliveries import Delivery
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
+from shared.model.replays import NewReplay, ReplayState
 from shared.model.streams import Keep
 from shared.redis.pipeline import Script
 from shared.store import keyspace
@@ -26,8 +27,9 @@ from shared.store.channels import Channels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.fetches import Fetched, Fetches
 from shared.store.idempotency import Idempotency
-from shared.store.queues import QueueLimits
+from shared.store.queues import APPEND_LOT, QueueLimits
 from shared.store.quotas import AccountQuotas, Ask
+from shared.store.replays import MOST_REPLAYS, Step
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
@@ -330,7 +332,25 @@ async def streams_of_topics(stores: Stores) -> None:
     await streams.drop(account)
 
 
+async def replays_of_channels(stores: Stores) -> None:
+    channel = await full_channel(stores)
+    now_ms = stores.now_ms()
+    for number in range(MOST_REPLAYS):
+        each = channel if number == 0 else await stores.channel()
+        new = NewReplay(new_id(), each, stores.account_id, 1, now_ms, ["#"] * 100, 100, 0, now_ms)
+        await stores.replays.begin(new)
+    replay = await stores.replays.claim(each, "r", now_ms=now_ms)
+    assert replay is not None
+    cursor = replay.cursor
+    for after, some in (("1-1:x", events(*range(APPEND_LOT))), ("2-1:x", [])):
+        made = await stores.replays.step(replay, "r", some, before=cursor, after=after, passed=1)
+        assert made is Step.MADE
+        cursor = after
+    await stores.replays.end(replay, "r", ReplayState.DONE)
+
+
 WORK = (
+    replays_of_channels,
     streams_of_topics,
     all_quotas,
     channels_of_accounts,

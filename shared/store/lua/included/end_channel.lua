@@ -1,5 +1,5 @@
 --include now
--- Deletes a channel with its owner, queue and receipts; returns how many notifications were pending.
+-- Deletes a channel with its owner, queue, receipts and replay; returns how many notifications were pending.
 -- The hash goes with the queue: what it knows of the queue must not outlive it. The record of a native channel goes too;
 -- an API key's stays.
 -- UNLINK: Redis frees a large queue beside its work. For its receipts the script records why and when the channel ended
@@ -19,6 +19,6 @@ local function end_channel(channel, queue, receipts, reason)
   end
   local record = string.gsub(channel, 'channel$', 'key')
   if redis.call('HEXISTS', record, 'native') == 1 then redis.call('UNLINK', record) end
-  redis.call('UNLINK', channel, queue, receipts)
+  redis.call('UNLINK', channel, queue, receipts, (string.gsub(channel, 'channel$', 'replay')))
   return lost
 end
