@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from shared.model.account_channels import ChannelSettings
-from shared.model.api_keys import Account, new_id
+from shared.model.api_keys import Account
 from shared.model.batch_limits import Lesson
 from shared.model.bindings import Source
 from shared.model.callbacks import Callback
@@ -17,8 +17,6 @@ from shared.model.deliveries import Delivery
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
-from shared.model.replays import NewReplay, ReplayState
-from shared.model.streams import Keep
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
@@ -27,14 +25,11 @@ from shared.store.channels import Channels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.fetches import Fetched, Fetches
 from shared.store.idempotency import Idempotency
-from shared.store.queues import APPEND_LOT, QueueLimits
+from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas, Ask
-from shared.store.replays import MOST_REPLAYS, Step
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
-from shared.store.streams import READ_LOT as STREAM_READ_LOT
-from shared.store.streams import STREAM_LOT, StreamLimits, Streams
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
@@ -42,6 +37,7 @@ from tests.harness.waiting import wait_until
 from tests.store.native import create, fetch
 from tests.store.routing import CHANGES, table_of
 from tests.store.stores import EDGE, HOUR_MS, NOW_MS, AppendingQueues, Backend, Stores, at_time, events
+from tests.store.stream_work import replays_of_channels, streams_of_topics
 from tests.store.test_sessions import a_session, append
 from tests.store.touched import counting, most_touched
 
@@ -313,40 +309,6 @@ async def secrets_of_webhooks(stores: Stores) -> None:
 async def channel_with_one(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.queues.append(channel, events(1))
-
-
-async def streams_of_topics(stores: Stores) -> None:
-    account = stores.account_id
-    await stores.api_keys.create_account(Account(id=account, name="a"))
-    some = StreamLimits(Keep(LARGEST, DAY_MS), topics=16)
-    streams = Streams(stores.calls, stores.routing, limits=some)
-    for number in range(200):
-        await streams.begin_append(account, f"t{number}", events(1), keep=Keep(LARGEST, DAY_MS))
-    for start in range(0, LARGEST, STREAM_LOT):
-        lot = events(*range(start, start + STREAM_LOT))
-        await streams.begin_append(account, "orders", lot, keep=Keep(LARGEST, DAY_MS))
-    read = await streams.read(account, "orders", after="0-0", count=LARGEST, size_bytes=10**9)
-    assert len(read) == STREAM_READ_LOT
-    await streams.begin_append(account, "orders", lot, keep=Keep(1, DAY_MS))
-    await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
-    await streams.drop(account)
-
-
-async def replays_of_channels(stores: Stores) -> None:
-    channel = await full_channel(stores)
-    now_ms = stores.now_ms()
-    for number in range(MOST_REPLAYS):
-        each = channel if number == 0 else await stores.channel()
-        new = NewReplay(new_id(), each, stores.account_id, 1, now_ms, ["#"] * 100, 100, 0, now_ms)
-        await stores.replays.begin(new)
-    replay = await stores.replays.claim(each, "r", now_ms=now_ms)
-    assert replay is not None
-    cursor = replay.cursor
-    for after, some in (("1-1:x", events(*range(APPEND_LOT))), ("2-1:x", [])):
-        made = await stores.replays.step(replay, "r", some, before=cursor, after=after, passed=1)
-        assert made is Step.MADE
-        cursor = after
-    await stores.replays.end(replay, "r", ReplayState.DONE)
 
 
 WORK = (
