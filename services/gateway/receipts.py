@@ -17,9 +17,7 @@ from shared.wire.receipts import ReceiptBody, receipt_body
     PUBLISHER,
     errors=(404,),
     pattern="/v1/events/{event_id:path}",
-    parameters=[
-        in_query("source", "The `source` of a CloudEvent, without which its id names another event.")
-    ],
+    parameters=[in_query("source", "The `source` of a CloudEvent: its id alone names another event.")],
 )
 async def get_receipt(request: Request, key: ApiKey) -> ReceiptBody:
     """Gets the receipt of an event that asked for one."""

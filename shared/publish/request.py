@@ -127,10 +127,8 @@ async def parse_in_turns(
     if len(body) <= LONG_BODY_BYTES:
         return parse(key, headers, body, id_of=id_of)
     form, room = headers.form, _BYTES_A_TURN
-    if form in _OURS:
-        found = events_in(body, form=form, id_of=id_of)
-    else:
-        found = _cloudevents_in(headers, body, form)
+    is_ours = form in _OURS
+    found = events_in(body, form=form, id_of=id_of) if is_ours else _cloudevents_in(headers, body, form)
     events: list[Event] = []
     for event in found:
         events.append(event)

@@ -45,12 +45,12 @@ API keys and channels
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), trail if it is traced or a CloudEvent: the traceparent, with an r before it (or alone)
-                for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from the
-                front. With the channel, and only with it: an empty stream remembers its last id, so a new entry
-                comes behind the tail.
-`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity). At most
-                10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after the last
-                append.
+                for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from
+                the front. With the channel, and only with it: an empty stream remembers its last id, so a new
+                entry comes behind the tail.
+`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity).
+                At most 10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after
+                the last append.
 `{id}:receipt:<SHA-1 of the event's identity>`
                 hash: entry (entry id in the queue), generation of the channel; queued, sent, acked, dropped
                 (ms, as far as it got); reason of the drop. Gateway, edge, dispatcher. 1 h after it was

@@ -97,7 +97,7 @@ OF_CLOUDEVENTS = {"topic": "type", "to": "notifyto", "customer": "notifycustomer
 
 
 def form_of(media_type: str) -> Form:
-    """The form that a media type names; JSON for any other. Raises Invalid for CloudEvents that are not JSON."""
+    """The form that a media type names; JSON for any other. Raises Invalid for other CloudEvents."""
     form = _FORMS.get(media_type)
     if form is not None:
         return form

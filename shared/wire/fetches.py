@@ -1,8 +1,9 @@
 """Bodies of fetches from pull channels, their acks and nacks (docs/protocols/channels.md)."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+import orjson
 from msgspec import Meta
 
 from shared.model.events import Notification
@@ -36,8 +37,8 @@ class NewFetch(Closed):
     ) = 0
 
 
-class FetchedEvent(Closed):
-    """`name` and `time` are null if the publisher gave none."""
+class FetchedEvent(Closed, omit_defaults=True):
+    """`name` and `time` are null if the publisher gave none; only a CloudEvent has `attributes`."""
 
     entry: Annotated[str, Meta(description="Its place in the queue, for acks and nacks.")]
     id: str
@@ -45,6 +46,9 @@ class FetchedEvent(Closed):
     name: str | None
     time: str | None
     data: Annotated[msgspec.Raw, Meta(description="As it was published.")]
+    attributes: (
+        Annotated[dict[str, Any], Meta(description="Of a CloudEvent: events.md, section 10.")] | None
+    ) = None
 
 
 class FetchedBody(Closed):
@@ -77,4 +81,5 @@ def _event(notification: Notification) -> FetchedEvent:
         name=notification.name or None,
         time=notification.time or None,
         data=msgspec.Raw(notification.data),
+        attributes=orjson.loads(notification.attributes) if notification.attributes else None,
     )
