@@ -1,6 +1,6 @@
 """Bodies of fetches from pull channels, their acks and nacks (docs/protocols/channels.md)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import orjson
@@ -26,6 +26,11 @@ _Lease = Annotated[
 ]
 
 
+_Attributes = Annotated[
+    dict[str, str | int | bool], Meta(description="Of a CloudEvent, beside type, id, time and data.")
+]
+
+
 class NewFetch(Closed):
     max: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] | None = USUAL_EVENTS
     wait_s: (
@@ -46,9 +51,7 @@ class FetchedEvent(Closed, omit_defaults=True):
     name: str | None
     time: str | None
     data: Annotated[msgspec.Raw, Meta(description="As it was published.")]
-    attributes: (
-        Annotated[dict[str, Any], Meta(description="Of a CloudEvent: events.md, section 10.")] | None
-    ) = None
+    attributes: _Attributes | None = None
 
 
 class FetchedBody(Closed):
