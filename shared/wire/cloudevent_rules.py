@@ -80,8 +80,8 @@ def too_large(index: int) -> EventError:
 
 
 def shown(name: str) -> str:
-    """A name as errors show it: it may be long."""
-    return name[:LONGEST_NAME]
+    """A name as errors show it: it may be long, or empty."""
+    return name[:LONGEST_NAME] or '""'
 
 
 def _check(attributes: dict[str, Any], index: int) -> None:
@@ -99,9 +99,11 @@ def _wrong(attributes: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for number, (name, value) in enumerate(attributes.items()):
         if number == MOST_ATTRIBUTES:
             yield name, f"is one too many: an event has at most {MOST_ATTRIBUTES} attributes"
-        if not _NAME.fullmatch(name) or name == "data":
-            text = f"is no name of an attribute: that is 1 to {LONGEST_NAME} lower-case letters or digits"
-            yield name, text if name != "data" else "is no attribute"
+        if not _NAME.fullmatch(name):
+            yield (
+                name,
+                f"is no name of an attribute: that is 1 to {LONGEST_NAME} lower-case letters or digits",
+            )
         if isinstance(value, str):
             yield from _wrong_text(name, value)
         elif name in _TEXTS:

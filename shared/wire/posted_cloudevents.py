@@ -20,6 +20,8 @@ CONTENT_TYPE = "Content-Type"
 _PREFIX = "ce-"
 # Blanks and escapes may double an event. To count the members of a longer text would only take time.
 _MAX_TEXT_BYTES = 2 * MAX_EVENT_BYTES
+# What is no header of an attribute in binary mode, and where it is.
+_ELSEWHERE = {"datacontenttype": CONTENT_TYPE, "data": "body"}
 _CHARSET = re.compile(r';[ \t]*charset[ \t]*=[ \t]*"?([^\s;"]*)', re.IGNORECASE)
 _UTF8 = ("", "utf-8", "utf8", "us-ascii")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -99,7 +101,7 @@ def _structured(text: bytes, index: int, *, at: str) -> Event:
 def _value(name: str, raw: msgspec.Raw, index: int) -> Any:
     """A string, an integer or a boolean. None for null, which is an attribute that is not set."""
     try:
-        value = orjson.loads(raw)
+        value = orjson.loads(bytes(raw))
     except orjson.JSONDecodeError as error:
         raise EventError(index, shown(name), f"is not JSON: {error.msg}") from None
     is_integer = isinstance(value, int) and -(2**31) <= value < 2**31
@@ -127,9 +129,9 @@ def _binary(headers: Sequence[tuple[bytes, bytes]], content_type: str, body: byt
         if name in attributes:
             raise EventError(0, shown(name), "must be given once")
         attributes[name] = _header_value(name, raw)
-    if "datacontenttype" in attributes:
-        message = f"must be left out: the {CONTENT_TYPE} says it"
-        raise Invalid(message, field=f"{_PREFIX}datacontenttype")
+    for name, place in _ELSEWHERE.items():
+        if name in attributes:
+            raise Invalid(f"must be left out: it is the {place}", field=f"{_PREFIX}{name}")
     if content_type:
         attributes["datacontenttype"] = content_type
     data, how = _data_of(body, content_type)
