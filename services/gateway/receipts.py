@@ -10,6 +10,8 @@ from shared.model.api_keys import ApiKey
 from shared.runtime.http.responses import Problem
 from shared.wire.receipts import ReceiptBody, receipt_body
 
+OF_SOURCE = in_query("source", "The `source` of a CloudEvent: its id alone names another event.")
+
 
 # The publisher's event ids may contain slashes.
 @Operation(
@@ -17,7 +19,7 @@ from shared.wire.receipts import ReceiptBody, receipt_body
     PUBLISHER,
     errors=(404,),
     pattern="/v1/events/{event_id:path}",
-    parameters=[in_query("source", "The `source` of a CloudEvent: its id alone names another event.")],
+    parameters=[OF_SOURCE],
 )
 async def get_receipt(request: Request, key: ApiKey) -> ReceiptBody:
     """Gets the receipt of an event that asked for one."""

@@ -3,10 +3,10 @@
 from typing import Annotated
 
 import msgspec
-import orjson
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.events import Notification
+from shared.wire.cloudevents import Attributes, attributes_shown
 from shared.wire.models import Closed, Moment, rule
 from shared.wire.times import moment_text
 
@@ -26,11 +26,6 @@ _Lease = Annotated[
 ]
 
 
-_Attributes = Annotated[
-    dict[str, str | int | bool], Meta(description="Of a CloudEvent, beside type, id, time and data.")
-]
-
-
 class NewFetch(Closed):
     max: Annotated[int, Meta(ge=1, le=MOST_EVENTS)] | None = USUAL_EVENTS
     wait_s: (
@@ -42,7 +37,7 @@ class NewFetch(Closed):
     ) = 0
 
 
-class FetchedEvent(Closed, omit_defaults=True):
+class FetchedEvent(Closed):
     """`name` and `time` are null if the publisher gave none; only a CloudEvent has `attributes`."""
 
     entry: Annotated[str, Meta(description="Its place in the queue, for acks and nacks.")]
@@ -51,7 +46,7 @@ class FetchedEvent(Closed, omit_defaults=True):
     name: str | None
     time: str | None
     data: Annotated[msgspec.Raw, Meta(description="As it was published.")]
-    attributes: _Attributes | None = None
+    attributes: Attributes | UnsetType = UNSET
 
 
 class FetchedBody(Closed):
@@ -84,5 +79,5 @@ def _event(notification: Notification) -> FetchedEvent:
         name=notification.name or None,
         time=notification.time or None,
         data=msgspec.Raw(notification.data),
-        attributes=orjson.loads(notification.attributes) if notification.attributes else None,
+        attributes=attributes_shown(notification.attributes),
     )

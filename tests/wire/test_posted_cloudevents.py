@@ -52,8 +52,7 @@ def refusal(call: Callable[[], object]) -> tuple[str | None, str]:
 
 
 def named(error: Invalid) -> tuple[str | None, str]:
-    [(name, text)] = error.fields or [(None, error.message)]
-    return name, text
+    return error.fields[0] if error.fields else (None, error.message)
 
 
 def test_least() -> None:
@@ -110,7 +109,7 @@ def test_of_a_device() -> None:
 
 
 A_LOT = {f"x{n}": "1" for n in range(61)}
-NO_NAME = "is no name of an attribute: that is 1 to 64 lower-case letters or digits"
+NO_NAME = "is no attribute's name: that is 1 to 64 lower-case letters or digits"
 WRONG = [
     ({"specversion": "0.3"}, "specversion", "must be 1.0"),
     ({"specversion": 1}, "specversion", "must be 1.0"),
@@ -283,7 +282,7 @@ def test_binary_value(raw: bytes, value: str) -> None:
         ({"subject": ""}, b"1", "application/json", "ce-subject", "must not be empty"),
         ({"datacontenttype": "a/b"}, b"1", "application/json", "ce-datacontenttype", "must be left out"),
         ({"data": "1"}, b"1", "application/json", "ce-data", "must be left out"),
-        ({"my-ext": "1"}, b"1", "application/json", "ce-my-ext", "is no name of an attribute"),
+        ({"my-ext": "1"}, b"1", "application/json", "ce-my-ext", "is no attribute's name"),
         ({"specversion": "0.3"}, b"1", "application/json", "ce-specversion", "must be 1.0"),
         ({"notifyreceipt": "no"}, b"1", "application/json", "ce-notifyreceipt", "must be true or false"),
         ({"dataschema": "x"}, b"1", "application/json", "ce-dataschema", "must be a URI"),
