@@ -100,10 +100,7 @@ def _wrong(attributes: dict[str, Any]) -> Iterable[tuple[str, str]]:
         if number == MOST_ATTRIBUTES:
             yield name, f"is one too many: an event has at most {MOST_ATTRIBUTES} attributes"
         if not _NAME.fullmatch(name):
-            yield (
-                name,
-                f"is no name of an attribute: that is 1 to {LONGEST_NAME} lower-case letters or digits",
-            )
+            yield name, f"is no attribute's name: that is 1 to {LONGEST_NAME} lower-case letters or digits"
         if isinstance(value, str):
             yield from _wrong_text(name, value)
         elif name in _TEXTS:
