@@ -16,7 +16,7 @@ from services.gateway.operations import Operation
 from shared.clock import now_ms
 from shared.model.callbacks import new_signing_secret
 from shared.model.channels import Kind
-from shared.model.errors import KeyRevoked
+from shared.model.errors import IsDisabled, KeyRevoked
 from shared.runtime.http.responses import Problem
 from shared.wire.account_channels import AccountChannelBody, account_channel_body
 from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
@@ -76,8 +76,18 @@ async def get_deliveries(request: Request, one: OneChannel) -> DeliveriesBody:
     return deliveries_body(await context_of(request).stores.webhooks.deliveries(one.id))
 
 
-@Operation("POST /v1/channels/{channel}/deliveries/retry", ONE_CHANNEL, status=202, parameters=[OF_ACCOUNT])
+@Operation(
+    "POST /v1/channels/{channel}/deliveries/retry",
+    ONE_CHANNEL,
+    status=202,
+    errors=(409,),
+    parameters=[OF_ACCOUNT],
+)
 async def retry_deliveries(request: Request, one: OneChannel) -> None:
     """Retries a failing webhook now."""
-    if not await context_of(request).stores.webhooks.retry_now(one.id):
+    try:
+        is_webhook = await context_of(request).stores.webhooks.retry_now(one.id)
+    except IsDisabled as error:
+        raise Problem(409, str(error)) from None
+    if not is_webhook:
         raise Problem(404, "the API key has no webhook" if one.by_api_key else "the channel is no webhook")

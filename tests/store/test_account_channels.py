@@ -301,8 +301,8 @@ async def test_changes(stores: Stores) -> None:
         await change(await now(), name="taken")
     await change(await now(), name="b", customer="")
     await change(await now(), settings=ChannelSettings(queue_bytes=4096))
-    await stores.account_channels.put_callback(
-        await now(), Callback("https://example.com/other"), DEFAULT_POLICY
+    await stores.account_channels.change_webhook(
+        await now(), lambda _: (Callback("https://example.com/other"), DEFAULT_POLICY)
     )
     await stores.account_channels.put_bindings((await now()).record, b'["other"]')
 
@@ -319,7 +319,7 @@ async def test_changes(stores: Stores) -> None:
     for attempt in (
         change(found, name="z"),
         change(found, settings=ChannelSettings()),
-        stores.account_channels.put_callback(found, HOOK, DEFAULT_POLICY),
+        stores.account_channels.change_webhook(found, lambda _: (HOOK, DEFAULT_POLICY)),
         stores.account_channels.put_bindings(found.record, ORDERS),
         stores.account_channels.purge(found),
     ):
