@@ -33,8 +33,10 @@ from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.wakeups import Wakeups
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
@@ -83,10 +85,12 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
         )
         self.webhooks = Webhooks(redis, self.wakeups)
+        self.webhook_notices = WebhookNotices(redis)
         self.rates = Rates(self.quotas)
         self.for_publishing = PublishStores(
             *(self.routing, self.queues, self.sessions, self.receipts),

@@ -68,11 +68,7 @@ class AccountChannels:
             "kind": new.kind,
             "generation": generation,
             "bindings_version": version,
-            **{
-                field: value
-                for field, value in settings_fields(new.settings, new.kind).items()
-                if value != ""
-            },
+            **{field: value for field, value in settings.items() if value != ""},
             **({} if new.callback is None else callback_fields(new.callback, new.policy)),
         }
         names = keyspace.channel_names(new.id)[:2]

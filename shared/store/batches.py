@@ -5,7 +5,7 @@ when another dispatcher makes it. It also keeps how large a batch may be for its
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -50,7 +50,7 @@ class TakenBatch:
     callback: Callback
     config_version: str
     serialization: bytes
-    signing_secret: str
+    signing_secrets: tuple[str, ...] = field(repr=False)
     failed_attempts: int
     limits: BatchLimits = _NO_LIMITS
     policy: WebhookPolicy | None = None
@@ -103,7 +103,8 @@ class AfterAttempt:
 class Failure:
     """What a failed attempt of a native webhook means, beside its lesson.
 
-    `first` and `last` are the entries that it sent. `notice`: what the account is told if that is given up; '' to tell nothing.
+    `first` and `last` are the entries that it sent. `notice`: what the account is told if that is given up;
+    '' to tell nothing.
     """
 
     is_gone: bool
@@ -140,14 +141,14 @@ class Batches:
             return Paced(int(fields[0]))
         if status != b"taken":
             return NoBatch(status.decode())
-        config_version, url, headers, serialization, secret, failed_attempts, policy, *rest = fields
+        config_version, url, headers, serialization, signing_secrets, failed_attempts, policy, *rest = fields
         limits, trouble, entries = rest[:5], rest[5], rest[6:]
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
             config_version=config_version.decode(),
             serialization=serialization,
-            signing_secret=secret.decode(),
+            signing_secrets=tuple(signing_secrets.decode().split()),
             failed_attempts=int(failed_attempts),
             limits=_limits(*limits),
             policy=policy_of(policy),

@@ -13,17 +13,21 @@ from services.webhook_dispatcher import delivery
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
+from services.webhook_dispatcher.notices import NoticePublisher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
+from shared.publish.publisher import Publisher
+from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
 from shared.store import keyspace
 from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat, Replicas
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, RedisClock, Stores
 
@@ -151,6 +155,7 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
         cast(Outbound, outbound),
         cast(RetryJobs, retries),
         Settings(batch_limit=100, webhook_batch_bytes=1_000_000, webhook_expiry_s=EXPIRY_MS / 1000),
+        notices=notices_of(stores),
     )
 
 
@@ -197,7 +202,12 @@ def make_dispatcher(
         webhook_requests_per_account=per_account,
     )
     own = stores_of(stores, clock, instance=instance)
-    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings)
+    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings, notices=notices_of(stores))
+
+
+def notices_of(stores: Stores) -> NoticePublisher:
+    publishing = PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)
+    return NoticePublisher(WebhookNotices(stores.calls), Publisher(publishing))
 
 
 async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: str | None = None) -> str:
@@ -205,7 +215,7 @@ async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: s
     key, _ = await stores.api_key()
     if account is not None:
         stores.direct.hset(keyspace.api_key(key.id), "account_id", account)
-    await stores.api_keys.signing_secret(key.id, offered="whsec_c2VjcmV0")
+    await stores.signing_secrets.made(key.id, offered="whsec_c2VjcmV0")
     await register(stores, key.id, url)
     if queued:
         await stores.queued(key.id, queued)
