@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from shared.model.callbacks import Callback, callback
 from shared.model.errors import Invalid
 from shared.model.webhooks import Format, Method, WebhookPolicy
-from shared.wire.models import Closed, field_at
+from shared.wire.models import Closed, Count, field_at
 
 _DAY_S = 24 * 3600
 _Url = Annotated[str, Meta(examples=["https://example.com/hook"])]
@@ -84,6 +84,22 @@ class WebhookTargetBody(Closed):
     rate_per_s: _Rate | None
     max_batch: _MaxBatch
     max_body_bytes: _MaxBody
+
+
+class WebhookTestedBody(Closed):
+    """What became of a test event."""
+
+    accepted: bool
+    webhook_id: str
+    status: Annotated[int | None, Meta(description="null without a response.")]
+    error: Annotated[str, Meta(description="In words; empty after a success.")]
+    took_ms: Count
+    response: Annotated[str, Meta(description="The first 2 KiB of the body that came back.")]
+
+
+def response_text(body: bytes) -> str:
+    """The beginning of a receiver's response, as text whatever it is."""
+    return body.decode("utf-8", "replace")
 
 
 # The members that a policy has too, and their names there.
