@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Pauses a channel, or ends the pause. While it is paused nobody may claim its lease or read its queue, and appends wake
--- nobody. Its owner keeps the lease until it notices: what is under way may still be acknowledged.
+-- Pauses a channel, or ends the pause. While it is paused its lease cannot be claimed and its queue cannot be read, and
+-- appends send no wakeup. Its owner keeps the lease until it notices: what is under way may still be acknowledged.
 -- The end of a pause also enables a native webhook again that is disabled, and makes it due at once: what is known of its
 -- failures says nothing any more. The failure of an attempt that is under way must not postpone the next one, so the
 -- config version changes.

@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- Reads whether a webhook channel has a notification that may be sent now, and since when: the latest of when it was
 -- queued, when the next attempt became due, and when the previous batch was acked. Reads too whether there are notices
--- that nobody has published yet (included/notices.lua).
+-- that are not published yet (included/notices.lua).
 -- KEYS: key, channel, queue     ARGV: generation
 -- Reply: {'due', '1' with notices or '', owner or '', failed attempts, since in ms} | {'not_due', '1' or ''} | {'absent'}
 -- Touches at most: 1 entry.

@@ -1,7 +1,7 @@
 --include now
 -- What the account of a native webhook is to be told: lines `<number> <ms> <kind> <JSON>` in the channel's hash, until a
 -- dispatcher has published them (webhook_noticed.lua). The number makes the event's id: a notice that is published twice
--- has one id. Of too many, which nobody could publish, the newest stay.
+-- has one id. Of more than 16 the newest stay.
 local MOST_NOTICES = 16
 local function add_notice(channel, kind, json)
   local line = string.format('%.0f %.0f %s %s', redis.call('HINCRBY', channel, 'noticed', 1), now_ms(), kind, json)

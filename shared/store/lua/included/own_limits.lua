@@ -1,5 +1,5 @@
 -- What a channel has of its own, `<bytes> <ms>` of its queue, each of which may be missing, a w behind them for a native
--- webhook, and a p while nobody may deliver from it. Returns the limits that hold, which are never above the
+-- webhook, and a p while it is silent. Returns the limits that hold, which are never above the
 -- installation's, and whether the channel is paused or disabled. A native webhook's queue keeps what is up to 7 days
 -- old, also where the others keep it for less.
 local WEBHOOK_AGE_MS = 7 * 24 * 60 * 60 * 1000

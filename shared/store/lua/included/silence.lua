@@ -1,5 +1,5 @@
--- Notes behind the limits of a channel's queue whether nobody may deliver from it: an append reads one field beside the
--- usual ones, and wakes nobody then.
+-- Notes behind the limits of a channel's queue whether the channel is silent, so paused or disabled: an append reads one
+-- field beside the usual ones, and then sends no wakeup.
 local function set_silent(channel, limits, is_silent)
   limits = string.gsub(limits or ' ', 'p$', '')
   if is_silent then
