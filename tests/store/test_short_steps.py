@@ -17,10 +17,11 @@ from shared.model.deliveries import Delivery
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
+from shared.model.webhooks import Format, WebhookPolicy
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
-from shared.store.batches import AfterFailure, Batches, TakenBatch
+from shared.store.batches import AfterFailure, Batches, Failure, TakenBatch
 from shared.store.channels import Channels
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.fetches import Fetched, Fetches
@@ -30,6 +31,7 @@ from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
@@ -148,6 +150,37 @@ async def batches_of_webhooks(stores: Stores) -> None:
         )
         assert status is expected
     assert lost == LARGEST - 1
+
+
+async def native_webhooks(stores: Stores) -> None:
+    batches = Batches(stores.calls, limits=QueueLimits())
+    policy = WebhookPolicy(
+        format=Format.PELION, max_batch=384, max_body_bytes=2**20, rate_per_s=1000, give_up_after_s=0
+    )
+    delivery = Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=500, error="", took_ms=5)
+    notices = WebhookNotices(stores.calls)
+    for appended, size in ((receipted(LARGEST), 128), (events(*range(LARGEST)), READ_LOT)):
+        channel = await create(stores, kind=Kind.WEBHOOK, policy=policy)
+        await stores.queues.append(channel, appended)
+        for is_gone, expected in ((False, AfterFailure.EXHAUSTED), (True, AfterFailure.DISABLED)):
+            lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
+            taken = await batches.take(lease, count=LARGEST, size_bytes=10**9)
+            assert isinstance(taken, TakenBatch)
+            assert len(taken.notifications) == size
+            first, last = taken.notifications[0].entry_id, taken.notifications[-1].entry_id
+            failure = Failure(is_gone=is_gone, backoff_after_ms=0, first=first, last=last, notice="{}")
+            after = await batches.fail_native(
+                lease, taken=taken, delivery=delivery, backoff_ms=0, failure=failure
+            )
+            assert after.result is expected
+        found = await stores.account_channels.read(channel)
+        assert found is not None
+        assert found.dropped == size
+        await stores.account_channels.change_webhook(found, lambda _: (Callback("https://x.test"), policy))
+        told = await notices.read(channel)
+        assert told is not None
+        await notices.remove(channel, told)
+        await stores.account_channels.resume(channel)
 
 
 async def ends_of_channels(stores: Stores) -> None:
@@ -318,6 +351,7 @@ WORK = (
     drops_of_a_full_queue,
     drops_of_what_is_too_old,
     batches_of_webhooks,
+    native_webhooks,
     ends_of_channels,
     queues_of_sessions,
     large_routing_tables,

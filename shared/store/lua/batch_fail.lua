@@ -19,8 +19,7 @@
 -- Reply: {'retry' or 'dropped', the time of the next attempt in ms} | {'config_changed'} | {'ended', notifications lost}
 --      | {'exhausted', the time of the next attempt in ms, notifications dropped} | {'disabled', the reason}
 --      | {'not_owner'}
--- Touches at most: 2 attempts, 16 fields, and the names of the channel when it ends; 384 entries of a batch that is
--- given up, or 128 and their receipts.
+-- Touches at most: 384 entries, or 128 and their receipts; 2 attempts, 20 fields, and the names of the channel.
 --include now
 --include end_channel
 --include receipts
