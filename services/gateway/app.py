@@ -14,6 +14,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     channel_views,
     channels,
     crossbar,
+    deliveries,
     documented,
     fetches,
     publish,

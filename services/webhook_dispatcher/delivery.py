@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from services.composition import Stores
@@ -15,7 +15,7 @@ from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
-from shared.model.deliveries import Delivery
+from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
@@ -46,11 +46,12 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request: its body, and those of its notifications that have a receipt or a trace."""
+    """One request: its body, those of its notifications that have a receipt or a trace, and what was sent."""
 
     webhook_id: str
     message: Message
     with_trail: list[Notification]
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def trace_headers(self) -> dict[str, str]:
@@ -92,7 +93,7 @@ class Deliveries:
             logger.info("delivery.outdated", extra={"facts": {"channel": lease.channel}})
             return Outcome.MOVED
         webhook.record(attempt)
-        delivery = self._record(lease, request, attempt)
+        delivery = self._record(lease, batch, request, attempt, account=webhook.account)
         if not attempt.accepted:
             lesson = lesson_of(
                 batch.limits,
@@ -103,7 +104,7 @@ class Deliveries:
             )
             return await self._fail(lease, batch, delivery, lesson, account=webhook.account)
         acked_ns = time.time_ns()
-        outcome = await self._ack(lease, batch, request.message, delivery)
+        outcome = await self._ack(lease, batch, request.message, delivery, account=webhook.account)
         tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
         return outcome
 
@@ -137,20 +138,28 @@ class Deliveries:
             timestamp_s=now_ms() // 1000,
             body=body,
         )
-        headers = {**batch.callback.headers, **signature, **request.trace_headers}
-        call = self._outbound.put(batch.callback.url, headers=headers, body=body, resolved=resolved)
+        request.headers.update({**batch.callback.headers, **signature, **request.trace_headers})
+        call = self._outbound.put(batch.callback.url, headers=request.headers, body=body, resolved=resolved)
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
             return await webhook.request.attempt()
         finally:
             webhook.request = None
 
-    def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
-        """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""
+    def _record(
+        self, lease: Lease, batch: TakenBatch, request: _Request, attempt: Attempt, *, account: str
+    ) -> Delivery:
+        """Logs the attempt. Returns what the channel keeps of it.
+
+        That is also what was sent and answered, if it failed, while the account has room.
+        """
         count, took_ms = request.message.count, attempt.took_ms
         facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
         level = logging.DEBUG if attempt.accepted else logging.INFO
         logger.log(level, "delivery.attempted", extra={"facts": facts})
+        found = None
+        if not attempt.accepted and self._stores.attempt_bytes.has_room(account):
+            found = exchange(request.headers, request.message.text, b"")
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -158,9 +167,15 @@ class Deliveries:
             status=attempt.status,
             error=attempt.error,
             took_ms=took_ms,
+            url=batch.callback.url,
+            method="PUT",
+            events=events_kept(each.event_id for each in batch.notifications[:count]),
+            exchange=found,
         )
 
-    async def _ack(self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery) -> Outcome:
+    async def _ack(
+        self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery, *, account: str
+    ) -> Outcome:
         batch_limit = batch.limits.after_success(
             body.count,
             took_ms=delivery.took_ms,
@@ -168,7 +183,7 @@ class Deliveries:
             most=self._most(batch),
         )
         count = await self._stores.batches.ack(
-            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit
+            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit, account=account
         )
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
@@ -190,6 +205,7 @@ class Deliveries:
             backoff_ms=round(next_attempt_ms - now),
             expiry_ms=round(self._settings.webhook_expiry_s * 1000),
             lesson=lesson,
+            account=account,
         )
         match result:
             case AfterFailure.RETRY | AfterFailure.DROPPED:

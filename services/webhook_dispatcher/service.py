@@ -11,6 +11,7 @@ from services.serving import Readiness, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from shared.jobs import RetryJobs
+from shared.model.errors import StoreUnavailable
 from shared.runtime.settings import Settings
 
 _NAME = "webhook-dispatcher"
@@ -35,6 +36,8 @@ async def dispatching(
             ),
         ):
             yield
+    with contextlib.suppress(StoreUnavailable):
+        await stores.attempt_bytes.report()
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

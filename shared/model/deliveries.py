@@ -1,12 +1,65 @@
-"""A delivery is one attempt to hand a batch to a webhook."""
+"""A delivery is one attempt to hand a batch to a webhook, and what is kept of it for who looks for a fault.
 
-from dataclasses import dataclass
+Of a success that is little: there is one for every batch. Of a failure it is also what was sent and answered,
+without its secrets, and never more than a bound.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+EXCERPT_BYTES = 2048
+# Ids beyond this are not kept: a batch may have hundreds, each of 255 characters.
+EVENTS_BYTES = 4096
+HIDDEN = "***"
+
+_HEADERS_BYTES = 4096
+# Shorter ones would hide ordinary words of an answer, and protect nothing.
+_SECRET_FROM = 6
+_SECRET = re.compile(
+    r"auth|cookie|token|secret|signature|password|passwd|credential|session|api-?key|access-?key|(^|-)key$",
+    re.IGNORECASE,
+)
+
+
+class AttemptOutcome(StrEnum):
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The first bytes of a body: as text if they are UTF-8, else in Base64."""
+
+    text: str = ""
+    is_base64: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that failed, with its answer if there was one. Its headers have no secrets any more.
+
+    `body_bytes` is the length of the whole request's body.
+    """
+
+    headers: Mapping[str, str]
+    body: Excerpt
+    body_bytes: int
+    answer: Excerpt
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt and its outcome. `status` is the receiver's; without a response it is None and `error` says
-    why. `next_attempt_ms` is when the batch is retried, if it is."""
+    """One attempt. `status` is the receiver's; without a response it is None, and `error` says why, `detail`
+    in words. `next_attempt_ms` is when the batch is retried, if it is.
+
+    `count` is the number of its notifications, `events` are their ids, as far as they have room. `again` is
+    `resend` or `replay` for one that repeats a delivery. Only a failure has an `exchange`, and only what was
+    read from Redis `id` and `outcome`.
+    """
 
     at_ms: int
     webhook_id: str
@@ -15,3 +68,72 @@ class Delivery:
     error: str
     took_ms: int
     next_attempt_ms: int | None = None
+    url: str = ""
+    method: str = ""
+    detail: str = ""
+    again: str = ""
+    events: tuple[str, ...] = ()
+    exchange: Exchange | None = field(default=None, repr=False)
+    id: str = ""
+    outcome: AttemptOutcome | None = None
+
+
+def events_kept(ids: Iterable[str]) -> tuple[str, ...]:
+    """The first ids, as many as an attempt keeps."""
+    kept, left = [], EVENTS_BYTES
+    for each in ids:
+        left -= len(each.encode()) + 1
+        if left < 0:
+            break
+        kept.append(each)
+    return tuple(kept)
+
+
+def exchange(
+    headers: Mapping[str, str], body: bytes, answer: bytes, *, secret_headers: Collection[str] = ()
+) -> Exchange:
+    """What is kept of a failure, without secrets: headers in `secret_headers` (lower case), or so named.
+
+    A receiver may send back what it got: so these values are hidden in its answer too.
+    """
+    hidden = {name for name in headers if name.lower() in secret_headers or _SECRET.search(name)}
+    shown, left = {}, _HEADERS_BYTES
+    for name, value in headers.items():
+        text = HIDDEN if name in hidden else value
+        left -= len(name) + len(text)
+        if left < 0:
+            break
+        shown[name] = text
+    values = [headers[name] for name in hidden]
+    return Exchange(shown, excerpt(body), len(body), excerpt(_without(answer, values)))
+
+
+def excerpt(body: bytes) -> Excerpt:
+    """The first 2 KiB. A character that the end cuts is left out."""
+    first = body[:EXCERPT_BYTES]
+    for cut in range(4 if len(body) >= EXCERPT_BYTES else 1):
+        try:
+            return Excerpt(first[: len(first) - cut].decode())
+        except UnicodeDecodeError:
+            continue
+    return Excerpt(base64.b64encode(first).decode(), is_base64=True)
+
+
+def _without(answer: bytes, values: Iterable[str]) -> bytes:
+    """The answer without these values, their parts (`Bearer …`), or what its end has left of one."""
+    parts = {part for value in values for part in (value, *re.split(r"[\s;,=]+", value))}
+    secrets = {part for part in parts if len(part) >= _SECRET_FROM}
+    is_cut = len(answer) >= EXCERPT_BYTES
+    forms = {form.encode() for part in secrets for form in (part, json.dumps(part)[1:-1])}
+    for form in sorted(forms, key=len, reverse=True):
+        answer = answer.replace(form, HIDDEN.encode())
+    if not is_cut:
+        return answer
+    cut = max((_overlap(answer, form) for form in forms), default=0)
+    return answer[: len(answer) - cut]
+
+
+def _overlap(answer: bytes, secret: bytes) -> int:
+    """How many bytes at the end of the answer are the beginning of the secret."""
+    longest = min(len(answer), len(secret) - 1)
+    return next((size for size in range(longest, 0, -1) if answer.endswith(secret[:size])), 0)

@@ -7,12 +7,13 @@
 -- the batch: the next one has its front. Drops a single notification that was refused too often: nothing behind it would
 -- ever be sent. That is no success: the webhook goes on failing.
 -- KEYS: channel, queue, receipts, attempts
--- ARGV: owner, generation, config version, failed attempts, backoff in ms, expiry in ms, attempt (JSON that ends with
---       a next_attempt_ms of null), attempts kept, their TTL in ms, entry to drop or '', new limit of bytes or '',
---       new limit of the number or '', batch that timed out or '', entry refused alone or '', how often
--- Reply: {'retry' or 'dropped', the time of the next attempt in ms} | {'config_changed'} | {'ended', notifications lost}
---      | {'not_owner'}
--- Touches at most: 2 attempts, 16 fields, 1 entry, 1 receipt, and the names of the channel when it ends.
+-- ARGV: owner, generation, config version, failed attempts, backoff in ms, expiry in ms, entry to drop or '', new limit of
+--       bytes or '', new limit of the number or '', batch that timed out or '', entry refused alone or '', how often, and
+--       of the attempt: outcome, event ids, facts, details
+-- Reply: {'retry' or 'dropped' or 'config_changed' or 'ended' or 'not_owner', the time of the next attempt in ms or the
+--         notifications lost or 0, by how many bytes the attempts have grown}
+-- Touches at most: 19 attempts, 16 fields, 1 entry, 1 receipt, and the names of the channel when it ends.
+--include attempts
 --include now
 --include end_channel
 --include receipts
@@ -21,7 +22,7 @@ local GROWS_AGAIN_MS = 5 * 60 * 1000
 local owner, generation, config_version, failing_since_ms, next_attempt_ms, grows_from,
   own_expiry = unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'config_version', 'failing_since_ms',
     'next_attempt_ms', 'grows_from_ms', 'idle_expiry_ms'))
-if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner'} end
+if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner', 0, 0} end
 
 local now, expiry = now_ms(), tonumber(own_expiry or ARGV[6])
 if own_expiry == '0' then expiry = math.huge end
@@ -34,17 +35,13 @@ if config_version ~= ARGV[3] then
 elseif now - since >= expiry then
   status = 'ended'
 end
-local attempt = ARGV[7]
-if status ~= 'ended' then attempt = string.gsub(attempt, 'null}$', next_ms .. '}') end
-redis.call('LPUSH', KEYS[4], attempt)
-redis.call('LTRIM', KEYS[4], 0, ARGV[8] - 1)
-redis.call('PEXPIRE', KEYS[4], ARGV[9])
-if status == 'ended' then return {status, end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired')} end
+local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 13, 16)}, status ~= 'ended' and next_ms)
+if status == 'ended' then return {status, end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired'), grown} end
 redis.call('HDEL', KEYS[1], 'owner', 'timed_out')
-if status ~= 'retry' then return {status} end
+if status ~= 'retry' then return {status, 0, grown} end
 redis.call('HSET', KEYS[1], 'failed_attempts', ARGV[4], 'failing_since_ms', since, 'next_attempt_ms', next_ms)
 
-local drop, body_limit, batch_limit, timed_out, refused_entry, refused_times = unpack(ARGV, 10)
+local drop, body_limit, batch_limit, timed_out, refused_entry, refused_times = unpack(ARGV, 7)
 if body_limit ~= '' then
   redis.call('HSET', KEYS[1], 'body_limit_bytes', body_limit, 'body_limit_until_ms',
     string.format('%.0f', now + BODY_LIMIT_TTL_MS))
@@ -64,4 +61,4 @@ if drop ~= '' and redis.call('XDEL', KEYS[2], drop) == 1 then
   redis.call('HINCRBY', KEYS[1], 'dropped', 1)
   mark_receipts(KEYS[1], KEYS[3], drop, drop, 'dropped', 'too-long-for-webhook')
 end
-return {status, next_ms}
+return {status, next_ms, grown}
