@@ -79,7 +79,9 @@ class EndpointVerifier:
                 body=TEST_BODY,
             )
             headers = {**callback.headers, **signed}
-            return await self._outbound.put(callback.url, headers=headers, body=TEST_BODY, resolved=resolved)
+            return await self._outbound.send(
+                "PUT", callback.url, headers=headers, body=TEST_BODY, resolved=resolved
+            )
         finally:
             self._places.give_back(key.account_id)
 

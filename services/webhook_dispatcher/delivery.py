@@ -22,11 +22,14 @@ from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
 from shared.store.webhooks import Setup
-from shared.wire.pelion.messages import Message, message
+from shared.wire.messages import Message
+from shared.wire.pelion.messages import message
 from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
 
 logger = logging.getLogger(__name__)
+
+_METHOD = "PUT"
 
 
 class Outcome(Enum):
@@ -139,7 +142,9 @@ class Deliveries:
             body=body,
         )
         request.headers.update({**batch.callback.headers, **signature, **request.trace_headers})
-        call = self._outbound.put(batch.callback.url, headers=request.headers, body=body, resolved=resolved)
+        call = self._outbound.send(
+            _METHOD, batch.callback.url, headers=request.headers, body=body, resolved=resolved
+        )
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
             return await webhook.request.attempt()
@@ -159,7 +164,13 @@ class Deliveries:
         logger.log(level, "delivery.attempted", extra={"facts": facts})
         found = None
         if not attempt.accepted and self._stores.attempt_bytes.has_room(account):
-            found = exchange(request.headers, request.message.text, b"")
+            found = exchange(
+                request.headers,
+                request.message.text,
+                attempt.response_body,
+                answer_headers=attempt.response_headers,
+                secret_headers=batch.policy.secret_headers if batch.policy else (),
+            )
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -168,7 +179,8 @@ class Deliveries:
             error=attempt.error,
             took_ms=took_ms,
             url=batch.callback.url,
-            method="PUT",
+            method=_METHOD,
+            detail=attempt.detail,
             events=events_kept(each.event_id for each in batch.notifications[:count]),
             exchange=found,
         )

@@ -7,7 +7,7 @@ without its secrets, and never more than a bound.
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,6 +17,8 @@ EVENTS_BYTES = 4096
 HIDDEN = "***"
 
 _HEADERS_BYTES = 4096
+# The value of a header of an answer may be cut from here on.
+_LONG_VALUE = 1024
 # Shorter ones would hide ordinary words of an answer, and protect nothing.
 _SECRET_FROM = 6
 _SECRET = re.compile(
@@ -48,6 +50,7 @@ class Exchange:
     headers: Mapping[str, str]
     body: Excerpt
     body_bytes: int
+    answer_headers: Mapping[str, str]
     answer: Excerpt
 
 
@@ -90,22 +93,29 @@ def events_kept(ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def exchange(
-    headers: Mapping[str, str], body: bytes, answer: bytes, *, secret_headers: Collection[str] = ()
+    headers: Mapping[str, str],
+    body: bytes,
+    answer: bytes = b"",
+    *,
+    answer_headers: Mapping[str, str] | None = None,
+    secret_headers: Collection[str] = (),
 ) -> Exchange:
-    """What is kept of a failure, without secrets: headers in `secret_headers` (lower case), or so named.
+    """What is kept of a failure, without secrets: the headers in `secret_headers`, and those so named.
 
-    A receiver may send back what it got: so these values are hidden in its answer too.
+    A receiver may send back what it got: so their values are hidden in its answer too.
     """
-    hidden = {name for name in headers if name.lower() in secret_headers or _SECRET.search(name)}
-    shown, left = {}, _HEADERS_BYTES
-    for name, value in headers.items():
-        text = HIDDEN if name in hidden else value
-        left -= len(name) + len(text)
-        if left < 0:
-            break
-        shown[name] = text
-    values = [headers[name] for name in hidden]
-    return Exchange(shown, excerpt(body), len(body), excerpt(_without(answer, values)))
+    named = {name.lower() for name in secret_headers}
+    secrets = _forms(value for name, value in headers.items() if _is_secret(name, named))
+    return Exchange(
+        headers=_shown(headers, named),
+        body=excerpt(body),
+        body_bytes=len(body),
+        answer_headers={
+            name: _without(value.encode(), secrets, is_cut=len(value) >= _LONG_VALUE).decode(errors="replace")
+            for name, value in _shown(answer_headers or {}, named).items()
+        },
+        answer=excerpt(_without(answer, secrets, is_cut=len(answer) >= EXCERPT_BYTES)),
+    )
 
 
 def excerpt(body: bytes) -> Excerpt:
@@ -119,18 +129,36 @@ def excerpt(body: bytes) -> Excerpt:
     return Excerpt(base64.b64encode(first).decode(), is_base64=True)
 
 
-def _without(answer: bytes, values: Iterable[str]) -> bytes:
-    """The answer without these values, their parts (`Bearer …`), or what its end has left of one."""
+def _is_secret(name: str, named: Collection[str]) -> bool:
+    return name.lower() in named or _SECRET.search(name) is not None
+
+
+def _shown(headers: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
+    """As many as an attempt keeps, without the values of secret ones."""
+    shown, left = {}, _HEADERS_BYTES
+    for name, value in headers.items():
+        text = HIDDEN if _is_secret(name, named) else value
+        left -= len(name) + len(text)
+        if left < 0:
+            break
+        shown[name] = text
+    return shown
+
+
+def _forms(values: Iterable[str]) -> list[bytes]:
+    """How these values may appear in an answer: as they are, in their parts (`Bearer …`), or inside JSON."""
     parts = {part for value in values for part in (value, *re.split(r"[\s;,=]+", value))}
     secrets = {part for part in parts if len(part) >= _SECRET_FROM}
-    is_cut = len(answer) >= EXCERPT_BYTES
     forms = {form.encode() for part in secrets for form in (part, json.dumps(part)[1:-1])}
-    for form in sorted(forms, key=len, reverse=True):
-        answer = answer.replace(form, HIDDEN.encode())
-    if not is_cut:
-        return answer
-    cut = max((_overlap(answer, form) for form in forms), default=0)
-    return answer[: len(answer) - cut]
+    return sorted(forms, key=len, reverse=True)
+
+
+def _without(answer: bytes, secrets: Sequence[bytes], *, is_cut: bool = False) -> bytes:
+    """The answer without these. If it was cut, nor with the beginning of one at its end."""
+    for secret in secrets:
+        answer = answer.replace(secret, HIDDEN.encode())
+    overlap = max((_overlap(answer, secret) for secret in secrets), default=0) if is_cut else 0
+    return answer[: len(answer) - overlap]
 
 
 def _overlap(answer: bytes, secret: bytes) -> int:

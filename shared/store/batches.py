@@ -17,6 +17,7 @@ from shared.model.channels import Lease
 from shared.model.deliveries import AttemptOutcome, Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
+from shared.model.webhooks import WebhookPolicy
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.attempts import fields_of
@@ -29,6 +30,7 @@ from shared.store.queues import (
     next_entry_id,
     notification_of,
 )
+from shared.store.webhook_policies import policy_of
 
 _NO_LIMITS = BatchLimits()
 _NO_LESSON = Lesson()
@@ -36,7 +38,10 @@ _NO_LESSON = Lesson()
 
 @dataclass(frozen=True, slots=True)
 class TakenBatch:
-    """The front of a queue, the webhook's configuration, and the failed attempts since the last ack."""
+    """The front of a queue, the webhook's configuration, and the failed attempts since the last ack.
+
+    `policy` is a native webhook's; those of API keys have none.
+    """
 
     notifications: list[Notification]
     callback: Callback
@@ -45,6 +50,7 @@ class TakenBatch:
     signing_secret: str
     failed_attempts: int
     limits: BatchLimits = _NO_LIMITS
+    policy: WebhookPolicy | None = None
 
 
 class NoBatch(StrEnum):
@@ -101,7 +107,7 @@ class Batches:
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
         if status != b"taken":
             return NoBatch(status.decode())
-        config_version, url, headers, serialization, secret, failed_attempts, *rest = fields
+        config_version, url, headers, serialization, secret, failed_attempts, policy, *rest = fields
         limits, entries = rest[:5], rest[5:]
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
@@ -111,6 +117,7 @@ class Batches:
             signing_secret=secret.decode(),
             failed_attempts=int(failed_attempts),
             limits=_limits(*limits),
+            policy=policy_of(policy),
         )
 
     async def ack(

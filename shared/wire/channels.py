@@ -69,8 +69,9 @@ class SentBody(Closed):
 
 
 class AnswerBody(Closed):
-    """What was answered."""
+    """What was answered. Secrets in its headers are replaced too."""
 
+    headers: dict[str, str]
     body: ExcerptBody
 
 
@@ -112,7 +113,7 @@ def one_delivery_body(delivery: Delivery) -> OneDeliveryBody:
     return OneDeliveryBody(
         **_shown(delivery),
         request=SentBody(dict(found.headers), _excerpt(found.body), found.body_bytes),
-        response=AnswerBody(_excerpt(found.answer)) if has_response else None,
+        response=AnswerBody(dict(found.answer_headers), _excerpt(found.answer)) if has_response else None,
     )
 
 

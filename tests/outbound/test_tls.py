@@ -34,12 +34,12 @@ async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> 
     async with receiving(status(200), tls=server(certificates)) as receiver:
         url = receiver.url(scheme="https")
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
-            assert (await calls.put(url, headers={}, body=b"{}")).accepted
-            assert (await calls.put(url, headers={}, body=b"{}")).accepted
+            assert (await calls.send("PUT", url, headers={}, body=b"{}")).accepted
+            assert (await calls.send("PUT", url, headers={}, body=b"{}")).accepted
             assert receiver.connections == 1
         for trusted in (None, certificates.pem("stranger")):
             async with Outbound(policy=LOOPBACK, ca=trusted) as calls:
-                attempt = await calls.put(url, headers={}, body=b"{}")
+                attempt = await calls.send("PUT", url, headers={}, body=b"{}")
                 assert (attempt.status, attempt.error) == (None, "tls-failed")
         assert len(receiver.heads) == 2
 
@@ -58,7 +58,7 @@ async def test_http_1_1_is_offered(certificates: Certificates) -> None:
         receiving(respond, tls=context) as receiver,
         Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls,
     ):
-        assert (await calls.put(receiver.url(scheme="https"), headers={}, body=b"{}")).accepted
+        assert (await calls.send("PUT", receiver.url(scheme="https"), headers={}, body=b"{}")).accepted
 
     assert selected == ["http/1.1"]
 
@@ -71,7 +71,9 @@ async def test_a_name_that_is_not_in_the_certificate(certificates: Certificates)
         receiving(status(200), tls=server(certificates)) as receiver,
         Outbound(policy=LOOPBACK, ca=certificates.pem("authority"), lookup=lookup) as calls,
     ):
-        attempt = await calls.put(receiver.url("other.example", scheme="https"), headers={}, body=b"{}")
+        attempt = await calls.send(
+            "PUT", receiver.url("other.example", scheme="https"), headers={}, body=b"{}"
+        )
 
     assert attempt.error == "tls-failed"
     assert receiver.heads == []
@@ -86,9 +88,9 @@ async def test_the_client_certificate_is_sent_on_request(certificates: Certifica
             client_cert=certificates.pem("gateway"),
             client_key=certificates.key("gateway"),
         ) as calls:
-            assert (await calls.put(url, headers={}, body=b"{}")).accepted
+            assert (await calls.send("PUT", url, headers={}, body=b"{}")).accepted
         async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
-            attempt = await calls.put(url, headers={}, body=b"{}")
+            attempt = await calls.send("PUT", url, headers={}, body=b"{}")
             # TLS 1.3: the receiver refuses after the handshake has ended for the client, if at all.
             assert attempt.status is None
             assert attempt.error in ("tls-failed", "closed", "not-connected")
@@ -97,7 +99,7 @@ async def test_the_client_certificate_is_sent_on_request(certificates: Certifica
 
 async def test_a_receiver_without_tls(certificates: Certificates) -> None:
     async with receiving(status(200)) as receiver, Outbound(policy=LOOPBACK, timeout_s=0.5) as calls:
-        attempt = await calls.put(receiver.url(scheme="https"), headers={}, body=b"{}")
+        attempt = await calls.send("PUT", receiver.url(scheme="https"), headers={}, body=b"{}")
 
     assert attempt.status is None
     assert attempt.error in ("tls-failed", "timed-out", "not-connected")

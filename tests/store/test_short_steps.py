@@ -13,13 +13,14 @@ from shared.model.batch_limits import Lesson
 from shared.model.bindings import Source
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
-from shared.model.deliveries import Delivery
+from shared.model.deliveries import Delivery, exchange
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
+from shared.store.attempts import Attempts
 from shared.store.batches import AfterFailure, Batches, TakenBatch
 from shared.store.channels import Channels
 from shared.store.due_webhooks import DueWebhooks
@@ -148,6 +149,30 @@ async def batches_of_webhooks(stores: Stores) -> None:
         )
         assert status is expected
     assert lost == LARGEST - 1
+
+
+async def attempts_of_webhooks(stores: Stores) -> None:
+    """The largest ones, of which a step drops as many as it may: the oldest were small, or are too old."""
+    channel = await full_channel(stores, Kind.WEBHOOK)
+    small = Delivery(NOW_MS, "msg_1", 1, 200, "", 5)
+    large = replace(small, exchange=exchange({"a": "b" * 4000}, b"\xff" * 5000, b"\xff" * 2048))
+    at = stores.now_ms()
+    for ahead_ms in (0, 0, DAY_MS, 9 * DAY_MS):
+        limits = QueueLimits(lifetime_ms=100 * DAY_MS)
+        batches = Batches(at_time(stores, at + ahead_ms), limits=limits)
+        lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
+        for _ in range(100):
+            delivery = large if ahead_ms == DAY_MS else small
+            await batches.ack(lease, until="1-1", delivery=delivery)
+        taken = await batches.take(lease, count=LARGEST, size_bytes=10**9)
+        assert isinstance(taken, TakenBatch)
+        last = taken.notifications[-1].entry_id
+        if ahead_ms == DAY_MS:
+            await batches.fail(lease, taken=taken, delivery=large, backoff_ms=0, expiry_ms=DAY_MS)
+        else:
+            assert await batches.ack(lease, until=last, delivery=large)
+        for event_id in ("", "none"):
+            await Attempts(at_time(stores, at + ahead_ms)).page(channel, event_id=event_id)
 
 
 async def ends_of_channels(stores: Stores) -> None:
@@ -312,6 +337,7 @@ WORK = (
     drops_of_a_full_queue,
     drops_of_what_is_too_old,
     batches_of_webhooks,
+    attempts_of_webhooks,
     ends_of_channels,
     queues_of_sessions,
     large_routing_tables,

@@ -44,6 +44,8 @@ class Request:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    method: str = "PUT"
+    timeout_s: float | None = None
 
     @property
     def webhook_id(self) -> str:
@@ -74,9 +76,18 @@ class FakeOutbound:
     def resolve_again(self, resolved: Resolved, *, account: str) -> Resolved:
         return resolved
 
-    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes, resolved: Resolved) -> Attempt:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        resolved: Resolved,
+        timeout_s: float | None = None,
+    ) -> Attempt:
         assert resolved.host == url
-        request = Request(url, headers, body)
+        request = Request(url, headers, body, method, timeout_s)
         self.requests.append(request)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)

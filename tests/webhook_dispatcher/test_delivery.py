@@ -1,6 +1,5 @@
 """One attempt: what it sends, and what follows from the response."""
 
-import json
 import logging
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from services.webhook_dispatcher.delivery import Outcome
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
+from tests.store.recorded import recorded
 from tests.store.stores import RedisClock, Stores, events
 from tests.webhook_dispatcher.conftest import (
     EXPIRY_MS,
@@ -26,11 +26,6 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER_TRACE = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def recorded(stores: Stores, channel: str) -> list[dict[str, object]]:
-    """The channel's list of deliveries, newest first."""
-    return [json.loads(each) for each in stores.direct.lrange(keyspace.deliveries(channel), 0, -1)]
-
-
 async def test_an_accepted_batch_is_acked(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries
 ) -> None:
@@ -44,7 +39,7 @@ async def test_an_accepted_batch_is_acked(
     assert {"webhook-id", "webhook-timestamp", "webhook-signature"} <= set(request.headers)
     assert stores.entries(channel) == []
     assert stores.owner(channel) == lease.owner, "the lease is kept for the next batch"
-    [delivery] = recorded(stores, channel)
+    [delivery] = recorded(stores.direct, channel)
     assert (delivery["status"], delivery["count"], delivery["webhook_id"]) == (200, 3, request.webhook_id)
     assert retries.scheduled == []
     assert await deliveries.make(lease) is Outcome.NOTHING_TO_SEND
@@ -155,7 +150,7 @@ async def test_a_lease_lost_during_the_attempt_leaves_all_to_the_new_owner(
 
     assert stores.owner(channel) == owner
     assert len(stores.entries(channel)) == 1
-    assert recorded(stores, channel) == []
+    assert recorded(stores.direct, channel) == []
     assert retries.scheduled == []
     with pytest.raises(NoLongerOwner):
         await deliveries.make(lease)
