@@ -136,7 +136,7 @@ class Deliveries:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
         signature = signed_headers(
-            batch.signing_secret,
+            batch.signing_secrets,
             webhook_id=request.webhook_id,
             timestamp_s=now_ms() // 1000,
             body=body,

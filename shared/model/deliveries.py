@@ -5,7 +5,6 @@ without its secrets, and never more than a bound.
 """
 
 import base64
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,8 +148,13 @@ def _forms(values: Iterable[str]) -> list[bytes]:
     """How these values may appear in an answer: as they are, in their parts (`Bearer …`), or inside JSON."""
     parts = {part for value in values for part in (value, *re.split(r"[\s;,=]+", value))}
     secrets = {part for part in parts if len(part) >= _SECRET_FROM}
-    forms = {form.encode() for part in secrets for form in (part, json.dumps(part)[1:-1])}
+    forms = {form.encode() for part in secrets for form in (part, _in_json(part))}
     return sorted(forms, key=len, reverse=True)
+
+
+def _in_json(value: str) -> str:
+    """Printable ASCII, as a header's value is."""
+    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _without(answer: bytes, secrets: Sequence[bytes], *, is_cut: bool = False) -> bytes:

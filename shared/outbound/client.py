@@ -35,6 +35,7 @@ from shared.outbound.resolver import (
 )
 from shared.outbound.response_head import HeadReader
 from shared.outbound.urls import host_of, origin_of, parsed
+from shared.tls import client_context
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class Outbound:
 
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = client_context()
     # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:

@@ -5,7 +5,7 @@ when another dispatcher makes it. It also keeps how large a batch may be for its
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import orjson
@@ -47,7 +47,7 @@ class TakenBatch:
     callback: Callback
     config_version: str
     serialization: bytes
-    signing_secret: str
+    signing_secrets: tuple[str, ...] = field(repr=False)
     failed_attempts: int
     limits: BatchLimits = _NO_LIMITS
     policy: WebhookPolicy | None = None
@@ -107,14 +107,14 @@ class Batches:
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
         if status != b"taken":
             return NoBatch(status.decode())
-        config_version, url, headers, serialization, secret, failed_attempts, policy, *rest = fields
+        config_version, url, headers, serialization, signing_secrets, failed_attempts, policy, *rest = fields
         limits, entries = rest[:5], rest[5:]
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
             config_version=config_version.decode(),
             serialization=serialization,
-            signing_secret=secret.decode(),
+            signing_secrets=tuple(signing_secrets.decode().split()),
             failed_attempts=int(failed_attempts),
             limits=_limits(*limits),
             policy=policy_of(policy),

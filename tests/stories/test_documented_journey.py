@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +10,9 @@ import aiohttp
 import jsonschema_rs
 
 from services.gateway.app import DOCUMENT
+from shared.model.deliveries import AttemptOutcome, Delivery, exchange
+from shared.store import keyspace
+from shared.store.attempts import fields_of
 from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
@@ -109,7 +113,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await go("DELETE", all_of_it, 204, at={"device-id": "lamp"})
     await go("GET", all_of_it, 404, at={"device-id": "lamp"})
 
-    await channels(journey, hook)
+    await channels(journey, hook, stack)
     await channels_of_the_account(journey)
     await pull(journey)
     await sessions(journey, stack, http)
@@ -206,7 +210,7 @@ async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) 
         assert await cognism.receive_json() == {"a": 1}
 
 
-async def channels(journey: Journey, hook: Hook) -> None:
+async def channels(journey: Journey, hook: Hook, stack: Stack) -> None:
     """Each kind of channel, from creation to deletion."""
     go, me = journey.go, {"channel": journey.key.id}
     view = "/v1/channels/{channel}"
@@ -230,7 +234,7 @@ async def channels(journey: Journey, hook: Hook) -> None:
     await go("GET", callback, 200)
     await go("GET", view, 200, at=me)
     await go("GET", f"{view}/signing-secret", 200, at=me)
-    await go("GET", f"{view}/deliveries", 200, at=me)
+    await attempts(journey, me, stack)
     await go("POST", f"{view}/deliveries/retry", 202, at=me)
     await go("DELETE", callback, 204)
     await go("POST", f"{view}/deliveries/retry", 404, at=me)
@@ -243,6 +247,33 @@ async def channels(journey: Journey, hook: Hook) -> None:
     message = (await go("GET", pull, 200)).json
     assert set(message) == {"notifications", "events", "registrations"}
     assert (await go("DELETE", pull, 200)).text == "REMOVED"
+
+
+async def attempts(journey: Journey, at: dict[str, str], stack: Stack) -> None:
+    """Of a dispatcher that this installation has not."""
+    view, facts = "/v1/channels/{channel}/deliveries", (1_800_000_000_000, "msg_1", 1, 500, "", 7)
+    failed = Delivery(*facts, events=("e-1",))
+    outcome, events, stored, details = fields_of(
+        replace(failed, exchange=exchange({"a": "b"}, b"{}", b"\xff")), AttemptOutcome.FAILURE
+    )
+    record = {
+        "n": 1,
+        "before": 0,
+        "outcome": outcome,
+        "events": events,
+        "facts": stored,
+        "next": "",
+        "details": details,
+    }
+    with stack.redis.client() as redis:
+        redis.xadd(keyspace.attempts(at["channel"]), {**record, "next": "", "details": details})
+        redis.expire(keyspace.attempts(at["channel"]), 60)
+    [listed] = (await journey.go("GET", view, 200, at=at, query="?limit=1&event_id=e-1")).json["deliveries"]
+    one = {**at, "delivery": listed["id"]}
+    shown = (await journey.go("GET", f"{view}/{{delivery}}", 200, at=one)).json
+    assert {name: shown[name] for name in listed} == listed
+    await journey.go("GET", f"{view}/{{delivery}}", 404, at={**at, "delivery": "1-0"})
+    await journey.go("GET", view, 400, at=at, query="?outcome=x")
 
 
 async def published(journey: Journey) -> None:

@@ -210,7 +210,7 @@ async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: s
     key, _ = await stores.api_key()
     if account is not None:
         stores.direct.hset(keyspace.api_key(key.id), "account_id", account)
-    await stores.api_keys.signing_secret(key.id, offered="whsec_c2VjcmV0")
+    await stores.signing_secrets.made(key.id, offered="whsec_c2VjcmV0")
     await register(stores, key.id, url)
     if queued:
         await stores.queued(key.id, queued)

@@ -6,6 +6,7 @@ import pytest
 
 from services.webhook_dispatcher.delivery import Outcome
 from shared.model.errors import NoLongerOwner
+from shared.outbound.client import Attempt
 from shared.store import keyspace
 from tests.store.recorded import recorded
 from tests.store.stores import RedisClock, Stores, events
@@ -205,3 +206,53 @@ async def test_receipts_are_sent_before_the_request_and_acked_after_it(
 
     assert seen == [{b"sent"}]
     assert {b"sent", b"acked"} <= set(stores.direct.hgetall(receipt))
+
+
+async def test_a_failure_is_recorded_with_what_was_sent_and_answered(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
+) -> None:
+    channel = await webhook(stores, queued=3)
+    answer = Attempt(502, "", 7, response_body=b"no", response_headers={"server": "x"}, detail="in words")
+    outbound.answer = lambda _: answer
+
+    await deliveries.make(await claim(stores, channel))
+
+    [request] = outbound.requests
+    [failed] = recorded(stores.direct, channel)
+    assert (failed["url"], failed["method"], failed["detail"]) == (URL, request.method, "in words")
+    assert (failed["outcome"], failed["events"]) == ("failure", ["0", "1", "2"])
+    details = failed["details"]
+    assert details["headers"] == {**request.headers, "webhook-signature": "***"}
+    assert (details["body"]["text"], details["body_bytes"]) == (request.body.decode(), len(request.body))
+    assert (details["answer"]["text"], details["answer_headers"]) == ("no", {"server": "x"})
+
+
+async def test_a_success_is_recorded_without_bodies(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
+) -> None:
+    channel = await webhook(stores, queued=2)
+    outbound.answer = lambda _: Attempt(200, "", 7, response_body=b"x" * 2048)
+
+    await deliveries.make(await claim(stores, channel))
+
+    [success] = recorded(stores.direct, channel)
+    assert (success["outcome"], success["details"], success["events"]) == ("success", None, ["0", "1"])
+
+
+async def test_an_account_without_room_keeps_what_happened_and_not_what_was_sent(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
+) -> None:
+    channel = await webhook(stores, queued=1)
+    outbound.status = 500
+    sums = deliveries._stores.attempt_bytes
+    sums.grew("full", 10**12)
+    await sums.report()
+
+    await deliveries.make(await claim(stores, channel), account="full")
+    await deliveries.make(await claim(stores, channel))
+
+    [failed] = recorded(stores.direct, channel)
+    assert (failed["status"], failed["events"], failed["details"]) == (500, ["0"], None)
+    other = await webhook(stores, queued=1)
+    await deliveries.make(await claim(stores, other), account="other")
+    assert recorded(stores.direct, other)[0]["details"] is not None
