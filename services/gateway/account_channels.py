@@ -25,6 +25,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import Operation
+from services.gateway.queries import one_of, page_limit
 from shared.clock import now_ms
 from shared.model.account_channels import AccountChannel, Activity, ChannelRecord, NewChannel, shown_id
 from shared.model.api_keys import new_id
@@ -121,35 +122,22 @@ async def list_channels(request: Request, caller: ChannelCaller) -> AccountChann
     query = request.query_params
     kind, state = query.get("kind"), query.get("state")
     wanted = Wanted(
-        kind=None if kind is None else Kind(_one_of([*Kind], kind, "kind")),
-        state=None if state is None else Activity(_one_of([*Activity], state, "state")),
+        kind=None if kind is None else Kind(one_of([*Kind], kind, "kind")),
+        state=None if state is None else Activity(one_of([*Activity], state, "state")),
         customer=query.get("customer"),
         name_prefix=query.get("name_prefix"),
     )
     try:
         channels, next_after = await context_of(request).stores.channel_pages.page(
-            account_id, wanted, after=query.get("after", ""), count=_limit(query.get("limit"))
+            account_id,
+            wanted,
+            after=query.get("after", ""),
+            count=page_limit(query.get("limit"), usual=_PAGE, most=_MOST),
         )
     except ValueError:
         raise Invalid("must be next_after of another page", field="after") from None
     now = now_ms()
     return AccountChannelsBody([account_channel_body(each, now_ms=now) for each in channels], next_after)
-
-
-def _one_of(values: Sequence[str], given: str, field: str) -> str:
-    """Raises Invalid."""
-    if given not in values:
-        raise Invalid(f"must be one of {', '.join(values)}", field=field)
-    return given
-
-
-def _limit(given: str | None) -> int:
-    """Raises Invalid."""
-    if given is None:
-        return _PAGE
-    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= _MOST):
-        raise Invalid(f"must be a number from 1 to {_MOST}", field="limit")
-    return int(given)
 
 
 @Operation("PATCH /v1/channels/{channel}", NAMED_CHANNEL, errors=(409, 429), parameters=[OF_ACCOUNT])

@@ -14,12 +14,14 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     channel_views,
     channels,
     crossbar,
+    deliveries,
     documented,
     fetches,
     publish,
     quotas,
     receipts,
     session_pushes,
+    streams,
     webhook_tests,
 )
 from services.gateway.context import Context

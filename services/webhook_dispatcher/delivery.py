@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from services.composition import Stores
@@ -17,7 +17,7 @@ from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
-from shared.model.deliveries import Delivery
+from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
 from shared.model.webhook_answers import Answer, Verdict, judged
 from shared.model.webhooks import Method
@@ -53,11 +53,12 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request: its body, and those of its notifications that have a receipt or a trace."""
+    """One request: its body, those of its notifications that have a receipt or a trace, and what was sent."""
 
     webhook_id: str
     message: Message
     with_trail: list[Notification]
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def trace_headers(self) -> dict[str, str]:
@@ -113,7 +114,7 @@ class Deliveries:
             return Outcome.MOVED
         answer = _answer(batch, attempt)
         webhook.record(attempt, is_accepted=answer.is_accepted)
-        delivery = self._record(lease, request, attempt, answer)
+        delivery = self._record(lease, batch, request, attempt, answer, account=webhook.account)
         if not answer.is_accepted:
             lesson = lesson_of(
                 batch.limits,
@@ -128,7 +129,7 @@ class Deliveries:
             is_changed = await self._native.fail(lease, batch, failed, account=webhook.account)
             return Outcome.CHANGED if is_changed else Outcome.RELEASED
         acked_ns = time.time_ns()
-        outcome = await self._ack(lease, batch, request.message, delivery)
+        outcome = await self._ack(lease, batch, request.message, delivery, account=webhook.account)
         tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
         return outcome
 
@@ -171,11 +172,11 @@ class Deliveries:
             body=body,
         )
         headers = with_content_type(batch.callback.headers, batch.policy)
-        headers = {**headers, **signature, **request.trace_headers}
+        request.headers.update({**headers, **signature, **request.trace_headers})
         call = self._outbound.send(
-            Method.PUT if batch.policy is None else batch.policy.method,
+            _method_of(batch),
             batch.callback.url,
-            headers=headers,
+            headers=request.headers,
             body=body,
             resolved=resolved,
             timeout_s=None if batch.policy is None else batch.policy.timeout_s,
@@ -186,13 +187,34 @@ class Deliveries:
         finally:
             webhook.request = None
 
-    def _record(self, lease: Lease, request: _Request, attempt: Attempt, answer: Answer) -> Delivery:
-        """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""
+    def _record(
+        self,
+        lease: Lease,
+        batch: TakenBatch,
+        request: _Request,
+        attempt: Attempt,
+        answer: Answer,
+        *,
+        account: str,
+    ) -> Delivery:
+        """Logs the attempt. Returns what the channel keeps of it.
+
+        That is also what was sent and answered, if it failed, while the account has room.
+        """
         count, took_ms = request.message.count, attempt.took_ms
         outcome = "accepted" if answer.is_accepted else attempt.outcome
         facts = {"channel": lease.channel, "outcome": outcome, "batch": count, "took_ms": took_ms}
         level = logging.DEBUG if answer.is_accepted else logging.INFO
         logger.log(level, "delivery.attempted", extra={"facts": facts})
+        found = None
+        if not answer.is_accepted and self._stores.attempt_bytes.has_room(account):
+            found = exchange(
+                request.headers,
+                request.message.text,
+                attempt.response_body,
+                answer_headers=attempt.response_headers,
+                secret_headers=batch.policy.secret_headers if batch.policy else (),
+            )
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -200,9 +222,16 @@ class Deliveries:
             status=attempt.status,
             error=attempt.error,
             took_ms=took_ms,
+            url=batch.callback.url,
+            method=_method_of(batch),
+            detail=answer.words or attempt.detail,
+            events=events_kept(each.event_id for each in batch.notifications[:count]),
+            exchange=found,
         )
 
-    async def _ack(self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery) -> Outcome:
+    async def _ack(
+        self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery, *, account: str
+    ) -> Outcome:
         batch_limit = batch.limits.after_success(
             body.count,
             took_ms=delivery.took_ms,
@@ -210,7 +239,7 @@ class Deliveries:
             most=self._most(batch),
         )
         count = await self._stores.batches.ack(
-            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit
+            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit, account=account
         )
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
@@ -234,6 +263,7 @@ class Deliveries:
             backoff_ms=round(next_attempt_ms - now),
             expiry_ms=round(self._settings.webhook_expiry_s * 1000),
             lesson=lesson,
+            account=account,
         )
         match result:
             case AfterFailure.RETRY | AfterFailure.DROPPED:
@@ -253,6 +283,10 @@ class Deliveries:
         await self._stores.channels.unindex(
             account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
         )
+
+
+def _method_of(batch: TakenBatch) -> Method:
+    return Method.PUT if batch.policy is None else batch.policy.method
 
 
 def _answer(batch: TakenBatch, attempt: Attempt) -> Answer:

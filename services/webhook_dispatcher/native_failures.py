@@ -72,6 +72,7 @@ class NativeFailures:
                 notice=_notice_of(batch, failed),
             ),
             lesson=lesson,
+            account=account,
         )
         _log(lease, batch, lesson, after)
         if after.next_ms:

@@ -12,6 +12,7 @@ from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.notices import NoticePublisher
 from shared.jobs import RetryJobs
+from shared.model.errors import StoreUnavailable
 from shared.publish.publisher import Publisher
 from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
@@ -41,6 +42,8 @@ async def dispatching(
             ),
         ):
             yield
+    with contextlib.suppress(StoreUnavailable):
+        await stores.attempt_bytes.report()
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ Redis keeps where a batch ends until it is acked: a retry sends the same notific
 when another dispatcher makes it. It also keeps how large a batch may be for its receiver (`batch_limits.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,12 +15,13 @@ from shared import telemetry
 from shared.model.batch_limits import BatchLimits, Lesson, failed_attempts_after
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
-from shared.model.deliveries import Delivery
+from shared.model.deliveries import AttemptOutcome, Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
 from shared.model.webhooks import WebhookPolicy
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.attempts import fields_of
 from shared.store.queues import (
     LOST_LEASE,
     NOT_OWNER,
@@ -32,8 +33,6 @@ from shared.store.queues import (
 )
 from shared.store.webhook_policies import policy_of
 
-# How many attempts are kept, and for how long.
-_ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
 _NO_LIMITS = BatchLimits()
 _NO_LESSON = Lesson()
 
@@ -117,8 +116,16 @@ class Failure:
 class Batches:
     """Takes and acks batches for the owners of webhook channels, and schedules retries."""
 
-    def __init__(self, redis: RedisCommands, *, limits: QueueLimits) -> None:
+    def __init__(
+        self,
+        redis: RedisCommands,
+        *,
+        limits: QueueLimits,
+        on_attempts: Callable[[str, int], None] = lambda _account, _grown: None,
+    ) -> None:
+        """Calls `on_attempts` with an account and the bytes by which its webhooks' attempts have grown."""
         self._redis = redis
+        self._on_attempts = on_attempts
         self._limits = limits
         self._queues = Queues(redis, limits=limits)
 
@@ -156,23 +163,29 @@ class Batches:
         )
 
     async def ack(
-        self, lease: Lease, *, until: str, delivery: Delivery, batch_limit: int | None = None
+        self,
+        lease: Lease,
+        *,
+        until: str,
+        delivery: Delivery,
+        batch_limit: int | None = None,
+        account: str = "",
     ) -> int | None:
         """Acks everything up to and including `until`; returns the number acked, None if not the owner.
 
+        Keeps the attempt, whose bytes are those of `account`.
         `batch_limit` replaces the channel's, if it has one and that may grow: 0 removes it.
         """
-        entries, attempt = (until, next_entry_id(until)), orjson.dumps(delivery)
-        count = await self._redis.script(
+        count, grown = await self._redis.script(
             "batch_ack",
             _names(lease),
             lease.owner,
             lease.generation,
-            *entries,
-            attempt,
-            *_ATTEMPTS,
+            *(until, next_entry_id(until)),
             "" if batch_limit is None else batch_limit,
+            *fields_of(delivery, AttemptOutcome.SUCCESS),
         )
+        self._on_attempts(account, int(grown))
         if count < NOT_OWNER:
             rest = await self._queues.ack_until(lease, until=until)
             return acked_in_part(count) + (rest or 0)
@@ -187,14 +200,16 @@ class Batches:
         backoff_ms: int,
         expiry_ms: int,
         lesson: Lesson = _NO_LESSON,
+        account: str = "",
     ) -> tuple[AfterFailure, int]:
         """Schedules the next attempt, or ends a channel that has failed for `expiry_ms`; releases the lease.
 
-        Writes the lesson, and drops what it says is to be dropped. Returns what follows, with the time of the
-        next attempt in ms, or with the number of notifications that were lost for a channel that ended.
+        Writes the lesson, drops what it says is to be dropped, and keeps the attempt, whose bytes are those
+        of `account`. Returns what follows, with the time of the next attempt in ms, or with the number of
+        notifications that were lost for a channel that ended.
         """
-        status, *found = await self._fail(lease, taken, delivery, backoff_ms, expiry_ms, lesson)
-        return AfterFailure(status.decode()), int(found[0]) if found else 0
+        result, found, *_ = await self._fail(lease, taken, delivery, backoff_ms, lesson, expiry_ms, account)
+        return result, int(found)
 
     async def fail_native(
         self,
@@ -205,11 +220,16 @@ class Batches:
         backoff_ms: int,
         failure: Failure,
         lesson: Lesson = _NO_LESSON,
+        account: str = "",
     ) -> AfterAttempt:
         """The same for a native webhook, which is disabled instead of ended. What it gives up is dropped."""
         more = _of_native(taken, failure)
-        status, *found = await self._fail(lease, taken, delivery, backoff_ms, 0, lesson, more)
-        return _after(AfterFailure(status.decode()), *found)
+        result, found, *dropped = await self._fail(
+            lease, taken, delivery, backoff_ms, lesson, 0, account, *more
+        )
+        if result is AfterFailure.DISABLED:
+            return AfterAttempt(result, reason=found.decode())
+        return AfterAttempt(result, next_ms=int(found), lost=sum(dropped))
 
     async def _fail(
         self,
@@ -217,14 +237,14 @@ class Batches:
         taken: TakenBatch,
         delivery: Delivery,
         backoff_ms: int,
-        expiry_ms: int,
         lesson: Lesson,
-        more: Sequence[Argument] = (),
-    ) -> list[Any]:
+        expiry_ms: int,
+        account: str,
+        *more: Argument,
+    ) -> tuple[Any, ...]:
+        """The result, what the script says of it, and how many were given up, if any."""
         failed_attempts = failed_attempts_after(taken.failed_attempts, taken.limits, lesson)
         attempt = (lease.owner, lease.generation, taken.config_version, failed_attempts)
-        record = orjson.dumps(delivery)
-        assert record.endswith(b'"next_attempt_ms":null}'), "the script writes the time there"
         learned = (
             lesson.refused_entry if lesson.drops else "",
             lesson.body_limit_bytes or "",
@@ -233,9 +253,17 @@ class Batches:
             lesson.refused_entry,
             lesson.refused_times,
         )
-        arguments = (*attempt, backoff_ms, expiry_ms, record, *_ATTEMPTS, *learned, *more)
-        found: list[Any] = await self._redis.script("batch_fail", _names(lease), *arguments)
-        return found
+        arguments = (
+            *attempt,
+            backoff_ms,
+            expiry_ms,
+            *learned,
+            *fields_of(delivery, AttemptOutcome.FAILURE),
+            *more,
+        )
+        status, found, grown, *dropped = await self._redis.script("batch_fail", _names(lease), *arguments)
+        self._on_attempts(account, int(grown))
+        return AfterFailure(status.decode()), found, *map(int, dropped)
 
 
 def _of_native(taken: TakenBatch, failure: Failure) -> tuple[Argument, ...]:
@@ -253,22 +281,8 @@ def _of_native(taken: TakenBatch, failure: Failure) -> tuple[Argument, ...]:
     )
 
 
-def _after(result: AfterFailure, *found: bytes | int) -> AfterAttempt:
-    match result:
-        case AfterFailure.ENDED:
-            return AfterAttempt(result, lost=int(found[0]))
-        case AfterFailure.DISABLED:
-            reason = found[0]
-            assert isinstance(reason, bytes)
-            return AfterAttempt(result, reason=reason.decode())
-        case AfterFailure.EXHAUSTED:
-            return AfterAttempt(result, next_ms=int(found[0]), lost=int(found[1]))
-        case _:
-            return AfterAttempt(result, next_ms=int(found[0]) if found else 0)
-
-
 def _names(lease: Lease) -> list[str]:
-    return [*keyspace.channel_names(lease.channel)[1:], keyspace.deliveries(lease.channel)]
+    return [*keyspace.channel_names(lease.channel)[1:], keyspace.attempts(lease.channel)]
 
 
 def _limits(

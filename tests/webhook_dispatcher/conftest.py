@@ -22,10 +22,12 @@ from shared.outbound.names import Resolved
 from shared.publish.publisher import Publisher
 from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
-from shared.store import keyspace
+from shared.store import attempts, keyspace
+from shared.store.attempt_bytes import AttemptBytes
 from shared.store.batches import Batches
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
+from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat, Replicas
 from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
@@ -168,9 +170,12 @@ def a_dispatcher(
 
 def stores_of(stores: Stores, clock: RedisClock, *, instance: str) -> composition.Stores:
     """The stores of one dispatcher."""
+    bytes_ = AttemptBytes(stores.calls, quotas=AccountQuotas(stores.calls))
     own = SimpleNamespace(
         redis=stores.redis,
-        batches=Batches(clock.calls_of(stores), limits=QueueLimits()),
+        attempt_bytes=bytes_,
+        attempts=attempts.Attempts(clock.calls_of(stores)),
+        batches=Batches(clock.calls_of(stores), limits=QueueLimits(), on_attempts=bytes_.grew),
         channels=stores.channels,
         due_webhooks=DueWebhooks(clock.calls_of(stores), instance=instance),
         heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
