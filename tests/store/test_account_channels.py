@@ -18,6 +18,7 @@ from shared.store import keyspace
 from shared.store.account_channels import CREATION_MS, AccountChannels
 from shared.store.channel_pages import Wanted
 from shared.store.channels import Channels
+from shared.store.name_index import entry_of
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
 from tests.store.native import HOOK, ORDERS, a_channel, create, listed, receivers
@@ -278,7 +279,7 @@ async def test_a_table_newer_than_the_record_is_repaired(stores: Stores) -> None
 async def test_a_name_that_was_taken_away_is_not_kept(stores: Stores) -> None:
     """Its channel was being made, and was slow: the second attempt finds the name taken."""
     slow = a_channel(stores, name="n")
-    await stores.account_channels.names.take(stores.account_id, "n", slow.id)
+    await stores.account_channels.names.take(stores.account_id, "n", slow.id, on_stale=never)
     quick = await create(stores, name="n")
 
     with pytest.raises(NameTaken):
@@ -286,6 +287,35 @@ async def test_a_name_that_was_taken_away_is_not_kept(stores: Stores) -> None:
 
     assert await listed(stores) == [quick]
     assert names_left(stores, slow.id) == names_left(stores)
+
+
+async def test_a_name_that_comes_to_its_channel_meanwhile_is_not_taken_away(stores: Stores) -> None:
+    """A renaming was cut short, and is made again while another channel wants the name."""
+    holder, other = await create(stores, name="before"), await create(stores)
+    stores.direct.zadd(keyspace.names_of_channels(stores.account_id), {entry_of("n", holder): 0})
+
+    async def on_stale(stale: str) -> None:
+        found = await stores.account_channels.read(stale)
+        assert found is not None
+        await stores.account_channels.change(found, name="n")
+
+    with pytest.raises(NameTaken) as refused:
+        await stores.account_channels.names.take(stores.account_id, "n", other, on_stale=on_stale)
+
+    assert refused.value.by == holder
+    assert await receivers(stores, to="n") == {holder}
+
+
+async def test_the_table_takes_no_channel_whose_name_was_taken_away(stores: Stores) -> None:
+    record = ChannelRecord(new_id(), stores.account_id, is_native=True, name="n")
+
+    assert not await stores.routing.enter(record, generation="g", version="v", bindings=b"")
+
+    assert await stores.routing.native(stores.account_id, record.id) is None
+
+
+async def never(stale: str) -> None:
+    raise AssertionError(f"{stale} was to lose its name")
 
 
 async def test_changes(stores: Stores) -> None:
