@@ -33,6 +33,7 @@ from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
@@ -83,6 +84,7 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
         )

@@ -33,6 +33,7 @@ from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.errors import Invalid, NameTaken, NoSuchChannel
 from shared.model.quotas import Quota
+from shared.model.webhooks import WebhookPolicy
 from shared.runtime.http.responses import Problem
 from shared.store.channel_pages import Wanted
 from shared.wire.account_channels import (
@@ -181,7 +182,7 @@ async def _change(context: Context, before: AccountChannel, posted: ChangedAccou
             settings=changed_settings(posted, before.settings),
         )
         if callback is not None:
-            await channels.put_callback(before, callback)
+            await channels.put_callback(before, callback, before.policy or WebhookPolicy())
         if posted.bindings is not None:
             stored = msgspec.json.encode(posted.bindings) if posted.bindings else b""
             await channels.put_bindings(before.record, stored)

@@ -60,12 +60,12 @@ async def get_channel_state(request: Request, one: OneChannel) -> Response:
 )
 async def get_signing_secret(request: Request, one: OneChannel) -> Response:
     """Gets the secret that signs requests to the webhook. The first request creates it."""
-    api_keys = context_of(request).stores.api_keys
+    signing_secrets = context_of(request).stores.signing_secrets
     try:
-        secret = await api_keys.signing_secret(one.id, offered=new_signing_secret())
+        secrets = await signing_secrets.made(one.id, offered=new_signing_secret())
     except KeyRevoked:
         raise no_such_api_key() if one.by_api_key else no_such_channel() from None
-    shown = model_response(SigningSecretBody(secret))
+    shown = model_response(SigningSecretBody(secrets[0].text))
     shown.headers["cache-control"] = "no-store"
     return shown
 

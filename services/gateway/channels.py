@@ -131,9 +131,12 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
 
 async def _verify(request: Request, key: ApiKey, callback: Callback) -> None:
     context = context_of(request)
-    secret = await context.stores.api_keys.signing_secret(key.id, offered=new_signing_secret())
+    secrets = await context.stores.signing_secrets.made(key.id, offered=new_signing_secret())
     attempt = await context.endpoint_verifier.verify(
-        key, callback, signing_secret=secret, disconnected=partial(_disconnected, request)
+        key,
+        callback,
+        signing_secrets=[each.text for each in secrets],
+        disconnected=partial(_disconnected, request),
     )
     if not attempt.accepted:
         why = f"the response was {attempt.status}, not 200 or 204"

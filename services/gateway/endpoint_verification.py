@@ -6,7 +6,7 @@ caller must not hold anything meanwhile. A test request ends with its client: no
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from shared.clock import now_ms
@@ -42,7 +42,7 @@ class EndpointVerifier:
         key: ApiKey,
         callback: Callback,
         *,
-        signing_secret: str,
+        signing_secrets: Sequence[str],
         disconnected: Callable[[], Coroutine[Any, Any, object]],
     ) -> Attempt:
         """The outcome of one. `disconnected` returns when the client has gone; then the request is cut.
@@ -53,7 +53,7 @@ class EndpointVerifier:
         if key.id in self._keys:
             raise too_many("another test request of this API key is running; retry")
         self._keys.add(key.id)
-        test = asyncio.create_task(self._test(key, callback, signing_secret))
+        test = asyncio.create_task(self._test(key, callback, signing_secrets))
         gone = asyncio.create_task(disconnected())
         try:
             await asyncio.wait((test, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -67,19 +67,21 @@ class EndpointVerifier:
             raise Problem(400, "the connection was lost before the end of the test request")
         return test.result()
 
-    async def _test(self, key: ApiKey, callback: Callback, signing_secret: str) -> Attempt:
+    async def _test(self, key: ApiKey, callback: Callback, signing_secrets: Sequence[str]) -> Attempt:
         # Before it has a place: none is held by a name server that does not respond.
         resolved = await self._outbound.resolve(callback.url, account=key.account_id)
         await self._take_place(key.account_id)
         try:
             signed = signed_headers(
-                signing_secret,
+                signing_secrets,
                 webhook_id=f"test_{secrets.token_hex(16)}",
                 timestamp_s=now_ms() // 1000,
                 body=TEST_BODY,
             )
             headers = {**callback.headers, **signed}
-            return await self._outbound.put(callback.url, headers=headers, body=TEST_BODY, resolved=resolved)
+            return await self._outbound.send(
+                "PUT", callback.url, headers=headers, body=TEST_BODY, resolved=resolved
+            )
         finally:
             self._places.give_back(key.account_id)
 

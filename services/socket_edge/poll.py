@@ -18,7 +18,8 @@ from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.events import Notification
 from shared.runtime.http.protocol import Connection
 from shared.store.queues import BEGINNING
-from shared.wire.pelion.messages import Message, message
+from shared.wire.messages import Message
+from shared.wire.pelion.messages import message
 from shared.wire.pelion.pulling import Pull
 from shared.wire.pelion.serialization import DEFAULT, stored
 

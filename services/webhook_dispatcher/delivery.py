@@ -22,7 +22,8 @@ from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
 from shared.store.batches import AfterFailure, NoBatch, TakenBatch
 from shared.store.webhooks import Setup
-from shared.wire.pelion.messages import Message, message
+from shared.wire.messages import Message
+from shared.wire.pelion.messages import message
 from shared.wire.pelion.serialization import stored
 from shared.wire.signatures import signed_headers
 
@@ -132,13 +133,13 @@ class Deliveries:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
         signature = signed_headers(
-            batch.signing_secret,
+            batch.signing_secrets,
             webhook_id=request.webhook_id,
             timestamp_s=now_ms() // 1000,
             body=body,
         )
         headers = {**batch.callback.headers, **signature, **request.trace_headers}
-        call = self._outbound.put(batch.callback.url, headers=headers, body=body, resolved=resolved)
+        call = self._outbound.send("PUT", batch.callback.url, headers=headers, body=body, resolved=resolved)
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
             return await webhook.request.attempt()

@@ -10,6 +10,7 @@ from enum import StrEnum
 from shared.model.api_keys import is_id
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
+from shared.model.webhooks import DEFAULT_POLICY, WebhookPolicy
 
 PREFIX = "ch_"
 MAX_NAME = 255
@@ -49,7 +50,8 @@ class ChannelSettings:
 
 @dataclass(frozen=True, slots=True)
 class NewChannel:
-    """A native channel to be made. `bindings` are in their stored form; `callback` is a webhook's."""
+    """A native channel to be made. `bindings` are in their stored form. `callback` and `policy` are a
+    webhook's."""
 
     id: str
     account_id: str
@@ -59,6 +61,7 @@ class NewChannel:
     bindings: bytes = b""
     settings: ChannelSettings = ChannelSettings()
     callback: Callback | None = None
+    policy: WebhookPolicy = DEFAULT_POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class AccountChannel:
     callback: Callback | None
     fetched: int = 0
     ack_by_ms: int = 0
+    policy: WebhookPolicy | None = None
 
     @property
     def state(self) -> Activity:

@@ -13,6 +13,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 METADATA = "metadata"
+NOT_AN_ADDRESS = "not-an-address"
 
 # IANA's registries of special-purpose addresses, by category; the first that matches counts.
 _CATEGORIES: tuple[tuple[Network, str], ...] = tuple(
@@ -59,7 +60,7 @@ class AddressPolicy:
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
-            return "not-an-address"
+            return NOT_AN_ADDRESS
         refused = [
             category
             for each in _with_embedded(parsed)

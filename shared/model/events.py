@@ -25,7 +25,8 @@ class Event(NamedTuple):
 
     `fields` are the strings that bindings match. `data` is JSON, kept as the publisher's bytes. `to` names
     the one channel that receives it. `receipt` records the event's delivery for the publisher. With a
-    `customer` only that customer's channels receive it.
+    `customer` only that customer's channels receive it. `attributes` is a JSON object of what a CloudEvent
+    says beside (wire/cloudevents.py); empty for other events.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Event(NamedTuple):
     fields: dict[str, str] | None = None
     receipt: bool = False
     customer: str | None = None
+    attributes: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Trail:
 class Notification(NamedTuple):
     """An event as kept for one channel, under its entry id in the queue.
 
-    `account` is the event's account, for sessions that receive events of several.
+    `account` is the event's account, for sessions that receive events of several. `attributes` are the
+    event's.
     """
 
     entry_id: str
@@ -61,3 +64,4 @@ class Notification(NamedTuple):
     time: str = ""
     trail: Trail | None = None
     account: str = ""
+    attributes: bytes = b""

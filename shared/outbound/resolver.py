@@ -15,11 +15,15 @@ from shared.outbound.names import Resolved
 class AddressRefused(OSError):
     """The address must not be called. An OSError, because aiohttp expects one."""
 
+    def __init__(self, category: str) -> None:
+        super().__init__(category)
+        self.category = category
+
 
 def check_address(address: str, policy: AddressPolicy) -> None:
     """Raises AddressRefused."""
-    if reason := policy.refuses(address):
-        raise AddressRefused(reason)
+    if category := policy.refuses(address):
+        raise AddressRefused(category)
 
 
 # What the call of this task may connect to. aiohttp passes its resolver nothing but the name.

@@ -13,29 +13,33 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import orjson
-
 from shared import telemetry
 from shared.model.account_channels import AccountChannel, ChannelRecord, ChannelSettings, NewChannel
 from shared.model.bindings import Source
-from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, Kind, instance_of
 from shared.model.errors import KeyRevoked, NameTaken, NoSuchAccount, NoSuchChannel
+from shared.model.webhooks import WebhookPolicy
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
-from shared.store.channels import Channels, parse_limits
+from shared.store.channels import Channels
 from shared.store.due_channels import DueChannels
+from shared.store.native_fields import (
+    CHANNEL,
+    RECORD,
+    callback_fields,
+    channel_from,
+    pairs,
+    record_from,
+    record_of,
+    settings_fields,
+)
 from shared.store.replicas import Replicas
 from shared.store.routing import Routing, new_version
 from shared.store.wakeups import Wakeups
 
 CREATION_MS = 60_000
 """A creation that takes longer has been cut short."""
-_RECORD = ("account_id", "native", "name", "customer", "revision")
-_CHANNEL = (
-    *("kind", "generation", "created_at_ms", "owner", "dropped", "paused", "failing_since_ms"),
-    *("idle_expiry_ms", "limits", "url", "headers", "ack_timeout_ms", "fetched", "ack_by_ms", "unfinished"),
-)
 
 
 class AccountChannels:
@@ -59,16 +63,16 @@ class AccountChannels:
         # First, or a channel whose creator dies after the next line would never be visited.
         await self._due.bring_forward(new.id)
         generation, version = secrets.token_hex(8), new_version()
-        record = _record_of(new)
+        record = record_of(new)
         channel = {
             "kind": new.kind,
             "generation": generation,
             "bindings_version": version,
-            **{field: value for field, value in _settings_fields(new.settings).items() if value != ""},
-            **_callback_fields(new.callback),
+            **{field: value for field, value in settings_fields(new.settings).items() if value != ""},
+            **({} if new.callback is None else callback_fields(new.callback, new.policy)),
         }
         names = keyspace.channel_names(new.id)[:2]
-        await self._redis.script("channel_make", names, len(record), *_pairs(record), *_pairs(channel))
+        await self._redis.script("channel_make", names, len(record), *pairs(record), *pairs(channel))
         # Again: a visit may have found no channel in between.
         await self._due.bring_forward(new.id)
         if new.kind is Kind.WEBHOOK:
@@ -105,8 +109,8 @@ class AccountChannels:
 
     async def record(self, channel: str) -> ChannelRecord | None:
         """Whose channel, or whose API key, it is; None for an unknown id."""
-        account, *fields = await self._redis.command("HMGET", keyspace.api_key(channel), *_RECORD)
-        return None if account is None else _record(channel, account, *fields)
+        account, *fields = await self._redis.command("HMGET", keyspace.api_key(channel), *RECORD)
+        return None if account is None else record_from(channel, account, *fields)
 
     async def read(self, channel: str) -> AccountChannel | None:
         """The channel as it is now; None without one, or before its creation has ended."""
@@ -119,14 +123,16 @@ class AccountChannels:
         owners = {owner for _, owner, _ in found if owner}
         live = await self._replicas.live_instances(owners)
         return [
-            None if fields is None else _channel(channel, fields, size, is_held=instance_of(owner) in live)
+            None
+            if fields is None
+            else channel_from(channel, fields, size, is_held=instance_of(owner) in live)
             for channel, (fields, owner, size) in zip(channels, found, strict=True)
         ]
 
     async def _read(self, channel: str) -> tuple[list[bytes | None] | None, str, int]:
         record, fields, size = await asyncio.gather(
-            self._redis.command("HMGET", keyspace.api_key(channel), *_RECORD),
-            self._redis.command("HMGET", keyspace.channel(channel), *_CHANNEL),
+            self._redis.command("HMGET", keyspace.api_key(channel), *RECORD),
+            self._redis.command("HMGET", keyspace.channel(channel), *CHANNEL),
             self._redis.command("XLEN", keyspace.queue(channel)),
         )
         if record[0] is None or fields[0] is None or fields[-1] is not None:
@@ -155,7 +161,7 @@ class AccountChannels:
         assert before.is_native, "the record of an API key is its own"
         given = {"name": name, "customer": customer}
         of_record = {field: value for field, value in given.items() if value is not None}
-        of_channel = {} if settings is None else _settings_fields(settings)
+        of_channel = {} if settings is None else settings_fields(settings)
         if name:
             await self._take_name(before.account_id, name, before.id)
         had = [before.name, name or ""]
@@ -239,21 +245,22 @@ class AccountChannels:
     ) -> ChannelRecord:
         """The record afterwards. Raises NoSuchChannel, also when it has another name than `only_named`."""
         names = keyspace.channel_names(channel.record.id)[:2]
-        pairs = (*_pairs(of_record), *_pairs(of_channel))
         condition = (channel.generation, only_named, newer_than)
-        found = await self._redis.script("channel_change", names, *condition, len(of_record), *pairs)
+        found = await self._redis.script(
+            "channel_change", names, *condition, len(of_record), *pairs(of_record), *pairs(of_channel)
+        )
         if not found:
             raise NoSuchChannel
         name, customer, revision = found
         return replace(channel.record, name=name.decode(), customer=customer.decode(), revision=int(revision))
 
-    async def put_callback(self, channel: AccountChannel, callback: Callback) -> None:
-        """Gives a native webhook another URL and headers: what is pending goes there at once.
+    async def put_callback(self, channel: AccountChannel, callback: Callback, policy: WebhookPolicy) -> None:
+        """Gives a native webhook another URL, headers and policy: what is pending goes there at once.
 
         Raises NoSuchChannel.
         """
         names = keyspace.channel_names(channel.record.id)[:2]
-        fields = _pairs(_callback_fields(callback))
+        fields = pairs(callback_fields(callback, policy))
         status, *_ = await self._redis.script("channel_create", names, Kind.WEBHOOK, "", *fields)
         if status != b"exists":
             raise NoSuchChannel
@@ -324,82 +331,3 @@ class AccountChannels:
         """Ends the channel with its queue, and wakes its owner; False when it was gone."""
         record = channel.record
         return await self._channels.delete(record.account_id, record.id, kind=channel.kind)
-
-
-def _record_of(new: NewChannel) -> dict[str, Argument]:
-    record: dict[str, Argument] = {"account_id": new.account_id}
-    if new.name:
-        record["name"] = new.name
-    if new.customer:
-        record["customer"] = new.customer
-    if new.kind is Kind.WEBHOOK:
-        record["signing_secret"] = new_signing_secret()
-    return record
-
-
-def _settings_fields(settings: ChannelSettings) -> dict[str, Argument]:
-    """As the channel has them: '' for what is the installation's, 0 for no expiry."""
-    size_bytes, age_ms = settings.queue_bytes, settings.queue_age_ms
-    has_limits = size_bytes is not None or age_ms is not None
-    limits = f"{'' if size_bytes is None else size_bytes} {'' if age_ms is None else age_ms}"
-    return {
-        "idle_expiry_ms": settings.expires_after_ms or 0,
-        "limits": limits if has_limits else "",
-        "ack_timeout_ms": settings.ack_timeout_ms or "",
-    }
-
-
-def _callback_fields(callback: Callback | None) -> dict[str, Argument]:
-    if callback is None:
-        return {}
-    headers = orjson.dumps(dict(callback.headers))
-    return {"url": callback.url, "headers": headers, "config_version": secrets.token_hex(8)}
-
-
-def _pairs(fields: Mapping[str, Argument]) -> list[Argument]:
-    return [part for pair in fields.items() for part in pair]
-
-
-def _record(
-    channel: str,
-    account: bytes,
-    native: bytes | None,
-    name: bytes | None,
-    customer: bytes | None,
-    revision: bytes | None,
-) -> ChannelRecord:
-    if native is None:
-        # The name is that of the API key.
-        return ChannelRecord(channel, account.decode(), is_native=False)
-    return ChannelRecord(
-        *(channel, account.decode()),
-        is_native=True,
-        name=(name or b"").decode(),
-        customer=(customer or b"").decode(),
-        revision=int(revision or 0),
-    )
-
-
-def _channel(channel: str, fields: list[bytes | None], size: int, *, is_held: bool) -> AccountChannel:
-    account, native, name, customer, revision, *rest = fields
-    kind, generation, created, _, dropped, paused, failing, idle_expiry, limits, url, headers, *pull, _ = rest
-    ack_timeout_ms, fetched, ack_by_ms = (int(each or 0) for each in pull)
-    assert account is not None
-    assert kind is not None
-    assert generation is not None
-    size_bytes, age_ms = parse_limits(limits)
-    return AccountChannel(
-        record=_record(channel, account, native, name, customer, revision),
-        kind=Kind(kind.decode()),
-        generation=generation.decode(),
-        created_at_ms=int(created or 0),
-        connected=is_held,
-        pending=size,
-        dropped=int(dropped or 0),
-        is_paused=paused is not None,
-        failing_since_ms=None if failing is None else int(failing),
-        settings=ChannelSettings(int(idle_expiry or 0) or None, size_bytes, age_ms, ack_timeout_ms or None),
-        callback=None if url is None else Callback(url.decode(), orjson.loads(headers or b"{}")),
-        fetched=min(fetched, size),
-        ack_by_ms=ack_by_ms,
-    )

@@ -168,16 +168,6 @@ class ApiKeys:
             stored = await self._redis.command("GET", keyspace.SIGNING_KEY)
         return str(stored.decode())
 
-    async def signing_secret(self, api_key_id: str, *, offered: str) -> str:
-        """The secret that signs this API key's webhooks; stores the one offered if there is none.
-
-        Raises KeyRevoked.
-        """
-        status, *fields = await self._redis.script("key_sign", [keyspace.api_key(api_key_id)], offered)
-        if status == b"revoked":
-            raise KeyRevoked
-        return str(fields[0].decode())
-
     async def revoke(self, key: ApiKey) -> bool:
         """Ends the key with its channel and queue, and wakes the owner; False when it was gone."""
         ended = await self.end([key.id])

@@ -4,7 +4,7 @@ Redis keeps where a batch ends until it is acked: a retry sends the same notific
 when another dispatcher makes it. It also keeps how large a batch may be for its receiver (`batch_limits.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import orjson
@@ -16,6 +16,7 @@ from shared.model.channels import Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.model.events import Notification
+from shared.model.webhooks import WebhookPolicy
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.queues import (
@@ -27,6 +28,7 @@ from shared.store.queues import (
     next_entry_id,
     notification_of,
 )
+from shared.store.webhook_policies import policy_of
 
 # How many attempts are kept, and for how long.
 _ATTEMPTS = (100, 7 * 24 * 3600 * 1000)
@@ -36,15 +38,19 @@ _NO_LESSON = Lesson()
 
 @dataclass(frozen=True, slots=True)
 class TakenBatch:
-    """The front of a queue, the webhook's configuration, and the failed attempts since the last ack."""
+    """The front of a queue, the webhook's configuration, and the failed attempts since the last ack.
+
+    `policy` is a native webhook's; those of API keys have none.
+    """
 
     notifications: list[Notification]
     callback: Callback
     config_version: str
     serialization: bytes
-    signing_secret: str
+    signing_secrets: tuple[str, ...] = field(repr=False)
     failed_attempts: int
     limits: BatchLimits = _NO_LIMITS
+    policy: WebhookPolicy | None = None
 
 
 class NoBatch(StrEnum):
@@ -93,16 +99,17 @@ class Batches:
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
         if status != b"taken":
             return NoBatch(status.decode())
-        config_version, url, headers, serialization, secret, failed_attempts, *rest = fields
+        config_version, url, headers, serialization, signing_secrets, failed_attempts, policy, *rest = fields
         limits, entries = rest[:5], rest[5:]
         return TakenBatch(
             notifications=[notification_of(*entry) for entry in entries],
             callback=Callback(url.decode(), orjson.loads(headers)),
             config_version=config_version.decode(),
             serialization=serialization,
-            signing_secret=secret.decode(),
+            signing_secrets=tuple(signing_secrets.decode().split()),
             failed_attempts=int(failed_attempts),
             limits=_limits(*limits),
+            policy=policy_of(policy),
         )
 
     async def ack(

@@ -32,6 +32,8 @@ API keys and channels
                 limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
+                A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
+                the names of its secret headers).
                 paused ('1' while nobody may deliver), and limits (`<bytes> <ms>` of its queue, each of which
                 may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
                 (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;

@@ -41,7 +41,7 @@ async def begin(outbound: Outbound, hook: Hook) -> AsyncIterator[Begin]:
         test = verifier.verify(
             dataclasses.replace(KEY, id=name, account_id=name[0]),
             Callback(hook.url),
-            signing_secret=SECRET,
+            signing_secrets=[SECRET],
             disconnected=asyncio.Event().wait,
         )
         running.append(asyncio.create_task(test))
@@ -88,7 +88,7 @@ async def test_accounts_that_wait_take_turns(outbound: Outbound, hook: Hook) -> 
         test = verifier.verify(
             dataclasses.replace(KEY, id=name, account_id=name[0]),
             Callback(hook.url, {"X-Key": name}),
-            signing_secret=SECRET,
+            signing_secrets=[SECRET],
             disconnected=asyncio.Event().wait,
         )
         tests.append(asyncio.create_task(test))
@@ -115,7 +115,7 @@ async def test_a_silent_name_server_holds_no_place(hook: Hook) -> None:
             test = verifier.verify(
                 dataclasses.replace(KEY, id=name, account_id=name[0]),
                 Callback(url),
-                signing_secret=SECRET,
+                signing_secrets=[SECRET],
                 disconnected=asyncio.Event().wait,
             )
             tests.append(asyncio.create_task(test))

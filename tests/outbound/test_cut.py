@@ -38,7 +38,7 @@ def test_what_is_unsent_is_not_waited_for(loop: Loop, head: str, size: int) -> N
             port = listening.getsockname()[1]
             async with Outbound(policy=LOOPBACK, timeout_s=20 if head else 0.3) as calls:
                 call = asyncio.create_task(
-                    calls.put(f"http://127.0.0.1:{port}/", headers={}, body=bytes(size))
+                    calls.send("PUT", f"http://127.0.0.1:{port}/", headers={}, body=bytes(size))
                 )
                 running = asyncio.get_running_loop()
                 accepted, _ = await running.sock_accept(listening)
@@ -57,7 +57,7 @@ def test_a_healthy_receiver_keeps_one_connection(loop: Loop) -> None:
     async def scenario() -> None:
         async with receiving(status(204)) as receiver, Outbound(policy=LOOPBACK) as calls:
             for size in (2, MEGABYTE, 4 * MEGABYTE, 2):
-                assert (await calls.put(receiver.url(), headers={}, body=bytes(size))).accepted
+                assert (await calls.send("PUT", receiver.url(), headers={}, body=bytes(size))).accepted
             assert receiver.connections == 1
 
     with asyncio.Runner(loop_factory=loop) as runner:

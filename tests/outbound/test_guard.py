@@ -67,7 +67,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 )
 async def test_refused_addresses_are_refused_in_every_form(receiver: Receiver, host: str) -> None:
     async with Outbound(policy=AddressPolicy(), timeout_s=5) as calls:
-        attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
+        attempt = await calls.send("PUT", receiver.url(host), headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "address-refused")
     assert receiver.connections == 0
@@ -84,7 +84,7 @@ async def test_refused_addresses_are_refused_in_every_form(receiver: Receiver, h
 async def test_forms_that_programs_read_differently_lead_nowhere(receiver: Receiver, host: str) -> None:
     """Some are no URL to the HTTP client, some are loopback and are refused: none connects."""
     async with Outbound(policy=AddressPolicy(), timeout_s=5) as calls:
-        attempt = await calls.put(receiver.url(host), headers={}, body=JSON)
+        attempt = await calls.send("PUT", receiver.url(host), headers={}, body=JSON)
 
     assert attempt.status is None
     assert attempt.error in ("address-refused", "not-sendable", "not-resolved", "timed-out")
@@ -94,7 +94,7 @@ async def test_forms_that_programs_read_differently_lead_nowhere(receiver: Recei
 async def test_the_address_that_was_checked_is_the_one_called(receiver: Receiver) -> None:
     names = Names(good=[["127.0.0.1"], ["10.0.0.1"]])
     async with calling(LOOPBACK, names) as calls:
-        attempt = await calls.put(receiver.url("good"), headers={}, body=JSON)
+        attempt = await calls.send("PUT", receiver.url("good"), headers={}, body=JSON)
 
     assert attempt.accepted
     assert names.lookups == ["good"], "no second lookup between check and connection"
@@ -115,7 +115,7 @@ async def test_one_bad_address_among_good_ones_refuses_the_call(
     receiver: Receiver, addresses: list[str]
 ) -> None:
     async with calling(LOOPBACK, Names(mixed=[addresses])) as calls:
-        attempt = await calls.put(receiver.url("mixed"), headers={}, body=JSON)
+        attempt = await calls.send("PUT", receiver.url("mixed"), headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "address-refused")
     assert receiver.connections == 0
@@ -124,8 +124,8 @@ async def test_one_bad_address_among_good_ones_refuses_the_call(
 async def test_a_name_with_a_new_address_is_checked_again(receiver: Receiver) -> None:
     names = Names(changing=[["127.0.0.1"], ["169.254.169.254"]])
     async with calling(LOOPBACK, names) as calls:
-        first = await calls.put(receiver.url("changing"), headers={}, body=JSON)
-        second = await calls.put(receiver.url("changing"), headers={}, body=JSON)
+        first = await calls.send("PUT", receiver.url("changing"), headers={}, body=JSON)
+        second = await calls.send("PUT", receiver.url("changing"), headers={}, body=JSON)
 
     assert first.accepted
     assert second.error == "address-refused"
@@ -134,7 +134,7 @@ async def test_a_name_with_a_new_address_is_checked_again(receiver: Receiver) ->
 
 async def test_an_unreachable_address_gives_way_to_the_next(receiver: Receiver) -> None:
     async with calling(LOOPBACK, Names(two=[["127.0.0.2", "127.0.0.1"]])) as calls:
-        attempt = await calls.put(receiver.url("two"), headers={}, body=JSON)
+        attempt = await calls.send("PUT", receiver.url("two"), headers={}, body=JSON)
 
     assert attempt.accepted
 
@@ -142,9 +142,9 @@ async def test_an_unreachable_address_gives_way_to_the_next(receiver: Receiver) 
 async def test_metadata_addresses_are_refused_even_if_all_are_allowed(receiver: Receiver) -> None:
     everything = AddressPolicy((ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")))
     async with calling(everything, Names(clouds=[["127.0.0.1", "64:ff9b::a9fe:a9fe"]])) as calls:
-        by_name = await calls.put(receiver.url("clouds"), headers={}, body=JSON)
-        by_address = await calls.put("http://[::ffff:169.254.169.254]/latest/", headers={}, body=JSON)
-        allowed = await calls.put(receiver.url(), headers={}, body=JSON)
+        by_name = await calls.send("PUT", receiver.url("clouds"), headers={}, body=JSON)
+        by_address = await calls.send("PUT", "http://[::ffff:169.254.169.254]/latest/", headers={}, body=JSON)
+        allowed = await calls.send("PUT", receiver.url(), headers={}, body=JSON)
 
     assert (by_name.error, by_address.error) == ("address-refused", "address-refused")
     assert allowed.accepted
@@ -158,14 +158,14 @@ async def test_a_name_without_an_address(result: list[str] | OSError) -> None:
         return result
 
     async with Outbound(policy=LOOPBACK, lookup=lookup) as calls:
-        attempt = await calls.put("http://nowhere.example/", headers={}, body=JSON)
+        attempt = await calls.send("PUT", "http://nowhere.example/", headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "not-resolved")
 
 
 async def test_the_system_resolver_refuses_an_invalid_name() -> None:
     async with Outbound(policy=LOOPBACK, timeout_s=20) as calls:
-        attempt = await calls.put(f"http://{'a' * 64}.invalid/", headers={}, body=JSON)
+        attempt = await calls.send("PUT", f"http://{'a' * 64}.invalid/", headers={}, body=JSON)
 
     assert attempt.error == "not-resolved"
 
@@ -176,7 +176,7 @@ async def test_a_silent_name_server_meets_the_deadline() -> None:
         return []
 
     async with Outbound(policy=LOOPBACK, lookup=lookup, timeout_s=0.1) as calls:
-        attempt = await calls.put("http://slow.example/", headers={}, body=JSON)
+        attempt = await calls.send("PUT", "http://slow.example/", headers={}, body=JSON)
 
     assert (attempt.status, attempt.error) == (None, "timed-out")
 
@@ -184,7 +184,7 @@ async def test_a_silent_name_server_meets_the_deadline() -> None:
 async def test_international_names_are_resolved_in_ascii(receiver: Receiver) -> None:
     names = Names(**{"xn--bcher-kva.example": [["127.0.0.1"]]})
     async with calling(LOOPBACK, names) as calls:
-        attempt = await calls.put(receiver.url("bücher.example"), headers={}, body=JSON)
+        attempt = await calls.send("PUT", receiver.url("bücher.example"), headers={}, body=JSON)
 
     assert attempt.accepted
     assert receiver.header("host") == [f"xn--bcher-kva.example:{receiver.port}"]
@@ -193,7 +193,7 @@ async def test_international_names_are_resolved_in_ascii(receiver: Receiver) -> 
 async def test_logs_show_neither_path_nor_headers_nor_body(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with Outbound(policy=AddressPolicy()) as calls:
-        await calls.put("http://10.0.0.1/Zq7x?k=Zq7x", headers={"X": "Zq7x"}, body=b"Zq7x")
+        await calls.send("PUT", "http://10.0.0.1/Zq7x?k=Zq7x", headers={"X": "Zq7x"}, body=b"Zq7x")
 
     facts = [
         getattr(record, "facts", {}) for record in caplog.records if record.name == "shared.outbound.client"

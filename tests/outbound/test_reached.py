@@ -60,7 +60,7 @@ async def test_a_time_out_says_whether_a_connection_carried_the_request(
     hasty: Outbound, listening: Listening, size: int, was_reached: bool
 ) -> None:
     async with listening() as url:
-        attempt = await hasty.put(url, headers={}, body=bytes(size))
+        attempt = await hasty.send("PUT", url, headers={}, body=bytes(size))
 
     assert (attempt.error, attempt.was_reached) == ("timed-out", was_reached)
 
@@ -81,7 +81,7 @@ def test_a_413_before_the_body_is_read_is_seen(loop: Loop, size: int) -> None:
         port = server.sockets[0].getsockname()[1]
         async with server, Outbound(policy=LOOPBACK) as calls:
             for _ in range(20):
-                attempt = await calls.put(f"http://127.0.0.1:{port}/", headers={}, body=bytes(size))
+                attempt = await calls.send("PUT", f"http://127.0.0.1:{port}/", headers={}, body=bytes(size))
                 assert (attempt.status, attempt.error) == (413, "")
 
     with asyncio.Runner(loop_factory=loop) as runner:

@@ -170,5 +170,5 @@ async def test_a_response_before_the_end_of_the_request_counts(
     async with Outbound(policy=LOOPBACK, ca=certificates.pem("authority")) as calls:
         for number in range(5):
             url = receiver.url(listener, f"/{behaviour}/large-{number}")
-            attempt = await calls.put(url, headers={}, body=LARGE)
+            attempt = await calls.send("PUT", url, headers={}, body=LARGE)
             assert (attempt.status, attempt.error) == (status, "")

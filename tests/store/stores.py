@@ -29,6 +29,7 @@ from shared.store.rounds import Rounds
 from shared.store.routing import Routing
 from shared.store.scripts import load_scripts
 from shared.store.sessions import Sessions
+from shared.store.signing_secrets import SigningSecrets
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -153,6 +154,7 @@ class Stores:
         self.queues = AppendingQueues(self.calls)
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
+        self.signing_secrets = SigningSecrets(self.calls)
         self.account_id = new_id()
 
     async def api_key(self, scope: Scope = Scope.RECEIVE) -> tuple[ApiKey, str]:

@@ -14,6 +14,7 @@ from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.errors import NameTaken, NoSuchChannel
+from shared.model.webhooks import DEFAULT_POLICY
 from shared.store import keyspace
 from shared.store.account_channels import CREATION_MS, AccountChannels
 from shared.store.channel_pages import Wanted
@@ -330,7 +331,9 @@ async def test_changes(stores: Stores) -> None:
         await change(await now(), name="taken")
     await change(await now(), name="b", customer="")
     await change(await now(), settings=ChannelSettings(queue_bytes=4096))
-    await stores.account_channels.put_callback(await now(), Callback("https://example.com/other"))
+    await stores.account_channels.put_callback(
+        await now(), Callback("https://example.com/other"), DEFAULT_POLICY
+    )
     await stores.account_channels.put_bindings((await now()).record, b'["other"]')
 
     found = await now()
@@ -346,7 +349,7 @@ async def test_changes(stores: Stores) -> None:
     for attempt in (
         change(found, name="z"),
         change(found, settings=ChannelSettings()),
-        stores.account_channels.put_callback(found, HOOK),
+        stores.account_channels.put_callback(found, HOOK, DEFAULT_POLICY),
         stores.account_channels.put_bindings(found.record, ORDERS),
         stores.account_channels.purge(found),
     ):

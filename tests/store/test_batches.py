@@ -38,7 +38,7 @@ def batches(stores: Stores, clock: RedisClock) -> Batches:
 async def channel(stores: Stores) -> str:
     """A webhook channel."""
     key, _ = await stores.api_key()
-    await stores.api_keys.signing_secret(key.id, offered="whsec_x")
+    await stores.signing_secrets.made(key.id, offered="whsec_x")
     await put(stores, key.id)
     return key.id
 
@@ -79,7 +79,7 @@ async def test_batch_has_the_configuration(stores: Stores, batches: Batches, cha
     taken = await take(batches, await claim(stores, channel))
 
     assert ids(taken.notifications) == ["0", "1", "2"]
-    assert (taken.callback, taken.signing_secret, taken.failed_attempts) == (CALLBACK, "whsec_x", 0)
+    assert (taken.callback, taken.signing_secrets, taken.failed_attempts) == (CALLBACK, ("whsec_x",), 0)
 
 
 async def test_empty_queue_has_no_batch(stores: Stores, batches: Batches, channel: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, CloseReason, Kind, Lease, instance_of
-from shared.model.errors import HeldByAnother, KeyRevoked, KindConflict, NoLongerOwner
+from shared.model.errors import HeldByAnother, KindConflict, NoLongerOwner
 from shared.store import keyspace
 from shared.store.replicas import Heartbeat
 from tests.harness.overheard import Overheard
@@ -150,13 +150,3 @@ async def test_claim_needs_a_channel_of_its_kind(stores: Stores) -> None:
     with pytest.raises(NoLongerOwner) as raised:
         await claim(stores, new_id(), f"{EDGE}/1")
     assert raised.value.close_reason is CloseReason.KEY_REVOKED
-
-
-async def test_signing_secret_stays_until_the_key_is_revoked(stores: Stores) -> None:
-    key, _ = await stores.api_key()
-
-    assert await stores.api_keys.signing_secret(key.id, offered="whsec_a") == "whsec_a"
-    assert await stores.api_keys.signing_secret(key.id, offered="whsec_b") == "whsec_a"
-    await stores.api_keys.revoke(key)
-    with pytest.raises(KeyRevoked):
-        await stores.api_keys.signing_secret(key.id, offered="whsec_c")

@@ -296,6 +296,11 @@ async def fetches_of_pull_channels(stores: Stores) -> None:
     assert stores.entries(channel) == []
 
 
+async def secrets_of_webhooks(stores: Stores) -> None:
+    webhook = await full_channel(stores, Kind.WEBHOOK)
+    assert len(await stores.signing_secrets.made(webhook, offered="whsec_a")) == 1
+
+
 async def channel_with_one(stores: Stores) -> None:
     channel = await stores.channel()
     await stores.queues.append(channel, events(1))
@@ -305,6 +310,7 @@ WORK = (
     all_quotas,
     channels_of_accounts,
     fetches_of_pull_channels,
+    secrets_of_webhooks,
     state_of_accounts,
     due_times,
     small_records,

@@ -42,6 +42,8 @@ class Request:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    method: str = "PUT"
+    timeout_s: float | None = None
 
     @property
     def webhook_id(self) -> str:
@@ -72,9 +74,18 @@ class FakeOutbound:
     def resolve_again(self, resolved: Resolved, *, account: str) -> Resolved:
         return resolved
 
-    async def put(self, url: str, *, headers: Mapping[str, str], body: bytes, resolved: Resolved) -> Attempt:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        resolved: Resolved,
+        timeout_s: float | None = None,
+    ) -> Attempt:
         assert resolved.host == url
-        request = Request(url, headers, body)
+        request = Request(url, headers, body, method, timeout_s)
         self.requests.append(request)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -194,7 +205,7 @@ async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: s
     key, _ = await stores.api_key()
     if account is not None:
         stores.direct.hset(keyspace.api_key(key.id), "account_id", account)
-    await stores.api_keys.signing_secret(key.id, offered="whsec_c2VjcmV0")
+    await stores.signing_secrets.made(key.id, offered="whsec_c2VjcmV0")
     await register(stores, key.id, url)
     if queued:
         await stores.queued(key.id, queued)

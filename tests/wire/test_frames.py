@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.events import Notification
-from shared.wire.pelion.messages import Message, frames
+from shared.wire.messages import Message
+from shared.wire.pelion.messages import frames
 
 SECTIONS = {
     "device.notifications": "notifications",

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.model.events import Notification
-from shared.wire.pelion.messages import Message, message
+from shared.wire.messages import Message
+from shared.wire.pelion.messages import message
 from shared.wire.pelion.serialization import Serialization, SerializationFlags
 
 SECTIONS = {

@@ -7,23 +7,26 @@
 -- An API key that has expired receives nothing, nor does a paused channel.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, generation, count, bytes, lifetime in ms
--- Reply: {'taken', config version, url, headers, serialization, signing secret, failed attempts, limit of bytes or '',
---         limit of the number or '', batch that timed out or '', entry refused alone or '', how often, entry...}
+-- Reply: {'taken', config version, url, headers, serialization, signing secrets, failed attempts, policy or '',
+--         limit of bytes or '', limit of the number or '', batch that timed out or '', entry refused alone or '',
+--         how often, entry...}
 --      | {'dropped', the number} | {'empty'} | {'not_due'} | {'revoked'} | {'deleted'} | {'taken_over'}
--- Touches at most: 384 entries, or 150 that are too old with their receipts.
+-- The signing secrets are those of now, newest first, separated by blanks.
+-- Touches at most: 384 entries and 5 secrets, or 150 entries that are too old with their receipts.
 --include now
 --include entries
 --include drop_expired
 --include lots
 --include own_limits
 --include read_entries
+--include signing_secrets
 -- While receipts are tracked, a batch is so small that they are marked in the step that acks it.
 local MOST_WITH_RECEIPTS = 128
 local generation, owner, config_version, url, headers, serialization, failed_attempts, next_attempt_ms, batch_until,
-  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times, own_limits, paused =
+  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times, own_limits, paused, policy =
   unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers', 'serialization',
     'failed_attempts', 'next_attempt_ms', 'batch_until', 'first', 'receipts', 'body_limit_bytes', 'body_limit_until_ms',
-    'batch_limit', 'timed_out', 'refused_entry', 'refused_times', 'limits', 'paused'))
+    'batch_limit', 'timed_out', 'refused_entry', 'refused_times', 'limits', 'paused', 'policy'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[2] then return {'deleted'} end
 if owner ~= ARGV[1] then return {'taken_over'} end
@@ -37,8 +40,8 @@ if redis.call('XLEN', KEYS[3]) == 0 then
     'refused_entry', 'refused_times')
   return {'empty'}
 end
-local key, now = redis.call('HMGET', KEYS[1], 'expires_at_ms', 'signing_secret'), now_ms()
-if key[1] and tonumber(key[1]) <= now then return {'not_due'} end
+local key_ends_ms, now = redis.call('HGET', KEYS[1], 'expires_at_ms'), now_ms()
+if key_ends_ms and tonumber(key_ends_ms) <= now then return {'not_due'} end
 if next_attempt_ms and tonumber(next_attempt_ms) > now then return {'not_due'} end
 
 -- Only between two batches: a retry must not grow.
@@ -46,8 +49,11 @@ if body_limit and not batch_until and tonumber(body_limit_until or 0) <= now the
   redis.call('HDEL', KEYS[2], 'body_limit_bytes', 'body_limit_until_ms')
   body_limit = nil
 end
-local reply = {'taken', config_version or '', url, headers, serialization or '', key[2] or '', failed_attempts or '0',
-  body_limit or '', batch_limit or '', timed_out or '', refused_entry or '', refused_times or '0'}
+local secrets = {}
+for _, each in ipairs(secrets_of(KEYS[1], now)) do secrets[#secrets + 1] = each.text end
+local reply = {'taken', config_version or '', url, headers, serialization or '', table.concat(secrets, ' '),
+  failed_attempts or '0', policy or '', body_limit or '', batch_limit or '', timed_out or '', refused_entry or '',
+  refused_times or '0'}
 local head = #reply
 -- A message holds at most max_chunk_size notifications: more would be read for nothing.
 local count = math.min(tonumber(ARGV[3]), READ_LOT)

@@ -11,7 +11,6 @@ later de-registration.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ import orjson
 
 from shared.model import events
 from shared.model.events import Notification
+from shared.wire.messages import Message
 from shared.wire.pelion.serialization import DEFAULT, Serialization, SerializationFlags
 from shared.wire.times import moment_text
 
@@ -38,18 +38,6 @@ _NEVER_EXTENDED = (b"async-responses", _EVENTS)
 _REGISTRATION_SECTIONS = frozenset((b"registrations", b"reg-updates", *_NAMES_ONLY))
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENVELOPE_BYTES = len(b'{"":[]}')
-
-
-@dataclass(slots=True)
-class Message:
-    """A NotificationMessage, the entry id of its last notification, and the number of notifications.
-
-    Not frozen: that takes three times as long to create.
-    """
-
-    text: bytes
-    last_entry_id: str
-    count: int
 
 
 def frames(

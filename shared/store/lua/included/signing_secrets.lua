@@ -1,0 +1,25 @@
+-- The secrets that sign the webhooks of an API key or of a native channel, newest first, without those that have ended.
+-- Each has a line in the field `signing_secrets`: `<id> <ms when it was made> <ms when it ends, or -> <secret>`.
+-- The newest one has no end. Until a second one is made there is only `signing_secret`, without a line.
+-- `key` is the name of the record.
+local function secrets_of(key, now)
+  local lines, first, made_ms = unpack(redis.call('HMGET', key, 'signing_secrets', 'signing_secret', 'created_at_ms'))
+  if not lines and first then
+    lines = 'sec_' .. key:match('{(.-)}') .. ' ' .. (made_ms or '0') .. ' - ' .. first
+  end
+  local secrets = {}
+  for line in (lines or ''):gmatch('[^\n]+') do
+    local id, made, ends, text = line:match('^(%S+) (%S+) (%S+) (%S+)$')
+    if ends == '-' or tonumber(ends) > now then
+      secrets[#secrets + 1] = {id = id, made_ms = made, ends_ms = ends, text = text}
+    end
+  end
+  return secrets
+end
+-- The secrets as lines, behind what a reply begins with.
+local function add_lines(reply, secrets)
+  for _, each in ipairs(secrets) do
+    reply[#reply + 1] = table.concat({each.id, each.made_ms, each.ends_ms, each.text}, ' ')
+  end
+  return reply
+end

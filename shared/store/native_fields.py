@@ -1,0 +1,118 @@
+"""The fields of a native channel and its record in Redis, written from what was asked for and read back."""
+
+import secrets
+from collections.abc import Mapping
+
+import orjson
+
+from shared.model.account_channels import AccountChannel, ChannelRecord, ChannelSettings, NewChannel
+from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.channels import Kind
+from shared.model.webhooks import WebhookPolicy
+from shared.redis.pipeline import Argument
+from shared.store.channels import parse_limits
+from shared.store.webhook_policies import policy_of, stored
+
+RECORD = ("account_id", "native", "name", "customer", "revision")
+CHANNEL = (
+    *("kind", "generation", "created_at_ms", "owner", "dropped", "paused", "failing_since_ms"),
+    *("idle_expiry_ms", "limits", "url", "headers", "policy"),
+    *("ack_timeout_ms", "fetched", "ack_by_ms", "unfinished"),
+)
+
+
+def record_of(new: NewChannel) -> dict[str, Argument]:
+    record: dict[str, Argument] = {"account_id": new.account_id}
+    if new.name:
+        record["name"] = new.name
+    if new.customer:
+        record["customer"] = new.customer
+    if new.kind is Kind.WEBHOOK:
+        record["signing_secret"] = new_signing_secret()
+    return record
+
+
+def settings_fields(settings: ChannelSettings) -> dict[str, Argument]:
+    """As the channel has them: '' for what is the installation's, 0 for no expiry."""
+    size_bytes, age_ms = settings.queue_bytes, settings.queue_age_ms
+    has_limits = size_bytes is not None or age_ms is not None
+    limits = f"{'' if size_bytes is None else size_bytes} {'' if age_ms is None else age_ms}"
+    return {
+        "idle_expiry_ms": settings.expires_after_ms or 0,
+        "limits": limits if has_limits else "",
+        "ack_timeout_ms": settings.ack_timeout_ms or "",
+    }
+
+
+def callback_fields(callback: Callback, policy: WebhookPolicy) -> dict[str, Argument]:
+    return {
+        "url": callback.url,
+        "headers": orjson.dumps(dict(callback.headers)),
+        "policy": stored(policy),
+        "config_version": secrets.token_hex(8),
+    }
+
+
+def pairs(fields: Mapping[str, Argument]) -> list[Argument]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def record_from(
+    channel: str,
+    account: bytes,
+    native: bytes | None,
+    name: bytes | None,
+    customer: bytes | None,
+    revision: bytes | None,
+) -> ChannelRecord:
+    if native is None:
+        # The name is that of the API key.
+        return ChannelRecord(channel, account.decode(), is_native=False)
+    return ChannelRecord(
+        *(channel, account.decode()),
+        is_native=True,
+        name=(name or b"").decode(),
+        customer=(customer or b"").decode(),
+        revision=int(revision or 0),
+    )
+
+
+def channel_from(channel: str, fields: list[bytes | None], size: int, *, is_held: bool) -> AccountChannel:
+    account, native, name, customer, revision, *rest = fields
+    (
+        kind,
+        generation,
+        created,
+        _,
+        dropped,
+        paused,
+        failing,
+        idle_expiry,
+        limits,
+        url,
+        headers,
+        policy,
+        *pull,
+        _,
+    ) = rest
+    ack_timeout_ms, fetched, ack_by_ms = (int(each or 0) for each in pull)
+    assert account is not None
+    assert kind is not None
+    assert generation is not None
+    size_bytes, age_ms = parse_limits(limits)
+    return AccountChannel(
+        record=record_from(channel, account, native, name, customer, revision),
+        kind=Kind(kind.decode()),
+        generation=generation.decode(),
+        created_at_ms=int(created or 0),
+        connected=is_held,
+        pending=size,
+        dropped=int(dropped or 0),
+        is_paused=paused is not None,
+        failing_since_ms=None if failing is None else int(failing),
+        settings=ChannelSettings(int(idle_expiry or 0) or None, size_bytes, age_ms, ack_timeout_ms or None),
+        callback=None if url is None else Callback(url.decode(), orjson.loads(headers or b"{}")),
+        policy=policy_of(policy),
+        fetched=min(fetched, size),
+        ack_by_ms=ack_by_ms,
+    )

@@ -1,0 +1,82 @@
+"""Notifications as CloudEvents 1.0 in JSON (docs/protocols/events.md, section 10).
+
+`attributes` of an event or notification is a JSON object of what a CloudEvent says beside type, id, time and
+data. Two members say how its data came, under names that no attribute can have: `data_base64` as base64,
+`no_data` not at all.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from shared.model.events import Notification
+from shared.wire.messages import Message
+from shared.wire.times import moment_ms, moment_text
+
+MEDIA_TYPE = "application/cloudevents+json"
+BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
+DATA_BASE64 = "data_base64"
+NO_DATA = "no_data"
+PUBLISHED_TIME = "notifytime"
+"""The extension with an event's own time if that is no time of RFC 3339."""
+
+
+def structured(notification: Notification, *, account_id: str) -> bytes:
+    """One event, its data as the publisher's bytes. `account_id` is the source of an event without one."""
+    given: dict[str, Any] = orjson.loads(notification.attributes) if notification.attributes else {}
+    is_base64, has_none = given.pop(DATA_BASE64, False), given.pop(NO_DATA, False)
+    attributes = _attributes(notification, given, account_id)
+    if has_none:
+        return orjson.dumps(attributes)
+    if not is_base64:
+        # What JSON means without it. Base64 without it may be anything.
+        attributes.setdefault("datacontenttype", "application/json")
+    name = b"data_base64" if is_base64 else b"data"
+    return b'%b,"%b":%b}' % (orjson.dumps(attributes)[:-1], name, notification.data)
+
+
+def batched(
+    notifications: Iterable[Notification], *, account_id: str, limit_bytes: int, limit_count: int
+) -> Message:
+    """The front of the batch as a JSON array, as far as the limits allow. The batch must not be empty.
+
+    The first notification is included whatever its size.
+    """
+    texts: list[bytes] = []
+    size, last = len(b"]"), ""
+    for notification in islice(notifications, max(limit_count, 1)):
+        text = structured(notification, account_id=account_id)
+        size += len(text) + 1
+        if texts and size > limit_bytes:
+            break
+        texts.append(text)
+        last = notification.entry_id
+    assert texts, "a batch has at least one notification"
+    return Message(b"[%b]" % b",".join(texts), last, len(texts))
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether a CloudEvent may have this time: RFC 3339 to the letter, so without a blank before the hour."""
+    return text[10:11] in ("T", "t") and moment_ms(text) is not None
+
+
+def _attributes(notification: Notification, given: dict[str, Any], account_id: str) -> dict[str, Any]:
+    found = {
+        "specversion": "1.0",
+        "id": notification.event_id,
+        "source": f"/accounts/{account_id}",
+        "type": notification.topic,
+        "time": notification.time,
+    }
+    if not is_timestamp(notification.time):
+        found["time"] = moment_text(int(notification.entry_id.partition("-")[0]))
+        if notification.time:
+            found[PUBLISHED_TIME] = notification.time
+    if notification.name:
+        found["subject"] = notification.name
+    if notification.trail is not None and notification.trail.traceparent:
+        found["traceparent"] = notification.trail.traceparent
+    # The event's own win: also its traceparent, which names the trace that it began in.
+    return found | given
