@@ -19,22 +19,10 @@ from shared.store import keyspace
 from shared.store.account_channels import CREATION_MS, AccountChannels
 from shared.store.channel_pages import Wanted
 from shared.store.channels import Channels
-from shared.store.name_index import entry_of
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
-from tests.store.native import HOOK, ORDERS, a_channel, create, listed, receivers
+from tests.store.native import HOOK, ORDERS, a_channel, create, listed, names_left, receivers
 from tests.store.stores import Stores
-
-
-def names_left(stores: Stores, *more: str) -> set[bytes]:
-    """Every name in Redis of these ids and of the account, without what every table leaves behind."""
-    tags = {stores.account_id, *more}
-    kept = {keyspace.routing(stores.account_id), keyspace.routing_changes(stores.account_id)}
-    return {
-        name
-        for name in stores.direct.scan_iter()
-        if keyspace.id_in(name) in tags and name.decode() not in kept
-    }
 
 
 async def test_a_channel_is_read_as_it_was_made(stores: Stores) -> None:
@@ -248,16 +236,6 @@ async def test_two_changes_at_once_keep_what_each_leaves_out(stores: Stores) -> 
     assert await receivers(stores, to="new") == await receivers(stores, customer="d") == {channel}
 
 
-async def test_a_name_is_not_freed_while_its_channel_has_it(stores: Stores) -> None:
-    """A slow gateway frees a former name, which the channel has got back meanwhile."""
-    channel = await create(stores, name="n")
-
-    await stores.account_channels.names.drop_former(stores.account_id, "n", channel)
-
-    with pytest.raises(NameTaken):
-        await create(stores, name="n")
-
-
 async def test_a_table_newer_than_the_record_is_repaired(stores: Stores) -> None:
     """Redis has lost the last writes of the channel's slot, and not those of the account's."""
     channel = await create(stores, name="old", customer="c")
@@ -275,48 +253,6 @@ async def test_a_table_newer_than_the_record_is_repaired(stores: Stores) -> None
     assert await receivers(stores, to="old") == await receivers(stores, customer="c") == {channel}
     assert await receivers(stores, to="new") == set()
     assert await stores.account_channels.repair(record) == 0
-
-
-async def test_a_name_that_was_taken_away_is_not_kept(stores: Stores) -> None:
-    """Its channel was being made, and was slow: the second attempt finds the name taken."""
-    slow = a_channel(stores, name="n")
-    await stores.account_channels.names.take(stores.account_id, "n", slow.id, on_stale=never)
-    quick = await create(stores, name="n")
-
-    with pytest.raises(NameTaken):
-        await stores.account_channels.create(slow)
-
-    assert await listed(stores) == [quick]
-    assert names_left(stores, slow.id) == names_left(stores)
-
-
-async def test_a_name_that_comes_to_its_channel_meanwhile_is_not_taken_away(stores: Stores) -> None:
-    """A renaming was cut short, and is made again while another channel wants the name."""
-    holder, other = await create(stores, name="before"), await create(stores)
-    stores.direct.zadd(keyspace.names_of_channels(stores.account_id), {entry_of("n", holder): 0})
-
-    async def on_stale(stale: str) -> None:
-        found = await stores.account_channels.read(stale)
-        assert found is not None
-        await stores.account_channels.change(found, name="n")
-
-    with pytest.raises(NameTaken) as refused:
-        await stores.account_channels.names.take(stores.account_id, "n", other, on_stale=on_stale)
-
-    assert refused.value.by == holder
-    assert await receivers(stores, to="n") == {holder}
-
-
-async def test_the_table_takes_no_channel_whose_name_was_taken_away(stores: Stores) -> None:
-    record = ChannelRecord(new_id(), stores.account_id, is_native=True, name="n")
-
-    assert not await stores.routing.enter(record, generation="g", version="v", bindings=b"")
-
-    assert await stores.routing.native(stores.account_id, record.id) is None
-
-
-async def never(stale: str) -> None:
-    raise AssertionError(f"{stale} was to lose its name")
 
 
 async def test_changes(stores: Stores) -> None:
