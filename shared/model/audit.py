@@ -17,6 +17,7 @@ class Action(StrEnum):
     CHANNEL_PAUSED = "channel.paused"
     CHANNEL_RESUMED = "channel.resumed"
     CHANNEL_PURGED = "channel.purged"
+    STREAMS_PUT = "streams.put"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.recount import pages
 from shared.store.sessions import Sessions
+from shared.store.streams import Streams
 
 # What travels in one pipeline: other accounts' commands wait for no more.
 _AT_ONCE = 10
@@ -34,9 +35,16 @@ class AccountDeletion:
     """Begins and finishes deletions."""
 
     def __init__(
-        self, redis: RedisCommands, *, api_keys: ApiKeys, channels: Channels, sessions: Sessions
+        self,
+        redis: RedisCommands,
+        *,
+        api_keys: ApiKeys,
+        channels: Channels,
+        sessions: Sessions,
+        streams: Streams,
     ) -> None:
         self._redis = redis
+        self._streams = streams
         self._api_keys = api_keys
         self._channels = channels
         self._sessions = sessions
@@ -66,6 +74,7 @@ class AccountDeletion:
         if name is not None and deleting is not None:
             api_keys = await self._free_keys(account_id)
             await self._drop_sessions(account_id)
+            await self._streams.drop(account_id)
             if await self._redis.command("EXISTS", keyspace.has_receipts(account_id)):
                 await self._free_receipts({account_id, *api_keys})
             if parent:
@@ -107,7 +116,7 @@ class AccountDeletion:
             if ref.kind is Kind.WEBHOOK
         ]
         if webhooks:
-            # First: without its record nobody knows what it is called there.
+            # First: only its record says what it is called there.
             await self._redis.command("SREM", keyspace.WEBHOOKS, *webhooks)
         ended = await self._api_keys.end(api_key_ids)
         await asyncio.gather(

@@ -1,9 +1,9 @@
 """The names of an account's native channels: each belongs to one of them.
 
-A name is taken before the channel's record is written, and once more after that. Whoever finds it taken by a
-channel whose record has no such name takes it away: its creation, its renaming or its end was cut short. If
-that was not so, the second attempt of the other one finds the name taken, and undoes what it has written. So
-no request waits for a crashed gateway.
+A name is taken before the channel's record is written, and once more after that. A gateway that finds it
+taken by a channel whose record has no such name takes it away: its creation, its renaming or its end was cut
+short. If that was not so, the second attempt of the other one finds the name taken, and undoes what it has
+written. So no request waits for a crashed gateway.
 
 The routing table lies beside the index. It takes a name only for the channel that has it here, in one step
 (routing_enter.lua, routing_native.lua), and a name that it has is taken away from no channel. So two channels

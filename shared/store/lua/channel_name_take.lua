@@ -1,7 +1,7 @@
 #!lua
 -- Gives a channel's name to one id, if no other id of the account has it. The caller writes the record behind it, and
--- takes the name once more then: whoever finds a name whose channel has no such name may take it away before. Not while
--- the routing table has it for the channel: it may have got the name since the caller looked.
+-- takes the name once more then: a caller that finds a name whose channel has no such name may take it away before.
+-- Not while the routing table has it for the channel: it may have got the name since the caller looked.
 -- KEYS: names, account, routing
 -- ARGV: name, id, the id that the caller found not to have the name, or '', how the table's value begins that has it
 -- Reply: {'taken'} | {'held', the id that has it} | {'gone'} for an account that is being deleted
