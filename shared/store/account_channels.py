@@ -81,7 +81,10 @@ class AccountChannels:
         try:
             if new.name:
                 await self._take_name(new.account_id, new.name, new.id)
-            await self._routing.enter(entry, generation=generation, version=version, bindings=new.bindings)
+            while not await self._routing.enter(
+                entry, generation=generation, version=version, bindings=new.bindings
+            ):
+                await self._take_name(new.account_id, new.name, new.id)
         except (NameTaken, NoSuchAccount):
             await self._channels.delete(new.account_id, new.id, kind=new.kind)
             if new.name:
@@ -94,13 +97,15 @@ class AccountChannels:
 
     async def _take_name(self, account_id: str, name: str, channel: str) -> None:
         """Raises NameTaken, NoSuchAccount."""
-        for stale in await self.names.take(account_id, name, channel):
-            # Its renaming was cut short, and the routing table may still have the name for it.
-            if (record := await self.record(stale)) is not None and record.is_native:
-                with contextlib.suppress(KeyRevoked):
-                    if not await self._routing.set_native(record):
-                        # Nor has it the name of its record: it is found by its id.
-                        await self._routing.set_native(replace(record, name=""))
+        await self.names.take(account_id, name, channel, on_stale=self._update_table_of)
+
+    async def _update_table_of(self, stale: str) -> None:
+        """A renaming was cut short, and the routing table may have the name of before: ends it."""
+        if (record := await self.record(stale)) is not None and record.is_native:
+            with contextlib.suppress(KeyRevoked):
+                if not await self._routing.set_native(record):
+                    # Nor has it the name of its record: it is found by its id.
+                    await self._routing.set_native(replace(record, name=""))
 
     async def record(self, channel: str) -> ChannelRecord | None:
         """Whose channel, or whose API key, it is; None for an unknown id."""
