@@ -59,8 +59,14 @@ API keys and channels
                 the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
                 `purged:<generation>`: `<ms> purged <entry>` of the last purge; holds up to that entry.
                 Gateway, dispatcher, reaper. 1 h after the last end.
-`{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
-                Dispatcher. 1 week after the last attempt.
+`{id}:attempts` stream, one entry for each of the last attempts of its webhook: n (their running number) and
+                before (the bytes of all before it), by which it is bounded: 200, 512 KiB, 7 days; outcome
+                (success or failure), events (ids of its notifications between newlines, 4 KiB at most), facts
+                (JSON), next (ms of the next attempt, or ''), details (JSON of a failure: headers without
+                secrets, 2 KiB of request and response). Dispatcher. 1 week after the last attempt; a native
+                channel's ends with it.
+`{id}:deliveries` list of JSON, newest first: 100 attempts, as releases before that stream wrote them. Read
+                only. 1 week after the last one.
 `{id}:running:<hash of the Idempotency-Key>`
                 string: fingerprint of the request (16 bytes) and its runner. Gateway. While the request runs,
                 at most 10 s without a renewal.
@@ -262,6 +268,7 @@ queue = _names("queue")
 receipts = _names("receipts")
 ended = _names("ended")
 deliveries = _names("deliveries")
+attempts = _names("attempts")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")
@@ -295,7 +302,7 @@ def channel_names(api_key_id: str) -> list[str]:
 
 def leftovers(api_key_id: str) -> list[str]:
     """What an API key leaves behind when it is revoked: attempts, receipts, prefix of responses."""
-    names = (deliveries, receipts, ended, idempotency_prefix)
+    names = (attempts, deliveries, receipts, ended, idempotency_prefix)
     return [name(api_key_id) for name in names]
 
 

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str, Any, int]] = {
     "resume": ("POST", "/resume", None, 204),
     "purge": ("POST", "/purge", None, 200),
     "get its deliveries": ("GET", "/deliveries", None, 200),
+    "get one delivery": ("GET", "/deliveries/1-0", None, 404),
     "get its signing secret": ("GET", "/signing-secret", None, 200),
     "fetch": ("POST", "/fetch", None, 200),
     "ack": ("POST", "/ack", {"lease": "of nobody", "until": "1-0"}, 409),
