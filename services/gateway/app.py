@@ -20,6 +20,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     quotas,
     receipts,
     session_pushes,
+    signing_secrets,
 )
 from services.gateway.context import Context
 from services.gateway.openapi import document

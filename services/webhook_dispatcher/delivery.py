@@ -8,6 +8,7 @@ from enum import Enum, auto
 from services.composition import Stores
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
 from services.webhook_dispatcher.retry_pace import RetryPace
+from services.webhook_dispatcher.signing import sign
 from shared import telemetry
 from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
@@ -25,7 +26,6 @@ from shared.store.webhooks import Setup
 from shared.wire.messages import Message
 from shared.wire.pelion.messages import message
 from shared.wire.pelion.serialization import stored
-from shared.wire.signatures import signed_headers
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Deliveries:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
-        signature = signed_headers(
+        signature = await sign(
             batch.signing_secrets,
             webhook_id=request.webhook_id,
             timestamp_s=now_ms() // 1000,

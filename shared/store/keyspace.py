@@ -9,10 +9,12 @@ touches one slot. `{id}` is a channel's id (32 hex characters): that of the API 
 API keys and channels
 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
-                old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
-                Gateway. Until the key is revoked.
-                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret
-                where it has them. Gateway. With its channel, in the same step.
+                old_secret_hash and old_valid_until_ms after a rotation. Of its webhooks: signing_secret, and
+                once there were two of them signing_secrets, which holds then: a line for each, newest first,
+                `<id> <made in ms> <ends in ms, or -> <secret>`; signing_secret is then the newest HMAC one,
+                for processes of an older release. Gateway. Until the key is revoked.
+                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret,
+                signing_secrets where it has them. Gateway. With its channel, in the same step.
 `{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).

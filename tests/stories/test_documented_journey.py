@@ -150,11 +150,24 @@ async def channels_of_the_account(journey: Journey) -> None:
         await go("POST", f"{one}/resume", 204, at=channel)
         assert (await go("POST", f"{one}/purge", 200, at=channel)).json == {"purged": 0}
         await go("GET", f"{one}/signing-secret", 200, at=channel)
+        await secrets_of_a_webhook(journey, channel)
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
         await go("PATCH", one, 200, at=channel, json={"customer": "c"})
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
+
+
+async def secrets_of_a_webhook(journey: Journey, channel: dict[str, str]) -> None:
+    go, path = journey.go, "/v1/channels/{channel}/secrets"
+    for posted in ({"kind": "ed25519"}, {"secret": f"whsec_{'A' * 32}"}):
+        made = (await go("POST", path, 201, at=channel, json=posted)).json
+    listed = (await go("GET", path, 200, at=channel)).json["secrets"]
+    assert {**listed[0], "secret": posted["secret"]} == made
+    await go("DELETE", f"{path}/{{secret}}", 409, at=channel | {"secret": listed[0]["id"]})
+    for each in listed[1:]:
+        await go("DELETE", f"{path}/{{secret}}", 204, at=channel | {"secret": each["id"]})
+    await go("DELETE", f"{path}/{{secret}}", 404, at=channel | {"secret": each["id"]})
 
 
 async def pull(journey: Journey) -> None:
