@@ -30,9 +30,9 @@ from shared.runtime.settings import (
     SettingsError,
     load_settings,
     log_format_in,
-    settings_table,
     unknown_names,
 )
+from shared.runtime.settings_list import settings_table
 from shared.store.commands import commands_to
 from shared.version import build_line
 

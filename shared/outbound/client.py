@@ -27,6 +27,7 @@ from shared.outbound.attempt import head_of
 from shared.outbound.calls import Call, ConnectionLost, Request, read_body
 from shared.outbound.errors import failure_of, redirect
 from shared.outbound.names import Lookup, Names, Resolved
+from shared.outbound.proxy import EgressProxy, ProxiedConnector
 from shared.outbound.resolver import (
     RESOLVED,
     VettingResolver,
@@ -35,6 +36,7 @@ from shared.outbound.resolver import (
 )
 from shared.outbound.response_head import HeadReader
 from shared.outbound.urls import host_of, origin_of, parsed
+from shared.tls import client_context
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +75,23 @@ class Outbound:
         ca: Path | None = None,
         lookup: Lookup | None = None,
         lookup_ttl_s: int = 10,
+        proxy: str | None = None,
     ) -> None:
         """Trusts `ca` beside the system's authorities. Raises OSError if a file cannot be used.
 
-        `lookup` resolves names; the addresses are fresh for `lookup_ttl_s`.
+        `lookup` resolves names; the addresses are fresh for `lookup_ttl_s`. `proxy` is the URL of a forward
+        proxy, through which every connection goes.
         """
         self._policy = policy
         self._timeout_s = timeout_s
         self._tls = _tls(client_cert=client_cert, client_key=client_key, ca=ca)
         self._names = Names(lookup or system_lookup, fresh_s=lookup_ttl_s)
+        self._proxy = EgressProxy(proxy, names=self._names, policy=policy) if proxy else None
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
+    def _connector(self) -> aiohttp.TCPConnector:
+        make = partial(ProxiedConnector, self._proxy) if self._proxy else aiohttp.TCPConnector
+        return make(
             resolver=VettingResolver(self._policy),
             socket_factory=self._checked_socket,
             ssl=self._tls,
@@ -94,6 +100,9 @@ class Outbound:
             limit=0,
             keepalive_timeout=_IDLE_S,
         )
+
+    async def __aenter__(self) -> Self:
+        connector = self._connector()
         # aiohttp has no parameter for it.
         vars(connector)["_factory"] = partial(HeadReader, loop=asyncio.get_running_loop())
         self._session = aiohttp.ClientSession(
@@ -221,7 +230,7 @@ class Outbound:
 
 
 def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = client_context()
     # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:

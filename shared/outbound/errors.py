@@ -13,6 +13,7 @@ import aiohttp
 
 from shared.model.addresses import METADATA, NOT_AN_ADDRESS
 from shared.outbound.calls import ConnectionLost
+from shared.outbound.proxy import ProxyFailed
 from shared.outbound.resolver import AddressRefused
 from shared.outbound.urls import host_of, place_of
 
@@ -74,6 +75,8 @@ def failure_of(exc: BaseException, url: str, *, timeout_s: float, was_sent: bool
         case aiohttp.ClientSSLError():
             reason = getattr(exc.os_error, "reason", None) or ""
             return Failure("tls-failed", _handshake_fault(reason, host=host, place=place))
+        case aiohttp.ClientConnectorError(os_error=ProxyFailed() as failed):
+            return Failure("not-connected", failed.words)
         case aiohttp.ClientConnectorError():
             return Failure(
                 "not-connected", _unconnected(exc.os_error, place, is_tls=url.startswith("https:"))

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from shared.redis.cluster_pool import ClusterPool
 from shared.redis.sentinel import SentinelPool
+from shared.redis.tls import TlsConnection
 from shared.redis.urls import BAD_OPTION, Cluster, Sentinels, Server, parse
 
 REPLY_TIMEOUT_S = 5.0
@@ -62,4 +63,5 @@ def _pool(server: Server) -> ConnectionPool:
         case Sentinels():
             return SentinelPool(server, options)
         case _:
-            return BlockingConnectionPool(**options)
+            tls_class = {"connection_class": TlsConnection} if server.tls else {}
+            return BlockingConnectionPool(**{**options, **tls_class})

@@ -10,9 +10,10 @@ from typing import Any
 from weakref import WeakSet
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
+from redis.asyncio.connection import Connection, ConnectionPool
 
 from shared.redis.connection import Abortable
+from shared.redis.tls import TlsConnection
 from shared.redis.urls import Address
 
 
@@ -20,7 +21,7 @@ class ClusterPool(BlockingConnectionPool):
     """Makes no connections itself. What subscribes to a node registers in `subscriptions`."""
 
     def __init__(self, nodes: Iterable[Address], *, tls: bool, **options: Any) -> None:
-        super().__init__(connection_class=SSLConnection if tls else Connection, **options)
+        super().__init__(connection_class=TlsConnection if tls else Connection, **options)
         self.subscriptions = WeakSet[Abortable]()
         self._seeds = list(nodes)
         self._nodes = list(self._seeds)

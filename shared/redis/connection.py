@@ -14,11 +14,13 @@ from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import hiredis
 from redis.asyncio.cluster import ClusterParser
-from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import Connection as TcpConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.redis.tls import TlsConnection
 
 Argument: TypeAlias = str | bytes | int | float
 Arguments: TypeAlias = tuple[Argument, ...]
@@ -105,7 +107,7 @@ class RedisConnection:
         except BaseException as error:
             protocol.abort()
             if isinstance(error, TimeoutError):
-                tls = isinstance(self._settings, SSLConnection)
+                tls = isinstance(self._settings, TlsConnection)
                 hint = " (does the port speak TLS?)" if tls else ""
                 raise RedisTimeoutError(f"no connection within the timeout{hint}") from None
             if isinstance(error, OSError):
@@ -119,7 +121,7 @@ class RedisConnection:
             await loop.create_unix_connection(lambda: protocol, settings.path)
             return
         assert isinstance(settings, TcpConnection)
-        tls = settings.ssl_context.get() if isinstance(settings, SSLConnection) else None
+        tls = settings.tls() if isinstance(settings, TlsConnection) else None
         await loop.create_connection(lambda: protocol, settings.host, settings.port, ssl=tls)
 
     async def _handshake(self, protocol: "RedisProtocol") -> None:

@@ -14,12 +14,12 @@ from redis.asyncio.sentinel import (
     Sentinel,
     SentinelConnectionPool,
     SentinelManagedConnection,
-    SentinelManagedSSLConnection,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from shared.redis.connection import Abortable, Command, OnReplies, RedisConnection, RedisProtocol
+from shared.redis.tls import PrimaryTlsConnection, TlsConnection
 from shared.redis.urls import Sentinels
 
 # Several sentinels are asked one after the other before a connection can be opened.
@@ -39,8 +39,11 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         own |= {"lib_name": None, "lib_version": None}
         own |= {"socket_timeout": _SENTINEL_TIMEOUT_S, "socket_connect_timeout": _SENTINEL_TIMEOUT_S}
         self._manager = Sentinel(service.sentinels, sentinel_kwargs=own)
+        if service.tls:
+            for sentinel in self._manager.sentinels:
+                sentinel.connection_pool.connection_class = TlsConnection
         self.subscriptions = WeakSet[Abortable]()
-        connection_class = SentinelManagedSSLConnection if service.tls else SentinelManagedConnection
+        connection_class = PrimaryTlsConnection if service.tls else SentinelManagedConnection
         super().__init__(  # type: ignore[no-untyped-call]
             service.service, self._manager, connection_class=connection_class, **options
         )

@@ -64,12 +64,13 @@ def start_traces(*, service: str, replica: str, otlp_url: str | None) -> None:
     # Imported late: its HTTP client and protobuf take megabytes that most processes never use.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+    from shared.runtime.collector_session import collector_session
+
     url = otlp_url.rstrip("/")
     endpoint = url if url.endswith(TRACES_PATH) else url + TRACES_PATH
     provider = TracerProvider(resource=_resource(service, replica), shutdown_on_exit=False)
-    provider.add_span_processor(
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=BATCH_TIMEOUT_S))
-    )
+    exporter = OTLPSpanExporter(endpoint=endpoint, timeout=BATCH_TIMEOUT_S, session=collector_session())
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     telemetry.enable_spans()
 

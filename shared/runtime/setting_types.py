@@ -5,7 +5,10 @@ A converter leaves what it does not know as it is, for pydantic to refuse.
 
 import ipaddress
 import re
+import ssl
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -51,3 +54,31 @@ def origins(value: object) -> object:
     if names != ("*",) and not all(_ORIGIN.fullmatch(name) for name in names):
         raise ValueError("should be *, none, or origins as in https://app.example,http://localhost:3000")
     return tuple(name.lower() for name in names)
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Raises ValueError unless they can be used, together."""
+    try:
+        # Without a password argument OpenSSL would ask for one at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise ValueError(f"cannot be used with {certificate}: {error.strerror}") from None
+
+
+def check_authorities(file: Path) -> None:
+    """Raises ValueError unless it holds certificates."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:
+        raise ValueError(f"should be a PEM file of certificates: {error.strerror}") from None
+
+
+def check_proxy(url: str) -> None:
+    """Raises ValueError, which does not quote the URL: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        is_proxy = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_proxy = False
+    if not is_proxy or parts.path not in ("", "/") or parts.query or parts.fragment or not url.isprintable():
+        raise ValueError("should be the URL of a forward proxy, as in http://user:password@proxy:3128")

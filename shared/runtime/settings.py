@@ -7,7 +7,6 @@ import difflib
 import os
 import re
 import socket
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,6 +33,9 @@ from shared.runtime.setting_types import (
     Port,
     Rate,
     Seconds,
+    check_authorities,
+    check_certificate,
+    check_proxy,
     lower,
     networks,
     origins,
@@ -250,6 +252,12 @@ class Settings(BaseModel):
     callback_ca: Path | None = Field(
         None, description="PEM file: authorities trusted for https callbacks, besides the system's"
     )
+    egress_proxy: str | None = Field(
+        None,
+        repr=False,
+        description="forward proxy for all callbacks, as in http://user:password@proxy:3128; it is asked by "
+        "CONNECT, for addresses; unset: none",
+    )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = Field(
         ("*",),
         description="origins of web pages that may use the API: * for all, none, or a list as in "
@@ -308,21 +316,22 @@ class Settings(BaseModel):
         if (value is None) != (cert is None):
             raise ValueError(f"should be set together with {PREFIX}CALLBACK_CLIENT_CERT")
         if cert is not None:
-            try:
-                # Without a password argument OpenSSL would ask for one at the terminal.
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, value, password="")
-            except OSError as error:
-                raise ValueError(f"cannot be used with {cert}: {error.strerror}") from None
+            assert value is not None
+            check_certificate(cert, value)
         return value
 
     @field_validator("callback_ca")
     @classmethod
     def _holds_certificates(cls, value: Path | None) -> Path | None:
         if value is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-            except OSError as error:
-                raise ValueError(f"should be a PEM file of certificates: {error.strerror}") from None
+            check_authorities(value)
+        return value
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _is_a_proxy(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_proxy(value)
         return value
 
 
@@ -333,7 +342,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """
     environ = os.environ if environ is None else environ
     given = {
-        field: environ[name] for field in Settings.model_fields if environ.get(name := _variable(field), "")
+        field: environ[name] for field in Settings.model_fields if environ.get(name := variable(field), "")
     }
     try:
         return Settings.model_validate(given)
@@ -344,13 +353,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 def log_format_in(environ: Mapping[str, str] | None = None) -> Literal["text", "json"]:
     """The log format that is asked for, whatever the other settings say."""
     environ = os.environ if environ is None else environ
-    return "json" if environ.get(_variable("log_format"), "").lower() == "json" else "text"
+    return "json" if environ.get(variable("log_format"), "").lower() == "json" else "text"
 
 
 def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
     """Variables in `environ` with our prefix that are no settings, each with the nearest known name."""
     environ = os.environ if environ is None else environ
-    known = [_variable(field) for field in Settings.model_fields]
+    known = [variable(field) for field in Settings.model_fields]
     unknown = []
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name not in known and name not in _NOT_OURS:
@@ -359,23 +368,8 @@ def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
     return unknown
 
 
-def settings_table() -> str:
-    """Every setting's name, default and meaning, aligned for a terminal."""
-    rows = [("NAME", "DEFAULT", "MEANING")]
-    for field, info in Settings.model_fields.items():
-        default = info.get_default()
-        text = "unset" if default in (None, ()) or info.default_factory is not None else _format(default)
-        rows.append((_variable(field), text, info.description or ""))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows)
-
-
-def _format(value: object) -> str:
-    """As an environment variable."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _variable(field: str) -> str:
+def variable(field: str) -> str:
+    """The name of the setting `field` in the environment."""
     return PREFIX + field.upper()
 
 
@@ -386,5 +380,5 @@ def _messages(error: ValidationError) -> list[str]:
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
         is_shown = Settings.model_fields[field].repr and detail["input"] is not None
         got = f", got {str(detail['input'])[:80]!r}" if is_shown else ""
-        messages.append(f"{_variable(field)}: {text}{got}")
+        messages.append(f"{variable(field)}: {text}{got}")
     return messages

@@ -243,6 +243,37 @@ def test_an_opened_address_is_a_network_of_its_own() -> None:
     assert all("/" in block for block in blocks), "the API server refuses an address without a length"
 
 
+@pytest.mark.parametrize(
+    "proxy", [{"url": "http://proxy.example:3128"}, {"existingSecret": "proxy", "key": "url"}]
+)
+def test_with_an_egress_proxy_receivers_are_reached_by_it_alone(proxy: dict[str, str]) -> None:
+    peers = [{"ipBlock": {"cidr": "10.3.0.0/24"}}]
+    values = {
+        "callbacks": {"egressProxy": proxy},
+        "networkPolicy": {"egressProxy": {"peers": peers, "ports": [3128]}},
+    }
+    found = rendered(values)
+    policies = {component(each): each["spec"] for each in found if each["kind"] == "NetworkPolicy"}
+    for service in SERVICES:
+        rules = policies[service]["egress"]
+        ways_out = [rule for rule in rules if reaches(rule, "93.184.215.14")]
+        to_proxy = [rule for rule in rules if rule.get("to") == peers]
+        assert ways_out == []
+        assert len(to_proxy) == (service in ("gateway", "webhook-dispatcher"))
+    for each in found:
+        if each["kind"] != "Deployment" or component(each) not in SERVICES:
+            continue
+        env = {entry["name"]: entry for entry in each["spec"]["template"]["spec"]["containers"][0]["env"]}
+        is_from_secret = "existingSecret" in proxy and component(each) in ("gateway", "webhook-dispatcher")
+        assert ("NOTIFY_EGRESS_PROXY" in env) == is_from_secret
+    [shared] = [
+        each["data"]
+        for each in found
+        if each["kind"] == "ConfigMap" and "NOTIFY_HOST" in each.get("data", {})
+    ]
+    assert shared.get("NOTIFY_EGRESS_PROXY", "") == proxy.get("url", "")
+
+
 def test_only_the_services_reach_the_charts_redis() -> None:
     spec = policy("default", "redis")
     [way_in] = spec["ingress"]

@@ -15,7 +15,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 NOT_FOR_THE_OPERATOR = {
     *("REDIS_URL", "JOBS_REDIS_URL", "ADMIN_TOKEN", "REPLICA", "DATA_DIR", "HOST"),
     *("PORT", "EDGE_PORT", "DISPATCHER_PORT", "REAPER_PORT", "METRICS_PORT"),
-    *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA"),
+    *("CALLBACK_CLIENT_CERT", "CALLBACK_CLIENT_KEY", "CALLBACK_CA", "EGRESS_PROXY"),
     *("DRAIN_DELAY_S", "DRAIN_WINDOW_S"),
 }
 
@@ -116,6 +116,15 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         (
             {"networkPolicy": {"privateNetworks": {"ipv4": ["10.0.0.0"]}}},
             "/networkPolicy/privateNetworks/ipv4/0",
+        ),
+        ({"settings": {"EGRESS_PROXY": "http://proxy:3128"}}, "'EGRESS_PROXY' not allowed"),
+        (
+            {"callbacks": {"egressProxy": {"url": "http://user:secret@proxy:3128"}}},
+            "/callbacks/egressProxy/url",
+        ),
+        (
+            {"callbacks": {"egressProxy": {"url": "http://proxy:3128", "existingSecret": "proxy"}}},
+            "callbacks.egressProxy.url and callbacks.egressProxy.existingSecret are both set: choose one",
         ),
         ({"settings": {"ALLOW_PRIVATE_CALLBACKS": "intranet"}}, "/settings/ALLOW_PRIVATE_CALLBACKS"),
         # The API server wants it below the progress deadline of 600 s.

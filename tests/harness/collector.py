@@ -1,5 +1,6 @@
 """A collector of traces over OTLP/HTTP."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class Collector:
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
+def collecting(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
     """A collector on a free port."""
 
     class Exports(BaseHTTPRequestHandler):
@@ -49,7 +50,9 @@ def collecting() -> Iterator[Collector]:
             """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Exports)
-    collector = Collector(f"http://127.0.0.1:{server.server_port}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    collector = Collector(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}")
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     serving.start()
     try:

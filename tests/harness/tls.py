@@ -69,11 +69,11 @@ async def _forward(
 
 @contextlib.asynccontextmanager
 async def tls_fronts(
-    certificates: Certificates, *ports: int, renamed: Mapping[int, int] | None = None
+    certificates: Certificates, *ports: int, name: str = "server", renamed: Mapping[int, int] | None = None
 ) -> AsyncIterator[list[TlsFront]]:
-    """A front for each port, with the certificate `server`."""
+    """A front for each port, with the certificate of this name."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificates.pem("server"), certificates.key("server"))
+    context.load_cert_chain(certificates.pem(name), certificates.key(name))
     fronts = [TlsFront(port, context, renamed) for port in ports]
     try:
         for front in fronts:

@@ -29,7 +29,9 @@ class Receiver:
 
 
 @contextlib.asynccontextmanager
-async def receiving(respond: Respond, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def receiving(
+    respond: Respond, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Receiver]:
     """Reads requests one after the other, and responds to each with `respond`."""
     receiver = Receiver()
     handlers: set[asyncio.Task[None]] = set()
@@ -55,7 +57,7 @@ async def receiving(respond: Respond, *, tls: ssl.SSLContext | None = None) -> A
         handlers.add(handler)
         handler.add_done_callback(handlers.discard)
 
-    server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(begin, host, 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver

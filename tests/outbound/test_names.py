@@ -130,7 +130,7 @@ async def test_addresses_outlive_their_time_while_they_are_looked_up_again(
     monkeypatch.setattr(module, "_USABLE", 1_000_000)
     names._fresh_s = 0.001
     server.broken = True
-    await asyncio.sleep(0.002)
+    await wait_until(lambda: not names._is_fresh(first))
 
     assert (await names.resolve("a.example", account="a")).addresses == first.addresses
     await wait_until(lambda: len(server.lookups) == 2 and not names._refreshing)

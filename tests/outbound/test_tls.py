@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +21,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     made.make("receiver", by="authority")
     made.make("gateway", by="authority", subject="notifications.example")
     made.make("locked", password="Zq7xWvKj")
+    made.make("bare-authority", is_bare=True)
+    made.make("bare-receiver", by="bare-authority", is_bare=True)
+    made.make("intermediate", by="authority", is_authority=True)
+    made.make("far-receiver", by="intermediate")
     return made
 
 
-def server(certificates: Certificates, *, wants_client: bool = False) -> ssl.SSLContext:
+def server(
+    certificates: Certificates, *, name: str = "receiver", wants_client: bool = False
+) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.pem("authority"))
-    context.load_cert_chain(certificates.pem("receiver"), certificates.key("receiver"))
+    context.load_cert_chain(certificates.pem(name), certificates.key(name))
     context.verify_mode = ssl.CERT_REQUIRED if wants_client else ssl.CERT_NONE
     return context
 
@@ -42,6 +49,32 @@ async def test_a_receiver_of_a_private_authority(certificates: Certificates) -> 
                 attempt = await calls.send("PUT", url, headers={}, body=b"{}")
                 assert (attempt.status, attempt.error) == (None, "tls-failed")
         assert len(receiver.heads) == 2
+
+
+async def test_a_private_authority_that_leaves_extensions_out(certificates: Certificates) -> None:
+    """No key usage, no identifiers of keys: a context with Python 3.13's defaults refuses such a chain."""
+    context = ssl.create_default_context(cafile=certificates.pem("bare-authority"))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    async with (
+        receiving(status(200), tls=server(certificates, name="bare-receiver")) as receiver,
+        Outbound(policy=LOOPBACK, ca=certificates.pem("bare-authority")) as calls,
+    ):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.1", receiver.port, ssl=context)
+        assert (await calls.send("PUT", receiver.url(scheme="https"), headers={}, body=b"{}")).accepted
+
+
+async def test_an_intermediate_authority_is_trusted_with_its_root_only(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """Python 3.13's default context is satisfied with the intermediate authority alone."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"".join(certificates.pem(name).read_bytes() for name in ("intermediate", "authority")))
+    async with receiving(status(200), tls=server(certificates, name="far-receiver")) as receiver:
+        for trusted, error in ((certificates.pem("intermediate"), "tls-failed"), (both, "")):
+            async with Outbound(policy=LOOPBACK, ca=trusted) as calls:
+                attempt = await calls.send("PUT", receiver.url(scheme="https"), headers={}, body=b"{}")
+            assert attempt.error == error
 
 
 async def test_http_1_1_is_offered(certificates: Certificates) -> None:

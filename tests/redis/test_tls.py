@@ -1,6 +1,7 @@
 """Redis over TLS: one server, a cluster, and a primary behind a sentinel."""
 
 import shutil
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.model.errors import StoreUnavailable
 from shared.redis.client import connect
+from shared.redis.cluster_pool import ClusterPool
+from shared.redis.sentinel import SentinelPool
 from shared.store.commands import commands_to
 from shared.store.keyspace import wakeup
 from tests.harness.certificates import Certificates
@@ -29,6 +32,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     made.make("authority")
     made.make("stranger")
     made.make("server", by="authority")
+    made.make("bare-authority", is_bare=True)
+    made.make("bare-server", by="bare-authority", is_bare=True)
     return made
 
 
@@ -62,12 +67,32 @@ async def assert_works(redis: Redis) -> None:
         await heard.until(Subscription.RESTORED, ["a"])
 
 
-async def test_one_server(valkey: Valkey, certificates: Certificates) -> None:
-    async with tls_fronts(certificates, valkey.port) as [front]:
-        trusted = f"?ssl_ca_certs={certificates.pem('authority')}"
+@pytest.mark.parametrize("kind", ["", "bare-"])
+async def test_one_server(valkey: Valkey, certificates: Certificates, kind: str) -> None:
+    async with tls_fronts(certificates, valkey.port, name=f"{kind}server") as [front]:
+        trusted = f"?ssl_ca_certs={certificates.pem(f'{kind}authority')}"
         async with connect(f"rediss://127.0.0.1:{front.port}/0{trusted}") as redis:
             await assert_works(redis)
-        assert front.connections == 2, "one for commands, one for wakeups"
+            assert front.connections == 2, "one for commands, one for wakeups"
+            assert await redis.ping(), "arq's commands go by redis-py's own connections"
+
+
+@pytest.mark.parametrize("topology", ["", "+cluster", "+sentinel"])
+def test_connections_verify_the_same_on_every_python(certificates: Certificates, topology: str) -> None:
+    """Those to sentinels and to nodes of a cluster too."""
+    path = f"/{SERVICE}/0" if topology == "+sentinel" else ""
+    trusted = f"?ssl_ca_certs={certificates.pem('authority')}"
+    pool = connect(f"rediss{topology}://127.0.0.1:1{path}{trusted}").connection_pool
+    pools = [pool]
+    if isinstance(pool, SentinelPool):
+        pools += [sentinel.connection_pool for sentinel in pool._manager.sentinels]
+    if isinstance(pool, ClusterPool):
+        pools.append(pool.client_of(("127.0.0.1", 1)).connection_pool)
+    connections = [each.make_connection() for each in pools]
+
+    assert len(connections) == (2 if topology else 1)
+    for connection in connections:
+        assert connection._connection_arguments()["ssl"].verify_flags == ssl.VERIFY_X509_TRUSTED_FIRST
 
 
 @pytest.mark.parametrize(
@@ -98,13 +123,14 @@ async def test_a_cluster(folder: Path, certificates: Certificates) -> None:
     try:
         cluster.start()
         cluster.wait_ready()
-        async with tls_fronts(certificates, *(node.port for node in cluster.nodes)) as fronts:
+        ports = [node.port for node in cluster.nodes]
+        async with tls_fronts(certificates, *ports, name="bare-server") as fronts:
             for node, front in zip(cluster.nodes, fronts, strict=True):
                 # A cluster with TLS announces its TLS ports.
                 node.ask("CONFIG", "SET", "cluster-announce-port", front.port)
             await wait_until(lambda: all(_ports(node) == {f.port for f in fronts} for node in cluster.nodes))
             first = f"127.0.0.1:{fronts[0].port}"
-            trusted = f"?ssl_ca_certs={certificates.pem('authority')}"
+            trusted = f"?ssl_ca_certs={certificates.pem('bare-authority')}"
             async with connect(f"rediss+cluster://{first}{trusted}") as redis:
                 await assert_works(redis)
             assert all(front.connections for front in fronts)
@@ -123,12 +149,15 @@ async def test_a_primary_behind_a_sentinel(folder: Path, certificates: Certifica
         guarded.start()
         guarded.wait_ready()
         async with (
-            tls_fronts(certificates, guarded.primary.port) as [primary],
-            tls_fronts(certificates, guarded.sentinel.port, renamed={guarded.primary.port: primary.port}) as [
-                sentinel
-            ],
+            tls_fronts(certificates, guarded.primary.port, name="bare-server") as [primary],
+            tls_fronts(
+                certificates,
+                guarded.sentinel.port,
+                name="bare-server",
+                renamed={guarded.primary.port: primary.port},
+            ) as [sentinel],
         ):
-            options = f"?sentinel_password=Zq7xWvKj&ssl_ca_certs={certificates.pem('authority')}"
+            options = f"?sentinel_password=Zq7xWvKj&ssl_ca_certs={certificates.pem('bare-authority')}"
             url = f"rediss+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}/0{options}"
             async with connect(url) as redis:
                 await assert_works(redis)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.runtime.settings import Settings, SettingsError, load_settings, settings_table, unknown_names
+from shared.runtime.settings import Settings, SettingsError, load_settings, unknown_names
+from shared.runtime.settings_list import settings_table
 
 SECRET = "s3cret-s3cret-s3cret"
 
@@ -117,6 +118,14 @@ def test_the_error_for_a_wrong_value_is_one_line_with_name_and_value(name: str, 
         ("NOTIFY_REDIS_URL", "redis+sentinel://host/service/0?sentinel_pasword=Zq7xWvKj"),
         ("NOTIFY_JOBS_REDIS_URL", "redis+cluster://user:Zq7xWvKj@host"),
         ("NOTIFY_OTLP_URL", "user:Zq7xWvKj@collector"),
+        ("NOTIFY_EGRESS_PROXY", "https://user:Zq7xWvKj@proxy:3128"),
+        ("NOTIFY_EGRESS_PROXY", "socks5://user:Zq7xWvKj@proxy"),
+        ("NOTIFY_EGRESS_PROXY", "user:Zq7xWvKj@proxy:3128"),
+        ("NOTIFY_EGRESS_PROXY", "http://user:Zq7x/WvKj@proxy:3128"),
+        ("NOTIFY_EGRESS_PROXY", "http://proxy:3128/Zq7xWvKj"),
+        ("NOTIFY_EGRESS_PROXY", "http://proxy:3128?Zq7xWvKj"),
+        ("NOTIFY_EGRESS_PROXY", "http://[Zq7xWvKj/"),
+        ("NOTIFY_EGRESS_PROXY", "http://proxy:Zq7xWvKj"),
     ],
 )
 def test_the_error_for_a_wrong_secret_never_shows_it(name: str, value: str) -> None:
@@ -175,6 +184,14 @@ def test_private_callbacks_to_all_networks_or_some(value: str, networks: list[st
 )
 def test_origins_all_some_or_none(value: str, origins: tuple[str, ...]) -> None:
     assert load_settings({"NOTIFY_CORS_ORIGINS": value}).cors_origins == origins
+
+
+@pytest.mark.parametrize("url", ["http://proxy", "http://user:pass@proxy:3128/", "http://[fd00::1]:3128"])
+def test_the_url_of_an_egress_proxy(url: str) -> None:
+    settings = load_settings({"NOTIFY_EGRESS_PROXY": url})
+
+    assert settings.egress_proxy == url
+    assert "pass@" not in repr(settings)
 
 
 @pytest.mark.parametrize("given", ["CERT", "KEY"])

@@ -218,4 +218,4 @@ async def test_a_burst_of_events_leaves_turns_to_others(edge: Edge, slow: SlowSe
     assert texts == [b"e%d %d" % (event, number) for event in range(1000) for number in range(100)]
     assert turns >= 990
     assert writes == 1000
-    assert not edge.reading_places._readers
+    await wait_until(lambda: not edge.reading_places._readers)

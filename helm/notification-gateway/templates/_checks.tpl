@@ -20,6 +20,9 @@
 {{- if and .jobs.url .jobs.existingSecret }}
 {{- fail "redis.jobs.url and redis.jobs.existingSecret are both set: choose one" }}
 {{- end }}
+{{- if and $.Values.callbacks.egressProxy.url $.Values.callbacks.egressProxy.existingSecret }}
+{{- fail "callbacks.egressProxy.url and callbacks.egressProxy.existingSecret are both set: choose one" }}
+{{- end }}
 {{- range $name, $redis := dict "redis" . "redis.jobs" .jobs }}
 {{- if and $redis.keys (not $redis.existingSecret) }}
 {{- fail (printf "%s.keys are keys of %s.existingSecret, which is not set" $name $name) }}

@@ -45,8 +45,17 @@
     {{- end }}
 {{- end }}
 
-{{/* The internet without private networks, by the same rule as the code; networks that the operator opens are open here. */}}
+{{/* The egress proxy alone, if there is one. Else the internet without private networks, by the same rule as the code; networks that the operator opens are open here. */}}
 {{- define "notify.egressToCustomers" -}}
+{{- if or .Values.callbacks.egressProxy.url .Values.callbacks.egressProxy.existingSecret }}
+- ports:
+    {{- range .Values.networkPolicy.egressProxy.ports }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  {{- with .Values.networkPolicy.egressProxy.peers }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- else }}
 {{- $private := .Values.networkPolicy.privateNetworks }}
 {{- $opened := .Values.settings.ALLOW_PRIVATE_CALLBACKS | default "" | toString }}
 {{- if has $opened (list "1" "true" "True") }}
@@ -65,5 +74,6 @@
     - ipBlock: {cidr: {{ printf "%s%s" $network $length | quote }}}
     {{- end }}
     {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}

@@ -13,6 +13,9 @@ NOTIFY_CALLBACK_CLIENT_KEY: /etc/notify/callback/tls.key
 {{- if .caConfigMap }}
 NOTIFY_CALLBACK_CA: /etc/notify/callback-ca/ca.crt
 {{- end }}
+{{- if .egressProxy.url }}
+NOTIFY_EGRESS_PROXY: {{ .egressProxy.url | quote }}
+{{- end }}
 {{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- if not (kindIs "invalid" $value) }}
@@ -51,6 +54,13 @@ NOTIFY_{{ $name }}: {{ include "notify.written" $value | quote }}
       name: {{ .existingSecret | default $own }}
       key: {{ ternary (get .keys $service | default .key) "jobs-redis-url" (ne .existingSecret "") }}
 {{- end }}
+{{- end }}
+{{- if and $values.callbacks.egressProxy.existingSecret (has .service (list "gateway" "webhook-dispatcher")) }}
+- name: NOTIFY_EGRESS_PROXY
+  valueFrom:
+    secretKeyRef:
+      name: {{ $values.callbacks.egressProxy.existingSecret }}
+      key: {{ $values.callbacks.egressProxy.key }}
 {{- end }}
 {{- if eq .service "socket-edge" }}
 - name: NOTIFY_DRAIN_DELAY_S
