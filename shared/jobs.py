@@ -1,7 +1,7 @@
 """arq's queues and jobs by name: the reaper's rounds, and retries of webhook deliveries.
 
 arq judges by the clock of its process which jobs are due. Here it gets Redis' time instead: with a clock that
-is ahead a dispatcher would take each retry before its time, and nobody would retry at that time.
+is ahead a dispatcher would take each retry before its time, and none would retry at that time.
 """
 
 import asyncio

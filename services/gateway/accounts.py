@@ -117,7 +117,7 @@ async def delete_api_key(request: Request, admin: Administrator) -> None:
     try:
         key = await _key_of(request, admin)
     except Problem:
-        # A gateway may have died after it revoked the key, and before it told anybody.
+        # A gateway may have died after it revoked the key, and before gateways and edges noticed.
         if is_id(api_key_id := in_path(request, "api_key_id")):
             await context.stores.api_keys.end_again(api_key_id)
         raise

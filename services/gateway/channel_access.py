@@ -1,7 +1,7 @@
 """Who may see and change which channels (docs/protocols/channels.md).
 
 An API key with the scope `channels` or `admin` has all channels of its account, one with `receive` its own,
-the operator those of every account. Nobody learns whether another account has a channel.
+the operator those of every account. A caller cannot learn whether another account has a channel.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Verifies a webhook's URL with a test request before it is registered.
 
 Few run at once: the receiver has not agreed to them yet. Each lasts as long as the receiver likes, so the
-caller must not hold anything meanwhile. A test request ends with its client: nobody would read the outcome.
+caller must not hold anything meanwhile. A test request ends with its client, the only
+reader of the outcome.
 """
 
 import asyncio

@@ -160,7 +160,7 @@ class SocketQuota:
             known = await self._quotas.report_sockets(account_id, self._instance, count=held)
             others = dict(known.others)
             if others and held + sum(others.values()) >= known.quota:
-                # Nobody is refused for the sockets of an edge that was killed.
+                # The sockets of an edge that was killed must not count.
                 living = await self._quotas.living(others)
                 if dead := others.keys() - living:
                     await self._quotas.forget_sockets(account_id, dead)

@@ -2,7 +2,7 @@
 
 import time
 
-# For whoever reads only the end of a log.
+# For an operator who reads only the end of a log.
 _AGAIN_S = 30.0
 _MOST_REASONS = 16
 _MOST_CHARACTERS = 300

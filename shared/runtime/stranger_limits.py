@@ -2,8 +2,8 @@
 
 Each rate is a table of fixed size: a time in each slot, and no record per address. Two slots, chosen by a
 keyed hash, stand for an address, which is over its rate when both say so. Nothing is evicted from such a
-table, so nobody escapes it that way. Nor can it be filled: a process handles some thousand requests a second,
-and they keep few of the slots over a rate.
+table, so no address escapes it that way. Nor can it be filled: a process handles some thousand requests a
+second, and they keep few of the slots over a rate.
 
 Only failures count, so a valid credential never uses up its address. An address that is over its rate is
 refused before Redis is asked, except with a credential that was valid here before: a customer stays served
@@ -95,7 +95,7 @@ class KnownCredentials:
             self._marks[self._mark(given) % _SLOTS] = 0
 
     def _mark(self, given: str) -> int:
-        # With the key nobody finds a text with the mark of a valid credential.
+        # With the key a stranger cannot find a text with the mark of a valid credential.
         mark = blake2b(given.encode(errors="replace"), digest_size=8, key=self._key).digest()
         return int.from_bytes(mark) or 1
 

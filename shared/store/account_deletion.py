@@ -102,7 +102,7 @@ class AccountDeletion:
             if ref.kind is Kind.WEBHOOK
         ]
         if webhooks:
-            # First: without its record nobody knows what it is called there.
+            # First: only its record says what it is called there.
             await self._redis.command("SREM", keyspace.WEBHOOKS, *webhooks)
         ended = await self._api_keys.end(api_key_ids)
         await asyncio.gather(

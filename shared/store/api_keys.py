@@ -98,7 +98,7 @@ class ApiKeys:
     async def find(self, api_key_id: str) -> ApiKey | None:
         """The API key, expired or not; None when it does not exist, was revoked, or is a native channel."""
         fields = await self._redis.command("HMGET", keyspace.api_key(api_key_id), *_REQUIRED, *_OPTIONAL)
-        # Without the hash of a secret it is no key, and nobody may pass for it.
+        # Without the hash of a secret it is no key, and no caller may pass for it.
         if None in fields[: len(_REQUIRED)]:
             return None
         account_id, name, scopes, created_at_ms, secret_hash = (value.decode() for value in fields[:5])

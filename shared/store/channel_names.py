@@ -1,10 +1,10 @@
 """The names of an account's native channels: each belongs to one of them.
 
-A name is taken before the channel's record is written, and once more after that. Whoever finds it taken by a
-channel whose record has no such name takes it away: its creation, its renaming or its end was cut short. If
-that was not so, the second attempt of the other one finds the name taken, and undoes what it has written. So
-nobody waits for a crashed gateway, and no two channels keep one name. The routing table takes a name only for
-the channel that has it here, in one step (routing_native.lua).
+A name is taken before the channel's record is written, and once more after that. A gateway that finds it
+taken by a channel whose record has no such name takes it away: its creation, its renaming or its end was cut
+short. If that was not so, the second attempt of the other one finds the name taken, and undoes what it has
+written. So no gateway waits for a crashed one, and no two channels keep one name. The routing table takes a
+name only for the channel that has it here, in one step (routing_native.lua).
 """
 
 import asyncio

@@ -36,7 +36,7 @@ API keys and channels
                 time of the next growth after that was too much). A PUT removes all of these.
                 A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
                 the names of its secret headers).
-                paused ('1' while nobody may deliver), and limits (`<bytes> <ms>` of its queue, each of which
+                paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
                 may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
                 (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
                 the reaper ends it after a minute). Of a native pull channel: ack_timeout_ms (unless it is the

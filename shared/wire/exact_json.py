@@ -23,7 +23,7 @@ def loads(text: bytes) -> Any:
     try:
         return json.loads(text, parse_float=_as_given, parse_int=_as_given)
     except RecursionError:
-        # Nobody can write it either: `dumps` refuses such a depth.
+        # It cannot be written either: `dumps` refuses such a depth.
         return value
 
 

@@ -76,7 +76,7 @@ def field_at(at: str, path: str) -> str:
 def _syntax_error(body: bytes, *, is_line: bool) -> str:
     """orjson's message, which is right about lone surrogates; with line and column, unless for one line."""
     if body.startswith(codecs.BOM_UTF8):
-        # RFC 8259, 8.1: nobody may send one.
+        # RFC 8259, 8.1: a sender must not add one.
         return "it begins with a byte order mark"
     try:
         orjson.loads(body)

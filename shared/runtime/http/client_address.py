@@ -30,7 +30,7 @@ def client_address(scope: Scope, *, trusted: Sequence[Network]) -> str:
 def block_of(address: str) -> str:
     """By what an address is counted: an IPv4 address itself, an IPv6 address by its first 64 bits.
 
-    Whoever has one IPv6 address has a /64 of them. A text that is no address stays as it is.
+    A holder of one IPv6 address has a /64 of them. A text that is no address stays as it is.
     """
     if ":" not in address:
         return address

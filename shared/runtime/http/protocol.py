@@ -59,7 +59,7 @@ class Connection(TypedDict):
 
     `is_open`: would data written now be sent? `unread_bytes`: the written bytes that the peer's kernel has
     not acknowledged; None when that can no longer be known, as after a reset. `unacked_bytes`: the same, also
-    after a reset; then nobody need have read what was acknowledged. `has_hung_up`: has the peer closed the
+    after a reset; then what was acknowledged may be unread. `has_hung_up`: has the peer closed the
     connection, even if the event loop does not know yet? `abort` drops it with everything that is buffered.
     `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
     long as the connection. After `end_with_input` a client that ends its input has gone; else it still gets

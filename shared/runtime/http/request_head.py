@@ -9,7 +9,7 @@ from collections.abc import Iterable
 # RFC 3986, 3.2.2, without the comma: it could separate several values.
 _HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
 _BLANKS = b" \t"
-# RFC 9112, 3.2: absolute form, as to a proxy. Credentials in it are nobody's here.
+# RFC 9112, 3.2: absolute form, as to a proxy. Credentials in it are ignored here.
 _ABSOLUTE = re.compile(rb"(?:https?|wss?)://[^/?#@]+(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?", re.IGNORECASE)
 
 SINGLE = frozenset(

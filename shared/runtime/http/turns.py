@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, parsing in turns: a client that floods delays nobody else.
+"""uvicorn's HTTP protocol, parsing in turns: a client that floods does not delay other clients.
 
 A turn of the event loop parses only a share of what has arrived on a connection. The rest waits for the next
 turn, or for the response to an earlier request.

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends a native channel whose creation did not end in time: its gateway died, and nobody was told of it.
+-- Ends a native channel whose creation did not end in time: its gateway died, and no client knows the channel.
 -- KEYS: channel, queue, receipts     ARGV: generation, how long a creation may take in ms
 -- Reply: 1, or 0 when it stays
 -- Touches at most: the names of the channel.

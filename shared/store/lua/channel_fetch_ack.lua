@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Acknowledges the front of a pull channel's queue for a fetch; the rest of what it got stays its own.
 -- Only the last fetch that got something may: an older one would remove what it does not know. Whether its time is over
--- makes no difference, as nobody else has got anything since. Idempotent: what is gone is not counted again.
+-- makes no difference, as no other fetch has got anything since. Idempotent: what is gone is not counted again.
 -- KEYS: channel, queue, receipts     ARGV: token, the last entry to ack, the first entry to keep
 -- Reply: {'acked', the number} | {'ended'} when another fetch, a nack or a purge has ended this one
 --      | {'beyond'} when this fetch did not get the entry | {'absent'}

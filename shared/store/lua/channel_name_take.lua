@@ -1,6 +1,6 @@
 #!lua
 -- Gives a channel's name to one id, if no other id of the account has it. The caller writes the record behind it, and
--- takes the name once more then: whoever finds a name whose channel has no such name may take it away before.
+-- takes the name once more then: a caller that finds a name whose channel has no such name may take it away before.
 -- KEYS: names, account     ARGV: name, id, the id that the caller found not to have the name, or ''
 -- Reply: {'taken'} | {'held', the id that has it} | {'gone'} for an account that is being deleted
 -- Touches at most: 3 members.

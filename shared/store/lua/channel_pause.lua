@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Pauses a channel, or ends the pause. While it is paused nobody may claim its lease or read its queue, and appends wake
--- nobody. Its owner keeps the lease until it notices: what is under way may still be acknowledged.
+-- Pauses a channel, or ends the pause. While it is paused its lease cannot be claimed and its queue cannot be read, and
+-- appends send no wakeup. Its owner keeps the lease until it notices: what is under way may still be acknowledged.
 -- An append reads one field beside the usual ones: so the pause is also noted behind the limits of the queue.
 -- KEYS: channel     ARGV: '1' to pause, '' to end the pause
 -- Reply: {kind, owner or ''} | {} without a channel

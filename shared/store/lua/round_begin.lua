@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Begins a round of the reaper, unless another one is under way. One that was killed is over when its time is.
--- `steady_since_ms`: since then rounds have followed each other without a gap, so Redis was there for everybody.
+-- `steady_since_ms`: since then rounds have followed each other without a gap, so every process could reach Redis.
 -- `back_since_ms`: the end of the last gap that clients may not have bridged. Redis was away, or was restored from a copy.
 -- KEYS: round
 -- ARGV: token of this round, its time until it must be renewed in ms, the longest gap in ms, an absence in ms

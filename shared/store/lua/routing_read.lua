@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- Reads a whole routing table if it is small. A large one is read in pages (routing_tables.py): one step would stop
--- Redis for everybody.
+-- Redis for all clients.
 -- KEYS: routing     ARGV: the most fields to read in one step
 -- Reply: {'all', field, value, ...} | {'large', version, number of fields}
 -- Touches at most: as many fields as ARGV says (250).
