@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from shared.model.addresses import AddressPolicy
 from shared.model.quotas import KeyQuotas, Quotas
+from shared.model.streams import Keep
 from shared.outbound.client import Outbound
 from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
@@ -14,6 +15,8 @@ from shared.runtime.settings import Settings
 from shared.store.account_channels import AccountChannels
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
+from shared.store.attempt_bytes import AttemptBytes
+from shared.store.attempts import Attempts
 from shared.store.audit import AuditLog
 from shared.store.batches import Batches
 from shared.store.channel_pages import ChannelPages
@@ -35,7 +38,9 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
+from shared.store.streams import StreamLimits, Streams
 from shared.store.wakeups import Wakeups
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
@@ -55,6 +60,7 @@ class Stores:
         self.instance = new_instance_id(settings.replica)
         self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.stored_bytes = StoredBytes(redis, quotas=self.quotas)
+        self.attempt_bytes = AttemptBytes(redis, quotas=self.quotas)
         self.routing = Routing(
             redis,
             compiled,
@@ -64,7 +70,8 @@ class Stores:
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
-        self.batches = Batches(redis, limits=limits)
+        self.attempts = Attempts(redis)
+        self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)
@@ -84,16 +91,25 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
+        stream_limits = StreamLimits(keep, settings.stream_topics_limit)
+        self.streams = Streams(redis, self.routing, limits=stream_limits)
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
-            redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
+            redis,
+            api_keys=self.api_keys,
+            channels=self.channels,
+            sessions=self.sessions,
+            streams=self.streams,
         )
         self.webhooks = Webhooks(redis, self.wakeups)
+        self.webhook_notices = WebhookNotices(redis)
         self.rates = Rates(self.quotas)
         self.for_publishing = PublishStores(
             *(self.routing, self.queues, self.sessions, self.receipts),
             rates=self.rates,
             stored_bytes=self.stored_bytes,
+            streams=self.streams,
         )
 
 

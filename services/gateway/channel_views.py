@@ -1,4 +1,4 @@
-"""A channel as it is now, its attempts and its signing secret, under /v1/channels/{channel}.
+"""A channel as it is now and its signing secret, under /v1/channels/{channel}.
 
 By the id of an API key (32 hex) it is the view of the key's channel; by an id of a channel (`ch_…`) or a name
 that of a channel of the account (docs/protocols/channels.md).
@@ -19,10 +19,10 @@ from shared.model.errors import KeyRevoked
 from shared.model.signing_secrets import SecretKind, new_secret
 from shared.runtime.http.responses import Problem
 from shared.wire.account_channels import AccountChannelBody, account_channel_body
-from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
+from shared.wire.channels import ChannelBody, SigningSecretBody, channel_body
 from shared.wire.models import Id
 
-OF_ACCOUNT = in_query("account", "The account, where the operator names a channel by its name.", schema(Id))
+OF_ACCOUNT = in_query("account", "The account; only the operator names it.", schema(Id))
 
 
 @Operation(
@@ -71,16 +71,3 @@ async def get_signing_secret(request: Request, one: OneChannel) -> Response:
     shown = model_response(SigningSecretBody(text))
     shown.headers["cache-control"] = "no-store"
     return shown
-
-
-@Operation("GET /v1/channels/{channel}/deliveries", ONE_CHANNEL, parameters=[OF_ACCOUNT])
-async def get_deliveries(request: Request, one: OneChannel) -> DeliveriesBody:
-    """Lists the last attempts to deliver to the webhook, newest first; an API key's outlive its webhook."""
-    return deliveries_body(await context_of(request).stores.webhooks.deliveries(one.id))
-
-
-@Operation("POST /v1/channels/{channel}/deliveries/retry", ONE_CHANNEL, status=202, parameters=[OF_ACCOUNT])
-async def retry_deliveries(request: Request, one: OneChannel) -> None:
-    """Retries a failing webhook now."""
-    if not await context_of(request).stores.webhooks.retry_now(one.id):
-        raise Problem(404, "the API key has no webhook" if one.by_api_key else "the channel is no webhook")

@@ -64,6 +64,7 @@ _IN_PATH = {
     "account_id": ("The account's id.", TEXT),
     "api_key_id": ("The API key's id.", TEXT),
     "channel": ("A channel, by its id or name, percent-encoded, or an API key, by its id.", TEXT),
+    "delivery": ("The attempt's id.", TEXT),
     "event_id": ("The event's id, percent-encoded.", TEXT),
     "secret": ("A signing secret's id.", TEXT),
     "socket_id": ("The socket's `websocket_session_id`.", TEXT),

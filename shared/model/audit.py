@@ -20,6 +20,7 @@ class Action(StrEnum):
     SIGNING_CREATED = "signing-secret.created"
     SIGNING_IMPORTED = "signing-secret.imported"
     SIGNING_ENDED = "signing-secret.ended"
+    STREAMS_PUT = "streams.put"
 
 
 @dataclass(frozen=True, slots=True)

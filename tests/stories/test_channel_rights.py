@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str, Any, int]] = {
     "resume": ("POST", "/resume", None, 204),
     "purge": ("POST", "/purge", None, 200),
     "get its deliveries": ("GET", "/deliveries", None, 200),
+    "get one delivery": ("GET", "/deliveries/1-0", None, 404),
     "get its signing secret": ("GET", "/signing-secret", None, 200),
     "make a signing secret": ("POST", "/secrets", {"overlap_s": 5}, 201),
     "import a signing secret": ("POST", "/secrets", {"secret": f"whsec_{'A' * 32}"}, 201),

@@ -261,3 +261,13 @@ async def test_other_kinds_have_none(mine: AccountChannels) -> None:
 
     assert refused.status == 409
     assert (await mine.call("GET", f"/{made['id']}/secrets")).json == {"secrets": []}
+
+
+async def test_a_test_event_is_signed_as_any_other(
+    mine: AccountChannels, hook: Webhook, channel: str
+) -> None:
+    old, new = await signing_secret(mine, channel), await make(mine, channel)
+
+    assert (await mine.call("POST", f"/{channel}/test")).json["accepted"]
+
+    assert [verifies(each, hook.calls[0]) for each in (old, new["secret"])] == [True, True]
