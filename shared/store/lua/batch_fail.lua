@@ -12,7 +12,7 @@
 --       of the attempt: outcome, event ids, facts, details
 -- Reply: {'retry' or 'dropped' or 'config_changed' or 'ended' or 'not_owner', the time of the next attempt in ms or the
 --         notifications lost or 0, by how many bytes the attempts have grown}
--- Touches at most: 19 attempts, 16 fields, 1 entry, 1 receipt, and the names of the channel when it ends.
+-- Touches at most: 18 attempts, 16 fields, 1 entry, 1 receipt, and the names of the channel when it ends.
 --include attempts
 --include now
 --include end_channel
@@ -35,7 +35,7 @@ if config_version ~= ARGV[3] then
 elseif now - since >= expiry then
   status = 'ended'
 end
-local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 13, 16)}, status ~= 'ended' and next_ms)
+local grown = add_attempt(KEYS[4], now, ARGV[13], ARGV[14], ARGV[15], ARGV[16], status ~= 'ended' and next_ms)
 if status == 'ended' then return {status, end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired'), grown} end
 redis.call('HDEL', KEYS[1], 'owner', 'timed_out')
 if status ~= 'retry' then return {status, 0, grown} end
