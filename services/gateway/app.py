@@ -22,6 +22,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     receipts,
     session_pushes,
     streams,
+    webhook_tests,
 )
 from services.gateway.context import Context
 from services.gateway.openapi import document

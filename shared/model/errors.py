@@ -38,6 +38,13 @@ class WrongLayout(GatewayError):
         )
 
 
+class IsDisabled(GatewayError):
+    """A webhook is disabled: it gets no request until it is resumed."""
+
+    def __init__(self) -> None:
+        super().__init__("the webhook is disabled: resume it")
+
+
 class NoSuchAccount(GatewayError):
     """There is no such account, or it is being deleted."""
 

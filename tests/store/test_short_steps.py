@@ -43,6 +43,7 @@ from tests.store.webhook_work import (
     attempts_of_webhooks,
     batches_of_webhooks,
     full_channel,
+    native_webhooks,
     receipted,
 )
 
@@ -289,6 +290,7 @@ WORK = (
     drops_of_a_full_queue,
     drops_of_what_is_too_old,
     batches_of_webhooks,
+    native_webhooks,
     attempts_of_webhooks,
     ends_of_channels,
     queues_of_sessions,

@@ -114,7 +114,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await go("GET", all_of_it, 404, at={"device-id": "lamp"})
 
     await channels(journey, hook, stack)
-    await channels_of_the_account(journey)
+    await channels_of_the_account(journey, hook)
     await pull(journey)
     await streams(journey)
     await sessions(journey, stack, http)
@@ -133,9 +133,9 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     assert set(successes()) - journey.met == NOT_BY_HTTP
 
 
-async def channels_of_the_account(journey: Journey) -> None:
+async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
     go, one = journey.go, "/v1/channels/{channel}"
-    target = {"url": "https://example.com/hook", "headers": {"a": "b"}}
+    target = {"url": hook.url, "headers": {"a": "b"}, "secret_headers": {"c": "d"}}
     where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
     wanted = {
         "name": "n",
@@ -157,7 +157,10 @@ async def channels_of_the_account(journey: Journey) -> None:
         await go("GET", f"{one}/signing-secret", 200, at=channel)
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
-        await go("PATCH", one, 200, at=channel, json={"customer": "c"})
+        assert (await go("POST", f"{one}/test", 200, at=channel)).json["accepted"]
+        await go("PATCH", one, 200, at=channel, json={"webhook": {"timeout_s": 3, "backoff": None}})
+        changed = {"customer": "c", "webhook": {"timeout_s": None}}
+        await go("PATCH", one, 200, at=channel, json=changed)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
 
