@@ -21,6 +21,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     quotas,
     receipts,
     session_pushes,
+    signing_secrets,
     streams,
     webhook_tests,
 )

@@ -10,6 +10,7 @@ from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnde
 from services.webhook_dispatcher.native_failures import Failed, NativeFailures, log_lesson
 from services.webhook_dispatcher.notices import NoticePublisher
 from services.webhook_dispatcher.retry_pace import RetryPace
+from services.webhook_dispatcher.signing import sign
 from shared import telemetry
 from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
@@ -28,7 +29,6 @@ from shared.store.batches import AfterFailure, NoBatch, Paced, TakenBatch
 from shared.store.webhooks import Setup
 from shared.wire.messages import Message
 from shared.wire.pelion.serialization import stored
-from shared.wire.signatures import signed_headers
 from shared.wire.webhook_bodies import BodyLimits, body_of, with_content_type
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class Deliveries:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
-        signature = signed_headers(
+        signature = await sign(
             batch.signing_secrets,
             webhook_id=request.webhook_id,
             timestamp_s=now_ms() // 1000,

@@ -155,6 +155,7 @@ async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
         await go("POST", f"{one}/resume", 204, at=channel)
         assert (await go("POST", f"{one}/purge", 200, at=channel)).json == {"purged": 0}
         await go("GET", f"{one}/signing-secret", 200, at=channel)
+        await secrets_of_a_webhook(journey, channel)
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
         assert (await go("POST", f"{one}/test", 200, at=channel)).json["accepted"]
@@ -163,6 +164,18 @@ async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
         await go("PATCH", one, 200, at=channel, json=changed)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
+
+
+async def secrets_of_a_webhook(journey: Journey, channel: dict[str, str]) -> None:
+    go, path = journey.go, "/v1/channels/{channel}/secrets"
+    for posted in ({"kind": "ed25519"}, {"secret": f"whsec_{'A' * 32}"}):
+        made = (await go("POST", path, 201, at=channel, json=posted)).json
+    listed = (await go("GET", path, 200, at=channel)).json["secrets"]
+    assert {**listed[0], "secret": posted["secret"]} == made
+    await go("DELETE", f"{path}/{{secret}}", 409, at=channel | {"secret": listed[0]["id"]})
+    for each in listed[1:]:
+        await go("DELETE", f"{path}/{{secret}}", 204, at=channel | {"secret": each["id"]})
+    await go("DELETE", f"{path}/{{secret}}", 404, at=channel | {"secret": each["id"]})
 
 
 async def pull(journey: Journey) -> None:
@@ -277,17 +290,9 @@ async def attempts(journey: Journey, at: dict[str, str], stack: Stack) -> None:
     outcome, events, stored, details = fields_of(
         replace(failed, exchange=exchange({"a": "b"}, b"{}", b"\xff")), AttemptOutcome.FAILURE
     )
-    record = {
-        "n": 1,
-        "before": 0,
-        "outcome": outcome,
-        "events": events,
-        "facts": stored,
-        "next": "",
-        "details": details,
-    }
+    record = {"head": f"1 0 100 {outcome} -", "events": events, "facts": stored}
     with stack.redis.client() as redis:
-        redis.xadd(keyspace.attempts(at["channel"]), {**record, "next": "", "details": details})
+        redis.xadd(keyspace.attempts(at["channel"]), {**record, "details": details})
         redis.expire(keyspace.attempts(at["channel"]), 60)
     [listed] = (await journey.go("GET", view, 200, at=at, query="?limit=1&event_id=e-1")).json["deliveries"]
     one = {**at, "delivery": listed["id"]}
