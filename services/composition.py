@@ -40,6 +40,7 @@ from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.streams import StreamLimits, Streams
 from shared.store.wakeups import Wakeups
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
@@ -102,6 +103,7 @@ class Stores:
             streams=self.streams,
         )
         self.webhooks = Webhooks(redis, self.wakeups)
+        self.webhook_notices = WebhookNotices(redis)
         self.rates = Rates(self.quotas)
         self.for_publishing = PublishStores(
             *(self.routing, self.queues, self.sessions, self.receipts),

@@ -21,7 +21,9 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     quotas,
     receipts,
     session_pushes,
+    signing_secrets,
     streams,
+    webhook_tests,
 )
 from services.gateway.context import Context
 from services.gateway.openapi import document

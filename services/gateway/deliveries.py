@@ -15,7 +15,7 @@ from services.gateway.operations import Operation
 from services.gateway.paths import in_path
 from services.gateway.queries import one_of, page_limit
 from shared.model.deliveries import AttemptOutcome
-from shared.model.errors import Invalid
+from shared.model.errors import Invalid, IsDisabled
 from shared.runtime.http.responses import Problem
 from shared.wire.channels import (
     MOST_DELIVERIES,
@@ -79,8 +79,18 @@ async def get_delivery(request: Request, one: OneChannel) -> OneDeliveryBody:
     return one_delivery_body(found)
 
 
-@Operation("POST /v1/channels/{channel}/deliveries/retry", ONE_CHANNEL, status=202, parameters=[OF_ACCOUNT])
+@Operation(
+    "POST /v1/channels/{channel}/deliveries/retry",
+    ONE_CHANNEL,
+    status=202,
+    errors=(409,),
+    parameters=[OF_ACCOUNT],
+)
 async def retry_deliveries(request: Request, one: OneChannel) -> None:
     """Retries a failing webhook now."""
-    if not await context_of(request).stores.webhooks.retry_now(one.id):
+    try:
+        is_webhook = await context_of(request).stores.webhooks.retry_now(one.id)
+    except IsDisabled as error:
+        raise Problem(409, str(error)) from None
+    if not is_webhook:
         raise Problem(404, "the API key has no webhook" if one.by_api_key else "the channel is no webhook")

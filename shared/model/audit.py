@@ -17,6 +17,9 @@ class Action(StrEnum):
     CHANNEL_PAUSED = "channel.paused"
     CHANNEL_RESUMED = "channel.resumed"
     CHANNEL_PURGED = "channel.purged"
+    SIGNING_CREATED = "signing-secret.created"
+    SIGNING_IMPORTED = "signing-secret.imported"
+    SIGNING_ENDED = "signing-secret.ended"
     STREAMS_PUT = "streams.put"
 
 

@@ -8,6 +8,7 @@ import orjson
 
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, Failing
+from shared.model.errors import IsDisabled
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.wakeups import Wakeups
@@ -63,9 +64,14 @@ class Webhooks:
         return Failing(int(since_ms), int(failed_attempts or 0), next_ms)
 
     async def retry_now(self, api_key_id: str) -> bool:
-        """Makes the next attempt due and wakes the dispatchers; False when there is no webhook."""
+        """Makes the next attempt due and wakes the dispatchers; False when there is no webhook.
+
+        Raises IsDisabled.
+        """
         names = [keyspace.channel(api_key_id)]
-        is_webhook = await self._redis.script("webhook_retry", names, secrets.token_hex(8))
-        if is_webhook:
+        found = await self._redis.script("webhook_retry", names, secrets.token_hex(8))
+        if found < 0:
+            raise IsDisabled
+        if found:
             self._wakeups.send(ANY_DISPATCHER, api_key_id)
-        return bool(is_webhook)
+        return bool(found)

@@ -7,11 +7,14 @@ from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.deliveries import Delivery, exchange
 from shared.model.events import Event
+from shared.model.webhooks import Format, WebhookPolicy
 from shared.store.attempts import Attempts
-from shared.store.batches import AfterFailure, Batches, TakenBatch
+from shared.store.batches import AfterFailure, Batches, Failure, TakenBatch
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
+from tests.store.native import create
 from tests.store.stores import EDGE, HOUR_MS, NOW_MS, AppendingQueues, Stores, at_time, events
 
 LARGEST = 10_000
@@ -96,3 +99,34 @@ async def attempts_of_webhooks(stores: Stores) -> None:
             assert await batches.ack(lease, until=last, delivery=large)
         for event_id in ("", "none"):
             await Attempts(at_time(stores, at + ahead_ms)).page(channel, event_id=event_id)
+
+
+async def native_webhooks(stores: Stores) -> None:
+    batches = Batches(stores.calls, limits=QueueLimits())
+    policy = WebhookPolicy(
+        format=Format.PELION, max_batch=384, max_body_bytes=2**20, rate_per_s=1000, give_up_after_s=0
+    )
+    delivery = Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=500, error="", took_ms=5)
+    notices = WebhookNotices(stores.calls)
+    for appended, size in ((receipted(LARGEST), 128), (events(*range(LARGEST)), _READ_LOT)):
+        channel = await create(stores, kind=Kind.WEBHOOK, policy=policy)
+        await stores.queues.append(channel, appended)
+        for is_gone, expected in ((False, AfterFailure.EXHAUSTED), (True, AfterFailure.DISABLED)):
+            lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
+            taken = await batches.take(lease, count=LARGEST, size_bytes=10**9)
+            assert isinstance(taken, TakenBatch)
+            assert len(taken.notifications) == size
+            first, last = taken.notifications[0].entry_id, taken.notifications[-1].entry_id
+            failure = Failure(is_gone=is_gone, backoff_after_ms=0, first=first, last=last, notice="{}")
+            after = await batches.fail_native(
+                lease, taken=taken, delivery=delivery, backoff_ms=0, failure=failure
+            )
+            assert after.result is expected
+        found = await stores.account_channels.read(channel)
+        assert found is not None
+        assert found.dropped == size
+        await stores.account_channels.change_webhook(found, lambda _: (Callback("https://x.test"), policy))
+        told = await notices.read(channel)
+        assert told is not None
+        await notices.remove(channel, told)
+        await stores.account_channels.resume(channel)

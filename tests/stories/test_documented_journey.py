@@ -114,7 +114,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await go("GET", all_of_it, 404, at={"device-id": "lamp"})
 
     await channels(journey, hook, stack)
-    await channels_of_the_account(journey)
+    await channels_of_the_account(journey, hook)
     await pull(journey)
     await streams(journey)
     await sessions(journey, stack, http)
@@ -133,9 +133,9 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     assert set(successes()) - journey.met == NOT_BY_HTTP
 
 
-async def channels_of_the_account(journey: Journey) -> None:
+async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
     go, one = journey.go, "/v1/channels/{channel}"
-    target = {"url": "https://example.com/hook", "headers": {"a": "b"}}
+    target = {"url": hook.url, "headers": {"a": "b"}, "secret_headers": {"c": "d"}}
     where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
     wanted = {
         "name": "n",
@@ -155,11 +155,27 @@ async def channels_of_the_account(journey: Journey) -> None:
         await go("POST", f"{one}/resume", 204, at=channel)
         assert (await go("POST", f"{one}/purge", 200, at=channel)).json == {"purged": 0}
         await go("GET", f"{one}/signing-secret", 200, at=channel)
+        await secrets_of_a_webhook(journey, channel)
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
-        await go("PATCH", one, 200, at=channel, json={"customer": "c"})
+        assert (await go("POST", f"{one}/test", 200, at=channel)).json["accepted"]
+        await go("PATCH", one, 200, at=channel, json={"webhook": {"timeout_s": 3, "backoff": None}})
+        changed = {"customer": "c", "webhook": {"timeout_s": None}}
+        await go("PATCH", one, 200, at=channel, json=changed)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
+
+
+async def secrets_of_a_webhook(journey: Journey, channel: dict[str, str]) -> None:
+    go, path = journey.go, "/v1/channels/{channel}/secrets"
+    for posted in ({"kind": "ed25519"}, {"secret": f"whsec_{'A' * 32}"}):
+        made = (await go("POST", path, 201, at=channel, json=posted)).json
+    listed = (await go("GET", path, 200, at=channel)).json["secrets"]
+    assert {**listed[0], "secret": posted["secret"]} == made
+    await go("DELETE", f"{path}/{{secret}}", 409, at=channel | {"secret": listed[0]["id"]})
+    for each in listed[1:]:
+        await go("DELETE", f"{path}/{{secret}}", 204, at=channel | {"secret": each["id"]})
+    await go("DELETE", f"{path}/{{secret}}", 404, at=channel | {"secret": each["id"]})
 
 
 async def pull(journey: Journey) -> None:
@@ -270,17 +286,9 @@ async def attempts(journey: Journey, at: dict[str, str], stack: Stack) -> None:
     outcome, events, stored, details = fields_of(
         replace(failed, exchange=exchange({"a": "b"}, b"{}", b"\xff")), AttemptOutcome.FAILURE
     )
-    record = {
-        "n": 1,
-        "before": 0,
-        "outcome": outcome,
-        "events": events,
-        "facts": stored,
-        "next": "",
-        "details": details,
-    }
+    record = {"head": f"1 0 100 {outcome} -", "events": events, "facts": stored}
     with stack.redis.client() as redis:
-        redis.xadd(keyspace.attempts(at["channel"]), {**record, "next": "", "details": details})
+        redis.xadd(keyspace.attempts(at["channel"]), {**record, "details": details})
         redis.expire(keyspace.attempts(at["channel"]), 60)
     [listed] = (await journey.go("GET", view, 200, at=at, query="?limit=1&event_id=e-1")).json["deliveries"]
     one = {**at, "delivery": listed["id"]}

@@ -13,11 +13,14 @@ from services.webhook_dispatcher import delivery
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
+from services.webhook_dispatcher.notices import NoticePublisher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
+from shared.publish.publisher import Publisher
+from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
 from shared.store import attempts, keyspace
 from shared.store.attempt_bytes import AttemptBytes
@@ -26,6 +29,7 @@ from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat, Replicas
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, RedisClock, Stores
 
@@ -153,6 +157,7 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
         cast(Outbound, outbound),
         cast(RetryJobs, retries),
         Settings(batch_limit=100, webhook_batch_bytes=1_000_000, webhook_expiry_s=EXPIRY_MS / 1000),
+        notices=notices_of(stores),
     )
 
 
@@ -202,7 +207,12 @@ def make_dispatcher(
         webhook_requests_per_account=per_account,
     )
     own = stores_of(stores, clock, instance=instance)
-    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings)
+    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings, notices=notices_of(stores))
+
+
+def notices_of(stores: Stores) -> NoticePublisher:
+    publishing = PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)
+    return NoticePublisher(WebhookNotices(stores.calls), Publisher(publishing))
 
 
 async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: str | None = None) -> str:

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Acknowledges a webhook's batch for the owner and records the attempt. Ends the webhook's failing state.
+-- Acknowledges a webhook's batch for the owner and records the attempt. Ends the webhook's failing state. A native one that
+-- was in trouble, and whose account was told so, has recovered.
 -- Acks nothing when the batch's last entry is gone: after a crash of Redis new entries may have ids below it.
 -- Lets the limit of the number grow, unless it has grown lately and that batch timed out (batch_fail.lua). Only where
 -- there is one: the webhook may have been put meanwhile, which forgets it.
@@ -8,20 +9,25 @@
 --       '' to leave it, and of the attempt: outcome, event ids, facts, details
 -- Reply: {the number acked; -1 when ARGV[1] is not the owner; -2 minus the number acked when there are more to ack,
 --         by how many bytes the attempts have grown}
--- Touches at most: 460 entries, or fewer by two for each of their receipts, and 19 attempts.
+-- Touches at most: 460 entries, or fewer by two for each of their receipts, and 18 attempts.
 --include attempts
 --include now
 --include entries
 --include receipts
 --include trim_front
+--include notices
 local LOT = 460
-local owner, generation, batch_until, has_receipts, batch_limit, grows_from = unpack(redis.call('HMGET', KEYS[1],
-  'owner', 'generation', 'batch_until', 'receipts', 'batch_limit', 'grows_from_ms'))
+local owner, generation, batch_until, has_receipts, batch_limit, grows_from, trouble = unpack(redis.call('HMGET', KEYS[1],
+  'owner', 'generation', 'batch_until', 'receipts', 'batch_limit', 'grows_from_ms', 'trouble'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {-1, 0} end
 local now = now_ms()
-local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 6, 9)})
+local grown = add_attempt(KEYS[4], now, ARGV[6], ARGV[7], ARGV[8], ARGV[9])
 redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'timed_out', 'refused_entry',
-  'refused_times')
+  'refused_times', 'head')
+if trouble then
+  redis.call('HDEL', KEYS[1], 'trouble')
+  add_notice(KEYS[1], 'recovered', '{}')
+end
 redis.call('HSET', KEYS[1], 'acked_ms', now)
 if batch_limit and ARGV[5] ~= '' and tonumber(grows_from or 0) <= now then
   -- 0: no batch of the new size was accepted yet.
