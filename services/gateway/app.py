@@ -14,6 +14,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     channel_views,
     channels,
     crossbar,
+    deliveries,
     documented,
     fetches,
     publish,
@@ -21,7 +22,9 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     receipts,
     replays,
     session_pushes,
+    signing_secrets,
     streams,
+    webhook_tests,
 )
 from services.gateway.context import Context
 from services.gateway.openapi import document

@@ -47,7 +47,7 @@ async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> 
     """Queues a retained event for the channel once more, under its id."""
     channel, stores = one.record, context_of(request).stores
     _check_native(channel)
-    retained = await stores.streams.find(channel.account_id, posted.event_id)
+    retained = await stores.streams.find(channel.account_id, posted.event_id, source=posted.source or "")
     if retained is None:
         message = "no such event is retained: no rule named its topic, or it is no longer kept"
         raise Problem(404, message, fields=[("event_id", message)])

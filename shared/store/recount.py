@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from shared.redis.pipeline import RedisCommands
-from shared.store import keyspace
+from shared.store import keyspace, stream_names
 
 # What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
 _AT_ONCE = 100
@@ -59,7 +59,7 @@ class Recount:
         size = 0
         async for fields in pages(self._redis, "HSCAN", keyspace.routing(account_id), "key:*"):
             ids = (field.removeprefix("key:") for field in fields)
-            queues = (keyspace.channel_names(api_key_id)[1:3] for api_key_id in ids)
+            queues = ([*keyspace.channel_names(each)[1:3], keyspace.attempts(each)] for each in ids)
             size += sum(await asyncio.gather(*(self._redis.script("queue_size", names) for names in queues)))
             await keep()
             await asyncio.sleep(_PAUSE_S)
@@ -78,7 +78,7 @@ class Recount:
         size = 0
         for place in await places_in_use(self._redis, account_id):
             async for topics in pages(self._redis, "ZSCAN", place, "*"):
-                named = (keyspace.stream_names(account_id, each.partition(" ")[2])[:2] for each in topics)
+                named = (stream_names.names(account_id, each.partition(" ")[2])[:2] for each in topics)
                 size += sum(
                     await asyncio.gather(*(self._redis.script("stream_size", names) for names in named))
                 )
@@ -92,7 +92,7 @@ class Recount:
 
 async def places_in_use(redis: RedisCommands, account_id: str) -> list[str]:
     """The places of an account's streams that have any topic."""
-    places = keyspace.stream_places(account_id)
+    places = stream_names.places(account_id)
     exist = await asyncio.gather(*(redis.command("EXISTS", place) for place in places))
     return [place for place, exists in zip(places, exist, strict=True) if exists]
 

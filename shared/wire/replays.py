@@ -16,6 +16,7 @@ _Pattern = Annotated[str, Meta(min_length=1, max_length=topics.MAX_LENGTH)]
 
 class NewResend(Closed):
     event_id: Annotated[str, Meta(min_length=1, max_length=255)]
+    source: Annotated[str, Meta(max_length=2048, description="That of a CloudEvent.")] | None = None
 
 
 class ResentBody(Closed):
