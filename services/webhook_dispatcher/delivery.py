@@ -15,6 +15,7 @@ from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
+from shared.model.client_certificates import ClientCertificate
 from shared.model.deliveries import Delivery
 from shared.model.events import Notification
 from shared.outbound.client import Attempt, Outbound
@@ -139,12 +140,27 @@ class Deliveries:
             body=body,
         )
         headers = {**batch.callback.headers, **signature, **request.trace_headers}
-        call = self._outbound.send("PUT", batch.callback.url, headers=headers, body=body, resolved=resolved)
+        call = self._outbound.send(
+            "PUT",
+            batch.callback.url,
+            headers=headers,
+            body=body,
+            account=webhook.account,
+            resolved=resolved,
+            certificate=await self._certificate(lease, batch),
+        )
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
             return await webhook.request.attempt()
         finally:
             webhook.request = None
+
+    async def _certificate(self, lease: Lease, batch: TakenBatch) -> ClientCertificate | None:
+        """The channel's own; the webhooks of API keys have none."""
+        if batch.policy is None:
+            return None
+        certificates = self._stores.client_certificates
+        return await certificates.current(lease.channel, config_version=batch.config_version)
 
     def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
         """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""

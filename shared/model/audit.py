@@ -17,6 +17,8 @@ class Action(StrEnum):
     CHANNEL_PAUSED = "channel.paused"
     CHANNEL_RESUMED = "channel.resumed"
     CHANNEL_PURGED = "channel.purged"
+    CLIENT_CERTIFICATE_PUT = "channel.client-certificate-put"
+    CLIENT_CERTIFICATE_DELETED = "channel.client-certificate-deleted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from services.gateway.app import DOCUMENT
 from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
+from tests.harness.client_certificates import client_certificate
 from tests.harness.events import reading
 from tests.harness.stack import Stack
 
@@ -130,6 +131,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
 
 async def channels_of_the_account(journey: Journey) -> None:
     go, one = journey.go, "/v1/channels/{channel}"
+    certificate = f"{one}/client-certificate"
     target = {"url": "https://example.com/hook", "headers": {"a": "b"}}
     where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
     wanted = {
@@ -153,6 +155,10 @@ async def channels_of_the_account(journey: Journey) -> None:
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
         await go("PATCH", one, 200, at=channel, json={"customer": "c"})
+        put = (await go("PUT", certificate, 200, at=channel, json=client_certificate())).json
+        assert (await go("GET", certificate, 200, at=channel)).json == put
+        await go("DELETE", certificate, 204, at=channel)
+        await go("DELETE", certificate, 404, at=channel)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
 
