@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from shared.model.addresses import AddressPolicy
 from shared.model.quotas import KeyQuotas, Quotas
+from shared.model.streams import Keep
 from shared.outbound.client import Outbound
 from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
@@ -36,6 +37,7 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
+from shared.store.streams import StreamLimits, Streams
 from shared.store.wakeups import Wakeups
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
@@ -86,9 +88,16 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
+        keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
+        stream_limits = StreamLimits(keep, settings.stream_topics_limit)
+        self.streams = Streams(redis, self.routing, limits=stream_limits)
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
-            redis, api_keys=self.api_keys, channels=self.channels, sessions=self.sessions
+            redis,
+            api_keys=self.api_keys,
+            channels=self.channels,
+            sessions=self.sessions,
+            streams=self.streams,
         )
         self.webhooks = Webhooks(redis, self.wakeups)
         self.rates = Rates(self.quotas)
@@ -96,6 +105,7 @@ class Stores:
             *(self.routing, self.queues, self.sessions, self.receipts),
             rates=self.rates,
             stored_bytes=self.stored_bytes,
+            streams=self.streams,
         )
 
 

@@ -22,7 +22,7 @@ from shared.wire.account_channels import AccountChannelBody, account_channel_bod
 from shared.wire.channels import ChannelBody, DeliveriesBody, SigningSecretBody, channel_body, deliveries_body
 from shared.wire.models import Id
 
-OF_ACCOUNT = in_query("account", "The account, where the operator names a channel by its name.", schema(Id))
+OF_ACCOUNT = in_query("account", "The account; only the operator names it.", schema(Id))
 
 
 @Operation(

@@ -21,6 +21,7 @@ from shared.store.commands import commands_to
 from shared.store.quotas import AccountQuotas
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.streams import Streams
 from shared.store.wakeups import Wakeups
 from shared.wire.accounts import AccountBody, NewAccount, NewApiKey, NewSecret, account_body, api_key_body
 from shared.wire.models import convert
@@ -83,6 +84,7 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
         api_keys=api_keys,
         channels=Channels(calls, routing, wakeups),
         sessions=Sessions(calls, routing, wakeups, encode=encode_patterns),
+        streams=Streams(calls, routing),
     )
     try:
         match arguments.command, arguments.action:

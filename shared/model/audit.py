@@ -19,6 +19,7 @@ class Action(StrEnum):
     CHANNEL_PURGED = "channel.purged"
     CLIENT_CERTIFICATE_PUT = "channel.client-certificate-put"
     CLIENT_CERTIFICATE_DELETED = "channel.client-certificate-deleted"
+    STREAMS_PUT = "streams.put"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from shared.model.bindings import Fields, Pattern, Source, weight_of
 from shared.model.customers import Customers
 from shared.model.events import TO_EVERY_CHANNEL, Event
 from shared.model.matching import Index
+from shared.model.streams import StreamRules
 from shared.model.topics import is_system
 
 # Measured: what a table takes in memory, and what a key with a channel and a pattern add at most.
@@ -43,6 +44,8 @@ class RoutingTable:
         self.device_type_patterns = 0
         """How many patterns match device types, which a notification does not contain."""
         self.expiring: dict[str, int] = {}
+        self.streams: StreamRules | None = None
+        """Which topics are retained; None: none is."""
 
     def expire(self, api_key_id: str, at_ms: int | None) -> None:
         """Sets when the API key expires; None: never."""
@@ -60,6 +63,8 @@ class RoutingTable:
         """About how much memory the table takes."""
         keys = max(len(self.bindings_versions), len(self._channels)) + len(self.sessions)
         patterns = self._patterns_held + self._customers.patterns
+        if self.streams is not None:
+            patterns += self.streams.patterns
         return (
             _TABLE_BYTES + _KEY_BYTES * keys + _NATIVE_BYTES * len(self._natives) + _PATTERN_BYTES * patterns
         )

@@ -10,6 +10,7 @@ from shared.model import events as topics
 from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
+from shared.model.streams import Keep
 from shared.publish.request import Posted
 from shared.wire.events import position_of
 from shared.wire.models import field_at
@@ -34,8 +35,9 @@ class Matched:
     """The indexes of the events for each channel (an API key's id) and for each session.
 
     `versions` are those of the account's table and of the table of all accounts. `types` are the device types
-    that the request sets (None: removes). `copies` and `size_bytes` count the notifications that the events
-    make.
+    that the request sets (None: removes). `streams` are the topics that are retained, with what is
+    kept of each. `copies` and `size_bytes` count the notifications that the events make, and the events that
+    are `retained`.
     """
 
     table: RoutingTable
@@ -46,6 +48,8 @@ class Matched:
     channels: dict[str, list[int]] = field(default_factory=dict)
     sessions: dict[str, list[int]] = field(default_factory=dict)
     types: dict[str, str | None] = field(default_factory=dict)
+    streams: dict[str, tuple[Keep, list[int]]] = field(default_factory=dict)
+    retained: int = 0
 
     @property
     def is_wide(self) -> bool:
@@ -118,7 +122,7 @@ def _add(
     """Adds events from `start` on, as many as one turn may take. Returns where the next turn begins."""
     table, every = tables
     events = posted.events
-    room = _COPIES_A_TURN
+    room, rules = _COPIES_A_TURN, table.streams
     stop = min(start + EVENTS_A_TURN, len(events))
     for index in range(start, stop):
         event = events[index]
@@ -137,6 +141,10 @@ def _add(
                 copies += 1
             if table.needs_data or every.needs_data:
                 room -= len(event.data) // _PARSED_BYTES_A_COPY
+        if rules is not None and (keep := rules.keep_for(event.topic)) is not None:
+            matched.streams.setdefault(event.topic, (keep, []))[1].append(index)
+            matched.retained += 1
+            copies += 1
         matched.copies += copies
         matched.size_bytes += copies * len(event.data)
         matched.wants_receipts = matched.wants_receipts or event.receipt

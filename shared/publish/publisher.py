@@ -14,6 +14,7 @@ from itertools import count
 from shared import clock, telemetry
 from shared.model.errors import Invalid
 from shared.model.idempotency import Deadline
+from shared.model.streams import Published
 from shared.publish.lots import Lots
 from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
@@ -54,9 +55,9 @@ class Publisher:
     async def publish(self, posted: Posted, *, deadline: Deadline | None = None) -> list[int]:
         """Appends the events, in order. Returns for each the number of channels and sessions it went to.
 
-        When this returns, Redis holds every notification. Raises Invalid for an unknown addressee; TooLarge
-        for too many notifications; StoreUnavailable; DeadlinePassed. After an error some notifications may be
-        appended, so a repetition may duplicate them.
+        As `Published`, with their offsets, if some are retained. When this returns, Redis holds everything.
+        Raises Invalid for an unknown addressee; TooLarge for too many notifications; StoreUnavailable;
+        DeadlinePassed. After an error some notifications may be appended, so a repetition may duplicate them.
         """
         ended: asyncio.Future[list[int] | Exception] = asyncio.get_running_loop().create_future()
 
@@ -220,7 +221,8 @@ class Publisher:
         counts = counts_of(publish, result)
         _QUEUED.total += sum(counts)
         _PUBLISHED.total += len(counts)
-        _call(publish.on_end, counts)
+        offsets = publish.taken.offsets
+        _call(publish.on_end, Published(counts, offsets) if offsets else counts)
 
     def _repair_later(self, publish: Publish) -> None:
         account = publish.account

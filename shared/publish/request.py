@@ -4,6 +4,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import orjson
@@ -11,10 +12,12 @@ import orjson
 from shared.model.api_keys import ApiKey
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
+from shared.model.streams import Published
 from shared.wire.events import (
     Form,
     PublishedBody,
     PublishedEvent,
+    StreamPlace,
     events_in,
     form_of,
     parse_events,
@@ -121,16 +124,24 @@ def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable 
 
 
 def response_body(posted: Posted, counts: Sequence[int]) -> bytes:
-    """The body of a 202: each event with the number of channels and sessions it went to."""
+    """The body of a 202: each event with the number of channels and sessions it went to.
+
+    With its place in the stream of its topic, if it is retained.
+    """
     published = [PublishedEvent(event.id, count) for event, count in zip(posted.events, counts, strict=True)]
+    if isinstance(counts, Published):
+        for index, offset in counts.offsets.items():
+            published[index].stream = StreamPlace(offset)
     return msgspec.json.encode(PublishedBody(published))
 
 
 def pack_counts(counts: Sequence[int]) -> bytes:
     """What Redis keeps of a response for repetitions: they bring the ids themselves."""
+    if isinstance(counts, Published):
+        return zlib.compress(orjson.dumps([list(counts), list(counts.offsets.items())]))
     return zlib.compress(orjson.dumps(counts))
 
 
 def unpack_counts(packed: bytes) -> list[int]:
-    counts: list[int] = orjson.loads(zlib.decompress(packed))
-    return counts
+    counts: list[Any] = orjson.loads(zlib.decompress(packed))
+    return Published(counts[0], dict(counts[1])) if isinstance(counts[0], list) else counts

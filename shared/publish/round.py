@@ -17,6 +17,8 @@ from typing import Any
 
 from shared.model.account_channels import shown_id
 from shared.model.errors import DeadlinePassed, StoreUnavailable
+from shared.model.events import Event
+from shared.model.routing_table import RoutingTable
 from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
 from shared.publish.matching import Matched
 from shared.publish.rates import Rates
@@ -27,6 +29,7 @@ from shared.store.receipts import Receipts
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stored_bytes import StoredBytes
+from shared.store.streams import STREAM_LOT, Streams
 
 # Above LOT_COST: nothing follows in the same lot.
 _ENDS_LOT = LOT_COST + 1
@@ -40,6 +43,7 @@ class PublishStores:
     """The stores that a publish uses.
 
     `rates` admits it; None: no rate is limited. `stored_bytes` counts it; None: nothing is counted.
+    `streams` retains it; None: nothing is retained.
     """
 
     routing: Routing
@@ -48,6 +52,7 @@ class PublishStores:
     receipts: Receipts
     rates: Rates | None = None
     stored_bytes: StoredBytes | None = None
+    streams: Streams | None = None
 
 
 class Round:
@@ -55,7 +60,7 @@ class Round:
 
     __slots__ = (
         *("_appends", "_channels", "_commands", "_left", "_on_lot", "_refused", "_replies"),
-        *("_sessions", "_stores", "_traceparent", "_versions"),
+        *("_retained", "_sessions", "_stores", "_traceparent", "_versions"),
         *("cost", "error", "is_sent", "line", "lot_cost", "matched", "on_end", "publish"),
     )
 
@@ -73,6 +78,10 @@ class Round:
             copies=matched.copies + len(matched.types),
             size_bytes=matched.size_bytes,
         )
+        if matched.retained:
+            # Each has a name too, and may trim another one.
+            commands = len(matched.streams) + matched.retained // STREAM_LOT
+            self.cost += cost_of(commands=commands, copies=2 * matched.retained, size_bytes=0)
         events = len(publish.posted.events)
         if matched.wants_receipts:
             # Each names the channels.
@@ -85,9 +94,10 @@ class Round:
         # Each channel with the version of its bindings that its append names.
         self._channels: dict[str, str] = {}
         self._refused: list[tuple[str, str]] = []
-        # Of the lot that was sent last, in this order: appends to channels, to sessions, all the others.
+        # Of the lot that was sent last, in this order: appends to channels, sessions and streams, all others.
         self._appends: list[tuple[str, Sequence[int], bool]] = []
         self._sessions: list[tuple[str, Sequence[int]]] = []
+        self._retained: list[Sequence[int]] = []
         self._replies: list[asyncio.Future[Any]] = []
         self._commands = self._send_all()
 
@@ -139,12 +149,29 @@ class Round:
             for part, cost, _ in self._parts(self._not_offered(session, indexes)):
                 self._append_to_session(session, part)
                 yield cost
+        if matched.streams and self._stores.streams is not None:
+            yield from self._retain(self._stores.streams)
         if matched.types:
             yield from self._learn_types()
         if matched.wants_receipts:
             yield from self._open_receipts()
         self._versions = self._stores.routing.tables.versions(self.publish.account.id)
         self._replies += (self._versions.own, self._versions.every)
+
+    def _retain(self, streams: Streams) -> Iterator[int]:
+        """Appends to streams what they have not taken in an earlier round: they refuse nothing."""
+        publish, taken = self.publish, self.publish.taken.offsets
+        events, table = publish.posted.events, self.matched.table
+        for topic, (keep, indexes) in self.matched.streams.items():
+            missing = [index for index in indexes if index not in taken]
+            for part, cost, _ in self._parts(missing, most=STREAM_LOT):
+                some = [_as_retained(events[index], table) for index in part]
+                reply = streams.begin_append(
+                    publish.account.id, topic, some, keep=keep, deadline=publish.deadline
+                )
+                self._replies.append(reply)
+                self._retained.append(part)
+                yield cost + len(part)
 
     def _learn_types(self) -> Iterator[int]:
         account_id, types = self.publish.account.id, iter(self.matched.types.items())
@@ -163,14 +190,16 @@ class Round:
             if any(channel == refused for refused, _ in self._refused):
                 return
 
-    def _parts(self, indexes: Sequence[int]) -> Iterator[tuple[Sequence[int], int, bool]]:
+    def _parts(
+        self, indexes: Sequence[int], *, most: int = APPEND_LOT
+    ) -> Iterator[tuple[Sequence[int], int, bool]]:
         """What one append takes at a time, the cost of that append, and whether it is the last one."""
         events = self.publish.posted.events
         start = size = cost = 0
         for end, index in enumerate(indexes):
             size += len(events[index].data)
             more = cost_of(commands=1, copies=end - start + 1, size_bytes=size)
-            if end > start and (more > LOT_COST or end - start == APPEND_LOT):
+            if end > start and (more > LOT_COST or end - start == most):
                 yield indexes[start:end], cost, False
                 start, size = end, len(events[index].data)
                 more = cost_of(commands=1, copies=1, size_bytes=size)
@@ -276,11 +305,16 @@ class Round:
             count = self._stores.sessions.end_append(next(replies).result(), count=len(indexes))
             offered = taken.sessions.setdefault(session, {})
             offered |= {index: place < count for place, index in enumerate(indexes)}
+        for part in self._retained:
+            offsets = Streams.end_append(next(replies).result())
+            if offsets is None:
+                raise DeadlinePassed
+            taken.offsets.update(zip(part, offsets, strict=True))
         for other in replies:
             if other.result() == LATE:
                 raise DeadlinePassed
         if not self.is_sent:
-            self._appends, self._sessions, self._replies = [], [], []
+            self._appends, self._sessions, self._retained, self._replies = [], [], [], []
 
     def fail(self, error: Exception) -> None:
         self.error, self.is_sent = error, True
@@ -319,6 +353,11 @@ class Round:
     def quotas_version(self) -> bytes:
         """As it was read in this round trip."""
         return self._versions.of_quotas
+
+
+def _as_retained(event: Event, table: RoutingTable) -> Event:
+    """An event for one channel names it by its id: its name may pass to another channel."""
+    return event if event.to is None else event._replace(to=table.addressee(event.to))
 
 
 def counts_of(publish: Publish, matched: Matched) -> list[int]:

@@ -9,6 +9,8 @@ from shared.store.stored_bytes import Stored, StoredBytes
 _ENTRY_BYTES = 250
 # A queue that was empty takes a block of a stream. Whether it was is known to the next recount.
 _BLOCK_BYTES = 4400
+# What it takes to find a retained event by its id.
+_NAME_BYTES = 200
 # On the record of an event's receipt, and more for each channel in it.
 _RECEIPT_BYTES = 250
 _CHANNEL_BYTES = 35
@@ -17,12 +19,12 @@ _CHANNEL_RECEIPT_BYTES = 240 + 60
 
 
 def count_stored(stored_bytes: StoredBytes, publish: Publish, matched: Matched) -> None:
-    """Counts the notifications and receipts of a publish that has ended."""
+    """Counts the notifications, retained events and receipts of a publish that has ended."""
     account_id = publish.account.id
     if matched.copies:
-        queues = len(matched.channels) + len(matched.sessions)
+        queues = len(matched.channels) + len(matched.sessions) + len(matched.streams)
         size = matched.size_bytes + matched.copies * _ENTRY_BYTES + queues * _BLOCK_BYTES
-        stored_bytes.add(account_id, Stored.QUEUES, size)
+        stored_bytes.add(account_id, Stored.QUEUES, size + matched.retained * _NAME_BYTES)
     if matched.wants_receipts:
         stored_bytes.add_receipts(account_id, _size_of_receipts(publish, matched))
 

@@ -12,7 +12,8 @@ from shared.publish.lots import Sendable
 from shared.publish.request import Posted
 
 OnEnd: TypeAlias = Callable[[list[int] | Exception], None]
-"""Gets for each event the number of channels and sessions it went to, or the error."""
+"""Gets for each event the number of channels and sessions it went to, or the error; `Published` if some are
+retained."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,13 +47,15 @@ class Taken:
 
     A channel takes all of its events or none, unless they do not fit in one lot: then it takes lot after lot,
     and is `unfinished` until the last one. A session takes the first ones that its queue has room for: for
-    each index that it was offered, whether it took it. `counts` has the number of channels for each event.
+    each index that it was offered, whether it took it. `counts` has the number of channels for each event,
+    `offsets` the place of each that its topic's stream took.
     """
 
     counts: list[int]
     channels: dict[str, Sequence[int]] = field(default_factory=dict)
     unfinished: set[str] = field(default_factory=set)
     sessions: dict[str, dict[int, bool]] = field(default_factory=dict)
+    offsets: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

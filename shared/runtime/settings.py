@@ -223,6 +223,9 @@ class Settings(BaseModel):
     quota_stored_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**5)] = Field(
         4 * 1024**3, description="most bytes of Redis that an account may fill"
     )
+    stream_events_limit: Count = Field(100_000, description="most events that a stream keeps of a topic")
+    stream_age_limit_s: LongSeconds = Field(2_592_000, description="longest time that a stream keeps events")
+    stream_topics_limit: Count = Field(10_000, description="most topics of an account with a stream, about")
     key_quota_events_per_s: Limit | None = Field(
         None, description="events that an API key may publish a second; unset: as its account"
     )

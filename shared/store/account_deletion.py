@@ -16,6 +16,7 @@ from shared.store.api_keys import ApiKeys
 from shared.store.channels import Channels
 from shared.store.recount import pages
 from shared.store.sessions import Sessions
+from shared.store.streams import Streams
 
 # What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
 _AT_ONCE = 50
@@ -28,9 +29,16 @@ class AccountDeletion:
     """Begins and finishes deletions."""
 
     def __init__(
-        self, redis: RedisCommands, *, api_keys: ApiKeys, channels: Channels, sessions: Sessions
+        self,
+        redis: RedisCommands,
+        *,
+        api_keys: ApiKeys,
+        channels: Channels,
+        sessions: Sessions,
+        streams: Streams,
     ) -> None:
         self._redis = redis
+        self._streams = streams
         self._api_keys = api_keys
         self._channels = channels
         self._sessions = sessions
@@ -60,6 +68,7 @@ class AccountDeletion:
         if name is not None and deleting is not None:
             api_keys = await self._free_keys(account_id)
             await self._drop_sessions(account_id)
+            await self._streams.drop(account_id)
             if await self._redis.command("EXISTS", keyspace.has_receipts(account_id)):
                 await self._free_receipts({account_id, *api_keys})
             if parent:

@@ -110,7 +110,8 @@ Accounts and routing
                 a key's `bindings:<id>` (presubscriptions) and `topics:<id>`, both JSON;
                 `resources:<id>`, a line `device TAB path` for each;
                 `native:<id>` of a native channel: its name and customer (JSON);
-                `session:<id>`, the bindings of a session (JSON).
+                `session:<id>`, the bindings of a session (JSON);
+                `streams`, the rules of retained topics (JSON: patterns, count, age in ms).
                 `{every}:routing` has only the sessions that want events of all accounts, and credentials:
                 random, new after each revocation and each new secret of an API key. Each publish reads it,
                 and each edge once a second. And quotas: random, new after each change of an account's quotas.
@@ -130,7 +131,7 @@ Accounts and routing
                 hash: 16 bytes of the SHA-256 of a device's name to the first 65 characters of its type,
                 learned from registrations. The first becomes the second when it is full, or after 30 days.
                 Gateway. A field goes with the device's de-registration; each hash after 60 days.
-`{account}:usage` hash: bytes that the account has stored: queues, sessions, device_types;
+`{account}:usage` hash: bytes that the account has stored: queues, sessions, device_types, streams;
                 `receipts:<ten minutes since 1970>` and `responses:<six hours>`; recounted_at_ms, recounted.
                 Gateway. 48 h after the last report.
 `{account}:recount` string: a random token of the process that recounts. Gateway. TTL of 10 s, renewed.
@@ -139,6 +140,28 @@ Accounts and routing
 `{account}:receipt:<SHA-1 of the event id>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
+
+Streams
+
+The topics of an account lie at 16 places, by the first digit of the topic's SHA-1: so a cluster spreads them,
+and an event is found by its id with one read at each place. `{place}` is `{<account>/<digit>}`.
+
+`{place}:stream:<SHA-1 of the topic>`
+                stream, the retained log of a topic: id, data, name, time, hash (SHA-1 of the id), and more
+                (JSON: to, customer, attributes) if there is any. A reader who has only the topic gets none of
+                those with `to` or `customer`. Gateway. Its entries go by the count and the age of the
+                account's rule; all of it goes by that age after the last one.
+`{place}:stream-state:<SHA-1 of the topic>`
+                hash: topic, epoch (random, of this log), last (offset of the last entry ever), trimmed (of
+                the last one that is gone) and reason (trimmed, expired), first_ms (a lower bound of the first
+                entry's time), bytes (of all entries), age_ms (of the rule). Gateway. 30 days longer than the
+                log.
+`{place}:stream-event:<SHA-1 of the event id>`
+                string: `<SHA-1 of the topic> <offset>` of the newest event of that id. Gateway. With its
+                entry.
+`{place}:streams` sorted set: `<SHA-1> <topic>` of this place by the ms at which its state ends. Those that
+                would end first make room when there are too many. Gateway. 30 days longer than the longest
+                log.
 
 `{accounts}:names` sorted set, all scores 0: `<name> NUL <id>` of every account.
                 Gateway. A member goes with its account, or when the reaper finds it stale.
@@ -214,6 +237,8 @@ LAYOUT = "{layout}:version"
 LAST_SEEN = "{replicas}:last-seen"
 STOPPED = "{replicas}:stopped"
 WEBHOOKS = "{webhooks}:channels"
+# Changes where every stream is.
+STREAM_PLACES = 16
 DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
 REAPER_ROUND = "{reaper}:round"
 REAPER_NOTES = "{reaper}:notes"
@@ -287,6 +312,24 @@ def names_of_account(account_id: str) -> list[str]:
 def due(api_key_id: str) -> str:
     """The one of `DUE` that has the channel."""
     return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
+
+
+def stream_places(account_id: str) -> list[str]:
+    """The topics of each place."""
+    return [f"{{{account_id}/{digit}}}:streams" for digit in "0123456789abcdef"]
+
+
+def stream_names(account_id: str, topic: str) -> list[str]:
+    """Stream, state, and the topics of its place: KEYS of scripts, in this order."""
+    hashed = hash_of(topic)
+    tag = f"{{{account_id}/{hashed[0]}}}:stream"
+    return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
+
+
+def stream_events(account_id: str, event_id: str) -> list[str]:
+    """The names by which an event is found, one at each place."""
+    hashed = hash_of(event_id)
+    return [f"{place[:-1]}-event:{hashed}" for place in stream_places(account_id)]
 
 
 def receipt(channel_or_account: str, event_id: str) -> str:

@@ -46,6 +46,7 @@ class Recount:
                 await self._queues(account_id, keep),
                 await self._sessions(account_id, keep),
                 await self._memory(keyspace.device_types(account_id), samples=_SAMPLES),
+                await self._streams(account_id, keep),
             )
         except _LockLost:
             return None
@@ -73,16 +74,35 @@ class Recount:
             await asyncio.sleep(_PAUSE_S)
         return size
 
+    async def _streams(self, account_id: str, keep: _Keep) -> int:
+        size = 0
+        for place in await places_in_use(self._redis, account_id):
+            async for topics in pages(self._redis, "ZSCAN", place, "*"):
+                named = (keyspace.stream_names(account_id, each.partition(" ")[2])[:2] for each in topics)
+                size += sum(
+                    await asyncio.gather(*(self._redis.script("stream_size", names) for names in named))
+                )
+                await keep()
+                await asyncio.sleep(_PAUSE_S)
+        return size
+
     def _memory(self, names: Sequence[str], *, samples: int) -> asyncio.Future[Any]:
         return self._redis.script("memory_of", names, samples)
 
 
+async def places_in_use(redis: RedisCommands, account_id: str) -> list[str]:
+    """The places of an account's streams that have any topic."""
+    places = keyspace.stream_places(account_id)
+    exist = await asyncio.gather(*(redis.command("EXISTS", place) for place in places))
+    return [place for place, exists in zip(places, exist, strict=True) if exists]
+
+
 async def pages(redis: RedisCommands, command: str, name: str, pattern: str) -> AsyncIterator[Sequence[str]]:
-    """The fields of a hash (HSCAN), or the members of a set (SSCAN), that match: a few at a time."""
+    """The fields of a hash (HSCAN), or the members of a set (SSCAN, ZSCAN), that match: a few at a time."""
     cursor: bytes | int = 0
     while True:
         cursor, found = await redis.command(command, name, cursor, "MATCH", pattern, "COUNT", _AT_ONCE)
-        members = [each.decode() for each in (found[::2] if command == "HSCAN" else found)]
+        members = [each.decode() for each in (found if command == "SSCAN" else found[::2])]
         # A small hash or set comes as a whole.
         for start in range(0, len(members), _AT_ONCE):
             yield members[start : start + _AT_ONCE]

@@ -21,6 +21,7 @@ from shared.store import keyspace
 from shared.store.device_types import MOST_DEVICES, DeviceTypes
 from shared.store.routing_tables import (
     NATIVE,
+    STREAMS,
     Compile,
     RoutingTables,
     native_entry,
@@ -206,6 +207,21 @@ class Routing:
             if found is None or found.decode() == version:
                 return True
             seen, version = found.decode(), None
+
+    async def stream_rules(self, account_id: str) -> bytes | None:
+        """The rules of retained topics, in their stored form."""
+        stored = await self._redis.command("HGET", keyspace.routing(account_id), STREAMS)
+        return cast(bytes | None, stored)
+
+    async def put_stream_rules(self, account_id: str, rules: bytes) -> None:
+        """Replaces the rules of retained topics; b"" removes them. Raises NoSuchAccount."""
+        if not rules:
+            await self._drop(account_id, STREAMS)
+            return
+        try:
+            await self._set(account_id, STREAMS, rules, only_with="")
+        except KeyRevoked:
+            raise NoSuchAccount from None
 
     async def put_session(self, account_id: str, session_id: str, bindings: bytes) -> None:
         """Replaces a session's bindings for this account's events, unless the account is being deleted."""

@@ -19,6 +19,7 @@ from shared.model.account_channels import ChannelRecord
 from shared.model.bindings import Pattern, Source
 from shared.model.errors import StoreUnavailable
 from shared.model.routing_table import RoutingTable
+from shared.model.streams import rules_of
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.random_cache import RandomCache
@@ -265,6 +266,8 @@ class RoutingTables:
                 table.drop_channel(api_key_id, generation)
             case "channel":
                 table.add_channel(api_key_id, generation)
+            case "streams":
+                table.streams = None if value is None else rules_of(orjson.loads(value))
             case Source.SESSION:
                 table.listen(rest, () if value is None else self._compile(Source.SESSION, value))
             case Source.PRESUBSCRIPTIONS | Source.RESOURCES | Source.TOPICS:
@@ -272,6 +275,8 @@ class RoutingTables:
                 table.bind(api_key_id, source, () if value is None else self._compile(source, value))
 
 
+STREAMS = "streams"
+"""The field with the rules of retained topics."""
 NATIVE = "native"
 """Fields of this kind have the name and the customer of a native channel."""
 

@@ -52,7 +52,8 @@ _MOST_MARKED = 10_000
 
 
 class Stored(IntEnum):
-    """What is counted: QUEUES are those of channels and of sessions, which only a recount tells apart.
+    """What is counted: QUEUES are those of channels and of sessions, and streams: only a recount tells them
+    apart.
 
     Receipts and responses (of requests with an Idempotency-Key) end by themselves.
     """

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 import orjson
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from shared.model import events
 from shared.model.errors import Invalid, TooLarge
@@ -55,9 +55,16 @@ class NewEvent(Closed):
     receipt: Annotated[bool | None, Meta(description="Keep for an hour what became of the event.")] = False
 
 
+class StreamPlace(Closed):
+    """The place of an event in the stream of its topic."""
+
+    offset: Annotated[str, Meta(examples=["1792108800000-0"])]
+
+
 class PublishedEvent(Closed):
     id: str
     channels: Count
+    stream: StreamPlace | UnsetType = UNSET
 
 
 class PublishedBody(Closed):

@@ -43,7 +43,8 @@ class Gateway:
         self.stores.account_id = account_id
         s = self.stores
         self.publisher = Publisher(
-            PublishStores(s.routing, s.queues, s.sessions, s.receipts), now_ms=lambda: NOW_MS
+            PublishStores(s.routing, s.queues, s.sessions, s.receipts, streams=s.streams),
+            now_ms=lambda: NOW_MS,
         )
 
     async def publish(self, *events: Event, account_id: str | None = None) -> list[int]:

@@ -30,6 +30,7 @@ from shared.store.routing import Routing
 from shared.store.scripts import load_scripts
 from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
+from shared.store.streams import Streams
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -154,6 +155,7 @@ class Stores:
         self.queues = AppendingQueues(self.calls)
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
+        self.streams = Streams(self.calls, self.routing)
         self.signing_secrets = SigningSecrets(self.calls)
         self.account_id = new_id()
 

@@ -22,6 +22,7 @@ from shared.store.quotas import AccountQuotas
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stored_bytes import Stored, StoredBytes
+from shared.store.streams import Streams
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -71,6 +72,7 @@ def deletion(redis: RedisCommands) -> AccountDeletion:
         api_keys=ApiKeys(redis, routing, wakeups),
         channels=Channels(redis, routing, wakeups),
         sessions=Sessions(redis, routing, wakeups, encode=encode_patterns),
+        streams=Streams(redis, routing),
     )
 
 

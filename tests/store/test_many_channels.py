@@ -81,7 +81,11 @@ async def pages_of(stores: Stores, account: str, wanted: Wanted) -> list[str]:
 
 async def delete(stores: Stores, account: str) -> None:
     deletion = AccountDeletion(
-        stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
+        stores.calls,
+        api_keys=stores.api_keys,
+        channels=stores.channels,
+        sessions=stores.sessions,
+        streams=stores.streams,
     )
     await deletion.begin(account, cascade=True)
     await deletion.finish(account)

@@ -211,7 +211,11 @@ async def test_an_account_is_deleted_with_its_channels(stores: Stores) -> None:
     for channel in made:
         await stores.queued(channel, 3)
     deletion = AccountDeletion(
-        stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
+        stores.calls,
+        api_keys=stores.api_keys,
+        channels=stores.channels,
+        sessions=stores.sessions,
+        streams=stores.streams,
     )
     with pytest.raises(HasApiKeys):
         await deletion.begin(stores.account_id, cascade=False)

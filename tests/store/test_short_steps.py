@@ -17,6 +17,7 @@ from shared.model.deliveries import Delivery
 from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
+from shared.model.streams import Keep
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
@@ -30,6 +31,8 @@ from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
+from shared.store.streams import READ_LOT as STREAM_READ_LOT
+from shared.store.streams import STREAM_LOT, StreamLimits, Streams
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
@@ -256,7 +259,11 @@ async def state_of_accounts(stores: Stores) -> None:
     await append(stores, session.id, account, events(*range(LARGEST)))
     await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
     deletion = AccountDeletion(
-        stores.calls, api_keys=stores.api_keys, channels=stores.channels, sessions=stores.sessions
+        stores.calls,
+        api_keys=stores.api_keys,
+        channels=stores.channels,
+        sessions=stores.sessions,
+        streams=stores.streams,
     )
     await deletion.begin(account, cascade=True)
     await deletion.finish(account)
@@ -306,7 +313,25 @@ async def channel_with_one(stores: Stores) -> None:
     await stores.queues.append(channel, events(1))
 
 
+async def streams_of_topics(stores: Stores) -> None:
+    account = stores.account_id
+    await stores.api_keys.create_account(Account(id=account, name="a"))
+    some = StreamLimits(Keep(LARGEST, DAY_MS), topics=16)
+    streams = Streams(stores.calls, stores.routing, limits=some)
+    for number in range(200):
+        await streams.begin_append(account, f"t{number}", events(1), keep=Keep(LARGEST, DAY_MS))
+    for start in range(0, LARGEST, STREAM_LOT):
+        lot = events(*range(start, start + STREAM_LOT))
+        await streams.begin_append(account, "orders", lot, keep=Keep(LARGEST, DAY_MS))
+    read = await streams.read(account, "orders", after="0-0", count=LARGEST, size_bytes=10**9)
+    assert len(read) == STREAM_READ_LOT
+    await streams.begin_append(account, "orders", lot, keep=Keep(1, DAY_MS))
+    await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
+    await streams.drop(account)
+
+
 WORK = (
+    streams_of_topics,
     all_quotas,
     channels_of_accounts,
     fetches_of_pull_channels,

@@ -22,7 +22,9 @@ local function size_of_name(name)
   local sizes = {stream = 'XLEN', hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
   return sizes[kind] and real.call(sizes[kind], name) or 1
 end
-local function is_receipt(name) return string.find(name, ':receipt:', 1, true) end
+local function is_receipt(name)
+  return string.find(name, ':receipt:', 1, true) or string.find(name, '-event:', 1, true)
+end
 local redis = {call = function(command, name, ...)
   if not name then return real.call(command) end
   local given = {...}

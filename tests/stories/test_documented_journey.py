@@ -113,6 +113,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await channels(journey, hook)
     await channels_of_the_account(journey)
     await pull(journey)
+    await streams(journey)
     await sessions(journey, stack, http)
 
     await go("DELETE", "/v1/bindings", 204)
@@ -186,6 +187,19 @@ async def pull(journey: Journey) -> None:
     await go("POST", f"{one}/ack", 409, at=at, json={"lease": "another", "until": first})
     await go("POST", f"{one}/nack", 409, at=at, json={"lease": "another", "entry": first})
     await go("DELETE", one, 204, at=at)
+
+
+async def streams(journey: Journey) -> None:
+    go = journey.go
+    rules = [{"topics": ["retained.#"], "keep": {"count": 10, "age_s": 60}}]
+    await go("PUT", "/v1/streams", 204, json=rules)
+    assert (await go("GET", "/v1/streams", 200)).json == rules
+    event = {"topic": "retained.a", "id": "a/2", "data": [1], "customer": "c"}
+    assert "stream" in (await go("POST", "/v1/events", 202, json=event)).json["events"][0]
+    found = await go("GET", "/v1/history/{event_id}", 200, at={"event_id": "a/2"})
+    assert found.json["data"] == [1]
+    await go("GET", "/v1/history/{event_id}", 404, at={"event_id": "b"})
+    await go("PUT", "/v1/streams", 204, json=[])
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:

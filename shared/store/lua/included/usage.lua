@@ -27,6 +27,6 @@ local function read_usage(usage, now)
     end
   end
   local kept = sum
-  for _, kind in ipairs({'queues', 'sessions', 'device_types'}) do sum = sum + math.max(0, fields[kind] or 0) end
+  for _, kind in ipairs({'queues', 'sessions', 'device_types', 'streams'}) do sum = sum + math.max(0, fields[kind] or 0) end
   return fields, sum, kept
 end

@@ -1,0 +1,169 @@
+"""Streams: a retained log for each topic that a rule of the account names.
+
+A queue holds what one channel has not acknowledged. A stream keeps the last events of a topic, whoever has
+had them: by their ids, and from a time on. Each append trims what the rule no longer keeps.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from shared.model.events import Event
+from shared.model.idempotency import Deadline
+from shared.model.streams import Keep, Retained, StreamRule, StreamRules, rules_of, stored_rules
+from shared.redis.pipeline import Argument, RedisCommands
+from shared.store import keyspace
+from shared.store.recount import pages, places_in_use
+from shared.store.routing import Routing
+
+STREAM_LOT = 64
+"""Events in one append: each takes an entry and a name, and trims others."""
+READ_LOT = 100
+_OUTLIVES_MS = 30 * 24 * 3600 * 1000
+_DAY_MS = 24 * 3600 * 1000
+_LIMIT = Keep(100_000, 30 * _DAY_MS)
+_PAUSE_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """The most that any rule keeps of a topic, and the most topics of an account that have a stream."""
+
+    keep: Keep = _LIMIT
+    topics: int = 10_000
+
+
+class Streams:
+    """Appends to streams and reads them. `routing` has the rules."""
+
+    def __init__(
+        self, redis: RedisCommands, routing: Routing, *, limits: StreamLimits = StreamLimits()
+    ) -> None:
+        self._redis = redis
+        self._routing = routing
+        self.limits = limits
+
+    async def rules(self, account_id: str) -> StreamRules:
+        stored = await self._routing.stream_rules(account_id)
+        return rules_of(orjson.loads(stored or b"[]"))
+
+    async def put_rules(self, account_id: str, rules: Sequence[StreamRule]) -> None:
+        """Replaces the account's rules, from its next publish on. Raises NoSuchAccount."""
+        await self._routing.put_stream_rules(account_id, orjson.dumps(stored_rules(rules)) if rules else b"")
+
+    def begin_append(
+        self,
+        account_id: str,
+        topic: str,
+        events: Sequence[Event],
+        *,
+        keep: Keep,
+        deadline: Deadline | None = None,
+    ) -> asyncio.Future[Any]:
+        """Appends up to `STREAM_LOT` events of one topic, in order, all or none.
+
+        Returns the reply for `end_append`. `event.to` is the id of a channel.
+        """
+        assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
+        keep = keep.within(self.limits.keep)
+        remembered_ms = self.limits.keep.age_ms + _OUTLIVES_MS
+        topics_of_place = max(1, self.limits.topics // keyspace.STREAM_PLACES)
+        arguments: list[Argument] = [secrets.token_hex(8), topic, *keep, _OUTLIVES_MS, remembered_ms]
+        arguments += (topics_of_place, "" if deadline is None else deadline.ms)
+        for each in events:
+            arguments += (each.id, each.data, each.name, each.time, keyspace.hash_of(each.id), _more_of(each))
+        return self._redis.script("stream_append", keyspace.stream_names(account_id, topic), *arguments)
+
+    @staticmethod
+    def end_append(reply: Sequence[Any]) -> list[str] | None:
+        """The offsets of the events; None when the deadline of their request has passed."""
+        status, *fields = reply
+        return None if status == b"late" else [offset.decode() for offset in fields[1:]]
+
+    async def find(self, account_id: str, event_id: str) -> Retained | None:
+        """The newest event of this id that is still retained."""
+        names = keyspace.stream_events(account_id, event_id)
+        places = await asyncio.gather(*(self._redis.command("GET", name) for name in names))
+        found = [
+            (tuple(map(int, offset.split(b"-"))), names[at], hashed.decode(), offset.decode())
+            for at, place in enumerate(places)
+            if place is not None
+            for hashed, _, offset in [place.partition(b" ")]
+        ]
+        for _, name, hashed, offset in sorted(found, reverse=True):
+            tag = name.partition("-event:")[0]
+            names = [f"{tag}:{hashed}", f"{tag}-state:{hashed}"]
+            retained = await self._read(names, _before(offset), offset, 1, 0)
+            if retained and retained[0].event.id == event_id:
+                return retained[0]
+        return None
+
+    async def read(
+        self, account_id: str, topic: str, *, after: str, until: str = "+", count: int, size_bytes: int
+    ) -> list[Retained]:
+        """Up to `count` events behind an offset, about `size_bytes` of them but at least one.
+
+        One read returns 100 at most. None behind them only if it returns none.
+        """
+        names = keyspace.stream_names(account_id, topic)[:2]
+        return await self._read(names, after, until, min(count, READ_LOT), size_bytes)
+
+    async def _read(
+        self, names: Sequence[str], after: str, until: str, count: int, size_bytes: int
+    ) -> list[Retained]:
+        topic, *entries = await self._redis.script("stream_read", names, after, until, count, size_bytes)
+        return [_retained(topic.decode(), *entry) for entry in entries]
+
+    async def topics(self, account_id: str) -> AsyncIterator[Sequence[str]]:
+        """The topics that have a stream or had one, a page at a time."""
+        for place in await places_in_use(self._redis, account_id):
+            async for some in pages(self._redis, "ZSCAN", place, "*"):
+                yield [member.partition(" ")[2] for member in some]
+
+    async def drop(self, account_id: str) -> None:
+        """Drops the rules and everything retained, in bounded steps. A repetition goes on."""
+        await self._routing.put_stream_rules(account_id, b"")
+        async for some in self.topics(account_id):
+            for topic in some:
+                names, more = keyspace.stream_names(account_id, topic), True
+                while more:
+                    more = bool(await self._redis.script("stream_drop", names, _member(topic)))
+                    await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _before(offset: str) -> str:
+    ms, _, sequence = offset.partition("-")
+    return f"{ms}-{int(sequence) - 1}" if int(sequence) else f"{int(ms) - 1}-{2**64 - 1}"
+
+
+def _member(topic: str) -> str:
+    """What names a topic at its place."""
+    return f"{keyspace.hash_of(topic)} {topic}"
+
+
+def _more_of(event: Event) -> bytes:
+    """What is rarely known of an event; b"" without any."""
+    if event.to is None and event.customer is None:
+        return b""
+    return orjson.dumps(
+        {name: value for name, value in (("to", event.to), ("customer", event.customer)) if value is not None}
+    )
+
+
+def _retained(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
+    more = orjson.loads(values[11]) if len(values) > 10 else {}
+    event = Event(
+        id=values[1].decode(),
+        topic=topic,
+        data=values[3],
+        name=values[5].decode(),
+        time=values[7].decode(),
+        to=more.get("to"),
+        customer=more.get("customer"),
+    )
+    return Retained(offset.decode(), event)

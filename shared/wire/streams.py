@@ -1,0 +1,95 @@
+"""Bodies of rules of streams, and of events from a stream (docs/protocols/streams.md)."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from shared.model import topics
+from shared.model.account_channels import shown_id
+from shared.model.errors import Invalid
+from shared.model.streams import NEVER_RETAINED, Keep, Retained, StreamRule, StreamRules
+from shared.wire.models import Closed, Moment
+from shared.wire.times import moment_text
+
+MOST_RULES = 100
+MOST_PATTERNS = 100
+_Pattern = Annotated[str, Meta(min_length=1, max_length=topics.MAX_LENGTH, examples=["orders.#"])]
+
+
+class KeepBody(Closed):
+    """What is left out is as much as the installation allows."""
+
+    count: Annotated[int, Meta(ge=1, description="How many events of each topic.")] | None = None
+    age_s: Annotated[int, Meta(ge=1, description="How old an event may become.")] | None = None
+
+
+class StreamRuleBody(Closed):
+    topics: Annotated[list[_Pattern], Meta(min_length=1, max_length=MOST_PATTERNS)]
+    keep: KeepBody | None = None
+
+
+StreamRulesBody = Annotated[
+    list[StreamRuleBody],
+    Meta(max_length=MOST_RULES, description="The first rule that matches a topic counts."),
+]
+
+
+class RetainedBody(Closed):
+    """An event in the stream of its topic. `name` and `time` are null if the publisher gave none."""
+
+    id: str
+    topic: str
+    offset: Annotated[str, Meta(description="Its place in the stream of its topic.")]
+    published_at: Moment
+    name: str | None
+    time: str | None
+    data: Annotated[msgspec.Raw, Meta(description="As it was published.")]
+    to: Annotated[str, Meta(description="The one channel that it was for.")] | UnsetType = UNSET
+    customer: str | UnsetType = UNSET
+
+
+def rules_in(posted: Sequence[StreamRuleBody], limit: Keep) -> list[StreamRule]:
+    """Raises Invalid, naming the field."""
+    return [_rule(rule, f"[{number}]", limit) for number, rule in enumerate(posted)]
+
+
+def _rule(posted: StreamRuleBody, at: str, limit: Keep) -> StreamRule:
+    for number, pattern in enumerate(posted.topics):
+        wrong = topics.pattern_error(pattern)
+        if wrong is None and topics.words(pattern)[0] in NEVER_RETAINED:
+            wrong = f"begins with the word {topics.words(pattern)[0]}: such topics have no stream"
+        if wrong is not None:
+            raise Invalid(wrong, field=f"{at}.topics[{number}]")
+    keep = posted.keep or KeepBody()
+    count, age_ms = keep.count or limit.most, keep.age_s * 1000 if keep.age_s else limit.age_ms
+    if count > limit.most:
+        raise Invalid(f"must be at most {limit.most}", field=f"{at}.keep.count")
+    if age_ms > limit.age_ms:
+        raise Invalid(f"must be at most {limit.age_ms // 1000}", field=f"{at}.keep.age_s")
+    return StreamRule(posted.topics, Keep(count, age_ms))
+
+
+def rules_body(rules: StreamRules) -> list[StreamRuleBody]:
+    return [
+        StreamRuleBody(list(rule.patterns), KeepBody(rule.keep.most, rule.keep.age_ms // 1000))
+        for rule in rules.rules
+    ]
+
+
+def retained_body(retained: Retained, *, to_native: bool) -> RetainedBody:
+    """`to_native`: the one channel that it was for is native."""
+    event = retained.event
+    to = event.to and (shown_id(event.to) if to_native else event.to)
+    return RetainedBody(
+        id=event.id,
+        topic=event.topic,
+        offset=retained.offset,
+        published_at=moment_text(retained.published_ms),
+        name=event.name or None,
+        time=event.time or None,
+        data=msgspec.Raw(event.data),
+        to=to or UNSET,
+        customer=event.customer or UNSET,
+    )

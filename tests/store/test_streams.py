@@ -1,0 +1,242 @@
+"""Retained logs of topics: their ends, their trimming, and how events are found."""
+
+from typing import Any
+
+import pytest
+
+from shared.model.api_keys import Account
+from shared.model.errors import NoSuchAccount
+from shared.model.events import Event
+from shared.model.idempotency import Deadline
+from shared.model.streams import Keep, StreamRule
+from shared.store import keyspace
+from shared.store.account_deletion import AccountDeletion
+from shared.store.quotas import AccountQuotas
+from shared.store.stored_bytes import StoredBytes
+from shared.store.streams import READ_LOT, STREAM_LOT, StreamLimits, Streams
+from tests.store.routing import table_of
+from tests.store.stores import HOUR_MS, NOW_MS, RedisClock, Stores, events
+
+DAY_MS = 24 * HOUR_MS
+KEEP = Keep(1000, DAY_MS)
+TOPIC = "orders"
+
+
+async def append(
+    stores: Stores, *some: Event, topic: str = TOPIC, keep: Keep = KEEP, streams: Streams | None = None
+) -> list[str]:
+    """Appends events in lots; returns their offsets."""
+    offsets: list[str] = []
+    for start in range(0, len(some), STREAM_LOT):
+        lot = some[start : start + STREAM_LOT]
+        reply = await (streams or stores.streams).begin_append(stores.account_id, topic, lot, keep=keep)
+        more = Streams.end_append(reply)
+        assert more is not None
+        offsets += more
+    return offsets
+
+
+async def ids(stores: Stores, topic: str = TOPIC, *, after: str = "0-0", **more: Any) -> list[str]:
+    """The ids of what a reader gets, read by read."""
+    found: list[str] = []
+    while page := await stores.streams.read(
+        stores.account_id, topic, after=after, **{"count": READ_LOT, "size_bytes": 10**6, **more}
+    ):
+        found += [retained.event.id for retained in page]
+        after = page[-1].offset
+    return found
+
+
+def state(stores: Stores, topic: str = TOPIC) -> dict[str, str]:
+    name = keyspace.stream_names(stores.account_id, topic)[1]
+    return {field.decode(): value.decode() for field, value in stores.direct.hgetall(name).items()}
+
+
+def names_of_events(stores: Stores) -> int:
+    return len(stores.direct.keys("*:stream-event:*"))
+
+
+async def test_events_are_read_in_order_and_as_they_were(stores: Stores) -> None:
+    given = [
+        Event("a", TOPIC, b'{"n": 1.50}'),
+        Event("b/\u00e9", TOPIC, b"[]", name="n", time="2026-01-01T00:00:00Z"),
+        Event("c", TOPIC, b"1", to="0" * 32),
+        Event("d", TOPIC, b"1", customer="acme"),
+    ]
+    offsets = await append(stores, *given)
+    read = await stores.streams.read(stores.account_id, TOPIC, after="0-0", count=10, size_bytes=1000)
+    assert [(each.offset, each.event) for each in read] == list(zip(offsets, given, strict=True))
+    assert offsets == sorted(offsets, key=lambda each: tuple(map(int, each.split("-"))))
+    assert (state(stores)["last"], state(stores)["topic"]) == (offsets[-1], TOPIC)
+    assert "trimmed" not in state(stores)
+
+
+async def test_reads_are_bounded_by_count_and_bytes(stores: Stores) -> None:
+    await append(stores, *events(*range(300), size_bytes=1000))
+    read = stores.streams.read
+    assert len(await read(stores.account_id, TOPIC, after="0-0", count=1000, size_bytes=10**9)) == READ_LOT
+    assert len(await read(stores.account_id, TOPIC, after="0-0", count=1000, size_bytes=5000)) == 4
+    assert len(await read(stores.account_id, TOPIC, after="0-0", count=1000, size_bytes=1)) == 1
+    assert await ids(stores) == [str(number) for number in range(300)]
+    assert await ids(stores, size_bytes=3000) == [str(number) for number in range(300)]
+    assert await ids(stores, "another") == []
+
+
+async def test_the_oldest_go_when_there_are_too_many(stores: Stores) -> None:
+    keep = Keep(10, DAY_MS)
+    offsets = await append(stores, *events(*range(25)), keep=keep)
+    assert await ids(stores) == [str(number) for number in range(15, 25)]
+    assert (state(stores)["trimmed"], state(stores)["reason"]) == (offsets[14], "trimmed")
+    assert names_of_events(stores) == 10
+    assert await stores.streams.find(stores.account_id, "14") is None
+    assert await stores.streams.find(stores.account_id, "15") is not None
+
+
+async def test_a_smaller_rule_trims_lot_by_lot(stores: Stores) -> None:
+    await append(stores, *events(*range(400)))
+    left = []
+    for number in range(400, 408):
+        await append(stores, *events(number), keep=Keep(5, DAY_MS))
+        left.append(len(await ids(stores)))
+    assert left[0] == 401 - 96
+    assert left[-1] == 5 == names_of_events(stores)
+
+
+async def test_what_is_too_old_is_not_read_and_goes_with_the_next_append(stores: Stores) -> None:
+    clock = RedisClock(stores.direct)
+    clock.ahead_ms = stores.now_ms() - NOW_MS
+    streams = Streams(clock.calls_of(stores), stores.routing)
+    offsets = await append(stores, *events(1, 2), keep=Keep(100, HOUR_MS))
+
+    clock.ahead_ms += HOUR_MS + 1000
+    read = await streams.read(stores.account_id, TOPIC, after="0-0", count=10, size_bytes=1000)
+    assert read == []
+    assert await streams.find(stores.account_id, "1") is None
+    [stream, *_] = keyspace.stream_names(stores.account_id, TOPIC)
+    assert stores.direct.xlen(stream) == 2
+
+    # Redis' own clock gives ids: so the age is what shrinks here.
+    stores.let_time_pass()
+    await append(stores, *events(3), keep=Keep(100, 1))
+    assert state(stores)["trimmed"] == offsets[-1]
+
+
+async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -> None:
+    [last] = await append(stores, *events(1))
+    names = keyspace.stream_names(stores.account_id, TOPIC)
+    before = state(stores)
+    assert 0 < stores.direct.pttl(names[0]) <= DAY_MS < 30 * DAY_MS < stores.direct.pttl(names[1])
+    # The entries end by themselves, and the clock of the next Redis is behind.
+    ahead = f"{stores.now_ms() + DAY_MS}-7"
+    stores.direct.delete(names[0])
+    stores.direct.hset(names[1], "last", ahead)
+    offsets = await append(stores, *events(2, 3))
+    ms = ahead.partition("-")[0]
+    assert offsets == [f"{int(ms) + 1}-0", f"{int(ms) + 1}-1"]
+    after = state(stores)
+    assert (after["epoch"], after["trimmed"], after["reason"]) == (before["epoch"], ahead, "expired")
+    assert int(after["bytes"]) == 2 * int(before["bytes"])
+    assert last != ahead
+
+
+async def test_a_log_without_its_state_begins_anew(stores: Stores) -> None:
+    await append(stores, *events(1))
+    before = state(stores)
+    stores.direct.delete(keyspace.stream_names(stores.account_id, TOPIC)[1])
+    await append(stores, *events(2))
+    assert state(stores)["epoch"] != before["epoch"]
+    assert await ids(stores) == ["2"]
+
+
+async def test_the_newest_event_of_an_id_is_found(stores: Stores) -> None:
+    await append(stores, Event("same", TOPIC, b"1"))
+    stores.let_time_pass()
+    await append(stores, Event("same", "another", b"2"), topic="another")
+    stores.let_time_pass()
+    [offset] = await append(stores, Event("same", TOPIC, b"3"))
+    found = await stores.streams.find(stores.account_id, "same")
+    assert found is not None
+    assert (found.offset, found.event.data, found.event.topic) == (offset, b"3", TOPIC)
+    # The older entry of the id goes, and the newer one is found all the same.
+    await append(stores, *events(1, 2), keep=Keep(3, DAY_MS))
+    found = await stores.streams.find(stores.account_id, "same")
+    assert found is not None
+    assert found.offset == offset
+    assert await stores.streams.find("0" * 32, "same") is None
+
+
+async def test_what_comes_after_the_deadline_is_not_retained(stores: Stores) -> None:
+    late = Deadline(stores.now_ms() - 1)
+    reply = await stores.streams.begin_append(stores.account_id, TOPIC, events(1), keep=KEEP, deadline=late)
+    assert Streams.end_append(reply) is None
+    assert await ids(stores) == []
+
+
+async def test_the_topics_of_an_account_are_bounded(stores: Stores) -> None:
+    """Those that would end first make room."""
+    few = Streams(stores.calls, stores.routing, limits=StreamLimits(topics=32))
+    made = [f"orders.{number}" for number in range(200)]
+    for topic in made:
+        await append(stores, *events(1), topic=topic, streams=few)
+        stores.let_time_pass()
+    left = [topic async for page in stores.streams.topics(stores.account_id) for topic in page]
+    assert len(left) == 32
+    for topic in made:
+        exists = [stores.direct.exists(name) for name in keyspace.stream_names(stores.account_id, topic)[:2]]
+        assert exists == [topic in left] * 2
+    of_places = [topic for topic in made if topic in left]
+    places: dict[str, list[str]] = {}
+    for topic in made:
+        places.setdefault(keyspace.stream_names(stores.account_id, topic)[2], []).append(topic)
+    assert sorted(of_places) == sorted(topic for place in places.values() for topic in place[-2:])
+    assert await few.find(stores.account_id, "1") is not None
+
+
+async def test_the_bytes_of_a_log_are_counted(stores: Stores) -> None:
+    await stores.api_keys.create_account(Account(id=stores.account_id, name="a"))
+    stored = StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls))
+    assert await stored.used(stores.account_id) == 0
+    await append(stores, *events(*range(1000), size_bytes=1000), keep=Keep(100, DAY_MS))
+    stores.direct.hdel(keyspace.usage(stores.account_id), "recounted_at_ms")
+    used = await stored.used(stores.account_id)
+    assert 100 * 1000 < used < 100 * 1700
+    # What Redis spends, without the unused end of its last block.
+    names = list(stores.direct.keys("*stream*"))
+    spent = sum(stores.direct.memory_usage(name) for name in names)
+    assert 0.5 * spent < used < 2 * spent
+
+
+async def test_an_account_is_deleted_with_its_streams(stores: Stores) -> None:
+    account = stores.account_id
+    await stores.api_keys.create_account(Account(id=account, name="doomed"))
+    await stores.streams.put_rules(account, [StreamRule(["#"], KEEP)])
+    await append(stores, *events(*range(300)))
+    for number in range(40):
+        await append(stores, *events(number), topic=f"t{number}")
+    deletion = AccountDeletion(
+        stores.calls,
+        api_keys=stores.api_keys,
+        channels=stores.channels,
+        sessions=stores.sessions,
+        streams=stores.streams,
+    )
+    await deletion.begin(account, cascade=True)
+    await deletion.finish(account)
+    assert [name for name in stores.direct.keys("*") if b"stream" in name] == []
+    with pytest.raises(NoSuchAccount):
+        await stores.streams.put_rules(account, [StreamRule(["#"], KEEP)])
+
+
+async def test_rules_are_part_of_the_routing_table(stores: Stores) -> None:
+    account = stores.account_id
+    await stores.api_keys.create_account(Account(id=account, name="a"))
+    assert (await table_of(stores.routing, account)).streams is None
+    rules = [StreamRule(["orders.*"], Keep(5, HOUR_MS)), StreamRule(["orders.#", "x"], KEEP)]
+    await stores.streams.put_rules(account, rules)
+    assert (await stores.streams.rules(account)).rules == tuple(rules)
+    found = (await table_of(stores.routing, account)).streams
+    assert found is not None
+    kept = {topic: found.keep_for(topic) for topic in ("orders.a", "orders", "x", "y")}
+    assert kept == {"orders.a": rules[0].keep, "orders": KEEP, "x": KEEP, "y": None}
+    await stores.streams.put_rules(account, [])
+    assert (await table_of(stores.routing, account)).streams is None
