@@ -15,6 +15,8 @@ from shared.runtime.settings import Settings
 from shared.store.account_channels import AccountChannels
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
+from shared.store.attempt_bytes import AttemptBytes
+from shared.store.attempts import Attempts
 from shared.store.audit import AuditLog
 from shared.store.batches import Batches
 from shared.store.channel_pages import ChannelPages
@@ -39,6 +41,7 @@ from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.streams import StreamLimits, Streams
 from shared.store.wakeups import Wakeups
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from shared.tokens import Principals
 from shared.wire.pelion.subscriptions import compiled
@@ -58,6 +61,7 @@ class Stores:
         self.instance = new_instance_id(settings.replica)
         self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.stored_bytes = StoredBytes(redis, quotas=self.quotas)
+        self.attempt_bytes = AttemptBytes(redis, quotas=self.quotas)
         self.routing = Routing(
             redis,
             compiled,
@@ -67,7 +71,8 @@ class Stores:
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
-        self.batches = Batches(redis, limits=limits)
+        self.attempts = Attempts(redis)
+        self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)
@@ -100,6 +105,7 @@ class Stores:
             streams=self.streams,
         )
         self.webhooks = Webhooks(redis, self.wakeups)
+        self.webhook_notices = WebhookNotices(redis)
         self.rates = Rates(self.quotas)
         self.for_publishing = PublishStores(
             *(self.routing, self.queues, self.sessions, self.receipts),

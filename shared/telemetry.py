@@ -162,6 +162,7 @@ expired = _count("notify.channels.expired", description="channels deleted after 
 frames = _count("notify.frames", description="text frames written to sockets, by dialect")
 acked = _count("notify.acked", description="notifications acknowledged and removed from their queues")
 dropped = _count("notify.dropped", description="notifications dropped undelivered, by reason")
+webhooks_disabled = _count("notify.webhooks.disabled", description="native webhooks disabled, by reason")
 wakeups = _count(
     "notify.wakeups", description="wakeups published by processes; the append script's are not counted"
 )

@@ -179,7 +179,7 @@ def due_bounds(
     """
     now_there_ms = now_ms - _CLOCKS_APART_MS
     pending_since_ms = now_there_ms if times.pending_since_ms is None else times.pending_since_ms
-    lifetime_ms = lifetimes.notification_ms
+    lifetime_ms = max(lifetimes.notification_ms, times.least_lifetime_ms)
     too_old_ms = pending_since_ms + min(lifetime_ms, times.lifetime_ms or lifetime_ms)
     own_ms = times.idle_expiry_ms
     expiry_ms = lifetimes.idle_expiry_ms.get(times.kind) if own_ms is None else own_ms

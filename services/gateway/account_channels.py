@@ -25,6 +25,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import Operation
+from services.gateway.queries import one_of, page_limit
 from shared.clock import now_ms
 from shared.model.account_channels import AccountChannel, Activity, ChannelRecord, NewChannel, shown_id
 from shared.model.api_keys import new_id
@@ -33,14 +34,13 @@ from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.errors import Invalid, NameTaken, NoSuchChannel
 from shared.model.quotas import Quota
-from shared.model.webhooks import WebhookPolicy
+from shared.model.webhooks import DEFAULT_POLICY, WebhookPolicy
 from shared.runtime.http.responses import Problem
 from shared.store.channel_pages import Wanted
 from shared.wire.account_channels import (
     AccountChannelBody,
     AccountChannelsBody,
     ChangedAccountChannel,
-    ChangedWebhookTarget,
     NewAccountChannel,
     PurgedBody,
     account_channel_body,
@@ -50,10 +50,10 @@ from shared.wire.account_channels import (
     check_name,
     check_new,
     check_printable,
-    checked_callback,
     settings_of,
 )
 from shared.wire.models import Id
+from shared.wire.webhooks import ChangedWebhookTarget, changed_webhook
 
 _PAGE = 100
 _MOST = 1000
@@ -74,7 +74,7 @@ async def create_channel(
 ) -> AccountChannelBody:
     """Creates a channel of the account. It receives from the next publish on."""
     account_id = await account_for(request, caller)
-    callback, bindings = check_new(posted), posted.bindings or []
+    (callback, policy), bindings = check_new(posted), posted.bindings or []
     stores = context_of(request).stores
     await stores.quotas.check(account_id, Quota.CHANNELS)
     if bindings:
@@ -88,6 +88,7 @@ async def create_channel(
         bindings=msgspec.json.encode(bindings) if bindings else b"",
         settings=settings_of(posted.expires_after_s, posted.queue, posted.ack_timeout_s),
         callback=callback,
+        policy=policy,
     )
     try:
         await stores.account_channels.create(new)
@@ -121,35 +122,22 @@ async def list_channels(request: Request, caller: ChannelCaller) -> AccountChann
     query = request.query_params
     kind, state = query.get("kind"), query.get("state")
     wanted = Wanted(
-        kind=None if kind is None else Kind(_one_of([*Kind], kind, "kind")),
-        state=None if state is None else Activity(_one_of([*Activity], state, "state")),
+        kind=None if kind is None else Kind(one_of([*Kind], kind, "kind")),
+        state=None if state is None else Activity(one_of([*Activity], state, "state")),
         customer=query.get("customer"),
         name_prefix=query.get("name_prefix"),
     )
     try:
         channels, next_after = await context_of(request).stores.channel_pages.page(
-            account_id, wanted, after=query.get("after", ""), count=_limit(query.get("limit"))
+            account_id,
+            wanted,
+            after=query.get("after", ""),
+            count=page_limit(query.get("limit"), usual=_PAGE, most=_MOST),
         )
     except ValueError:
         raise Invalid("must be next_after of another page", field="after") from None
     now = now_ms()
     return AccountChannelsBody([account_channel_body(each, now_ms=now) for each in channels], next_after)
-
-
-def _one_of(values: Sequence[str], given: str, field: str) -> str:
-    """Raises Invalid."""
-    if given not in values:
-        raise Invalid(f"must be one of {', '.join(values)}", field=field)
-    return given
-
-
-def _limit(given: str | None) -> int:
-    """Raises Invalid."""
-    if given is None:
-        return _PAGE
-    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= _MOST):
-        raise Invalid(f"must be a number from 1 to {_MOST}", field="limit")
-    return int(given)
 
 
 @Operation("PATCH /v1/channels/{channel}", NAMED_CHANNEL, errors=(409, 429), parameters=[OF_ACCOUNT])
@@ -171,7 +159,7 @@ async def change_channel(
 async def _change(context: Context, before: AccountChannel, posted: ChangedAccountChannel) -> None:
     """Raises Problem, Invalid, QuotaExceeded."""
     channels = context.stores.account_channels
-    callback = _changed_callback(before, posted.webhook)
+    webhook = posted.webhook
     if posted.bindings is not None:
         await _check_quota(context, before.record, posted.bindings)
     try:
@@ -181,8 +169,8 @@ async def _change(context: Context, before: AccountChannel, posted: ChangedAccou
             customer=_changed_text(posted.customer),
             settings=changed_settings(posted, before.settings),
         )
-        if callback is not None:
-            await channels.put_callback(before, callback, before.policy or WebhookPolicy())
+        if webhook is not None:
+            await channels.change_webhook(before, lambda found: _changed_target(found, webhook))
         if posted.bindings is not None:
             stored = msgspec.json.encode(posted.bindings) if posted.bindings else b""
             await channels.put_bindings(before.record, stored)
@@ -214,6 +202,9 @@ def _check_changes(before: AccountChannel, posted: ChangedAccountChannel) -> Non
     check_ack_timeout(posted.ack_timeout_s, before.kind)
     if posted.webhook is not None and before.kind is not Kind.WEBHOOK:
         raise Invalid(f"is for the kind webhook, not {before.kind}", field="webhook")
+    if posted.webhook is not None:
+        # Before anything is written.
+        _changed_target(before, posted.webhook)
 
 
 def _changed_text(given: str | UnsetType | None) -> str | None:
@@ -221,12 +212,10 @@ def _changed_text(given: str | UnsetType | None) -> str | None:
     return None if given is UNSET else given or ""
 
 
-def _changed_callback(before: AccountChannel, posted: ChangedWebhookTarget | None) -> Callback | None:
+def _changed_target(before: AccountChannel, posted: ChangedWebhookTarget) -> tuple[Callback, WebhookPolicy]:
     """Raises Invalid."""
-    if posted is None or before.callback is None:
-        return None
-    url = before.callback.url if posted.url is None else posted.url
-    return checked_callback(url, before.callback.headers if posted.headers is None else posted.headers)
+    assert before.callback is not None, "a webhook has a URL"
+    return changed_webhook(posted, before.callback, before.policy or DEFAULT_POLICY)
 
 
 async def _check_quota(context: Context, channel: ChannelRecord, bindings: Sequence[Any]) -> None:

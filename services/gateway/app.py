@@ -15,13 +15,16 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     channels,
     client_certificates,
     crossbar,
+    deliveries,
     documented,
     fetches,
     publish,
     quotas,
     receipts,
     session_pushes,
+    signing_secrets,
     streams,
+    webhook_tests,
 )
 from services.gateway.context import Context
 from services.gateway.openapi import document

@@ -11,13 +11,14 @@ from starlette.responses import Response
 
 from services.gateway.bodies import body_in, model_response
 from services.gateway.context import Context, context_of
+from services.gateway.endpoint_verification import disconnected
 from services.gateway.openapi import response
 from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
-from shared.model.callbacks import Callback, callback, new_signing_secret
+from shared.model.callbacks import Callback, callback
 from shared.model.channels import ChannelState, Kind
 from shared.model.errors import KindConflict
-from shared.runtime.http.protocol import Connection
+from shared.model.signing_secrets import new_secret
 from shared.runtime.http.responses import Problem
 from shared.wire.pelion.channels import (
     CHANNEL_METADATA,
@@ -131,22 +132,14 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
 
 async def _verify(request: Request, key: ApiKey, callback: Callback) -> None:
     context = context_of(request)
-    secrets = await context.stores.signing_secrets.made(key.id, offered=new_signing_secret())
+    secrets = await context.stores.signing_secrets.made(key.id, offered=new_secret())
     attempt = await context.endpoint_verifier.verify(
         key,
         callback,
         signing_secrets=[each.text for each in secrets],
-        disconnected=partial(_disconnected, request),
+        disconnected=partial(disconnected, request),
     )
     if not attempt.accepted:
         why = f"the response was {attempt.status}, not 200 or 204"
         message = f"the test request failed: {_REASONS.get(attempt.error, attempt.error) or why}"
         raise Problem(400, f"url: {message}", fields=[("url", message)])
-
-
-async def _disconnected(request: Request) -> None:
-    """Returns when the client has gone. The body must have been read."""
-    connection: Connection = request.scope["extensions"]["http.connection"]
-    connection["end_with_input"]()
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

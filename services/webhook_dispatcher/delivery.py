@@ -2,12 +2,15 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from services.composition import Stores
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
+from services.webhook_dispatcher.native_failures import Failed, NativeFailures, log_lesson
+from services.webhook_dispatcher.notices import NoticePublisher
 from services.webhook_dispatcher.retry_pace import RetryPace
+from services.webhook_dispatcher.signing import sign
 from shared import telemetry
 from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
@@ -16,17 +19,18 @@ from shared.model.backoff import backoff_s
 from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
 from shared.model.client_certificates import ClientCertificate
-from shared.model.deliveries import Delivery
+from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
+from shared.model.webhook_answers import Answer, Verdict, judged
+from shared.model.webhooks import Method
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
-from shared.store.batches import AfterFailure, NoBatch, TakenBatch
+from shared.store.batches import AfterFailure, NoBatch, Paced, TakenBatch
 from shared.store.webhooks import Setup
 from shared.wire.messages import Message
-from shared.wire.pelion.messages import message
 from shared.wire.pelion.serialization import stored
-from shared.wire.signatures import signed_headers
+from shared.wire.webhook_bodies import BodyLimits, body_of, with_content_type
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +46,20 @@ class Outcome(Enum):
     """The lease is gone: the attempt failed and is retried later, or another owner has it."""
     CHANGED = auto()
     """The lease is released, and the next attempt is due at once: the URL or its headers have changed."""
+    PACED = auto()
+    """The webhook's rate allows no request for `KnownWebhook.paced_ms`."""
     MOVED = auto()
     """The URL is not the one that was resolved, or was replaced during the request: to be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request: its body, and those of its notifications that have a receipt or a trace."""
+    """One request: its body, those of its notifications that have a receipt or a trace, and what was sent."""
 
     webhook_id: str
     message: Message
     with_trail: list[Notification]
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def trace_headers(self) -> dict[str, str]:
@@ -66,12 +73,22 @@ class _Request:
 class Deliveries:
     """Makes attempts, for the owner of a channel's lease."""
 
-    def __init__(self, stores: Stores, outbound: Outbound, retries: RetryJobs, settings: Settings) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        outbound: Outbound,
+        retries: RetryJobs,
+        settings: Settings,
+        *,
+        notices: NoticePublisher,
+    ) -> None:
         self._stores = stores
         self._outbound = outbound
         self._retries = retries
         self._settings = settings
         self._pace = RetryPace()
+        self._notices = notices
+        self._native = NativeFailures(stores, retries, self._pace, notices)
 
     async def deliver(self, lease: Lease, webhook: KnownWebhook, resolved: Resolved) -> Outcome:
         """Sends the next batch, if one may be sent now, to the addresses of `webhook.url`.
@@ -83,19 +100,23 @@ class Deliveries:
         )
         if isinstance(batch, NoBatch):
             return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
+        if isinstance(batch, Paced):
+            webhook.paced_ms = batch.wait_ms
+            return Outcome.PACED
         if batch.callback.url != webhook.url:
             webhook.url = batch.callback.url
             return Outcome.MOVED
-        request = self._request(lease, batch)
+        request = self._request(lease, batch, account=webhook.account)
         tracer = DeliveryTracer(lease.channel)
         tracer.record_sent(request.with_trail, read_ns=time.time_ns())
         attempt = await self._send(lease, batch, request, webhook, resolved)
         if attempt is None:
             logger.info("delivery.outdated", extra={"facts": {"channel": lease.channel}})
             return Outcome.MOVED
-        webhook.record(attempt)
-        delivery = self._record(lease, request, attempt)
-        if not attempt.accepted:
+        answer = _answer(batch, attempt)
+        webhook.record(attempt, is_accepted=answer.is_accepted)
+        delivery = self._record(lease, batch, request, attempt, answer, account=webhook.account)
+        if not answer.is_accepted:
             lesson = lesson_of(
                 batch.limits,
                 delivery,
@@ -103,21 +124,28 @@ class Deliveries:
                 last_entry_id=request.message.last_entry_id,
                 was_reached=attempt.was_reached,
             )
-            return await self._fail(lease, batch, delivery, lesson, account=webhook.account)
+            if batch.policy is None:
+                return await self._fail(lease, batch, delivery, lesson, account=webhook.account)
+            failed = Failed(delivery, lesson, answer, request.message)
+            is_changed = await self._native.fail(lease, batch, failed, account=webhook.account)
+            return Outcome.CHANGED if is_changed else Outcome.RELEASED
         acked_ns = time.time_ns()
-        outcome = await self._ack(lease, batch, request.message, delivery)
+        outcome = await self._ack(lease, batch, request.message, delivery, account=webhook.account)
         tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
         return outcome
 
-    def _request(self, lease: Lease, batch: TakenBatch) -> _Request:
-        wanted = stored(batch.serialization)
-        body = message(
+    def _request(self, lease: Lease, batch: TakenBatch, *, account: str) -> _Request:
+        most_bytes = self._settings.webhook_batch_bytes
+        if batch.policy is not None:
+            most_bytes = min(most_bytes, batch.policy.max_body_bytes)
+        limits = BodyLimits(batch.limits.bytes_of(most_bytes), batch.limits.count_of(self._most(batch)))
+        body = body_of(
             batch.notifications,
-            limit_bytes=batch.limits.bytes_of(self._settings.webhook_batch_bytes),
-            limit_count=batch.limits.count_of(self._most(batch)),
-            wanted=wanted,
+            batch.policy,
+            account_id=account,
+            limits=limits,
+            wanted=stored(batch.serialization),
         )
-        assert body is not None, "a taken batch has at least one notification"
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]
         # With the first one: the rest of a batch that was made smaller ends where that batch did.
         first = batch.notifications[0].entry_id
@@ -125,7 +153,12 @@ class Deliveries:
 
     def _most(self, batch: TakenBatch) -> int:
         """The most notifications of a request to a receiver that has no trouble with them."""
+        if batch.policy is not None:
+            return min(self._settings.batch_limit, batch.policy.most_in_request)
         return min(self._settings.batch_limit, stored(batch.serialization).max_chunk_size)
+
+    def _timeout_s(self, batch: TakenBatch) -> float:
+        return self._settings.callback_timeout_s if batch.policy is None else batch.policy.timeout_s
 
     async def _send(
         self, lease: Lease, batch: TakenBatch, request: _Request, webhook: KnownWebhook, resolved: Resolved
@@ -133,20 +166,22 @@ class Deliveries:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
-        signature = signed_headers(
+        signature = await sign(
             batch.signing_secrets,
             webhook_id=request.webhook_id,
             timestamp_s=now_ms() // 1000,
             body=body,
         )
-        headers = {**batch.callback.headers, **signature, **request.trace_headers}
+        headers = with_content_type(batch.callback.headers, batch.policy)
+        request.headers.update({**headers, **signature, **request.trace_headers})
         call = self._outbound.send(
-            "PUT",
+            _method_of(batch),
             batch.callback.url,
-            headers=headers,
+            headers=request.headers,
             body=body,
             account=webhook.account,
             resolved=resolved,
+            timeout_s=None if batch.policy is None else batch.policy.timeout_s,
             certificate=await self._certificate(lease, batch),
         )
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
@@ -162,12 +197,34 @@ class Deliveries:
         certificates = self._stores.client_certificates
         return await certificates.current(lease.channel, config_version=batch.config_version)
 
-    def _record(self, lease: Lease, request: _Request, attempt: Attempt) -> Delivery:
-        """Logs the attempt. Returns what the channel's list of deliveries keeps of it."""
+    def _record(
+        self,
+        lease: Lease,
+        batch: TakenBatch,
+        request: _Request,
+        attempt: Attempt,
+        answer: Answer,
+        *,
+        account: str,
+    ) -> Delivery:
+        """Logs the attempt. Returns what the channel keeps of it.
+
+        That is also what was sent and answered, if it failed, while the account has room.
+        """
         count, took_ms = request.message.count, attempt.took_ms
-        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
-        level = logging.DEBUG if attempt.accepted else logging.INFO
+        outcome = "accepted" if answer.is_accepted else attempt.outcome
+        facts = {"channel": lease.channel, "outcome": outcome, "batch": count, "took_ms": took_ms}
+        level = logging.DEBUG if answer.is_accepted else logging.INFO
         logger.log(level, "delivery.attempted", extra={"facts": facts})
+        found = None
+        if not answer.is_accepted and self._stores.attempt_bytes.has_room(account):
+            found = exchange(
+                request.headers,
+                request.message.text,
+                attempt.response_body,
+                answer_headers=attempt.response_headers,
+                secret_headers=batch.policy.secret_headers if batch.policy else (),
+            )
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -175,22 +232,31 @@ class Deliveries:
             status=attempt.status,
             error=attempt.error,
             took_ms=took_ms,
+            url=batch.callback.url,
+            method=_method_of(batch),
+            detail=answer.words or attempt.detail,
+            events=events_kept(each.event_id for each in batch.notifications[:count]),
+            exchange=found,
         )
 
-    async def _ack(self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery) -> Outcome:
+    async def _ack(
+        self, lease: Lease, batch: TakenBatch, body: Message, delivery: Delivery, *, account: str
+    ) -> Outcome:
         batch_limit = batch.limits.after_success(
             body.count,
             took_ms=delivery.took_ms,
-            timeout_ms=round(self._settings.callback_timeout_s * 1000),
+            timeout_ms=round(self._timeout_s(batch) * 1000),
             most=self._most(batch),
         )
         count = await self._stores.batches.ack(
-            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit
+            lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit, account=account
         )
         telemetry.sent.add(body.count, {"dialect": "webhook"})
         if count is None:
             return Outcome.RELEASED
         telemetry.record_acked(body.last_entry_id, count)
+        if batch.is_in_trouble:
+            await self._notices.publish(lease.channel)
         return Outcome.ACCEPTED
 
     async def _fail(
@@ -207,10 +273,11 @@ class Deliveries:
             backoff_ms=round(next_attempt_ms - now),
             expiry_ms=round(self._settings.webhook_expiry_s * 1000),
             lesson=lesson,
+            account=account,
         )
         match result:
             case AfterFailure.RETRY | AfterFailure.DROPPED:
-                _log(lease, batch, lesson, is_dropped=result is AfterFailure.DROPPED)
+                log_lesson(lease, batch, lesson, is_dropped=result is AfterFailure.DROPPED)
                 await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
             case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
@@ -228,12 +295,11 @@ class Deliveries:
         )
 
 
-def _log(lease: Lease, batch: TakenBatch, lesson: Lesson, *, is_dropped: bool) -> None:
-    """What a failed attempt has changed; counts a notification that was dropped."""
-    if is_dropped:
-        telemetry.dropped.add(1, {"reason": "too-long-for-webhook"})
-        dropped = {"channel": lease.channel, "event": batch.notifications[0].event_id}
-        logger.warning("notification.dropped", extra={"facts": dropped})
-    if lesson.is_smaller:
-        limits = {"body_limit_bytes": lesson.body_limit_bytes, "batch_limit": lesson.batch_limit}
-        logger.info("batch.made-smaller", extra={"facts": {"channel": lease.channel, **limits}})
+def _method_of(batch: TakenBatch) -> Method:
+    return Method.PUT if batch.policy is None else batch.policy.method
+
+
+def _answer(batch: TakenBatch, attempt: Attempt) -> Answer:
+    if batch.policy is None:
+        return Answer(Verdict.ACCEPTED if attempt.accepted else Verdict.FAILED)
+    return judged(attempt.status, location=attempt.location, retry_after=attempt.retry_after, now_ms=now_ms())

@@ -11,13 +11,15 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from typing import Any
 
 from services.composition import Stores
 from services.serving import Readiness
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
 from services.webhook_dispatcher.lanes import Lanes
+from services.webhook_dispatcher.notices import NoticePublisher
 from services.webhook_dispatcher.sweep import Sweep
 from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
@@ -80,11 +82,14 @@ class Dispatcher:
         outbound: Outbound,
         settings: Settings,
         readiness: Readiness | None = None,
+        *,
+        notices: NoticePublisher,
     ) -> None:
         readiness = readiness or Readiness(asyncio.Event())
         self._stores = stores
         self._deliveries = deliveries
         self._outbound = outbound
+        self._notices = notices
         self._known = KnownWebhooks(stores.webhooks)
         self._heartbeat_s = settings.heartbeat_s
         self._awaited_heartbeat = readiness.awaiting("the heartbeat of the dispatcher")
@@ -193,6 +198,11 @@ class Dispatcher:
             if outcome is Outcome.MOVED:
                 resolved = None
                 continue
+            if outcome is Outcome.PACED:
+                # Without a place: others may go on meanwhile.
+                with visit.idle():
+                    await asyncio.sleep(webhook.paced_ms / 1000)
+                continue
             if outcome in (None, Outcome.RELEASED, Outcome.CHANGED, Outcome.BACKOFF):
                 # Do not linger in a backoff: the dispatcher that runs the retry could not claim the channel.
                 break
@@ -259,9 +269,7 @@ class Dispatcher:
 
     def _on_changed(self, channel: str) -> None:
         if self._known.request_to(channel) is not None:
-            ending = asyncio.create_task(self._end_outdated(channel))
-            self._tasks.add(ending)
-            ending.add_done_callback(self._tasks.discard)
+            self._start(self._end_outdated(channel))
         self.visit(channel)
 
     async def _end_outdated(self, channel: str) -> None:
@@ -292,7 +300,16 @@ class Dispatcher:
             self._awaited_heartbeat.has_come()
 
     def _visit_due(self, due: DueWebhook) -> None:
-        self.visit(due.channel, follows_failure=due.failed_attempts > 0)
+        if due.has_notices:
+            # The dispatcher that was to publish them has died, or could not.
+            self._start(self._notices.publish(due.channel))
+        if due.is_due and not due.is_held:
+            self.visit(due.channel, follows_failure=due.failed_attempts > 0)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _repeat(self) -> None:
         """Begins the visits again that Redis cut short."""

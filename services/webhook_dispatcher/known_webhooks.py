@@ -16,21 +16,25 @@ _SLOW_MS = 1000
 
 @dataclass(slots=True)
 class KnownWebhook:
-    """A webhook as it was last seen. `url` may have changed; `account` never does."""
+    """A webhook as it was last seen. `url` may have changed; `account` never does.
+
+    `paced_ms`: its rate allows no request for so long, since the last outcome PACED.
+    """
 
     account: str
     url: str
     mean_ms: float = 0.0
     has_failed: bool = False
+    paced_ms: int = 0
     request: "RequestUnderWay | None" = None
 
     @property
     def is_slow(self) -> bool:
         return self.has_failed or self.mean_ms > _SLOW_MS
 
-    def record(self, attempt: Attempt) -> None:
+    def record(self, attempt: Attempt, *, is_accepted: bool) -> None:
         self.mean_ms = (self.mean_ms + attempt.took_ms) / 2
-        self.has_failed = not attempt.accepted
+        self.has_failed = not is_accepted
 
 
 class RequestUnderWay:

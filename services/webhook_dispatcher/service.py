@@ -10,7 +10,11 @@ from services.composition import Stores, build_outbound
 from services.serving import Readiness, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
+from services.webhook_dispatcher.notices import NoticePublisher
 from shared.jobs import RetryJobs
+from shared.model.errors import StoreUnavailable
+from shared.publish.publisher import Publisher
+from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
 
 _NAME = "webhook-dispatcher"
@@ -24,8 +28,11 @@ async def dispatching(
     stores = Stores(settings, redis)
     async with build_outbound(settings) as outbound:
         retries = RetryJobs(jobs, lambda channel: dispatcher.retry(channel))
-        deliveries = Deliveries(stores, outbound, retries, settings)
-        dispatcher = Dispatcher(stores, deliveries, outbound, settings, readiness)
+        # Notices are no publisher's: no quota counts them.
+        publishing = PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)
+        notices = NoticePublisher(stores.webhook_notices, Publisher(publishing))
+        deliveries = Deliveries(stores, outbound, retries, settings, notices=notices)
+        dispatcher = Dispatcher(stores, deliveries, outbound, settings, readiness, notices=notices)
         async with (
             dispatcher.running(),
             working(
@@ -35,6 +42,8 @@ async def dispatching(
             ),
         ):
             yield
+    with contextlib.suppress(StoreUnavailable):
+        await stores.attempt_bytes.report()
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:

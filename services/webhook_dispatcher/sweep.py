@@ -30,7 +30,8 @@ _LAST_RETRY_S = LONGEST_S + 10.0
 
 
 class Sweep:
-    """The sweep of one dispatcher. `visit` is called with each webhook that is due and has no live owner.
+    """The sweep of one dispatcher. `visit` is called with each webhook that is due and has no live owner, and
+    with each that has notices.
 
     `waiting_ms` returns for how long the visits that wait for a place have waited: their delivery is late.
     """
@@ -114,8 +115,9 @@ class Sweep:
     def _visit_all(self, page: Iterable[DueWebhook]) -> None:
         now, lag_ms = now_ms(), 0
         for due in page:
-            lag_ms = max(lag_ms, now - due.since_ms)
-            if not due.is_held:
+            if due.is_due:
+                lag_ms = max(lag_ms, now - due.since_ms)
+            if not due.is_held or due.has_notices:
                 self._visit(due)
         self._record_lag(lag_ms)
 

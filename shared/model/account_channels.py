@@ -10,7 +10,7 @@ from enum import StrEnum
 from shared.model.api_keys import is_id
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
-from shared.model.webhooks import DEFAULT_POLICY, WebhookPolicy
+from shared.model.webhooks import DEFAULT_POLICY, Disabled, WebhookPolicy
 
 PREFIX = "ch_"
 MAX_NAME = 255
@@ -19,11 +19,15 @@ ACK_TIMEOUT_MS = 30_000
 
 
 class Activity(StrEnum):
-    """What a channel does. FAILING: the last attempt of its webhook failed."""
+    """What a channel does. FAILING: the last attempt of its webhook failed.
+
+    DISABLED: its webhook gets no request until it is resumed.
+    """
 
     ACTIVE = "active"
     PAUSED = "paused"
     FAILING = "failing"
+    DISABLED = "disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,13 @@ class AccountChannel:
     fetched: int = 0
     ack_by_ms: int = 0
     policy: WebhookPolicy | None = None
+    config_version: str = ""
+    disabled: Disabled | None = None
 
     @property
     def state(self) -> Activity:
+        if self.disabled is not None:
+            return Activity.DISABLED
         if self.is_paused:
             return Activity.PAUSED
         return Activity.ACTIVE if self.failing_since_ms is None else Activity.FAILING

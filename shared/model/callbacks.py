@@ -3,10 +3,8 @@
 URL and headers are stored unchanged: clients compare what they read with what they wrote.
 """
 
-import base64
 import ipaddress
 import re
-import secrets
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,11 +98,6 @@ def callback_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise _wrong_headers(f"the value of {name} must be printable ASCII")
         seen.add(name.lower())
     return dict(headers)
-
-
-def new_signing_secret() -> str:
-    """A secret for signed requests in the form of Standard Webhooks: 256 random bits."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def _is_host(authority: re.Match[str]) -> bool:

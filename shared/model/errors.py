@@ -38,6 +38,13 @@ class WrongLayout(GatewayError):
         )
 
 
+class IsDisabled(GatewayError):
+    """A webhook is disabled: it gets no request until it is resumed."""
+
+    def __init__(self) -> None:
+        super().__init__("the webhook is disabled: resume it")
+
+
 class NoSuchAccount(GatewayError):
     """There is no such account, or it is being deleted."""
 
@@ -102,6 +109,21 @@ class KeyExpired(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("the API key has expired")
+
+
+class TooManySecrets(GatewayError):
+    """As many signing secrets are current as may be; the first of them ends at `until_ms`."""
+
+    def __init__(self, *, until_ms: int) -> None:
+        super().__init__("too many signing secrets are current")
+        self.until_ms = until_ms
+
+
+class NewestSecret(GatewayError):
+    """The newest signing secret ends only by a newer one."""
+
+    def __init__(self) -> None:
+        super().__init__("the newest signing secret cannot be ended")
 
 
 class NoSuchChannel(GatewayError):

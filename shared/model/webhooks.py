@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from shared.model.topics import SYSTEM
+
 _DAY_S = 24 * 3600
 QUEUE_AGE_MS = 7 * _DAY_S * 1000
 """How long a native webhook's queue keeps a notification, unless the webhook says otherwise."""
@@ -45,6 +47,30 @@ class Disabled:
 
     since_ms: int
     reason: DisabledFor
+
+
+class NoticeOf(StrEnum):
+    """What a webhook's account is told: events with the topic `system.webhook.` and this word."""
+
+    DISABLED = "disabled"
+    EXHAUSTED = "exhausted"
+    """Events were given up."""
+    RECOVERED = "recovered"
+    """After either of these an attempt was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the account of a webhook is told. `number` counts those of the channel."""
+
+    number: int
+    at_ms: int
+    kind: NoticeOf
+    facts: Mapping[str, Any]
+
+    @property
+    def topic(self) -> str:
+        return f"{SYSTEM}.webhook.{self.kind}"
 
 
 @dataclass(frozen=True, slots=True)

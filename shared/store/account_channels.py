@@ -10,7 +10,7 @@ one without its bindings.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from shared import telemetry
@@ -63,12 +63,12 @@ class AccountChannels:
         # First, or a channel whose creator dies after the next line would never be visited.
         await self._due.bring_forward(new.id)
         generation, version = secrets.token_hex(8), new_version()
-        record = record_of(new)
+        record, settings = record_of(new), settings_fields(new.settings, new.kind)
         channel = {
             "kind": new.kind,
             "generation": generation,
             "bindings_version": version,
-            **{field: value for field, value in settings_fields(new.settings).items() if value != ""},
+            **{field: value for field, value in settings.items() if value != ""},
             **({} if new.callback is None else callback_fields(new.callback, new.policy)),
         }
         names = keyspace.channel_names(new.id)[:2]
@@ -81,7 +81,10 @@ class AccountChannels:
         try:
             if new.name:
                 await self._take_name(new.account_id, new.name, new.id)
-            await self._routing.enter(entry, generation=generation, version=version, bindings=new.bindings)
+            while not await self._routing.enter(
+                entry, generation=generation, version=version, bindings=new.bindings
+            ):
+                await self._take_name(new.account_id, new.name, new.id)
         except (NameTaken, NoSuchAccount):
             await self._channels.delete(new.account_id, new.id, kind=new.kind)
             if new.name:
@@ -94,13 +97,15 @@ class AccountChannels:
 
     async def _take_name(self, account_id: str, name: str, channel: str) -> None:
         """Raises NameTaken, NoSuchAccount."""
-        for stale in await self.names.take(account_id, name, channel):
-            # Its renaming was cut short, and the routing table may still have the name for it.
-            if (record := await self.record(stale)) is not None and record.is_native:
-                with contextlib.suppress(KeyRevoked):
-                    if not await self._routing.set_native(record):
-                        # Nor has it the name of its record: it is found by its id.
-                        await self._routing.set_native(replace(record, name=""))
+        await self.names.take(account_id, name, channel, on_stale=self._update_table_of)
+
+    async def _update_table_of(self, stale: str) -> None:
+        """A renaming was cut short, and the routing table may have the name of before: ends it."""
+        if (record := await self.record(stale)) is not None and record.is_native:
+            with contextlib.suppress(KeyRevoked):
+                if not await self._routing.set_native(record):
+                    # Nor has it the name of its record: it is found by its id.
+                    await self._routing.set_native(replace(record, name=""))
 
     async def record(self, channel: str) -> ChannelRecord | None:
         """Whose channel, or whose API key, it is; None for an unknown id."""
@@ -156,7 +161,7 @@ class AccountChannels:
         assert before.is_native, "the record of an API key is its own"
         given = {"name": name, "customer": customer}
         of_record = {field: value for field, value in given.items() if value is not None}
-        of_channel = {} if settings is None else settings_fields(settings)
+        of_channel = {} if settings is None else settings_fields(settings, channel.kind)
         if name:
             await self._take_name(before.account_id, name, before.id)
         had = [before.name, name or ""]
@@ -249,15 +254,26 @@ class AccountChannels:
         name, customer, revision = found
         return replace(channel.record, name=name.decode(), customer=customer.decode(), revision=int(revision))
 
-    async def put_callback(self, channel: AccountChannel, callback: Callback, policy: WebhookPolicy) -> None:
-        """Gives a native webhook another URL, headers and policy: what is pending goes there at once.
+    async def change_webhook(
+        self, channel: AccountChannel, change: Callable[[AccountChannel], tuple[Callback, WebhookPolicy]]
+    ) -> None:
+        """Gives a native webhook the URL, headers and policy that `change` makes of its present ones.
 
-        Raises NoSuchChannel.
+        What is pending goes there at once. Repeats `change` when another one came between. Raises what
+        `change` raises, NoSuchChannel.
         """
-        names = keyspace.channel_names(channel.record.id)[:2]
-        fields = pairs(callback_fields(callback, policy))
-        status, *_ = await self._redis.script("channel_create", names, Kind.WEBHOOK, "", *fields)
-        if status != b"exists":
+        found: AccountChannel | None = channel
+        status = b"changed"
+        while status == b"changed":
+            if found is None or found.generation != channel.generation:
+                raise NoSuchChannel
+            fields = pairs(callback_fields(*change(found)))
+            names = [keyspace.channel(channel.record.id)]
+            condition = (channel.generation, found.config_version)
+            status = await self._redis.script("webhook_change", names, *condition, *fields)
+            if status == b"changed":
+                found = await self.read(channel.record.id)
+        if status == b"absent":
             raise NoSuchChannel
         self._wakeups.send_webhook_changed(ANY_DISPATCHER, channel.record.id)
 
@@ -296,14 +312,19 @@ class AccountChannels:
 
     async def pause(self, channel: str) -> bool:
         """From now on nobody claims or reads the channel; its owner lets go. False without a channel."""
-        found = await self._redis.script("channel_pause", [keyspace.channel(channel)], "1")
+        found = await self._redis.script("channel_pause", [keyspace.channel(channel)], "1", "")
         if found and found[1]:
             self._wakeups.send(found[1].decode(), channel)
         return bool(found)
 
     async def resume(self, channel: str) -> bool:
-        """Ends a pause. A webhook goes on; sockets come back by themselves. False without a channel."""
-        found = await self._redis.script("channel_pause", [keyspace.channel(channel)], "")
+        """Ends a pause. A webhook goes on, also if it is disabled; sockets come back by themselves.
+
+        False without a channel.
+        """
+        found = await self._redis.script(
+            "channel_pause", [keyspace.channel(channel)], "", secrets.token_hex(8)
+        )
         if found:
             kind, owner = found[0], (found[1] or b"").decode()
             if kind == b"webhook":

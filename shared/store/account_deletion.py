@@ -6,7 +6,9 @@ on where it stopped; only receipts of keys that were freed before that stay unti
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from shared.model.channels import Kind
 from shared.model.errors import HasApiKeys, HasChildren, NoSuchAccount
@@ -18,11 +20,15 @@ from shared.store.recount import pages
 from shared.store.sessions import Sessions
 from shared.store.streams import Streams
 
-# What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
-_AT_ONCE = 50
-_PAUSE_S = 0.002
+# What travels in one pipeline: other accounts' commands wait for no more.
+_AT_ONCE = 10
+# A step is followed by a rest of so many times its own duration: a deletion has a fifth of a gateway at most.
+_REST = 4
+_LONGEST_REST_S = 1.0
 _MEMBERS_A_PAGE = 200
 _NAMES_A_PAGE = 500
+
+T = TypeVar("T")
 
 
 class AccountDeletion:
@@ -98,9 +104,8 @@ class AccountDeletion:
         async for api_key_ids in pages(self._redis, "HSCAN", keyspace.routing(account_id), "key:*"):
             for start in range(0, len(api_key_ids), _AT_ONCE):
                 some = [field.removeprefix("key:") for field in api_key_ids[start : start + _AT_ONCE]]
-                await self._free_some(account_id, some)
+                await _paced(self._free_some(account_id, some))
                 freed += some
-                await asyncio.sleep(_PAUSE_S)
         return freed
 
     async def _free_some(self, account_id: str, api_key_ids: Sequence[str]) -> None:
@@ -123,8 +128,10 @@ class AccountDeletion:
     async def _drop_sessions(self, account_id: str) -> None:
         async for ids in pages(self._redis, "SSCAN", keyspace.sessions(account_id), "*"):
             for start in range(0, len(ids), _AT_ONCE):
-                await asyncio.gather(*map(self._drop_session, ids[start : start + _AT_ONCE]))
-                await asyncio.sleep(_PAUSE_S)
+                await _paced(self._drop_some_sessions(ids[start : start + _AT_ONCE]))
+
+    async def _drop_some_sessions(self, ids: Sequence[str]) -> None:
+        await asyncio.gather(*map(self._drop_session, ids))
 
     async def _drop_session(self, session_id: str) -> None:
         session = await self._sessions.read(session_id)
@@ -135,9 +142,20 @@ class AccountDeletion:
         """Receipts have no index, because they expire within an hour: walks through all names."""
         cursor = ""
         while True:
-            cursor, names = await self._redis.scan_page(cursor, count=_NAMES_A_PAGE)
-            own = [name for name in names if b":receipt:" in name and keyspace.id_in(name) in tags]
-            await asyncio.gather(*(self._redis.command("UNLINK", name) for name in own))
+            cursor = await _paced(self._free_receipts_of_page(tags, cursor))
             if not cursor:
                 return
-            await asyncio.sleep(_PAUSE_S)
+
+    async def _free_receipts_of_page(self, tags: set[str], cursor: str) -> str:
+        following, names = await self._redis.scan_page(cursor, count=_NAMES_A_PAGE)
+        own = [name for name in names if b":receipt:" in name and keyspace.id_in(name) in tags]
+        await asyncio.gather(*(self._redis.command("UNLINK", name) for name in own))
+        return following
+
+
+async def _paced(step: Awaitable[T]) -> T:
+    """Awaits a step, and rests: neither Redis nor this process is kept busy by a deletion alone."""
+    began_s = time.monotonic()
+    result = await step
+    await asyncio.sleep(min(_REST * (time.monotonic() - began_s), _LONGEST_REST_S))
+    return result

@@ -3,17 +3,24 @@
 A name is taken before the channel's record is written, and once more after that. A gateway that finds it
 taken by a channel whose record has no such name takes it away: its creation, its renaming or its end was cut
 short. If that was not so, the second attempt of the other one finds the name taken, and undoes what it has
-written. So no gateway waits for a crashed one, and no two channels keep one name. The routing table takes a
-name only for the channel that has it here, in one step (routing_native.lua).
+written. So no request waits for a crashed gateway.
+
+The routing table lies beside the index. It takes a name only for the channel that has it here, in one step
+(routing_enter.lua, routing_native.lua), and a name that it has is taken away from no channel. So two channels
+never have one name there.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from shared.model.errors import NameTaken, NoSuchAccount
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.name_index import entry_of, id_in, name_in
 from shared.store.routing_tables import native_entry_begins
+
+# Each further one finds a name that has come to another channel meanwhile.
+_ATTEMPTS = 5
 
 
 class ChannelNames:
@@ -22,23 +29,34 @@ class ChannelNames:
     def __init__(self, redis: RedisCommands) -> None:
         self._redis = redis
 
-    async def take(self, account_id: str, name: str, channel: str) -> list[str]:
+    async def take(
+        self, account_id: str, name: str, channel: str, *, on_stale: Callable[[str], Awaitable[None]]
+    ) -> None:
         """Gives the name to the channel, if it is free. Raises NameTaken, NoSuchAccount.
 
-        Returns the channels that it was taken away from.
+        `on_stale` is called with a channel that it is to be taken away from: it writes in the routing table
+        what the channel's record has.
         """
-        names = [keyspace.names_of_channels(account_id), keyspace.account(account_id)]
-        stale, lost = "", list[str]()
-        while True:
-            status, *found = await self._redis.script("channel_name_take", names, name, channel, stale)
+        names = [
+            keyspace.names_of_channels(account_id),
+            keyspace.account(account_id),
+            keyspace.routing(account_id),
+        ]
+        begins, stale = native_entry_begins(name), ""
+        for _ in range(_ATTEMPTS):
+            status, *found = await self._redis.script(
+                "channel_name_take", names, name, channel, stale, begins
+            )
             if status == b"gone":
                 raise NoSuchAccount
             if status == b"taken":
-                return lost
+                return
             stale = found[0].decode()
             if await self._name(stale) == name:
-                raise NameTaken(by=stale)
-            lost.append(stale)
+                break
+            await on_stale(stale)
+        # Or the table is newer than what Redis has of the record: the reaper's repair ends that.
+        raise NameTaken(by=stale)
 
     async def drop(self, account_id: str, name: str, channel: str) -> None:
         """Frees the name of a channel that has ended."""

@@ -11,6 +11,7 @@ from shared.model.account_channels import ChannelRecord
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, ChannelState, Kind, instance_of
 from shared.model.errors import KeyRevoked, KindConflict
+from shared.model.webhooks import QUEUE_AGE_MS
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.channel_names import ChannelNames
@@ -40,7 +41,8 @@ class ChannelTimes:
 
     `idle_since_ms`: its creation or its last release; of a webhook, its creation or its last append.
     `pending_since_ms`: no pending notification is older; None while nothing is pending. `idle_expiry_ms` and
-    `lifetime_ms` are its own, None where the installation's hold; 0 for no expiry. `unfinished_since_ms`:
+    `lifetime_ms` are its own, None where the installation's hold; 0 for no expiry. `least_lifetime_ms`: the
+    installation's counts as this at least, as a native webhook's does. `unfinished_since_ms`:
     when its creation began, if that has not ended.
     """
 
@@ -51,6 +53,7 @@ class ChannelTimes:
     pending_since_ms: int | None
     idle_expiry_ms: int | None = None
     lifetime_ms: int | None = None
+    least_lifetime_ms: int = 0
     unfinished_since_ms: int | None = None
 
 
@@ -181,6 +184,7 @@ class Channels:
             pending_since_ms=_ms_of(first) if first else None,
             idle_expiry_ms=None if idle_expiry is None else int(idle_expiry),
             lifetime_ms=parse_limits(limits)[1],
+            least_lifetime_ms=QUEUE_AGE_MS if (limits or b"").rstrip(b"p").endswith(b"w") else 0,
             unfinished_since_ms=None if unfinished is None else int(created or 0),
         )
 
@@ -277,7 +281,7 @@ _TIMES = (
 
 def parse_limits(stored: bytes | None) -> tuple[int | None, int | None]:
     """A queue's own limits of bytes and of age in ms; None where it has none."""
-    size_bytes, _, age_ms = (stored or b"").removesuffix(b"p").partition(b" ")
+    size_bytes, _, age_ms = (stored or b"").rstrip(b"wp").partition(b" ")
     return int(size_bytes) if size_bytes else None, int(age_ms) if age_ms else None
 
 

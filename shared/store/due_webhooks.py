@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.model.channels import instance_of
 from shared.redis.pipeline import RedisCommands
@@ -14,15 +14,18 @@ PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True)
 class DueWebhook:
-    """A webhook channel with a notification that may be sent, and since when.
+    """A webhook channel with a notification that may be sent, and since when; or one with notices.
 
-    `is_held`: another live instance owns it.
+    `is_held`: another live instance owns it. `has_notices`: its account is to be told something. Then nothing
+    may be due.
     """
 
     channel: str
     failed_attempts: int
     since_ms: int
     is_held: bool
+    has_notices: bool = False
+    is_due: bool = True
 
 
 class DueWebhooks:
@@ -60,25 +63,27 @@ class DueWebhooks:
                 "SSCAN", keyspace.WEBHOOKS, cursor, "COUNT", PAGE_SIZE
             )
             due = await asyncio.gather(*(self._due(member.decode()) for member in members))
-            owners = {owner for _, _, _, owner in filter(None, due)}
-            live = await self._replicas.live_instances(owners) - {self._instance}
-            yield [
-                DueWebhook(channel, failed_attempts, since_ms, is_held=instance_of(owner) in live)
-                for channel, failed_attempts, since_ms, owner in filter(None, due)
-            ]
+            found = [each for each in due if each is not None]
+            live = await self._replicas.live_instances({owner for _, owner in found}) - {self._instance}
+            yield [replace(webhook, is_held=instance_of(owner) in live) for webhook, owner in found]
             if int(cursor) == 0:
                 return
             await asyncio.sleep(pause_s)
 
-    async def _due(self, member: str) -> tuple[str, int, int, str] | None:
-        """Channel, failed attempts, since when in ms, and owner; None when nothing is due."""
+    async def _due(self, member: str) -> tuple[DueWebhook, str] | None:
+        """The webhook and its owner; None when nothing is due."""
         channel, _, generation = member.partition(":")
         names = keyspace.channel_names(channel)[:3]
         status, *fields = await self._redis.script("webhook_due", names, generation)
         if status == b"absent":
             # The member names the generation: a channel created since has another member.
             await self._redis.command("SREM", keyspace.WEBHOOKS, member)
-        if status != b"due":
             return None
-        owner, failed_attempts, since_ms = fields
-        return channel, int(failed_attempts), int(since_ms), owner.decode()
+        has_notices = fields[0] == b"1"
+        if status == b"due":
+            owner, failed_attempts, since_ms = fields[1:]
+            found = DueWebhook(channel, int(failed_attempts), int(since_ms), False, has_notices)
+            return found, owner.decode()
+        if not has_notices:
+            return None
+        return DueWebhook(channel, 0, 0, is_held=False, has_notices=True, is_due=False), ""

@@ -9,10 +9,12 @@ touches one slot. `{id}` is a channel's id (32 hex characters): that of the API 
 API keys and channels
 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
-                old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
-                Gateway. Until the key is revoked.
-                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret
-                where it has them. Gateway. With its channel, in the same step.
+                old_secret_hash and old_valid_until_ms after a rotation. Of its webhooks: signing_secret, and
+                once there were two of them signing_secrets, which holds then: a line for each, newest first,
+                `<id> <made in ms> <ends in ms, or -> <secret>`; signing_secret is then the newest HMAC one,
+                for processes of an older release. Gateway. Until the key is revoked.
+                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret,
+                signing_secrets where it has them. Gateway. With its channel, in the same step.
 `{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).
@@ -60,8 +62,14 @@ API keys and channels
                 the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
                 `purged:<generation>`: `<ms> purged <entry>` of the last purge; holds up to that entry.
                 Gateway, dispatcher, reaper. 1 h after the last end.
-`{id}:deliveries` list of JSON, newest first: the last 100 delivery attempts of its webhook.
-                Dispatcher. 1 week after the last attempt.
+`{id}:attempts` stream, one entry for each of the last attempts of its webhook: n (their running number) and
+                before (the bytes of all before it), by which it is bounded: 200, 512 KiB, 7 days; outcome
+                (success or failure), events (ids of its notifications between newlines, 4 KiB at most), facts
+                (JSON), next (ms of the next attempt, or ''), details (JSON of a failure: headers without
+                secrets, 2 KiB of request and response). Dispatcher. 1 week after the last attempt; a native
+                channel's ends with it.
+`{id}:deliveries` list of JSON, newest first: 100 attempts, as releases before that stream wrote them. Read
+                only. 1 week after the last one.
 `{id}:running:<hash of the Idempotency-Key>`
                 string: fingerprint of the request (16 bytes) and its runner. Gateway. While the request runs,
                 at most 10 s without a renewal.
@@ -263,6 +271,7 @@ queue = _names("queue")
 receipts = _names("receipts")
 ended = _names("ended")
 deliveries = _names("deliveries")
+attempts = _names("attempts")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")
@@ -296,7 +305,7 @@ def channel_names(api_key_id: str) -> list[str]:
 
 def leftovers(api_key_id: str) -> list[str]:
     """What an API key leaves behind when it is revoked: attempts, receipts, prefix of responses."""
-    names = (deliveries, receipts, ended, idempotency_prefix)
+    names = (attempts, deliveries, receipts, ended, idempotency_prefix)
     return [name(api_key_id) for name in names]
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import orjson
 
 from shared.model.account_channels import AccountChannel, ChannelRecord, ChannelSettings, NewChannel
-from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.callbacks import Callback
 from shared.model.channels import Kind
-from shared.model.webhooks import WebhookPolicy
+from shared.model.signing_secrets import new_secret
+from shared.model.webhooks import Disabled, DisabledFor, WebhookPolicy
 from shared.redis.pipeline import Argument
 from shared.store.channels import parse_limits
 from shared.store.webhook_policies import policy_of, stored
@@ -16,7 +17,8 @@ from shared.store.webhook_policies import policy_of, stored
 RECORD = ("account_id", "native", "name", "customer", "revision")
 CHANNEL = (
     *("kind", "generation", "created_at_ms", "owner", "dropped", "paused", "failing_since_ms"),
-    *("idle_expiry_ms", "limits", "url", "headers", "policy"),
+    *("idle_expiry_ms", "limits", "url", "headers", "policy", "config_version"),
+    *("disabled", "disabled_since_ms"),
     *("ack_timeout_ms", "fetched", "ack_by_ms", "unfinished"),
 )
 
@@ -28,18 +30,21 @@ def record_of(new: NewChannel) -> dict[str, Argument]:
     if new.customer:
         record["customer"] = new.customer
     if new.kind is Kind.WEBHOOK:
-        record["signing_secret"] = new_signing_secret()
+        record["signing_secret"] = new_secret()
     return record
 
 
-def settings_fields(settings: ChannelSettings) -> dict[str, Argument]:
-    """As the channel has them: '' for what is the installation's, 0 for no expiry."""
+def settings_fields(settings: ChannelSettings, kind: Kind) -> dict[str, Argument]:
+    """As the channel has them: '' for what is the installation's, 0 for no expiry.
+
+    The limits of a native webhook are marked: its queue has an age of its own (lua/included/own_limits.lua).
+    """
     size_bytes, age_ms = settings.queue_bytes, settings.queue_age_ms
     has_limits = size_bytes is not None or age_ms is not None
     limits = f"{'' if size_bytes is None else size_bytes} {'' if age_ms is None else age_ms}"
     return {
         "idle_expiry_ms": settings.expires_after_ms or 0,
-        "limits": limits if has_limits else "",
+        "limits": f"{limits}w" if kind is Kind.WEBHOOK else limits if has_limits else "",
         "ack_timeout_ms": settings.ack_timeout_ms or "",
     }
 
@@ -78,41 +83,36 @@ def record_from(
 
 
 def channel_from(channel: str, fields: list[bytes | None], size: int, *, is_held: bool) -> AccountChannel:
-    account, native, name, customer, revision, *rest = fields
-    (
-        kind,
-        generation,
-        created,
-        _,
-        dropped,
-        paused,
-        failing,
-        idle_expiry,
-        limits,
-        url,
-        headers,
-        policy,
-        *pull,
-        _,
-    ) = rest
-    ack_timeout_ms, fetched, ack_by_ms = (int(each or 0) for each in pull)
+    """From the values of `RECORD` and `CHANNEL`."""
+    of_record, found = fields[: len(RECORD)], dict(zip(CHANNEL, fields[len(RECORD) :], strict=True))
+    account, native, name, customer, revision = of_record
+    kind, generation, url, failing = (
+        found[each] for each in ("kind", "generation", "url", "failing_since_ms")
+    )
     assert account is not None
     assert kind is not None
     assert generation is not None
-    size_bytes, age_ms = parse_limits(limits)
+    size_bytes, age_ms = parse_limits(found["limits"])
+    idle_expiry_ms, ack_timeout_ms = int(found["idle_expiry_ms"] or 0), int(found["ack_timeout_ms"] or 0)
     return AccountChannel(
         record=record_from(channel, account, native, name, customer, revision),
         kind=Kind(kind.decode()),
         generation=generation.decode(),
-        created_at_ms=int(created or 0),
+        created_at_ms=int(found["created_at_ms"] or 0),
         connected=is_held,
         pending=size,
-        dropped=int(dropped or 0),
-        is_paused=paused is not None,
+        dropped=int(found["dropped"] or 0),
+        is_paused=found["paused"] is not None,
         failing_since_ms=None if failing is None else int(failing),
-        settings=ChannelSettings(int(idle_expiry or 0) or None, size_bytes, age_ms, ack_timeout_ms or None),
-        callback=None if url is None else Callback(url.decode(), orjson.loads(headers or b"{}")),
-        policy=policy_of(policy),
-        fetched=min(fetched, size),
-        ack_by_ms=ack_by_ms,
+        settings=ChannelSettings(idle_expiry_ms or None, size_bytes, age_ms, ack_timeout_ms or None),
+        callback=None if url is None else Callback(url.decode(), orjson.loads(found["headers"] or b"{}")),
+        policy=policy_of(found["policy"]),
+        config_version=(found["config_version"] or b"").decode(),
+        disabled=_disabled(found["disabled"], found["disabled_since_ms"]),
+        fetched=min(int(found["fetched"] or 0), size),
+        ack_by_ms=int(found["ack_by_ms"] or 0),
     )
+
+
+def _disabled(reason: bytes | None, since_ms: bytes | None) -> Disabled | None:
+    return None if reason is None else Disabled(int(since_ms or 0), DisabledFor(reason.decode()))

@@ -59,7 +59,7 @@ class Recount:
         size = 0
         async for fields in pages(self._redis, "HSCAN", keyspace.routing(account_id), "key:*"):
             ids = (field.removeprefix("key:") for field in fields)
-            queues = (keyspace.channel_names(api_key_id)[1:3] for api_key_id in ids)
+            queues = ([*keyspace.channel_names(each)[1:3], keyspace.attempts(each)] for each in ids)
             size += sum(await asyncio.gather(*(self._redis.script("queue_size", names) for names in queues)))
             await keep()
             await asyncio.sleep(_PAUSE_S)

@@ -74,16 +74,19 @@ class Routing:
         fields = [f"{kind}:{api_key_id}" for kind in kinds]
         await self._drop(account_id, *fields, _channel(api_key_id, generation))
 
-    async def enter(self, record: ChannelRecord, *, generation: str, version: str, bindings: bytes) -> None:
+    async def enter(self, record: ChannelRecord, *, generation: str, version: str, bindings: bytes) -> bool:
         """Enters a native channel with its bindings; the channel has this version of them already.
 
-        Raises NoSuchAccount when the account is being deleted.
+        False when the name is not the channel's in the index. Raises NoSuchAccount when the account is being
+        deleted.
         """
-        entry = native_entry(record)
-        if not await self._change(
-            "routing_enter", record.account_id, record.id, generation, entry, bindings, version=version
-        ):
+        fields = (native_entry(record), bindings, record.name)
+        status = await self._change(
+            "routing_enter", record.account_id, record.id, generation, *fields, version=version
+        )
+        if status == b"gone":
             raise NoSuchAccount
+        return bool(status == b"entered")
 
     async def set_native(self, record: ChannelRecord) -> bool:
         """Changes the name and the customer of a native channel: events by these are matched anew.
@@ -318,7 +321,7 @@ _IS_OF_BINDINGS = 1
 _NAMES = (keyspace.routing, keyspace.routing_changes, keyspace.counts)
 _NAMES_OF = {
     "routing_set": (*_NAMES, keyspace.account, keyspace.channel_ids),
-    "routing_enter": (*_NAMES, keyspace.account, keyspace.channel_ids),
+    "routing_enter": (*_NAMES, keyspace.account, keyspace.channel_ids, keyspace.names_of_channels),
     "routing_native": (*_NAMES, keyspace.account, keyspace.names_of_channels),
     "routing_drop": (*_NAMES, keyspace.channel_ids),
 }

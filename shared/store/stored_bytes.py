@@ -137,18 +137,22 @@ class StoredBytes:
 
     def check(self, account_id: str) -> None:
         """Raises QuotaExceeded while the account has more stored than its quota."""
-        if not self._refused_until_s:
-            return
-        until_s = self._refused_until_s.get(account_id)
-        if until_s is None:
-            return
-        if until_s <= self._now_s():
-            del self._refused_until_s[account_id]
+        if not self._refused_until_s or not self.is_refused(account_id):
             return
         if account_id not in self._sums:
             # Asks for another recount, once a second: the account may have room by then.
             self._new_sums(account_id).is_asked = True
         raise self._quotas.exceeded(account_id, Quota.STORED_BYTES, retry_after_s=OVER_S)
+
+    def is_refused(self, account_id: str) -> bool:
+        """Whether the account had more stored than its quota, some seconds ago."""
+        until_s = self._refused_until_s.get(account_id)
+        if until_s is None:
+            return False
+        if until_s <= self._now_s():
+            del self._refused_until_s[account_id]
+            return False
+        return True
 
     async def used(self, account_id: str) -> int:
         """The bytes that the account has stored, as they were some seconds ago.

@@ -1,4 +1,4 @@
-"""A webhook's URL, its recent deliveries, whether it fails, and the request to retry now."""
+"""A webhook's URL, whether it fails, and the request to retry now."""
 
 import asyncio
 import secrets
@@ -8,12 +8,10 @@ import orjson
 
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, Failing
-from shared.model.deliveries import Delivery
+from shared.model.errors import IsDisabled
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.wakeups import Wakeups
-
-_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +53,6 @@ class Webhooks:
             return None
         return Setup(generation.decode(), Callback(url.decode(), orjson.loads(headers)))
 
-    async def deliveries(self, api_key_id: str) -> list[Delivery]:
-        """The last attempts, newest first; they outlive the webhook by days."""
-        stored = await self._redis.command("LRANGE", keyspace.deliveries(api_key_id), 0, _SHOWN - 1)
-        return [Delivery(**orjson.loads(attempt)) for attempt in stored]
-
     async def failing(self, api_key_id: str) -> Failing | None:
         """Since when the webhook fails; None when its last attempt succeeded, or there is none."""
         since_ms, failed_attempts, next_attempt_ms = await self._redis.command(
@@ -71,9 +64,14 @@ class Webhooks:
         return Failing(int(since_ms), int(failed_attempts or 0), next_ms)
 
     async def retry_now(self, api_key_id: str) -> bool:
-        """Makes the next attempt due and wakes the dispatchers; False when there is no webhook."""
+        """Makes the next attempt due and wakes the dispatchers; False when there is no webhook.
+
+        Raises IsDisabled.
+        """
         names = [keyspace.channel(api_key_id)]
-        is_webhook = await self._redis.script("webhook_retry", names, secrets.token_hex(8))
-        if is_webhook:
+        found = await self._redis.script("webhook_retry", names, secrets.token_hex(8))
+        if found < 0:
+            raise IsDisabled
+        if found:
             self._wakeups.send(ANY_DISPATCHER, api_key_id)
-        return bool(is_webhook)
+        return bool(found)

@@ -1,6 +1,5 @@
 """Bodies of /v1/channels: channels as objects of an account (docs/protocols/channels.md)."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -14,12 +13,20 @@ from shared.model.account_channels import (
     name_error,
     shown_id,
 )
-from shared.model.callbacks import Callback, callback
+from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.errors import Invalid
+from shared.model.webhooks import DEFAULT_POLICY, DisabledFor, WebhookPolicy
 from shared.wire.models import Closed, Count, Id, Moment, field_at
 from shared.wire.times import moment_or_none, moment_text
 from shared.wire.topic_bindings import Topics, check_topics
+from shared.wire.webhooks import (
+    ChangedWebhookTarget,
+    NewWebhookTarget,
+    WebhookTargetBody,
+    new_webhook,
+    webhook_body,
+)
 
 ChannelId = Annotated[str, Meta(pattern=r"^ch_[0-9a-f]{32}\Z")]
 _TEN_YEARS_S = 10 * 366 * 24 * 3600
@@ -34,7 +41,6 @@ _AckTimeout = Annotated[
     int,
     Meta(ge=1, le=3600, description="Of the kind pull: then what was not acked comes again."),
 ]
-_Url = Annotated[str, Meta(examples=["https://example.com/hook"])]
 
 
 class QueueLimits(Closed):
@@ -42,16 +48,6 @@ class QueueLimits(Closed):
 
     bytes: Annotated[int, Meta(ge=1024, le=2**53)] | None = None
     age_s: Annotated[int, Meta(ge=1, le=_TEN_YEARS_S)] | None = None
-
-
-class NewWebhookTarget(Closed):
-    url: _Url
-    headers: dict[str, str] | None = None
-
-
-class ChangedWebhookTarget(Closed):
-    url: _Url | None = None
-    headers: dict[str, str] | None = None
 
 
 class NewAccountChannel(Closed):
@@ -79,11 +75,6 @@ class ChangedAccountChannel(Closed):
     webhook: ChangedWebhookTarget | None = None
 
 
-class WebhookTargetBody(Closed):
-    url: str
-    headers: dict[str, str]
-
-
 class AccountChannelBody(Closed, kw_only=True):
     """A channel of an account as it is now."""
 
@@ -101,6 +92,10 @@ class AccountChannelBody(Closed, kw_only=True):
     pending: Count
     dropped: Count
     failing_since: Moment | UnsetType = UNSET
+    disabled_since: Moment | UnsetType = UNSET
+    disabled_reason: Annotated[
+        DisabledFor | UnsetType, Meta(description="Only of a webhook that is disabled.")
+    ] = UNSET
     expires_after_s: int | UnsetType | None = UNSET
     queue: QueueLimits | UnsetType = UNSET
     ack_timeout_s: Annotated[int | UnsetType, Meta(description="Only of a native pull channel.")] = UNSET
@@ -121,8 +116,8 @@ class PurgedBody(Closed):
     purged: Count
 
 
-def check_new(posted: NewAccountChannel) -> Callback | None:
-    """The webhook's URL and headers; None for another kind. Raises Invalid, naming the field."""
+def check_new(posted: NewAccountChannel) -> tuple[Callback | None, WebhookPolicy]:
+    """The webhook's URL, headers and policy; no URL for another kind. Raises Invalid, naming the field."""
     check_name(posted.name)
     check_printable(posted.customer, "customer")
     check_bindings(posted.bindings or [])
@@ -130,10 +125,10 @@ def check_new(posted: NewAccountChannel) -> Callback | None:
     if posted.kind is not Kind.WEBHOOK:
         if posted.webhook is not None:
             raise Invalid(f"is for the kind webhook, not {posted.kind}", field="webhook")
-        return None
+        return None, DEFAULT_POLICY
     if posted.webhook is None:
         raise Invalid("is missing: a webhook needs its url", field="webhook")
-    return checked_callback(posted.webhook.url, posted.webhook.headers or {})
+    return new_webhook(posted.webhook)
 
 
 def check_ack_timeout(ack_timeout_s: int | UnsetType | None, kind: Kind) -> None:
@@ -161,14 +156,6 @@ def check_bindings(bindings: Topics) -> None:
         check_topics(bindings)
     except Invalid as error:
         raise _below("bindings", error) from None
-
-
-def checked_callback(url: str, headers: Mapping[str, str]) -> Callback:
-    """Raises Invalid, naming the field below `webhook`."""
-    try:
-        return callback(url, headers)
-    except Invalid as error:
-        raise _below("webhook", error) from None
 
 
 def _below(field: str, error: Invalid) -> Invalid:
@@ -220,12 +207,15 @@ def account_channel_body(
         dropped=channel.dropped,
         failing_since=moment_or_none(channel.failing_since_ms) or UNSET,
     )
+    if channel.disabled is not None:
+        body.disabled_since = moment_text(channel.disabled.since_ms)
+        body.disabled_reason = channel.disabled.reason
     if record.is_native:
         body.expires_after_s, body.queue = _expiry_s(settings), _queue(settings)
         if channel.kind is Kind.PULL:
             _show_fetch(body, channel, now_ms=now_ms)
         if bindings is not None and channel.callback is not None:
-            body.webhook = WebhookTargetBody(channel.callback.url, dict(channel.callback.headers))
+            body.webhook = webhook_body(channel.callback, channel.policy or DEFAULT_POLICY)
     if bindings is not None:
         shown: Any = msgspec.Raw(bindings)
         body.bindings = shown

@@ -11,6 +11,7 @@ timers of other tasks add calls to some.
 import asyncio
 import contextlib
 import http.client
+import socket
 import sys
 import tempfile
 import threading
@@ -96,12 +97,16 @@ async def _walks(settings: Settings) -> list[Counter[tuple[str, str]]]:
 
     thread = threading.Thread(target=client)
     running = asyncio.create_task(service.run(settings, stop))
-    # The file is the last of the start.
-    await wait_until((settings.data_dir / DEMO_SECRET_FILE).exists)
+    await wait_until(lambda: (settings.data_dir / DEMO_SECRET_FILE).exists() and _accepts(settings.port))
     thread.start()
     await running
     thread.join()
     return walks
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class _Client:

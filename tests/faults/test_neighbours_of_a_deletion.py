@@ -72,13 +72,13 @@ async def deleting(api: Api, account: str) -> AsyncIterator[None]:
         assert response.status in (202, 204), response.text
         return response.status == 204
 
-    deletion = asyncio.create_task(wait_until(is_deleted, within_s=120))
+    deletion = asyncio.create_task(wait_until(is_deleted, within_s=240))
     yield
     await deletion
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 async def test_neighbour_receives_as_before(
     installation: Stack, http: aiohttp.ClientSession, record_property: Measured
 ) -> None:

@@ -20,6 +20,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes
     at_once: int
+    method: str = "PUT"
 
     @property
     def message(self) -> dict[str, list[Any]]:
@@ -58,6 +59,12 @@ class Webhook:
         """All notifications in order, including those of retries."""
         return [item for call in self.calls for items in call.message.values() for item in items]
 
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All CloudEvents in order, one a request or in arrays, including those of retries."""
+        bodies = [json.loads(call.body) for call in self.calls]
+        return [event for body in bodies for event in (body if isinstance(body, list) else [body])]
+
     def says(self, status: int, **headers: str) -> None:
         """Responds with this status from now on."""
 
@@ -86,7 +93,7 @@ class Webhook:
         self.under_way += 1
         try:
             now_s = asyncio.get_running_loop().time()
-            call = Call(now_s, request.headers, body, self.under_way)
+            call = Call(now_s, request.headers, body, self.under_way, request.method)
             self.calls.append(call)
             return await self.answer(call)
         finally:
@@ -98,7 +105,7 @@ async def webhook(port: int | None = None) -> AsyncIterator[Webhook]:
     """A webhook on a free port, unless one is given."""
     receiver = Webhook(port or free_port())
     app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_route("PUT", "/{path:.*}", receiver.serve)
+    app.router.add_route("*", "/{path:.*}", receiver.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:

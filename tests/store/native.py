@@ -7,6 +7,7 @@ from shared.model.api_keys import new_id
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.events import Event
+from shared.store import keyspace
 from shared.store.channel_pages import Wanted
 from shared.store.fetches import Fetched
 from tests.store.routing import table_of
@@ -44,3 +45,14 @@ async def receivers(stores: Stores, **event: Any) -> set[str]:
 async def listed(stores: Stores, **wanted: Any) -> list[str]:
     found, _ = await stores.channel_pages.page(stores.account_id, Wanted(**wanted), after="", count=1000)
     return [channel.record.id for channel in found]
+
+
+def names_left(stores: Stores, *more: str) -> set[bytes]:
+    """Every name in Redis of these ids and of the account, without what every table leaves behind."""
+    tags = {stores.account_id, *more}
+    kept = {keyspace.routing(stores.account_id), keyspace.routing_changes(stores.account_id)}
+    return {
+        name
+        for name in stores.direct.scan_iter()
+        if keyspace.id_in(name) in tags and name.decode() not in kept
+    }

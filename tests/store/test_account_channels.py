@@ -21,19 +21,8 @@ from shared.store.channel_pages import Wanted
 from shared.store.channels import Channels
 from shared.store.routing import Routing
 from shared.wire.pelion.subscriptions import compiled
-from tests.store.native import HOOK, ORDERS, a_channel, create, listed, receivers
+from tests.store.native import HOOK, ORDERS, a_channel, create, listed, names_left, receivers
 from tests.store.stores import Stores
-
-
-def names_left(stores: Stores, *more: str) -> set[bytes]:
-    """Every name in Redis of these ids and of the account, without what every table leaves behind."""
-    tags = {stores.account_id, *more}
-    kept = {keyspace.routing(stores.account_id), keyspace.routing_changes(stores.account_id)}
-    return {
-        name
-        for name in stores.direct.scan_iter()
-        if keyspace.id_in(name) in tags and name.decode() not in kept
-    }
 
 
 async def test_a_channel_is_read_as_it_was_made(stores: Stores) -> None:
@@ -247,16 +236,6 @@ async def test_two_changes_at_once_keep_what_each_leaves_out(stores: Stores) -> 
     assert await receivers(stores, to="new") == await receivers(stores, customer="d") == {channel}
 
 
-async def test_a_name_is_not_freed_while_its_channel_has_it(stores: Stores) -> None:
-    """A slow gateway frees a former name, which the channel has got back meanwhile."""
-    channel = await create(stores, name="n")
-
-    await stores.account_channels.names.drop_former(stores.account_id, "n", channel)
-
-    with pytest.raises(NameTaken):
-        await create(stores, name="n")
-
-
 async def test_a_table_newer_than_the_record_is_repaired(stores: Stores) -> None:
     """Redis has lost the last writes of the channel's slot, and not those of the account's."""
     channel = await create(stores, name="old", customer="c")
@@ -276,19 +255,6 @@ async def test_a_table_newer_than_the_record_is_repaired(stores: Stores) -> None
     assert await stores.account_channels.repair(record) == 0
 
 
-async def test_a_name_that_was_taken_away_is_not_kept(stores: Stores) -> None:
-    """Its channel was being made, and was slow: the second attempt finds the name taken."""
-    slow = a_channel(stores, name="n")
-    await stores.account_channels.names.take(stores.account_id, "n", slow.id)
-    quick = await create(stores, name="n")
-
-    with pytest.raises(NameTaken):
-        await stores.account_channels.create(slow)
-
-    assert await listed(stores) == [quick]
-    assert names_left(stores, slow.id) == names_left(stores)
-
-
 async def test_changes(stores: Stores) -> None:
     channel = await create(stores, kind=Kind.WEBHOOK, name="a", customer="c")
     taken = await create(stores, name="taken")
@@ -301,8 +267,8 @@ async def test_changes(stores: Stores) -> None:
         await change(await now(), name="taken")
     await change(await now(), name="b", customer="")
     await change(await now(), settings=ChannelSettings(queue_bytes=4096))
-    await stores.account_channels.put_callback(
-        await now(), Callback("https://example.com/other"), DEFAULT_POLICY
+    await stores.account_channels.change_webhook(
+        await now(), lambda _: (Callback("https://example.com/other"), DEFAULT_POLICY)
     )
     await stores.account_channels.put_bindings((await now()).record, b'["other"]')
 
@@ -319,7 +285,7 @@ async def test_changes(stores: Stores) -> None:
     for attempt in (
         change(found, name="z"),
         change(found, settings=ChannelSettings()),
-        stores.account_channels.put_callback(found, HOOK, DEFAULT_POLICY),
+        stores.account_channels.change_webhook(found, lambda _: (HOOK, DEFAULT_POLICY)),
         stores.account_channels.put_bindings(found.record, ORDERS),
         stores.account_channels.purge(found),
     ):

@@ -123,7 +123,7 @@ async def filled(stores: Stores) -> str:
 async def test_a_deletion_that_is_cut_short_anywhere_goes_on(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account_deletion, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(account_deletion, "_REST", 0)
     cut_short, after = True, 0
     while cut_short:
         account = await filled(stores)

@@ -9,8 +9,9 @@ from shared.store import keyspace
 from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
 from shared.store.queues import QueueLimits
 from shared.store.webhooks import Webhooks
+from tests.store.recorded import recorded
 from tests.store.stores import EDGE, HOUR_MS, OTHER_EDGE, RedisClock, Stores, events, ids
-from tests.store.test_batches import EXPIRY_MS, PLENTY, attempts, claim, delivery, put
+from tests.store.test_batches import EXPIRY_MS, PLENTY, claim, delivery, put
 
 LEARNED = {
     b"body_limit_bytes",
@@ -300,7 +301,7 @@ async def test_a_notification_that_was_refused_three_times_is_dropped(
     assert receipts[0][b"reason"] == b"too-long-for-webhook"
     assert {b"dropped", b"reason"}.isdisjoint(receipts[1])
     assert stores.direct.xlen(keyspace.receipts(channel)) == 1
-    assert attempts(stores, channel)[0]["status"] == 413
+    assert recorded(stores.direct, channel)[0]["status"] == 413
     assert ids((await take(stores, batches, channel)).notifications) == ["11"]
 
 

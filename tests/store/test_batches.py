@@ -1,7 +1,5 @@
 """Batches of webhooks: taken, acked, failed, and found by the sweep."""
 
-import json
-
 import pytest
 
 from shared.model.callbacks import Callback
@@ -15,6 +13,7 @@ from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
 from shared.store.webhooks import Webhooks
 from shared.wire.pelion.serialization import SerializationWanted, stored_form
+from tests.store.recorded import recorded
 from tests.store.stores import EDGE, NOW_MS, OTHER_EDGE, RedisClock, Stores, events, ids
 
 CALLBACK = Callback("https://example.com/hook", {"X-Origin": "us"})
@@ -67,10 +66,6 @@ async def fail(
     return await batches.fail(
         lease, taken=taken, delivery=delivery(500), backoff_ms=backoff_ms, expiry_ms=EXPIRY_MS
     )
-
-
-def attempts(stores: Stores, channel: str) -> list[dict[str, object]]:
-    return [json.loads(attempt) for attempt in stores.direct.lrange(keyspace.deliveries(channel), 0, -1)]
 
 
 async def test_batch_has_the_configuration(stores: Stores, batches: Batches, channel: str) -> None:
@@ -139,7 +134,7 @@ async def test_only_the_owner_takes_acks_and_fails(stores: Stores, batches: Batc
         await batches.take(old, count=MANY, size_bytes=PLENTY)
     assert raised.value.close_reason is CloseReason.TAKEN_OVER
     assert len(stores.entries(channel)) == 1
-    assert attempts(stores, channel) == []
+    assert recorded(stores.direct, channel) == []
 
 
 async def test_failed_batch_waits_for_its_next_attempt(
@@ -157,7 +152,7 @@ async def test_failed_batch_waits_for_its_next_attempt(
     clock.ahead_ms = 1000
     again = await take(batches, lease)
     assert (ids(again.notifications), again.failed_attempts) == (["0"], 1)
-    [attempt] = attempts(stores, channel)
+    [attempt] = recorded(stores.direct, channel)
     assert (attempt["status"], attempt["next_attempt_ms"]) == (500, NOW_MS + 1000)
 
 
@@ -175,7 +170,7 @@ async def test_ack_ends_the_failing_state(
     assert stores.entries(channel) == []
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
     assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
-    assert [attempt["status"] for attempt in attempts(stores, channel)] == [200, 500]
+    assert [attempt["status"] for attempt in recorded(stores.direct, channel)] == [200, 500]
 
 
 async def test_channel_ends_after_failing_for_the_expiry_time(
@@ -199,7 +194,7 @@ async def test_channel_ends_after_failing_for_the_expiry_time(
 
     assert await stores.channels.state(channel) is None
     assert stores.entries(channel) == []
-    assert attempts(stores, channel)[0]["next_attempt_ms"] is None, "the attempts outlive the channel"
+    assert recorded(stores.direct, channel)[0]["next_attempt_ms"] is None, "the attempts outlive the channel"
 
 
 async def test_time_without_attempts_does_not_count_as_failing(

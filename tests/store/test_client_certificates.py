@@ -153,7 +153,7 @@ async def test_another_url_keeps_it(stores: Stores, certificates: ClientCertific
     channel = await a_webhook(stores)
     await put(certificates, channel)
     there = Callback("https://other.example/", {})
-    await stores.account_channels.put_callback(channel, there, WebhookPolicy())
+    await stores.account_channels.change_webhook(channel, lambda _: (there, WebhookPolicy()))
 
     version = await config_version(stores, channel.record.id)
     assert await certificates.current(channel.record.id, config_version=version) is not None

@@ -37,6 +37,7 @@ def test_permanent_names(name: str) -> None:
         keyspace.pushes(ID),
         *keyspace.device_types(ID),
         keyspace.deliveries(ID),
+        keyspace.attempts(ID),
         keyspace.running(ID, keyspace.idempotency_field("key")),
         f"{keyspace.idempotency_prefix(ID)}82000",
         "anything",

@@ -9,21 +9,18 @@ import pytest
 
 from shared.model.account_channels import ChannelSettings
 from shared.model.api_keys import Account
-from shared.model.batch_limits import Lesson
 from shared.model.bindings import Source
-from shared.model.callbacks import Callback
 from shared.model.channels import Kind
-from shared.model.deliveries import Delivery
-from shared.model.events import Event
+from shared.model.errors import TooManySecrets
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
+from shared.model.signing_secrets import MOST_SECRETS
 from shared.model.streams import Keep
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
-from shared.store.batches import AfterFailure, Batches, TakenBatch
+from shared.store.batches import Batches
 from shared.store.channels import Channels
-from shared.store.due_webhooks import DueWebhooks
 from shared.store.fetches import Fetched, Fetches
 from shared.store.idempotency import Idempotency
 from shared.store.queues import QueueLimits
@@ -33,43 +30,33 @@ from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
 from shared.store.streams import READ_LOT as STREAM_READ_LOT
 from shared.store.streams import STREAM_LOT, StreamLimits, Streams
-from shared.store.webhooks import Webhooks
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
 from tests.store.native import create, fetch
 from tests.store.routing import CHANGES, table_of
-from tests.store.stores import EDGE, HOUR_MS, NOW_MS, AppendingQueues, Backend, Stores, at_time, events
+from tests.store.stores import EDGE, HOUR_MS, AppendingQueues, Backend, Stores, at_time, events
 from tests.store.test_sessions import a_session, append
 from tests.store.touched import counting, most_touched
+from tests.store.webhook_work import (
+    DAY_MS,
+    FAR_AHEAD_MS,
+    LARGEST,
+    attempts_of_webhooks,
+    batches_of_webhooks,
+    full_channel,
+    native_webhooks,
+    receipted,
+)
 
 MOST = 512
-LARGEST = 10_000
 READ_LOT = 384
-DAY_MS = 24 * HOUR_MS
-FAR_AHEAD_MS = 10**14
 # What could take long: loops, and commands over more than they name.
 UNBOUNDED = re.compile(
     r"^\s*(for|while|repeat)\b|'(XRANGE|XREVRANGE|XTRIM|DEL|HGETALL|HKEYS|HVALS|SMEMBERS|SCAN|KEYS|SORT"
     r"|LRANGE|LTRIM|ZRANGE|ZRANGEBYSCORE|ZREMRANGEBYSCORE|ZREMRANGEBYRANK|SPOP|LPOP|RPOP|LREM)'",
     re.MULTILINE,
 )
-
-
-def receipted(count: int) -> list[Event]:
-    return [event._replace(receipt=True) for event in events(*range(count))]
-
-
-async def full_channel(stores: Stores, kind: Kind = Kind.WEBSOCKET) -> str:
-    """A channel with the notifications of the largest request, each with a receipt."""
-    key, _ = await stores.api_key()
-    if kind is Kind.WEBHOOK:
-        there = Callback("https://example.com/", {})
-        await stores.channels.put_webhook(stores.account_id, key.id, there, serialization=b"")
-    else:
-        await stores.channels.create(stores.account_id, key.id, kind=kind)
-    await stores.queues.append(key.id, receipted(LARGEST))
-    return key.id
 
 
 async def appends_reads_and_acks(stores: Stores) -> None:
@@ -113,44 +100,6 @@ async def drops_of_what_is_too_old(stores: Stores) -> None:
     for channel in (read, swept, webhook):
         assert stores.entries(channel) == []
         assert not stores.direct.exists(keyspace.receipts(channel))
-
-
-async def batches_of_webhooks(stores: Stores) -> None:
-    batches = Batches(stores.calls, limits=QueueLimits())
-    with_receipts, without = [await full_channel(stores, Kind.WEBHOOK) for _ in range(2)]
-    delivery = Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=500, error="", took_ms=5)
-    await AppendingQueues(at_time(stores, FAR_AHEAD_MS)).drop_expired(without)
-    await stores.queues.append(without, events(*range(LARGEST)))
-    for channel, size in ((with_receipts, 128), (without, READ_LOT)):
-        lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
-        for _ in range(2):
-            taken = await batches.take(lease, count=LARGEST, size_bytes=10**9)
-            assert isinstance(taken, TakenBatch)
-            assert len(taken.notifications) == size
-            last = taken.notifications[-1].entry_id
-            assert await batches.ack(lease, until=last, delivery=delivery) == size
-        # A crash of Redis has brought back what was acked.
-        everything = stores.entries(channel)[-1]
-        pending = len(stores.entries(channel))
-        assert await batches.ack(lease, until=everything, delivery=delivery) == pending
-        assert stores.entries(channel) == []
-
-    webhook = await full_channel(stores, Kind.WEBHOOK)
-    [due] = [each async for page in DueWebhooks(stores.calls, instance=EDGE).pages() for each in page]
-    assert due.channel == webhook
-    await Webhooks(stores.calls, stores.wakeups).retry_now(webhook)
-    lease = await stores.leases.claim_unheld(webhook, owner=f"{EDGE}/1")
-    taken = await batches.take(lease, count=LARGEST, size_bytes=10**9)
-    assert isinstance(taken, TakenBatch)
-    [first, *_] = stores.entries(webhook)
-    lesson = Lesson(1, 1, "msg_1", refused_entry=first, refused_times=3)
-    for expiry_ms, expected in ((DAY_MS, AfterFailure.DROPPED), (0, AfterFailure.ENDED)):
-        lease = await stores.leases.claim_unheld(webhook, owner=f"{EDGE}/1")
-        status, lost = await batches.fail(
-            lease, taken=taken, delivery=delivery, backoff_ms=0, expiry_ms=expiry_ms, lesson=lesson
-        )
-        assert status is expected
-    assert lost == LARGEST - 1
 
 
 async def ends_of_channels(stores: Stores) -> None:
@@ -305,7 +254,13 @@ async def fetches_of_pull_channels(stores: Stores) -> None:
 
 async def secrets_of_webhooks(stores: Stores) -> None:
     webhook = await full_channel(stores, Kind.WEBHOOK)
-    assert len(await stores.signing_secrets.made(webhook, offered="whsec_a")) == 1
+    await stores.signing_secrets.made(webhook, offered="whsec_a")
+    for number in range(MOST_SECRETS - 1):
+        secrets = await stores.signing_secrets.add(webhook, f"whsec_{number}", overlap_ms=HOUR_MS)
+    assert len(secrets) == MOST_SECRETS
+    with pytest.raises(TooManySecrets):
+        await stores.signing_secrets.add(webhook, "whsec_b", overlap_ms=HOUR_MS)
+    assert await stores.signing_secrets.end(webhook, secrets[-1].id)
 
 
 async def channel_with_one(stores: Stores) -> None:
@@ -343,6 +298,8 @@ WORK = (
     drops_of_a_full_queue,
     drops_of_what_is_too_old,
     batches_of_webhooks,
+    native_webhooks,
+    attempts_of_webhooks,
     ends_of_channels,
     queues_of_sessions,
     large_routing_tables,

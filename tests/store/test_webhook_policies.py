@@ -59,7 +59,7 @@ async def test_a_change_takes_effect_with_the_next_batch(stores: Stores) -> None
     assert before is not None
     assert before.policy == WebhookPolicy()
 
-    await stores.account_channels.put_callback(before, HOOK, POLICY)
+    await stores.account_channels.change_webhook(before, lambda _: (HOOK, POLICY))
 
     assert (await taken(stores, channel)).policy == POLICY
 

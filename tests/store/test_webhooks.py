@@ -1,10 +1,7 @@
-"""Deliveries and failures of a webhook, and the request to retry now."""
-
-import orjson
+"""Failures of a webhook, and the request to retry now."""
 
 from shared.model.callbacks import Callback
 from shared.model.channels import Failing
-from shared.model.deliveries import Delivery
 from shared.store import keyspace
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, Stores
@@ -17,18 +14,6 @@ async def webhook(stores: Stores) -> str:
     to = Callback("https://example.com/hook")
     await stores.channels.put_webhook(stores.account_id, key.id, to, serialization=b"")
     return key.id
-
-
-async def test_last_100_deliveries_newest_first(stores: Stores) -> None:
-    webhooks = Webhooks(stores.calls, stores.wakeups)
-    channel = await webhook(stores)
-    assert await webhooks.deliveries(channel) == []
-    attempts = [Delivery(NOW_MS, f"msg_{n}", n, 500, "", 3, NOW_MS + n) for n in range(120)]
-    name = keyspace.deliveries(channel)
-    stores.direct.lpush(name, *map(orjson.dumps, attempts))
-    stores.direct.expire(name, 60)
-
-    assert await webhooks.deliveries(channel) == attempts[:19:-1]
 
 
 async def test_retry_now_makes_the_next_attempt_due_and_wakes_dispatchers(stores: Stores) -> None:

@@ -57,7 +57,7 @@ local redis = {call = function(command, name, ...)
     touch(name)
   end
   local reply = real.call(command, name, ...)
-  if command == 'XRANGE' then
+  if command == 'XRANGE' or command == 'XREVRANGE' then
     touch_entries(name, reply)
   elseif command == 'XADD' then
     touch(name, reply)

@@ -47,7 +47,7 @@ async def test_from_its_creation_to_its_end(mine: AccountChannels, other_api: Ap
     assert made.items() >= {**named, **settings, "kind": "webhook", "state": "active"}.items()
     assert (made["pending"], made["dropped"], made["api_key_id"]) == (0, 0, None)
     assert made["bindings"] == ["orders.#"]
-    assert made["webhook"] == HOOK
+    assert made["webhook"].items() >= HOOK.items()
     by_other = AccountChannels(other_api, mine.key)
     assert await by_other.get(made["id"]) == await by_other.get("Nachtlauf / 7") == made
 
@@ -65,7 +65,7 @@ async def test_from_its_creation_to_its_end(mine: AccountChannels, other_api: Ap
     shown = changed.json
     assert (shown["name"], shown["customer"], shown["bindings"]) == ("b", None, where)
     assert (shown["expires_after_s"], shown["queue"]) == (None, {"bytes": None, "age_s": None})
-    assert shown["webhook"] == {**HOOK, "url": "https://example.com/other"}
+    assert shown["webhook"] == {**made["webhook"], "url": "https://example.com/other"}
     assert await by_other.get("b") == shown
     assert_error(await mine.call("GET", "/Nachtlauf%20%2F%207"), 404, "not_found")
 

@@ -68,10 +68,10 @@ async def test_state_of_a_failing_webhook(api: Api, key: ApiKey, hook: Hook, red
     assert state["next_attempt_at"] == "2027-01-15T08:00:08.000Z"
 
 
-async def test_the_last_100_delivery_attempts_newest_first(
+async def test_attempts_of_an_older_release_are_listed_newest_first(
     api: Api, key: ApiKey, hook: Hook, redis: Any
 ) -> None:
-    assert (await view(api, key, "/deliveries")).json == {"deliveries": []}
+    assert (await view(api, key, "/deliveries")).json == {"deliveries": [], "next_after": None}
     await api.put_callback(key, hook.url)
     stored = [attempt(n) for n in range(150)]
     stored.append(attempt(150, status=None, error="timed-out", next_attempt_ms=AT_MS))
@@ -83,6 +83,13 @@ async def test_the_last_100_delivery_attempts_newest_first(
     assert [each["webhook_id"] for each in attempts] == [f"msg_{n}" for n in range(150, 50, -1)]
     failed, accepted = attempts[:2]
     assert accepted == {
+        "id": f"{AT_MS + 7}-0",
+        "outcome": "success",
+        "method": None,
+        "url": None,
+        "events": [],
+        "again": None,
+        "detail": "",
         "at": AT,
         "webhook_id": "msg_149",
         "batch": 3,

@@ -139,8 +139,10 @@ async def test_a_certificate_that_is_put_later_delivers_what_is_pending(
     await mine.api.publish(mine.key, {"topic": "orders.late", "data": {"number": 1}})
     await mine.until(channel, state="failing")
 
+    assert (await mine.do(channel, "test", 200)).json["accepted"] is False
     await put(mine, channel, pair(certificates, "first"))
     await wait_until(lambda: demanding.seen == [("first", 1)], what=lambda: demanding.seen)
+    assert (await mine.do(channel, "test", 200)).json["accepted"] is True
 
     await put(mine, channel, pair(certificates, "third"))
     await mine.api.publish(mine.key, {"topic": "orders.late", "data": {"number": 2}})
@@ -172,7 +174,7 @@ async def test_the_private_key_is_never_shown(
     for line in certificates.key("first").read_text().splitlines()[1:-1]:
         assert not [text for text in texts if line in text]
     actions = [entry["action"] for entry in json.loads(texts[-1])["entries"] if entry["target"] == channel]
-    assert "channel.client-certificate-put" in actions
+    assert "client-certificate.put" in actions
     leaks.assert_none_in_outputs(dispatching.services)
 
 

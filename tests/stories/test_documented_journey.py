@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +10,9 @@ import aiohttp
 import jsonschema_rs
 
 from services.gateway.app import DOCUMENT
+from shared.model.deliveries import AttemptOutcome, Delivery, exchange
+from shared.store import keyspace
+from shared.store.attempts import fields_of
 from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
@@ -110,8 +114,8 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await go("DELETE", all_of_it, 204, at={"device-id": "lamp"})
     await go("GET", all_of_it, 404, at={"device-id": "lamp"})
 
-    await channels(journey, hook)
-    await channels_of_the_account(journey)
+    await channels(journey, hook, stack)
+    await channels_of_the_account(journey, hook)
     await pull(journey)
     await streams(journey)
     await sessions(journey, stack, http)
@@ -130,10 +134,10 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     assert set(successes()) - journey.met == NOT_BY_HTTP
 
 
-async def channels_of_the_account(journey: Journey) -> None:
+async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
     go, one = journey.go, "/v1/channels/{channel}"
     certificate = f"{one}/client-certificate"
-    target = {"url": "https://example.com/hook", "headers": {"a": "b"}}
+    target = {"url": hook.url, "headers": {"a": "b"}, "secret_headers": {"c": "d"}}
     where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
     wanted = {
         "name": "n",
@@ -153,15 +157,31 @@ async def channels_of_the_account(journey: Journey) -> None:
         await go("POST", f"{one}/resume", 204, at=channel)
         assert (await go("POST", f"{one}/purge", 200, at=channel)).json == {"purged": 0}
         await go("GET", f"{one}/signing-secret", 200, at=channel)
+        await secrets_of_a_webhook(journey, channel)
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
-        await go("PATCH", one, 200, at=channel, json={"customer": "c"})
+        assert (await go("POST", f"{one}/test", 200, at=channel)).json["accepted"]
+        await go("PATCH", one, 200, at=channel, json={"webhook": {"timeout_s": 3, "backoff": None}})
+        changed = {"customer": "c", "webhook": {"timeout_s": None}}
+        await go("PATCH", one, 200, at=channel, json=changed)
         put = (await go("PUT", certificate, 200, at=channel, json=client_certificate())).json
         assert (await go("GET", certificate, 200, at=channel)).json == put
         await go("DELETE", certificate, 204, at=channel)
         await go("DELETE", certificate, 404, at=channel)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
+
+
+async def secrets_of_a_webhook(journey: Journey, channel: dict[str, str]) -> None:
+    go, path = journey.go, "/v1/channels/{channel}/secrets"
+    for posted in ({"kind": "ed25519"}, {"secret": f"whsec_{'A' * 32}"}):
+        made = (await go("POST", path, 201, at=channel, json=posted)).json
+    listed = (await go("GET", path, 200, at=channel)).json["secrets"]
+    assert {**listed[0], "secret": posted["secret"]} == made
+    await go("DELETE", f"{path}/{{secret}}", 409, at=channel | {"secret": listed[0]["id"]})
+    for each in listed[1:]:
+        await go("DELETE", f"{path}/{{secret}}", 204, at=channel | {"secret": each["id"]})
+    await go("DELETE", f"{path}/{{secret}}", 404, at=channel | {"secret": each["id"]})
 
 
 async def pull(journey: Journey) -> None:
@@ -226,7 +246,7 @@ async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) 
         assert await cognism.receive_json() == {"a": 1}
 
 
-async def channels(journey: Journey, hook: Hook) -> None:
+async def channels(journey: Journey, hook: Hook, stack: Stack) -> None:
     """Each kind of channel, from creation to deletion."""
     go, me = journey.go, {"channel": journey.key.id}
     view = "/v1/channels/{channel}"
@@ -250,7 +270,7 @@ async def channels(journey: Journey, hook: Hook) -> None:
     await go("GET", callback, 200)
     await go("GET", view, 200, at=me)
     await go("GET", f"{view}/signing-secret", 200, at=me)
-    await go("GET", f"{view}/deliveries", 200, at=me)
+    await attempts(journey, me, stack)
     await go("POST", f"{view}/deliveries/retry", 202, at=me)
     await go("DELETE", callback, 204)
     await go("POST", f"{view}/deliveries/retry", 404, at=me)
@@ -263,6 +283,33 @@ async def channels(journey: Journey, hook: Hook) -> None:
     message = (await go("GET", pull, 200)).json
     assert set(message) == {"notifications", "events", "registrations"}
     assert (await go("DELETE", pull, 200)).text == "REMOVED"
+
+
+async def attempts(journey: Journey, at: dict[str, str], stack: Stack) -> None:
+    """Of a dispatcher that this installation has not."""
+    view, facts = "/v1/channels/{channel}/deliveries", (1_800_000_000_000, "msg_1", 1, 500, "", 7)
+    failed = Delivery(*facts, events=("e-1",))
+    outcome, events, stored, details = fields_of(
+        replace(failed, exchange=exchange({"a": "b"}, b"{}", b"\xff")), AttemptOutcome.FAILURE
+    )
+    record = {
+        "n": 1,
+        "before": 0,
+        "outcome": outcome,
+        "events": events,
+        "facts": stored,
+        "next": "",
+        "details": details,
+    }
+    with stack.redis.client() as redis:
+        redis.xadd(keyspace.attempts(at["channel"]), {**record, "next": "", "details": details})
+        redis.expire(keyspace.attempts(at["channel"]), 60)
+    [listed] = (await journey.go("GET", view, 200, at=at, query="?limit=1&event_id=e-1")).json["deliveries"]
+    one = {**at, "delivery": listed["id"]}
+    shown = (await journey.go("GET", f"{view}/{{delivery}}", 200, at=one)).json
+    assert {name: shown[name] for name in listed} == listed
+    await journey.go("GET", f"{view}/{{delivery}}", 404, at={**at, "delivery": "1-0"})
+    await journey.go("GET", view, 400, at=at, query="?outcome=x")
 
 
 async def published(journey: Journey) -> None:

@@ -13,19 +13,25 @@ from services.webhook_dispatcher import delivery
 from services.webhook_dispatcher.delivery import Deliveries, Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
+from services.webhook_dispatcher.notices import NoticePublisher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.model.client_certificates import ClientCertificate
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
+from shared.publish.publisher import Publisher
+from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
-from shared.store import keyspace
+from shared.store import attempts, keyspace
+from shared.store.attempt_bytes import AttemptBytes
 from shared.store.batches import Batches
 from shared.store.client_certificates import ClientCertificates
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
+from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat, Replicas
+from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
 from tests.store.stores import NOW_MS, RedisClock, Stores
 
@@ -156,6 +162,7 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
         cast(Outbound, outbound),
         cast(RetryJobs, retries),
         Settings(batch_limit=100, webhook_batch_bytes=1_000_000, webhook_expiry_s=EXPIRY_MS / 1000),
+        notices=notices_of(stores),
     )
 
 
@@ -168,9 +175,12 @@ def a_dispatcher(
 
 def stores_of(stores: Stores, clock: RedisClock, *, instance: str) -> composition.Stores:
     """The stores of one dispatcher."""
+    bytes_ = AttemptBytes(stores.calls, quotas=AccountQuotas(stores.calls))
     own = SimpleNamespace(
         redis=stores.redis,
-        batches=Batches(clock.calls_of(stores), limits=QueueLimits()),
+        attempt_bytes=bytes_,
+        attempts=attempts.Attempts(clock.calls_of(stores)),
+        batches=Batches(clock.calls_of(stores), limits=QueueLimits(), on_attempts=bytes_.grew),
         channels=stores.channels,
         client_certificates=ClientCertificates(stores.calls, stores.wakeups),
         due_webhooks=DueWebhooks(clock.calls_of(stores), instance=instance),
@@ -203,7 +213,12 @@ def make_dispatcher(
         webhook_requests_per_account=per_account,
     )
     own = stores_of(stores, clock, instance=instance)
-    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings)
+    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings, notices=notices_of(stores))
+
+
+def notices_of(stores: Stores) -> NoticePublisher:
+    publishing = PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)
+    return NoticePublisher(WebhookNotices(stores.calls), Publisher(publishing))
 
 
 async def webhook(stores: Stores, url: str = URL, *, queued: int = 0, account: str | None = None) -> str:

@@ -1,13 +1,14 @@
 """One attempt: what it sends, and what follows from the response."""
 
-import json
 import logging
 
 import pytest
 
 from services.webhook_dispatcher.delivery import Outcome
 from shared.model.errors import NoLongerOwner
+from shared.outbound.client import Attempt
 from shared.store import keyspace
+from tests.store.recorded import recorded
 from tests.store.stores import RedisClock, Stores, events
 from tests.webhook_dispatcher.conftest import (
     EXPIRY_MS,
@@ -26,11 +27,6 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER_TRACE = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def recorded(stores: Stores, channel: str) -> list[dict[str, object]]:
-    """The channel's list of deliveries, newest first."""
-    return [json.loads(each) for each in stores.direct.lrange(keyspace.deliveries(channel), 0, -1)]
-
-
 async def test_an_accepted_batch_is_acked(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries
 ) -> None:
@@ -44,7 +40,7 @@ async def test_an_accepted_batch_is_acked(
     assert {"webhook-id", "webhook-timestamp", "webhook-signature"} <= set(request.headers)
     assert stores.entries(channel) == []
     assert stores.owner(channel) == lease.owner, "the lease is kept for the next batch"
-    [delivery] = recorded(stores, channel)
+    [delivery] = recorded(stores.direct, channel)
     assert (delivery["status"], delivery["count"], delivery["webhook_id"]) == (200, 3, request.webhook_id)
     assert retries.scheduled == []
     assert await deliveries.make(lease) is Outcome.NOTHING_TO_SEND
@@ -155,7 +151,7 @@ async def test_a_lease_lost_during_the_attempt_leaves_all_to_the_new_owner(
 
     assert stores.owner(channel) == owner
     assert len(stores.entries(channel)) == 1
-    assert recorded(stores, channel) == []
+    assert recorded(stores.direct, channel) == []
     assert retries.scheduled == []
     with pytest.raises(NoLongerOwner):
         await deliveries.make(lease)
@@ -210,3 +206,53 @@ async def test_receipts_are_sent_before_the_request_and_acked_after_it(
 
     assert seen == [{b"sent"}]
     assert {b"sent", b"acked"} <= set(stores.direct.hgetall(receipt))
+
+
+async def test_a_failure_is_recorded_with_what_was_sent_and_answered(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
+) -> None:
+    channel = await webhook(stores, queued=3)
+    answer = Attempt(502, "", 7, response_body=b"no", response_headers={"server": "x"}, detail="in words")
+    outbound.answer = lambda _: answer
+
+    await deliveries.make(await claim(stores, channel))
+
+    [request] = outbound.requests
+    [failed] = recorded(stores.direct, channel)
+    assert (failed["url"], failed["method"], failed["detail"]) == (URL, request.method, "in words")
+    assert (failed["outcome"], failed["events"]) == ("failure", ["0", "1", "2"])
+    details = failed["details"]
+    assert details["headers"] == {**request.headers, "webhook-signature": "***"}
+    assert (details["body"]["text"], details["body_bytes"]) == (request.body.decode(), len(request.body))
+    assert (details["answer"]["text"], details["answer_headers"]) == ("no", {"server": "x"})
+
+
+async def test_a_success_is_recorded_without_bodies(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
+) -> None:
+    channel = await webhook(stores, queued=2)
+    outbound.answer = lambda _: Attempt(200, "", 7, response_body=b"x" * 2048)
+
+    await deliveries.make(await claim(stores, channel))
+
+    [success] = recorded(stores.direct, channel)
+    assert (success["outcome"], success["details"], success["events"]) == ("success", None, ["0", "1"])
+
+
+async def test_an_account_without_room_keeps_what_happened_and_not_what_was_sent(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound
+) -> None:
+    channel = await webhook(stores, queued=1)
+    outbound.status = 500
+    sums = deliveries._stores.attempt_bytes
+    sums.grew("full", 10**12)
+    await sums.report()
+
+    await deliveries.make(await claim(stores, channel), account="full")
+    await deliveries.make(await claim(stores, channel))
+
+    [failed] = recorded(stores.direct, channel)
+    assert (failed["status"], failed["events"], failed["details"]) == (500, ["0"], None)
+    other = await webhook(stores, queued=1)
+    await deliveries.make(await claim(stores, other), account="other")
+    assert recorded(stores.direct, other)[0]["details"] is not None

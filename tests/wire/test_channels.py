@@ -1,12 +1,13 @@
 """Our own view of channels, as JSON."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from shared.model.channels import ChannelState, Failing, Kind
-from shared.model.deliveries import Delivery
-from shared.wire.channels import channel_body, deliveries_body
+from shared.model.deliveries import AttemptOutcome, Delivery, exchange
+from shared.wire.channels import channel_body, deliveries_body, one_delivery_body
 
 AT_MS = 1_800_000_000_000
 AT = "2027-01-15T08:00:00.000Z"
@@ -36,17 +37,67 @@ def test_failing_webhook_shows_since_when_and_the_next_attempt() -> None:
 
 
 def test_delivery() -> None:
-    failed = Delivery(AT_MS, "msg_1", 7, None, "timed-out", 20_000, AT_MS)
-    taken = Delivery(AT_MS, "msg_1", 7, 204, "", 3)
+    failure, success = AttemptOutcome.FAILURE, AttemptOutcome.SUCCESS
+    failed = Delivery(AT_MS, "msg_1", 7, None, "timed-out", 20_000, AT_MS, id="4-0", outcome=failure)
+    taken = Delivery(
+        *(AT_MS, "msg_1", 7, 204, "", 3),
+        url="https://example.com/?a",
+        method="POST",
+        events=("e-1",),
+        id="5-0",
+        outcome=success,
+    )
 
-    shown = msgspec.to_builtins(deliveries_body([taken, failed]))["deliveries"]
+    shown = msgspec.to_builtins(deliveries_body([taken, failed], "3-0"))
 
-    common = {"at": AT, "webhook_id": "msg_1", "batch": 7}
-    assert shown[0] == {**common, "status": 204, "error": "", "took_ms": 3, "next_attempt_at": None}
-    assert shown[1] == {
-        **common,
-        "status": None,
-        "error": "timed-out",
-        "took_ms": 20_000,
-        "next_attempt_at": AT,
+    common = {"at": AT, "webhook_id": "msg_1", "batch": 7, "again": None}
+    assert shown["next_after"] == "3-0"
+    assert shown["deliveries"] == [
+        {
+            **common,
+            "id": "5-0",
+            "outcome": "success",
+            "method": "POST",
+            "url": "https://example.com/?a",
+            "events": ["e-1"],
+            "status": 204,
+            "error": "",
+            "detail": "",
+            "took_ms": 3,
+            "next_attempt_at": None,
+        },
+        {
+            **common,
+            "id": "4-0",
+            "outcome": "failure",
+            "method": None,
+            "url": None,
+            "events": [],
+            "status": None,
+            "error": "timed-out",
+            "detail": "",
+            "took_ms": 20_000,
+            "next_attempt_at": AT,
+        },
+    ]
+
+
+def test_a_failure_shows_what_was_sent_and_answered() -> None:
+    found = exchange({"A": "b"}, b'{"n": 1}', b"\xff", answer_headers={"server": "x"})
+    failed = Delivery(AT_MS, "msg_1", 1, 500, "", 3, id="1-0", outcome=AttemptOutcome.FAILURE, exchange=found)
+
+    shown = msgspec.to_builtins(one_delivery_body(failed))
+
+    assert shown["request"] == {
+        "headers": {"A": "b"},
+        "body": {"text": '{"n": 1}', "encoding": "utf-8"},
+        "body_bytes": 8,
     }
+    assert shown["response"] == {
+        "headers": {"server": "x"},
+        "body": {"text": "/w==", "encoding": "base64"},
+    }
+    without = msgspec.to_builtins(one_delivery_body(replace(failed, status=None)))
+    assert (without["request"], without["response"]) == (shown["request"], None)
+    forgotten = msgspec.to_builtins(one_delivery_body(replace(failed, exchange=None)))
+    assert (forgotten["request"], forgotten["response"]) == (None, None)

@@ -4,12 +4,15 @@
 -- Gives out nothing that is too old: it drops a lot of it instead, and the caller repeats the call.
 -- An empty queue ends the webhook's failing state.
 -- A batch keeps to what the receiver is known to take; the limit of bytes ends after a day.
--- An API key that has expired receives nothing, nor does a paused channel.
+-- An API key that has expired receives nothing, nor does a channel that is paused or disabled.
+-- A native webhook also keeps to its policy: its batches, and its rate by Redis' clock, which holds across takeovers. A
+-- request that is late may be followed by the next one sooner, by one interval at most: a second has two more requests
+-- than the rate at most.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, generation, count, bytes, lifetime in ms
 -- Reply: {'taken', config version, url, headers, serialization, signing secrets, failed attempts, policy or '',
 --         limit of bytes or '', limit of the number or '', batch that timed out or '', entry refused alone or '',
---         how often, entry...}
+--         how often, '1' if an ack ends trouble or '', entry...} | {'paced', ms to wait}
 --      | {'dropped', the number} | {'empty'} | {'not_due'} | {'revoked'} | {'deleted'} | {'taken_over'}
 -- The signing secrets are those of now, newest first, separated by blanks.
 -- Touches at most: 384 entries and 5 secrets, or 150 entries that are too old with their receipts.
@@ -23,26 +26,38 @@
 -- While receipts are tracked, a batch is so small that they are marked in the step that acks it.
 local MOST_WITH_RECEIPTS = 128
 local generation, owner, config_version, url, headers, serialization, failed_attempts, next_attempt_ms, batch_until,
-  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times, own_limits, paused, policy =
+  first, has_receipts, body_limit, body_limit_until, batch_limit, timed_out, refused_entry, refused_times, own_limits, paused, policy, disabled, rate_at,
+  trouble =
   unpack(redis.call('HMGET', KEYS[2], 'generation', 'owner', 'config_version', 'url', 'headers', 'serialization',
     'failed_attempts', 'next_attempt_ms', 'batch_until', 'first', 'receipts', 'body_limit_bytes', 'body_limit_until_ms',
-    'batch_limit', 'timed_out', 'refused_entry', 'refused_times', 'limits', 'paused', 'policy'))
+    'batch_limit', 'timed_out', 'refused_entry', 'refused_times', 'limits', 'paused', 'policy',
+    'disabled', 'rate_at_ms', 'trouble'))
 if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'} end
 if generation ~= ARGV[2] then return {'deleted'} end
 if owner ~= ARGV[1] then return {'taken_over'} end
-if paused then return {'not_due'} end
+if paused or disabled then return {'not_due'} end
 
 local _, lifetime_ms = limits_of(own_limits, 0, tonumber(ARGV[5]))
 local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, lifetime_ms)
 if dropped > 0 then return {'dropped', dropped} end
 if redis.call('XLEN', KEYS[3]) == 0 then
   redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'batch_until', 'timed_out',
-    'refused_entry', 'refused_times')
+    'refused_entry', 'refused_times', 'head')
   return {'empty'}
 end
 local key_ends_ms, now = redis.call('HGET', KEYS[1], 'expires_at_ms'), now_ms()
 if key_ends_ms and tonumber(key_ends_ms) <= now then return {'not_due'} end
 if next_attempt_ms and tonumber(next_attempt_ms) > now then return {'not_due'} end
+
+local wanted = policy and cjson.decode(policy)
+if wanted and type(wanted.rate_per_s) == 'number' then
+  local interval = 1000 / wanted.rate_per_s
+  local at = tonumber(rate_at or 0)
+  -- Further ahead it can only be after a clock was put back, or under a slower rate.
+  if at > now and at <= now + interval + 1 then return {'paced', math.ceil(at - now)} end
+  if at > now then at = now end
+  redis.call('HSET', KEYS[2], 'rate_at_ms', string.format('%.3f', math.max(at, now - interval) + interval))
+end
 
 -- Only between two batches: a retry must not grow.
 if body_limit and not batch_until and tonumber(body_limit_until or 0) <= now then
@@ -53,11 +68,16 @@ local secrets = {}
 for _, each in ipairs(secrets_of(KEYS[1], now)) do secrets[#secrets + 1] = each.text end
 local reply = {'taken', config_version or '', url, headers, serialization or '', table.concat(secrets, ' '),
   failed_attempts or '0', policy or '', body_limit or '', batch_limit or '', timed_out or '', refused_entry or '',
-  refused_times or '0'}
+  refused_times or '0', trouble and '1' or ''}
 local head = #reply
 -- A message holds at most max_chunk_size notifications: more would be read for nothing.
 local count = math.min(tonumber(ARGV[3]), READ_LOT)
 if (serialization or '') ~= '' then count = math.min(count, cjson.decode(serialization).max_chunk_size) end
+local bytes = tonumber(ARGV[4])
+if wanted then
+  count = math.min(count, wanted.format == 'cloudevents' and 1 or wanted.max_batch)
+  bytes = math.min(bytes, wanted.max_body_bytes)
+end
 if batch_limit then count = math.min(count, tonumber(batch_limit)) end
 if batch_until then
   local again = redis.call('XRANGE', KEYS[3], '-', batch_until, 'COUNT', count)
@@ -65,6 +85,6 @@ if batch_until then
   if #reply > head then return reply end
 end
 if has_receipts then count = math.min(count, MOST_WITH_RECEIPTS) end
-read_entries(reply, KEYS[3], '-', count, math.min(tonumber(ARGV[4]), tonumber(body_limit or ARGV[4])))
+read_entries(reply, KEYS[3], '-', count, math.min(bytes, tonumber(body_limit or bytes)))
 redis.call('HSET', KEYS[2], 'batch_until', reply[#reply][1])
 return reply

@@ -1,7 +1,7 @@
 #!lua
 -- Changes fields of a native channel and of its record; '' removes a field. Each change of the record has a revision, by
 -- which the routing table knows the newest (routing_native.lua). The limits of the queue keep the mark of a pause
--- (channel_pause.lua).
+-- (included/silence.lua).
 -- KEYS: key, channel
 -- ARGV: generation, the name that the record must have, or '' for any, a revision that the table has, or 0,
 --       number of pairs for the record, then pairs: field, value, for the record and then for the channel
@@ -16,7 +16,9 @@ if of_record > 4 or tonumber(ARGV[3]) > 0 then
 end
 for i = 5, #ARGV, 2 do
   local name, field, value = i <= of_record and KEYS[1] or KEYS[2], ARGV[i], ARGV[i + 1]
-  if field == 'limits' and redis.call('HEXISTS', name, 'paused') == 1 then value = (value == '' and ' ' or value) .. 'p' end
+  if field == 'limits' and string.find(redis.call('HGET', name, field) or '', 'p$') then
+    value = (value == '' and ' ' or value) .. 'p'
+  end
   if value == '' then redis.call('HDEL', name, field) else redis.call('HSET', name, field, value) end
 end
 local record = redis.call('HMGET', KEYS[1], 'name', 'customer', 'revision')

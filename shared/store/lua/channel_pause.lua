@@ -1,17 +1,25 @@
 #!lua flags=allow-oom
 -- Pauses a channel, or ends the pause. While it is paused its lease cannot be claimed and its queue cannot be read, and
 -- appends send no wakeup. Its owner keeps the lease until it notices: what is under way may still be acknowledged.
--- An append reads one field beside the usual ones: so the pause is also noted behind the limits of the queue.
--- KEYS: channel     ARGV: '1' to pause, '' to end the pause
+-- The end of a pause also enables a native webhook again that is disabled, and makes it due at once: what is known of its
+-- failures says nothing any more. The failure of an attempt that is under way must not postpone the next one, so the
+-- config version changes.
+-- KEYS: channel     ARGV: '1' to pause, '' to end the pause, a new config version
 -- Reply: {kind, owner or ''} | {} without a channel
--- Touches at most: 4 fields.
-local kind, owner, limits = unpack(redis.call('HMGET', KEYS[1], 'kind', 'owner', 'limits'))
+-- Touches at most: 9 fields.
+--include silence
+local kind, owner, limits, policy, disabled = unpack(redis.call('HMGET', KEYS[1], 'kind', 'owner', 'limits', 'policy',
+  'disabled'))
 if not kind then return {} end
-limits = string.gsub(limits or ' ', 'p$', '')
+set_silent(KEYS[1], limits, ARGV[1] == '1')
 if ARGV[1] == '1' then
-  redis.call('HSET', KEYS[1], 'paused', 1, 'limits', limits .. 'p')
+  redis.call('HSET', KEYS[1], 'paused', 1)
 else
-  redis.call('HDEL', KEYS[1], 'paused')
-  if limits == ' ' then redis.call('HDEL', KEYS[1], 'limits') else redis.call('HSET', KEYS[1], 'limits', limits) end
+  redis.call('HDEL', KEYS[1], 'paused', 'disabled', 'disabled_since_ms')
+  if disabled then redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'head') end
+  if policy then
+    redis.call('HDEL', KEYS[1], 'next_attempt_ms')
+    redis.call('HSET', KEYS[1], 'config_version', ARGV[2])
+  end
 end
 return {kind, owner or ''}

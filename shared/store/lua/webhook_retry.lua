@@ -2,9 +2,11 @@
 -- Makes a failing webhook due now; the failed attempts and since when it fails stay recorded.
 -- Changes the config version: the failure of an attempt that is under way must not postpone the next one.
 -- KEYS: channel     ARGV: a new config version
--- Reply: 1, or 0 when there is no webhook
+-- Reply: 1, 0 when there is no webhook, or -1 when it is disabled
 -- Touches at most: 3 fields.
-if redis.call('HGET', KEYS[1], 'kind') ~= 'webhook' then return 0 end
+local kind, disabled = unpack(redis.call('HMGET', KEYS[1], 'kind', 'disabled'))
+if kind ~= 'webhook' then return 0 end
+if disabled then return -1 end
 redis.call('HDEL', KEYS[1], 'next_attempt_ms')
 redis.call('HSET', KEYS[1], 'config_version', ARGV[1])
 return 1

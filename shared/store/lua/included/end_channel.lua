@@ -1,7 +1,7 @@
 --include now
 -- Deletes a channel with its owner, queue and receipts; returns how many notifications were pending.
--- The hash goes with the queue: what it knows of the queue must not outlive it. The record of a native channel goes too;
--- an API key's stays.
+-- The hash goes with the queue: what it knows of the queue must not outlive it. The record of a native channel goes too,
+-- and its attempts, which nobody could read any more; an API key's stay.
 -- UNLINK: Redis frees a large queue beside its work. For its receipts the script records why and when the channel ended
 -- (receipts.py reads it): they may be too many to be marked in one step.
 local ENDED_TTL_MS = 60 * 60 * 1000
@@ -9,7 +9,7 @@ local MOST_ENDED = 64
 
 local function end_channel(channel, queue, receipts, reason)
   local lost = redis.call('XLEN', queue)
-  local generation, has_receipts = unpack(redis.call('HMGET', channel, 'generation', 'receipts'))
+  local generation, has_receipts, kind = unpack(redis.call('HMGET', channel, 'generation', 'receipts', 'kind'))
   if has_receipts then
     local ended = string.gsub(channel, 'channel$', 'ended')
     -- A channel that is made and deleted over and over must not collect a field for each time.
@@ -18,7 +18,10 @@ local function end_channel(channel, queue, receipts, reason)
     redis.call('PEXPIRE', ended, ENDED_TTL_MS)
   end
   local record = string.gsub(channel, 'channel$', 'key')
-  if redis.call('HEXISTS', record, 'native') == 1 then redis.call('UNLINK', record) end
+  if redis.call('HEXISTS', record, 'native') == 1 then
+    redis.call('UNLINK', record)
+    if kind == 'webhook' then redis.call('UNLINK', (string.gsub(channel, 'channel$', 'attempts'))) end
+  end
   redis.call('UNLINK', channel, queue, receipts)
   return lost
 end
