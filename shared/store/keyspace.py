@@ -62,11 +62,11 @@ API keys and channels
                 the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
                 `purged:<generation>`: `<ms> purged <entry>` of the last purge; holds up to that entry.
                 Gateway, dispatcher, reaper. 1 h after the last end.
-`{id}:attempts` stream, one entry for each of the last attempts of its webhook: n (their running number) and
-                before (the bytes of all before it), by which it is bounded: 200, 512 KiB, 7 days; outcome
-                (success or failure), events (ids of its notifications between newlines, 4 KiB at most), facts
-                (JSON), next (ms of the next attempt, or ''), details (JSON of a failure: headers without
-                secrets, 2 KiB of request and response). Dispatcher. 1 week after the last attempt; a native
+`{id}:attempts` stream, one entry for each of the last attempts of its webhook: head (its running number, the
+                bytes before it, its own, success or failure, ms of the next attempt or -), by which it is
+                bounded: 200, 512 KiB, 7 days; events (ids of its notifications between newlines, 4 KiB at
+                most), facts (JSON), details (JSON of a failure: headers without secrets, 2 KiB of request and
+                response). Dispatcher. 1 week after the last attempt; a native
                 channel's ends with it.
 `{id}:deliveries` list of JSON, newest first: 100 attempts, as releases before that stream wrote them. Read
                 only. 1 week after the last one.

@@ -292,17 +292,9 @@ async def attempts(journey: Journey, at: dict[str, str], stack: Stack) -> None:
     outcome, events, stored, details = fields_of(
         replace(failed, exchange=exchange({"a": "b"}, b"{}", b"\xff")), AttemptOutcome.FAILURE
     )
-    record = {
-        "n": 1,
-        "before": 0,
-        "outcome": outcome,
-        "events": events,
-        "facts": stored,
-        "next": "",
-        "details": details,
-    }
+    record = {"head": f"1 0 100 {outcome} -", "events": events, "facts": stored}
     with stack.redis.client() as redis:
-        redis.xadd(keyspace.attempts(at["channel"]), {**record, "next": "", "details": details})
+        redis.xadd(keyspace.attempts(at["channel"]), {**record, "details": details})
         redis.expire(keyspace.attempts(at["channel"]), 60)
     [listed] = (await journey.go("GET", view, 200, at=at, query="?limit=1&event_id=e-1")).json["deliveries"]
     one = {**at, "delivery": listed["id"]}
