@@ -46,13 +46,14 @@ API keys and channels
                 last fetch, ack or nack.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
-                entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
-                receipt. Gateway appends; the owner acks from the front. With the channel, and only with it:
-                an empty stream remembers its last id, so a new entry comes behind the tail.
-`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event id). At most
-                10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after the last
-                append.
-`{id}:receipt:<SHA-1 of the event id>`
+                entry), trail if it is traced or a CloudEvent: the traceparent, with an r before it (or alone)
+                for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from
+                the front. With the channel, and only with it: an empty stream remembers its last id, so a new
+                entry comes behind the tail.
+`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity).
+                At most 10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after
+                the last append.
+`{id}:receipt:<SHA-1 of the event's identity>`
                 hash: entry (entry id in the queue), generation of the channel; queued, sent, acked, dropped
                 (ms, as far as it got); reason of the drop. Gateway, edge, dispatcher. 1 h after it was
                 queued.
@@ -143,7 +144,7 @@ Accounts and routing
 `{account}:recount` string: a random token of the process that recounts. Gateway. TTL of 10 s, renewed.
 `{account}:has-receipts`
                 string '1': some receipt of the account may exist. Gateway. 90 minutes.
-`{account}:receipt:<SHA-1 of the event id>`
+`{account}:receipt:<SHA-1 of the event's identity>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
 
@@ -333,14 +334,15 @@ def stream_names(account_id: str, topic: str) -> list[str]:
     return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
 
 
-def stream_events(account_id: str, event_id: str) -> list[str]:
-    """The names by which an event is found, one at each place."""
-    hashed = hash_of(event_id)
+def stream_events(account_id: str, event: str) -> list[str]:
+    """The names by which an event is found, one at each place. `event` is its identity."""
+    hashed = hash_of(event)
     return [f"{place[:-1]}-event:{hashed}" for place in stream_places(account_id)]
 
 
-def receipt(channel_or_account: str, event_id: str) -> str:
-    return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+def receipt(channel_or_account: str, event: str) -> str:
+    """`event` is its identity (event_identity.py)."""
+    return f"{{{channel_or_account}}}:receipt:{hash_of(event)}"
 
 
 def rates_of_key(account_id: str, api_key_id: str) -> str:
@@ -348,9 +350,9 @@ def rates_of_key(account_id: str, api_key_id: str) -> str:
     return f"{rates(account_id)}:{api_key_id}"
 
 
-def hash_of(event_id: str) -> str:
-    """The publisher chooses the id: its characters could make one name look like another."""
-    return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
+def hash_of(event: str) -> str:
+    """The publisher chooses the identity: its characters could make one name look like another."""
+    return hashlib.sha1(event.encode(), usedforsecurity=False).hexdigest()
 
 
 def running(api_key_id: str, idempotency_field: bytes) -> str:

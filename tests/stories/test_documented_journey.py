@@ -188,9 +188,13 @@ async def pull(journey: Journey) -> None:
         "ack_by": None,
     }
     event = {"topic": "pulled", "data": [1, {"a": 2.50}]}
-    await go("POST", "/v1/events", 202, json=[event, event])
+    await go("POST", "/v1/events", 202, json=event)
+    cloudevent = {"specversion": "1.0", "id": "c", "source": "/shop", "type": event["topic"], "data": 1}
+    as_one = {"Content-Type": "application/cloudevents+json"}
+    await go("POST", "/v1/events", 202, data=json.dumps(cloudevent), headers=as_one)
     fetched = (await go("POST", f"{one}/fetch", 200, at=at, json={"max": 2})).json
     assert fetched["events"][0]["data"] == event["data"]
+    assert fetched["events"][1]["attributes"] == {"source": "/shop"}
     shown = (await go("GET", one, 200, at=at)).json
     assert (shown["pending"], shown["fetched"], shown["ack_by"]) == (2, 2, fetched["ack_by"])
     await go("POST", f"{one}/fetch", 409, at=at, json={})
