@@ -39,7 +39,9 @@ API keys and channels
                 paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
                 may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
                 (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
-                the reaper ends it after a minute). Of a native pull channel: ack_timeout_ms (unless it is the
+                the reaper ends it after a minute). Of a native webhook with a client certificate:
+                client_certificate (random, new with each), client_chain and client_key (PEM, as it is used),
+                client_facts (JSON, what is shown). Of a native pull channel: ack_timeout_ms (unless it is the
                 default), and of its last fetch that got something: fetch_lease (a random token), fetch_until
                 (the last entry that is its own), ack_by_ms and fetched (how many) until all is acked or
                 nacked; nacked (the first entry given back) and nacked_until_ms. Its released_at_ms is the

@@ -16,6 +16,7 @@ from shared.store.attempts import fields_of
 from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
+from tests.harness.client_certificates import client_certificate
 from tests.harness.events import reading
 from tests.harness.stack import Stack
 
@@ -135,6 +136,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
 
 async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
     go, one = journey.go, "/v1/channels/{channel}"
+    certificate = f"{one}/client-certificate"
     target = {"url": hook.url, "headers": {"a": "b"}, "secret_headers": {"c": "d"}}
     where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
     wanted = {
@@ -162,6 +164,10 @@ async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
         await go("PATCH", one, 200, at=channel, json={"webhook": {"timeout_s": 3, "backoff": None}})
         changed = {"customer": "c", "webhook": {"timeout_s": None}}
         await go("PATCH", one, 200, at=channel, json=changed)
+        put = (await go("PUT", certificate, 200, at=channel, json=client_certificate())).json
+        assert (await go("GET", certificate, 200, at=channel)).json == put
+        await go("DELETE", certificate, 204, at=channel)
+        await go("DELETE", certificate, 404, at=channel)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
 
