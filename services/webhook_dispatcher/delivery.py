@@ -235,6 +235,7 @@ class Deliveries:
             url=batch.callback.url,
             method=_method_of(batch),
             detail=answer.words or attempt.detail,
+            again=next((each.again for each in batch.notifications[:count] if each.again), ""),
             events=events_kept(each.event_id for each in batch.notifications[:count]),
             exchange=found,
         )
