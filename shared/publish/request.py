@@ -14,6 +14,7 @@ from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.streams import Published
 from shared.wire.events import (
+    FORMS,
     Form,
     PublishedBody,
     PublishedEvent,
@@ -58,7 +59,7 @@ class Headers:
     @property
     def form(self) -> Form:
         """How the body holds its events. Raises Invalid."""
-        form = form_of(_media_type(self.content_type))
+        form = FORMS.get(self.content_type) or form_of(_media_type(self.content_type))
         if self.attributes and form in _OURS and any(name in _REQUIRED for name, _ in self.attributes):
             return Form.BINARY
         return form

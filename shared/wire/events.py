@@ -91,7 +91,7 @@ class Form(StrEnum):
     """Its attributes are headers."""
 
 
-_FORMS = {
+FORMS = {
     "": Form.JSON,
     "application/json": Form.JSON,
     "application/x-ndjson": Form.LINES,
@@ -99,13 +99,14 @@ _FORMS = {
     MEDIA_TYPE: Form.STRUCTURED,
     BATCH_MEDIA_TYPE: Form.BATCH,
 }
+"""By media types that have no parameters."""
 OF_CLOUDEVENTS = {"topic": "type", "to": "notifyto", "customer": "notifycustomer"}
 """What CloudEvents call fields of ours."""
 
 
 def form_of(media_type: str) -> Form:
     """The form that a media type names; JSON for any other. Raises Invalid for other CloudEvents."""
-    form = _FORMS.get(media_type)
+    form = FORMS.get(media_type)
     if form is not None:
         return form
     if media_type.startswith("application/cloudevents"):

@@ -70,13 +70,16 @@ async def test_pelions_socket_gets_the_data(api: Api, channel: ApiKey, listen: L
     assert item["data"] == {"number": 1, "country": "de"}
 
 
-async def test_a_batch_keeps_its_order(mine: AccountChannels) -> None:
+@pytest.mark.parametrize("subject", ["short", "a long one" * 50])
+async def test_a_batch_keeps_its_order(mine: AccountChannels, subject: str) -> None:
+    """Also one that is so long that others have their turns while it is read."""
     channel = str((await mine.create("pull", bindings=["orders.#"]))["id"])
 
-    response = await send(mine.api, mine.key, "batch", *(order(number) for number in range(50)))
+    batch = (order(number, subject=subject) for number in range(100))
+    response = await send(mine.api, mine.key, "batch", *batch)
 
     assert response.status == 202, response.text
-    assert (await mine.fetch(channel, max=100)).numbers == list(range(50))
+    assert (await mine.fetch(channel, max=100)).numbers == list(range(100))
 
 
 async def test_one_id_of_two_sources_has_two_receipts(api: Api, channel: ApiKey) -> None:
