@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from services.composition import Stores
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
@@ -19,8 +20,8 @@ from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
-from shared.model.webhook_answers import Answer, Verdict, judged
-from shared.model.webhooks import Method
+from shared.model.webhook_answers import SUCCESS, Answer, Verdict, judged
+from shared.model.webhooks import Method, WebhookPolicy
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
@@ -179,7 +180,7 @@ class Deliveries:
             headers=request.headers,
             body=body,
             resolved=resolved,
-            timeout_s=None if batch.policy is None else batch.policy.timeout_s,
+            **_by_policy(batch.policy),
         )
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
@@ -202,8 +203,7 @@ class Deliveries:
         That is also what was sent and answered, if it failed, while the account has room.
         """
         count, took_ms = request.message.count, attempt.took_ms
-        outcome = "accepted" if answer.is_accepted else attempt.outcome
-        facts = {"channel": lease.channel, "outcome": outcome, "batch": count, "took_ms": took_ms}
+        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
         level = logging.DEBUG if answer.is_accepted else logging.INFO
         logger.log(level, "delivery.attempted", extra={"facts": facts})
         found = None
@@ -283,6 +283,11 @@ class Deliveries:
         await self._stores.channels.unindex(
             account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
         )
+
+
+def _by_policy(policy: WebhookPolicy | None) -> dict[str, Any]:
+    """How a request of a native webhook differs from others."""
+    return {} if policy is None else {"timeout_s": policy.timeout_s, "success": SUCCESS}
 
 
 def _method_of(batch: TakenBatch) -> Method:
