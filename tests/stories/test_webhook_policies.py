@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
+from shared.store import keyspace
 from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
 from tests.harness.stack import RedisLike, Stack, running_stack
@@ -375,3 +376,72 @@ async def test_a_test_without_a_receiver_says_why(mine: AccountChannels, hook: W
     assert (tested["accepted"], tested["status"], tested["response"]) == (False, None, "")
     assert "refused" in tested["error"]
     assert (await mine.do(str((await mine.create("pull"))["id"]), "test", 409)).json
+
+
+async def test_one_test_of_a_webhook_runs_at_a_time(mine: AccountChannels, hook: Webhook) -> None:
+    hook.hangs()
+    channel, other = await create(mine, hook, timeout_s=5), await create(mine, hook, timeout_s=5)
+    first = asyncio.create_task(mine.do(channel, "test", 200))
+    await wait_until(lambda: hook.under_way == 1)
+
+    refused = await mine.do(channel, "test", 429)
+    assert "channel" in refused.text
+    second = asyncio.create_task(mine.do(other, "test", 200))
+    await wait_until(lambda: len(hook.calls) == 2)
+
+    for test in (first, second):
+        ended = (await test).json
+        assert (ended["accepted"], ended["status"]) == (False, None)
+        assert "timed out" in ended["error"]
+
+
+async def test_a_notice_that_a_dead_dispatcher_left_is_published(
+    mine: AccountChannels, hook: Webhook, dispatching: Stack
+) -> None:
+    account, channel = await told(mine), await create(mine, hook)
+    with dispatching.redis.client() as direct:
+        # As the script writes it in the step that disables the webhook.
+        name = keyspace.channel(channel.removeprefix("ch_"))
+        direct.hset(name, "notices", '7 1795907463007 disabled {"reason":"gone"}')
+
+        [(topic, notice)] = await notices(mine, account, 1)
+        assert (topic, notice["channel"], notice["reason"]) == ("system.webhook.disabled", channel, "gone")
+        await wait_until(lambda: not direct.hexists(name, "notices"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"unknown": 1}, "webhook.unknown"),
+        ({"method": "GET"}, "webhook.method"),
+        ({"format": "xml"}, "webhook.format"),
+        ({"timeout_s": 0}, "webhook.timeout_s"),
+        ({"timeout_s": 61}, "webhook.timeout_s"),
+        ({"timeout_s": 1.5}, "webhook.timeout_s"),
+        ({"backoff": []}, "webhook.backoff"),
+        ({"backoff": [0]}, "webhook.backoff"),
+        ({"backoff": [86_401]}, "webhook.backoff"),
+        ({"backoff": [1] * 21}, "webhook.backoff"),
+        ({"give_up_after_s": 0}, "webhook.give_up_after_s"),
+        ({"disable_after_s": -1}, "webhook.disable_after_s"),
+        ({"max_in_flight": 101}, "webhook.max_in_flight"),
+        ({"rate_per_s": 0}, "webhook.rate_per_s"),
+        ({"max_batch": 385}, "webhook.max_batch"),
+        ({"max_body_bytes": 1023}, "webhook.max_body_bytes"),
+        ({"headers": {"Host": "x"}}, "webhook.headers"),
+        ({"secret_headers": {"Host": "x"}}, "webhook.headers"),
+        ({"headers": {"A": "1"}, "secret_headers": {"a": "2"}}, "webhook.secret_headers"),
+    ],
+)
+async def test_settings_that_are_refused(
+    mine: AccountChannels, hook: Webhook, wrong: dict[str, Any], field: str
+) -> None:
+    channel = await create(mine, hook)
+    target = {"url": hook.url, **wrong}
+    for response in (
+        await mine.call("POST", json={"kind": "webhook", "webhook": target}),
+        await mine.call("PATCH", f"/{channel}", json={"webhook": wrong}),
+    ):
+        assert response.status == 400
+        assert field in response.text
+    assert (await mine.get(channel))["webhook"]["timeout_s"] == 15
