@@ -379,20 +379,34 @@ async def test_a_test_without_a_receiver_says_why(mine: AccountChannels, hook: W
 
 
 async def test_one_test_of_a_webhook_runs_at_a_time(mine: AccountChannels, hook: Webhook) -> None:
-    hook.hangs()
-    channel, other = await create(mine, hook, timeout_s=5), await create(mine, hook, timeout_s=5)
-    first = asyncio.create_task(mine.do(channel, "test", 200))
+    opened = asyncio.Event()
+
+    async def wait(_: Call) -> web.StreamResponse:
+        await opened.wait()
+        return web.Response(status=200)
+
+    hook.answer = wait
+    channel, other = await create(mine, hook, timeout_s=60), await create(mine, hook, timeout_s=60)
+    tests = [asyncio.create_task(mine.do(channel, "test", 200))]
     await wait_until(lambda: hook.under_way == 1)
 
     refused = await mine.do(channel, "test", 429)
     assert "channel" in refused.text
-    second = asyncio.create_task(mine.do(other, "test", 200))
-    await wait_until(lambda: len(hook.calls) == 2)
+    tests.append(asyncio.create_task(mine.do(other, "test", 200)))
+    await wait_until(lambda: hook.under_way == 2)
 
-    for test in (first, second):
-        ended = (await test).json
-        assert (ended["accepted"], ended["status"]) == (False, None)
-        assert "timed out" in ended["error"]
+    opened.set()
+    assert [(await test).json["accepted"] for test in tests] == [True, True]
+
+
+async def test_a_test_that_is_out_of_time_says_so(mine: AccountChannels, hook: Webhook) -> None:
+    hook.hangs()
+    channel = await create(mine, hook, timeout_s=1)
+
+    tested = (await mine.do(channel, "test", 200)).json
+
+    assert (tested["accepted"], tested["status"]) == (False, None)
+    assert "timed out" in tested["error"]
 
 
 async def test_a_notice_that_a_dead_dispatcher_left_is_published(
