@@ -21,6 +21,7 @@ from shared.store.audit import AuditLog
 from shared.store.batches import Batches
 from shared.store.channel_pages import ChannelPages
 from shared.store.channels import Channels
+from shared.store.client_certificates import ClientCertificates
 from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
@@ -75,6 +76,7 @@ class Stores:
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)
+        self.client_certificates = ClientCertificates(redis, self.wakeups)
         self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.fetches = Fetches(redis, limits=limits)

@@ -13,6 +13,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     bindings,
     channel_views,
     channels,
+    client_certificates,
     crossbar,
     deliveries,
     documented,
@@ -21,6 +22,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     quotas,
     receipts,
     session_pushes,
+    signing_secrets,
     streams,
     webhook_tests,
 )

@@ -16,9 +16,10 @@ from services.gateway.endpoint_verification import WebhookTest, disconnected
 from services.gateway.operations import Operation
 from shared.clock import now_ms
 from shared.model.account_channels import AccountChannel, shown_id
-from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.callbacks import Callback
 from shared.model.errors import KeyRevoked
 from shared.model.events import Notification
+from shared.model.signing_secrets import new_secret
 from shared.model.topics import SYSTEM
 from shared.model.webhook_answers import SUCCESS, judged
 from shared.model.webhooks import WebhookPolicy
@@ -34,7 +35,7 @@ async def test_webhook(request: Request, one: OneChannel) -> WebhookTestedBody:
     channel, context = await present(request, one), context_of(request)
     target, policy = _target(channel)
     try:
-        made = await context.stores.signing_secrets.made(one.id, offered=new_signing_secret())
+        made = await context.stores.signing_secrets.made(one.id, offered=new_secret())
     except KeyRevoked:
         raise no_such_channel() from None
     webhook_id = f"test_{secrets.token_hex(16)}"
@@ -48,6 +49,7 @@ async def test_webhook(request: Request, one: OneChannel) -> WebhookTestedBody:
         method=policy.method,
         timeout_s=policy.timeout_s,
         success=SUCCESS,
+        certificate=await context.stores.client_certificates.read(one.id),
     )
     attempt = await context.endpoint_verifier.test(wanted, disconnected=partial(disconnected, request))
     return _shown(attempt, webhook_id)

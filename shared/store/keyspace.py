@@ -9,10 +9,12 @@ touches one slot. `{id}` is a channel's id (32 hex characters): that of the API 
 API keys and channels
 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
-                old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
-                Gateway. Until the key is revoked.
-                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret
-                where it has them. Gateway. With its channel, in the same step.
+                old_secret_hash and old_valid_until_ms after a rotation. Of its webhooks: signing_secret, and
+                once there were two of them signing_secrets, which holds then: a line for each, newest first,
+                `<id> <made in ms> <ends in ms, or -> <secret>`; signing_secret is then the newest HMAC one,
+                for processes of an older release. Gateway. Until the key is revoked.
+                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret,
+                signing_secrets where it has them. Gateway. With its channel, in the same step.
 `{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).
@@ -40,20 +42,23 @@ API keys and channels
                 paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
                 may be missing, a w behind them of a native webhook, and a p while it is paused or disabled).
                 Of a native channel: idle_expiry_ms (0: never; other channels have their kind's), unfinished
-                ('1' until its creation has ended; the reaper ends it after a minute). Of a native pull
-                channel: ack_timeout_ms (unless it is the default), and of its last fetch that got something:
+                ('1' until its creation has ended; the reaper ends it after a minute). Of a native webhook
+                with a client certificate: client_certificate (random, new with each), client_chain and
+                client_key (PEM, as it is used), client_facts (JSON, what is shown). Of a native pull channel:
+                ack_timeout_ms (unless it is the default), and of its last fetch that got something:
                 fetch_lease (a random token), fetch_until (the last entry that is its own), ack_by_ms and
                 fetched (how many) until all is acked or nacked; nacked (the first entry given back) and
                 nacked_until_ms. Its released_at_ms is the last fetch, ack or nack.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
-                entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
-                receipt. Gateway appends; the owner acks from the front. With the channel, and only with it:
-                an empty stream remembers its last id, so a new entry comes behind the tail.
-`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event id). At most
-                10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after the last
-                append.
-`{id}:receipt:<SHA-1 of the event id>`
+                entry), trail if it is traced or a CloudEvent: the traceparent, with an r before it (or alone)
+                for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from
+                the front. With the channel, and only with it: an empty stream remembers its last id, so a new
+                entry comes behind the tail.
+`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity).
+                At most 10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after
+                the last append.
+`{id}:receipt:<SHA-1 of the event's identity>`
                 hash: entry (entry id in the queue), generation of the channel; queued, sent, acked, dropped
                 (ms, as far as it got); reason of the drop. Gateway, edge, dispatcher. 1 h after it was
                 queued.
@@ -61,11 +66,11 @@ API keys and channels
                 the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
                 `purged:<generation>`: `<ms> purged <entry>` of the last purge; holds up to that entry.
                 Gateway, dispatcher, reaper. 1 h after the last end.
-`{id}:attempts` stream, one entry for each of the last attempts of its webhook: n (their running number) and
-                before (the bytes of all before it), by which it is bounded: 200, 512 KiB, 7 days; outcome
-                (success or failure), events (ids of its notifications between newlines, 4 KiB at most), facts
-                (JSON), next (ms of the next attempt, or ''), details (JSON of a failure: headers without
-                secrets, 2 KiB of request and response). Dispatcher. 1 week after the last attempt; a native
+`{id}:attempts` stream, one entry for each of the last attempts of its webhook: head (its running number, the
+                bytes before it, its own, success or failure, ms of the next attempt or -), by which it is
+                bounded: 200, 512 KiB, 7 days; events (ids of its notifications between newlines, 4 KiB at
+                most), facts (JSON), details (JSON of a failure: headers without secrets, 2 KiB of request and
+                response). Dispatcher. 1 week after the last attempt; a native
                 channel's ends with it.
 `{id}:deliveries` list of JSON, newest first: 100 attempts, as releases before that stream wrote them. Read
                 only. 1 week after the last one.
@@ -144,7 +149,7 @@ Accounts and routing
 `{account}:recount` string: a random token of the process that recounts. Gateway. TTL of 10 s, renewed.
 `{account}:has-receipts`
                 string '1': some receipt of the account may exist. Gateway. 90 minutes.
-`{account}:receipt:<SHA-1 of the event id>`
+`{account}:receipt:<SHA-1 of the event's identity>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
 
@@ -334,14 +339,15 @@ def stream_names(account_id: str, topic: str) -> list[str]:
     return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
 
 
-def stream_events(account_id: str, event_id: str) -> list[str]:
-    """The names by which an event is found, one at each place."""
-    hashed = hash_of(event_id)
+def stream_events(account_id: str, event: str) -> list[str]:
+    """The names by which an event is found, one at each place. `event` is its identity."""
+    hashed = hash_of(event)
     return [f"{place[:-1]}-event:{hashed}" for place in stream_places(account_id)]
 
 
-def receipt(channel_or_account: str, event_id: str) -> str:
-    return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+def receipt(channel_or_account: str, event: str) -> str:
+    """`event` is its identity (event_identity.py)."""
+    return f"{{{channel_or_account}}}:receipt:{hash_of(event)}"
 
 
 def rates_of_key(account_id: str, api_key_id: str) -> str:
@@ -349,9 +355,9 @@ def rates_of_key(account_id: str, api_key_id: str) -> str:
     return f"{rates(account_id)}:{api_key_id}"
 
 
-def hash_of(event_id: str) -> str:
-    """The publisher chooses the id: its characters could make one name look like another."""
-    return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
+def hash_of(event: str) -> str:
+    """The publisher chooses the identity: its characters could make one name look like another."""
+    return hashlib.sha1(event.encode(), usedforsecurity=False).hexdigest()
 
 
 def running(api_key_id: str, idempotency_field: bytes) -> str:

@@ -17,6 +17,7 @@ from shared.model.events import Event, Notification, Trail
 from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.event_identity import identity_of
 
 BEGINNING = "0-0"
 
@@ -24,6 +25,8 @@ APPEND_LOT = 100
 """Events in one append. Redis serves nothing else while it runs the script: more go in several."""
 RECEIPTS_LOT = 500
 NOT_OWNER = -1
+# The fields that every entry has, with their names.
+_USUAL_VALUES = 12
 
 
 class Appended(StrEnum):
@@ -99,7 +102,8 @@ class Queues:
         arguments: list[Argument] = [limits.size_bytes, limits.lifetime_ms, traceparent, bindings_version]
         arguments.append(until_ms)
         for e in events:
-            arguments += (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
+            rare = _rare(e) if e.receipt or e.attributes else ""
+            arguments += (e.id, e.topic, e.data, e.name, e.time, rare)
         return self._redis.script("queue_append", keyspace.channel_names(api_key_id)[1:], *arguments)
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
@@ -247,7 +251,7 @@ class Queues:
         """Marks the receipts of these as sent; the first time counts."""
         for start in range(0, len(notifications), RECEIPTS_LOT):
             lot = notifications[start : start + RECEIPTS_LOT]
-            names = [keyspace.receipt(lease.channel, n.event_id) for n in lot]
+            names = [keyspace.receipt(lease.channel, identity_of(n)) for n in lot]
             await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in lot))
 
 
@@ -279,12 +283,22 @@ def next_entry_id(entry_id: str) -> str:
 
 def notification_of(entry_id: bytes, values: Sequence[bytes]) -> Notification:
     """Parses an entry of a queue, fields in the order in which queue_append.lua writes them."""
-    trail = values[13] if len(values) > 12 else b""
-    return notification_at(entry_id, values[1], values[3], values[5], values[7], values[9], trail)
+    if len(values) == _USUAL_VALUES:
+        return notification_at(entry_id, values[1], values[3], values[5], values[7], values[9], b"")
+    rare = dict(zip(values[_USUAL_VALUES::2], values[_USUAL_VALUES + 1 :: 2], strict=True))
+    trail, attributes = rare.get(b"trail", b""), rare.get(b"attributes", b"")
+    return notification_at(entry_id, values[1], values[3], values[5], values[7], values[9], trail, attributes)
 
 
 def notification_at(
-    entry_id: bytes, event_id: bytes, topic: bytes, data: bytes, name: bytes, time: bytes, trail: bytes
+    entry_id: bytes,
+    event_id: bytes,
+    topic: bytes,
+    data: bytes,
+    name: bytes,
+    time: bytes,
+    trail: bytes,
+    attributes: bytes = b"",
 ) -> Notification:
     traced = trail.decode()
     return Notification(
@@ -295,4 +309,11 @@ def notification_at(
         name.decode(),
         time.decode(),
         Trail(receipt=traced.startswith("r"), traceparent=traced.removeprefix("r")) if traced else None,
+        attributes=attributes,
     )
+
+
+def _rare(event: Event) -> Argument:
+    """What few events have, as the script takes it: the hash for a receipt, then the attributes."""
+    hashed = keyspace.hash_of(identity_of(event)).encode() if event.receipt else b""
+    return hashed + event.attributes

@@ -17,6 +17,7 @@ from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Retained, StreamRule, StreamRules, rules_of, stored_rules
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
 
@@ -75,7 +76,8 @@ class Streams:
         arguments: list[Argument] = [secrets.token_hex(8), topic, *keep, _OUTLIVES_MS, remembered_ms]
         arguments += (topics_of_place, "" if deadline is None else deadline.ms)
         for each in events:
-            arguments += (each.id, each.data, each.name, each.time, keyspace.hash_of(each.id), _more_of(each))
+            hashed = keyspace.hash_of(identity_of(each))
+            arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
         return self._redis.script("stream_append", keyspace.stream_names(account_id, topic), *arguments)
 
     @staticmethod
@@ -84,9 +86,10 @@ class Streams:
         status, *fields = reply
         return None if status == b"late" else [offset.decode() for offset in fields[1:]]
 
-    async def find(self, account_id: str, event_id: str) -> Retained | None:
-        """The newest event of this id that is still retained."""
-        names = keyspace.stream_events(account_id, event_id)
+    async def find(self, account_id: str, event_id: str, *, source: str = "") -> Retained | None:
+        """The newest event of this id that is still retained. `source` is that of a CloudEvent."""
+        wanted = identity(event_id, source)
+        names = keyspace.stream_events(account_id, wanted)
         places = await asyncio.gather(*(self._redis.command("GET", name) for name in names))
         found = [
             (tuple(map(int, offset.split(b"-"))), names[at], hashed.decode(), offset.decode())
@@ -98,7 +101,7 @@ class Streams:
             tag = name.partition("-event:")[0]
             names = [f"{tag}:{hashed}", f"{tag}-state:{hashed}"]
             retained = await self._read(names, _before(offset), offset, 1, 0)
-            if retained and retained[0].event.id == event_id:
+            if retained and identity_of(retained[0].event) == wanted:
                 return retained[0]
         return None
 
@@ -148,11 +151,12 @@ def _member(topic: str) -> str:
 
 def _more_of(event: Event) -> bytes:
     """What is rarely known of an event; b"" without any."""
-    if event.to is None and event.customer is None:
+    if event.to is None and event.customer is None and not event.attributes:
         return b""
-    return orjson.dumps(
-        {name: value for name, value in (("to", event.to), ("customer", event.customer)) if value is not None}
-    )
+    more: dict[str, Any] = {"to": event.to, "customer": event.customer}
+    if event.attributes:
+        more["attributes"] = orjson.Fragment(event.attributes)
+    return orjson.dumps({name: value for name, value in more.items() if value is not None})
 
 
 def _retained(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
@@ -165,5 +169,6 @@ def _retained(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
         time=values[7].decode(),
         to=more.get("to"),
         customer=more.get("customer"),
+        attributes=orjson.dumps(more["attributes"]) if "attributes" in more else b"",
     )
     return Retained(offset.decode(), event)

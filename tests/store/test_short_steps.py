@@ -11,8 +11,10 @@ from shared.model.account_channels import ChannelSettings
 from shared.model.api_keys import Account
 from shared.model.bindings import Source
 from shared.model.channels import Kind
+from shared.model.errors import TooManySecrets
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
+from shared.model.signing_secrets import MOST_SECRETS
 from shared.model.streams import Keep
 from shared.redis.pipeline import Script
 from shared.store import keyspace
@@ -252,7 +254,13 @@ async def fetches_of_pull_channels(stores: Stores) -> None:
 
 async def secrets_of_webhooks(stores: Stores) -> None:
     webhook = await full_channel(stores, Kind.WEBHOOK)
-    assert len(await stores.signing_secrets.made(webhook, offered="whsec_a")) == 1
+    await stores.signing_secrets.made(webhook, offered="whsec_a")
+    for number in range(MOST_SECRETS - 1):
+        secrets = await stores.signing_secrets.add(webhook, f"whsec_{number}", overlap_ms=HOUR_MS)
+    assert len(secrets) == MOST_SECRETS
+    with pytest.raises(TooManySecrets):
+        await stores.signing_secrets.add(webhook, "whsec_b", overlap_ms=HOUR_MS)
+    assert await stores.signing_secrets.end(webhook, secrets[-1].id)
 
 
 async def channel_with_one(stores: Stores) -> None:
