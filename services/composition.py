@@ -33,6 +33,7 @@ from shared.store.names import Names
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
+from shared.store.replays import Replays
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.rounds import Rounds
 from shared.store.routing import Routing
@@ -104,6 +105,7 @@ class Stores:
             sessions=self.sessions,
             streams=self.streams,
         )
+        self.replays = Replays(redis, self.queues, limits=limits)
         self.webhooks = Webhooks(redis, self.wakeups)
         self.webhook_notices = WebhookNotices(redis)
         self.rates = Rates(self.quotas)

@@ -80,6 +80,13 @@ API keys and channels
 `{id}:idempotency:<number of six hours since 1970>`
                 hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
                 fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
+`{id}:replay`   hash, the last replay of the channel: replay (its id), state (running, done, cancelled,
+                failed), account, since_ms, until_ms, topics (JSON), per_s, total (of events that it passes,
+                at most), created_ms; cursor (`<offset>:<SHA-1 of the topic>`, of the last event that it
+                passed), passed and done (how many were queued); runner and runner_until_ms, of the process
+                that works at it; waits ('1' while the queue is too full); error and ended_ms.
+                Gateway begins and cancels it, a dispatcher works at it; each step is made with its append.
+                7 days after its end, with the channel, or after 90 days.
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
@@ -175,6 +182,13 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 would end first make room when there are too many. Gateway. 30 days longer than the longest
                 log.
 
+`{replays}:channels`
+                sorted set: the channels with a replay, by the ms at which it began. Gateway. A dispatcher
+                removes one whose replay has ended.
+`{account}:replays`
+                sorted set: the channels of the account with a replay, by the ms at which their place ends, an
+                hour after a dispatcher worked at it. Gateway, dispatcher. TTL of an hour.
+
 `{accounts}:names` sorted set, all scores 0: `<name> NUL <id>` of every account.
                 Gateway. A member goes with its account, or when the reaper finds it stale.
 `{accounts}:audit`, `{account}:audit`
@@ -237,7 +251,7 @@ from collections.abc import Callable
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions"
     rb"|channel-ids|channel-names)"
-    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{(webhooks|replays)\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
@@ -249,11 +263,10 @@ LAYOUT = "{layout}:version"
 LAST_SEEN = "{replicas}:last-seen"
 STOPPED = "{replicas}:stopped"
 WEBHOOKS = "{webhooks}:channels"
-# Changes where every stream is.
-STREAM_PLACES = 16
 DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
 REAPER_ROUND = "{reaper}:round"
 REAPER_NOTES = "{reaper}:notes"
+REPLAYS = "{replays}:channels"
 SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 DELETING = "{accounts}:deleting"
@@ -275,6 +288,8 @@ queue = _names("queue")
 receipts = _names("receipts")
 ended = _names("ended")
 deliveries = _names("deliveries")
+replay = _names("replay")
+replays = _names("replays")
 attempts = _names("attempts")
 session = _names("session")
 pushes = _names("pushes")
@@ -317,7 +332,7 @@ def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
-    of_channels = (channel_ids, names_of_channels)
+    of_channels = (channel_ids, names_of_channels, replays)
     names = (account, children, audit, *of_routing, *of_channels, *of_usage)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
@@ -325,24 +340,6 @@ def names_of_account(account_id: str) -> list[str]:
 def due(api_key_id: str) -> str:
     """The one of `DUE` that has the channel."""
     return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
-
-
-def stream_places(account_id: str) -> list[str]:
-    """The topics of each place."""
-    return [f"{{{account_id}/{digit}}}:streams" for digit in "0123456789abcdef"]
-
-
-def stream_names(account_id: str, topic: str) -> list[str]:
-    """Stream, state, and the topics of its place: KEYS of scripts, in this order."""
-    hashed = hash_of(topic)
-    tag = f"{{{account_id}/{hashed[0]}}}:stream"
-    return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
-
-
-def stream_events(account_id: str, event: str) -> list[str]:
-    """The names by which an event is found, one at each place. `event` is its identity."""
-    hashed = hash_of(event)
-    return [f"{place[:-1]}-event:{hashed}" for place in stream_places(account_id)]
 
 
 def receipt(channel_or_account: str, event: str) -> str:
