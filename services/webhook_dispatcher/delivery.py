@@ -225,6 +225,7 @@ class Deliveries:
                 answer_headers=attempt.response_headers,
                 secret_headers=batch.policy.secret_headers if batch.policy else (),
             )
+        sent = batch.notifications[:count]
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -235,7 +236,8 @@ class Deliveries:
             url=batch.callback.url,
             method=_method_of(batch),
             detail=answer.words or attempt.detail,
-            events=events_kept(each.event_id for each in batch.notifications[:count]),
+            again=next((each.again for each in sent if each.again), ""),
+            events=events_kept(each.event_id for each in sent),
             exchange=found,
         )
 
