@@ -22,7 +22,7 @@ from shared.model.errors import KeyRevoked
 from shared.model.events import Notification
 from shared.model.signing_secrets import new_secret
 from shared.model.topics import SYSTEM
-from shared.model.webhook_answers import judged
+from shared.model.webhook_answers import SUCCESS, judged
 from shared.model.webhooks import WebhookPolicy
 from shared.outbound.client import Attempt
 from shared.runtime.http.responses import Problem
@@ -49,6 +49,7 @@ async def test_webhook(request: Request, one: OneChannel) -> WebhookTestedBody:
         signing_secrets=[each.text for each in made],
         method=policy.method,
         timeout_s=policy.timeout_s,
+        success=SUCCESS,
         certificate=await context.stores.client_certificates.read(one.id),
     )
     attempt = await context.endpoint_verifier.test(wanted, disconnected=partial(disconnected, request))
