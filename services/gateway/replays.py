@@ -15,6 +15,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import context_of
 from services.gateway.openapi import response
 from services.gateway.operations import Operation
+from services.gateway.streams import NOT_RETAINED
 from shared import telemetry
 from shared.clock import now_ms
 from shared.model import topics
@@ -55,8 +56,7 @@ async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> 
     _check_native(channel)
     retained = await stores.streams.find(channel.account_id, posted.event_id, source=posted.source or "")
     if retained is None:
-        message = "no such event is retained: no rule named its topic, or it is no longer kept"
-        raise Problem(404, message, fields=[("event_id", message)])
+        raise Problem(404, NOT_RETAINED, fields=[("event_id", NOT_RETAINED)])
     _check_recipient(retained, channel)
     stores.stored_bytes.check(channel.account_id)
     reply = await stores.queues.begin_append(channel.id, [retained.event], again=RESEND)
