@@ -16,6 +16,7 @@ from starlette.requests import Request
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback
+from shared.model.client_certificates import ClientCertificate
 from shared.model.webhooks import Method
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.places import FairPlaces
@@ -44,6 +45,7 @@ class WebhookTest:
     signing_secrets: Sequence[str] = field(repr=False)
     method: Method = Method.PUT
     timeout_s: float | None = None
+    certificate: ClientCertificate | None = None
 
 
 class EndpointVerifier:
@@ -121,8 +123,10 @@ class EndpointVerifier:
                 url,
                 headers={**wanted.callback.headers, **signed},
                 body=wanted.body,
+                account=account,
                 resolved=resolved,
                 timeout_s=wanted.timeout_s,
+                certificate=wanted.certificate,
             )
         finally:
             self._places.give_back(account)

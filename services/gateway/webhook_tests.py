@@ -48,6 +48,7 @@ async def test_webhook(request: Request, one: OneChannel) -> WebhookTestedBody:
         signing_secrets=[each.text for each in made],
         method=policy.method,
         timeout_s=policy.timeout_s,
+        certificate=await context.stores.client_certificates.read(one.id),
     )
     attempt = await context.endpoint_verifier.test(wanted, disconnected=partial(disconnected, request))
     return _shown(attempt, webhook_id)

@@ -18,6 +18,7 @@ from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
+from shared.model.client_certificates import ClientCertificate
 from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
 from shared.model.webhook_answers import Answer, Verdict, judged
@@ -178,14 +179,23 @@ class Deliveries:
             batch.callback.url,
             headers=request.headers,
             body=body,
+            account=webhook.account,
             resolved=resolved,
             timeout_s=None if batch.policy is None else batch.policy.timeout_s,
+            certificate=await self._certificate(lease, batch),
         )
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
             return await webhook.request.attempt()
         finally:
             webhook.request = None
+
+    async def _certificate(self, lease: Lease, batch: TakenBatch) -> ClientCertificate | None:
+        """The channel's own; the webhooks of API keys have none."""
+        if batch.policy is None:
+            return None
+        certificates = self._stores.client_certificates
+        return await certificates.current(lease.channel, config_version=batch.config_version)
 
     def _record(
         self,

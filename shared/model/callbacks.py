@@ -20,6 +20,10 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 # Some parsers read a host whose last label is one of these as an IPv4 address.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 _NAME_LIMIT = 253
+# The ASCII form leaves these signs out: `evil` with one of them inside would be called as `evil`.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u1806\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -106,6 +110,8 @@ def _is_host(authority: re.Match[str]) -> bool:
     name = authority["name"]
     if name.isascii():
         return _is_address(ipaddress.IPv4Address, name) or _is_name(name)
+    if _INVISIBLE.search(name):
+        return False
     # Compatibility forms fold to ASCII (①②⑦ is 127), and the ideographic full stop is a dot.
     folded = unicodedata.normalize("NFKC", name).replace("。", ".")
     try:

@@ -108,6 +108,10 @@ def test_valid_urls_are_unchanged(url: str) -> None:
         ("http://example.com:80:80/", "host"),
         # Letters of both directions in one label: it has no ASCII form.
         ("http://a\u05d0/", "host"),
+        # Signs that the ASCII form leaves out.
+        ("http://e\ufe0fvil.example/", "host"),
+        ("http://e\u115fvil.example/", "host"),
+        ("http://\U000e0100/", "host"),
         ("http://example.com/" + "x" * LONGEST, "400"),
     ],
 )

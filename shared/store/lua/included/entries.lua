@@ -6,7 +6,8 @@ local function first_entry(queue) return redis.call('XRANGE', queue, '-', '+', '
 -- The sum of the sizes before an entry.
 local function total_before(entry)
   local values = entry[2]
-  return tonumber(values[12]) - size_of(values[4], values[6], values[8], values[14] or '')
+  local attributes = values[15] == 'attributes' and values[16] or ''
+  return tonumber(values[12]) - size_of(values[4], values[6], values[8], values[14] or '') - #attributes
 end
 
 -- Writes the first entry of a queue as its channel's bound; an empty queue has no bound.
