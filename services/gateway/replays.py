@@ -24,9 +24,11 @@ from shared.model.audit import Action
 from shared.model.errors import NoSuchChannel
 from shared.model.replays import RESEND, USUAL_PER_S, NewReplay, Replay
 from shared.model.streams import Retained
+from shared.publish.sizes import ENTRY_BYTES
 from shared.runtime.http.responses import Problem
 from shared.store.queues import Appended
 from shared.store.replays import MOST_REPLAYS, ReplayRuns, TooManyReplays
+from shared.store.stored_bytes import Stored
 from shared.wire.replays import (
     NewReplayBody,
     NewResend,
@@ -41,7 +43,11 @@ _REPLAY = "/v1/channels/{channel}/replay"
 
 
 @Operation(
-    "POST /v1/channels/{channel}/resend", NAMED_CHANNEL, status=202, errors=(409,), parameters=[OF_ACCOUNT]
+    "POST /v1/channels/{channel}/resend",
+    NAMED_CHANNEL,
+    status=202,
+    errors=(409, 429),
+    parameters=[OF_ACCOUNT],
 )
 async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> ResentBody:
     """Queues a retained event for the channel once more, under its id."""
@@ -52,9 +58,11 @@ async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> 
         message = "no such event is retained: no rule named its topic, or it is no longer kept"
         raise Problem(404, message, fields=[("event_id", message)])
     _check_recipient(retained, channel)
+    stores.stored_bytes.check(channel.account_id)
     reply = await stores.queues.begin_append(channel.id, [retained.event], again=RESEND)
     if stores.queues.end_append(reply) is not Appended.QUEUED:
         raise no_such_channel()
+    stores.stored_bytes.add(channel.account_id, Stored.QUEUES, len(retained.event.data) + ENTRY_BYTES)
     telemetry.queued_again.add(1, {"why": RESEND})
     await _record(request, Action.EVENT_RESENT, one)
     return ResentBody(retained.event.id, retained.event.topic, retained.offset)
