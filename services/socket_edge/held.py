@@ -93,7 +93,7 @@ class HeldConnection(ABC):
         """When `check` may have something to do, by the event loop's clock."""
         if self.expires_at_ms == math.inf:
             return math.inf
-        return self._edge.event_loop.time() + (self.expires_at_ms - now_ms()) / 1000
+        return now_s() + (self.expires_at_ms - now_ms()) / 1000
 
     async def check(self, now_s: float) -> None:
         """Does what is due by now."""
