@@ -127,8 +127,9 @@ class Edge:
         `wakes` unless nothing can wait for it in Redis.
         """
         self.registry.add(connection)
-        self.liveness.watch(connection)
-        if credential is not None:
+        if credential is None:
+            self.liveness.watch(connection)
+        else:
             self.authenticated(connection, credential)
         if isinstance(connection, LeaseHolder) and (previous := connection.lease.previous):
             telemetry.takeovers.add(1)
