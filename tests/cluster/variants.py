@@ -30,7 +30,7 @@ def external_redis(release: Release) -> list[str]:
             other.uninstall()
             claims = other.get("persistentvolumeclaims")["items"]
         finally:
-            release.cluster.kubectl("delete", "namespace", other.namespace)
+            other.remove()
             redis.terminate()
             redis.wait(10)
     return [f"a claim is left: {claim['metadata']['name']}" for claim in claims]

@@ -1,0 +1,155 @@
+"""Alerts by their faults: each fires while its fault lasts, and ends with it."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+
+from tests.cluster import crashes
+from tests.cluster.access import Failed
+from tests.cluster.caller import expect
+from tests.cluster.monitoring import Monitoring, monitored, soon
+from tests.cluster.places import NODE_IP
+from tests.cluster.release import FULL_NAME, RELEASE, Release
+from tests.cluster.rotation import ask_redis
+
+Fault = Callable[[Release], AbstractContextManager[None]]
+
+_HOOK_PORT = 8098
+_HOOK = f"http://{NODE_IP}:{_HOOK_PORT}/"
+_HOOKS = 5
+_RECEIVER = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+http.server.ThreadingHTTPServer(("HOST", PORT), Handler).serve_forever()
+""".replace("HOST", NODE_IP).replace("PORT", str(_HOOK_PORT))
+_MEMORY_SHARE = 0.5
+
+
+@contextlib.contextmanager
+def _none(release: Release, *, kind: str = "deployment", component: str) -> Iterator[None]:
+    """No pod of a component."""
+    what = f"{kind}/{FULL_NAME}-{component}"
+    count = release.get(what)["spec"]["replicas"]
+    release.kubectl("scale", what, "--replicas=0")
+    release.wait(f"the end of {component}", lambda: not release.pods(component))
+    try:
+        yield
+    finally:
+        release.kubectl("scale", what, f"--replicas={count}")
+        release.wait_ready(component, count=count)
+
+
+@contextlib.contextmanager
+def _little_memory(release: Release) -> Iterator[None]:
+    """Redis uses two thirds of what it may."""
+    before = ask_redis(release, "CONFIG", "GET", "maxmemory").split()[-1]
+    used = re.search(r"^used_memory:(\d+)", ask_redis(release, "INFO", "memory"), flags=re.M)
+    if used is None:
+        raise Failed("Redis does not say how much memory it uses")
+    ask_redis(release, "CONFIG", "SET", "maxmemory", str(int(used[1]) * 3 // 2))
+    try:
+        yield
+    finally:
+        ask_redis(release, "CONFIG", "SET", "maxmemory", before)
+
+
+@contextlib.contextmanager
+def _dead_receiver(release: Release) -> Iterator[None]:
+    """Webhooks whose receiver has gone have notifications."""
+    admin = release.admin_token()
+    account = expect(release, 201, "POST", "/v1/accounts", token=admin, body={"name": "faults"}).json["id"]
+    body = {"name": "faults", "scopes": ["publish", "receive"]}
+    with _receiver(release):
+        keys = [
+            expect(release, 201, "POST", f"/v1/accounts/{account}/api-keys", token=admin, body=body).json
+            for _ in range(_HOOKS)
+        ]
+        for key in keys:
+            path, given = "/v2/notification/callback", {"url": f"{_HOOK}{key['id']}"}
+            expect(release, 204, "PUT", path, token=key["secret"], body=given)
+    for key in keys:
+        event = {"topic": "faults.webhook", "data": {}, "to": key["id"]}
+        expect(release, 202, "POST", "/v1/events", token=key["secret"], body=event)
+    yield
+    with _receiver(release):
+        release.wait("the retries of all webhooks", lambda: not any(_pending(release, key) for key in keys))
+    for key in keys:
+        expect(release, 204, "DELETE", f"/v1/api-keys/{key['id']}", token=admin)
+
+
+def _pending(release: Release, key: dict[str, str]) -> int:
+    path, token = f"/v1/channels/{key['id']}", release.admin_token()
+    return int(expect(release, 200, "GET", path, token=token).json["pending"])
+
+
+@contextlib.contextmanager
+def _receiver(release: Release) -> Iterator[None]:
+    process = release.cluster.start(sys.executable, "-c", _RECEIVER, log="receiver")
+    try:
+        again = ("--retry", "20", "--retry-connrefused", "--retry-delay", "1")
+        release.cluster.run("curl", "--silent", *again, "--request", "PUT", "--data", "{}", _HOOK)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+FAULTS: tuple[dict[str, Fault], ...] = (
+    {
+        "NotifyWebhooksFail": _dead_receiver,
+        "NotifyNoEdge": partial(_none, component="socket-edge"),
+        # The reaper is who asks Redis for it.
+        "NotifyRedisMemoryHigh": _little_memory,
+    },
+    {
+        "NotifyNoReaper": partial(_none, component="expiry-reaper"),
+        "NotifyNoDispatcher": partial(_none, component="webhook-dispatcher"),
+        "NotifyNoGateway": partial(_none, component="gateway"),
+    },
+    {"NotifyRedisDown": partial(_none, kind="statefulset", component="redis")},
+    {"NotifyProcessDown": lambda release: crashes.paused(release, "expiry-reaper")},
+)
+"""Faults that can last at once, by the alert of each."""
+
+
+def alerts(release: Release) -> list[str]:
+    """A healthy installation has no alert; each fault has its own, until it ends."""
+    notes = []
+    names = [name for group in FAULTS for name in group if name != "NotifyRedisMemoryHigh"]
+    with monitored(release, alerts=soon(*names, NotifyRedisMemoryHigh=_MEMORY_SHARE)) as monitoring:
+        monitoring.wait_calm()
+        for group in FAULTS:
+            others = _fire(release, monitoring, group)
+            beside = f"; beside them {', '.join(sorted(others))}" if others else ""
+            notes.append(f"fired and resolved: {', '.join(group)}{beside}")
+    return notes
+
+
+def _fire(release: Release, monitoring: Monitoring, group: dict[str, Fault]) -> set[str]:
+    with ExitStack() as stack:
+        for fault in group.values():
+            stack.enter_context(fault(release))
+        others = monitoring.wait_firing(set(group))
+    monitoring.wait_calm()
+    return others
+
+
+def drains_are_seen(release: Release) -> list[str]:
+    """Every edge that ends was scraped while it drained, and said so."""
+    with monitored(release) as monitoring:
+        before = {pod["metadata"]["name"] for pod in release.pods("socket-edge")}
+        release.restart("socket-edge")
+        draining = monitoring.query(
+            f'max by (pod) (max_over_time(notify_draining{{release="{RELEASE}"}}[10m]))'
+        )
+        seen = {each["metric"]["pod"] for each in draining if each["value"][1] == "1"}
+        if missing := before - seen:
+            raise Failed(f"no scrape has seen {', '.join(sorted(missing))} drain")
+    return [f"{len(before)} edges were seen as they drained"]
