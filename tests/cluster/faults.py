@@ -2,33 +2,20 @@
 
 import contextlib
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 from tests.cluster import crashes
 from tests.cluster.access import Failed
-from tests.cluster.caller import expect
 from tests.cluster.monitoring import Monitoring, monitored, soon
-from tests.cluster.places import NODE_IP
+from tests.cluster.receivers import Webhooks, receiver
 from tests.cluster.release import FULL_NAME, RELEASE, Release
 from tests.cluster.rotation import ask_redis
 
 Fault = Callable[[Release], AbstractContextManager[None]]
 
-_HOOK_PORT = 8098
-_HOOK = f"http://{NODE_IP}:{_HOOK_PORT}/"
 _HOOKS = 5
-_RECEIVER = """
-import http.server
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_PUT(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(204)
-        self.end_headers()
-http.server.ThreadingHTTPServer(("HOST", PORT), Handler).serve_forever()
-""".replace("HOST", NODE_IP).replace("PORT", str(_HOOK_PORT))
 _MEMORY_SHARE = 0.5
 
 
@@ -63,42 +50,13 @@ def _little_memory(release: Release) -> Iterator[None]:
 @contextlib.contextmanager
 def _dead_receiver(release: Release) -> Iterator[None]:
     """Webhooks whose receiver has gone have notifications."""
-    admin = release.admin_token()
-    account = expect(release, 201, "POST", "/v1/accounts", token=admin, body={"name": "faults"}).json["id"]
-    body = {"name": "faults", "scopes": ["publish", "receive"]}
-    with _receiver(release):
-        keys = [
-            expect(release, 201, "POST", f"/v1/accounts/{account}/api-keys", token=admin, body=body).json
-            for _ in range(_HOOKS)
-        ]
-        for key in keys:
-            path, given = "/v2/notification/callback", {"url": f"{_HOOK}{key['id']}"}
-            expect(release, 204, "PUT", path, token=key["secret"], body=given)
-    for key in keys:
-        event = {"topic": "faults.webhook", "data": {}, "to": key["id"]}
-        expect(release, 202, "POST", "/v1/events", token=key["secret"], body=event)
+    with receiver(release):
+        hooks = Webhooks(release, count=_HOOKS)
+    hooks.publish()
     yield
-    with _receiver(release):
-        release.wait("the retries of all webhooks", lambda: not any(_pending(release, key) for key in keys))
-    for key in keys:
-        expect(release, 204, "DELETE", f"/v1/api-keys/{key['id']}", token=admin)
-
-
-def _pending(release: Release, key: dict[str, str]) -> int:
-    path, token = f"/v1/channels/{key['id']}", release.admin_token()
-    return int(expect(release, 200, "GET", path, token=token).json["pending"])
-
-
-@contextlib.contextmanager
-def _receiver(release: Release) -> Iterator[None]:
-    process = release.cluster.start(sys.executable, "-c", _RECEIVER, log="receiver")
-    try:
-        again = ("--retry", "20", "--retry-connrefused", "--retry-delay", "1")
-        release.cluster.run("curl", "--silent", *again, "--request", "PUT", "--data", "{}", _HOOK)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
+    with receiver(release):
+        hooks.wait_delivered()
+    hooks.end()
 
 
 FAULTS: tuple[dict[str, Fault], ...] = (

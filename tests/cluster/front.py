@@ -17,7 +17,7 @@ from tests.load.polls import PULL_PATH
 from tests.load.sessions import BLACKHOLE_PATH, JOIN_PATH
 from tests.load.sockets import CONNECT_PATH
 
-_HELD = (CONNECT_PATH, PULL_PATH, JOIN_PATH, BLACKHOLE_PATH)
+HELD = (CONNECT_PATH, PULL_PATH, JOIN_PATH, BLACKHOLE_PATH)
 _START_LIMIT_S = 20
 _BLACKHOLE_PORT = 5555
 
@@ -98,7 +98,7 @@ def front(release: Release, *, kind: str) -> Iterator[str]:
     }
     with scratch(kind) as folder:
         path = Path(folder, "proxy.conf")
-        path.write_text(_configuration(kind, folder, **services))
+        path.write_text(configuration(kind, folder, **services))
         given = [f"{name.upper()}={address}" for name, address in services.items()]
         for name, port in (("API", FRONT_PORT), ("BLACKHOLE", _BLACKHOLE_PORT)):
             given.append(f"{name}_ADDRESS=http://127.0.0.1:{port}")
@@ -113,7 +113,7 @@ def front(release: Release, *, kind: str) -> Iterator[str]:
             process.wait(10)
 
 
-def _configuration(kind: str, folder: str, *, edges: str, gateways: str) -> str:
+def configuration(kind: str, folder: str, *, edges: str, gateways: str) -> str:
     if kind == "caddy":
         # The deployed one. The load has one origin, where Blackhole's path has no port of its own.
         text, held = _CADDYFILE.read_text(), "@held path "
@@ -122,8 +122,8 @@ def _configuration(kind: str, folder: str, *, edges: str, gateways: str) -> str:
     return _TEMPLATES[kind].format(
         port=FRONT_PORT,
         folder=folder,
-        held=" ".join(_HELD),
-        locations="\n".join(f"location = {held} {{ proxy_pass http://edges; }}" for held in _HELD),
+        held=" ".join(HELD),
+        locations="\n".join(f"location = {held} {{ proxy_pass http://edges; }}" for held in HELD),
         edges=edges,
         gateways=gateways,
     )

@@ -14,7 +14,7 @@ from tests.cluster.release import FULL_NAME, SERVICES, Release
 
 Json = dict[str, Any]
 _PORT = 9099
-_URL = f"http://127.0.0.1:{_PORT}"
+URL = f"http://127.0.0.1:{_PORT}"
 _GROUP = "monitoring.coreos.com"
 _POD = "__meta_kubernetes_pod"
 _POLL_S = 0.5
@@ -39,7 +39,7 @@ class Monitoring:
             "--get",
             "--data-urlencode",
             f"query={expression}",
-            f"{_URL}/api/v1/query",
+            f"{URL}/api/v1/query",
         ]
         answer = json.loads(self._cluster.run(*asked))
         if answer["status"] != "success":
@@ -78,22 +78,24 @@ class Monitoring:
 
 
 @contextlib.contextmanager
-def monitored(release: Release, *, alerts: Mapping[str, Json] | None = None) -> Iterator[Monitoring]:
+def monitored(
+    release: Release, *options: str, alerts: Mapping[str, Json] | None = None
+) -> Iterator[Monitoring]:
     """The release with its PodMonitor and its rules, and a Prometheus that carries them out.
 
-    `alerts` are values of metrics.rules.alerts.
+    `options` are more of the upgrade, and the end takes them back; `alerts`: values of metrics.rules.alerts.
     """
     _define_kinds(release.cluster)
     with scratch("prometheus") as folder:
         values = Path(folder, "values.json")
         rules = {"enabled": True, "alerts": alerts or {}}
         values.write_text(json.dumps({"metrics": {"podMonitor": {"enabled": True}, "rules": rules}}))
-        release.upgrade(f"--values={values}")
+        release.upgrade(f"--values={values}", *options)
         release.wait_rolled_out()
         process = release.cluster.start("prometheus", *_arguments(release, Path(folder)), log="prometheus")
         try:
             again = ("--retry", "60", "--retry-connrefused", "--retry-delay", "1")
-            release.cluster.run("curl", "--silent", "--fail", *again, f"{_URL}/-/ready")
+            release.cluster.run("curl", "--silent", "--fail", *again, f"{URL}/-/ready")
             monitoring = Monitoring(release.cluster)
             monitoring.wait_scraped(release)
             yield monitoring
@@ -112,7 +114,7 @@ def _arguments(release: Release, folder: Path) -> list[str]:
     every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     # JSON is YAML.
     config.write_text(
-        json.dumps({"global": every, "rule_files": [str(rules)], "scrape_configs": [_scrape_of(monitor)]})
+        json.dumps({"global": every, "rule_files": [str(rules)], "scrape_configs": [scrape_of(monitor)]})
     )
     return [
         f"--config.file={config}",
@@ -137,7 +139,7 @@ def soon(*alerts: str, **thresholds: float) -> dict[str, Json]:
     return made
 
 
-def _scrape_of(monitor: Json) -> Json:
+def scrape_of(monitor: Json) -> Json:
     """What the Prometheus operator makes of a PodMonitor."""
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
     selector = monitor["spec"]["selector"]

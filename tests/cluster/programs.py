@@ -10,6 +10,7 @@ from tests.cluster.places import CHECKOUT, HERE, PROGRAMS
 
 SOURCES = HERE / "programs"
 _BESIDE = SOURCES / "beside"
+_ADAPTER = SOURCES / "adapter"
 _PROMETHEUS = CHECKOUT / "tests" / "deploy" / "promtool"
 # As `make prometheus`, which also leaves out the discovery of pods.
 _PROMETHEUS_TAGS = "remove_all_sd,enable_kubernetes_sd"
@@ -41,7 +42,7 @@ def build() -> None:
     go = requirements.go_program()
     assert go is not None, "the requirements were checked"
     PROGRAMS.mkdir(parents=True, exist_ok=True)
-    print("building Kubernetes, etcd and Helm from Go modules; the first time takes ten minutes", flush=True)
+    print("building Kubernetes and others from Go modules; the first time takes ten minutes", flush=True)
     # Without a version in the program, Helm refuses charts that name a kubeVersion.
     major, minor, _ = version().removeprefix("v").split(".")
     stamped = {
@@ -55,6 +56,8 @@ def build() -> None:
     _go(go, "helm", "helm.sh/helm/v3/cmd/helm", "-s -w")
     _go(go, "kube-network-policies", "sigs.k8s.io/kube-network-policies/cmd", "-s -w", folder=_BESIDE)
     _go(go, "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", "-s -w", folder=_BESIDE)
+    adapter = "sigs.k8s.io/prometheus-adapter/cmd/adapter"
+    _go(go, "prometheus-adapter", adapter, "-s -w", folder=_ADAPTER)
     prometheus = "github.com/prometheus/prometheus/cmd/prometheus"
     _go(go, "prometheus", prometheus, "-s -w", folder=_PROMETHEUS, GOFLAGS=f"-tags={_PROMETHEUS_TAGS}")
     # A pod's sandbox has no C library.

@@ -10,6 +10,7 @@ from tests.cluster import crashes, drains, images, outages, rotation
 from tests.cluster.access import Failed
 from tests.cluster.bounds import CRASH, DRAIN, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
 from tests.cluster.caller import Waiting
+from tests.cluster.custom_metrics import follow_their_metrics
 from tests.cluster.earlier import (
     on_an_earlier_release,
     on_an_upgraded_release,
@@ -177,6 +178,7 @@ STORIES = {
     "Redis Cluster over TLS": Story(kill_a_primary, PRIMARY_AWAY, needs_own=True, elsewhere=on_redis_cluster),
     "small node": Story(upgrade_a_small_one, ROLLOUT, needs_own=True, elsewhere=on_a_small_node),
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
+    "autoscaling by own metrics": Story(follow_their_metrics, ROLLOUT, needs_own=True),
     "alerts": Story(alerts, needs_own=True),
     "drains are seen": Story(drains_are_seen, ROLLOUT, needs_own=True),
     "grow the volume": Story(grow, ROLLOUT, needs_own=True, elsewhere=on_a_growable_volume),

@@ -41,7 +41,7 @@ def grow(release: Release) -> list[str]:
     """No pod restarts. Before the documented steps the chart refuses the larger size."""
     pod = release.get("pod", f"{_REDIS}-0")["metadata"]["uid"]
     notes = [_refusal(release)]
-    for command in _documented():
+    for command in documented():
         if " -w" in command:
             _be_the_storage(release)
         else:
@@ -72,7 +72,7 @@ def _refusal(release: Release) -> str:
     return "the larger size alone was refused, and nothing had changed"
 
 
-def _documented() -> list[str]:
+def documented() -> list[str]:
     """The commands of the section, one of a line or of several."""
     text = (CHECKOUT / "docs" / "operations.md").read_text()
     section = text.partition(f"\n## {_SECTION}\n")[2].partition("\n## ")[0]
