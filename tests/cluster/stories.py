@@ -8,11 +8,22 @@ from dataclasses import dataclass
 
 from tests.cluster import crashes, drains, images, outages, rotation
 from tests.cluster.access import Failed
-from tests.cluster.bounds import CRASH, DRAIN, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.bounds import (
+    CRASH,
+    DRAIN,
+    PRIMARY_AWAY,
+    REDIS_AWAY,
+    REDIS_RESTARTS,
+    ROLLOUT,
+    Bounds,
+    Outcome,
+    judge,
+)
 from tests.cluster.caller import Waiting
 from tests.cluster.custom_metrics import follow_their_metrics
 from tests.cluster.earlier import (
     on_an_earlier_release,
+    on_an_earlier_release_outside,
     on_an_upgraded_release,
     roll_back_to_it,
     upgrade_from_it,
@@ -184,7 +195,10 @@ STORIES = {
     "grow the volume": Story(grow, ROLLOUT, needs_own=True, elsewhere=on_a_growable_volume),
     "image": Story(image, needs_own=True),
     "upgrade from an earlier release": Story(
-        upgrade_from_it, ROLLOUT, needs_own=True, elsewhere=on_an_earlier_release
+        upgrade_from_it, REDIS_RESTARTS, needs_own=True, elsewhere=on_an_earlier_release
+    ),
+    "the same on an external Redis": Story(
+        upgrade_from_it, ROLLOUT, needs_own=True, elsewhere=on_an_earlier_release_outside
     ),
     "rollback to an earlier release": Story(
         roll_back_to_it, ROLLOUT, needs_own=True, elsewhere=on_an_upgraded_release
