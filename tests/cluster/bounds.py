@@ -26,6 +26,8 @@ _OF_CLIENTS = re.compile(
     r"\d+ ((sockets|sessions) were closed|(connects|joins|requests) were refused|frames of sessions) "
 )
 ROLLOUT = Bounds()
+WATCHED = Bounds(gap_s=None)
+"""A roll-out whose gaps are not what the story is about: Prometheus has its share of a small machine."""
 DRAIN = Bounds(reconnects=1.5)
 """An eviction adds no pod first, so half of the first edge's sockets go to the one that is next."""
 CRASH = Bounds(gap_s=15.0, publisher_errors=None, session_lost=None)

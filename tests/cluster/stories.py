@@ -191,7 +191,7 @@ STORIES = {
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
     "autoscaling by own metrics": Story(follow_their_metrics, ROLLOUT, needs_own=True),
     "alerts": Story(alerts, needs_own=True),
-    "drains are seen": Story(drains_are_seen, ROLLOUT, needs_own=True),
+    "drains are seen": Story(drains_are_seen, WATCHED, needs_own=True),
     "grow the volume": Story(grow, ROLLOUT, needs_own=True, elsewhere=on_a_growable_volume),
     "image": Story(image, needs_own=True),
     "upgrade from an earlier release": Story(
