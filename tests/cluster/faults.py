@@ -34,13 +34,13 @@ def _none(release: Release, *, kind: str = "deployment", component: str) -> Iter
 
 
 @contextlib.contextmanager
-def _little_memory(release: Release) -> Iterator[None]:
-    """Redis uses two thirds of what it may."""
+def _little_memory(release: Release, *, times: float) -> Iterator[None]:
+    """Redis may use so many times of what it uses."""
     before = ask_redis(release, "CONFIG", "GET", "maxmemory").split()[-1]
     used = re.search(r"^used_memory:(\d+)", ask_redis(release, "INFO", "memory"), flags=re.M)
     if used is None:
         raise Failed("Redis does not say how much memory it uses")
-    ask_redis(release, "CONFIG", "SET", "maxmemory", str(int(used[1]) * 3 // 2))
+    ask_redis(release, "CONFIG", "SET", "maxmemory", str(int(int(used[1]) * times)))
     try:
         yield
     finally:
@@ -64,13 +64,15 @@ FAULTS: tuple[dict[str, Fault], ...] = (
         "NotifyWebhooksFail": _dead_receiver,
         "NotifyNoEdge": partial(_none, component="socket-edge"),
         # The reaper is who asks Redis for it.
-        "NotifyRedisMemoryHigh": _little_memory,
+        "NotifyRedisMemoryHigh": partial(_little_memory, times=1.5),
     },
     {
         "NotifyNoReaper": partial(_none, component="expiry-reaper"),
         "NotifyNoDispatcher": partial(_none, component="webhook-dispatcher"),
         "NotifyNoGateway": partial(_none, component="gateway"),
     },
+    # Heartbeats are refused.
+    {"NotifyRedisFull": partial(_little_memory, times=0.9)},
     {"NotifyRedisDown": partial(_none, kind="statefulset", component="redis")},
     {"NotifyProcessDown": lambda release: crashes.paused(release, "expiry-reaper")},
 )

@@ -1,6 +1,7 @@
 """A proxy before the two Services, as an ingress controller or a load balancer would be."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,9 @@ def configuration(kind: str, folder: str, *, edges: str, gateways: str) -> str:
         # The deployed one. The load has one origin, where Blackhole's path has no port of its own.
         text, held = _CADDYFILE.read_text(), "@held path "
         assert held in text, f"{_CADDYFILE} names the paths of the edges"
-        return text.replace(held, f"{held}{BLACKHOLE_PATH} ")
+        text = text.replace(held, f"{held}{BLACKHOLE_PATH} ")
+        # A Service's address is the only upstream, and Kubernetes checks its pods: docs/operations.md.
+        return re.sub(r"(?m)^\s+(health_|fail_duration ).*\n", "", text)
     return _TEMPLATES[kind].format(
         port=FRONT_PORT,
         folder=folder,

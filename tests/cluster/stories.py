@@ -15,6 +15,7 @@ from tests.cluster.bounds import (
     REDIS_AWAY,
     REDIS_RESTARTS,
     ROLLOUT,
+    WATCHED,
     Bounds,
     Outcome,
     judge,
