@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from services.composition import Stores
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
@@ -21,8 +22,8 @@ from shared.model.channels import Kind, Lease
 from shared.model.client_certificates import ClientCertificate
 from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
-from shared.model.webhook_answers import Answer, Verdict, judged
-from shared.model.webhooks import Method
+from shared.model.webhook_answers import SUCCESS, Answer, Verdict, judged
+from shared.model.webhooks import Method, WebhookPolicy
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.runtime.settings import Settings
@@ -181,8 +182,8 @@ class Deliveries:
             body=body,
             account=webhook.account,
             resolved=resolved,
-            timeout_s=None if batch.policy is None else batch.policy.timeout_s,
             certificate=await self._certificate(lease, batch),
+            **_by_policy(batch.policy),
         )
         webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
         try:
@@ -212,8 +213,7 @@ class Deliveries:
         That is also what was sent and answered, if it failed, while the account has room.
         """
         count, took_ms = request.message.count, attempt.took_ms
-        outcome = "accepted" if answer.is_accepted else attempt.outcome
-        facts = {"channel": lease.channel, "outcome": outcome, "batch": count, "took_ms": took_ms}
+        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
         level = logging.DEBUG if answer.is_accepted else logging.INFO
         logger.log(level, "delivery.attempted", extra={"facts": facts})
         found = None
@@ -225,6 +225,7 @@ class Deliveries:
                 answer_headers=attempt.response_headers,
                 secret_headers=batch.policy.secret_headers if batch.policy else (),
             )
+        sent = batch.notifications[:count]
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -235,7 +236,8 @@ class Deliveries:
             url=batch.callback.url,
             method=_method_of(batch),
             detail=answer.words or attempt.detail,
-            events=events_kept(each.event_id for each in batch.notifications[:count]),
+            again=next((each.again for each in sent if each.again), ""),
+            events=events_kept(each.event_id for each in sent),
             exchange=found,
         )
 
@@ -293,6 +295,11 @@ class Deliveries:
         await self._stores.channels.unindex(
             account, lease.channel, kind=Kind.WEBHOOK, generation=lease.generation
         )
+
+
+def _by_policy(policy: WebhookPolicy | None) -> dict[str, Any]:
+    """How a request of a native webhook differs from others."""
+    return {} if policy is None else {"timeout_s": policy.timeout_s, "success": SUCCESS}
 
 
 def _method_of(batch: TakenBatch) -> Method:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+SUCCESS = range(200, 300)
+"""The statuses that accept a request to a native webhook."""
 _MOST_MS = 24 * 3600 * 1000
 _GONE = 410
 _WITH_RETRY_AFTER = (429, 503)
@@ -57,7 +59,7 @@ def judged(status: int | None, *, location: str = "", retry_after: str = "", now
     """What a response means; without a status there was none."""
     if status is None:
         return Answer(Verdict.FAILED)
-    if 200 <= status < 300:
+    if status in SUCCESS:
         return Answer(Verdict.ACCEPTED)
     if 300 <= status < 400:
         to = f" to {location}" if location else ""

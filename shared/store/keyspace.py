@@ -35,17 +35,20 @@ API keys and channels
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
                 A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
-                the names of its secret headers).
+                the names of its secret headers); rate_at_ms (before it no request, if it has a rate); head
+                (the first entry of what fails, and since when in ms); disabled (the reason) and
+                disabled_since_ms; notices (lines that its account is to be told, at most 16), noticed (how
+                many there were) and trouble ('1' from a notice of a failure to the next success).
                 paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
-                may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
-                (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
-                the reaper ends it after a minute). Of a native webhook with a client certificate:
-                client_certificate (random, new with each), client_chain and client_key (PEM, as it is used),
-                client_facts (JSON, what is shown). Of a native pull channel: ack_timeout_ms (unless it is the
-                default), and of its last fetch that got something: fetch_lease (a random token), fetch_until
-                (the last entry that is its own), ack_by_ms and fetched (how many) until all is acked or
-                nacked; nacked (the first entry given back) and nacked_until_ms. Its released_at_ms is the
-                last fetch, ack or nack.
+                may be missing, a w behind them of a native webhook, and a p while it is paused or disabled).
+                Of a native channel: idle_expiry_ms (0: never; other channels have their kind's), unfinished
+                ('1' until its creation has ended; the reaper ends it after a minute). Of a native webhook
+                with a client certificate: client_certificate (random, new with each), client_chain and
+                client_key (PEM, as it is used), client_facts (JSON, what is shown). Of a native pull channel:
+                ack_timeout_ms (unless it is the default), and of its last fetch that got something:
+                fetch_lease (a random token), fetch_until (the last entry that is its own), ack_by_ms and
+                fetched (how many) until all is acked or nacked; nacked (the first entry given back) and
+                nacked_until_ms. Its released_at_ms is the last fetch, ack or nack.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), trail if it is traced or a CloudEvent: the traceparent, with an r before it (or alone)

@@ -59,7 +59,8 @@ UNUSED = {
     "+ping": "the server or the connection was silent for seconds",
     "+set": "a reaper was the first process on an empty Redis",
     "+unwatch": "two workers took the same job at once",
-    "~{*}:channel-names": "a dispatcher ended a native webhook that had failed for too long",
+    "+hscan": "a dispatcher read a large routing table",
+    "~{*}:session": "a dispatcher told a session what became of a webhook",
     "~{*}:ended": "a dispatcher or a reaper ended a channel while receipts were tracked",
 }
 STORIES = [

@@ -111,6 +111,19 @@ async def test_an_event_arrives_once_more_under_its_id(mine: AccountChannels, ot
     assert await ids(mine, channel) == ["e1"]
 
 
+async def repeated(mine: AccountChannels, channel: str) -> list[tuple[str | None, list[str]]]:
+    """Why each attempt was made once more, with its events."""
+    found: list[tuple[str | None, list[str]]] = []
+
+    async def are_listed() -> bool:
+        attempts = (await mine.call("GET", f"/{channel}/deliveries")).json["deliveries"]
+        found[:] = [(each["again"], each["events"]) for each in attempts]
+        return bool(found)
+
+    await wait_until(are_listed)
+    return found
+
+
 async def test_a_socket_and_a_webhook_get_it_too(mine: AccountChannels, installation: Stack) -> None:
     await publish(mine, 1)
     sockets = Sockets(installation.edges[0].url)
@@ -123,6 +136,7 @@ async def test_a_socket_and_a_webhook_get_it_too(mine: AccountChannels, installa
             assert (await mine.post(channel, "resend", event_id="e1")).status == 202
         await wait_until(lambda: bool(hook.calls), what="a request")
         assert b"e1" in hook.calls[0].body
+        assert await repeated(mine, of_hook) == [("resend", ["e1"])]
     await wait_until(lambda: bool(receiver.items), what="an event on the socket")
     await receiver.drop()
 

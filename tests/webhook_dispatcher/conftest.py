@@ -1,8 +1,8 @@
 """Attempts and visits over fakeredis, with an outbound client and retry jobs that a test controls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -18,6 +18,7 @@ from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.model.client_certificates import ClientCertificate
+from shared.outbound.attempt import OK_OR_NO_CONTENT
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.publish.publisher import Publisher
@@ -93,6 +94,7 @@ class FakeOutbound:
         account: str,
         resolved: Resolved,
         timeout_s: float | None = None,
+        success: Container[int] = OK_OR_NO_CONTENT,
         certificate: ClientCertificate | None = None,
     ) -> Attempt:
         assert resolved.host == url
@@ -106,8 +108,8 @@ class FakeOutbound:
         finally:
             self.under_way -= 1
         if self.answer is not None:
-            return self.answer(request)
-        return Attempt(self.statuses.get(url, self.status), "", self.took_ms)
+            return replace(self.answer(request), success=success)
+        return Attempt(self.statuses.get(url, self.status), "", self.took_ms, success=success)
 
     def block(self, *urls: str) -> asyncio.Event:
         """Responds to requests to these URLs, or to all, once the event is set."""
