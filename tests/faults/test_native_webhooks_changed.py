@@ -113,7 +113,7 @@ async def test_another_url_ends_the_request(scene: Scene, status: int) -> None:
     ("status", "state", "pending"), [(204, "paused", 0), (500, "paused", 1), (410, "disabled", 1)]
 )
 async def test_a_pause(scene: Scene, status: int, state: str, pending: int) -> None:
-    """What is under way may still be acked; nothing else begins. One resume ends both, pause and disabling."""
+    """What is under way may still be acked, and nothing else begins. A resume ends pause and disabling."""
     await scene.begin(status)
     await scene.mine.do(scene.channel, "pause")
     scene.answered.set()

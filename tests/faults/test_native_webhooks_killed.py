@@ -1,5 +1,7 @@
-"""A dispatcher of native webhooks dies or stands still at an exact point: nothing is lost, order is kept, and
-what comes twice is recognized."""
+"""A dispatcher of native webhooks dies or stands still at an exact point.
+
+Nothing is lost, order is kept, and what comes twice is recognized.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -231,8 +233,7 @@ async def test_a_dispatcher_dies_during_a_replay(scene: Scene, point: str) -> No
 async def test_an_account_is_told_although_the_dispatcher_dies(scene: Scene, kind: str, step: str) -> None:
     """Twice at most, and then under one id."""
     told = (await scene.mine.create("pull", bindings=["system.webhook.#"]))["id"]
-    settings = {"backoff": [1], "give_up_after_s": 1}
-    channel = await create(scene.mine, scene.hook, **settings)
+    channel = await create(scene.mine, scene.hook, backoff=[1], give_up_after_s=1)
     await scene.warm(channel)
     if kind == "recovered":
         scene.hook.says(410)

@@ -1,5 +1,7 @@
-"""Native webhooks when Redis is killed, and comes back with or without its last writes: what a webhook shows is
-what happens to it, and every state can be left again."""
+"""Native webhooks when Redis is killed, and comes back with or without its last writes.
+
+What a webhook shows is what happens to it, and every state can be left again.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +25,7 @@ from tests.stories.test_streams import KEPT, put_rules
 
 pytestmark = pytest.mark.long
 
-# Under `everysec` Redis may lose its last second: that is a file of before. What it has written it has after `always`.
+# Under `everysec` Redis may lose its last second: it begins with a file of before. `always` loses nothing.
 LOST = pytest.mark.parametrize("is_lost", [True, False], ids=["its last writes are lost", "nothing is lost"])
 
 
