@@ -119,7 +119,7 @@ POINTS = {
 @pytest.mark.parametrize("wanted", FORMATS)
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_dispatcher_dies_between_two_commands(scene: Scene, point: str, wanted: str) -> None:
-    channel = await create(scene.mine, scene.hook, format=wanted, max_batch=2)
+    channel = await create(scene.mine, scene.hook, format=wanted)
     await scene.warm(channel)
     if point == "before it claims":
         # It lingers with its lease otherwise.
@@ -146,7 +146,7 @@ async def test_a_dispatcher_dies_between_two_commands(scene: Scene, point: str, 
 
 @pytest.mark.parametrize("wanted", FORMATS)
 async def test_a_dispatcher_dies_during_the_request(scene: Scene, wanted: str) -> None:
-    channel = await create(scene.mine, scene.hook, format=wanted, max_batch=2)
+    channel = await create(scene.mine, scene.hook, format=wanted)
     await scene.warm(channel)
     scene.hook.hangs()
     await publish(scene.mine, *range(1, COUNT))
