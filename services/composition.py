@@ -49,6 +49,11 @@ from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
 
 
+def _stream_limits(settings: Settings) -> StreamLimits:
+    keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
+    return StreamLimits(keep, settings.stream_topics_limit)
+
+
 class Stores:
     """The store's nouns for one service, under an instance id of its own.
 
@@ -58,6 +63,7 @@ class Stores:
     def __init__(self, settings: Settings, client: Redis) -> None:
         redis = commands_to(client)
         limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
+        self.queue_limits = limits
         self.redis = client
         self.instance = new_instance_id(settings.replica)
         self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
@@ -94,9 +100,7 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
-        keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
-        stream_limits = StreamLimits(keep, settings.stream_topics_limit)
-        self.streams = Streams(redis, self.routing, limits=stream_limits)
+        self.streams = Streams(redis, self.routing, limits=_stream_limits(settings))
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis,
