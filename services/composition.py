@@ -29,6 +29,7 @@ from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
 from shared.store.memory import RedisMemory
 from shared.store.names import Names
+from shared.store.parallel_batches import ParallelBatches
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
@@ -72,6 +73,9 @@ class Stores:
         self.audit = AuditLog(redis)
         self.attempts = Attempts(redis)
         self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
+        self.parallel_batches = ParallelBatches(
+            redis, limits=limits, on_attempts=self.attempt_bytes.grew
+        )
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)

@@ -227,7 +227,7 @@ import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|taken|account|children|routing|counts|session|sessions"
     rb"|channel-ids|channel-names)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
@@ -268,6 +268,7 @@ receipts = _names("receipts")
 ended = _names("ended")
 deliveries = _names("deliveries")
 attempts = _names("attempts")
+taken = _names("taken")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")

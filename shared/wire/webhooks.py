@@ -153,7 +153,13 @@ def _changed(
         if name.lower() in shown:
             raise Invalid(f"{name} must not be in headers too", field="webhook.secret_headers")
     checked = checked_callback(url, {**headers, **secret})
-    return checked, policy.changed({**given, "secret_headers": tuple(secret)})
+    changed = policy.changed({**given, "secret_headers": tuple(secret)})
+    if changed.max_in_flight > 1 and changed.most_in_request > 1:
+        message = (
+            "above 1, each request must have one event: set format to cloudevents, or max_batch to 1, too"
+        )
+        raise Invalid(message, field="webhook.max_in_flight")
+    return checked, changed
 
 
 def checked_callback(url: str, headers: Mapping[str, str]) -> Callback:
