@@ -268,15 +268,15 @@ class Dispatcher:
                 self.visit(word)
 
     def _on_changed(self, channel: str) -> None:
-        if self._known.request_to(channel) is not None:
+        if self._known.requests_to(channel):
             self._start(self._end_outdated(channel))
         self.visit(channel)
 
     async def _end_outdated(self, channel: str) -> None:
-        """Ends a request to the URL of before: what waits must not wait for a receiver that hangs."""
+        """Ends the requests to the URL of before: what waits must not wait for a receiver that hangs."""
         with contextlib.suppress(StoreUnavailable):
             setup = await self._stores.webhooks.setup(channel)
-            if (request := self._known.request_to(channel)) is not None:
+            for request in self._known.requests_to(channel):
                 request.end_unless(setup)
 
     def on_restored(self) -> None:
