@@ -21,6 +21,7 @@ from shared.store.audit import AuditLog
 from shared.store.batches import Batches
 from shared.store.channel_pages import ChannelPages
 from shared.store.channels import Channels
+from shared.store.client_certificates import ClientCertificates
 from shared.store.commands import commands_to
 from shared.store.due_channels import DueChannels
 from shared.store.due_webhooks import DueWebhooks
@@ -33,6 +34,7 @@ from shared.store.parallel_batches import ParallelBatches
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
+from shared.store.replays import Replays
 from shared.store.replicas import Heartbeat, Replicas, new_instance_id
 from shared.store.rounds import Rounds
 from shared.store.routing import Routing
@@ -79,6 +81,7 @@ class Stores:
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)
+        self.client_certificates = ClientCertificates(redis, self.wakeups)
         self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.fetches = Fetches(redis, limits=limits)
@@ -106,6 +109,7 @@ class Stores:
             sessions=self.sessions,
             streams=self.streams,
         )
+        self.replays = Replays(redis, self.queues, limits=limits)
         self.webhooks = Webhooks(redis, self.wakeups)
         self.webhook_notices = WebhookNotices(redis)
         self.rates = Rates(self.quotas)

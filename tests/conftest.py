@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import aiohttp
 import fakeredis
 import pytest
+from hypothesis import settings
 
 from tests.harness import leaks, processes
 from tests.harness.api import Api, ApiKey
@@ -57,6 +58,9 @@ _REDIS_LIKE: dict[str, RedisLike | None] = {
 
 
 processes.forks_services = True
+# A busy machine may take long for an example.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

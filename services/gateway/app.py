@@ -13,6 +13,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     bindings,
     channel_views,
     channels,
+    client_certificates,
     crossbar,
     deliveries,
     documented,
@@ -20,7 +21,9 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     publish,
     quotas,
     receipts,
+    replays,
     session_pushes,
+    signing_secrets,
     streams,
     webhook_tests,
 )

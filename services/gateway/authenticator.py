@@ -120,8 +120,8 @@ class Authenticator:
         if asked_s >= self._version_read_s:
             self._version, self._version_read_s = version, asked_s
 
-    async def receiver(self, request: Request, api_key_id: str) -> ApiKey:
-        """The API key with this id, if the caller is that key, an admin of its account, or the operator.
+    async def receiver(self, request: Request, api_key_id: str) -> tuple[ApiKey | None, ApiKey]:
+        """The caller, and the API key with this id: for that key, an admin of its account, or the operator.
 
         Raises Problem(404) when the caller can see no such key.
         """
@@ -129,11 +129,11 @@ class Authenticator:
         if caller is not None:
             require_scope(caller.scopes, Scope.RECEIVE if caller.id == api_key_id else Scope.ADMIN)
             if caller.id == api_key_id:
-                return caller
+                return caller, caller
         key = await self._api_keys.find(api_key_id) if is_id(api_key_id) else None
         if key is None or (caller is not None and caller.account_id != key.account_id):
             raise Problem(404, "there is no such API key")
-        return key
+        return caller, key
 
     async def caller(self, request: Request) -> ApiKey | None:
         """The caller's API key, read anew; None for the operator."""

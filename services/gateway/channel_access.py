@@ -115,11 +115,11 @@ async def _one(request: Request) -> OneChannel:
     text = in_path(request, "channel")
     if not is_id(text):
         return await _named(request)
-    key = await context_of(request).authenticator.receiver(request, text)
+    caller, key = await context_of(request).authenticator.receiver(request, text)
     record = ChannelRecord(key.id, key.account_id, is_native=False)
     if _account_given(request) not in (None, key.account_id):
         raise no_such_channel()
-    return OneChannel(ChannelCaller(key), record, by_api_key=True)
+    return OneChannel(ChannelCaller(caller), record, by_api_key=True)
 
 
 async def present(request: Request, one: OneChannel) -> AccountChannel:

@@ -14,9 +14,9 @@ from services.gateway.context import context_of
 from services.gateway.openapi import in_query, response, schema
 from services.gateway.operations import Operation
 from shared.clock import now_ms
-from shared.model.callbacks import new_signing_secret
 from shared.model.channels import Kind
 from shared.model.errors import KeyRevoked
+from shared.model.signing_secrets import SecretKind, new_secret
 from shared.runtime.http.responses import Problem
 from shared.wire.account_channels import AccountChannelBody, account_channel_body
 from shared.wire.channels import ChannelBody, SigningSecretBody, channel_body
@@ -59,12 +59,15 @@ async def get_channel_state(request: Request, one: OneChannel) -> Response:
     parameters=[OF_ACCOUNT],
 )
 async def get_signing_secret(request: Request, one: OneChannel) -> Response:
-    """Gets the secret that signs requests to the webhook. The first request creates it."""
+    """Gets the newest HMAC secret that signs requests to the webhook. The first request creates it."""
     signing_secrets = context_of(request).stores.signing_secrets
     try:
-        secrets = await signing_secrets.made(one.id, offered=new_signing_secret())
+        secrets = await signing_secrets.made(one.id, offered=new_secret())
     except KeyRevoked:
         raise no_such_api_key() if one.by_api_key else no_such_channel() from None
-    shown = model_response(SigningSecretBody(secrets[0].text))
+    text = next((each.text for each in secrets if each.kind is SecretKind.HMAC), None)
+    if text is None:
+        raise Problem(404, "requests are signed by Ed25519 alone: GET …/secrets has the public key")
+    shown = model_response(SigningSecretBody(text))
     shown.headers["cache-control"] = "no-store"
     return shown

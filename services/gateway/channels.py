@@ -15,9 +15,10 @@ from services.gateway.endpoint_verification import disconnected
 from services.gateway.openapi import response
 from services.gateway.operations import RECEIVER, Operation
 from shared.model.api_keys import ApiKey
-from shared.model.callbacks import Callback, callback, new_signing_secret
+from shared.model.callbacks import Callback, callback
 from shared.model.channels import ChannelState, Kind
 from shared.model.errors import KindConflict
+from shared.model.signing_secrets import new_secret
 from shared.runtime.http.responses import Problem
 from shared.wire.pelion.channels import (
     CHANNEL_METADATA,
@@ -131,7 +132,7 @@ async def _check_kind(context: Context, api_key_id: str) -> None:
 
 async def _verify(request: Request, key: ApiKey, callback: Callback) -> None:
     context = context_of(request)
-    secrets = await context.stores.signing_secrets.made(key.id, offered=new_signing_secret())
+    secrets = await context.stores.signing_secrets.made(key.id, offered=new_secret())
     attempt = await context.endpoint_verifier.verify(
         key,
         callback,

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback
+from shared.model.client_certificates import ClientCertificate
 from shared.model.webhooks import Method
 from shared.outbound.attempt import OK_OR_NO_CONTENT
 from shared.outbound.client import Attempt, Outbound
@@ -46,6 +47,7 @@ class WebhookTest:
     method: Method = Method.PUT
     timeout_s: float | None = None
     success: Container[int] = OK_OR_NO_CONTENT
+    certificate: ClientCertificate | None = None
 
 
 class EndpointVerifier:
@@ -123,9 +125,11 @@ class EndpointVerifier:
                 url,
                 headers={**wanted.callback.headers, **signed},
                 body=wanted.body,
+                account=account,
                 resolved=resolved,
                 timeout_s=wanted.timeout_s,
                 success=wanted.success,
+                certificate=wanted.certificate,
             )
         finally:
             self._places.give_back(account)

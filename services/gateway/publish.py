@@ -9,7 +9,7 @@ from starlette.responses import Response
 from services.gateway.bodies import body_of
 from services.gateway.context import context_of
 from services.gateway.openapi import TEXT, in_header, request_body, response
-from services.gateway.operations import PUBLISHER, Operation
+from services.gateway.operations import PUBLISHER, Json, Operation
 from shared.model.api_keys import ApiKey
 from shared.model.idempotency import Deadline
 from shared.publish.request import (
@@ -22,12 +22,33 @@ from shared.publish.request import (
 )
 from shared.store.idempotency import RESPONSE_BYTES
 from shared.store.stored_bytes import Stored
+from shared.wire.cloudevent_rules import LONGEST_NAME, LONGEST_VALUE
+from shared.wire.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE
 from shared.wire.events import MAX_EVENTS, NewEvent, PublishedBody
 from shared.wire.idempotency import HEADER
 
 PATH = "/v1/events"
 
 _LINES = {"type": "string", "description": "One event a line, as JSON."}
+_NAME = f"^([a-z0-9]{{1,{LONGEST_NAME}}}|data_base64)$"
+_STRING = {**TEXT, "minLength": 1, "maxLength": LONGEST_VALUE}
+_CLOUDEVENT: Json = {
+    "type": "object",
+    "description": "A CloudEvent. Its type is the topic; attributes named `notify…` are ours.",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {**_STRING, "maxLength": 255},
+        "source": {**_STRING, "format": "uri-reference"},
+        "type": {**_STRING, "maxLength": 255},
+        "time": {"type": ["string", "null"], "format": "date-time"},
+        "data": {"description": "Any JSON."},
+        "data_base64": {"type": ["string", "null"], "contentEncoding": "base64"},
+    },
+    "propertyNames": {"pattern": _NAME},
+    "additionalProperties": {"type": ["string", "integer", "boolean", "null"], "maxLength": LONGEST_VALUE},
+}
+_BATCH: Json = {"type": "array", "items": _CLOUDEVENT, "minItems": 1, "maxItems": MAX_EVENTS}
 
 
 @Operation(
@@ -38,6 +59,7 @@ _LINES = {"type": "string", "description": "One event a line, as JSON."}
     body=request_body(
         NewEvent | Annotated[list[NewEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
         **{"application/x-ndjson": _LINES, "application/ndjson": _LINES},
+        **{MEDIA_TYPE: _CLOUDEVENT, BATCH_MEDIA_TYPE: _BATCH},
     ),
     parameters=[
         in_header(
@@ -46,6 +68,9 @@ _LINES = {"type": "string", "description": "One event a line, as JSON."}
             {**TEXT, "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][ -~]*$"},
         ),
         in_header("traceparent", "W3C trace context."),
+        in_header(
+            "ce-specversion", "`1.0`: the body is the data of a CloudEvent, its attributes are headers."
+        ),
     ],
 )
 async def publish(request: Request, key: ApiKey) -> Response:

@@ -11,6 +11,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import context_of
 from services.gateway.operations import Operation
 from services.gateway.paths import in_path
+from services.gateway.receipts import OF_SOURCE
 from shared.model.audit import Action
 from shared.model.errors import NoSuchAccount
 from shared.runtime.http.responses import Problem
@@ -46,13 +47,18 @@ async def put_stream_rules(request: Request, caller: ChannelCaller, posted: Stre
 
 # The publisher's event ids may contain slashes.
 @Operation(
-    "GET /v1/history/{event_id}", MANAGER, pattern="/v1/history/{event_id:path}", parameters=[OF_ACCOUNT]
+    "GET /v1/history/{event_id}",
+    MANAGER,
+    pattern="/v1/history/{event_id:path}",
+    parameters=[OF_ACCOUNT, OF_SOURCE],
 )
 async def get_retained_event(request: Request, caller: ChannelCaller) -> RetainedBody:
     """Gets an event from the stream of its topic; the newest of its id."""
     account_id = await account_for(request, caller)
     stores = context_of(request).stores
-    retained = await stores.streams.find(account_id, in_path(request, "event_id"))
+    retained = await stores.streams.find(
+        account_id, in_path(request, "event_id"), source=request.query_params.get("source", "")
+    )
     if retained is None:
         raise Problem(404, "no such event is retained: no rule named its topic, or it is no longer kept")
     to = retained.event.to

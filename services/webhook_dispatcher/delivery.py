@@ -11,6 +11,7 @@ from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnde
 from services.webhook_dispatcher.native_failures import Failed, NativeFailures, log_lesson
 from services.webhook_dispatcher.notices import NoticePublisher
 from services.webhook_dispatcher.retry_pace import RetryPace
+from services.webhook_dispatcher.signing import sign
 from shared import telemetry
 from shared.clock import now_ms
 from shared.delivery.tracing import DeliveryTracer
@@ -18,6 +19,7 @@ from shared.jobs import RetryJobs
 from shared.model.backoff import backoff_s
 from shared.model.batch_limits import Lesson, failed_attempts_after, lesson_of
 from shared.model.channels import Kind, Lease
+from shared.model.client_certificates import ClientCertificate
 from shared.model.deliveries import Delivery, events_kept, exchange
 from shared.model.events import Notification
 from shared.model.webhook_answers import SUCCESS, Answer, Verdict, judged
@@ -29,7 +31,6 @@ from shared.store.batches import AfterFailure, NoBatch, Paced, TakenBatch
 from shared.store.webhooks import Setup
 from shared.wire.messages import Message
 from shared.wire.pelion.serialization import stored
-from shared.wire.signatures import signed_headers
 from shared.wire.webhook_bodies import BodyLimits, body_of, with_content_type
 
 logger = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ class Deliveries:
         if receipts := [n for n in request.with_trail if n.trail and n.trail.receipt]:
             await self._stores.queues.mark_sent(lease, receipts)
         body = request.message.text
-        signature = signed_headers(
+        signature = await sign(
             batch.signing_secrets,
             webhook_id=request.webhook_id,
             timestamp_s=now_ms() // 1000,
@@ -215,7 +216,9 @@ class Deliveries:
             batch.callback.url,
             headers=request.headers,
             body=body,
+            account=webhook.account,
             resolved=resolved,
+            certificate=await self._certificate(lease, batch),
             **_by_policy(batch.policy),
         )
         under_way = RequestUnderWay(Setup(lease.generation, batch.callback), call)
@@ -224,6 +227,13 @@ class Deliveries:
             return await under_way.attempt()
         finally:
             webhook.requests.discard(under_way)
+
+    async def _certificate(self, lease: Lease, batch: TakenBatch) -> ClientCertificate | None:
+        """The channel's own; the webhooks of API keys have none."""
+        if batch.policy is None:
+            return None
+        certificates = self._stores.client_certificates
+        return await certificates.current(lease.channel, config_version=batch.config_version)
 
     def _record(
         self,
@@ -252,6 +262,7 @@ class Deliveries:
                 answer_headers=attempt.response_headers,
                 secret_headers=batch.policy.secret_headers if batch.policy else (),
             )
+        sent = batch.notifications[:count]
         return Delivery(
             at_ms=now_ms() - took_ms,
             webhook_id=request.webhook_id,
@@ -262,7 +273,8 @@ class Deliveries:
             url=batch.callback.url,
             method=_method_of(batch),
             detail=answer.words or attempt.detail,
-            events=events_kept(each.event_id for each in batch.notifications[:count]),
+            again=next((each.again for each in sent if each.again), ""),
+            events=events_kept(each.event_id for each in sent),
             exchange=found,
         )
 

@@ -17,7 +17,15 @@ class Action(StrEnum):
     CHANNEL_PAUSED = "channel.paused"
     CHANNEL_RESUMED = "channel.resumed"
     CHANNEL_PURGED = "channel.purged"
+    CLIENT_CERTIFICATE_PUT = "client-certificate.put"
+    CLIENT_CERTIFICATE_DELETED = "client-certificate.deleted"
+    SIGNING_CREATED = "signing-secret.created"
+    SIGNING_IMPORTED = "signing-secret.imported"
+    SIGNING_ENDED = "signing-secret.ended"
     STREAMS_PUT = "streams.put"
+    EVENT_RESENT = "channel.event-resent"
+    REPLAY_BEGUN = "channel.replay-begun"
+    REPLAY_CANCELLED = "channel.replay-cancelled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,8 @@
 URL and headers are stored unchanged: clients compare what they read with what they wrote.
 """
 
-import base64
 import ipaddress
 import re
-import secrets
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +20,10 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 # Some parsers read a host whose last label is one of these as an IPv4 address.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 _NAME_LIMIT = 253
+# The ASCII form leaves these signs out: `evil` with one of them inside would be called as `evil`.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u1806\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -102,17 +104,14 @@ def callback_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def new_signing_secret() -> str:
-    """A secret for signed requests in the form of Standard Webhooks: 256 random bits."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
 def _is_host(authority: re.Match[str]) -> bool:
     if authority["literal"] is not None:
         return _is_address(ipaddress.IPv6Address, authority["literal"])
     name = authority["name"]
     if name.isascii():
         return _is_address(ipaddress.IPv4Address, name) or _is_name(name)
+    if _INVISIBLE.search(name):
+        return False
     # Compatibility forms fold to ASCII (①②⑦ is 127), and the ideographic full stop is a dot.
     folded = unicodedata.normalize("NFKC", name).replace("。", ".")
     try:

@@ -104,7 +104,7 @@ def exchange(
     A receiver may send back what it got: so their values are hidden in its answer too.
     """
     named = {name.lower() for name in secret_headers}
-    secrets = _forms(value for name, value in headers.items() if _is_secret(name, named))
+    secrets = _secrets(headers, named)
     return Exchange(
         headers=_shown(headers, named),
         body=excerpt(body),
@@ -115,6 +115,14 @@ def exchange(
         },
         answer=excerpt(_without(answer, secrets, is_cut=len(answer) >= EXCERPT_BYTES)),
     )
+
+
+def answer_without_secrets(
+    answer: bytes, headers: Mapping[str, str], *, secret_headers: Collection[str] = ()
+) -> bytes:
+    """The beginning of an answer to a request with these headers, without the values of secret ones."""
+    secrets = _secrets(headers, {name.lower() for name in secret_headers})
+    return _without(answer, secrets, is_cut=len(answer) >= EXCERPT_BYTES)
 
 
 def excerpt(body: bytes) -> Excerpt:
@@ -142,6 +150,10 @@ def _shown(headers: Mapping[str, str], named: Collection[str]) -> dict[str, str]
             break
         shown[name] = text
     return shown
+
+
+def _secrets(headers: Mapping[str, str], named: Collection[str]) -> list[bytes]:
+    return _forms(value for name, value in headers.items() if _is_secret(name, named))
 
 
 def _forms(values: Iterable[str]) -> list[bytes]:

@@ -111,6 +111,21 @@ class KeyExpired(GatewayError):
         super().__init__("the API key has expired")
 
 
+class TooManySecrets(GatewayError):
+    """As many signing secrets are current as may be; the first of them ends at `until_ms`."""
+
+    def __init__(self, *, until_ms: int) -> None:
+        super().__init__("too many signing secrets are current")
+        self.until_ms = until_ms
+
+
+class NewestSecret(GatewayError):
+    """The newest signing secret ends only by a newer one."""
+
+    def __init__(self) -> None:
+        super().__init__("the newest signing secret cannot be ended")
+
+
 class NoSuchChannel(GatewayError):
     """The channel has ended, or its creation has."""
 

@@ -15,8 +15,8 @@ OK_OR_NO_CONTENT = (200, 204)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The result of one call, which a status of `success` accepts. `error` is "" if there was a response, else
-    one of these:
+    """The result of one call, which a status of `success` accepts. `error` is "" if there was a response,
+    else one of these:
 
     address-refused, not-resolved, not-connected, tls-failed, closed, bad-answer, timed-out, and not-sendable
     for a URL or headers that make no valid request. `was_reached`: a connection carried the request, so a

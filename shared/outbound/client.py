@@ -22,9 +22,11 @@ from aiohttp.helpers import is_ip_address
 
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
+from shared.model.client_certificates import ClientCertificate
 from shared.outbound.attempt import OK_OR_NO_CONTENT, head_of
 from shared.outbound.attempt import Attempt as Attempt
 from shared.outbound.calls import Call, ConnectionLost, Request, read_body
+from shared.outbound.certificates import CertificateUnusable, Contexts, usual_context
 from shared.outbound.errors import failure_of, redirect
 from shared.outbound.names import Lookup, Names, Resolved
 from shared.outbound.proxy import EgressProxy, ProxiedConnector
@@ -36,7 +38,6 @@ from shared.outbound.resolver import (
 )
 from shared.outbound.response_head import HeadReader
 from shared.outbound.urls import host_of, origin_of, parsed
-from shared.tls import client_context
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class _Outgoing:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    certificate: ClientCertificate | None
 
 
 class Outbound:
@@ -84,7 +86,8 @@ class Outbound:
         """
         self._policy = policy
         self._timeout_s = timeout_s
-        self._tls = _tls(client_cert=client_cert, client_key=client_key, ca=ca)
+        self._tls = usual_context(client_cert=client_cert, client_key=client_key, ca=ca)
+        self._contexts = Contexts(ca=ca)
         self._names = Names(lookup or system_lookup, fresh_s=lookup_ttl_s)
         self._proxy = EgressProxy(proxy, names=self._names, policy=policy) if proxy else None
         self._session: aiohttp.ClientSession | None = None
@@ -124,6 +127,7 @@ class Outbound:
         assert self._session is not None
         await self._session.close()
         await self._names.close()
+        await self._contexts.close()
 
     async def resolve(self, url: str, *, account: str) -> Resolved:
         """Looks up the host of `url` for a call that is to hold a place: it then waits for no name server.
@@ -150,15 +154,17 @@ class Outbound:
         resolved: Resolved | None = None,
         timeout_s: float | None = None,
         success: Container[int] = OK_OR_NO_CONTENT,
+        certificate: ClientCertificate | None = None,
     ) -> Attempt:
         """Calls `url` once, follows no redirect, and raises nothing. `timeout_s` replaces the usual deadline.
 
-        A status of `success` accepts it.
+        A status of `success` accepts it. A receiver that asks for a client certificate gets `certificate`, in
+        place of the usual one.
 
         It calls a second time only if a connection kept from an earlier call turns out to be dead. Without
         `resolved` it looks the host up for `account` first, within the same deadline.
         """
-        request = _Outgoing(method, url, headers, body)
+        request = _Outgoing(method, url, headers, body, certificate)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         attempt = replace(await self._attempt(request, account, resolved, limit_s), success=success)
         telemetry.webhook_request_s.record(attempt.took_ms / 1000, {"outcome": attempt.outcome})
@@ -174,8 +180,11 @@ class Outbound:
         try:
             async with asyncio.timeout(timeout_s):
                 RESOLVED.set(resolved or await self.resolve(request.url, account=account))
-                response = await self._call(call, request)
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+                tls: ssl.SSLContext | bool = True
+                if request.certificate is not None and parsed(request.url).scheme == "https":
+                    tls = await self._contexts.of(request.certificate, account=account)
+                response = await self._call(call, request, tls)
+        except (aiohttp.ClientError, CertificateUnusable, OSError, ValueError) as exc:
             refused = isinstance(exc, aiohttp.ClientResponseError | aiohttp.ClientPayloadError)
             if refused and call.status:
                 # The parser refused what follows the status line: the status decides, the connection goes.
@@ -202,16 +211,20 @@ class Outbound:
             detail=redirect(head.location) if response.status in _REDIRECTS else "",
         )
 
-    async def _call(self, call: Call, request: "_Outgoing") -> aiohttp.ClientResponse:
+    async def _call(
+        self, call: Call, request: "_Outgoing", tls: ssl.SSLContext | bool
+    ) -> aiohttp.ClientResponse:
         try:
-            return await self._send(call, request)
+            return await self._send(call, request, tls)
         except ConnectionLost:
             # A receiver that began to respond has read the request.
             if not call.reused or call.has_begun:
                 raise
-        return await self._send(call, request)
+        return await self._send(call, request, tls)
 
-    async def _send(self, call: Call, request: "_Outgoing") -> aiohttp.ClientResponse:
+    async def _send(
+        self, call: Call, request: "_Outgoing", tls: ssl.SSLContext | bool
+    ) -> aiohttp.ClientResponse:
         assert self._session is not None
         body = request.body
         response = await self._session.request(
@@ -219,6 +232,8 @@ class Outbound:
             parsed(request.url),
             data=body if len(body) < _IN_ONE_PIECE_BYTES else io.BytesIO(body),
             headers=request.headers,
+            # Connections are shared by it: one certificate's never carry another's requests.
+            ssl=tls,
             allow_redirects=False,
             middlewares=(call,),
         )
@@ -230,15 +245,3 @@ class Outbound:
         family, kind, protocol, _, sockaddr = address
         check_address(sockaddr[0], self._policy)
         return socket.socket(family=family, type=kind, proto=protocol)
-
-
-def _tls(*, client_cert: Path | None, client_key: Path | None, ca: Path | None) -> ssl.SSLContext:
-    context = client_context()
-    # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
-    context.set_alpn_protocols(["http/1.1"])
-    if ca is not None:
-        context.load_verify_locations(ca)
-    if client_cert is not None:
-        # Without a password OpenSSL asks for one at the terminal.
-        context.load_cert_chain(client_cert, client_key, password="")
-    return context

@@ -13,6 +13,7 @@ import aiohttp
 
 from shared.model.addresses import METADATA, NOT_AN_ADDRESS
 from shared.outbound.calls import ConnectionLost
+from shared.outbound.certificates import CertificateUnusable
 from shared.outbound.proxy import ProxyFailed
 from shared.outbound.resolver import AddressRefused
 from shared.outbound.urls import host_of, place_of
@@ -79,10 +80,12 @@ def failure_of(exc: BaseException, url: str, *, timeout_s: float, was_sent: bool
             return Failure("not-connected", failed.words)
         case aiohttp.ClientConnectorError():
             return Failure(
-                "not-connected", _unconnected(exc.os_error, place, is_tls=url.startswith("https:"))
+                "not-connected", _unconnected(exc.os_error, place, is_tls=url.lower().startswith("https:"))
             )
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
             return Failure("bad-answer", f"{place} did not respond by HTTP/1.1")
+        case CertificateUnusable():
+            return Failure("tls-failed", "the channel's client certificate cannot be used: put it again")
         case ValueError() | aiohttp.NonHttpUrlClientError():
             detail = "the URL or a header makes no valid HTTP request: change the channel's URL or headers"
             return Failure("not-sendable", detail)

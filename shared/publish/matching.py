@@ -12,8 +12,7 @@ from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
 from shared.model.streams import Keep
 from shared.publish.request import Posted
-from shared.wire.events import position_of
-from shared.wire.models import field_at
+from shared.wire.events import field_of
 
 EVENTS_A_TURN = 100
 """Matching yields to the event loop this often: 10,000 events would block it."""
@@ -129,8 +128,8 @@ def _add(
         if event.fields is not None:
             event = _with_device_type(event, matched.types, table, stored_types)
         if event.to is not None and table.addressee(event.to) is None:
-            at = position_of(index, body=posted.body, form=posted.form)
-            raise Invalid("is no channel and no API key of this account", field=field_at(at, "to"))
+            field_ = field_of(index, "to", body=posted.body, form=posted.form)
+            raise Invalid("is no channel and no API key of this account", field=field_)
         copies = 0
         for channel in table.channels_for(event):
             matched.channels.setdefault(channel, []).append(index)
@@ -146,7 +145,7 @@ def _add(
             matched.retained += 1
             copies += 1
         matched.copies += copies
-        matched.size_bytes += copies * len(event.data)
+        matched.size_bytes += copies * (len(event.data) + len(event.attributes))
         matched.wants_receipts = matched.wants_receipts or event.receipt
         room -= copies
         if room < 0:

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from shared.model.events import Event
 from shared.model.idempotency import Repeatable
 from shared.model.streams import Published
 from shared.wire.events import (
+    FORMS,
     Form,
     PublishedBody,
     PublishedEvent,
@@ -24,26 +25,44 @@ from shared.wire.events import (
     random_id,
 )
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
+from shared.wire.posted_cloudevents import cloudevents_in
 
 LONG_BODY_BYTES = 32 * 1024
 """A longer body is parsed in turns of the event loop: it may take 5 ms and more."""
 # What one turn parses, and what an event adds to its data.
 _BYTES_A_TURN = 32 * 1024
 _EVENT_BYTES = 256
+_OURS = (Form.JSON, Form.LINES)
 _IDEMPOTENCY_KEY = HEADER.lower().encode()
+# Nearly every request has these: one look-up in place of ten comparisons each.
+_UNUSED = frozenset((b"host", b"user-agent", b"accept", b"accept-encoding", b"connection", b"content-length"))
+# One of these makes a CloudEvent in binary mode: headers with other names may be of any program.
+_REQUIRED = frozenset((b"ce-specversion", b"ce-id", b"ce-source", b"ce-type"))
 
 
 @dataclass(slots=True)
 class Headers:
-    """What a publish needs of a request's headers. `authorization` is the first one."""
+    """What a publish needs of a request's headers. `authorization` and `content_type` are the first ones.
 
-    media_type: str = ""
+    `attributes` are the headers of a CloudEvent in binary mode.
+    """
+
+    content_type: str = ""
     idempotency_keys: Sequence[str] = ()
     traceparents: Sequence[str] = ()
     authorization: str = ""
     request_id: str = ""
     is_cross_origin: bool = False
     is_encoded: bool = False
+    attributes: Sequence[tuple[bytes, bytes]] = ()
+
+    @property
+    def form(self) -> Form:
+        """How the body holds its events. Raises Invalid."""
+        form = FORMS.get(self.content_type) or form_of(_media_type(self.content_type))
+        if self.attributes and form in _OURS and any(name in _REQUIRED for name, _ in self.attributes):
+            return Form.BINARY
+        return form
 
     @property
     def traceparent(self) -> str | None:
@@ -55,10 +74,12 @@ def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Reads them in one pass; names are in lower case."""
     found = Headers()
     for name, value in headers:
+        if name in _UNUSED:
+            continue
         if name == b"authorization":
             found.authorization = found.authorization or value.decode("latin-1")
         elif name == b"content-type":
-            found.media_type = found.media_type or value.decode("latin-1").partition(";")[0].strip().lower()
+            found.content_type = found.content_type or value.decode("latin-1")
         elif name == b"x-request-id":
             found.request_id = found.request_id or value.decode("latin-1")
         elif name == b"origin":
@@ -69,7 +90,13 @@ def headers_in(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
             found.is_encoded = True
         elif name == b"traceparent":
             found.traceparents = [*found.traceparents, value.decode("latin-1")]
+        elif name.startswith(b"ce-"):
+            found.attributes = [*found.attributes, (name, value)]
     return found
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +116,11 @@ class Posted:
 
 def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id) -> Posted:
     """The events that this API key publishes; `id_of` names those without an id. Raises Invalid, TooLarge."""
-    form = form_of(headers.media_type)
-    events = parse_events(body, form=form, id_of=id_of)
+    form = headers.form
+    if form in _OURS:
+        events = parse_events(body, form=form, id_of=id_of)
+    else:
+        events = list(_cloudevents_in(headers, body, form))
     return _posted(key, headers, events, body, form)
 
 
@@ -100,15 +130,21 @@ async def parse_in_turns(
     """The same for a body of any length: others have their turns of the event loop meanwhile."""
     if len(body) <= LONG_BODY_BYTES:
         return parse(key, headers, body, id_of=id_of)
-    form, room = form_of(headers.media_type), _BYTES_A_TURN
+    form, room = headers.form, _BYTES_A_TURN
+    is_ours = form in _OURS
+    found = events_in(body, form=form, id_of=id_of) if is_ours else _cloudevents_in(headers, body, form)
     events: list[Event] = []
-    for event in events_in(body, form=form, id_of=id_of):
+    for event in found:
         events.append(event)
-        room -= len(event.data) + _EVENT_BYTES
+        room -= len(event.data) + len(event.attributes) + _EVENT_BYTES
         if room < 0:
             room = _BYTES_A_TURN
             await asyncio.sleep(0)
     return _posted(key, headers, events, body, form)
+
+
+def _cloudevents_in(headers: Headers, body: bytes, form: Form) -> Iterator[Event]:
+    return cloudevents_in(body, form=form, headers=headers.attributes, content_type=headers.content_type)
 
 
 def _posted(key: ApiKey, headers: Headers, events: list[Event], body: bytes, form: Form) -> Posted:
@@ -120,7 +156,16 @@ def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable 
     key = idempotency_key_in(headers.idempotency_keys)
     if key is None:
         return None
-    return Repeatable(api_key_id, key, fingerprint_of(headers.media_type, body))
+    return Repeatable(api_key_id, key, fingerprint_of(_kind_of(headers), body))
+
+
+def _kind_of(headers: Headers) -> str:
+    """What tells requests with one body apart: the media type; of a CloudEvent in binary mode all of it."""
+    if headers.form is not Form.BINARY:
+        return _media_type(headers.content_type)
+    # Proxies may change the order of headers.
+    lines = sorted(b"%b:%b" % header for header in headers.attributes)
+    return b"\n".join([headers.content_type.encode(), *lines]).decode("latin-1")
 
 
 def response_body(posted: Posted, counts: Sequence[int]) -> bytes:

@@ -197,11 +197,12 @@ class Round:
         events = self.publish.posted.events
         start = size = cost = 0
         for end, index in enumerate(indexes):
-            size += len(events[index].data)
+            event_bytes = len(events[index].data) + len(events[index].attributes)
+            size += event_bytes
             more = cost_of(commands=1, copies=end - start + 1, size_bytes=size)
             if end > start and (more > LOT_COST or end - start == most):
                 yield indexes[start:end], cost, False
-                start, size = end, len(events[index].data)
+                start, size = end, event_bytes
                 more = cost_of(commands=1, copies=1, size_bytes=size)
             cost = more
         if indexes:

@@ -102,19 +102,18 @@ def _older(facts: dict[str, Any]) -> Delivery:
 
 def _whole(id_: bytes, pairs: Sequence[bytes]) -> Delivery:
     values = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    shown = (values[name] for name in (b"outcome", b"next", b"events", b"facts"))
+    shown = (values[name] for name in (b"head", b"events", b"facts"))
     return _delivery(id_, *shown, details=values[b"details"])
 
 
-def _delivery(
-    id_: bytes, outcome: bytes, next_ms: bytes, events: bytes, facts: bytes, *, details: bytes = b""
-) -> Delivery:
+def _delivery(id_: bytes, head: bytes, events: bytes, facts: bytes, *, details: bytes = b"") -> Delivery:
     known: dict[str, Any] = {"status": None, "error": "", **orjson.loads(facts)}
+    *_, outcome, next_ms = head.decode().split()
     return Delivery(
         **known,
         id=id_.decode(),
-        outcome=AttemptOutcome(outcome.decode()),
-        next_attempt_ms=int(next_ms) if next_ms else None,
+        outcome=AttemptOutcome(outcome),
+        next_attempt_ms=None if next_ms == "-" else int(next_ms),
         events=tuple(events.decode().strip("\n").split("\n")) if events else (),
         exchange=_exchange(orjson.loads(details)) if details else None,
     )

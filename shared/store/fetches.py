@@ -12,6 +12,7 @@ from shared.model.account_channels import ACK_TIMEOUT_MS
 from shared.model.events import Notification
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.event_identity import identity_of
 from shared.store.queues import QueueLimits, next_entry_id, notification_of
 
 FETCH_BYTES = 256 * 1024
@@ -83,7 +84,7 @@ class Fetches:
         """Marks the receipts of these as sent; the first time counts."""
         wanted = [each for each in notifications if each.trail is not None and each.trail.receipt]
         if wanted:
-            names = [keyspace.receipt(channel, each.event_id) for each in wanted]
+            names = [keyspace.receipt(channel, identity_of(each)) for each in wanted]
             await self._redis.script("receipt_mark_sent", names, *(each.entry_id for each in wanted))
 
     async def pending(self, channel: str) -> int:

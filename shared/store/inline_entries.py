@@ -51,7 +51,7 @@ def parse_inline_entries(payload: bytes) -> InlineEntries | None:
     for i in range(_CHANNEL_PARTS, len(parts), _ENTRY_PARTS):
         entry_id, event_id, topic, data, name, time, trail = parts[i : i + _ENTRY_PARTS]
         notifications.append(
-            notification_at(entry_id, event_id, topic, data, name, time, trail)
+            notification_at(entry_id, event_id, topic, data, name, time, *_rare(trail))
             if trail
             else Notification(
                 entry_id.decode(), event_id.decode(), topic.decode(), data, name.decode(), time.decode()
@@ -65,6 +65,12 @@ def parse_inline_entries(payload: bytes) -> InlineEntries | None:
         serialization,
         notifications,
     )
+
+
+def _rare(part: bytes) -> tuple[bytes, bytes]:
+    """The trail and the attributes of an entry: a trail has no brace, and attributes begin with one."""
+    trail, brace, rest = part.partition(b"{")
+    return trail, brace + rest
 
 
 def merge_consecutive(appends: Sequence[InlineEntries]) -> list[InlineEntries]:

@@ -9,10 +9,12 @@ touches one slot. `{id}` is a channel's id (32 hex characters): that of the API 
 API keys and channels
 
 `{id}:key`      hash: account_id, name, scopes, created_at_ms, secret_hash; expires_at_ms if it expires;
-                old_secret_hash and old_valid_until_ms after a rotation; signing_secret of its webhooks.
-                Gateway. Until the key is revoked.
-                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret
-                where it has them. Gateway. With its channel, in the same step.
+                old_secret_hash and old_valid_until_ms after a rotation. Of its webhooks: signing_secret, and
+                once there were two of them signing_secrets, which holds then: a line for each, newest first,
+                `<id> <made in ms> <ends in ms, or -> <secret>`; signing_secret is then the newest HMAC one,
+                for processes of an older release. Gateway. Until the key is revoked.
+                Of a native channel: native ('1'), account_id, created_at_ms; name, customer, signing_secret,
+                signing_secrets where it has them. Gateway. With its channel, in the same step.
 `{id}:channel`  hash: kind, generation, created_at_ms, serialization (JSON, as it was put), dropped (count of
                 notifications dropped); bindings_version, that of `key:<id>` in the routing table, written
                 after it (absent before the first: the generation counts).
@@ -33,24 +35,30 @@ API keys and channels
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
                 A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
-                the names of its secret headers).
+                the names of its secret headers); rate_at_ms (before it no request, if it has a rate); head
+                (the first entry of what fails, and since when in ms); disabled (the reason) and
+                disabled_since_ms; notices (lines that its account is to be told, at most 16), noticed (how
+                many there were) and trouble ('1' from a notice of a failure to the next success).
                 paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
-                may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
-                (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
-                the reaper ends it after a minute). Of a native pull channel: ack_timeout_ms (unless it is the
-                default), and of its last fetch that got something: fetch_lease (a random token), fetch_until
-                (the last entry that is its own), ack_by_ms and fetched (how many) until all is acked or
-                nacked; nacked (the first entry given back) and nacked_until_ms. Its released_at_ms is the
-                last fetch, ack or nack.
+                may be missing, a w behind them of a native webhook, and a p while it is paused or disabled).
+                Of a native channel: idle_expiry_ms (0: never; other channels have their kind's), unfinished
+                ('1' until its creation has ended; the reaper ends it after a minute). Of a native webhook
+                with a client certificate: client_certificate (random, new with each), client_chain and
+                client_key (PEM, as it is used), client_facts (JSON, what is shown). Of a native pull channel:
+                ack_timeout_ms (unless it is the default), and of its last fetch that got something:
+                fetch_lease (a random token), fetch_until (the last entry that is its own), ack_by_ms and
+                fetched (how many) until all is acked or nacked; nacked (the first entry given back) and
+                nacked_until_ms. Its released_at_ms is the last fetch, ack or nack.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
-                entry), and trail if it is traced: the traceparent, with an r before it (or alone) for a
-                receipt. Gateway appends; the owner acks from the front. With the channel, and only with it:
-                an empty stream remembers its last id, so a new entry comes behind the tail.
-`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event id). At most
-                10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after the last
-                append.
-`{id}:receipt:<SHA-1 of the event id>`
+                entry), trail if it is traced or a CloudEvent: the traceparent, with an r before it (or alone)
+                for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from
+                the front. With the channel, and only with it: an empty stream remembers its last id, so a new
+                entry comes behind the tail.
+`{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity).
+                At most 10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after
+                the last append.
+`{id}:receipt:<SHA-1 of the event's identity>`
                 hash: entry (entry id in the queue), generation of the channel; queued, sent, acked, dropped
                 (ms, as far as it got); reason of the drop. Gateway, edge, dispatcher. 1 h after it was
                 queued.
@@ -58,11 +66,11 @@ API keys and channels
                 the reason; at most 64. They hold for its receipts that were neither acked nor dropped.
                 `purged:<generation>`: `<ms> purged <entry>` of the last purge; holds up to that entry.
                 Gateway, dispatcher, reaper. 1 h after the last end.
-`{id}:attempts` stream, one entry for each of the last attempts of its webhook: n (their running number) and
-                before (the bytes of all before it), by which it is bounded: 200, 512 KiB, 7 days; outcome
-                (success or failure), events (ids of its notifications between newlines, 4 KiB at most), facts
-                (JSON), next (ms of the next attempt, or ''), details (JSON of a failure: headers without
-                secrets, 2 KiB of request and response). Dispatcher. 1 week after the last attempt; a native
+`{id}:attempts` stream, one entry for each of the last attempts of its webhook: head (its running number, the
+                bytes before it, its own, success or failure, ms of the next attempt or -), by which it is
+                bounded: 200, 512 KiB, 7 days; events (ids of its notifications between newlines, 4 KiB at
+                most), facts (JSON), details (JSON of a failure: headers without secrets, 2 KiB of request and
+                response). Dispatcher. 1 week after the last attempt; a native
                 channel's ends with it.
 `{id}:deliveries` list of JSON, newest first: 100 attempts, as releases before that stream wrote them. Read
                 only. 1 week after the last one.
@@ -72,6 +80,13 @@ API keys and channels
 `{id}:idempotency:<number of six hours since 1970>`
                 hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
                 fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
+`{id}:replay`   hash, the last replay of the channel: replay (its id), state (running, done, cancelled,
+                failed), account, since_ms, until_ms, topics (JSON), per_s, total (of events that it passes,
+                at most), created_ms; cursor (`<offset>:<SHA-1 of the topic>`, of the last event that it
+                passed), passed and done (how many were queued); runner and runner_until_ms, of the process
+                that works at it; waits ('1' while the queue is too full); error and ended_ms.
+                Gateway begins and cancels it, a dispatcher works at it; each step is made with its append.
+                7 days after its end, with the channel, or after 90 days.
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
@@ -141,7 +156,7 @@ Accounts and routing
 `{account}:recount` string: a random token of the process that recounts. Gateway. TTL of 10 s, renewed.
 `{account}:has-receipts`
                 string '1': some receipt of the account may exist. Gateway. 90 minutes.
-`{account}:receipt:<SHA-1 of the event id>`
+`{account}:receipt:<SHA-1 of the event's identity>`
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
 
@@ -166,6 +181,13 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
 `{place}:streams` sorted set: `<SHA-1> <topic>` of this place by the ms at which its state ends. Those that
                 would end first make room when there are too many. Gateway. 30 days longer than the longest
                 log.
+
+`{replays}:channels`
+                sorted set: the channels with a replay, by the ms at which it began. Gateway. A dispatcher
+                removes one whose replay has ended.
+`{account}:replays`
+                sorted set: the channels of the account with a replay, by the ms at which their place ends, an
+                hour after a dispatcher worked at it. Gateway, dispatcher. TTL of an hour.
 
 `{accounts}:names` sorted set, all scores 0: `<name> NUL <id>` of every account.
                 Gateway. A member goes with its account, or when the reaper finds it stale.
@@ -229,7 +251,7 @@ from collections.abc import Callable
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|taken|account|children|routing|counts|session|sessions"
     rb"|channel-ids|channel-names)"
-    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{(webhooks|replays)\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
@@ -241,11 +263,10 @@ LAYOUT = "{layout}:version"
 LAST_SEEN = "{replicas}:last-seen"
 STOPPED = "{replicas}:stopped"
 WEBHOOKS = "{webhooks}:channels"
-# Changes where every stream is.
-STREAM_PLACES = 16
 DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
 REAPER_ROUND = "{reaper}:round"
 REAPER_NOTES = "{reaper}:notes"
+REPLAYS = "{replays}:channels"
 SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 DELETING = "{accounts}:deleting"
@@ -267,6 +288,8 @@ queue = _names("queue")
 receipts = _names("receipts")
 ended = _names("ended")
 deliveries = _names("deliveries")
+replay = _names("replay")
+replays = _names("replays")
 attempts = _names("attempts")
 taken = _names("taken")
 session = _names("session")
@@ -310,7 +333,7 @@ def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
-    of_channels = (channel_ids, names_of_channels)
+    of_channels = (channel_ids, names_of_channels, replays)
     names = (account, children, audit, *of_routing, *of_channels, *of_usage)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
@@ -320,26 +343,9 @@ def due(api_key_id: str) -> str:
     return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
 
 
-def stream_places(account_id: str) -> list[str]:
-    """The topics of each place."""
-    return [f"{{{account_id}/{digit}}}:streams" for digit in "0123456789abcdef"]
-
-
-def stream_names(account_id: str, topic: str) -> list[str]:
-    """Stream, state, and the topics of its place: KEYS of scripts, in this order."""
-    hashed = hash_of(topic)
-    tag = f"{{{account_id}/{hashed[0]}}}:stream"
-    return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
-
-
-def stream_events(account_id: str, event_id: str) -> list[str]:
-    """The names by which an event is found, one at each place."""
-    hashed = hash_of(event_id)
-    return [f"{place[:-1]}-event:{hashed}" for place in stream_places(account_id)]
-
-
-def receipt(channel_or_account: str, event_id: str) -> str:
-    return f"{{{channel_or_account}}}:receipt:{hash_of(event_id)}"
+def receipt(channel_or_account: str, event: str) -> str:
+    """`event` is its identity (event_identity.py)."""
+    return f"{{{channel_or_account}}}:receipt:{hash_of(event)}"
 
 
 def rates_of_key(account_id: str, api_key_id: str) -> str:
@@ -347,9 +353,9 @@ def rates_of_key(account_id: str, api_key_id: str) -> str:
     return f"{rates(account_id)}:{api_key_id}"
 
 
-def hash_of(event_id: str) -> str:
-    """The publisher chooses the id: its characters could make one name look like another."""
-    return hashlib.sha1(event_id.encode(), usedforsecurity=False).hexdigest()
+def hash_of(event: str) -> str:
+    """The publisher chooses the identity: its characters could make one name look like another."""
+    return hashlib.sha1(event.encode(), usedforsecurity=False).hexdigest()
 
 
 def running(api_key_id: str, idempotency_field: bytes) -> str:

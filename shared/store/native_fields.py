@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import orjson
 
 from shared.model.account_channels import AccountChannel, ChannelRecord, ChannelSettings, NewChannel
-from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.callbacks import Callback
 from shared.model.channels import Kind
+from shared.model.signing_secrets import new_secret
 from shared.model.webhooks import Disabled, DisabledFor, WebhookPolicy
 from shared.redis.pipeline import Argument
 from shared.store.channels import parse_limits
@@ -29,7 +30,7 @@ def record_of(new: NewChannel) -> dict[str, Argument]:
     if new.customer:
         record["customer"] = new.customer
     if new.kind is Kind.WEBHOOK:
-        record["signing_secret"] = new_signing_secret()
+        record["signing_secret"] = new_secret()
     return record
 
 

@@ -17,6 +17,7 @@ from shared.model.events import Event, Notification, Trail
 from shared.model.idempotency import Deadline
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
+from shared.store.event_identity import identity_of
 
 BEGINNING = "0-0"
 
@@ -24,6 +25,8 @@ APPEND_LOT = 100
 """Events in one append. Redis serves nothing else while it runs the script: more go in several."""
 RECEIPTS_LOT = 500
 NOT_OWNER = -1
+# The fields that every entry has, with their names.
+_USUAL_VALUES = 12
 
 
 class Appended(StrEnum):
@@ -86,21 +89,30 @@ class Queues:
         bindings_version: str = "",
         traceparent: str = "",
         deadline: Deadline | None = None,
+        again: str = "",
+        step: str = "",
     ) -> asyncio.Future[Any]:
         """Appends up to `APPEND_LOT` events in order, all or none, and wakes the channel's owner.
 
         The channel refuses another version of its bindings than its own; '' is for events that no binding
-        matched. Each entry keeps `traceparent`, and whether its event wants a receipt. Returns the reply for
-        `end_append`.
+        matched. Each entry keeps `traceparent`, and whether its event wants a receipt. `again` marks
+        them as queued once more; a `step` of the channel's replay is made with them, or nothing is. Returns
+        the reply for `end_append`.
         """
         assert len(events) <= APPEND_LOT, f"{len(events)} events; one append takes {APPEND_LOT}"
         limits = self._limits
-        until_ms = "" if deadline is None else deadline.ms
+        until_ms = step if deadline is None else deadline.ms
+        if again:
+            traceparent = f"{traceparent};{again}"
         arguments: list[Argument] = [limits.size_bytes, limits.lifetime_ms, traceparent, bindings_version]
         arguments.append(until_ms)
         for e in events:
-            arguments += (e.id, e.topic, e.data, e.name, e.time, keyspace.hash_of(e.id) if e.receipt else "")
-        return self._redis.script("queue_append", keyspace.channel_names(api_key_id)[1:], *arguments)
+            rare = _rare(e) if e.receipt or e.attributes else ""
+            arguments += (e.id, e.topic, e.data, e.name, e.time, rare)
+        names = keyspace.channel_names(api_key_id)[1:]
+        if step:
+            names.append(keyspace.replay(api_key_id))
+        return self._redis.script("queue_append", names, *arguments)
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
         status, *fields = reply
@@ -247,7 +259,7 @@ class Queues:
         """Marks the receipts of these as sent; the first time counts."""
         for start in range(0, len(notifications), RECEIPTS_LOT):
             lot = notifications[start : start + RECEIPTS_LOT]
-            names = [keyspace.receipt(lease.channel, n.event_id) for n in lot]
+            names = [keyspace.receipt(lease.channel, identity_of(n)) for n in lot]
             await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in lot))
 
 
@@ -279,14 +291,24 @@ def next_entry_id(entry_id: str) -> str:
 
 def notification_of(entry_id: bytes, values: Sequence[bytes]) -> Notification:
     """Parses an entry of a queue, fields in the order in which queue_append.lua writes them."""
-    trail = values[13] if len(values) > 12 else b""
-    return notification_at(entry_id, values[1], values[3], values[5], values[7], values[9], trail)
+    if len(values) == _USUAL_VALUES:
+        return notification_at(entry_id, values[1], values[3], values[5], values[7], values[9], b"")
+    rare = dict(zip(values[_USUAL_VALUES::2], values[_USUAL_VALUES + 1 :: 2], strict=True))
+    trail, attributes = rare.get(b"trail", b""), rare.get(b"attributes", b"")
+    return notification_at(entry_id, values[1], values[3], values[5], values[7], values[9], trail, attributes)
 
 
 def notification_at(
-    entry_id: bytes, event_id: bytes, topic: bytes, data: bytes, name: bytes, time: bytes, trail: bytes
+    entry_id: bytes,
+    event_id: bytes,
+    topic: bytes,
+    data: bytes,
+    name: bytes,
+    time: bytes,
+    trail: bytes,
+    attributes: bytes = b"",
 ) -> Notification:
-    traced = trail.decode()
+    traced, _, again = trail.decode().partition(";")
     return Notification(
         entry_id.decode(),
         event_id.decode(),
@@ -295,4 +317,12 @@ def notification_at(
         name.decode(),
         time.decode(),
         Trail(receipt=traced.startswith("r"), traceparent=traced.removeprefix("r")) if traced else None,
+        attributes=attributes,
+        again=again,
     )
+
+
+def _rare(event: Event) -> Argument:
+    """What few events have, as the script takes it: the hash for a receipt, then the attributes."""
+    hashed = keyspace.hash_of(identity_of(event)).encode() if event.receipt else b""
+    return hashed + event.attributes

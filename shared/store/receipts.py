@@ -16,6 +16,7 @@ from shared.model.idempotency import Deadline
 from shared.model.receipts import ChannelReceipt, Receipt
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
+from shared.store.event_identity import identity, identity_of
 from shared.store.queues import parse_entry_id
 
 # A receipt is one response: it lists at most so many channels.
@@ -51,18 +52,22 @@ class Receipts:
             "channels": channels[:MOST_CHANNELS],
             "channels_total": len(channels),
         }
-        name = keyspace.receipt(account_id, event.id)
+        name = keyspace.receipt(account_id, identity_of(event))
         if deadline is None:
             return self._redis.command("SET", name, orjson.dumps(record), "PX", _TTL_MS)
         return self._redis.script("receipt_open", [name], orjson.dumps(record), _TTL_MS, deadline.ms)
 
-    async def find(self, account_id: str, event_id: str) -> Receipt | None:
-        """What became of the event; None when it asked for no receipt, or is over an hour old."""
-        stored = await self._redis.command("GET", keyspace.receipt(account_id, event_id))
+    async def find(self, account_id: str, event_id: str, *, source: str = "") -> Receipt | None:
+        """What became of the event; None when it asked for no receipt, or is over an hour old.
+
+        `source` is that of a CloudEvent.
+        """
+        event = identity(event_id, source)
+        stored = await self._redis.command("GET", keyspace.receipt(account_id, event))
         if stored is None:
             return None
         record = orjson.loads(stored)
-        receipts = await asyncio.gather(*(self._of_channel(each, event_id) for each in record["channels"]))
+        receipts = await asyncio.gather(*(self._of_channel(each, event) for each in record["channels"]))
         return Receipt(
             event_id=event_id,
             topic=record["topic"],
@@ -71,10 +76,10 @@ class Receipts:
             channels_total=record["channels_total"],
         )
 
-    async def _of_channel(self, shown: str, event_id: str) -> ChannelReceipt | None:
+    async def _of_channel(self, shown: str, event: str) -> ChannelReceipt | None:
         channel = id_shown(shown) or shown
         *times, entry, generation, reason = await self._redis.command(
-            "HMGET", keyspace.receipt(channel, event_id), *_FIELDS
+            "HMGET", keyspace.receipt(channel, event), *_FIELDS
         )
         queued_ms, sent_ms, acked_ms, dropped_ms = (None if ms is None else int(ms) for ms in times)
         if queued_ms is None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from shared.model.errors import KeyRevoked
-from shared.model.signing_secrets import SigningSecret
+from shared.model.errors import KeyRevoked, NewestSecret, TooManySecrets
+from shared.model.signing_secrets import MOST_SECRETS, SigningSecret, new_secret_id
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
@@ -24,6 +24,28 @@ class SigningSecrets:
         if status == b"revoked":
             raise KeyRevoked
         return _secrets(lines)
+
+    async def add(self, channel: str, text: str, *, overlap_ms: int) -> list[SigningSecret]:
+        """Makes this one the newest, and ends those before it after the overlap. Returns all.
+
+        Raises KeyRevoked, TooManySecrets.
+        """
+        names = [keyspace.api_key(channel)]
+        status, *found = await self._redis.script(
+            "secret_add", names, new_secret_id(), text, overlap_ms, MOST_SECRETS
+        )
+        if status == b"revoked":
+            raise KeyRevoked
+        if status == b"full":
+            raise TooManySecrets(until_ms=int(found[0]))
+        return _secrets(found)
+
+    async def end(self, channel: str, secret_id: str) -> bool:
+        """Ends one before its time; False when it is not there. Raises NewestSecret."""
+        status = await self._redis.script("secret_end", [keyspace.api_key(channel)], secret_id)
+        if status == b"newest":
+            raise NewestSecret
+        return bool(status == b"ended")
 
 
 def _secrets(lines: Sequence[bytes]) -> list[SigningSecret]:

@@ -16,7 +16,8 @@ from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Retained, StreamRule, StreamRules, rules_of, stored_rules
 from shared.redis.pipeline import Argument, RedisCommands
-from shared.store import keyspace
+from shared.store import keyspace, stream_names
+from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
 
@@ -71,12 +72,13 @@ class Streams:
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
         keep = keep.within(self.limits.keep)
         remembered_ms = self.limits.keep.age_ms + _OUTLIVES_MS
-        topics_of_place = max(1, self.limits.topics // keyspace.STREAM_PLACES)
+        topics_of_place = max(1, self.limits.topics // stream_names.PLACES)
         arguments: list[Argument] = [secrets.token_hex(8), topic, *keep, _OUTLIVES_MS, remembered_ms]
         arguments += (topics_of_place, "" if deadline is None else deadline.ms)
         for each in events:
-            arguments += (each.id, each.data, each.name, each.time, keyspace.hash_of(each.id), _more_of(each))
-        return self._redis.script("stream_append", keyspace.stream_names(account_id, topic), *arguments)
+            hashed = keyspace.hash_of(identity_of(each))
+            arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
+        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:
@@ -84,9 +86,10 @@ class Streams:
         status, *fields = reply
         return None if status == b"late" else [offset.decode() for offset in fields[1:]]
 
-    async def find(self, account_id: str, event_id: str) -> Retained | None:
-        """The newest event of this id that is still retained."""
-        names = keyspace.stream_events(account_id, event_id)
+    async def find(self, account_id: str, event_id: str, *, source: str = "") -> Retained | None:
+        """The newest event of this id that is still retained. `source` is that of a CloudEvent."""
+        wanted = identity(event_id, source)
+        names = stream_names.events(account_id, wanted)
         places = await asyncio.gather(*(self._redis.command("GET", name) for name in names))
         found = [
             (tuple(map(int, offset.split(b"-"))), names[at], hashed.decode(), offset.decode())
@@ -97,8 +100,8 @@ class Streams:
         for _, name, hashed, offset in sorted(found, reverse=True):
             tag = name.partition("-event:")[0]
             names = [f"{tag}:{hashed}", f"{tag}-state:{hashed}"]
-            retained = await self._read(names, _before(offset), offset, 1, 0)
-            if retained and retained[0].event.id == event_id:
+            retained = await self._read(names, before_offset(offset), offset, 1, 0)
+            if retained and identity_of(retained[0].event) == wanted:
                 return retained[0]
         return None
 
@@ -109,7 +112,7 @@ class Streams:
 
         One read returns 100 at most. None behind them only if it returns none.
         """
-        names = keyspace.stream_names(account_id, topic)[:2]
+        names = stream_names.names(account_id, topic)[:2]
         return await self._read(names, after, until, min(count, READ_LOT), size_bytes)
 
     async def _read(
@@ -124,19 +127,25 @@ class Streams:
             async for some in pages(self._redis, "ZSCAN", place, "*"):
                 yield [member.partition(" ")[2] for member in some]
 
+    def length(self, account_id: str, topic: str) -> asyncio.Future[int]:
+        """How many events the stream has."""
+        [stream, *_] = stream_names.names(account_id, topic)
+        return self._redis.command("XLEN", stream)
+
     async def drop(self, account_id: str) -> None:
         """Drops the rules and everything retained, in bounded steps. A repetition goes on."""
         await self._routing.put_stream_rules(account_id, b"")
         async for some in self.topics(account_id):
             for topic in some:
-                names, more = keyspace.stream_names(account_id, topic), True
+                names, more = stream_names.names(account_id, topic), True
                 while more:
                     more = bool(await self._redis.script("stream_drop", names, _member(topic)))
                     await asyncio.sleep(_PAUSE_S)
             await asyncio.sleep(_PAUSE_S)
 
 
-def _before(offset: str) -> str:
+def before_offset(offset: str) -> str:
+    """The largest offset before this one."""
     ms, _, sequence = offset.partition("-")
     return f"{ms}-{int(sequence) - 1}" if int(sequence) else f"{int(ms) - 1}-{2**64 - 1}"
 
@@ -148,11 +157,12 @@ def _member(topic: str) -> str:
 
 def _more_of(event: Event) -> bytes:
     """What is rarely known of an event; b"" without any."""
-    if event.to is None and event.customer is None:
+    if event.to is None and event.customer is None and not event.attributes:
         return b""
-    return orjson.dumps(
-        {name: value for name, value in (("to", event.to), ("customer", event.customer)) if value is not None}
-    )
+    more: dict[str, Any] = {"to": event.to, "customer": event.customer}
+    if event.attributes:
+        more["attributes"] = orjson.Fragment(event.attributes)
+    return orjson.dumps({name: value for name, value in more.items() if value is not None})
 
 
 def _retained(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
@@ -165,5 +175,6 @@ def _retained(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
         time=values[7].decode(),
         to=more.get("to"),
         customer=more.get("customer"),
+        attributes=orjson.dumps(more["attributes"]) if "attributes" in more else b"",
     )
     return Retained(offset.decode(), event)

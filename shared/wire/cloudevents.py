@@ -7,9 +7,10 @@ data. Two members say how its data came, under names that no attribute can have:
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.events import Notification
 from shared.wire.messages import Message
@@ -21,6 +22,17 @@ DATA_BASE64 = "data_base64"
 NO_DATA = "no_data"
 PUBLISHED_TIME = "notifytime"
 """The extension with an event's own time if that is no time of RFC 3339."""
+
+
+Attributes = Annotated[
+    dict[str, str | int | bool], Meta(description="Of a CloudEvent, beside type, id, time and data.")
+]
+
+
+def attributes_shown(attributes: bytes) -> dict[str, str | int | bool] | UnsetType:
+    """The attributes for our own bodies, which have none for other events."""
+    found: dict[str, str | int | bool] = orjson.loads(attributes) if attributes else {}
+    return found or UNSET
 
 
 def structured(notification: Notification, *, account_id: str) -> bytes:

@@ -15,6 +15,7 @@ from shared.model import events
 from shared.model.errors import Invalid, TooLarge
 from shared.model.events import OF_DEVICES, Event
 from shared.model.topics import is_system
+from shared.wire.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE
 from shared.wire.models import Closed, Count, field_at, parse, rule
 
 MAX_EVENTS = 10_000
@@ -84,18 +85,49 @@ class Form(StrEnum):
 
     JSON = "one event or an array of them"
     LINES = "one event a line"
+    STRUCTURED = "one CloudEvent"
+    BATCH = "an array of CloudEvents"
+    BINARY = "the data of one CloudEvent"
+    """Its attributes are headers."""
+
+
+FORMS = {
+    "": Form.JSON,
+    "application/json": Form.JSON,
+    "application/x-ndjson": Form.LINES,
+    "application/ndjson": Form.LINES,
+    MEDIA_TYPE: Form.STRUCTURED,
+    BATCH_MEDIA_TYPE: Form.BATCH,
+}
+"""By media types that have no parameters."""
+OF_CLOUDEVENTS = {"topic": "type", "to": "notifyto", "customer": "notifycustomer"}
+"""What CloudEvents call fields of ours."""
 
 
 def form_of(media_type: str) -> Form:
-    """LINES for the media types of newline-delimited JSON, JSON for any other."""
-    return Form.LINES if media_type in ("application/x-ndjson", "application/ndjson") else Form.JSON
+    """The form that a media type names; JSON for any other. Raises Invalid for other CloudEvents."""
+    form = FORMS.get(media_type)
+    if form is not None:
+        return form
+    if media_type.startswith("application/cloudevents"):
+        raise Invalid(f"CloudEvents are taken as {MEDIA_TYPE} or {BATCH_MEDIA_TYPE}", field="Content-Type")
+    return Form.JSON
 
 
 def position_of(index: int, *, body: bytes, form: Form = Form.JSON) -> str:
     """How errors name the event at `index`: `[3]`, `line 4`, or '' for a single event without an array."""
     if form is Form.LINES:
         return next(islice(_lines(body), index, None))[0]
-    return f"[{index}]" if body.lstrip().startswith(b"[") else ""
+    return f"[{index}]" if form is not Form.BINARY and body.lstrip().startswith(b"[") else ""
+
+
+def field_of(index: int, field: str, *, body: bytes, form: Form = Form.JSON) -> str:
+    """How errors name a field of the event at `index`, whatever its form calls it."""
+    if form in (Form.STRUCTURED, Form.BATCH, Form.BINARY):
+        field = OF_CLOUDEVENTS.get(field, field)
+    if form is Form.BINARY:
+        field = f"ce-{field}"
+    return field_at(position_of(index, body=body, form=form), field)
 
 
 def random_id(_: int) -> str:
@@ -115,8 +147,8 @@ def parse_events(
     """
     try:
         return [_event(posted, index, id_of) for index, posted in enumerate(_posted(body, form))]
-    except _EventError as error:
-        raise _with_position(error, body, form) from None
+    except EventError as error:
+        raise with_position(error, body, form) from None
 
 
 def events_in(body: bytes, *, form: Form, id_of: Callable[[int], str]) -> Iterator[Event]:
@@ -124,18 +156,18 @@ def events_in(body: bytes, *, form: Form, id_of: Callable[[int], str]) -> Iterat
     try:
         for index, posted in enumerate(_posted(body, form)):
             yield _event(posted, index, id_of)
-    except _EventError as error:
-        raise _with_position(error, body, form) from None
+    except EventError as error:
+        raise with_position(error, body, form) from None
 
 
-class _EventError(Exception):
+class EventError(Exception):
     """The event at `index` breaks a rule. `parse_events` adds its position in the body."""
 
     def __init__(self, index: int, field: str, message: str, *, kind: type[Invalid] = Invalid) -> None:
         self.index, self.field, self.message, self.kind = index, field, message, kind
 
 
-def _with_position(error: _EventError, body: bytes, form: Form) -> Invalid:
+def with_position(error: EventError, body: bytes, form: Form) -> Invalid:
     field = field_at(position_of(error.index, body=body, form=form), error.field)
     return error.kind(error.message, field=field)
 
@@ -183,30 +215,30 @@ def _event(posted: NewEvent, index: int, id_of: Callable[[int], str]) -> Event:
     customer = posted.customer
     size = len(data) + len(topic) + len(id_) + len(name) + len(time) + len(to or "") + len(customer or "")
     if size > MAX_EVENT_BYTES:
-        raise _EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
+        raise EventError(index, "data", f"the event is over {MAX_EVENT_BYTES // 1024} KiB", kind=TooLarge)
     if is_system(topic):
-        raise _EventError(index, "topic", "begins with the word system, which is reserved")
+        raise EventError(index, "topic", "begins with the word system, which is reserved")
     if to is not None and customer is not None:
-        raise _EventError(index, "customer", "must be left out beside `to`, which names one channel")
-    value = _checked(data, index)
-    fields = _device_fields(topic, value, to=to, index=index) if topic.startswith(OF_DEVICES) else None
+        raise EventError(index, "customer", "must be left out beside `to`, which names one channel")
+    value = checked_data(data, index)
+    fields = device_fields(topic, value, to=to, index=index) if topic.startswith(OF_DEVICES) else None
     return Event(id_ or id_of(index), topic, data, name, time, to, fields, posted.receipt is True, customer)
 
 
-def _checked(data: bytes, index: int) -> Any:
+def checked_data(data: bytes, index: int) -> Any:
     """The parsed data. msgspec accepts invalid UTF-8 in a `Raw`; it would break the receivers' frames."""
     try:
         value = orjson.loads(data)
         if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
             orjson.dumps(value)
     except orjson.JSONDecodeError as error:
-        raise _EventError(index, "data", f"is not JSON: {error.msg}") from None
+        raise EventError(index, "data", f"is not JSON: {error.msg}") from None
     except TypeError:
-        raise _EventError(index, "data", "is nested too deeply") from None
+        raise EventError(index, "data", "is nested too deeply") from None
     return value
 
 
-def _device_fields(topic: str, data: Any, *, to: str | None, index: int) -> dict[str, str] | None:
+def device_fields(topic: str, data: Any, *, to: str | None, index: int) -> dict[str, str] | None:
     """The values that bindings match, on topics whose data is an item of a NotificationMessage."""
     if topic == events.DEVICE_NOTIFICATIONS:
         fields = _strings(data, ("ep", "path"), index)
@@ -216,23 +248,23 @@ def _device_fields(topic: str, data: Any, *, to: str | None, index: int) -> dict
         fields = _strings(data, ("ep",), index)
         device_type = data.get("ept")
         if device_type is not None and not isinstance(device_type, str):
-            raise _EventError(index, "data.ept", "must be a string")
+            raise EventError(index, "data.ept", "must be a string")
         return fields if device_type is None else {**fields, "ept": device_type}
     if topic in (events.DEVICE_DE_REGISTRATIONS, events.DEVICE_REGISTRATIONS_EXPIRED):
         if not isinstance(data, str) or not data:
-            raise _EventError(index, "data", "must be the name of a device on this topic")
+            raise EventError(index, "data", "must be the name of a device on this topic")
         return {"ep": data}
     if topic == events.DEVICE_ASYNC_RESPONSES:
         if not to:
-            raise _EventError(index, "to", "is missing: an async-response is for one channel")
+            raise EventError(index, "to", "is missing: an async-response is for one channel")
         return _strings(data, ("id",), index)
     return None
 
 
 def _strings(data: Any, names: tuple[str, ...], index: int) -> dict[str, str]:
     if not isinstance(data, dict):
-        raise _EventError(index, "data", "must be an object on this topic")
+        raise EventError(index, "data", "must be an object on this topic")
     for name in names:
         if not isinstance(data.get(name), str) or not data[name]:
-            raise _EventError(index, f"data.{name}", "must be a string that is not empty")
+            raise EventError(index, f"data.{name}", "must be a string that is not empty")
     return {name: data[name] for name in names}

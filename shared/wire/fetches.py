@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.events import Notification
+from shared.wire.cloudevents import Attributes, attributes_shown
 from shared.wire.models import Closed, Moment, rule
 from shared.wire.times import moment_text
 
@@ -37,7 +38,7 @@ class NewFetch(Closed):
 
 
 class FetchedEvent(Closed):
-    """`name` and `time` are null if the publisher gave none."""
+    """`name` and `time` are null if the publisher gave none; only a CloudEvent has `attributes`."""
 
     entry: Annotated[str, Meta(description="Its place in the queue, for acks and nacks.")]
     id: str
@@ -45,6 +46,7 @@ class FetchedEvent(Closed):
     name: str | None
     time: str | None
     data: Annotated[msgspec.Raw, Meta(description="As it was published.")]
+    attributes: Attributes | UnsetType = UNSET
 
 
 class FetchedBody(Closed):
@@ -77,4 +79,5 @@ def _event(notification: Notification) -> FetchedEvent:
         name=notification.name or None,
         time=notification.time or None,
         data=msgspec.Raw(notification.data),
+        attributes=attributes_shown(notification.attributes),
     )

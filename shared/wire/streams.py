@@ -10,6 +10,7 @@ from shared.model import topics
 from shared.model.account_channels import shown_id
 from shared.model.errors import Invalid
 from shared.model.streams import NEVER_RETAINED, Keep, Retained, StreamRule, StreamRules
+from shared.wire.cloudevents import Attributes, attributes_shown
 from shared.wire.models import Closed, Moment
 from shared.wire.times import moment_text
 
@@ -48,6 +49,7 @@ class RetainedBody(Closed):
     data: Annotated[msgspec.Raw, Meta(description="As it was published.")]
     to: Annotated[str, Meta(description="The one channel that it was for.")] | UnsetType = UNSET
     customer: str | UnsetType = UNSET
+    attributes: Attributes | UnsetType = UNSET
 
 
 def rules_in(posted: Sequence[StreamRuleBody], limit: Keep) -> list[StreamRule]:
@@ -92,4 +94,5 @@ def retained_body(retained: Retained, *, to_native: bool) -> RetainedBody:
         data=msgspec.Raw(event.data),
         to=to or UNSET,
         customer=event.customer or UNSET,
+        attributes=attributes_shown(event.attributes),
     )

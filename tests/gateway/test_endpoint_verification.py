@@ -12,7 +12,8 @@ import pytest
 from services.gateway.endpoint_verification import _PER_ACCOUNT, EndpointVerifier
 from shared.model.addresses import AddressPolicy
 from shared.model.api_keys import ApiKey, Scope
-from shared.model.callbacks import Callback, new_signing_secret
+from shared.model.callbacks import Callback
+from shared.model.signing_secrets import new_secret
 from shared.outbound.client import Attempt, Outbound
 from shared.runtime.http.responses import Problem
 from tests.harness.api import Api
@@ -20,7 +21,7 @@ from tests.harness.callbacks import Hook
 from tests.harness.waiting import wait_until
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
-SECRET = new_signing_secret()
+SECRET = new_secret()
 Begin = Callable[[str], asyncio.Task[Attempt]]
 KEY = ApiKey("", "", "test", frozenset({Scope.RECEIVE}), created_at_ms=0, secret_hash="")
 

@@ -9,6 +9,7 @@ from httptools import HttpRequestParser
 from tests.load.recorder import Received, Recorder
 
 _ACCEPTED = b"HTTP/1.1 204 No Content\r\n\r\n"
+_BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _TEST_REQUEST = b"{}"
 
 
@@ -42,29 +43,40 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         channel = int(self._path.rpartition(b"/")[2])
-        if self._hooks.take(channel, self._body) and self._transport is not None:
-            self._transport.write(_ACCEPTED)
+        answer, delay_s = self._hooks.take(channel, self._body)
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s, self._write, answer)
+        else:
+            self._write(answer)
+
+    def _write(self, answer: bytes) -> None:
+        if answer and self._transport is not None:
+            self._transport.write(answer)
 
 
 class Hooks:
-    """Accepts every request at once; silent channels get no response."""
+    """Accepts every request at once, but of channels that are silent, busy (429) or slow."""
 
     def __init__(self) -> None:
         self._recorder = Recorder()
         self._silent: frozenset[int] = frozenset()
+        self._busy: frozenset[int] = frozenset()
+        self._delays_s: dict[int, float] = {}
         self._server: asyncio.Server | None = None
 
     @property
     def received(self) -> int:
         return self._recorder.received
 
-    def take(self, channel: int, body: bytes) -> bool:
-        """Records the request; False if it gets no response."""
+    def take(self, channel: int, body: bytes) -> tuple[bytes, float]:
+        """Records the request; returns its response, b"" for none, and after how many seconds it comes."""
         if channel in self._silent:
-            return False
+            return b"", 0.0
+        if channel in self._busy:
+            return _BUSY, 0.0
         if body != _TEST_REQUEST:
             self._recorder.record(channel, body)
-        return True
+        return _ACCEPTED, self._delays_s.get(channel, 0.0)
 
     async def listen(self, *, address: str = "127.0.0.1") -> str:
         """Starts the server; returns the URL to which a channel's number is appended."""
@@ -75,6 +87,14 @@ class Hooks:
     async def stop_responding(self, *, channels: Sequence[int]) -> None:
         """Sends these channels no more responses."""
         self._silent = frozenset(channels)
+
+    async def refuse(self, *, channels: Sequence[int]) -> None:
+        """Answers these channels with a 429 from now on, and records nothing of theirs."""
+        self._busy = frozenset(channels)
+
+    async def delay(self, *, channels: Sequence[int], seconds: float) -> None:
+        """Responds to these channels so much later from now on."""
+        self._delays_s = dict.fromkeys(channels, seconds)
 
     async def reset(self) -> None:
         self._recorder.reset()

@@ -72,6 +72,7 @@ class ApiKeys:
         self.receivers: list[Key] = []
         self._made: list[Key] = []
         self._own_admin: Key | None = None
+        self._native: list[str] = []
         self._elsewhere: set[str] = set()
         """Keys of further accounts."""
 
@@ -107,6 +108,18 @@ class ApiKeys:
 
         await self._for_all(list(urls), one)
 
+    async def create_webhooks(self, urls: Mapping[int, str], **webhook: object) -> dict[int, str]:
+        """Creates native webhooks of the account; returns their ids."""
+
+        async def one(number: int) -> tuple[int, str]:
+            body = {"kind": "webhook", "webhook": {"url": urls[number], "format": "pelion", **webhook}}
+            path = f"/v1/channels?account={self.account}"
+            made = await self._rest.call("POST", path, json=body, want=(201,))
+            self._native.append(made["id"])
+            return number, str(made["id"])
+
+        return dict(await self._for_all(list(urls), one))
+
     async def subscribe(self, numbers: Sequence[int], *, to: Callable[[int], int] = lambda n: n) -> None:
         """Subscribes each channel to the target that `to` names."""
 
@@ -132,6 +145,10 @@ class ApiKeys:
         async def one(key: Key, token: str | None) -> None:
             await self._rest.call("DELETE", f"/v1/api-keys/{key.id}", token=token, want=(204, 404))
 
+        async def drop(channel: str) -> None:
+            await self._rest.call("DELETE", f"/v1/channels/{channel}", token=token, want=(204, 404))
+
+        await self._for_all(self._native, drop)
         others = [key for key in self._made if key is not admin]
         ours = {self.publisher.id, *(key.id for key in self.receivers)} - self._elsewhere
         await self._for_all(others, lambda key: one(key, token if key.id in ours else None))

@@ -31,6 +31,7 @@ CASES = {
     "neighbours": ("--rate", "50", "--fan", "20", "--dead", "3", "--rounds", "1", *_STREAM),
     "rollout": ("--sockets", "4", "--polls", "2", "--array", "2", "--rate", "50", "--seconds", "0.5"),
     "webhooks": ("--rate", "50", *_STREAM),
+    "native-webhooks": ("--rate", "50", "--rounds", "1", *_STREAM),
     "poll": ("--rate", "50", *_STREAM),
     "mixed": ("--rate", "50", "--channels", "6", *_STREAM[2:]),
 }
@@ -47,6 +48,7 @@ FIGURES = {
     "neighbours": {"sockets_p99_ms", "webhooks_p99_ms", "latency_p99_ms"},
     "rollout": {"gap_max_ms", "reconnects_per_socket", "repeated_more_than_once"},
     "webhooks": {"cpu_dispatcher_us", "latency_p50_ms"},
+    "native-webhooks": {"latency_p99_ms", "cpu_dispatcher_us"},
     "poll": {"latency_p50_ms"},
     "mixed": {"sockets_p50_ms", "webhooks_p50_ms", "polls_p50_ms"},
 }

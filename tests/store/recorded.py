@@ -13,10 +13,11 @@ def recorded(direct: Any, channel: str) -> list[dict[str, Any]]:
 
 
 def _attempt(fields: dict[bytes, bytes]) -> dict[str, Any]:
+    *_, outcome, next_ms = fields[b"head"].decode().split()
     return {
         **orjson.loads(fields[b"facts"]),
-        "outcome": fields[b"outcome"].decode(),
-        "next_attempt_ms": int(fields[b"next"]) if fields[b"next"] else None,
+        "outcome": outcome,
+        "next_attempt_ms": None if next_ms == "-" else int(next_ms),
         "events": fields[b"events"].decode().split(),
         "details": orjson.loads(fields[b"details"]) if fields[b"details"] else None,
     }

@@ -151,7 +151,7 @@ async def test_the_last_200_are_kept(stores: Stores, attempts: Attempts, make: M
         await make(number)
 
     assert numbers((await attempts.page(channel))[0]) == list(range(229, 29, -1))
-    assert stores.direct.xlen(keyspace.attempts(channel)) == 200
+    assert 200 <= stores.direct.xlen(keyspace.attempts(channel)) < 204
     assert stores.direct.pttl(keyspace.attempts(channel)) > 6 * DAY_MS
 
 
@@ -166,10 +166,10 @@ async def test_older_ones_go_also_when_newer_ones_come(
     clock.ahead_ms = 7 * DAY_MS + 20 * HOUR_MS
 
     assert numbers((await attempts.page(channel))[0]) == list(range(39, 19, -1)), "shown no longer"
-    for number in range(40, 50):
+    for number in range(40, 52):
         await make(number)
-    assert stores.direct.xlen(keyspace.attempts(channel)) == 30, "and gone"
-    assert numbers((await attempts.page(channel))[0]) == list(range(49, 19, -1))
+    assert stores.direct.xlen(keyspace.attempts(channel)) == 32, "and gone"
+    assert numbers((await attempts.page(channel))[0]) == list(range(51, 19, -1))
 
 
 async def test_failures_of_one_channel_take_no_more_than_512_kib(
@@ -195,9 +195,10 @@ async def test_growth_adds_up_to_what_is_stored(
         assert sum(grown) <= MOST_BYTES + 10 * LARGE_BYTES
     assert sum(grown) == await size(stores, channel)
     clock.ahead_ms = 8 * DAY_MS
-    for number in range(5):
+    for number in range(50):
         await make(number)
-    assert sum(grown) == await size(stores, channel)
+        assert sum(grown) == await size(stores, channel)
+    assert sum(grown) < 50 * 500, "the older ones have gone"
 
 
 async def test_by_event_and_outcome_in_pages(attempts: Attempts, make: Make, channel: str) -> None:

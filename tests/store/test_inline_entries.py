@@ -28,8 +28,9 @@ ENTRY_BYTES = 220
 NO_NUL = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 TEXT = st.one_of(st.text(NO_NUL, max_size=30), st.text(alphabet="0 1+\n-é😀", max_size=12))
 DATA = st.binary(max_size=60).map(lambda data: data.replace(b"\0", b"0"))
+ATTRIBUTES = st.just(b"") | st.dictionaries(TEXT, TEXT, min_size=1, max_size=3).map(orjson.dumps)
 EVENTS = st.lists(
-    st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, DATA, TEXT, TEXT),
+    st.builds(partial(Event, to=None, receipt=False), TEXT, TEXT, DATA, TEXT, TEXT, attributes=ATTRIBUTES),
     min_size=1,
     max_size=4,
 )
@@ -87,9 +88,10 @@ async def test_inline_entries_equal_the_queue(
     assert parse_inline_entries(message) == InlineEntries(
         channel, OWNER, lease.generation, previous, serialization, pending
     )
-    assert [(n.event_id, n.topic, n.data, n.name, n.time) for n in pending] == [
-        (e.id, e.topic, e.data, e.name, e.time) for e in queued
+    assert [(n.event_id, n.topic, n.data, n.name, n.time, n.attributes) for n in pending] == [
+        (e.id, e.topic, e.data, e.name, e.time, e.attributes) for e in queued
     ]
+    assert {n.trail.traceparent if n.trail else "" for n in pending} == {traceparent}
 
 
 async def test_append_to_an_emptied_queue_names_the_last_entry(

@@ -21,30 +21,45 @@ VERBS: dict[str, tuple[str, str, Any, int]] = {
     "get its deliveries": ("GET", "/deliveries", None, 200),
     "get one delivery": ("GET", "/deliveries/1-0", None, 404),
     "get its signing secret": ("GET", "/signing-secret", None, 200),
+    "make a signing secret": ("POST", "/secrets", {"overlap_s": 5}, 201),
+    "import a signing secret": ("POST", "/secrets", {"secret": f"whsec_{'A' * 32}"}, 201),
+    "list its signing secrets": ("GET", "/secrets", None, 200),
+    "end a signing secret": ("DELETE", "/secrets/{older}", None, 204),
     "fetch": ("POST", "/fetch", None, 200),
     "ack": ("POST", "/ack", {"lease": "of nobody", "until": "1-0"}, 409),
     "nack": ("POST", "/nack", {"lease": "of nobody", "entry": "1-0"}, 409),
+    "resend": ("POST", "/resend", {"event_id": "retained by nobody"}, 404),
+    "replay": ("POST", "/replay", {"since": "2026-01-01T00:00:00Z"}, 202),
+    "get its replay": ("GET", "/replay", None, 404),
+    "cancel its replay": ("DELETE", "/replay", None, 404),
     "delete": ("DELETE", "", None, 204),
 }
 MAY, SCOPE, HIDDEN, WHO = "may", 403, 404, 401
 # The channels of API keys: only their keys change them.
 OF_A_KEY = ("of the key with receive", "of another key")
-OBJECTS = ("native by id", "native by name", "native pull", *OF_A_KEY)
+OBJECTS = ("native by id", "native by name", "native pull", "native webhook", *OF_A_KEY)
+# Only of native channels.
+ONCE_MORE = ("resend", "replay")
 # Only of native pull channels.
 PULL = ("fetch", "ack", "nack")
+# Of native webhooks, and of API keys: they have theirs before their webhooks.
+SECRETS = {"make a signing secret": 409, "import a signing secret": 409, "end a signing secret": 404}
+SIGNING = ("native webhook", *OF_A_KEY)
+# Of the native channels that are no WebSocket's.
+KINDS = {"native pull": "pull", "native webhook": "webhook"}
 # What each caller gets for each object, in this order; `list` and `create` are of the caller's own account.
 CALLERS: dict[str, tuple[object, ...]] = {
-    "an admin of the account": (MAY, MAY, MAY, MAY, MAY),
-    "a key with channels": (MAY, MAY, MAY, MAY, MAY),
-    "a key with receive": (SCOPE, SCOPE, SCOPE, MAY, SCOPE),
-    "a key with publish": (SCOPE, SCOPE, SCOPE, SCOPE, SCOPE),
-    "an admin of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "an admin of the parent": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "an admin of a child": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "a key with channels of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-    "a revoked key": (WHO, WHO, WHO, WHO, WHO),
-    "nobody": (WHO, WHO, WHO, WHO, WHO),
-    "the operator": (MAY, MAY, MAY, MAY, MAY),
+    "an admin of the account": (MAY, MAY, MAY, MAY, MAY, MAY),
+    "a key with channels": (MAY, MAY, MAY, MAY, MAY, MAY),
+    "a key with receive": (SCOPE, SCOPE, SCOPE, SCOPE, MAY, SCOPE),
+    "a key with publish": (SCOPE, SCOPE, SCOPE, SCOPE, SCOPE, SCOPE),
+    "an admin of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "an admin of the parent": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "an admin of a child": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "a key with channels of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
+    "a revoked key": (WHO, WHO, WHO, WHO, WHO, WHO),
+    "nobody": (WHO, WHO, WHO, WHO, WHO, WHO),
+    "the operator": (MAY, MAY, MAY, MAY, MAY, MAY),
 }
 LISTS = {
     "an admin of the account": 200,
@@ -80,10 +95,22 @@ class Scene:
             await self.api.register(owner)
             return f"ch_{owner.id}"
         self.names += 1
-        body = {"kind": "pull" if what == "native pull" else "websocket", "name": f"n{self.names}"}
+        body: dict[str, Any] = {"kind": KINDS.get(what, "websocket"), "name": f"n{self.names}"}
+        if what == "native webhook":
+            body["webhook"] = {"url": "https://example.com/hook"}
         made = await self.api.admin("POST", f"/v1/channels?account={self.account}", json=body)
         assert made.status == 201, made.text
         return str(body["name"] if what == "native by name" else made.json["id"])
+
+    async def older_secret(self, what: str, channel: str) -> str:
+        """The id of a signing secret that may be ended."""
+        if what not in SIGNING:
+            return "sec_none"
+        path = f"/v1/channels/{channel}/secrets?account={self.account}"
+        for _ in range(2):
+            made = await self.api.admin("POST", path, json={})
+            assert made.status == 201, made.text
+        return str((await self.api.admin("GET", path)).json["secrets"][1]["id"])
 
 
 @pytest.fixture
@@ -119,11 +146,18 @@ async def test_every_verb_on_every_object(scene: Scene, caller: str) -> None:
     for what, may in zip(OBJECTS, CALLERS[caller], strict=True):
         for verb, (method, rest, body, success) in VERBS.items():
             channel = await scene.object(what)
-            response = await scene.call(caller, method, f"/v1/channels/{channel}{rest}", json=body)
+            path = f"/v1/channels/{channel}{rest}"
+            if "{older}" in path:
+                path = path.replace("{older}", await scene.older_secret(what, channel))
+            response = await scene.call(caller, method, path, json=body)
             got[what, verb] = response.status
             wanted[what, verb] = success if may == MAY else may
             if may == MAY and verb == "change" and what in OF_A_KEY:
                 wanted[what, verb] = 409
+            if may == MAY and verb in ONCE_MORE and what in OF_A_KEY:
+                wanted[what, verb] = 409
+            if may == MAY and verb in SECRETS and what not in SIGNING:
+                wanted[what, verb] = SECRETS[verb]
             if may == MAY and verb in PULL and what != "native pull":
                 wanted[what, verb] = 409
 
@@ -154,7 +188,7 @@ async def test_opening(scene: Scene, stack: Stack, caller: str) -> None:
     sockets, key = Sockets(stack.edges[0].url), scene.callers[caller]
     assert key is not None
     for what, may in zip(OBJECTS, CALLERS[caller], strict=True):
-        if what == "native pull":
+        if what in KINDS:
             continue
         receiver = await sockets.open(key, await scene.object(what))
         if may == MAY:

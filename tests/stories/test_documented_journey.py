@@ -16,6 +16,7 @@ from shared.store.attempts import fields_of
 from tests.harness.api import Api, Response
 from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
+from tests.harness.client_certificates import client_certificate
 from tests.harness.events import reading
 from tests.harness.stack import Stack
 
@@ -135,6 +136,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
 
 async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
     go, one = journey.go, "/v1/channels/{channel}"
+    certificate = f"{one}/client-certificate"
     target = {"url": hook.url, "headers": {"a": "b"}, "secret_headers": {"c": "d"}}
     where = [{"topic": "orders.#", "where": {"n": [1, {"gt": 5}]}}, "a"]
     wanted = {
@@ -155,14 +157,31 @@ async def channels_of_the_account(journey: Journey, hook: Hook) -> None:
         await go("POST", f"{one}/resume", 204, at=channel)
         assert (await go("POST", f"{one}/purge", 200, at=channel)).json == {"purged": 0}
         await go("GET", f"{one}/signing-secret", 200, at=channel)
+        await secrets_of_a_webhook(journey, channel)
         await go("GET", f"{one}/deliveries", 200, at=channel)
         await go("POST", f"{one}/deliveries/retry", 202, at=channel)
         assert (await go("POST", f"{one}/test", 200, at=channel)).json["accepted"]
         await go("PATCH", one, 200, at=channel, json={"webhook": {"timeout_s": 3, "backoff": None}})
         changed = {"customer": "c", "webhook": {"timeout_s": None}}
         await go("PATCH", one, 200, at=channel, json=changed)
+        put = (await go("PUT", certificate, 200, at=channel, json=client_certificate())).json
+        assert (await go("GET", certificate, 200, at=channel)).json == put
+        await go("DELETE", certificate, 204, at=channel)
+        await go("DELETE", certificate, 404, at=channel)
     await go("DELETE", one, 204, at=channel)
     await go("DELETE", one, 404, at=channel)
+
+
+async def secrets_of_a_webhook(journey: Journey, channel: dict[str, str]) -> None:
+    go, path = journey.go, "/v1/channels/{channel}/secrets"
+    for posted in ({"kind": "ed25519"}, {"secret": f"whsec_{'A' * 32}"}):
+        made = (await go("POST", path, 201, at=channel, json=posted)).json
+    listed = (await go("GET", path, 200, at=channel)).json["secrets"]
+    assert {**listed[0], "secret": posted["secret"]} == made
+    await go("DELETE", f"{path}/{{secret}}", 409, at=channel | {"secret": listed[0]["id"]})
+    for each in listed[1:]:
+        await go("DELETE", f"{path}/{{secret}}", 204, at=channel | {"secret": each["id"]})
+    await go("DELETE", f"{path}/{{secret}}", 404, at=channel | {"secret": each["id"]})
 
 
 async def pull(journey: Journey) -> None:
@@ -175,9 +194,13 @@ async def pull(journey: Journey) -> None:
         "ack_by": None,
     }
     event = {"topic": "pulled", "data": [1, {"a": 2.50}]}
-    await go("POST", "/v1/events", 202, json=[event, event])
+    await go("POST", "/v1/events", 202, json=event)
+    cloudevent = {"specversion": "1.0", "id": "c", "source": "/shop", "type": event["topic"], "data": 1}
+    as_one = {"Content-Type": "application/cloudevents+json"}
+    await go("POST", "/v1/events", 202, data=json.dumps(cloudevent), headers=as_one)
     fetched = (await go("POST", f"{one}/fetch", 200, at=at, json={"max": 2})).json
     assert fetched["events"][0]["data"] == event["data"]
+    assert fetched["events"][1]["attributes"] == {"source": "/shop"}
     shown = (await go("GET", one, 200, at=at)).json
     assert (shown["pending"], shown["fetched"], shown["ack_by"]) == (2, 2, fetched["ack_by"])
     await go("POST", f"{one}/fetch", 409, at=at, json={})
@@ -200,6 +223,18 @@ async def streams(journey: Journey) -> None:
     found = await go("GET", "/v1/history/{event_id}", 200, at={"event_id": "a/2"})
     assert found.json["data"] == [1]
     await go("GET", "/v1/history/{event_id}", 404, at={"event_id": "b"})
+    one = "/v1/channels/{channel}"
+    made = (await go("POST", "/v1/channels", 201, json={"kind": "pull", "customer": "c"})).json
+    at = {"channel": made["id"]}
+    await go("POST", f"{one}/resend", 202, at=at, json={"event_id": "a/2"})
+    await go("POST", f"{one}/resend", 404, at=at, json={"event_id": "b"})
+    await go("GET", f"{one}/replay", 404, at=at)
+    since = {"since": "2026-01-01T00:00:00Z", "until": None, "topics": ["retained.*"], "per_s": 5}
+    await go("POST", f"{one}/replay", 202, at=at, json=since)
+    await go("GET", f"{one}/replay", 200, at=at)
+    await go("DELETE", f"{one}/replay", 204, at=at)
+    await go("DELETE", f"{one}/replay", 404, at=at)
+    await go("DELETE", one, 204, at=at)
     await go("PUT", "/v1/streams", 204, json=[])
 
 
@@ -273,17 +308,9 @@ async def attempts(journey: Journey, at: dict[str, str], stack: Stack) -> None:
     outcome, events, stored, details = fields_of(
         replace(failed, exchange=exchange({"a": "b"}, b"{}", b"\xff")), AttemptOutcome.FAILURE
     )
-    record = {
-        "n": 1,
-        "before": 0,
-        "outcome": outcome,
-        "events": events,
-        "facts": stored,
-        "next": "",
-        "details": details,
-    }
+    record = {"head": f"1 0 100 {outcome} -", "events": events, "facts": stored}
     with stack.redis.client() as redis:
-        redis.xadd(keyspace.attempts(at["channel"]), {**record, "next": "", "details": details})
+        redis.xadd(keyspace.attempts(at["channel"]), {**record, "details": details})
         redis.expire(keyspace.attempts(at["channel"]), 60)
     [listed] = (await journey.go("GET", view, 200, at=at, query="?limit=1&event_id=e-1")).json["deliveries"]
     one = {**at, "delivery": listed["id"]}

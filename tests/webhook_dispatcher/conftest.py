@@ -17,6 +17,7 @@ from services.webhook_dispatcher.notices import NoticePublisher
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
+from shared.model.client_certificates import ClientCertificate
 from shared.outbound.attempt import OK_OR_NO_CONTENT
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
@@ -26,6 +27,7 @@ from shared.runtime.settings import Settings
 from shared.store import attempts, keyspace
 from shared.store.attempt_bytes import AttemptBytes
 from shared.store.batches import Batches
+from shared.store.client_certificates import ClientCertificates
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas
@@ -51,6 +53,7 @@ class Request:
     body: bytes
     method: str = "PUT"
     timeout_s: float | None = None
+    certificate: ClientCertificate | None = None
 
     @property
     def webhook_id(self) -> str:
@@ -88,12 +91,14 @@ class FakeOutbound:
         *,
         headers: Mapping[str, str],
         body: bytes,
+        account: str,
         resolved: Resolved,
         timeout_s: float | None = None,
         success: Container[int] = OK_OR_NO_CONTENT,
+        certificate: ClientCertificate | None = None,
     ) -> Attempt:
         assert resolved.host == url
-        request = Request(url, headers, body, method, timeout_s)
+        request = Request(url, headers, body, method, timeout_s, certificate)
         self.requests.append(request)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -179,6 +184,7 @@ def stores_of(stores: Stores, clock: RedisClock, *, instance: str) -> compositio
         attempts=attempts.Attempts(clock.calls_of(stores)),
         batches=Batches(clock.calls_of(stores), limits=QueueLimits(), on_attempts=bytes_.grew),
         channels=stores.channels,
+        client_certificates=ClientCertificates(stores.calls, stores.wakeups),
         due_webhooks=DueWebhooks(clock.calls_of(stores), instance=instance),
         heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
         instance=instance,

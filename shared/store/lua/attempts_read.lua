@@ -2,7 +2,7 @@
 -- Reads a page of a webhook's attempts, newest first, or those of one outcome or event; none that is too old.
 -- KEYS: attempts
 -- ARGV: the place before which to begin (`(<id>` or `+`), how many at most, outcome or '', event id between newlines or ''
--- Reply: {id, outcome, next attempt in ms or '', event ids, facts}...
+-- Reply: {id, head, event ids, facts}...
 -- Touches at most: 240 attempts.
 --include attempts
 --include now
@@ -14,8 +14,9 @@ for _ = 1, MOST do
   local entries = redis.call('XREVRANGE', KEYS[1], place, oldest, 'COUNT', LOT)
   for _, entry in ipairs(entries) do
     local values = entry[2]
-    if (outcome == '' or outcome == values[6]) and (event == '' or string.find(values[8], event, 1, true)) then
-      found[#found + 1] = {entry[1], values[6], values[12], values[8], values[10]}
+    if (outcome == '' or string.find(values[2], outcome, 1, true))
+      and (event == '' or string.find(values[4], event, 1, true)) then
+      found[#found + 1] = {entry[1], values[2], values[4], values[6]}
       if #found == limit then return found end
     end
   end

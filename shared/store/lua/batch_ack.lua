@@ -9,7 +9,7 @@
 --       '' to leave it, and of the attempt: outcome, event ids, facts, details
 -- Reply: {the number acked; -1 when ARGV[1] is not the owner; -2 minus the number acked when there are more to ack,
 --         by how many bytes the attempts have grown}
--- Touches at most: 460 entries, or fewer by two for each of their receipts, and 19 attempts.
+-- Touches at most: 460 entries, or fewer by two for each of their receipts, and 18 attempts.
 --include attempts
 --include now
 --include entries
@@ -21,7 +21,7 @@ local owner, generation, batch_until, has_receipts, batch_limit, grows_from, tro
   'owner', 'generation', 'batch_until', 'receipts', 'batch_limit', 'grows_from_ms', 'trouble'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {-1, 0} end
 local now = now_ms()
-local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 6, 9)})
+local grown = add_attempt(KEYS[4], now, ARGV[6], ARGV[7], ARGV[8], ARGV[9])
 redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'timed_out', 'refused_entry',
   'refused_times', 'head')
 if trouble then

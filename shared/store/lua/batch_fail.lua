@@ -19,7 +19,7 @@
 -- Reply: {'retry' or 'dropped' or 'config_changed' or 'ended' or 'not_owner', the time of the next attempt in ms or the
 --         notifications lost or 0, by how many bytes the attempts have grown}
 --      | {'exhausted', the time of the next attempt in ms, bytes, notifications dropped} | {'disabled', the reason, bytes}
--- Touches at most: 384 entries, or 128 and their receipts; 19 attempts, 20 fields, and the names of the channel.
+-- Touches at most: 384 entries, or 128 and their receipts; 18 attempts, 20 fields, and the names of the channel.
 --include attempts
 --include now
 --include end_channel
@@ -61,7 +61,7 @@ if is_native and status == 'retry' then
   end
 end
 local has_next = status ~= 'ended' and status ~= 'disabled'
-local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 13, 16)}, has_next and next_ms)
+local grown = add_attempt(KEYS[4], now, ARGV[13], ARGV[14], ARGV[15], ARGV[16], has_next and next_ms)
 if status == 'ended' then return {status, end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired'), grown} end
 redis.call('HDEL', KEYS[1], 'owner', 'timed_out')
 if status == 'config_changed' then return {status, 0, grown} end

@@ -5,7 +5,7 @@
 -- KEYS: channel, queue, receipts, attempts, taken
 -- ARGV: owner, generation, mark of the entry, and of the attempt: outcome, event ids, facts, details
 -- Reply: {1, or 0 when the entry is gone, or -1 when ARGV[1] is not the owner, by how many bytes the attempts have grown}
--- Touches at most: 1 entry with its receipt, 1 mark and 19 attempts.
+-- Touches at most: 1 entry with its receipt, 1 mark and 18 attempts.
 --include attempts
 --include now
 --include receipts
@@ -15,7 +15,7 @@ local owner, generation, has_receipts, trouble, hold_ms =
   unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'receipts', 'trouble', 'hold_ms'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {-1, 0} end
 local now, entry_id = now_ms(), string.match(ARGV[3], '^%S+')
-local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 4, 7)})
+local grown = add_attempt(KEYS[4], now, ARGV[4], ARGV[5], ARGV[6], ARGV[7])
 redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'planned_ms')
 -- It is not down: nothing waits for the end of the pause.
 if hold_ms then redis.call('HDEL', KEYS[1], 'hold_ms', 'next_attempt_ms') end

@@ -14,7 +14,7 @@
 -- Reply: {'retry' or 'dropped' or 'exhausted', the time of the next attempt in ms, bytes by which the attempts have grown,
 --         notifications dropped} | {'config_changed', 0, bytes, 0} | {'disabled', the reason, bytes, 0}
 --      | {'not_owner', 0, 0, 0}
--- Touches at most: 1 entry with its receipt, 2 marks and 19 attempts.
+-- Touches at most: 1 entry with its receipt, 2 marks and 18 attempts.
 --include attempts
 --include now
 --include receipts
@@ -49,7 +49,7 @@ end
 local ends = status == 'exhausted' or status == 'dropped'
 if status == 'config_changed' or status == 'disabled' then next_ms = now end
 local next_text = string.format('%.0f', next_ms)
-local grown = add_attempt(KEYS[4], now, {unpack(ARGV, 16, 19)}, status == 'retry' and next_text)
+local grown = add_attempt(KEYS[4], now, ARGV[16], ARGV[17], ARGV[18], ARGV[19], status == 'retry' and next_text)
 redis.call('ZREM', KEYS[5], mark)
 if status ~= 'config_changed' then mark = mark_of(entry_id, failed_attempts, first_ms, refusals, next_ms) end
 -- What was dropped meanwhile needs no mark.

@@ -9,11 +9,13 @@
 -- it, so that a steady stream of appends to an old queue asks now and then, not each time.
 -- A paused channel's owner is not woken: it may not deliver.
 -- No allow-oom: a full Redis refuses appends, and nothing else.
--- KEYS: channel, queue, receipts
+-- KEYS: channel, queue, receipts, and for a step of the channel's replay its record
 -- ARGV: limit in bytes, lifetime in ms, traceparent or '', version of the bindings or '', deadline in ms or '' for none,
---       then groups of six: id, topic, data, name, time, and the hash of the id if it wants a receipt, else ''
+--       or the step (replay_cursor.lua),
+--       then groups of six: id, topic, data, name, time, and what few events have: the hash of its identity if it wants
+--       a receipt, then the attributes of a CloudEvent, which begin with a brace
 -- Reply: {'queued', dropped above the limit, '' or the channel's name if there may be more to drop} | {'absent'}
---      | {'stale', version of the channel's bindings} | {'late'}
+--      | {'stale', version of the channel's bindings} | {'late'} | {'full' | 'fenced' | 'moved'}: no such step
 -- Touches at most: the events of one call (100; queues.py) with their receipts, and 48 entries that it drops with theirs.
 --include entry_size
 --include entry_time
@@ -24,9 +26,15 @@ local LIFETIME_PARTS = 64
 local INLINE_BYTES = 32768
 
 if ARGV[5] ~= '' then
--- Included here: only a request with an Idempotency-Key has a deadline, and Redis spends time on making functions.
+-- Included here: few appends have a deadline or are steps of a replay, and Redis spends time on making functions.
+  if KEYS[4] then
+--include replay_cursor
+    local refused = move_cursor(KEYS[4], KEYS[1], KEYS[2], ARGV[5], (#ARGV - 5) / 6)
+    if refused then return refused end
+  else
 --include late
-  if is_late(ARGV[5]) then return {'late'} end
+    if is_late(ARGV[5]) then return {'late'} end
+  end
 end
 local kind, generation, bindings_version, owner, serialization, next_attempt_ms, tail, previous_total, first,
   first_total, has_receipts, own_limits = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation',
@@ -38,13 +46,25 @@ local version = bindings_version or generation
 if ARGV[4] ~= '' and ARGV[4] ~= version then return {'stale', version} end
 
 previous_total = tonumber(previous_total or 0)
-local total, entry_ids, wants_receipts = previous_total, {}, false
+local total, entry_ids, hashes = previous_total, {}, nil
 for i = 6, #ARGV, 6 do
   -- The trail: the traceparent, behind an r if the publisher wants a receipt.
   local id, topic, data, name, time, trail = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]
-  if ARGV[i + 5] ~= '' then trail, wants_receipts = 'r' .. trail, true end
-  total = total + size_of(topic, data, name, trail)
-  if trail == '' then
+  local attributes
+  if ARGV[i + 5] ~= '' then
+    local hash
+    hash, attributes = string.match(ARGV[i + 5], '^(%x*)(.*)$')
+    if hash ~= '' then
+      trail, hashes = 'r' .. trail, hashes or {}
+      hashes[#entry_ids + 1] = hash
+    end
+    attributes = attributes ~= '' and attributes
+  end
+  total = total + size_of(topic, data, name, trail) + (attributes and #attributes or 0)
+  if attributes then
+    entry_ids[#entry_ids + 1] = redis.call('XADD', KEYS[2], '*', 'id', id, 'topic', topic, 'data', data,
+      'name', name, 'time', time, 'total', total, 'trail', trail, 'attributes', attributes)
+  elseif trail == '' then
     entry_ids[#entry_ids + 1] = redis.call('XADD', KEYS[2], '*', 'id', id, 'topic', topic, 'data', data,
       'name', name, 'time', time, 'total', total)
   else
@@ -54,14 +74,14 @@ for i = 6, #ARGV, 6 do
 end
 
 local has_more = false
-if wants_receipts then
+if hashes then
 --include most_receipts
   -- Without the field none are tracked: delete leftovers, whose ids may be in the way.
   if not has_receipts then redis.call('UNLINK', KEYS[3]) end
   local prefix = string.sub(KEYS[3], 1, -2) .. ':'
   for n, entry_id in ipairs(entry_ids) do
-    local hash = ARGV[6 * n + 5]
-    if hash ~= '' then
+    local hash = hashes[n]
+    if hash then
       redis.call('XADD', KEYS[3], entry_id, 'event', hash)
       redis.call('DEL', prefix .. hash)
       redis.call('HSET', prefix .. hash, 'entry', entry_id, 'generation', generation, 'queued', ms_of(entry_id))
@@ -93,7 +113,7 @@ if total - tonumber(first_total) > limit then
 -- Included here, as this is rare, and Redis spends time on making functions.
 --include drop_above
   local is_all
-  over, is_all = drop_above(KEYS[1], KEYS[2], KEYS[3], has_receipts or wants_receipts, limit, total, DROP_LOT)
+  over, is_all = drop_above(KEYS[1], KEYS[2], KEYS[3], has_receipts or hashes, limit, total, DROP_LOT)
   has_more = has_more or not is_all
 end
 
@@ -104,13 +124,14 @@ elseif kind == 'webhook' then
   -- Without an owner any dispatcher may deliver, unless the next attempt is still to come.
   local backs_off = next_attempt_ms and tonumber(next_attempt_ms) > tonumber(redis.call('TIME')[1]) * 1000
   owner = owner or not backs_off and 'dispatchers/any'
-elseif owner and total - previous_total <= INLINE_BYTES and over == 0 and not wants_receipts then
+elseif owner and total - previous_total <= INLINE_BYTES and over == 0 and not hashes then
   -- A wakeup with inline entries, in parts between NULs: neither JSON nor the other parts can contain one.
   -- inline_entries.py parses it.
   local parts = {'+' .. wakeup, owner, generation, tail or '', serialization or ''}
   for n, entry_id in ipairs(entry_ids) do
     local i = 6 * n
-    parts[n + 5] = table.concat({entry_id, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[3]}, '\0')
+    parts[n + 5] = table.concat({entry_id, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4],
+      ARGV[3] .. ARGV[i + 5]}, '\0')
   end
   wakeup = table.concat(parts, '\0')
 end

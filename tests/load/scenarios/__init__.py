@@ -8,7 +8,17 @@ from tests.load.bench import Bench
 from tests.load.installation import Size
 from tests.load.publishers import Plan
 from tests.load.result import Result
-from tests.load.scenarios import holding, mixed, neighbours, options, rollout, sockets, tenants, waiting
+from tests.load.scenarios import (
+    holding,
+    mixed,
+    native_webhooks,
+    neighbours,
+    options,
+    rollout,
+    sockets,
+    tenants,
+    waiting,
+)
 from tests.load.scenarios.sockets import Stream
 
 
@@ -96,6 +106,15 @@ async def _webhooks(bench: Bench, given: argparse.Namespace) -> list[Result]:
             bench, options.stream(given, rate=given.rate), dead=given.dead, label=given.label
         )
     ]
+
+
+async def _native_webhooks(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return await native_webhooks.native_webhooks(
+        bench,
+        Stream(channels=given.channels, rate=given.rate, seconds=given.seconds, warm_up_s=given.warm_up),
+        rounds=given.rounds,
+        label=given.label,
+    )
 
 
 async def _poll(bench: Bench, given: argparse.Namespace) -> list[Result]:
@@ -186,6 +205,12 @@ SCENARIOS = {
     ),
     "webhooks": Scenario(
         "events to webhooks, some of which do not respond", options.for_webhooks, _webhooks, dispatchers=1
+    ),
+    "native-webhooks": Scenario(
+        "webhooks of an account, alone and beside some of it that are dead, busy or slow",
+        options.for_native_webhooks,
+        _native_webhooks,
+        dispatchers=1,
     ),
     "poll": Scenario("events to long polls", options.for_sockets, _poll),
     "mixed": Scenario("sockets, webhooks and polls at once", options.for_webhooks, _mixed, dispatchers=1),

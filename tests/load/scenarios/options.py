@@ -110,6 +110,16 @@ def for_webhooks(parser: argparse.ArgumentParser) -> None:
     for_sockets(parser)
 
 
+def for_native_webhooks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channels", type=int, default=200, help="number of webhooks that are well")
+    parser.add_argument("--rate", type=float, default=100.0, help="events per second to all of them together")
+    parser.add_argument("--rounds", type=int, default=2, help="how often the two phases alternate")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each phase")
+    parser.add_argument(
+        "--warm-up", type=float, default=2.0, help="seconds of the same load before each phase"
+    )
+
+
 def for_scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grow", action="store_true", help="rate and channels are per edge, not in total")
     for_sockets(parser)

@@ -5,7 +5,8 @@ local function first_entry(queue) return redis.call('XRANGE', queue, '-', '+', '
 
 local function size_of_entry(entry)
   local values = entry[2]
-  return size_of(values[4], values[6], values[8], values[14] or '')
+  local attributes = values[15] == 'attributes' and values[16] or ''
+  return size_of(values[4], values[6], values[8], values[14] or '') + #attributes
 end
 
 -- The sum of the sizes before an entry.

@@ -23,3 +23,11 @@ local function add_lines(reply, secrets)
   end
   return reply
 end
+-- Writes the secrets. `signing_secret` is the newest HMAC one: a process of an older release signs with that alone.
+local function write_secrets(key, secrets)
+  redis.call('HSET', key, 'signing_secrets', table.concat(add_lines({}, secrets), '\n'))
+  for _, each in ipairs(secrets) do
+    if each.text:sub(1, 6) == 'whsec_' then return redis.call('HSET', key, 'signing_secret', each.text) end
+  end
+  redis.call('HDEL', key, 'signing_secret')
+end
