@@ -75,9 +75,7 @@ class Stores:
         self.audit = AuditLog(redis)
         self.attempts = Attempts(redis)
         self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
-        self.parallel_batches = ParallelBatches(
-            redis, limits=limits, on_attempts=self.attempt_bytes.grew
-        )
+        self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)

@@ -3,13 +3,14 @@
 import logging
 import time
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from services.composition import Stores
+from services.webhook_dispatcher.entry_delivery import EntryDeliveries
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
 from services.webhook_dispatcher.native_failures import Failed, NativeFailures, log_lesson
 from services.webhook_dispatcher.notices import NoticePublisher
+from services.webhook_dispatcher.outcomes import Made, Outcome
 from services.webhook_dispatcher.retry_pace import RetryPace
 from services.webhook_dispatcher.signing import sign
 from shared import telemetry
@@ -36,40 +37,11 @@ from shared.wire.webhook_bodies import BodyLimits, body_of, with_content_type
 logger = logging.getLogger(__name__)
 
 
-class Outcome(Enum):
-    """What an attempt leaves behind, and who has the lease then."""
-
-    NOTHING_TO_SEND = auto()
-    BACKOFF = auto()
-    """The time of the next attempt has not come."""
-    ACCEPTED = auto()
-    RELEASED = auto()
-    """The lease is gone: the attempt failed and is retried later, or another owner has it."""
-    CHANGED = auto()
-    """The lease is released, and the next attempt is due at once: the URL or its headers have changed."""
-    PACED = auto()
-    """The webhook's rate allows no request for `KnownWebhook.paced_ms`."""
-    PARALLEL = auto()
-    """The webhook has several requests at once: nothing was sent (parallel.py)."""
-    MOVED = auto()
-    """The URL is not the one that was resolved, or was replaced during the request: to be sent again."""
-
-
 _WITHOUT_BATCH = {
     NoBatch.EMPTY: Outcome.NOTHING_TO_SEND,
     NoBatch.NOT_DUE: Outcome.BACKOFF,
     NoBatch.PARALLEL: Outcome.PARALLEL,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """An attempt that was made: what was sent, what the channel keeps of it, and how it failed, if it did."""
-
-    message: Message
-    delivery: Delivery
-    tracer: DeliveryTracer
-    failed: Failed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +76,12 @@ class Deliveries:
     ) -> None:
         self._stores = stores
         self._outbound = outbound
-        self._retries = retries
+        self.retries = retries
         self._settings = settings
         self._pace = RetryPace()
         self._notices = notices
         self._native = NativeFailures(stores, retries, self._pace, notices)
+        self.entries = EntryDeliveries(stores, settings, self.attempt, pace=self._pace, notices=notices)
 
     async def deliver(self, lease: Lease, webhook: KnownWebhook, resolved: Resolved) -> Outcome:
         """Sends the next batch, if one may be sent now, to the addresses of `webhook.url`.
@@ -132,9 +105,7 @@ class Deliveries:
         if made.failed is not None:
             if batch.policy is None:
                 failed = made.failed
-                return await self._fail(
-                    lease, batch, failed.delivery, failed.lesson, account=webhook.account
-                )
+                return await self._fail(lease, batch, failed.delivery, failed.lesson, account=webhook.account)
             is_changed = await self._native.fail(lease, batch, made.failed, account=webhook.account)
             return Outcome.CHANGED if is_changed else Outcome.RELEASED
         acked_ns = time.time_ns()
@@ -145,9 +116,9 @@ class Deliveries:
     async def attempt(
         self, lease: Lease, batch: TakenBatch, webhook: KnownWebhook, resolved: Resolved
     ) -> Made | None:
-        """Makes one request, and records in `webhook` how it went. None when the webhook has changed meanwhile.
+        """Makes one request, and records in `webhook` how it went.
 
-        Writes nothing of the batch. Raises StoreUnavailable.
+        None when the webhook has changed meanwhile. Writes nothing of the batch. Raises StoreUnavailable.
         """
         request = self._request(lease, batch, account=webhook.account)
         tracer = DeliveryTracer(lease.channel)
@@ -317,7 +288,7 @@ class Deliveries:
         match result:
             case AfterFailure.RETRY | AfterFailure.DROPPED:
                 log_lesson(lease, batch, lesson, is_dropped=result is AfterFailure.DROPPED)
-                await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
+                await self.retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
             case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
             case AfterFailure.ENDED:

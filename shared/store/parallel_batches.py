@@ -1,7 +1,7 @@
 """Batches of one for webhooks that have several requests at once: taken, acked and retried each by itself.
 
-What is taken is marked in Redis until it is acked or given up: an owner that takes over finds what another one
-has left, and the retries that wait.
+What is taken is marked in Redis until it is acked or given up: an owner that takes over finds what another
+one has left, and the retries that wait.
 """
 
 from collections.abc import Callable, Sequence
