@@ -119,10 +119,12 @@ async def test_what_comes_while_requests_are_under_way_is_sent_beside_them(
     dispatcher.visit(channel)
     await wait_until(lambda: outbound.under_way == 1)
 
-    for count in (2, 3):
-        await stores.queued(channel, 1)
-        dispatcher.visit(channel)
-        await wait_until(lambda count=count: outbound.under_way == count)
+    await stores.queued(channel, 1)
+    dispatcher.visit(channel)
+    await wait_until(lambda: outbound.under_way == 2)
+    await stores.queued(channel, 1)
+    dispatcher.visit(channel)
+    await wait_until(lambda: outbound.under_way == 3)
     unblocked.set()
 
     await delivered(stores, channel)
