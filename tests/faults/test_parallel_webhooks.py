@@ -12,6 +12,7 @@ from aiohttp import web
 from tests.conftest import Start
 from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
+from tests.harness.processes import Service
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
@@ -44,15 +45,15 @@ def number_in(call: Call) -> int:
     return int(json.loads(call.body)["data"])
 
 
-def kill_the_owner(stack: Stack, channel: str) -> int:
-    """Which dispatcher it was."""
+async def kill_the_owner(stack: Stack, channel: str) -> Service:
+    """The dispatcher that was killed."""
     name = f"{{{channel.removeprefix('ch_')}}}:channel"
-    owner = (stack.valkey.client().hget(name, "owner") or b"").decode()
-    number, killed = next(
-        (number, each) for number, each in enumerate(stack.dispatchers) if owner.startswith(f"{each.name}/")
-    )
+    with stack.valkey.client() as redis:
+        await wait_until(lambda: redis.hexists(name, "owner"), what="an owner")
+        owner = (redis.hget(name, "owner") or b"").decode()
+    [killed] = [each for each in stack.dispatchers if owner.startswith(f"{each.name}/")]
     killed.kill()
-    return number
+    return killed
 
 
 async def test_another_dispatcher_repeats_only_what_was_under_way(
@@ -77,7 +78,7 @@ async def test_another_dispatcher_repeats_only_what_was_under_way(
         await wait_until(lambda: hook.under_way == AT_ONCE)
         before = [number_in(call) for call in hook.calls[200:]]
 
-        kill_the_owner(stack, channel)
+        await kill_the_owner(stack, channel)
 
         await wait_until(lambda: len(hook.calls) > 200 + AT_ONCE, what="the other dispatcher")
         may_go_on.set()
@@ -111,7 +112,7 @@ async def test_nothing_is_lost_when_dispatchers_are_killed_again_and_again(
         await publish(mine, count)
         for part in range(count // (kills + 2), count * kills // (kills + 2) + 1, count // (kills + 2)):
             await until_called(hook, part)
-            killed = stack.dispatchers[kill_the_owner(stack, channel)]
+            killed = await kill_the_owner(stack, channel)
             killed.start()
             killed.wait_ready()
 
