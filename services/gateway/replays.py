@@ -15,6 +15,7 @@ from services.gateway.channel_views import OF_ACCOUNT
 from services.gateway.context import context_of
 from services.gateway.openapi import response
 from services.gateway.operations import Operation
+from services.gateway.streams import NOT_RETAINED
 from shared import telemetry
 from shared.clock import now_ms
 from shared.model import topics
@@ -24,9 +25,11 @@ from shared.model.audit import Action
 from shared.model.errors import NoSuchChannel
 from shared.model.replays import RESEND, USUAL_PER_S, NewReplay, Replay
 from shared.model.streams import Retained
+from shared.publish.sizes import ENTRY_BYTES
 from shared.runtime.http.responses import Problem
 from shared.store.queues import Appended
 from shared.store.replays import MOST_REPLAYS, ReplayRuns, TooManyReplays
+from shared.store.stored_bytes import Stored
 from shared.wire.replays import (
     NewReplayBody,
     NewResend,
@@ -41,7 +44,11 @@ _REPLAY = "/v1/channels/{channel}/replay"
 
 
 @Operation(
-    "POST /v1/channels/{channel}/resend", NAMED_CHANNEL, status=202, errors=(409,), parameters=[OF_ACCOUNT]
+    "POST /v1/channels/{channel}/resend",
+    NAMED_CHANNEL,
+    status=202,
+    errors=(409, 429),
+    parameters=[OF_ACCOUNT],
 )
 async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> ResentBody:
     """Queues a retained event for the channel once more, under its id."""
@@ -49,12 +56,13 @@ async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> 
     _check_native(channel)
     retained = await stores.streams.find(channel.account_id, posted.event_id, source=posted.source or "")
     if retained is None:
-        message = "no such event is retained: no rule named its topic, or it is no longer kept"
-        raise Problem(404, message, fields=[("event_id", message)])
+        raise Problem(404, NOT_RETAINED, fields=[("event_id", NOT_RETAINED)])
     _check_recipient(retained, channel)
+    stores.stored_bytes.check(channel.account_id)
     reply = await stores.queues.begin_append(channel.id, [retained.event], again=RESEND)
     if stores.queues.end_append(reply) is not Appended.QUEUED:
         raise no_such_channel()
+    stores.stored_bytes.add(channel.account_id, Stored.QUEUES, len(retained.event.data) + ENTRY_BYTES)
     telemetry.queued_again.add(1, {"why": RESEND})
     await _record(request, Action.EVENT_RESENT, one)
     return ResentBody(retained.event.id, retained.event.topic, retained.offset)

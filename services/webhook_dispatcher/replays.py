@@ -32,6 +32,8 @@ _STEPS_A_SECOND = 4
 # Behind a step that queues nothing: others have their turns.
 _PAUSE_S = 0.005
 _FULL_PAUSE_S = 0.5
+# Then others have its place here: a queue that nobody empties would keep it for ever.
+_MOST_PAUSES = 10
 # A place among the account's replays is kept by claiming it again.
 _CLAIMS_S = 600.0
 
@@ -80,6 +82,9 @@ class ReplayRunner:
     async def _replay(self, replay: Replay) -> bool:
         """Whether it has to be claimed again, to go on from its cursor. Raises StoreUnavailable."""
         stores, new = self._stores, replay.new
+        if replay.waits and not await stores.replays.has_room(replay):
+            await stores.replays.put_off(replay, self._runner, now_ms=now_ms())
+            return False
         wanted = [
             topic
             async for some in stores.streams.topics(new.account_id)
@@ -98,6 +103,8 @@ class ReplayRunner:
         while passed := await self._some(replay, merged):
             after = passed[-1][0]
             step = await self._step(replay, [each for _, each in passed], before=cursor, after=after)
+            if step is Step.FULL:
+                await stores.replays.put_off(replay, self._runner, now_ms=now_ms())
             if step is not Step.MADE:
                 return step is Step.MOVED
             cursor = after
@@ -116,8 +123,9 @@ class ReplayRunner:
         return some
 
     async def _step(self, replay: Replay, passed: list[Retained], *, before: str, after: str) -> Step:
-        """Queues what the channel wants of these, when its queue has room, at the rate of the replay."""
-        while True:
+        """Queues what the channel wants of these, at the rate of the replay; FULL if that takes too long."""
+        step = Step.FULL
+        for _ in range(_MOST_PAUSES):
             table = await self._stores.routing.table_of_channel(replay.new.account_id, replay.new.channel)
             events = [] if table is None else [each.event for each in passed if _is_wanted(each, table)]
             step = await self._stores.replays.step(
@@ -127,8 +135,9 @@ class ReplayRunner:
                 telemetry.queued_again.add(len(events), {"why": REPLAY})
                 await asyncio.sleep(len(events) / replay.new.per_s or _PAUSE_S)
             if step is not Step.FULL:
-                return step
+                break
             await asyncio.sleep(_FULL_PAUSE_S)
+        return step
 
     async def _end(self, replay: Replay, state: ReplayState, error: str) -> None:
         if await self._stores.replays.end(replay, self._runner, state, error=error):

@@ -59,8 +59,8 @@ class Delivery:
     in words. `next_attempt_ms` is when the batch is retried, if it is.
 
     `count` is the number of its notifications, `events` are their ids, as far as they have room. `again` is
-    `resend` or `replay` for one that repeats a delivery. Only a failure has an `exchange`, and only what was
-    read from Redis `id` and `outcome`.
+    `resend` or `replay` if one of these was queued once more. Only a failure has an `exchange`, and only what
+    was read from Redis `id` and `outcome`.
     """
 
     at_ms: int

@@ -13,7 +13,9 @@ SUCCESS = range(200, 300)
 _MOST_MS = 24 * 3600 * 1000
 _GONE = 410
 _WITH_RETRY_AFTER = (429, 503)
-_SECONDS = re.compile(r"[0-9]{1,10}")
+_SECONDS = re.compile(r"0*([0-9]+)")
+# More digits are more than a day, and Python refuses to read thousands of them.
+_MOST_DIGITS = 6
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
@@ -74,8 +76,8 @@ def judged(status: int | None, *, location: str = "", retry_after: str = "", now
 def retry_after_ms(text: str, *, now_ms: int) -> int | None:
     """How long a Retry-After asks to wait: 0 to a day. None for what is neither seconds nor an HTTP date."""
     text = text.strip(" \t")
-    if _SECONDS.fullmatch(text):
-        return min(int(text) * 1000, _MOST_MS)
+    if (seconds := _SECONDS.fullmatch(text)) is not None:
+        return min(int(seconds[1]) * 1000, _MOST_MS) if len(seconds[1]) <= _MOST_DIGITS else _MOST_MS
     at_ms = _date_ms(text, now_ms=now_ms)
     return None if at_ms is None else min(max(at_ms - now_ms, 0), _MOST_MS)
 

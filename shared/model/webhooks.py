@@ -61,11 +61,14 @@ class NoticeOf(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the account of a webhook is told. `number` counts those of the channel."""
+    """Something that the account of a webhook is told. `number` counts those of the channel.
+
+    `kind` is a `NoticeOf`, or what a later release has written.
+    """
 
     number: int
     at_ms: int
-    kind: NoticeOf
+    kind: str
     facts: Mapping[str, Any]
 
     @property

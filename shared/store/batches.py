@@ -234,7 +234,7 @@ class Batches:
         account: str = "",
     ) -> AfterAttempt:
         """The same for a native webhook, which is disabled instead of ended. What it gives up is dropped."""
-        more = _of_native(taken, failure)
+        more = _of_native(taken, failure, took_ms=delivery.took_ms)
         result, found, *dropped = await self._fail(
             lease, taken, delivery, backoff_ms, lesson, 0, account, *more
         )
@@ -277,7 +277,7 @@ class Batches:
         return AfterFailure(status.decode()), found, *map(int, dropped)
 
 
-def _of_native(taken: TakenBatch, failure: Failure) -> tuple[Argument, ...]:
+def _of_native(taken: TakenBatch, failure: Failure, *, took_ms: int) -> tuple[Argument, ...]:
     policy = taken.policy
     assert policy is not None, "a native webhook has a policy"
     return (
@@ -289,6 +289,7 @@ def _of_native(taken: TakenBatch, failure: Failure) -> tuple[Argument, ...]:
         failure.last,
         next_entry_id(failure.last),
         failure.notice,
+        took_ms,
     )
 
 

@@ -192,8 +192,8 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 log.
 
 `{replays}:channels`
-                sorted set: the channels with a replay, by the ms at which it began. Gateway. A dispatcher
-                removes one whose replay has ended.
+                sorted set: the channels with a replay, by the ms at which it began, or was put off because
+                its queue was too full. Gateway; dispatcher, which removes one whose replay has ended.
 `{account}:replays`
                 sorted set: the channels of the account with a replay, by the ms at which their place ends, an
                 hour after a dispatcher worked at it. Gateway, dispatcher. TTL of an hour.

@@ -128,7 +128,7 @@ class ParallelBatches:
             *(lesson.refused_times, "1" if lesson.drops else "", "1" if failure.is_gone else ""),
             *(policy.give_up_after_s * 1000, policy.disable_after_s * 1000),
             "" if failure.asked_ms is None else failure.asked_ms,
-            *(policy.max_in_flight, failure.hold_ms, failure.notice),
+            *(policy.max_in_flight, failure.hold_ms, failure.notice, delivery.took_ms),
             *fields_of(delivery, AttemptOutcome.FAILURE),
         )
         self._on_attempts(account, int(grown))

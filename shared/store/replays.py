@@ -20,7 +20,7 @@ from shared.store.queues import Appended, QueueLimits, Queues
 
 MOST_REPLAYS = 10
 """Of one account."""
-LEASE_MS = 10_000
+LEASE_MS = 15_000
 # What a replay may have pending in a queue: what comes live waits behind it.
 MOST_PENDING = 500
 _PART_OF_LIMIT = 2
@@ -150,6 +150,17 @@ class Replays:
     async def give_back(self, channel: str, runner: str) -> None:
         """Another process may work at it now."""
         await self._redis.script("replay_end", [keyspace.replay(channel)], runner, "", "", 0)
+
+    async def has_room(self, replay: Replay) -> bool:
+        """Whether the queue of a replay that waited has room for more than a step."""
+        pending = await self._redis.command("XLEN", keyspace.queue(replay.new.channel))
+        return int(pending) < MOST_PENDING // 2
+
+    async def put_off(self, replay: Replay, runner: str, *, now_ms: int) -> None:
+        """Gives it back behind all others that are listed: it waits for its queue."""
+        channel = replay.new.channel
+        await self._redis.command("ZADD", keyspace.REPLAYS, "XX", now_ms, channel)
+        await self.give_back(channel, runner)
 
     async def _end(self, channel: str, runner: str, state: ReplayState, error: str) -> bool:
         names = [keyspace.replay(channel)]

@@ -155,6 +155,9 @@ async def test_a_reaper_finishes_the_deletion_of_an_account(api: Api, stack: Sta
     await api.register(keys[0])
     await api.register_webhook(keys[1], hook.url)
     await api.publish(keys[0], {**reading(1, to=keys[0].id), "receipt": True})
+    put = await api.admin("PUT", f"/v1/streams?account={account}", json=[{"topics": ["#"]}])
+    assert put.status == 204, put.text
+    await api.publish(keys[0], {"topic": "orders.paid", "data": 1})
     with stack.redis.client() as direct:
         # As a gateway leaves it that is killed just after it has begun.
         direct.sadd(keyspace.DELETING, account)
@@ -162,6 +165,7 @@ async def test_a_reaper_finishes_the_deletion_of_an_account(api: Api, stack: Sta
 
         await wait_until(lambda: not direct.smembers(keyspace.DELETING), within_s=60)
         assert not direct.exists(*(keyspace.api_key(key.id) for key in keys))
+        assert direct.keys(f"{{{account}/*") == []
 
 
 async def test_a_reaper_finds_names_that_are_not_right(api: Api, stack: Stack) -> None:

@@ -65,6 +65,7 @@ async def fail(
     batch: TakenBatch | None = None,
     is_gone: bool = False,
     notice: str = NOTICE,
+    took_ms: int = 5,
 ) -> AfterAttempt:
     """Takes the next batch, unless one is given, and fails to deliver it."""
     lease = await claim(stores, channel)
@@ -72,7 +73,7 @@ async def fail(
     return await batches.fail_native(
         lease,
         taken=batch,
-        delivery=attempt(500),
+        delivery=attempt(500, took_ms),
         backoff_ms=1000,
         failure=Failure(
             is_gone=is_gone,
@@ -84,11 +85,11 @@ async def fail(
     )
 
 
-def attempt(status: int) -> Delivery:
-    return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=5)
+def attempt(status: int, took_ms: int = 5) -> Delivery:
+    return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=took_ms)
 
 
-async def told(notices: WebhookNotices, channel: str) -> list[NoticeOf]:
+async def told(notices: WebhookNotices, channel: str) -> list[str]:
     found = await notices.read(channel)
     return [] if found is None else [notice.kind for notice in found.notices]
 

@@ -81,7 +81,7 @@ async def test_only_one_process_makes_steps(stores: Stores) -> None:
     assert await step(stores, replay, 1, runner=OTHER) is Step.FENCED
 
     # The first one is silent for longer than its lease.
-    later = Replays(at_time(stores, stores.now_ms() + 11_000), stores.queues, limits=QueueLimits())
+    later = Replays(at_time(stores, stores.now_ms() + 16_000), stores.queues, limits=QueueLimits())
     assert await later.claim(channel, OTHER, now_ms=stores.now_ms()) is not None
     assert await step(stores, replay, 1) is Step.FENCED
     assert await step(stores, replay, runner=RUNNER) is Step.FENCED
@@ -142,9 +142,16 @@ async def test_a_replay_waits_while_the_queue_has_too_much(stores: Stores) -> No
     assert found is not None
     assert (found.waits, found.done) == (True, 0)
 
+    assert not await stores.replays.has_room(replay)
+    other = await begun(stores)
+    await stores.replays.put_off(replay, RUNNER, now_ms=stores.now_ms() + 1)
+    assert await stores.replays.listed() == [other.new.channel, channel]
+    replay = await claimed(stores, channel, OTHER)
+    assert replay.waits
+
     lease = await stores.claim(channel)
     await stores.queues.ack_until(lease, until=stores.entries(channel)[0])
-    assert await step(stores, replay, 1001) is Step.MADE
+    assert await step(stores, replay, 1001, runner=OTHER) is Step.MADE
     assert queued(stores, channel)[-1] == "1001"
     found = await stores.replays.find(channel)
     assert found is not None

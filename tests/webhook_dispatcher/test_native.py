@@ -265,6 +265,31 @@ async def test_a_notice_that_is_published_twice_has_one_id(
     assert len({fields[b"id"] for _, fields in entries}) == 1
 
 
+async def test_notices_that_have_one_number_have_two_ids(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
+) -> None:
+    """A Redis that lost its last writes counts again from before: receivers drop doubles by the id."""
+    watcher, channel = await watching(stores), await native(stores)
+    outbound.status = 410
+    for clock.ahead_ms in (0, 1000):
+        await attempt(stores, deliveries, channel)
+        stores.direct.hdel(keyspace.channel(channel), "noticed", "disabled")
+
+    entries = stores.direct.xrange(keyspace.queue(watcher))
+    assert len({fields[b"id"] for _, fields in entries}) == len(entries) == 2
+
+
+async def test_a_notice_of_a_later_release_is_published(stores: Stores, deliveries: Attempts) -> None:
+    watcher, channel = await watching(stores), await native(stores)
+    stores.direct.hset(keyspace.channel(channel), "notices", '4 5 throttled {"a":1}')
+
+    await deliveries._notices.publish(channel)
+
+    [(topic, data)] = told(stores, watcher)
+    assert (topic, data["a"]) == ("system.webhook.throttled", 1)
+    assert not stores.direct.hexists(keyspace.channel(channel), "notices")
+
+
 async def test_a_change_during_the_attempt_is_due_at_once(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, retries: FakeRetries
 ) -> None:

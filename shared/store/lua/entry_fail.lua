@@ -2,15 +2,15 @@
 -- Records a failed attempt of one entry of a native webhook that has several requests at once, for the owner, and plans
 -- its retry. The others go on: the owner keeps the lease. The entry is dropped as exhausted when its attempts have failed
 -- for its own time, and at once when it was refused too often for its size. The webhook is disabled when its receiver is
--- gone, or when all attempts have failed for its own time. Both are noted for the account in this step. An attempt that
--- is late by half of either time restarts that time: the dispatchers were away.
+-- gone, or when all attempts have failed for its own time. Both are noted for the account in this step. Either time
+-- leaves out how late an attempt began that was late by half of it: the dispatchers were away.
 -- A failure under an older configuration says nothing about the present one: the entry is due at once.
 -- KEYS: channel, queue, receipts, attempts, taken
 -- ARGV: owner, generation, config version, mark of the entry, failed attempts of the entry, backoff in ms, refusals of the
 --       entry for its size, '1' to drop it for that or '', '1' when the receiver is gone or '', time until it is given up,
 --       time until the webhook is disabled, for how long the receiver wants no request or '' (ms), how many failed attempts
 --       in a row say that it is down, and for how long then no new entry is taken (ms), the JSON of the notice when it is
---       given up or '', and of the attempt: outcome, event ids, facts, details
+--       given up or '', how long the attempt took in ms, and of the attempt: outcome, event ids, facts, details
 -- Reply: {'retry' or 'dropped' or 'exhausted', the time of the next attempt in ms, bytes by which the attempts have grown,
 --         notifications dropped} | {'config_changed', 0, bytes, 0} | {'disabled', the reason, bytes, 0}
 --      | {'not_owner', 0, 0, 0}
@@ -32,12 +32,17 @@ local now = now_ms()
 local next_ms = now + tonumber(ARGV[6])
 local entry_id, first_ms, own_planned_ms = string.match(mark, '^(%S+) %d+ (%d+) %d+ (%d+)$')
 first_ms, own_planned_ms = tonumber(first_ms), tonumber(own_planned_ms)
-if first_ms == 0 or own_planned_ms > 0 and now - own_planned_ms > give_up_ms / 2 then first_ms = now end
-local since = tonumber(failing_since_ms or now)
-if planned_ms and now - tonumber(planned_ms) > disable_ms / 2 then since = now end
+local begun_ms = now - tonumber(ARGV[16])
+-- What began at `from`, without the time for which an attempt was late.
+local function without_absence(from, planned, limit)
+  local late_ms = begun_ms - planned
+  return planned > 0 and late_ms > limit / 2 and math.min(now, from + late_ms) or from
+end
+first_ms = without_absence(first_ms > 0 and first_ms or now, own_planned_ms, give_up_ms)
+local since = without_absence(tonumber(failing_since_ms or now), tonumber(planned_ms or 0), disable_ms)
 
 local status = 'retry'
-if config_version ~= ARGV[3] then
+if (config_version or '') ~= ARGV[3] then
   status = 'config_changed'
 elseif gone == '1' or now - since >= disable_ms then
   status = 'disabled'
@@ -49,7 +54,7 @@ end
 local ends = status == 'exhausted' or status == 'dropped'
 if status == 'config_changed' or status == 'disabled' then next_ms = now end
 local next_text = string.format('%.0f', next_ms)
-local grown = add_attempt(KEYS[4], now, ARGV[16], ARGV[17], ARGV[18], ARGV[19], status == 'retry' and next_text)
+local grown = add_attempt(KEYS[4], now, ARGV[17], ARGV[18], ARGV[19], ARGV[20], status == 'retry' and next_text)
 redis.call('ZREM', KEYS[5], mark)
 if status ~= 'config_changed' then mark = mark_of(entry_id, failed_attempts, first_ms, refusals, next_ms) end
 -- What was dropped meanwhile needs no mark.

@@ -30,7 +30,7 @@ if not generation and redis.call('EXISTS', KEYS[1]) == 0 then return {'revoked'}
 if generation ~= ARGV[2] then return {'deleted'} end
 if owner ~= ARGV[1] then return {'taken_over'} end
 local wanted, is_fresh = policy and cjson.decode(policy) or {}, ARGV[6] == '1'
-local most = wanted.max_in_flight or 1
+local most = tonumber(wanted.max_in_flight) or 1
 if most < 2 then
   if is_fresh then forget_taken(KEYS[2], KEYS[5]) end
   return {'in_order'}
@@ -68,7 +68,8 @@ if asked_ms and tonumber(asked_ms) > now then
   redis.call('HSET', KEYS[2], 'next_attempt_ms', asked_ms)
   return {'waiting', asked_ms}
 end
-local rate_interval = type(wanted.rate_per_s) == 'number' and 1000 / wanted.rate_per_s
+local rate = tonumber(wanted.rate_per_s) or 0
+local rate_interval = rate > 0 and 1000 / rate
 local at = math.max(tonumber(rate_at or 0), now - (rate_interval or 0))
 if rate_interval and at > now then
   -- Further ahead it can only be after a clock was put back, or under a slower rate.
@@ -111,7 +112,8 @@ if room > 0 and not is_held and (bytes > 0 or #found == 0) and redis.call('ZCARD
   if #new > 0 then redis.call('HSET', KEYS[2], 'taken_until', new[#new][1]) end
   -- The next one waits for what comes of this one.
   if #new > 0 and seems_down then
-    hold_ms = now + 1000 * (wanted.timeout_s + 1)
+    -- Another release may have written the policy without it.
+    hold_ms = now + 1000 * (tonumber(wanted.timeout_s) or 60) + 1000
     redis.call('HSET', KEYS[2], 'hold_ms', hold_ms)
   end
 end

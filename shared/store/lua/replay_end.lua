@@ -6,8 +6,9 @@
 --include now
 local state, runner = unpack(redis.call('HMGET', KEYS[1], 'state', 'runner'))
 if state ~= 'running' or (ARGV[1] ~= '' and runner ~= ARGV[1]) then return 0 end
-redis.call('HDEL', KEYS[1], 'runner', 'runner_until_ms', 'waits')
+redis.call('HDEL', KEYS[1], 'runner', 'runner_until_ms')
 if ARGV[2] ~= '' then
+  redis.call('HDEL', KEYS[1], 'waits')
   redis.call('HSET', KEYS[1], 'state', ARGV[2], 'error', ARGV[3], 'ended_ms', string.format('%.0f', now_ms()))
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
