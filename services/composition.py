@@ -74,7 +74,9 @@ class Stores:
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
         self.attempts = Attempts(redis)
-        self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
+        grew = self.attempt_bytes.grew
+        self.batches = Batches(redis, limits=limits, on_attempts=grew)
+        self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=grew)
         self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
@@ -83,9 +85,8 @@ class Stores:
         self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.fetches = Fetches(redis, limits=limits)
-        self.heartbeat = Heartbeat(
-            redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
-        )
+        ttl_ms = round(settings.heartbeat_ttl_s * 1000)
+        self.heartbeat = Heartbeat(redis, instance=self.instance, ttl_ms=ttl_ms)
         self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
         self.memory = RedisMemory(redis)
@@ -96,9 +97,7 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
-        keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
-        stream_limits = StreamLimits(keep, settings.stream_topics_limit)
-        self.streams = Streams(redis, self.routing, limits=stream_limits)
+        self.streams = Streams(redis, self.routing, limits=stream_limits_in(settings))
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis,
@@ -117,6 +116,11 @@ class Stores:
             stored_bytes=self.stored_bytes,
             streams=self.streams,
         )
+
+
+def stream_limits_in(settings: Settings) -> StreamLimits:
+    keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
+    return StreamLimits(keep, settings.stream_topics_limit)
 
 
 def quotas_in(settings: Settings) -> Quotas:
