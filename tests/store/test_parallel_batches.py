@@ -206,6 +206,8 @@ async def test_an_entry_that_waits_at_the_front_does_not_make_the_queue_seem_ful
 
     assert hook.left == ["1000"]
     assert hook.pending_bytes < 500
+    names = [keyspace.channel(hook.channel), keyspace.queue(hook.channel), "{" + hook.channel + "}:none"]
+    assert await stores.calls.script("queue_size", names) == 4400, "the first block"
     # What is really pending counts as ever.
     for number in range(20):
         await small.append(hook.channel, events(number, size_bytes=1000))
