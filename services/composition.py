@@ -50,6 +50,11 @@ from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
 
 
+def _stream_limits(settings: Settings) -> StreamLimits:
+    keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
+    return StreamLimits(keep, settings.stream_topics_limit)
+
+
 class Stores:
     """The store's nouns for one service, under an instance id of its own.
 
@@ -59,17 +64,14 @@ class Stores:
     def __init__(self, settings: Settings, client: Redis) -> None:
         redis = commands_to(client)
         limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
+        self.queue_limits = limits
         self.redis = client
         self.instance = new_instance_id(settings.replica)
         self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.stored_bytes = StoredBytes(redis, quotas=self.quotas)
         self.attempt_bytes = AttemptBytes(redis, quotas=self.quotas)
-        self.routing = Routing(
-            redis,
-            compiled,
-            most_devices=settings.device_types_limit,
-            on_grown=self.stored_bytes.add_device_types,
-        )
+        most_devices, on_grown = settings.device_types_limit, self.stored_bytes.add_device_types
+        self.routing = Routing(redis, compiled, most_devices=most_devices, on_grown=on_grown)
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
@@ -97,7 +99,7 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
-        self.streams = Streams(redis, self.routing, limits=stream_limits_in(settings))
+        self.streams = Streams(redis, self.routing, limits=_stream_limits(settings))
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis,
@@ -116,11 +118,6 @@ class Stores:
             stored_bytes=self.stored_bytes,
             streams=self.streams,
         )
-
-
-def stream_limits_in(settings: Settings) -> StreamLimits:
-    keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
-    return StreamLimits(keep, settings.stream_topics_limit)
 
 
 def quotas_in(settings: Settings) -> Quotas:

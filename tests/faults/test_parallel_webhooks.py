@@ -10,12 +10,18 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import Start
+from tests.faults.test_channels_killed import sha
+from tests.faults.test_native_webhooks_killed import Scene, scene
 from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
+from tests.harness.native_webhooks import assert_repeats_are_known, create, numbers
+from tests.harness.native_webhooks import publish as publish_events
 from tests.harness.processes import Service
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
+
+__all__ = ["scene"]
 
 AT_ONCE = 20
 # A dispatcher that dies leaves its claims until its heartbeat has expired.
@@ -125,3 +131,34 @@ async def test_nothing_is_lost_when_dispatchers_are_killed_again_and_again(
         counts = Counter(number_in(call) for call in hook.calls)
         doubles = sum(n - 1 - refused[number] for number, n in counts.items())
         assert doubles <= kills * AT_ONCE
+
+
+# The last command of the dispatcher before it is killed is the one before these.
+POINTS = ("entry_take", "receipt_mark_sent", "entry_ack", "entry_fail")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_dispatcher_dies_before(scene: Scene, point: str) -> None:
+    hook, mine = scene.hook, scene.mine
+    channel = await create(mine, hook, max_in_flight=AT_ONCE, backoff=[1])
+    await scene.warm(channel)
+    if point == "entry_fail":
+        hook.says(500)
+    scene.proxy.hold_from(sha(point))
+    await publish_events(mine, *range(1, 60), receipt=True)
+    await scene.kill_at()
+    under_way = {number for number in numbers(hook) if number}
+    hook.takes()
+    await scene.inherit()
+
+    await scene.until_delivered(channel)
+    assert_repeats_are_known(hook)
+    counts = Counter(numbers(hook))
+    assert set(counts) == set(range(60))
+    assert {number for number, count in counts.items() if count > 1} <= under_way
+    assert len(under_way) <= AT_ONCE
+    for number in (0, 1, 30, 59):
+        [receipt] = (await mine.api.receipt(mine.key, f"e{number}")).json["channels"]
+        assert receipt["state"] == "acked"
+    assert (await mine.get(channel))["dropped"] == 0
