@@ -161,7 +161,13 @@ def _changed(
     except Invalid as error:
         [(name, message)] = error.fields
         raise Invalid(message, field=field_at("webhook", name)) from None
-    return checked, policy.changed({**given, "secret_headers": tuple(secret)})
+    changed = policy.changed({**given, "secret_headers": tuple(secret)})
+    if changed.max_in_flight > 1 and changed.most_in_request > 1:
+        message = (
+            "above 1, each request must have one event: set format to cloudevents, or max_batch to 1, too"
+        )
+        raise Invalid(message, field="webhook.max_in_flight")
+    return checked, changed
 
 
 def _split(target: Callback, policy: WebhookPolicy) -> tuple[dict[str, str], dict[str, str]]:
