@@ -42,7 +42,9 @@ class TakenBatch:
     """The front of a queue, the webhook's configuration, and the failed attempts since the last ack.
 
     `policy` is a native webhook's; those of API keys have none. `is_in_trouble`: its account was told of
-    that, and is told when an attempt succeeds.
+    that, and is told when an attempt succeeds. `mark` and `failed_in_a_row` are of a webhook with several
+    requests at once: by the first, Redis knows what was taken; the second counts the attempts of all entries
+    that have failed since one succeeded, and `failed_attempts` those of this one.
     """
 
     notifications: list[Notification]
@@ -54,6 +56,12 @@ class TakenBatch:
     limits: BatchLimits = _NO_LIMITS
     policy: WebhookPolicy | None = None
     is_in_trouble: bool = False
+    mark: str = ""
+    failed_in_a_row: int = 0
+
+    @property
+    def is_retry(self) -> bool:
+        return self.failed_attempts > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,14 @@ class Paced:
 class NoBatch(StrEnum):
     """Why there is nothing to send now.
 
-    NOT_DUE: the backoff is not over, the API key has expired, or the channel is paused or disabled.
+    NOT_DUE: the backoff is not over, the API key has expired, or the channel is paused or disabled. PARALLEL:
+    the webhook has several requests at once, which `ParallelBatches` takes. IN_ORDER: it has not.
     """
 
     EMPTY = "empty"
     NOT_DUE = "not_due"
+    PARALLEL = "parallel"
+    IN_ORDER = "in_order"
 
 
 class AfterFailure(StrEnum):

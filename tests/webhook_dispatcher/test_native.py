@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from services.webhook_dispatcher import native_failures
-from services.webhook_dispatcher.delivery import Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
+from services.webhook_dispatcher.outcomes import Outcome
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
