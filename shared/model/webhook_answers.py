@@ -1,6 +1,6 @@
 """What an answer of a native webhook means, and how long its receiver asks us to wait.
 
-A pure function: the caller brings the time, by Redis' clock (docs/protocols/webhooks.md, section 3).
+A pure function: the caller brings the time, by Redis' clock (docs/protocols/webhooks.md, "Your answer").
 """
 
 import re
