@@ -30,7 +30,7 @@ class Scene:
         self.published = 0
         self.under_way: dict[str, TakenBatch] = {}
         self.stale: list[tuple[Hook, TakenBatch]] = []
-        self.left: dict[str, bytes] = {}
+        self.left: dict[str, dict[bytes, bytes]] = {}
         self.is_exact = True
         self.queues = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=20_000))
 
@@ -138,7 +138,7 @@ class Scene:
         # As each run of a dispatcher begins.
         self.hook.is_fresh = True
 
-    def queued(self) -> dict[str, bytes]:
+    def queued(self) -> dict[str, dict[bytes, bytes]]:
         entries = self.stores.direct.xrange(keyspace.queue(self.hook.channel))
         return {entry.decode(): fields for entry, fields in entries}
 
