@@ -1,6 +1,6 @@
 """What an answer of a native webhook means, and how long its receiver asks us to wait.
 
-A pure function: the caller brings the time, by Redis' clock (docs/protocols/webhooks.md, section 3).
+A pure function: the caller brings the time, by Redis' clock (docs/protocols/webhooks.md, "Your answer").
 """
 
 import re
@@ -64,13 +64,18 @@ def judged(status: int | None, *, location: str = "", retry_after: str = "", now
     if status in SUCCESS:
         return Answer(Verdict.ACCEPTED)
     if 300 <= status < 400:
-        to = f" to {location}" if location else ""
-        return Answer(Verdict.FAILED, f"redirected{to}: redirects are not followed, so set the URL itself")
+        return Answer(Verdict.FAILED, redirect(location))
     if status == _GONE:
-        return Answer(Verdict.GONE, "410 Gone: the receiver wants no more, so the webhook is disabled")
+        return Answer(Verdict.GONE, "410 Gone: an event that is answered so disables the webhook")
     if status in _WITH_RETRY_AFTER and (wait_ms := retry_after_ms(retry_after, now_ms=now_ms)) is not None:
         return Answer(Verdict.FAILED, f"asked to wait for {-(-wait_ms // 1000)} s", wait_ms)
     return Answer(Verdict.FAILED)
+
+
+def redirect(location: str) -> str:
+    """What a redirect means for a webhook, in words."""
+    to = f"redirect to {location}" if location else "redirect without a Location"
+    return f"{to}: no redirect is followed, so set the channel's URL to the final one"
 
 
 def retry_after_ms(text: str, *, now_ms: int) -> int | None:

@@ -96,12 +96,6 @@ def failure_of(exc: BaseException, url: str, *, timeout_s: float, was_sent: bool
             return Failure("closed", f"{place} closed the connection before a response")
 
 
-def redirect(location: str) -> str:
-    """What a redirect means for a webhook."""
-    to = f"redirect to {location}" if location else "redirect without a Location"
-    return f"{to}: no redirect is followed, so set the channel's URL to the final one"
-
-
 def _refused(category: str, host: str) -> str:
     if category == METADATA:
         return f"metadata address blocked: {host} leads to one, and no setting allows it"

@@ -1,4 +1,4 @@
-"""The member `webhook` of a native channel: how it is called (docs/protocols/webhooks.md, section 1)."""
+"""The member `webhook` of a native channel: how it is called (docs/protocols/webhooks.md, "Settings")."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -161,7 +161,7 @@ async def test_a_redirect_is_recorded_in_words(
     await attempt(stores, deliveries, channel)
 
     [(_, recorded)] = stores.direct.xrange(keyspace.attempts(channel))
-    assert "redirected to https://new.example/" in orjson.loads(recorded[b"facts"])["detail"]
+    assert "redirect to https://new.example/" in orjson.loads(recorded[b"facts"])["detail"]
 
 
 async def test_an_account_is_told_of_what_was_given_up_and_of_the_recovery(
