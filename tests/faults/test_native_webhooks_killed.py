@@ -84,6 +84,13 @@ class Scene:
 
         await wait_until(is_empty, within_s=60, what=lambda: (numbers(self.hook), self.heir.tail))
 
+    async def until_replayed(self, channel: str) -> None:
+        async def has_ended() -> bool:
+            shown = (await self.mine.call("GET", f"/{channel}/replay")).json
+            return bool(shown["state"] == "done")
+
+        await wait_until(has_ended, within_s=60, what=lambda: self.heir.tail)
+
 
 @pytest.fixture
 async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
@@ -119,7 +126,7 @@ POINTS = {
 @pytest.mark.parametrize("wanted", FORMATS)
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_dispatcher_dies_between_two_commands(scene: Scene, point: str, wanted: str) -> None:
-    channel = await create(scene.mine, scene.hook, format=wanted, max_batch=2)
+    channel = await create(scene.mine, scene.hook, format=wanted)
     await scene.warm(channel)
     if point == "before it claims":
         # It lingers with its lease otherwise.
@@ -146,7 +153,7 @@ async def test_a_dispatcher_dies_between_two_commands(scene: Scene, point: str, 
 
 @pytest.mark.parametrize("wanted", FORMATS)
 async def test_a_dispatcher_dies_during_the_request(scene: Scene, wanted: str) -> None:
-    channel = await create(scene.mine, scene.hook, format=wanted, max_batch=2)
+    channel = await create(scene.mine, scene.hook, format=wanted)
     await scene.warm(channel)
     scene.hook.hangs()
     await publish(scene.mine, *range(1, COUNT))
@@ -213,11 +220,7 @@ async def test_a_dispatcher_dies_during_a_replay(scene: Scene, point: str) -> No
     await scene.kill_at(*rest)
     await scene.inherit()
 
-    async def has_ended() -> bool:
-        shown = (await scene.mine.call("GET", f"/{channel}/replay")).json
-        return bool(shown["state"] == "done")
-
-    await wait_until(has_ended, within_s=60, what=lambda: scene.heir.tail)
+    await scene.until_replayed(channel)
     await scene.until_delivered(channel)
     assert_complete_and_in_order(scene.hook, REPLAYED)
     assert_repeats_are_known(scene.hook)
@@ -226,6 +229,31 @@ async def test_a_dispatcher_dies_during_a_replay(scene: Scene, point: str) -> No
     assert [(event["id"], event["data"]) for event in once_more] == [
         (event["id"], event["data"]) for event in before
     ]
+
+
+async def test_a_step_of_a_replay_that_comes_too_late_queues_nothing(scene: Scene) -> None:
+    """Its dispatcher stands still until another one has made the replay; then Redis gets the step."""
+    channel = await create(scene.mine, scene.hook)
+    await scene.warm(channel)
+    await publish(scene.mine, *REPLAYED[1:])
+    await scene.mine.until(channel, pending=0)
+    scene.hook.calls.clear()
+    scene.proxy.hold_from(sha("queue_append"))
+    begun = await scene.mine.post(channel, "replay", since=LONG_AGO, per_s=100)
+    assert begun.status == 202, begun.text
+    await scene.proxy.until_it_holds()
+    scene.doomed.freeze()
+    try:
+        await scene.inherit()
+        await scene.until_replayed(channel)
+        await scene.until_delivered(channel)
+        await scene.proxy.release()
+    finally:
+        scene.doomed.thaw()
+
+    assert (await scene.mine.get(channel))["pending"] == 0
+    assert (await scene.mine.call("GET", f"/{channel}/replay")).json["queued"] == len(REPLAYED)
+    assert numbers(scene.hook) == list(REPLAYED)
 
 
 @pytest.mark.parametrize("step", ["before it is published", "before it is removed"])

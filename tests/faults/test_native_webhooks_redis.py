@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from tests.conftest import Start
 from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
-from tests.harness.native_webhooks import create, numbers, publish, state_of
+from tests.harness.native_webhooks import create, events_of, numbers, publish, state_of
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
@@ -210,7 +210,7 @@ async def test_redis_is_away_when_something_is_to_be_given_up(scene: Scene) -> N
         if len(scene.hook.calls) == 2 and not has_died:
             has_died = True
             scene.kill()
-        return web.Response(status=500 if b"e1" in call.body else 204)
+        return web.Response(status=500 if events_of(call)[0]["data"] == 1 else 204)
 
     scene.hook.answer = fail
     await publish(scene.mine, 1)
