@@ -138,7 +138,7 @@ async def test_a_hundred_thousand_channels(
     started_s = time.monotonic()
     await delete(stores, many)
     record_property(
-        "channels deleted a second with their account, without rests",
+        "channels deleted a second, without rests",
         round(MANY / (time.monotonic() - started_s)),
     )
     assert await names_left(stores, many) == []
