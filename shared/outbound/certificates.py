@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shared.model.client_certificates import ClientCertificate
 from shared.outbound.places import FairPlaces
+from shared.outbound.told_names import TellingSSLObject
 from shared.tls import client_context
 
 _KEPT = 128
@@ -32,6 +33,7 @@ def usual_context(
 ) -> ssl.SSLContext:
     """The context of requests without a certificate of their own. Raises OSError."""
     context = client_context()
+    context.sslobject_class = TellingSSLObject
     # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
