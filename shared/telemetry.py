@@ -157,6 +157,7 @@ repaired = _count(
 )
 quota_refused = _count("notify.quota.refused", description="requests and sockets refused, by quota")
 queued = _count("notify.queued", description="notifications appended to queues")
+queued_again = _count("notify.queued.again", description="retained events queued once more, by why")
 sent = _count("notify.sent", description="notifications sent, by dialect; to webhooks: accepted")
 expired = _count("notify.channels.expired", description="channels deleted after their idle expiry")
 frames = _count("notify.frames", description="text frames written to sockets, by dialect")
@@ -223,6 +224,7 @@ watch_sessions = _gauge(
 watch_strangers = _gauge(
     "notify.sockets.unauthenticated", description="session sockets held now that have not authenticated"
 )
+watch_replays = _gauge("notify.replays", description="replays that a dispatcher works at now")
 watch_draining = _gauge("notify.draining", description="1 while an edge drains: closes its sockets at a pace")
 
 lost_redis: WeakSet[object] = WeakSet()

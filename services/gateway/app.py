@@ -21,6 +21,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     publish,
     quotas,
     receipts,
+    replays,
     session_pushes,
     signing_secrets,
     streams,

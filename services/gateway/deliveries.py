@@ -67,7 +67,12 @@ async def get_deliveries(request: Request, one: OneChannel) -> DeliveriesBody:
     return deliveries_body(found, next_after)
 
 
-@Operation("GET /v1/channels/{channel}/deliveries/{delivery}", ONE_CHANNEL, parameters=[OF_ACCOUNT])
+@Operation(
+    "GET /v1/channels/{channel}/deliveries/{delivery}",
+    ONE_CHANNEL,
+    pattern="/v1/channels/{channel}/deliveries/{delivery:entry}",
+    parameters=[OF_ACCOUNT],
+)
 async def get_delivery(request: Request, one: OneChannel) -> OneDeliveryBody:
     """Gets one attempt: of a failure also what was sent and answered, without secrets."""
     try:

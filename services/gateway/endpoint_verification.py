@@ -7,7 +7,7 @@ reader of the outcome.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from shared.model.api_keys import ApiKey
 from shared.model.callbacks import Callback
 from shared.model.client_certificates import ClientCertificate
 from shared.model.webhooks import Method
+from shared.outbound.attempt import OK_OR_NO_CONTENT
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.places import FairPlaces
 from shared.runtime.http.protocol import Connection
@@ -45,6 +46,7 @@ class WebhookTest:
     signing_secrets: Sequence[str] = field(repr=False)
     method: Method = Method.PUT
     timeout_s: float | None = None
+    success: Container[int] = OK_OR_NO_CONTENT
     certificate: ClientCertificate | None = None
 
 
@@ -126,6 +128,7 @@ class EndpointVerifier:
                 account=account,
                 resolved=resolved,
                 timeout_s=wanted.timeout_s,
+                success=wanted.success,
                 certificate=wanted.certificate,
             )
         finally:

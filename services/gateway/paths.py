@@ -2,6 +2,7 @@
 
 from urllib.parse import unquote
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 
 from shared.model.errors import Invalid
@@ -17,3 +18,12 @@ def in_path(request: Request, name: str) -> str:
         return unquote(given, errors="strict")
     except UnicodeDecodeError:
         raise Invalid("must be UTF-8, percent-encoded", field=name) from None
+
+
+class _EntryConvertor(StringConvertor):
+    """Only ids of stream entries: `retry` is another path."""
+
+    regex = "[0-9]+-[0-9]+"
+
+
+register_url_convertor("entry", _EntryConvertor())

@@ -24,6 +24,11 @@ from shared.wire.streams import (
     rules_in,
 )
 
+NOT_RETAINED = (
+    "no such event is retained: no rule named its topic, it is no longer kept, or it is a CloudEvent of"
+    " another source than was given"
+)
+
 
 @Operation("GET /v1/streams", MANAGER, parameters=[OF_ACCOUNT])
 async def get_stream_rules(request: Request, caller: ChannelCaller) -> list[StreamRuleBody]:
@@ -60,7 +65,7 @@ async def get_retained_event(request: Request, caller: ChannelCaller) -> Retaine
         account_id, in_path(request, "event_id"), source=request.query_params.get("source", "")
     )
     if retained is None:
-        raise Problem(404, "no such event is retained: no rule named its topic, or it is no longer kept")
+        raise Problem(404, NOT_RETAINED)
     to = retained.event.to
     to_native = to is not None and await stores.routing.native(account_id, to) is not None
     return retained_body(retained, to_native=to_native)

@@ -1,6 +1,6 @@
 """POST /v1/channels/{channel}/test: one signed request to a native webhook, whose answer is shown.
 
-docs/protocols/webhooks.md, section 5
+docs/protocols/webhooks.md, "A test event"
 """
 
 import secrets
@@ -17,11 +17,12 @@ from services.gateway.operations import Operation
 from shared.clock import now_ms
 from shared.model.account_channels import AccountChannel, shown_id
 from shared.model.callbacks import Callback
+from shared.model.deliveries import answer_without_secrets
 from shared.model.errors import KeyRevoked
 from shared.model.events import Notification
 from shared.model.signing_secrets import new_secret
 from shared.model.topics import SYSTEM
-from shared.model.webhook_answers import judged
+from shared.model.webhook_answers import SUCCESS, judged
 from shared.model.webhooks import WebhookPolicy
 from shared.outbound.client import Attempt
 from shared.runtime.http.responses import Problem
@@ -48,10 +49,13 @@ async def test_webhook(request: Request, one: OneChannel) -> WebhookTestedBody:
         signing_secrets=[each.text for each in made],
         method=policy.method,
         timeout_s=policy.timeout_s,
+        success=SUCCESS,
         certificate=await context.stores.client_certificates.read(one.id),
     )
     attempt = await context.endpoint_verifier.test(wanted, disconnected=partial(disconnected, request))
-    return _shown(attempt, webhook_id)
+    # A receiver may send back what it got, and these headers are never read back.
+    told = answer_without_secrets(attempt.response_body, target.headers, secret_headers=policy.secret_headers)
+    return _shown(attempt, webhook_id, told)
 
 
 def _target(channel: AccountChannel) -> tuple[Callback, WebhookPolicy]:
@@ -70,7 +74,7 @@ def _body(one: OneChannel, policy: WebhookPolicy, event_id: str) -> bytes:
     return body_of([event], policy, account_id=one.record.account_id, limits=limits).text
 
 
-def _shown(attempt: Attempt, webhook_id: str) -> WebhookTestedBody:
+def _shown(attempt: Attempt, webhook_id: str, told: bytes) -> WebhookTestedBody:
     answer = judged(
         attempt.status, location=attempt.location, retry_after=attempt.retry_after, now_ms=now_ms()
     )
@@ -85,5 +89,5 @@ def _shown(attempt: Attempt, webhook_id: str) -> WebhookTestedBody:
         status=attempt.status,
         error=error,
         took_ms=attempt.took_ms,
-        response=response_text(attempt.response_body),
+        response=response_text(told),
     )

@@ -11,10 +11,12 @@ from services.serving import Readiness, serve_jobs, working
 from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.notices import NoticePublisher
+from services.webhook_dispatcher.replays import ReplayRunner
 from shared.jobs import RetryJobs
 from shared.model.errors import StoreUnavailable
 from shared.publish.publisher import Publisher
 from shared.publish.round import PublishStores
+from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 
 _NAME = "webhook-dispatcher"
@@ -35,6 +37,7 @@ async def dispatching(
         dispatcher = Dispatcher(stores, deliveries, outbound, settings, readiness, notices=notices)
         async with (
             dispatcher.running(),
+            in_background(ReplayRunner(stores).run),
             working(
                 lambda on_working: retries.worker(on_working=on_working),
                 service=_NAME,

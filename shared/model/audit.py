@@ -23,6 +23,9 @@ class Action(StrEnum):
     SIGNING_IMPORTED = "signing-secret.imported"
     SIGNING_ENDED = "signing-secret.ended"
     STREAMS_PUT = "streams.put"
+    EVENT_RESENT = "channel.event-resent"
+    REPLAY_BEGUN = "channel.replay-begun"
+    REPLAY_CANCELLED = "channel.replay-cancelled"
 
 
 @dataclass(frozen=True, slots=True)

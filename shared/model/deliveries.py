@@ -59,8 +59,8 @@ class Delivery:
     in words. `next_attempt_ms` is when the batch is retried, if it is.
 
     `count` is the number of its notifications, `events` are their ids, as far as they have room. `again` is
-    `resend` or `replay` for one that repeats a delivery. Only a failure has an `exchange`, and only what was
-    read from Redis `id` and `outcome`.
+    `resend` or `replay` if one of these was queued once more. Only a failure has an `exchange`, and only what
+    was read from Redis `id` and `outcome`.
     """
 
     at_ms: int
@@ -104,17 +104,22 @@ def exchange(
     A receiver may send back what it got: so their values are hidden in its answer too.
     """
     named = {name.lower() for name in secret_headers}
-    secrets = _forms(value for name, value in headers.items() if _is_secret(name, named))
+    secrets = _secrets(headers, named)
     return Exchange(
         headers=_shown(headers, named),
         body=excerpt(body),
         body_bytes=len(body),
-        answer_headers={
-            name: _without(value.encode(), secrets, is_cut=len(value) >= _LONG_VALUE).decode(errors="replace")
-            for name, value in _shown(answer_headers or {}, named).items()
-        },
+        answer_headers=_told(_shown(answer_headers or {}, named), secrets),
         answer=excerpt(_without(answer, secrets, is_cut=len(answer) >= EXCERPT_BYTES)),
     )
+
+
+def answer_without_secrets(
+    answer: bytes, headers: Mapping[str, str], *, secret_headers: Collection[str] = ()
+) -> bytes:
+    """The beginning of an answer to a request with these headers, without the values of secret ones."""
+    secrets = _secrets(headers, {name.lower() for name in secret_headers})
+    return _without(answer, secrets, is_cut=len(answer) >= EXCERPT_BYTES)
 
 
 def excerpt(body: bytes) -> Excerpt:
@@ -144,6 +149,10 @@ def _shown(headers: Mapping[str, str], named: Collection[str]) -> dict[str, str]
     return shown
 
 
+def _secrets(headers: Mapping[str, str], named: Collection[str]) -> list[bytes]:
+    return _forms(value for name, value in headers.items() if _is_secret(name, named))
+
+
 def _forms(values: Iterable[str]) -> list[bytes]:
     """How these values may appear in an answer: as they are, in their parts (`Bearer …`), or inside JSON."""
     parts = {part for value in values for part in (value, *re.split(r"[\s;,=]+", value))}
@@ -161,8 +170,25 @@ def _without(answer: bytes, secrets: Sequence[bytes], *, is_cut: bool = False) -
     """The answer without these. If it was cut, nor with the beginning of one at its end."""
     for secret in secrets:
         answer = answer.replace(secret, HIDDEN.encode())
+    return _uncut(answer, secrets, is_cut=is_cut)
+
+
+def _uncut(answer: bytes, secrets: Sequence[bytes], *, is_cut: bool) -> bytes:
     overlap = max((_overlap(answer, secret) for secret in secrets), default=0) if is_cut else 0
     return answer[: len(answer) - overlap]
+
+
+def _told(headers: Mapping[str, str], secrets: Sequence[bytes]) -> dict[str, str]:
+    """The same of the headers of an answer.
+
+    Replaced in all of them at once: a request may have a thousand secrets, an answer a hundred headers.
+    """
+    together = "\0".join(value.replace("\0", " ") for value in headers.values())
+    values = _without(together.encode(), secrets).split(b"\0")
+    return {
+        name: _uncut(value, secrets, is_cut=len(headers[name]) >= _LONG_VALUE).decode(errors="replace")
+        for name, value in zip(headers, values, strict=False)
+    }
 
 
 def _overlap(answer: bytes, secret: bytes) -> int:

@@ -53,7 +53,7 @@ class Notification(NamedTuple):
     """An event as kept for one channel, under its entry id in the queue.
 
     `account` is the event's account, for sessions that receive events of several. `attributes` are the
-    event's.
+    event's. `again` says why it was queued once more: `resend` or `replay`.
     """
 
     entry_id: str
@@ -65,3 +65,4 @@ class Notification(NamedTuple):
     trail: Trail | None = None
     account: str = ""
     attributes: bytes = b""
+    again: str = ""

@@ -1,6 +1,6 @@
 """What is known of a call when it is over, in bounded memory."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 _HEADERS = 32
@@ -10,9 +10,13 @@ _HEADERS_LIMIT_BYTES = 4 * 1024
 _RETRY_AFTER_LIMIT = 64
 
 
+OK_OR_NO_CONTENT = (200, 204)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The result of one call. `error` is "" if there was a response, else one of these:
+    """The result of one call, which a status of `success` accepts. `error` is "" if there was a response,
+    else one of these:
 
     address-refused, not-resolved, not-connected, tls-failed, closed, bad-answer, timed-out, and not-sendable
     for a URL or headers that make no valid request. `was_reached`: a connection carried the request, so a
@@ -30,10 +34,11 @@ class Attempt:
     response_headers: Mapping[str, str] = field(default_factory=dict)
     response_body: bytes = b""
     detail: str = ""
+    success: Container[int] = OK_OR_NO_CONTENT
 
     @property
     def accepted(self) -> bool:
-        return self.status in (200, 204)
+        return self.status is not None and self.status in self.success
 
     @property
     def outcome(self) -> str:

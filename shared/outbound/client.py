@@ -11,8 +11,8 @@ import io
 import logging
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -23,11 +23,12 @@ from aiohttp.helpers import is_ip_address
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
 from shared.model.client_certificates import ClientCertificate
+from shared.model.webhook_answers import redirect
+from shared.outbound.attempt import OK_OR_NO_CONTENT, head_of
 from shared.outbound.attempt import Attempt as Attempt
-from shared.outbound.attempt import head_of
 from shared.outbound.calls import Call, ConnectionLost, Request, read_body
 from shared.outbound.certificates import CertificateUnusable, Contexts, usual_context
-from shared.outbound.errors import failure_of, redirect
+from shared.outbound.errors import failure_of
 from shared.outbound.names import Lookup, Names, Resolved
 from shared.outbound.proxy import EgressProxy, ProxiedConnector
 from shared.outbound.resolver import (
@@ -153,18 +154,20 @@ class Outbound:
         account: str = "",
         resolved: Resolved | None = None,
         timeout_s: float | None = None,
+        success: Container[int] = OK_OR_NO_CONTENT,
         certificate: ClientCertificate | None = None,
     ) -> Attempt:
         """Calls `url` once, follows no redirect, and raises nothing. `timeout_s` replaces the usual deadline.
 
-        A receiver that asks for a client certificate gets `certificate`, in place of the usual one.
+        A status of `success` accepts it. A receiver that asks for a client certificate gets `certificate`, in
+        place of the usual one.
 
         It calls a second time only if a connection kept from an earlier call turns out to be dead. Without
         `resolved` it looks the host up for `account` first, within the same deadline.
         """
         request = _Outgoing(method, url, headers, body, certificate)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        attempt = await self._attempt(request, account, resolved, limit_s)
+        attempt = replace(await self._attempt(request, account, resolved, limit_s), success=success)
         telemetry.webhook_request_s.record(attempt.took_ms / 1000, {"outcome": attempt.outcome})
         if attempt.error:
             facts = {"origin": origin_of(url), "error": attempt.error}

@@ -5,8 +5,8 @@ from shared.publish.state import Publish
 from shared.store.receipts import MOST_CHANNELS
 from shared.store.stored_bytes import Stored, StoredBytes
 
-# About what Redis spends on an entry besides its data, with a topic of 30 characters.
-_ENTRY_BYTES = 250
+ENTRY_BYTES = 250
+"""About what Redis spends on an entry besides its data, with a topic of 30 characters."""
 # A queue that was empty takes a block of a stream. Whether it was is known to the next recount.
 _BLOCK_BYTES = 4400
 # What it takes to find a retained event by its id.
@@ -23,7 +23,7 @@ def count_stored(stored_bytes: StoredBytes, publish: Publish, matched: Matched) 
     account_id = publish.account.id
     if matched.copies:
         queues = len(matched.channels) + len(matched.sessions) + len(matched.streams)
-        size = matched.size_bytes + matched.copies * _ENTRY_BYTES + queues * _BLOCK_BYTES
+        size = matched.size_bytes + matched.copies * ENTRY_BYTES + queues * _BLOCK_BYTES
         stored_bytes.add(account_id, Stored.QUEUES, size + matched.retained * _NAME_BYTES)
     if matched.wants_receipts:
         stored_bytes.add_receipts(account_id, _size_of_receipts(publish, matched))

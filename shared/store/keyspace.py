@@ -34,24 +34,36 @@ API keys and channels
                 limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
+                With several requests at once: taken_until (the last entry ever taken), hurry ('1': everything
+                that waits is due), anew_ms (failures before it do not count), planned_ms (for when the last
+                retry was planned), hold_ms (until then no new entry is taken: the receiver seems to be down),
+                asked_ms (until then the receiver wants no request); failed_attempts counts all in a row.
                 A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
-                the names of its secret headers).
+                the names of its secret headers); rate_at_ms (before it no request, if it has a rate); head
+                (the first entry of what fails, and since when in ms); disabled (the reason) and
+                disabled_since_ms; notices (lines that its account is to be told, at most 16), noticed (how
+                many there were) and trouble ('1' from a notice of a failure to the next success).
                 paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
-                may be missing, and a p behind them while it is paused). Of a native channel: idle_expiry_ms
-                (0: never; other channels have their kind's), unfinished ('1' until its creation has ended;
-                the reaper ends it after a minute). Of a native webhook with a client certificate:
-                client_certificate (random, new with each), client_chain and client_key (PEM, as it is used),
-                client_facts (JSON, what is shown). Of a native pull channel: ack_timeout_ms (unless it is the
-                default), and of its last fetch that got something: fetch_lease (a random token), fetch_until
-                (the last entry that is its own), ack_by_ms and fetched (how many) until all is acked or
-                nacked; nacked (the first entry given back) and nacked_until_ms. Its released_at_ms is the
-                last fetch, ack or nack.
+                may be missing, a w behind them of a native webhook, and a p while it is paused or disabled).
+                Of a native channel: idle_expiry_ms (0: never; other channels have their kind's), unfinished
+                ('1' until its creation has ended; the reaper ends it after a minute). Of a native webhook
+                with a client certificate: client_certificate (random, new with each), client_chain and
+                client_key (PEM, as it is used), client_facts (JSON, what is shown). Of a native pull channel:
+                ack_timeout_ms (unless it is the default), and of its last fetch that got something:
+                fetch_lease (a random token), fetch_until (the last entry that is its own), ack_by_ms and
+                fetched (how many) until all is acked or nacked; nacked (the first entry given back) and
+                nacked_until_ms. Its released_at_ms is the last fetch, ack or nack.
                 Gateway, edge, dispatcher. Until the channel or the key ends, or the channel expires.
 `{id}:queue`    stream of pending notifications: id, topic, data, name, time, total (the channel's, with this
                 entry), trail if it is traced or a CloudEvent: the traceparent, with an r before it (or alone)
                 for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from
                 the front. With the channel, and only with it: an empty stream remembers its last id, so a new
                 entry comes behind the tail.
+`{id}:taken`    sorted set, of a webhook with several requests at once: what is under way, or waits for a
+                retry: `<entry> <failed attempts> <ms of the first failure> <refusals for its size> <ms for
+                which the attempt was planned>` by the ms of the next attempt, or 9 * 10^15 while it is under
+                way. At most 1,100. Dispatcher. A member goes with its entry, or when it is due; all of it
+                with the queue, or once the webhook has one request at a time.
 `{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity).
                 At most 10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after
                 the last append.
@@ -77,6 +89,13 @@ API keys and channels
 `{id}:idempotency:<number of six hours since 1970>`
                 hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
                 fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
+`{id}:replay`   hash, the last replay of the channel: replay (its id), state (running, done, cancelled,
+                failed), account, since_ms, until_ms, topics (JSON), per_s, total (of events that it passes,
+                at most), created_ms; cursor (`<offset>:<SHA-1 of the topic>`, of the last event that it
+                passed), passed and done (how many were queued); runner and runner_until_ms, of the process
+                that works at it; waits ('1' while the queue is too full); error and ended_ms.
+                Gateway begins and cancels it, a dispatcher works at it; each step is made with its append.
+                7 days after its end, with the channel, or after 90 days.
 `{webhooks}:channels`
                 set: `id:generation` of every webhook channel, for the dispatchers' sweep.
                 Gateway adds; a member goes with its channel, or when the sweep finds it stale.
@@ -172,6 +191,13 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 would end first make room when there are too many. Gateway. 30 days longer than the longest
                 log.
 
+`{replays}:channels`
+                sorted set: the channels with a replay, by the ms at which it began, or was put off because
+                its queue was too full. Gateway; dispatcher, which removes one whose replay has ended.
+`{account}:replays`
+                sorted set: the channels of the account with a replay, by the ms at which their place ends, an
+                hour after a dispatcher worked at it. Gateway, dispatcher. TTL of an hour.
+
 `{accounts}:names` sorted set, all scores 0: `<name> NUL <id>` of every account.
                 Gateway. A member goes with its account, or when the reaper finds it stale.
 `{accounts}:audit`, `{account}:audit`
@@ -232,9 +258,9 @@ import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|taken|account|children|routing|counts|session|sessions"
     rb"|channel-ids|channel-names)"
-    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{webhooks\}:channels"
+    rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{(webhooks|replays)\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
 )
@@ -246,11 +272,10 @@ LAYOUT = "{layout}:version"
 LAST_SEEN = "{replicas}:last-seen"
 STOPPED = "{replicas}:stopped"
 WEBHOOKS = "{webhooks}:channels"
-# Changes where every stream is.
-STREAM_PLACES = 16
 DUE = tuple(f"{{due:{slot}}}:channels" for slot in range(8))
 REAPER_ROUND = "{reaper}:round"
 REAPER_NOTES = "{reaper}:notes"
+REPLAYS = "{replays}:channels"
 SWEEP = "{webhooks}:sweep"
 SIGNING_KEY = "{tokens}:signing-key"
 DELETING = "{accounts}:deleting"
@@ -272,7 +297,10 @@ queue = _names("queue")
 receipts = _names("receipts")
 ended = _names("ended")
 deliveries = _names("deliveries")
+replay = _names("replay")
+replays = _names("replays")
 attempts = _names("attempts")
+taken = _names("taken")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")
@@ -314,7 +342,7 @@ def names_of_account(account_id: str) -> list[str]:
     """Every name in the account's slot that has no id in it; its record is the first."""
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
-    of_channels = (channel_ids, names_of_channels)
+    of_channels = (channel_ids, names_of_channels, replays)
     names = (account, children, audit, *of_routing, *of_channels, *of_usage)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
@@ -322,24 +350,6 @@ def names_of_account(account_id: str) -> list[str]:
 def due(api_key_id: str) -> str:
     """The one of `DUE` that has the channel."""
     return DUE[zlib.crc32(api_key_id.encode()) % len(DUE)]
-
-
-def stream_places(account_id: str) -> list[str]:
-    """The topics of each place."""
-    return [f"{{{account_id}/{digit}}}:streams" for digit in "0123456789abcdef"]
-
-
-def stream_names(account_id: str, topic: str) -> list[str]:
-    """Stream, state, and the topics of its place: KEYS of scripts, in this order."""
-    hashed = hash_of(topic)
-    tag = f"{{{account_id}/{hashed[0]}}}:stream"
-    return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
-
-
-def stream_events(account_id: str, event: str) -> list[str]:
-    """The names by which an event is found, one at each place. `event` is its identity."""
-    hashed = hash_of(event)
-    return [f"{place[:-1]}-event:{hashed}" for place in stream_places(account_id)]
 
 
 def receipt(channel_or_account: str, event: str) -> str:

@@ -89,22 +89,30 @@ class Queues:
         bindings_version: str = "",
         traceparent: str = "",
         deadline: Deadline | None = None,
+        again: str = "",
+        step: str = "",
     ) -> asyncio.Future[Any]:
         """Appends up to `APPEND_LOT` events in order, all or none, and wakes the channel's owner.
 
         The channel refuses another version of its bindings than its own; '' is for events that no binding
-        matched. Each entry keeps `traceparent`, and whether its event wants a receipt. Returns the reply for
-        `end_append`.
+        matched. Each entry keeps `traceparent`, and whether its event wants a receipt. `again` marks
+        them as queued once more; a `step` of the channel's replay is made with them, or nothing is. Returns
+        the reply for `end_append`.
         """
         assert len(events) <= APPEND_LOT, f"{len(events)} events; one append takes {APPEND_LOT}"
         limits = self._limits
-        until_ms = "" if deadline is None else deadline.ms
+        until_ms = step if deadline is None else deadline.ms
+        if again:
+            traceparent = f"{traceparent};{again}"
         arguments: list[Argument] = [limits.size_bytes, limits.lifetime_ms, traceparent, bindings_version]
         arguments.append(until_ms)
         for e in events:
             rare = _rare(e) if e.receipt or e.attributes else ""
             arguments += (e.id, e.topic, e.data, e.name, e.time, rare)
-        return self._redis.script("queue_append", keyspace.channel_names(api_key_id)[1:], *arguments)
+        names = keyspace.channel_names(api_key_id)[1:]
+        if step:
+            names.append(keyspace.replay(api_key_id))
+        return self._redis.script("queue_append", names, *arguments)
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
         status, *fields = reply
@@ -300,7 +308,7 @@ def notification_at(
     trail: bytes,
     attributes: bytes = b"",
 ) -> Notification:
-    traced = trail.decode()
+    traced, _, again = trail.decode().partition(";")
     return Notification(
         entry_id.decode(),
         event_id.decode(),
@@ -310,6 +318,7 @@ def notification_at(
         time.decode(),
         Trail(receipt=traced.startswith("r"), traceparent=traced.removeprefix("r")) if traced else None,
         attributes=attributes,
+        again=again,
     )
 
 

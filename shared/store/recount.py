@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from shared.redis.pipeline import RedisCommands
-from shared.store import keyspace
+from shared.store import keyspace, stream_names
 
 # What travels in one pipeline, and the pause behind it: other accounts' commands wait for no more.
 _AT_ONCE = 100
@@ -78,7 +78,7 @@ class Recount:
         size = 0
         for place in await places_in_use(self._redis, account_id):
             async for topics in pages(self._redis, "ZSCAN", place, "*"):
-                named = (keyspace.stream_names(account_id, each.partition(" ")[2])[:2] for each in topics)
+                named = (stream_names.names(account_id, each.partition(" ")[2])[:2] for each in topics)
                 size += sum(
                     await asyncio.gather(*(self._redis.script("stream_size", names) for names in named))
                 )
@@ -92,7 +92,7 @@ class Recount:
 
 async def places_in_use(redis: RedisCommands, account_id: str) -> list[str]:
     """The places of an account's streams that have any topic."""
-    places = keyspace.stream_places(account_id)
+    places = stream_names.places(account_id)
     exist = await asyncio.gather(*(redis.command("EXISTS", place) for place in places))
     return [place for place, exists in zip(places, exist, strict=True) if exists]
 

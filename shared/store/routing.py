@@ -16,6 +16,7 @@ from shared.model.account_channels import ChannelRecord
 from shared.model.bindings import Source
 from shared.model.errors import KeyRevoked, NoSuchAccount
 from shared.model.idempotency import Deadline
+from shared.model.routing_table import RoutingTable
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.device_types import MOST_DEVICES, DeviceTypes
@@ -104,6 +105,12 @@ class Routing:
         """The name and the customer of a native channel ('' without one), as the table has them."""
         entry = await self._redis.command("HGET", keyspace.routing(account_id), f"{NATIVE}:{channel}")
         return None if entry is None else parse_native(entry)
+
+    async def table_of_channel(self, account_id: str, channel: str) -> RoutingTable | None:
+        """What a native channel wants now, as the routing table has it; None when that names it no more."""
+        fields = (f"{Source.TOPICS}:{channel}", f"{NATIVE}:{channel}")
+        topics, native = await self._redis.command("HMGET", keyspace.routing(account_id), *fields)
+        return None if native is None else self.tables.of_channel(channel, topics, native)
 
     async def native_revision(self, account_id: str, channel: str) -> int:
         """Of which revision of a native channel's record the table is; 0 without the channel."""

@@ -247,6 +247,14 @@ class RoutingTables:
                 await asyncio.sleep(0)
         return version
 
+    def of_channel(self, channel: str, topics: bytes | None, native: bytes) -> RoutingTable:
+        """A table of one native channel alone, of its fields in the table of its account."""
+        table = RoutingTable(orjson.loads)
+        for kind, value in (("key", b""), ("native", native), ("channel", b""), (Source.TOPICS, topics)):
+            if value is not None:
+                self._apply_field(table, f"{kind}:{channel}", value)
+        return table
+
     def _apply_field(self, table: RoutingTable, name: str, value: bytes | None) -> None:
         kind, _, rest = name.partition(":")
         api_key_id, _, generation = rest.partition(":")

@@ -16,7 +16,7 @@ from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Retained, StreamRule, StreamRules, rules_of, stored_rules
 from shared.redis.pipeline import Argument, RedisCommands
-from shared.store import keyspace
+from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
@@ -72,13 +72,13 @@ class Streams:
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
         keep = keep.within(self.limits.keep)
         remembered_ms = self.limits.keep.age_ms + _OUTLIVES_MS
-        topics_of_place = max(1, self.limits.topics // keyspace.STREAM_PLACES)
+        topics_of_place = max(1, self.limits.topics // stream_names.PLACES)
         arguments: list[Argument] = [secrets.token_hex(8), topic, *keep, _OUTLIVES_MS, remembered_ms]
         arguments += (topics_of_place, "" if deadline is None else deadline.ms)
         for each in events:
             hashed = keyspace.hash_of(identity_of(each))
             arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
-        return self._redis.script("stream_append", keyspace.stream_names(account_id, topic), *arguments)
+        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:
@@ -89,7 +89,7 @@ class Streams:
     async def find(self, account_id: str, event_id: str, *, source: str = "") -> Retained | None:
         """The newest event of this id that is still retained. `source` is that of a CloudEvent."""
         wanted = identity(event_id, source)
-        names = keyspace.stream_events(account_id, wanted)
+        names = stream_names.events(account_id, wanted)
         places = await asyncio.gather(*(self._redis.command("GET", name) for name in names))
         found = [
             (tuple(map(int, offset.split(b"-"))), names[at], hashed.decode(), offset.decode())
@@ -100,7 +100,7 @@ class Streams:
         for _, name, hashed, offset in sorted(found, reverse=True):
             tag = name.partition("-event:")[0]
             names = [f"{tag}:{hashed}", f"{tag}-state:{hashed}"]
-            retained = await self._read(names, _before(offset), offset, 1, 0)
+            retained = await self._read(names, before_offset(offset), offset, 1, 0)
             if retained and identity_of(retained[0].event) == wanted:
                 return retained[0]
         return None
@@ -112,7 +112,7 @@ class Streams:
 
         One read returns 100 at most. None behind them only if it returns none.
         """
-        names = keyspace.stream_names(account_id, topic)[:2]
+        names = stream_names.names(account_id, topic)[:2]
         return await self._read(names, after, until, min(count, READ_LOT), size_bytes)
 
     async def _read(
@@ -127,19 +127,25 @@ class Streams:
             async for some in pages(self._redis, "ZSCAN", place, "*"):
                 yield [member.partition(" ")[2] for member in some]
 
+    def length(self, account_id: str, topic: str) -> asyncio.Future[int]:
+        """How many events the stream has."""
+        [stream, *_] = stream_names.names(account_id, topic)
+        return self._redis.command("XLEN", stream)
+
     async def drop(self, account_id: str) -> None:
         """Drops the rules and everything retained, in bounded steps. A repetition goes on."""
         await self._routing.put_stream_rules(account_id, b"")
         async for some in self.topics(account_id):
             for topic in some:
-                names, more = keyspace.stream_names(account_id, topic), True
+                names, more = stream_names.names(account_id, topic), True
                 while more:
                     more = bool(await self._redis.script("stream_drop", names, _member(topic)))
                     await asyncio.sleep(_PAUSE_S)
             await asyncio.sleep(_PAUSE_S)
 
 
-def _before(offset: str) -> str:
+def before_offset(offset: str) -> str:
+    """The largest offset before this one."""
     ms, _, sequence = offset.partition("-")
     return f"{ms}-{int(sequence) - 1}" if int(sequence) else f"{int(ms) - 1}-{2**64 - 1}"
 

@@ -62,6 +62,7 @@ class Hooks:
         self._silent: frozenset[int] = frozenset()
         self._busy: frozenset[int] = frozenset()
         self._delays_s: dict[int, float] = {}
+        self._ignored: frozenset[int] = frozenset()
         self._server: asyncio.Server | None = None
 
     @property
@@ -74,7 +75,7 @@ class Hooks:
             return b"", 0.0
         if channel in self._busy:
             return _BUSY, 0.0
-        if body != _TEST_REQUEST:
+        if body != _TEST_REQUEST and channel not in self._ignored:
             self._recorder.record(channel, body)
         return _ACCEPTED, self._delays_s.get(channel, 0.0)
 
@@ -91,6 +92,10 @@ class Hooks:
     async def refuse(self, *, channels: Sequence[int]) -> None:
         """Answers these channels with a 429 from now on, and records nothing of theirs."""
         self._busy = frozenset(channels)
+
+    async def ignore(self, *, channels: Sequence[int]) -> None:
+        """Accepts what these channels get from now on, and records nothing of it."""
+        self._ignored = frozenset(channels)
 
     async def delay(self, *, channels: Sequence[int], seconds: float) -> None:
         """Responds to these channels so much later from now on."""

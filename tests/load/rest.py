@@ -11,6 +11,8 @@ from tests.load.connections import HttpConnection, Refused
 from tests.load.messages import endpoint_name, request
 
 _CONNECTIONS = 16
+_EVENTS_AT_ONCE = 500
+_LONG_AGO = "2020-01-01T00:00:00Z"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -108,17 +110,39 @@ class ApiKeys:
 
         await self._for_all(list(urls), one)
 
-    async def create_webhooks(self, urls: Mapping[int, str], **webhook: object) -> dict[int, str]:
+    async def create_webhooks(
+        self, urls: Mapping[int, str], *, bindings: Sequence[str] = (), **webhook: object
+    ) -> dict[int, str]:
         """Creates native webhooks of the account; returns their ids."""
 
         async def one(number: int) -> tuple[int, str]:
-            body = {"kind": "webhook", "webhook": {"url": urls[number], "format": "pelion", **webhook}}
+            target = {"url": urls[number], "format": "pelion", **webhook}
+            body = {"kind": "webhook", "webhook": target, "bindings": list(bindings)}
             path = f"/v1/channels?account={self.account}"
             made = await self._rest.call("POST", path, json=body, want=(201,))
             self._native.append(made["id"])
             return number, str(made["id"])
 
         return dict(await self._for_all(list(urls), one))
+
+    async def retain(self, topic: str, count: int) -> None:
+        """Publishes so many events to a topic of the account that is retained."""
+        rules = [{"topics": [topic], "keep": {"count": count, "age_s": 3600}}]
+        await self._rest.call("PUT", f"/v1/streams?account={self.account}", json=rules, want=(204,))
+        events = [{"topic": topic, "data": number} for number in range(count)]
+        for start in range(0, count, _EVENTS_AT_ONCE):
+            some = events[start : start + _EVENTS_AT_ONCE]
+            await self._rest.call("POST", "/v1/events", token=self.publisher.secret, json=some, want=(202,))
+
+    async def replay(self, channel: str, topic: str) -> None:
+        """Begins a replay of everything that the topic has."""
+        body = {"since": _LONG_AGO, "topics": [topic]}
+        await self._rest.call("POST", f"/v1/channels/{channel}/replay", json=body, want=(202,))
+
+    async def end_replay(self, channel: str) -> None:
+        """Cancels the replay, and drops what it has queued."""
+        await self._rest.call("DELETE", f"/v1/channels/{channel}/replay", want=(204, 404))
+        await self._rest.call("POST", f"/v1/channels/{channel}/purge", want=(200,))
 
     async def subscribe(self, numbers: Sequence[int], *, to: Callable[[int], int] = lambda n: n) -> None:
         """Subscribes each channel to the target that `to` names."""

@@ -31,7 +31,7 @@ CASES = {
     "neighbours": ("--rate", "50", "--fan", "20", "--dead", "3", "--rounds", "1", *_STREAM),
     "rollout": ("--sockets", "4", "--polls", "2", "--array", "2", "--rate", "50", "--seconds", "0.5"),
     "webhooks": ("--rate", "50", *_STREAM),
-    "native-webhooks": ("--rate", "50", "--rounds", "1", *_STREAM),
+    "native-webhooks": ("--rate", "50", "--rounds", "1", "--replayed", "100", *_STREAM),
     "poll": ("--rate", "50", *_STREAM),
     "mixed": ("--rate", "50", "--channels", "6", *_STREAM[2:]),
 }

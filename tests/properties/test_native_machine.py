@@ -16,11 +16,6 @@ def test_native_channels_follow_the_model(valkey: Valkey) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=False,
-    reason="open: after some orders of changes and crashes the index of names differs from the channels",
-)
 def test_native_channels_follow_the_model_for_long(valkey: Valkey) -> None:
     """Other examples in each run; a failure prints its steps."""
     budget = settings(NATIVE_BUDGET, derandomize=False, max_examples=500, stateful_step_count=50)

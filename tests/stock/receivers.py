@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,13 @@ def running(server: str, certificates: Certificates) -> Iterator[StockReceiver]:
 
 
 def go_program() -> Path:
-    """Our Go program, built once for these sources: nothing is downloaded, the checkout stays clean."""
+    """Our Go program."""
+    return built_go(sorted((HERE / "go").glob("*.go")))
+
+
+def built_go(sources: Sequence[Path]) -> Path:
+    """A program built once for these sources: nothing is downloaded, the checkout stays clean."""
     go = program("go")
-    sources = sorted((HERE / "go").glob("*.go"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"notify-stock-go-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -134,7 +138,7 @@ def go_program() -> Path:
     return built
 
 
-def _build(go: str, sources: list[Path], built: Path) -> None:
+def _build(go: str, sources: Sequence[Path], built: Path) -> None:
     # Without a module and a proxy it can use the standard library only; without C it needs no compiler of C.
     offline = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
     env = os.environ | offline

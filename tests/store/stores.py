@@ -24,6 +24,7 @@ from shared.store.leases import Leases
 from shared.store.names import Names
 from shared.store.queues import APPEND_LOT, BEGINNING, Appended, QueueLimits, Queues
 from shared.store.receipts import Receipts
+from shared.store.replays import Replays
 from shared.store.replicas import Replicas
 from shared.store.rounds import Rounds
 from shared.store.routing import Routing
@@ -155,6 +156,7 @@ class Stores:
         self.queues = AppendingQueues(self.calls)
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.receipts = Receipts(self.calls)
+        self.replays = Replays(self.calls, self.queues, limits=QueueLimits())
         self.streams = Streams(self.calls, self.routing)
         self.signing_secrets = SigningSecrets(self.calls)
         self.account_id = new_id()

@@ -15,7 +15,6 @@ from shared.model.errors import TooManySecrets
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
 from shared.model.signing_secrets import MOST_SECRETS
-from shared.model.streams import Keep
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.account_deletion import AccountDeletion
@@ -28,14 +27,13 @@ from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
-from shared.store.streams import READ_LOT as STREAM_READ_LOT
-from shared.store.streams import STREAM_LOT, StreamLimits, Streams
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
 from tests.harness.waiting import wait_until
 from tests.store.native import create, fetch
 from tests.store.routing import CHANGES, table_of
 from tests.store.stores import EDGE, HOUR_MS, AppendingQueues, Backend, Stores, at_time, events
+from tests.store.stream_work import replays_of_channels, streams_of_topics
 from tests.store.test_sessions import a_session, append
 from tests.store.touched import counting, most_touched
 from tests.store.webhook_work import (
@@ -46,6 +44,7 @@ from tests.store.webhook_work import (
     batches_of_webhooks,
     full_channel,
     native_webhooks,
+    parallel_webhooks,
     receipted,
 )
 
@@ -268,24 +267,8 @@ async def channel_with_one(stores: Stores) -> None:
     await stores.queues.append(channel, events(1))
 
 
-async def streams_of_topics(stores: Stores) -> None:
-    account = stores.account_id
-    await stores.api_keys.create_account(Account(id=account, name="a"))
-    some = StreamLimits(Keep(LARGEST, DAY_MS), topics=16)
-    streams = Streams(stores.calls, stores.routing, limits=some)
-    for number in range(200):
-        await streams.begin_append(account, f"t{number}", events(1), keep=Keep(LARGEST, DAY_MS))
-    for start in range(0, LARGEST, STREAM_LOT):
-        lot = events(*range(start, start + STREAM_LOT))
-        await streams.begin_append(account, "orders", lot, keep=Keep(LARGEST, DAY_MS))
-    read = await streams.read(account, "orders", after="0-0", count=LARGEST, size_bytes=10**9)
-    assert len(read) == STREAM_READ_LOT
-    await streams.begin_append(account, "orders", lot, keep=Keep(1, DAY_MS))
-    await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
-    await streams.drop(account)
-
-
 WORK = (
+    replays_of_channels,
     streams_of_topics,
     all_quotas,
     channels_of_accounts,
@@ -299,6 +282,7 @@ WORK = (
     drops_of_what_is_too_old,
     batches_of_webhooks,
     native_webhooks,
+    parallel_webhooks,
     attempts_of_webhooks,
     ends_of_channels,
     queues_of_sessions,

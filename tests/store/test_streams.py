@@ -9,7 +9,7 @@ from shared.model.errors import NoSuchAccount
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, StreamRule
-from shared.store import keyspace
+from shared.store import keyspace, stream_names
 from shared.store.account_deletion import AccountDeletion
 from shared.store.quotas import AccountQuotas
 from shared.store.stored_bytes import StoredBytes
@@ -48,7 +48,7 @@ async def ids(stores: Stores, topic: str = TOPIC, *, after: str = "0-0", **more:
 
 
 def state(stores: Stores, topic: str = TOPIC) -> dict[str, str]:
-    name = keyspace.stream_names(stores.account_id, topic)[1]
+    name = stream_names.names(stores.account_id, topic)[1]
     return {field.decode(): value.decode() for field, value in stores.direct.hgetall(name).items()}
 
 
@@ -112,7 +112,7 @@ async def test_what_is_too_old_is_not_read_and_goes_with_the_next_append(stores:
     read = await streams.read(stores.account_id, TOPIC, after="0-0", count=10, size_bytes=1000)
     assert read == []
     assert await streams.find(stores.account_id, "1") is None
-    [stream, *_] = keyspace.stream_names(stores.account_id, TOPIC)
+    [stream, *_] = stream_names.names(stores.account_id, TOPIC)
     assert stores.direct.xlen(stream) == 2
 
     # Redis' own clock gives ids: so the age is what shrinks here.
@@ -123,7 +123,7 @@ async def test_what_is_too_old_is_not_read_and_goes_with_the_next_append(stores:
 
 async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -> None:
     [last] = await append(stores, *events(1))
-    names = keyspace.stream_names(stores.account_id, TOPIC)
+    names = stream_names.names(stores.account_id, TOPIC)
     before = state(stores)
     assert 0 < stores.direct.pttl(names[0]) <= DAY_MS < 30 * DAY_MS < stores.direct.pttl(names[1])
     # The entries end by themselves, and the clock of the next Redis is behind.
@@ -142,7 +142,7 @@ async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -
 async def test_a_log_without_its_state_begins_anew(stores: Stores) -> None:
     await append(stores, *events(1))
     before = state(stores)
-    stores.direct.delete(keyspace.stream_names(stores.account_id, TOPIC)[1])
+    stores.direct.delete(stream_names.names(stores.account_id, TOPIC)[1])
     await append(stores, *events(2))
     assert state(stores)["epoch"] != before["epoch"]
     assert await ids(stores) == ["2"]
@@ -182,12 +182,12 @@ async def test_the_topics_of_an_account_are_bounded(stores: Stores) -> None:
     left = [topic async for page in stores.streams.topics(stores.account_id) for topic in page]
     assert len(left) == 32
     for topic in made:
-        exists = [stores.direct.exists(name) for name in keyspace.stream_names(stores.account_id, topic)[:2]]
+        exists = [stores.direct.exists(name) for name in stream_names.names(stores.account_id, topic)[:2]]
         assert exists == [topic in left] * 2
     of_places = [topic for topic in made if topic in left]
     places: dict[str, list[str]] = {}
     for topic in made:
-        places.setdefault(keyspace.stream_names(stores.account_id, topic)[2], []).append(topic)
+        places.setdefault(stream_names.names(stores.account_id, topic)[2], []).append(topic)
     assert sorted(of_places) == sorted(topic for place in places.values() for topic in place[-2:])
     assert await few.find(stores.account_id, "1") is not None
 

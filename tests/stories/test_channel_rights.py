@@ -28,12 +28,18 @@ VERBS: dict[str, tuple[str, str, Any, int]] = {
     "fetch": ("POST", "/fetch", None, 200),
     "ack": ("POST", "/ack", {"lease": "of nobody", "until": "1-0"}, 409),
     "nack": ("POST", "/nack", {"lease": "of nobody", "entry": "1-0"}, 409),
+    "resend": ("POST", "/resend", {"event_id": "retained by nobody"}, 404),
+    "replay": ("POST", "/replay", {"since": "2026-01-01T00:00:00Z"}, 202),
+    "get its replay": ("GET", "/replay", None, 404),
+    "cancel its replay": ("DELETE", "/replay", None, 404),
     "delete": ("DELETE", "", None, 204),
 }
 MAY, SCOPE, HIDDEN, WHO = "may", 403, 404, 401
 # The channels of API keys: only their keys change them.
 OF_A_KEY = ("of the key with receive", "of another key")
 OBJECTS = ("native by id", "native by name", "native pull", "native webhook", *OF_A_KEY)
+# Only of native channels.
+ONCE_MORE = ("resend", "replay")
 # Only of native pull channels.
 PULL = ("fetch", "ack", "nack")
 # Of native webhooks, and of API keys: they have theirs before their webhooks.
@@ -147,6 +153,8 @@ async def test_every_verb_on_every_object(scene: Scene, caller: str) -> None:
             got[what, verb] = response.status
             wanted[what, verb] = success if may == MAY else may
             if may == MAY and verb == "change" and what in OF_A_KEY:
+                wanted[what, verb] = 409
+            if may == MAY and verb in ONCE_MORE and what in OF_A_KEY:
                 wanted[what, verb] = 409
             if may == MAY and verb in SECRETS and what not in SIGNING:
                 wanted[what, verb] = SECRETS[verb]

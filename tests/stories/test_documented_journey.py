@@ -223,6 +223,18 @@ async def streams(journey: Journey) -> None:
     found = await go("GET", "/v1/history/{event_id}", 200, at={"event_id": "a/2"})
     assert found.json["data"] == [1]
     await go("GET", "/v1/history/{event_id}", 404, at={"event_id": "b"})
+    one = "/v1/channels/{channel}"
+    made = (await go("POST", "/v1/channels", 201, json={"kind": "pull", "customer": "c"})).json
+    at = {"channel": made["id"]}
+    await go("POST", f"{one}/resend", 202, at=at, json={"event_id": "a/2"})
+    await go("POST", f"{one}/resend", 404, at=at, json={"event_id": "b"})
+    await go("GET", f"{one}/replay", 404, at=at)
+    since = {"since": "2026-01-01T00:00:00Z", "until": None, "topics": ["retained.*"], "per_s": 5}
+    await go("POST", f"{one}/replay", 202, at=at, json=since)
+    await go("GET", f"{one}/replay", 200, at=at)
+    await go("DELETE", f"{one}/replay", 204, at=at)
+    await go("DELETE", f"{one}/replay", 404, at=at)
+    await go("DELETE", one, 204, at=at)
     await go("PUT", "/v1/streams", 204, json=[])
 
 

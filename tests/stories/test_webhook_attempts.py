@@ -223,8 +223,11 @@ async def test_secrets_are_in_no_attempt_no_log_and_no_answer(
     await publish(mine, "e-1")
     [failed, *_] = await until(mine, channel, count=1)
 
+    signatures = [call.headers["webhook-signature"].partition(",")[2] for call in hook.calls]
     shown = await mine.call("GET", f"/{channel}/deliveries/{failed['id']}")
     listed = await mine.call("GET", f"/{channel}/deliveries")
+    tested = await mine.call("POST", f"/{channel}/test")
+    assert "***" in tested.json["response"]
     with dispatching.redis.client() as redis:
         stored = str(redis.xrange(keyspace.attempts(channel.removeprefix("ch_"))))
     logs = "".join(each.stdout + each.stderr for each in RUNNING)
@@ -232,7 +235,6 @@ async def test_secrets_are_in_no_attempt_no_log_and_no_answer(
     assert "delivery.attempted" in logs
     assert "e-1" in stored
     assert hook.calls[0].headers["Cookie"] == PLANTED["Cookie"], "the receiver gets them"
-    signatures = [call.headers["webhook-signature"].partition(",")[2] for call in hook.calls]
     for secret in (*SECRETS, signing, signing.removeprefix("whsec_"), *signatures):
-        for text in (shown.text, listed.text, stored, logs):
+        for text in (shown.text, listed.text, tested.text, stored, logs):
             assert secret not in text

@@ -1,8 +1,8 @@
 """Attempts and visits over fakeredis, with an outbound client and retry jobs that a test controls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,14 +10,16 @@ import pytest
 
 from services import composition
 from services.webhook_dispatcher import delivery
-from services.webhook_dispatcher.delivery import Deliveries, Outcome
+from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
 from services.webhook_dispatcher.notices import NoticePublisher
+from services.webhook_dispatcher.outcomes import Outcome
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
 from shared.model.client_certificates import ClientCertificate
+from shared.outbound.attempt import OK_OR_NO_CONTENT
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.publish.publisher import Publisher
@@ -28,6 +30,7 @@ from shared.store.attempt_bytes import AttemptBytes
 from shared.store.batches import Batches
 from shared.store.client_certificates import ClientCertificates
 from shared.store.due_webhooks import DueWebhooks
+from shared.store.parallel_batches import ParallelBatches
 from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat, Replicas
@@ -93,6 +96,7 @@ class FakeOutbound:
         account: str,
         resolved: Resolved,
         timeout_s: float | None = None,
+        success: Container[int] = OK_OR_NO_CONTENT,
         certificate: ClientCertificate | None = None,
     ) -> Attempt:
         assert resolved.host == url
@@ -106,8 +110,8 @@ class FakeOutbound:
         finally:
             self.under_way -= 1
         if self.answer is not None:
-            return self.answer(request)
-        return Attempt(self.statuses.get(url, self.status), "", self.took_ms)
+            return replace(self.answer(request), success=success)
+        return Attempt(self.statuses.get(url, self.status), "", self.took_ms, success=success)
 
     def block(self, *urls: str) -> asyncio.Event:
         """Responds to requests to these URLs, or to all, once the event is set."""
@@ -187,6 +191,9 @@ def stores_of(stores: Stores, clock: RedisClock, *, instance: str) -> compositio
         heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
         instance=instance,
         leases=stores.leases,
+        parallel_batches=ParallelBatches(
+            clock.calls_of(stores), limits=QueueLimits(), on_attempts=bytes_.grew
+        ),
         queues=stores.queues,
         replicas=Replicas(stores.calls),
         webhooks=Webhooks(stores.calls, stores.wakeups),

@@ -9,12 +9,13 @@
 -- it, so that a steady stream of appends to an old queue asks now and then, not each time.
 -- A paused channel's owner is not woken: it may not deliver.
 -- No allow-oom: a full Redis refuses appends, and nothing else.
--- KEYS: channel, queue, receipts
+-- KEYS: channel, queue, receipts, and for a step of the channel's replay its record
 -- ARGV: limit in bytes, lifetime in ms, traceparent or '', version of the bindings or '', deadline in ms or '' for none,
+--       or the step (replay_cursor.lua),
 --       then groups of six: id, topic, data, name, time, and what few events have: the hash of its identity if it wants
 --       a receipt, then the attributes of a CloudEvent, which begin with a brace
 -- Reply: {'queued', dropped above the limit, '' or the channel's name if there may be more to drop} | {'absent'}
---      | {'stale', version of the channel's bindings} | {'late'}
+--      | {'stale', version of the channel's bindings} | {'late'} | {'full' | 'fenced' | 'moved'}: no such step
 -- Touches at most: the events of one call (100; queues.py) with their receipts, and 48 entries that it drops with theirs.
 --include entry_size
 --include entry_time
@@ -25,9 +26,15 @@ local LIFETIME_PARTS = 64
 local INLINE_BYTES = 32768
 
 if ARGV[5] ~= '' then
--- Included here: only a request with an Idempotency-Key has a deadline, and Redis spends time on making functions.
+-- Included here: few appends have a deadline or are steps of a replay, and Redis spends time on making functions.
+  if KEYS[4] then
+--include replay_cursor
+    local refused = move_cursor(KEYS[4], KEYS[1], KEYS[2], ARGV[5], (#ARGV - 5) / 6)
+    if refused then return refused end
+  else
 --include late
-  if is_late(ARGV[5]) then return {'late'} end
+    if is_late(ARGV[5]) then return {'late'} end
+  end
 end
 local kind, generation, bindings_version, owner, serialization, next_attempt_ms, tail, previous_total, first,
   first_total, has_receipts, own_limits = unpack(redis.call('HMGET', KEYS[1], 'kind', 'generation',

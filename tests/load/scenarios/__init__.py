@@ -113,6 +113,7 @@ async def _native_webhooks(bench: Bench, given: argparse.Namespace) -> list[Resu
         bench,
         Stream(channels=given.channels, rate=given.rate, seconds=given.seconds, warm_up_s=given.warm_up),
         rounds=given.rounds,
+        replayed=given.replayed,
         label=given.label,
     )
 
@@ -207,7 +208,7 @@ SCENARIOS = {
         "events to webhooks, some of which do not respond", options.for_webhooks, _webhooks, dispatchers=1
     ),
     "native-webhooks": Scenario(
-        "webhooks of an account, alone and beside some of it that are dead, busy or slow",
+        "webhooks of an account, alone and beside some of it that are dead, busy, slow, or in a replay",
         options.for_native_webhooks,
         _native_webhooks,
         dispatchers=1,

@@ -1,4 +1,5 @@
-"""`native-webhooks`: webhooks of an account, alone and beside a few of it that are in trouble."""
+"""`native-webhooks`: webhooks of an account, alone and beside a few of it that are in trouble or
+in a replay."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,10 +17,14 @@ TROUBLES = ("dead", "busy", "slow")
 _TIMEOUT_S = 5
 # Each of them gets that many events a second.
 _TROUBLED_RATE = 5.0
+_RETAINED = "retained.events"
 
 
-async def native_webhooks(bench: Bench, stream: Stream, *, rounds: int, label: str) -> list[Result]:
-    """The p99 of those that are well, alone and beside one that is dead, one at 429 and one that is slow.
+async def native_webhooks(
+    bench: Bench, stream: Stream, *, rounds: int, replayed: int, label: str
+) -> list[Result]:
+    """The p99 of those that are well, alone and beside one that is dead, one at 429, one that is slow, and
+    one in a replay of so many events.
 
     The phases alternate, so that a machine that becomes slower does so for both.
     """
@@ -28,15 +33,20 @@ async def native_webhooks(bench: Bench, stream: Stream, *, rounds: int, label: s
     well, troubled = range(stream.channels), range(stream.channels, stream.channels + len(TROUBLES))
     publishers = await _well(bench, well)
     in_trouble = await _troubled(bench, troubled)
+    replaying = await _retaining(bench, troubled.stop, replayed)
     phases: dict[str, list[Measurement]] = {"alone": [], "beside troubled": []}
     for number in range(rounds):
         for name, measured in phases.items():
+            if name != "alone":
+                await bench.keys.replay(replaying, _RETAINED)
             with bench.screen.stage(f"warming up: {name}"):
                 await bench.warm_up(stream.plan(stream.warm_up_s), by=publishers)
             beside = () if name == "alone" else in_trouble
             total = int((stream.rate or 0) * stream.seconds)
             with bench.screen.stage(f"measuring, round {number + 1}: {name}", total=total or None):
                 measured.append(await _measure(bench, stream, publishers, beside))
+            if name != "alone":
+                await bench.keys.end_replay(replaying)
     whole = await bench.count()
     results = [result_of(f"{label}: {name}", combined(each, whole=whole)) for name, each in phases.items()]
     for result in results:
@@ -79,3 +89,14 @@ async def _troubled(bench: Bench, numbers: Sequence[int]) -> list[Worker]:
     await helper.call("refuse", channels=[busy])
     await helper.call("delay", channels=[slow], seconds=1.0)
     return await bench.start_publishers([Target(n, to=ids[n]) for n in numbers], lanes=len(numbers))
+
+
+async def _retaining(bench: Bench, number: int, count: int) -> str:
+    """Retains so many events; returns a webhook that takes them."""
+    helper = bench.start_helper(Hooks)
+    url = await helper.call("listen")
+    await helper.call("ignore", channels=[number])
+    [webhook] = (await bench.keys.create_webhooks({number: f"{url}{number}"}, bindings=[_RETAINED])).values()
+    with bench.screen.stage(f"retaining {count} events"):
+        await bench.keys.retain(_RETAINED, count)
+    return webhook

@@ -114,6 +114,7 @@ def for_native_webhooks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=200, help="number of webhooks that are well")
     parser.add_argument("--rate", type=float, default=100.0, help="events per second to all of them together")
     parser.add_argument("--rounds", type=int, default=2, help="how often the two phases alternate")
+    parser.add_argument("--replayed", type=int, default=10_000, help="events in the replay of one webhook")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each phase")
     parser.add_argument(
         "--warm-up", type=float, default=2.0, help="seconds of the same load before each phase"

@@ -1,5 +1,5 @@
 --include now
--- Deletes a channel with its owner, queue and receipts; returns how many notifications were pending.
+-- Deletes a channel with its owner, queue, receipts and replay; returns how many notifications were pending.
 -- The hash goes with the queue: what it knows of the queue must not outlive it. The record of a native channel goes too,
 -- and its attempts, which nobody could read any more; an API key's stay.
 -- UNLINK: Redis frees a large queue beside its work. For its receipts the script records why and when the channel ended
@@ -22,6 +22,7 @@ local function end_channel(channel, queue, receipts, reason)
     redis.call('UNLINK', record)
     if kind == 'webhook' then redis.call('UNLINK', (string.gsub(channel, 'channel$', 'attempts'))) end
   end
-  redis.call('UNLINK', channel, queue, receipts)
+  redis.call('UNLINK', channel, queue, receipts, (string.gsub(channel, 'channel$', 'replay')),
+    (string.gsub(channel, 'channel$', 'taken')))
   return lost
 end
