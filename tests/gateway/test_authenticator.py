@@ -37,7 +37,7 @@ async def read_version(stores: Stores, authenticator: Authenticator, *, at_s: fl
     """A publish of any account reads the version of all credentials."""
     versions = stores.routing.tables.versions(new_id())
     await versions.wait()
-    authenticator.on_credentials_version(versions.of_credentials, at_s)
+    authenticator.on_credentials_version(versions.of_credentials_and_quotas[0], at_s)
 
 
 async def remembered(stores: Stores, authenticator: Authenticator, publisher: tuple[ApiKey, str]) -> float:
