@@ -109,6 +109,7 @@ async def test_the_work_of_matching_hardly_grows(stores: Stores) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 async def test_a_hundred_thousand_channels(stores: Stores, record_property: Measured) -> None:
     few, many = await accounts(stores, "few", "many")
     await make(stores, few, FEW)
