@@ -34,6 +34,10 @@ class Scene:
     stack: Stack
     mine: AccountChannels
     hook: Webhook
+    max_in_flight: int
+
+    async def create(self, **settings: Any) -> str:
+        return await create(self.mine, self.hook, max_in_flight=self.max_in_flight, **settings)
 
     def keep(self) -> None:
         """What is written from now on will be lost."""
@@ -68,8 +72,10 @@ class Scene:
         await wait_until(is_reached, within_s=60, what=lambda: f"{wanted}, but it is {shown}")
 
 
-@pytest.fixture
-async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
+@pytest.fixture(params=[1, 20], ids=["in order", "20 at once"])
+async def scene(
+    request: pytest.FixtureRequest, start: Start, http: aiohttp.ClientSession
+) -> AsyncIterator[Scene]:
     stack = start(
         gateways=1, edges=0, dispatchers=1, appendfsync="always", SWEEP_S=0.5, ALLOW_PRIVATE_CALLBACKS="1"
     )
@@ -77,13 +83,13 @@ async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scen
     mine = AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
     await put_rules(api, mine.key, KEPT)
     async with webhook() as hook:
-        yield Scene(stack, mine, hook)
+        yield Scene(stack, mine, hook, request.param)
 
 
 @LOST
 async def test_a_webhook_that_is_disabled(scene: Scene, is_lost: bool) -> None:
     told = (await scene.mine.create("pull", bindings=["system.webhook.#"]))["id"]
-    channel = await create(scene.mine, scene.hook)
+    channel = await scene.create()
     await scene.mine.do(channel, "pause")
     await publish(scene.mine, 1)
     scene.hook.says(410)
@@ -109,7 +115,7 @@ async def test_a_webhook_that_is_disabled(scene: Scene, is_lost: bool) -> None:
 
 
 async def test_redis_is_away_when_the_receiver_says_that_it_is_gone(scene: Scene) -> None:
-    channel = await create(scene.mine, scene.hook)
+    channel = await scene.create()
 
     async def kill(_: Call) -> web.StreamResponse:
         if len(scene.hook.calls) == 1:
@@ -132,7 +138,7 @@ async def test_redis_is_away_when_the_receiver_says_that_it_is_gone(scene: Scene
 
 @LOST
 async def test_the_resume_of_a_disabled_webhook(scene: Scene, is_lost: bool) -> None:
-    channel, answered = await create(scene.mine, scene.hook), asyncio.Event()
+    channel, answered = await scene.create(), asyncio.Event()
 
     async def answer(_: Call) -> web.StreamResponse:
         await answered.wait()
@@ -164,13 +170,15 @@ async def test_the_resume_of_a_disabled_webhook(scene: Scene, is_lost: bool) -> 
         await publish(scene.mine, 2)
         answered.set()
     await scene.until(channel, state="active", pending=0, dropped=0)
-    assert numbers(scene.hook) == ([1, 1, 1, 2] if is_lost else [1, 1, 2])
+    found = numbers(scene.hook)
+    # A resume makes both due.
+    assert (found if scene.max_in_flight == 1 else sorted(found)) == ([1, 1, 1, 2] if is_lost else [1, 1, 2])
     assert len({call.webhook_id for call in scene.hook.calls}) == 2
 
 
 @LOST
 async def test_what_was_given_up(scene: Scene, is_lost: bool) -> None:
-    channel = await create(scene.mine, scene.hook, backoff=[1], give_up_after_s=3600)
+    channel = await scene.create(backoff=[1], give_up_after_s=3600)
     scene.hook.says(500)
     await publish(scene.mine, 1)
     await scene.until(channel, state="failing", pending=1)
@@ -201,7 +209,7 @@ async def test_what_was_given_up(scene: Scene, is_lost: bool) -> None:
 
 
 async def test_redis_is_away_when_something_is_to_be_given_up(scene: Scene) -> None:
-    channel = await create(scene.mine, scene.hook, backoff=[1], give_up_after_s=1)
+    channel = await scene.create(backoff=[1], give_up_after_s=1)
     has_died = False
 
     async def fail(call: Call) -> web.StreamResponse:
@@ -219,8 +227,8 @@ async def test_redis_is_away_when_something_is_to_be_given_up(scene: Scene) -> N
     await publish(scene.mine, 2)
 
     await scene.until(channel, state="active", pending=0, dropped=1)
-    assert numbers(scene.hook)[-1] == 2
-    assert set(numbers(scene.hook)[:-1]) == {1}
+    assert numbers(scene.hook).count(2) == 1
+    assert set(numbers(scene.hook)) == {1, 2}
     assert len({call.webhook_id for call in scene.hook.calls}) == 2
 
 
@@ -247,7 +255,7 @@ async def sent(scene: Scene, channel: str, number: int) -> Call:
 
 @LOST
 async def test_a_rotated_secret(scene: Scene, is_lost: bool) -> None:
-    channel = await create(scene.mine, scene.hook)
+    channel = await scene.create()
     first = (await scene.mine.call("GET", f"/{channel}/signing-secret")).json["signing_secret"]
     call = await sent(scene, channel, 1)
     assert verifies(first, call)
@@ -278,7 +286,7 @@ async def test_a_rotated_secret(scene: Scene, is_lost: bool) -> None:
 
 
 async def test_redis_is_away_during_a_rotation(scene: Scene) -> None:
-    channel = await create(scene.mine, scene.hook)
+    channel = await scene.create()
     first = (await scene.mine.call("GET", f"/{channel}/signing-secret")).json["signing_secret"]
     scene.kill()
     assert (await scene.mine.post(channel, "secrets")).status == 503

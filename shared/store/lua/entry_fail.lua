@@ -54,7 +54,8 @@ end
 local ends = status == 'exhausted' or status == 'dropped'
 if status == 'config_changed' or status == 'disabled' then next_ms = now end
 local next_text = string.format('%.0f', next_ms)
-local grown = add_attempt(KEYS[4], now, ARGV[17], ARGV[18], ARGV[19], ARGV[20], status == 'retry' and next_text)
+local has_next = status == 'retry' or status == 'config_changed'
+local grown = add_attempt(KEYS[4], now, ARGV[17], ARGV[18], ARGV[19], ARGV[20], has_next and next_text)
 redis.call('ZREM', KEYS[5], mark)
 if status ~= 'config_changed' then mark = mark_of(entry_id, failed_attempts, first_ms, refusals, next_ms) end
 -- What was dropped meanwhile needs no mark.
