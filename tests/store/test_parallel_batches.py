@@ -219,6 +219,28 @@ async def test_an_entry_that_waits_at_the_front_does_not_make_the_queue_seem_ful
     assert found.dropped == 21 - len(hook.left)
 
 
+async def test_a_full_queue_drops_no_more_of_what_waits_than_it_must(
+    stores: Stores, clock: RedisClock
+) -> None:
+    hook = await hook_of(stores, clock)
+    small = AppendingQueues(stores.calls, limits=QueueLimits(size_bytes=10_000))
+    for stuck in (1000, 2000):
+        await small.append(hook.channel, events(stuck, size_bytes=1000))
+        [waits] = await hook.taken()
+        await hook.fail(waits, backoff_ms=DAY_MS)
+        for number in range(20):
+            await small.append(hook.channel, events(number, size_bytes=1000))
+            [one] = await hook.taken()
+            await hook.ack(one)
+    assert hook.left == ["1000", "2000"]
+
+    for number in range(7):
+        await small.append(hook.channel, events(number, size_bytes=1000))
+
+    assert hook.left == ["2000", *map(str, range(7))]
+    assert hook.pending_bytes <= 10_000
+
+
 async def test_bytes_stay_right_when_the_order_of_acks_is_any(stores: Stores, clock: RedisClock) -> None:
     hook = await hook_of(stores, clock)
     for size in (1, 500, 40, 3000, 7, 900):

@@ -50,6 +50,8 @@ async def test_long_urls_and_tokens_reach_the_receiver(mine: AccountChannels, ho
     await publish(mine, 1)
     await wait_until(lambda: len(hook.calls) == 2)
     assert [call.headers["authorization"] for call in hook.calls] == [token, token]
+    # An attempt is recorded with its ack.
+    await mine.until(channel, pending=0)
     [attempt] = (await mine.call("GET", f"/{channel}/deliveries")).json["deliveries"]
     assert attempt["url"] == hook.url + signed
 

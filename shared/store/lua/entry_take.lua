@@ -42,7 +42,8 @@ local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, lif
 if dropped > 0 then return {'dropped', dropped} end
 if redis.call('XLEN', KEYS[3]) == 0 then
   forget_taken(KEYS[2], KEYS[5])
-  redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms')
+  -- The bound that acks in order have left is too low for what comes next.
+  redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'first', 'first_total')
   return {'empty'}
 end
 local key_ends_ms, now = redis.call('HGET', KEYS[1], 'expires_at_ms'), now_ms()
