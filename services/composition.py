@@ -30,6 +30,7 @@ from shared.store.idempotency import Idempotency
 from shared.store.leases import Leases
 from shared.store.memory import RedisMemory
 from shared.store.names import Names
+from shared.store.parallel_batches import ParallelBatches
 from shared.store.queues import QueueLimits, Queues
 from shared.store.quotas import AccountQuotas
 from shared.store.receipts import Receipts
@@ -49,6 +50,11 @@ from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
 
 
+def _stream_limits(settings: Settings) -> StreamLimits:
+    keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
+    return StreamLimits(keep, settings.stream_topics_limit)
+
+
 class Stores:
     """The store's nouns for one service, under an instance id of its own.
 
@@ -58,22 +64,22 @@ class Stores:
     def __init__(self, settings: Settings, client: Redis) -> None:
         redis = commands_to(client)
         limits = QueueLimits(settings.queue_limit_bytes, round(settings.notification_lifetime_s * 1000))
+        self.queue_limits = limits
         self.redis = client
         self.instance = new_instance_id(settings.replica)
         self.quotas = AccountQuotas(redis, quotas=quotas_in(settings), key_quotas=key_quotas_in(settings))
         self.stored_bytes = StoredBytes(redis, quotas=self.quotas)
         self.attempt_bytes = AttemptBytes(redis, quotas=self.quotas)
-        self.routing = Routing(
-            redis,
-            compiled,
-            most_devices=settings.device_types_limit,
-            on_grown=self.stored_bytes.add_device_types,
-        )
+        most_devices, on_grown = settings.device_types_limit, self.stored_bytes.add_device_types
+        self.routing = Routing(redis, compiled, most_devices=most_devices, on_grown=on_grown)
         self.wakeups = Wakeups(redis)
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
         self.attempts = Attempts(redis)
-        self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
+        grew = self.attempt_bytes.grew
+        self.batches = Batches(redis, limits=limits, on_attempts=grew)
+        self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=grew)
+        self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
         self.channel_pages = ChannelPages(redis, self.account_channels)
@@ -81,9 +87,8 @@ class Stores:
         self.due_channels = DueChannels(redis)
         self.due_webhooks = DueWebhooks(redis, instance=self.instance)
         self.fetches = Fetches(redis, limits=limits)
-        self.heartbeat = Heartbeat(
-            redis, instance=self.instance, ttl_ms=round(settings.heartbeat_ttl_s * 1000)
-        )
+        ttl_ms = round(settings.heartbeat_ttl_s * 1000)
+        self.heartbeat = Heartbeat(redis, instance=self.instance, ttl_ms=ttl_ms)
         self.idempotency = Idempotency(redis, most_responses=settings.idempotency_keys_limit)
         self.leases = Leases(redis)
         self.memory = RedisMemory(redis)
@@ -94,9 +99,7 @@ class Stores:
         self.replicas = Replicas(redis)
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
-        keep = Keep(settings.stream_events_limit, round(settings.stream_age_limit_s * 1000))
-        stream_limits = StreamLimits(keep, settings.stream_topics_limit)
-        self.streams = Streams(redis, self.routing, limits=stream_limits)
+        self.streams = Streams(redis, self.routing, limits=_stream_limits(settings))
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis,

@@ -89,7 +89,7 @@ class Distribution:
         self.spreads: dict[_Values, Spread] = {}
 
     def record(self, took_s: float, attributes: Labels = _NO_LABELS, *, times: int = 1) -> None:
-        labels = tuple(attributes.items())
+        labels = tuple(attributes.items()) if attributes else ()
         spread = self.spreads.get(labels)
         if spread is None:
             spread = self.spreads[labels] = Spread()

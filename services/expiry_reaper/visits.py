@@ -14,6 +14,7 @@ from services.composition import Stores
 from services.expiry_reaper.turn import Pace, Turn
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
+from shared.model.webhooks import most_queue_age_ms
 from shared.store.account_channels import CREATION_MS
 from shared.store.channels import ChannelTimes
 from shared.store.due_channels import DueChannel
@@ -179,7 +180,9 @@ def due_bounds(
     """
     now_there_ms = now_ms - _CLOCKS_APART_MS
     pending_since_ms = now_there_ms if times.pending_since_ms is None else times.pending_since_ms
-    lifetime_ms = max(lifetimes.notification_ms, times.least_lifetime_ms)
+    lifetime_ms = lifetimes.notification_ms
+    if times.is_native_webhook:
+        lifetime_ms = most_queue_age_ms(lifetime_ms)
     too_old_ms = pending_since_ms + min(lifetime_ms, times.lifetime_ms or lifetime_ms)
     own_ms = times.idle_expiry_ms
     expiry_ms = lifetimes.idle_expiry_ms.get(times.kind) if own_ms is None else own_ms

@@ -21,12 +21,11 @@ from services.gateway.channel_access import (
     no_such_channel,
     present,
 )
-from services.gateway.channel_views import OF_ACCOUNT
+from services.gateway.channel_views import OF_ACCOUNT, shown_channel
 from services.gateway.context import Context, context_of
 from services.gateway.openapi import in_query, schema
 from services.gateway.operations import Operation
 from services.gateway.queries import one_of, page_limit
-from shared.clock import now_ms
 from shared.model.account_channels import AccountChannel, Activity, ChannelRecord, NewChannel, shown_id
 from shared.model.api_keys import new_id
 from shared.model.audit import Action
@@ -43,7 +42,6 @@ from shared.wire.account_channels import (
     ChangedAccountChannel,
     NewAccountChannel,
     PurgedBody,
-    account_channel_body,
     changed_settings,
     check_ack_timeout,
     check_bindings,
@@ -100,7 +98,7 @@ async def create_channel(
     if made is None:
         raise no_such_channel()
     await _record(request, Action.CHANNEL_CREATED, caller, made.record)
-    return account_channel_body(made, new.bindings or b"[]", now_ms=now_ms())
+    return shown_channel(context_of(request), made, new.bindings or b"[]")
 
 
 @Operation(
@@ -136,8 +134,7 @@ async def list_channels(request: Request, caller: ChannelCaller) -> AccountChann
         )
     except ValueError:
         raise Invalid("must be next_after of another page", field="after") from None
-    now = now_ms()
-    return AccountChannelsBody([account_channel_body(each, now_ms=now) for each in channels], next_after)
+    return AccountChannelsBody([shown_channel(context_of(request), each) for each in channels], next_after)
 
 
 @Operation("PATCH /v1/channels/{channel}", NAMED_CHANNEL, errors=(409, 429), parameters=[OF_ACCOUNT])
@@ -153,7 +150,7 @@ async def change_channel(
         after = await present(request, one)
         await _record(request, Action.CHANNEL_CHANGED, one.caller, after.record)
     bindings = await context.stores.account_channels.bindings(after.record)
-    return account_channel_body(after, bindings, now_ms=now_ms())
+    return shown_channel(context, after, bindings)
 
 
 async def _change(context: Context, before: AccountChannel, posted: ChangedAccountChannel) -> None:

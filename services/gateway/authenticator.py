@@ -93,7 +93,7 @@ class Authenticator:
         """The caller's API key, if it has the scope."""
         now_s, version = time.monotonic(), self._version
         authorization = request.headers.get("authorization", "")
-        key = self.cached(authorization, now_s=now_s)
+        key = self.cached(digest_of(authorization), now_s=now_s)
         if key is None:
             # Also when another secret of this key is cached: the key may have been rotated.
             key = await self._authenticate_uncached(request)
@@ -101,10 +101,10 @@ class Authenticator:
         require_scope(key.scopes, scope)
         return key
 
-    def cached(self, authorization: str, *, now_s: float) -> ApiKey | None:
-        """The API key of this header, if it is in memory and was valid within the last second."""
-        # By a hash: how long a look-up takes says nothing about a secret.
-        cached = self._cache.get(hashlib.sha256(authorization.encode()).digest())
+    def cached(self, digest: bytes, *, now_s: float) -> ApiKey | None:
+        """The API key of this `digest_of` a header, if it is in memory and was valid within the last
+        second."""
+        cached = self._cache.get(digest)
         if cached is None:
             return None
         age_s = now_s - cached.read_at_s
@@ -174,9 +174,15 @@ class Authenticator:
         return key
 
     def _remember(self, key: ApiKey, authorization: str, *, read_at_s: float, version: bytes | None) -> None:
-        digest = hashlib.sha256(authorization.encode()).digest()
         secret_hash = hash_of(bearer(authorization) or "")
-        self._cache.put(digest, _Cached(key, key.valid_until_ms(secret_hash), read_at_s, version))
+        self._cache.put(
+            digest_of(authorization), _Cached(key, key.valid_until_ms(secret_hash), read_at_s, version)
+        )
+
+
+def digest_of(authorization: str) -> bytes:
+    """What the cache knows an Authorization header by: a look-up takes as long for every secret."""
+    return hashlib.sha256(authorization.encode()).digest()
 
 
 def _secret_in(request: Request) -> str:

@@ -10,10 +10,11 @@ from starlette.responses import Response
 from services.gateway.accounts import no_such_api_key
 from services.gateway.bodies import model_response
 from services.gateway.channel_access import ONE_CHANNEL, OneChannel, no_such_channel, present
-from services.gateway.context import context_of
+from services.gateway.context import Context, context_of
 from services.gateway.openapi import in_query, response, schema
 from services.gateway.operations import Operation
 from shared.clock import now_ms
+from shared.model.account_channels import AccountChannel
 from shared.model.channels import Kind
 from shared.model.errors import KeyRevoked
 from shared.model.signing_secrets import SecretKind, new_secret
@@ -23,6 +24,14 @@ from shared.wire.channels import ChannelBody, SigningSecretBody, channel_body
 from shared.wire.models import Id
 
 OF_ACCOUNT = in_query("account", "The account; only the operator names it.", schema(Id))
+
+
+def shown_channel(
+    context: Context, channel: AccountChannel, bindings: bytes | None = None
+) -> AccountChannelBody:
+    """The channel as it is now, with its bindings, in their stored form, or without."""
+    lifetime_ms = context.stores.queue_limits.lifetime_ms
+    return account_channel_body(channel, bindings, now_ms=now_ms(), lifetime_ms=lifetime_ms)
 
 
 @Operation(
@@ -42,7 +51,7 @@ async def get_channel_state(request: Request, one: OneChannel) -> Response:
     if not one.by_api_key:
         channel = await present(request, one)
         bindings = await stores.account_channels.bindings(one.record)
-        return model_response(account_channel_body(channel, bindings, now_ms=now_ms()))
+        return model_response(shown_channel(context_of(request), channel, bindings))
     state = await stores.channels.state(one.id)
     if state is None:
         raise Problem(404, "the API key has no channel")

@@ -23,24 +23,28 @@ from shared.model.account_channels import ChannelRecord, shown_id
 from shared.model.api_keys import new_id
 from shared.model.audit import Action
 from shared.model.errors import NoSuchChannel
-from shared.model.replays import RESEND, USUAL_PER_S, NewReplay, Replay
+from shared.model.replays import RESEND, USUAL_PER_S, NewReplay, Replay, ReplayState
 from shared.model.streams import Retained
 from shared.publish.sizes import ENTRY_BYTES
-from shared.runtime.http.responses import Problem
+from shared.runtime.http.responses import Problem, too_many
 from shared.store.queues import Appended
 from shared.store.replays import MOST_REPLAYS, ReplayRuns, TooManyReplays
 from shared.store.stored_bytes import Stored
+from shared.store.streams import Streams
 from shared.wire.replays import (
     NewReplayBody,
     NewResend,
     ReplayBody,
     ResentBody,
     check_patterns,
+    once_more,
     replay_body,
     times_in,
 )
 
 _REPLAY = "/v1/channels/{channel}/replay"
+# Accounts whose retained events are being counted.
+_counting: set[str] = set()
 
 
 @Operation(
@@ -59,7 +63,7 @@ async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> 
         raise Problem(404, NOT_RETAINED, fields=[("event_id", NOT_RETAINED)])
     _check_recipient(retained, channel)
     stores.stored_bytes.check(channel.account_id)
-    reply = await stores.queues.begin_append(channel.id, [retained.event], again=RESEND)
+    reply = await stores.queues.begin_append(channel.id, [once_more(retained)], again=RESEND)
     if stores.queues.end_append(reply) is not Appended.QUEUED:
         raise no_such_channel()
     stores.stored_bytes.add(channel.account_id, Stored.QUEUES, len(retained.event.data) + ENTRY_BYTES)
@@ -91,6 +95,10 @@ async def begin_replay(request: Request, one: OneChannel, posted: NewReplayBody)
     now = now_ms()
     since_ms, until_ms = times_in(posted, now)
     stores, account_id = context_of(request).stores, one.record.account_id
+    running = await stores.replays.find(one.id)
+    if running is not None and running.state is ReplayState.RUNNING:
+        # Before the count, which costs much.
+        raise _runs()
     new = NewReplay(
         id=new_id(),
         channel=one.id,
@@ -99,7 +107,7 @@ async def begin_replay(request: Request, one: OneChannel, posted: NewReplayBody)
         until_ms=until_ms,
         topics=posted.topics or [],
         per_s=posted.per_s or USUAL_PER_S,
-        total=await _total(request, account_id, posted.topics or []),
+        total=await retained_count(stores.streams, account_id, posted.topics or []),
         created_ms=now,
     )
     try:
@@ -107,7 +115,7 @@ async def begin_replay(request: Request, one: OneChannel, posted: NewReplayBody)
     except NoSuchChannel:
         raise no_such_channel() from None
     except ReplayRuns:
-        raise Problem(409, "a replay of this channel is running: wait for its end, or cancel it") from None
+        raise _runs() from None
     except TooManyReplays:
         message = f"{MOST_REPLAYS} replays of this account are running: wait until one ends"
         raise Problem(429, message, headers={"retry-after": "60"}) from None
@@ -115,16 +123,29 @@ async def begin_replay(request: Request, one: OneChannel, posted: NewReplayBody)
     return model_response(replay_body(await _present(request, one)), status=202)
 
 
-async def _total(request: Request, account_id: str, patterns: list[str]) -> int:
-    """How many events the topics have, whatever their time."""
-    streams, total = context_of(request).stores.streams, 0
-    async for some in streams.topics(account_id):
-        wanted = [
-            topic
-            for topic in some
-            if not patterns or any(topics.matches(pattern, topic) for pattern in patterns)
-        ]
-        total += sum(await asyncio.gather(*(streams.length(account_id, topic) for topic in wanted)))
+def _runs() -> Problem:
+    return Problem(409, "a replay of this channel is running: wait for its end, or cancel it")
+
+
+async def retained_count(streams: Streams, account_id: str, patterns: list[str]) -> int:
+    """How many events the topics have, whatever their time.
+
+    An account's are counted once at a time: that may be 10,000 commands. Raises Problem(429).
+    """
+    if account_id in _counting:
+        raise too_many("another replay of this account is beginning; retry")
+    _counting.add(account_id)
+    total = 0
+    try:
+        async for some in streams.topics(account_id):
+            wanted = [
+                topic
+                for topic in some
+                if not patterns or any(topics.matches(pattern, topic) for pattern in patterns)
+            ]
+            total += sum(await asyncio.gather(*(streams.length(account_id, topic) for topic in wanted)))
+    finally:
+        _counting.discard(account_id)
     return total
 
 

@@ -1,6 +1,6 @@
 """POST /v1/channels/{channel}/test: one signed request to a native webhook, whose answer is shown.
 
-docs/protocols/webhooks.md, section 5
+docs/protocols/webhooks.md, "A test event"
 """
 
 import secrets

@@ -50,7 +50,7 @@ class Edge:
         self.stores = stores
         self.instance = stores.instance
         self.settings = settings
-        # Kept: `asyncio.get_running_loop()` is a system call on Python 3.11, and a notification asks several times.
+        # Kept: `asyncio.get_running_loop()` is a system call on Python 3.11.
         self.event_loop = asyncio.get_running_loop()
         self.acks = AckScheduler()
         self.ping_spacing_s = PING_SPACING_S

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Work on so many connections takes a few milliseconds; then the event loop gets its turn.
 _TURN = 100
-# A pong that has not come after this share of its time-out is late. What is read from then on counts as reading.
+# A pong that has not come after this share of its time-out is late: then the edge notes what is unread.
 _LATE_SHARE = 1 / 4
 # The lease went with the channel or the key, or to another owner: there is nothing to release.
 WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)

@@ -3,13 +3,14 @@
 import logging
 import time
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
 from services.composition import Stores
+from services.webhook_dispatcher.entry_delivery import EntryDeliveries
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, RequestUnderWay
 from services.webhook_dispatcher.native_failures import Failed, NativeFailures, log_lesson
 from services.webhook_dispatcher.notices import NoticePublisher
+from services.webhook_dispatcher.outcomes import Made, Outcome
 from services.webhook_dispatcher.retry_pace import RetryPace
 from services.webhook_dispatcher.signing import sign
 from shared import telemetry
@@ -36,21 +37,11 @@ from shared.wire.webhook_bodies import BodyLimits, body_of, with_content_type
 logger = logging.getLogger(__name__)
 
 
-class Outcome(Enum):
-    """What an attempt leaves behind, and who has the lease then."""
-
-    NOTHING_TO_SEND = auto()
-    BACKOFF = auto()
-    """The time of the next attempt has not come."""
-    ACCEPTED = auto()
-    RELEASED = auto()
-    """The lease is gone: the attempt failed and is retried later, or another owner has it."""
-    CHANGED = auto()
-    """The lease is released, and the next attempt is due at once: the URL or its headers have changed."""
-    PACED = auto()
-    """The webhook's rate allows no request for `KnownWebhook.paced_ms`."""
-    MOVED = auto()
-    """The URL is not the one that was resolved, or was replaced during the request: to be sent again."""
+_WITHOUT_BATCH = {
+    NoBatch.EMPTY: Outcome.NOTHING_TO_SEND,
+    NoBatch.NOT_DUE: Outcome.BACKOFF,
+    NoBatch.PARALLEL: Outcome.PARALLEL,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +76,12 @@ class Deliveries:
     ) -> None:
         self._stores = stores
         self._outbound = outbound
-        self._retries = retries
+        self.retries = retries
         self._settings = settings
         self._pace = RetryPace()
         self._notices = notices
         self._native = NativeFailures(stores, retries, self._pace, notices)
+        self.entries = EntryDeliveries(stores, settings, self.attempt, pace=self._pace, notices=notices)
 
     async def deliver(self, lease: Lease, webhook: KnownWebhook, resolved: Resolved) -> Outcome:
         """Sends the next batch, if one may be sent now, to the addresses of `webhook.url`.
@@ -100,40 +92,55 @@ class Deliveries:
             lease, count=self._settings.batch_limit, size_bytes=self._settings.webhook_batch_bytes
         )
         if isinstance(batch, NoBatch):
-            return Outcome.BACKOFF if batch is NoBatch.NOT_DUE else Outcome.NOTHING_TO_SEND
+            return _WITHOUT_BATCH[batch]
         if isinstance(batch, Paced):
             webhook.paced_ms = batch.wait_ms
             return Outcome.PACED
         if batch.callback.url != webhook.url:
             webhook.url = batch.callback.url
             return Outcome.MOVED
+        made = await self.attempt(lease, batch, webhook, resolved)
+        if made is None:
+            return Outcome.MOVED
+        if made.failed is not None:
+            if batch.policy is None:
+                failed = made.failed
+                return await self._fail(lease, batch, failed.delivery, failed.lesson, account=webhook.account)
+            is_changed = await self._native.fail(lease, batch, made.failed, account=webhook.account)
+            return Outcome.CHANGED if is_changed else Outcome.RELEASED
+        acked_ns = time.time_ns()
+        outcome = await self._ack(lease, batch, made.message, made.delivery, account=webhook.account)
+        made.tracer.record_acked(made.message.last_entry_id, acked_ns=acked_ns)
+        return outcome
+
+    async def attempt(
+        self, lease: Lease, batch: TakenBatch, webhook: KnownWebhook, resolved: Resolved
+    ) -> Made | None:
+        """Makes one request, and records in `webhook` how it went.
+
+        None when the webhook has changed meanwhile. Writes nothing of the batch. Raises StoreUnavailable.
+        """
         request = self._request(lease, batch, account=webhook.account)
         tracer = DeliveryTracer(lease.channel)
         tracer.record_sent(request.with_trail, read_ns=time.time_ns())
         attempt = await self._send(lease, batch, request, webhook, resolved)
         if attempt is None:
             logger.info("delivery.outdated", extra={"facts": {"channel": lease.channel}})
-            return Outcome.MOVED
+            return None
         answer = _answer(batch, attempt)
         webhook.record(attempt, is_accepted=answer.is_accepted)
         delivery = self._record(lease, batch, request, attempt, answer, account=webhook.account)
-        if not answer.is_accepted:
-            lesson = lesson_of(
-                batch.limits,
-                delivery,
-                body_bytes=len(request.message.text),
-                last_entry_id=request.message.last_entry_id,
-                was_reached=attempt.was_reached,
-            )
-            if batch.policy is None:
-                return await self._fail(lease, batch, delivery, lesson, account=webhook.account)
-            failed = Failed(delivery, lesson, answer, request.message)
-            is_changed = await self._native.fail(lease, batch, failed, account=webhook.account)
-            return Outcome.CHANGED if is_changed else Outcome.RELEASED
-        acked_ns = time.time_ns()
-        outcome = await self._ack(lease, batch, request.message, delivery, account=webhook.account)
-        tracer.record_acked(request.message.last_entry_id, acked_ns=acked_ns)
-        return outcome
+        if answer.is_accepted:
+            return Made(request.message, delivery, tracer, None)
+        lesson = lesson_of(
+            batch.limits,
+            delivery,
+            body_bytes=len(request.message.text),
+            last_entry_id=request.message.last_entry_id,
+            was_reached=attempt.was_reached,
+        )
+        failed = Failed(delivery, lesson, answer, request.message)
+        return Made(request.message, delivery, tracer, failed)
 
     def _request(self, lease: Lease, batch: TakenBatch, *, account: str) -> _Request:
         most_bytes = self._settings.webhook_batch_bytes
@@ -185,11 +192,12 @@ class Deliveries:
             certificate=await self._certificate(lease, batch),
             **_by_policy(batch.policy),
         )
-        webhook.request = RequestUnderWay(Setup(lease.generation, batch.callback), call)
+        under_way = RequestUnderWay(Setup(lease.generation, batch.callback), call)
+        webhook.requests.add(under_way)
         try:
-            return await webhook.request.attempt()
+            return await under_way.attempt()
         finally:
-            webhook.request = None
+            webhook.requests.discard(under_way)
 
     async def _certificate(self, lease: Lease, batch: TakenBatch) -> ClientCertificate | None:
         """The channel's own; the webhooks of API keys have none."""
@@ -280,7 +288,7 @@ class Deliveries:
         match result:
             case AfterFailure.RETRY | AfterFailure.DROPPED:
                 log_lesson(lease, batch, lesson, is_dropped=result is AfterFailure.DROPPED)
-                await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
+                await self.retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=found)
             case AfterFailure.CONFIG_CHANGED:
                 return Outcome.CHANGED
             case AfterFailure.ENDED:

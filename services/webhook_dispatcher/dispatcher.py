@@ -3,7 +3,7 @@
 A visit looks up the receiver's name, waits for a place, claims a channel that no live instance holds,
 delivers until the queue is empty, lingers for more, and releases the lease. It holds a place only during a
 request and its commands to Redis. There is one visit per channel, with one request at a time, which keeps the
-order.
+order; webhooks with several requests at once have theirs in parallel.py.
 """
 
 import asyncio
@@ -11,16 +11,19 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 from services.composition import Stores
 from services.serving import Readiness
-from services.webhook_dispatcher.delivery import Deliveries, Outcome
+from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.known_webhooks import KnownWebhook, KnownWebhooks
 from services.webhook_dispatcher.lanes import Lanes
 from services.webhook_dispatcher.notices import NoticePublisher
+from services.webhook_dispatcher.outcomes import Outcome
+from services.webhook_dispatcher.parallel import Parallel
 from services.webhook_dispatcher.sweep import Sweep
+from services.webhook_dispatcher.visit import Visit
 from shared.model.channels import ANY_DISPATCHER, Lease, instance_of
 from shared.model.errors import HeldByAnother, NoLongerOwner, StoreUnavailable
 from shared.outbound.client import Outbound
@@ -40,36 +43,6 @@ _LINGER_S = 2.0
 _ERROR_PAUSE_S = 1.0
 _SHUTDOWN_S = 4.0
 _RELEASE_S = 1.0
-
-
-class _Visit:
-    """One visit of a channel. `woken`: there may be more than the visit has seen.
-
-    `is_idle`: it waits for something that a shutdown need not wait for. `waits_since_s`, by the event loop's
-    clock: for a place.
-    """
-
-    def __init__(self, channel: str, *, follows_failure: bool) -> None:
-        self.channel = channel
-        self.follows_failure = follows_failure
-        self.woken = asyncio.Event()
-        self.lease: Lease | None = None
-        self.is_idle = False
-        self.waits_since_s = math.inf
-        self.task: asyncio.Task[None] | None = None
-
-    async def is_woken_within(self, limit_s: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.woken.wait(), limit_s)
-        return self.woken.is_set()
-
-    @contextlib.contextmanager
-    def idle(self) -> Iterator[None]:
-        self.is_idle = True
-        try:
-            yield
-        finally:
-            self.is_idle = False
 
 
 class Dispatcher:
@@ -100,10 +73,13 @@ class Dispatcher:
         requests = settings.webhook_requests
         per_account = settings.webhook_requests_per_account or max(1, requests // 4)
         self._lanes = Lanes(requests, per_account=per_account)
-        self._visits: dict[str, _Visit] = {}
+        self._visits: dict[str, Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = itertools.count(1)
         self._stopping = asyncio.Event()
+        self._parallel = Parallel(
+            deliveries.entries, outbound, self._lanes, deliveries.retries, self._stopping
+        )
 
     def visit(self, channel: str, *, follows_failure: bool = False) -> None:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
@@ -111,7 +87,7 @@ class Dispatcher:
         if visit is not None:
             visit.woken.set()
         elif not self._stopping.is_set():
-            self._visits[channel] = visit = _Visit(channel, follows_failure=follows_failure)
+            self._visits[channel] = visit = Visit(channel, follows_failure=follows_failure)
             visit.task = task = asyncio.create_task(self._run(visit))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -147,7 +123,7 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_RELEASE_S)
 
-    async def _run(self, visit: _Visit) -> None:
+    async def _run(self, visit: Visit) -> None:
         channel, again = visit.channel, False
         try:
             again = await self._visit(visit)
@@ -163,7 +139,7 @@ class Dispatcher:
         if again or visit.woken.is_set():
             self.visit(channel, follows_failure=visit.follows_failure)
 
-    async def _visit(self, visit: _Visit) -> bool:
+    async def _visit(self, visit: Visit) -> bool:
         """True if the next visit is due at once."""
         webhook = await self._known.get(visit.channel)
         if webhook is None:
@@ -184,7 +160,7 @@ class Dispatcher:
                 await self._release(visit)
         return outcome is Outcome.CHANGED
 
-    async def _deliver_all(self, visit: _Visit, webhook: KnownWebhook) -> Outcome | None:
+    async def _deliver_all(self, visit: Visit, webhook: KnownWebhook) -> Outcome | None:
         """Delivers until nothing may be sent now, and nothing came for a while. The last outcome, if any."""
         outcome = resolved = None
         while not self._stopping.is_set():
@@ -195,6 +171,13 @@ class Dispatcher:
                 # A connection is open: it must not wait for a name server.
                 resolved = self._outbound.resolve_again(resolved, account=webhook.account)
             outcome = await self._deliver_once(visit, webhook, resolved)
+            if outcome is Outcome.PARALLEL:
+                outcome = await self._parallel.run(visit, webhook, resolved, linger_s=_LINGER_S)
+            if outcome is Outcome.NO_PLACE:
+                # Others may have the channel while it waits.
+                await self._release(visit)
+            if outcome in (Outcome.IN_ORDER, Outcome.NO_PLACE):
+                continue
             if outcome is Outcome.MOVED:
                 resolved = None
                 continue
@@ -211,7 +194,7 @@ class Dispatcher:
                 break
         return outcome
 
-    async def _deliver_once(self, visit: _Visit, webhook: KnownWebhook, resolved: Resolved) -> Outcome | None:
+    async def _deliver_once(self, visit: Visit, webhook: KnownWebhook, resolved: Resolved) -> Outcome | None:
         """Delivers one batch in a place of its lane; None when the process stops before."""
         is_slow = visit.follows_failure or webhook.is_slow
         place = (self._lanes.ask_slow if is_slow else self._lanes.ask_fast)(webhook.account)
@@ -230,7 +213,7 @@ class Dispatcher:
         finally:
             place.give_back()
 
-    async def _wait_for(self, place: Asked, visit: _Visit) -> None:
+    async def _wait_for(self, place: Asked, visit: Visit) -> None:
         visit.waits_since_s = asyncio.get_running_loop().time()
         if visit.lease is not None:
             await asyncio.wait([place], timeout=_LINGER_S)
@@ -239,7 +222,7 @@ class Dispatcher:
         await place
         visit.waits_since_s = math.inf
 
-    async def _release(self, visit: _Visit) -> None:
+    async def _release(self, visit: Visit) -> None:
         if visit.lease is not None:
             lease, visit.lease = visit.lease, None
             await self._stores.leases.release(lease)
@@ -268,15 +251,15 @@ class Dispatcher:
                 self.visit(word)
 
     def _on_changed(self, channel: str) -> None:
-        if self._known.request_to(channel) is not None:
+        if self._known.requests_to(channel):
             self._start(self._end_outdated(channel))
         self.visit(channel)
 
     async def _end_outdated(self, channel: str) -> None:
-        """Ends a request to the URL of before: what waits must not wait for a receiver that hangs."""
+        """Ends the requests to the URL of before: what waits must not wait for a receiver that hangs."""
         with contextlib.suppress(StoreUnavailable):
             setup = await self._stores.webhooks.setup(channel)
-            if (request := self._known.request_to(channel)) is not None:
+            for request in self._known.requests_to(channel):
                 request.end_unless(setup)
 
     def on_restored(self) -> None:

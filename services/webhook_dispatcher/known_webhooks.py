@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.outbound.client import Attempt
@@ -26,7 +26,7 @@ class KnownWebhook:
     mean_ms: float = 0.0
     has_failed: bool = False
     paced_ms: int = 0
-    request: "RequestUnderWay | None" = None
+    requests: "set[RequestUnderWay]" = field(default_factory=set)
 
     @property
     def is_slow(self) -> bool:
@@ -83,10 +83,10 @@ class KnownWebhooks:
             self._known.popitem(last=False)
         return known
 
-    def request_to(self, channel: str) -> RequestUnderWay | None:
-        """The request under way, if any."""
+    def requests_to(self, channel: str) -> Sequence[RequestUnderWay]:
+        """Those under way."""
         known = self._known.get(channel)
-        return known.request if known is not None else None
+        return list(known.requests) if known is not None else []
 
     def forget(self, channel: str) -> None:
         """The channel is gone."""

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A notice names so many events that were given up, and counts the others.
 _NAMED = 20
+TOLD = (AfterFailure.DROPPED, AfterFailure.EXHAUSTED, AfterFailure.DISABLED)
+"""What follows a failed attempt and is told to the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class NativeFailures:
         policy, lesson = batch.policy, failed.lesson
         assert policy is not None, "a native webhook has a policy"
         failed_attempts, now = failed_attempts_after(batch.failed_attempts, batch.limits, lesson), now_ms()
-        wait_ms = _wait_ms(policy, failed.answer, failed_attempts)
+        wait_ms = wait_ms_after(policy, failed.answer, failed_attempts)
         next_attempt_ms = self._pace.plan(account, now_ms=now, earliest_ms=now + wait_ms)
         after = await self._stores.batches.fail_native(
             lease,
@@ -66,23 +68,23 @@ class NativeFailures:
             backoff_ms=next_attempt_ms - now,
             failure=Failure(
                 is_gone=failed.answer.verdict is Verdict.GONE,
-                backoff_after_ms=_wait_ms(policy, failed.answer, 1),
+                backoff_after_ms=wait_ms_after(policy, failed.answer, 1),
                 first=batch.notifications[0].entry_id,
                 last=failed.message.last_entry_id,
-                notice=_notice_of(batch, failed),
+                notice=notice_of(batch, failed),
             ),
             lesson=lesson,
             account=account,
         )
-        _log(lease, batch, lesson, after)
+        log_after(lease, batch, lesson, after)
         if after.next_ms:
             await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=after.next_ms)
-        if after.result in (AfterFailure.DROPPED, AfterFailure.EXHAUSTED, AfterFailure.DISABLED):
+        if after.result in TOLD:
             await self._notices.publish(lease.channel)
         return after.result is AfterFailure.CONFIG_CHANGED
 
 
-def _wait_ms(policy: WebhookPolicy, answer: Answer, failed_attempts: int) -> int:
+def wait_ms_after(policy: WebhookPolicy, answer: Answer, failed_attempts: int) -> int:
     """A receiver that says when to come back is believed, but for the first step of the backoff: a 0 must not
     make a loop."""
     if answer.retry_after_ms is None:
@@ -90,7 +92,7 @@ def _wait_ms(policy: WebhookPolicy, answer: Answer, failed_attempts: int) -> int
     return max(answer.retry_after_ms, policy.delay_ms(1))
 
 
-def _notice_of(batch: TakenBatch, failed: Failed) -> str:
+def notice_of(batch: TakenBatch, failed: Failed) -> str:
     """What the account is told if this is given up. Nothing of our own events: a webhook that cannot be told
     so would be told so for ever."""
     sent = batch.notifications[: failed.message.count]
@@ -101,7 +103,7 @@ def _notice_of(batch: TakenBatch, failed: Failed) -> str:
     return orjson.dumps({"reason": reason, "count": len(events), "event_ids": events[:_NAMED]}).decode()
 
 
-def _log(lease: Lease, batch: TakenBatch, lesson: Lesson, after: AfterAttempt) -> None:
+def log_after(lease: Lease, batch: TakenBatch, lesson: Lesson, after: AfterAttempt) -> None:
     channel = {"channel": lease.channel}
     match after.result:
         case AfterFailure.EXHAUSTED:

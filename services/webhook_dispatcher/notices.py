@@ -63,6 +63,6 @@ def _event(channel: str, found: Notices, notice: Notice) -> Event:
         "at": moment_text(notice.at_ms),
         **notice.facts,
     }
-    # The same one if it is published again.
-    event_id = f"{shown_id(channel)}-{found.generation}-{notice.number}"
+    # The same one if it is published again. Another notice has the number too if Redis lost its last writes.
+    event_id = f"{shown_id(channel)}-{found.generation}-{notice.number}-{notice.at_ms}"
     return Event(event_id, notice.topic, orjson.dumps(data), time=moment_text(notice.at_ms))

@@ -20,6 +20,7 @@ from shared.model.streams import Retained
 from shared.runtime.loops import end
 from shared.store.merged_streams import MOST_TOPICS, MergedStreams, TooManyTopics
 from shared.store.replays import Step
+from shared.wire.replays import once_more
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class ReplayRunner:
         step = Step.FULL
         for _ in range(_MOST_PAUSES):
             table = await self._stores.routing.table_of_channel(replay.new.account_id, replay.new.channel)
-            events = [] if table is None else [each.event for each in passed if _is_wanted(each, table)]
+            events = [] if table is None else [once_more(each) for each in passed if _is_wanted(each, table)]
             step = await self._stores.replays.step(
                 replay, self._runner, events, before=before, after=after, passed=len(passed)
             )

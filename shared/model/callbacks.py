@@ -1,4 +1,4 @@
-"""Rules for a callback URL and its headers. `model.addresses` has those for the host's address, at each call.
+"""Rules for a webhook's URL and headers. `model.addresses` has those for the host's address, at each call.
 
 URL and headers are stored unchanged: clients compare what they read with what they wrote.
 """
@@ -13,6 +13,12 @@ from functools import partial
 from shared.model.errors import Invalid
 
 LONGEST = 400
+"""Of the URL and the headers of an API key's webhook, in characters."""
+LONGEST_URL = 2048
+"""Of a native webhook."""
+MOST_HEADERS = 32
+LONGEST_HEADERS = 8 * 1024
+"""Their names and values together: servers usually read as much, or twice that."""
 
 _URL = re.compile(r"https?://(?P<authority>[^/?]*)(?:[/?].*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
@@ -34,7 +40,6 @@ _OUR_HEADERS = re.compile(
     re.IGNORECASE,
 )
 _wrong_url = partial(Invalid, field="url")
-_wrong_headers = partial(Invalid, field="headers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +56,45 @@ def callback(url: str, headers: Mapping[str, str]) -> Callback:
     URL, names and values of the headers have at most 400 characters together, as in the Pelion service.
     """
     checked = Callback(callback_url(url), callback_headers(headers))
-    length = len(url) + sum(len(name) + len(value) for name, value in headers.items())
+    length = len(url) + _size(headers)
     if length > LONGEST:
         raise Invalid(f"url and headers together have {length} characters, at most {LONGEST} are taken")
     return checked
 
 
-def callback_url(url: str) -> str:
+def native_callback(url: str, headers: Mapping[str, str], secret_headers: Mapping[str, str]) -> Callback:
+    """The checked callback of a native webhook, with all of these headers.
+
+    Raises Invalid, naming `url`, `headers` or `secret_headers`.
+    """
+    checked = {**callback_headers(headers), **callback_headers(secret_headers, field="secret_headers")}
+    shown = {name.lower() for name in headers}
+    for name in secret_headers:
+        if name.lower() in shown:
+            raise Invalid(f"{name} must not be in headers too", field="secret_headers")
+    longer = "headers" if _size(headers) >= _size(secret_headers) else "secret_headers"
+    if len(checked) > MOST_HEADERS:
+        raise Invalid(f"makes {len(checked)} headers in all, at most {MOST_HEADERS} are taken", field=longer)
+    if (size := _size(checked)) > LONGEST_HEADERS:
+        raise Invalid(
+            f"makes {size} characters of headers in all, at most {LONGEST_HEADERS} are taken", field=longer
+        )
+    return Callback(callback_url(url, longest=LONGEST_URL), checked)
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())
+
+
+def callback_url(url: str, *, longest: int = LONGEST) -> str:
     """The same URL. Raises Invalid, naming `url`.
 
     Host names in other scripts are allowed. Refused is all that programs may read in different ways: numbers
     for IPv4 addresses (`2130706433`, `0x7f.1`, `127.1`), blanks, control characters, backslashes,
     credentials.
     """
-    if len(url) > LONGEST:
-        raise _wrong_url(f"has {len(url)} characters, at most {LONGEST} are taken")
+    if len(url) > longest:
+        raise _wrong_url(f"has {len(url)} characters, at most {longest} are taken")
     if not url.isprintable() or any(sign.isspace() or sign == "\\" for sign in url):
         raise _wrong_url("must not contain blanks, control characters or backslashes")
     if "#" in url:
@@ -83,23 +112,23 @@ def callback_url(url: str) -> str:
     return url
 
 
-def callback_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The same headers. Raises Invalid, naming `headers`.
+def callback_headers(headers: Mapping[str, str], *, field: str = "headers") -> dict[str, str]:
+    """The same headers. Raises Invalid, naming `field`.
 
     `Authorization`, `Cookie`, `User-Agent` and `Content-Type` are allowed; this Content-Type replaces ours.
     Headers that frame or sign the request, or belong to one connection, are refused. Values are ASCII:
     receivers disagree on how to read anything else.
     """
-    seen: set[str] = set()
+    wrong, seen = partial(Invalid, field=field), set[str]()
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
-            raise _wrong_headers("a header's name must be letters, digits and !#$%&'*+-.^_`|~")
+            raise wrong("a header's name must be letters, digits and !#$%&'*+-.^_`|~")
         if _OUR_HEADERS.fullmatch(name):
-            raise _wrong_headers(f"{name} is set by the gateway")
+            raise wrong(f"{name} is set by the gateway")
         if name.lower() in seen:
-            raise _wrong_headers(f"{name} must be given once")
+            raise wrong(f"{name} must be given once")
         if not _VALUE.fullmatch(value):
-            raise _wrong_headers(f"the value of {name} must be printable ASCII")
+            raise wrong(f"the value of {name} must be printable ASCII")
         seen.add(name.lower())
     return dict(headers)
 

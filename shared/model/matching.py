@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.model import topics
 from shared.model.bindings import DataFields, Fields, Pattern, Topic, TopicWhere
 from shared.model.data_matching import DataIndex
 from shared.model.events import OF_DEVICES
+from shared.model.topics import ANY, DOT, ONE, SYSTEM
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +83,7 @@ class Index:
         found: set[str] = set()
         if not topic.startswith(OF_DEVICES):
             where = []
-            for node in self._topic_nodes(topic.split(topics.DOT)):
+            for node in self._topic_nodes(topic.split(DOT)):
                 found.update(node.owners)
                 if node.where is not None:
                     where.append(node.where)
@@ -100,9 +100,9 @@ class Index:
         """All nodes that match the words. Each step keeps a node once: many `#` do not multiply the work."""
         # Each node with whether a `#` led to it, which may match further words.
         nodes: dict[_Node, bool] = {}
-        if words[0] == topics.SYSTEM:
+        if words[0] == SYSTEM:
             # Wildcards never match our own topics in place of the first word.
-            first = self._topics.exact.get(topics.SYSTEM)
+            first = self._topics.exact.get(SYSTEM)
             if first is None:
                 return ()
             _enter(first, nodes, by_any=False)
@@ -114,11 +114,11 @@ class Index:
             for node, by_any in nodes.items():
                 if by_any:
                     _enter(node, following, by_any=True)
-                for step in (word, topics.ONE):
+                for step in (word, ONE):
                     child = node.exact.get(step)
                     # `#` in a topic is a word like any other, which no pattern names.
-                    if child is not None and step != topics.ANY:
-                        if topics.ANY in child.exact:
+                    if child is not None and step != ANY:
+                        if ANY in child.exact:
                             _enter(child, following, by_any=False)
                         else:
                             following.setdefault(child, False)
@@ -144,7 +144,7 @@ def _enter(node: _Node, nodes: dict[_Node, bool], *, by_any: bool) -> None:
     if node in nodes:
         return
     nodes[node] = by_any
-    after_any = node.exact.get(topics.ANY)
+    after_any = node.exact.get(ANY)
     if after_any is not None:
         _enter(after_any, nodes, by_any=True)
 
@@ -158,7 +158,7 @@ def _step(pattern: str) -> tuple[str, int | None]:
 
 
 def _levels_of(pattern: str) -> _Levels:
-    return tuple(((word, None),) for word in topics.words(pattern))
+    return tuple(((word, None),) for word in pattern.split(DOT))
 
 
 def _change(

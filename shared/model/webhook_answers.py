@@ -1,6 +1,6 @@
 """What an answer of a native webhook means, and how long its receiver asks us to wait.
 
-A pure function: the caller brings the time, by Redis' clock (docs/protocols/webhooks.md, section 3).
+A pure function: the caller brings the time, by Redis' clock (docs/protocols/webhooks.md, "Your answer").
 """
 
 import re
@@ -13,7 +13,9 @@ SUCCESS = range(200, 300)
 _MOST_MS = 24 * 3600 * 1000
 _GONE = 410
 _WITH_RETRY_AFTER = (429, 503)
-_SECONDS = re.compile(r"[0-9]{1,10}")
+_SECONDS = re.compile(r"0*([0-9]+)")
+# More digits are more than a day, and Python refuses to read thousands of them.
+_MOST_DIGITS = 6
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
@@ -62,20 +64,25 @@ def judged(status: int | None, *, location: str = "", retry_after: str = "", now
     if status in SUCCESS:
         return Answer(Verdict.ACCEPTED)
     if 300 <= status < 400:
-        to = f" to {location}" if location else ""
-        return Answer(Verdict.FAILED, f"redirected{to}: redirects are not followed, so set the URL itself")
+        return Answer(Verdict.FAILED, redirect(location))
     if status == _GONE:
-        return Answer(Verdict.GONE, "410 Gone: the receiver wants no more, so the webhook is disabled")
+        return Answer(Verdict.GONE, "410 Gone: an event that is answered so disables the webhook")
     if status in _WITH_RETRY_AFTER and (wait_ms := retry_after_ms(retry_after, now_ms=now_ms)) is not None:
         return Answer(Verdict.FAILED, f"asked to wait for {-(-wait_ms // 1000)} s", wait_ms)
     return Answer(Verdict.FAILED)
 
 
+def redirect(location: str) -> str:
+    """What a redirect means for a webhook, in words."""
+    to = f"redirect to {location}" if location else "redirect without a Location"
+    return f"{to}: no redirect is followed, so set the channel's URL to the final one"
+
+
 def retry_after_ms(text: str, *, now_ms: int) -> int | None:
     """How long a Retry-After asks to wait: 0 to a day. None for what is neither seconds nor an HTTP date."""
     text = text.strip(" \t")
-    if _SECONDS.fullmatch(text):
-        return min(int(text) * 1000, _MOST_MS)
+    if (seconds := _SECONDS.fullmatch(text)) is not None:
+        return min(int(seconds[1]) * 1000, _MOST_MS) if len(seconds[1]) <= _MOST_DIGITS else _MOST_MS
     at_ms = _date_ms(text, now_ms=now_ms)
     return None if at_ms is None else min(max(at_ms - now_ms, 0), _MOST_MS)
 

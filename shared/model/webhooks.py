@@ -13,10 +13,18 @@ from typing import Any
 from shared.model.topics import SYSTEM
 
 _DAY_S = 24 * 3600
-QUEUE_AGE_MS = 7 * _DAY_S * 1000
-"""How long a native webhook's queue keeps a notification, unless the webhook says otherwise."""
+_QUEUE_AGE_MS = 7 * _DAY_S * 1000
 # A retry comes up to a fifth later than planned: thousands that failed together must not come back together.
 _JITTER = 0.2
+
+
+def most_queue_age_ms(installation_ms: int) -> int:
+    """How long a native webhook's queue keeps a notification where others keep one for `installation_ms`.
+
+    7 days, but never over seven times as long as others: so an operator can shorten it. As in
+    lua/included/own_limits.lua.
+    """
+    return max(installation_ms, min(7 * installation_ms, _QUEUE_AGE_MS))
 
 
 class Method(StrEnum):
@@ -61,11 +69,14 @@ class NoticeOf(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the account of a webhook is told. `number` counts those of the channel."""
+    """Something that the account of a webhook is told. `number` counts those of the channel.
+
+    `kind` is a `NoticeOf`, or what a later release has written.
+    """
 
     number: int
     at_ms: int
-    kind: NoticeOf
+    kind: str
     facts: Mapping[str, Any]
 
     @property

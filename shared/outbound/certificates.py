@@ -1,7 +1,8 @@
 """TLS contexts: one for everybody, and one for each client certificate in use.
 
 aiohttp shares connections by context, so two certificates never share one. Where the system's authorities are
-one file, a context takes 80 ms of a processor and 0.8 MB: it is made in a thread, and the last 128 are kept.
+one file, a context takes 80 ms of a processor and 0.8 MB: it is made in a thread, and the last 128 are kept,
+32 of them of one account: one with hundreds of certificates makes its own again and again, and nobody else's.
 """
 
 import asyncio
@@ -15,9 +16,11 @@ from pathlib import Path
 
 from shared.model.client_certificates import ClientCertificate
 from shared.outbound.places import FairPlaces
+from shared.outbound.told_names import TellingSSLObject
 from shared.tls import client_context
 
 _KEPT = 128
+_KEPT_OF_ACCOUNT = 32
 _AT_ONCE = 2
 
 
@@ -30,6 +33,7 @@ def usual_context(
 ) -> ssl.SSLContext:
     """The context of requests without a certificate of their own. Raises OSError."""
     context = client_context()
+    context.sslobject_class = TellingSSLObject
     # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
@@ -51,7 +55,7 @@ class Contexts:
     def __init__(self, *, ca: Path | None, make: Callable[..., ssl.SSLContext] = usual_context) -> None:
         self._ca = ca
         self._make = make
-        self._kept: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, ssl.SSLContext]] = OrderedDict()
         self._running: dict[str, asyncio.Task[ssl.SSLContext]] = {}
         self._places = FairPlaces(_AT_ONCE, per_account=1)
 
@@ -60,7 +64,7 @@ class Contexts:
         version = certificate.version
         if (kept := self._kept.get(version)) is not None:
             self._kept.move_to_end(version)
-            return kept
+            return kept[1]
         running = self._running.get(version)
         if running is None:
             running = self._running[version] = asyncio.create_task(self._run(certificate, account))
@@ -82,10 +86,16 @@ class Contexts:
             context = await asyncio.to_thread(self._made, certificate)
         finally:
             self._places.give_back(account)
-        self._kept[certificate.version] = context
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        self._keep(certificate.version, account, context)
         return context
+
+    def _keep(self, version: str, account: str, context: ssl.SSLContext) -> None:
+        self._kept[version] = account, context
+        own = [each for each, (owner, _) in self._kept.items() if owner == account]
+        if len(own) > _KEPT_OF_ACCOUNT:
+            del self._kept[own[0]]
+        elif len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
 
     def _made(self, certificate: ClientCertificate) -> ssl.SSLContext:
         context = self._make(ca=self._ca)

@@ -23,11 +23,12 @@ from aiohttp.helpers import is_ip_address
 from shared import telemetry
 from shared.model.addresses import AddressPolicy
 from shared.model.client_certificates import ClientCertificate
+from shared.model.webhook_answers import redirect
 from shared.outbound.attempt import OK_OR_NO_CONTENT, head_of
 from shared.outbound.attempt import Attempt as Attempt
 from shared.outbound.calls import Call, ConnectionLost, Request, read_body
 from shared.outbound.certificates import CertificateUnusable, Contexts, usual_context
-from shared.outbound.errors import failure_of, redirect
+from shared.outbound.errors import failure_of
 from shared.outbound.names import Lookup, Names, Resolved
 from shared.outbound.proxy import EgressProxy, ProxiedConnector
 from shared.outbound.resolver import (

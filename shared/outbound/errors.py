@@ -1,7 +1,8 @@
 """Why a call failed: a constant for programs and metrics, and words for the owner of the webhook.
 
 The words name the host as it is in the URL, never the address behind it: what our name servers say of our own
-networks is none of the customer's business. They quote nothing that a receiver has sent.
+networks is none of the customer's business. Of what a receiver has sent they quote only the names in its
+certificate.
 """
 
 import errno
@@ -16,6 +17,7 @@ from shared.outbound.calls import ConnectionLost
 from shared.outbound.certificates import CertificateUnusable
 from shared.outbound.proxy import ProxyFailed
 from shared.outbound.resolver import AddressRefused
+from shared.outbound.told_names import told_names
 from shared.outbound.urls import host_of, place_of
 
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
@@ -96,12 +98,6 @@ def failure_of(exc: BaseException, url: str, *, timeout_s: float, was_sent: bool
             return Failure("closed", f"{place} closed the connection before a response")
 
 
-def redirect(location: str) -> str:
-    """What a redirect means for a webhook."""
-    to = f"redirect to {location}" if location else "redirect without a Location"
-    return f"{to}: no redirect is followed, so set the channel's URL to the final one"
-
-
 def _refused(category: str, host: str) -> str:
     if category == METADATA:
         return f"metadata address blocked: {host} leads to one, and no setting allows it"
@@ -116,6 +112,8 @@ def _refused(category: str, host: str) -> str:
 def _certificate_fault(fault: Exception, host: str) -> str:
     code = fault.verify_code if isinstance(fault, ssl.SSLCertVerificationError) else 0
     says = fault.verify_message if isinstance(fault, ssl.SSLCertVerificationError) else "it was refused"
+    if names := told_names(fault):
+        return f"certificate is for {names}, not for {host}"
     known = _CERTIFICATE_FAULTS.get(code)
     return f"certificate {known.format(host=host)}" if known else f"certificate of {host} is invalid: {says}"
 

@@ -188,9 +188,10 @@ class Publisher:
         account.in_flight -= 1
         try:
             is_complete = not sent.record() and sent.is_current()
-            self._on_credentials_version(sent.credentials_version, publish.started_s)
+            credentials, quotas = sent.versions.of_credentials_and_quotas
+            self._on_credentials_version(credentials, publish.started_s)
             if self._stores.rates is not None:
-                self._stores.rates.on_version(sent.quotas_version)
+                self._stores.rates.on_version(quotas)
         except Exception as error:
             self._end(publish, error)
         else:
@@ -218,7 +219,7 @@ class Publisher:
             return
         if self._stores.stored_bytes is not None:
             count_stored(self._stores.stored_bytes, publish, result)
-        counts = counts_of(publish, result)
+        counts = publish.taken.counts if not result.sessions else counts_of(publish, result)
         _QUEUED.total += sum(counts)
         _PUBLISHED.total += len(counts)
         offsets = publish.taken.offsets

@@ -99,7 +99,7 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Posted:
     """The events of one request, for one account. `body` and `form` give errors their position.
 
@@ -121,7 +121,7 @@ def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], 
         events = parse_events(body, form=form, id_of=id_of)
     else:
         events = list(_cloudevents_in(headers, body, form))
-    return _posted(key, headers, events, body, form)
+    return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 async def parse_in_turns(
@@ -140,15 +140,11 @@ async def parse_in_turns(
         if room < 0:
             room = _BYTES_A_TURN
             await asyncio.sleep(0)
-    return _posted(key, headers, events, body, form)
+    return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 def _cloudevents_in(headers: Headers, body: bytes, form: Form) -> Iterator[Event]:
     return cloudevents_in(body, form=form, headers=headers.attributes, content_type=headers.content_type)
-
-
-def _posted(key: ApiKey, headers: Headers, events: list[Event], body: bytes, form: Form) -> Posted:
-    return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:

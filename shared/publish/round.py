@@ -60,8 +60,8 @@ class Round:
 
     __slots__ = (
         *("_appends", "_channels", "_commands", "_left", "_on_lot", "_refused", "_replies"),
-        *("_retained", "_sessions", "_stores", "_traceparent", "_versions"),
-        *("cost", "error", "is_sent", "line", "lot_cost", "matched", "on_end", "publish"),
+        *("_retained", "_sessions", "_stores", "_traceparent"),
+        *("cost", "error", "is_sent", "line", "lot_cost", "matched", "on_end", "publish", "versions"),
     )
 
     def __init__(
@@ -155,8 +155,8 @@ class Round:
             yield from self._learn_types()
         if matched.wants_receipts:
             yield from self._open_receipts()
-        self._versions = self._stores.routing.tables.versions(self.publish.account.id)
-        self._replies += (self._versions.own, self._versions.every)
+        self.versions = self._stores.routing.tables.versions(self.publish.account.id)
+        self._replies += (self.versions.own, self.versions.every)
 
     def _retain(self, streams: Streams) -> Iterator[int]:
         """Appends to streams what they have not taken in an earlier round: they refuse nothing."""
@@ -343,17 +343,7 @@ class Round:
 
     def is_current(self) -> bool:
         """Do the tables still have the versions that the events were matched with?"""
-        return self._versions.of_tables == self.matched.versions
-
-    @property
-    def credentials_version(self) -> bytes:
-        """As it was read in this round trip."""
-        return self._versions.of_credentials
-
-    @property
-    def quotas_version(self) -> bytes:
-        """As it was read in this round trip."""
-        return self._versions.of_quotas
+        return self.versions.of_tables == self.matched.versions
 
 
 def _as_retained(event: Event, table: RoutingTable) -> Event:

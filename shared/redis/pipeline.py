@@ -152,10 +152,8 @@ class Pipeline:
     def _send_queue(self) -> None:
         self._reads.clear()
         while self._queue:
-            count = _pipeline_length(self._queue)
-            head, self._queue = self._queue[:count], self._queue[count:]
-            # A cancelled command must not be executed later: its caller has moved on.
-            if commands := [command for command in head if not command.reply.cancelled()]:
+            commands, self._queue = _next_pipeline(self._queue)
+            if commands:
                 self.send(commands, partial(self._on_replies, commands))
                 return
         self._is_busy = False
@@ -208,16 +206,20 @@ class Pipeline:
         command.reply.exception()
 
 
-def _pipeline_length(queue: Sequence[Command]) -> int:
-    """How many of the queued commands form the next pipeline: at least one. Packs them."""
-    size = count = 0
-    for command in queue[:_PIPELINE_COMMANDS]:
+def _next_pipeline(queue: list[Command]) -> tuple[list[Command], list[Command]]:
+    """The commands of the next pipeline, packed, and those behind it."""
+    commands: list[Command] = []
+    size = 0
+    for place, command in enumerate(queue):
+        # A cancelled command must not be executed later: its caller has moved on.
+        if command.reply.cancelled():
+            continue
         command.packed = command.packed or pack(command.arguments)
         size += len(command.packed)
-        if size > _PIPELINE_BYTES and count:
-            break
-        count += 1
-    return count
+        if commands and (size > _PIPELINE_BYTES or len(commands) == _PIPELINE_COMMANDS):
+            return commands, queue[place:]
+        commands.append(command)
+    return commands, []
 
 
 def _is_bug(error: Exception) -> bool:

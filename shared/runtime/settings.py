@@ -199,7 +199,9 @@ class Settings(BaseModel):
         description="networks of proxies whose X-Forwarded-For is trusted, as in 10.0.0.0/8; unset: none",
     )
     notification_lifetime_s: LongSeconds = Field(
-        86_400, description="age at which notifications are dropped from a queue"
+        86_400,
+        description="age at which notifications are dropped from a queue; of a native webhook after "
+        "7 days, or after seven times this if that is shorter",
     )
     queue_limit_bytes: Annotated[int, Field(ge=1024 * 1024, le=1024**4)] = Field(
         50 * 1024 * 1024,

@@ -42,7 +42,9 @@ class TakenBatch:
     """The front of a queue, the webhook's configuration, and the failed attempts since the last ack.
 
     `policy` is a native webhook's; those of API keys have none. `is_in_trouble`: its account was told of
-    that, and is told when an attempt succeeds.
+    that, and is told when an attempt succeeds. `mark` and `failed_in_a_row` are of a webhook with several
+    requests at once: by the first, Redis knows what was taken; the second counts the attempts of all entries
+    that have failed since one succeeded, and `failed_attempts` those of this one.
     """
 
     notifications: list[Notification]
@@ -54,6 +56,12 @@ class TakenBatch:
     limits: BatchLimits = _NO_LIMITS
     policy: WebhookPolicy | None = None
     is_in_trouble: bool = False
+    mark: str = ""
+    failed_in_a_row: int = 0
+
+    @property
+    def is_retry(self) -> bool:
+        return self.failed_attempts > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,14 @@ class Paced:
 class NoBatch(StrEnum):
     """Why there is nothing to send now.
 
-    NOT_DUE: the backoff is not over, the API key has expired, or the channel is paused or disabled.
+    NOT_DUE: the backoff is not over, the API key has expired, or the channel is paused or disabled. PARALLEL:
+    the webhook has several requests at once, which `ParallelBatches` takes. IN_ORDER: it has not.
     """
 
     EMPTY = "empty"
     NOT_DUE = "not_due"
+    PARALLEL = "parallel"
+    IN_ORDER = "in_order"
 
 
 class AfterFailure(StrEnum):
@@ -223,7 +234,7 @@ class Batches:
         account: str = "",
     ) -> AfterAttempt:
         """The same for a native webhook, which is disabled instead of ended. What it gives up is dropped."""
-        more = _of_native(taken, failure)
+        more = _of_native(taken, failure, took_ms=delivery.took_ms)
         result, found, *dropped = await self._fail(
             lease, taken, delivery, backoff_ms, lesson, 0, account, *more
         )
@@ -266,7 +277,7 @@ class Batches:
         return AfterFailure(status.decode()), found, *map(int, dropped)
 
 
-def _of_native(taken: TakenBatch, failure: Failure) -> tuple[Argument, ...]:
+def _of_native(taken: TakenBatch, failure: Failure, *, took_ms: int) -> tuple[Argument, ...]:
     policy = taken.policy
     assert policy is not None, "a native webhook has a policy"
     return (
@@ -278,6 +289,7 @@ def _of_native(taken: TakenBatch, failure: Failure) -> tuple[Argument, ...]:
         failure.last,
         next_entry_id(failure.last),
         failure.notice,
+        took_ms,
     )
 
 

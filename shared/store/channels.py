@@ -11,7 +11,6 @@ from shared.model.account_channels import ChannelRecord
 from shared.model.callbacks import Callback
 from shared.model.channels import ANY_DISPATCHER, ChannelState, Kind, instance_of
 from shared.model.errors import KeyRevoked, KindConflict
-from shared.model.webhooks import QUEUE_AGE_MS
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.channel_names import ChannelNames
@@ -41,9 +40,9 @@ class ChannelTimes:
 
     `idle_since_ms`: its creation or its last release; of a webhook, its creation or its last append.
     `pending_since_ms`: no pending notification is older; None while nothing is pending. `idle_expiry_ms` and
-    `lifetime_ms` are its own, None where the installation's hold; 0 for no expiry. `least_lifetime_ms`: the
-    installation's counts as this at least, as a native webhook's does. `unfinished_since_ms`:
-    when its creation began, if that has not ended.
+    `lifetime_ms` are its own, None where the installation's hold; 0 for no expiry. The queue of a native
+    webhook has another lifetime than the installation's. `unfinished_since_ms`: when its creation began, if
+    that has not ended.
     """
 
     kind: Kind
@@ -53,7 +52,7 @@ class ChannelTimes:
     pending_since_ms: int | None
     idle_expiry_ms: int | None = None
     lifetime_ms: int | None = None
-    least_lifetime_ms: int = 0
+    is_native_webhook: bool = False
     unfinished_since_ms: int | None = None
 
 
@@ -184,7 +183,7 @@ class Channels:
             pending_since_ms=_ms_of(first) if first else None,
             idle_expiry_ms=None if idle_expiry is None else int(idle_expiry),
             lifetime_ms=parse_limits(limits)[1],
-            least_lifetime_ms=QUEUE_AGE_MS if (limits or b"").rstrip(b"p").endswith(b"w") else 0,
+            is_native_webhook=(limits or b"").rstrip(b"p").endswith(b"w"),
             unfinished_since_ms=None if unfinished is None else int(created or 0),
         )
 

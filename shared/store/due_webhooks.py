@@ -73,7 +73,7 @@ class DueWebhooks:
     async def _due(self, member: str) -> tuple[DueWebhook, str] | None:
         """The webhook and its owner; None when nothing is due."""
         channel, _, generation = member.partition(":")
-        names = keyspace.channel_names(channel)[:3]
+        names = [*keyspace.channel_names(channel)[:3], keyspace.taken(channel)]
         status, *fields = await self._redis.script("webhook_due", names, generation)
         if status == b"absent":
             # The member names the generation: a channel created since has another member.

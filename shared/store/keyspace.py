@@ -34,6 +34,10 @@ API keys and channels
                 limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
                 (after time-outs, until it has grown beyond use), grows_from_ms (0 after it has grown; the
                 time of the next growth after that was too much). A PUT removes all of these.
+                With several requests at once: taken_until (the last entry ever taken), hurry ('1': everything
+                that waits is due), anew_ms (failures before it do not count), planned_ms (for when the last
+                retry was planned), hold_ms (until then no new entry is taken: the receiver seems to be down),
+                asked_ms (until then the receiver wants no request); failed_attempts counts all in a row.
                 A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
                 the names of its secret headers); rate_at_ms (before it no request, if it has a rate); head
                 (the first entry of what fails, and since when in ms); disabled (the reason) and
@@ -55,6 +59,11 @@ API keys and channels
                 for a receipt, and attributes (JSON) of a CloudEvent. Gateway appends; the owner acks from
                 the front. With the channel, and only with it: an empty stream remembers its last id, so a new
                 entry comes behind the tail.
+`{id}:taken`    sorted set, of a webhook with several requests at once: what is under way, or waits for a
+                retry: `<entry> <failed attempts> <ms of the first failure> <refusals for its size> <ms for
+                which the attempt was planned>` by the ms of the next attempt, or 9 * 10^15 while it is under
+                way. At most 1,100. Dispatcher. A member goes with its entry, or when it is due; all of it
+                with the queue, or once the webhook has one request at a time.
 `{id}:receipts` stream: the entry ids of the queue that want a receipt; event (SHA-1 of the event's identity).
                 At most 10,000 for long. Gateway appends; acks and drops remove. With the queue, or 1 h after
                 the last append.
@@ -249,7 +258,7 @@ import zlib
 from collections.abc import Callable
 
 PERMANENT = re.compile(
-    rb"\{[0-9a-f]{32}\}:(key|channel|queue|account|children|routing|counts|session|sessions"
+    rb"\{[0-9a-f]{32}\}:(key|channel|queue|taken|account|children|routing|counts|session|sessions"
     rb"|channel-ids|channel-names)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{(webhooks|replays)\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
@@ -291,6 +300,7 @@ deliveries = _names("deliveries")
 replay = _names("replay")
 replays = _names("replays")
 attempts = _names("attempts")
+taken = _names("taken")
 session = _names("session")
 pushes = _names("pushes")
 account = _names("account")

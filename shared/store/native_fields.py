@@ -115,4 +115,11 @@ def channel_from(channel: str, fields: list[bytes | None], size: int, *, is_held
 
 
 def _disabled(reason: bytes | None, since_ms: bytes | None) -> Disabled | None:
-    return None if reason is None else Disabled(int(since_ms or 0), DisabledFor(reason.decode()))
+    if reason is None:
+        return None
+    try:
+        known = DisabledFor(reason.decode())
+    except ValueError:
+        # One of a later release: a list that cannot be read would be worse.
+        known = DisabledFor.FAILED
+    return Disabled(int(since_ms or 0), known)

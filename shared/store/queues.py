@@ -115,10 +115,9 @@ class Queues:
         return self._redis.script("queue_append", names, *arguments)
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
-        status, *fields = reply
-        if status != b"queued":
-            return Appended(status.decode())
-        over, more_in = fields
+        if reply[0] != b"queued":
+            return Appended(reply[0].decode())
+        _, over, more_in = reply
         if over:
             telemetry.dropped_from_queue(over=over, old=0)
         if more_in:

@@ -71,7 +71,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Versions:
     """The versions of an account's table and of the table of all accounts, being read.
 
@@ -91,14 +91,11 @@ class Versions:
         return (self.own.result() or b"").decode(), (self.every.result()[0] or b"").decode()
 
     @property
-    def of_credentials(self) -> bytes:
-        """Changes after each revocation and each new secret of an API key."""
-        return self.every.result()[1] or b""
-
-    @property
-    def of_quotas(self) -> bytes:
-        """Changes with each change of an account's quotas."""
-        return self.every.result()[2] or b""
+    def of_credentials_and_quotas(self) -> tuple[bytes, bytes]:
+        """The first changes after each revocation and each new secret of an API key, the other with each
+        change of an account's quotas."""
+        _, credentials, quotas = self.every.result()
+        return credentials or b"", quotas or b""
 
 
 class RoutingTables:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from shared.model.webhooks import Notice, NoticeOf
+from shared.model.webhooks import Notice
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 
@@ -61,4 +61,4 @@ class WebhookNotices:
 
 def _notice(line: bytes) -> Notice:
     number, at_ms, kind, facts = line.split(b" ", 3)
-    return Notice(int(number), int(at_ms), NoticeOf(kind.decode()), orjson.loads(facts))
+    return Notice(int(number), int(at_ms), kind.decode(), orjson.loads(facts))

@@ -16,7 +16,7 @@ from shared.model.account_channels import (
 from shared.model.callbacks import Callback
 from shared.model.channels import Kind
 from shared.model.errors import Invalid
-from shared.model.webhooks import DEFAULT_POLICY, DisabledFor, WebhookPolicy
+from shared.model.webhooks import DEFAULT_POLICY, DisabledFor, WebhookPolicy, most_queue_age_ms
 from shared.wire.models import Closed, Count, Id, Moment, field_at
 from shared.wire.times import moment_or_none, moment_text
 from shared.wire.topic_bindings import Topics, check_topics
@@ -190,9 +190,9 @@ def changed_settings(posted: ChangedAccountChannel, before: ChannelSettings) -> 
 
 
 def account_channel_body(
-    channel: AccountChannel, bindings: bytes | None = None, *, now_ms: int
+    channel: AccountChannel, bindings: bytes | None = None, *, now_ms: int, lifetime_ms: int
 ) -> AccountChannelBody:
-    """With its bindings, in their stored form, or without."""
+    """With its bindings, in their stored form, or without. `lifetime_ms` is that of other queues."""
     record, settings = channel.record, channel.settings
     body = AccountChannelBody(
         id=shown_id(record.id),
@@ -212,6 +212,9 @@ def account_channel_body(
         body.disabled_reason = channel.disabled.reason
     if record.is_native:
         body.expires_after_s, body.queue = _expiry_s(settings), _queue(settings)
+        if channel.kind is Kind.WEBHOOK:
+            most_ms = most_queue_age_ms(lifetime_ms)
+            body.queue.age_s = min(settings.queue_age_ms or most_ms, most_ms) // 1000
         if channel.kind is Kind.PULL:
             _show_fetch(body, channel, now_ms=now_ms)
         if bindings is not None and channel.callback is not None:

@@ -6,8 +6,11 @@ from msgspec import Meta
 
 from shared.model import topics
 from shared.model.errors import Invalid
+from shared.model.events import Event
 from shared.model.replays import MOST_PER_S, USUAL_PER_S, Replay, ReplayState
+from shared.model.streams import Retained
 from shared.wire.models import Closed, Count, Moment
+from shared.wire.streams import pattern_error
 from shared.wire.times import moment_ms, moment_or_none, moment_text
 
 MOST_PATTERNS = 100
@@ -54,6 +57,15 @@ class ReplayBody(Closed):
     ended_at: Moment | None
 
 
+def once_more(retained: Retained) -> Event:
+    """The event as it is queued once more: if it has no time, with that at which it was published.
+
+    A receiver would take the time of the replay for that of the event.
+    """
+    event = retained.event
+    return event if event.time else event._replace(time=moment_text(retained.published_ms))
+
+
 def times_in(posted: NewReplayBody, now_ms: int) -> tuple[int, int]:
     """Since when and until when, in ms. Raises Invalid."""
     since_ms = _ms_in(posted.since, "since")
@@ -73,7 +85,7 @@ def _ms_in(text: str, field: str) -> int:
 def check_patterns(patterns: list[str]) -> None:
     """Raises Invalid."""
     for number, pattern in enumerate(patterns):
-        if (wrong := topics.pattern_error(pattern)) is not None:
+        if (wrong := pattern_error(pattern)) is not None:
             raise Invalid(wrong, field=f"topics[{number}]")
 
 

@@ -57,11 +57,17 @@ def rules_in(posted: Sequence[StreamRuleBody], limit: Keep) -> list[StreamRule]:
     return [_rule(rule, f"[{number}]", limit) for number, rule in enumerate(posted)]
 
 
+def pattern_error(pattern: str) -> str | None:
+    """What is wrong with a pattern for topics that may be retained."""
+    if (wrong := topics.pattern_error(pattern)) is not None:
+        return wrong
+    first = topics.words(pattern)[0]
+    return f"begins with the word {first}: such topics have no stream" if first in NEVER_RETAINED else None
+
+
 def _rule(posted: StreamRuleBody, at: str, limit: Keep) -> StreamRule:
     for number, pattern in enumerate(posted.topics):
-        wrong = topics.pattern_error(pattern)
-        if wrong is None and topics.words(pattern)[0] in NEVER_RETAINED:
-            wrong = f"begins with the word {topics.words(pattern)[0]}: such topics have no stream"
+        wrong = pattern_error(pattern)
         if wrong is not None:
             raise Invalid(wrong, field=f"{at}.topics[{number}]")
     keep = posted.keep or KeepBody()

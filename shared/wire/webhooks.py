@@ -1,17 +1,19 @@
-"""The member `webhook` of a native channel: how it is called (docs/protocols/webhooks.md, section 1)."""
+"""The member `webhook` of a native channel: how it is called (docs/protocols/webhooks.md, "Settings")."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from shared.model.callbacks import Callback, callback
+from shared.model.callbacks import LONGEST_URL, MOST_HEADERS, Callback, native_callback
 from shared.model.errors import Invalid
 from shared.model.webhooks import Format, Method, WebhookPolicy
 from shared.wire.models import Closed, Count, field_at
 
 _DAY_S = 24 * 3600
-_Url = Annotated[str, Meta(examples=["https://example.com/hook"])]
+_Url = Annotated[
+    str, Meta(examples=["https://example.com/hook"], extra_json_schema={"maxLength": LONGEST_URL})
+]
 _Timeout = Annotated[int, Meta(ge=1, le=60, description="For the whole response.")]
 _Step = Annotated[int, Meta(ge=1, le=_DAY_S)]
 _Backoff = Annotated[
@@ -40,7 +42,13 @@ _MaxBatch = Annotated[int, Meta(ge=1, le=384, description="Events of a request, 
 _MaxBody = Annotated[
     int, Meta(ge=1024, le=1024 * 1024, description="A single event that is larger is sent alone.")
 ]
-_UNSEEN = "Headers whose values are never shown: an object of names and values."
+_AT_MOST = {"maxProperties": MOST_HEADERS}
+_Headers = Annotated[
+    dict[str, str], Meta(description="With the secret ones 32, and 8 KiB.", extra_json_schema=_AT_MOST)
+]
+_SecretHeaders = Annotated[
+    dict[str, str], Meta(description="Headers whose values are never shown.", extra_json_schema=_AT_MOST)
+]
 
 
 class WebhookSettings(Closed, kw_only=True):
@@ -48,8 +56,8 @@ class WebhookSettings(Closed, kw_only=True):
 
     method: Method | UnsetType | None = UNSET
     format: Format | UnsetType | None = UNSET
-    headers: dict[str, str] | UnsetType | None = UNSET
-    secret_headers: Annotated[dict[str, str] | UnsetType | None, Meta(description=_UNSEEN)] = UNSET
+    headers: _Headers | UnsetType | None = UNSET
+    secret_headers: _SecretHeaders | UnsetType | None = UNSET
     timeout_s: _Timeout | UnsetType | None = UNSET
     backoff: _Backoff | UnsetType | None = UNSET
     give_up_after_s: _GiveUpAfter | UnsetType | None = UNSET
@@ -71,7 +79,7 @@ class ChangedWebhookTarget(WebhookSettings, kw_only=True):
 class WebhookTargetBody(Closed):
     """The webhook with all its settings."""
 
-    url: str
+    url: _Url
     method: Method
     format: Format
     headers: dict[str, str]
@@ -148,23 +156,18 @@ def _changed(
     }
     if given.get("backoff_s") is not None:
         given["backoff_s"] = tuple(given["backoff_s"])
-    shown = {name.lower() for name in headers}
-    for name in secret:
-        if name.lower() in shown:
-            raise Invalid(f"{name} must not be in headers too", field="webhook.secret_headers")
-    checked = checked_callback(url, {**headers, **secret})
-    return checked, policy.changed({**given, "secret_headers": tuple(secret)})
-
-
-def checked_callback(url: str, headers: Mapping[str, str]) -> Callback:
-    """Raises Invalid, naming the field below `webhook`."""
     try:
-        return callback(url, headers)
+        checked = native_callback(url, headers, secret)
     except Invalid as error:
-        if not error.fields:
-            raise Invalid(error.message, field="webhook") from None
         [(name, message)] = error.fields
         raise Invalid(message, field=field_at("webhook", name)) from None
+    changed = policy.changed({**given, "secret_headers": tuple(secret)})
+    if changed.max_in_flight > 1 and changed.most_in_request > 1:
+        message = (
+            "above 1, each request must have one event: set format to cloudevents, or max_batch to 1, too"
+        )
+        raise Invalid(message, field="webhook.max_in_flight")
+    return checked, changed
 
 
 def _split(target: Callback, policy: WebhookPolicy) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Settings, metrics, log names, links, commands and times in operations.md and runbook.md match the code."""
+"""Settings, metrics, log names, links, commands and times in documents match the code."""
 
 import re
 import shlex
@@ -14,6 +14,7 @@ from tests.deploy.generate import value_rows
 DOCS = CHECKOUT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text()
 RUNBOOK = (DOCS / "runbook.md").read_text()
+WEBHOOKS = (DOCS / "webhooks.md").read_text()
 # Names that prometheus-adapter provides.
 ADAPTED = {
     rule["name"]["as"]
@@ -28,13 +29,40 @@ VALUES_OF_THE_CHART = {
     for end in range(start + 2, len(part) + 1)
 }
 both = pytest.mark.parametrize("text", [OPERATIONS, RUNBOOK], ids=["operations", "runbook"])
+each = pytest.mark.parametrize(
+    "text", [OPERATIONS, RUNBOOK, WEBHOOKS], ids=["operations", "runbook", "webhooks"]
+)
 
 
-@both
+@each
 def test_settings_exist(text: str) -> None:
     named = set(re.findall(r"NOTIFY_[A-Z_]+[A-Z]", text))
     assert named
     assert named <= SETTINGS
+
+
+def headings_of(text: str) -> set[str]:
+    """What links to the headings of a page name behind the #."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", CHECKOUT / "CONTRIBUTING.md", *DOCS.rglob("*.md")],
+    ids=lambda page: page.name,
+)
+def test_links_lead_to_a_page_and_a_heading(page: Path) -> None:
+    text = page.read_text()
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" in link:
+            continue
+        if not target.exists() or (heading and heading not in headings_of(target.read_text())):
+            broken.append(link)
+    assert broken == []
 
 
 @both
@@ -43,13 +71,6 @@ def test_metrics_exist(text: str) -> None:
     names = {name.replace(".", "_") for name in re.findall(r'"(notify\.[a-z_.]+)"', declared)}
     for metric in re.findall(r"\bnotify_[a-z_]+", text):
         assert re.sub("_(total|seconds|bytes)$", "", metric) in names | ADAPTED
-
-
-@both
-def test_links_resolve(text: str) -> None:
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
-    assert links
-    assert [link for link in links if not (DOCS / link).exists()] == []
 
 
 @both
@@ -71,7 +92,7 @@ def test_files_named_in_documents_exist() -> None:
 
 
 def test_commands_parse() -> None:
-    commands = re.findall(r"python -m services ([^`)\n]+)", OPERATIONS + RUNBOOK)
+    commands = re.findall(r"python -m services ([^`)\n]+)", OPERATIONS + RUNBOOK + WEBHOOKS)
     assert commands
     for command in commands:
         # This one ends the process.

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import pytest
@@ -16,7 +17,10 @@ from shared.redis.client import connect
 from shared.runtime.settings import Settings
 from tests.conftest import Measured, Start
 from tests.harness.api import Api, ApiKey
+from tests.harness.channels import AccountChannels
 from tests.harness.events import reading
+from tests.harness.native_webhooks import create, publish
+from tests.harness.processes import free_port
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
@@ -52,10 +56,18 @@ def assert_undisturbed(alone_ms: list[float], during_ms: list[float], measured: 
 
 async def delays_ms(api: Api, key: ApiKey, hook: Webhook) -> list[float]:
     """From each publish until its notification is at the webhook, one after the other."""
+
+    async def publish_reading(number: int) -> None:
+        await api.publish(key, reading(number, to=key.id))
+
+    return await delays_of(publish_reading, hook)
+
+
+async def delays_of(publish_one: Callable[[int], Awaitable[None]], hook: Webhook) -> list[float]:
     loop, took_ms = asyncio.get_running_loop(), []
     for number in range(EVENTS):
         before, began_s = len(hook.calls), loop.time()
-        await api.publish(key, reading(number, to=key.id))
+        await publish_one(number)
         await wait_until(lambda: len(hook.calls) > before)  # noqa: B023
         took_ms.append((hook.calls[before].at_s - began_s) * 1000)
     return took_ms
@@ -113,6 +125,70 @@ async def test_bad_webhooks_of_an_account(
 async def slow(_: Call) -> web.StreamResponse:
     await asyncio.sleep(0.9)
     return web.Response(status=204)
+
+
+async def by_its_kind(call: Call) -> web.StreamResponse:
+    kind = call.headers["x-kind"]
+    if kind == "slow":
+        return await slow(call)
+    answers = {
+        "failing": web.Response(status=500),
+        "gone": web.Response(status=410),
+        "redirecting": web.Response(status=307, headers={"Location": "/elsewhere"}),
+        "throttling": web.Response(status=429, headers={"Retry-After": "1"}),
+    }
+    return answers[kind]
+
+
+@pytest.mark.long
+async def test_native_webhooks_that_fail_in_every_way(
+    start: Start, http: aiohttp.ClientSession, hook: Webhook, bad_hook: Webhook, record_property: Measured
+) -> None:
+    """200 of one account. Some are disabled, and the others have something to deliver all the time."""
+    stack = start(gateways=1, edges=0, dispatchers=1, **PLACES)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    victim, attacker = [
+        AccountChannels(api, await api.api_key(scopes=("publish", "channels"))) for _ in range(2)
+    ]
+    await create(victim, hook)
+    bad_hook.answer = by_its_kind
+    counts = dict.fromkeys(("dead", "failing", "gone", "redirecting", "slow", "throttling"), 33)
+    counts["dead"] = 35
+    for kind, count in counts.items():
+        target = {
+            "url": f"http://127.0.0.1:{free_port()}/" if kind == "dead" else bad_hook.url,
+            "headers": {"x-kind": kind},
+            "backoff": [1],
+        }
+        for _ in range(count):
+            await attacker.create("webhook", bindings=["orders.#"], webhook=target)
+
+    async def publish_order(number: int) -> None:
+        await publish(victim, number)
+
+    async def all_are_disabled() -> bool:
+        listed = (await attacker.call("GET", "?state=disabled&limit=100")).json["channels"]
+        assert {each["disabled_reason"] for each in listed} <= {"gone"}
+        return len(listed) == counts["gone"]
+
+    alone_ms = await delays_of(publish_order, hook)
+    attacking = asyncio.create_task(attack(attacker))
+    try:
+        await wait_until(lambda: {call.headers["x-kind"] for call in bad_hook.calls} == {*counts} - {"dead"})
+        # First nothing is known of them. Then nearly all are known to fail.
+        during_ms = await delays_of(publish_order, hook)
+        await wait_until(all_are_disabled, within_s=120, what="a 410 for each that is gone")
+        during_ms += await delays_of(publish_order, hook)
+    finally:
+        attacking.cancel()
+
+    assert_undisturbed(alone_ms, during_ms, record_property, "200 webhooks that fail in every way")
+
+
+async def attack(attacker: AccountChannels) -> None:
+    for number in itertools.count():
+        await publish(attacker, number)
+        await asyncio.sleep(0.5)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import time
 import pytest
 from starlette.requests import Request
 
-from services.gateway.authenticator import Authenticator
+from services.gateway.authenticator import Authenticator, digest_of
 from shared.model.api_keys import ApiKey, Scope, new_id, new_secret
 from shared.model.errors import Unauthenticated
 from shared.runtime.settings import Settings
@@ -37,7 +37,7 @@ async def read_version(stores: Stores, authenticator: Authenticator, *, at_s: fl
     """A publish of any account reads the version of all credentials."""
     versions = stores.routing.tables.versions(new_id())
     await versions.wait()
-    authenticator.on_credentials_version(versions.of_credentials, at_s)
+    authenticator.on_credentials_version(versions.of_credentials_and_quotas[0], at_s)
 
 
 async def remembered(stores: Stores, authenticator: Authenticator, publisher: tuple[ApiKey, str]) -> float:
@@ -51,12 +51,12 @@ async def test_key_stays_cached_while_the_version_is_read(
     stores: Stores, authenticator: Authenticator, publisher: tuple[ApiKey, str]
 ) -> None:
     now_s = await remembered(stores, authenticator, publisher) + QUIET_S
-    assert authenticator.cached(publisher[1], now_s=now_s) is None, "nothing was read for a while"
+    assert authenticator.cached(digest_of(publisher[1]), now_s=now_s) is None, "nothing was read for a while"
 
     await read_version(stores, authenticator, at_s=now_s)
 
-    assert authenticator.cached(publisher[1], now_s=now_s + 0.9) == publisher[0]
-    assert authenticator.cached(publisher[1], now_s=now_s + 1.1) is None
+    assert authenticator.cached(digest_of(publisher[1]), now_s=now_s + 0.9) == publisher[0]
+    assert authenticator.cached(digest_of(publisher[1]), now_s=now_s + 1.1) is None
 
 
 @pytest.mark.parametrize("how", ["revoke", "rotate"])
@@ -72,7 +72,7 @@ async def test_changed_key_is_not_cached_any_more(
 
     await read_version(stores, authenticator, at_s=now_s)
 
-    assert authenticator.cached(header, now_s=now_s) is None
+    assert authenticator.cached(digest_of(header), now_s=now_s) is None
 
 
 async def test_key_that_was_read_before_a_change_is_not_cached_after_it(
@@ -91,7 +91,7 @@ async def test_key_that_was_read_before_a_change_is_not_cached_after_it(
 
     now_s = time.monotonic() + QUIET_S
     authenticator.on_credentials_version(b"changed", now_s)
-    assert authenticator.cached(header, now_s=now_s) is None
+    assert authenticator.cached(digest_of(header), now_s=now_s) is None
 
 
 async def test_older_reply_of_another_node_is_ignored(
@@ -102,7 +102,7 @@ async def test_older_reply_of_another_node_is_ignored(
 
     await read_version(stores, authenticator, at_s=now_s - 0.1)
 
-    assert authenticator.cached(publisher[1], now_s=now_s) is None
+    assert authenticator.cached(digest_of(publisher[1]), now_s=now_s) is None
 
 
 async def test_key_is_read_again_after_a_while(
@@ -111,7 +111,7 @@ async def test_key_is_read_again_after_a_while(
     now_s = await remembered(stores, authenticator, publisher) + LONG_S
     await read_version(stores, authenticator, at_s=now_s)
 
-    assert authenticator.cached(publisher[1], now_s=now_s) is None
+    assert authenticator.cached(digest_of(publisher[1]), now_s=now_s) is None
 
 
 async def test_no_other_header_finds_a_cached_key(
@@ -120,7 +120,7 @@ async def test_no_other_header_finds_a_cached_key(
     now_s = await remembered(stores, authenticator, publisher)
     key, header = publisher
 
-    assert authenticator.cached(header, now_s=now_s) == key
+    assert authenticator.cached(digest_of(header), now_s=now_s) == key
     for other in (
         header[:-1],
         header + "0",
@@ -128,7 +128,7 @@ async def test_no_other_header_finds_a_cached_key(
         "",
         "Bearer " + new_secret(key.id),
     ):
-        assert authenticator.cached(other, now_s=now_s) is None
+        assert authenticator.cached(digest_of(other), now_s=now_s) is None
 
 
 async def test_an_admin_token_beyond_ascii_is_its_bytes(stores: Stores) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from tests.harness.processes import Service
 from tests.harness.stack import Stack
@@ -110,13 +111,26 @@ class Proxy:
 @contextlib.asynccontextmanager
 async def gateway_behind_proxy(stack: Stack) -> AsyncIterator[tuple[Service, Proxy]]:
     """Another gateway that reaches the stack's Valkey (which must be on TCP) through a proxy."""
+    async with _behind_proxy(stack, partial(stack.new_gateway, "gateway-behind-proxy")) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def dispatcher_behind_proxy(stack: Stack) -> AsyncIterator[tuple[Service, Proxy]]:
+    """Another dispatcher that reaches the stack's Valkey (which must be on TCP) through a proxy."""
+    async with _behind_proxy(stack, partial(stack.new_dispatcher, "dispatcher-behind-proxy")) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _behind_proxy(stack: Stack, new: Callable[..., Service]) -> AsyncIterator[tuple[Service, Proxy]]:
     proxy = Proxy(stack.valkey.port)
     await proxy.start()
-    gateway = stack.new_gateway("gateway-behind-proxy", REDIS_URL=proxy.url)
+    service = new(REDIS_URL=proxy.url)
     try:
-        gateway.start()
-        await wait_until(lambda: gateway.get("/readyz") == 200, within_s=60, what=lambda: gateway.tail)
-        yield gateway, proxy
+        service.start()
+        await wait_until(lambda: service.get("/readyz") == 200, within_s=60, what=lambda: service.tail)
+        yield service, proxy
     finally:
-        gateway.close()
+        service.close()
         await proxy.close()

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from shared.model.callbacks import LONGEST, callback, callback_headers, callback_url
+from shared.model.callbacks import (
+    LONGEST,
+    LONGEST_HEADERS,
+    LONGEST_URL,
+    MOST_HEADERS,
+    Callback,
+    callback,
+    callback_headers,
+    callback_url,
+    native_callback,
+)
 from shared.model.errors import Invalid, TooLarge
 
 
@@ -190,6 +200,36 @@ def test_url_and_headers_have_400_characters_together() -> None:
         callback(url + "x" * room, headers | {"X-Two": "2" * 101})
     with pytest.raises(Invalid, match="401"):
         callback(url + "x" * room, {"X-One": "1" * 100, "X-Twoo": "2" * 100})
+
+
+def test_a_native_webhook_has_room_for_what_receivers_ask_for() -> None:
+    url = "https://example.com/?signature=" + "x" * (LONGEST_URL - 31)
+    token = {"Authorization": "Bearer " + "x" * (LONGEST_HEADERS - 20 - 2 * (MOST_HEADERS - 1))}
+    others = {f"{number:02}": "" for number in range(MOST_HEADERS - 1)}
+
+    assert native_callback(url, others, token) == Callback(url, {**others, **token})
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "secret", "field", "message"),
+    [
+        ("x" * LONGEST_URL, {}, {}, "url", "has 2068 characters, at most 2048"),
+        ("", {f"{number}": "" for number in range(33)}, {}, "headers", "33 headers in all, at most 32"),
+        ("", {"a": ""}, {f"{number}": "" for number in range(32)}, "secret_headers", "33 headers in all"),
+        ("", {"a": "x" * 8192}, {}, "headers", "8193 characters of headers in all, at most 8192"),
+        ("", {"a": "x" * 100}, {"b": "x" * 8100}, "secret_headers", "8202 characters"),
+        ("", {}, {"Host": "x"}, "secret_headers", "Host is set by the gateway"),
+        ("", {}, {"a": "1", "A": "2"}, "secret_headers", "A must be given once"),
+        ("", {"a": "1"}, {"A": "2"}, "secret_headers", "A must not be in headers too"),
+    ],
+)
+def test_what_is_refused_of_a_native_webhook_is_named(
+    url: str, headers: dict[str, str], secret: dict[str, str], field: str, message: str
+) -> None:
+    with pytest.raises(Invalid, match=message) as raised:
+        native_callback(f"https://example.com/{url}", headers, secret)
+
+    assert [name for name, _ in raised.value.fields] == [field]
 
 
 def test_headers_are_not_in_the_repr() -> None:

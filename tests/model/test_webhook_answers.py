@@ -29,9 +29,9 @@ def test_a_redirect_has_failed_and_says_so(status: int) -> None:
     answer = judged(status, location="https://example.com/new")
 
     assert answer.verdict is Verdict.FAILED
-    assert "redirected to https://example.com/new" in answer.words
-    assert "redirects are not followed" in answer.words
-    assert "redirected:" in judged(status).words
+    assert "redirect to https://example.com/new" in answer.words
+    assert "no redirect is followed" in answer.words
+    assert "redirect without a Location:" in judged(status).words
 
 
 def test_410_says_that_there_shall_be_no_more() -> None:
@@ -55,6 +55,10 @@ def test_only_429_and_503_are_asked_when_to_retry(status: int, wait_ms: int | No
         ("86400", DAY_MS),
         ("86401", DAY_MS),
         ("9999999999", DAY_MS),
+        ("99999999999", DAY_MS),
+        ("9" * 8000, DAY_MS),
+        ("0" * 8000 + "7", 7000),
+        ("0" * 8000, 0),
         # The three forms of a date, in the same second.
         ("Sun, 06 Nov 1994 08:49:47 GMT", 10_000),
         ("Sunday, 06-Nov-94 08:49:47 GMT", 10_000),
@@ -81,7 +85,7 @@ def test_retry_after(text: str, wait_ms: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", " ", "soon", "-1", "+1", "1.5", "1e3", "0x10", "1 s", "10, 20", "1;2", "99999999999", "١٢"),
+        *("", " ", "soon", "-1", "+1", "1.5", "1e3", "0x10", "1 s", "10, 20", "1;2", "١٢"),
         *("Sun, 06 Nov 1994 08:49:47 CET", "Sun, 06 Nov 1994 08:49:47 +0000", "Sun, 6 Nov 1994 08:49:47 GMT"),
         *("1994-11-06T08:49:47Z", "Sun, 31 Feb 1994 08:49:47 GMT", "Thu, 29 Feb 1995 00:00:00 GMT"),
         *("Sun, 06 Nov 1994 24:49:47 GMT", "Sun, 06 Nov 1994 08:60:47 GMT", "Sun, 00 Nov 1994 08:49:47 GMT"),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -149,6 +150,23 @@ async def test_a_context_is_made_once_and_the_oldest_gives_way(
     assert len(made) == 3
     await contexts.of(second, account="a")
     assert len(made) == 4
+    await contexts.close()
+
+
+async def test_an_account_with_many_certificates_takes_no_other_accounts_place(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_OF_ACCOUNT", 2)
+    contexts = Contexts(ca=certificates.pem("authority"))
+    others = of(certificates, "second")
+    of_other = await contexts.of(others, account="other")
+    many = [replace(of(certificates, "first"), version=f"v{number}") for number in range(4)]
+    made = [await contexts.of(each, account="many") for each in many]
+
+    assert await contexts.of(others, account="other") is of_other
+    assert await contexts.of(many[3], account="many") is made[3]
+    assert await contexts.of(many[2], account="many") is made[2]
+    assert await contexts.of(many[1], account="many") is not made[1]
     await contexts.close()
 
 

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from shared.model.addresses import AddressPolicy
+from shared.outbound import certificates as certificate_contexts
 from shared.outbound.client import Attempt, Outbound
 from tests.harness.certificates import Certificates
 from tests.outbound.conftest import LOOPBACK
@@ -31,6 +32,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     make_server_certificate(made, "unknown", by="stranger")
     make_server_certificate(made, "expired", by="authority", days=-1)
     make_server_certificate(made, "other", by="authority", alternative="DNS:other.example")
+    many = ",".join(f"DNS:{letter}.example" for letter in "abcde")
+    make_server_certificate(made, "many", by="authority", alternative=f"{many},DNS:<b>")
     make_self_signed(made, "alone")
     return made
 
@@ -100,12 +103,18 @@ CASES = {
     ),
     "another name": Case(
         "tls-failed",
-        "certificate is for another name than hooks.example",
+        "certificate is for other.example, not for hooks.example",
         url="https://hooks.example:{port}/",
         server="other",
     ),
+    "many other names": Case(
+        "tls-failed",
+        "certificate is for a.example, b.example, c.example and 2 more, not for hooks.example",
+        url="https://hooks.example:{port}/",
+        server="many",
+    ),
     "another address": Case(
-        "tls-failed", "certificate is for another address than 127.0.0.1", url=HTTPS, server="other"
+        "tls-failed", "certificate is for other.example, not for 127.0.0.1", url=HTTPS, server="other"
     ),
     "an expired certificate": Case("tls-failed", "certificate has expired", url=HTTPS, server="expired"),
     "a self-signed certificate": Case("tls-failed", "certificate is self-signed", url=HTTPS, server="alone"),
@@ -170,6 +179,23 @@ def tls_of(certificates: Certificates, server: str) -> ssl.SSLContext | None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(certificates.pem("authority"))
     return context
+
+
+async def test_a_certificate_whose_names_are_unknown_is_still_refused_in_words(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Python does not show the certificate of a failed handshake."""
+    monkeypatch.setattr(certificate_contexts, "TellingSSLObject", ssl.SSLObject)
+    async with (
+        receiving(never, tls=tls_of(certificates, "other")) as receiver,
+        Outbound(policy=LOOPBACK, lookup=loopback, ca=certificates.pem("authority")) as calls,
+    ):
+        attempt = await calls.send("PUT", f"https://hooks.example:{receiver.port}/", headers={}, body=b"")
+
+    assert (attempt.error, attempt.detail) == (
+        "tls-failed",
+        "certificate is for another name than hooks.example",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -34,8 +34,8 @@ class Served:
         self.requests: list[list[tuple[bytes, bytes]]] = []
 
     def hot(self, request: HotRequest) -> bool:
-        self.requests.append(request.headers)
-        request.respond(200, [], request.body)
+        self.requests.append(request.head.headers)
+        request.respond(200, b"", request.body)
         return True
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:

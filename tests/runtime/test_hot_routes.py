@@ -3,112 +3,13 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
-import uvicorn
-from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
-from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.hot_routes import HotRequest
 from shared.runtime.http.protocol import HttpProtocol
 from tests.harness.waiting import wait_until
-
-BODY = b"0123456789"
-HOT = b"POST /hot HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n"
-OTHER = HOT.replace(b"/hot", b"/other")
-
-
-@dataclass
-class Route:
-    """A hot route, which responds with `hot` and the body, at once or when the test says so.
-
-    And the application, which responds with `app` and the body.
-    """
-
-    declines: bool = False
-    waits: bool = False
-    requests: list[HotRequest] = field(default_factory=list)
-    arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    app_began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-
-    def __call__(self, request: HotRequest) -> bool:
-        if self.declines:
-            return False
-        self.requests.append(request)
-        self.arrived.release()
-        if not self.waits:
-            self.respond(request)
-        return True
-
-    @staticmethod
-    def respond(request: HotRequest) -> None:
-        request.respond(200, [(b"content-type", b"text/plain")], b"hot " + request.body)
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.app_began.release()
-        body, more = b"app ", True
-        while more:
-            message = await receive()
-            body += message["body"]
-            more = message["more_body"]
-        length = str(len(body)).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-        await send({"type": "http.response.body", "body": body})
-
-
-class Client:
-    """One connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def response(self) -> bytes:
-        """The body of the next response."""
-        self.head = await self.reader.readuntil(b"\r\n\r\n")
-        [length] = [
-            int(line.split(b":")[1])
-            for line in self.head.lower().split(b"\r\n")
-            if line.startswith(b"content-length")
-        ]
-        return await self.reader.readexactly(length)
-
-
-@pytest.fixture
-async def route() -> Route:
-    return Route()
-
-
-@pytest.fixture
-async def protocols() -> list[HttpProtocol]:
-    return []
-
-
-@pytest.fixture
-async def client(route: Route, protocols: list[HttpProtocol]) -> AsyncIterator[Client]:
-    config = uvicorn.Config(route.app, interface="asgi3", lifespan="off", log_config=None)
-    config.load()
-    state = ServerState()
-
-    def connected() -> asyncio.Protocol:
-        made = HttpProtocol(
-            config=config,
-            server_state=state,
-            app_state={},
-            arrivals=Arrivals(most=10, most_per_address=10, trusted=()),
-            hot_routes={(b"POST", b"/hot"): route},
-        )
-        protocols.append(made)
-        return made
-
-    server = await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0)
-    client = Client(*await asyncio.open_connection(*server.sockets[0].getsockname()))
-    yield client
-    client.writer.close()
-    server.close()
+from tests.runtime.hot_routes import BODY, HOT, OTHER, Client, Route
 
 
 async def test_a_whole_request_is_served_by_its_hot_route(client: Client, route: Route) -> None:
@@ -116,9 +17,10 @@ async def test_a_whole_request_is_served_by_its_hot_route(client: Client, route:
         client.writer.write(HOT + BODY)
         assert await client.response() == b"hot " + BODY
 
-    assert [request.headers for request in route.requests] == [
-        [(b"host", b"localhost"), (b"content-length", b"10")]
+    assert [request.head.headers for request in route.requests] == [
+        [(b"host", b"localhost"), (b"x-last", b"b")]
     ] * 3
+    assert b"content-type: text/plain\r\n" in client.head
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,8 @@ class Opening:
 
     async def open(self) -> LeasedSocket:
         scope = scope_of(write=lambda texts, _: self.frames.extend(texts))
-        scope |= {
-            "headers": [(b"authorization", f"Bearer {self._secret}".encode())],
-            "subprotocols": [],
-            "query_string": b"",
-            "client": ("192.0.2.1", 1),
-        }
+        scope["headers"] = [(b"authorization", f"Bearer {self._secret}".encode())]
+        scope["subprotocols"], scope["query_string"], scope["client"] = [], b"", ("192.0.2.1", 1)
 
         async def send(_: object) -> None:
             raise AssertionError("the handshake is accepted")

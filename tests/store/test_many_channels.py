@@ -13,7 +13,7 @@ from shared.model.events import Event
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
-from shared.store import keyspace
+from shared.store import account_deletion, keyspace
 from shared.store.account_deletion import AccountDeletion
 from shared.store.channel_pages import Wanted
 from shared.wire.events import Form
@@ -109,7 +109,12 @@ async def test_the_work_of_matching_hardly_grows(stores: Stores) -> None:
 
 
 @pytest.mark.long
-async def test_a_hundred_thousand_channels(stores: Stores, record_property: Measured) -> None:
+@pytest.mark.timeout(900)
+async def test_a_hundred_thousand_channels(
+    stores: Stores, record_property: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rests are four times what a step took: minutes on a busy machine, in which nothing is shown.
+    monkeypatch.setattr(account_deletion, "_REST", 0)
     few, many = await accounts(stores, "few", "many")
     await make(stores, few, FEW)
     used = stores.direct.info("memory")["used_memory"]
@@ -133,7 +138,8 @@ async def test_a_hundred_thousand_channels(stores: Stores, record_property: Meas
     started_s = time.monotonic()
     await delete(stores, many)
     record_property(
-        "channels deleted a second with their account", round(MANY / (time.monotonic() - started_s))
+        "channels deleted a second, without rests",
+        round(MANY / (time.monotonic() - started_s)),
     )
     assert await names_left(stores, many) == []
 

@@ -10,7 +10,7 @@ from shared.model.channels import Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import IsDisabled
 from shared.model.events import Event
-from shared.model.webhooks import Disabled, DisabledFor, Format, NoticeOf, WebhookPolicy
+from shared.model.webhooks import Disabled, DisabledFor, Format, NoticeOf, WebhookPolicy, most_queue_age_ms
 from shared.store import keyspace
 from shared.store.batches import AfterAttempt, AfterFailure, Batches, Failure, NoBatch, Paced, TakenBatch
 from shared.store.due_webhooks import DueWebhook, DueWebhooks
@@ -65,6 +65,7 @@ async def fail(
     batch: TakenBatch | None = None,
     is_gone: bool = False,
     notice: str = NOTICE,
+    took_ms: int = 5,
 ) -> AfterAttempt:
     """Takes the next batch, unless one is given, and fails to deliver it."""
     lease = await claim(stores, channel)
@@ -72,7 +73,7 @@ async def fail(
     return await batches.fail_native(
         lease,
         taken=batch,
-        delivery=attempt(500),
+        delivery=attempt(500, took_ms),
         backoff_ms=1000,
         failure=Failure(
             is_gone=is_gone,
@@ -84,11 +85,11 @@ async def fail(
     )
 
 
-def attempt(status: int) -> Delivery:
-    return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=5)
+def attempt(status: int, took_ms: int = 5) -> Delivery:
+    return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=took_ms)
 
 
-async def told(notices: WebhookNotices, channel: str) -> list[NoticeOf]:
+async def told(notices: WebhookNotices, channel: str) -> list[str]:
     found = await notices.read(channel)
     return [] if found is None else [notice.kind for notice in found.notices]
 
@@ -348,6 +349,20 @@ async def test_batches_keep_to_the_policy(
     assert len((await taken(batches, await claim(stores, channel))).notifications) == sizes
 
 
+@pytest.mark.parametrize(("others_ms", "kept_ms"), [(HOUR_MS, 7 * HOUR_MS), (30 * DAY_MS, 30 * DAY_MS)])
+async def test_the_installation_bounds_the_age_in_the_queue_of_a_native_webhook(
+    stores: Stores, others_ms: int, kept_ms: int
+) -> None:
+    channel = await webhook(stores, settings=ChannelSettings(queue_age_ms=300 * DAY_MS))
+    now_ms = stores.now_ms()
+    await stores.queued(channel, 1)
+    assert most_queue_age_ms(others_ms) == kept_ms
+
+    for age_ms, dropped in ((kept_ms - HOUR_MS, 0), (kept_ms + HOUR_MS, 1)):
+        queues = AppendingQueues(at_time(stores, now_ms + age_ms), limits=QueueLimits(lifetime_ms=others_ms))
+        assert (await queues.drop_expired(channel)).dropped == dropped
+
+
 async def test_a_native_webhook_keeps_its_queue_for_a_week(stores: Stores) -> None:
     usual, short = (
         await webhook(stores),
@@ -367,8 +382,8 @@ async def test_a_native_webhook_keeps_its_queue_for_a_week(stores: Stores) -> No
     assert await dropped_after(6 * DAY_MS) == [0, 0, 0]
     assert await dropped_after(8 * DAY_MS) == [1, 0, 0]
     times = [await stores.channels.times(each) for each in (usual, short, others)]
-    assert [(each.lifetime_ms, each.least_lifetime_ms) for each in times if each] == [
-        (None, 7 * DAY_MS),
-        (HOUR_MS, 7 * DAY_MS),
-        (None, 0),
+    assert [(each.lifetime_ms, each.is_native_webhook) for each in times if each] == [
+        (None, True),
+        (HOUR_MS, True),
+        (None, False),
     ]

@@ -44,6 +44,7 @@ from tests.store.webhook_work import (
     batches_of_webhooks,
     full_channel,
     native_webhooks,
+    parallel_webhooks,
     receipted,
 )
 
@@ -281,6 +282,7 @@ WORK = (
     drops_of_what_is_too_old,
     batches_of_webhooks,
     native_webhooks,
+    parallel_webhooks,
     attempts_of_webhooks,
     ends_of_channels,
     queues_of_sessions,

@@ -281,9 +281,9 @@ async def test_reading_a_queue_costs_the_same_with_any_length(stores: Stores) ->
     await stores.calls.script("queue_size", names)
 
     stats = stores.direct.info("commandstats")
-    assert {name: stats[name]["calls"] for name in ("cmdstat_xrange", "cmdstat_hget")} == {
+    assert {name: stats[name]["calls"] for name in ("cmdstat_xrange", "cmdstat_hmget")} == {
         "cmdstat_xrange": 1,
-        "cmdstat_hget": 1,
+        "cmdstat_hmget": 1,
     }
 
 

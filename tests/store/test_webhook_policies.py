@@ -5,7 +5,8 @@ import json
 import pytest
 
 from shared.model.channels import Kind
-from shared.model.webhooks import Format, Method, WebhookPolicy
+from shared.model.webhooks import Disabled, DisabledFor, Format, Method, WebhookPolicy
+from shared.store import keyspace
 from shared.store.batches import Batches, TakenBatch
 from shared.store.queues import QueueLimits
 from shared.store.webhook_policies import policy_of, stored
@@ -35,6 +36,35 @@ def test_other_releases_may_have_written_fewer_fields_or_more() -> None:
     assert policy_of(text) == WebhookPolicy(timeout_s=4)
 
 
+LATER_RELEASE = [
+    ({"method": "PATCH", "format": "avro", "timeout_s": 4}, WebhookPolicy(timeout_s=4)),
+    ({"format": "pelion", "max_batch": None, "max_body_bytes": None, "rate_per_s": 0}, None),
+    ({"format": "pelion"}, WebhookPolicy(format=Format.PELION)),
+    ({}, WebhookPolicy()),
+]
+
+
+@pytest.mark.parametrize(("written", "read"), LATER_RELEASE)
+async def test_what_a_later_release_has_written_breaks_nothing(
+    stores: Stores, written: dict[str, object], read: WebhookPolicy | None
+) -> None:
+    """Neither an attempt nor a list that the webhook is in."""
+    channel = await create(stores, kind=Kind.WEBHOOK)
+    await stores.queued(channel, 2)
+    of_later = {"policy": json.dumps(written), "disabled": "of-later", "disabled_since_ms": 7}
+    stores.direct.hset(keyspace.channel(channel), mapping=of_later)
+
+    shown = await stores.account_channels.read(channel)
+    assert shown is not None
+    assert shown.disabled == Disabled(7, DisabledFor.FAILED)
+    assert await stores.account_channels.resume(channel)
+    batch = await taken(stores, channel)
+
+    assert 1 <= len(batch.notifications) <= 2
+    if read is not None:
+        assert shown.policy == batch.policy == read
+
+
 async def taken(stores: Stores, channel: str) -> TakenBatch:
     lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
     batch = await Batches(stores.calls, limits=QueueLimits()).take(lease, count=100, size_bytes=10_000)
@@ -62,6 +92,18 @@ async def test_a_change_takes_effect_with_the_next_batch(stores: Stores) -> None
     await stores.account_channels.change_webhook(before, lambda _: (HOOK, POLICY))
 
     assert (await taken(stores, channel)).policy == POLICY
+
+
+async def test_a_native_webhook_of_an_older_release_has_the_defaults(stores: Stores) -> None:
+    """It is no webhook of an API key, which would be deleted when it fails for a day."""
+    channel = await create(stores, kind=Kind.WEBHOOK)
+    stores.direct.hdel(keyspace.channel(channel), "policy")
+    await stores.queued(channel, 2)
+
+    batch = await taken(stores, channel)
+
+    assert batch.policy == WebhookPolicy()
+    assert len(batch.notifications) == 1
 
 
 async def test_a_webhook_of_an_api_key_has_none(stores: Stores) -> None:

@@ -8,9 +8,11 @@ from shared.model.channels import Kind
 from shared.model.deliveries import Delivery, exchange
 from shared.model.events import Event
 from shared.model.webhooks import Format, WebhookPolicy
+from shared.store import keyspace
 from shared.store.attempts import Attempts
-from shared.store.batches import AfterFailure, Batches, Failure, TakenBatch
+from shared.store.batches import AfterFailure, Batches, Failure, NoBatch, TakenBatch
 from shared.store.due_webhooks import DueWebhooks
+from shared.store.parallel_batches import EntryFailure, ParallelBatches
 from shared.store.queues import QueueLimits
 from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
@@ -130,3 +132,39 @@ async def native_webhooks(stores: Stores) -> None:
         assert told is not None
         await notices.remove(channel, told)
         await stores.account_channels.resume(channel)
+
+
+async def parallel_webhooks(stores: Stores) -> None:
+    """A new owner that finds as many requests as there may be, and more retries that are due all at once."""
+    policy = WebhookPolicy(max_in_flight=100, give_up_after_s=0)
+    batches = ParallelBatches(stores.calls, limits=QueueLimits())
+    channel = await create(stores, kind=Kind.WEBHOOK, policy=policy)
+    await stores.queues.append(channel, receipted(LARGEST))
+    delivery = Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=500, error="", took_ms=5)
+    entries, name = stores.entries(channel), keyspace.taken(channel)
+    stores.direct.hset(keyspace.channel(channel), mapping={"taken_until": entries[999], "hurry": 1})
+    under_way = {f"{entry} 0 0 0 0": 9e15 for entry in entries[:100]}
+    waiting = {f"{entry} 1 1 0 1": FAR_AHEAD_MS for entry in entries[100:1000]}
+    stores.direct.zadd(name, {**under_way, **waiting})
+    lease = await stores.leases.claim_unheld(channel, owner=f"{EDGE}/1")
+    taken = []
+    for is_fresh in (True, False):
+        found = await batches.take(lease, count=100, retries=100, size_bytes=10**9, is_fresh=is_fresh)
+        assert isinstance(found, list)
+        assert len(found) == 100
+        taken += found
+    for is_gone, expected in ((False, AfterFailure.EXHAUSTED), (True, AfterFailure.DISABLED)):
+        failure = EntryFailure(is_gone=is_gone, asked_ms=1, hold_ms=1, notice="{}")
+        after = await batches.fail(
+            lease, taken.pop(), delivery=delivery, backoff_ms=0, failure=failure, lesson=Lesson()
+        )
+        assert after.result is expected
+    assert await batches.ack(lease, taken.pop(), delivery=delivery) == 1
+    [due] = [each async for page in DueWebhooks(stores.calls, instance=EDGE).pages() for each in page]
+    assert not due.is_due
+    await stores.account_channels.resume(channel)
+    assert await Webhooks(stores.calls, stores.wakeups).retry_now(channel)
+    [due] = [each async for page in DueWebhooks(stores.calls, instance=EDGE).pages() for each in page]
+    assert due.is_due
+    later = ParallelBatches(at_time(stores, FAR_AHEAD_MS), limits=QueueLimits())
+    assert await later.take(lease, count=100, retries=100, size_bytes=10**9, is_fresh=True) is NoBatch.EMPTY

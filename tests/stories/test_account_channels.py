@@ -40,7 +40,7 @@ def data_in(items: list[tuple[str, Any]]) -> list[int]:
 
 
 async def test_from_its_creation_to_its_end(mine: AccountChannels, other_api: Api) -> None:
-    settings = {"expires_after_s": 3600, "queue": {"bytes": 4096, "age_s": None}}
+    settings = {"expires_after_s": 3600, "queue": {"bytes": 4096, "age_s": 7200}}
     named = {"name": "Nachtlauf / 7", "customer": "c-1"}
     made = await mine.create("webhook", **named, **settings, bindings=["orders.#"], webhook=HOOK)
 
@@ -64,7 +64,7 @@ async def test_from_its_creation_to_its_end(mine: AccountChannels, other_api: Ap
     assert changed.status == 200, changed.text
     shown = changed.json
     assert (shown["name"], shown["customer"], shown["bindings"]) == ("b", None, where)
-    assert (shown["expires_after_s"], shown["queue"]) == (None, {"bytes": None, "age_s": None})
+    assert (shown["expires_after_s"], shown["queue"]) == (None, {"bytes": None, "age_s": 604_800})
     assert shown["webhook"] == {**made["webhook"], "url": "https://example.com/other"}
     assert await by_other.get("b") == shown
     assert_error(await mine.call("GET", "/Nachtlauf%20%2F%207"), 404, "not_found")

@@ -25,7 +25,7 @@ GATEWAY = {
     "/v1/channels/x/deliveries": READ,
     "/v1/channels/x/deliveries/1-0": READ,
     # Also the place of an attempt of that name, which there is never.
-    "/v1/channels/x/deliveries/retry": "GET, HEAD, POST",
+    "/v1/channels/x/deliveries/retry": "POST",
     "/v1/channels/x/pause": "POST",
     "/v1/events": "POST",
     "/v1/events/a/b%2Fc": READ,

@@ -146,7 +146,7 @@ async def test_a_redirect_is_a_failure_that_says_so(mine: AccountChannels, hook:
         tested = (await mine.do(channel, "test", 200)).json
 
         assert (tested["accepted"], tested["status"]) == (False, 308)
-        assert f"redirected to {elsewhere.url}" in tested["error"]
+        assert f"redirect to {elsewhere.url}" in tested["error"]
         assert elsewhere.calls == []
 
 

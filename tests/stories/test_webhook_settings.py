@@ -10,7 +10,7 @@ from standardwebhooks import Webhook as Verifier
 from tests.harness.channels import AccountChannels
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook
-from tests.stories.test_webhook_policies import create, dispatching, hook, mine, patch
+from tests.stories.test_webhook_policies import create, dispatching, hook, mine, patch, publish
 
 __all__ = ["dispatching", "hook", "mine"]
 
@@ -40,6 +40,22 @@ async def test_secret_headers_are_never_shown(mine: AccountChannels, hook: Webho
     assert "x-token" not in hook.calls[-1].headers
 
 
+async def test_long_urls_and_tokens_reach_the_receiver(mine: AccountChannels, hook: Webhook) -> None:
+    token, signed = "Bearer " + "x" * 7000, "?signature=" + "y" * 1900
+    channel = await create(mine, hook)
+    changed = await patch(mine, channel, url=hook.url + signed, secret_headers={"Authorization": token})
+
+    assert changed["url"] == hook.url + signed
+    assert (await mine.do(channel, "test", 200)).json["accepted"]
+    await publish(mine, 1)
+    await wait_until(lambda: len(hook.calls) == 2)
+    assert [call.headers["authorization"] for call in hook.calls] == [token, token]
+    # An attempt is recorded with its ack.
+    await mine.until(channel, pending=0)
+    [attempt] = (await mine.call("GET", f"/{channel}/deliveries")).json["deliveries"]
+    assert attempt["url"] == hook.url + signed
+
+
 async def test_two_changes_at_once_keep_what_each_leaves_out(mine: AccountChannels, hook: Webhook) -> None:
     channel = await create(mine, hook)
     given: dict[str, Any] = {
@@ -49,7 +65,6 @@ async def test_two_changes_at_once_keep_what_each_leaves_out(mine: AccountChanne
         "backoff": [1, 2],
         "rate_per_s": 50,
         "max_batch": 7,
-        "max_in_flight": 20,
         "max_body_bytes": 2048,
         "give_up_after_s": 60,
         "disable_after_s": 120,
@@ -143,12 +158,18 @@ async def test_a_test_that_is_out_of_time_says_so(mine: AccountChannels, hook: W
         ({"backoff": [1] * 21}, "webhook.backoff"),
         ({"give_up_after_s": 0}, "webhook.give_up_after_s"),
         ({"disable_after_s": -1}, "webhook.disable_after_s"),
+        ({"max_in_flight": 0}, "webhook.max_in_flight"),
         ({"max_in_flight": 101}, "webhook.max_in_flight"),
+        ({"max_in_flight": 2, "format": "pelion"}, "webhook.max_in_flight"),
+        ({"max_in_flight": 2, "format": "cloudevents-batch", "max_batch": 2}, "webhook.max_in_flight"),
         ({"rate_per_s": 0}, "webhook.rate_per_s"),
         ({"max_batch": 385}, "webhook.max_batch"),
         ({"max_body_bytes": 1023}, "webhook.max_body_bytes"),
         ({"headers": {"Host": "x"}}, "webhook.headers"),
-        ({"secret_headers": {"Host": "x"}}, "webhook.headers"),
+        ({"headers": {"A": "x" * 8192}}, "webhook.headers: makes 8193 characters"),
+        ({"headers": {f"{number}": "" for number in range(33)}}, "webhook.headers: makes 33 headers"),
+        ({"url": "http://example.com/" + "x" * 2030}, "webhook.url: has 2049 characters"),
+        ({"secret_headers": {"Host": "x"}}, "webhook.secret_headers"),
         ({"headers": {"A": "1"}, "secret_headers": {"a": "2"}}, "webhook.secret_headers"),
     ],
 )

@@ -10,10 +10,11 @@ import pytest
 
 from services import composition
 from services.webhook_dispatcher import delivery
-from services.webhook_dispatcher.delivery import Deliveries, Outcome
+from services.webhook_dispatcher.delivery import Deliveries
 from services.webhook_dispatcher.dispatcher import Dispatcher
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
 from services.webhook_dispatcher.notices import NoticePublisher
+from services.webhook_dispatcher.outcomes import Outcome
 from shared.jobs import RetryJobs
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
@@ -29,6 +30,7 @@ from shared.store.attempt_bytes import AttemptBytes
 from shared.store.batches import Batches
 from shared.store.client_certificates import ClientCertificates
 from shared.store.due_webhooks import DueWebhooks
+from shared.store.parallel_batches import ParallelBatches
 from shared.store.queues import QueueLimits
 from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat, Replicas
@@ -189,6 +191,9 @@ def stores_of(stores: Stores, clock: RedisClock, *, instance: str) -> compositio
         heartbeat=Heartbeat(stores.calls, instance=instance, ttl_ms=HOUR_MS),
         instance=instance,
         leases=stores.leases,
+        parallel_batches=ParallelBatches(
+            clock.calls_of(stores), limits=QueueLimits(), on_attempts=bytes_.grew
+        ),
         queues=stores.queues,
         replicas=Replicas(stores.calls),
         webhooks=Webhooks(stores.calls, stores.wakeups),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.webhook_dispatcher.delivery import Outcome
+from services.webhook_dispatcher.outcomes import Outcome
 from shared import telemetry
 from shared.outbound.client import Attempt
 from shared.store import keyspace

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from services.webhook_dispatcher.delivery import Outcome
+from services.webhook_dispatcher.outcomes import Outcome
 from shared.model.errors import NoLongerOwner
 from shared.outbound.client import Attempt
 from shared.store import keyspace

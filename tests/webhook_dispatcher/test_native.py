@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from services.webhook_dispatcher import native_failures
-from services.webhook_dispatcher.delivery import Outcome
 from services.webhook_dispatcher.dispatcher import Dispatcher
+from services.webhook_dispatcher.outcomes import Outcome
 from shared.model.channels import Kind
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
@@ -161,7 +161,7 @@ async def test_a_redirect_is_recorded_in_words(
     await attempt(stores, deliveries, channel)
 
     [(_, recorded)] = stores.direct.xrange(keyspace.attempts(channel))
-    assert "redirected to https://new.example/" in orjson.loads(recorded[b"facts"])["detail"]
+    assert "redirect to https://new.example/" in orjson.loads(recorded[b"facts"])["detail"]
 
 
 async def test_an_account_is_told_of_what_was_given_up_and_of_the_recovery(
@@ -263,6 +263,31 @@ async def test_a_notice_that_is_published_twice_has_one_id(
     entries = stores.direct.xrange(keyspace.queue(watcher))
     assert len(entries) == 2
     assert len({fields[b"id"] for _, fields in entries}) == 1
+
+
+async def test_notices_that_have_one_number_have_two_ids(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
+) -> None:
+    """A Redis that lost its last writes counts again from before: receivers drop doubles by the id."""
+    watcher, channel = await watching(stores), await native(stores)
+    outbound.status = 410
+    for clock.ahead_ms in (0, 1000):
+        await attempt(stores, deliveries, channel)
+        stores.direct.hdel(keyspace.channel(channel), "noticed", "disabled")
+
+    entries = stores.direct.xrange(keyspace.queue(watcher))
+    assert len({fields[b"id"] for _, fields in entries}) == len(entries) == 2
+
+
+async def test_a_notice_of_a_later_release_is_published(stores: Stores, deliveries: Attempts) -> None:
+    watcher, channel = await watching(stores), await native(stores)
+    stores.direct.hset(keyspace.channel(channel), "notices", '4 5 throttled {"a":1}')
+
+    await deliveries._notices.publish(channel)
+
+    [(topic, data)] = told(stores, watcher)
+    assert (topic, data["a"]) == ("system.webhook.throttled", 1)
+    assert not stores.direct.hexists(keyspace.channel(channel), "notices")
 
 
 async def test_a_change_during_the_attempt_is_due_at_once(

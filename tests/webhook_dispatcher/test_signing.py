@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from services.webhook_dispatcher import signing
-from services.webhook_dispatcher.delivery import Outcome
+from services.webhook_dispatcher.outcomes import Outcome
 from services.webhook_dispatcher.signing import AT_ONCE_BYTES, sign
 from shared.model.signing_secrets import SecretKind, new_secret
 from shared.store.signing_secrets import SigningSecrets

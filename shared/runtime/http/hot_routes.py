@@ -4,10 +4,12 @@ A hot route gets a request whose body has arrived with its head, and may decline
 serves the request. Both call the same functions, so a hot route has no rules of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from shared.runtime.http.known_heads import Head
 
 if TYPE_CHECKING:
     from shared.runtime.http.protocol import HttpProtocol
@@ -19,42 +21,35 @@ HotRoutes: TypeAlias = Mapping[tuple[bytes, bytes], HotRoute]
 
 
 class HotRequest:
-    """One request, and its response. It takes the place of uvicorn's request cycle on its connection.
+    """One request, and its response. It takes the place of uvicorn's request cycle on its connection."""
 
-    Names of `headers` are in lower case.
-    """
-
-    __slots__ = ("_protocol", "body", "disconnected", "headers", "keep_alive", "response_complete")
+    __slots__ = ("_protocol", "body", "disconnected", "head", "keep_alive", "response_complete")
     # The body has arrived.
     more_body = False
 
-    def __init__(
-        self,
-        protocol: "HttpProtocol",
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-        *,
-        keep_alive: bool,
-    ) -> None:
+    def __init__(self, protocol: "HttpProtocol", head: Head, body: bytes, *, keep_alive: bool) -> None:
         self._protocol = protocol
-        self.headers = headers
+        self.head = head
         self.body = body
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
 
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Writes the whole response; the length is added. Does nothing once the connection is lost."""
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """Writes the whole response; the length is added. Does nothing once the connection is lost.
+
+        `headers` are lines, each with its end.
+        """
         if self.disconnected:
             return
         protocol = self._protocol
-        parts = [STATUS_LINE[status]]
-        for name, value in (*protocol.server_state.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
+        for name, value in protocol.server_state.default_headers:
+            headers += name + b": " + value + b"\r\n"
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
-        protocol.write_response(b"".join(parts))
+            headers += b"connection: close\r\n"
+        protocol.write_response(
+            b"%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], headers, len(body), body)
+        )
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()

@@ -21,6 +21,7 @@ from shared import telemetry
 from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.heads import HeadsProtocol
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
+from shared.runtime.http.known_heads import Head, KnownHead, known_head
 from shared.runtime.http.request_head import RefusedHead, bad_url
 from shared.runtime.http.responses import (
     REQUEST_ID,
@@ -96,6 +97,9 @@ class HttpProtocol(HeadsProtocol):
         self._stage = stage or Stage()
         self._hot: HotRoute | None = None
         self._hot_body: list[bytes] = []
+        # The message that the parser has read last, if it was hot; then its head, which may come again.
+        self._served: HotRequest | None = None
+        self._known: KnownHead | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._notes: dict[str, str] = {}
@@ -109,6 +113,7 @@ class HttpProtocol(HeadsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._served = self._known = None
         if self._head_timer is not None:
             self._stop_head_timer()
         self._check_head()
@@ -160,28 +165,49 @@ class HttpProtocol(HeadsProtocol):
             super().on_message_complete()
 
     def _serve_hot(self, hot: HotRoute) -> bool:
-        last = self.cycle
         keep_alive = self._version != "1.0" and self.parser.should_keep_alive() and not self._stage.is_leaving
-        request = HotRequest(self, self.headers, b"".join(self._hot_body), keep_alive=keep_alive)
+        request = HotRequest(self, Head(self.headers), b"".join(self._hot_body), keep_alive=keep_alive)
+        if not self._is_served(hot, request):
+            return False
+        self._hot, self._hot_body, self._served = None, [], request
+        return True
+
+    def _is_served(self, hot: HotRoute, request: HotRequest) -> bool:
+        last = self.cycle
         # First: it may respond at once.
         self.cycle = request  # type: ignore[assignment]
         try:
-            is_served = hot(request)
+            if hot(request):
+                return True
         except Exception as error:
-            is_served = True
             self._fail_hot(request, error)
-        if not is_served:
-            self.cycle = last
+            return True
+        self.cycle = last
+        return False
+
+    def _learn_head(self, data: bytes, served: HotRequest) -> None:
+        """The data may be all of a request that the parser has read."""
+        self._served = None
+        if served.keep_alive:
+            method = self.parser.get_method()
+            line = method + b" " + self.url + b" HTTP/1.1"
+            self._known = known_head(data, line, served, self._hot_routes[method, self.url])
+
+    def _serve_known(self, known: KnownHead, data: bytes) -> bool:
+        """Serves a request whose head was parsed before, if it has arrived whole and nothing is under way."""
+        is_idle = not (self._is_in_head or self._unparsed or self.flow.write_paused or self._is_responding())
+        body = known.body_in(data) if is_idle and self._may_parse() and not self._stage.is_leaving else None
+        if body is None:
             return False
-        self._hot, self._hot_body = None, []
-        return True
+        self._unset_keepalive_if_required()
+        return self._is_served(known.route, HotRequest(self, known.head, body, keep_alive=True))
 
     def _fail_hot(self, request: HotRequest, error: Exception) -> None:
         """Responds to a bug: the parser would take it for a malformed request."""
         request_id = new_request_id()
         record_failure(self.parser.get_method().decode(), self.url.decode(), error, request_id=request_id)
         if not request.response_complete:
-            headers = [(b"content-type", b"application/json"), (_REQUEST_ID, request_id.encode())]
+            headers = b"content-type: application/json\r\n%b: %b\r\n" % (_REQUEST_ID, request_id.encode())
             request.respond(500, headers, problem_body(internal_error(), request_id=request_id))
 
     def write_response(self, data: bytes) -> None:
@@ -205,7 +231,11 @@ class HttpProtocol(HeadsProtocol):
             if self._may_parse() and not self._arrivals.parse(self, self._on_turn):
                 self._wait_for_turn(data)
                 return
+        elif self._known is not None and self._serve_known(self._known, data):
+            return
         self._take(data)
+        if self._served is not None:
+            self._learn_head(data, self._served)
 
     def _on_share_parsed(self) -> None:
         if self._hot is not None:

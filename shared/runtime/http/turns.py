@@ -74,7 +74,8 @@ class TurnsProtocol(HttpToolsProtocol):
         self._plan_reading()
         # Most heads arrive whole and need no timer. Data after a response that begins no request stopped
         # uvicorn's keep-alive timer: without ours such a connection would stay open for ever.
-        if not self._reading_paused and (self._is_in_head or not self._is_responding()):
+        has_timer = self._is_responding() or self.timeout_keep_alive_task is not None
+        if not self._reading_paused and (self._is_in_head or not has_timer):
             self._start_head_timer()
 
     def _wait_for_turn(self, data: bytes) -> None:

@@ -92,10 +92,7 @@ def response(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | 
 def _is_within_bounds(url: bytes, headers: Headers) -> bool:
     if len(url) > _LINE_LIMIT_BYTES or len(headers) > _LINE_LIMIT:
         return False
-    for name, value in headers:
-        if len(name) + len(value) > _LINE_LIMIT_BYTES:
-            return False
-    return True
+    return all(len(name) + len(value) <= _LINE_LIMIT_BYTES for name, value in headers)
 
 
 def _check_key(keys: list[bytes]) -> Rejection | None:

@@ -4,7 +4,8 @@
 -- time: its queue collects until it is enabled again. What has failed for its own time since its first failed attempt is
 -- dropped as exhausted. Both are noted for the account in this step: a dispatcher may die before it has told it.
 -- The channel ends when all attempts have failed for the expiry time: its own, if it has one (0: never). An attempt that comes later than planned by half
--- of the expiry restarts that time: the dispatchers were away, or a clock jumped, and the webhook did not fail.
+-- of the expiry restarts that time: the dispatchers were away, or a clock jumped, and the webhook did not fail. A native
+-- one's times leave out only how late it was: one that is always late has an end too.
 -- A failure under an older configuration says nothing about the present one: the next attempt is due at once.
 -- Writes in the same step what the attempt has taught about the size of batches (batch_limits.py). A lower limit ends
 -- the batch: the next one has its front. Drops a single notification that was refused too often: nothing behind it would
@@ -14,8 +15,8 @@
 --       bytes or '', new limit of the number or '', batch that timed out or '', entry refused alone or '', how often, and
 --       of the attempt: outcome, event ids, facts, details;
 --       of a native webhook also: '1' when its receiver is gone or '', time until it gives a batch up, time until it is
---       disabled, backoff after a batch was given up (ms), first entry of the batch, last one, the first behind it, and
---       the JSON of the notice when it is given up or ''
+--       disabled, backoff after a batch was given up (ms), first entry of the batch, last one, the first behind it,
+--       the JSON of the notice when it is given up or '', and how long the attempt took (ms)
 -- Reply: {'retry' or 'dropped' or 'config_changed' or 'ended' or 'not_owner', the time of the next attempt in ms or the
 --         notifications lost or 0, by how many bytes the attempts have grown}
 --      | {'exhausted', the time of the next attempt in ms, bytes, notifications dropped} | {'disabled', the reason, bytes}
@@ -30,6 +31,14 @@
 local LOT = 460
 local BODY_LIMIT_TTL_MS = 24 * 60 * 60 * 1000
 local GROWS_AGAIN_MS = 5 * 60 * 1000
+
+-- Whether a batch is still what the queue begins with. After a crash of Redis there may be others in its place, which were
+-- never sent, and before it some that were acked.
+local function is_front(queue, first, last)
+  local front = redis.call('XRANGE', queue, '-', '+', 'COUNT', 1)[1]
+  return front and front[1] == first and #redis.call('XRANGE', queue, last, last) == 1
+end
+
 local owner, generation, config_version, failing_since_ms, next_attempt_ms, grows_from,
   own_expiry, head, limits, has_receipts = unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'config_version',
     'failing_since_ms', 'next_attempt_ms', 'grows_from_ms', 'idle_expiry_ms', 'head', 'limits', 'receipts'))
@@ -37,26 +46,30 @@ if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner', 0, 0} end
 
 local now, expiry = now_ms(), tonumber(own_expiry or ARGV[6])
 if own_expiry == '0' then expiry = math.huge end
-local gone, give_up_ms, disable_ms, backoff_after_ms, first, last, behind, notice = unpack(ARGV, 17)
+local gone, give_up_ms, disable_ms, backoff_after_ms, first, last, behind, notice, took_ms = unpack(ARGV, 17)
 local is_native = gone ~= nil
 if is_native then expiry = tonumber(disable_ms) end
 local next_ms = string.format('%.0f', now + tonumber(ARGV[5]))
 local since = tonumber(failing_since_ms or now)
-if next_attempt_ms and now - tonumber(next_attempt_ms) > expiry / 2 then since = now end
+-- From its plan to the begin of a native webhook's attempt: the attempt itself may last longer than the times that it has.
+local late_ms = next_attempt_ms and now - tonumber(next_attempt_ms) - (is_native and tonumber(took_ms) or 0) or 0
+if late_ms > expiry / 2 then since = is_native and math.min(now, since + late_ms) or now end
 local status = 'retry'
-if config_version ~= ARGV[3] then
-  status = 'config_changed'
+if (config_version or '') ~= ARGV[3] then
+  status, next_ms = 'config_changed', string.format('%.0f', now)
 elseif now - since >= expiry then
   status = is_native and 'disabled' or 'ended'
 end
 local head_since = now
 if is_native and status == 'retry' then
   local head_entry, since_ms = string.match(head or '', '^(%S+) (%d+)$')
-  local is_away = next_attempt_ms and now - tonumber(next_attempt_ms) > tonumber(give_up_ms) / 2
-  if head_entry == first and not is_away then head_since = tonumber(since_ms) end
+  if head_entry == first then
+    head_since = tonumber(since_ms)
+    if late_ms > tonumber(give_up_ms) / 2 then head_since = math.min(now, head_since + late_ms) end
+  end
   if gone == '1' then
     status = 'disabled'
-  elseif now - head_since >= tonumber(give_up_ms) then
+  elseif now - head_since >= tonumber(give_up_ms) and is_front(KEYS[2], first, last) then
     status, next_ms = 'exhausted', string.format('%.0f', now + tonumber(backoff_after_ms))
   end
 end

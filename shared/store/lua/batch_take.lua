@@ -8,12 +8,13 @@
 -- A native webhook also keeps to its policy: its batches, and its rate by Redis' clock, which holds across takeovers. A
 -- request that is late may be followed by the next one sooner, by one interval at most: a second has two more requests
 -- than the rate at most.
+-- Gives out nothing of a webhook with several requests at once: entry_take.lua does.
 -- KEYS: key, channel, queue, receipts
 -- ARGV: owner, generation, count, bytes, lifetime in ms
 -- Reply: {'taken', config version, url, headers, serialization, signing secrets, failed attempts, policy or '',
 --         limit of bytes or '', limit of the number or '', batch that timed out or '', entry refused alone or '',
 --         how often, '1' if an ack ends trouble or '', entry...} | {'paced', ms to wait}
---      | {'dropped', the number} | {'empty'} | {'not_due'} | {'revoked'} | {'deleted'} | {'taken_over'}
+--      | {'dropped', the number} | {'empty'} | {'not_due'} | {'parallel'} | {'revoked'} | {'deleted'} | {'taken_over'}
 -- The signing secrets are those of now, newest first, separated by blanks.
 -- Touches at most: 384 entries and 5 secrets, or 150 entries that are too old with their receipts.
 --include now
@@ -45,12 +46,16 @@ if redis.call('XLEN', KEYS[3]) == 0 then
     'refused_entry', 'refused_times', 'head')
   return {'empty'}
 end
-local key_ends_ms, now = redis.call('HGET', KEYS[1], 'expires_at_ms'), now_ms()
+local key_ends_ms, native = unpack(redis.call('HMGET', KEYS[1], 'expires_at_ms', 'native'))
+local now = now_ms()
+-- A native webhook of an older release has no policy, so the defaults: it is shown with them too.
+if native and not policy then policy = '{}' end
 if key_ends_ms and tonumber(key_ends_ms) <= now then return {'not_due'} end
 if next_attempt_ms and tonumber(next_attempt_ms) > now then return {'not_due'} end
 
 local wanted = policy and cjson.decode(policy)
-if wanted and type(wanted.rate_per_s) == 'number' then
+if wanted and (tonumber(wanted.max_in_flight) or 1) > 1 then return {'parallel'} end
+if wanted and type(wanted.rate_per_s) == 'number' and wanted.rate_per_s > 0 then
   local interval = 1000 / wanted.rate_per_s
   local at = tonumber(rate_at or 0)
   -- Further ahead it can only be after a clock was put back, or under a slower rate.
@@ -75,8 +80,9 @@ local count = math.min(tonumber(ARGV[3]), READ_LOT)
 if (serialization or '') ~= '' then count = math.min(count, cjson.decode(serialization).max_chunk_size) end
 local bytes = tonumber(ARGV[4])
 if wanted then
-  count = math.min(count, wanted.format == 'cloudevents' and 1 or wanted.max_batch)
-  bytes = math.min(bytes, wanted.max_body_bytes)
+  -- Another release may have written the policy without one of them.
+  count = math.min(count, wanted.format == 'cloudevents' and 1 or tonumber(wanted.max_batch) or 1)
+  bytes = math.min(bytes, tonumber(wanted.max_body_bytes) or bytes)
 end
 if batch_limit then count = math.min(count, tonumber(batch_limit)) end
 if batch_until then

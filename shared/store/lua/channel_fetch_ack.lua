@@ -20,7 +20,7 @@ local acked = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
 redis.call('HSET', KEYS[1], 'released_at_ms', now_ms())
 if has_receipts then mark_receipts(KEYS[1], KEYS[3], '-', ARGV[2], 'acked') end
 local left = redis.call('XRANGE', KEYS[2], '-', fetch_until, 'COUNT', MOST)
-if acked > 0 then write_first(KEYS[1], left[1] or first_entry(KEYS[2])) end
+if acked > 0 then write_first(KEYS[1], left[1] or first_entry(KEYS[2]), 0) end
 if #left > 0 then
   redis.call('HSET', KEYS[1], 'fetched', #left)
 else

@@ -6,7 +6,7 @@
 -- For the receipts of what was dropped it records when, and up to which entry (receipts.py reads it).
 -- KEYS: channel, queue, receipts     ARGV: generation, '' for any
 -- Reply: the number dropped, or -1 without such a channel
--- Touches at most: 14 fields, 1 entry, and 3 names.
+-- Touches at most: 14 fields, 1 entry, and 4 names.
 --include now
 local ENDED_TTL_MS = 60 * 60 * 1000
 local generation, tail, has_receipts = unpack(redis.call('HMGET', KEYS[1], 'generation', 'tail', 'receipts'))
@@ -14,7 +14,7 @@ if not generation or (ARGV[1] ~= '' and ARGV[1] ~= generation) then return -1 en
 redis.call('HDEL', KEYS[1], 'fetch_lease', 'fetch_until', 'ack_by_ms', 'fetched', 'nacked', 'nacked_until_ms')
 local dropped = redis.call('XLEN', KEYS[2])
 if dropped == 0 then return 0 end
-redis.call('UNLINK', KEYS[2])
+redis.call('UNLINK', KEYS[2], (string.gsub(KEYS[1], 'channel$', 'taken')))
 redis.call('XADD', KEYS[2], tail, 'purged', 1)
 redis.call('XTRIM', KEYS[2], 'MAXLEN', 0)
 redis.call('HINCRBY', KEYS[1], 'dropped', dropped)

@@ -7,7 +7,8 @@
 --include attempts
 --include entries
 local BLOCK_BYTES = 4400
-local first, total = first_entry(KEYS[2]), redis.call('HGET', KEYS[1], 'total')
-local pending = first and total and math.max(BLOCK_BYTES, tonumber(total) - total_before(first)) or 0
+local first, total, first_total = first_entry(KEYS[2]), unpack(redis.call('HMGET', KEYS[1], 'total', 'first_total'))
+local pending = first and total
+  and math.max(BLOCK_BYTES, total - math.max(total_before(first), tonumber(first_total or 0))) or 0
 local attempts = size_of_attempts(KEYS[3])
 return pending + (attempts > 0 and math.max(BLOCK_BYTES, attempts) or 0)

@@ -22,6 +22,7 @@ local function end_channel(channel, queue, receipts, reason)
     redis.call('UNLINK', record)
     if kind == 'webhook' then redis.call('UNLINK', (string.gsub(channel, 'channel$', 'attempts'))) end
   end
-  redis.call('UNLINK', channel, queue, receipts, (string.gsub(channel, 'channel$', 'replay')))
+  redis.call('UNLINK', channel, queue, receipts, (string.gsub(channel, 'channel$', 'replay')),
+    (string.gsub(channel, 'channel$', 'taken')))
   return lost
 end
