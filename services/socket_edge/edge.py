@@ -134,8 +134,9 @@ class Edge:
         if isinstance(connection, LeaseHolder) and (previous := connection.lease.previous):
             telemetry.takeovers.add(1)
             if instance_of(previous) == self.instance:
-                for other in self.registry.of(connection.id):
-                    other.wake()
+                # This one too: a wakeup behind its claim may have reached the older one.
+                for each in self.registry.of(connection.id):
+                    each.wake()
             else:
                 self.stores.wakeups.send(previous, connection.id)
         if wakes:

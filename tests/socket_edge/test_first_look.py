@@ -11,7 +11,7 @@ from services.socket_edge.pelion_socket import open_pelion_socket
 from shared.store.inline_entries import parse_inline_entries
 from shared.store.leases import Claimed
 from tests.socket_edge.conftest import edge_of, scope_of
-from tests.store.stores import Stores, events
+from tests.store.stores import EDGE, OTHER_EDGE, Stores, events
 
 
 class Opening:
@@ -135,11 +135,26 @@ async def test_after_a_lost_subscription_the_queue_is_read(
     assert (opening.reads, len(opening.frames)) == (1, 1)
 
 
-async def test_after_a_takeover_the_queue_is_read(opening: Opening) -> None:
-    """A wakeup behind its claim may have reached the older socket."""
-    await opening.stores.claim(opening.channel)
+@pytest.mark.parametrize(("edge", "reads"), [(EDGE, 1), (OTHER_EDGE, 0)])
+async def test_after_a_takeover_within_the_edge_the_queue_is_read(
+    opening: Opening, edge: str, reads: int
+) -> None:
+    """A wakeup behind its claim may have reached the older socket there."""
+    await opening.stores.claim(opening.channel, f"{edge}/1")
 
     await opened(opening)
+
+    assert opening.reads == reads
+
+
+async def test_beside_an_older_socket_that_has_lost_its_lease_the_queue_is_read(opening: Opening) -> None:
+    """It would get the wakeup, wherever its lease went since."""
+    await opened(opening)
+    await opening.stores.claim(opening.channel, f"{OTHER_EDGE}/1")
+    opening.reads = 0
+
+    socket = await opening.open()
+    await socket.loop.wait_idle()
 
     assert opening.reads == 1
 
