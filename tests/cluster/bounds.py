@@ -26,12 +26,16 @@ _OF_CLIENTS = re.compile(
     r"\d+ ((sockets|sessions) were closed|(connects|joins|requests) were refused|frames of sessions) "
 )
 ROLLOUT = Bounds()
+WATCHED = Bounds(gap_s=None)
+"""A roll-out whose gaps are not what the story is about: Prometheus has its share of a small machine."""
 DRAIN = Bounds(reconnects=1.5)
 """An eviction adds no pod first, so half of the first edge's sockets go to the one that is next."""
 CRASH = Bounds(gap_s=15.0, publisher_errors=None, session_lost=None)
 """A process or a node's link to it is gone before anybody can be told."""
 REDIS_AWAY = Bounds(gap_s=60.0, reconnects=0.0, publisher_errors=None, session_lost=None)
 """Sockets stay open meanwhile; a new poll is refused until Redis is back."""
+REDIS_RESTARTS = Bounds(publisher_errors=None, session_lost=None)
+"""A roll-out in which the chart's own Redis is a new pod, which publishers see for some seconds."""
 PRIMARY_AWAY = Bounds(gap_s=20.0, reconnects=0.0, publisher_errors=None, session_lost=None)
 """The same for the channels of one primary, for some seconds."""
 

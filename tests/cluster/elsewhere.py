@@ -32,8 +32,8 @@ def on_redis_cluster(release: Release) -> Iterator[Release]:
         own = {"own": {"enabled": False}, "url": url, "jobs": {"url": jobs}, "caSecret": _CA_SECRET}
         values.write_text(json.dumps({"redis": own, "networkPolicy": {"redis": {"ports": ports()}}}))
         chosen = (f"--values={SMALL}", f"--values={values}")
-        other = OnRedisCluster(release.cluster, "notify-redis-cluster", chosen, redis)
-        with _installed(other, volumes=0):
+        other = OnRedisCluster(release.cluster, "notify-redis-cluster", chosen, redis=redis)
+        with installed(other, volumes=0):
             yield other
 
 
@@ -53,7 +53,7 @@ def on_a_small_node(release: Release) -> Iterator[Release]:
     """As the chart's values-small.yaml has it, and nothing else but the way to the load's webhooks."""
     open_way = f"--set-string=settings.ALLOW_PRIVATE_CALLBACKS={NODE_IP}"
     other = Release(release.cluster, "notify-small", (f"--values={CHART}/values-small.yaml", open_way))
-    with _installed(other, volumes=1):
+    with installed(other, volumes=1):
         yield other
 
 
@@ -65,25 +65,26 @@ def upgrade_a_small_one(release: Release) -> list[str]:
 
 def _requested(release: Release) -> str:
     """CPU in thousandths of a core."""
-    # The pod of the test has ended, and stays.
-    running = [pod for pod in release.pods() if pod["status"]["phase"] == "Running"]
-    containers = [each for pod in running for each in pod["spec"]["containers"]]
+    containers = [each for pod in release.pods() for each in pod["spec"]["containers"]]
     cpus = [each["resources"].get("requests", {}).get("cpu", "0m") for each in containers]
     return f"{sum(int(cpu.removesuffix('m')) for cpu in cpus)}m"
 
 
 @contextlib.contextmanager
-def _installed(release: Release, *, volumes: int) -> Iterator[None]:
+def installed(
+    release: Release, *, volumes: int, with_test: bool = True, storage_class: str = ""
+) -> Iterator[None]:
     """Installed and tested; the namespace goes at the end."""
-    release.prepare(volumes=volumes)
+    release.prepare(volumes=volumes, storage_class=storage_class)
     try:
         release.cluster.apply(_authority(release.namespace))
         release.install()
-        release.test()
+        if with_test:
+            release.test()
         yield
         release.uninstall()
     finally:
-        release.cluster.kubectl("delete", "namespace", release.namespace)
+        release.remove()
 
 
 def _authority(namespace: str) -> dict[str, object]:

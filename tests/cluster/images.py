@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster import debian
+from tests.cluster import debian, history
 from tests.cluster.places import CACHE, CHART, CHECKOUT, HERE, IMAGES, PROGRAMS, scratch
 from tests.cluster.requirements import Missing
 from tests.harness.valkey import server_binary
@@ -22,6 +22,8 @@ DOCKERFILE = CHECKOUT / "deploy" / "Dockerfile"
 REPOSITORY = "docker.io/library/notification-gateway"
 UPGRADE_TAG = "0.0.0-upgrade"
 """The same image by another name: an upgrade to it replaces every pod."""
+EARLIER_TAG = "0.0.0-earlier"
+"""The image of an earlier release."""
 PAUSE = "registry.k8s.io/pause:3.10"
 _NOT_IN_BASE = ("proc/*", "var/cache/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*")
 # Layers of older images speed up the next build; these are too old for that.
@@ -49,8 +51,11 @@ def build_all() -> None:
     base = Image("base", [_base_name(), HERE / "debian.py"], _base, for_podman=True)
     server = [HERE / "valkey.Containerfile", CHART / "values.yaml", Path(server_binary())]
     code = [CHECKOUT / name for name in ("requirements.txt", "services", "shared", "deploy/health_check.py")]
+    # A shallow clone lacks it; the story that needs it says so.
+    earlier = [Image("earlier", [*base.inputs, history.COMMIT], _earlier)] if history.is_here() else []
     for image in (
         base,
+        *earlier,
         Image("pause", [HERE / "programs" / "pause"], _pause),
         Image("valkey", [*base.inputs, *server], _valkey),
         Image("gateway", [*base.inputs, DOCKERFILE, *code], _gateway),
@@ -133,6 +138,14 @@ def _gateway() -> Sequence[str]:
     tags = [word for name in names for word in ("--tag", name)]
     _podman_build(*tags, "--file", str(DOCKERFILE), str(CHECKOUT))
     return names
+
+
+def _earlier() -> Sequence[str]:
+    name = f"{REPOSITORY}:{EARLIER_TAG}"
+    with scratch("image") as folder:
+        history.extract(Path(folder), "deploy", "requirements.txt", "services", "shared")
+        _podman_build("--tag", name, "--file", f"{folder}/deploy/Dockerfile", folder)
+    return [name]
 
 
 def build_again(name: str, *, timestamp: str) -> str:

@@ -1,4 +1,4 @@
-"""Builds Kubernetes, etcd, Helm and the pause program from Go modules, in programs/go.mod's versions."""
+"""Builds Kubernetes, etcd, Helm, Prometheus and the pause program from Go modules of fixed versions."""
 
 import hashlib
 import os
@@ -6,10 +6,14 @@ import subprocess
 from pathlib import Path
 
 from tests.cluster import requirements
-from tests.cluster.places import HERE, PROGRAMS
+from tests.cluster.places import CHECKOUT, HERE, PROGRAMS
 
 SOURCES = HERE / "programs"
 _BESIDE = SOURCES / "beside"
+_ADAPTER = SOURCES / "adapter"
+_PROMETHEUS = CHECKOUT / "tests" / "deploy" / "promtool"
+# As `make prometheus`, which also leaves out the discovery of pods.
+_PROMETHEUS_TAGS = "remove_all_sd,enable_kubernetes_sd"
 PARTS = (
     *("etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl"),
     "kubelet",
@@ -38,7 +42,7 @@ def build() -> None:
     go = requirements.go_program()
     assert go is not None, "the requirements were checked"
     PROGRAMS.mkdir(parents=True, exist_ok=True)
-    print("building Kubernetes, etcd and Helm from Go modules; the first time takes ten minutes", flush=True)
+    print("building Kubernetes and others from Go modules; the first time takes ten minutes", flush=True)
     # Without a version in the program, Helm refuses charts that name a kubeVersion.
     major, minor, _ = version().removeprefix("v").split(".")
     stamped = {
@@ -52,6 +56,10 @@ def build() -> None:
     _go(go, "helm", "helm.sh/helm/v3/cmd/helm", "-s -w")
     _go(go, "kube-network-policies", "sigs.k8s.io/kube-network-policies/cmd", "-s -w", folder=_BESIDE)
     _go(go, "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", "-s -w", folder=_BESIDE)
+    adapter = "sigs.k8s.io/prometheus-adapter/cmd/adapter"
+    _go(go, "prometheus-adapter", adapter, "-s -w", folder=_ADAPTER)
+    prometheus = "github.com/prometheus/prometheus/cmd/prometheus"
+    _go(go, "prometheus", prometheus, "-s -w", folder=_PROMETHEUS, GOFLAGS=f"-tags={_PROMETHEUS_TAGS}")
     # A pod's sandbox has no C library.
     _go(go, "pause", "./pause", "-s -w", CGO_ENABLED="0")
     for part in PARTS:
@@ -69,6 +77,7 @@ def _go(go: str, name: str, package: str, flags: str, *, folder: Path = SOURCES,
 
 def _fingerprint() -> str:
     whole = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        whole.update(str(path.relative_to(SOURCES)).encode() + b"\0" + path.read_bytes())
+    for folder in (SOURCES, _PROMETHEUS):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            whole.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()

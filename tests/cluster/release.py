@@ -1,6 +1,7 @@
 """One installation of the chart, in a namespace that enforces the strictest pod security standard."""
 
 import base64
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,28 +15,37 @@ RELEASE = "notify"
 FULL_NAME = f"{RELEASE}-notification-gateway"
 SERVICES = ("gateway", "socket-edge", "webhook-dispatcher", "expiry-reaper")
 SMALL = HERE / "values-small.yaml"
+_OF = "notification-gateway-test"
+"""The label of a volume that says which namespace it is for."""
 _POLL_S = 0.5
 _LIMIT_S = 300
 
 
 @dataclass(slots=True)
 class Release:
-    """`values` are Helm's options of every installation and upgrade."""
+    """`values` are Helm's options of every installation and upgrade, of this chart."""
 
     cluster: Cluster
     namespace: str
     values: tuple[str, ...] = field(default=(f"--values={SMALL}",))
+    chart: Path = CHART
 
-    def prepare(self, *, volumes: int = 1) -> None:
+    def prepare(self, *, volumes: int = 1, storage_class: str = "") -> None:
         """Creates the namespace and, in our own cluster, what a provisioner of volumes would."""
         levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
         metadata = {"name": self.namespace, "labels": levels}
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         for number in range(volumes if self.cluster.own else 0):
-            name = f"{self.namespace}-{number}"
-            path = VOLUMES / name
+            path = self._folder / str(number)
             path.mkdir(parents=True, exist_ok=True)
-            self.cluster.apply(_volume(name, path))
+            self.cluster.apply(_volume(self.namespace, path, storage_class))
+
+    def remove(self) -> None:
+        """The namespace with all that is in it, and its volumes: a released one fits no other claim."""
+        self.cluster.kubectl("delete", "namespace", self.namespace)
+        if self.cluster.own:
+            self.cluster.kubectl("delete", "persistentvolume", f"--selector={_OF}={self.namespace}")
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def install(self, *more: str) -> str:
         return self._helm("install", *more, "--wait", f"--timeout={_LIMIT_S}s")
@@ -44,10 +54,14 @@ class Release:
         return self._helm("upgrade", *more)
 
     def _helm(self, verb: str, *more: str) -> str:
-        return self.cluster.helm(verb, RELEASE, str(CHART), self._in, *self.values, *more)
+        return self.cluster.helm(verb, RELEASE, str(self.chart), self._in, *self.values, *more)
 
     def rollback(self) -> None:
         self.cluster.helm("rollback", RELEASE, self._in)
+
+    def history(self) -> str:
+        """Every revision with its state."""
+        return self.cluster.helm("history", RELEASE, self._in)
 
     def uninstall(self) -> None:
         self.cluster.helm("uninstall", RELEASE, self._in, "--wait", f"--timeout={_LIMIT_S}s")
@@ -73,16 +87,26 @@ class Release:
         self.kubectl("rollout", "restart", *(f"deployment/{FULL_NAME}-{service}" for service in services))
         self.wait_rolled_out()
 
+    def expect_image(self, tag: str) -> None:
+        """Raises Failed unless every pod of the services runs it."""
+        for service in SERVICES:
+            for pod in self.pods(service):
+                image = pod["spec"]["containers"][0]["image"]
+                if not image.endswith(f":{tag}"):
+                    raise Failed(f"{pod['metadata']['name']} runs {image}, not {tag}")
+
     def terminating(self) -> Iterator[str]:
         for pod in self.pods():
             if "deletionTimestamp" in pod["metadata"]:
                 yield str(pod["metadata"]["name"])
 
     def pods(self, component: str | None = None) -> list[dict[str, Any]]:
+        """Of the installation itself: the pod of `helm test` has ended, stays, and is never ready again."""
         selector = f"app.kubernetes.io/instance={RELEASE}"
         if component is not None:
             selector += f",app.kubernetes.io/component={component}"
-        return list(self.get("pods", f"--selector={selector}")["items"])
+        found = self.get("pods", f"--selector={selector}")["items"]
+        return [pod for pod in found if not is_hook(pod)]
 
     def pod(self, component: str) -> str:
         """The name of one running pod."""
@@ -122,8 +146,17 @@ class Release:
         return base64.b64decode(self.get("secret", FULL_NAME)["data"]["admin-token"]).decode()
 
     @property
+    def _folder(self) -> Path:
+        return VOLUMES / self.namespace
+
+    @property
     def _in(self) -> str:
         return f"--namespace={self.namespace}"
+
+
+def is_hook(item: dict[str, Any]) -> bool:
+    """Helm has made it for a moment, such as a test, and never removes it with the release."""
+    return "helm.sh/hook" in item["metadata"].get("annotations", {})
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -131,16 +164,17 @@ def is_ready(pod: dict[str, Any]) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def _volume(name: str, path: Path) -> dict[str, Any]:
+def _volume(namespace: str, path: Path, storage_class: str) -> dict[str, Any]:
     here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": name},
+        "metadata": {"name": f"{namespace}-{path.name}", "labels": {_OF: namespace}},
         "spec": {
             "capacity": {"storage": "8Gi"},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": storage_class,
             "local": {"path": str(path)},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },

@@ -32,7 +32,7 @@ def _rotate_password(release: Release) -> None:
     old = base64.b64decode(release.get("secret", FULL_NAME)["data"]["redis-password"]).decode()
     new = secrets.token_urlsafe(30)
     # Both are valid until Redis restarts.
-    _ask_redis(release, "ACL", "SETUSER", "default", f">{new}")
+    ask_redis(release, "ACL", "SETUSER", "default", f">{new}")
     _patch(
         release,
         {
@@ -45,12 +45,12 @@ def _rotate_password(release: Release) -> None:
     release.kubectl("rollout", "restart", f"statefulset/{_REDIS}")
     release.kubectl("rollout", "status", f"statefulset/{_REDIS}", "--timeout=120s")
     release.wait_ready("redis", count=1)
-    said = _ask_redis(release, "AUTH", old)
+    said = ask_redis(release, "AUTH", old)
     if "WRONGPASS" not in said:
         raise Failed(f"Redis still takes its old password: {said.strip()}")
 
 
-def _ask_redis(release: Release, *command: str) -> str:
+def ask_redis(release: Release, *command: str) -> str:
     """What valkey-cli prints, in the pod of Redis, with the pod's own password."""
     return release.kubectl("exec", f"{_REDIS}-0", "--", "sh", "-c", 'valkey-cli "$@" 2>&1', "sh", *command)
 

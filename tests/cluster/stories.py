@@ -8,14 +8,36 @@ from dataclasses import dataclass
 
 from tests.cluster import crashes, drains, images, outages, rotation
 from tests.cluster.access import Failed
-from tests.cluster.bounds import CRASH, DRAIN, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge
+from tests.cluster.bounds import (
+    CRASH,
+    DRAIN,
+    PRIMARY_AWAY,
+    REDIS_AWAY,
+    REDIS_RESTARTS,
+    ROLLOUT,
+    WATCHED,
+    Bounds,
+    Outcome,
+    judge,
+)
+from tests.cluster.caller import Waiting
+from tests.cluster.custom_metrics import follow_their_metrics
+from tests.cluster.earlier import (
+    on_an_earlier_release,
+    on_an_earlier_release_outside,
+    on_an_upgraded_release,
+    roll_back_to_it,
+    upgrade_from_it,
+)
 from tests.cluster.elsewhere import kill_a_primary, on_a_small_node, on_redis_cluster, upgrade_a_small_one
+from tests.cluster.faults import alerts, drains_are_seen
 from tests.cluster.front import front
 from tests.cluster.image_story import image
 from tests.cluster.load import Amount, under_load
 from tests.cluster.policies import network_policies
-from tests.cluster.release import FULL_NAME, RELEASE, SERVICES, Release, is_ready
+from tests.cluster.release import FULL_NAME, RELEASE, SERVICES, Release, is_hook, is_ready
 from tests.cluster.variants import autoscaling, external_redis
+from tests.cluster.volumes import grow, on_a_growable_volume
 
 _AFTERWARDS_S = 3
 """What an action leaves running, such as endpoints that are still changing, belongs to its story."""
@@ -57,14 +79,14 @@ def helm_test(release: Release) -> list[str]:
 def upgrade(release: Release) -> list[str]:
     release.upgrade(f"--set=image.tag={images.UPGRADE_TAG}")
     release.wait_rolled_out()
-    _expect_image(release, images.UPGRADE_TAG)
+    release.expect_image(images.UPGRADE_TAG)
     return []
 
 
 def rollback(release: Release) -> list[str]:
     release.rollback()
     release.wait_rolled_out()
-    _expect_image(release, images.app_version())
+    release.expect_image(images.app_version())
     return []
 
 
@@ -125,8 +147,7 @@ def uninstall(release: Release) -> list[str]:
     kept: list[str] = []
     for item in release.get(kinds, label)["items"]:
         marks = item["metadata"].get("annotations", {})
-        # Helm never removes a hook: the pod of `helm test` stays for its log.
-        stays = marks.get("helm.sh/resource-policy") == "keep" or "helm.sh/hook" in marks
+        stays = marks.get("helm.sh/resource-policy") == "keep" or is_hook(item)
         (kept if stays else left).append(f"{item['kind']}/{item['metadata']['name']}")
     claims = [item["metadata"]["name"] for item in release.get("persistentvolumeclaims")["items"]]
     if claims != [f"data-{FULL_NAME}-redis-0"]:
@@ -134,6 +155,18 @@ def uninstall(release: Release) -> list[str]:
     if left:
         raise Failed(f"an uninstall left {', '.join(left)}")
     return [f"kept: {', '.join([*(f'claim {claim}' for claim in claims), *kept])}"]
+
+
+def install_again(release: Release) -> list[str]:
+    """What an uninstall keeps is enough: no secret is a new one, and what was pending arrives."""
+    waiting = Waiting(release)
+    token = release.admin_token()
+    notes = uninstall(release)
+    notes += install(release)
+    if release.admin_token() != token:
+        raise Failed("the second installation has another admin token")
+    waiting.take()
+    return notes + helm_test(release)
 
 
 STORIES = {
@@ -157,7 +190,21 @@ STORIES = {
     "Redis Cluster over TLS": Story(kill_a_primary, PRIMARY_AWAY, needs_own=True, elsewhere=on_redis_cluster),
     "small node": Story(upgrade_a_small_one, ROLLOUT, needs_own=True, elsewhere=on_a_small_node),
     "autoscaling": Story(autoscaling, ROLLOUT, needs_own=True),
+    "autoscaling by own metrics": Story(follow_their_metrics, ROLLOUT, needs_own=True),
+    "alerts": Story(alerts, needs_own=True),
+    "drains are seen": Story(drains_are_seen, WATCHED, needs_own=True),
+    "grow the volume": Story(grow, ROLLOUT, needs_own=True, elsewhere=on_a_growable_volume),
     "image": Story(image, needs_own=True),
+    "upgrade from an earlier release": Story(
+        upgrade_from_it, REDIS_RESTARTS, needs_own=True, elsewhere=on_an_earlier_release
+    ),
+    "the same on an external Redis": Story(
+        upgrade_from_it, ROLLOUT, needs_own=True, elsewhere=on_an_earlier_release_outside
+    ),
+    "rollback to an earlier release": Story(
+        roll_back_to_it, ROLLOUT, needs_own=True, elsewhere=on_an_upgraded_release
+    ),
+    "install again": Story(install_again),
     "uninstall": Story(uninstall),
 }
 
@@ -204,11 +251,3 @@ def _delete(release: Release, component: str, *how: str) -> None:
 
 def _uids(release: Release, component: str) -> set[str]:
     return {pod["metadata"]["uid"] for pod in release.pods(component)}
-
-
-def _expect_image(release: Release, tag: str) -> None:
-    for service in SERVICES:
-        for pod in release.pods(service):
-            image = pod["spec"]["containers"][0]["image"]
-            if not image.endswith(f":{tag}"):
-                raise Failed(f"{pod['metadata']['name']} runs {image}, not {tag}")

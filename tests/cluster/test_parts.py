@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster import debian, names, programs, requirements
+from tests.cluster import debian, faults, front, monitoring, names, programs, requirements, volumes
 from tests.cluster.bounds import CRASH, PRIMARY_AWAY, REDIS_AWAY, ROLLOUT, Bounds, Outcome, judge, table
 from tests.cluster.daemons import options
 from tests.cluster.release import SMALL
 from tests.cluster.requirements import Missing
 from tests.cluster.stories import STORIES
+from tests.deploy.chart import named
 from tests.deploy.files import CHART
+from tests.deploy.rules import SOURCES
 
 GOOD = {
     "count": {"published": 500, "lost": 0, "duplicated": 0, "out_of_order": 0, "unknown": 0},
@@ -179,6 +181,49 @@ def test_the_small_values_are_values_of_the_chart() -> None:
         return found
 
     assert unknown(yaml.safe_load(SMALL.read_text()), chart) == []
+
+
+def test_each_fault_is_that_of_an_alert_of_the_chart() -> None:
+    names = [name for group in faults.FAULTS for name in group]
+    assert len(names) == len(set(names))
+    assert set(names) < {alert["alert"] for alert in SOURCES}
+
+
+def test_pods_are_found_as_the_operator_finds_them() -> None:
+    scrape = monitoring.scrape_of(named("everything", "PodMonitor"))
+    kept = {
+        rule["source_labels"][0].removeprefix("__meta_kubernetes_pod_"): rule["regex"]
+        for rule in scrape["relabel_configs"]
+        if rule.get("action") == "keep"
+    }
+    component = kept.pop("label_app_kubernetes_io_component")
+    assert component == "(expiry-reaper|gateway|socket-edge|webhook-dispatcher)"
+    assert kept == {
+        "label_app_kubernetes_io_name": "(notification-gateway)",
+        "label_app_kubernetes_io_instance": "(demo)",
+        "container_port_name": "metrics",
+    }
+    assert scrape["kubernetes_sd_configs"][0]["namespaces"] == {"names": ["prod"]}
+
+
+@pytest.mark.parametrize("kind", front.KINDS)
+def test_every_proxy_sends_what_is_held_to_the_edges(kind: str) -> None:
+    text = front.configuration(kind, "/folder", edges="10.0.0.1:8001", gateways="10.0.0.2:8000")
+    held = [line for line in text.splitlines() if "/v2/notification/websocket-connect" in line]
+    assert held
+    for path in front.HELD:
+        assert path in text
+    if kind != "caddy":
+        assert "10.0.0.1:8001" in text
+        assert "10.0.0.2:8000" in text
+
+
+def test_the_steps_to_grow_a_volume_are_those_of_the_documentation() -> None:
+    patch, watch, delete, upgrade = volumes.documented()
+    assert "16Gi" in patch
+    assert "-w" in watch
+    assert "--cascade=orphan" in delete
+    assert "--set redis.own.storage.size=16Gi" in upgrade
 
 
 def query(name: str, kind: int = 1) -> bytes:

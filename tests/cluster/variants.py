@@ -5,24 +5,19 @@ from collections.abc import Iterator
 
 from tests.cluster import metrics_api
 from tests.cluster.access import Failed
-from tests.cluster.places import LOGS, NODE_IP, scratch
+from tests.cluster.outside_redis import outside_redis
+from tests.cluster.places import LOGS
 from tests.cluster.release import FULL_NAME, SMALL, Release
-from tests.harness.valkey import server_binary
 
-_PASSWORD = "external"
 _GATEWAYS = f"{FULL_NAME}-gateway"
 _ONE_EACH = "gateway.replicas=1,socketEdge.replicas=1,webhookDispatcher.replicas=1"
 
 
 def external_redis(release: Release) -> list[str]:
     """A second installation, in a namespace of its own, on a Redis that is not the cluster's."""
-    url = f"redis://:{_PASSWORD}@{NODE_IP}:6379/0"
-    values = (f"--values={SMALL}", f"--set=redis.own.enabled=false,redis.url={url},{_ONE_EACH}")
-    other = Release(release.cluster, "notify-external", values)
-    with scratch("redis") as folder:
-        settings = {"bind": NODE_IP, "port": "6379", "requirepass": _PASSWORD, "dir": folder, "save": ""}
-        options = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        redis = release.cluster.start(server_binary(), *options, log="external-redis")
+    with outside_redis(release.cluster) as url:
+        values = (f"--values={SMALL}", f"--set=redis.own.enabled=false,redis.url={url},{_ONE_EACH}")
+        other = Release(release.cluster, "notify-external", values)
         try:
             other.prepare(volumes=0)
             other.install()
@@ -30,9 +25,7 @@ def external_redis(release: Release) -> list[str]:
             other.uninstall()
             claims = other.get("persistentvolumeclaims")["items"]
         finally:
-            release.cluster.kubectl("delete", "namespace", other.namespace)
-            redis.terminate()
-            redis.wait(10)
+            other.remove()
     return [f"a claim is left: {claim['metadata']['name']}" for claim in claims]
 
 

@@ -70,6 +70,8 @@ class Scene:
         self.proxy.hang_up()
 
     async def inherit(self) -> None:
+        # Its port was free a while ago.
+        self.heir = self.stack.new_dispatcher("heir")
         self.heir.start()
         await wait_until(lambda: self.heir.ready, within_s=60, what=lambda: self.heir.tail)
 
@@ -95,15 +97,15 @@ class Scene:
 @pytest.fixture
 async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
     stack = start(gateways=1, edges=0, tcp=True, **SHORT)
-    heir = stack.new_dispatcher("heir")
     async with dispatcher_behind_proxy(stack) as (doomed, proxy), webhook() as hook:
         api = Api(http, stack.gateways[0].url, stack.admin_token)
         mine = AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
         await put_rules(api, mine.key, KEPT)
+        scene = Scene(stack, proxy, doomed, stack.new_dispatcher("heir"), mine, hook)
         try:
-            yield Scene(stack, proxy, doomed, heir, mine, hook)
+            yield scene
         finally:
-            heir.close()
+            scene.heir.close()
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,29 @@ async def test_a_webhook_whose_attempts_all_fail_is_disabled_and_resumed(
     assert (await hook.fail(found[0])).result is AfterFailure.RETRY
 
 
+async def test_an_ack_behind_a_410_is_no_recovery(stores: Stores, clock: RedisClock) -> None:
+    """Several requests were under way when one of them was told that the receiver is gone."""
+    hook, notices = await hook_of(stores, clock, queued=3), WebhookNotices(stores.calls)
+
+    async def told() -> list[str]:
+        found = await notices.read(hook.channel)
+        return [] if found is None else [each.kind for each in found.notices]
+
+    one, two = await hook.taken(2)
+    assert (await hook.fail(one, is_gone=True)).result is AfterFailure.DISABLED
+    assert await hook.ack(two) == 1
+    found = await stores.account_channels.read(hook.channel)
+    assert found is not None
+    assert (found.state, found.pending) == ("disabled", 2)
+    assert await told() == [NoticeOf.DISABLED]
+
+    await stores.account_channels.resume(hook.channel)
+    await hook.claim()
+    [one, _] = await hook.taken()
+    await hook.ack(one)
+    assert await told() == [NoticeOf.DISABLED, NoticeOf.RECOVERED]
+
+
 async def test_a_failure_under_older_settings_says_nothing(stores: Stores, clock: RedisClock) -> None:
     hook = await hook_of(stores, clock, queued=1)
     [one] = await hook.taken()

@@ -11,15 +11,16 @@
 --include receipts
 --include remove_entry
 --include notices
-local owner, generation, has_receipts, trouble, hold_ms =
-  unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'receipts', 'trouble', 'hold_ms'))
+local owner, generation, has_receipts, trouble, hold_ms, disabled =
+  unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'receipts', 'trouble', 'hold_ms', 'disabled'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {-1, 0} end
 local now, entry_id = now_ms(), string.match(ARGV[3], '^%S+')
 local grown = add_attempt(KEYS[4], now, ARGV[4], ARGV[5], ARGV[6], ARGV[7])
 redis.call('HDEL', KEYS[1], 'failed_attempts', 'failing_since_ms', 'planned_ms')
 -- It is not down: nothing waits for the end of the pause.
 if hold_ms then redis.call('HDEL', KEYS[1], 'hold_ms', 'next_attempt_ms') end
-if trouble then
+-- While it is disabled it gets nothing: an answer of before that is no recovery.
+if trouble and not disabled then
   redis.call('HDEL', KEYS[1], 'trouble')
   add_notice(KEYS[1], 'recovered', '{}')
 end
