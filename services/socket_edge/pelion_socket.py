@@ -40,6 +40,7 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             channel, is_native = await _channel_of(edge, key, wanted)
             async with edge.place_on_channel(key.account_id, channel):
                 edge.flush_acks(channel)
+                missed = edge.wakeups.missed
                 claimed = await edge.stores.leases.claim(channel, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:
             await _refuse(edge, error, accept, send)
@@ -48,7 +49,11 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             claimed = replace(claimed, lease=replace(claimed.lease, is_native=True))
         socket = LeasedSocket(edge, claimed, scope=scope, send=send)
         socket.counted_for = key.account_id
-        edge.hold(socket, credential)
+        # After a takeover a wakeup may have reached the older socket here, and was not missed.
+        is_caught_up = edge.wakeups.missed == missed and not claimed.lease.previous and claimed.caught_up_at
+        if is_caught_up:
+            socket.loop.begin_caught_up(claimed.caught_up_at, claimed.serialization)
+        edge.hold(socket, credential, wakes=not is_caught_up)
         return socket, accept
 
 
