@@ -180,10 +180,14 @@ async def test_draining_closes_sockets_evenly_and_refuses_new_ones(
     await wait_until(lambda: not all(receiver.open_now for receiver in receivers))
     still_open = sum(receiver.open_now for receiver in receivers)
     assert still_open >= len(receivers) - 4, "not all at once"
-    shown = (await api.at(stopping.url).call("GET", "/metrics")).text
-    [remain] = re.findall(r"^notify_sockets ([\d.]+)$", shown, flags=re.M)
-    assert 0 < float(remain) < len(receivers)
-    assert re.search(r"^notify_draining 1\.0$", shown, flags=re.M)
+
+    async def counts_the_closed_one() -> bool:
+        shown = (await api.at(stopping.url).call("GET", "/metrics")).text
+        assert re.search(r"^notify_draining 1\.0$", shown, flags=re.M)
+        [remain] = re.findall(r"^notify_sockets ([\d.]+)$", shown, flags=re.M)
+        return 0 < float(remain) < len(receivers)
+
+    await wait_until(counts_the_closed_one)
     with pytest.raises(InvalidStatus) as refusal:
         await listen(keys[0], stopping.url)
     assert refusal.value.response.status_code == 503
