@@ -6,8 +6,9 @@ Prometheus shows the dots as underscores and adds the unit: `notify.published` i
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from weakref import WeakSet
 
@@ -271,7 +272,7 @@ class _Spans:
     enabled = False
 
 
-spans = _Spans()
+spans, _NO_SPAN = _Spans(), nullcontext(trace.INVALID_SPAN)
 
 
 def record_acked(entry_id: str, count: int) -> None:
@@ -387,11 +388,11 @@ def _traceparent(span: SpanContext) -> str:
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & 1:02x}"
 
 
-def claim_span(channel: str) -> AbstractContextManager[Span]:
-    """`lease.claim`: claiming a channel."""
-    return _tracer.start_as_current_span("lease.claim", attributes={"channel": channel})
+def _span(name: str, channel: str) -> AbstractContextManager[Span]:
+    return _tracer.start_as_current_span(name, attributes={"channel": channel}) if spans.enabled else _NO_SPAN
 
 
-def delivery_span(channel: str) -> AbstractContextManager[Span]:
-    """`delivery.loop`: reads, deliveries and acks, from a wakeup until the loop is idle."""
-    return _tracer.start_as_current_span("delivery.loop", attributes={"channel": channel})
+claim_span = partial(_span, "lease.claim")
+"""`lease.claim`: claiming a channel."""
+delivery_span = partial(_span, "delivery.loop")
+"""`delivery.loop`: reads, deliveries and acks, from a wakeup until the loop is idle."""

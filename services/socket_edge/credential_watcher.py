@@ -39,12 +39,16 @@ _KEYS_PER_STEP = 100
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The secret that opened a connection, or minted the token that did: its API key, its hash, its end."""
+    """The secret that opened a connection, or minted the token that did: its API key, its hash, its end.
+
+    `changes` are those that the watcher had heard of before it was read; None if that is unknown.
+    """
 
     api_key_id: str
     account_id: str
     secret_hash: str
     until_ms: float = math.inf
+    changes: int | None = None
 
     @classmethod
     def of(cls, principal: Principal) -> Self:
@@ -64,11 +68,12 @@ async def authenticate_receiver(edge: "Edge", scope: Scope, secret: str | None) 
 async def authenticate(edge: "Edge", scope: Scope, secret: str | None) -> tuple[ApiKey, Credential]:
     """The same with any scope. Raises Unauthenticated, StoreUnavailable, Problem (429)."""
     api_keys, address = edge.stores.api_keys, edge.limits.address_of(scope)
+    changes = edge.credentials.changes
     key = await edge.look_up(secret or "", address, lambda: api_keys.authenticate(secret, now_ms=now_ms()))
     if key is None:
         raise Unauthenticated
     secret_hash = hash_of(secret or "")
-    return key, Credential(key.id, key.account_id, secret_hash, key.valid_until_ms(secret_hash))
+    return key, Credential(key.id, key.account_id, secret_hash, key.valid_until_ms(secret_hash), changes)
 
 
 class CredentialWatcher:
@@ -83,6 +88,21 @@ class CredentialWatcher:
         # By API key; the key that was added last is read first.
         self._waiting: dict[str, dict[HeldConnection, None]] = {}
         self._any_waiting = asyncio.Event()
+        self.changes = 0
+        """How often the edge has heard that a credential changed, or may have missed it."""
+
+    def check_new(self, connection: HeldConnection, credential: Credential) -> None:
+        """Has the key of a new connection read again, if it may have changed since it was read.
+
+        Until now nothing reached the connection. A change that nobody tells of shows in the next version.
+        """
+        if credential.changes != self.changes:
+            self.check([connection])
+
+    def on_change(self, connections: Iterable[HeldConnection]) -> None:
+        """Credentials have changed, or may have: has the keys of these connections read again."""
+        self.changes += 1
+        self.check(connections)
 
     def check(self, connections: Iterable[HeldConnection]) -> None:
         """Has the keys of these connections read again, soon, and before those that wait already."""
@@ -139,7 +159,7 @@ class CredentialWatcher:
             with contextlib.suppress(StoreUnavailable):
                 version = await self._api_keys.credentials_version()
                 if version != last:
-                    self.check(self._all_held())
+                    self.on_change(self._all_held())
                 last = version
             await asyncio.sleep(_VERSION_S)
 

@@ -50,6 +50,8 @@ class Edge:
         self.stores = stores
         self.instance = stores.instance
         self.settings = settings
+        # Kept: `asyncio.get_running_loop()` is a system call on Python 3.11.
+        self.event_loop = asyncio.get_running_loop()
         self.acks = AckScheduler()
         self.ping_spacing_s = PING_SPACING_S
         self.spare_pings = SparePings()
@@ -117,20 +119,28 @@ class Edge:
 
         return self.socket_quota.place_on_channel(account_id, is_connected)
 
-    def hold(self, connection: HeldConnection, credential: Credential | None = None) -> None:
-        """From now on wakeups reach the connection, and it ends with its credential."""
+    def hold(
+        self, connection: HeldConnection, credential: Credential | None = None, *, wakes: bool = True
+    ) -> None:
+        """From now on wakeups reach the connection, and it ends with its credential.
+
+        `wakes` unless nothing can wait for it in Redis.
+        """
         self.registry.add(connection)
-        self.liveness.watch(connection)
-        if credential is not None:
+        if credential is None:
+            self.liveness.watch(connection)
+        else:
             self.authenticated(connection, credential)
         if isinstance(connection, LeaseHolder) and (previous := connection.lease.previous):
             telemetry.takeovers.add(1)
             if instance_of(previous) == self.instance:
-                for other in self.registry.of(connection.id):
-                    other.wake()
+                # This one too: a wakeup behind its claim may have reached the older one.
+                for each in self.registry.of(connection.id):
+                    each.wake()
             else:
                 self.stores.wakeups.send(previous, connection.id)
-        connection.wake()
+        if wakes:
+            connection.wake()
 
     def authenticated(self, connection: HeldConnection, credential: Credential) -> None:
         """The connection ends with this credential."""
@@ -138,8 +148,7 @@ class Edge:
         connection.account_id = credential.account_id
         connection.expires_at_ms = credential.until_ms
         self.liveness.watch(connection)
-        # The key may have changed after it was read, when no wakeup reached the connection yet.
-        self.credentials.check([connection])
+        self.credentials.check_new(connection, credential)
 
     def flush_acks(self, channel: str) -> None:
         """Acks what the channel's socket here has confirmed, ahead of the claim that takes its lease."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Work on so many connections takes a few milliseconds; then the event loop gets its turn.
 _TURN = 100
+# A pong that has not come after this share of its time-out is late: then the edge notes what is unread.
+_LATE_SHARE = 1 / 4
 # The lease went with the channel or the key, or to another owner: there is nothing to release.
 WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
 
@@ -91,7 +93,7 @@ class HeldConnection(ABC):
         """When `check` may have something to do, by the event loop's clock."""
         if self.expires_at_ms == math.inf:
             return math.inf
-        return asyncio.get_running_loop().time() + (self.expires_at_ms - now_ms()) / 1000
+        return now_s() + (self.expires_at_ms - now_ms()) / 1000
 
     async def check(self, now_s: float) -> None:
         """Does what is due by now."""
@@ -141,9 +143,10 @@ class HeldSocket(HeldConnection):
         # The pings in flight, oldest first. No list: an empty one takes 56 bytes of each idle socket.
         self._in_flight: tuple[PingInFlight, ...] = ()
         self._pinged_s = 0.0
-        self._unread_when_pinged = 0
-        # When the next ping is due, or the pong to the oldest ping in flight.
-        self._due_s = now_s() + edge.liveness.ping_interval_s
+        # What was unread when a pong began to be late; None while none is.
+        self._unread_when_late: int | None = None
+        # When the next ping is due, or when the pong to the oldest ping in flight is late, or overdue.
+        self._due_s = edge.event_loop.time() + edge.liveness.ping_interval_s
 
     def on_accepted(self) -> None:
         """The client was sent the response to its handshake."""
@@ -178,21 +181,18 @@ class HeldSocket(HeldConnection):
     async def abort(self) -> None:
         await self._send({"type": "websocket.abort"})
 
-    def ping(self, texts: Sequence[bytes] = ()) -> None:
-        """Writes the texts and a ping. Raises OSError without a client."""
+    def ping(self, texts: Sequence[bytes] = (), mark: Position | None = None) -> None:
+        """Writes the texts and a ping, whose pong confirms everything up to `mark`.
+
+        Raises OSError without a client.
+        """
         self._pings += 1
         payload = self._pings.to_bytes(8, "big")
-        self._pinged_s = asyncio.get_running_loop().time()
-        self._in_flight = (*self._in_flight, PingInFlight(payload, self._pinged_s, self._mark))
+        self._pinged_s = self._edge.event_loop.time()
+        self._in_flight = (*self._in_flight, PingInFlight(payload, self._pinged_s, mark))
         self._write(texts, payload)
-        self._unread_when_pinged = self._unread_bytes()
         if len(self._in_flight) == 1:
             self._set_due()
-
-    @property
-    def _mark(self) -> Position | None:
-        """What the pong to a ping that is written now confirms."""
-        return None
 
     def on_pong(self, payload: bytes) -> None:
         """The client answered a ping, which stands for all before it: it need not answer those."""
@@ -214,9 +214,11 @@ class HeldSocket(HeldConnection):
     def _set_due(self) -> None:
         liveness = self._edge.liveness
         if self._in_flight:
-            self._due_s = self._in_flight[0].sent_s + liveness.ping_timeout_s
+            # Not how much is unread at each ping: that takes a system call, and nearly all are answered soon.
+            self._unread_when_late = None
+            self._due_s = self._in_flight[0].sent_s + liveness.ping_timeout_s * _LATE_SHARE
         else:
-            self._due_s = now_s() + liveness.ping_interval_s
+            self._due_s = self._edge.event_loop.time() + liveness.ping_interval_s
         liveness.check_by(self, self._due_s)
 
     @property
@@ -226,6 +228,10 @@ class HeldSocket(HeldConnection):
     async def check(self, now_s: float) -> None:
         await super().check(now_s)
         if now_s < self._due_s:
+            return
+        if self._in_flight and self._unread_when_late is None:
+            self._unread_when_late = self._unread_bytes()
+            self._due_s = self._in_flight[0].sent_s + self._edge.liveness.ping_timeout_s
             return
         if self._in_flight:
             await self._abort_if_stalled(now_s)
@@ -237,9 +243,9 @@ class HeldSocket(HeldConnection):
 
     async def _abort_if_stalled(self, now_s: float) -> None:
         """A slow client gets more time for as long as it reads."""
-        unread = self._unread_bytes()
-        if 0 < unread < self._unread_when_pinged:
-            self._unread_when_pinged = unread
+        unread, before = self._unread_bytes(), self._unread_when_late or 0
+        if 0 < unread < before:
+            self._unread_when_late = unread
             self._due_s = now_s + self._edge.liveness.ping_timeout_s
             return
         self.close_reason = self.close_reason or CloseReason.STALLED

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Scope, Send
 
-from services.socket_edge.held import WITHOUT_LEASE, HeldSocket, LeaseHolder, PingInFlight, Position, now_s
+from services.socket_edge.held import WITHOUT_LEASE, HeldSocket, LeaseHolder, PingInFlight, Position
 from shared import telemetry
 from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind
@@ -172,24 +172,21 @@ class LeasedSocket(LeaseHolder, HeldSocket):
                 self.ping()
         await super().close(reason)
 
-    def ping(self, texts: Sequence[bytes] = ()) -> None:
-        self._edge.spare_pings.count(now_s())
+    def ping(self, texts: Sequence[bytes] = (), mark: Position | None = None) -> None:
         self._pinged = self._written
-        super().ping(texts)
-
-    @property
-    def _mark(self) -> Position:
-        return self._written
+        super().ping(texts, self._written)
+        self._edge.spare_pings.count(self._pinged_s)
 
     def _on_pong(self, ping: PingInFlight) -> None:
         assert ping.mark is not None
         is_progress = ping.mark.count > self._acked.count
         self._acked = ping.mark
         if is_progress:
-            took_s = now_s() - ping.sent_s
+            now_s = self._edge.event_loop.time()
+            took_s = now_s - ping.sent_s
             telemetry.client_ack_s.record(took_s, _DIALECT)
             if ping.sent_s >= self._adapted_s:
-                self._adapted_s = now_s()
+                self._adapted_s = now_s
                 self._adapt(took_s)
             self.loop.on_ack()
             if self._progress is not None:
@@ -204,36 +201,35 @@ class LeasedSocket(LeaseHolder, HeldSocket):
 
         Raises OSError when the client has gone.
         """
-        if self._is_ping_due:
+        edge = self._edge
+        if self._is_ping_due(edge.event_loop.time()):
             self.ping(texts)
             return
         if texts:
             self._write(texts, None)
         # The pong to a ping in flight brings the next one.
         if not self._in_flight:
-            unconfirmed = self._edge.unconfirmed
-            if not unconfirmed:
-                asyncio.get_running_loop().call_later(self._edge.ping_spacing_s, _ping_all, unconfirmed)
-            unconfirmed[self] = None
+            if not edge.unconfirmed:
+                edge.event_loop.call_later(edge.ping_spacing_s, _ping_all, edge)
+            edge.unconfirmed[self] = None
 
-    @property
-    def _is_ping_due(self) -> bool:
+    def _is_ping_due(self, now_s: float) -> bool:
         """At once while the edge has pings to spare; else if none is in flight.
 
         Then after the spacing; at once for half a window, and if a shutdown or the next frame waits for it.
         """
-        time_s = asyncio.get_running_loop().time()
+        edge = self._edge
         if in_flight := self._in_flight:
-            is_quick = time_s - in_flight[0].sent_s < _OLDEST_IN_FLIGHT_S
-            return is_quick and len(in_flight) < _PINGS_IN_FLIGHT and self._edge.spare_pings.are_left(time_s)
+            is_quick = now_s - in_flight[0].sent_s < _OLDEST_IN_FLIGHT_S
+            return is_quick and len(in_flight) < _PINGS_IN_FLIGHT and edge.spare_pings.are_left(now_s)
         written, acked, share = self._written, self._acked, self._share
         return (
-            time_s - self._pinged_s >= self._edge.ping_spacing_s
+            now_s - self._pinged_s >= edge.ping_spacing_s
             or written.count - acked.count >= self._settings.in_flight_limit * share / 2
             or written.size_bytes - acked.size_bytes >= self._settings.in_flight_bytes * share / 2
             or self._is_draining
             or bool(self._careful_until and self._is_careful)
-            or self._edge.spare_pings.are_left(time_s)
+            or edge.spare_pings.are_left(now_s)
         )
 
     def ping_behind(self) -> None:
@@ -302,11 +298,12 @@ class LeasedSocket(LeaseHolder, HeldSocket):
         return parse_entry_id(self._acked.entry) < parse_entry_id(self._careful_until)
 
 
-def _ping_all(unconfirmed: dict[LeasedSocket, None]) -> None:
+def _ping_all(edge: "Edge") -> None:
     """One timer for all sockets: each would cost as much as its ping."""
+    unconfirmed = edge.unconfirmed
     lot = list(itertools.islice(unconfirmed, _PINGS_PER_TURN))
     for socket in lot:
         del unconfirmed[socket]
         socket.ping_behind()
     if unconfirmed:
-        asyncio.get_running_loop().call_soon(_ping_all, unconfirmed)
+        edge.event_loop.call_soon(_ping_all, edge)

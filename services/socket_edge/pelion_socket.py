@@ -40,6 +40,8 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             channel, is_native = await _channel_of(edge, key, wanted)
             async with edge.place_on_channel(key.account_id, channel):
                 edge.flush_acks(channel)
+                # A wakeup behind the claim may reach an older socket here, which nobody counts as missed.
+                missed = None if edge.registry.of(channel) else edge.wakeups.missed
                 claimed = await edge.stores.leases.claim(channel, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:
             await _refuse(edge, error, accept, send)
@@ -48,7 +50,9 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             claimed = replace(claimed, lease=replace(claimed.lease, is_native=True))
         socket = LeasedSocket(edge, claimed, scope=scope, send=send)
         socket.counted_for = key.account_id
-        edge.hold(socket, credential)
+        if is_caught_up := bool(claimed.caught_up_at) and edge.wakeups.missed == missed:
+            socket.loop.begin_caught_up(claimed.caught_up_at, claimed.serialization)
+        edge.hold(socket, credential, wakes=not is_caught_up)
         return socket, accept
 
 

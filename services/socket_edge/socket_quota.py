@@ -78,8 +78,11 @@ class SocketQuota:
     async def place(self, account_id: str) -> AsyncIterator[None]:
         """`admit`, for a connection that does not count if the block raises."""
         await self.admit(account_id)
-        async with self._kept(account_id):
+        try:
             yield
+        except BaseException:
+            self.leave(account_id)
+            raise
 
     @contextlib.asynccontextmanager
     async def place_on_channel(
@@ -89,15 +92,10 @@ class SocketQuota:
 
         A client whose connection broke gets in again before its edge has noticed.
         """
-        if await self._has_place(account_id) or not await is_connected():
-            await self.admit(account_id)
-        else:
+        if await self._has_place(account_id) or await is_connected():
             self._account(account_id).held += 1
-        async with self._kept(account_id):
-            yield
-
-    @contextlib.asynccontextmanager
-    async def _kept(self, account_id: str) -> AsyncIterator[None]:
+        else:
+            await self.admit(account_id)
         try:
             yield
         except BaseException:

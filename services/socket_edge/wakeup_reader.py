@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING
 
-from services.socket_edge.held import LeaseHolder, in_turns
+from services.socket_edge.held import HeldConnection, LeaseHolder, in_turns
 from services.socket_edge.session_socket import SessionSocket
 from services.socket_edge.turns import SMALL, WakeupTurns
 from shared.model.channels import EVERY_EDGE, instance_of
@@ -39,6 +39,8 @@ class WakeupReader:
         self._on_hearing = on_hearing
         self._registry = edge.registry
         self._turns = WakeupTurns()
+        self.missed = 0
+        """Counts wakeups that reached no connection, and times in which some were lost."""
         self._recoveries: set[asyncio.Task[None]] = set()
         self._recovers_sessions = False
         self._recover_sessions_again = False
@@ -60,7 +62,7 @@ class WakeupReader:
         for word in words:
             self._dispatch_word(word)
         for entries in appends:
-            for connection in self._registry.by_id.get(entries.channel, ()):
+            for connection in self._reached_by(entries.channel):
                 if connection.loop is not None:
                     connection.loop.deliver_inline(entries)
 
@@ -69,19 +71,29 @@ class WakeupReader:
         for word in words:
             if (api_key_id := parse_key_changed(word)) is not None:
                 changed_keys.add(api_key_id)
-            for connection in self._registry.of(word):
+            for connection in self._reached_by(word):
                 turns.wake(connection)
         if changed_keys:
             self._check_credentials(changed_keys)
         for entries in appends:
-            for connection in self._registry.by_id.get(entries.channel, ()):
+            for connection in self._reached_by(entries.channel):
                 if connection.loop is not None:
                     turns.deliver(connection, entries)
 
+    def _reached_by(self, id: str) -> Sequence[HeldConnection]:
+        connections = self._registry.by_id.get(id)
+        if connections is None:
+            # It may be for a socket whose claim is under way.
+            self.missed += 1
+            return ()
+        return connections
+
     def on_lost(self) -> None:
+        self.missed += 1
         self._require_resync()
 
     def on_restored(self) -> None:
+        self.missed += 1
         self._on_hearing()
         # Not cancelled by the next one: a session that ends meanwhile must be dropped again.
         recovery = asyncio.create_task(self._recover_surely())
@@ -106,7 +118,7 @@ class WakeupReader:
         self._require_resync()
         async for holder in in_turns(self._lease_holders()):
             holder.wake()
-        self._edge.credentials.check(self._registry.all())
+        self._edge.credentials.on_change(self._registry.all())
         self._edge.socket_quota.report_all_again()
         await self._recover_sessions()
         await self._drop_unheld_sessions()
@@ -146,11 +158,11 @@ class WakeupReader:
         if (api_key_id := parse_key_changed(word)) is not None:
             self._check_credentials({api_key_id})
         else:
-            for connection in self._registry.of(word):
+            for connection in self._reached_by(word):
                 connection.wake()
 
     def _check_credentials(self, api_key_ids: Set[str]) -> None:
-        self._edge.credentials.check(
+        self._edge.credentials.on_change(
             connection
             for connection in self._registry.all()
             if connection.credential is not None and connection.credential.api_key_id in api_key_ids

@@ -125,6 +125,12 @@ class DeliveryLoop:
         if self._task is None and self._state in RUNNING:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def begin_caught_up(self, tail: str, serialization: bytes) -> None:
+        """Spares the first read: the claim has found nothing pending, and no wakeup was missed since."""
+        self._cursor = tail
+        self._adopt(serialization)
+        self._apply(Event.NOTHING_PENDING)
+
     def deliver_inline(self, entries: InlineEntries) -> None:
         """Delivers the entries of a wakeup at once if they are next in order; else wakes the loop."""
         lease, batch = self._lease, entries.notifications

@@ -38,6 +38,8 @@ class Event(StrEnum):
     """A read or a resync begins: it covers the wakeups until now."""
     CAUGHT_UP = "caught-up"
     """All of the queue was sent, and nothing is left to ack."""
+    NOTHING_PENDING = "nothing-pending"
+    """The claim has found the queue empty, and no wakeup was missed since."""
     BLOCKED = "blocked"
     """The transport takes no more for now, and the queue holds more."""
     RESYNC_REQUIRED = "resync-required"
@@ -62,7 +64,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         E.WAKEUP: S.WOKEN, E.BLOCKED: S.BEHIND, E.RESYNC_REQUIRED: S.RESYNC, E.STOP: S.STOPPED,
     },
     S.BEHIND: {
-        E.WAKEUP: S.WOKEN, E.RESYNC_REQUIRED: S.RESYNC, E.STOP: S.STOPPED,
+        E.WAKEUP: S.WOKEN, E.NOTHING_PENDING: S.IDLE, E.RESYNC_REQUIRED: S.RESYNC, E.STOP: S.STOPPED,
     },
     S.WOKEN: {
         E.WAKEUP: S.WOKEN, E.BEGIN: S.READING, E.CAUGHT_UP: S.WOKEN, E.BLOCKED: S.WOKEN,

@@ -141,6 +141,8 @@ class RedisProtocol(asyncio.Protocol):
     """The bytes of one connection, one exchange at a time."""
 
     def __init__(self) -> None:
+        # Kept: it is a system call to ask for it.
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(replyError=self._error, notEnoughData=INCOMPLETE)
         self._replies: list[Any] = []
@@ -162,10 +164,9 @@ class RedisProtocol(asyncio.Protocol):
             return
         self._replies, self._expected, self._on_replies = [], expected, on_replies
         if timeout_s:
-            loop = asyncio.get_running_loop()
-            self._deadline_s = loop.time() + timeout_s
+            self._deadline_s = self._loop.time() + timeout_s
             # One timer that rearms itself is cheaper than one for each exchange.
-            self._timer = self._timer or loop.call_at(self._deadline_s, self._check_deadline)
+            self._timer = self._timer or self._loop.call_at(self._deadline_s, self._check_deadline)
         self._transport.write(data)
 
     async def exchange(self, commands: Sequence[Arguments]) -> list[Any]:
@@ -205,9 +206,8 @@ class RedisProtocol(asyncio.Protocol):
         self._timer = None
         if self._on_replies is None:
             return
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._deadline_s:
-            self._timer = loop.call_at(self._deadline_s, self._check_deadline)
+        if self._loop.time() < self._deadline_s:
+            self._timer = self._loop.call_at(self._deadline_s, self._check_deadline)
         else:
             self.abort()
             self._finish(RedisTimeoutError("no reply within the timeout"))

@@ -140,14 +140,15 @@ class Pipeline:
         self._connection.send(commands, on_replies)
 
     def _enqueue(self, arguments: Arguments, *, source: str | None = None) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        command = Command(arguments, loop.create_future(), source)
-        self._queue.append(command)
         if not self._is_busy:
             self._is_busy = True
+            # Kept: it is a system call to ask for it.
+            self._loop = asyncio.get_running_loop()
             # Not at once: the other commands of this turn of the loop join the pipeline.
-            loop.call_soon(self._send_queue)
-        return command.reply
+            self._loop.call_soon(self._send_queue)
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.append(Command(arguments, reply, source))
+        return reply
 
     def _send_queue(self) -> None:
         self._reads.clear()

@@ -24,11 +24,16 @@ _LONGEST_WAIT_S = 8.0
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A lease, and what earlier sockets learned about this client: its frame limit, and the entry up to which
-    each notification is sent in a frame of its own."""
+    each notification is sent in a frame of its own.
+
+    `caught_up_at` is the last entry appended if nothing is pending, else ''.
+    """
 
     lease: Lease
     frame_limit_bytes: int | None
     careful_until: str
+    caught_up_at: str = ""
+    serialization: bytes = b""
 
 
 class Leases:
@@ -87,13 +92,17 @@ class Leases:
         raise HeldByAnother(owner=contested)
 
     async def _claim(self, api_key_id: str, owner: str, kind: Kind, *only_from: str) -> Claimed:
-        names = keyspace.channel_names(api_key_id)[:2]
+        names = keyspace.channel_names(api_key_id)[:3]
         status, *fields = await self._redis.script("lease_claim", names, owner, kind, *only_from)
-        previous, generation, frame_limit, careful_until, claimed_ms = _claimed(status, fields)
+        previous, generation, frame_limit, careful_until, claimed_ms, tail, serialization = _claimed(
+            status, fields
+        )
         return Claimed(
             lease=_lease(api_key_id, owner, previous, generation, claimed_ms),
             frame_limit_bytes=int(frame_limit) if frame_limit else None,
             careful_until=careful_until.decode(),
+            caught_up_at=tail.decode(),
+            serialization=serialization,
         )
 
     async def release(self, lease: Lease) -> bool:

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from shared.runtime.http.known_heads import known_head
+from shared.runtime.http.protocol import HttpProtocol
+from tests.harness.waiting import wait_until
 from tests.runtime.hot_routes import BODY, HOT, OTHER, Client, Route
 
 
@@ -140,3 +142,80 @@ async def test_a_declined_request_with_a_known_head_reaches_the_application(
         route.declines = declines
         client.writer.write(HOT + BODY)
         assert await client.response() == response + BODY
+
+
+async def test_a_body_behind_its_head_is_served_by_the_hot_route(client: Client, route: Route) -> None:
+    """Many clients write one after the other."""
+    client.writer.write(HOT + BODY)
+    await client.response()
+    for _ in range(3):
+        client.writer.write(HOT)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        client.writer.write(BODY)
+        assert await client.response() == b"hot " + BODY
+
+
+async def test_a_body_that_does_not_come_is_awaited_by_the_application(client: Client, route: Route) -> None:
+    client.writer.write(HOT + BODY)
+    await client.response()
+    client.writer.write(HOT)
+    await route.app_began.acquire()
+    client.writer.write(BODY)
+
+    assert await client.response() == b"app " + BODY
+
+
+async def test_a_client_that_waits_for_a_100_gets_it_also_later(client: Client) -> None:
+    client.writer.write(HOT + BODY)
+    await client.response()
+    client.writer.write(HOT.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.writer.write(BODY)
+
+    assert await client.response() == b"app " + BODY
+
+
+async def test_a_client_that_ends_behind_a_head_is_closed(client: Client) -> None:
+    client.writer.write(HOT + BODY)
+    await client.response()
+    client.writer.write(HOT)
+    client.writer.write_eof()
+
+    assert await client.reader.read() == b""
+
+
+async def test_a_stop_lets_a_head_that_waits_for_its_body_be_served(
+    client: Client, route: Route, protocols: list[HttpProtocol]
+) -> None:
+    client.writer.write(HOT + BODY)
+    await client.response()
+    client.writer.write(HOT)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    protocols[0].shutdown()
+    await route.app_began.acquire()
+    client.writer.write(BODY)
+
+    assert await client.response() == b"app " + BODY
+    assert await client.reader.read() == b""
+
+
+async def test_a_blank_line_before_a_known_head_does_not_end_the_connection(
+    client: Client, route: Route, protocols: list[HttpProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts the timer of a head, which the head must stop."""
+    client.writer.write(HOT + BODY)
+    await client.response()
+    monkeypatch.setattr("shared.runtime.http.protocol._HEAD_S", 0.2)
+    route.waits = True
+    client.writer.write(b"\r\n")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    client.writer.write(HOT + BODY)
+    await route.arrived.acquire()
+    await route.arrived.acquire()
+    await wait_until(lambda: protocols[0]._head_timer is None)
+    route.respond(route.requests[-1])
+
+    assert await client.response() == b"hot " + BODY

@@ -149,6 +149,12 @@ async def pass_time(client: Client, clock: Clock, seconds: float) -> None:
     await client.edge.liveness.check_due(clock.now_s())
 
 
+async def pass_time_out(client: Client, clock: Clock) -> None:
+    """The pong is late, and then overdue."""
+    await pass_time(client, clock, PING_TIMEOUT_S / 4)
+    await pass_time(client, clock, PING_TIMEOUT_S * 3 / 4)
+
+
 # Silence
 
 
@@ -181,7 +187,7 @@ async def test_a_client_that_reads_nothing_is_aborted(client: Client, clock: Clo
     client.unread_bytes = 5000
     client.socket.deliver(pending(1))
 
-    await pass_time(client, clock, PING_TIMEOUT_S)
+    await pass_time_out(client, clock)
 
     assert client.kinds[-1] == "abort"
     assert client.socket.close_reason is CloseReason.STALLED
@@ -194,6 +200,7 @@ async def test_a_client_that_reads_slowly_gets_time_for_as_long_as_it_reads(
 ) -> None:
     client.unread_bytes = 5000
     client.socket.deliver(pending(1))
+    await pass_time(client, clock, PING_TIMEOUT_S / 4)
     for left in (4000, 1):
         client.unread_bytes = left
         await pass_time(client, clock, PING_TIMEOUT_S)
@@ -212,16 +219,50 @@ async def test_a_client_that_has_read_all_and_is_silent_is_aborted(
     client.socket.ping()
     client.unread_bytes = 0
 
-    await pass_time(client, clock, PING_TIMEOUT_S)
+    await pass_time_out(client, clock)
 
     assert client.kinds == ["ping", "abort"]
+
+
+async def test_an_edge_that_was_stopped_meanwhile_aborts_nobody_at_its_first_look(
+    client: Client, clock: Clock
+) -> None:
+    client.socket.ping()
+    await pass_time(client, clock, 2 * PING_TIMEOUT_S)
+    assert client.kinds == ["ping"]
+
+    await pass_time(client, clock, 0)
+
+    assert client.kinds == ["ping", "abort"]
+
+
+async def test_the_kernel_is_asked_for_unread_bytes_only_when_a_pong_is_late(
+    client: Client, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def unread_bytes() -> int:
+        nonlocal asked
+        asked += 1
+        return 0
+
+    monkeypatch.setattr(client.socket, "_unread_bytes", unread_bytes)
+    for number in (1, 2):
+        client.socket.deliver(pending(number))
+        await client.pong()
+    client.socket.deliver(pending(3))
+    assert asked == 0
+
+    await pass_time(client, clock, PING_TIMEOUT_S / 4)
+
+    assert asked == 1
 
 
 async def test_a_socket_that_stalls_while_it_closes_keeps_its_reason(client: Client, clock: Clock) -> None:
     client.socket.ping()
     await client.socket.close(CloseReason.TAKEN_OVER)
 
-    await pass_time(client, clock, PING_TIMEOUT_S)
+    await pass_time_out(client, clock)
 
     assert client.socket.close_reason is CloseReason.TAKEN_OVER
     assert client.kinds == ["ping", "close", "abort"]

@@ -50,7 +50,7 @@ async def test_no_ping_follows_one_that_was_sent_long_ago(quiet: Client, clock: 
     assert quiet.kinds == ["send", "ping", "send"]
 
 
-async def test_the_pong_to_the_oldest_ping_is_overdue_whatever_follows_it(
+async def test_the_pong_to_the_oldest_ping_is_late_and_overdue_whatever_follows_it(
     quiet: Client, clock: Clock
 ) -> None:
     quiet.socket.deliver(pending(1))
@@ -58,8 +58,11 @@ async def test_the_pong_to_the_oldest_ping_is_overdue_whatever_follows_it(
     clock.ahead_s += 0.5
     quiet.socket.deliver(pending(2))
 
-    assert quiet.socket.next_check_s == pytest.approx(sent_s + PING_TIMEOUT_S, abs=0.4)
+    late_s = PING_TIMEOUT_S / 4
+    assert quiet.socket.next_check_s == pytest.approx(sent_s + late_s, abs=0.4)
     await quiet.pong(0)
+    assert quiet.socket.next_check_s == pytest.approx(sent_s + 0.5 + late_s, abs=0.4)
+    await quiet.socket.check(sent_s + 1 + late_s)
     assert quiet.socket.next_check_s == pytest.approx(sent_s + 0.5 + PING_TIMEOUT_S, abs=0.4)
 
 

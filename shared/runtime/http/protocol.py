@@ -9,16 +9,16 @@ handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from shared import telemetry
 from shared.runtime.http.arrivals import Arrivals
+from shared.runtime.http.connection import Connection as Connection
 from shared.runtime.http.heads import HeadsProtocol
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.known_heads import Head, KnownHead, known_head
@@ -46,6 +46,8 @@ from shared.runtime.websocket.upgrade import (
 
 _HEAD_S = 10.0
 _HEAD_BYTES = 64 * 1024
+# So long the head of a hot request waits for its body: many clients write one after the other.
+_BODY_S = 0.02
 _REQUEST_ID = REQUEST_ID.encode()
 # At shutdown: how long a first request may still take to arrive, and one that the kernel already has.
 _ARRIVING_S = 1.0
@@ -53,31 +55,6 @@ _UNREAD_S = 0.1
 _DRAINING = Rejection(503, draining().detail)
 # What the kernel keeps of a WebSocket client that sends faster than it is read. The kernel doubles it.
 _SOCKET_RECEIVE_BYTES = 16 * 1024
-
-
-class Connection(TypedDict):
-    """The connection of a request.
-
-    `is_open`: would data written now be sent? `unread_bytes`: the written bytes that the peer's kernel has
-    not acknowledged; None when that can no longer be known, as after a reset. `unacked_bytes`: the same, also
-    after a reset; then what was acknowledged may be unread. `has_hung_up`: has the peer closed the
-    connection, even if the event loop does not know yet? `abort` drops it with everything that is buffered.
-    `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
-    long as the connection. After `end_with_input` a client that ends its input has gone; else it still gets
-    its response. `has_all`: has the whole request arrived, so that reading it never waits? `owes_continue`:
-    does the client wait for a 100 before it sends the body?
-    """
-
-    is_open: Callable[[], bool]
-    unread_bytes: Callable[[], int | None]
-    unacked_bytes: Callable[[], int | None]
-    has_hung_up: Callable[[], bool]
-    abort: Callable[[], None]
-    was_queued: bool
-    notes: dict[str, str]
-    end_with_input: Callable[[], None]
-    has_all: Callable[[], bool]
-    owes_continue: Callable[[], bool]
 
 
 class HttpProtocol(HeadsProtocol):
@@ -97,6 +74,8 @@ class HttpProtocol(HeadsProtocol):
         self._stage = stage or Stage()
         self._hot: HotRoute | None = None
         self._hot_body: list[bytes] = []
+        self._waiting_head = b""
+        self._body_timer: asyncio.TimerHandle | None = None
         # The message that the parser has read last, if it was hot; then its head, which may come again.
         self._served: HotRequest | None = None
         self._known: KnownHead | None = None
@@ -195,7 +174,9 @@ class HttpProtocol(HeadsProtocol):
 
     def _serve_known(self, known: KnownHead, data: bytes) -> bool:
         """Serves a request whose head was parsed before, if it has arrived whole and nothing is under way."""
-        is_idle = not (self._is_in_head or self._unparsed or self.flow.write_paused or self._is_responding())
+        is_idle = self._head_timer is None and not (
+            self._is_in_head or self._unparsed or self.flow.write_paused or self._is_responding()
+        )
         body = known.body_in(data) if is_idle and self._may_parse() and not self._stage.is_leaving else None
         if body is None:
             return False
@@ -231,11 +212,40 @@ class HttpProtocol(HeadsProtocol):
             if self._may_parse() and not self._arrivals.parse(self, self._on_turn):
                 self._wait_for_turn(data)
                 return
-        elif self._known is not None and self._serve_known(self._known, data):
+        elif self._body_timer is not None:
+            self._end_wait_for_body(data)
+            return
+        elif data.endswith(b"\r\n\r\n") and self._is_hot_head(data):
+            self._waiting_head = data
+            self._body_timer = self.loop.call_later(_BODY_S, self._end_wait_for_body, b"")
+            return
+        self._serve(data)
+
+    def _serve(self, data: bytes) -> None:
+        if self._known is not None and self._serve_known(self._known, data):
             return
         self._take(data)
         if self._served is not None:
             self._learn_head(data, self._served)
+
+    def _is_hot_head(self, data: bytes) -> bool:
+        """Whether the data is the head of a hot request alone, and nothing is under way."""
+        is_idle = not (self._is_in_head or self._unparsed or self._is_responding())
+        method, _, rest = data.partition(b" ")
+        is_hot = (method, rest.partition(b" ")[0]) in self._hot_routes
+        is_head = data.find(b"\r\n\r\n") == len(data) - 4 and b"\r\nexpect:" not in data.lower()
+        return is_idle and is_hot and is_head
+
+    def _end_wait_for_body(self, data: bytes) -> None:
+        """This has arrived behind the head, or nothing in time."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            head, self._waiting_head, self._body_timer = self._waiting_head, b"", None
+            self._serve(head + data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        self._end_wait_for_body(b"")
+        return super().eof_received()
 
     def _on_share_parsed(self) -> None:
         if self._hot is not None:

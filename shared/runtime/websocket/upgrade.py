@@ -21,6 +21,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _LINE_LIMIT_BYTES = 8 * 1024
 _LINE_LIMIT = 128
+_CONNECTION, _UPGRADE = [b"Upgrade"], [b"websocket"]
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -89,8 +90,9 @@ def response(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | 
 
 
 def _is_within_bounds(url: bytes, headers: Headers) -> bool:
-    longest = max((len(name) + len(value) for name, value in headers), default=0)
-    return max(len(url), longest) <= _LINE_LIMIT_BYTES and len(headers) <= _LINE_LIMIT
+    if len(url) > _LINE_LIMIT_BYTES or len(headers) > _LINE_LIMIT:
+        return False
+    return all(len(name) + len(value) <= _LINE_LIMIT_BYTES for name, value in headers)
 
 
 def _check_key(keys: list[bytes]) -> Rejection | None:
@@ -107,9 +109,12 @@ def _check_key(keys: list[bytes]) -> Rejection | None:
 
 def _check_lists(headers: Headers) -> Rejection | None:
     try:
+        subprotocols_in(headers)
+        if values(headers, b"connection") == _CONNECTION and values(headers, b"upgrade") == _UPGRADE:
+            # What nearly all clients send.
+            return None
         _parsed(parse_connection, headers, b"connection")
         upgrades = _parsed(parse_upgrade, headers, b"upgrade")
-        subprotocols_in(headers)
     except InvalidHeader as error:
         return Rejection(400, f"{error.name} is malformed", error.name)
     # The client may offer other protocols too (RFC 9110, 7.8): we choose.

@@ -32,4 +32,4 @@ def subprotocol_response(subprotocols: Sequence[str]) -> str | None:
 
 def channel_in(query: bytes) -> str:
     """The channel that the URL names, by its id or name; '' for the API key's own."""
-    return parse_qs(query.decode(errors="replace")).get("channel", [""])[-1]
+    return "" if not query else parse_qs(query.decode(errors="replace")).get("channel", [""])[-1]
