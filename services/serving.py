@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from arq.worker import Worker
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -292,7 +292,9 @@ def working(
             elif reminders.is_due(why):
                 # A worker that cannot begin ends each second.
                 logger.warning("worker.ended", extra={"facts": {"service": service, "why": why}})
-            on_lost(awaited, error)
+            # A full Redis replies: NotifyRedisDown would send operators to its network.
+            if not isinstance(error, OutOfMemoryError):
+                on_lost(awaited, error)
         except Exception:
             logger.exception("worker.failed", extra={"facts": {"service": service}})
         await asyncio.sleep(_RESTART_S)

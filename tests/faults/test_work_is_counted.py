@@ -89,3 +89,21 @@ async def test_a_worker_that_gets_no_jobs_is_not_counted(
     change_rights(stack, user, f"({rules.partition('(')[2]}")
     await wait_until_grows(polls)
     await wait_until(is_up, within_s=30)
+
+
+async def test_a_full_redis_is_not_down(start: Start, http: aiohttp.ClientSession) -> None:
+    """A reaper's worker writes its next job each round, so it ends."""
+    stack = start(gateways=0, edges=0, reapers=1)
+    [reaper] = stack.reapers
+
+    async def polls() -> float:
+        return await metric(http, reaper.url, POLLS, worker="expiry-reaper")
+
+    await wait_until_grows(polls)
+    with stack.valkey.client() as direct:
+        direct.config_set("maxmemory", 1)
+        refused = 'worker.ended service=expiry-reaper why="OutOfMemoryError: '
+        await wait_until(lambda: refused in reaper.stderr, within_s=60, what=lambda: reaper.tail)
+        assert await metric(http, reaper.url, "notify_redis_up") == 1
+        direct.config_set("maxmemory", 0)
+    await wait_until_grows(polls)
