@@ -175,6 +175,7 @@ OF_SPANS = {
     "shared/delivery/loop.py",
     "shared/delivery/tracing.py",
     "services/webhook_dispatcher/delivery.py",
+    "services/webhook_dispatcher/entry_delivery.py",
 }
 
 

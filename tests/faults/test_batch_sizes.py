@@ -119,6 +119,7 @@ async def test_a_receiver_with_a_body_limit_comes_back_after_an_outage(
     assert [await metric(http, each.url, "notify_dropped_total") for each in stack.dispatchers] == [0, 0]
 
 
+@pytest.mark.long
 async def test_one_notification_over_the_limit_is_dropped_and_the_others_arrive(
     start: Start, http: aiohttp.ClientSession, hook: Webhook
 ) -> None:
@@ -165,6 +166,7 @@ def state_is(state: Callable[[], Any], **wanted: object) -> Callable[[], Any]:
     return check
 
 
+@pytest.mark.long
 async def test_a_receiver_that_times_out_on_large_batches_gets_smaller_ones(
     start: Start, http: aiohttp.ClientSession, hook: Webhook
 ) -> None:
@@ -214,6 +216,7 @@ async def test_the_limit_outlives_the_dispatcher_that_learned_it(
     assert_ids_name_batches(hook)
 
 
+@pytest.mark.long
 async def test_a_new_url_gets_large_batches_again(
     start: Start, http: aiohttp.ClientSession, hook: Webhook
 ) -> None:

@@ -198,6 +198,7 @@ async def test_a_reaper_with_a_wrong_clock_ends_only_what_has_expired(
     assert numbers_in(await polls.now()) == [1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offset", FAR)
 async def test_tokens_and_expiries_are_the_same_for_all_processes(
     scene: Scene, http: aiohttp.ClientSession, listen: Listen, record_property: Measured, offset: str

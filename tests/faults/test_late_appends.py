@@ -89,6 +89,7 @@ async def scene(start: Start, http: aiohttp.ClientSession) -> AsyncIterator[Scen
         gateway.thaw()
 
 
+@pytest.mark.long
 async def test_a_stopped_gateway_goes_on_when_a_repetition_was_accepted(scene: Scene, listen: Listen) -> None:
     running = await scene.begin_and_hold_the_append()
     scene.gateway.freeze()

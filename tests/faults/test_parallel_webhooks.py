@@ -144,6 +144,7 @@ async def test_nothing_is_lost_when_dispatchers_are_killed_again_and_again(
         assert doubles <= kills * AT_ONCE
 
 
+@pytest.mark.long
 async def test_nothing_is_lost_when_redis_is_killed(start: Start, http: aiohttp.ClientSession) -> None:
     stack = start(gateways=1, edges=0, dispatchers=2, appendfsync="always", **SHORT)
     count = 2000

@@ -104,6 +104,7 @@ def make_due(direct: Any, channels: list[str]) -> None:
         direct.zadd(key, members)
 
 
+@pytest.mark.long
 async def test_a_killed_reaper_delays_expiry_by_seconds(start: Start, http: aiohttp.ClientSession) -> None:
     """It dies in the middle of a round. Another one goes on when the round's lock has run out."""
     stack = start(edges=0, reapers=1, WEBSOCKET_EXPIRY_S=1)

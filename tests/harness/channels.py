@@ -63,12 +63,15 @@ class AccountChannels:
         return Fetch(**response.json)
 
     async def until(self, channel: str, **wanted: Any) -> None:
-        """Waits until the channel shows these fields."""
+        """Waits until the channel shows these fields: values, or ranges of numbers."""
         shown: dict[str, Any] = {}
 
         async def is_reached() -> bool:
             shown.update(await self.get(channel))
-            return all(shown.get(name) == value for name, value in wanted.items())
+            return all(
+                shown.get(name) in value if isinstance(value, range) else shown.get(name) == value
+                for name, value in wanted.items()
+            )
 
         await wait_until(is_reached, what=lambda: f"{wanted}, but the channel is {shown}")
 

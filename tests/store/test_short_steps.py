@@ -295,6 +295,7 @@ def scripts() -> Mapping[str, Script]:
     return load_scripts()
 
 
+@pytest.mark.long
 async def test_no_script_touches_more_than_512_elements(
     backend: Backend, scripts: Mapping[str, Script], record_property: Measured
 ) -> None:

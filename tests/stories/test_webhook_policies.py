@@ -256,14 +256,14 @@ async def test_a_failing_webhook_that_is_told_of_failures_makes_no_loop(
     await mine.call("PATCH", f"/{both[0]}", json={"bindings": ["#", "system.#"]})
     await publish(mine, 1)
 
-    # The order, and one notice of it in each; what is given up of notices is not told.
+    # The order, and one notice of it in each, which may come twice; what is given up of notices is not told.
     for channel, dropped in zip(both, (2, 1), strict=True):
-        await mine.until(channel, pending=0, dropped=dropped)
+        await mine.until(channel, pending=0, dropped=range(dropped, dropped + 2))
     calls = len(hook.calls)
     watching = await told(mine)
     await publish(mine, 2)
     for channel, dropped in zip(both, (4, 2), strict=True):
-        await mine.until(channel, pending=0, dropped=dropped)
+        await mine.until(channel, pending=0, dropped=range(dropped, dropped + 3))
     assert [topic for topic, _ in await notices(mine, watching, 1)] == ["system.webhook.exhausted"]
     assert len(hook.calls) > calls
 

@@ -1,7 +1,7 @@
 """Attempts and visits over fakeredis, with an outbound client and retry jobs that a test controls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import cast
@@ -220,7 +220,25 @@ def make_dispatcher(
         webhook_requests_per_account=per_account,
     )
     own = stores_of(stores, clock, instance=instance)
-    return Dispatcher(own, deliveries, cast(Outbound, outbound), settings, notices=notices_of(stores))
+    made = Dispatcher(own, deliveries, cast(Outbound, outbound), settings, notices=notices_of(stores))
+    _MADE.append(made)
+    return made
+
+
+_MADE = list[Dispatcher]()
+
+
+@pytest.fixture(autouse=True)
+async def visits_end(stores: Stores) -> AsyncIterator[None]:
+    """Ends the visits of a test while their pipeline still answers: one that releases its lease needs it."""
+    yield
+    while _MADE:
+        dispatcher = _MADE.pop()
+        dispatcher._stopping.set()
+        for task in dispatcher._tasks:
+            task.cancel()
+        if dispatcher._tasks:
+            await asyncio.wait(dispatcher._tasks, timeout=5)
 
 
 def notices_of(stores: Stores) -> NoticePublisher:

@@ -192,6 +192,7 @@ async def test_a_single_notification_is_dropped_after_three_refusals(
     assert_ids_name_batches(outbound)
 
 
+@pytest.mark.long
 async def test_a_receiver_that_refuses_everything_is_asked_ever_less_and_then_ends(
     stores: Stores, driver: Driver, outbound: FakeOutbound, clock: RedisClock, retries: FakeRetries
 ) -> None:
