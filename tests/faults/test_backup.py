@@ -27,6 +27,8 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Webhook, webhook
 
+pytestmark = pytest.mark.long
+
 Step = Callable[[Stack, Path], Awaitable[None]]
 HOUR_MS = 3600 * 1000
 

@@ -20,6 +20,8 @@ from tests.harness.proxy import Proxy, gateway_behind_proxy
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 
+pytestmark = pytest.mark.long
+
 EVENTS = 1000
 HELD_BACK = "held back"
 KITCHEN = {"kind": "websocket", "name": "kitchen", "customer": "c", "bindings": ["orders"]}

@@ -25,6 +25,8 @@ from tests.stories.test_api_keys import is_refused, made
 from tests.stories.test_ended_credentials import opened
 from tests.stories.test_kazoo_rest import token_for
 
+pytestmark = pytest.mark.long
+
 FAR = ["+25h", pytest.param("-25h", marks=pytest.mark.long)]
 # What a moment may be off, besides what a busy machine adds.
 WITHIN_S = 2.0

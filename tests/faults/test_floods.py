@@ -15,6 +15,8 @@ from tests.harness.neighbour import Latencies, Neighbour, again_and_again, asser
 from tests.harness.processes import Service
 from tests.harness.stack import Stack, running_stack
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 SHORT_S, LONG_S = 2.5, 20.0
 GROWTH_LIMIT_BYTES = 24 * MIB

@@ -23,6 +23,8 @@ from tests.harness.events import Event
 from tests.harness.stack import Stack, running_stack
 from tests.harness.waiting import wait_until
 
+pytestmark = pytest.mark.long
+
 CHANNELS = 3000
 PUBLISHERS = 4
 PUBLISHES = 200

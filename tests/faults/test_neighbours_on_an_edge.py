@@ -15,6 +15,8 @@ from tests.harness.neighbour import Neighbour, again_and_again, assert_isolated
 from tests.harness.processes import Service
 from tests.harness.stack import Stack, running_stack
 
+pytestmark = pytest.mark.long
+
 SHORT_S = 2.5
 SOCKETS = 400
 BACKLOG = 50

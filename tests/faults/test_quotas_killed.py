@@ -5,12 +5,15 @@ import contextlib
 import time
 
 import aiohttp
+import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Listen, Start
 from tests.harness.api import Api, ApiKey
 from tests.harness.sockets import Receiver
 from tests.harness.waiting import wait_until
+
+pytestmark = pytest.mark.long
 
 RATE = 200
 EVENT = {"topic": "orders.paid", "data": 1}
