@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from shared import telemetry
 from shared.model.batch_limits import BatchLimits, Lesson, failed_attempts_after
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
@@ -28,6 +27,7 @@ from shared.store.queues import (
     QueueLimits,
     Queues,
     acked_in_part,
+    front_of_queue,
     next_entry_id,
     notification_of,
 )
@@ -146,13 +146,9 @@ class Batches:
         A batch has 384 at most, or 128 while receipts are tracked.
         """
         names, owner = keyspace.channel_names(lease.channel), (lease.owner, lease.generation)
-        status: bytes = b"dropped"
-        while status == b"dropped":
-            status, *fields = await self._redis.script(
-                "batch_take", names, *owner, count, size_bytes, self._limits.lifetime_ms
-            )
-            if status == b"dropped":
-                telemetry.dropped_from_queue(over=0, old=fields[0])
+        status, fields = await front_of_queue(
+            self._redis, "batch_take", names, *owner, count, size_bytes, self._limits.lifetime_ms
+        )
         if status in LOST_LEASE:
             raise NoLongerOwner(close_reason=LOST_LEASE[status])
         if status == b"paced":

@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from shared import telemetry
 from shared.model.batch_limits import BatchLimits, Lesson, failed_attempts_after
 from shared.model.callbacks import Callback
 from shared.model.channels import Lease
@@ -20,7 +19,7 @@ from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.attempts import fields_of
 from shared.store.batches import AfterAttempt, AfterFailure, NoBatch, Paced, TakenBatch
-from shared.store.queues import LOST_LEASE, NOT_OWNER, QueueLimits, notification_of
+from shared.store.queues import LOST_LEASE, NOT_OWNER, QueueLimits, front_of_queue, notification_of
 from shared.store.webhook_policies import policy_of
 
 
@@ -69,16 +68,13 @@ class ParallelBatches:
         `is_fresh`: the owner has no request under way. IN_ORDER when the webhook has one request at a time.
         """
         names = [*keyspace.channel_names(lease.channel), keyspace.taken(lease.channel)]
-        status: bytes = b"dropped"
-        while status == b"dropped":
-            status, *fields = await self._redis.script(
-                "entry_take",
-                names,
-                *(lease.owner, lease.generation, count, retries, size_bytes),
-                *("1" if is_fresh else "", self._limits.lifetime_ms),
-            )
-            if status == b"dropped":
-                telemetry.dropped_from_queue(over=0, old=fields[0])
+        status, fields = await front_of_queue(
+            self._redis,
+            "entry_take",
+            names,
+            *(lease.owner, lease.generation, count, retries, size_bytes),
+            *("1" if is_fresh else "", self._limits.lifetime_ms),
+        )
         match status:
             case b"taken":
                 return _taken(fields)

@@ -171,17 +171,13 @@ class Queues:
     async def _read(self, lease: Lease, after: str, count: int, size_bytes: int, *, reclaims: int) -> Batch:
         names = keyspace.channel_names(lease.channel)
         owner = (lease.owner, lease.previous, lease.generation)
-        status: bytes = b"dropped"
-        while status == b"dropped":
-            status, *fields = await self._redis.script(
-                "queue_read",
-                names,
-                *owner,
-                *(after, count, size_bytes, reclaims),
-                *(self._limits.lifetime_ms, lease.claimed_ms),
-            )
-            if status == b"dropped":
-                telemetry.dropped_from_queue(over=0, old=fields[0])
+        status, fields = await front_of_queue(
+            self._redis,
+            "queue_read",
+            names,
+            *(*owner, after, count, size_bytes, reclaims),
+            *(self._limits.lifetime_ms, lease.claimed_ms),
+        )
         if status == b"rewound":
             return Batch([], more=True, rewound=True)
         if status != b"read":
@@ -260,6 +256,17 @@ class Queues:
             lot = notifications[start : start + RECEIPTS_LOT]
             names = [keyspace.receipt(lease.channel, identity_of(n)) for n in lot]
             await self._redis.script("receipt_mark_sent", names, *(n.entry_id for n in lot))
+
+
+async def front_of_queue(
+    redis: RedisCommands, script: str, names: Sequence[str], *arguments: Argument
+) -> tuple[bytes, list[Any]]:
+    """The status and the fields of a script that reads a queue. One that drops what is too old runs again."""
+    while True:
+        status, *fields = await redis.script(script, names, *arguments)
+        if status != b"dropped":
+            return status, fields
+        telemetry.dropped_from_queue(over=0, old=fields[0])
 
 
 def acked_in_part(reply: int) -> int:
