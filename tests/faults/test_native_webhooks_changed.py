@@ -1,7 +1,7 @@
 """A native webhook is changed, paused, resumed, retried or deleted while a request of it is under way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,8 +12,9 @@ from aiohttp import web
 from shared.model.account_channels import id_shown
 from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
+from tests.harness.dispatching import dispatching_with
 from tests.harness.native_webhooks import attempts, create, numbers, publish, state_of
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
 
@@ -21,14 +22,8 @@ pytestmark = pytest.mark.long
 
 ANSWERS = (204, 500, 410)
 
-
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    # Nothing but the change itself may bring the next attempt.
-    with running_stack(
-        gateways=1, edges=0, dispatchers=1, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1", SWEEP_S=600
-    ) as stack:
-        yield stack
+# Nothing but the change itself may bring the next attempt.
+dispatching = dispatching_with(dispatchers=1, SWEEP_S=600)
 
 
 @dataclass

@@ -1,18 +1,15 @@
 """What a publisher sends with the official SDK, a receiver reads with it from a signed request."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import aiohttp
 import pytest
 from cloudevents.core.bindings import http as binding
 from cloudevents.core.v1.event import CloudEvent
 from standardwebhooks import Webhook as Verifier
 
-from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.dispatching import dispatching_with, mine
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, webhook
 from tests.stories.test_cloudevents import MODES, send
@@ -25,19 +22,9 @@ EVENTS = [
     CloudEvent({**SOURCE, "id": "bytes", "datacontenttype": "image/png"}, b"\x89PNG\x00"),
 ]
 
+__all__ = ["mine"]
 
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    with running_stack(
-        gateways=1, edges=0, dispatchers=1, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1"
-    ) as stack:
-        yield stack
-
-
-@pytest.fixture
-async def mine(dispatching: Stack, http: aiohttp.ClientSession) -> AccountChannels:
-    api = Api(http, dispatching.gateways[0].url, dispatching.admin_token)
-    return AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
+dispatching = dispatching_with(dispatchers=1)
 
 
 def read(call: Call) -> list[Any]:

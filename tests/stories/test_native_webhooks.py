@@ -1,44 +1,19 @@
 """Native webhooks: delivered without a test request, signed, paused, and never ended for their failures."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import aiohttp
-import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
-from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.dispatching import dispatching_with, hook, mine
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
 
+__all__ = ["hook", "mine"]
 
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    """A failing webhook ends after two seconds, unless it is a native one."""
-    with running_stack(
-        gateways=1,
-        edges=0,
-        dispatchers=2,
-        redis_like=redis_like,
-        ALLOW_PRIVATE_CALLBACKS="1",
-        WEBHOOK_EXPIRY_S=2,
-    ) as stack:
-        yield stack
-
-
-@pytest.fixture
-async def mine(dispatching: Stack, http: aiohttp.ClientSession) -> AccountChannels:
-    api = Api(http, dispatching.gateways[0].url, dispatching.admin_token)
-    return AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Webhook]:
-    async with webhook() as receiver:
-        yield receiver
+# A failing webhook ends after two seconds, unless it is a native one.
+dispatching = dispatching_with(WEBHOOK_EXPIRY_S=2)
 
 
 def order(number: int) -> dict[str, Any]:

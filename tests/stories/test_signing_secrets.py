@@ -1,42 +1,24 @@
 """Signing secrets of webhooks: rotated without a gap, imported, ended; by HMAC and by Ed25519."""
 
 import base64
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
-from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.dispatching import dispatching_with, hook, mine
+from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
-from tests.harness.webhooks import Call, Webhook, webhook
+from tests.harness.webhooks import Call, Webhook
 
 OWN = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 
+__all__ = ["hook", "mine"]
 
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    with running_stack(
-        gateways=2, edges=0, dispatchers=2, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1"
-    ) as stack:
-        yield stack
-
-
-@pytest.fixture
-async def mine(dispatching: Stack, http: aiohttp.ClientSession) -> AccountChannels:
-    api = Api(http, dispatching.gateways[0].url, dispatching.admin_token)
-    return AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Webhook]:
-    async with webhook() as receiver:
-        yield receiver
+dispatching = dispatching_with(gateways=2)
 
 
 @pytest.fixture

@@ -2,21 +2,19 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
 from shared.store import keyspace
-from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
+from tests.harness.dispatching import dispatching_with, hook, mine
 from tests.harness.processes import RUNNING
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
-from tests.harness.webhooks import Call, Webhook, webhook
+from tests.harness.webhooks import Call, Webhook
 
 PLANTED = {
     "Authorization": "Bearer planted-in-authorization",
@@ -25,30 +23,9 @@ PLANTED = {
 }
 SECRETS = ("planted-in-authorization", "planted-in-cookie", "planted-in-api-key")
 
+__all__ = ["hook", "mine"]
 
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    with running_stack(
-        gateways=1,
-        edges=0,
-        dispatchers=1,
-        redis_like=redis_like,
-        ALLOW_PRIVATE_CALLBACKS="1",
-        LOG_LEVEL="debug",
-    ) as stack:
-        yield stack
-
-
-@pytest.fixture
-async def mine(dispatching: Stack, http: aiohttp.ClientSession) -> AccountChannels:
-    api = Api(http, dispatching.gateways[0].url, dispatching.admin_token)
-    return AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Webhook]:
-    async with webhook() as receiver:
-        yield receiver
+dispatching = dispatching_with(dispatchers=1, LOG_LEVEL="debug")
 
 
 async def echo(call: Call) -> web.StreamResponse:

@@ -4,7 +4,6 @@ Only the test of the backoff waits for it; the others request a retry.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -13,30 +12,20 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from tests.harness.api import Api, ApiKey
+from tests.harness.dispatching import dispatching_with, hook
 from tests.harness.events import number_of, reading, readings, registration
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
 
+__all__ = ["hook"]
 
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    """A gateway and two dispatchers."""
-    with running_stack(
-        gateways=1, edges=0, dispatchers=2, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1"
-    ) as stack:
-        yield stack
+dispatching = dispatching_with()
 
 
 @pytest.fixture
 def api(dispatching: Stack, http: aiohttp.ClientSession) -> Api:
     return Api(http, dispatching.gateways[0].url, dispatching.admin_token)
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Webhook]:
-    async with webhook() as receiver:
-        yield receiver
 
 
 @pytest.fixture

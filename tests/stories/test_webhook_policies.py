@@ -1,49 +1,26 @@
 """Native webhooks as their receivers expect them: settings, answers, disabling, what the account is told."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from email.utils import formatdate
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from shared.store import keyspace
-from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
-from tests.harness.stack import RedisLike, Stack, running_stack
+from tests.harness.dispatching import dispatching_with, hook, mine
+from tests.harness.native_webhooks import create
+from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook, webhook
 
 QUICK: dict[str, Any] = {"backoff": [1]}
 
+__all__ = ["hook", "mine"]
 
-@pytest.fixture(scope="module")
-def dispatching(redis_like: RedisLike | None) -> Iterator[Stack]:
-    with running_stack(
-        gateways=1, edges=0, dispatchers=2, redis_like=redis_like, ALLOW_PRIVATE_CALLBACKS="1", SWEEP_S=1
-    ) as stack:
-        yield stack
-
-
-@pytest.fixture
-async def mine(dispatching: Stack, http: aiohttp.ClientSession) -> AccountChannels:
-    """Each test has an account of its own: notices go to all who bind them."""
-    api = Api(http, dispatching.gateways[0].url, dispatching.admin_token)
-    return AccountChannels(api, await api.api_key(scopes=("publish", "channels")))
-
-
-@pytest.fixture
-async def hook() -> AsyncIterator[Webhook]:
-    async with webhook() as receiver:
-        yield receiver
-
-
-async def create(mine: AccountChannels, hook: Webhook, *, to: str = "orders.#", **settings: Any) -> str:
-    made = await mine.create("webhook", bindings=[to], webhook={"url": hook.url, **settings})
-    return str(made["id"])
+dispatching = dispatching_with(SWEEP_S=1)
 
 
 async def patch(mine: AccountChannels, channel: str, **settings: Any) -> dict[str, Any]:

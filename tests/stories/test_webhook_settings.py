@@ -8,11 +8,15 @@ from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
 from tests.harness.channels import AccountChannels
+from tests.harness.dispatching import dispatching_with, hook, mine
+from tests.harness.native_webhooks import create
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import Call, Webhook
-from tests.stories.test_webhook_policies import create, dispatching, hook, mine, patch, publish
+from tests.stories.test_webhook_policies import patch, publish
 
-__all__ = ["dispatching", "hook", "mine"]
+__all__ = ["hook", "mine"]
+
+dispatching = dispatching_with(SWEEP_S=1)
 
 
 async def test_secret_headers_are_never_shown(mine: AccountChannels, hook: Webhook) -> None:
