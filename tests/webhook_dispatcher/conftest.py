@@ -36,6 +36,7 @@ from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat, Replicas
 from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
+from tests.harness.waiting import wait_until
 from tests.store.stores import NOW_MS, RedisClock, Stores
 
 URL = "https://example.com/hook"
@@ -265,3 +266,13 @@ async def register(stores: Stores, channel: str, url: str) -> None:
 
 async def claim(stores: Stores, channel: str, owner: str = f"{INSTANCE}/1") -> Lease:
     return await stores.leases.claim_unheld(channel, owner=owner)
+
+
+async def ended(dispatcher: Dispatcher) -> None:
+    """Waits until no visit runs."""
+    await wait_until(lambda: not dispatcher._visits, what="the end of all visits")
+
+
+async def delivered(stores: Stores, *channels: str) -> None:
+    """Waits until nothing is left in the queues of these channels."""
+    await wait_until(lambda: not any(map(stores.entries, channels)), what="empty queues")

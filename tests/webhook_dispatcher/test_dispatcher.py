@@ -22,6 +22,8 @@ from tests.webhook_dispatcher.conftest import (
     FakeOutbound,
     Request,
     claim,
+    delivered,
+    ended,
     make_dispatcher,
     register,
     webhook,
@@ -43,15 +45,6 @@ def lags(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     monkeypatch.setattr(telemetry, "record_webhook_lag", lambda oldest_ms, **_: found.append(oldest_ms))
     return found
-
-
-async def ended(dispatcher: Dispatcher) -> None:
-    """Waits until no visit runs."""
-    await wait_until(lambda: not dispatcher._visits, what="the end of all visits")
-
-
-async def delivered(stores: Stores, *channels: str) -> None:
-    await wait_until(lambda: not any(map(stores.entries, channels)), what="empty queues")
 
 
 async def test_a_visit_delivers_everything_and_releases_the_lease(

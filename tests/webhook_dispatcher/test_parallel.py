@@ -27,6 +27,8 @@ from tests.webhook_dispatcher.conftest import (
     FakeRetries,
     Request,
     claim,
+    delivered,
+    ended,
     make_dispatcher,
 )
 
@@ -84,12 +86,8 @@ def refusing(outbound: FakeOutbound, *ids: str, status: int = 500) -> None:
     )
 
 
-async def ended(dispatcher: Dispatcher) -> None:
-    await wait_until(lambda: not dispatcher._visits, what="the end of all visits")
-
-
-async def delivered(stores: Stores, *channels: str) -> None:
-    await wait_until(lambda: not any(map(stores.entries, channels)), what="empty queues")
+async def all_under_way(outbound: FakeOutbound, count: int = 20) -> None:
+    await wait_until(lambda: outbound.under_way == count, what=lambda: outbound.under_way)
 
 
 async def test_as_many_requests_at_once_as_the_webhook_says(
@@ -99,7 +97,7 @@ async def test_as_many_requests_at_once_as_the_webhook_says(
     unblocked = outbound.block()
 
     dispatcher.visit(channel)
-    await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+    await all_under_way(outbound)
     unblocked.set()
     await delivered(stores, channel)
     await ended(dispatcher)
@@ -234,7 +232,7 @@ async def test_another_url_gets_what_was_under_way_to_the_old_one(
     outbound.block(HOOK.url)
     async with dispatcher.running():
         dispatcher.visit(channel)
-        await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+        await all_under_way(outbound)
 
         await change(stores, channel, NEW, POLICY)
         dispatcher.on_messages([b"webhook:" + channel.encode()])
@@ -253,7 +251,7 @@ async def test_one_request_at_a_time_after_a_change_and_in_order(
     channel = await native(stores, queued=40)
     unblocked = outbound.block()
     dispatcher.visit(channel)
-    await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+    await all_under_way(outbound)
     await change(stores, channel, HOOK, replace(POLICY, max_in_flight=1))
     begun = len(outbound.requests)
     outbound.most_under_way = 0
@@ -274,7 +272,7 @@ async def test_a_shutdown_leaves_the_rest_to_another_dispatcher(
     unblocked = outbound.block()
     async with dispatcher.running():
         dispatcher.visit(channel)
-        await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+        await all_under_way(outbound)
     assert stores.owner(channel) is None
     assert outbound.under_way == 0
     unblocked.set()
@@ -297,7 +295,7 @@ async def test_a_shutdown_lets_requests_end_that_are_quick_enough(
     unblocked = outbound.block()
     async with dispatcher.running():
         dispatcher.visit(channel)
-        await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+        await all_under_way(outbound)
         asyncio.get_running_loop().call_soon(unblocked.set)
 
     assert len(outbound.requests) == 20, "none begins"
@@ -311,7 +309,7 @@ async def test_an_owner_that_was_replaced_removes_nothing(
     channel = await native(stores, queued=30)
     unblocked = outbound.block()
     dispatcher.visit(channel)
-    await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+    await all_under_way(outbound)
     other = await claim(stores, channel, f"{OTHER_INSTANCE}/1")
 
     unblocked.set()
@@ -327,7 +325,7 @@ async def test_requests_go_on_while_redis_is_away_for_a_moment(
     channel = await native(stores, queued=30)
     unblocked = outbound.block()
     dispatcher.visit(channel)
-    await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+    await all_under_way(outbound)
 
     async def fail(*_: object, **__: object) -> None:
         raise StoreUnavailable(why="a test")

@@ -16,6 +16,7 @@ from tests.webhook_dispatcher.conftest import (
     Attempts,
     FakeOutbound,
     Request,
+    delivered,
     make_dispatcher,
     webhook,
 )
@@ -46,10 +47,6 @@ async def make(
 
     yield make_one
     await wait_until(lambda: not any(dispatcher._visits for dispatcher in made), what="the end of all visits")
-
-
-async def delivered(stores: Stores, *channels: str) -> None:
-    await wait_until(lambda: not any(map(stores.entries, channels)), what="empty queues")
 
 
 async def test_a_visit_that_waits_for_a_place_has_no_lease(
