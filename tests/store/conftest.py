@@ -14,7 +14,7 @@ from tests.harness import leaks
 from tests.harness.overheard import Overheard
 from tests.harness.valkey import Valkey, running_valkey
 from tests.store.routing import Gateway
-from tests.store.stores import Backend, Stores
+from tests.store.stores import Backend, RedisClock, Stores
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +74,14 @@ async def stores(redis: Redis, backend: Backend) -> AsyncIterator[Stores]:
     """The store; checks after the test that every name has a TTL or is permanent."""
     yield Stores(redis, backend)
     leaks.assert_every_name_goes(backend.direct)
+
+
+@pytest.fixture
+def clock(stores: Stores) -> RedisClock:
+    """The time of scripts that run by its `calls_of`, from now on."""
+    clock = RedisClock(stores.direct)
+    clock.ahead_ms = 0
+    return clock
 
 
 @pytest.fixture

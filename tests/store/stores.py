@@ -14,6 +14,7 @@ from shared.model.events import Event, Notification
 from shared.redis.pipeline import RedisCommands, Script
 from shared.store import keyspace
 from shared.store.account_channels import AccountChannels
+from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
 from shared.store.channel_pages import ChannelPages
 from shared.store.channels import Channels
@@ -158,6 +159,13 @@ class Stores:
         self.receipts = Receipts(self.calls)
         self.replays = Replays(self.calls, self.queues, limits=QueueLimits())
         self.streams = Streams(self.calls, self.routing)
+        self.account_deletion = AccountDeletion(
+            self.calls,
+            api_keys=self.api_keys,
+            channels=self.channels,
+            sessions=self.sessions,
+            streams=self.streams,
+        )
         self.signing_secrets = SigningSecrets(self.calls)
         self.account_id = new_id()
 

@@ -31,13 +31,6 @@ Make = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
-def clock(stores: Stores) -> RedisClock:
-    clock = RedisClock(stores.direct)
-    clock.ahead_ms = 0
-    return clock
-
-
-@pytest.fixture
 def grown() -> list[int]:
     """By how many bytes each attempt has let the attempts of its account grow."""
     return []

@@ -9,7 +9,7 @@ from tests.store import test_native_failures
 from tests.store.stores import RedisClock, Stores
 from tests.store.test_native_failures import DAY_MS, claim, fail, taken, webhook
 
-clock, batches = test_native_failures.clock, test_native_failures.batches
+batches = test_native_failures.batches
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
 from shared.store import account_deletion, keyspace
-from shared.store.account_deletion import AccountDeletion
 from shared.store.channel_pages import Wanted
 from shared.wire.events import Form
 from tests.conftest import Measured
@@ -80,15 +79,8 @@ async def pages_of(stores: Stores, account: str, wanted: Wanted) -> list[str]:
 
 
 async def delete(stores: Stores, account: str) -> None:
-    deletion = AccountDeletion(
-        stores.calls,
-        api_keys=stores.api_keys,
-        channels=stores.channels,
-        sessions=stores.sessions,
-        streams=stores.streams,
-    )
-    await deletion.begin(account, cascade=True)
-    await deletion.finish(account)
+    await stores.account_deletion.begin(account, cascade=True)
+    await stores.account_deletion.finish(account)
 
 
 async def accounts(stores: Stores, *names: str) -> Sequence[str]:

@@ -27,13 +27,6 @@ DAY_MS = 24 * HOUR_MS
 
 
 @pytest.fixture
-def clock(stores: Stores) -> RedisClock:
-    clock = RedisClock(stores.direct)
-    clock.ahead_ms = 0
-    return clock
-
-
-@pytest.fixture
 def batches(stores: Stores, clock: RedisClock) -> Batches:
     return Batches(clock.calls_of(stores), limits=QueueLimits())
 

@@ -23,13 +23,6 @@ from tests.store.stores import (
 )
 
 
-@pytest.fixture
-def clock(stores: Stores) -> RedisClock:
-    clock = RedisClock(stores.direct)
-    clock.ahead_ms = 0
-    return clock
-
-
 async def test_each_entry_is_taken_once_and_acked_wherever_it_stands(
     stores: Stores, clock: RedisClock
 ) -> None:

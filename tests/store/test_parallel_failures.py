@@ -21,13 +21,6 @@ from tests.store.stores import (
 )
 
 
-@pytest.fixture
-def clock(stores: Stores) -> RedisClock:
-    clock = RedisClock(stores.direct)
-    clock.ahead_ms = 0
-    return clock
-
-
 async def test_a_failed_entry_waits_for_its_own_retry_and_the_others_go_on(
     stores: Stores, clock: RedisClock
 ) -> None:

@@ -10,7 +10,6 @@ from shared.model.channels import CloseReason, Kind
 from shared.model.errors import HasApiKeys, NoLongerOwner, NoSuchAccount
 from shared.model.receipts import ChannelReceipt
 from shared.store import keyspace
-from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import Batches, NoBatch, TakenBatch
 from shared.store.due_webhooks import DueWebhooks
 from shared.store.queues import QueueLimits, parse_entry_id
@@ -210,24 +209,17 @@ async def test_an_account_is_deleted_with_its_channels(stores: Stores) -> None:
     made = [await create(stores, name=f"n{number}", kind=kind) for number, kind in enumerate(Kind)]
     for channel in made:
         await stores.queued(channel, 3)
-    deletion = AccountDeletion(
-        stores.calls,
-        api_keys=stores.api_keys,
-        channels=stores.channels,
-        sessions=stores.sessions,
-        streams=stores.streams,
-    )
     with pytest.raises(HasApiKeys):
-        await deletion.begin(stores.account_id, cascade=False)
+        await stores.account_deletion.begin(stores.account_id, cascade=False)
 
-    await deletion.begin(stores.account_id, cascade=True)
+    await stores.account_deletion.begin(stores.account_id, cascade=True)
     late = a_channel(stores, name="late")
     with pytest.raises(NoSuchAccount):
         await stores.account_channels.create(late)
     nameless = a_channel(stores)
     with pytest.raises(NoSuchAccount):
         await stores.account_channels.create(nameless)
-    await deletion.finish(stores.account_id)
+    await stores.account_deletion.finish(stores.account_id)
 
     left = {name for name in stores.direct.scan_iter() if b":" in name and keyspace.id_in(name) != ""}
     of_it = {*made, late.id, nameless.id, stores.account_id}

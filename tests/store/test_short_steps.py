@@ -17,7 +17,6 @@ from shared.model.quotas import KEY_QUOTAS, QUOTAS
 from shared.model.signing_secrets import MOST_SECRETS
 from shared.redis.pipeline import Script
 from shared.store import keyspace
-from shared.store.account_deletion import AccountDeletion
 from shared.store.batches import Batches
 from shared.store.channels import Channels
 from shared.store.fetches import Fetched, Fetches
@@ -206,15 +205,8 @@ async def state_of_accounts(stores: Stores) -> None:
     await stores.sessions.put(session, [])
     await append(stores, session.id, account, events(*range(LARGEST)))
     await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
-    deletion = AccountDeletion(
-        stores.calls,
-        api_keys=stores.api_keys,
-        channels=stores.channels,
-        sessions=stores.sessions,
-        streams=stores.streams,
-    )
-    await deletion.begin(account, cascade=True)
-    await deletion.finish(account)
+    await stores.account_deletion.begin(account, cascade=True)
+    await stores.account_deletion.finish(account)
 
 
 async def channels_of_accounts(stores: Stores) -> None:

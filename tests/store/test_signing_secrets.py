@@ -22,13 +22,6 @@ HOOK = Callback("https://example.com/hook", {})
 
 
 @pytest.fixture
-def clock(stores: Stores) -> RedisClock:
-    clock = RedisClock(stores.direct)
-    clock.ahead_ms = 0
-    return clock
-
-
-@pytest.fixture
 def secrets(stores: Stores, clock: RedisClock) -> SigningSecrets:
     return SigningSecrets(clock.calls_of(stores))
 

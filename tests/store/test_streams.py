@@ -10,7 +10,6 @@ from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, StreamRule
 from shared.store import keyspace, stream_names
-from shared.store.account_deletion import AccountDeletion
 from shared.store.quotas import AccountQuotas
 from shared.store.stored_bytes import StoredBytes
 from shared.store.streams import READ_LOT, STREAM_LOT, StreamLimits, Streams
@@ -213,15 +212,8 @@ async def test_an_account_is_deleted_with_its_streams(stores: Stores) -> None:
     await append(stores, *events(*range(300)))
     for number in range(40):
         await append(stores, *events(number), topic=f"t{number}")
-    deletion = AccountDeletion(
-        stores.calls,
-        api_keys=stores.api_keys,
-        channels=stores.channels,
-        sessions=stores.sessions,
-        streams=stores.streams,
-    )
-    await deletion.begin(account, cascade=True)
-    await deletion.finish(account)
+    await stores.account_deletion.begin(account, cascade=True)
+    await stores.account_deletion.finish(account)
     assert [name for name in stores.direct.keys("*") if b"stream" in name] == []
     with pytest.raises(NoSuchAccount):
         await stores.streams.put_rules(account, [StreamRule(["#"], KEEP)])
