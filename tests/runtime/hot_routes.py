@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from starlette.types import Receive, Scope, Send
 
 from shared.runtime.http.hot_routes import HotRequest
+from tests.runtime.echo import echo
 
 BODY = b"0123456789"
 HOT = b"POST /hot HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nx-last: b\r\n\r\n"
@@ -40,14 +41,7 @@ class Route:
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.app_began.release()
-        body, more = b"app ", True
-        while more:
-            message = await receive()
-            body += message["body"]
-            more = message["more_body"]
-        length = str(len(body)).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-        await send({"type": "http.response.body", "body": body})
+        await echo(receive, send, before=b"app ")
 
 
 class Client:

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.protocol import HttpProtocol
 from tests.harness.waiting import wait_until
+from tests.runtime.echo import echo
 
 HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n"
 
@@ -32,14 +33,7 @@ class App:
         self.has_all.append(scope["extensions"]["http.connection"]["has_all"])
         self.began.release()
         await self.may_read.wait()
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message["body"]
-            more = message["more_body"]
-        length = str(len(body)).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-        await send({"type": "http.response.body", "body": body})
+        await echo(receive, send)
 
 
 class Client:
