@@ -86,18 +86,23 @@ def refusing(outbound: FakeOutbound, *ids: str, status: int = 500) -> None:
     )
 
 
-async def all_under_way(outbound: FakeOutbound, count: int = 20) -> None:
-    await wait_until(lambda: outbound.under_way == count, what=lambda: outbound.under_way)
+async def all_under_way(outbound: FakeOutbound) -> None:
+    await wait_until(lambda: outbound.under_way == 20, what=lambda: outbound.under_way)
+
+
+async def held(dispatcher: Dispatcher, channel: str, outbound: FakeOutbound) -> asyncio.Event:
+    """Visits, and returns with all requests under way; the receiver responds once the event is set."""
+    unblocked = outbound.block()
+    dispatcher.visit(channel)
+    await all_under_way(outbound)
+    return unblocked
 
 
 async def test_as_many_requests_at_once_as_the_webhook_says(
     stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound
 ) -> None:
     channel = await native(stores, queued=70)
-    unblocked = outbound.block()
-
-    dispatcher.visit(channel)
-    await all_under_way(outbound)
+    unblocked = await held(dispatcher, channel, outbound)
     unblocked.set()
     await delivered(stores, channel)
     await ended(dispatcher)
@@ -249,9 +254,7 @@ async def test_one_request_at_a_time_after_a_change_and_in_order(
     stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound
 ) -> None:
     channel = await native(stores, queued=40)
-    unblocked = outbound.block()
-    dispatcher.visit(channel)
-    await all_under_way(outbound)
+    unblocked = await held(dispatcher, channel, outbound)
     await change(stores, channel, HOOK, replace(POLICY, max_in_flight=1))
     begun = len(outbound.requests)
     outbound.most_under_way = 0
@@ -269,10 +272,8 @@ async def test_a_shutdown_leaves_the_rest_to_another_dispatcher(
     stores: Stores, deliveries: Attempts, dispatcher: Dispatcher, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     channel = await native(stores, queued=50)
-    unblocked = outbound.block()
     async with dispatcher.running():
-        dispatcher.visit(channel)
-        await all_under_way(outbound)
+        unblocked = await held(dispatcher, channel, outbound)
     assert stores.owner(channel) is None
     assert outbound.under_way == 0
     unblocked.set()
@@ -292,10 +293,8 @@ async def test_a_shutdown_lets_requests_end_that_are_quick_enough(
 ) -> None:
     monkeypatch.setattr(module, "_SHUTDOWN_S", HOUR_S)
     channel = await native(stores, queued=50)
-    unblocked = outbound.block()
     async with dispatcher.running():
-        dispatcher.visit(channel)
-        await all_under_way(outbound)
+        unblocked = await held(dispatcher, channel, outbound)
         asyncio.get_running_loop().call_soon(unblocked.set)
 
     assert len(outbound.requests) == 20, "none begins"
@@ -307,9 +306,7 @@ async def test_an_owner_that_was_replaced_removes_nothing(
     stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound
 ) -> None:
     channel = await native(stores, queued=30)
-    unblocked = outbound.block()
-    dispatcher.visit(channel)
-    await all_under_way(outbound)
+    unblocked = await held(dispatcher, channel, outbound)
     other = await claim(stores, channel, f"{OTHER_INSTANCE}/1")
 
     unblocked.set()
@@ -323,9 +320,7 @@ async def test_requests_go_on_while_redis_is_away_for_a_moment(
     stores: Stores, dispatcher: Dispatcher, outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = await native(stores, queued=30)
-    unblocked = outbound.block()
-    dispatcher.visit(channel)
-    await all_under_way(outbound)
+    unblocked = await held(dispatcher, channel, outbound)
 
     async def fail(*_: object, **__: object) -> None:
         raise StoreUnavailable(why="a test")
