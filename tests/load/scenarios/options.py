@@ -79,11 +79,7 @@ def for_tenants(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=1000.0, help="events per second, of all accounts together"
     )
-    parser.add_argument("--rounds", type=int, default=2, help="how often the two phases alternate")
-    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each phase")
-    parser.add_argument(
-        "--warm-up", type=float, default=2.0, help="seconds of the same load before each phase"
-    )
+    _phases(parser, seconds=5.0, warm_up=2.0)
 
 
 def for_neighbours(parser: argparse.ArgumentParser) -> None:
@@ -93,11 +89,7 @@ def for_neighbours(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="events per second of the measured account")
     parser.add_argument("--fan", type=int, default=2000, help="channels that get each event of the fan-out")
     parser.add_argument("--dead", type=int, default=100, help="an attacker's webhooks that do not respond")
-    parser.add_argument("--rounds", type=int, default=2, help="how often the phases alternate")
-    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each phase")
-    parser.add_argument(
-        "--warm-up", type=float, default=1.0, help="seconds of the same load before each phase"
-    )
+    _phases(parser, seconds=5.0, warm_up=1.0)
 
 
 def for_backlog(parser: argparse.ArgumentParser) -> None:
@@ -113,12 +105,8 @@ def for_webhooks(parser: argparse.ArgumentParser) -> None:
 def for_native_webhooks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=200, help="number of webhooks that are well")
     parser.add_argument("--rate", type=float, default=100.0, help="events per second to all of them together")
-    parser.add_argument("--rounds", type=int, default=2, help="how often the two phases alternate")
     parser.add_argument("--replayed", type=int, default=10_000, help="events in the replay of one webhook")
-    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each phase")
-    parser.add_argument(
-        "--warm-up", type=float, default=2.0, help="seconds of the same load before each phase"
-    )
+    _phases(parser, seconds=10.0, warm_up=2.0)
 
 
 def for_scale(parser: argparse.ArgumentParser) -> None:
@@ -143,4 +131,12 @@ def for_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="duration of the measurement")
     parser.add_argument(
         "--until-eof", action="store_true", help="end earlier, when standard input ends: --seconds is a limit"
+    )
+
+
+def _phases(parser: argparse.ArgumentParser, *, seconds: float, warm_up: float) -> None:
+    parser.add_argument("--rounds", type=int, default=2, help="how often the phases alternate")
+    parser.add_argument("--seconds", type=float, default=seconds, help="duration of each phase")
+    parser.add_argument(
+        "--warm-up", type=float, default=warm_up, help="seconds of the same load before each phase"
     )
