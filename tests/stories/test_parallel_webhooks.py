@@ -37,7 +37,7 @@ async def hook() -> AsyncIterator[Webhook]:
 
 
 class Slow:
-    """A receiver that responds once it is told to, and refuses some events."""
+    """A receiver that responds once it is released, and refuses some events."""
 
     def __init__(self, hook: Webhook) -> None:
         self.refused: dict[int, int] = {}
