@@ -73,7 +73,7 @@ async def resend_event(request: Request, one: OneChannel, posted: NewResend) -> 
 
 
 def _check_recipient(retained: Retained, channel: ChannelRecord) -> None:
-    """Raises Problem: nobody gets what was for another one."""
+    """Raises Problem if the event was for another channel or customer."""
     event = retained.event
     if event.to not in (None, channel.id):
         raise Problem(409, "the event was for another channel alone")

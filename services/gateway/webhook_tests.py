@@ -54,8 +54,8 @@ async def test_webhook(request: Request, one: OneChannel) -> WebhookTestedBody:
     )
     attempt = await context.endpoint_verifier.test(wanted, disconnected=partial(disconnected, request))
     # A receiver may send back what it got, and these headers are never read back.
-    told = answer_without_secrets(attempt.response_body, target.headers, secret_headers=policy.secret_headers)
-    return _shown(attempt, webhook_id, told)
+    body = answer_without_secrets(attempt.response_body, target.headers, secret_headers=policy.secret_headers)
+    return _tested(attempt, webhook_id, body)
 
 
 def _target(channel: AccountChannel) -> tuple[Callback, WebhookPolicy]:
@@ -74,7 +74,7 @@ def _body(one: OneChannel, policy: WebhookPolicy, event_id: str) -> bytes:
     return body_of([event], policy, account_id=one.record.account_id, limits=limits).text
 
 
-def _shown(attempt: Attempt, webhook_id: str, told: bytes) -> WebhookTestedBody:
+def _tested(attempt: Attempt, webhook_id: str, body: bytes) -> WebhookTestedBody:
     answer = judged(
         attempt.status, location=attempt.location, retry_after=attempt.retry_after, now_ms=now_ms()
     )
@@ -89,5 +89,5 @@ def _shown(attempt: Attempt, webhook_id: str, told: bytes) -> WebhookTestedBody:
         status=attempt.status,
         error=error,
         took_ms=attempt.took_ms,
-        response=response_text(told),
+        response=response_text(body),
     )

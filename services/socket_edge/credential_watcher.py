@@ -94,7 +94,7 @@ class CredentialWatcher:
     def check_new(self, connection: HeldConnection, credential: Credential) -> None:
         """Has the key of a new connection read again, if it may have changed since it was read.
 
-        Until now nothing reached the connection. A change that nobody tells of shows in the next version.
+        Until now nothing reached the connection. A change without a message shows in the next version.
         """
         if credential.changes != self.changes:
             self.check([connection])

@@ -40,7 +40,7 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
             channel, is_native = await _channel_of(edge, key, wanted)
             async with edge.place_on_channel(key.account_id, channel):
                 edge.flush_acks(channel)
-                # A wakeup behind the claim may reach an older socket here, which nobody counts as missed.
+                # A wakeup behind the claim may reach an older socket here, and `missed` does not count it.
                 missed = None if edge.registry.of(channel) else edge.wakeups.missed
                 claimed = await edge.stores.leases.claim(channel, owner=edge.new_owner())
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:

@@ -5,7 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from services.composition import Stores
 from services.webhook_dispatcher.known_webhooks import KnownWebhook
-from services.webhook_dispatcher.native_failures import TOLD, Failed, log_after, notice_of, wait_ms_after
+from services.webhook_dispatcher.native_failures import (
+    WITH_NOTICE,
+    Failed,
+    log_after,
+    notice_of,
+    wait_ms_after,
+)
 from services.webhook_dispatcher.notices import NoticePublisher
 from services.webhook_dispatcher.outcomes import Made, Outcome
 from services.webhook_dispatcher.retry_pace import RetryPace
@@ -102,6 +108,6 @@ class EntryDeliveries:
         log_after(lease, batch, lesson, after)
         if after.result is AfterFailure.NOT_OWNER:
             return Outcome.RELEASED
-        if after.result in TOLD:
+        if after.result in WITH_NOTICE:
             await self._notices.publish(lease.channel)
         return Outcome.BACKOFF

@@ -1,7 +1,7 @@
 """What follows a failed attempt of a native webhook: a retry by its own backoff, or an end of trying.
 
-What has failed for too long is given up, and a webhook whose receiver is gone is disabled. Its account is
-told of both (notices.py).
+What has failed for too long is given up, and a webhook whose receiver is gone is disabled. Its account
+gets a notice of both (notices.py).
 """
 
 import logging
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A notice names so many events that were given up, and counts the others.
 _NAMED = 20
-TOLD = (AfterFailure.DROPPED, AfterFailure.EXHAUSTED, AfterFailure.DISABLED)
-"""What follows a failed attempt and is told to the account."""
+WITH_NOTICE = (AfterFailure.DROPPED, AfterFailure.EXHAUSTED, AfterFailure.DISABLED)
+"""After these the dispatcher publishes the notices of the channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class NativeFailures:
         log_after(lease, batch, lesson, after)
         if after.next_ms:
             await self._retries.schedule(lease.channel, failed_attempts=failed_attempts, at_ms=after.next_ms)
-        if after.result in TOLD:
+        if after.result in WITH_NOTICE:
             await self._notices.publish(lease.channel)
         return after.result is AfterFailure.CONFIG_CHANGED
 
@@ -93,8 +93,8 @@ def wait_ms_after(policy: WebhookPolicy, answer: Answer, failed_attempts: int) -
 
 
 def notice_of(batch: TakenBatch, failed: Failed) -> str:
-    """What the account is told if this is given up. Nothing of our own events: a webhook that cannot be told
-    so would be told so for ever."""
+    """The account's notice if this is given up. None of our own events: a webhook that cannot take a notice
+    would get one of it for ever."""
     sent = batch.notifications[: failed.message.count]
     events = [each.event_id for each in sent if not is_system(each.topic)]
     if not events:

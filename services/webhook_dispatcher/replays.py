@@ -24,7 +24,7 @@ from shared.wire.replays import once_more
 
 logger = logging.getLogger(__name__)
 
-# How often a dispatcher looks for replays that nobody works at, and at how many it works at once.
+# How often a dispatcher looks for replays without a runner, and at how many it works at once.
 _LOOK_S = 1.0
 _MOST_AT_ONCE = 50
 _STEP_EVENTS = 50
@@ -33,7 +33,7 @@ _STEPS_A_SECOND = 4
 # Behind a step that queues nothing: others have their turns.
 _PAUSE_S = 0.005
 _FULL_PAUSE_S = 0.5
-# Then others have its place here: a queue that nobody empties would keep it for ever.
+# Then others have its place here: a full queue would keep it for ever.
 _MOST_PAUSES = 10
 # A place among the account's replays is kept by claiming it again.
 _CLAIMS_S = 600.0

@@ -109,7 +109,7 @@ def exchange(
         headers=_shown(headers, named),
         body=excerpt(body),
         body_bytes=len(body),
-        answer_headers=_told(_shown(answer_headers or {}, named), secrets),
+        answer_headers=_headers_without(_shown(answer_headers or {}, named), secrets),
         answer=excerpt(_without(answer, secrets, is_cut=len(answer) >= EXCERPT_BYTES)),
     )
 
@@ -178,8 +178,8 @@ def _uncut(answer: bytes, secrets: Sequence[bytes], *, is_cut: bool) -> bytes:
     return answer[: len(answer) - overlap]
 
 
-def _told(headers: Mapping[str, str], secrets: Sequence[bytes]) -> dict[str, str]:
-    """The same of the headers of an answer.
+def _headers_without(headers: Mapping[str, str], secrets: Sequence[bytes]) -> dict[str, str]:
+    """The headers of an answer without these secrets.
 
     Replaced in all of them at once: a request may have a thousand secrets, an answer a hundred headers.
     """

@@ -58,7 +58,7 @@ class Disabled:
 
 
 class NoticeOf(StrEnum):
-    """What a webhook's account is told: events with the topic `system.webhook.` and this word."""
+    """The notices of a webhook: its account gets an event with the topic `system.webhook.` and this word."""
 
     DISABLED = "disabled"
     EXHAUSTED = "exhausted"
@@ -69,7 +69,7 @@ class NoticeOf(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the account of a webhook is told. `number` counts those of the channel.
+    """A notice for the account of a webhook. `number` counts those of the channel.
 
     `kind` is a `NoticeOf`, or what a later release has written.
     """

@@ -2,7 +2,7 @@
 
 aiohttp shares connections by context, so two certificates never share one. Where the system's authorities are
 one file, a context takes 80 ms of a processor and 0.8 MB: it is made in a thread, and the last 128 are kept,
-32 of them of one account: one with hundreds of certificates makes its own again and again, and nobody else's.
+32 of them of one account: one with hundreds of certificates makes its own again and again, and no other's.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shared.model.client_certificates import ClientCertificate
+from shared.outbound.certificate_names import NamingSSLObject
 from shared.outbound.places import FairPlaces
-from shared.outbound.told_names import TellingSSLObject
 from shared.tls import client_context
 
 _KEPT = 128
@@ -33,7 +33,7 @@ def usual_context(
 ) -> ssl.SSLContext:
     """The context of requests without a certificate of their own. Raises OSError."""
     context = client_context()
-    context.sslobject_class = TellingSSLObject
+    context.sslobject_class = NamingSSLObject
     # A context of one's own has none, and aiohttp adds none: receivers that want it (Go's) close.
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
@@ -105,7 +105,7 @@ class Contexts:
     def _ended(self, version: str, task: asyncio.Task[ssl.SSLContext]) -> None:
         self._running.pop(version, None)
         if not task.cancelled():
-            # Every caller may have gone: nobody else would look at it.
+            # Every caller may have gone, and asyncio logs an error that is never retrieved.
             task.exception()
 
 

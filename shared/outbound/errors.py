@@ -14,10 +14,10 @@ import aiohttp
 
 from shared.model.addresses import METADATA, NOT_AN_ADDRESS
 from shared.outbound.calls import ConnectionLost
+from shared.outbound.certificate_names import certificate_names
 from shared.outbound.certificates import CertificateUnusable
 from shared.outbound.proxy import ProxyFailed
 from shared.outbound.resolver import AddressRefused
-from shared.outbound.told_names import told_names
 from shared.outbound.urls import host_of, place_of
 
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
@@ -112,7 +112,7 @@ def _refused(category: str, host: str) -> str:
 def _certificate_fault(fault: Exception, host: str) -> str:
     code = fault.verify_code if isinstance(fault, ssl.SSLCertVerificationError) else 0
     says = fault.verify_message if isinstance(fault, ssl.SSLCertVerificationError) else "it was refused"
-    if names := told_names(fault):
+    if names := certificate_names(fault):
         return f"certificate is for {names}, not for {host}"
     known = _CERTIFICATE_FAULTS.get(code)
     return f"certificate {known.format(host=host)}" if known else f"certificate of {host} is invalid: {says}"

@@ -108,7 +108,7 @@ class Names:
     async def _look_up(self, host: str, account: str, *, is_slow: bool) -> Resolved:
         running = self._running.get(host)
         if running is None:
-            # A lookup that waits for its account is nobody else's: another account's may begin before.
+            # A lookup that waits for a place is its account's alone: another account's may begin before.
             places = self._slow if is_slow else self._quick
             await places.take(account)
             known, running = self._known.get(host), self._running.get(host)

@@ -12,22 +12,22 @@ class Reminders:
     """The reasons of one thing that is tried again and again."""
 
     def __init__(self) -> None:
-        self._told_s: dict[str, float] = {}
+        self._logged_s: dict[str, float] = {}
 
     def is_due(self, why: str) -> bool:
         """`why` begins with the class of the error. The same words come with one or another, by chance."""
         words = why.partition(": ")[2] or why
         now_s = time.monotonic()
-        if now_s - self._told_s.get(words, -_AGAIN_S) < _AGAIN_S:
+        if now_s - self._logged_s.get(words, -_AGAIN_S) < _AGAIN_S:
             return False
-        if len(self._told_s) >= _MOST_REASONS:
-            self._told_s.clear()
-        self._told_s[words] = now_s
+        if len(self._logged_s) >= _MOST_REASONS:
+            self._logged_s.clear()
+        self._logged_s[words] = now_s
         return True
 
     def forget(self) -> None:
         """It worked: the next failure is new, whatever its reason."""
-        self._told_s.clear()
+        self._logged_s.clear()
 
 
 def shortened(text: str) -> str:

@@ -3,8 +3,8 @@
 A native channel's record, channel and queue lie in its own slot; its name, its place in the list and its
 entry in the routing table in the account's. It is made in this order: its name, its due time, record and
 channel (unfinished), its entry in the routing table with its bindings; then it is finished. One that is
-unfinished after a minute is ended by the reaper, so a crash leaves neither a channel that nobody knows of nor
-one without its bindings.
+unfinished after a minute is ended by the reaper, so a crash leaves neither a channel without an entry in the
+routing table nor one without its bindings.
 """
 
 import asyncio
@@ -311,7 +311,7 @@ class AccountChannels:
         return repairs
 
     async def pause(self, channel: str) -> bool:
-        """From now on nobody claims or reads the channel; its owner lets go. False without a channel."""
+        """From now on Redis refuses claims and reads; the owner lets go. False without a channel."""
         found = await self._redis.script("channel_pause", [keyspace.channel(channel)], "1", "")
         if found and found[1]:
             self._wakeups.send(found[1].decode(), channel)
@@ -330,7 +330,7 @@ class AccountChannels:
             if kind == b"webhook":
                 self._wakeups.send(ANY_DISPATCHER, channel)
             elif owner:
-                # It may not have noticed the pause, and nobody woke it meanwhile.
+                # It may not have noticed the pause, and got no wakeup meanwhile.
                 self._wakeups.send(owner, channel)
         return bool(found)
 

@@ -41,10 +41,10 @@ _NO_LESSON = Lesson()
 class TakenBatch:
     """The front of a queue, the webhook's configuration, and the failed attempts since the last ack.
 
-    `policy` is a native webhook's; those of API keys have none. `is_in_trouble`: its account was told of
-    that, and is told when an attempt succeeds. `mark` and `failed_in_a_row` are of a webhook with several
-    requests at once: by the first, Redis knows what was taken; the second counts the attempts of all entries
-    that have failed since one succeeded, and `failed_attempts` those of this one.
+    `policy` is a native webhook's; those of API keys have none. `is_in_trouble`: its account got a notice
+    of that, and gets another when an attempt succeeds. `mark` and `failed_in_a_row` are of a webhook with
+    several requests at once: by the first, Redis knows what was taken; the second counts the attempts of all
+    entries that have failed since one succeeded, and `failed_attempts` those of this one.
     """
 
     notifications: list[Notification]
@@ -113,8 +113,8 @@ class AfterAttempt:
 class Failure:
     """What a failed attempt of a native webhook means, beside its lesson.
 
-    `first` and `last` are the entries that it sent. `notice`: what the account is told if that is given up;
-    '' to tell nothing.
+    `first` and `last` are the entries that it sent. `notice`: the account's notice if that is given up; ''
+    for none.
     """
 
     is_gone: bool

@@ -16,8 +16,8 @@ PAGE_SIZE = 100
 class DueWebhook:
     """A webhook channel with a notification that may be sent, and since when; or one with notices.
 
-    `is_held`: another live instance owns it. `has_notices`: its account is to be told something. Then nothing
-    may be due.
+    `is_held`: another live instance owns it. `has_notices`: it has notices to publish. Then nothing may
+    be due.
     """
 
     channel: str

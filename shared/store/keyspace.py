@@ -41,7 +41,7 @@ API keys and channels
                 A native webhook also has policy (JSON: method, format, times and bounds of its requests, and
                 the names of its secret headers); rate_at_ms (before it no request, if it has a rate); head
                 (the first entry of what fails, and since when in ms); disabled (the reason) and
-                disabled_since_ms; notices (lines that its account is to be told, at most 16), noticed (how
+                disabled_since_ms; notices (lines for events to its account, at most 16), noticed (how
                 many there were) and trouble ('1' from a notice of a failure to the next success).
                 paused ('1': nothing is delivered), and limits (`<bytes> <ms>` of its queue, each of which
                 may be missing, a w behind them of a native webhook, and a p while it is paused or disabled).

@@ -35,8 +35,8 @@ class EntryFailure:
     """What a failed attempt of one entry means, beside its lesson.
 
     `asked_ms`: for how long the receiver wants no request at all. `hold_ms`: for how long no new entry is
-    taken if the receiver seems to be down. `notice`: what the account is told if the entry is given up; '' to
-    tell nothing.
+    taken if the receiver seems to be down. `notice`: the account's notice if the entry is given
+    up; '' for none.
     """
 
     is_gone: bool

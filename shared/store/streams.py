@@ -1,7 +1,7 @@
 """Streams: a retained log for each topic that a rule of the account names.
 
-A queue holds what one channel has not acknowledged. A stream keeps the last events of a topic, whoever has
-had them: by their ids, and from a time on. Each append trims what the rule no longer keeps.
+A queue holds what one channel has not acknowledged. A stream keeps the last events of a topic, received or
+not: by their ids, and from a time on. Each append trims what the rule no longer keeps.
 """
 
 import asyncio

@@ -85,20 +85,20 @@ class _Difference:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._told_ns = 0
+        self._reported_ns = 0
         self._quiet_until_ns = 0
 
     @property
     def is_over(self) -> bool:
         """The last news was of a difference above the tolerance."""
-        return self._told_ns != 0
+        return self._reported_ns != 0
 
     def is_news(self, found_ns: int) -> bool:
         if abs(found_ns) <= TOLERANCE_NS:
             found_ns = 0
         now_ns = self._clock.monotonic_ns()
-        is_changed = abs(found_ns - self._told_ns) > TOLERANCE_NS
+        is_changed = abs(found_ns - self._reported_ns) > TOLERANCE_NS
         if not is_changed or now_ns < self._quiet_until_ns:
             return False
-        self._told_ns, self._quiet_until_ns = found_ns, now_ns + _LOG_INTERVAL_NS
+        self._reported_ns, self._quiet_until_ns = found_ns, now_ns + _LOG_INTERVAL_NS
         return True

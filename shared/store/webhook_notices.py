@@ -1,4 +1,4 @@
-"""What the account of a native webhook is to be told: kept in its channel until a dispatcher publishes it.
+"""Notices for the account of a native webhook: kept in its channel until a dispatcher publishes them.
 
 The scripts that disable a webhook, or give something up, write a notice in the same step. So it outlives the
 dispatcher that made the attempt: the sweep finds it.

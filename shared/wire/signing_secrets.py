@@ -35,7 +35,7 @@ class SigningSecretEntry(Closed):
 
 
 class MadeSigningSecret(SigningSecretEntry):
-    """`secret` is null for the kind ed25519: nobody reads its private key."""
+    """`secret` is null for the kind ed25519: no request returns its private key."""
 
     secret: Annotated[str, Meta(pattern="^whsec_")] | None
 

@@ -182,7 +182,7 @@ async def test_a_webhook_replaces_polling(api: Api, key: ApiKey, sdk: Any) -> No
 
 async def test_errors_have_status_and_request_id(origin: AllInOne, key: ApiKey, sdk: Any) -> None:
     with pytest.raises(CloudApiException) as refused:
-        await in_thread(sdk.update_webhook, "http://127.0.0.1:1/nobody")
+        await in_thread(sdk.update_webhook, "http://127.0.0.1:1/closed")
     assert refused.value.status == 400
     assert await in_thread(sdk.get_webhook) is None
     assert len(sdk.get_last_api_metadata().request_id) > 8

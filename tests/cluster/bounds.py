@@ -31,7 +31,7 @@ WATCHED = Bounds(gap_s=None)
 DRAIN = Bounds(reconnects=1.5)
 """An eviction adds no pod first, so half of the first edge's sockets go to the one that is next."""
 CRASH = Bounds(gap_s=15.0, publisher_errors=None, session_lost=None)
-"""A process or a node's link to it is gone before anybody can be told."""
+"""A process or a node's link to it is gone without a warning."""
 REDIS_AWAY = Bounds(gap_s=60.0, reconnects=0.0, publisher_errors=None, session_lost=None)
 """Sockets stay open meanwhile; a new poll is refused until Redis is back."""
 REDIS_RESTARTS = Bounds(publisher_errors=None, session_lost=None)

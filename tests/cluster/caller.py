@@ -52,7 +52,7 @@ def expect(
 
 
 class Waiting:
-    """Notifications of a channel that nobody reads until `take`."""
+    """Notifications of a channel that stay unread until `take`."""
 
     def __init__(self, release: Release, *, count: int = 200) -> None:
         self._release = release

@@ -1,4 +1,4 @@
-"""Containers that are killed or paused behind Kubernetes' back: nobody is told."""
+"""Containers that are killed or paused behind Kubernetes' back: no process gets a SIGTERM."""
 
 import contextlib
 from collections.abc import Iterator

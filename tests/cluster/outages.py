@@ -19,7 +19,7 @@ def redis_away(release: Release) -> list[str]:
 
 
 def redis_hangs(release: Release) -> list[str]:
-    """It keeps its connections and its address, and answers nobody."""
+    """It keeps its connections and its address, and answers no request."""
     with crashes.paused(release, "redis"):
         time.sleep(AWAY_S)
     release.wait_ready("redis")

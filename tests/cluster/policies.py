@@ -104,7 +104,7 @@ def _listener_on_the_node(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def _strangers(release: Release) -> Iterator[Release]:
-    """Two pods of somebody else: one that connects, and one that listens."""
+    """Two pods of another owner: one that connects, and one that listens."""
     cluster: Cluster = release.cluster
     strangers = Release(cluster, _STRANGERS)
     image = release.get("pod", release.pod("gateway"))["spec"]["containers"][0]["image"]

@@ -71,7 +71,7 @@ def build() -> None:
 
 def _go(go: str, name: str, package: str, flags: str, *, folder: Path = SOURCES, **more: str) -> None:
     command = [go, "build", "-trimpath", f"-ldflags={flags}", "-o", str(PROGRAMS / name), package]
-    # The compiler uses every core; whoever else works on this machine goes first.
+    # The compiler uses every core; other work on this machine goes first.
     subprocess.run(["nice", "-n", "10", *command], cwd=folder, env=os.environ | more, check=True)
 
 

@@ -129,7 +129,7 @@ def test_the_mirror_is_the_machines_own(
     assert debian.mirror() == found
 
 
-def test_a_machine_without_a_mirror_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_mirror_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "off.sources.disabled").write_text("URIs: http://off.test/debian\n")
     monkeypatch.setattr(debian, "_LISTS", tmp_path)
@@ -146,9 +146,9 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (tmp_path / program).write_text("")
             (tmp_path / program).chmod(0o755)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    with pytest.raises(Missing) as told:
+    with pytest.raises(Missing) as error:
         requirements.check(go=False)
-    assert str(told.value) == "packages are missing: apt-get install containernetworking-plugins podman"
+    assert str(error.value) == "packages are missing: apt-get install containernetworking-plugins podman"
 
 
 def test_without_root_no_cluster_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,16 +242,16 @@ def test_the_trouble_of_another_installation_is_not_ours(tmp_path: Path, other: 
 def test_the_health_of_another_installation_hides_nothing(tmp_path: Path, other: dict[str, str]) -> None:
     stories = []
     for alert, case in CASES.items():
-        told = story(alert, case.series, at=case.at, fires=[labels_of(alert)])
-        told["input_series"] += story(alert, case.calm, at=case.at, fires=[], **other)["input_series"]
-        stories.append(told)
+        test = story(alert, case.series, at=case.at, fires=[labels_of(alert)])
+        test["input_series"] += story(alert, case.calm, at=case.at, fires=[], **other)["input_series"]
+        stories.append(test)
     check(tmp_path, *stories)
 
 
 def test_a_summary_is_written_out(tmp_path: Path) -> None:
-    told = story("NotifyWebhookDeliveryLag", CASES["NotifyWebhookDeliveryLag"].series, at="40m", fires=[])
+    test = story("NotifyWebhookDeliveryLag", CASES["NotifyWebhookDeliveryLag"].series, at="40m", fires=[])
     labels = {"namespace": NAMESPACE, "release": RELEASE, "severity": "warning"}
-    told["alert_rule_test"][0]["exp_alerts"] = [
+    test["alert_rule_test"][0]["exp_alerts"] = [
         {
             "exp_labels": labels,
             "exp_annotations": {
@@ -260,7 +260,7 @@ def test_a_summary_is_written_out(tmp_path: Path) -> None:
             },
         }
     ]
-    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [told]}
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
     run_promtool(tmp_path, "test", "rules", "tests.yaml", rules={"groups": GROUPS}, tests=tests)
 
 

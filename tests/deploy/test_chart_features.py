@@ -96,7 +96,7 @@ def test_annotations_of_one_service() -> None:
 def triggers(service: str) -> list[Json]:
     [found] = [each for each in objects("keda", "ScaledObject") if component(each) == service]
     assert found["spec"]["scaleTargetRef"]["name"] == f"{RELEASE}-notification-gateway-{service}"
-    assert found["spec"]["minReplicaCount"] >= 1, "edges hold sockets, and nobody would wake a dispatcher"
+    assert found["spec"]["minReplicaCount"] >= 1, "edges hold sockets, and nothing would wake a dispatcher"
     return list(found["spec"]["triggers"])
 
 

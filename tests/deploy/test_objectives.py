@@ -66,7 +66,7 @@ def check(folder: Path, objective: str, burns: list[float], *fires: tuple[str, s
     [group] = [each for each in GROUPS if each["name"] == name]
     rules = [{**rule, "annotations": {}} if "alert" in rule else rule for rule in group["rules"]]
     own = {"namespace": NAMESPACE, "release": RELEASE, "slo": objective}
-    told = {
+    test = {
         "interval": "1m",
         "input_series": [
             {"series": of_release(each).replace(",}", "}"), "values": values}
@@ -83,7 +83,7 @@ def check(folder: Path, objective: str, burns: list[float], *fires: tuple[str, s
             }
         ],
     }
-    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": EVERY[objective], "tests": [told]}
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": EVERY[objective], "tests": [test]}
     ran = {"groups": [{**group, "interval": EVERY[objective], "rules": rules}]}
     run_promtool(folder, "test", "rules", "tests.yaml", rules=ran, tests=tests)
 

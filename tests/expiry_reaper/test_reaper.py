@@ -310,7 +310,7 @@ async def test_a_broken_channel_does_not_keep_others_from_expiring(stores: Store
 async def test_after_an_absence_of_redis_clients_have_time_to_connect_again(
     stores: Stores, reaper: Reaper, kind: Kind, expiry_ms: int, return_ms: int
 ) -> None:
-    """Redis was away for days, or was restored from a copy that is days old: nobody could use a channel."""
+    """Redis was away for days, or was restored from a copy of days ago: no client could use a channel."""
     channel = await (stores.channel() if kind is Kind.WEBSOCKET else pull_channel(stores))
     await run_round(reaper)
     stores.age(channel, by_ms=3 * expiry_ms)

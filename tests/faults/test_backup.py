@@ -272,7 +272,7 @@ async def test_sessions_that_ended_since_the_backup_are_gone_again(
 async def test_channels_of_an_old_backup_wait_for_their_clients(
     installation: Installation, listen: Listen
 ) -> None:
-    """Three days old: nobody has had a socket for longer than the expiry."""
+    """Three days old: no channel has had a socket for longer than the expiry."""
     stack, api = installation.stack, installation.api
     await installation.publisher.publish(10)
     receiver = await listen(installation.open_socket, stack.edges[0].url)

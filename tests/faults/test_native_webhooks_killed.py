@@ -260,15 +260,17 @@ async def test_a_step_of_a_replay_that_comes_too_late_queues_nothing(scene: Scen
 
 @pytest.mark.parametrize("step", ["before it is published", "before it is removed"])
 @pytest.mark.parametrize("kind", ["disabled", "exhausted", "recovered"])
-async def test_an_account_is_told_although_the_dispatcher_dies(scene: Scene, kind: str, step: str) -> None:
+async def test_an_account_gets_its_notice_although_the_dispatcher_dies(
+    scene: Scene, kind: str, step: str
+) -> None:
     """Twice at most, and then under one id."""
-    told = (await scene.mine.create("pull", bindings=["system.webhook.#"]))["id"]
+    watcher = (await scene.mine.create("pull", bindings=["system.webhook.#"]))["id"]
     channel = await create(scene.mine, scene.hook, backoff=[1], give_up_after_s=1)
     await scene.warm(channel)
     if kind == "recovered":
         scene.hook.says(410)
         await publish(scene.mine, 1)
-        await scene.mine.until(told, pending=1)
+        await scene.mine.until(watcher, pending=1)
         scene.hook.takes()
     else:
         scene.hook.says(410 if kind == "disabled" else 500)
@@ -283,20 +285,20 @@ async def test_an_account_is_told_although_the_dispatcher_dies(scene: Scene, kin
 
     found: list[dict[str, Any]] = []
 
-    async def is_told() -> bool:
-        fetched = await scene.mine.fetch(told, max=100, wait_s=1)
+    async def has_notice() -> bool:
+        fetched = await scene.mine.fetch(watcher, max=100, wait_s=1)
         found.extend(fetched.events)
         if fetched.events:
-            await scene.mine.post(told, "ack", lease=fetched.lease, until=fetched.entries[-1])
+            await scene.mine.post(watcher, "ack", lease=fetched.lease, until=fetched.entries[-1])
         return any(event["topic"] == f"system.webhook.{kind}" for event in found)
 
-    await wait_until(is_told, within_s=60, what=lambda: (found, scene.heir.tail))
+    await wait_until(has_notice, within_s=60, what=lambda: (found, scene.heir.tail))
     with scene.stack.valkey.client() as redis:
         name = keyspace.channel(str(id_shown(channel)))
         await wait_until(lambda: not redis.hexists(name, "notices"), what="the end of the notice")
-    while (fetched := await scene.mine.fetch(told, max=100)).events:
+    while (fetched := await scene.mine.fetch(watcher, max=100)).events:
         found += fetched.events
-        await scene.mine.post(told, "ack", lease=fetched.lease, until=fetched.entries[-1])
+        await scene.mine.post(watcher, "ack", lease=fetched.lease, until=fetched.entries[-1])
     of_kind = [event for event in found if event["topic"] == f"system.webhook.{kind}"]
     assert 1 <= len(of_kind) <= 2
     assert len({event["id"] for event in of_kind}) == 1

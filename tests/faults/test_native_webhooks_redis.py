@@ -88,7 +88,7 @@ async def scene(
 
 @LOST
 async def test_a_webhook_that_is_disabled(scene: Scene, is_lost: bool) -> None:
-    told = (await scene.mine.create("pull", bindings=["system.webhook.#"]))["id"]
+    watcher = (await scene.mine.create("pull", bindings=["system.webhook.#"]))["id"]
     channel = await scene.create()
     await scene.mine.do(channel, "pause")
     await publish(scene.mine, 1)
@@ -97,17 +97,17 @@ async def test_a_webhook_that_is_disabled(scene: Scene, is_lost: bool) -> None:
         scene.keep()
     await scene.mine.do(channel, "resume")
     await scene.until(channel, state="disabled", pending=1)
-    await scene.until(told, pending=1)
+    await scene.until(watcher, pending=1)
 
     await scene.crash(is_lost=is_lost)
 
     if is_lost:
-        # The pause is back too, as nobody has ended it.
+        # The pause is back too: the resume was lost.
         await scene.until(channel, state="paused", pending=1)
-        await scene.until(told, pending=0)
+        await scene.until(watcher, pending=0)
         await scene.mine.do(channel, "resume")
     await scene.until(channel, state="disabled", disabled_reason="gone", pending=1)
-    await scene.until(told, pending=1)
+    await scene.until(watcher, pending=1)
     assert numbers(scene.hook) == ([1, 1] if is_lost else [1])
     scene.hook.takes()
     await scene.mine.do(channel, "resume")

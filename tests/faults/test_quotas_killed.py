@@ -24,7 +24,7 @@ async def quotas(api: Api, key: ApiKey, **values: float) -> None:
     assert response.status == 200, response.text
 
 
-async def test_the_sockets_of_a_killed_edge_keep_nobody_out(
+async def test_the_sockets_of_a_killed_edge_keep_no_client_out(
     start: Start, http: aiohttp.ClientSession, listen: Listen
 ) -> None:
     stack = start(edges=2, HEARTBEAT_S=0.3, HEARTBEAT_TTL_S=1)

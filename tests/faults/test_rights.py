@@ -60,7 +60,7 @@ UNUSED = {
     "+set": "a reaper was the first process on an empty Redis",
     "+unwatch": "two workers took the same job at once",
     "+hscan": "a dispatcher read a large routing table",
-    "~{*}:session": "a dispatcher told a session what became of a webhook",
+    "~{*}:session": "a dispatcher sent a session the outcome of a webhook",
     "~{*}:ended": "a dispatcher or a reaper ended a channel while receipts were tracked",
 }
 STORIES = [

@@ -64,7 +64,7 @@ async def test_a_queue_wakes_one_fetch_in_each_round(queues: Queues, waits: Fetc
     await asyncio.gather(*tasks, *others)
 
 
-async def test_nothing_is_read_while_nobody_waits(queues: Queues, waits: FetchWaits) -> None:
+async def test_nothing_is_read_without_a_waiting_fetch(queues: Queues, waits: FetchWaits) -> None:
     gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     await waits.wait("a", within_s=0.001, gone=gone)
     await wait_until(lambda: waits._looking is None)

@@ -1,4 +1,4 @@
-"""A client that is measured while others attack: what the attack costs somebody else."""
+"""A client that is measured while others attack: what the attack costs other clients."""
 
 import asyncio
 import contextlib

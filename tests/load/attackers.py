@@ -1,4 +1,4 @@
-"""A worker's role: loads an installation at the expense of its neighbours, until it is told to end."""
+"""A worker's role: loads an installation at the expense of its neighbours, until its bench ends it."""
 
 import asyncio
 import contextlib

@@ -18,7 +18,7 @@ _FILL = "A"
 class Target:
     """The receivers of an event: the `fan` channels subscribed to a device, or the API key `to`.
 
-    `fan`: None if nobody knows how many are there at the moment. `secret` authenticates the publisher, if the
+    `fan`: None if their number is not known at the moment. `secret` authenticates the publisher, if the
     target's account is not the run's own.
     """
 

@@ -1,7 +1,7 @@
 """A worker's role: Blackhole and Cognism sockets that stay. Nothing is queued for a session that ended.
 
 So a notification that a socket lacks is *lost* only if it got an earlier and a later one of the same lane, or
-is open at the end. What was published around a close is *missed*: docs/protocols/ promise it to nobody.
+is open at the end. What was published around a close is *missed*: docs/protocols/ promise it to no client.
 """
 
 import asyncio

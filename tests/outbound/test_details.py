@@ -185,7 +185,7 @@ async def test_a_certificate_whose_names_are_unknown_is_still_refused_in_words(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Python does not show the certificate of a failed handshake."""
-    monkeypatch.setattr(certificate_contexts, "TellingSSLObject", ssl.SSLObject)
+    monkeypatch.setattr(certificate_contexts, "NamingSSLObject", ssl.SSLObject)
     async with (
         receiving(never, tls=tls_of(certificates, "other")) as receiver,
         Outbound(policy=LOOPBACK, lookup=loopback, ca=certificates.pem("authority")) as calls,

@@ -226,10 +226,10 @@ async def test_credentials_go_to_the_proxy_and_nowhere_else(caplog: pytest.LogCa
 
     expected = base64.b64encode(f"gateway:{SECRET}@".encode()).decode()
     assert [each["proxy-authorization"] for each in proxy.headers] == [f"Basic {expected}"]
-    told = " ".join([detail, caplog.text, *(str(record.__dict__) for record in caplog.records)])
-    assert "egress-proxy.failed" in told
-    assert SECRET not in told
-    assert expected not in told
+    shown = " ".join([detail, caplog.text, *(str(record.__dict__) for record in caplog.records)])
+    assert "egress-proxy.failed" in shown
+    assert SECRET not in shown
+    assert expected not in shown
 
 
 async def test_a_silent_proxy_meets_the_deadline_of_the_call() -> None:

@@ -104,7 +104,7 @@ class NativeModel(Changes):
     def end_change(self, change: Change) -> None:
         super().end_change(change)
         if change.overlapped:
-            # Of names given at once the reaper may find one that is nobody's.
+            # Of names given at once the reaper may find one that no channel has.
             self.was_cut_short = True
         for name in {value for fact, value in change.values.items() if self._is_name(fact) and value}:
             holders = [n for n in self.natives if self.has_name(n, str(name))]

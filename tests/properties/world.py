@@ -183,7 +183,7 @@ class GatedPipeline(Pipeline):
 
 
 def started(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Starts a task and retrieves its error: after the first of several errors nobody awaits the others."""
+    """Starts a task and retrieves its error: after the first of several errors nothing awaits the others."""
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task

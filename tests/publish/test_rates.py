@@ -222,7 +222,7 @@ async def test_publishes_that_wait_go_on_in_their_order(new_gateway: NewGateway)
     assert admitted == list(range(300))
 
 
-async def test_forgotten_accounts_ask_again_and_nobody_is_left_waiting(
+async def test_forgotten_accounts_ask_again_and_no_publish_is_left_waiting(
     monkeypatch: pytest.MonkeyPatch, new_gateway: NewGateway
 ) -> None:
     monkeypatch.setattr(module, "_MOST_METERS", 10)

@@ -44,8 +44,8 @@ async def test_copies_are_refused_before_any_append(gateway: Gateway, stores: St
     assert await refused(gateway, 6) is Quota.COPIES_PER_S
 
     assert [len(queued(stores, channel)) for channel in channels] == [5, 5, 5]
-    # Copies nobody gets are free.
-    assert await gateway.publish(event(7, topic="nobody")) == [0]
+    # Events without copies are free.
+    assert await gateway.publish(event(7, topic="unused")) == [0]
     assert await gateway.is_idle()
 
 
@@ -60,10 +60,10 @@ async def test_a_publish_in_several_turns_is_refused_too(gateway: Gateway, store
 
 
 async def test_events_are_refused_in_the_callers_turn(gateway: Gateway) -> None:
-    await gateway.publish(*(event(number, topic="nobody") for number in range(5000)))
+    await gateway.publish(*(event(number, topic="unused") for number in range(5000)))
     gateway.count_pipelines()
     results = await asyncio.gather(
-        *(gateway.publish(event(number, topic="nobody")) for number in range(50)), return_exceptions=True
+        *(gateway.publish(event(number, topic="unused")) for number in range(50)), return_exceptions=True
     )
 
     assert [getattr(result, "quota", result) for result in results] == [Quota.EVENTS_PER_S] * 50
@@ -74,10 +74,10 @@ async def test_events_are_refused_in_the_callers_turn(gateway: Gateway) -> None:
 
 async def test_an_admitted_publish_is_one_round_trip(gateway: Gateway) -> None:
     for number in range(3):
-        await gateway.publish(event(number, topic="nobody"))
+        await gateway.publish(event(number, topic="unused"))
     gateway.count_pipelines()
 
     for number in range(30):
-        await gateway.publish(event(number, topic="nobody"))
+        await gateway.publish(event(number, topic="unused"))
 
     assert gateway.count_pipelines() == 30

@@ -1,4 +1,4 @@
-"""What a publish retains: in its round, in order, once, and told in the answer."""
+"""What a publish retains: in its round, in order, once, and with its offset in the answer."""
 
 import asyncio
 

@@ -33,7 +33,7 @@ def test_reasons_that_always_differ_cost_no_memory(clock: list[float]) -> None:
     reasons = Reminders()
     for number in range(1000):
         assert reasons.is_due(f"a: {number}")
-    assert len(vars(reasons)["_told_s"]) <= 16
+    assert len(vars(reasons)["_logged_s"]) <= 16
 
 
 def test_long_texts_become_one_short_line() -> None:

@@ -224,7 +224,7 @@ async def test_a_client_that_has_read_all_and_is_silent_is_aborted(
     assert client.kinds == ["ping", "abort"]
 
 
-async def test_an_edge_that_was_stopped_meanwhile_aborts_nobody_at_its_first_look(
+async def test_an_edge_that_was_stopped_meanwhile_aborts_no_client_at_its_first_look(
     client: Client, clock: Clock
 ) -> None:
     client.socket.ping()

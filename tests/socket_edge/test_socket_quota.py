@@ -96,7 +96,7 @@ async def test_between_two_reports_an_edge_goes_by_what_it_knows(edges: list[Edg
     assert await a.open() + await b.open() == 0
 
 
-async def test_nobody_is_refused_for_the_sockets_of_a_killed_edge(clock: Clock, edges: list[Edge]) -> None:
+async def test_no_socket_is_refused_for_those_of_a_killed_edge(clock: Clock, edges: list[Edge]) -> None:
     a, b, _ = edges
     assert await a.open(10) == 10
     await a.report()

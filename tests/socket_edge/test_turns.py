@@ -134,7 +134,7 @@ async def test_readers_take_their_places_in_turn_by_account(order: list[Connecti
     assert not places._waiting
 
 
-async def test_reads_of_a_primary_that_is_silent_hold_nobody_up(order: list[Connection]) -> None:
+async def test_reads_of_a_primary_that_is_silent_hold_no_other_up(order: list[Connection]) -> None:
     places, silent = ReadingPlaces(2), [Connection(BUSY, order) for _ in range(20)]
     taken: list[Connection] = []
 

@@ -128,7 +128,7 @@ def built_go(sources: Sequence[Path]) -> Path:
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"notify-stock-go-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    assert folder.stat().st_uid == os.getuid(), f"{folder} belongs to somebody else"
+    assert folder.stat().st_uid == os.getuid(), f"{folder} belongs to another user"
     built = folder / digest
     # The other workers wait for the first one's build.
     with (folder / "lock").open("w") as lock:

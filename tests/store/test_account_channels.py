@@ -52,7 +52,7 @@ async def test_it_is_no_api_key(stores: Stores) -> None:
     assert [
         each.id for each in (await stores.api_keys.of_account(stores.account_id, after="", count=9))[0]
     ] == [key.id]
-    # Whoever revokes an API key that is gone makes sure of it: that must not end a channel.
+    # A revocation of an API key that is gone ends it once more: that must not end a channel.
     await stores.api_keys.end_again(channel)
     assert await stores.account_channels.read(channel) is not None
 
@@ -329,11 +329,11 @@ async def test_a_page_looks_at_a_bounded_number_of_channels(stores: Stores) -> N
         await asyncio.gather(*(create(stores, bindings=b"") for _ in range(start, start + 100)))
 
     found, after = await stores.channel_pages.page(
-        stores.account_id, Wanted(customer="nobody"), after="", count=10
+        stores.account_id, Wanted(customer="unknown"), after="", count=10
     )
 
     assert found == []
     assert after is not None
     assert await stores.channel_pages.page(
-        stores.account_id, Wanted(customer="nobody"), after=after, count=10
+        stores.account_id, Wanted(customer="unknown"), after=after, count=10
     ) == ([], None)

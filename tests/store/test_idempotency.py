@@ -111,7 +111,7 @@ async def test_only_the_runner_renews_the_mark(idempotency: Idempotency, stores:
 async def test_a_mark_that_has_ended_is_not_renewed(
     idempotency: Idempotency, stores: Stores, meanwhile: str
 ) -> None:
-    """Also if nobody has the request now: another run may have appended a part of it."""
+    """Also if no runner has the request now: another run may have appended a part of it."""
     deadline = (await idempotency.begin(REQUEST, runner="slow")).deadline
     stores.direct.delete(NAME)  # as when its TTL ends
     if meanwhile != "nothing":

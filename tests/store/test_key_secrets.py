@@ -12,7 +12,7 @@ from shared.store import keyspace
 from tests.store.routing import table_of
 from tests.store.stores import Stores
 
-# Redis' time: nobody can set it for a test.
+# Redis' time: a test cannot set it.
 NOW_MS = time.time_ns() // 1_000_000
 DAY_MS = 86_400_000
 LATER_MS = NOW_MS + DAY_MS

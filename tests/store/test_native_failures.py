@@ -1,4 +1,4 @@
-"""Failed attempts of native webhooks: given up, disabled, told to their accounts; and their rate."""
+"""Failed attempts of native webhooks: given up, disabled, their notices; and their rate."""
 
 from typing import Any
 
@@ -82,7 +82,7 @@ def attempt(status: int, took_ms: int = 5) -> Delivery:
     return Delivery(at_ms=NOW_MS, webhook_id="msg_1", count=1, status=status, error="", took_ms=took_ms)
 
 
-async def told(notices: WebhookNotices, channel: str) -> list[str]:
+async def notice_kinds(notices: WebhookNotices, channel: str) -> list[str]:
     found = await notices.read(channel)
     return [] if found is None else [notice.kind for notice in found.notices]
 
@@ -110,7 +110,7 @@ async def test_what_has_failed_for_its_time_is_given_up_and_the_next_begins_anew
 
     assert after == AfterAttempt(AfterFailure.EXHAUSTED, next_ms=NOW_MS + 63_000, lost=2)
     assert stores.entries(channel) == [behind]
-    assert await told(notices, channel) == [NoticeOf.EXHAUSTED]
+    assert await notice_kinds(notices, channel) == [NoticeOf.EXHAUSTED]
     receipt = stores.direct.hgetall(keyspace.receipt(channel, "1"))
     assert receipt[b"reason"] == b"exhausted"
     found = await shown(stores, channel)
@@ -159,7 +159,7 @@ async def test_a_disabled_webhook_gets_nothing_until_it_is_resumed(
     assert after == AfterAttempt(AfterFailure.DISABLED, reason=reason)
     found = await shown(stores, channel)
     assert (found.state, found.disabled) == ("disabled", Disabled(since_ms, reason))
-    assert await told(notices, channel) == [NoticeOf.DISABLED]
+    assert await notice_kinds(notices, channel) == [NoticeOf.DISABLED]
     assert stores.owner(channel) is None
     overheard.all()
     await stores.queued(channel, 1)
@@ -188,7 +188,7 @@ async def test_a_disabled_webhook_gets_nothing_until_it_is_resumed(
     lease = await claim(stores, channel)
     batch = await taken(batches, lease)
     await batches.ack(lease, until=batch.notifications[-1].entry_id, delivery=attempt(200))
-    assert await told(notices, channel) == [NoticeOf.DISABLED, NoticeOf.RECOVERED]
+    assert await notice_kinds(notices, channel) == [NoticeOf.DISABLED, NoticeOf.RECOVERED]
     overheard.all()
     await stores.queued(channel, 1)
     assert overheard.all() != []
@@ -206,7 +206,7 @@ async def test_a_failure_under_older_settings_disables_nothing(stores: Stores, b
     assert (await shown(stores, channel)).state == "active"
 
 
-async def test_what_is_given_up_without_a_notice_is_not_told(
+async def test_what_is_given_up_without_a_notice_writes_none(
     stores: Stores, batches: Batches, clock: RedisClock, notices: WebhookNotices
 ) -> None:
     channel = await webhook(stores, WebhookPolicy(give_up_after_s=1))
@@ -216,14 +216,14 @@ async def test_what_is_given_up_without_a_notice_is_not_told(
 
     assert (await fail(stores, batches, channel, notice="")).result is AfterFailure.EXHAUSTED
 
-    assert await told(notices, channel) == []
+    assert await notice_kinds(notices, channel) == []
     await stores.queued(channel, 1)
     clock.ahead_ms = 5000
     lease = await claim(stores, channel)
     batch = await taken(batches, lease)
     assert not batch.is_in_trouble
     await batches.ack(lease, until=batch.notifications[-1].entry_id, delivery=attempt(200))
-    assert await told(notices, channel) == []
+    assert await notice_kinds(notices, channel) == []
 
 
 async def test_notices_stay_until_those_that_were_read_are_removed(

@@ -63,14 +63,14 @@ async def test_what_has_failed_for_its_time_is_given_up_alone(stores: Stores, cl
     assert found is not None
     assert (found.dropped, found.pending, found.state) == (1, 1, "failing")
     notices = WebhookNotices(stores.calls)
-    told = await notices.read(hook.channel)
-    assert told is not None
-    assert [each.kind for each in told.notices] == [NoticeOf.EXHAUSTED]
+    kept = await notices.read(hook.channel)
+    assert kept is not None
+    assert [each.kind for each in kept.notices] == [NoticeOf.EXHAUSTED]
     assert await hook.ack(two) == 1
     assert b"acked" in stores.direct.hgetall(keyspace.receipt(hook.channel, "2"))
-    told = await notices.read(hook.channel)
-    assert told is not None
-    assert [each.kind for each in told.notices] == [NoticeOf.EXHAUSTED, NoticeOf.RECOVERED]
+    kept = await notices.read(hook.channel)
+    assert kept is not None
+    assert [each.kind for each in kept.notices] == [NoticeOf.EXHAUSTED, NoticeOf.RECOVERED]
 
 
 async def test_only_attempts_count_not_the_absence_of_dispatchers(stores: Stores, clock: RedisClock) -> None:
@@ -114,10 +114,10 @@ async def test_a_webhook_whose_attempts_all_fail_is_disabled_and_resumed(
 
     assert after.result is AfterFailure.DISABLED
     assert after.reason == ("gone" if is_gone else "failed-for-too-long")
-    assert (await hook.fail(two, is_gone=is_gone)).result is AfterFailure.RETRY, "it is told once"
-    told = await WebhookNotices(stores.calls).read(hook.channel)
-    assert told is not None
-    assert [each.kind for each in told.notices] == [NoticeOf.DISABLED]
+    assert (await hook.fail(two, is_gone=is_gone)).result is AfterFailure.RETRY, "it is disabled once"
+    kept = await WebhookNotices(stores.calls).read(hook.channel)
+    assert kept is not None
+    assert [each.kind for each in kept.notices] == [NoticeOf.DISABLED]
     assert await hook.take() == Waiting(None)
     clock.ahead_ms += DAY_MS
     await stores.account_channels.resume(hook.channel)
@@ -130,10 +130,10 @@ async def test_a_webhook_whose_attempts_all_fail_is_disabled_and_resumed(
 
 
 async def test_an_ack_behind_a_410_is_no_recovery(stores: Stores, clock: RedisClock) -> None:
-    """Several requests were under way when one of them was told that the receiver is gone."""
+    """Several requests were under way when a 410 answered one of them."""
     hook, notices = await hook_of(stores, clock, queued=3), WebhookNotices(stores.calls)
 
-    async def told() -> list[str]:
+    async def notice_kinds() -> list[str]:
         found = await notices.read(hook.channel)
         return [] if found is None else [each.kind for each in found.notices]
 
@@ -143,13 +143,13 @@ async def test_an_ack_behind_a_410_is_no_recovery(stores: Stores, clock: RedisCl
     found = await stores.account_channels.read(hook.channel)
     assert found is not None
     assert (found.state, found.pending) == ("disabled", 2)
-    assert await told() == [NoticeOf.DISABLED]
+    assert await notice_kinds() == [NoticeOf.DISABLED]
 
     await stores.account_channels.resume(hook.channel)
     await hook.claim()
     [one, _] = await hook.taken()
     await hook.ack(one)
-    assert await told() == [NoticeOf.DISABLED, NoticeOf.RECOVERED]
+    assert await notice_kinds() == [NoticeOf.DISABLED, NoticeOf.RECOVERED]
 
 
 async def test_a_failure_under_older_settings_says_nothing(stores: Stores, clock: RedisClock) -> None:

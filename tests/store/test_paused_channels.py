@@ -36,7 +36,7 @@ async def test_own_limits_of_a_queue(stores: Stores) -> None:
     assert len(stores.entries(large)) == 4
 
 
-async def test_while_it_is_paused_nobody_delivers(stores: Stores) -> None:
+async def test_while_it_is_paused_no_process_delivers(stores: Stores) -> None:
     channel = await create(stores)
     lease = await stores.claim(channel)
     await stores.queued(channel, 2)
@@ -63,7 +63,7 @@ async def test_while_it_is_paused_nobody_delivers(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-async def test_appends_to_a_paused_channel_wake_nobody(
+async def test_appends_to_a_paused_channel_send_no_wakeup(
     stores: Stores, overheard: Overheard, kind: Kind
 ) -> None:
     channel = await create(stores, kind=kind)

@@ -126,7 +126,7 @@ async def test_a_channel_has_one_replay_and_an_account_few(stores: Stores) -> No
     await stores.replays.begin(a_replay(stores, others[1].new.channel))
 
 
-async def test_places_of_replays_that_nobody_works_at_end(stores: Stores) -> None:
+async def test_places_of_replays_without_a_runner_end(stores: Stores) -> None:
     for _ in range(MOST_REPLAYS):
         await begun(stores)
     later = Replays(at_time(stores, stores.now_ms() + HOUR_MS + 1), stores.queues, limits=QueueLimits())

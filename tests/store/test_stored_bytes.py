@@ -103,7 +103,7 @@ async def test_an_account_over_its_quota_is_refused_until_it_has_room(stores: St
 
 
 async def test_a_refusal_ends_without_a_recount(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that cannot recount, because Redis is away, refuses nobody for long."""
+    """A process that cannot recount, because Redis is away, refuses no account for long."""
     now = [1000.0]
     quotas = AccountQuotas(stores.calls, quotas=Quotas(stored_bytes=QUOTA))
     sums = StoredBytes(stores.calls, quotas=quotas, now_s=lambda: now[0])

@@ -128,9 +128,9 @@ async def native_webhooks(stores: Stores) -> None:
         assert found is not None
         assert found.dropped == size
         await stores.account_channels.change_webhook(found, lambda _: (Callback("https://x.test"), policy))
-        told = await notices.read(channel)
-        assert told is not None
-        await notices.remove(channel, told)
+        kept = await notices.read(channel)
+        assert kept is not None
+        await notices.remove(channel, kept)
         await stores.account_channels.resume(channel)
 
 

@@ -55,7 +55,7 @@ WRONG_ACCOUNTS: list[tuple[Any, str]] = [
     ({"name": ""}, "name"),
     ({"name": 5}, "name"),
     ({"name": "a", "parent": 5}, "parent"),
-    ({"name": "a", "parent": "nobody"}, "parent"),
+    ({"name": "a", "parent": "unknown"}, "parent"),
     ({"name": "a", "parent": "0" * 32}, "parent"),
     ([], ""),
 ]
@@ -88,7 +88,7 @@ async def test_an_invalid_api_key_is_refused(api: Api, key: ApiKey, body: Any, f
 
 
 async def test_an_api_key_needs_an_existing_account(api: Api) -> None:
-    for account in ("0" * 32, "nobody"):
+    for account in ("0" * 32, "unknown"):
         path = f"/v1/accounts/{account}/api-keys"
         response = await api.admin("POST", path, json={"name": "a", "scopes": ["publish"]})
         assert (response.status, response.json["type"]) == (404, "not_found")

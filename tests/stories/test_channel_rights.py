@@ -26,9 +26,9 @@ VERBS: dict[str, tuple[str, str, Any, int]] = {
     "list its signing secrets": ("GET", "/secrets", None, 200),
     "end a signing secret": ("DELETE", "/secrets/{older}", None, 204),
     "fetch": ("POST", "/fetch", None, 200),
-    "ack": ("POST", "/ack", {"lease": "of nobody", "until": "1-0"}, 409),
-    "nack": ("POST", "/nack", {"lease": "of nobody", "entry": "1-0"}, 409),
-    "resend": ("POST", "/resend", {"event_id": "retained by nobody"}, 404),
+    "ack": ("POST", "/ack", {"lease": "of no fetch", "until": "1-0"}, 409),
+    "nack": ("POST", "/nack", {"lease": "of no fetch", "entry": "1-0"}, 409),
+    "resend": ("POST", "/resend", {"event_id": "never retained"}, 404),
     "replay": ("POST", "/replay", {"since": "2026-01-01T00:00:00Z"}, 202),
     "get its replay": ("GET", "/replay", None, 404),
     "cancel its replay": ("DELETE", "/replay", None, 404),
@@ -58,7 +58,7 @@ CALLERS: dict[str, tuple[object, ...]] = {
     "an admin of a child": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
     "a key with channels of another account": (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN),
     "a revoked key": (WHO, WHO, WHO, WHO, WHO, WHO),
-    "nobody": (WHO, WHO, WHO, WHO, WHO, WHO),
+    "a stranger": (WHO, WHO, WHO, WHO, WHO, WHO),
     "the operator": (MAY, MAY, MAY, MAY, MAY, MAY),
 }
 LISTS = {
@@ -67,7 +67,7 @@ LISTS = {
     "a key with receive": 403,
     "a key with publish": 403,
     "a revoked key": 401,
-    "nobody": 401,
+    "a stranger": 401,
     "the operator": 200,
 }
 
@@ -134,7 +134,7 @@ async def scene(api: Api) -> Scene:
         "an admin of a child": await key(child, "admin", "receive"),
         "a key with channels of another account": await key(stranger, "channels"),
         "a revoked key": revoked,
-        "nobody": None,
+        "a stranger": None,
     }
     return Scene(api, account, callers, await key(account, "receive"))
 
@@ -173,7 +173,7 @@ async def test_lists_and_creations(scene: Scene, caller: str) -> None:
     assert (listed.status, created.status) == (status, 201 if status == 200 else status)
 
 
-async def test_nobody_names_another_account(scene: Scene) -> None:
+async def test_only_the_operator_names_another_account(scene: Scene) -> None:
     for caller in CALLERS.keys() - {"the operator", *LISTS}:
         for method, body in (("GET", None), ("POST", {"kind": "pull"})):
             path = f"/v1/channels?account={scene.account}"
@@ -181,7 +181,7 @@ async def test_nobody_names_another_account(scene: Scene) -> None:
             assert response.status == 404, (caller, method)
 
 
-@pytest.mark.parametrize("caller", CALLERS.keys() - {"the operator", "nobody"})
+@pytest.mark.parametrize("caller", CALLERS.keys() - {"the operator", "a stranger"})
 async def test_opening(scene: Scene, stack: Stack, caller: str) -> None:
     """None: it opens. The codes are those of 2019: 1008 for a secret or a scope, 1011 for no such channel."""
     codes = {MAY: None, SCOPE: 1008, HIDDEN: 1011, WHO: 1008}

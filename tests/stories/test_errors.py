@@ -53,7 +53,7 @@ NOT_EVENTS: list[tuple[str, Any, str]] = [
     ("a name that is a list", {"topic": "orders", "data": 1, "name": []}, "name"),
     ("a time that is a number", {"topic": "orders", "data": 1, "time": 5}, "time"),
     ("a `to` that is a number", {"topic": "orders", "data": 1, "to": 5}, "to"),
-    ("a `to` that is no id", {"topic": "orders", "data": 1, "to": "nobody"}, "to"),
+    ("a `to` that is no id", {"topic": "orders", "data": 1, "to": "unknown"}, "to"),
     ("a notification that is no object", {"topic": "device.notifications", "data": "x"}, "data"),
     ("a notification without a device", {"topic": "device.notifications", "data": {"path": "/1"}}, "ep"),
     ("a device that is a number", {"topic": "device.notifications", "data": {"ep": 1, "path": "/1"}}, "ep"),

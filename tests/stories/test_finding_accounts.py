@@ -34,7 +34,7 @@ async def test_accounts_are_listed_by_a_prefix_of_their_names(api: Api) -> None:
 
     assert await names(api, name_prefix="acme") == ["acme", "acme eu", "acme us"]
     assert await names(api, name_prefix="Ä") == ["Äpfel & Birnen"]
-    assert await names(api, name_prefix="nobody") == []
+    assert await names(api, name_prefix="unknown") == []
     found = await names(api)
     assert found == sorted(found, key=str.encode)
     assert set(found) >= {"Zebra", "acmé"}

@@ -158,7 +158,7 @@ async def test_tokens_and_secrets_in_headers_or_the_query(api: Api, key: ApiKey)
 async def test_a_missing_or_malformed_token_is_a_401(api: Api, key: ApiKey, wrong: str | None) -> None:
     assert error_of(await ask(api, SOCKETS, wrong)) == INVALID
     # Without authentication the response must not show whether an account exists.
-    for account in (key.account, UNKNOWN, "nobody"):
+    for account in (key.account, UNKNOWN, "unknown"):
         assert error_of(await ask(api, f"/v2/accounts/{account}/websockets", wrong)) == INVALID
 
 

@@ -54,7 +54,7 @@ NAMED: list[tuple[str, str]] = [
     ('[{"topic": "orders", "data": 1}]', "line 5"),
     ('{"topic": "a", "data": 1} {"topic": "b", "data": 2}', "line 5"),
     ('{"data": 1}', "line 5.topic"),
-    ('{"topic": "orders", "data": 1, "to": "nobody"}', "line 5.to"),
+    ('{"topic": "orders", "data": 1, "to": "unknown"}', "line 5.to"),
     ('{"topic": "device.notifications", "data": {"path": "/1"}}', "line 5.data.ep"),
 ]
 

@@ -17,7 +17,7 @@ dispatching = dispatching_with(SWEEP_S=1)
 
 
 class Slow:
-    """A receiver that responds once it is told to, and refuses some events."""
+    """A receiver that responds once it is released, and refuses some events."""
 
     def __init__(self, hook: Webhook) -> None:
         self.refused: dict[int, int] = {}

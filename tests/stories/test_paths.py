@@ -1,4 +1,4 @@
-"""Paths are exact: a client that spells one differently is told so, and gets no other dialect's socket."""
+"""Paths are exact: a client that spells one differently gets an error, and no other dialect's socket."""
 
 import pytest
 from websockets.client import ClientProtocol

@@ -72,7 +72,7 @@ class Flood:
 
 
 @pytest.mark.long
-async def test_a_rate_is_exact_over_two_gateways_and_hurts_nobody_else(
+async def test_a_rate_is_exact_over_two_gateways_and_hurts_no_other_account(
     api: Api, other_api: Api, key: ApiKey
 ) -> None:
     await set_quotas(api, key, events_per_s=200, burst_s=0.5)
@@ -148,8 +148,8 @@ async def test_bytes_and_copies_have_rates(api: Api, key: ApiKey) -> None:
     assert_refused(refused, "copies_per_s")
     assert [await api.queue_size(each) for each in (key, *others)] == [1] * 6
 
-    assert (await api.post_events(key, {"topic": "nobody", "data": "x" * 100_000})).status == 202
-    refused = await api.post_events(key, {"topic": "nobody", "data": "x" * 10_000})
+    assert (await api.post_events(key, {"topic": "unused", "data": "x" * 100_000})).status == 202
+    refused = await api.post_events(key, {"topic": "unused", "data": "x" * 10_000})
     assert_refused(refused, "bytes_per_s")
     # The debt of ten seconds is paid first.
     assert 8 <= int(refused.headers["Retry-After"]) <= 10

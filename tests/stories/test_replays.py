@@ -143,7 +143,7 @@ async def test_a_socket_and_a_webhook_get_it_too(mine: AccountChannels, installa
     await receiver.drop()
 
 
-async def test_nobody_gets_what_was_for_another_one(mine: AccountChannels) -> None:
+async def test_no_channel_gets_what_was_for_another_one(mine: AccountChannels) -> None:
     acme = (await mine.create("pull", name="acme", customer="acme"))["id"]
     other = (await mine.create("pull", name="other"))["id"]
     await publish(mine, 1, customer="acme")

@@ -79,7 +79,7 @@ async def test_a_failed_revocation_by_the_command_line_closes_the_socket(
 async def test_a_revocation_whose_gateway_died_is_completed_by_the_next_one(
     api: Api, stack: Stack, channel: ApiKey, listen: Listen
 ) -> None:
-    """It had deleted the key, and told nobody. Its client got no answer, and asks again."""
+    """It had deleted the key, and published no wakeup. Its client got no answer, and asks again."""
     receiver = await listen(channel)
     with stack.redis.client() as redis:
         redis.delete(*keyspace.channel_names(channel.id))

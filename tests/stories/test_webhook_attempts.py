@@ -29,9 +29,9 @@ dispatching = dispatching_with(dispatchers=1, LOG_LEVEL="debug")
 
 
 async def echo(call: Call) -> web.StreamResponse:
-    """Refuses a request, and tells everybody what was in it."""
-    told = {"you": "sent", **call.headers}
-    return web.json_response(told, status=503, headers={"X-Told": call.headers["Authorization"]})
+    """Refuses a request, and sends back what was in it."""
+    sent = {"you": "sent", **call.headers}
+    return web.json_response(sent, status=503, headers={"X-Echo": call.headers["Authorization"]})
 
 
 async def publish(mine: AccountChannels, *ids: str) -> None:
@@ -98,11 +98,11 @@ async def test_a_failure_shows_everything_that_its_owner_needs(mine: AccountChan
     assert sent["body_bytes"] == len(call.body)
     assert json.loads(answered["body"]["text"])["you"] == "sent"
     assert json.loads(answered["body"]["text"])["X-Tenant"] == "t-17"
-    assert answered["headers"]["x-told"] == "***"
+    assert answered["headers"]["x-echo"] == "***"
 
 
 async def test_a_failure_without_an_answer_says_why_in_words(mine: AccountChannels, hook: Webhook) -> None:
-    channel = await create(mine, "http://127.0.0.1:1/nobody-listens")
+    channel = await create(mine, "http://127.0.0.1:1/no-listener")
     await publish(mine, "e-1")
 
     [failed, *_] = await until(mine, channel, count=1)

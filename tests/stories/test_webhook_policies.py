@@ -1,4 +1,4 @@
-"""Native webhooks as their receivers expect them: settings, answers, disabling, what the account is told."""
+"""Native webhooks as their receivers expect them: settings, answers, disabling, notices to the account."""
 
 import json
 from email.utils import formatdate
@@ -34,8 +34,8 @@ async def publish(mine: AccountChannels, *numbers: int) -> None:
     await mine.api.publish(mine.key, *({"topic": "orders.paid", "data": number} for number in numbers))
 
 
-async def told(mine: AccountChannels) -> str:
-    """A pull channel with what the account is told."""
+async def notice_channel(mine: AccountChannels) -> str:
+    """A pull channel that gets the account's notices."""
     return str((await mine.create("pull", bindings=["system.#"]))["id"])
 
 
@@ -128,7 +128,7 @@ async def test_a_redirect_is_a_failure_that_says_so(mine: AccountChannels, hook:
 
 
 async def test_410_disables_at_once_and_resume_tries_again(mine: AccountChannels, hook: Webhook) -> None:
-    account = await told(mine)
+    account = await notice_channel(mine)
     hook.says(410)
     channel = await create(mine, hook)
     await publish(mine, 1)
@@ -180,10 +180,10 @@ async def test_retry_after_is_obeyed(mine: AccountChannels, hook: Webhook, statu
     assert len(hook.calls) == 2
 
 
-async def test_what_is_given_up_is_told_and_the_next_is_delivered(
+async def test_what_is_given_up_makes_a_notice_and_the_next_is_delivered(
     mine: AccountChannels, hook: Webhook
 ) -> None:
-    account = await told(mine)
+    account = await notice_channel(mine)
 
     async def refuse_the_first(call: Call) -> web.StreamResponse:
         return web.Response(status=500 if json.loads(call.body)["data"] == 1 else 200)
@@ -224,7 +224,7 @@ async def test_a_webhook_that_fails_for_too_long_is_disabled(mine: AccountChanne
     await mine.until(channel, state="active", pending=0)
 
 
-async def test_a_failing_webhook_that_is_told_of_failures_makes_no_loop(
+async def test_a_failing_webhook_that_is_bound_to_notices_makes_no_loop(
     mine: AccountChannels, hook: Webhook
 ) -> None:
     hook.says(500)
@@ -233,11 +233,11 @@ async def test_a_failing_webhook_that_is_told_of_failures_makes_no_loop(
     await mine.call("PATCH", f"/{both[0]}", json={"bindings": ["#", "system.#"]})
     await publish(mine, 1)
 
-    # The order, and one notice of it in each, which may come twice; what is given up of notices is not told.
+    # The order, and one notice of it in each, which may come twice; a notice that is given up makes none.
     for channel, dropped in zip(both, (2, 1), strict=True):
         await mine.until(channel, pending=0, dropped=range(dropped, dropped + 2))
     calls = len(hook.calls)
-    watching = await told(mine)
+    watching = await notice_channel(mine)
     await publish(mine, 2)
     for channel, dropped in zip(both, (4, 2), strict=True):
         await mine.until(channel, pending=0, dropped=range(dropped, dropped + 3))
@@ -275,7 +275,7 @@ async def test_a_rate_bounds_the_requests_of_a_webhook(mine: AccountChannels, ho
 async def test_a_notice_that_a_dead_dispatcher_left_is_published(
     mine: AccountChannels, hook: Webhook, dispatching: Stack
 ) -> None:
-    account, channel = await told(mine), await create(mine, hook)
+    account, channel = await notice_channel(mine), await create(mine, hook)
     with dispatching.redis.client() as direct:
         # As the script writes it in the step that disables the webhook.
         name = keyspace.channel(channel.removeprefix("ch_"))

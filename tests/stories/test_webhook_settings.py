@@ -107,7 +107,7 @@ async def test_a_test_event_shows_the_answer(mine: AccountChannels, hook: Webhoo
 
 async def test_a_test_without_a_receiver_says_why(mine: AccountChannels, hook: Webhook) -> None:
     channel = await create(mine, hook)
-    await patch(mine, channel, url="http://127.0.0.1:1/nobody")
+    await patch(mine, channel, url="http://127.0.0.1:1/closed")
 
     tested = (await mine.do(channel, "test", 200)).json
 

@@ -1,4 +1,4 @@
-"""Attempts of native webhooks: what they send, what follows from the answer, and what accounts are told."""
+"""Attempts of native webhooks: what they send, what follows from the answer, and notices to accounts."""
 
 import logging
 from typing import Any
@@ -56,7 +56,7 @@ async def watching(stores: Stores) -> str:
     return await create(stores, kind=Kind.PULL, bindings=b'["system.#"]')
 
 
-def told(stores: Stores, channel: str) -> list[tuple[str, dict[str, Any]]]:
+def queued_events(stores: Stores, channel: str) -> list[tuple[str, dict[str, Any]]]:
     """What a channel has in its queue."""
     entries = stores.direct.xrange(keyspace.queue(channel))
     return [(fields[b"topic"].decode(), orjson.loads(fields[b"data"])) for _, fields in entries]
@@ -164,7 +164,7 @@ async def test_a_redirect_is_recorded_in_words(
     assert "redirect to https://new.example/" in orjson.loads(recorded[b"facts"])["detail"]
 
 
-async def test_an_account_is_told_of_what_was_given_up_and_of_the_recovery(
+async def test_an_account_gets_notices_of_what_was_given_up_and_of_the_recovery(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     watcher, channel = await watching(stores), await native(stores, queued=2)
@@ -173,17 +173,17 @@ async def test_an_account_is_told_of_what_was_given_up_and_of_the_recovery(
         await attempt(stores, deliveries, channel)
 
     assert len(stores.entries(channel)) == 1
-    [(topic, data)] = told(stores, watcher)
+    [(topic, data)] = queued_events(stores, watcher)
     assert topic == "system.webhook.exhausted"
     assert (data["channel"], data["count"], data["event_ids"]) == (f"ch_{channel}", 1, ["0"])
     assert not stores.direct.hexists(keyspace.channel(channel), "notices")
     outbound.status = 200
     clock.ahead_ms = 90_000
     assert await attempt(stores, deliveries, channel) is Outcome.ACCEPTED
-    assert [topic for topic, _ in told(stores, watcher)][1:] == ["system.webhook.recovered"]
+    assert [topic for topic, _ in queued_events(stores, watcher)][1:] == ["system.webhook.recovered"]
 
 
-async def test_what_was_refused_as_too_large_is_told(
+async def test_what_was_refused_as_too_large_makes_a_notice(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     watcher, channel = await watching(stores), await native(stores, queued=2)
@@ -192,11 +192,11 @@ async def test_what_was_refused_as_too_large_is_told(
         await attempt(stores, deliveries, channel)
 
     assert len(stores.entries(channel)) == 1
-    [(topic, data)] = told(stores, watcher)
+    [(topic, data)] = queued_events(stores, watcher)
     assert (topic, data["reason"]) == ("system.webhook.exhausted", "too-large")
 
 
-async def test_our_own_events_that_are_given_up_are_not_told(
+async def test_our_own_events_that_are_given_up_make_no_notice(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
 ) -> None:
     watcher = await watching(stores)
@@ -209,12 +209,12 @@ async def test_our_own_events_that_are_given_up_are_not_told(
             await attempt(stores, deliveries, channel)
         assert stores.entries(channel) == []
 
-    assert told(stores, watcher) == []
+    assert queued_events(stores, watcher) == []
     # Beside others they are not counted.
     await stores.queues.append(channel, [own, own._replace(id="mine", topic="orders")])
     for clock.ahead_ms in (400_000, 430_000, 461_000):
         await attempt(stores, deliveries, channel)
-    [(_, data)] = told(stores, watcher)
+    [(_, data)] = queued_events(stores, watcher)
     assert (data["count"], data["event_ids"]) == (1, ["mine"])
 
 
@@ -234,15 +234,15 @@ async def test_a_notice_outlives_the_dispatcher_that_could_not_publish_it(
     with monkeypatch.context() as away:
         away.setattr("shared.publish.publisher.Publisher.publish", fail)
         assert await attempt(stores, deliveries, channel) is Outcome.RELEASED
-    assert told(stores, watcher) == []
+    assert queued_events(stores, watcher) == []
     requests = len(outbound.requests)
 
     sweeping: Dispatcher = make_dispatcher(stores, deliveries, outbound, clock, sweep_s=0.05)
     async with sweeping.running():
-        await wait_until(lambda: told(stores, watcher) != [])
+        await wait_until(lambda: queued_events(stores, watcher) != [])
         await wait_until(lambda: not stores.direct.hexists(keyspace.channel(channel), "notices"))
 
-    assert [topic for topic, _ in told(stores, watcher)] == ["system.webhook.disabled"]
+    assert [topic for topic, _ in queued_events(stores, watcher)] == ["system.webhook.disabled"]
     assert len(outbound.requests) == requests, "a disabled webhook gets nothing"
 
 
@@ -285,7 +285,7 @@ async def test_a_notice_of_a_later_release_is_published(stores: Stores, deliveri
 
     await deliveries._notices.publish(channel)
 
-    [(topic, data)] = told(stores, watcher)
+    [(topic, data)] = queued_events(stores, watcher)
     assert (topic, data["a"]) == ("system.webhook.throttled", 1)
     assert not stores.direct.hexists(keyspace.channel(channel), "notices")
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Acknowledges a webhook's batch for the owner and records the attempt. Ends the webhook's failing state. A native one that
--- was in trouble, and whose account was told so, has recovered.
+-- was in trouble, with a notice to its account, has recovered.
 -- Acks nothing when the batch's last entry is gone: after a crash of Redis new entries may have ids below it.
 -- Lets the limit of the number grow, unless it has grown lately and that batch timed out (batch_fail.lua). Only where
 -- there is one: the webhook may have been put meanwhile, which forgets it.

@@ -2,7 +2,7 @@
 -- Records a failed attempt of the owner, schedules the next one or ends the channel, and releases the lease.
 -- A native webhook never ends so. It is disabled when its receiver is gone, or when all attempts have failed for its own
 -- time: its queue collects until it is enabled again. What has failed for its own time since its first failed attempt is
--- dropped as exhausted. Both are noted for the account in this step: a dispatcher may die before it has told it.
+-- dropped as exhausted. Both write their notice in this step: a dispatcher may die before it has published it.
 -- The channel ends when all attempts have failed for the expiry time: its own, if it has one (0: never). An attempt that comes later than planned by half
 -- of the expiry restarts that time: the dispatchers were away, or a clock jumped, and the webhook did not fail. A native
 -- one's times leave out only how late it was: one that is always late has an end too.

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Acknowledges one entry of a native webhook that has several requests at once, wherever it stands in the queue, for the
--- owner, and records the attempt. Ends the webhook's failing state; a webhook that was in trouble, and whose account was
--- told so, has recovered.
+-- owner, and records the attempt. Ends the webhook's failing state; a webhook that was in trouble, with a notice to its
+-- account, has recovered.
 -- KEYS: channel, queue, receipts, attempts, taken
 -- ARGV: owner, generation, mark of the entry, and of the attempt: outcome, event ids, facts, details
 -- Reply: {1, or 0 when the entry is gone, or -1 when ARGV[1] is not the owner, by how many bytes the attempts have grown}

@@ -124,7 +124,7 @@ if #found == 0 then
     'WITHSCORES'))
   next_ms = tonumber(next_ms)
   if is_held then next_ms = math.min(next_ms or math.huge, tonumber(hold_ms)) end
-  -- Until then an append wakes nobody.
+  -- Until then an append sends no wakeup.
   if is_held then
     redis.call('HSET', KEYS[2], 'next_attempt_ms', ms_text(next_ms))
   else

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends a replay, or gives it back, for the process that has it; '' is whoever cancels it.
+-- Ends a replay, or gives it back, for the process that has it; '' cancels it.
 -- KEYS: replay     ARGV: runner or '', new state or '' to give it back, error, TTL in ms
 -- Reply: 1, or 0 when it is not running, or another one has it
 -- Touches at most: 8 fields.

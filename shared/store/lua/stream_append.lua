@@ -1,7 +1,7 @@
 #!lua
 -- Appends events to the retained log of one topic, in the order given, and trims what the rule no longer keeps.
--- The state of the log outlives its entries: whoever names an offset can be told whether that was the last one, the last
--- one trimmed, or one that was lost. All of it is written in one step, or a reader could take a gap for the end.
+-- The state of the log outlives its entries: so a read tells of any offset whether it was the last one, the last one
+-- trimmed, or one that was lost. All of it is written in one step, or a reader could take a gap for the end.
 -- Offsets are entry ids, and rise also when the entries have ended meanwhile and the clock went back.
 -- No allow-oom: a full Redis refuses it.
 -- KEYS: stream, state, the topics of this place

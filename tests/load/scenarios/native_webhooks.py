@@ -60,7 +60,7 @@ async def native_webhooks(
 async def _measure(
     bench: Bench, stream: Stream, publishers: Sequence[Worker], beside: Sequence[Worker]
 ) -> Measurement:
-    """Those in trouble get their events for as long as the others do; nobody waits for what they take."""
+    """Those in trouble get their events for as long as the others do; no other waits for what they take."""
     if not beside:
         return await bench.measure(stream.plan(stream.seconds), by=publishers)
     trouble = Plan(seconds=stream.seconds, rate=_TROUBLED_RATE * len(TROUBLES))

@@ -115,7 +115,7 @@ async def neighbours(bench: Bench, stream: Stream, *, sizes: Sizes, rounds: int,
     """
     await _create(bench, stream)
     attacks = _Attacks(bench, bench.start_helper(Attackers))
-    begin = {ALONE: _nobody, **await attacks.prepare(sizes)}
+    begin = {ALONE: _no_attack, **await attacks.prepare(sizes)}
     phases: dict[str, list[Measurement]] = {name: [] for name in begin}
     for number in range(rounds):
         for name, attack in begin.items():
@@ -161,7 +161,7 @@ async def _create(bench: Bench, stream: Stream) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _nobody() -> AsyncIterator[None]:
+async def _no_attack() -> AsyncIterator[None]:
     yield
 
 

@@ -1,4 +1,4 @@
-"""`rollout`: clients that stay and publishers that repeat, while somebody operates the installation.
+"""`rollout`: clients that stay and publishers that repeat, while the installation is operated.
 
 Channels are numbered in this order: sockets, polls, webhooks, then sessions, which have no queue.
 """

@@ -1,7 +1,7 @@
 --include now
 -- Deletes a channel with its owner, queue, receipts and replay; returns how many notifications were pending.
 -- The hash goes with the queue: what it knows of the queue must not outlive it. The record of a native channel goes too,
--- and its attempts, which nobody could read any more; an API key's stay.
+-- and its attempts, which no request could read any more; an API key's stay.
 -- UNLINK: Redis frees a large queue beside its work. For its receipts the script records why and when the channel ended
 -- (receipts.py reads it): they may be too many to be marked in one step.
 local ENDED_TTL_MS = 60 * 60 * 1000

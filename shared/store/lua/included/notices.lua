@@ -1,5 +1,5 @@
 --include now
--- What the account of a native webhook is to be told: lines `<number> <ms> <kind> <JSON>` in the channel's hash, until a
+-- Notices for the account of a native webhook: lines `<number> <ms> <kind> <JSON>` in the channel's hash, until a
 -- dispatcher has published them (webhook_noticed.lua). The number makes the event's id: a notice that is published twice
 -- has one id. Of more than 16 the newest stay.
 local MOST_NOTICES = 16

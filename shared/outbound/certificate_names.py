@@ -1,4 +1,4 @@
-"""For which names a receiver's certificate is, told when the handshake fails because it is for none of ours.
+"""The names in a receiver's certificate, for the error of a handshake that fails because none is ours.
 
 OpenSSL has the certificate then, and Python shows it to an SSL object only. So the object adds the names to
 the error itself: nothing has to connect a second time.
@@ -10,12 +10,12 @@ import ssl
 from typing import Any
 
 _WRONG_NAME = (62, 64)
-# A receiver chooses the names: what is none is not told, nor more than has room in a line.
+# A receiver chooses the names: the error leaves out what is none, and what has no room in a line.
 _NAME = re.compile(r"[0-9A-Za-z_*.:-]{1,100}", re.ASCII)
-_TOLD = 3
+_SHOWN = 3
 
 
-class TellingSSLObject(ssl.SSLObject):
+class NamingSSLObject(ssl.SSLObject):
     """Adds `names` to the error of a handshake that failed for the name of the certificate."""
 
     _sslobj: Any
@@ -32,8 +32,8 @@ class TellingSSLObject(ssl.SSLObject):
             raise
 
 
-def told_names(error: BaseException) -> str:
+def certificate_names(error: BaseException) -> str:
     """The first names, as in `a.example, b.example and 4 more`; '' if they are not known."""
     names = [name for name in getattr(error, "names", ()) if isinstance(name, str) and _NAME.fullmatch(name)]
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(names[:_TOLD]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
