@@ -40,14 +40,14 @@ async def notice_channel(mine: AccountChannels) -> str:
 
 
 async def notices(mine: AccountChannels, channel: str, count: int) -> list[tuple[str, dict[str, Any]]]:
-    """So many notices, acked."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    """So many notices, acked. One may come twice, under the same id."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
     while len(found) < count:
         fetched = await mine.fetch(channel, max=100, wait_s=10)
-        found += [(event["topic"], event["data"]) for event in fetched.events]
+        found |= {event["id"]: (event["topic"], event["data"]) for event in fetched.events}
         if fetched.events:
             await mine.post(channel, "ack", lease=fetched.lease, until=fetched.entries[-1])
-    return found
+    return list(found.values())
 
 
 def numbers(hook: Webhook) -> list[int]:
