@@ -35,7 +35,7 @@ CASES = {
     "poll": ("--rate", "50", *_STREAM),
     "mixed": ("--rate", "50", "--channels", "6", *_STREAM[2:]),
 }
-LONG = ("sockets", "webhooks", "poll")
+LONG = ("sockets", "webhooks", "native-webhooks", "poll", "neighbours", "tenants")
 FIGURES = {
     "sockets": {"latency_p99_ms", "cpu_gateway_us", "cpu_edge_us", "cpu_redis_us", "cpu_all_us"},
     "saturate": {"delivered_per_s", "redis_scripts_per_notification", "redis_commands_per_notification"},

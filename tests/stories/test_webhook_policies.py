@@ -224,6 +224,7 @@ async def test_a_webhook_that_fails_for_too_long_is_disabled(mine: AccountChanne
     await mine.until(channel, state="active", pending=0)
 
 
+@pytest.mark.long
 async def test_a_failing_webhook_that_is_bound_to_notices_makes_no_loop(
     mine: AccountChannels, hook: Webhook
 ) -> None:
