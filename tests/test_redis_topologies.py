@@ -35,7 +35,7 @@ def shared_stack() -> Iterator[Stack]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("redis_like", ["cluster", "sentinel"])
 def test_all_stories(redis_like: str) -> None:
-    options = [f"--redis={redis_like}", "-n2", "-q", "-p", "no:cacheprovider"]
+    options = [f"--redis={redis_like}", "-n4", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "tests/stories"],
         cwd=CHECKOUT,

@@ -315,7 +315,7 @@ def test_the_operators_page_names_what_a_cluster_and_sentinels_need() -> None:
 @pytest.mark.timeout(1800)
 def test_all_stories_use_every_right_and_need_no_other() -> None:
     with tempfile.TemporaryDirectory(prefix="notify-") as reports:
-        options = ["--redis=rights", "-n2", "-q", "-p", "no:cacheprovider", "-m", "not long"]
+        options = ["--redis=rights", "-n4", "-q", "-p", "no:cacheprovider", "-m", "not long"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *STORIES],
             cwd=CHECKOUT,
