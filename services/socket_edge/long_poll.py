@@ -231,6 +231,9 @@ async def _write(poll: Poll, pull: Pull, send: Send) -> None:
     try:
         async with asyncio.timeout(STALLED_S):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            # The head goes alone. Linux acks a lone short segment up to 40 ms after it was read, but a second
+            # one with the read. A proxy that reads the response and then resets would have acked nothing.
+            await asyncio.sleep(0)
             await send({"type": "http.response.body", "body": text, "more_body": True})
     except TimeoutError:
         # The client pipelines requests and does not read the responses.

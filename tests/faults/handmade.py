@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 import urllib.parse
 from typing import Self
 
@@ -46,6 +47,11 @@ class Line:
     def end_output(self) -> None:
         """The peer reads the end of our data; we may still read its."""
         self._line.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Closes it with a reset, as HAProxy closes its connections."""
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._line.close()
 
     async def read(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises EOFError if the peer closes before."""

@@ -44,12 +44,18 @@ def elsewhere(api: Api, key: ApiKey, installation: Stack) -> Polls:
     return Polls(api, key, installation.edges[1])
 
 
-async def request(polls: Polls, url: str, *, headers: str = "", receive_buffer: int | None = None) -> Line:
+async def request(
+    polls: Polls, url: str, *, query: str = "", headers: str = "", receive_buffer: int | None = None
+) -> Line:
     """A poll on a raw connection, which reads only when the test does."""
     line = await Line.open(url, receive_buffer=receive_buffer)
-    head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {polls.key.secret}\r\n{headers}\r\n"
-    await line.write(head.encode())
+    await line.write(poll_head(polls, query=query, headers=headers))
     return line
+
+
+def poll_head(polls: Polls, *, query: str = "", headers: str = "") -> bytes:
+    authorization = f"Authorization: Bearer {polls.key.secret}"
+    return f"GET {PULL}{query} HTTP/1.1\r\nHost: x\r\n{authorization}\r\n{headers}\r\n".encode()
 
 
 async def response_length(line: Line) -> int:
@@ -175,6 +181,25 @@ async def test_an_only_poll_is_not_refused_when_its_client_reconnects_while_subs
             assert numbers_in(response) == ([number] if is_new else [])
 
 
+async def test_a_proxy_that_resets_after_a_response_gets_no_duplicates(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    """Linux's ack of a lone short segment waits for data to go with it, and a reset takes it away."""
+    stack = start(edges=1, TRUSTED_PROXIES="127.0.0.0/8")
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    key = await api.api_key()
+    polls = Polls(api, key, stack.edges[0])
+    for number in range(20):
+        line = await request(polls, stack.edges[0].url, query="?noWait=true")
+        assert (await line.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        await line.write(poll_head(polls))
+        await wait_until(polls.held)
+        await api.publish(key, reading(number, to=key.id))
+        assert await whole_response(line) == [number]
+        line.reset()
+        assert (await polls.now()).status == 204
+
+
 class TestClients:
     async def test_a_client_that_disconnects_during_a_response_gets_it_again(
         self, api: Api, key: ApiKey, installation: Stack, polls: Polls, elsewhere: Polls
@@ -236,8 +261,7 @@ class TestClients:
     ) -> None:
         line = await request(polls, installation.edges[0].url)
         for _ in range(4):
-            head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.secret}\r\n\r\n"
-            await line.write(head.encode())
+            await line.write(poll_head(polls))
         await wait_until(polls.held)
         for number in range(5):
             await api.publish(key, reading(number, to=key.id))
@@ -252,8 +276,7 @@ class TestClients:
         await api.publish(key, *readings(range(LARGE), to=key.id, padding=PADDING))
         line = await request(polls, installation.edges[0].url, receive_buffer=4096)
         length = await response_length(line)
-        head = f"GET {PULL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.secret}\r\n\r\n"
-        await line.write(head.encode())
+        await line.write(poll_head(polls))
 
         edge = api.at(installation.edges[0].url)
         assert (await edge.call("DELETE", PULL, key=key)).text == "REMOVED"
