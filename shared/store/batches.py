@@ -7,7 +7,7 @@ when another dispatcher makes it. It also keeps how large a batch may be for its
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -82,6 +82,13 @@ class NoBatch(StrEnum):
     NOT_DUE = "not_due"
     PARALLEL = "parallel"
     IN_ORDER = "in_order"
+
+
+class Acked(NamedTuple):
+    """How many notifications were acked. `is_empty`: the queue had no others, so there is nothing to take."""
+
+    count: int
+    is_empty: bool = False
 
 
 class AfterFailure(StrEnum):
@@ -177,13 +184,13 @@ class Batches:
         delivery: Delivery,
         batch_limit: int | None = None,
         account: str = "",
-    ) -> int | None:
-        """Acks everything up to and including `until`; returns the number acked, None if not the owner.
+    ) -> Acked | None:
+        """Acks everything up to and including `until`; None if not the owner.
 
         Keeps the attempt, whose bytes are those of `account`.
         `batch_limit` replaces the channel's, if it has one and that may grow: 0 removes it.
         """
-        count, grown = await self._redis.script(
+        count, grown, is_last = await self._redis.script(
             "batch_ack",
             _names(lease),
             lease.owner,
@@ -195,8 +202,8 @@ class Batches:
         self._on_attempts(account, int(grown))
         if count < NOT_OWNER:
             rest = await self._queues.ack_until(lease, until=until)
-            return acked_in_part(count) + (rest or 0)
-        return None if count == NOT_OWNER else int(count)
+            return Acked(acked_in_part(count) + (rest or 0))
+        return None if count == NOT_OWNER else Acked(int(count), is_empty=bool(is_last))
 
     async def fail(
         self,
