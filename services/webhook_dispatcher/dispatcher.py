@@ -190,7 +190,9 @@ class Dispatcher:
                 # Do not linger in a backoff: the dispatcher that runs the retry could not claim the channel.
                 break
             visit.follows_failure = False
-            if outcome is Outcome.NOTHING_TO_SEND and not await visit.is_woken_within(_LINGER_S):
+            # A wakeup since the batch was taken counts, too.
+            is_empty = outcome in (Outcome.EMPTIED, Outcome.NOTHING_TO_SEND)
+            if is_empty and not await visit.is_woken_within(_LINGER_S):
                 break
         return outcome
 

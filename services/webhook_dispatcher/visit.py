@@ -26,7 +26,9 @@ class Visit:
 
     async def is_woken_within(self, limit_s: float | None) -> bool:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.woken.wait(), limit_s)
+            # No wait_for: it makes a task.
+            async with asyncio.timeout(limit_s):
+                await self.woken.wait()
         return self.woken.is_set()
 
     @contextlib.contextmanager

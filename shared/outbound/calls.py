@@ -124,7 +124,7 @@ class Call:
         return self._protocol is not None and self._protocol.has_begun
 
     async def make(self, request: Prepared, varying: Mapping[str, str], body: bytes) -> Response:
-        """Sends the request with these headers too. Raises ClientError, of which two are ours, or ValueError."""
+        """Sends the request with these headers too. Raises ClientError (also ours), ValueError."""
         lines = [f"{name}: {value}" for name, value in varying.items()]
         lines.append(f"Content-Length: {len(body)}")
         head = b"%b%b\r\n" % (request.head, _encoded(lines))

@@ -7,7 +7,7 @@ when another dispatcher makes it. It also keeps how large a batch may be for its
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -84,7 +84,8 @@ class NoBatch(StrEnum):
     IN_ORDER = "in_order"
 
 
-class Acked(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Acked:
     """How many notifications were acked. `is_empty`: the queue had no others, so there is nothing to take."""
 
     count: int
