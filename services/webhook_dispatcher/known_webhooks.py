@@ -51,11 +51,13 @@ class RequestUnderWay:
         None when the webhook has changed meanwhile: what the receiver did with the request is unknown.
         """
         self._task = task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        cancelling = task.cancelling()
         try:
             return await call
         except asyncio.CancelledError:
             # Unless someone else has cancelled the task too.
-            if not self._is_outdated or task is None or task.uncancel() > 0:
+            if not self._is_outdated or task.uncancel() > cancelling:
                 raise
             return None
         finally:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import EofStream, StreamReader
-from multidict import CIMultiDict
 from yarl import URL
 
 from shared.outbound.response_head import HeadReader
@@ -68,17 +67,12 @@ def prepared(method: str, url: URL, headers: Sequence[tuple[str, str]], *, tls: 
     """Raises ValueError, or a ClientError, for what makes no request."""
     if url.scheme not in ("http", "https"):
         raise aiohttp.NonHttpUrlClientError(url)
-    merged, given = CIMultiDict(HEADERS), set[str]()
-    for name, value in headers:
-        if name.lower() in given:
-            merged.add(name, value)
-        else:
-            merged[name] = value
-            given.add(name.lower())
+    given = {name.lower() for name, _ in headers}
+    ours = [(name, value) for name, value in HEADERS.items() if name.lower() not in given]
     target = aiohttp.ClientRequest(
         method,
         url,
-        headers=merged,
+        headers=[*ours, *headers],
         loop=asyncio.get_running_loop(),
         ssl=tls,  # type: ignore[arg-type]
     )

@@ -27,6 +27,7 @@ from shared.outbound.attempt import OK_OR_NO_CONTENT, head_of
 from shared.outbound.attempt import Attempt as Attempt
 from shared.outbound.calls import BadAnswer, Call, ConnectionLost, Prepared, Response, prepared
 from shared.outbound.certificates import CertificateUnusable, Contexts, usual_context
+from shared.outbound.deadline import Deadline
 from shared.outbound.errors import failure_of
 from shared.outbound.names import Lookup, Names, Resolved
 from shared.outbound.proxy import EgressProxy, ProxiedConnector
@@ -166,9 +167,9 @@ class Outbound:
         success: Container[int],
     ) -> Attempt:
         assert self._pool is not None
-        call = Call(self._pool)
+        call, deadline = Call(self._pool), Deadline(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            with deadline:
                 RESOLVED.set(resolved or await self.resolve(request.url, account=account))
                 response = await self._call(call, await self._prepare(request, account), request)
         except (aiohttp.ClientError, CertificateUnusable, OSError, ValueError) as exc:
