@@ -382,3 +382,47 @@ async def test_sweep_removes_index_entries_of_older_generations(
 
     generation = (await stores.channels.ref(channel)).generation
     assert stores.direct.smembers(keyspace.WEBHOOKS) == {f"{channel}:{generation}".encode()}
+
+
+async def test_an_accepted_notification_takes_nine_commands(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    """Each is paid for every webhook's every notification: more is found here, not in a bill."""
+
+    def executed() -> int:
+        stats = stores.direct.info("commandstats")
+        apart = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_info", "cmdstat_get", "cmdstat_script")
+        return sum(int(values["calls"]) for name, values in stats.items() if name.partition("|")[0] not in apart)
+
+    lease = await claim(stores, channel)
+
+    async def deliver() -> int:
+        [entry] = await stores.queued(channel, 1)
+        before = executed()
+        await take(batches, lease)
+        acked = await batches.ack(lease, until=entry, delivery=delivery())
+        assert acked == Acked(1, is_empty=True)
+        return executed() - before
+
+    assert min([await deliver() for _ in range(4)]) <= 9
+
+
+async def test_attempts_are_counted_on_when_an_older_release_has_written_the_last(
+    stores: Stores, batches: Batches, channel: str
+) -> None:
+    """It leaves the field of the channel as it was, or there is none yet."""
+    lease = await claim(stores, channel)
+    heads = []
+    for lacks in (False, True, False):
+        if lacks:
+            stores.direct.hdel(keyspace.channel(channel), "attempts")
+        [entry] = await stores.queued(channel, 1)
+        await take(batches, lease)
+        await batches.ack(lease, until=entry, delivery=delivery())
+        [(_, values)] = stores.direct.xrevrange(keyspace.attempts(channel), count=1)
+        heads.append([int(word) for word in values[b"head"].split()[:3]])
+
+    (first, *_), (second, before, _), (third, before_last, _) = heads
+    assert (first, second, third) == (1, 2, 3)
+    assert before == heads[0][2], "what the first one takes"
+    assert before_last == before + heads[1][2]
