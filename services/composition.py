@@ -77,9 +77,7 @@ class Stores:
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
         self.attempts = Attempts(redis)
-        grew = self.attempt_bytes.grew
-        self.batches = Batches(redis, limits=limits, on_attempts=grew)
-        self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=grew)
+        self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
