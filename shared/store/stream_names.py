@@ -20,16 +20,16 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 string: `<SHA-1 of the topic> <offset>` of the newest event of that id. Gateway. With its
                 entry.
 `{place}:stream-readers:<SHA-1 of the topic>`
-                hash: `replica/instance` of an edge: `<readers of the topic> <ms>`, by Redis' clock. Edge, when
-                the number changes, at most once a second, and every 30 s. TTL of 90 s.
+                hash: `replica/instance` of an edge: `<readers of the topic> <ms>`, by Redis' clock. Edge,
+                when the number changes, at most once a second, and every 30 s. TTL of 90 s.
 `{place}:streams` sorted set: `<SHA-1> <topic>` of this place by the ms at which its state ends. Those that
                 would end first make room when there are too many. Gateway. 30 days longer than the longest
                 log.
 
-Pub/sub, sharded: `{place}:stream-live:<SHA-1 of the topic>`, to the edges with readers of the topic: each append
-and each purge. Parts between NULs: + and the epoch, the offset before, the last offset, and of each event offset,
-id, data, name, time and more; with - instead of + it carries no events. `stream_append.lua` writes them,
-`stream_wakeups.py` parses them.
+Pub/sub, sharded: `{place}:stream-live:<SHA-1 of the topic>`, to the edges with readers of the topic: each
+append and each purge. Parts between NULs: + and the epoch, the offset before, the last offset, and of each
+event offset, id, data, name, time and more; with - instead of + it carries no events. `stream_append.lua`
+writes them, `stream_wakeups.py` parses them.
 """
 
 from shared.store import keyspace

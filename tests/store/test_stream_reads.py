@@ -254,15 +254,13 @@ async def test_what_redis_has_lost(stores: Stores, lost: str) -> None:
     stores.direct.delete(*{"all": (stream, name), "the state": (name,), "the entries": (stream,)}[lost])
     stores.let_time_pass()
     kept = lost == "the entries"
+    expected = (NotRecovered.EXPIRED, None) if kept else (NotRecovered.LOST,) * 2
     for new in ([], ["3"]):
         if new:
             await append(stores, *events(3))
-        assert (epoch(stores) == here if new else True) is kept or not new
-        for place, reason in (
-            (0, NotRecovered.EXPIRED if kept else NotRecovered.LOST),
-            (1, None if kept else NotRecovered.LOST),
-        ):
-            resumed = await resume(stores, Mark(here, offsets[place]))
+            assert (epoch(stores) == here) is kept
+        for offset, reason in zip(offsets, expected, strict=True):
+            resumed = await resume(stores, Mark(here, offset))
             assert (resumed.reason, read_by(resumed)) == (reason, new)
 
 
