@@ -1,13 +1,12 @@
 """One topic on this edge: what comes by its live wakeups, and readers who catch up until they hear these too.
 
-The feed has a mark, up to which its live readers have everything. A wakeup that names the mark as the offset
-before it is handed on; any other makes the feed read from its mark. A reader behind or ahead of the feed has a
-mark of its own, and reads from there, page by page, until it is where the feed is: those at the same mark share
-a read. What is heard meanwhile is kept for a while, since a reader may arrive where one of it begins.
+The feed has a mark, up to which its live readers have everything. A wakeup that names the mark as what was
+before it is handed on; any other makes the feed read from its mark. A reader who is behind the feed, or ahead
+of it, has a mark of its own. It reads from there, page by page, until it is where the feed is; those at the
+same mark share a read. What is heard meanwhile is kept, since a reader may arrive where one of it begins.
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,27 +15,13 @@ from typing import Protocol
 from services.socket_edge.topic_reader import Delivery, Started, TopicReader
 from services.socket_edge.topic_reading import Heard, Lots, Reading, call_each, hand_over
 from services.socket_edge.topic_turns import Memory, Reads, Turns
-from shared.model.errors import StoreUnavailable
 from shared.model.streams import BEGINNING, Mark, Resumed, Start
 from shared.store.stream_wakeups import StreamWakeup
-from shared.store.streams import READ_LOT
 
-logger = logging.getLogger(__name__)
-
-PAGE_BYTES = 256 * 1024
 _RETRY_S = 0.25
 _LONGEST_RETRY_S = 5.0
-# So much waits for its turn; beyond it the feed reads when it has handed that on: a page is one call for many events.
+# When more waits for its turn, the feed reads it later: a page is one call for many events.
 _WAITING_LIMIT = 64
-
-
-class StreamReader(Protocol):
-    """Reads streams, as `shared.store.stream_reads` does."""
-
-    async def resume(
-        self, account_id: str, topic: str, since: Mark | Start, *, count: int, size_bytes: int
-    ) -> Resumed:
-        """Checks a mark, and reads what is behind it. Raises StoreUnavailable."""
 
 
 class Hub(Protocol):
@@ -45,7 +30,6 @@ class Hub(Protocol):
     turns: Turns
     reads: Reads
     memory: Memory
-    streams: StreamReader
 
     def on_readers(self, feed: "TopicFeed") -> None:
         """The number of its readers has changed."""
@@ -72,6 +56,8 @@ class TopicFeed:
         self._asked: set[Mark | Start] = set()
         self._heard = Heard(hub.memory)
         self._waiting = Lots(hub.memory)
+        self._is_planned = False
+        # More came than the readers could be called for: it is read when they were.
         self._lags = False
         self._is_subscribed = False
         self._is_checking = False
@@ -100,6 +86,7 @@ class TopicFeed:
         """The feed has no readers, and does nothing more."""
         self._heard.clear()
         self._waiting.clear()
+        self._is_subscribed = False
         if self._retry is not None:
             self._retry.cancel()
 
@@ -120,9 +107,11 @@ class TopicFeed:
 
     def work(self, most: int) -> int:
         done = self._waiting.work(most) if self._waiting else 0
-        if self._lags and not self._waiting:
-            self._lags = False
-            self.check()
+        if not self._waiting:
+            self._is_planned = False
+            if self._lags:
+                self._lags = False
+                self.check()
         return done
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -144,7 +133,8 @@ class TopicFeed:
             self._waiting.call(called, call)
 
     def _plan(self) -> None:
-        if not self._waiting:
+        if not self._is_planned:
+            self._is_planned = True
             self._hub.turns.add(self)
 
     # What comes
@@ -154,11 +144,18 @@ class TopicFeed:
         self._is_subscribed = True
         for since in list(self._wanted):
             self._ask(since)
-        self.check()
+        self.sweep()
 
     def on_lost(self) -> None:
         """Wakeups may be missed."""
         self._is_subscribed = False
+
+    def sweep(self) -> None:
+        """Checks the mark; without readers the next one begins anew."""
+        if self.readings:
+            self.check()
+        else:
+            self.mark = None
 
     def on_wakeup(self, wakeup: StreamWakeup) -> None:
         mark = self.mark
@@ -191,9 +188,11 @@ class TopicFeed:
             self._hub.reads.begin(self.account_id, self._check)
 
     async def _check(self) -> None:
-        asked = self.mark
-        page = None if asked is None else await self._resume(asked)
-        self._is_checking = False
+        asked, page = self.mark, None
+        try:
+            page = None if asked is None else await self._page(asked)
+        finally:
+            self._is_checking = False
         if page is None or asked is None:
             self._must_check = True
             if asked is not None:
@@ -239,7 +238,8 @@ class TopicFeed:
 
     def _scatter(self) -> None:
         """Each reader goes on from its own mark: that of the feed no longer holds, or is far behind."""
-        self._call_each(self._live, partial(self._leave_feed, self.mark))
+        if self.mark is not None:
+            self._call_each(self._live, partial(self._leave_feed, self.mark))
         self._call_each(self._ahead, self._want_more)
         self.mark, self._called = None, ()
         self._live.clear()
@@ -269,9 +269,11 @@ class TopicFeed:
             self._hub.reads.begin(self.account_id, partial(self._read, since))
 
     async def _read(self, since: Mark | Start) -> None:
-        wanted = self._wanted.get(since, ())
-        page = None if all(reading.has_left for reading in wanted) else await self._resume(since)
-        self._asked.discard(since)
+        is_wanted = any(not reading.has_left for reading in self._wanted.get(since, ()))
+        try:
+            page = await self._page(since) if is_wanted else None
+        finally:
+            self._asked.discard(since)
         readings = [reading for reading in self._wanted.pop(since, ()) if not reading.has_left]
         if page is None:
             if readings:
@@ -354,21 +356,11 @@ class TopicFeed:
         if not self._is_checking and len(self._live) == len(self.readings):
             self._heard.clear()
 
-    async def _resume(self, since: Mark | Start) -> Resumed | None:
-        """None if Redis does not serve."""
-        try:
-            page = await self._hub.streams.resume(
-                self.account_id, self.topic, since, count=READ_LOT, size_bytes=PAGE_BYTES
-            )
-        except StoreUnavailable:
-            return None
-        except Exception:
-            logger.exception("stream.read-failed")
-            return None
-        if page.until == page.offset and not page.is_at_end:
-            logger.error("stream.read-failed", extra={"facts": {"why": "nothing behind the mark"}})
-            return None
-        self._failures = 0
+    async def _page(self, since: Mark | Start) -> Resumed | None:
+        """None if there is none now."""
+        page = await self._hub.reads.page(self.account_id, self.topic, since)
+        if page is not None:
+            self._failures = 0
         return page
 
     def _retry_later(self) -> None:

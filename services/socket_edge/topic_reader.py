@@ -67,5 +67,4 @@ class TopicReader(Protocol):
         """In order, behind what it had, each event once."""
 
     async def until_room(self) -> bool:
-        """Returns before each further page of a gap: True when there is room for it, False when it has ended."""
-
+        """Before each further page of a gap: True when there is room for it, False when it has ended."""

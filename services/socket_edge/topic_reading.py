@@ -30,7 +30,7 @@ class Reading:
         self.mark = Mark("", BEGINNING)
         self.has_started = False
         self.has_left = False
-        self.on_events = reader.on_events
+        self.on_events: Callable[[Delivery], None] = reader.on_events
         self._feed = feed
         self._reader = reader
         self._task: asyncio.Task[None] | None = None

@@ -4,15 +4,22 @@ A turn of the event loop calls a hundred readers, so that one topic does not hol
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from shared.model.errors import StoreUnavailable
+from shared.model.streams import Mark, Resumed, Start
 from shared.runtime.loops import end
 from shared.runtime.round_robin import RoundRobin
+from shared.store.streams import READ_LOT
+
+logger = logging.getLogger(__name__)
 
 READERS_PER_TURN = 100
 READS = 16
 """So many reads of streams are under way at once."""
+PAGE_BYTES = 256 * 1024
 # A primary that does not respond must not keep the others' reads waiting: such a read loses its place.
 _SLOW_S = 0.25
 _WAITING_LIMIT_BYTES = 32 * 1024 * 1024
@@ -61,10 +68,20 @@ class Turns:
                 asyncio.get_running_loop().call_soon(self._serve)
 
 
-class Reads:
-    """Reads from Redis, a bounded number at once."""
+class StreamReader(Protocol):
+    """Reads streams, as `shared.store.stream_reads` does."""
 
-    def __init__(self, most: int = READS) -> None:
+    async def resume(
+        self, account_id: str, topic: str, since: Mark | Start, *, count: int, size_bytes: int
+    ) -> Resumed:
+        """Checks a mark, and reads what is behind it. Raises StoreUnavailable."""
+
+
+class Reads:
+    """Reads of streams, a bounded number at once."""
+
+    def __init__(self, streams: StreamReader, *, most: int = READS) -> None:
+        self._streams = streams
         self._most = most
         self._busy = 0
         self._waiting: RoundRobin[Callable[[], Coroutine[Any, Any, None]]] = RoundRobin()
@@ -75,9 +92,23 @@ class Reads:
         self._waiting.add(account_id, read)
         self._serve()
 
+    async def page(self, account_id: str, topic: str, since: Mark | Start) -> Resumed | None:
+        """A page of a stream; None if there is none now. To be called within a read that has begun."""
+        try:
+            page = await self._streams.resume(account_id, topic, since, count=READ_LOT, size_bytes=PAGE_BYTES)
+        except StoreUnavailable:
+            return None
+        except Exception:
+            logger.exception("stream.read-failed")
+            return None
+        if page.until == page.offset and not page.is_at_end:
+            # It would be read for ever.
+            logger.error("stream.read-failed", extra={"facts": {"why": "nothing behind the mark"}})
+            return None
+        return page
+
     async def stop(self) -> None:
-        """Ends what is under way, and forgets what waits."""
-        self._waiting = RoundRobin()
+        """Ends what is under way."""
         await end(*self._tasks)
 
     def _serve(self) -> None:

@@ -51,7 +51,7 @@ class PubSubProtocol(asyncio.Protocol):
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self.closed.done():
             self._transport.write(data)
 
     def abort(self) -> None:
