@@ -66,7 +66,6 @@ async def get_stream(request: Request, caller: ChannelCaller) -> StreamBody:
         in_query("epoch", "The epoch that the offset is of; without it the offset alone is checked."),
         in_query("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": READ_LOT}),
     ],
-    errors=(400,),
 )
 async def get_stream_events(request: Request, caller: ChannelCaller) -> StreamEventsBody:
     """Reads the events of a topic in order, 100 at most, and says whether any are missing before them.

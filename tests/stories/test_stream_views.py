@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.harness.api import Api, ApiKey, Response
-from tests.stories.test_channel_rights import CALLERS, HIDDEN, MAY, SCOPE, WHO, Scene, scene
+from tests.harness.api import Api, ApiKey
+from tests.stories.test_channel_rights import CALLERS, HIDDEN, MAY, SCOPE, Scene, scene
 from tests.stories.test_errors import assert_error
 from tests.stories.test_streams import key, published, put_rules
 
@@ -212,7 +212,6 @@ async def test_who_may(scene: Scene, caller: str) -> None:
             named = f"{path_of(rest=rest)}?account={scene.account}"
             asked = await scene.api.call(method, named, key=scene.callers[caller])
             assert asked.status == HIDDEN
-    assert may in (MAY, SCOPE, HIDDEN, WHO)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,7 @@ async def test_a_receiver_reads_topics_that_it_is_bound_to(
     await publish(api, key, 1)
     receiver = await api.api_key(account=key.account, scopes=("receive",))
     assert (await api.call("PUT", "/v1/bindings", key=receiver, json=bindings)).status == 204
-    response: Response = await api.call("GET", path_of(rest="/events"), key=receiver)
+    response = await api.call("GET", path_of(rest="/events"), key=receiver)
     assert response.status == status
     if status == 200:
         assert numbers_in(response.json) == [1]
