@@ -3,15 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
-
-from redis.asyncio import Redis
 
 from services.socket_edge.topic_feed import TopicFeed
 from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.topic_reader import Delivery, Started
 from services.socket_edge.topic_reading import Reading
-from shared.model.streams import Keep, Mark, Start
+from shared.model.streams import Keep, Mark, Resumed, Start
 from shared.runtime.loops import end
 from shared.store.stream_wakeups import live_name
 from shared.store.streams import STREAM_LOT, Streams
@@ -63,13 +60,32 @@ class Reader:
         return self.starts[-1].mark
 
 
+class Reads:
+    """Reads of streams, which a test counts and holds up."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._reads = stores.stream_reads
+        self.note_readers = stores.stream_reads.note_readers
+        self.of: list[Mark | Start] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def resume(self, account_id: str, topic: str, since: Mark | Start, **bounds: int) -> Resumed:
+        self.of.append(since)
+        page = await self._reads.resume(account_id, topic, since, **bounds)  # type: ignore[arg-type]
+        # Redis has read; its reply is on its way.
+        await self.gate.wait()
+        return page
+
+
 class Hubs:
     """A hub on these stores, and the topics of its account."""
 
-    def __init__(self, stores: Stores, hub: TopicHub) -> None:
+    def __init__(self, stores: Stores, hub: TopicHub, reads: Reads) -> None:
         self.stores = stores
         self.hub = hub
-        self._count = 0
+        self.reads = reads
+        self.count = 0
 
     def join(self, since: Mark | Start = Start.LATEST, *, topic: str = TOPIC) -> Reader:
         reader = Reader()
@@ -89,27 +105,33 @@ class Hubs:
         return any(reader.reading in feed._live for feed in self.hub._feeds.values())
 
     async def publish(
-        self, count: int = 1, *, topic: str = TOPIC, keep: Keep = KEEP, **more: Any
+        self,
+        count: int = 1,
+        *,
+        topic: str = TOPIC,
+        keep: Keep = KEEP,
+        size_bytes: int = 1,
+        to: str | None = None,
     ) -> list[str]:
-        """Appends so many events, numbered from 0 on; returns their offsets."""
-        numbers = range(self._count, self._count + count)
-        self._count += count
+        """Appends so many events, numbered from 0 on; returns their offsets. `to` is the id of a channel."""
+        numbers = range(self.count, self.count + count)
+        self.count += count
         offsets: list[str] = []
         for start in range(0, count, STREAM_LOT):
-            lot = [
-                each._replace(topic=topic) for each in events(*numbers[start : start + STREAM_LOT], **more)
-            ]
+            lot = events(*numbers[start : start + STREAM_LOT], size_bytes=size_bytes)
+            lot = [each._replace(to=to) for each in lot]
             reply = await self.stores.streams.begin_append(self.stores.account_id, topic, lot, keep=keep)
             offsets += Streams.end_append(reply) or []
         return offsets
 
 
 @contextlib.asynccontextmanager
-async def running_hub(stores: Stores, redis: Redis | None = None, streams: Any = None) -> AsyncIterator[Hubs]:
-    hub = TopicHub(streams or stores.stream_reads, redis or stores.redis, instance=EDGE)
+async def running_hub(stores: Stores) -> AsyncIterator[Hubs]:
+    reads = Reads(stores)
+    hub = TopicHub(reads, stores.redis, instance=EDGE)
     task = asyncio.create_task(hub.run())
     try:
-        yield Hubs(stores, hub)
+        yield Hubs(stores, hub, reads)
     finally:
         await end(task)
 
