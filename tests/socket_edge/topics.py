@@ -72,7 +72,7 @@ class Reads:
 
     async def resume(self, account_id: str, topic: str, since: Mark | Start, **bounds: int) -> Resumed:
         self.of.append(since)
-        page = await self._reads.resume(account_id, topic, since, **bounds)  # type: ignore[arg-type]
+        page = await self._reads.resume(account_id, topic, since, **bounds)
         # Redis has read; its reply is on its way.
         await self.gate.wait()
         return page
@@ -100,6 +100,11 @@ class Hubs:
 
     def feed(self, topic: str = TOPIC) -> TopicFeed:
         return self.hub._feeds[live_name(self.stores.account_id, topic).encode()]
+
+    def offset(self) -> str:
+        """Up to which live readers have everything."""
+        mark = self.feed().mark
+        return "" if mark is None else mark.offset
 
     def is_live(self, reader: Reader) -> bool:
         return any(reader.reading in feed._live for feed in self.hub._feeds.values())
