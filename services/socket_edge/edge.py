@@ -20,6 +20,8 @@ from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
+from services.socket_edge.stream_reader import EventCount
+from services.socket_edge.stream_rights import StreamRights
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
@@ -76,6 +78,8 @@ class Edge:
             awaited=readiness.awaiting("the heartbeat of the edge"),
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
+        self.stream_rights = StreamRights(stores.routing, stores.streams)
+        self.stream_events = EventCount(self.event_loop)
         self.wakeups = WakeupReader(
             self, on_hearing=readiness.awaiting("the subscription of the edge").has_come
         )
@@ -182,8 +186,9 @@ class Edge:
     async def running(self) -> AsyncIterator[None]:
         """Reads wakeups and runs the other loops for as long as it is entered."""
         runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials, self.socket_quota)
+        runs = (runner.run for runner in (*runners, self.stream_rights))
         try:
-            loops = (self.sweep, self.credentials.watch_version, *(runner.run for runner in runners))
+            loops = (self.sweep, self.credentials.watch_version, *runs)
             async with in_background(*loops):
                 yield
         finally:
