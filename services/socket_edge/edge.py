@@ -20,7 +20,6 @@ from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
-from services.socket_edge.stream_reader import EventCount
 from services.socket_edge.stream_rights import StreamRights
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
@@ -79,7 +78,6 @@ class Edge:
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
         self.stream_rights = StreamRights(stores.routing, stores.streams)
-        self.stream_events = EventCount(self.event_loop)
         self.wakeups = WakeupReader(
             self, on_hearing=readiness.awaiting("the subscription of the edge").has_come
         )

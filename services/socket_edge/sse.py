@@ -12,7 +12,6 @@ from services.socket_edge.credential_watcher import authenticate_receiver
 from services.socket_edge.edge import Edge
 from services.socket_edge.long_poll import unauthenticated
 from services.socket_edge.stream_reader import StreamReader
-from shared import telemetry
 from shared.model.api_keys import ApiKey
 from shared.model.errors import Invalid, MissingScope, QuotaExceeded, StoreUnavailable, Unauthenticated
 from shared.runtime.http.protocol import Connection
@@ -36,7 +35,7 @@ _HEADERS = [
 
 
 def stream_routes(edge: Edge) -> list[BaseRoute]:
-    """A plain ASGI callable, as it writes its responses itself. No HEAD: it would stay open without a sign."""
+    """A plain ASGI callable, as it writes its responses itself. No HEAD: it would stay open for nothing."""
     route = Route(STREAM_PATH, _StreamResponses(edge), methods=["GET"])
     assert route.methods is not None
     route.methods.discard("HEAD")
@@ -61,7 +60,6 @@ class _StreamResponses:
             await reader.serve(receive, retry_s=random.uniform(retry_s, 2 * retry_s))
         finally:
             await edge.drop(reader)
-            telemetry.stream_responses.add(1, {"reason": reader.facts["reason"]})
             logger.info("stream.closed", extra={"facts": reader.facts})
 
 

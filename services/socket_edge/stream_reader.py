@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive
 
@@ -23,19 +23,14 @@ from shared.wire import sse
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
-    from services.socket_edge.topic_hub import Delivery, Started
+    from services.socket_edge.topic_reader import Delivery, Reading, Started
 
 STREAM = "stream"
 # A client that has not read the end of its response by then is dropped.
 ENDING_S = 30.0
 # A reader with many small events waiting has room when it has read half of them; nothing says when.
 _ROOM_S = 0.05
-
-
-class Reading(Protocol):
-    """A topic that is being read."""
-
-    def leave(self) -> None: ...
+_SENT = telemetry.sent.series({"dialect": "sse"})
 
 
 class StreamReader(HeldConnection):
@@ -88,7 +83,7 @@ class StreamReader(HeldConnection):
             response.write(framed)
             count = len(delivery.events)
             self.sent += count
-            self._edge.stream_events.add(count)
+            _SENT.total += count
             self._unsent.append((response.written_bytes, count))
             self._unsent_events += count
 
@@ -217,20 +212,3 @@ class StreamReader(HeldConnection):
             "sent": self.sent,
             "reason": self.close_reason or CloseReason.UNEXPECTED,
         }
-
-
-class EventCount:
-    """Counts events that were sent, for the metric: an update of that for each would cost more than the event."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._count = 0
-
-    def add(self, count: int) -> None:
-        if not self._count:
-            self._loop.call_later(1, self._report)
-        self._count += count
-
-    def _report(self) -> None:
-        count, self._count = self._count, 0
-        telemetry.sent.add(count, {"dialect": "sse"})

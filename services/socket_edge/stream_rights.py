@@ -41,7 +41,9 @@ class StreamRights:
         )
         for topic in topics:
             if topic not in bound:
-                message = f"the topic {topic} is not bound to the API key: PUT /v1/bindings, without conditions"
+                message = (
+                    f"the topic {topic} is not bound to the API key: PUT /v1/bindings, without conditions"
+                )
                 raise Problem(403, message, fields=[("topic", f"{topic} must be bound to the API key")])
         for topic in topics:
             if rules.keep_for(topic) is None:

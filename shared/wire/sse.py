@@ -12,8 +12,8 @@ import orjson
 
 from shared.model.channels import CloseReason
 from shared.model.streams import NotRecovered, Retained
-from shared.wire.cloudevents import retained
 from shared.wire.close_reasons import CLOSE_ROWS
+from shared.wire.cloudevents import retained
 from shared.wire.stream_ids import id_of
 
 MEDIA_TYPE = b"text/event-stream; charset=utf-8"

@@ -1,4 +1,4 @@
-"""A parser of `text/event-stream` by the rules of WHATWG's HTML standard, section 9.2.6, as browsers have it."""
+"""A parser of `text/event-stream` by WHATWG's HTML standard, section 9.2.6, as browsers have it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -12,6 +12,7 @@ from tests.harness.event_stream import EventStreamParser, Message
 from tests.harness.waiting import wait_until
 
 STREAM = "/v1/stream"
+TOPIC, OTHER = "orders.paid", "orders.sent"
 NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=20)
 
 
@@ -136,3 +137,14 @@ async def keep(api: Api, key: ApiKey, *patterns: str, **keep: int) -> None:
     rules = [{"topics": list(patterns), "keep": {"count": 1000, "age_s": 3600, **keep}}]
     response = await api.call("PUT", "/v1/streams", key=key, json=rules)
     assert response.status == 204, response.text
+
+
+async def publish(api: Api, key: ApiKey, *data: Any, topic: str = TOPIC, **more: Any) -> list[str]:
+    """Publishes events; their offsets."""
+    events = [{"topic": topic, "data": each, **more} for each in data]
+    response = await api.call("POST", "/v1/events", key=key, json=events)
+    assert response.status == 202, response.text
+    return [event["stream"]["offset"] for event in response.json["events"]]
+
+
+Read = Callable[..., Awaitable[StreamClient]]

@@ -49,7 +49,7 @@ def test_an_event_is_a_cloudevent() -> None:
 @pytest.mark.parametrize("pieces", [1, 2, 7, 1000])
 @pytest.mark.parametrize("line_break", [b"\n", b"\r\n", b"\r", b"\n\n", b"\r\r\n", b"\n\nid: x\n"])
 def test_line_breaks_of_a_publisher_begin_no_line_of_ours(line_break: bytes, pieces: int) -> None:
-    data = b'{"a":' + line_break.replace(b"id: x", b" ") + b'1}'
+    data = b'{"a":' + line_break.replace(b"id: x", b" ") + b"1}"
     text = sse.events("t", "", [retained(data), retained(b"2")], account_id=ACCOUNT)
     parser = EventStreamParser()
     for at in range(0, len(text), pieces):

@@ -47,7 +47,9 @@ def test_one_topic_has_the_same_id_either_way(topic: str, mark: Mark) -> None:
 
 
 @given(READERS, READERS)
-def test_an_id_of_other_topics_means_nothing(one: dict[str, Mark | None], other: dict[str, Mark | None]) -> None:
+def test_an_id_of_other_topics_means_nothing(
+    one: dict[str, Mark | None], other: dict[str, Mark | None]
+) -> None:
     text = position_of(one).id().decode()
     assert (marks_in(text, list(other)) is None) == (one.keys() != other.keys())
 
