@@ -23,7 +23,8 @@ from shared.wire import sse
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
-    from services.socket_edge.topic_reader import Delivery, Reading, Started
+    from services.socket_edge.topic_reader import Delivery, Started
+    from services.socket_edge.topic_reading import Reading
 
 STREAM = "stream"
 # A client that has not read the end of its response by then is dropped.

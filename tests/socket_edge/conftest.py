@@ -60,6 +60,7 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             sessions=stores.sessions,
             routing=stores.routing,
             streams=stores.streams,
+            stream_reads=stores.stream_reads,
             quotas=AccountQuotas(stores.calls),
             heartbeat=Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),
             instance=EDGE,

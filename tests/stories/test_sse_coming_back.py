@@ -200,8 +200,8 @@ class TestTheEnd:
     async def test_each_response_counts_as_a_socket_until_it_ends(
         self, api: Api, stream_key: ApiKey, read: Read, stack: Stack, http: aiohttp.ClientSession
     ) -> None:
-        quotas = f"/v1/accounts/{stream_key.account}/quotas"
-        assert (await api.admin("PUT", quotas, json={"sockets": 1})).status < 300
+        account = f"/v1/accounts/{stream_key.account}"
+        assert (await api.admin("PATCH", account, json={"quotas": {"sockets": 1}})).status == 200
         url = stack.edges[0].url
         first = await read(url=url)
 
