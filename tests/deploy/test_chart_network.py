@@ -14,6 +14,7 @@ from shared.model.addresses import AddressPolicy
 from tests.deploy.chart import VALUES, Json, component, deployments, metrics_port_of, named, objects, rendered
 from tests.deploy.files import PORTS, SERVICES, image_settings
 
+STREAM_PATH = "/v1/stream"
 CALLERS = ("gateway", "webhook-dispatcher")
 every_case = pytest.mark.parametrize("case", VALUES)
 GATEWAY_PATHS = [re.sub(r"\{[^}]*\}", "x", route.path) for route in ROUTES if isinstance(route, Route)]
@@ -69,9 +70,14 @@ def test_gateway_paths_reach_the_gateway(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 
-@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH])
+@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH, STREAM_PATH])
 def test_held_connections_reach_the_edges(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "socket-edge"
+
+
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/streams/orders.paid", "/v1/stream/", "/v1/stream/x"])
+def test_what_begins_like_the_path_of_a_stream_reaches_the_gateway(path: str) -> None:
+    assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/", "/v10/x"])
