@@ -1,0 +1,402 @@
+"""Readers of streams while edges are killed, and Redis restarts or loses its last writes.
+
+Each of the seeded runs delivers 200,000 events, so all of them a million. Nothing may be lost unless the
+reader is told, nothing doubled, and nobody is told of a loss that he has not had.
+"""
+
+import asyncio
+import itertools
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+import pytest
+
+from shared.store import stream_names
+from tests.conftest import Measured, Start
+from tests.harness.api import Api, ApiKey
+from tests.harness.stack import Stack
+from tests.harness.waiting import wait_until
+from tests.load.connections import HttpConnection, Refused, connected
+from tests.load.event_streams import EventStream, Parsed, StreamParser, stream_request
+from tests.load.messages import Target, batch, head, template
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+TOPICS = [f"orders.{number}" for number in range(4)]
+READERS = 40
+ARRAY = 100
+DELIVERIES = 200_000
+STEPS = 6
+# Between two requests: the faults are spread over the run.
+PAUSE_S = 0.02
+RETRY_S = 0.1
+SIZE = 150
+RETAINED = re.compile(rb'"path":"/\d{4}/(\d{9})/')
+
+
+@dataclass
+class Reader:
+    """Reads one topic, and comes back with its last id whenever its connection has ended.
+
+    `log` has the numbers of its events, and a reason wherever it was told that it has missed something.
+    """
+
+    topic: str
+    edges: Iterator[str]
+    secret: str
+    parser: StreamParser
+    log: list[int | str] = field(default_factory=list)
+    connections: int = 0
+    received: int = 0
+    wrong: list[str] = field(default_factory=list)
+    may_read: asyncio.Event = field(default_factory=asyncio.Event)
+    _last_id: bytes = b""
+    _stream: EventStream | None = None
+    _has_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    has_started: bool = False
+
+    @property
+    def numbers(self) -> list[int]:
+        return [each for each in self.log if isinstance(each, int)]
+
+    @property
+    def last(self) -> int:
+        return next((each for each in reversed(self.log) if isinstance(each, int)), -1)
+
+    async def run(self) -> None:
+        while True:
+            await self.may_read.wait()
+            edge = next(self.edges)
+            try:
+                await self._read(edge)
+            except (OSError, Refused) as error:
+                if isinstance(error, Refused) and "HTTP/1.1 503" not in str(error):
+                    self.wrong.append(str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _read(self, edge: str) -> None:
+        host = edge.removeprefix("http://")
+        request = stream_request(host, self.topic, secret=self.secret, last_id=self._last_id)
+        self._has_ended.clear()
+        stream = self._stream = await connected(lambda: EventStream(request, self, self.parser), edge)
+        try:
+            await stream.opened
+            self.connections += 1
+            await self._has_ended.wait()
+        finally:
+            stream.abort()
+
+    def cut(self) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+
+    def on_parsed(self, parsed: Parsed) -> None:
+        begin = 0
+        for said in parsed.said:
+            self.log += [number for _, number, _ in parsed.items[begin : said.before]]
+            begin = said.before
+            if said.name == "recovered":
+                self.has_started = True
+                if not said.data["recovered"]:
+                    self.log.append(said.data["reason"])
+        self.log += [number for _, number, _ in parsed.items[begin:]]
+        self.received += len(parsed.items)
+        if parsed.garbled:
+            self.wrong.append(f"{parsed.garbled} events without a number")
+        self._last_id = parsed.last_id or self._last_id
+
+    def on_closed(self) -> None:
+        self._has_ended.set()
+
+
+@dataclass
+class Publisher:
+    """One request after the other, each of events for one topic; numbers of a topic rise, none is repeated.
+
+    `losses`: how often Redis had lost its end when an event was sent; None if it did meanwhile.
+    """
+
+    gateway: str
+    secret: str
+    rng: random.Random
+    accepted: dict[str, list[int]] = field(default_factory=lambda: {topic: [] for topic in TOPICS})
+    losses: dict[str, dict[int, int | None]] = field(default_factory=lambda: {topic: {} for topic in TOPICS})
+    refused: int = 0
+    lost_so_far: int = 0
+    is_over: bool = False
+    _next: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOPICS, 0))
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.accepted.values()))
+
+    async def run(self) -> None:
+        connection: HttpConnection | None = None
+        templates = {
+            topic: template(Target(number, topic=topic), size=SIZE) for number, topic in enumerate(TOPICS)
+        }
+        for topic in itertools.cycle(TOPICS):
+            if self.is_over:
+                return
+            # A wakeup has the entries of the small ones, and of the others only where they end.
+            size = self.rng.choice((ARRAY, ARRAY, ARRAY // 10))
+            numbers = range(self._next[topic], self._next[topic] + size)
+            self._next[topic] += size
+            body = batch([templates[topic].event(0, number, 0) for number in numbers])
+            before = self.lost_so_far
+            try:
+                if connection is None or not connection.open_now:
+                    connection = await HttpConnection.open(self.gateway)
+                request = head("POST", self.gateway + "/v1/events", token=self.secret)
+                reply = await connection.request(request + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                status = reply.status
+            except OSError:
+                status = 503
+            is_known = status == 202 and before == self.lost_so_far
+            self.losses[topic].update(dict.fromkeys(numbers, before if is_known else None))
+            if status == 202:
+                self.accepted[topic] += numbers
+            else:
+                assert status == 503, status
+                self.refused += 1
+            await asyncio.sleep(PAUSE_S)
+
+
+@dataclass
+class Scene:
+    """Readers, a publisher, and what is done to the installation meanwhile."""
+
+    stack: Stack
+    key: ApiKey
+    readers: list[Reader]
+    publisher: Publisher
+    rng: random.Random
+
+    def of(self, topic: str) -> list[Reader]:
+        return [reader for reader in self.readers if reader.topic == topic]
+
+    @property
+    def deliveries(self) -> int:
+        return sum(reader.received for reader in self.readers)
+
+    async def until_published(self, more: int) -> None:
+        wanted = self.publisher.count + more
+        await wait_until(lambda: self.publisher.count >= wanted, within_s=60, what="accepted events")
+
+    async def kill_an_edge(self) -> None:
+        edge = self.rng.choice(self.stack.edges)
+        edge.kill()
+        edge.start()
+        await self.until_published(5 * ARRAY)
+        await wait_until(lambda: edge.ready, within_s=60, what=lambda: edge.tail)
+
+    async def restart_redis(self) -> None:
+        valkey = self.stack.valkey
+        valkey.kill()
+        valkey.start()
+        await wait_until(lambda: valkey.answers, within_s=60)
+
+    async def lose_the_end(self) -> None:
+        """Redis restarts without what was written after a moment, which readers have had."""
+        valkey = self.stack.valkey
+        await asyncio.to_thread(valkey.keep_copy)
+        await self.until_published(len(TOPICS) * ARRAY)
+        last = {topic: numbers[-1] for topic, numbers in self.publisher.accepted.items()}
+        await wait_until(
+            lambda: all(any(reader.last >= last[topic] for reader in self.of(topic)) for topic in TOPICS),
+            within_s=60,
+            what="a reader of each topic that has what will be lost",
+        )
+        valkey.kill()
+        valkey.restore_copy()
+        self.publisher.lost_so_far += 1
+        valkey.start()
+        await wait_until(lambda: valkey.answers, within_s=60)
+
+    async def cut_some(self) -> None:
+        for reader in self.rng.sample(self.readers, READERS // 4):
+            reader.cut()
+
+    async def send_some_away(self) -> None:
+        """Some readers stay away for longer than their topics keep events."""
+        away = self.rng.sample(self.readers, READERS // 4)
+        for reader in away:
+            reader.may_read.clear()
+            reader.cut()
+        await self.until_published(len(TOPICS) * 10 * ARRAY)
+        for reader in away:
+            reader.may_read.set()
+
+    def retained(self, topic: str) -> list[int]:
+        """The numbers in the stream of a topic."""
+        [stream, *_] = stream_names.names(self.key.account, topic)
+        with self.stack.valkey.client() as redis:
+            found = [RETAINED.search(fields[b"data"]) for _, fields in redis.xrange(stream)]
+        return [int(each[1]) for each in found if each is not None]
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[None]:
+    """All read, then the publisher publishes; at the end it stops, and all have the last event."""
+    async with asyncio.TaskGroup() as group:
+        reading = [group.create_task(reader.run()) for reader in scene.readers]
+        for reader in scene.readers:
+            reader.may_read.set()
+        await wait_until(lambda: all(reader.has_started for reader in scene.readers), within_s=60)
+        publishing = group.create_task(scene.publisher.run())
+        yield
+        scene.publisher.is_over = True
+        await publishing
+        last = {topic: scene.retained(topic)[-1] for topic in TOPICS}
+        await wait_until(
+            lambda: all(reader.last == last[reader.topic] for reader in scene.readers),
+            within_s=60,
+            what=lambda: [(reader.topic, reader.last, last[reader.topic]) for reader in scene.readers],
+        )
+        for task in reading:
+            task.cancel()
+
+
+async def scene_of(start: Start, http: aiohttp.ClientSession, *, seed: int, keep: int) -> Scene:
+    stack = start(gateways=1, edges=2, tcp=True)
+    api = Api(http, stack.gateways[0].url, stack.admin_token)
+    publisher = await api.api_key(scopes=("publish", "channels"))
+    key = await api.api_key(account=publisher.account, scopes=("receive",))
+    rules = [{"topics": ["orders.*"], "keep": {"count": keep}}]
+    assert (await api.call("PUT", "/v1/streams", key=publisher, json=rules)).status == 204
+    assert (await api.call("PUT", "/v1/bindings", key=key, json=["orders.*"])).status == 204
+    urls, parser = [edge.url for edge in stack.edges], StreamParser()
+    readers = [
+        Reader(TOPICS[number % len(TOPICS)], _cycle(urls, number), key.secret, parser)
+        for number in range(READERS)
+    ]
+    rng = random.Random(seed)
+    return Scene(stack, key, readers, Publisher(api.url, publisher.secret, rng), rng)
+
+
+def _cycle(urls: Sequence[str], first: int) -> Iterator[str]:
+    return itertools.islice(itertools.cycle(urls), first % len(urls), None)
+
+
+def unexcused(log: Sequence[int | str], wanted: Collection[int], excuses: Collection[str]) -> list[int]:
+    """The wanted numbers that are missing, but for those where the reader was told one of the reasons."""
+    missing: list[int] = []
+    left, is_excused = iter(sorted(wanted)), False
+    number = next(left, None)
+    for each in log:
+        if isinstance(each, str):
+            is_excused |= each in excuses
+            continue
+        while number is not None and number < each:
+            if not is_excused:
+                missing.append(number)
+            number = next(left, None)
+        if number == each:
+            number = next(left, None)
+        is_excused = False
+    return missing + ([] if number is None else [number, *left])
+
+
+def assert_each_once_and_in_order(reader: Reader) -> None:
+    for before, after in itertools.pairwise(reader.numbers):
+        assert before < after, f"{after} came after {before}, {reader.connections} connections"
+
+
+async def act(scene: Scene, faults: Sequence[Callable[[Scene], Awaitable[None]]]) -> None:
+    """The faults one after the other, then as many events as the run needs."""
+    step = DELIVERIES // (READERS // len(TOPICS)) // (len(faults) + 1)
+    for fault in faults:
+        await scene.until_published(scene.rng.randrange(step // 2, step))
+        await fault(scene)
+    await wait_until(lambda: scene.deliveries >= DELIVERIES, within_s=120, what=lambda: scene.deliveries)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_redis_without_its_end_is_told_and_nothing_else_is_lost(
+    start: Start, http: aiohttp.ClientSession, record_property: Measured, seed: int
+) -> None:
+    """What Redis still has arrives, to all. Who has had what it lost is told before it reads on."""
+    scene = await scene_of(start, http, seed=seed, keep=100_000)
+    others = (Scene.kill_an_edge, Scene.restart_redis, Scene.cut_some)
+    faults = [Scene.lose_the_end, Scene.lose_the_end, *scene.rng.choices(others, k=STEPS - 2)]
+    scene.rng.shuffle(faults)
+    async with running(scene):
+        await act(scene, faults)
+
+    told = 0
+    for topic in TOPICS:
+        retained = scene.retained(topic)
+        assert retained == sorted(set(retained)), "the publisher repeats nothing"
+        for reader in scene.of(topic):
+            assert not reader.wrong
+            assert_each_once_and_in_order(reader)
+            assert unexcused(reader.log, retained, ()) == []
+            assert set(reader.numbers) <= scene.publisher.losses[topic].keys()
+            told += assert_told(reader, set(retained), scene.publisher.losses[topic])
+    assert told >= 2 * len(TOPICS), "each loss was one of some reader of each topic"
+    record_property(f"seed {seed}, deliveries", scene.deliveries)
+    record_property(f"seed {seed}, readers told", told)
+
+
+def assert_told(reader: Reader, retained: Collection[int], losses: dict[int, int | None]) -> int:
+    """Told when the reader had what Redis lost, before it got what came later, and else not. How often?"""
+    told, has_lost, is_told = 0, False, False
+    before: int | None = None
+    for each in reader.log:
+        if isinstance(each, str):
+            assert each == "lost", each
+            assert has_lost, f"told after {before}, which Redis has"
+            told, is_told, has_lost = told + 1, True, False
+            continue
+        if before is not None and before not in retained and not is_told:
+            was, now = losses[before], losses[each]
+            assert was is None or now is None or was == now, f"{each} came after {before}, which was lost"
+        before, has_lost, is_told = each, each not in retained, False
+    return told
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_what_was_trimmed_is_told_and_nothing_else_is_lost(
+    start: Start, http: aiohttp.ClientSession, record_property: Measured, seed: int
+) -> None:
+    """Some readers are away for longer than their topics keep events. Nothing of Redis is lost."""
+    scene = await scene_of(start, http, seed=seed, keep=5 * ARRAY)
+    others = (Scene.kill_an_edge, Scene.restart_redis, Scene.cut_some)
+    faults = [Scene.send_some_away, Scene.send_some_away, *scene.rng.choices(others, k=STEPS - 2)]
+    scene.rng.shuffle(faults)
+    async with running(scene):
+        await act(scene, faults)
+
+    for reader in scene.readers:
+        assert not reader.wrong
+        assert_each_once_and_in_order(reader)
+        assert unexcused(reader.log, scene.publisher.accepted[reader.topic], ("trimmed",)) == []
+        assert set(reader.numbers) <= scene.publisher.losses[reader.topic].keys()
+        assert {each for each in reader.log if isinstance(each, str)} <= {"trimmed"}
+    told = sum(isinstance(each, str) for reader in scene.readers for each in reader.log)
+    assert told >= READERS // 4
+    record_property(f"trimmed, seed {seed}, deliveries", scene.deliveries)
+    record_property(f"trimmed, seed {seed}, holes told", told)
+
+
+@pytest.mark.parametrize(
+    ("log", "missing"),
+    [
+        ([1, 2, 3, 4], []),
+        ([1, 2, 4], [3]),
+        ([1, "trimmed", 4], []),
+        ([1, "lost", 4], [2, 3]),
+        ([1, "trimmed", 2, 4], [3]),
+        (["trimmed", 3, 4], []),
+        ([1, 2, "trimmed"], [3, 4]),
+        ([], [1, 2, 3, 4]),
+    ],
+)
+def test_a_missing_number_is_excused_by_the_hole_that_it_is_in(
+    log: list[int | str], missing: list[int]
+) -> None:
+    assert unexcused(log, range(1, 5), ("trimmed",)) == missing
