@@ -4,10 +4,8 @@ Prometheus shows the dots as underscores and adds the unit: `notify.published` i
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from weakref import WeakSet
@@ -19,82 +17,16 @@ from opentelemetry.trace import Span, SpanContext, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared import clock
+from shared.meters import Count, Distribution, Labels
 from shared.version import PYTHON, REVISION, VERSION
 
 _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
 
-Labels = Mapping[str, str | int]
-_Values = tuple[tuple[str, str | int], ...]
 _NO_LABELS: Labels = MappingProxyType({})
 
-BOUNDS_S = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
-    *(300.0, 1800.0, 7200.0, 43_200.0),
-)
-"""The buckets of every distribution: from one Redis call to half a day in a queue."""
 _SCANS_SHOWN = 3
 _SHOWN_S = 30.0
-
-
-@dataclass(slots=True)
-class Series:
-    """The sum of one set of labels: the hot path adds to `total` without a call."""
-
-    total: int = 0
-
-
-class Count:
-    """A counter that is read at each scrape.
-
-    The SDK's own takes tens of microseconds for each addition, and a notification needs several.
-    """
-
-    def __init__(self) -> None:
-        self._series: dict[_Values, Series] = {}
-
-    def series(self, attributes: Labels = _NO_LABELS) -> Series:
-        """Where to add what has these labels."""
-        return self._series.setdefault(tuple(attributes.items()), Series())
-
-    def add(self, amount: int, attributes: Labels = _NO_LABELS) -> None:
-        labels = tuple(attributes.items())
-        series = self._series.get(labels)
-        if series is None:
-            series = self._series[labels] = Series()
-        series.total += amount
-
-    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(series.total, dict(labels)) for labels, series in self._series.items()]
-
-
-@dataclass(slots=True)
-class Spread:
-    """How many values fell into each bucket, the last of which has no bound, and their sum."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
-    sum_s: float = 0.0
-
-
-class Distribution:
-    """A histogram of seconds, as cheap as `Count`: `runtime.exporters` reads it at each scrape.
-
-    OpenTelemetry has no histogram that is read at a scrape.
-    """
-
-    def __init__(self, name: str, *, description: str) -> None:
-        self.name = name
-        self.description = description
-        self.spreads: dict[_Values, Spread] = {}
-
-    def record(self, took_s: float, attributes: Labels = _NO_LABELS, *, times: int = 1) -> None:
-        labels = tuple(attributes.items()) if attributes else ()
-        spread = self.spreads.get(labels)
-        if spread is None:
-            spread = self.spreads[labels] = Spread()
-        spread.counts[bisect_left(BOUNDS_S, took_s)] += times
-        spread.sum_s += took_s * times
 
 
 class Readings:
@@ -176,6 +108,12 @@ refusals = _count(
     "notify.refusals",
     description="strangers' handshakes and requests refused, and connections closed, by the limit",
 )
+stream_recoveries = _count(
+    "notify.stream.recoveries", description="readers of streams that came back with a mark, by outcome"
+)
+stream_overflows = _count(
+    "notify.stream.overflows", description="readers of streams ended since they read too slowly"
+)
 worker_polls = _count("notify.worker.polls", description="polls of a job queue by the worker of a service")
 reaper_rounds = _count(
     "notify.reaper.rounds",
@@ -226,6 +164,8 @@ watch_strangers = _gauge(
     "notify.sockets.unauthenticated", description="session sockets held now that have not authenticated"
 )
 watch_replays = _gauge("notify.replays", description="replays that a dispatcher works at now")
+watch_stream_readers = _gauge("notify.stream.readers", description="readers of topics, on this edge")
+watch_stream_topics = _gauge("notify.stream.topics", description="topics that have readers on this edge")
 watch_draining = _gauge("notify.draining", description="1 while an edge drains: closes its sockets at a pace")
 
 lost_redis: WeakSet[object] = WeakSet()

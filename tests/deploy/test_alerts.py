@@ -39,13 +39,13 @@ ADDED = {"job", "instance", "namespace", "pod", "le", "__name__", "release", "sl
 
 # Uses every instrument once, so that /metrics shows its name.
 _USE_ALL = """
-from shared import telemetry
+from shared import meters, telemetry
 from shared.runtime.exporters import metrics_page, start_metrics
 start_metrics(service="tests", replica="tests")
 for thing in list(vars(telemetry).values()):
-    if isinstance(thing, telemetry.Count):
+    if isinstance(thing, meters.Count):
         thing.add(1)
-    elif isinstance(thing, telemetry.Distribution):
+    elif isinstance(thing, meters.Distribution):
         thing.record(1)
 telemetry.watch_sockets(lambda: 1)
 telemetry.watch_polls(lambda: 1)
@@ -53,6 +53,8 @@ telemetry.watch_sessions(lambda dialect: 1)
 telemetry.watch_draining(lambda: True)
 telemetry.watch_replays(lambda: 1)
 telemetry.watch_strangers(lambda: 1)
+telemetry.watch_stream_readers(lambda: 1)
+telemetry.watch_stream_topics(lambda: 1)
 telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, every_s=10)
 telemetry.record_webhook_lag(0, now_ms=1, every_s=10)
 telemetry.record_memory({"": (1, 2)}, every_s=10)

@@ -220,6 +220,11 @@ async def streams(journey: Journey) -> None:
     assert (await go("GET", "/v1/streams", 200)).json == rules
     event = {"topic": "retained.a", "id": "a/2", "data": [1], "customer": "c"}
     assert "stream" in (await go("POST", "/v1/events", 202, json=event)).json["events"][0]
+    at = {"topic": "retained.a"}
+    state = (await go("GET", "/v1/streams/{topic}", 200, at=at)).json
+    assert (state["events"], state["first"]) == (1, state["last"])
+    page = (await go("GET", "/v1/streams/{topic}/events", 200, at=at, query="?limit=5")).json
+    assert (page["recovered"], page["events"], page["next_after"]) == (True, [], state["last"])
     found = await go("GET", "/v1/history/{event_id}", 200, at={"event_id": "a/2"})
     assert found.json["data"] == [1]
     await go("GET", "/v1/history/{event_id}", 404, at={"event_id": "b"})
@@ -235,7 +240,10 @@ async def streams(journey: Journey) -> None:
     await go("DELETE", f"{one}/replay", 204, at=at)
     await go("DELETE", f"{one}/replay", 404, at=at)
     await go("DELETE", one, 204, at=at)
+    await go("DELETE", "/v1/streams/{topic}", 204, at={"topic": "retained.a"})
     await go("PUT", "/v1/streams", 204, json=[])
+    for method, path in (("GET", ""), ("GET", "/events"), ("DELETE", "")):
+        await go(method, "/v1/streams/{topic}" + path, 404, at={"topic": "retained.b"})
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
