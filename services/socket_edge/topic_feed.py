@@ -225,10 +225,9 @@ class TopicFeed:
     def _advance(self, delivery: Delivery) -> None:
         """The live readers get what follows the mark."""
         self.mark = delivery.mark
-        if delivery.events:
-            if self._first == "":
-                self._first = delivery.events[0].offset
-            self._deliver(delivery)
+        if delivery.events and self._first == "":
+            self._first = delivery.events[0].offset
+        self._deliver(delivery)
         self._look_at_ahead(self._wait_on)
 
     def _hand_on_heard(self) -> None:
@@ -294,7 +293,7 @@ class TopicFeed:
         self._place(page.is_at_end, reading)
 
     def _pass_on(self, reading: Reading, delivery: Delivery) -> None:
-        if delivery.events:
+        if delivery.mark != reading.mark:
             reading.on_events(delivery)
         reading.mark = delivery.mark
 

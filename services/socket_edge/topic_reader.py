@@ -64,7 +64,7 @@ class TopicReader(Protocol):
         """First of all, and again after each hole."""
 
     def on_events(self, delivery: Delivery) -> None:
-        """In order, behind what it had, each event once."""
+        """In order, behind what it had, each event once. Without events only the mark has moved."""
 
     async def until_room(self) -> bool:
         """Before each further page of a gap: True when there is room for it, False when it has ended."""

@@ -51,6 +51,7 @@ class Reading:
         if isinstance(since, Mark):
             telemetry.stream_recoveries.add(1, {"outcome": (started.reason or "recovered")})
         self.has_started = True
+        self.mark = started.mark
         self._reader.on_start(started)
 
     def ask_for_room(self, then: Callable[["Reading"], None]) -> None:

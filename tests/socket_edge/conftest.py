@@ -58,6 +58,8 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             wakeups=stores.wakeups,
             principals=Principals(stores.api_keys),
             sessions=stores.sessions,
+            routing=stores.routing,
+            streams=stores.streams,
             stream_reads=stores.stream_reads,
             quotas=AccountQuotas(stores.calls),
             heartbeat=Heartbeat(stores.calls, instance=EDGE, ttl_ms=1000),

@@ -41,7 +41,7 @@ class Reader:
         self.heard.append(started)
 
     def on_events(self, delivery: Delivery) -> None:
-        assert delivery.events
+        assert delivery.mark != self.mark
         self.deliveries.append(delivery)
         self.heard += [each.event.id for each in delivery.events]
 

@@ -1,0 +1,221 @@
+"""Names that come and go while a sharded subscription runs, and what a server may do to it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.redis import shard_subscription
+from shared.redis.client import connect
+from shared.redis.shard_subscription import ShardSubscription
+from shared.runtime.loops import end
+from tests.harness.valkey import Valkey
+from tests.harness.waiting import wait_until
+
+NAMES = [f"{{place-{number}}}:live" for number in range(20)]
+
+
+class Heard:
+    """What the listener heard: messages of each name, and whether it is confirmed now."""
+
+    def __init__(self) -> None:
+        self.messages: dict[bytes, list[bytes]] = {}
+        self.confirmed: set[bytes] = set()
+        self.losses: list[bytes] = []
+
+    def on_messages(self, messages: Sequence[Sequence[bytes]]) -> None:
+        for name, message in messages:
+            self.messages.setdefault(name, []).append(message)
+
+    def on_subscribed(self, name: bytes) -> None:
+        self.confirmed.add(name)
+
+    def on_lost(self, names: Collection[bytes]) -> None:
+        assert self.confirmed.issuperset(names), "only what was confirmed is lost"
+        self.confirmed.difference_update(names)
+        self.losses += names
+
+    def of(self, name: str) -> list[bytes]:
+        return self.messages.get(name.encode(), [])
+
+
+class Subscribed:
+    """A running subscription, and what its listener hears."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.heard = Heard()
+        self.subscription = ShardSubscription(redis, self.heard)
+
+    async def add(self, *names: str) -> None:
+        for name in names:
+            self.subscription.add(name)
+        await self.confirmed(*names)
+
+    def remove(self, name: str) -> None:
+        self.subscription.remove(name)
+        self.heard.confirmed.discard(name.encode())
+
+    async def confirmed(self, *names: str) -> None:
+        wanted = {name.encode() for name in names}
+        await wait_until(lambda: wanted <= self.heard.confirmed, what=lambda: wanted - self.heard.confirmed)
+
+
+@contextlib.asynccontextmanager
+async def subscribed(redis: Redis) -> AsyncIterator[Subscribed]:
+    subscribed = Subscribed(redis)
+    task = asyncio.create_task(subscribed.subscription.run())
+    try:
+        yield subscribed
+    finally:
+        await end(task)
+
+
+@pytest.fixture
+async def one(valkey: Valkey) -> AsyncIterator[Subscribed]:
+    async with connect(valkey.url) as redis, subscribed(redis) as running:
+        yield running
+
+
+@pytest.fixture
+def direct(valkey: Valkey) -> Iterator[Any]:
+    with valkey.client() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_subscription, "_RETRY_S", 0.02)
+
+
+def spublish(direct: Any, name: str, message: object) -> int:
+    """How many have heard it."""
+    return int(direct.execute_command("SPUBLISH", name, message))
+
+
+def shard_connections(direct: Any) -> list[str]:
+    """The ids of connections that have sharded subscriptions."""
+    return [each["id"] for each in direct.client_list() if int(each["ssub"])]
+
+
+async def test_names_come_and_go_while_it_runs(one: Subscribed, direct: Any) -> None:
+    assert not shard_connections(direct), "without a name there is no connection"
+    await one.add("a", "b")
+    assert [spublish(direct, name, 1) for name in ("a", "b", "c")] == [1, 1, 0]
+    await one.add("c")
+    one.remove("a")
+    await wait_until(lambda: spublish(direct, "a", 2) == 0)
+    assert [spublish(direct, name, 2) for name in ("b", "c")] == [1, 1]
+    await wait_until(lambda: [one.heard.of(name)[-1:] for name in ("b", "c")] == [[b"2"]] * 2)
+    assert one.heard.of("b") == [b"1", b"2"]
+    assert len(shard_connections(direct)) == 1, "all of them share one"
+    assert not one.heard.losses
+
+
+async def test_a_name_that_is_removed_and_added_again_is_heard(one: Subscribed, direct: Any) -> None:
+    await one.add("a", "b")
+    for _ in range(3):
+        one.remove("a")
+        one.subscription.add("a")
+    await wait_until(lambda: spublish(direct, "a", 1) == 1 and one.heard.of("a")[-1:] == [b"1"])
+    count = len(one.heard.of("a"))
+    spublish(direct, "a", "last")
+    await wait_until(lambda: len(one.heard.of("a")) == count + 1)
+
+
+async def test_the_last_name_closes_the_connection_and_the_next_opens_one(
+    one: Subscribed, direct: Any
+) -> None:
+    await one.add("a")
+    one.remove("a")
+    one.remove("a")
+    await wait_until(lambda: not shard_connections(direct))
+    await one.add("a")
+    assert spublish(direct, "a", 1) == 1
+    assert not one.heard.losses, "what was removed is not lost"
+
+
+async def test_what_was_added_before_it_runs_is_heard(valkey: Valkey, direct: Any) -> None:
+    async with connect(valkey.url) as redis:
+        running = Subscribed(redis)
+        for name in ("a", "b", "c"):
+            running.subscription.add(name)
+        running.remove("b")
+        task = asyncio.create_task(running.subscription.run())
+        await running.confirmed("a", "c")
+        assert [spublish(direct, name, 1) for name in ("a", "b", "c")] == [1, 0, 1]
+        await end(task)
+        assert {*running.heard.losses} == {b"a", b"c"}
+        again = asyncio.create_task(running.subscription.run())
+        await running.confirmed("a", "c")
+        await end(again)
+
+
+async def test_a_killed_connection_is_a_loss_of_its_names_and_is_opened_again(
+    one: Subscribed, direct: Any
+) -> None:
+    await one.add("a", "b")
+    for connection in shard_connections(direct):
+        direct.client_kill_filter(_id=connection)
+    await wait_until(lambda: {*one.heard.losses} == {b"a", b"b"})
+    await one.confirmed("a", "b")
+    assert spublish(direct, "a", 1) == 1
+
+
+async def test_a_killed_server_is_found_again(one: Subscribed, valkey: Valkey) -> None:
+    await one.add("a")
+    valkey.kill()
+    await wait_until(lambda: one.heard.losses == [b"a"])
+    one.subscription.add("b")
+    one.subscription.add("c")
+    one.remove("c")
+    valkey.start()
+    valkey.wait_ready()
+    await one.confirmed("a", "b")
+    with valkey.client() as direct:
+        assert [spublish(direct, name, 1) for name in ("a", "b", "c")] == [1, 1, 0]
+
+
+async def test_a_name_that_the_user_may_not_hear_keeps_no_other_one_waiting(
+    valkey: Valkey, direct: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    direct.acl_setuser("us", enabled=True, passwords=["+secret"], channels=["mine:*"], commands=["+@all"])
+    path = valkey.url.removeprefix("unix://")
+    async with (
+        Redis(unix_socket_path=path, username="us", password="secret") as redis,
+        subscribed(redis) as running,
+    ):
+        running.subscription.add("other:1")
+        await running.add("mine:1")
+        assert spublish(direct, "mine:1", 1) == 1
+        await wait_until(
+            lambda: "NoPermissionError" in str([vars(each).get("facts") for each in caplog.records])
+        )
+        direct.acl_setuser("us", channels=["mine:*", "other:*"])
+        await running.confirmed("other:1")
+        assert not running.heard.losses
+
+
+async def test_ten_thousand_names_are_confirmed(one: Subscribed, direct: Any) -> None:
+    names = [f"name-{number}" for number in range(10_000)]
+    await one.add(*names)
+    assert spublish(direct, names[-1], 1) == 1
+    assert len(shard_connections(direct)) == 1
+
+
+async def test_an_error_of_the_listener_is_a_loss(
+    one: Subscribed, direct: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await one.add("a")
+    with monkeypatch.context() as patched:
+
+        def fail(_: Any) -> None:
+            raise ValueError("a bug")
+
+        patched.setattr(one.heard, "on_messages", fail)
+        spublish(direct, "a", 1)
+        await wait_until(lambda: one.heard.losses == [b"a"])
+    await one.confirmed("a")
+    assert "subscription.failed" in caplog.messages
