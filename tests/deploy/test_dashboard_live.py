@@ -122,9 +122,7 @@ class Traffic:
 
     async def read(self, url: str) -> sse.StreamClient:
         """Reads a stream, where the reader before has ended."""
-        return await sse.StreamClient.open(
-            self._http, url, self.reading, sse.TOPIC, last_event_id=self.place
-        )
+        return await sse.StreamClient.open(self._http, url, self.reading, sse.TOPIC, last_event_id=self.place)
 
     async def _strangers(self, url: str) -> None:
         """Beyond their rate, which is that of their address."""

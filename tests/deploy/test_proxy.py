@@ -58,7 +58,7 @@ async def _is_acked(api: Api, key: ApiKey) -> bool:
         ("GET", "/v2/notification/websocket-connect", 426),
         ("GET", "/v2/notification/pull", 401),
         ("GET", "/api/v1/websocket", 401),
-        ("GET", "/v1/stream", 401),
+        ("GET", "/v1/stream?topic=orders.paid", 401),
         ("GET", "/v1/streams", 401),
         ("GET", "/v1/streams/orders.paid", 401),
         ("POST", "/api/v1/websocket/session", 400),
