@@ -1,4 +1,4 @@
-"""A sharded subscription on a cluster and behind sentinels: names are heard from the primary with their slot."""
+"""A sharded subscription on a cluster and behind sentinels: names are heard where their slots are."""
 
 import contextlib
 import shutil
