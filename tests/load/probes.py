@@ -27,7 +27,7 @@ SYSTEM_CALLS = (
     *("epoll_wait", "epoll_pwait", "epoll_ctl", "read", "write", "readv", "writev", "recvfrom", "sendto"),
     *("recvmsg", "sendmsg", "ioctl", "accept4", "socket", "connect", "shutdown", "close", "getsockname"),
     *("getpeername", "setsockopt", "getsockopt", "futex", "openat", "fdatasync", "mmap", "munmap", "madvise"),
-    *("brk", "getpid", "sched_yield"),
+    *("brk", "getpid", "getrandom", "sched_yield"),
 )
 PYTHON_ROLES = ("gateway", "edge", "dispatcher")
 TRACEPOINTS = Path("/sys/kernel/tracing/events/syscalls")
