@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
 
 from services.socket_edge.topic_feed import TopicFeed
 from services.socket_edge.topic_hub import TopicHub
@@ -31,14 +33,18 @@ class Reader:
         self.room.set()
         self.has_ended = False
         self.pages = 0
+        self.mark = Mark("", "")
+        """Where it would go on."""
         self.reading: Reading
 
     def on_start(self, started: Started) -> None:
+        self.mark = started.mark
         self.starts.append(started)
         self.heard.append(started)
 
     def on_events(self, delivery: Delivery) -> None:
         assert delivery.mark != self.mark
+        self.mark = delivery.mark
         self.deliveries.append(delivery)
         self.heard += [each.event.id for each in delivery.events]
 
@@ -50,14 +56,6 @@ class Reader:
     @property
     def ids(self) -> list[str]:
         return [each for each in self.heard if isinstance(each, str)]
-
-    @property
-    def mark(self) -> Mark:
-        """Where it would go on."""
-        last = self.deliveries[-1:]
-        if last and self.heard[-1] is not self.starts[-1]:
-            return last[0].mark
-        return self.starts[-1].mark
 
 
 class Reads:
@@ -139,6 +137,26 @@ async def running_hub(stores: Stores) -> AsyncIterator[Hubs]:
         yield Hubs(stores, hub, reads)
     finally:
         await end(task)
+
+
+class Dropping:
+    """Drops some of the messages to a hub."""
+
+    def __init__(self, hubs: Hubs, monkeypatch: pytest.MonkeyPatch, drops: Callable[[], bool]) -> None:
+        self.dropped = 0
+        on_messages = hubs.hub.on_messages
+
+        def some(messages: Sequence[Sequence[bytes]]) -> None:
+            kept = [each for each in messages if not drops()]
+            self.dropped += len(messages) - len(kept)
+            on_messages(kept)
+
+        monkeypatch.setattr(hubs.hub, "on_messages", some)
+
+
+async def hears(reader: Reader, expected: Sequence[str]) -> None:
+    """Waits until it has heard these events, each once and in order."""
+    await wait_until(lambda: reader.ids == [*expected], what=lambda: reader.heard)
 
 
 def numbers(first: int, last: int) -> Sequence[str]:
