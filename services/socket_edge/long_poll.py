@@ -5,7 +5,6 @@ on the same connection waiting, so that it does not find the lease held.
 """
 
 import asyncio
-import contextlib
 import logging
 
 from starlette.requests import Request
@@ -228,8 +227,7 @@ async def _decide(edge: Edge, poll: Poll) -> None:
     if pull.after is not None:
         poll.begin()
     if pull.waits:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(poll.decided.wait(), edge.settings.long_poll_wait_s)
+        await poll.until_decided(within_s=edge.settings.long_poll_wait_s)
     else:
         await poll.loop.wait_idle()
     poll.decided.set()

@@ -6,6 +6,7 @@ client names what it has handled (`after`), only that acknowledges.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,13 @@ class Poll(LeaseHolder):
         return None if is_kept else release
 
     # As a request
+
+    async def until_decided(self, *, within_s: float) -> None:
+        """Waits until there is a response, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            # No wait_for: it makes a task.
+            async with asyncio.timeout(within_s):
+                await self.decided.wait()
 
     async def until_read(self) -> None:
         """Waits until the peer has what was just written, is gone, or has stalled and is aborted."""
