@@ -188,6 +188,8 @@ async def _serve(edge: Edge, poll: Poll, scope: Scope, receive: Receive, send: S
         await edge.close_if_stopping(poll)
         await _decide(edge, poll)
         if poll.is_kept_in_vain:
+            # A paused channel's lease may still be ours.
+            await edge.heartbeat.release(poll)
             return
         if poll.message is not None:
             await _write(poll, send)
