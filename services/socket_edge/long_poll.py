@@ -198,13 +198,23 @@ async def _serve(edge: Edge, poll: Poll, scope: Scope, receive: Receive, send: S
         raise
     finally:
         watching.cancel()
-    releasing = asyncio.create_task(edge.heartbeat.release(poll))
-    await asyncio.wait([releasing], timeout=_RELEASE_S)
+    # The client waits for the release, but not for long. No task for it: nearly always it takes a round trip.
+    late: list[asyncio.Task[None]] = []
+    timer = edge.event_loop.call_later(
+        _RELEASE_S, lambda: late.append(asyncio.create_task(_end(poll, scope, receive, send)))
+    )
+    try:
+        await edge.heartbeat.release(poll)
+    finally:
+        timer.cancel()
+    await (late[0] if late else _end(poll, scope, receive, send))
+
+
+async def _end(poll: Poll, scope: Scope, receive: Receive, send: Send) -> None:
     if poll.message is not None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     elif poll.close_reason is not CloseReason.CLIENT_GONE:
         await _response(poll, scope)(scope, receive, send)
-    await releasing
 
 
 async def _watch(poll: Poll, receive: Receive) -> None:
