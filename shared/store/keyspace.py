@@ -169,6 +169,8 @@ Accounts and routing
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
 
+Tokens: their names are in `token_names.py`.
+
 Streams
 
 Their names are in `stream_names.py`. Of replays of them into channels:
@@ -241,7 +243,7 @@ from collections.abc import Callable
 
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|taken|account|children|routing|counts|session|sessions"
-    rb"|channel-ids|channel-names)"
+    rb"|channel-ids|channel-names|token-keys)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{(webhooks|replays)\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
@@ -300,6 +302,8 @@ audit = _names("audit")
 sockets = _names("sockets")
 channel_ids = _names("channel-ids")
 names_of_channels = _names("channel-names")
+token_keys = _names("token-keys")
+token_cut_offs = _names("token-cut-offs")
 
 
 def device_types(account_id: str) -> list[str]:
@@ -325,7 +329,8 @@ def names_of_account(account_id: str) -> list[str]:
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
     of_channels = (channel_ids, names_of_channels, replays)
-    names = (account, children, audit, *of_routing, *of_channels, *of_usage)
+    of_tokens = (token_keys, token_cut_offs)
+    names = (account, children, audit, *of_routing, *of_channels, *of_usage, *of_tokens)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
 
