@@ -77,6 +77,12 @@ _IN_PATH = {
 }
 _SECURITY_SCHEMES = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "The secret of an API key."},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the account.",
+    },
     "authToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "authTokenInQuery": {"type": "apiKey", "in": "query", "name": "auth_token"},
     "adminToken": {"type": "http", "scheme": "bearer", "description": "The operator's token."},

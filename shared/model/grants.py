@@ -28,6 +28,11 @@ class Grant:
     until_ms: int
     issued_ms: float | None = None
 
+    @property
+    def id(self) -> str:
+        """That of an API key, which has quotas of its own: there is none."""
+        return ""
+
     def may_read(self, topic: str) -> bool:
         return _any_matches(self.read, topic)
 

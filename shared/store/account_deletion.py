@@ -79,6 +79,8 @@ class AccountDeletion:
             api_keys = await self._free_keys(account_id)
             await self._drop_sessions(account_id)
             await self._streams.drop(account_id)
+            # Responses to publishers by token lie in the account's own slot.
+            await self._redis.script("key_free", keyspace.leftovers(account_id))
             if await self._redis.command("EXISTS", keyspace.has_receipts(account_id)):
                 await self._free_receipts({account_id, *api_keys})
             if parent:

@@ -86,7 +86,7 @@ API keys and channels
 `{id}:running:<hash of the Idempotency-Key>`
                 string: fingerprint of the request (16 bytes) and its runner. Gateway. While the request runs,
                 at most 10 s without a renewal.
-`{id}:idempotency:<number of six hours since 1970>`
+`{id}:idempotency:<number of six hours since 1970>` (both also of an account, for publishers by token)
                 hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
                 fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
 `{id}:replay`   hash, the last replay of the channel: replay (its id), state (running, done, cancelled,
