@@ -19,6 +19,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     documented,
     fetches,
     native_tokens,
+    one_stream,
     publish,
     quotas,
     receipts,

@@ -26,6 +26,7 @@ class Action(StrEnum):
     TOKENS_KEY_IMPORTED = "token-key.imported"
     TOKENS_KEY_DELETED = "token-key.deleted"
     STREAMS_PUT = "streams.put"
+    STREAM_PURGED = "stream.purged"
     EVENT_RESENT = "channel.event-resent"
     REPLAY_BEGUN = "channel.replay-begun"
     REPLAY_CANCELLED = "channel.replay-cancelled"
