@@ -86,9 +86,12 @@ class TokenKeys:
         return bool(dropped)
 
     async def drop_all(self, account_id: str) -> None:
-        """Ends all keys of an account that is being deleted."""
-        await self._redis.command("UNLINK", keyspace.token_keys(account_id))
-        await self._note(account_id)
+        """Ends all keys of an account that is being deleted.
+
+        If this process dies before the note, what they opened ends with the edges' next sweep.
+        """
+        if await self._redis.command("UNLINK", keyspace.token_keys(account_id)):
+            await self._note(account_id)
 
     async def cut_off(self, account_id: str, subject: str) -> None:
         """Refuses the subject's tokens that were issued until now. Raises NoSuchAccount, TooManyCutOffs."""

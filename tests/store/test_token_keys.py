@@ -7,7 +7,7 @@ import pytest
 from shared.clock import now_ms
 from shared.model.api_keys import Account, new_id
 from shared.model.errors import NoSuchAccount, TooManyCutOffs, TooManyTokenKeys
-from shared.model.token_keys import MOST_KEYS, Algorithm, Origin, TokenKey
+from shared.model.token_keys import MOST_KEYS, Algorithm, Origin, TokenKey, new_kid
 from shared.store import keyspace, token_keys, token_names
 from shared.store.token_keys import CUT_OFF_KEPT_MS, TokenKeys
 from tests.store.stores import NOW_MS, RedisClock, Stores
@@ -142,7 +142,7 @@ async def test_each_change_is_noted_once_more_and_forgotten(stores: Stores, cloc
     times = [each[stores.account_id] for each in (first, second, third)]
     assert times == sorted(set(times)), "also within one ms"
     clock.ahead_ms = 121_000
-    await keys.drop_all(new_id())
+    await keys.drop(new_kid(new_id()))
     assert stores.account_id not in (await keys.changes(NOW_MS) or {})
 
 
@@ -151,7 +151,7 @@ async def test_very_many_changes_mean_that_any_account_has_changed(
 ) -> None:
     monkeypatch.setattr(token_keys, "_MOST_NOTES", 3)
     for _ in range(2):
-        await stores.token_keys.drop_all(new_id())
+        await stores.token_keys.drop(new_kid(new_id()))
     assert len(await stores.token_keys.changes(now_ms()) or ()) == 2
-    await stores.token_keys.drop_all(new_id())
+    await stores.token_keys.drop(new_kid(new_id()))
     assert await stores.token_keys.changes(now_ms()) is None

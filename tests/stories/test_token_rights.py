@@ -13,6 +13,8 @@ from tests.stories.test_tokens import KEYS, SOCKETS, TOKENS, admin, back_end, ki
 
 __all__ = ["admin", "back_end"]
 
+ON_THE_EDGE = ("/v2/notification/pull", "/v1/stream")
+
 MAY, SCOPE, HIDDEN, WHO = "may", 403, 404, 401
 VERBS: dict[str, tuple[str, str, Any, int]] = {
     "make a key": ("POST", KEYS, {"algorithm": "HS256"}, 201),
@@ -92,8 +94,8 @@ async def test_no_other_door_takes_a_token(api: Api, stack: Stack, back_end: Iss
     token = back_end.token(read=["#"], publish=["#"], channels=["a"])
     assert len(doors()) > 40
     for method, path in doors():
-        client = api.at(stack.edges[0].url) if path.startswith("/v2/notification/pull") else api
-        filled = re.sub(r"{.*?}", "0" * 32, path.replace("{delivery}", "1-0"))
+        client = api.at(stack.edges[0].url) if path in ON_THE_EDGE else api
+        filled = re.sub(r"{.*?}", "0" * 32, path.replace("{delivery}", "1-0")) + "?topic=a"
         # Without an upgrade the path of a WebSocket says so, whoever asks.
         if path == "/v2/notification/websocket-connect":
             continue
