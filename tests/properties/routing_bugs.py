@@ -5,6 +5,7 @@ from typing import Any
 from shared.model.errors import KeyRevoked
 from shared.publish.matching import Matched
 from shared.publish.round import Round, counts_of
+from shared.publish.single_append import SingleAppend
 from shared.publish.state import Publish
 from shared.redis.pipeline import Argument
 from shared.store import keyspace
@@ -40,7 +41,7 @@ class _HasNoBarrier(WatchedPublisher):
 class _AnswersFirst(WatchedPublisher):
     """Answers a publish before it repairs it."""
 
-    def _on_round(self, sent: Round) -> None:
+    def _on_round(self, sent: Round | SingleAppend) -> None:
         publish = sent.publish
         on_end = publish.on_end
 
