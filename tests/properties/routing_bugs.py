@@ -170,7 +170,7 @@ def _publish_after_a_late_change(machine: RoutingChanges) -> Steps:
 
 def _publish_in_a_change(machine: RoutingChanges) -> Steps:
     """The channel gets the version of the table between two publishes."""
-    yield machine.publish_in_a_change(gateway=0, which=0, what="bind device", done=1, after=1)
+    yield machine.publish_in_a_change(gateway=0, which=0, what="bind device", done=1, after=2, between=1)
 
 
 def _change_between_two_rounds(machine: RoutingChanges) -> Steps:
@@ -183,12 +183,12 @@ def _change_between_two_rounds(machine: RoutingChanges) -> Steps:
 
 
 def _publish_to_a_new_channel(machine: RoutingChanges) -> Steps:
-    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=1, done=None)
+    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=3, done=None)
 
 
 def _confirm_during_a_creation(machine: RoutingChanges) -> Steps:
     """The table still names the old channel, and the new one refuses a publish. Another gateway goes on."""
-    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=1, done=1)
+    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=3, done=1)
 
 
 def _bug(name: str, found_as: str, scenario: Any, **how: Any) -> Bug:
