@@ -41,6 +41,7 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
+from shared.store.stream_reads import StreamReads
 from shared.store.streams import StreamLimits, Streams
 from shared.store.wakeups import Wakeups
 from shared.store.webhook_notices import WebhookNotices
@@ -76,9 +77,7 @@ class Stores:
         self.api_keys = ApiKeys(redis, self.routing, self.wakeups)
         self.audit = AuditLog(redis)
         self.attempts = Attempts(redis)
-        grew = self.attempt_bytes.grew
-        self.batches = Batches(redis, limits=limits, on_attempts=grew)
-        self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=grew)
+        self.batches = Batches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.parallel_batches = ParallelBatches(redis, limits=limits, on_attempts=self.attempt_bytes.grew)
         self.channels = Channels(redis, self.routing, self.wakeups)
         self.account_channels = AccountChannels(redis, self.routing, self.wakeups, channels=self.channels)
@@ -100,6 +99,7 @@ class Stores:
         self.rounds = Rounds(redis)
         self.sessions = Sessions(redis, self.routing, self.wakeups, encode=encode_patterns)
         self.streams = Streams(redis, self.routing, limits=_stream_limits(settings))
+        self.stream_reads = StreamReads(redis)
         self.signing_secrets = SigningSecrets(redis)
         self.account_deletion = AccountDeletion(
             redis,

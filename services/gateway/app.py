@@ -18,6 +18,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     deliveries,
     documented,
     fetches,
+    one_stream,
     publish,
     quotas,
     receipts,

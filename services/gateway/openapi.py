@@ -67,6 +67,7 @@ _IN_PATH = {
     "delivery": ("The attempt's id.", TEXT),
     "event_id": ("The event's id, percent-encoded.", TEXT),
     "secret": ("A signing secret's id.", TEXT),
+    "topic": ("The topic, percent-encoded.", TEXT),
     "socket_id": ("The socket's `websocket_session_id`.", TEXT),
     "device-id": ("The device's name.", {**TEXT, "minLength": 1, "maxLength": 64}),
     "resourcePath": ("The path; its slashes may be encoded.", {**TEXT, "minLength": 1, "maxLength": 127}),

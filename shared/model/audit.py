@@ -23,6 +23,7 @@ class Action(StrEnum):
     SIGNING_IMPORTED = "signing-secret.imported"
     SIGNING_ENDED = "signing-secret.ended"
     STREAMS_PUT = "streams.put"
+    STREAM_PURGED = "stream.purged"
     EVENT_RESENT = "channel.event-resent"
     REPLAY_BEGUN = "channel.replay-begun"
     REPLAY_CANCELLED = "channel.replay-cancelled"

@@ -1,7 +1,9 @@
 """Streams: retained logs of topics, and the rules of an account that say which topics have one."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from shared.model import topics
@@ -11,6 +13,10 @@ from shared.model.matching import Index
 
 NEVER_RETAINED = (topics.SYSTEM, OF_DEVICES.removesuffix(topics.DOT))
 """First words of topics that never have a stream."""
+BEGINNING = "0-0"
+"""The offset before every event."""
+# As Redis gives entry ids, and short enough for the numbers of Lua to be exact.
+_OFFSET = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})")
 
 
 class Keep(NamedTuple):
@@ -73,6 +79,90 @@ class Retained(NamedTuple):
     @property
     def published_ms(self) -> int:
         return int(self.offset.partition("-")[0])
+
+
+class NotRecovered(StrEnum):
+    """Why a reader cannot go on where it was."""
+
+    TRIMMED = "trimmed"
+    """More came than the rule keeps."""
+    EXPIRED = "expired"
+    """It became older than the rule keeps."""
+    PURGED = "purged"
+    """The stream was purged."""
+    LOST = "lost"
+    """Redis knows nothing of what the reader names: it has lost writes, or its state, or the reader errs."""
+
+
+class Start(StrEnum):
+    """Where a reader begins that has no mark."""
+
+    LATEST = "latest"
+    """Behind the last event."""
+    EARLIEST = "earliest"
+    """At the first event to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a reader of a topic is: behind `offset` in the stream of this epoch.
+
+    `offset` must be one (`is_offset`). The epoch is "" of a reader who found no stream.
+    """
+
+    epoch: str
+    offset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where a reader goes on, and the next events there.
+
+    `epoch` is that of the stream now, "" without one. `reason` is None when nothing is missing. `events` are
+    behind `offset`, without those for one channel or one customer; `until` is the last offset that was read.
+    `first` is that of the first event to be had, "" without one; `last` of the last one ever.
+    """
+
+    epoch: str
+    reason: NotRecovered | None
+    offset: str
+    first: str
+    last: str
+    events: list[Retained]
+    until: str
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is behind `until`."""
+        return self.until == self.last
+
+    @property
+    def mark(self) -> Mark:
+        """Behind everything that was read."""
+        return Mark(self.epoch, self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What is known of a stream.
+
+    `last` is the offset of the last event ever, `trimmed` that of the last one that is gone, and `reason`
+    why it is ("" both when none is). `length` and `size_bytes` count also what is too old, until the next
+    event comes.
+    """
+
+    epoch: str
+    first: str
+    last: str
+    trimmed: str
+    reason: NotRecovered | None
+    length: int
+    size_bytes: int
+
+
+def is_offset(text: str) -> bool:
+    """Whether this may be the offset of an event, or `BEGINNING`."""
+    return _OFFSET.fullmatch(text) is not None
 
 
 def may_be_retained(topic: str) -> bool:

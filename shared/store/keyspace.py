@@ -171,25 +171,7 @@ Accounts and routing
 
 Streams
 
-The topics of an account lie at 16 places, by the first digit of the topic's SHA-1: so a cluster spreads them,
-and an event is found by its id with one read at each place. `{place}` is `{<account>/<digit>}`.
-
-`{place}:stream:<SHA-1 of the topic>`
-                stream, the retained log of a topic: id, data, name, time, hash (SHA-1 of the id), and more
-                (JSON: to, customer, attributes) if there is any. A reader who has only the topic gets none of
-                those with `to` or `customer`. Gateway. Its entries go by the count and the age of the
-                account's rule; all of it goes by that age after the last one.
-`{place}:stream-state:<SHA-1 of the topic>`
-                hash: topic, epoch (random, of this log), last (offset of the last entry ever), trimmed (of
-                the last one that is gone) and reason (trimmed, expired), first_ms (a lower bound of the first
-                entry's time), bytes (of all entries), age_ms (of the rule). Gateway. 30 days longer than the
-                log.
-`{place}:stream-event:<SHA-1 of the event id>`
-                string: `<SHA-1 of the topic> <offset>` of the newest event of that id. Gateway. With its
-                entry.
-`{place}:streams` sorted set: `<SHA-1> <topic>` of this place by the ms at which its state ends. Those that
-                would end first make room when there are too many. Gateway. 30 days longer than the longest
-                log.
+Their names are in `stream_names.py`. Of replays of them into channels:
 
 `{replays}:channels`
                 sorted set: the channels with a replay, by the ms at which it began, or was put off because

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from shared.model.account_channels import ChannelRecord
-from shared.model.bindings import Source
+from shared.model.bindings import Source, Topic
 from shared.model.errors import KeyRevoked, NoSuchAccount
 from shared.model.idempotency import Deadline
 from shared.model.routing_table import RoutingTable
@@ -44,6 +44,7 @@ class Routing:
     ) -> None:
         """`on_grown` gets an account, and by how many bytes its device types have grown."""
         self._redis = redis
+        self._compile = compile_bindings
         self._device_types = DeviceTypes(redis, most_devices=most_devices, on_grown=on_grown)
         self.tables = RoutingTables(redis, compile_bindings)
 
@@ -150,6 +151,16 @@ class Routing:
         """The stored bindings of an API key from one source."""
         field = f"{source}:{api_key_id}"
         return cast(bytes | None, await self._redis.command("HGET", keyspace.routing(account_id), field))
+
+    async def bound_topics(self, account_id: str, api_key_id: str, topics: Iterable[str]) -> set[str]:
+        """Those of the topics that the API key is bound to, by its topic bindings without conditions.
+
+        A reader of a stream gets every event of its topic.
+        """
+        stored = await self.bindings(account_id, api_key_id, Source.TOPICS)
+        patterns = () if stored is None else self._compile(Source.TOPICS, stored)
+        plain = [pattern for pattern in patterns if isinstance(pattern, Topic)]
+        return {topic for topic in topics if any(pattern.matches(topic) for pattern in plain)}
 
     async def put_bindings(
         self,

@@ -14,7 +14,7 @@ import orjson
 
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
-from shared.model.streams import Keep, Retained, StreamRule, StreamRules, rules_of, stored_rules
+from shared.model.streams import Keep, Mark, Retained, StreamRule, StreamRules, rules_of, stored_rules
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
@@ -119,7 +119,7 @@ class Streams:
         self, names: Sequence[str], after: str, until: str, count: int, size_bytes: int
     ) -> list[Retained]:
         topic, *entries = await self._redis.script("stream_read", names, after, until, count, size_bytes)
-        return [_retained(topic.decode(), *entry) for entry in entries]
+        return [retained_entry(topic.decode(), *entry) for entry in entries]
 
     async def topics(self, account_id: str) -> AsyncIterator[Sequence[str]]:
         """The topics that have a stream or had one, a page at a time."""
@@ -132,15 +132,38 @@ class Streams:
         [stream, *_] = stream_names.names(account_id, topic)
         return self._redis.command("XLEN", stream)
 
+    async def purge(self, account_id: str, topic: str) -> Mark | None:
+        """Drops everything that is retained of the topic; None when there is no such stream.
+
+        From the first of the bounded steps on nothing of it is to be had, and the stream has another epoch:
+        that of the mark, whose offset is the last one. What a purge leaves that is cut off ends with the age
+        of its rule.
+        """
+        [stream, state, place] = stream_names.names(account_id, topic)
+        purged = stream_names.purged(account_id, topic)
+        reply = await self._redis.script("stream_purge", [stream, state, purged])
+        if not reply:
+            return None
+        await self._drop_lots("stream_purge_lot", [purged, stream, place])
+        epoch, last = reply
+        return Mark(epoch.decode(), last.decode())
+
     async def drop(self, account_id: str) -> None:
         """Drops the rules and everything retained, in bounded steps. A repetition goes on."""
         await self._routing.put_stream_rules(account_id, b"")
         async for some in self.topics(account_id):
             for topic in some:
-                names, more = stream_names.names(account_id, topic), True
-                while more:
-                    more = bool(await self._redis.script("stream_drop", names, _member(topic)))
-                    await asyncio.sleep(_PAUSE_S)
+                names = stream_names.names(account_id, topic)
+                # What a purge has left that was cut off.
+                purged = [stream_names.purged(account_id, topic), names[0], names[2]]
+                await self._drop_lots("stream_purge_lot", purged)
+                await self._drop_lots("stream_drop", names, _member(topic))
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _drop_lots(self, script: str, names: Sequence[str], *arguments: str) -> None:
+        more = True
+        while more:
+            more = bool(await self._redis.script(script, names, *arguments))
             await asyncio.sleep(_PAUSE_S)
 
 
@@ -156,7 +179,7 @@ def _member(topic: str) -> str:
 
 
 def _more_of(event: Event) -> bytes:
-    """What is rarely known of an event; b"" without any."""
+    """What is rarely known of an event; b"" without any. `stream_append.lua` looks how it begins."""
     if event.to is None and event.customer is None and not event.attributes:
         return b""
     more: dict[str, Any] = {"to": event.to, "customer": event.customer}
@@ -165,14 +188,22 @@ def _more_of(event: Event) -> bytes:
     return orjson.dumps({name: value for name, value in more.items() if value is not None})
 
 
-def _retained(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
-    more = orjson.loads(values[11]) if len(values) > 10 else {}
+def retained_entry(topic: str, offset: bytes, values: Sequence[bytes]) -> Retained:
+    """An entry as the stream has it."""
+    more = values[11] if len(values) > 10 else b""
+    return retained_at(topic, offset, values[1], values[3], values[5], values[7], more)
+
+
+def retained_at(
+    topic: str, offset: bytes, event_id: bytes, data: bytes, name: bytes, time: bytes, rare: bytes
+) -> Retained:
+    more = orjson.loads(rare) if rare else {}
     event = Event(
-        id=values[1].decode(),
+        id=event_id.decode(),
         topic=topic,
-        data=values[3],
-        name=values[5].decode(),
-        time=values[7].decode(),
+        data=data,
+        name=name.decode(),
+        time=time.decode(),
         to=more.get("to"),
         customer=more.get("customer"),
         attributes=orjson.dumps(more["attributes"]) if "attributes" in more else b"",

@@ -9,9 +9,19 @@ from msgspec import UNSET, Meta, UnsetType
 from shared.model import topics
 from shared.model.account_channels import shown_id
 from shared.model.errors import Invalid
-from shared.model.streams import NEVER_RETAINED, Keep, Retained, StreamRule, StreamRules
+from shared.model.streams import (
+    BEGINNING,
+    NEVER_RETAINED,
+    Keep,
+    NotRecovered,
+    Resumed,
+    Retained,
+    StreamRule,
+    StreamRules,
+    StreamState,
+)
 from shared.wire.cloudevents import Attributes, attributes_shown
-from shared.wire.models import Closed, Moment
+from shared.wire.models import Closed, Count, Moment
 from shared.wire.times import moment_text
 
 MOST_RULES = 100
@@ -52,6 +62,39 @@ class RetainedBody(Closed):
     attributes: Attributes | UnsetType = UNSET
 
 
+_Offset = Annotated[
+    str, Meta(pattern=r"^(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})\Z", description="The place of an event.")
+]
+_Epoch = Annotated[str, Meta(description="Another after a purge or a loss; '' before the first event.")]
+
+
+class StreamBody(Closed):
+    """What is retained of a topic. Offsets are null where there is no such event."""
+
+    topic: str
+    epoch: _Epoch
+    first: Annotated[_Offset | None, Meta(description="The first event to be had.")]
+    last: Annotated[_Offset | None, Meta(description="The last event ever.")]
+    trimmed: Annotated[_Offset | None, Meta(description="The last event that is gone.")]
+    reason: Annotated[NotRecovered | None, Meta(description="Why it is gone.")]
+    events: Count
+    bytes: Count
+    readers: Annotated[Count, Meta(description="Readers on all edges, a few seconds old.")]
+    keep: Annotated[KeepBody | None, Meta(description="By the rules now; null when none names the topic.")]
+
+
+class StreamEventsBody(Closed):
+    """A page of a stream. Without `recovered` something is missing before these events, for that reason."""
+
+    epoch: _Epoch
+    recovered: bool
+    reason: NotRecovered | None
+    first: Annotated[_Offset | None, Meta(description="The first event to be had.")]
+    last: Annotated[_Offset | None, Meta(description="The last event ever.")]
+    events: list[RetainedBody]
+    next_after: Annotated[_Offset, Meta(description="`after` of the next page; `last` at the end.")]
+
+
 def rules_in(posted: Sequence[StreamRuleBody], limit: Keep) -> list[StreamRule]:
     """Raises Invalid, naming the field."""
     return [_rule(rule, f"[{number}]", limit) for number, rule in enumerate(posted)]
@@ -80,10 +123,41 @@ def _rule(posted: StreamRuleBody, at: str, limit: Keep) -> StreamRule:
 
 
 def rules_body(rules: StreamRules) -> list[StreamRuleBody]:
-    return [
-        StreamRuleBody(list(rule.patterns), KeepBody(rule.keep.most, rule.keep.age_ms // 1000))
-        for rule in rules.rules
-    ]
+    return [StreamRuleBody(list(rule.patterns), _keep_body(rule.keep)) for rule in rules.rules]
+
+
+def _keep_body(keep: Keep) -> KeepBody:
+    return KeepBody(keep.most, keep.age_ms // 1000)
+
+
+def stream_body(topic: str, state: StreamState | None, *, keep: Keep | None, readers: int) -> StreamBody:
+    shown = None if keep is None else _keep_body(keep)
+    if state is None:
+        return StreamBody(topic, "", None, None, None, None, 0, 0, readers, shown)
+    return StreamBody(
+        topic=topic,
+        epoch=state.epoch,
+        first=state.first or None,
+        last=state.last,
+        trimmed=state.trimmed or None,
+        reason=state.reason,
+        events=state.length,
+        bytes=state.size_bytes,
+        readers=readers,
+        keep=shown,
+    )
+
+
+def stream_events_body(resumed: Resumed) -> StreamEventsBody:
+    return StreamEventsBody(
+        epoch=resumed.epoch,
+        recovered=resumed.reason is None,
+        reason=resumed.reason,
+        first=resumed.first or None,
+        last=resumed.last if resumed.epoch and resumed.last != BEGINNING else None,
+        events=[retained_body(each, to_native=False) for each in resumed.events],
+        next_after=resumed.until,
+    )
 
 
 def retained_body(retained: Retained, *, to_native: bool) -> RetainedBody:

@@ -18,7 +18,8 @@ from tests.load.polls import PULL_PATH
 from tests.load.sessions import BLACKHOLE_PATH, JOIN_PATH
 from tests.load.sockets import CONNECT_PATH
 
-HELD = (CONNECT_PATH, PULL_PATH, JOIN_PATH, BLACKHOLE_PATH)
+STREAM_PATH = "/v1/stream"
+HELD = (CONNECT_PATH, PULL_PATH, JOIN_PATH, BLACKHOLE_PATH, STREAM_PATH)
 _START_LIMIT_S = 20
 _BLACKHOLE_PORT = 5555
 

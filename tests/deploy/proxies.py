@@ -57,15 +57,18 @@ CONFIGURATIONS = {"haproxy": HAPROXY, "nginx": NGINX}
 ARGUMENTS = {"haproxy": ["-db", "-f"], "nginx": ["-c"]}
 
 
-@contextlib.contextmanager
-def proxy_to(kind: str, upstream: str) -> Iterator[str]:
+def proxy_to(kind: str, upstream: str) -> contextlib.AbstractContextManager[str]:
     """Runs the proxy; its origin. The upstream is the URL of a process. Ends the test without one."""
+    return proxy_by(kind, CONFIGURATIONS[kind], upstream=upstream.removeprefix("http://"))
+
+
+@contextlib.contextmanager
+def proxy_by(kind: str, template: str, **places: str) -> Iterator[str]:
+    """Runs the proxy by this configuration, in which {port} and {folder} stand for its own."""
     binary = program(kind)
     folder, port = Path(tempfile.mkdtemp(prefix=f"notify-{kind}-")), free_port()
     config = folder / "proxy.conf"
-    config.write_text(
-        CONFIGURATIONS[kind].format(port=port, upstream=upstream.removeprefix("http://"), folder=folder)
-    )
+    config.write_text(template.format(port=port, folder=folder, **places))
     proxy = Process(kind, [binary, *ARGUMENTS[kind], str(config)], folder=folder, env={})
     try:
         proxy.start()

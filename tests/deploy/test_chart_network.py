@@ -10,6 +10,7 @@ from starlette.routing import Route
 from services.gateway.app import ROUTES
 from services.socket_edge.app import CONNECT_PATH, JOIN_PATH, SOCKET_PATH
 from services.socket_edge.long_poll import PULL_PATH
+from services.socket_edge.sse import STREAM_PATH
 from shared.model.addresses import AddressPolicy
 from tests.deploy.chart import VALUES, Json, component, deployments, metrics_port_of, named, objects, rendered
 from tests.deploy.files import PORTS, SERVICES, image_settings
@@ -69,9 +70,14 @@ def test_gateway_paths_reach_the_gateway(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 
-@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH])
+@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH, STREAM_PATH])
 def test_held_connections_reach_the_edges(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "socket-edge"
+
+
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/streams/orders.paid", "/v1/stream/", "/v1/stream/x"])
+def test_what_begins_like_the_path_of_a_stream_reaches_the_gateway(path: str) -> None:
+    assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/", "/v10/x"])

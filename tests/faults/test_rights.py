@@ -53,7 +53,7 @@ OF_SCRIPTS = {
     for script in load_scripts().values()
 }
 # Besides the commands with keys.
-OTHERS = {"eval", "evalsha", "info", "ping", "scan", "subscribe", "time"}
+OTHERS = {"eval", "evalsha", "info", "ping", "scan", "ssubscribe", "subscribe", "sunsubscribe", "time"}
 # What no story uses. A command in a branch of a script that the service runs needs no line here.
 UNUSED = {
     "+ping": "the server or the connection was silent for seconds",

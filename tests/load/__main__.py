@@ -13,7 +13,9 @@ from typing import Any
 from tests.load import command_line
 from tests.load.bench import Bench, RunOptions
 from tests.load.connections import Refused
+from tests.load.cost_tables import cost_tables
 from tests.load.installation import Installation, own_installation
+from tests.load.probes import Wanted
 from tests.load.processes import Watched
 from tests.load.report import page
 from tests.load.result import Result, machine
@@ -45,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.writelines(json.dumps(line) + "\n" for line in lines)
     arguments.html.parent.mkdir(parents=True, exist_ok=True)
     arguments.html.write_text(page(results, options, where))
-    print(f"plots are in {arguments.html}", file=sys.stderr)
+    costs = arguments.html.with_suffix(".costs.txt")
+    costs.write_text("\n\n".join(cost_tables(result) for result in results) + "\n")
+    print(f"plots are in {arguments.html}, costs by command and function in {costs}", file=sys.stderr)
     if earlier:
         print(comparison(lines, earlier))
     return 0 if all(result.count.passed for result in results) else 1
@@ -67,6 +71,7 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
         lanes=arguments.lanes,
         size=arguments.size,
         patience_s=arguments.patience,
+        observe=Wanted(system_calls=arguments.system_calls, samples_per_s=arguments.profile),
     )
     results = []
     for variant in scenario.variants(arguments):

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.load.installation import Installation
 from tests.load.latencies import merged, now_us
 from tests.load.measurement import Measurement
 from tests.load.messages import Target
+from tests.load.probes import Wanted, observed
 from tests.load.processes import Watched, Window
 from tests.load.publishers import Plan, Published, Publishers, all_published
 from tests.load.recorder import Received
@@ -35,6 +36,7 @@ class RunOptions:
     lanes: int = 20
     size: int = 200
     patience_s: float = 15.0
+    observe: Wanted = field(default_factory=Wanted)
 
 
 class Bench:
@@ -142,13 +144,12 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[Window]:
-        """Samples all processes' CPU and memory during the block."""
+        """Samples all processes' CPU and memory during the block, and observes what the options want."""
         clients = [
             Watched(worker.name, "client", worker.pid)
             for worker in (*self.receivers, *self.publishers, *self._helpers)
         ]
         window = Window((*self.installation.watched, *clients, Watched("parent", "client", os.getpid())))
-        window.take_sample()
 
         async def sample() -> None:
             while True:
@@ -156,13 +157,15 @@ class Bench:
                 window.take_sample()
                 self.screen.show(self.received)
 
-        task = asyncio.create_task(sample())
-        try:
-            yield window
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+        async with observed(self.installation.watched, self.options.observe) as window.costs:
             window.take_sample()
+            task = asyncio.create_task(sample())
+            try:
+                yield window
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+                window.take_sample()
 
     async def measure(self, plan: Plan, *, by: Sequence[Worker] | None = None) -> Measurement:
         """Carries out the plan and measures until the last notification is received and acked."""

@@ -77,6 +77,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default=15.0,
         help="seconds without a notification until the missing ones count as lost",
     )
+    _add_costs(parser)
     out = parser.add_argument_group("output")
     out.add_argument("--label", help="name of the results; default: the scenario")
     out.add_argument(
@@ -84,6 +85,24 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     out.add_argument("--html", type=Path, default=REPORT, help="file for the report with plots")
     out.add_argument("--compare", type=Path, help="result file of an earlier run to compare with")
+
+
+def _add_costs(parser: argparse.ArgumentParser) -> None:
+    costs = parser.add_argument_group("costs")
+    costs.add_argument(
+        "--system-calls",
+        action="store_true",
+        help="count the processes' system calls by `perf stat`, for which it needs root",
+    )
+    costs.add_argument(
+        "--profile",
+        type=count,
+        nargs="?",
+        const=200,
+        default=0,
+        metavar="SAMPLES",
+        help="sample the functions of gateways, edges and dispatchers by py-spy, so often a second",
+    )
 
 
 def count(text: str) -> int:

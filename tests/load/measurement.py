@@ -8,7 +8,14 @@ from tests.load.processes import Window, joined
 from tests.load.publishers import Published, all_published
 from tests.load.recorder import Received
 from tests.load.redis_work import RedisWork, total
-from tests.load.result import Result, client_warnings, cpu_figures, latency_figures, usage_figures
+from tests.load.result import (
+    Result,
+    client_warnings,
+    cpu_figures,
+    latency_figures,
+    system_call_figures,
+    usage_figures,
+)
 from tests.load.sequences import Count
 
 
@@ -67,6 +74,7 @@ def result_of(label: str, measured: Measurement) -> Result:
     }
     if measured.redis is not None:
         figures |= measured.redis.figures(delivered)
+    figures |= system_call_figures(measured.window, delivered)
     behind_ms = percentile(published.behind.ordered(), 99) / 1000 if len(published.behind) else 0.0
     warnings = client_warnings(measured.window, behind_p99_ms=behind_ms)
     if published.retries:
@@ -79,12 +87,13 @@ def result_of(label: str, measured: Measurement) -> Result:
         measured.latencies,
         measured.window,
         measured.redis,
+        delivered,
     )
 
 
 def unexpected_closes(by_worker: Sequence[Received]) -> list[str]:
     """Warnings about sockets that the server closed."""
-    codes: dict[int, int] = {}
+    codes: dict[str, int] = {}
     for part in by_worker:
         for code, count in part.closed.items():
             codes[code] = codes.get(code, 0) + count

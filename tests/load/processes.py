@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from tests.load.costs import Costs, all_costs
+
 TICKS_S = os.sysconf("SC_CLK_TCK")
 CORES = len(os.sched_getaffinity(0))
 ROLES = ("gateway", "edge", "dispatcher", "redis")
@@ -37,6 +39,7 @@ class Window:
 
     watched: tuple[Watched, ...]
     samples: list[Sample] = field(default_factory=list)
+    costs: Costs = field(default_factory=Costs)
 
     def take_sample(self) -> Sample:
         now = take_sample(self.watched)
@@ -49,9 +52,12 @@ class Window:
 
     def cpu_s(self, role: str) -> float:
         """CPU of all processes with this role that are in the first and the last sample."""
+        return sum(self.spent_s(each.name) for each in self.watched if each.role == role)
+
+    def spent_s(self, name: str) -> float:
+        """CPU of one process; 0 if it is not in the first and the last sample."""
         first, last = self.samples[0].cpu_s, self.samples[-1].cpu_s
-        names = [each.name for each in self.watched if each.role == role]
-        return sum(last[name] - first[name] for name in names if name in first and name in last)
+        return last[name] - first[name] if name in first and name in last else 0.0
 
     @property
     def busiest_client(self) -> float:
@@ -74,7 +80,8 @@ class Window:
 
 def joined(windows: Sequence[Window]) -> Window:
     """One window of several over the same processes: leaves out the time and the CPU between them."""
-    whole = Window(windows[0].watched, list(windows[0].samples))
+    costs = all_costs(window.costs for window in windows)
+    whole = Window(windows[0].watched, list(windows[0].samples), costs)
     for window in windows[1:]:
         begin, end = window.samples[0], whole.samples[-1]
         whole.samples += [_continued(sample, begin, end) for sample in window.samples[1:]]

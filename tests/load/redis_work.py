@@ -1,5 +1,6 @@
 """The commands that Redis executes, by INFO commandstats of every primary."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ class RedisWork:
 
     calls: Mapping[str, int] = field(default_factory=dict)
     reads: int = 0
+    took_us: Mapping[str, int] = field(default_factory=dict)
+    """Redis' own measure. A script's time includes its commands', which have theirs too."""
 
     @property
     def scripts(self) -> int:
@@ -47,7 +50,8 @@ class RedisWork:
         """The calls and reads after an earlier reading, the most frequent calls first."""
         more = {name: count - before.calls.get(name, 0) for name, count in self.calls.items()}
         called = sorted(((name, count) for name, count in more.items() if count), key=lambda each: -each[1])
-        return RedisWork(dict(called), self.reads - before.reads)
+        took_us = {name: self.took_us.get(name, 0) - before.took_us.get(name, 0) for name, _ in called}
+        return RedisWork(dict(called), self.reads - before.reads, took_us)
 
     def figures(self, delivered: int) -> dict[str, float]:
         """Commands, scripts and reads per delivered notification."""
@@ -62,13 +66,14 @@ class RedisWork:
 
 def total(parts: Iterable[RedisWork]) -> RedisWork:
     """The sum of several servers, or of several periods."""
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
+    took_us: Counter[str] = Counter()
     reads = 0
     for part in parts:
         reads += part.reads
-        for name, count in part.calls.items():
-            calls[name] = calls.get(name, 0) + count
-    return RedisWork(calls, reads)
+        calls.update(part.calls)
+        took_us.update(part.took_us)
+    return RedisWork(calls, reads, took_us)
 
 
 def work_of(redis: Valkey | Cluster | Guarded) -> RedisWork:
@@ -86,7 +91,10 @@ def _work_of_server(client: Any) -> RedisWork:
     with client:
         stats = client.info("commandstats")
         reads = int(client.info("stats")["total_reads_processed"])
-    calls = {name.removeprefix("cmdstat_"): int(values["calls"]) for name, values in stats.items()}
+    by_name = {name.removeprefix("cmdstat_"): values for name, values in stats.items()}
+    kept = {name: values for name, values in by_name.items() if name.partition("|")[0] not in EXCLUDED}
     return RedisWork(
-        {name: count for name, count in calls.items() if name.partition("|")[0] not in EXCLUDED}, reads
+        {name: int(values["calls"]) for name, values in kept.items()},
+        reads,
+        {name: int(values["usec"]) for name, values in kept.items()},
     )

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from tests.load.cost_tables import cost_tables
 from tests.load.latencies import SLOT_US, percentile
 from tests.load.plots import Points, distribution_plot, line_plot
 from tests.load.processes import ROLES, Window
 from tests.load.result import Result
-from tests.load.table import REDIS_NOTE, named
+from tests.load.table import named
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #111827; margin: 2rem auto; max-width: 76rem }
@@ -59,19 +60,9 @@ def _section(result: Result) -> str:
     warnings = "".join(f'<li class="bad">{escape(warning)}</li>' for warning in result.warnings)
     return (
         f"<h2>{escape(result.label)}</h2><ul>{warnings}</ul>"
-        f'<div class="plots">{"".join(plot for plot in plots if plot)}</div>{_redis_calls(result)}'
+        f'<div class="plots">{"".join(plot for plot in plots if plot)}</div>'
+        f"<pre>{escape(cost_tables(result))}</pre>"
     )
-
-
-def _redis_calls(result: Result) -> str:
-    """The commands of Redis by name."""
-    if result.redis is None or not result.redis.calls:
-        return ""
-    rows = [
-        f"<tr><td>{escape(name)}</td><td>{count:,}</td></tr>" for name, count in result.redis.calls.items()
-    ]
-    head = "<tr><th>command of Redis</th><th>calls</th></tr>"
-    return f"<p>{escape(REDIS_NOTE)}</p><table>{head}{''.join(rows)}</table>"
 
 
 def _latency_plots(result: Result) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.processes import CHECKOUT
+from tests.load.costs import functions
 from tests.load.latencies import Latencies, percentiles_ms
 from tests.load.processes import CORES, ROLES, Window
 from tests.load.redis_work import RedisWork
@@ -16,6 +17,7 @@ from tests.load.sequences import Count
 _CLIENT_LIMIT = 0.85
 _OTHERS_LIMIT = 0.15
 _BEHIND_LIMIT_MS = 20
+_FUNCTIONS = 40
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Result:
     latencies: Latencies = field(default_factory=Latencies)
     window: Window | None = None
     redis: RedisWork | None = None
+    delivered: int = 0
+    """What the costs are divided by: notifications in the measured time, or new sockets."""
 
     def line(self, arguments: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
         """The object that is appended to the file of results."""
@@ -41,10 +45,41 @@ class Result:
             "figures": self.figures,
             "count": asdict(self.count),
             "redis_calls": dict(self.redis.calls) if self.redis is not None else {},
+            **_costs(self.window),
             "warnings": self.warnings,
             "arguments": arguments,
             "machine": machine,
         }
+
+
+def _costs(window: Window | None) -> dict[str, Any]:
+    """What the probes have counted, if they were wanted: calls, and each function's own and total share."""
+    found: dict[str, Any] = {}
+    if window is not None and window.costs.system_calls:
+        found["system_calls"] = {
+            name: dict(calls.most_common()) for name, calls in window.costs.system_calls.items()
+        }
+    if window is not None and window.costs.stacks:
+        found["functions"] = {
+            name: [
+                [each.name, round(each.own, 4), round(each.total, 4)]
+                for each in functions(stacks)[:_FUNCTIONS]
+            ]
+            for name, stacks in window.costs.stacks.items()
+        }
+    return found
+
+
+def system_call_figures(window: Window, delivered: int) -> dict[str, float]:
+    """System calls per delivered notification, by role."""
+    figures: dict[str, float] = {}
+    for role in ROLES if delivered else ():
+        names = [each.name for each in window.watched if each.role == role]
+        counts = [window.costs.system_calls[name] for name in names if name in window.costs.system_calls]
+        if counts:
+            calls = sum(each.total() for each in counts)
+            figures[f"system_calls_{role}_per_notification"] = round(calls / delivered, 2)
+    return figures
 
 
 def latency_figures(latencies: Latencies, *, name: str = "latency") -> dict[str, float]:
@@ -78,7 +113,7 @@ def usage_figures(window: Window) -> dict[str, float]:
 
 def client_warnings(window: Window, *, behind_p99_ms: float = 0.0) -> list[str]:
     """Warnings if the harness or other processes limited the measurement."""
-    found = []
+    found = list(window.costs.left_out)
     if window.busiest_client > _CLIENT_LIMIT:
         share = 100 * window.busiest_client
         found.append(f"the harness was the bottleneck: one of its processes used {share:.0f} % of a core")

@@ -37,12 +37,12 @@ def table(results: Sequence[Result]) -> str:
     rows = [("", *(result.label for result in results), "")]
     for name in asdict(results[0].count):
         counts = [getattr(result.count, name) for result in results]
-        if name != "unknown" or any(counts):
+        if name not in ("unknown", "told") or any(counts):
             rows.append((name.replace("_", " "), *(f"{count:,}" for count in counts), ""))
     for figure in _figures(result.figures for result in results):
         text, unit = named(figure)
         rows.append((text, *(_shown(result.figures.get(figure)) for result in results), unit))
-    lines = _aligned(rows)
+    lines = aligned(rows)
     if any(result.redis is not None for result in results):
         lines.append(f"  {REDIS_NOTE}")
     for result in results:
@@ -76,7 +76,7 @@ def comparison(lines: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str
                 ratio = f"{value / was:.2f}" if was else "-"
                 text, unit = named(figure)
                 rows.append((f"{text} {unit}", _shown(was), _shown(value), ratio))
-        found += _aligned(rows)
+        found += aligned(rows)
     return "\n".join(found)
 
 
@@ -95,7 +95,7 @@ def _shown(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.4g}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     first = max(len(row[0]) for row in rows)
     width = max(_COLUMN, *(len(cell) + 2 for row in rows for cell in row[1:]))
     lines = []

@@ -1,6 +1,7 @@
 """`make load-smoke`: a load run of a few seconds by the command line."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.harness.programs import program
+from tests.load.probes import TRACEPOINTS
 from tests.load.redis_work import SCRIPTS
 from tests.load.test_faults import run_load
 
@@ -45,3 +48,31 @@ async def test_an_unreachable_installation_exits_with_1(tmp_path: Path) -> None:
     code, output = await run_load("sockets", "--url", "http://127.0.0.1:1", "--admin-token", "x" * 16)
     assert code == 1, output
     assert "the run failed" in output
+
+
+async def test_costs_are_counted_by_system_call_and_by_function(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not TRACEPOINTS.is_dir():
+        pytest.skip("needs root and the kernel's tracepoints")
+    program("perf")
+    out, html = tmp_path / "results.jsonl", tmp_path / "report.html"
+    arguments = ("saturate", "--channels", "5", "--seconds", "1", "--warm-up", "0.3", "--profile", "400")
+    code, output = await run_load(
+        *arguments, "--system-calls", "--out", str(out), "--html", str(html), "--label", "smoke"
+    )
+    assert code == 0, output
+    line = json.loads(out.read_text())
+    calls = line["system_calls"]
+    assert calls.keys() == {"gateway-0", "edge-0", "redis"}
+    delivered = line["redis_calls"]["xadd"]
+    # Twenty lanes have a request in progress each, so a turn of the loop serves at most twenty.
+    assert all(sum(each.values()) >= delivered / 20 for each in calls.values()), (delivered, calls)
+    assert calls["gateway-0"]["epoll_pwait"] > 0
+    per_notification = line["figures"]["system_calls_edge_per_notification"]
+    assert per_notification == pytest.approx(sum(calls["edge-0"].values()) / delivered, abs=0.01)
+    functions = line["functions"]
+    assert functions.keys() == {"gateway-0", "edge-0"}
+    names = " ".join(name for name, _, _ in functions["gateway-0"])
+    assert "shared/publish/" in names, functions
+    costs = html.with_suffix(".costs.txt").read_text()
+    assert re.search(r"^ +epoll_pwait +[\d,]+ +\d", costs, re.MULTILINE), costs
+    assert re.search(r"^ +\S+ \(shared/publish/\S+:\d+\) +\d", costs, re.MULTILINE), costs

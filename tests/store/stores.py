@@ -32,6 +32,7 @@ from shared.store.routing import Routing
 from shared.store.scripts import load_scripts
 from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
+from shared.store.stream_reads import StreamReads
 from shared.store.streams import Streams
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
@@ -159,6 +160,7 @@ class Stores:
         self.receipts = Receipts(self.calls)
         self.replays = Replays(self.calls, self.queues, limits=QueueLimits())
         self.streams = Streams(self.calls, self.routing)
+        self.stream_reads = StreamReads(self.calls)
         self.account_deletion = AccountDeletion(
             self.calls,
             api_keys=self.api_keys,

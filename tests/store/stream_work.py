@@ -2,11 +2,12 @@
 
 from shared.model.api_keys import Account, new_id
 from shared.model.replays import NewReplay, ReplayState
-from shared.model.streams import Keep
+from shared.model.streams import Keep, Start
 from shared.store.queues import APPEND_LOT
 from shared.store.quotas import AccountQuotas
 from shared.store.replays import MOST_REPLAYS, Step
 from shared.store.stored_bytes import StoredBytes
+from shared.store.stream_reads import StreamReads
 from shared.store.streams import READ_LOT, STREAM_LOT, StreamLimits, Streams
 from tests.store.stores import HOUR_MS, Stores, events
 
@@ -26,7 +27,18 @@ async def streams_of_topics(stores: Stores) -> None:
         await streams.begin_append(account, "orders", lot, keep=Keep(LARGEST, DAY_MS))
     read = await streams.read(account, "orders", after="0-0", count=LARGEST, size_bytes=10**9)
     assert len(read) == READ_LOT
+    reads = StreamReads(stores.calls)
+    resumed = await reads.resume(account, "orders", Start.EARLIEST, count=LARGEST, size_bytes=10**9)
+    assert len(resumed.events) == READ_LOT
+    resumed = await reads.resume(account, "orders", resumed.mark, count=LARGEST, size_bytes=10**9)
+    assert (resumed.reason, len(resumed.events)) == (None, READ_LOT)
+    assert await reads.state(account, "orders") is not None
+    for edge in range(100):
+        await reads.note_readers(account, {"orders": 1}, instance=f"edge-{edge}/x")
+    assert await reads.readers(account, "orders") == 100
     await streams.begin_append(account, "orders", lot, keep=Keep(1, DAY_MS))
+    assert await streams.purge(account, "orders") is not None
+    await streams.begin_append(account, "orders", lot, keep=Keep(LARGEST, DAY_MS))
     await StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls)).used(account)
     await streams.drop(account)
 

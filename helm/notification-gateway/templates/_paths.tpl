@@ -1,7 +1,8 @@
 {{/* The API's paths, for Ingress and HTTPRoute: path and its type. */}}
 
-{{/* Of held connections, which the edges serve. */}}
+{{/* Of held connections, which the edges serve. /v1/stream is exact: /v1/streams and what is below it are the gateways'. */}}
 {{- define "notify.heldPaths" -}}
+/v1/stream: Exact
 /v2/notification/websocket-connect: Prefix
 /v2/notification/pull: Prefix
 /api/v1/websocket: Exact

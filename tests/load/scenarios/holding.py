@@ -97,10 +97,13 @@ async def connect(
     keys = bench.keys.receivers
     await bench.start_publishers([Target(number, to=keys[number].id) for number in bench.channels], lanes=1)
     one_each = Plan(requests=-(-channels // _AT_ONCE), array=min(_AT_ONCE, channels))
+    work = bench.installation.redis_work
     with bench.screen.stage("connecting"):
         async with bench.watching() as window:
             begin_us = now_us()
             first = await _all_open(bench, at_once=at_once, rate=rate)
+    after = bench.installation.redis_work
+    redis = None if work is None or after is None else after.since(work)
     figures = {
         "sockets": float(channels),
         "connected_per_s": round(channels / ((first.last_us - begin_us) / 1e6), 1),
@@ -131,7 +134,7 @@ async def connect(
     for name, opened in (("first", first), ("storm", again)):
         if opened.retries:
             warnings.append(f"{name}: {opened.retries} handshakes were repeated")
-    return Result(label, figures, count, warnings, again.took, window)
+    return Result(label, figures, count, warnings, again.took, window, redis, channels)
 
 
 async def takeover(
