@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from shared.model.errors import HasChildren, NoSuchAccount, StoreUnavailable
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import Quotas
 from shared.model.sessions import Dialect, Session
-from shared.redis.pipeline import Argument, RedisCommands
+from shared.redis.connection import OnReply
+from shared.redis.pipeline import Argument, RedisCommands, hand_over
 from shared.store import account_deletion, keyspace
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
@@ -46,6 +48,12 @@ class Cut:
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         return self._counted() or self._redis.read(*arguments)
+
+    def read_then(self, on_reply: OnReply, *arguments: Argument) -> None:
+        self.read(*arguments).add_done_callback(partial(hand_over, on_reply))
+
+    def script_then(self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument) -> None:
+        self.script(name, keys, *arguments).add_done_callback(partial(hand_over, on_reply))
 
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         return await self._redis.scan_page(cursor, count=count)
