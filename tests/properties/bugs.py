@@ -34,7 +34,7 @@ class Machine(Protocol):
 class Bug:
     """A fault in scripts or actors, and a regular expression for the violation that it causes.
 
-    `correct` is the actor without the fault.
+    `correct` is the actor without the fault. Random steps may meet the violation `or_as` first.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Bug:
     scripts: Mapping[str, Script] = field(default_factory=load_scripts)
     actor: Callable[..., Any] = Actor
     correct: Callable[..., Any] = Actor
+    or_as: str = "^$"
     machine: Callable[..., Any] = Notifications
     budget: settings = BUDGET
 

@@ -69,6 +69,16 @@ class StreamReading(RuleBasedStateMachine):
     def lose_tail(self, which: int) -> None:
         self._there.lose_tail(which)
 
+    @rule(which=WHICH, kinds=KINDS, count=COUNT)
+    def lose_the_end(self, which: int, kinds: Sequence[str], count: int) -> None:
+        """A reader has had events that Redis then loses, and others come instead."""
+        self._there.save()
+        self._there.publish(kinds, most=100)
+        self.read(which, count)
+        self._there.lose_tail(-1)
+        self._there.publish(kinds, most=100)
+        self.read(which, count)
+
     @rule(only_state=st.booleans())
     def flush(self, only_state: bool) -> None:
         self._there.flush(only_state=only_state)
