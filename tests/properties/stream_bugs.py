@@ -92,7 +92,9 @@ def _an_event_for_a_channel(machine: StreamReading) -> Steps:
     yield machine.hear(which=1, count=1)
 
 
-_OTHERS = "|".join((stream_model.HOLE, stream_model.TWICE, stream_model.DISORDER, stream_model.UNTOLD))
+_OTHERS = "|".join(
+    getattr(stream_model, name) for name in ("HOLE", "TWICE", "DISORDER", "UNTOLD", "WRONG_REASON")
+)
 _FROM_THE_FIRST = "    offset = why == '' and at or beginning\n"
 _TRIMMED = "    redis.call('HSET', state, 'trimmed', trimmed[count][1]"
 _CHECK = "    if not is_known or at ~= offset"

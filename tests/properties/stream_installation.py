@@ -60,6 +60,9 @@ class Reader:
         expectation.resumes(mark, resumed, must_be_told=must_be_told)
         expectation.gets(resumed.events)
         self.mark = resumed.mark
+        if resumed.reason is not None:
+            # What was heard before may be of what Redis has lost: its place may be known again.
+            self.inbox.clear()
         return resumed.is_at_end
 
     async def hear(self, *, count: int) -> None:
