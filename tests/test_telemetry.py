@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from opentelemetry.metrics import CallbackOptions
 
-from shared import telemetry
+from shared import meters, telemetry
 from shared.runtime.exporters import Distributions
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -54,9 +54,9 @@ def test_without_a_collector_nothing_is_recorded(traceparent: str) -> None:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> telemetry.Distribution:
+def measured(monkeypatch: pytest.MonkeyPatch) -> meters.Distribution:
     """The only distribution, with nothing recorded."""
-    made = telemetry.Distribution("notify.test", description="test")
+    made = meters.Distribution("notify.test", description="test")
     monkeypatch.setattr(telemetry, "distributions", [made])
     return made
 
@@ -82,21 +82,21 @@ def points() -> list[Point]:
 
 
 def test_a_value_counts_in_the_first_bucket_that_holds_it(
-    measured: telemetry.Distribution,
+    measured: meters.Distribution,
 ) -> None:
-    low, high = telemetry.BOUNDS_S[0], telemetry.BOUNDS_S[-1]
+    low, high = meters.BOUNDS_S[0], meters.BOUNDS_S[-1]
     for took_s in (0.0, low, low * 1.01, high, high + 1):
         measured.record(took_s)
 
     [point] = points()
     counts = [*point.bucket_counts]
     assert (counts[0], counts[1], counts[-2], counts[-1]) == (2, 1, 1, 1)
-    assert len(counts) == len(telemetry.BOUNDS_S) + 1
+    assert len(counts) == len(meters.BOUNDS_S) + 1
     assert point.count == sum(counts) == 5
     assert point.sum == pytest.approx(2 * high + 1 + low * 2.01)
 
 
-def test_each_set_of_labels_has_its_own_buckets(measured: telemetry.Distribution) -> None:
+def test_each_set_of_labels_has_its_own_buckets(measured: meters.Distribution) -> None:
     measured.record(1, {"dialect": "kazoo"}, times=3)
     measured.record(1, {"dialect": "pelion"})
 
@@ -104,13 +104,13 @@ def test_each_set_of_labels_has_its_own_buckets(measured: telemetry.Distribution
     assert found == {"kazoo": (3, 3.0), "pelion": (1, 1.0)}
 
 
-def test_an_empty_distribution_is_not_exported(measured: telemetry.Distribution) -> None:
+def test_an_empty_distribution_is_not_exported(measured: meters.Distribution) -> None:
     assert points() == []
 
 
 @pytest.mark.parametrize(("ago_ms", "least_s"), [(90_000, 90), (-90_000, 0)], ids=["waited", "a clock ahead"])
 def test_an_ack_records_the_delivery_time(
-    measured: telemetry.Distribution, monkeypatch: pytest.MonkeyPatch, ago_ms: int, least_s: int
+    measured: meters.Distribution, monkeypatch: pytest.MonkeyPatch, ago_ms: int, least_s: int
 ) -> None:
     monkeypatch.setattr(telemetry, "_delivery_s", measured)
     queued_ms = time.time_ns() // 1_000_000 - ago_ms

@@ -14,9 +14,8 @@ from services.gateway.context import Context
 from services.gateway.hot_publish import hot_routes
 from services.gateway.service import make_context
 from services.serving import Readiness, has_our_layout, keeping_time, log_start, serve_app
-from services.socket_edge.app import by_kind, socket_app, upgrade_routes
+from services.socket_edge.app import by_kind, plain_routes, socket_app
 from services.socket_edge.edge import Edge
-from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.service import make_edge
 from services.webhook_dispatcher.service import dispatching
 from shared.redis.client import connect
@@ -76,5 +75,5 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
 def _app(context: Context, edge: Edge, readiness: Readiness, *, metrics_port: int | None) -> ASGIApp:
     health = health_routes(readiness, detail=readiness.detail, metrics_port=metrics_port)
-    app = gateway_app(context, more=[*upgrade_routes(edge), *pull_routes(edge), *health])
+    app = gateway_app(context, more=[*plain_routes(edge), *health])
     return by_kind(app, socket_app(edge))

@@ -15,7 +15,10 @@ from services.gateway.openapi import (
     text_response,
 )
 from services.gateway.operations import ANYONE, RECEIVER, Json, Operation
+from shared.model.streams import Start
+from shared.model.topics import MAX_LENGTH
 from shared.wire.models import Closed, Id
+from shared.wire.stream_requests import MOST_TOPICS
 
 
 class DeviceItem(Struct, rename="kebab"):
@@ -53,6 +56,12 @@ class NotificationMessage(Closed, rename="kebab"):
     events: list[EventItem] | UnsetType = UNSET
 
 
+_TOPICS: Json = {
+    "type": "array",
+    "items": {**TEXT, "minLength": 1, "maxLength": MAX_LENGTH},
+    "minItems": 1,
+    "maxItems": MOST_TOPICS,
+}
 Operation(
     "GET /v2/notification/websocket-connect",
     RECEIVER,
@@ -88,6 +97,27 @@ Operation(
     name="deletePull",
     summary="Deletes the pull channel and its queue",
     successes={200: text_response("It is deleted, or did not exist.", "REMOVED", "ALREADY_DELETED")},
+)
+Operation(
+    "GET /v1/stream",
+    RECEIVER,
+    name="readStreams",
+    summary="Reads streams as Server-Sent Events, from a place on",
+    successes={
+        200: response(
+            "Events as CloudEvents, until one side ends the response.",
+            TEXT,
+            media_type="text/event-stream",
+            Cache_Control=TEXT,
+        )
+    },
+    errors=(403, 404, 429),
+    parameters=[
+        {**in_query("topic", "A topic, exactly; each in a parameter of its own.", _TOPICS), "required": True},
+        in_query("from", "Where to begin without an id.", {"enum": [start.value for start in Start]}),
+        in_query("last_event_id", "The same as Last-Event-ID, which wins."),
+        in_header("Last-Event-ID", "The id of the last event that was handled."),
+    ],
 )
 Operation(
     "GET /api/v1/websocket",

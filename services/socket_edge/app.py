@@ -1,4 +1,4 @@
-"""The ASGI app of an edge: WebSockets on the dialects' paths, long polls, and little else."""
+"""The ASGI app of an edge: WebSockets on the dialects' paths, long polls, streams, and little else."""
 
 import posixpath
 import re
@@ -16,6 +16,7 @@ from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import OpenSocket, serve_socket
 from services.socket_edge.long_poll import pull_routes
 from services.socket_edge.pelion_socket import open_pelion_socket
+from services.socket_edge.sse import stream_routes
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.app import app_of
 from shared.runtime.http.responses import Problem, refuse_handshake, unavailable
@@ -87,9 +88,14 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
     ]
 
 
+def plain_routes(edge: Edge) -> list[BaseRoute]:
+    """What an edge serves without an upgrade."""
+    return [*upgrade_routes(edge), *pull_routes(edge), *stream_routes(edge)]
+
+
 def edge_app(edge: Edge, *, health: list[Route]) -> ASGIApp:
     """The app of an edge in a process of its own."""
-    plain = app_of([*upgrade_routes(edge), *pull_routes(edge), *health])
+    plain = app_of([*plain_routes(edge), *health])
     return by_kind(plain, socket_app(edge))
 
 

@@ -20,6 +20,8 @@ from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
+from services.socket_edge.stream_rights import StreamRights
+from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
@@ -76,9 +78,11 @@ class Edge:
             awaited=readiness.awaiting("the heartbeat of the edge"),
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
+        self.stream_rights = StreamRights(stores.routing, stores.streams)
         self.wakeups = WakeupReader(
             self, on_hearing=readiness.awaiting("the subscription of the edge").has_come
         )
+        self.topics = TopicHub(stores.stream_reads, stores.redis, instance=stores.instance)
         self._claims = itertools.count(1)
         self._is_draining = False
         self._refuses = False
@@ -181,9 +185,13 @@ class Edge:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Reads wakeups and runs the other loops for as long as it is entered."""
-        runners = (self.wakeups, self.heartbeat, self.liveness, self.credentials, self.socket_quota)
+        runners = (
+            *(self.wakeups, self.heartbeat, self.liveness, self.credentials, self.socket_quota),
+            *(self.topics, self.stream_rights),
+        )
+        runs = (runner.run for runner in runners)
         try:
-            loops = (self.sweep, self.credentials.watch_version, *(runner.run for runner in runners))
+            loops = (self.sweep, self.credentials.watch_version, *runs)
             async with in_background(*loops):
                 yield
         finally:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from starlette.types import Scope, Send
 
@@ -29,6 +29,9 @@ _TURN = 100
 _LATE_SHARE = 1 / 4
 # The lease went with the channel or the key, or to another owner: there is nothing to release.
 WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
+
+
+Held = TypeVar("Held", bound="HeldConnection")
 
 
 class HeldConnection(ABC):
@@ -286,7 +289,7 @@ class LeaseHolder(HeldConnection):
         del self.loop
 
 
-async def in_turns(connections: Iterable[HeldConnection]) -> AsyncIterator[HeldConnection]:
+async def in_turns(connections: Iterable[Held]) -> AsyncIterator[Held]:
     """The connections that are still held when their turn comes, with pauses for other work."""
     for number, connection in enumerate(connections, start=1):
         if connection.is_held:

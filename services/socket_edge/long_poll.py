@@ -124,7 +124,7 @@ async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
     try:
         return await authenticate_receiver(edge, scope, secret)
     except Unauthenticated as error:
-        raise _unauthenticated(str(error)) from None
+        raise unauthenticated(str(error)) from None
     except MissingScope as error:
         raise Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")]) from None
 
@@ -160,13 +160,13 @@ async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tupl
         except KindConflict as conflict:
             raise Problem(400, str(conflict)) from None
         except KeyRevoked:
-            raise _unauthenticated("the API key is revoked") from None
+            raise unauthenticated("the API key is revoked") from None
         except NoLongerOwner as lost:
             if lost.close_reason is CloseReason.PAUSED:
                 raise unavailable("the channel is paused; poll again later") from None
             # NO_CHANNEL: it was deleted since it was created.
             if lost.close_reason is not CloseReason.NO_CHANNEL:
-                raise _unauthenticated("the API key is revoked") from None
+                raise unauthenticated("the API key is revoked") from None
             if is_follow_up:
                 return _DELETED
     raise unavailable("the channel keeps changing; retry")
@@ -246,7 +246,7 @@ def _response(poll: Poll, scope: Scope) -> Response:
     if poll.close_reason is CloseReason.CHANNEL_DELETED:
         return PlainTextResponse(pulling.CHANNEL_DELETED, 410)
     if poll.close_reason in _KEY_IS_GONE:
-        problem = _unauthenticated("the API key or its secret is no longer valid")
+        problem = unauthenticated("the API key or its secret is no longer valid")
         return problem_response(Request(scope), problem)
     if poll.close_reason is CloseReason.UNEXPECTED:
         return problem_response(Request(scope), internal_error())
@@ -255,6 +255,7 @@ def _response(poll: Poll, scope: Scope) -> Response:
     return Response(status_code=204, headers={"connection": "close"} if leaves else None)
 
 
-def _unauthenticated(message: str) -> Problem:
+def unauthenticated(message: str) -> Problem:
+    """A request without a valid secret."""
     fields = [("Authorization", "must be Bearer and a valid secret")]
     return Problem(401, message, fields=fields, headers={"www-authenticate": "Bearer"})

@@ -32,6 +32,8 @@ class CloseReason(StrEnum):
     TOO_MANY_FAILURES = "too-many-failures"
     OVER_QUOTA = "over-quota"
     PAUSED = "paused"
+    TOO_SLOW = "too-slow"
+    UNBOUND = "unbound"
 
 
 @dataclass(frozen=True, slots=True)

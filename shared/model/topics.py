@@ -28,12 +28,19 @@ def is_system(topic: str) -> bool:
     return topic.startswith(SYSTEM) and words(topic)[0] == SYSTEM
 
 
-def pattern_error(pattern: str) -> str | None:
-    """The rule that a pattern breaks, to be put after its name; None for a valid one."""
-    if not 1 <= len(pattern) <= MAX_LENGTH:
+def topic_error(topic: str) -> str | None:
+    """The rule that a topic breaks, to be put after its name; None for a valid one."""
+    if not 1 <= len(topic) <= MAX_LENGTH:
         return f"must be a string of 1 to {MAX_LENGTH} characters"
-    if not _NO_BLANKS.fullmatch(pattern):
+    if not _NO_BLANKS.fullmatch(topic):
         return "must have no blanks or control characters"
+    return None
+
+
+def pattern_error(pattern: str) -> str | None:
+    """The same of a pattern."""
+    if (wrong := topic_error(pattern)) is not None:
+        return wrong
     if any(len(word) > 1 and (ONE in word or ANY in word) for word in words(pattern)):
         return "may have * and # only as whole words, between dots"
     if words(pattern).count(ANY) > MAX_ANY:

@@ -7,26 +7,23 @@ does, when the server stops answering pings, and when the pool breaks it on purp
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.redis.cluster_pool import ClusterPool
-from shared.redis.connection import INCOMPLETE, pack
+from shared.redis.connection import pack
 from shared.redis.pipeline import connection_to
+from shared.redis.pubsub import PubSubProtocol
 from shared.redis.reminders import Reminders, shortened
 from shared.redis.sentinel import SentinelPool
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.25
-_SILENCE_S = 5.0
-_PINGS = 2
-_MESSAGES_PER_TURN = 256
 
 
 class Listener(Protocol):
@@ -58,14 +55,14 @@ async def subscribe(redis: Redis, names: Sequence[str], listener: Listener) -> N
             await _open(redis, protocol)
             await protocol.closed
         except (RedisError, OSError) as error:
-            _log(error, reminders)
+            log(error, reminders)
         finally:
             protocol.abort()
         listener.on_lost()
         await asyncio.sleep(_RETRY_S)
 
 
-def _log(error: Exception, reminders: Reminders) -> None:
+def log(error: Exception, reminders: Reminders) -> None:
     """A Redis that is away is in the log by the first failed command; here it may refuse this one alone."""
     if type(error) in (RedisConnectionError, RedisTimeoutError) or isinstance(error, OSError):
         logger.debug("subscription.lost", extra={"facts": {"why": type(error).__name__}})
@@ -99,89 +96,25 @@ async def _open_to_any_node(pool: ClusterPool, protocol: "SubscriptionProtocol")
     raise last_error
 
 
-class SubscriptionProtocol(asyncio.Protocol):
+class SubscriptionProtocol(PubSubProtocol):
     """The bytes of one subscription, from the end of the handshake to the end of its connection."""
 
+    kind = b"message"
+    content = 2
+
     def __init__(self, names: Sequence[str], listener: Listener) -> None:
-        self.closed = asyncio.get_running_loop().create_future()
-        """The end of the connection; its exception is what the listener raised, or an error reply."""
+        super().__init__(listener)
         self._names = names
         self._listener = listener
         self._to_confirm = len(names)
-        self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(replyError=RedisError, notEnoughData=INCOMPLETE)
-        self._has_received = False
-        self._unanswered = 0
-        self._timer: asyncio.TimerHandle | None = None
 
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    def on_open(self) -> None:
+        self.write(pack(("SUBSCRIBE", *self._names)))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports do not inherit from asyncio.Transport.
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(pack(("SUBSCRIBE", *self._names)))
-        self._timer = asyncio.get_running_loop().call_later(_SILENCE_S, self._check_silence)
-
-    def data_received(self, data: bytes) -> None:
-        self._has_received = True
-        messages: list[bytes] = []
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not INCOMPLETE:
-                if isinstance(reply, list) and reply[0] == b"message":
-                    messages.append(reply[2])
-                else:
-                    self._on_other(reply)
-            if messages:
-                self._listener.on_messages(messages)
-            if len(messages) > _MESSAGES_PER_TURN:
-                self._read_on_later()
-        except hiredis.ProtocolError as error:
-            self._end(RedisConnectionError(f"not the Redis protocol: {error}"))
-        except Exception as error:
-            self._end(error)
-
-    def _read_on_later(self) -> None:
-        """Leaves the rest of this turn of the event loop to others: the loop would read on while it can."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def _on_other(self, reply: Any) -> None:
-        """A confirmation, the reply to a ping, or an error, which it raises."""
+    def on_reply(self, reply: Any) -> None:
         if isinstance(reply, Exception):
             raise reply
         if isinstance(reply, list) and reply[0] == b"subscribe":
             self._to_confirm -= 1
             if self._to_confirm == 0:
                 self._listener.on_restored()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._end(RedisConnectionError("the connection was closed"))
-
-    def _end(self, error: Exception) -> None:
-        if not self.closed.done():
-            self.closed.set_exception(error)
-            # Retrieve it here: after a cancellation `subscribe` does not.
-            self.closed.exception()
-        self.abort()
-
-    def _check_silence(self) -> None:
-        """Pings a silent server; without a reply to two pings the peer may be gone."""
-        self._unanswered = 0 if self._has_received else self._unanswered + 1
-        self._has_received = False
-        if self._unanswered > _PINGS:
-            self.abort()
-            return
-        assert self._transport is not None
-        if self._unanswered:
-            self._transport.write(pack(("PING",)))
-        self._timer = asyncio.get_running_loop().call_later(_SILENCE_S, self._check_silence)

@@ -19,7 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from shared import telemetry
-from shared.telemetry import BOUNDS_S
+from shared.meters import BOUNDS_S
 
 TRACES_PATH = "/v1/traces"
 # For one batch with all its retries while the collector is unreachable.

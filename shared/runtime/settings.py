@@ -228,6 +228,12 @@ class Settings(BaseModel):
     stream_events_limit: Count = Field(100_000, description="most events that a stream keeps of a topic")
     stream_age_limit_s: LongSeconds = Field(2_592_000, description="longest time that a stream keeps events")
     stream_topics_limit: Count = Field(10_000, description="most topics of an account with a stream, about")
+    stream_buffer_events: Count = Field(1000, description="most events that wait for a reader of streams")
+    stream_buffer_bytes: Bytes = Field(1024 * 1024, description="most bytes that wait for it, about")
+    sse_heartbeat_s: Seconds = Field(15, description="interval of comments to a reader of streams")
+    sse_retry_s: Seconds = Field(
+        2, description="time after which a reader of streams reconnects; each is told up to twice of it"
+    )
     key_quota_events_per_s: Limit | None = Field(
         None, description="events that an API key may publish a second; unset: as its account"
     )

@@ -89,6 +89,21 @@ CLOSE_ROWS = {
     CloseReason.PAUSED: CloseRow(
         "the channel is paused", (1013, 1013), _NONE, True, "the channel is paused; connect again later"
     ),
+    # Readers of streams, which have no close frames: sse.md.
+    CloseReason.TOO_SLOW: CloseRow(
+        "a reader of streams did not keep up",
+        _NONE,
+        _NONE,
+        True,
+        "too much waits to be read; connect again with the last id",
+    ),
+    CloseReason.UNBOUND: CloseRow(
+        "a topic of a reader of streams is no longer bound to its API key",
+        _NONE,
+        _NONE,
+        False,
+        "a topic is no longer bound to the API key",
+    ),
     CloseReason.STALLED: CloseRow("a pong is overdue: the connection is aborted", _NONE, _NONE, True),
     CloseReason.CLIENT_GONE: CloseRow("the client closed or lost its connection", _NONE, _NONE, True),
 }

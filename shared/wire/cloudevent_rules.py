@@ -12,7 +12,7 @@ import orjson
 from shared.model.errors import TooLarge
 from shared.model.events import OF_DEVICES, Event
 from shared.model.topics import is_system
-from shared.wire.cloudevents import DATA_BASE64, PUBLISHED_TIME, is_timestamp
+from shared.wire.cloudevents import DATA_BASE64, OFFSET, PUBLISHED_TIME, is_timestamp
 from shared.wire.events import MAX_EVENT_BYTES, OF_CLOUDEVENTS, EventError, checked_data, device_fields
 from shared.wire.uris import is_uri, is_uri_reference
 
@@ -37,8 +37,8 @@ _FORMS: dict[str, tuple[Callable[[str], object], str]] = {
     "time": (is_timestamp, "must be a time of RFC 3339, as 2026-01-31T12:00:00Z"),
     "type": (lambda text: not _BLANK.search(text), "must have no blanks: it is the topic"),
 }
-# What is stored as a field of its own, or meant for the gateway alone.
-_APART = frozenset((*_REQUIRED, "time", _TO, _CUSTOMER, _RECEIPT)) - {"source"}
+# What is stored as a field of its own, or meant for the gateway alone; and a place in another stream.
+_APART = frozenset((*_REQUIRED, "time", _TO, _CUSTOMER, _RECEIPT, OFFSET)) - {"source"}
 
 
 def event_of(attributes: dict[str, Any], data: bytes, *, how: str, index: int) -> Event:
@@ -139,6 +139,6 @@ def _boolean(value: Any) -> bool | None:
     return value if isinstance(value, bool) else _BOOLEANS.get(value) if isinstance(value, str) else None
 
 
-_KNOWN = (_TO, _CUSTOMER, _RECEIPT, PUBLISHED_TIME)
+_KNOWN = (_TO, _CUSTOMER, _RECEIPT, PUBLISHED_TIME, OFFSET)
 _SHORT = frozenset(("id", "type", _TO, _CUSTOMER))
 _TEXTS = frozenset((*_REQUIRED, *_FORMS, "subject", _TO, _CUSTOMER))

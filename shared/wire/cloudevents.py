@@ -13,6 +13,7 @@ import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from shared.model.events import Notification
+from shared.model.streams import Retained
 from shared.wire.messages import Message
 from shared.wire.times import moment_ms, moment_text
 
@@ -22,6 +23,8 @@ DATA_BASE64 = "data_base64"
 NO_DATA = "no_data"
 PUBLISHED_TIME = "notifytime"
 """The extension with an event's own time if that is no time of RFC 3339."""
+OFFSET = "notifyoffset"
+"""The extension with an event's place in the stream of its topic, for readers of that."""
 
 
 Attributes = Annotated[
@@ -35,11 +38,13 @@ def attributes_shown(attributes: bytes) -> dict[str, str | int | bool] | UnsetTy
     return found or UNSET
 
 
-def structured(notification: Notification, *, account_id: str) -> bytes:
+def structured(notification: Notification, *, account_id: str, offset: str = "") -> bytes:
     """One event, its data as the publisher's bytes. `account_id` is the source of an event without one."""
     given: dict[str, Any] = orjson.loads(notification.attributes) if notification.attributes else {}
     is_base64, has_none = given.pop(DATA_BASE64, False), given.pop(NO_DATA, False)
     attributes = _attributes(notification, given, account_id)
+    if offset:
+        attributes[OFFSET] = offset
     if has_none:
         return orjson.dumps(attributes)
     if not is_base64:
@@ -47,6 +52,15 @@ def structured(notification: Notification, *, account_id: str) -> bytes:
         attributes.setdefault("datacontenttype", "application/json")
     name = b"data_base64" if is_base64 else b"data"
     return b'%b,"%b":%b}' % (orjson.dumps(attributes)[:-1], name, notification.data)
+
+
+def retained(found: Retained, *, account_id: str) -> bytes:
+    """One event of a stream."""
+    event, offset = found.event, found.offset
+    notification = Notification(
+        offset, event.id, event.topic, event.data, event.name, event.time, attributes=event.attributes
+    )
+    return structured(notification, account_id=account_id, offset=offset)
 
 
 def batched(

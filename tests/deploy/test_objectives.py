@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.telemetry import BOUNDS_S
+from shared.meters import BOUNDS_S
 from tests.deploy.chart import NAMESPACE, RELEASE
 from tests.deploy.rules import GROUPS, groups_of, of_release, promtool, run_promtool
 from tests.deploy.test_chart_values import SCHEMA

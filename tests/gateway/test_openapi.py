@@ -9,16 +9,14 @@ import schemathesis
 from starlette.routing import BaseRoute, Match, Route
 
 from services.gateway.app import DOCUMENT, ROUTES
-from services.socket_edge.app import upgrade_routes
+from services.socket_edge.app import plain_routes
 from services.socket_edge.edge import Edge
-from services.socket_edge.long_poll import pull_routes
 from shared.runtime.http.health import health_routes
 from shared.version import VERSION
 
 SERVED: list[BaseRoute] = [
     *ROUTES,
-    *upgrade_routes(cast(Edge, None)),
-    *pull_routes(cast(Edge, None)),
+    *plain_routes(cast(Edge, None)),
     *health_routes(lambda: True, detail=str, metrics_port=None),
 ]
 

@@ -41,6 +41,7 @@ from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.stream_reads import StreamReads
 from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.events import Form
@@ -130,6 +131,7 @@ class Actor:
         self.sessions = Sessions(self.calls, self.routing, self.wakeups, encode=encode_patterns)
         self.principals = Principals(self.api_keys)
         self.quotas = AccountQuotas(self.calls)
+        self.stream_reads = StreamReads(self.calls)
         stores = PublishStores(self.routing, self.queues, self.sessions, Receipts(self.calls))
         self.publisher = Publisher(stores)
 
@@ -137,7 +139,7 @@ class Actor:
         """As an edge has them."""
         names = (
             *("api_keys", "channels", "account_channels", "leases", "queues", "wakeups"),
-            *("principals", "quotas", "sessions"),
+            *("principals", "quotas", "sessions", "stream_reads"),
         )
         mine = {name: getattr(self, name) for name in names}
         return cast(

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from shared.redis import subscription
+from shared.redis import pubsub, subscription
 from shared.redis.client import connect
 from shared.redis.subscription import SubscriptionProtocol, subscribe
 from shared.runtime.loops import end
@@ -246,7 +246,7 @@ async def test_a_frozen_server_is_left_and_found_again(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts connections and answers nothing, as after a network that drops packets."""
-    monkeypatch.setattr(subscription, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(pubsub, "_SILENCE_S", 0.05)
     async with connect(valkey.url) as redis, subscribed(redis) as heard:
         await wait_until(lambda: heard.all == [RESTORED])
         valkey.freeze()

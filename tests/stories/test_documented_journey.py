@@ -18,6 +18,7 @@ from tests.harness.blackhole import Blackhole
 from tests.harness.callbacks import Hook
 from tests.harness.client_certificates import client_certificate
 from tests.harness.events import reading
+from tests.harness.sse import STREAM, ask
 from tests.harness.stack import Stack
 
 # tests/stories/test_handshake.py covers WebSocket handshakes.
@@ -117,7 +118,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await channels(journey, hook, stack)
     await channels_of_the_account(journey, hook)
     await pull(journey)
-    await streams(journey)
+    await streams(journey, stack, http)
     await sessions(journey, stack, http)
 
     await go("DELETE", "/v1/bindings", 204)
@@ -213,7 +214,7 @@ async def pull(journey: Journey) -> None:
     await go("DELETE", one, 204, at=at)
 
 
-async def streams(journey: Journey) -> None:
+async def streams(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
     go = journey.go
     rules = [{"topics": ["retained.#"], "keep": {"count": 10, "age_s": 60}}]
     await go("PUT", "/v1/streams", 204, json=rules)
@@ -225,6 +226,7 @@ async def streams(journey: Journey) -> None:
     assert (state["events"], state["first"]) == (1, state["last"])
     page = (await go("GET", "/v1/streams/{topic}/events", 200, at=at, query="?limit=5")).json
     assert (page["recovered"], page["events"], page["next_after"]) == (True, [], state["last"])
+    await reader(journey, stack, http)
     found = await go("GET", "/v1/history/{event_id}", 200, at={"event_id": "a/2"})
     assert found.json["data"] == [1]
     await go("GET", "/v1/history/{event_id}", 404, at={"event_id": "b"})
@@ -244,6 +246,16 @@ async def streams(journey: Journey) -> None:
     await go("PUT", "/v1/streams", 204, json=[])
     for method, path in (("GET", ""), ("GET", "/events"), ("DELETE", "")):
         await go(method, "/v1/streams/{topic}" + path, 404, at={"topic": "retained.b"})
+
+
+async def reader(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:
+    """A response that does not end."""
+    await journey.go("PUT", "/v1/bindings", 204, json=["retained.#"])
+    async with await ask(http, stack.edges[0].url, journey.key.secret, "retained.a") as response:
+        text = (await response.content.readuntil(b"\n\n")).decode()
+        check("GET", STREAM, Response(response.status, response.headers, text))
+    journey.met.add(("GET", STREAM, response.status))
+    await journey.go("DELETE", "/v1/bindings", 204)
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:

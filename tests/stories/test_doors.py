@@ -40,6 +40,7 @@ GATEWAY = {
     "/api/v1/websocket/session": "POST",
 }
 EDGE = {
+    "/v1/stream": "GET",
     "/v2/notification/pull": "DELETE, GET",
     "/v2/notification/websocket-connect": READ,
     "/socket": READ,
@@ -152,6 +153,7 @@ OTHER_PATHS = {
     ],
     "edge": [
         *("/v2/notification/pull/", "/v2/notification%2Fpull", "/v2/notification/%70ull", "//socket"),
+        *("/v1/stream/", "/v1/strea%6D", "/V1/stream", "/v1//stream"),
         *("/socket/", "/sockets", "/api/v1/websocket/", "/%61pi/v1/websocket", "/%6Civez", "/metrics%2F"),
     ],
 }

@@ -25,7 +25,13 @@ from schemathesis.specs.openapi.checks import (
 from services.gateway.app import DOCUMENT
 from tests.harness.stack import Stack
 
-ON_THE_EDGE = ("/v2/notification/pull", "/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
+ON_THE_EDGE = (
+    "/v1/stream",
+    "/v2/notification/pull",
+    "/v2/notification/websocket-connect",
+    "/api/v1/websocket",
+    "/socket",
+)
 CHECKS: list[Any] = [
     not_a_server_error,
     status_code_conformance,

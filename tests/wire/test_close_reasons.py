@@ -39,8 +39,8 @@ CHECKOUT = Path(__file__).parents[2]
 EDGE = CHECKOUT / "services" / "socket_edge"
 SESSION_FILES = {EDGE / name for name in ("session_socket.py", "blackhole_socket.py", "cognism_socket.py")}
 PELION_FILES = {EDGE / name for name in ("leased_socket.py", "pelion_socket.py")}
-# A poll has an HTTP response and no close frame.
-POLL_FILES = {EDGE / name for name in ("poll.py", "long_poll.py")}
+# A poll or a reader of streams has an HTTP response and no close frame.
+POLL_FILES = {EDGE / name for name in ("poll.py", "long_poll.py", "stream_reader.py", "stream_rights.py")}
 
 
 def test_codes_of_pelion_sockets() -> None:
@@ -88,6 +88,7 @@ def test_clients_reconnect_unless_the_key_or_the_channel_is_gone() -> None:
         CloseReason.KEY_REVOKED,
         CloseReason.KEY_EXPIRED,
         CloseReason.BAD_KEY,
+        CloseReason.UNBOUND,
     }
 
 

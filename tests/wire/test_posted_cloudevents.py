@@ -35,6 +35,7 @@ def test_least() -> None:
          {"region": "eu", "retries": -3, "urgent": False, "to": "x", "topic": "y"}),
         ({"data": 1, "unset": None, "time": None, "subject": None}, b"1", {}),
         ({"data": 1, "notifytime": "Monday"}, b"1", {"notifytime": "Monday"}),
+        ({"data": 1, "notifyoffset": "1795907463007-0"}, b"1", {}),
     ],
 )  # fmt: skip
 def test_structured(more: dict[str, Any], data: bytes, attributes: dict[str, Any]) -> None:
@@ -109,7 +110,8 @@ WRONG = [
     ({"notifyreceipt": "yes"}, "notifyreceipt", "must be true or false"),
     ({"notifyreceipt": 1}, "notifyreceipt", "must be true or false"),
     ({"notifycustommer": "c"}, "notifycustommer",
-     "is unknown: of the names with notify there are notifyto, notifycustomer, notifyreceipt, notifytime"),
+     "is unknown: of the names with notify there are notifyto, notifycustomer, notifyreceipt, notifytime,"
+     " notifyoffset"),
     ({"type": "device.notifications", "data": {"ep": "d"}}, "data.path",
      "must be a string that is not empty"),
     ({"type": "device.async-responses", "data": {"id": "1"}}, "notifyto",

@@ -1,7 +1,9 @@
 """What the application may know of the connection of a request, and do with it."""
 
 from collections.abc import Callable
-from typing import TypedDict
+from typing import NotRequired, TypedDict
+
+from shared.runtime.http.streamed import StreamedResponse
 
 
 class Connection(TypedDict):
@@ -14,7 +16,8 @@ class Connection(TypedDict):
     `was_queued`: did the request arrive before the response to the previous one was complete? `notes` live as
     long as the connection. After `end_with_input` a client that ends its input has gone; else it still gets
     its response. `has_all`: has the whole request arrived, so that reading it never waits? `owes_continue`:
-    does the client wait for a 100 before it sends the body?
+    does the client wait for a 100 before it sends the body? `streamed` makes the response one whose parts
+    are written directly; called before its head is sent.
     """
 
     is_open: Callable[[], bool]
@@ -27,3 +30,4 @@ class Connection(TypedDict):
     end_with_input: Callable[[], None]
     has_all: Callable[[], bool]
     owes_continue: Callable[[], bool]
+    streamed: NotRequired[Callable[[], StreamedResponse]]

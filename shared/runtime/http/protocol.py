@@ -33,6 +33,7 @@ from shared.runtime.http.responses import (
     record_failure,
 )
 from shared.runtime.http.stage import Stage
+from shared.runtime.http.streamed import StreamedResponse
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import acked_bytes, has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
@@ -123,10 +124,12 @@ class HttpProtocol(HeadsProtocol):
             if "raw_path" in self.scope:
                 # Not decoded: %2F in a name is no slash, and another spelling of a path is another path.
                 self.scope["path"] = self.scope["raw_path"].decode("ascii")
-            if self.expect_100_continue and self.cycle is not None:
-                connection["owes_continue"] = partial(_owes_continue, self.cycle)
-            if self._stage.is_leaving and self.cycle is not None:
-                self.cycle.keep_alive = False
+            if self.cycle is not None:
+                connection["streamed"] = partial(StreamedResponse, self.cycle)
+                if self.expect_100_continue:
+                    connection["owes_continue"] = partial(_owes_continue, self.cycle)
+                if self._stage.is_leaving:
+                    self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._callbacks += 1

@@ -1,0 +1,215 @@
+"""One response of `GET /v1/stream`: a reader of up to 16 topics, as the edge holds it.
+
+Events are written by callbacks of the hub, without a task. What the client does not read stays in the
+transport's buffer, which refers to the bytes that all readers share. A reader for which too much waits there
+is sent an end, and comes back with its last id: nothing that it does delays the others.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from starlette.types import Receive
+
+from services.socket_edge.held import HeldConnection
+from services.socket_edge.stream_frames import frames_for
+from shared import telemetry
+from shared.model.channels import CloseReason
+from shared.model.streams import Mark, Start
+from shared.runtime.http.streamed import StreamedResponse
+from shared.wire import sse
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
+    from services.socket_edge.topic_reader import Delivery, Started
+    from services.socket_edge.topic_reading import Reading
+
+STREAM = "stream"
+# A client that has not read the end of its response by then is dropped.
+ENDING_S = 30.0
+# A reader with many small events waiting has room when it has read half of them; nothing says when.
+_ROOM_S = 0.05
+_SENT = telemetry.sent.series({"dialect": "sse"})
+
+
+class StreamReader(HeldConnection):
+    """As the hub's `TopicReader` it takes events; as a connection it ends with its credential."""
+
+    kind = STREAM
+
+    def __init__(
+        self,
+        edge: "Edge",
+        *,
+        account_id: str,
+        since: Mapping[str, Mark | Start],
+        response: StreamedResponse,
+        abort: Callable[[], None],
+    ) -> None:
+        # A name of its own: many readers have one API key, and no wakeup is for one of them.
+        super().__init__(edge, edge.new_owner())
+        self.topics = tuple(since)
+        self.account_id = account_id
+        self.sent = 0
+        self._since = since
+        self._response = response
+        self._abort = abort
+        self._readings: list[Reading] = []
+        self._frames = frames_for(self.topics, account_id=account_id, is_chunked=response.is_chunked)
+        # Where in the response each delivery ends that may wait in the buffer, and its number of events.
+        self._unsent: deque[tuple[int, int]] = deque()
+        self._unsent_events = 0
+        self._due_s = edge.event_loop.time() + edge.settings.sse_heartbeat_s
+        # What the client's kernel had acknowledged when it last acknowledged something, and when that was.
+        self._read = 0
+        self._read_s = edge.event_loop.time()
+
+    # As a reader of topics
+
+    def on_start(self, started: "Started") -> None:
+        if self.close_reason is None:
+            self._response.write(self._frames.started(started))
+
+    def on_events(self, delivery: "Delivery") -> None:
+        if self.close_reason is not None:
+            return
+        response = self._response
+        if self._unsent and self._is_behind():
+            telemetry.stream_overflows.add(1)
+            self.end(CloseReason.TOO_SLOW)
+            return
+        if framed := self._frames.delivered(delivery):
+            response.write(framed)
+            count = len(delivery.events)
+            self.sent += count
+            _SENT.total += count
+            self._unsent.append((response.written_bytes, count))
+            self._unsent_events += count
+
+    async def until_room(self) -> bool:
+        settings = self._edge.settings
+        while self.close_reason is None and self._response.is_open:
+            waiting = self._forget_sent()
+            if (
+                waiting <= settings.stream_buffer_bytes // 2
+                and self._unsent_events <= settings.stream_buffer_events // 2
+            ):
+                return True
+            await self._response.until_room()
+            if self._forget_sent():
+                await asyncio.sleep(_ROOM_S)
+        return False
+
+    def _is_behind(self) -> bool:
+        """Does more wait for the client than may? What comes now is not counted: alone it may be large."""
+        settings = self._edge.settings
+        return (
+            self._forget_sent() > settings.stream_buffer_bytes
+            or self._unsent_events > settings.stream_buffer_events
+        )
+
+    def _forget_sent(self) -> int:
+        """Forgets the deliveries that the kernel has; how many bytes still wait."""
+        waiting = self._response.buffered_bytes()
+        if not waiting:
+            self._unsent.clear()
+            self._unsent_events = 0
+            return 0
+        sent = self._response.written_bytes - waiting
+        while self._unsent and self._unsent[0][0] <= sent:
+            self._unsent_events -= self._unsent.popleft()[1]
+        return waiting
+
+    # As a request
+
+    async def serve(self, receive: Receive, *, retry_s: float) -> None:
+        """Serves the response, whose head is sent, until its end."""
+        settings = self._edge.settings
+        self._response.bound(min(64 * 1024, settings.stream_buffer_bytes // 2))
+        self._response.write(self._frames.framed(sse.retry(round(retry_s * 1000))))
+        if self.close_reason is None:
+            self._join()
+        while self.close_reason is None:
+            if (await receive())["type"] == "http.disconnect":
+                self.end(CloseReason.CLIENT_GONE)
+        if self.close_reason is not CloseReason.CLIENT_GONE:
+            last = sse.overflow() if self.close_reason is CloseReason.TOO_SLOW else sse.end(self.close_reason)
+            self._response.write(self._frames.framed(last))
+            await self._response.end(within_s=ENDING_S)
+
+    def _join(self) -> None:
+        hub = self._edge.topics
+        for topic, since in self._since.items():
+            self._readings.append(hub.join(self.account_id, topic, self, since=since))
+
+    # As a connection
+
+    def end(self, reason: CloseReason) -> None:
+        """Takes no more events; `serve` says why, and ends."""
+        if self.close_reason is None:
+            self.close_reason = reason
+            self._leave()
+            self._response.wake()
+
+    async def close(self, reason: CloseReason) -> None:
+        self.end(reason)
+
+    async def abort(self) -> None:
+        self._abort()
+
+    def wake(self) -> None:
+        self._edge.stream_rights.check_again(self)
+
+    @property
+    def next_check_s(self) -> float:
+        return min(self._due_s, super().next_check_s)
+
+    async def check(self, now_s: float) -> None:
+        await super().check(now_s)
+        if now_s < self._due_s:
+            return
+        if self.close_reason is not None:
+            self._due_s = math.inf
+            return
+        self._due_s = now_s + self._edge.settings.sse_heartbeat_s
+        if self._has_stalled(now_s):
+            self.end(CloseReason.STALLED)
+            await self.abort()
+            return
+        self._response.write(self._frames.quiet())
+
+    def _has_stalled(self, now_s: float) -> bool:
+        """Has the client's kernel acknowledged nothing for the time of a pong, while something waits for it?
+
+        A client that has vanished sends no end: without this it would be held until TCP gives up.
+        """
+        read = self._response.read_bytes()
+        if read is None:
+            return False
+        if read > self._read or read == self._response.written_bytes:
+            self._read, self._read_s = read, now_s
+        return now_s - self._read_s > self._edge.liveness.ping_timeout_s
+
+    async def finish(self) -> None:
+        self._leave()
+
+    def on_removed(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        readings, self._readings = self._readings, []
+        for reading in readings:
+            reading.leave()
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """For the log line at its end."""
+        return {
+            "stream": self.id,
+            "account": self.account_id,
+            "topics": len(self.topics),
+            "sent": self.sent,
+            "reason": self.close_reason or CloseReason.UNEXPECTED,
+        }

@@ -1,0 +1,87 @@
+"""Which topics the readers of streams may read: those that their API key is bound to.
+
+A topic is bound if one of the key's own topic bindings (/v1/bindings) matches it, without a condition: a
+stream shows every event of its topic. The edge looks again with each sweep, so a reader ends within a minute
+after its binding was removed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from services.socket_edge.held import in_turns
+from shared.model.bindings import Source, Topic
+from shared.model.channels import CloseReason
+from shared.model.errors import StoreUnavailable
+from shared.runtime.http.responses import Problem
+from shared.store.routing import Routing
+from shared.store.streams import Streams
+from shared.wire.pelion.subscriptions import compiled
+
+if TYPE_CHECKING:
+    from services.socket_edge.stream_reader import StreamReader
+
+_RETRY_S = 1.0
+
+
+class StreamRights:
+    """Reads bindings, once for all readers of an API key that wait for it."""
+
+    def __init__(self, routing: Routing, streams: Streams) -> None:
+        self._routing = routing
+        self._streams = streams
+        self._waiting: dict[tuple[str, str], dict[StreamReader, None]] = {}
+        self._any_waiting = asyncio.Event()
+
+    async def check(self, account_id: str, api_key_id: str, topics: Collection[str]) -> None:
+        """Raises Problem: 403 for a topic that is not bound to the key, 404 for one without a stream."""
+        bound, rules = await asyncio.gather(
+            self._bound(account_id, api_key_id, topics), self._streams.rules(account_id)
+        )
+        for topic in topics:
+            if topic not in bound:
+                message = (
+                    f"the topic {topic} is not bound to the API key: PUT /v1/bindings, without conditions"
+                )
+                raise Problem(403, message, fields=[("topic", f"{topic} must be bound to the API key")])
+        for topic in topics:
+            if rules.keep_for(topic) is None:
+                message = f"the topic {topic} has no stream: no rule of PUT /v1/streams names it"
+                raise Problem(404, message, fields=[("topic", f"{topic} must have a rule")])
+
+    def check_again(self, reader: "StreamReader") -> None:
+        """Ends the reader soon, unless its topics are still bound to its key."""
+        if (credential := reader.credential) is not None:
+            key = (credential.account_id, credential.api_key_id)
+            self._waiting.setdefault(key, {})[reader] = None
+            self._any_waiting.set()
+
+    async def run(self) -> None:
+        """Looks again, for ever, one API key after the other."""
+        while True:
+            await self._any_waiting.wait()
+            try:
+                await self._check_one()
+            except StoreUnavailable:
+                # The next sweep asks again.
+                self._waiting.clear()
+                await asyncio.sleep(_RETRY_S)
+            if not self._waiting:
+                self._any_waiting.clear()
+
+    async def _check_one(self) -> None:
+        with contextlib.suppress(KeyError):
+            (account_id, api_key_id), readers = self._waiting.popitem()
+            topics = {topic for reader in readers for topic in reader.topics}
+            bound = await self._bound(account_id, api_key_id, topics)
+            async for reader in in_turns(readers):
+                if not bound.issuperset(reader.topics):
+                    await reader.close(CloseReason.UNBOUND)
+
+    async def _bound(self, account_id: str, api_key_id: str, topics: Collection[str]) -> set[str]:
+        """Those of the topics that are bound to the key."""
+        stored = await self._routing.bindings(account_id, api_key_id, Source.TOPICS)
+        patterns = [] if stored is None else compiled(Source.TOPICS, stored)
+        plain = [pattern for pattern in patterns if isinstance(pattern, Topic)]
+        return {topic for topic in topics if any(pattern.matches(topic) for pattern in plain)}

@@ -1,0 +1,92 @@
+"""A response whose end is not known when it begins: its parts go straight to the transport.
+
+The application sends the head by ASGI's `send`, so that every layer adds its headers. What follows would cost
+a coroutine in each of these layers; here it is one call, of bytes that many responses may share.
+"""
+
+import asyncio
+from typing import cast
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from shared.runtime.http.write_coalescing import WriteCoalescer
+from shared.runtime.send_queue import is_broken, unread_bytes
+
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """The data as a chunk of HTTP/1.1. It must not be empty: that would end the response."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class StreamedResponse:
+    """Made before the head is sent, which must say `connection: close`: with it the connection ends too."""
+
+    __slots__ = ("_cycle", "_plain", "_transport", "is_chunked")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        # HTTP/1.0 knows no chunks: there the response ends with the connection.
+        self.is_chunked = cycle.scope["http_version"] != "1.0"
+        """Whether each part must be a `chunk`."""
+        if not self.is_chunked:
+            cycle.chunked_encoding = False
+        self._cycle = cycle
+        self._transport = cast(WriteCoalescer, cycle.transport)
+        self._plain = self._transport.transport
+
+    def bound(self, size_bytes: int) -> None:
+        """From so many bytes in the buffer on `until_room` waits, until it is nearly empty."""
+        self._plain.set_write_buffer_limits(high=size_bytes)
+
+    @property
+    def is_open(self) -> bool:
+        """Would data written now be sent?"""
+        return not (self._cycle.disconnected or self._plain.is_closing())
+
+    @property
+    def written_bytes(self) -> int:
+        """Of the whole connection."""
+        return self._transport.written_bytes
+
+    def write(self, part: bytes) -> None:
+        """Writes to a response whose head is sent, unless its client has gone."""
+        if self.is_open:
+            self._transport.write_at_once(part)
+
+    def buffered_bytes(self) -> int:
+        """What the kernel has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def read_bytes(self) -> int | None:
+        """How much of the connection's bytes the peer's kernel has acknowledged; None if that is unknown."""
+        if not self.is_open or is_broken(self._plain):
+            return None
+        return self.written_bytes - unread_bytes(self._plain)
+
+    async def until_room(self) -> None:
+        """Until the buffer is not over its bound, or the connection is lost."""
+        await self._cycle.flow.drain()
+
+    def wake(self) -> None:
+        """Lets ASGI's `receive` return."""
+        self._cycle.message_event.set()
+
+    async def end(self, *, within_s: float) -> bool:
+        """Ends the response. A client that does not read the rest in time is dropped: then it is False."""
+        if self.is_chunked:
+            self.write(_LAST_CHUNK)
+        has_read = True
+        if self.is_open and self.buffered_bytes():
+            self._plain.set_write_buffer_limits(high=0)
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._cycle.flow.drain()
+            except TimeoutError:
+                self._transport.abort()
+                has_read = False
+        # What uvicorn does at the end of a response.
+        self._cycle.response_complete = True
+        self._transport.close()
+        self._cycle.on_response()
+        return has_read
