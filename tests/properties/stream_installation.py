@@ -83,7 +83,7 @@ class Reader:
         assert self.mark is not None
         return wakeup.follows(self.mark)
 
-    async def settle(self) -> None:
+    async def read_all(self) -> None:
         for _ in range(_MOST_PAGES):
             if await self.read(count=3):
                 self.expectation.is_at_end()
@@ -250,10 +250,10 @@ class StreamInstallation:
         self.run(reader.start(start, count=count))
         self.readers.append(reader)
 
-    def settle(self) -> None:
+    def read_all(self) -> None:
         for reader in self.readers:
             reader.inbox.clear()
-            self.run(reader.settle())
+            self.run(reader.read_all())
 
 
 def _event(number: int, kind: str) -> Event:

@@ -102,9 +102,9 @@ class StreamReading(RuleBasedStateMachine):
             inbox.popleft()
 
     @rule()
-    def settle(self) -> None:
+    def read_all(self) -> None:
         """All readers read to the end."""
-        self._there.settle()
+        self._there.read_all()
 
     def _reader(self, which: int) -> Reader:
         return self._there.readers[which % len(self._there.readers)]
@@ -114,6 +114,6 @@ class StreamReading(RuleBasedStateMachine):
         failed = sys.exc_info()[1] is not None
         try:
             if not failed:
-                self._there.settle()
+                self._there.read_all()
         finally:
             self._there.close()
