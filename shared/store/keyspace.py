@@ -27,8 +27,9 @@ API keys and channels
                 be tracked).
                 After a client refused a frame as too long: frame_limit_bytes, refused_until, refused_entry,
                 refused_times. A webhook also has url, headers (JSON), config_version (random, changed by each
-                PUT and each retry request), batch_until (last entry of the batch being delivered), acked_ms
-                (time of the last ack); while it fails: failed_attempts, failing_since_ms, next_attempt_ms,
+                PUT and each retry request), batch_until (last entry of the batch being delivered, or 0-0),
+                acked_ms (time of the last ack), attempts (`<number> <bytes before the next> <ms>` of the
+                last one in its stream); while it fails: failed_attempts, failing_since_ms, next_attempt_ms,
                 timed_out (webhook-id of the batch whose last attempt timed out), refused_entry and
                 refused_times (the single notification that it refused last with a 413). Of its receiver's
                 limits: body_limit_bytes and body_limit_until_ms (after a 413, for a day), batch_limit
@@ -79,8 +80,8 @@ API keys and channels
                 bytes before it, its own, success or failure, ms of the next attempt or -), by which it is
                 bounded: 200, 512 KiB, 7 days; events (ids of its notifications between newlines, 4 KiB at
                 most), facts (JSON), details (JSON of a failure: headers without secrets, 2 KiB of request and
-                response). Dispatcher. 1 week after the last attempt; a native
-                channel's ends with it.
+                response). Dispatcher. 1 week and an hour after the last attempt; a native channel's ends
+                with it.
 `{id}:deliveries` list of JSON, newest first: 100 attempts, as releases before that stream wrote them. Read
                 only. 1 week after the last one.
 `{id}:running:<hash of the Idempotency-Key>`

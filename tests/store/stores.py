@@ -104,11 +104,19 @@ def at_time(stores: "Stores", ms: int) -> RedisCommands:
     return _with_time(stores, f"'{ms}'")
 
 
+# The id of an attempt is Redis' time, and never goes back.
+_NEW_ID = "local function new_id() return '*' end"
+_NEW_ID_AT = """local function new_id(name)
+  local now, last = tonumber(%s), redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
+  return string.format('%%.0f-*', last and math.max(now, string.match(last[1], '^%%d+')) or now)
+end"""
+
+
 def _with_time(stores: "Stores", time: str) -> RedisCommands:
     def changed(script: Script) -> Script:
         now_ms = f"local function now_ms() return tonumber({time}) end\n"
         source = re.sub(r"(?s)local function now_ms\(\).*?\nend\n", lambda _: now_ms, script.source)
-        return Script(script.name, source)
+        return Script(script.name, source.replace(_NEW_ID, _NEW_ID_AT % time))
 
     scripts = {name: changed(script) for name, script in stores.scripts.items()}
     return commands_to(stores.redis, scripts=scripts)
@@ -279,7 +287,7 @@ class Stores:
         name, queue = keyspace.channel(channel), keyspace.queue(channel)
         rows = dict(self.direct.xrange(queue))
         self.direct.delete(queue)
-        self.direct.hdel(name, "tail", "total", "first", "first_total")
+        self.direct.hdel(name, "tail", "total", "first", "first_total", "batch_until")
         for entry in kept:
             fields = rows[entry.encode()]
             self.direct.xadd(queue, fields, id=entry)
