@@ -217,9 +217,9 @@ class World:
         for reader in self.readers:
             reader.check_has_all()
         feed = self.hub._feeds.get(self.name)
-        if feed is None or len(feed._live) == len(feed.readings):
-            if self.hub.memory._left_bytes != self.memory_bytes:
-                self.violations.append("something is kept at rest")
+        is_at_rest = feed is None or len(feed._live) == len(feed.readings)
+        if is_at_rest and self.hub.memory._left_bytes != self.memory_bytes:
+            self.violations.append("something is kept at rest")
 
     def precedes(self, number: int, other: int) -> bool:
         """Whether only entries that are for others lie between the two, or none."""
