@@ -75,18 +75,16 @@ class StreamReader(HeldConnection):
     def on_events(self, delivery: "Delivery") -> None:
         if self.close_reason is not None:
             return
-        response = self._response
         if self._unsent and self._is_behind():
             telemetry.stream_overflows.add(1)
             self.end(CloseReason.TOO_SLOW)
-            return
-        if framed := self._frames.delivered(delivery):
-            response.write(framed)
+        elif framed := self._frames.delivered(delivery):
             count = len(delivery.events)
             self.sent += count
             _SENT.total += count
-            self._unsent.append((response.written_bytes, count))
-            self._unsent_events += count
+            if self._response.write(framed):
+                self._unsent.append((self._response.written_bytes, count))
+                self._unsent_events += count
 
     async def until_room(self) -> bool:
         settings = self._edge.settings

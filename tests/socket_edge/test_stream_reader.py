@@ -50,9 +50,10 @@ class Peer:
     def bound(self, size_bytes: int) -> None:
         """Nothing is bounded here."""
 
-    def write(self, part: bytes) -> None:
+    def write(self, part: bytes) -> int:
         assert part
         self.written.append(part)
+        return self.waiting
 
     def buffered_bytes(self) -> int:
         return self.waiting

@@ -49,10 +49,16 @@ class StreamedResponse:
         """Of the whole connection."""
         return self._transport.written_bytes
 
-    def write(self, part: bytes) -> None:
-        """Writes to a response whose head is sent, unless its client has gone."""
-        if self.is_open:
-            self._transport.write_at_once(part)
+    def write(self, part: bytes) -> int:
+        """Writes to a response whose head is sent, unless its client has gone.
+
+        Returns how many bytes wait, since the kernel has not taken them.
+        """
+        plain = self._plain
+        if plain.is_closing():
+            return 0
+        self._transport.write_at_once(part)
+        return plain.get_write_buffer_size()
 
     def buffered_bytes(self) -> int:
         """What the kernel has not taken."""
