@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from redis.asyncio import Redis
+import pytest
 
 from services.socket_edge.topic_feed import TopicFeed
 from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.topic_reader import Delivery, Started
 from services.socket_edge.topic_reading import Reading
-from shared.model.streams import Keep, Mark, Start
+from shared.model.streams import Keep, Mark, Resumed, Start
 from shared.runtime.loops import end
 from shared.store.stream_wakeups import live_name
 from shared.store.streams import STREAM_LOT, Streams
@@ -34,14 +33,18 @@ class Reader:
         self.room.set()
         self.has_ended = False
         self.pages = 0
+        self.mark = Mark("", "")
+        """Where it would go on."""
         self.reading: Reading
 
     def on_start(self, started: Started) -> None:
+        self.mark = started.mark
         self.starts.append(started)
         self.heard.append(started)
 
     def on_events(self, delivery: Delivery) -> None:
         assert delivery.mark != self.mark
+        self.mark = delivery.mark
         self.deliveries.append(delivery)
         self.heard += [each.event.id for each in delivery.events]
 
@@ -54,22 +57,33 @@ class Reader:
     def ids(self) -> list[str]:
         return [each for each in self.heard if isinstance(each, str)]
 
-    @property
-    def mark(self) -> Mark:
-        """Where it would go on."""
-        last = self.deliveries[-1:]
-        if last and self.heard[-1] is not self.starts[-1]:
-            return last[0].mark
-        return self.starts[-1].mark
+
+class Reads:
+    """Reads of streams, which a test counts and holds up."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._reads = stores.stream_reads
+        self.note_readers = stores.stream_reads.note_readers
+        self.of: list[Mark | Start] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def resume(self, account_id: str, topic: str, since: Mark | Start, **bounds: int) -> Resumed:
+        self.of.append(since)
+        page = await self._reads.resume(account_id, topic, since, **bounds)
+        # Redis has read; its reply is on its way.
+        await self.gate.wait()
+        return page
 
 
 class Hubs:
     """A hub on these stores, and the topics of its account."""
 
-    def __init__(self, stores: Stores, hub: TopicHub) -> None:
+    def __init__(self, stores: Stores, hub: TopicHub, reads: Reads) -> None:
         self.stores = stores
         self.hub = hub
-        self._count = 0
+        self.reads = reads
+        self.count = 0
 
     def join(self, since: Mark | Start = Start.LATEST, *, topic: str = TOPIC) -> Reader:
         reader = Reader()
@@ -85,33 +99,64 @@ class Hubs:
     def feed(self, topic: str = TOPIC) -> TopicFeed:
         return self.hub._feeds[live_name(self.stores.account_id, topic).encode()]
 
+    def offset(self) -> str:
+        """Up to which live readers have everything."""
+        mark = self.feed().mark
+        return "" if mark is None else mark.offset
+
     def is_live(self, reader: Reader) -> bool:
         return any(reader.reading in feed._live for feed in self.hub._feeds.values())
 
     async def publish(
-        self, count: int = 1, *, topic: str = TOPIC, keep: Keep = KEEP, **more: Any
+        self,
+        count: int = 1,
+        *,
+        topic: str = TOPIC,
+        keep: Keep = KEEP,
+        size_bytes: int = 1,
+        to: str | None = None,
     ) -> list[str]:
-        """Appends so many events, numbered from 0 on; returns their offsets."""
-        numbers = range(self._count, self._count + count)
-        self._count += count
+        """Appends so many events, numbered from 0 on; returns their offsets. `to` is the id of a channel."""
+        numbers = range(self.count, self.count + count)
+        self.count += count
         offsets: list[str] = []
         for start in range(0, count, STREAM_LOT):
-            lot = [
-                each._replace(topic=topic) for each in events(*numbers[start : start + STREAM_LOT], **more)
-            ]
+            lot = events(*numbers[start : start + STREAM_LOT], size_bytes=size_bytes)
+            lot = [each._replace(to=to) for each in lot]
             reply = await self.stores.streams.begin_append(self.stores.account_id, topic, lot, keep=keep)
             offsets += Streams.end_append(reply) or []
         return offsets
 
 
 @contextlib.asynccontextmanager
-async def running_hub(stores: Stores, redis: Redis | None = None, streams: Any = None) -> AsyncIterator[Hubs]:
-    hub = TopicHub(streams or stores.stream_reads, redis or stores.redis, instance=EDGE)
+async def running_hub(stores: Stores) -> AsyncIterator[Hubs]:
+    reads = Reads(stores)
+    hub = TopicHub(reads, stores.redis, instance=EDGE)
     task = asyncio.create_task(hub.run())
     try:
-        yield Hubs(stores, hub)
+        yield Hubs(stores, hub, reads)
     finally:
         await end(task)
+
+
+class Dropping:
+    """Drops some of the messages to a hub."""
+
+    def __init__(self, hubs: Hubs, monkeypatch: pytest.MonkeyPatch, drops: Callable[[], bool]) -> None:
+        self.dropped = 0
+        on_messages = hubs.hub.on_messages
+
+        def some(messages: Sequence[Sequence[bytes]]) -> None:
+            kept = [each for each in messages if not drops()]
+            self.dropped += len(messages) - len(kept)
+            on_messages(kept)
+
+        monkeypatch.setattr(hubs.hub, "on_messages", some)
+
+
+async def hears(reader: Reader, expected: Sequence[str]) -> None:
+    """Waits until it has heard these events, each once and in order."""
+    await wait_until(lambda: reader.ids == [*expected], what=lambda: reader.heard)
 
 
 def numbers(first: int, last: int) -> Sequence[str]:
