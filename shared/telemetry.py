@@ -55,8 +55,15 @@ def _distribution(name: str, *, description: str) -> Distribution:
     return distributions[-1]
 
 
-def _count(name: str, *, description: str) -> Count:
+def _each(label: str, values: str) -> Iterable[Labels]:
+    return ({label: value} for value in values.split())
+
+
+def _count(name: str, *, description: str, shown: Iterable[Labels] = ()) -> Count:
+    """`shown`: series that begin at zero. Prometheus does not count the value with which one begins."""
     count = Count()
+    for labels in shown:
+        count.series(labels)
     _meter.create_observable_counter(name, [count.observe], description=description)
     return count
 
@@ -95,7 +102,14 @@ sent = _count("notify.sent", description="notifications sent, by dialect; to web
 expired = _count("notify.channels.expired", description="channels deleted after their idle expiry")
 frames = _count("notify.frames", description="text frames written to sockets, by dialect")
 acked = _count("notify.acked", description="notifications acknowledged and removed from their queues")
-dropped = _count("notify.dropped", description="notifications dropped undelivered, by reason")
+dropped = _count(
+    "notify.dropped",
+    description="notifications dropped undelivered, by reason",
+    shown=_each(
+        "reason",
+        "queue-full too-old too-long-for-client too-long-for-webhook channel-expired exhausted slow-reader",
+    ),
+)
 webhooks_disabled = _count("notify.webhooks.disabled", description="native webhooks disabled, by reason")
 wakeups = _count(
     "notify.wakeups", description="wakeups published by processes; the append script's are not counted"
@@ -103,16 +117,24 @@ wakeups = _count(
 takeovers = _count("notify.takeovers", description="sockets closed because a newer one took the lease")
 handshakes = _count("notify.handshakes", description="WebSocket handshakes, by outcome")
 polls_ended = _count("notify.polls.closed", description="long polls that ended, by outcome")
-sockets_closed = _count("notify.sockets.closed", description="sockets closed, by close reason")
+sockets_closed = _count(
+    "notify.sockets.closed",
+    description="sockets closed, by close reason",
+    shown=_each("reason", "unexpected redis-unavailable"),
+)
 refusals = _count(
     "notify.refusals",
     description="strangers' handshakes and requests refused, and connections closed, by the limit",
 )
 stream_recoveries = _count(
-    "notify.stream.recoveries", description="readers of streams that came back with a mark, by outcome"
+    "notify.stream.recoveries",
+    description="readers of streams that came back with a mark, by outcome",
+    shown=_each("outcome", "recovered trimmed expired lost purged"),
 )
 stream_overflows = _count(
-    "notify.stream.overflows", description="readers of streams ended since they read too slowly"
+    "notify.stream.overflows",
+    description="readers of streams ended since they read too slowly",
+    shown=[_NO_LABELS],
 )
 worker_polls = _count("notify.worker.polls", description="polls of a job queue by the worker of a service")
 reaper_rounds = _count(
@@ -135,7 +157,11 @@ _delivery_s = _distribution(
 webhook_request_s = _distribution("notify.webhook.request", description="requests to webhooks, by outcome")
 _redis_commands = _count("notify.redis.commands", description="Redis commands sent")
 _REDIS_COMMANDS = _redis_commands.series()
-_redis_errors = _count("notify.redis.errors", description="Redis calls that failed, by error")
+_redis_errors = _count(
+    "notify.redis.errors",
+    description="Redis calls that failed, by error",
+    shown=_each("error", "OutOfMemoryError"),
+)
 _redis_s = _distribution("notify.redis.pipeline", description="round trips of one pipeline to Redis")
 _oldest_pending = Readings(
     "notify.oldest_pending",

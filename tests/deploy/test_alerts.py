@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from shared.model.channels import CloseReason
+from shared.model.streams import NotRecovered
 from tests.deploy.chart import NAMESPACE, RELEASE, component, deployments, named, objects
 from tests.deploy.files import CHART, CHECKOUT, SERVICES
 from tests.deploy.rules import (
@@ -37,11 +38,14 @@ NOT_OURS = {"up"}
 # Labels that Prometheus, the PodMonitor and the rules of the objectives add.
 ADDED = {"job", "instance", "namespace", "pod", "le", "__name__", "release", "slo"}
 
-# Uses every instrument once, so that /metrics shows its name.
-_USE_ALL = """
+_START = """
 from shared import meters, telemetry
 from shared.runtime.exporters import metrics_page, start_metrics
 start_metrics(service="tests", replica="tests")
+"""
+_SHOW = "print(metrics_page()[0].decode())"
+# Uses every instrument once, so that /metrics shows its name.
+_USE_ALL = """
 for thing in list(vars(telemetry).values()):
     if isinstance(thing, meters.Count):
         thing.add(1)
@@ -59,16 +63,20 @@ telemetry.record_oldest_pending({("pull", True): 0}, now_ms=1, every_s=10)
 telemetry.record_webhook_lag(0, now_ms=1, every_s=10)
 telemetry.record_memory({"": (1, 2)}, every_s=10)
 telemetry.clock.PROCESS.learn({"": telemetry.clock.Sample(0, 0, 0)})
-print(metrics_page()[0].decode())
 """
+
+
+def page(*, uses: str = "") -> str:
+    """/metrics of a process that has done only this."""
+    command = [sys.executable, "-c", _START + uses + _SHOW]
+    ran = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=True)
+    return ran.stdout
 
 
 @cache
 def on_the_page() -> frozenset[str]:
     """Every metric name on /metrics, after each instrument was used."""
-    command = [sys.executable, "-c", _USE_ALL]
-    ran = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=True)
-    return frozenset(re.findall(r"^([a-z]\w+)", ran.stdout, flags=re.M))
+    return frozenset(re.findall(r"^([a-z]\w+)", page(uses=_USE_ALL), flags=re.M))
 
 
 def served() -> frozenset[str]:
@@ -212,6 +220,29 @@ def test_an_alert_can_be_changed_and_left_out(source: dict[str, Any]) -> None:
     assert len(rules) == len(RULES) - 1
 
 
+# Those that one occurrence must raise.
+OF_THE_FIRST = {
+    "NotifyRedisFull": {"OutOfMemoryError"},
+    "NotifySocketsFail": {"unexpected", "redis-unavailable"},
+    "NotifyStreamsLost": {"lost"},
+    "NotifyDropped": {
+        *("queue-full", "too-old", "too-long-for-client", "too-long-for-webhook", "channel-expired"),
+        *("exhausted", "slow-reader"),
+    },
+}
+
+
+def test_an_alert_of_the_first_occurrence_sees_it() -> None:
+    """For `rate` and `increase` a series that begins above zero has not risen."""
+    shown = page()
+    assert {s["alert"] for s in SOURCES if s.get("threshold") == 0} | {"NotifyRedisFull"} == set(OF_THE_FIRST)
+    for alert, values in OF_THE_FIRST.items():
+        [metric] = {str(selector.name) for selector in selectors(alert_of(alert, {})["expr"])}
+        series = re.findall(rf"^{metric}{{(.*)}} 0\.0$", shown, flags=re.M)
+        at_zero = set(re.findall(r'\b(?:reason|error|outcome)="(.*?)"', "\n".join(series)))
+        assert values <= at_zero, alert
+
+
 def test_the_schema_knows_every_alert_and_its_threshold() -> None:
     rules = SCHEMA["properties"]["metrics"]["properties"]["rules"]["properties"]
     known = {name: set(each["properties"]) for name, each in rules["alerts"]["properties"].items()}
@@ -235,10 +266,11 @@ def test_close_reasons_and_outcomes_exist_in_the_code() -> None:
     everything = "".join(
         path.read_text() for room in ("services", "shared") for path in (CHECKOUT / room).rglob("*.py")
     )
-    of_drops = set(re.findall(r'dropped\.add\(\w+, {"reason": "([\w-]+)"', everything))
+    of_drops = set(re.findall(r'dropped\.add\([\w.]+, {"reason": "([\w-]+)"', everything))
+    assert of_drops == OF_THE_FIRST["NotifyDropped"] | {"purged"}
     assert {value for name, value in values if name == "reason"} <= {*CloseReason, *of_drops}
     code = "".join(path.read_text() for path in (CHECKOUT / "services" / "socket_edge").glob("*.py"))
-    outcomes = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"accepted"}
+    outcomes = set(re.findall(r'"outcome": "([\w-]+)"', code)) | {"accepted", *NotRecovered}
     assert {value for name, value in values if name == "outcome"} <= outcomes
 
 

@@ -161,6 +161,26 @@ CASES: dict[str, Case] = {
         low="7",
         kept={"reason": "unexpected"},
     ),
+    "NotifyStreamsLost": Case(
+        {
+            f'notify_stream_recoveries_total{{outcome="lost",{EDGE}}}': "0+1x60",
+            f'notify_stream_recoveries_total{{outcome="recovered",{EDGE}}}': "0+9x60",
+        },
+        {
+            f'notify_stream_recoveries_total{{outcome="lost",{EDGE}}}': "7x60",
+            f'notify_stream_recoveries_total{{outcome="trimmed",{EDGE}}}': "0+9x60",
+        },
+    ),
+    "NotifyStreamOverflows": Case(
+        {
+            f"notify_stream_overflows_total{{{EDGE}}}": "0+2x60",
+            f"notify_stream_readers{{{EDGE}}}": "100x60",
+        },
+        {
+            f"notify_stream_overflows_total{{{EDGE}}}": "0+2x60",
+            f"notify_stream_readers{{{EDGE}}}": "1000x60",
+        },
+    ),
     "NotifyWebhookDeliveryLag": level("notify_webhook_delivery_lag_seconds", DISPATCHER, high="90", low="30"),
     "NotifyWebhookPendingLong": level(
         "notify_oldest_pending_seconds", f'connected="no",kind="webhook",{REAPER}', high="50000", low="40000"

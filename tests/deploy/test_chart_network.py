@@ -10,11 +10,11 @@ from starlette.routing import Route
 from services.gateway.app import ROUTES
 from services.socket_edge.app import CONNECT_PATH, JOIN_PATH, SOCKET_PATH
 from services.socket_edge.long_poll import PULL_PATH
+from services.socket_edge.sse import STREAM_PATH
 from shared.model.addresses import AddressPolicy
 from tests.deploy.chart import VALUES, Json, component, deployments, metrics_port_of, named, objects, rendered
 from tests.deploy.files import PORTS, SERVICES, image_settings
 
-STREAM_PATH = "/v1/stream"
 CALLERS = ("gateway", "webhook-dispatcher")
 every_case = pytest.mark.parametrize("case", VALUES)
 GATEWAY_PATHS = [re.sub(r"\{[^}]*\}", "x", route.path) for route in ROUTES if isinstance(route, Route)]

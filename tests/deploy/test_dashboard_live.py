@@ -16,6 +16,7 @@ from tests.conftest import Start
 from tests.deploy.chart import NAMESPACE, RELEASE, named, objects
 from tests.deploy.rules import ALERTS, GROUPS, RECORDS, RULES, selectors
 from tests.deploy.test_alerts import ADAPTER, PANELS
+from tests.harness import sse
 from tests.harness.api import Api, ApiKey
 from tests.harness.blackhole import Blackhole
 from tests.harness.events import readings
@@ -69,6 +70,7 @@ class Traffic:
 
     def __init__(self, stack: Stack, http: aiohttp.ClientSession, api: Api) -> None:
         self._stack, self._http, self._api = stack, http, api
+        self.place = ""
 
     async def begin(self, hook_url: str) -> None:
         api = self._api
@@ -77,6 +79,9 @@ class Traffic:
             await api.register(key)
         await api.call("PUT", "/v2/notification/pull", key=self.poll)
         await api.register_webhook(self.hooked, hook_url)
+        self.reading = await api.api_key(scopes=("publish", "receive", "channels"))
+        await sse.keep(api, self.reading, sse.TOPIC)
+        await sse.bind(api, self.reading, sse.TOPIC)
         quotas = {"quotas": {"events_per_s": 1, "burst_s": 1}}
         await api.admin("PATCH", f"/v1/accounts/{self.poor.account}", json=quotas)
 
@@ -89,6 +94,7 @@ class Traffic:
         other = await Receiver.open(edges[0].url, self.socket)
         browser = await Blackhole.open(self._http, edges[0].url + "/socket")
         polling = asyncio.create_task(api.at(edges[0].url).call("GET", PULL, key=self.poll))
+        reader = await self.read(edges[0].url)
         try:
             await browser.ask("ping", token=self.socket.secret)
             await browser.subscribe("object.doc_edited.user")
@@ -98,6 +104,9 @@ class Traffic:
             await api.publish(self.socket, {"topic": "object.doc_edited.user.u", "data": {"id": "u"}})
             once = {"Idempotency-Key": "dashboard"}
             await api.call("POST", "/v1/events", key=self.socket, json=readings(range(1)), headers=once)
+            await sse.publish(api, self.reading, 1)
+            await wait_until(lambda: reader.data or reader.has_ended, within_s=60)
+            self.place = reader.last_event_id
             for _ in range(3):
                 await api.post_events(self.poor, readings(range(10)))
             await self._strangers(edges[0].url)
@@ -109,6 +118,11 @@ class Traffic:
             for each in (receiver, other):
                 await each.close()
             await browser.close()
+            await reader.close()
+
+    async def read(self, url: str) -> sse.StreamClient:
+        """Reads a stream, where the reader before has ended."""
+        return await sse.StreamClient.open(self._http, url, self.reading, sse.TOPIC, last_event_id=self.place)
 
     async def _strangers(self, url: str) -> None:
         """Beyond their rate, which is that of their address."""
@@ -192,7 +206,7 @@ async def test_each_panel_shows_something_and_each_alert_finds_its_series(
         await wait_until(lambda: hook.calls)
         hook.takes()
         await fail(stack, server, http, traffic.socket)
-        await drain(stack, http, traffic.socket)
+        await drain(stack, http, traffic)
         await wait_until(are_all_shown, within_s=60, what=lambda: [str(query) for query in missing])
         await assert_variables_have_values(server, http)
         await assert_rules_are_healthy(server, http)
@@ -257,13 +271,14 @@ async def fail(stack: Stack, server: Prometheus, http: aiohttp.ClientSession, ke
         await wait_until(lambda: service.ready, within_s=60)  # noqa: B023
 
 
-async def drain(stack: Stack, http: aiohttp.ClientSession, key: ApiKey) -> None:
+async def drain(stack: Stack, http: aiohttp.ClientSession, traffic: Traffic) -> None:
     """An edge with all kinds of connections drains."""
     edge = stack.edges[1]
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     polled = await api.api_key()
     await api.call("PUT", "/v2/notification/pull", key=polled)
-    receiver = await Receiver.open(edge.url, key)
+    receiver = await Receiver.open(edge.url, traffic.socket)
+    reader = await traffic.read(edge.url)
     polling = asyncio.create_task(api.at(edge.url).call("GET", PULL, key=polled))
     browser = await Blackhole.open(http, edge.url + "/socket")
     edge.terminate()
@@ -272,6 +287,7 @@ async def drain(stack: Stack, http: aiohttp.ClientSession, key: ApiKey) -> None:
         await asyncio.wait([polling])
         await receiver.close()
         await browser.close()
+        await reader.close()
 
 
 async def assert_rules_are_healthy(server: Prometheus, http: aiohttp.ClientSession) -> None:

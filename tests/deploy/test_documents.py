@@ -15,6 +15,7 @@ DOCS = CHECKOUT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text()
 RUNBOOK = (DOCS / "runbook.md").read_text()
 WEBHOOKS = (DOCS / "webhooks.md").read_text()
+STREAMS = (DOCS / "streams.md").read_text()
 # Names that prometheus-adapter provides.
 ADAPTED = {
     rule["name"]["as"]
@@ -30,7 +31,7 @@ VALUES_OF_THE_CHART = {
 }
 both = pytest.mark.parametrize("text", [OPERATIONS, RUNBOOK], ids=["operations", "runbook"])
 each = pytest.mark.parametrize(
-    "text", [OPERATIONS, RUNBOOK, WEBHOOKS], ids=["operations", "runbook", "webhooks"]
+    "text", [OPERATIONS, RUNBOOK, WEBHOOKS, STREAMS], ids=["operations", "runbook", "webhooks", "streams"]
 )
 
 

@@ -1,4 +1,4 @@
-"""The receivers and the commands of docs/webhooks.md, as a reader copies them."""
+"""The programs and the commands of docs/webhooks.md and docs/streams.md, as a reader copies them."""
 
 import asyncio
 import json
@@ -14,13 +14,14 @@ from tests.harness.waiting import wait_until
 from tests.stock.receivers import built_go
 
 PAGE = (CHECKOUT / "docs" / "webhooks.md").read_text()
+STREAMS_PAGE = (CHECKOUT / "docs" / "streams.md").read_text()
 _FILES = {"python": "receiver.py", "js": "receiver.mjs", "go": "receiver.go"}
 LANGUAGES = list(_FILES)
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = PAGE) -> list[str]:
     """The page's blocks of this language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
 class DocumentedReceiver:

@@ -1,8 +1,6 @@
 """docs/webhooks.md as its reader follows it: its commands, in their order, and the request that it shows."""
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,37 +9,12 @@ from typing import Any
 import pytest
 
 from tests.harness.all_in_one import AllInOne
-from tests.harness.api import Api, ApiKey
+from tests.harness.api import Api
 from tests.harness.channels import AccountChannels
-from tests.harness.programs import program
 from tests.harness.waiting import wait_until
 from tests.harness.webhooks import webhook
+from tests.stock.commands import Reader
 from tests.stock.documented import PAGE, DocumentedReceiver, blocks
-
-# A response of 400 or more ends the block, and its body is printed all the same.
-PRELUDE = 'set -eu\ncurl() { "$CURL" -q --noproxy "*" --max-time 60 --fail-with-body "$@"; echo; }\n'
-
-
-class Reader:
-    """Runs the page's commands with the addresses of this test in place of the page's."""
-
-    def __init__(self, key: ApiKey, replaced: dict[str, str]) -> None:
-        self._env = os.environ | {"KEY": key.secret, "CURL": program("curl")}
-        self._replaced = replaced
-
-    async def run(self, block: str) -> list[Any]:
-        """What the block's commands printed."""
-        for written, ours in self._replaced.items():
-            block = block.replace(written, ours)
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", PRELUDE + block),
-            env=self._env,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode == 0, f"{block}\n{out.decode()}\n{err.decode()}"
-        return [json.loads(line) for line in out.decode().splitlines() if line]
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What real browsers do with the pages of the documentation."""
