@@ -51,11 +51,16 @@ class _Request:
     webhook_id: str
     message: Message
     with_trail: list[Notification]
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    headers: dict[str, str] = field(repr=False)
+    """Those of every request to the webhook."""
+    varying: dict[str, str] = field(default_factory=dict, repr=False)
+    """Those of this one."""
 
     @property
     def trace_headers(self) -> dict[str, str]:
         """Continues the publisher's trace, if all notifications of the request belong to one."""
+        if not self.with_trail:
+            return {}
         traces = {n.trail.traceparent for n in self.with_trail if n.trail}
         if len(self.with_trail) < self.message.count or len(traces) != 1 or "" in traces:
             return {}
@@ -122,7 +127,8 @@ class Deliveries:
         """
         request = self._request(lease, batch, account=webhook.account)
         tracer = DeliveryTracer(lease.channel)
-        tracer.record_sent(request.with_trail, read_ns=time.time_ns())
+        if request.with_trail:
+            tracer.record_sent(request.with_trail, read_ns=time.time_ns())
         attempt = await self._send(lease, batch, request, webhook, resolved)
         if attempt is None:
             logger.info("delivery.outdated", extra={"facts": {"channel": lease.channel}})
@@ -157,7 +163,8 @@ class Deliveries:
         with_trail = [n for n in batch.notifications[: body.count] if n.trail]
         # With the first one: the rest of a batch that was made smaller ends where that batch did.
         first = batch.notifications[0].entry_id
-        return _Request(f"msg_{lease.generation}_{first}_{body.last_entry_id}", body, with_trail)
+        headers = with_content_type(batch.callback.headers, batch.policy)
+        return _Request(f"msg_{lease.generation}_{first}_{body.last_entry_id}", body, with_trail, headers)
 
     def _most(self, batch: TakenBatch) -> int:
         """The most notifications of a request to a receiver that has no trouble with them."""
@@ -180,22 +187,25 @@ class Deliveries:
             timestamp_s=now_ms() // 1000,
             body=body,
         )
-        headers = with_content_type(batch.callback.headers, batch.policy)
-        request.headers.update({**headers, **signature, **request.trace_headers})
+        request.varying.update({**signature, **request.trace_headers})
+        # What we say of a request counts: the owner may have set a traceparent.
+        for name in request.headers.keys() & request.varying.keys():
+            del request.headers[name]
         call = self._outbound.send(
             _method_of(batch),
             batch.callback.url,
             headers=request.headers,
+            varying=request.varying,
             body=body,
             account=webhook.account,
             resolved=resolved,
             certificate=await self._certificate(lease, batch),
             **_by_policy(batch.policy),
         )
-        under_way = RequestUnderWay(Setup(lease.generation, batch.callback), call)
+        under_way = RequestUnderWay(Setup(lease.generation, batch.callback))
         webhook.requests.add(under_way)
         try:
-            return await under_way.attempt()
+            return await under_way.attempt(call)
         finally:
             webhook.requests.discard(under_way)
 
@@ -221,13 +231,14 @@ class Deliveries:
         That is also what was sent and answered, if it failed, while the account has room.
         """
         count, took_ms = request.message.count, attempt.took_ms
-        facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
         level = logging.DEBUG if answer.is_accepted else logging.INFO
-        logger.log(level, "delivery.attempted", extra={"facts": facts})
+        if logger.isEnabledFor(level):
+            facts = {"channel": lease.channel, "outcome": attempt.outcome, "batch": count, "took_ms": took_ms}
+            logger.log(level, "delivery.attempted", extra={"facts": facts})
         found = None
         if not answer.is_accepted and self._stores.attempt_bytes.has_room(account):
             found = exchange(
-                request.headers,
+                {**request.headers, **request.varying},
                 request.message.text,
                 attempt.response_body,
                 answer_headers=attempt.response_headers,
@@ -258,16 +269,16 @@ class Deliveries:
             timeout_ms=round(self._timeout_s(batch) * 1000),
             most=self._most(batch),
         )
-        count = await self._stores.batches.ack(
+        acked = await self._stores.batches.ack(
             lease, until=body.last_entry_id, delivery=delivery, batch_limit=batch_limit, account=account
         )
         telemetry.sent.add(body.count, {"dialect": "webhook"})
-        if count is None:
+        if acked is None:
             return Outcome.RELEASED
-        telemetry.record_acked(body.last_entry_id, count)
+        telemetry.record_acked(body.last_entry_id, acked.count)
         if batch.is_in_trouble:
             await self._notices.publish(lease.channel)
-        return Outcome.ACCEPTED
+        return Outcome.EMPTIED if acked.is_empty else Outcome.ACCEPTED
 
     async def _fail(
         self, lease: Lease, batch: TakenBatch, delivery: Delivery, lesson: Lesson, *, account: str

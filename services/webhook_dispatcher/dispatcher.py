@@ -85,7 +85,7 @@ class Dispatcher:
         """Begins a visit, or wakes the one that runs: it delivers once more before it ends."""
         visit = self._visits.get(channel)
         if visit is not None:
-            visit.woken.set()
+            visit.wake()
         elif not self._stopping.is_set():
             self._visits[channel] = visit = Visit(channel, follows_failure=follows_failure)
             visit.task = task = asyncio.create_task(self._run(visit))
@@ -113,7 +113,7 @@ class Dispatcher:
         """Begins no request. Requests under way have `_SHUTDOWN_S`; another dispatcher repeats the rest."""
         self._stopping.set()
         for visit in self._visits.values():
-            visit.woken.set()
+            visit.wake()
             if visit.is_idle and visit.task is not None:
                 visit.task.cancel()
         if self._tasks:
@@ -136,24 +136,24 @@ class Dispatcher:
             again = True
         finally:
             del self._visits[channel]
-        if again or visit.woken.is_set():
+        if again or visit.is_woken:
             self.visit(channel, follows_failure=visit.follows_failure)
 
     async def _visit(self, visit: Visit) -> bool:
         """True if the next visit is due at once."""
         webhook = await self._known.get(visit.channel)
         if webhook is None:
-            visit.woken.clear()
+            visit.forget_wakeups()
             return False
         outcome = None
         try:
             outcome = await self._deliver_all(visit, webhook)
         except HeldByAnother:
-            visit.woken.clear()
+            visit.forget_wakeups()
         except NoLongerOwner:
             if visit.lease is None:
                 self._known.forget(visit.channel)
-                visit.woken.clear()
+                visit.forget_wakeups()
             outcome = Outcome.RELEASED
         finally:
             if outcome not in (Outcome.RELEASED, Outcome.CHANGED):
@@ -190,7 +190,9 @@ class Dispatcher:
                 # Do not linger in a backoff: the dispatcher that runs the retry could not claim the channel.
                 break
             visit.follows_failure = False
-            if outcome is Outcome.NOTHING_TO_SEND and not await visit.is_woken_within(_LINGER_S):
+            # A wakeup since the batch was taken counts, too.
+            is_empty = outcome in (Outcome.EMPTIED, Outcome.NOTHING_TO_SEND)
+            if is_empty and not await visit.is_woken_within(_LINGER_S):
                 break
         return outcome
 
@@ -205,7 +207,7 @@ class Dispatcher:
             if self._stopping.is_set():
                 return None
             self._lanes.begin(place)
-            visit.woken.clear()
+            visit.forget_wakeups()
             if visit.lease is None:
                 # After the wait: until then any other dispatcher with a free place may have the channel.
                 visit.lease = await self._claim(visit.channel)

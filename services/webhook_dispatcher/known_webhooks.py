@@ -40,25 +40,34 @@ class KnownWebhook:
 class RequestUnderWay:
     """A request to a webhook as it was set up when the request began."""
 
-    def __init__(self, setup: Setup, call: Coroutine[Any, Any, Attempt]) -> None:
+    def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._call = asyncio.create_task(call)
+        self._task: asyncio.Task[Any] | None = None
         self._is_outdated = False
 
-    async def attempt(self) -> Attempt | None:
-        """None when the webhook has changed meanwhile: what the receiver did with the request is unknown."""
+    async def attempt(self, call: Coroutine[Any, Any, Attempt]) -> Attempt | None:
+        """Makes the call, in the task of the caller: a task of its own would cost as much as signing.
+
+        None when the webhook has changed meanwhile: what the receiver did with the request is unknown.
+        """
+        self._task = task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        cancelling = task.cancelling()
         try:
-            return await self._call
+            return await call
         except asyncio.CancelledError:
-            if not self._is_outdated:
+            # Unless someone else has cancelled the task too.
+            if not self._is_outdated or task.uncancel() > cancelling:
                 raise
             return None
+        finally:
+            self._task = None
 
     def end_unless(self, setup: Setup | None) -> None:
         """Ends the request if the webhook is set up in another way now, or gone."""
-        if setup != self._setup:
+        if setup != self._setup and self._task is not None and not self._is_outdated:
             self._is_outdated = True
-            self._call.cancel()
+            self._task.cancel()
 
 
 class KnownWebhooks:

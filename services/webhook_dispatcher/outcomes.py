@@ -16,6 +16,8 @@ class Outcome(Enum):
     BACKOFF = auto()
     """The time of the next attempt has not come."""
     ACCEPTED = auto()
+    EMPTIED = auto()
+    """Accepted, and nothing else was in the queue."""
     RELEASED = auto()
     """The lease is gone: the attempt failed and is retried later, or another owner has it."""
     CHANGED = auto()

@@ -63,7 +63,7 @@ def _ended(run: _Run, place: Place, request: asyncio.Task[None]) -> None:
     place.give_back()
     if not request.cancelled() and (error := request.exception()) is not None:
         run.error = error
-    run.visit.woken.set()
+    run.visit.wake()
 
 
 class Parallel:
@@ -114,8 +114,8 @@ class Parallel:
         """Begins requests until there is a reason to stop."""
         while not self._stopping.is_set() and not run.is_over:
             if not run.room:
-                await run.visit.woken.wait()
-                run.visit.woken.clear()
+                await run.visit.is_woken_within(None)
+                run.visit.forget_wakeups()
                 continue
             if resolved.addresses:
                 resolved = self._outbound.resolve_again(resolved, account=run.webhook.account)
@@ -170,7 +170,7 @@ class Parallel:
 
     async def _begin_some(self, run: _Run, places: list[Place], resolved: Resolved) -> Outcome | None:
         """Takes what is due and begins its requests, each with one of the places; or waits for a while."""
-        run.visit.woken.clear()
+        run.visit.forget_wakeups()
         taken = await self._entries.take(
             run.lease, count=len(places), retries=max(0, run.retries_room), is_fresh=run.is_fresh
         )

@@ -7,14 +7,13 @@ name server.
 """
 
 import asyncio
-import io
 import logging
 import socket
-import ssl
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import aiohttp
@@ -26,8 +25,9 @@ from shared.model.client_certificates import ClientCertificate
 from shared.model.webhook_answers import redirect
 from shared.outbound.attempt import OK_OR_NO_CONTENT, head_of
 from shared.outbound.attempt import Attempt as Attempt
-from shared.outbound.calls import Call, ConnectionLost, Request, read_body
+from shared.outbound.calls import BadAnswer, Call, ConnectionLost, Prepared, Response, prepared
 from shared.outbound.certificates import CertificateUnusable, Contexts, usual_context
+from shared.outbound.deadline import Deadline
 from shared.outbound.errors import failure_of
 from shared.outbound.names import Lookup, Names, Resolved
 from shared.outbound.proxy import EgressProxy, ProxiedConnector
@@ -42,18 +42,11 @@ from shared.outbound.urls import host_of, origin_of, parsed
 
 logger = logging.getLogger(__name__)
 
-_READ_BUFFER_BYTES = 8 * 1024
-_LINE_LIMIT_BYTES = 8 * 1024
-_HEADERS_LIMIT = 100
 _IDLE_S = 15
-# A longer body must be a file object: aiohttp writes bytes in one step, which blocks the event loop.
-_IN_ONE_PIECE_BYTES = 1024 * 1024
+# Webhooks whose requests are prepared: some have up to 8 KiB of headers.
+_PREPARED = 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
-_HEADERS = {
-    "User-Agent": "notification-gateway",
-    "Content-Type": "application/json",
-    "Accept-Encoding": "identity",
-}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,7 @@ class _Outgoing:
     method: str
     url: str
     headers: Mapping[str, str]
+    varying: Mapping[str, str]
     body: bytes
     certificate: ClientCertificate | None
 
@@ -91,7 +85,8 @@ class Outbound:
         self._contexts = Contexts(ca=ca)
         self._names = Names(lookup or system_lookup, fresh_s=lookup_ttl_s)
         self._proxy = EgressProxy(proxy, names=self._names, policy=policy) if proxy else None
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: aiohttp.TCPConnector | None = None
+        self._prepared = lru_cache(maxsize=_PREPARED)(_prepared)
 
     def _connector(self) -> aiohttp.TCPConnector:
         make = partial(ProxiedConnector, self._proxy) if self._proxy else aiohttp.TCPConnector
@@ -106,27 +101,14 @@ class Outbound:
         )
 
     async def __aenter__(self) -> Self:
-        connector = self._connector()
+        self._pool = self._connector()
         # aiohttp has no parameter for it.
-        vars(connector)["_factory"] = partial(HeadReader, loop=asyncio.get_running_loop())
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            request_class=Request,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_HEADERS,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            trust_env=False,
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER_BYTES,
-            max_line_size=_LINE_LIMIT_BYTES,
-            max_field_size=_LINE_LIMIT_BYTES,
-            max_headers=_HEADERS_LIMIT,
-        )
+        vars(self._pool)["_factory"] = partial(HeadReader, loop=asyncio.get_running_loop())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None
-        await self._session.close()
+        assert self._pool is not None
+        await self._pool.close()
         await self._names.close()
         await self._contexts.close()
 
@@ -151,6 +133,7 @@ class Outbound:
         *,
         headers: Mapping[str, str],
         body: bytes,
+        varying: Mapping[str, str] = _NOTHING,
         account: str = "",
         resolved: Resolved | None = None,
         timeout_s: float | None = None,
@@ -159,15 +142,16 @@ class Outbound:
     ) -> Attempt:
         """Calls `url` once, follows no redirect, and raises nothing. `timeout_s` replaces the usual deadline.
 
+        `varying` are headers of this request alone: the others are prepared once for a URL. None is in both.
         A status of `success` accepts it. A receiver that asks for a client certificate gets `certificate`, in
         place of the usual one.
 
         It calls a second time only if a connection kept from an earlier call turns out to be dead. Without
         `resolved` it looks the host up for `account` first, within the same deadline.
         """
-        request = _Outgoing(method, url, headers, body, certificate)
+        request = _Outgoing(method, url, headers, varying, body, certificate)
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        attempt = replace(await self._attempt(request, account, resolved, limit_s), success=success)
+        attempt = await self._attempt(request, account, resolved, limit_s, success)
         telemetry.webhook_request_s.record(attempt.took_ms / 1000, {"outcome": attempt.outcome})
         if attempt.error:
             facts = {"origin": origin_of(url), "error": attempt.error}
@@ -175,31 +159,31 @@ class Outbound:
         return attempt
 
     async def _attempt(
-        self, request: "_Outgoing", account: str, resolved: Resolved | None, timeout_s: float
+        self,
+        request: _Outgoing,
+        account: str,
+        resolved: Resolved | None,
+        timeout_s: float,
+        success: Container[int],
     ) -> Attempt:
-        call = Call()
+        assert self._pool is not None
+        call, deadline = Call(self._pool), Deadline(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            with deadline:
                 RESOLVED.set(resolved or await self.resolve(request.url, account=account))
-                tls: ssl.SSLContext | bool = True
-                if request.certificate is not None and parsed(request.url).scheme == "https":
-                    tls = await self._contexts.of(request.certificate, account=account)
-                response = await self._call(call, request, tls)
+                response = await self._call(call, await self._prepare(request, account), request)
         except (aiohttp.ClientError, CertificateUnusable, OSError, ValueError) as exc:
-            refused = isinstance(exc, aiohttp.ClientResponseError | aiohttp.ClientPayloadError)
-            if refused and call.status:
+            if isinstance(exc, BadAnswer) and call.status:
                 # The parser refused what follows the status line: the status decides, the connection goes.
-                return Attempt(call.status, "", call.took_ms, call.has_connection)
+                return Attempt(call.status, "", call.took_ms, call.has_connection, success=success)
             failure = failure_of(exc, request.url, timeout_s=timeout_s, was_sent=call.has_connection)
-            return Attempt(None, failure.error, call.took_ms, call.has_connection, detail=failure.detail)
+            return Attempt(
+                None, failure.error, call.took_ms, call.has_connection, detail=failure.detail, success=success
+            )
         finally:
             if not call.has_response:
                 call.abort()
         took_ms, head = call.took_ms, head_of(response.headers)
-        try:
-            response_body = await read_body(response)
-        finally:
-            call.abort_if_stuck()
         return Attempt(
             response.status,
             "",
@@ -208,41 +192,36 @@ class Outbound:
             retry_after=head.retry_after,
             location=head.location,
             response_headers=head.headers,
-            response_body=response_body,
+            response_body=await call.read_body(response),
             detail=redirect(head.location) if response.status in _REDIRECTS else "",
+            success=success,
         )
 
-    async def _call(
-        self, call: Call, request: "_Outgoing", tls: ssl.SSLContext | bool
-    ) -> aiohttp.ClientResponse:
+    async def _prepare(self, request: _Outgoing, account: str) -> Prepared:
+        """Raises CertificateUnusable, ClientError, ValueError."""
+        headers = tuple(request.headers.items())
+        if request.certificate is None or parsed(request.url).scheme != "https":
+            return self._prepared(request.method, request.url, headers)
+        # Connections are shared by it: one certificate's never carry another's requests.
+        tls = await self._contexts.of(request.certificate, account=account)
+        return prepared(request.method, parsed(request.url), headers, tls=tls)
+
+    async def _call(self, call: Call, request: Prepared, outgoing: _Outgoing) -> Response:
         try:
-            return await self._send(call, request, tls)
+            return await call.make(request, outgoing.varying, outgoing.body)
         except ConnectionLost:
             # A receiver that began to respond has read the request.
             if not call.reused or call.has_begun:
                 raise
-        return await self._send(call, request, tls)
-
-    async def _send(
-        self, call: Call, request: "_Outgoing", tls: ssl.SSLContext | bool
-    ) -> aiohttp.ClientResponse:
-        assert self._session is not None
-        body = request.body
-        response = await self._session.request(
-            request.method,
-            parsed(request.url),
-            data=body if len(body) < _IN_ONE_PIECE_BYTES else io.BytesIO(body),
-            headers=request.headers,
-            # Connections are shared by it: one certificate's never carry another's requests.
-            ssl=tls,
-            allow_redirects=False,
-            middlewares=(call,),
-        )
-        call.has_response = True
-        return response
+            call.abort()
+        return await call.make(request, outgoing.varying, outgoing.body)
 
     def _checked_socket(self, address: Any) -> socket.socket:
         """Checks the address that aiohttp is about to connect to: a URL may name one without resolving."""
         family, kind, protocol, _, sockaddr = address
         check_address(sockaddr[0], self._policy)
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _prepared(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> Prepared:
+    return prepared(method, parsed(url), headers)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from shared.model.addresses import METADATA, NOT_AN_ADDRESS
-from shared.outbound.calls import ConnectionLost
+from shared.outbound.calls import BadAnswer, ConnectionLost
 from shared.outbound.certificate_names import certificate_names
 from shared.outbound.certificates import CertificateUnusable
 from shared.outbound.proxy import ProxyFailed
@@ -84,7 +84,7 @@ def failure_of(exc: BaseException, url: str, *, timeout_s: float, was_sent: bool
             return Failure(
                 "not-connected", _unconnected(exc.os_error, place, is_tls=url.lower().startswith("https:"))
             )
-        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
+        case BadAnswer():
             return Failure("bad-answer", f"{place} did not respond by HTTP/1.1")
         case CertificateUnusable():
             return Failure("tls-failed", "the channel's client certificate cannot be used: put it again")

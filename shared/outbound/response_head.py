@@ -16,6 +16,10 @@ _NO_CONTENT = 204
 _END = re.compile(rb"\r?\n\r?\n")
 # As long as a status line may be, and the heads of 1xx responses before it.
 _LIMIT_BYTES = 16 * 1024
+# What aiohttp's parser takes.
+_READ_BUFFER_BYTES = 8 * 1024
+_LINE_LIMIT_BYTES = 8 * 1024
+_HEADERS_LIMIT = 100
 
 
 class HeadReader(ResponseHandler):
@@ -24,10 +28,25 @@ class HeadReader(ResponseHandler):
     status: int | None = None
     has_begun = False
     _head: bytes | None = None
+    _was_used = False
 
-    def begin(self) -> None:
-        """A request is about to be sent."""
+    def begin(self) -> bool:
+        """A request is about to be sent. Returns whether the connection has carried another one."""
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_LINE_LIMIT_BYTES,
+            max_field_size=_LINE_LIMIT_BYTES,
+            max_headers=_HEADERS_LIMIT,
+        )
         self.status, self.has_begun, self._head = None, False, b""
+        was_used, self._was_used = self._was_used, True
+        return was_used
+
+    async def drained(self) -> None:
+        """Waits until the connection takes more. Raises ClientError once it is lost."""
+        await self._drain_helper()
 
     def data_received(self, data: bytes) -> None:
         # aiohttp calls it without data, too, to go on with what it has.
@@ -70,13 +89,3 @@ class HeadReader(ResponseHandler):
 
 def _announces_body(headers: Mapping[str, str]) -> bool:
     return "Transfer-Encoding" in headers or headers.get("Content-Length", "0").strip() != "0"
-
-
-def status_behind(protocol: Any) -> int | None:
-    """The final status that has arrived on this connection for its last request."""
-    return protocol.status if isinstance(protocol, HeadReader) else None
-
-
-def has_begun(protocol: Any) -> bool:
-    """Whether anything has arrived on this connection for its last request."""
-    return isinstance(protocol, HeadReader) and protocol.has_begun

@@ -7,7 +7,6 @@ read until its TTL ends.
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -19,9 +18,6 @@ from shared.store.queues import parse_entry_id
 
 MOST = 200
 _IN_LIST = 100
-# The others have fields of their own.
-_APART = ("events", "exchange", "next_attempt_ms", "id", "outcome")
-_FACTS = tuple(each.name for each in fields(Delivery) if each.name not in _APART)
 _ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
@@ -87,8 +83,23 @@ class Attempts:
 
 def fields_of(delivery: Delivery, outcome: AttemptOutcome) -> tuple[str, str, bytes, bytes]:
     """What a script adds: outcome, event ids, facts and details."""
-    values = ((name, getattr(delivery, name)) for name in _FACTS)
-    facts = {name: value for name, value in values if value not in ("", None)}
+    facts: dict[str, Any] = {
+        "at_ms": delivery.at_ms,
+        "webhook_id": delivery.webhook_id,
+        "count": delivery.count,
+        "took_ms": delivery.took_ms,
+        "url": delivery.url,
+        "method": delivery.method,
+    }
+    # One by one: a loop over all names takes four times as long, and each attempt pays for it.
+    if delivery.status is not None:
+        facts["status"] = delivery.status
+    if delivery.error:
+        facts["error"] = delivery.error
+    if delivery.detail:
+        facts["detail"] = delivery.detail
+    if delivery.again:
+        facts["again"] = delivery.again
     events = "".join(f"\n{each}" for each in delivery.events) + "\n" if delivery.events else ""
     details = orjson.dumps(delivery.exchange) if delivery.exchange is not None else b""
     return outcome.value, events, orjson.dumps(facts), details

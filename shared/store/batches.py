@@ -84,6 +84,14 @@ class NoBatch(StrEnum):
     IN_ORDER = "in_order"
 
 
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """How many notifications were acked. `is_empty`: the queue had no others, so there is nothing to take."""
+
+    count: int
+    is_empty: bool = False
+
+
 class AfterFailure(StrEnum):
     """What follows a failed attempt."""
 
@@ -177,13 +185,13 @@ class Batches:
         delivery: Delivery,
         batch_limit: int | None = None,
         account: str = "",
-    ) -> int | None:
-        """Acks everything up to and including `until`; returns the number acked, None if not the owner.
+    ) -> Acked | None:
+        """Acks everything up to and including `until`; None if not the owner.
 
         Keeps the attempt, whose bytes are those of `account`.
         `batch_limit` replaces the channel's, if it has one and that may grow: 0 removes it.
         """
-        count, grown = await self._redis.script(
+        count, grown, is_last = await self._redis.script(
             "batch_ack",
             _names(lease),
             lease.owner,
@@ -195,8 +203,8 @@ class Batches:
         self._on_attempts(account, int(grown))
         if count < NOT_OWNER:
             rest = await self._queues.ack_until(lease, until=until)
-            return acked_in_part(count) + (rest or 0)
-        return None if count == NOT_OWNER else int(count)
+            return Acked(acked_in_part(count) + (rest or 0))
+        return None if count == NOT_OWNER else Acked(int(count), is_empty=bool(is_last))
 
     async def fail(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import lru_cache
 
 import orjson
 
@@ -15,6 +16,7 @@ def stored(policy: WebhookPolicy) -> bytes:
     return orjson.dumps(asdict(policy))
 
 
+@lru_cache(maxsize=1024)
 def policy_of(text: bytes | None) -> WebhookPolicy | None:
     """From what a channel keeps; None of a webhook without a policy. A missing field has its default.
 

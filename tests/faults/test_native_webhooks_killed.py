@@ -136,6 +136,9 @@ async def test_a_dispatcher_dies_between_two_commands(scene: Scene, point: str, 
             name = keyspace.channel(str(id_shown(channel)))
             await wait_until(lambda: not redis.hexists(name, "owner"), what="the end of the visit")
     first, *rest = POINTS[point].texts
+    if point == "after the ack" and wanted == "cloudevents-batch":
+        # Nothing is left: the ack says so, and the visit only lingers before it ends.
+        rest = [sha("lease_release")]
     scene.proxy.hold_from(first)
     await publish(scene.mine, *range(1, COUNT), receipt=True)
     await scene.kill_at(*rest)

@@ -93,7 +93,8 @@ class Proxy:
                     data = data[cut:]
                 writer.write(data)
                 await writer.drain()
-                tail = data[-len(self._text) :]
+                # What was sent before there was a text is not searched for it.
+                tail = data[-len(self._text) :] if self._text else b""
         with contextlib.suppress(OSError):
             writer.write_eof()
 

@@ -71,7 +71,7 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
         lanes=arguments.lanes,
         size=arguments.size,
         patience_s=arguments.patience,
-        observe=Wanted(system_calls=arguments.system_calls, samples_per_s=arguments.profile),
+        observe=Wanted(arguments.system_calls, arguments.profile, arguments.native),
     )
     results = []
     for variant in scenario.variants(arguments):

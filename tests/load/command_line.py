@@ -32,6 +32,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--url needs --admin-token")
     if parsed.url and parsed.scenario == "scale":
         parser.error("scale starts its own installations: omit --url")
+    if parsed.native and not parsed.profile:
+        parser.error("--native needs --profile")
     parsed.label = parsed.label or parsed.scenario
     return parsed
 
@@ -103,6 +105,7 @@ def _add_costs(parser: argparse.ArgumentParser) -> None:
         metavar="SAMPLES",
         help="sample the functions of gateways, edges and dispatchers by py-spy, so often a second",
     )
+    costs.add_argument("--native", action="store_true", help="with --profile: also functions of C libraries")
 
 
 def count(text: str) -> int:

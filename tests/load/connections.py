@@ -51,7 +51,7 @@ class HttpConnection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, url: str) -> "HttpConnection":
-        return await _connected(cls, url)
+        return await connected(cls, url)
 
     @property
     def open_now(self) -> bool:
@@ -126,7 +126,7 @@ class RawSocket(asyncio.Protocol):
         Raises Refused if the server does not upgrade, ConnectionError if it closes the connection.
         """
         headers = bearer(credentials) if isinstance(credentials, str) else credentials
-        socket = await _connected(lambda: cls(origin + path, headers, take), origin)
+        socket = await connected(lambda: cls(origin + path, headers, take), origin)
         async with asyncio.timeout(_HANDSHAKE_LIMIT_S):
             await socket._accepted
         return socket
@@ -237,7 +237,8 @@ def upgrade(
     ).encode()
 
 
-async def _connected(factory: Callable[[], P], url: str) -> P:
+async def connected(factory: Callable[[], P], url: str) -> P:
+    """A connection to the URL's host and port."""
     parts = urlsplit(url)
     if parts.hostname is None:
         raise ValueError(f"{url} names no host")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
+# A process that waits for a core in one of these would count as one that uses it.
+_WAITING = ("epoll_wait", "epoll_pwait")
 
 Stack = tuple[str, ...]
 """The functions of one sample, the outermost first."""
@@ -58,11 +60,11 @@ def functions(stacks: Mapping[Stack, int]) -> list[Function]:
 
 
 def stacks_of(lines: Iterable[str]) -> Counter[Stack]:
-    """Reads collapsed stacks: `outer;inner 12` a line."""
+    """Reads collapsed stacks: `outer;inner 12` a line. Leaves out those that show that they wait."""
     found: Counter[Stack] = Counter()
     for line in lines:
         frames, _, count = line.rstrip().rpartition(" ")
-        if frames:
+        if frames and not frames.rpartition(";")[2].startswith(_WAITING):
             found[tuple(frames.split(";"))] += int(count)
     return found
 

@@ -93,7 +93,7 @@ def result_of(label: str, measured: Measurement) -> Result:
 
 def unexpected_closes(by_worker: Sequence[Received]) -> list[str]:
     """Warnings about sockets that the server closed."""
-    codes: dict[int, int] = {}
+    codes: dict[str, int] = {}
     for part in by_worker:
         for code, count in part.closed.items():
             codes[code] = codes.get(code, 0) + count

@@ -27,7 +27,7 @@ SYSTEM_CALLS = (
     *("epoll_wait", "epoll_pwait", "epoll_ctl", "read", "write", "readv", "writev", "recvfrom", "sendto"),
     *("recvmsg", "sendmsg", "ioctl", "accept4", "socket", "connect", "shutdown", "close", "getsockname"),
     *("getpeername", "setsockopt", "getsockopt", "futex", "openat", "fdatasync", "mmap", "munmap", "madvise"),
-    *("brk", "getpid", "sched_yield"),
+    *("brk", "getpid", "getrandom", "sched_yield"),
 )
 PYTHON_ROLES = ("gateway", "edge", "dispatcher")
 TRACEPOINTS = Path("/sys/kernel/tracing/events/syscalls")
@@ -39,10 +39,11 @@ _END_LIMIT_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to observe. `samples_per_s`: of each Python process; 0 for none."""
+    """What to observe. `samples_per_s`: of each Python process, 0 for none; `native`: also C functions."""
 
     system_calls: bool = False
     samples_per_s: int = 0
+    native: bool = False
 
 
 class _NotAttachedError(Exception):
@@ -69,7 +70,7 @@ async def observed(watched: Sequence[Watched], wanted: Wanted) -> AsyncIterator[
             probes += [_SystemCalls(each) for each in watched if each.role != "client"]
         if wanted.samples_per_s:
             probes += [
-                _Functions(each, wanted.samples_per_s, Path(folder) / each.name)
+                _Functions(each, wanted, Path(folder) / each.name)
                 for each in watched
                 if each.role in PYTHON_ROLES
             ]
@@ -161,9 +162,9 @@ class _SystemCalls:
 class _Functions:
     """py-spy on one Python process: samples the stack of each thread that uses the CPU."""
 
-    def __init__(self, process: Watched, samples_per_s: int, out: Path) -> None:
+    def __init__(self, process: Watched, wanted: Wanted, out: Path) -> None:
         self._process = process
-        self._samples_per_s = samples_per_s
+        self._wanted = wanted
         self._out = out
         self._spy: asyncio.subprocess.Process | None = None
 
@@ -172,8 +173,9 @@ class _Functions:
         if program is None:
             raise _NotAttachedError(f"{_NO_FUNCTIONS}: `py-spy` is not installed (make install)")
         self._spy = await asyncio.create_subprocess_exec(
-            *(program, "record", "--pid", str(self._process.pid), "--rate", str(self._samples_per_s)),
+            *(program, "record", "--pid", str(self._process.pid), "--rate", str(self._wanted.samples_per_s)),
             *("--format", "raw", "--function", "--output", str(self._out)),
+            *(("--native",) if self._wanted.native else ()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ class Received:
     last_us: int
     bytes: int
     messages: int
-    closed: dict[int, int] = field(default_factory=dict)
+    closed: dict[str, int] = field(default_factory=dict)
 
 
 class Recorder:
@@ -36,6 +37,7 @@ class Recorder:
         self.bytes = 0
         self.messages = 0
         self.latencies = Latencies()
+        self._is_any_told = False
 
     def reset(self) -> None:
         self.latencies = Latencies()
@@ -49,6 +51,34 @@ class Recorder:
             self.garbled += 1
         self.bytes += len(message)
         self.messages += 1
+
+    def take(self, channel: int, items: SequenceOf[tuple[int, int, int]]) -> None:
+        """Records events by lane, number and time of sending."""
+        if not items:
+            return
+        at_us = self.last_us = now_us()
+        slot, lanes = self.latencies.slot(at_us), self._channels[channel]
+        self.messages += 1
+        for lane, number, sent_us in items:
+            sequence = lanes.get(lane)
+            if sequence is None:
+                sequence = lanes[lane] = Sequence()
+            if sequence.take(number):
+                self.received += 1
+                slot.append(bounded(at_us - sent_us))
+
+    @property
+    def told(self) -> int:
+        """How many events are missing that their channels were told of."""
+        if not self._is_any_told:
+            return 0
+        return sum(sequence.told for lanes in self._channels.values() for sequence in lanes.values())
+
+    def excuse(self, channel: int) -> None:
+        """The channel was told that something before its next event of each known lane may be missing."""
+        self._is_any_told = True
+        for sequence in self._channels[channel].values():
+            sequence.is_told = True
 
     def _record(self, lanes: dict[int, Sequence], items: Iterable[dict[str, Any]]) -> None:
         at_us = self.last_us = now_us()

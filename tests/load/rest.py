@@ -134,6 +134,13 @@ class ApiKeys:
             some = events[start : start + _EVENTS_AT_ONCE]
             await self._rest.call("POST", "/v1/events", token=self.publisher.secret, json=some, want=(202,))
 
+    async def read_streams(self, pattern: str, count: int) -> None:
+        """Topics of the pattern are retained, so many events each, and the receivers may read them."""
+        rules = [{"topics": [pattern], "keep": {"count": count, "age_s": 3600}}]
+        await self._rest.call("PUT", f"/v1/streams?account={self.account}", json=rules, want=(204,))
+        for key in self.receivers:
+            await self._rest.call("PUT", "/v1/bindings", token=key.secret, json=[pattern], want=(204,))
+
     async def replay(self, channel: str, topic: str) -> None:
         """Begins a replay of everything that the topic has."""
         body = {"since": _LONG_AGO, "topics": [topic]}

@@ -19,14 +19,22 @@ class Sequence:
     missing: set[int] = field(default_factory=set)
     duplicated: int = 0
     out_of_order: int = 0
+    told: int = 0
+    """Numbers that are missing, which the receiver was told of."""
+    is_told: bool = False
 
     def take(self, number: int) -> bool:
         """Records a number; False if it is a duplicate."""
         if number == self.next:
             self.next += 1
+            self.is_told = False
             return True
         if number > self.next:
-            self.missing.update(range(self.next, number))
+            if self.is_told:
+                self.told += number - self.next
+                self.is_told = False
+            else:
+                self.missing.update(range(self.next, number))
             self.next = number + 1
             return True
         if number in self.missing:
@@ -39,7 +47,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The counts of a run. `unknown`: received but never published."""
+    """The counts of a run. `unknown`: received but never published; `told`: lost, and the receiver knows."""
 
     published: int = 0
     received: int = 0
@@ -47,6 +55,7 @@ class Count:
     duplicated: int = 0
     out_of_order: int = 0
     unknown: int = 0
+    told: int = 0
 
     @property
     def passed(self) -> bool:
@@ -78,11 +87,13 @@ def count_all(
         count = published.get(key, 0)
         beyond = max(0, sequence.next - count)
         unknown += beyond - sum(number >= count for number in sequence.missing)
+    told = sum(sequence.told for sequence in found.values())
     return Count(
         published=total,
-        received=total - lost,
+        received=total - lost - told,
         lost=lost,
         duplicated=sum(sequence.duplicated for sequence in found.values()),
         out_of_order=sum(sequence.out_of_order for sequence in found.values()),
         unknown=unknown,
+        told=told,
     )

@@ -105,7 +105,7 @@ class Sockets:
 
     async def recorded(self) -> Received:
         recorded = self._recorder.recorded()
-        recorded.closed = dict(self._closed)
+        recorded.closed = {str(code): count for code, count in self._closed.items()}
         return recorded
 
     async def close(self) -> None:

@@ -37,7 +37,7 @@ def table(results: Sequence[Result]) -> str:
     rows = [("", *(result.label for result in results), "")]
     for name in asdict(results[0].count):
         counts = [getattr(result.count, name) for result in results]
-        if name != "unknown" or any(counts):
+        if name not in ("unknown", "told") or any(counts):
             rows.append((name.replace("_", " "), *(f"{count:,}" for count in counts), ""))
     for figure in _figures(result.figures for result in results):
         text, unit = named(figure)

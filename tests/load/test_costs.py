@@ -35,6 +35,11 @@ def test_a_function_may_have_blanks_and_no_samples_are_no_functions() -> None:
     assert functions(stacks_of([])) == []
 
 
+def test_a_process_that_waits_for_work_has_no_cost() -> None:
+    lines = ["run;uv__io_poll (linux.c:1);epoll_pwait (libc.so.6) 9", "run;epoll_ctl (libc.so.6) 2"]
+    assert stacks_of(lines) == {("run", "epoll_ctl (libc.so.6)"): 2}
+
+
 def test_system_calls_without_a_counter_of_their_own_are_other() -> None:
     lines = [
         "100,,raw_syscalls:sys_enter,5,100.00,,",

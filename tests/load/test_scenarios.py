@@ -26,6 +26,8 @@ CASES = {
     "connect": ("--channels", "10"),
     "takeover": ("--channels", "2", "--takeovers", "5", "--pause", "0.05", "--rate", "100"),
     "fanout": ("--channels", "10", "--rate", "10", "--seconds", "0.5", "--warm-up", "0.2"),
+    "sse": ("--readers", "4", "--rate", "100", *_STREAM[2:]),
+    "resume": ("--readers", "8", "--topics", "2", "--missed", "40"),
     "backlog": ("--waiting", "500"),
     "tenants": ("--accounts", "5", "--rate", "100", "--rounds", "2", *_STREAM[2:]),
     "neighbours": ("--rate", "50", "--fan", "20", "--dead", "3", "--rounds", "1", *_STREAM),
@@ -43,6 +45,8 @@ FIGURES = {
     "connect": {"connected_per_s", "storm_acked_s"},
     "takeover": {"takeover_p50_ms", "latency_max_ms"},
     "fanout": {"delivered_per_s", "latency_p50_ms"},
+    "sse": {"delivered_per_s", "latency_p50_ms", "cpu_edge_us"},
+    "resume": {"resumed_per_s", "caught_up_s", "resume_p99_ms", "cpu_edge_each_us", "recovered"},
     "backlog": {"drained_after_s", "frames"},
     "tenants": {"cpu_all_us", "cpu_all_ratio", "cpu_all_ratio_lowest", "redis_commands_per_notification"},
     "neighbours": {"sockets_p99_ms", "webhooks_p99_ms", "latency_p99_ms"},
@@ -72,8 +76,8 @@ def installation_of(stack: Stack) -> Installation:
     )
 
 
-async def run(stack: Stack, name: str) -> list[Result]:
-    arguments = command_line.arguments([name, *CASES[name], "--lanes", "2", "--label", "small"])
+async def run(stack: Stack, name: str, *more: str) -> list[Result]:
+    arguments = command_line.arguments([name, *CASES[name], "--lanes", "2", "--label", "small", *more])
     bench = Bench(installation_of(stack), RunOptions(lanes=arguments.lanes), Screen())
     try:
         return await SCENARIOS[name].run(bench, arguments)
@@ -102,6 +106,29 @@ async def test_tenants_has_a_result_for_many_accounts_and_one_for_one_account(st
     assert many.redis is not None
     assert many.redis.calls["xadd"] == 100, "the warm-ups and the other group do not count"
     assert "cpu_all_ratio" not in one.figures
+
+
+async def test_all_readers_of_a_stream_get_every_event(stack: Stack) -> None:
+    [result] = await run(stack, "fanout", "--stream", "--readers", "30")
+    assert result.count.passed, result
+    # 0.7 s at 10 events per second, of which 0.2 s are the warm-up.
+    assert result.count == Count(published=7 * 30, received=7 * 30)
+    assert result.figures["readers"] == 30
+    assert "cpu_edge_us" in result.figures
+
+
+async def test_readers_come_back_without_a_hole(stack: Stack) -> None:
+    [result] = await run(stack, "resume", "--keep", "1000")
+    # By two lanes: an event to each topic before, two requests of 10 to each meanwhile, an event after it.
+    assert result.count == Count(published=44 * 8, received=44 * 8)
+    assert result.figures["recovered"] == 8
+    assert not [warning for warning in result.warnings if "readers" in warning or "closed" in warning]
+
+
+async def test_readers_are_told_of_what_their_streams_keep_no_longer(stack: Stack) -> None:
+    [result] = await run(stack, "resume", "--keep", "15")
+    assert result.count == Count(published=44 * 8, received=19 * 8, told=25 * 8)
+    assert (result.figures["recovered"], result.figures["told_trimmed"]) == (0, 8)
 
 
 def test_every_scenario_but_scale_has_a_case() -> None:

@@ -42,6 +42,8 @@ async def test_wrong_arguments_exit_with_2() -> None:
     code, output = await run_load("sockets", "--url", "http://127.0.0.1:1")
     assert code == 2, output
     assert "--admin-token" in output
+    code, output = await run_load("sockets", "--native")
+    assert (code, "--profile" in output) == (2, True), output
 
 
 async def test_an_unreachable_installation_exits_with_1(tmp_path: Path) -> None:

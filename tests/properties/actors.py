@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,7 +28,8 @@ from shared.model.events import Event
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
-from shared.redis.pipeline import Pipeline
+from shared.redis.connection import OnReply
+from shared.redis.pipeline import Pipeline, hand_over
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.account_channels import AccountChannels
@@ -84,6 +86,11 @@ class ReportingQueues(Queues):
     def begin_append(self, api_key_id: str, events: Sequence[Event], **more: Any) -> asyncio.Future[Any]:
         reply = super().begin_append(api_key_id, events, **more)
         return started(self._report_append(reply, api_key_id, events))
+
+    def append_then(
+        self, on_reply: OnReply, api_key_id: str, events: Sequence[Event], *, size_bytes: int, **more: Any
+    ) -> None:
+        self.begin_append(api_key_id, events, **more).add_done_callback(partial(hand_over, on_reply))
 
     async def _report_append(
         self, pending: asyncio.Future[Any], api_key_id: str, events: Sequence[Event]

@@ -34,6 +34,7 @@ from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
 from shared.store.stream_reads import StreamReads
 from shared.store.streams import Streams
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -104,11 +105,19 @@ def at_time(stores: "Stores", ms: int) -> RedisCommands:
     return _with_time(stores, f"'{ms}'")
 
 
+# The id of an attempt is Redis' time, and never goes back.
+_NEW_ID = "local function new_id() return '*' end"
+_NEW_ID_AT = """local function new_id(name)
+  local now, last = tonumber(%s), redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
+  return string.format('%%.0f-*', last and math.max(now, string.match(last[1], '^%%d+')) or now)
+end"""
+
+
 def _with_time(stores: "Stores", time: str) -> RedisCommands:
     def changed(script: Script) -> Script:
         now_ms = f"local function now_ms() return tonumber({time}) end\n"
         source = re.sub(r"(?s)local function now_ms\(\).*?\nend\n", lambda _: now_ms, script.source)
-        return Script(script.name, source)
+        return Script(script.name, source.replace(_NEW_ID, _NEW_ID_AT % time))
 
     scripts = {name: changed(script) for name, script in stores.scripts.items()}
     return commands_to(stores.redis, scripts=scripts)
@@ -161,12 +170,14 @@ class Stores:
         self.replays = Replays(self.calls, self.queues, limits=QueueLimits())
         self.streams = Streams(self.calls, self.routing)
         self.stream_reads = StreamReads(self.calls)
+        self.token_keys = TokenKeys(self.calls)
         self.account_deletion = AccountDeletion(
             self.calls,
             api_keys=self.api_keys,
             channels=self.channels,
             sessions=self.sessions,
             streams=self.streams,
+            token_keys=self.token_keys,
         )
         self.signing_secrets = SigningSecrets(self.calls)
         self.account_id = new_id()
@@ -279,7 +290,7 @@ class Stores:
         name, queue = keyspace.channel(channel), keyspace.queue(channel)
         rows = dict(self.direct.xrange(queue))
         self.direct.delete(queue)
-        self.direct.hdel(name, "tail", "total", "first", "first_total")
+        self.direct.hdel(name, "tail", "total", "first", "first_total", "batch_until")
         for entry in kept:
             fields = rows[entry.encode()]
             self.direct.xadd(queue, fields, id=entry)

@@ -74,7 +74,9 @@ async def ack(
 ) -> None:
     lease = await claim(stores, channel)
     until = (await taken_from(batches, lease)).notifications[count - 1].entry_id
-    assert await batches.ack(lease, until=until, delivery=delivery(), batch_limit=batch_limit) == count
+    acked = await batches.ack(lease, until=until, delivery=delivery(), batch_limit=batch_limit)
+    assert acked is not None
+    assert acked.count == count
     await stores.leases.release(lease)
 
 

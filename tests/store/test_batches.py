@@ -7,7 +7,7 @@ from shared.model.channels import CloseReason, Kind, Lease
 from shared.model.deliveries import Delivery
 from shared.model.errors import NoLongerOwner
 from shared.store import keyspace
-from shared.store.batches import AfterFailure, Batches, NoBatch, TakenBatch
+from shared.store.batches import Acked, AfterFailure, Batches, NoBatch, TakenBatch
 from shared.store.due_webhooks import DueWebhook, DueWebhooks
 from shared.store.queues import QueueLimits
 from shared.store.replicas import Heartbeat
@@ -117,7 +117,7 @@ async def test_partial_ack_leaves_the_rest_as_the_next_batch(
     taken = await take(batches, lease)
     await stores.queued(channel, 1)
 
-    assert await batches.ack(lease, until=taken.notifications[1].entry_id, delivery=delivery()) == 2
+    assert await batches.ack(lease, until=taken.notifications[1].entry_id, delivery=delivery()) == Acked(2)
 
     assert ids((await take(batches, lease)).notifications) == ["2", "3"]
 
@@ -165,11 +165,13 @@ async def test_ack_ends_the_failing_state(
     lease = await claim(stores, channel)
     taken = await take(batches, lease)
 
-    assert await batches.ack(lease, until=taken.notifications[0].entry_id, delivery=delivery()) == 1
+    acked = await batches.ack(lease, until=taken.notifications[0].entry_id, delivery=delivery())
+    assert acked == Acked(1, is_empty=True)
 
     assert stores.entries(channel) == []
     record = set(stores.direct.hgetall(keyspace.channel(channel)))
-    assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms", b"batch_until"} & record
+    assert not {b"failed_attempts", b"failing_since_ms", b"next_attempt_ms"} & record
+    assert stores.direct.hget(keyspace.channel(channel), "batch_until") == b"0-0", "of no batch"
     assert [attempt["status"] for attempt in recorded(stores.direct, channel)] == [200, 500]
 
 
@@ -301,7 +303,7 @@ async def test_ack_after_a_crash_of_redis_keeps_newer_notifications(
     stores.lose_all_but(channel)
     stores.put_at(channel, f"{int(last.partition('-')[0]) - 5}-0")
 
-    assert await batches.ack(lease, until=last, delivery=delivery()) == 0
+    assert await batches.ack(lease, until=last, delivery=delivery()) == Acked(0)
 
     assert ids((await take(batches, lease)).notifications) == ["e"]
 

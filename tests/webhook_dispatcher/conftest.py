@@ -93,6 +93,7 @@ class FakeOutbound:
         url: str,
         *,
         headers: Mapping[str, str],
+        varying: Mapping[str, str],
         body: bytes,
         account: str,
         resolved: Resolved,
@@ -101,7 +102,8 @@ class FakeOutbound:
         certificate: ClientCertificate | None = None,
     ) -> Attempt:
         assert resolved.host == url
-        request = Request(url, headers, body, method, timeout_s, certificate)
+        assert not headers.keys() & varying.keys()
+        request = Request(url, {**headers, **varying}, body, method, timeout_s, certificate)
         self.requests.append(request)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)

@@ -33,7 +33,7 @@ async def test_an_accepted_batch_is_acked(
     channel = await webhook(stores, queued=3)
     lease = await claim(stores, channel)
 
-    assert await deliveries.make(lease) is Outcome.ACCEPTED
+    assert await deliveries.make(lease) is Outcome.EMPTIED
 
     [request] = outbound.requests
     assert (request.url, request.headers["X-Origin"]) == (URL, "us")
@@ -108,7 +108,7 @@ async def test_a_url_that_changes_during_the_attempt_is_due_at_once(
     outbound.on_request = None
     lease = await claim(stores, channel)
     assert await deliveries.make(lease) is Outcome.MOVED, "another host was resolved"
-    assert await deliveries.make(lease, "https://example.com/new") is Outcome.ACCEPTED
+    assert await deliveries.make(lease, "https://example.com/new") is Outcome.EMPTIED
     assert outbound.requests[-1].url == "https://example.com/new"
 
 
@@ -165,7 +165,7 @@ async def test_a_batch_over_the_limit_is_sent_in_parts(
 
     assert await deliveries.make(lease) is Outcome.ACCEPTED
     assert len(stores.entries(channel)) == 50
-    assert await deliveries.make(lease) is Outcome.ACCEPTED
+    assert await deliveries.make(lease) is Outcome.EMPTIED
     assert len({request.webhook_id for request in outbound.requests}) == 2
 
 

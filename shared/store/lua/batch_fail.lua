@@ -40,8 +40,9 @@ local function is_front(queue, first, last)
 end
 
 local owner, generation, config_version, failing_since_ms, next_attempt_ms, grows_from,
-  own_expiry, head, limits, has_receipts = unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'config_version',
-    'failing_since_ms', 'next_attempt_ms', 'grows_from_ms', 'idle_expiry_ms', 'head', 'limits', 'receipts'))
+  own_expiry, head, limits, has_receipts, known = unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'config_version',
+    'failing_since_ms', 'next_attempt_ms', 'grows_from_ms', 'idle_expiry_ms', 'head', 'limits', 'receipts',
+    'attempts'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner', 0, 0} end
 
 local now, expiry = now_ms(), tonumber(own_expiry or ARGV[6])
@@ -74,8 +75,10 @@ if is_native and status == 'retry' then
   end
 end
 local has_next = status ~= 'ended' and status ~= 'disabled'
-local grown = add_attempt(KEYS[4], now, ARGV[13], ARGV[14], ARGV[15], ARGV[16], has_next and next_ms)
+local grown
+grown, known = add_attempt(KEYS[4], known, ARGV[13], ARGV[14], ARGV[15], ARGV[16], has_next and next_ms)
 if status == 'ended' then return {status, end_channel(KEYS[1], KEYS[2], KEYS[3], 'channel-expired'), grown} end
+redis.call('HSET', KEYS[1], 'attempts', known)
 redis.call('HDEL', KEYS[1], 'owner', 'timed_out')
 if status == 'config_changed' then return {status, 0, grown} end
 if status == 'disabled' then

@@ -22,9 +22,9 @@
 --include silence
 --include notices
 --include taken
-local owner, generation, config_version, failing_since_ms, planned_ms, limits, has_receipts, asked_ms, disabled =
+local owner, generation, config_version, failing_since_ms, planned_ms, limits, has_receipts, asked_ms, disabled, known =
   unpack(redis.call('HMGET', KEYS[1], 'owner', 'generation', 'config_version', 'failing_since_ms', 'planned_ms', 'limits',
-    'receipts', 'asked_ms', 'disabled'))
+    'receipts', 'asked_ms', 'disabled', 'attempts'))
 if owner ~= ARGV[1] or generation ~= ARGV[2] then return {'not_owner', 0, 0, 0} end
 local mark, failed_attempts, refusals, gone, notice = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[7]), ARGV[9], ARGV[15]
 local give_up_ms, disable_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -55,7 +55,9 @@ local ends = status == 'exhausted' or status == 'dropped'
 if status == 'config_changed' or status == 'disabled' then next_ms = now end
 local next_text = string.format('%.0f', next_ms)
 local has_next = status == 'retry' or status == 'config_changed'
-local grown = add_attempt(KEYS[4], now, ARGV[17], ARGV[18], ARGV[19], ARGV[20], has_next and next_text)
+local grown
+grown, known = add_attempt(KEYS[4], known, ARGV[17], ARGV[18], ARGV[19], ARGV[20], has_next and next_text)
+redis.call('HSET', KEYS[1], 'attempts', known)
 redis.call('ZREM', KEYS[5], mark)
 if status ~= 'config_changed' then mark = mark_of(entry_id, failed_attempts, first_ms, refusals, next_ms) end
 -- What was dropped meanwhile needs no mark.

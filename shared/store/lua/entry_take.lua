@@ -38,7 +38,8 @@ end
 if paused or disabled then return {'waiting', ''} end
 
 local _, lifetime_ms = limits_of(own_limits, 0, tonumber(ARGV[7]))
-local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, lifetime_ms)
+local now = now_ms()
+local dropped = drop_expired(KEYS[2], KEYS[3], KEYS[4], has_receipts, first, lifetime_ms, now)
 if dropped > 0 then return {'dropped', dropped} end
 if redis.call('XLEN', KEYS[3]) == 0 then
   forget_taken(KEYS[2], KEYS[5])
@@ -46,7 +47,8 @@ if redis.call('XLEN', KEYS[3]) == 0 then
   redis.call('HDEL', KEYS[2], 'failed_attempts', 'failing_since_ms', 'next_attempt_ms', 'first', 'first_total')
   return {'empty'}
 end
-local key_ends_ms, now = redis.call('HGET', KEYS[1], 'expires_at_ms'), now_ms()
+local key_ends_ms, secret_lines, secret, made_ms =
+  unpack(redis.call('HMGET', KEYS[1], 'expires_at_ms', 'signing_secrets', 'signing_secret', 'created_at_ms'))
 if key_ends_ms and tonumber(key_ends_ms) <= now then return {'waiting', ''} end
 
 local function ms_text(ms) return string.format('%.0f', ms) end
@@ -133,7 +135,6 @@ if #found == 0 then
   return {'waiting', next_ms and ms_text(next_ms) or ''}
 end
 if rate_interval then redis.call('HSET', KEYS[2], 'rate_at_ms', string.format('%.3f', at + rate_interval)) end
-local secrets = {}
-for _, each in ipairs(secrets_of(KEYS[1], now)) do secrets[#secrets + 1] = each.text end
-return {'taken', config_version or '', url, headers, table.concat(secrets, ' '), failed_attempts or '0', policy,
+local secrets = signing_texts(KEYS[1], secret_lines, secret, made_ms, now)
+return {'taken', config_version or '', url, headers, secrets, failed_attempts or '0', policy,
   trouble and '1' or '', unpack(found)}

@@ -16,6 +16,7 @@ from tests.load.scenarios import (
     options,
     rollout,
     sockets,
+    streams,
     tenants,
     waiting,
 )
@@ -84,6 +85,9 @@ async def _takeover(bench: Bench, given: argparse.Namespace) -> list[Result]:
 
 
 async def _fanout(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    if given.stream:
+        stream = Stream(given.readers, given.rate, given.seconds, given.warm_up)
+        return [await streams.fanout(bench, stream, keep=given.keep, label=given.label)]
     return [
         await waiting.fanout(
             bench,
@@ -94,6 +98,18 @@ async def _fanout(bench: Bench, given: argparse.Namespace) -> list[Result]:
             label=given.label,
         )
     ]
+
+
+async def _sse(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    stream = Stream(
+        given.readers, given.rate, given.seconds, given.warm_up, array=given.array, together=given.together
+    )
+    return [await streams.sse(bench, stream, keep=given.keep, label=given.label)]
+
+
+async def _resume(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    load = streams.Comeback(given.readers, given.topics, given.missed, given.keep, given.array)
+    return [await streams.resume(bench, load, at_once=given.at_once, label=given.label)]
 
 
 async def _backlog(bench: Bench, given: argparse.Namespace) -> list[Result]:
@@ -187,7 +203,9 @@ SCENARIOS = {
     "idle": Scenario("idle sockets: memory and CPU", options.for_idle, _idle),
     "connect": Scenario("sockets connect, and all reconnect at once", options.for_connect, _connect),
     "takeover": Scenario("takeovers under load", options.for_takeover, _takeover),
-    "fanout": Scenario("every event to every channel", options.for_fanout, _fanout),
+    "fanout": Scenario("every event to every channel, or to every reader", options.for_fanout, _fanout),
+    "sse": Scenario("a stream for each reader: throughput, or latency at a rate", options.for_sse, _sse),
+    "resume": Scenario("readers of streams are cut, and all come back", options.for_resume, _resume),
     "backlog": Scenario("sockets for full queues", options.for_backlog, _backlog),
     "tenants": Scenario(
         "one channel in each of many accounts, beside as many in one account", options.for_tenants, _tenants

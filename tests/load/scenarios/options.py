@@ -63,6 +63,11 @@ def for_takeover(parser: argparse.ArgumentParser) -> None:
 
 def for_fanout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--stream", action="store_true", help="one stream with --readers instead of a queue for each channel"
+    )
+    parser.add_argument("--readers", type=int, default=1000, help="with --stream: readers of the topic")
+    _keep(parser)
+    parser.add_argument(
         "--channels", type=int, default=500, help="number of channels, all subscribed to every event"
     )
     parser.add_argument("--rate", type=float, default=2.0, help="events per second")
@@ -70,6 +75,27 @@ def for_fanout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-up", type=float, default=2.0, help="seconds of the same load before the measurement"
     )
+
+
+def for_sse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--readers", type=int, default=100, help="number of readers, each of its own topic")
+    parser.add_argument("--rate", type=float, help="events per second; default: as fast as possible")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of the measurement")
+    parser.add_argument(
+        "--warm-up", type=float, default=2.0, help="seconds of the same load before the measurement"
+    )
+    parser.add_argument("--array", type=int, default=1, help="events per request")
+    parser.add_argument("--together", action="store_true", help="all events of a request go to one topic")
+    _keep(parser)
+
+
+def for_resume(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--readers", type=int, default=1000, help="number of readers")
+    parser.add_argument("--topics", type=int, default=10, help="topics that they read, one each")
+    parser.add_argument("--missed", type=int, default=100, help="events of a topic while all are away, about")
+    parser.add_argument("--array", type=int, default=10, help="events per request")
+    parser.add_argument("--at-once", type=int, default=1000, help="maximum of requests in progress")
+    _keep(parser)
 
 
 def for_tenants(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +158,10 @@ def for_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until-eof", action="store_true", help="end earlier, when standard input ends: --seconds is a limit"
     )
+
+
+def _keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", type=int, default=1000, help="events that a stream keeps")
 
 
 def _phases(parser: argparse.ArgumentParser, *, seconds: float, warm_up: float) -> None:

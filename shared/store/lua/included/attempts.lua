@@ -8,6 +8,7 @@ local ATTEMPTS_AGE_MS = 7 * 24 * 60 * 60 * 1000
 local ATTEMPTS_DROPPED = 16
 local SUCCESSES_BETWEEN = 4
 local ATTEMPT_BYTES = 120
+local TTL_STEP_MS = 60 * 60 * 1000
 
 local function head_of(entry)
   local n, before, size = string.match(entry[2][2], '^(%d+) (%d+) (%d+)')
@@ -30,9 +31,8 @@ local function trim_attempts(name, now, n, all)
     return n - number >= ATTEMPTS_KEPT or all - before > ATTEMPTS_BYTES
       or now - string.match(entry[1], '^%d+') > ATTEMPTS_AGE_MS
   end
-  local oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', 1)
+  local oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', SUCCESSES_BETWEEN + 1)
   if not goes(oldest[1]) then return 0 end
-  oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', SUCCESSES_BETWEEN + 1)
   if #oldest > SUCCESSES_BETWEEN and goes(oldest[#oldest]) then
     oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', ATTEMPTS_DROPPED + 1)
   end
@@ -44,21 +44,33 @@ local function trim_attempts(name, now, n, all)
   return before_kept - before
 end
 
--- Adds an attempt and drops what is beyond a bound; returns by how many bytes all have grown, which may be less than 0.
-local function add_attempt(name, now, outcome, events, facts, details, next_ms)
-  local newest, n, before, at, seq = redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1], 1, 0, now, 0
-  if newest then
-    local last, last_before, last_size = head_of(newest)
-    n, before = last + 1, last_before + last_size
-    local last_ms, last_seq = string.match(newest[1], '^(%d+)-(%d+)$')
-    -- Redis' clock may go back, and the ids of a stream may not.
-    if tonumber(last_ms) >= now then at, seq = last_ms, last_seq + 1 end
+-- Redis' time makes the id, which saves a command. It never goes back, as its clock may.
+local function new_id() return '*' end
+
+-- Adds an attempt and drops what is beyond a bound. `known` is the field `attempts` of the channel, `<number> <bytes> <ms>`
+-- of the last attempt, which saves a read. Without it the last one is read: the channel is new, or an older release
+-- was its last owner.
+-- Returns by how many bytes all have grown, which may be less than 0, the field as it is now, and the time in ms.
+local function add_attempt(name, known, outcome, events, facts, details, next_ms)
+  local n, before, last_ms = string.match(known or '', '^(%d+) (%d+) (%d+)$')
+  if not n then
+    local newest = redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
+    if newest then
+      local last, last_before, last_size = head_of(newest)
+      n, before = last, last_before + last_size
+    end
   end
+  n, before = (n or 0) + 1, tonumber(before or 0)
   local size = ATTEMPT_BYTES + #events + #facts + #details
-  redis.call('XADD', name, string.format('%.0f-%.0f', at, seq),
+  local id = redis.call('XADD', name, new_id(name),
     'head', string.format('%.0f %.0f %.0f %s %s', n, before, size, outcome, next_ms or '-'),
     'events', events, 'facts', facts, 'details', details)
-  redis.call('PEXPIRE', name, ATTEMPTS_AGE_MS)
-  if details == '' and n % SUCCESSES_BETWEEN > 0 then return size end
-  return size - trim_attempts(name, now, n, before + size)
+  local now = tonumber(string.match(id, '^%d+'))
+  -- Its TTL is longer than an attempt is kept by as much.
+  if math.floor(now / TTL_STEP_MS) ~= math.floor((last_ms or 0) / TTL_STEP_MS) then
+    redis.call('PEXPIRE', name, ATTEMPTS_AGE_MS + TTL_STEP_MS)
+  end
+  known = string.format('%.0f %.0f %.0f', n, before + size, now)
+  if details == '' and n % SUCCESSES_BETWEEN > 0 then return size, known, now end
+  return size - trim_attempts(name, now, n, before + size), known, now
 end
