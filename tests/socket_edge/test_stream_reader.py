@@ -7,13 +7,16 @@ from typing import Any, cast
 
 import pytest
 
+from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
 from services.socket_edge.stream_reader import StreamReader
 from services.socket_edge.topic_reader import Delivery, Started
+from shared.model.api_keys import hash_of
 from shared.model.channels import CloseReason
 from shared.model.events import Event
 from shared.model.streams import Mark, NotRecovered, Retained, Start
 from shared.runtime.http.streamed import StreamedResponse, chunk
+from shared.runtime.loops import in_background
 from shared.wire.stream_ids import marks_in
 from tests.harness.event_stream import EventStreamParser
 from tests.harness.waiting import wait_until
@@ -395,3 +398,15 @@ class TestTheEnd:
         reader.key_is_gone()
         await reader.check(clock.now_s())
         assert reader.close_reason is CloseReason.KEY_EXPIRED
+
+    async def test_a_sweep_looks_at_its_bindings_again(
+        self, begin: Begin, edge: Edge, peer: Peer, stores: Stores
+    ) -> None:
+        key, secret = await stores.api_key()
+        reader = begin()
+        reader.begin(retry_s=2)
+        edge.authenticated(reader, Credential(key.id, key.account_id, hash_of(secret), changes=0))
+        async with in_background(edge.stream_rights.run):
+            reader.wake()
+            await wait_until(lambda: reader.close_reason is CloseReason.UNBOUND)
+        assert peer.parsed().messages[-1].json["reconnect"] is False
