@@ -1,7 +1,6 @@
 """`GET /v1/stream`: Server-Sent Events of up to 16 topics (docs/protocols/sse.md)."""
 
 import asyncio
-import logging
 import random
 
 from starlette.routing import BaseRoute, Route
@@ -14,8 +13,6 @@ from shared.model.errors import QuotaExceeded, StoreUnavailable
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import quota_exceeded, unavailable
 from shared.wire import sse
-
-logger = logging.getLogger(__name__)
 
 STREAM_PATH = "/v1/stream"
 # A client that pipelines requests and reads no responses is dropped.
@@ -50,12 +47,12 @@ class _StreamResponses:
         try:
             await edge.close_if_stopping(reader)
             await _send_head(reader, send)
-            retry_s = edge.settings.sse_retry_s
-            # Those that are cut together come back one after the other.
-            await reader.serve(receive, retry_s=random.uniform(retry_s, 2 * retry_s))
-        finally:
+        except BaseException:
             await edge.drop(reader)
-            logger.info("stream.closed", extra={"facts": reader.facts})
+            raise
+        retry_s = edge.settings.sse_retry_s
+        # Those that are cut together come back one after the other.
+        reader.begin(retry_s=random.uniform(retry_s, 2 * retry_s))
 
 
 async def _opened(edge: Edge, scope: Scope) -> StreamReader:
