@@ -201,6 +201,7 @@ class TestTheEnd:
                 slow.go_on()
                 await slow.until_end()
                 assert slow.ends == ["overflow"]
+                assert await metric(http, edge.url, "notify_streams_closed_total", reason="too-slow") == 1
             assert other.ends == []
             assert [number for number, _ in other.data] == [*range(sent)]
             again = await read(*topics, url=edge.url, last_event_id=slow.last_event_id)
