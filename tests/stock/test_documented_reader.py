@@ -56,6 +56,28 @@ def said(name: str, data: Any, *, at: str = "") -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n{line}\n".encode()
 
 
+# Prints how long the reader would wait before each attempt: behind a response that ends, then without one.
+WAITS = """
+import { readStream } from "./stream.mjs";
+const attempts = JSON.parse(process.argv[2])[0];
+const [waits, real] = [[], setTimeout];
+globalThis.setTimeout = (then, ms) => {
+  if (ms === 45_000) return real(then, ms);
+  waits.push(ms);
+  return real(then, 0);
+};
+globalThis.fetch = async () => {
+  if (waits.length === attempts) return new Response("", { status: 401 });
+  if (waits.length > 0) throw new TypeError("no network");
+  return new Response(new Blob(["retry: 1000\\n\\n:\\n\\n"]).stream());
+};
+try {
+  for await (const each of readStream("http://gateway", ["a"], "ak_x"));
+} catch {}
+console.log(JSON.stringify(waits));
+"""
+
+
 @dataclass(frozen=True)
 class Answer:
     """How the server answers one request. It hangs behind the parts, or closes."""
@@ -208,12 +230,12 @@ async def serving(server: Server) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def run(folder: Path, *arguments: Any) -> list[Any]:
+async def run(folder: Path, *arguments: Any, driver: str = DRIVER) -> list[Any]:
     """What the driver printed."""
     [block] = blocks("js", STREAMS_PAGE)
     assert "stream.mjs" in block.splitlines()[0], "the block begins with the name of its file"
     (folder / "stream.mjs").write_text(block)
-    (folder / "driver.mjs").write_text(DRIVER)
+    (folder / "driver.mjs").write_text(driver)
     process = await asyncio.create_subprocess_exec(
         *(program("node"), str(folder / "driver.mjs"), json.dumps(arguments)),
         stdout=asyncio.subprocess.PIPE,
@@ -260,3 +282,10 @@ async def test_it_reads_pieces_of_one_byte(name: str, tmp_path: Path) -> None:
     content, reads = IN_PIECES[name]
     printed = await run(tmp_path, "http://gateway", KEY, TOPICS, {}, "", content.decode())
     assert printed == [*reads, [True, "401 "]]
+
+
+async def test_it_waits_as_long_as_it_is_told_and_longer_after_each_failure(tmp_path: Path) -> None:
+    [waits] = await run(tmp_path, 8, driver=WAITS)
+    least = [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+    assert all(ms <= waited <= 1.5 * ms for ms, waited in zip(least, waits, strict=True)), waits
+    assert len(set(waits)) == len(waits), "by chance, so that readers do not come back together"
