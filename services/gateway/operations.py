@@ -53,6 +53,7 @@ ADMIN = Access(
     (401, 403, 404, 429, 503),
 )
 PUBLISHER = Access(lambda request: _authenticator(request).require(request, Scope.PUBLISH), ("apiKey",))
+PUBLISHER_OR_TOKEN = Access(lambda request: _authenticator(request).publisher(request), ("apiKey", "token"))
 RECEIVER = Access(lambda request: _authenticator(request).require(request, Scope.RECEIVE), ("apiKey",))
 
 

@@ -13,6 +13,7 @@ from shared.model.errors import HasChildren, NoSuchAccount, StoreUnavailable
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import Quotas
 from shared.model.sessions import Dialect, Session
+from shared.model.token_keys import Algorithm
 from shared.redis.connection import OnReply
 from shared.redis.pipeline import Argument, RedisCommands, hand_over
 from shared.store import account_deletion, keyspace
@@ -25,6 +26,7 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stored_bytes import Stored, StoredBytes
 from shared.store.streams import Streams
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -81,6 +83,7 @@ def deletion(redis: RedisCommands) -> AccountDeletion:
         channels=Channels(redis, routing, wakeups),
         sessions=Sessions(redis, routing, wakeups, encode=encode_patterns),
         streams=Streams(redis, routing),
+        token_keys=TokenKeys(redis),
     )
 
 
@@ -119,6 +122,8 @@ async def filled(stores: Stores) -> str:
     await asyncio.gather(*stores.routing.learn_device_types(account, {"lamp": "light"}))
     [event] = events(1)
     await stores.receipts.open(account, event, channels=[webhook.id], now_ms=NOW_MS)
+    await stores.token_keys.add(account, Algorithm.HS256, "s" * 32, now_ms=NOW_MS)
+    await stores.token_keys.cut_off(account, "user")
     sums = StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls, quotas=Quotas()))
     sums.add_receipts(account, 100)
     sums.add(account, Stored.QUEUES, 1000)
@@ -176,6 +181,12 @@ async def test_a_late_writer_brings_nothing_back(stores: Stores) -> None:
     sums.add(account, Stored.QUEUES, 1000)
     await sums.report()
     await AccountQuotas(stores.calls).change(account, quotas={"sockets": 1}, key_quotas={})
+    with pytest.raises(NoSuchAccount):
+        await stores.token_keys.add(account, Algorithm.HS256, "s" * 32, now_ms=NOW_MS)
+    with pytest.raises(NoSuchAccount):
+        await stores.token_keys.server_key(account, now_ms=NOW_MS)
+    with pytest.raises(NoSuchAccount):
+        await stores.token_keys.cut_off(account, "user")
 
     assert await stores.api_keys.account(account) is None
     left = [name for name in stores.direct.keys("*") if account.encode() in name]
