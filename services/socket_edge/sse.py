@@ -57,7 +57,8 @@ class _StreamResponses:
             reader.begin(retry_s=random.uniform(retry_s, 2 * retry_s))
         except BaseException:
             await reader.abort()
-            await edge.drop(reader)
+            if reader.is_held:
+                await edge.drop(reader)
             raise
 
 
