@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from shared.model.addresses import AddressPolicy
 from shared.model.quotas import KeyQuotas, Quotas
 from shared.model.streams import Keep
+from shared.native_tokens import NativeTokens
 from shared.outbound.client import Outbound
 from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
@@ -43,6 +44,8 @@ from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.stream_reads import StreamReads
 from shared.store.streams import StreamLimits, Streams
+from shared.store.tickets import Tickets
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.store.webhook_notices import WebhookNotices
 from shared.store.webhooks import Webhooks
@@ -92,6 +95,8 @@ class Stores:
         self.leases = Leases(redis)
         self.memory = RedisMemory(redis)
         self.names = Names(redis)
+        self.native_tokens = NativeTokens(TokenKeys(redis))
+        self.tickets = Tickets(redis)
         self.principals = Principals(self.api_keys)
         self.queues = Queues(redis, limits=limits)
         self.receipts = Receipts(redis)
@@ -107,6 +112,7 @@ class Stores:
             channels=self.channels,
             sessions=self.sessions,
             streams=self.streams,
+            token_keys=self.native_tokens.keys,
         )
         self.replays = Replays(redis, self.queues, limits=limits)
         self.webhooks = Webhooks(redis, self.wakeups)

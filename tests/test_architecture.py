@@ -53,6 +53,10 @@ ROOMS = {
     "shared.outbound": Room(("shared.model", "shared.telemetry", "shared.tls", "aiohttp", "yarl")),
     "shared.authentication": Room(("shared.model", "shared.store"), never=("json", "time")),
     "shared.tokens": Room(("shared.model", "shared.store", "jwt"), never=("json", "time")),
+    "shared.native_tokens": Room(
+        ("shared.model", "shared.store", "shared.wire", "cryptography", "jwt", "orjson"),
+        never=("json", "time"),
+    ),
     "shared.jobs": Room(("shared.clock", "arq", "orjson", "redis")),
     "shared.clock": Room(),
     "shared.tls": Room(),

@@ -18,6 +18,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     deliveries,
     documented,
     fetches,
+    native_tokens,
     one_stream,
     publish,
     quotas,
@@ -26,6 +27,8 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     session_pushes,
     signing_secrets,
     streams,
+    tickets,
+    token_keys,
     webhook_tests,
 )
 from services.gateway.context import Context

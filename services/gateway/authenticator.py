@@ -17,10 +17,13 @@ from shared.authentication import require_scope
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, Scope, hash_of, is_id
 from shared.model.errors import Unauthenticated
+from shared.model.grants import Grant
+from shared.native_tokens import NativeTokens
 from shared.runtime.http.responses import Problem
 from shared.runtime.stranger_limits import StrangerLimits
 from shared.store.api_keys import ApiKeys
 from shared.store.random_cache import RandomCache
+from shared.wire.native_tokens import is_token_like
 from shared.wire.pelion.handshake import bearer
 
 # How long this gateway may still accept a secret that another gateway revoked or rotated.
@@ -66,8 +69,11 @@ class Authenticator:
     They raise Problem (429) without asking Redis when the caller's address has failed too often.
     """
 
-    def __init__(self, api_keys: ApiKeys, *, admin_token: str, limits: StrangerLimits) -> None:
+    def __init__(
+        self, api_keys: ApiKeys, tokens: NativeTokens, *, admin_token: str, limits: StrangerLimits
+    ) -> None:
         self._api_keys = api_keys
+        self._tokens = tokens
         self._limits = limits
         self._admin_token = admin_token.encode()
         self._cache: RandomCache[bytes, _Cached] = RandomCache(_CACHE_SIZE)
@@ -100,6 +106,18 @@ class Authenticator:
             self._remember(key, authorization, read_at_s=now_s, version=version)
         require_scope(key.scopes, scope)
         return key
+
+    async def publisher(self, request: Request) -> ApiKey | Grant:
+        """The caller, if it may publish: an API key with the scope, or what a token allows."""
+        is_by_token = is_token_like(_secret_in(request))
+        return await self.bearer(request) if is_by_token else await self.require(request, Scope.PUBLISH)
+
+    async def bearer(self, request: Request) -> Grant:
+        """What the caller's token allows. Raises TokenRefused."""
+        token = _secret_in(request)
+        return await self._tokens.look_up(
+            token, lambda find: self.look_up(request, token, find), now_ms=now_ms()
+        )
 
     def cached(self, digest: bytes, *, now_s: float) -> ApiKey | None:
         """The API key of this `digest_of` a header, if it is in memory and was valid within the last

@@ -22,6 +22,7 @@ from shared.store.quotas import AccountQuotas
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.streams import Streams
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.wire.accounts import AccountBody, NewAccount, NewApiKey, NewSecret, account_body, api_key_body
 from shared.wire.models import convert
@@ -85,6 +86,7 @@ async def run_command(arguments: argparse.Namespace, redis: Redis) -> int:
         channels=Channels(calls, routing, wakeups),
         sessions=Sessions(calls, routing, wakeups, encode=encode_patterns),
         streams=Streams(calls, routing),
+        token_keys=TokenKeys(calls),
     )
     try:
         match arguments.command, arguments.action:

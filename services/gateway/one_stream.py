@@ -1,6 +1,6 @@
 """The stream of one topic: its state, its events from a place on, and its purge.
 
-docs/protocols/streams.md, sections 4 and 5
+docs/protocols/streams.md, sections 5 and 6
 """
 
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from shared.store.streams import READ_LOT
 from shared.wire.streams import StreamBody, StreamEventsBody, stream_body, stream_events_body
 
 _PAGE_BYTES = 1024 * 1024
-_LONGEST_EPOCH = 64
+_LONGEST_EPOCH = 32
 
 
 async def _reader(request: Request) -> ChannelCaller:

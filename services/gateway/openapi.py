@@ -52,6 +52,9 @@ _TAGS = {
     "/v1/accounts": "accounts",
     "/v1/api-keys": "accounts",
     "/v1/channels": "channels",
+    "/v1/sockets": "tokens",
+    "/v1/tickets": "tokens",
+    "/v1/token": "tokens",
     "/v1/": "events",
     "/v2/notification": "notification",
     "/v2/subscriptions": "subscriptions",
@@ -65,6 +68,7 @@ _IN_PATH = {
     "api_key_id": ("The API key's id.", TEXT),
     "channel": ("A channel, by its id or name, percent-encoded, or an API key, by its id.", TEXT),
     "delivery": ("The attempt's id.", TEXT),
+    "kid": ("A token key's id.", TEXT),
     "event_id": ("The event's id, percent-encoded.", TEXT),
     "secret": ("A signing secret's id.", TEXT),
     "topic": ("The topic, percent-encoded.", TEXT),
@@ -74,6 +78,13 @@ _IN_PATH = {
 }
 _SECURITY_SCHEMES = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "The secret of an API key."},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the account.",
+    },
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "Of POST /v1/tickets."},
     "authToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "authTokenInQuery": {"type": "apiKey", "in": "query", "name": "auth_token"},
     "adminToken": {"type": "http", "scheme": "bearer", "description": "The operator's token."},

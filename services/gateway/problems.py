@@ -9,8 +9,10 @@ from shared.model.errors import (
     KindConflict,
     MissingScope,
     NoSuchAccount,
+    NotGranted,
     QuotaExceeded,
     StoreUnavailable,
+    TokenRefused,
     TooLarge,
     Unauthenticated,
 )
@@ -19,7 +21,7 @@ from shared.runtime.http.responses import Problem
 
 EXPECTED = (
     *(HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, QuotaExceeded, StoreUnavailable),
-    *(DeadlinePassed, NoSuchAccount, Unauthenticated),
+    *(DeadlinePassed, NoSuchAccount, NotGranted, Unauthenticated),
 )
 
 
@@ -38,6 +40,12 @@ def problem_of(error: Exception) -> HTTPException:
             return Problem(401, str(error))
         case NoSuchAccount():
             return Problem(404, str(error))
+        case TokenRefused():
+            fields = [("Authorization", "must be Bearer and a token that is valid now")]
+            headers = {"www-authenticate": 'Bearer error="invalid_token"'}
+            return Problem(401, str(error), fields=fields, headers=headers)
+        case NotGranted():
+            return Problem(403, str(error), fields=[(error.claim, "must name it")])
         case Unauthenticated():
             message = "the secret in Authorization is missing or not valid"
             fields = [("Authorization", "must be Bearer and the secret of an API key, or the admin token")]

@@ -27,7 +27,9 @@ from shared.runtime.stranger_limits import StrangerLimits
 def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound: Outbound) -> Context:
     stores = Stores(settings, redis)
     limits = StrangerLimits(settings)
-    authenticator = Authenticator(stores.api_keys, admin_token=admin_token, limits=limits)
+    authenticator = Authenticator(
+        stores.api_keys, stores.native_tokens, admin_token=admin_token, limits=limits
+    )
     publisher = Publisher(stores.for_publishing, on_credentials_version=authenticator.on_credentials_version)
     return Context(
         stores=stores,

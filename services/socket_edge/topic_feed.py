@@ -147,8 +147,9 @@ class TopicFeed:
         self.sweep()
 
     def on_lost(self) -> None:
-        """Wakeups may be missed."""
+        """Wakeups may be missed, and Redis may return without what the last ones told."""
         self._is_subscribed = False
+        self._heard.clear()
 
     def sweep(self) -> None:
         """Checks the mark; without readers the next one begins anew."""
@@ -211,6 +212,7 @@ class TopicFeed:
     def _use_check(self, asked: Mark, page: Resumed, *, mark: Mark) -> None:
         """`asked` was the mark when the page was read, `mark` is that of now."""
         if page.reason is not None:
+            self._heard.clear()
             self._scatter()
         elif mark != asked:
             # Wakeups have moved it on, so it was good; what was read may yet be more than they told.
@@ -268,17 +270,25 @@ class TopicFeed:
             self._hub.reads.begin(self.account_id, partial(self._read, since))
 
     async def _read(self, since: Mark | Start) -> None:
-        is_wanted = any(not reading.has_left for reading in self._wanted.get(since, ()))
+        wanted = self._wanted.get(since, [])
+        asking, is_wanted = len(wanted), any(not reading.has_left for reading in wanted)
         try:
             page = await self._page(since) if is_wanted else None
         finally:
             self._asked.discard(since)
-        readings = [reading for reading in self._wanted.pop(since, ()) if not reading.has_left]
+        readings = self._wanted.pop(since, [])
         if page is None:
-            if readings:
+            if any(not reading.has_left for reading in readings):
                 self._wanted[since] = readings
                 self._retry_later()
             return
+        if page.reason is not None:
+            # Redis may have lost what was heard: a reader that goes on before it must not get it again.
+            self._heard.clear()
+            # Who came while it was read may know more: an offset that was not there may be there now.
+            for reading in readings[asking:]:
+                self._want(reading, since)
+            readings = readings[:asking]
         self._first = page.first
         started = Started(self.topic, Mark(page.epoch, page.offset), page.reason, page.first, page.last)
         delivery = Delivery(self.topic, page.epoch, page.events, page.until)

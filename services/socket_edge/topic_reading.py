@@ -13,6 +13,8 @@ from shared.model.streams import BEGINNING, Mark, Start
 
 logger = logging.getLogger(__name__)
 
+_MOST_HEARD = 256
+
 
 class Left(Protocol):
     """Hears that a reader has left."""
@@ -160,9 +162,8 @@ class Lots:
 class Heard:
     """The last live deliveries of a topic, by the mark that each follows."""
 
-    def __init__(self, memory: Memory, *, most: int = 256) -> None:
+    def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._most = most
         self._by_mark: dict[Mark, tuple[Delivery, int]] = {}
 
     def __contains__(self, mark: Mark) -> bool:
@@ -171,7 +172,7 @@ class Heard:
     def add(self, before: Mark, delivery: Delivery) -> None:
         """Keeps it, and forgets the oldest one when there are too many."""
         self._forget(before)
-        if len(self._by_mark) >= self._most:
+        if len(self._by_mark) >= _MOST_HEARD:
             self._forget(next(iter(self._by_mark)))
         size_bytes = delivery.size_bytes
         if self._memory.take(size_bytes):

@@ -24,6 +24,7 @@ class Scope(StrEnum):
     PUBLISH = "publish"
     RECEIVE = "receive"
     CHANNELS = "channels"
+    TOKENS = "tokens"
     ADMIN = "admin"
 
 

@@ -73,6 +73,25 @@ class Unauthenticated(GatewayError):
         super().__init__("the API key is missing or not valid")
 
 
+class TokenRefused(Unauthenticated):
+    """A token is malformed, not ours, over, or revoked. `why` quotes nothing of it.
+
+    `is_genuine`: a key of the account has signed it, so whoever shows it has guessed nothing.
+    """
+
+    def __init__(self, why: str, *, is_genuine: bool = False) -> None:
+        GatewayError.__init__(self, f"the token is refused: {why}")
+        self.is_genuine = is_genuine
+
+
+class NotGranted(GatewayError):
+    """The token of the caller does not name what it asks for; `claim` is the one that would."""
+
+    def __init__(self, claim: str, wanted: str) -> None:
+        super().__init__(f"the token does not name {wanted} in its claim {claim}")
+        self.claim = claim
+
+
 class MissingScope(GatewayError):
     """The caller's API key lacks a scope."""
 
@@ -116,6 +135,29 @@ class TooManySecrets(GatewayError):
 
     def __init__(self, *, until_ms: int) -> None:
         super().__init__("too many signing secrets are current")
+        self.until_ms = until_ms
+
+
+class TooManyTokenKeys(GatewayError):
+    """The account has as many token keys as it may have."""
+
+    def __init__(self) -> None:
+        super().__init__("the account has too many token keys")
+
+
+class TooManyCutOffs(GatewayError):
+    """As many subjects of the account are cut off as may be; the first cut-off ends at `until_ms`."""
+
+    def __init__(self, *, until_ms: int) -> None:
+        super().__init__("too many subjects of the account are cut off")
+        self.until_ms = until_ms
+
+
+class TooManyTickets(GatewayError):
+    """The account has as many tickets as it may have; the next one is over at `until_ms`."""
+
+    def __init__(self, *, until_ms: int) -> None:
+        super().__init__("the account has too many tickets")
         self.until_ms = until_ms
 
 

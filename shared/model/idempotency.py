@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """The publisher's API key, its Idempotency-Key, and a hash of the request."""
+    """The publisher's API key, its Idempotency-Key, and a hash of the request.
+
+    A publisher without an API key has the id of its account in that place.
+    """
 
     api_key_id: str
     idempotency_key: str

@@ -3,16 +3,27 @@
 Topics share a trie, one level per word. `Fields` with the same topic and field names share a tree, one level
 per field: an exact value is one look-up, prefixes are one look-up per prefix length in use. `DataFields` have
 an index of their own. The cost of a look-up grows with the matches, hardly with the other patterns.
+
+Publishers send the same topics again and again, so what a topic alone has found is remembered until the index
+changes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from shared.model.bindings import DataFields, Fields, Pattern, Topic, TopicWhere
 from shared.model.data_matching import DataIndex
 from shared.model.events import OF_DEVICES
 from shared.model.topics import ANY, DOT, ONE, SYSTEM
+
+# Of all indexes of the process, about 500 bytes each.
+_MOST_REMEMBERED = 4096
+_MOST_OWNERS = 16
+_remembered: dict[tuple[int, str], frozenset[str]] = {}
+# Each state of each index has a number of its own.
+_editions = count()
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +49,7 @@ class Index:
         self._topics = _Node()
         self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
         self._data = DataIndex()
+        self._edition = next(_editions)
 
     @property
     def is_empty(self) -> bool:
@@ -56,6 +68,7 @@ class Index:
         self._update(pattern, owner, by=-1)
 
     def _update(self, pattern: Pattern, owner: str, *, by: int) -> None:
+        self._edition = next(_editions)
         match pattern:
             case Topic():
                 _change(self._topics, _levels_of(pattern.pattern), owner, by=by)
@@ -78,11 +91,15 @@ class Index:
         """The owners of all `DataFields` that match this parsed data."""
         return self._data.owners(value)
 
-    def owners(self, topic: str, fields: Mapping[str, str], data: bytes = b"") -> set[str]:
+    def owners(self, topic: str, fields: Mapping[str, str], data: bytes = b"") -> Set[str]:
         """The owners of all other patterns that match. Parses the event's data only if one has conditions."""
+        remembered = _remembered.get((self._edition, topic))
+        if remembered is not None:
+            return remembered
         found: set[str] = set()
-        if not topic.startswith(OF_DEVICES):
-            where = []
+        where = []
+        is_of_devices = topic.startswith(OF_DEVICES)
+        if not is_of_devices:
             for node in self._topic_nodes(topic.split(DOT)):
                 found.update(node.owners)
                 if node.where is not None:
@@ -90,11 +107,20 @@ class Index:
             if where:
                 value = self._parse(data)
                 found.update(*(each.owners(value) for each in where))
-        for names, root in self._trees.get(topic, {}).items():
-            values = [fields.get(name, "") for name in names]
-            for node in self._field_nodes(root, values, 0):
-                found.update(node.owners)
+        trees = self._trees.get(topic)
+        if trees is not None:
+            for names, root in trees.items():
+                values = [fields.get(name, "") for name in names]
+                for node in self._field_nodes(root, values, 0):
+                    found.update(node.owners)
+        elif not (where or is_of_devices) and len(found) <= _MOST_OWNERS:
+            self._remember(topic, found)
         return found
+
+    def _remember(self, topic: str, found: set[str]) -> None:
+        if len(_remembered) >= _MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[self._edition, topic] = frozenset(found)
 
     def _topic_nodes(self, words: list[str]) -> Iterable[_Node]:
         """All nodes that match the words. Each step keeps a node once: many `#` do not multiply the work."""

@@ -108,7 +108,7 @@ class RoutingTable:
         """Whether `sessions_for` needs the event's parsed data."""
         return self._sessions_index.has_data_patterns
 
-    def sessions_for(self, event: Event, data: object) -> set[str]:
+    def sessions_for(self, event: Event, data: object) -> Set[str]:
         """The sessions that receive the event. `data` is its parsed data, or None unless `needs_data`."""
         if event.to is not None or event.customer is not None or not self.sessions:
             return set()

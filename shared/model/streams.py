@@ -107,7 +107,8 @@ class Start(StrEnum):
 class Mark:
     """Where a reader of a topic is: behind `offset` in the stream of this epoch.
 
-    `offset` must be one (`is_offset`). The epoch is "" of a reader who found no stream.
+    `offset` must be one (`is_offset`). The epoch is "" of a reader who found no stream; others have up to 32
+    hexadecimal digits and hyphens.
     """
 
     epoch: str

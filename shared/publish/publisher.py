@@ -20,6 +20,7 @@ from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores, Round, counts_of
+from shared.publish.single_append import SingleAppend, round_of
 from shared.publish.sizes import count_stored
 from shared.publish.state import Account, OnEnd, Publish, Taken
 
@@ -84,12 +85,10 @@ class Publisher:
         taken = Taken([0] * len(posted.events))
         publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span, taken, deadline)
         try:
-            is_admitted = self._admit(publish)
+            if self._admit(publish):
+                self._match_now(publish)
         except Exception as error:
             self._end(publish, error)
-        else:
-            if is_admitted:
-                self._match(publish)
 
     def _admit(self, publish: Publish) -> bool:
         """Whether the account's rates let it go on now; False: they call `_on_admitted`.
@@ -170,7 +169,7 @@ class Publisher:
             self._repair_later(publish)
         else:
             account.in_flight += 1
-            self._lots.send(Round(self._stores, publish, matched, self._on_round))
+            self._lots.send(round_of(self._stores, publish, matched, self._on_round))
 
     def _pay_copies(self, publish: Publish, copies: int) -> bool:
         """Whether the account's rate lets it make its notifications now; False: `_on_admitted` is called."""
@@ -182,7 +181,7 @@ class Publisher:
         publish.paid_copies = copies
         return True
 
-    def _on_round(self, sent: Round) -> None:
+    def _on_round(self, sent: Round | SingleAppend) -> None:
         publish = sent.publish
         account = publish.account
         account.in_flight -= 1

@@ -11,6 +11,7 @@ import orjson
 
 from shared.model.api_keys import ApiKey
 from shared.model.events import Event
+from shared.model.grants import Grant
 from shared.model.idempotency import Repeatable
 from shared.model.streams import Published
 from shared.wire.events import (
@@ -114,8 +115,10 @@ class Posted:
     api_key_id: str = ""
 
 
-def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id) -> Posted:
-    """The events that this API key publishes; `id_of` names those without an id. Raises Invalid, TooLarge."""
+def parse(
+    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+) -> Posted:
+    """The events that this publisher posts; `id_of` names those without an id. Raises Invalid, TooLarge."""
     form = headers.form
     if form in _OURS:
         events = parse_events(body, form=form, id_of=id_of)
@@ -125,7 +128,7 @@ def parse(key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], 
 
 
 async def parse_in_turns(
-    key: ApiKey, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
 ) -> Posted:
     """The same for a body of any length: others have their turns of the event loop meanwhile."""
     if len(body) <= LONG_BODY_BYTES:
@@ -147,12 +150,20 @@ def _cloudevents_in(headers: Headers, body: bytes, form: Form) -> Iterator[Event
     return cloudevents_in(body, form=form, headers=headers.attributes, content_type=headers.content_type)
 
 
-def repeatable_in(api_key_id: str, headers: Headers, body: bytes) -> Repeatable | None:
-    """The identity of a request that may be repeated; None without an Idempotency-Key. Raises Invalid."""
+def repeatable_by(publisher: ApiKey | Grant, headers: Headers, body: bytes) -> Repeatable | None:
+    """The identity of a request that may be repeated; None without an Idempotency-Key. Raises Invalid.
+
+    Publishers by token have their account in common, and their keys apart by subject.
+    """
     key = idempotency_key_in(headers.idempotency_keys)
     if key is None:
         return None
-    return Repeatable(api_key_id, key, fingerprint_of(_kind_of(headers), body))
+    fingerprint = fingerprint_of(_kind_of(headers), body)
+    if isinstance(publisher, Grant):
+        return Repeatable(
+            publisher.account_id, f"{len(publisher.subject)} {publisher.subject} {key}", fingerprint
+        )
+    return Repeatable(publisher.id, key, fingerprint)
 
 
 def _kind_of(headers: Headers) -> str:

@@ -7,6 +7,7 @@ redirects to another one did not execute the command: only then is it sent again
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
@@ -23,8 +24,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.redis.cluster_nodes import Nodes
 from shared.redis.cluster_pool import ClusterPool
-from shared.redis.connection import Argument
-from shared.redis.pipeline import Hooks, Pipeline, RedisCommands, RedisUnavailable, Script
+from shared.redis.connection import Argument, OnReply
+from shared.redis.pipeline import Hooks, Pipeline, RedisCommands, RedisUnavailable, Script, hand_over
 from shared.redis.slots import ANY_NODE, redirect_target, slot_of, slot_of_command
 from shared.redis.urls import Address
 
@@ -84,6 +85,12 @@ class ClusterPipeline:
             asking=lambda pipeline: _ask(pipeline, "EVAL", source, len(keys), *keys, *arguments),
         )
         return _start(running)
+
+    def read_then(self, on_reply: OnReply, *arguments: Argument) -> None:
+        self.read(*arguments).add_done_callback(partial(hand_over, on_reply))
+
+    def script_then(self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument) -> None:
+        self.script(name, keys, *arguments).add_done_callback(partial(hand_over, on_reply))
 
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         """Primary by primary: the cursor names the primary, and its own cursor behind a blank.

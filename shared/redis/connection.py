@@ -26,6 +26,8 @@ Argument: TypeAlias = str | bytes | int | float
 Arguments: TypeAlias = tuple[Argument, ...]
 OnReplies: TypeAlias = Callable[[list[Any] | Exception], None]
 """Gets one reply for each command, or the exception after which it is unknown what was executed."""
+OnReply: TypeAlias = Callable[[Any], None]
+"""Gets the reply to one command, or the exception that took its place."""
 
 INCOMPLETE = object()
 """What our hiredis readers return when the next reply is not complete."""
@@ -37,15 +39,18 @@ pack = cast(Callable[[Arguments], bytes], hiredis.pack_command)
 
 @dataclass(slots=True, eq=False)
 class Command:
-    """A queued command and the future for its reply. `source` is the text of the script that EVALSHA names.
+    """A queued command, and the future for its reply or a callback. `source` is the text of the script that
+    EVALSHA names.
 
-    It is packed just before it is sent: until then many commands may share one large argument.
+    It is packed just before it is sent: until then many commands may share one large argument, and arguments
+    may be added.
     """
 
     arguments: Arguments
-    reply: asyncio.Future[Any]
+    reply: asyncio.Future[Any] | None
     source: str | None = None
     packed: bytes = b""
+    on_reply: OnReply | None = None
 
 
 @runtime_checkable

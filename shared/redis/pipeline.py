@@ -19,7 +19,15 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from shared.redis.connection import Argument as Argument
-from shared.redis.connection import Arguments, Command, Connection, OnReplies, RedisConnection, pack
+from shared.redis.connection import (
+    Arguments,
+    Command,
+    Connection,
+    OnReplies,
+    OnReply,
+    RedisConnection,
+    pack,
+)
 from shared.redis.sentinel import SentinelConnection, SentinelPool
 
 # Redis serves no other client while it reads a pipeline: bounded in commands, and in bytes.
@@ -79,6 +87,18 @@ class RedisCommands(Protocol):
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """One script, by name. All keys must lie in one slot."""
 
+    def read_then(self, on_reply: OnReply, *arguments: Argument) -> Command | None:
+        """One Redis command that only reads, by callback: no future, and no turn of the event loop later.
+
+        Returns the command as it waits, None where it is sent in another way: until it is packed, others
+        may share it, or add arguments.
+        """
+
+    def script_then(
+        self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument
+    ) -> Command | None:
+        """One script, likewise."""
+
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         """About `count` names, and the cursor of the next page; '' before the first and behind the last.
 
@@ -88,6 +108,12 @@ class RedisCommands(Protocol):
 
     async def primaries(self) -> Mapping[str, "RedisCommands"]:
         """Commands to each primary, by an address that names it. A single Redis has one entry."""
+
+
+def hand_over(on_reply: OnReply, reply: asyncio.Future[Any]) -> None:
+    """Gives a callback what a future has got: its done callback where commands are sent as tasks."""
+    if not reply.cancelled():
+        on_reply(reply.exception() or reply.result())
 
 
 def connection_to(redis: Redis) -> Connection:
@@ -113,6 +139,7 @@ class Pipeline:
         self._is_busy = False
         self._is_lost = False
         self._sent_s = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def command(self, *arguments: Argument) -> asyncio.Future[Any]:
         return self._enqueue(arguments)
@@ -126,6 +153,24 @@ class Pipeline:
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         script, sha = self._scripts[name]
         return self._enqueue(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
+
+    def read_then(self, on_reply: OnReply, *arguments: Argument) -> Command | None:
+        command = Command(arguments, None, on_reply=on_reply)
+        self._queue.append(command)
+        if not self._is_busy:
+            self._send_soon()
+        return command
+
+    def script_then(
+        self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument
+    ) -> Command | None:
+        script, sha = self._scripts[name]
+        evalsha = ("EVALSHA", sha, len(keys), *keys, *arguments)
+        command = Command(evalsha, None, script.source, on_reply=on_reply)
+        self._queue.append(command)
+        if not self._is_busy:
+            self._send_soon()
+        return command
 
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         following, names = await self.command("SCAN", cursor or 0, "COUNT", count)
@@ -141,14 +186,19 @@ class Pipeline:
 
     def _enqueue(self, arguments: Arguments, *, source: str | None = None) -> asyncio.Future[Any]:
         if not self._is_busy:
-            self._is_busy = True
-            # Kept: it is a system call to ask for it.
-            self._loop = asyncio.get_running_loop()
-            # Not at once: the other commands of this turn of the loop join the pipeline.
-            self._loop.call_soon(self._send_queue)
+            self._send_soon()
+        assert self._loop is not None
         reply: asyncio.Future[Any] = self._loop.create_future()
         self._queue.append(Command(arguments, reply, source))
         return reply
+
+    def _send_soon(self) -> None:
+        """Not at once: the other commands of this turn of the loop join the pipeline."""
+        self._is_busy = True
+        if self._loop is None:
+            # Kept: it is a system call to ask for it.
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._send_queue)
 
     def _send_queue(self) -> None:
         self._reads.clear()
@@ -181,8 +231,15 @@ class Pipeline:
         unknown_scripts = []
         for command, reply in zip(commands, replies, strict=True):
             if not isinstance(reply, Exception):
-                if not command.reply.done():
-                    command.reply.set_result(reply)
+                future = command.reply
+                if future is None:
+                    assert command.on_reply is not None
+                    try:
+                        command.on_reply(reply)
+                    except Exception as error:
+                        self._report(error)
+                elif not future.done():
+                    future.set_result(reply)
             elif isinstance(reply, NoScriptError) and command.source is not None:
                 # The server restarted, or never saw this version. EVAL also loads the script.
                 command.arguments = ("EVAL", command.source, *command.arguments[2:])
@@ -192,19 +249,32 @@ class Pipeline:
                 self._fail(command, reply)
         self._queue[:0] = unknown_scripts
 
+    def _report(self, error: Exception) -> None:
+        """Reports an error of a callback to the loop: the other commands have replies too."""
+        assert self._loop is not None
+        message = "the callback of a command failed"
+        self._loop.call_exception_handler({"message": message, "exception": error})
+
     def _fail(self, command: Command, error: Exception) -> None:
-        if command.reply.done():
+        future = command.reply
+        if future is not None and future.done():
             return
-        if not isinstance(error, RedisError | OSError) or _is_bug(error):
-            command.reply.set_exception(error)
-        else:
+        if isinstance(error, RedisError | OSError) and not _is_bug(error):
             self._hooks.on_error(type(error).__name__)
             unavailable = self._hooks.unavailable(why=type(error).__name__)
             # `ClusterPipeline` reads redirections from the cause.
             unavailable.__cause__ = error
-            command.reply.set_exception(unavailable)
+            error = unavailable
+        if future is None:
+            assert command.on_reply is not None
+            try:
+                command.on_reply(error)
+            except Exception as failed:
+                self._report(failed)
+            return
+        future.set_exception(error)
         # A gather ends with the first error; the loop would log the others as never retrieved.
-        command.reply.exception()
+        future.exception()
 
 
 def _next_pipeline(queue: list[Command]) -> tuple[list[Command], list[Command]]:
@@ -213,7 +283,7 @@ def _next_pipeline(queue: list[Command]) -> tuple[list[Command], list[Command]]:
     size = 0
     for place, command in enumerate(queue):
         # A cancelled command must not be executed later: its caller has moved on.
-        if command.reply.cancelled():
+        if command.reply is not None and command.reply.cancelled():
             continue
         command.packed = command.packed or pack(command.arguments)
         size += len(command.packed)

@@ -16,7 +16,7 @@ FIRST_ARGUMENT_IS_KEY = frozenset(
         *("LPOP", "LRANGE", "LREM"),
         *("SADD", "SISMEMBER", "SRANDMEMBER", "SREM", "SSCAN"),
         *("XLEN", "XRANGE", "XREVRANGE"),
-        *("ZADD", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
+        *("ZADD", "ZMSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCAN", "ZSCORE"),
         *("ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE"),
     }
 )

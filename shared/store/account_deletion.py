@@ -19,6 +19,7 @@ from shared.store.channels import Channels
 from shared.store.recount import pages
 from shared.store.sessions import Sessions
 from shared.store.streams import Streams
+from shared.store.token_keys import TokenKeys
 
 # What travels in one pipeline: other accounts' commands wait for no more.
 _AT_ONCE = 10
@@ -42,12 +43,14 @@ class AccountDeletion:
         channels: Channels,
         sessions: Sessions,
         streams: Streams,
+        token_keys: TokenKeys,
     ) -> None:
         self._redis = redis
         self._streams = streams
         self._api_keys = api_keys
         self._channels = channels
         self._sessions = sessions
+        self._token_keys = token_keys
 
     async def begin(self, account_id: str, *, cascade: bool) -> None:
         """From now on the account counts as missing. With API keys only if it is to `cascade`.
@@ -72,9 +75,12 @@ class AccountDeletion:
             "HMGET", keyspace.account(account_id), "name", "parent", "deleting"
         )
         if name is not None and deleting is not None:
+            await self._token_keys.drop_all(account_id)
             api_keys = await self._free_keys(account_id)
             await self._drop_sessions(account_id)
             await self._streams.drop(account_id)
+            # Responses to publishers by token lie in the account's own slot.
+            await self._redis.script("key_free", keyspace.leftovers(account_id))
             if await self._redis.command("EXISTS", keyspace.has_receipts(account_id)):
                 await self._free_receipts({account_id, *api_keys})
             if parent:

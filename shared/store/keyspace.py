@@ -87,7 +87,7 @@ API keys and channels
 `{id}:running:<hash of the Idempotency-Key>`
                 string: fingerprint of the request (16 bytes) and its runner. Gateway. While the request runs,
                 at most 10 s without a renewal.
-`{id}:idempotency:<number of six hours since 1970>`
+`{id}:idempotency:<number of six hours since 1970>` (both also of an account, for publishers by token)
                 hash: 16 bytes of the SHA-256 of each Idempotency-Key whose request ended in that time to the
                 fingerprint and the response. Gateway. 36 h; read for 24 to 30 h.
 `{id}:replay`   hash, the last replay of the channel: replay (its id), state (running, done, cancelled,
@@ -170,6 +170,8 @@ Accounts and routing
                 string, JSON: topic, published_at_ms, channels (the first 1,000), channels_total.
                 Gateway. 1 h.
 
+Tokens: their names are in `token_names.py`.
+
 Streams
 
 Their names are in `stream_names.py`. Of replays of them into channels:
@@ -242,7 +244,7 @@ from collections.abc import Callable
 
 PERMANENT = re.compile(
     rb"\{[0-9a-f]{32}\}:(key|channel|queue|taken|account|children|routing|counts|session|sessions"
-    rb"|channel-ids|channel-names)"
+    rb"|channel-ids|channel-names|token-keys)"
     rb"|\{every\}:(routing|counts)|\{tokens\}:signing-key|\{replicas\}:(last-seen|stopped)|\{(webhooks|replays)\}:channels"
     rb"|notify:(jobs|retries)|\{layout\}:version|\{accounts\}:(deleting|names)"
     rb"|\{due:[0-7]\}:channels|\{reaper\}:(round|notes)|\{[^{}/]+/[^{}/]+\}:held-sessions"
@@ -301,6 +303,11 @@ audit = _names("audit")
 sockets = _names("sockets")
 channel_ids = _names("channel-ids")
 names_of_channels = _names("channel-names")
+token_keys = _names("token-keys")
+token_cut_offs = _names("token-cut-offs")
+tickets = _names("tickets")
+ticket_ends = _names("ticket-ends")
+ticket_subjects = _names("ticket-subjects")
 
 
 def device_types(account_id: str) -> list[str]:
@@ -326,7 +333,8 @@ def names_of_account(account_id: str) -> list[str]:
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
     of_channels = (channel_ids, names_of_channels, replays)
-    names = (account, children, audit, *of_routing, *of_channels, *of_usage)
+    of_tokens = (token_keys, token_cut_offs, tickets, ticket_ends, ticket_subjects)
+    names = (account, children, audit, *of_routing, *of_channels, *of_usage, *of_tokens)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 
 

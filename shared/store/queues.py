@@ -4,7 +4,7 @@ An entry stays in the stream until it is acked, and acks remove from the front o
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -15,14 +15,18 @@ from shared.model.channels import CloseReason, Lease
 from shared.model.errors import NoLongerOwner, StoreUnavailable
 from shared.model.events import Event, Notification, Trail
 from shared.model.idempotency import Deadline
+from shared.redis.connection import Command
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.event_identity import identity_of
+from shared.store.shared_appends import SharedAppend
 
 BEGINNING = "0-0"
 
 APPEND_LOT = 100
 """Events in one append. Redis serves nothing else while it runs the script: more go in several."""
+# A wakeup carries 32 KiB of entries: what several requests append together shall travel so.
+_SHARED_BYTES = 24 * 1024
 RECEIPTS_LOT = 500
 NOT_OWNER = -1
 # The fields that every entry has, with their names.
@@ -80,6 +84,9 @@ class Queues:
         self._limits = limits
         # The channels of which lots are being dropped.
         self._trimming: set[str] = set()
+        # The last append to each channel that waits to be sent, and the first of them all.
+        self._joinable: dict[str, SharedAppend] = {}
+        self._first: Command | None = None
 
     def begin_append(
         self,
@@ -112,7 +119,58 @@ class Queues:
         names = keyspace.channel_names(api_key_id)[1:]
         if step:
             names.append(keyspace.replay(api_key_id))
+        if self._joinable:
+            # A later append must not overtake this one.
+            self._joinable.pop(api_key_id, None)
         return self._redis.script("queue_append", names, *arguments)
+
+    def append_then(
+        self,
+        on_reply: Callable[[Any], None],
+        api_key_id: str,
+        events: Sequence[Event],
+        *,
+        bindings_version: str,
+        traceparent: str,
+        size_bytes: int,
+    ) -> None:
+        """`begin_append` by callback, for events of so many bytes without receipts. The callback gets the
+        reply for `end_append`, or an exception.
+
+        Requests that arrive while the pipeline waits share an append to a channel, in the order of arrival,
+        and each gets its own reply.
+        """
+        joinable = self._joinable
+        if self._first is not None and self._first.packed:
+            # Sent, and with it all others, or nearly all.
+            joinable.clear()
+            self._first = None
+        groups: list[Argument] = []
+        for e in events:
+            groups += (e.id, e.topic, e.data, e.name, e.time, e.attributes)
+        last, count = joinable.get(api_key_id), len(events)
+        if last is not None and last.add(
+            on_reply,
+            groups,
+            version=bindings_version,
+            traceparent=traceparent,
+            events=count,
+            size_bytes=size_bytes,
+        ):
+            return
+        limits = self._limits
+        arguments = (limits.size_bytes, limits.lifetime_ms, traceparent, bindings_version, "", *groups)
+        names = keyspace.channel_names(api_key_id)[1:]
+        command = self._redis.script_then(on_reply, "queue_append", names, *arguments)
+        if command is not None:
+            self._first = self._first or command
+            joinable[api_key_id] = SharedAppend(
+                command,
+                version=bindings_version,
+                traceparent=traceparent,
+                events=APPEND_LOT - count,
+                size_bytes=_SHARED_BYTES - size_bytes,
+            )
 
     def end_append(self, reply: Sequence[Any]) -> Appended:
         if reply[0] != b"queued":
@@ -151,7 +209,7 @@ class Queues:
             over, old, more, *_ = trimming.result()
             telemetry.dropped_from_queue(over=over, old=old)
         except (StoreUnavailable, asyncio.CancelledError):
-            pass
+            self._joinable.pop(api_key_id, None)
         finally:
             self._trimming.discard(api_key_id)
         if more:

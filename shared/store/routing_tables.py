@@ -23,6 +23,7 @@ from shared.model.streams import rules_of
 from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace
 from shared.store.random_cache import RandomCache
+from shared.store.shared_versions import Read, SharedVersions
 
 # Of all tables that take up to `_SMALL_BYTES` of memory, and of all others: large ones push out no small one.
 _SMALL_BYTES = 64 * 1024
@@ -109,6 +110,9 @@ class RoutingTables:
         self._every = _Cached()
         # Being read for the first time: publishes of one account read it together.
         self._reading: dict[str, _Cached] = {}
+        # Versions that wait to be read, by account.
+        self._shared_versions: dict[str, SharedVersions] = {}
+        self._every_read: Read | None = None
 
     def cached(self, account_id: str) -> tuple[RoutingTable | None, RoutingTable | None]:
         """The account's table and the table of all accounts; they may be behind.
@@ -128,6 +132,18 @@ class RoutingTables:
         """The present versions of both."""
         read = self._redis.read
         return Versions(read("HGET", keyspace.routing(account_id), "version"), read(*_READ_EVERY))
+
+    def shared_versions(self, account_id: str) -> SharedVersions:
+        """The same by callback, once for all that travel in the next pipeline."""
+        every = self._every_read
+        if every is None or every.is_sent:
+            self._shared_versions.clear()
+            every = self._every_read = Read(self._redis, *_READ_EVERY)
+        versions = self._shared_versions.get(account_id)
+        if versions is None or versions.is_sent:
+            versions = SharedVersions(self._redis, account_id, every=every)
+            self._shared_versions[account_id] = versions
+        return versions
 
     async def read(self, account_id: str) -> None:
         """Brings both tables up to date. Raises StoreUnavailable."""

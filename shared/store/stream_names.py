@@ -15,7 +15,7 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 hash: topic, epoch (random, of this log), last (offset of the last entry ever), trimmed (of
                 the last one that is gone) and reason (trimmed, expired, purged), first_ms (a lower bound of
                 the first entry's time), bytes (of all entries), age_ms (of the rule). Gateway. 30 days longer
-                than the log. After purges the epoch has a point and their number.
+                than the log. After purges the epoch also has their number, and a random part of the last one.
 `{place}:stream-event:<SHA-1 of the event id>`
                 string: `<SHA-1 of the topic> <offset>` of the newest event of that id. Gateway. With its
                 entry.

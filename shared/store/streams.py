@@ -141,7 +141,7 @@ class Streams:
         """
         [stream, state, place] = stream_names.names(account_id, topic)
         purged = stream_names.purged(account_id, topic)
-        reply = await self._redis.script("stream_purge", [stream, state, purged])
+        reply = await self._redis.script("stream_purge", [stream, state, purged], secrets.token_hex(3))
         if not reply:
             return None
         await self._drop_lots("stream_purge_lot", [purged, stream, place])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import orjson
 
+from shared.model import matching
 from shared.model.bindings import Source
 from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
@@ -64,6 +65,7 @@ class Case:
 
     def find(self, table: RoutingTable) -> Collection[str]:
         """The receivers of the event, with the time to parse its data if that is needed."""
+        matching._remembered.clear()
         if self.source is Source.SESSION:
             return table.sessions_for(self.event, json.loads(self.event.data))
         return table.channels_for(self.event)

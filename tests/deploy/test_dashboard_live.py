@@ -19,6 +19,7 @@ from tests.deploy.test_alerts import ADAPTER, PANELS
 from tests.harness import sse
 from tests.harness.api import Api, ApiKey
 from tests.harness.blackhole import Blackhole
+from tests.harness.channels import AccountChannels
 from tests.harness.events import readings
 from tests.harness.polls import PULL
 from tests.harness.prometheus import Prometheus, prometheus, scrape_by
@@ -72,7 +73,7 @@ class Traffic:
         self._stack, self._http, self._api = stack, http, api
         self.place = ""
 
-    async def begin(self, hook_url: str) -> None:
+    async def begin(self, hook_url: str, gone_url: str) -> None:
         api = self._api
         self.socket, self.poll, self.hooked, self.full, self.poor = [await api.api_key() for _ in range(5)]
         for key in (self.socket, self.full):
@@ -82,6 +83,9 @@ class Traffic:
         self.reading = await api.api_key(scopes=("publish", "receive", "channels"))
         await sse.keep(api, self.reading, sse.TOPIC)
         await sse.bind(api, self.reading, sse.TOPIC)
+        self.natives = AccountChannels(api, self.reading)
+        await self.natives.create("pull", name="again")
+        await self.natives.create("webhook", bindings=["gone"], webhook={"url": gone_url})
         quotas = {"quotas": {"events_per_s": 1, "burst_s": 1}}
         await api.admin("PATCH", f"/v1/accounts/{self.poor.account}", json=quotas)
 
@@ -104,7 +108,9 @@ class Traffic:
             await api.publish(self.socket, {"topic": "object.doc_edited.user.u", "data": {"id": "u"}})
             once = {"Idempotency-Key": "dashboard"}
             await api.call("POST", "/v1/events", key=self.socket, json=readings(range(1)), headers=once)
-            await sse.publish(api, self.reading, 1)
+            await sse.publish(api, self.reading, 1, id="once")
+            assert (await self.natives.post("again", "resend", event_id="once")).status == 202
+            await api.publish(self.reading, {"topic": "gone", "data": 1})
             await wait_until(lambda: reader.data or reader.has_ended, within_s=60)
             self.place = reader.last_event_id
             for _ in range(3):
@@ -198,8 +204,9 @@ async def test_each_panel_shows_something_and_each_alert_finds_its_series(
         missing[:] = [query for query in missing if not await shown(server, http, query)]
         return not missing
 
-    async with webhook() as hook:
-        await traffic.begin(hook.url)
+    async with webhook() as hook, webhook() as gone:
+        gone.says(410)
+        await traffic.begin(hook.url, gone.url)
         await traffic.go_on()
         hook.says(500)
         await traffic.go_on()

@@ -58,8 +58,10 @@ OTHERS = {"eval", "evalsha", "info", "ping", "scan", "ssubscribe", "subscribe", 
 UNUSED = {
     "+ping": "the server or the connection was silent for seconds",
     "+set": "a reaper was the first process on an empty Redis",
+    "+sunsubscribe": "a topic had no readers on an edge for half a minute",
     "+unwatch": "two workers took the same job at once",
     "+hscan": "a dispatcher read a large routing table",
+    "~{native-tokens}:changes": "a reaper ended the deletion of an account with token keys",
     "~{*}:session": "a dispatcher sent a session the outcome of a webhook",
     "~{*}:ended": "a dispatcher or a reaper ended a channel while receipts were tracked",
 }

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from services.gateway.authenticator import Authenticator, digest_of
 from shared.model.api_keys import ApiKey, Scope, new_id, new_secret
 from shared.model.errors import Unauthenticated
+from shared.native_tokens import NativeTokens
 from shared.runtime.settings import Settings
 from shared.runtime.stranger_limits import StrangerLimits
 from tests.store.stores import Stores
@@ -17,9 +18,14 @@ QUIET_S = 5.0
 LONG_S = 60.0
 
 
+def authenticator_of(stores: Stores, admin_token: str) -> Authenticator:
+    tokens, limits = NativeTokens(stores.token_keys), StrangerLimits(Settings())
+    return Authenticator(stores.api_keys, tokens, admin_token=admin_token, limits=limits)
+
+
 @pytest.fixture
 def authenticator(stores: Stores) -> Authenticator:
-    return Authenticator(stores.api_keys, admin_token="operator", limits=StrangerLimits(Settings()))
+    return authenticator_of(stores, "operator")
 
 
 @pytest.fixture
@@ -133,7 +139,7 @@ async def test_no_other_header_finds_a_cached_key(
 
 async def test_an_admin_token_beyond_ascii_is_its_bytes(stores: Stores) -> None:
     token = "op\u00e9rateur-\u6f22"
-    authenticator = Authenticator(stores.api_keys, admin_token=token, limits=StrangerLimits(Settings()))
+    authenticator = authenticator_of(stores, token)
     await authenticator.require_operator(request(f"Bearer {token}"))
     for other in (token + "\u00a0", token[:-1], "op\u00e9rateur"):
         with pytest.raises(Unauthenticated):

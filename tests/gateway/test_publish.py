@@ -18,6 +18,7 @@ from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
 from services.gateway.idempotency import IdempotentRequests
 from shared.model.api_keys import Scope
+from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
 from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
@@ -93,7 +94,10 @@ class Caller:
 def app(stores: Stores) -> ASGIApp:
     context = SimpleNamespace(
         authenticator=Authenticator(
-            stores.api_keys, admin_token="operator", limits=StrangerLimits(Settings())
+            stores.api_keys,
+            NativeTokens(stores.token_keys),
+            admin_token="operator",
+            limits=StrangerLimits(Settings()),
         ),
         stores=stores,
         publisher=Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)),

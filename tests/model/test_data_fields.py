@@ -1,6 +1,5 @@
 """`DataFields` by themselves, and in the index."""
 
-import pickle
 import re
 from typing import Any
 
@@ -13,7 +12,7 @@ from shared.model.bindings import DataFields, Pattern, Topic
 from shared.model.data_values import MAX_TEXTS, glob_matches, texts_at
 from shared.model.matching import Index
 from tests.model.single import matches_data
-from tests.model.work import count_lines
+from tests.model.work import count_lines, state_of
 
 # Few words and letters, so that patterns and data match often; with characters that are special in a regex.
 WORDS = st.sampled_from(["a", "b", "c", ""])
@@ -187,7 +186,7 @@ def test_emptied_index_keeps_nothing(added: list[tuple[DataFields, str, bool]]) 
     for pattern, owner, _ in reversed(added):
         index.remove(pattern, owner)
 
-    assert pickle.dumps(index) == pickle.dumps(Index(orjson.loads))
+    assert state_of(index) == state_of(Index(orjson.loads))
     assert not index.has_data_patterns
 
 

@@ -1,16 +1,17 @@
 """The index finds what trying each pattern would find, after any adds and removes."""
 
-import pickle
 from collections.abc import Mapping
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.model import matching
 from shared.model.bindings import Fields, Pattern, Topic
 from shared.model.matching import Index
 from tests.model.test_bindings import NAMES, VALUES, WANTED
-from tests.model.work import count_lines
+from tests.model.work import count_lines, state_of
 
 # Few words, so that patterns and topics match often; an empty one, and wildcards as words of a topic.
 WORDS = st.sampled_from(["a", "b", "", "device", "system"])
@@ -85,7 +86,40 @@ def test_emptied_index_keeps_nothing(added: list[tuple[Pattern, str, bool]]) -> 
     for pattern, owner, _ in reversed(added):
         index.remove(pattern, owner)
 
-    assert pickle.dumps(index) == pickle.dumps(Index(orjson.loads))
+    assert state_of(index) == state_of(Index(orjson.loads))
+
+
+@given(ADDED, EVENTS)
+def test_what_was_found_before_a_change_is_not_found_again(
+    added: list[tuple[Pattern, str, bool]], events: list[tuple[str, dict[str, str]]]
+) -> None:
+    """Each look-up comes twice: the second one may be remembered."""
+    index, there = Index(orjson.loads), list[tuple[Pattern, str]]()
+
+    def check() -> None:
+        for topic, fields in events * 2:
+            expected = {owner for pattern, owner in there if matches(pattern, topic, fields)}
+            assert index.owners(topic, fields) == expected
+
+    for pattern, owner, _ in added:
+        index.add(pattern, owner)
+        there.append((pattern, owner))
+        check()
+    for pattern, owner, removed in added:
+        if removed:
+            index.remove(pattern, owner)
+            there.remove((pattern, owner))
+            check()
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_MOST_REMEMBERED", 10)
+    index = Index(orjson.loads)
+    index.add(Topic("#"), "x")
+
+    for number in range(50):
+        assert index.owners(f"t.{number}", {}) == {"x"}
+        assert len(matching._remembered) <= 10
 
 
 def test_removing_an_unknown_pattern_changes_nothing() -> None:

@@ -1,9 +1,12 @@
 """How much work a call is: a figure that does not depend on the machine."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
+
+from shared.model.matching import Index
 
 T = TypeVar("T")
 
@@ -23,3 +26,8 @@ def count_lines(act: Callable[[], T]) -> tuple[T, int]:
         return act(), lines
     finally:
         sys.settrace(before)
+
+
+def state_of(index: Index) -> bytes:
+    """All that an index holds, but for the number of its state."""
+    return pickle.dumps({**vars(index), "_edition": None})

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,7 +28,8 @@ from shared.model.events import Event
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
-from shared.redis.pipeline import Pipeline
+from shared.redis.connection import OnReply
+from shared.redis.pipeline import Pipeline, hand_over
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.account_channels import AccountChannels
@@ -42,6 +44,7 @@ from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stream_reads import StreamReads
+from shared.store.streams import Streams
 from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.events import Form
@@ -84,6 +87,11 @@ class ReportingQueues(Queues):
     def begin_append(self, api_key_id: str, events: Sequence[Event], **more: Any) -> asyncio.Future[Any]:
         reply = super().begin_append(api_key_id, events, **more)
         return started(self._report_append(reply, api_key_id, events))
+
+    def append_then(
+        self, on_reply: OnReply, api_key_id: str, events: Sequence[Event], *, size_bytes: int, **more: Any
+    ) -> None:
+        self.begin_append(api_key_id, events, **more).add_done_callback(partial(hand_over, on_reply))
 
     async def _report_append(
         self, pending: asyncio.Future[Any], api_key_id: str, events: Sequence[Event]
@@ -132,6 +140,7 @@ class Actor:
         self.principals = Principals(self.api_keys)
         self.quotas = AccountQuotas(self.calls)
         self.stream_reads = StreamReads(self.calls)
+        self.streams = Streams(self.calls, self.routing)
         stores = PublishStores(self.routing, self.queues, self.sessions, Receipts(self.calls))
         self.publisher = Publisher(stores)
 
@@ -139,7 +148,7 @@ class Actor:
         """As an edge has them."""
         names = (
             *("api_keys", "channels", "account_channels", "leases", "queues", "wakeups"),
-            *("principals", "quotas", "sessions", "stream_reads"),
+            *("principals", "quotas", "routing", "sessions", "stream_reads", "streams"),
         )
         mine = {name: getattr(self, name) for name in names}
         return cast(

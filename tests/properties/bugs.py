@@ -34,15 +34,16 @@ class Machine(Protocol):
 class Bug:
     """A fault in scripts or actors, and a regular expression for the violation that it causes.
 
-    `correct` is the actor without the fault.
+    `correct` is the actor without the fault. Random steps may meet the violation `or_as` first.
     """
 
     name: str
     found_as: str
     scenario: Callable[[Any], Steps]
     scripts: Mapping[str, Script] = field(default_factory=load_scripts)
-    actor: Callable[[World], Actor] = Actor
-    correct: Callable[[World], Actor] = Actor
+    actor: Callable[..., Any] = Actor
+    correct: Callable[..., Any] = Actor
+    or_as: str = "^$"
     machine: Callable[..., Any] = Notifications
     budget: settings = BUDGET
 

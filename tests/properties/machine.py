@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -291,7 +292,7 @@ def search(
     valkey: Valkey,
     *,
     scripts: Mapping[str, Script],
-    actor: Callable[[World], Actor] = Actor,
+    actor: Callable[..., Any] = Actor,
     machine: Callable[..., RuleBasedStateMachine] = Notifications,
     budget: settings = BUDGET,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from shared.model.errors import KeyRevoked
 from shared.publish.matching import Matched
 from shared.publish.round import Round, counts_of
+from shared.publish.single_append import SingleAppend
 from shared.publish.state import Publish
 from shared.redis.pipeline import Argument
 from shared.store import keyspace
@@ -23,10 +24,10 @@ class _HasNoBarrier(WatchedPublisher):
 
     _running: Any = None
 
-    def _match(self, publish: Publish) -> None:
+    def _match_now(self, publish: Publish) -> None:
         account = publish.account
         self._running, account.repair = account.repair, None
-        super()._match(publish)
+        super()._match_now(publish)
         if self._running is not None:
             account.repair, self._running = self._running, None
 
@@ -40,7 +41,7 @@ class _HasNoBarrier(WatchedPublisher):
 class _AnswersFirst(WatchedPublisher):
     """Answers a publish before it repairs it."""
 
-    def _on_round(self, sent: Round) -> None:
+    def _on_round(self, sent: Round | SingleAppend) -> None:
         publish = sent.publish
         on_end = publish.on_end
 
@@ -169,7 +170,7 @@ def _publish_after_a_late_change(machine: RoutingChanges) -> Steps:
 
 def _publish_in_a_change(machine: RoutingChanges) -> Steps:
     """The channel gets the version of the table between two publishes."""
-    yield machine.publish_in_a_change(gateway=0, which=0, what="bind device", done=1, after=1)
+    yield machine.publish_in_a_change(gateway=0, which=0, what="bind device", done=1, after=2, between=1)
 
 
 def _change_between_two_rounds(machine: RoutingChanges) -> Steps:
@@ -182,12 +183,12 @@ def _change_between_two_rounds(machine: RoutingChanges) -> Steps:
 
 
 def _publish_to_a_new_channel(machine: RoutingChanges) -> Steps:
-    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=1, done=None)
+    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=3, done=None)
 
 
 def _confirm_during_a_creation(machine: RoutingChanges) -> Steps:
     """The table still names the old channel, and the new one refuses a publish. Another gateway goes on."""
-    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=1, done=1)
+    yield machine.publish_to_a_new_channel(gateway=0, which=0, before=0, between=3, done=1)
 
 
 def _bug(name: str, found_as: str, scenario: Any, **how: Any) -> Bug:

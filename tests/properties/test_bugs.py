@@ -5,11 +5,11 @@ from hypothesis import settings
 
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
-from tests.properties import bugs, native_bugs, routing_bugs
+from tests.properties import bugs, native_bugs, routing_bugs, stream_bugs
 from tests.properties.bugs import Bug, Machine
 from tests.properties.machine import search
 
-BUGS = [*bugs.BUGS, *routing_bugs.BUGS, *native_bugs.BUGS]
+BUGS = [*bugs.BUGS, *routing_bugs.BUGS, *native_bugs.BUGS, *stream_bugs.BUGS]
 each_bug = pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 
 
@@ -39,5 +39,5 @@ def test_scenario_passes_without_the_bug(valkey: Valkey, bug: Bug) -> None:
 @each_bug
 def test_planted_bug_is_found_by_random_search(valkey: Valkey, bug: Bug) -> None:
     budget = settings(bug.budget, max_examples=200)
-    with pytest.raises(AssertionError, match=bug.found_as):
+    with pytest.raises(AssertionError, match=f"{bug.found_as}|{bug.or_as}"):
         search(valkey, scripts=bug.scripts, actor=bug.actor, machine=bug.machine, budget=budget)

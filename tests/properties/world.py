@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from shared.redis.client import connect
-from shared.redis.connection import Command, OnReplies, RedisConnection
-from shared.redis.pipeline import Argument, Pipeline, Script
+from shared.redis.connection import Command, OnReplies, OnReply, RedisConnection
+from shared.redis.pipeline import Argument, Pipeline, Script, hand_over
 from shared.store.commands import HOOKS
 from tests.harness.overheard import Overheard
 from tests.properties.model import Model
@@ -152,6 +152,12 @@ class GatedPipeline(Pipeline):
 
     def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         return started(self._gated_script(name, keys, arguments))
+
+    def read_then(self, on_reply: OnReply, *arguments: Argument) -> None:
+        self.read(*arguments).add_done_callback(partial(hand_over, on_reply))
+
+    def script_then(self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument) -> None:
+        self.script(name, keys, *arguments).add_done_callback(partial(hand_over, on_reply))
 
     async def _gated_script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         publishes = "'PUBLISH'" in self._world.scripts[name].source

@@ -230,6 +230,7 @@ async def test_unexpected_error_of_an_append_ends_the_publish(
 
     with monkeypatch.context() as patched:
         patched.setattr(gateway.stores.queues, "begin_append", breaks)
+        patched.setattr(gateway.stores.queues, "append_then", breaks)
         with pytest.raises(RuntimeError, match="a bug"):
             await asyncio.wait_for(gateway.publish(*map(event, range(1, count + 1))), 5)
 

@@ -85,11 +85,14 @@ async def test_table_that_is_not_in_memory_costs_one_round_trip(gateway: Gateway
 
 
 async def test_publishes_of_one_turn_share_the_reads_of_versions(gateway: Gateway, stores: Stores) -> None:
-    await bound_channel(stores)
-    await gateway.publish(event(0))
+    topics = [f"t.{number}" for number in range(5)]
+    for topic in topics:
+        await bound_channel(stores, topic)
+    for topic in topics:
+        await gateway.publish(event(0, topic))
     gateway.count_pipelines()
 
-    await asyncio.gather(*(gateway.publish(event(number)) for number in range(1, 6)))
+    await asyncio.gather(*(gateway.publish(event(1, topic)) for topic in topics))
 
     [commands] = gateway.redis.pipelines
     assert len(commands) == 5 + 2

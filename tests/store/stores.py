@@ -34,6 +34,7 @@ from shared.store.sessions import Sessions
 from shared.store.signing_secrets import SigningSecrets
 from shared.store.stream_reads import StreamReads
 from shared.store.streams import Streams
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -169,12 +170,14 @@ class Stores:
         self.replays = Replays(self.calls, self.queues, limits=QueueLimits())
         self.streams = Streams(self.calls, self.routing)
         self.stream_reads = StreamReads(self.calls)
+        self.token_keys = TokenKeys(self.calls)
         self.account_deletion = AccountDeletion(
             self.calls,
             api_keys=self.api_keys,
             channels=self.channels,
             sessions=self.sessions,
             streams=self.streams,
+            token_keys=self.token_keys,
         )
         self.signing_secrets = SigningSecrets(self.calls)
         self.account_id = new_id()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from shared.model.errors import HasChildren, NoSuchAccount, StoreUnavailable
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import Quotas
 from shared.model.sessions import Dialect, Session
-from shared.redis.pipeline import Argument, RedisCommands
+from shared.model.token_keys import Algorithm
+from shared.redis.connection import OnReply
+from shared.redis.pipeline import Argument, RedisCommands, hand_over
 from shared.store import account_deletion, keyspace
 from shared.store.account_deletion import AccountDeletion
 from shared.store.api_keys import ApiKeys
@@ -23,6 +26,7 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stored_bytes import Stored, StoredBytes
 from shared.store.streams import Streams
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.wire.pelion.subscriptions import compiled
 from shared.wire.sessions import encode_patterns
@@ -46,6 +50,12 @@ class Cut:
 
     def read(self, *arguments: Argument) -> asyncio.Future[Any]:
         return self._counted() or self._redis.read(*arguments)
+
+    def read_then(self, on_reply: OnReply, *arguments: Argument) -> None:
+        self.read(*arguments).add_done_callback(partial(hand_over, on_reply))
+
+    def script_then(self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument) -> None:
+        self.script(name, keys, *arguments).add_done_callback(partial(hand_over, on_reply))
 
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         return await self._redis.scan_page(cursor, count=count)
@@ -73,6 +83,7 @@ def deletion(redis: RedisCommands) -> AccountDeletion:
         channels=Channels(redis, routing, wakeups),
         sessions=Sessions(redis, routing, wakeups, encode=encode_patterns),
         streams=Streams(redis, routing),
+        token_keys=TokenKeys(redis),
     )
 
 
@@ -111,6 +122,8 @@ async def filled(stores: Stores) -> str:
     await asyncio.gather(*stores.routing.learn_device_types(account, {"lamp": "light"}))
     [event] = events(1)
     await stores.receipts.open(account, event, channels=[webhook.id], now_ms=NOW_MS)
+    await stores.token_keys.add(account, Algorithm.HS256, "s" * 32, now_ms=NOW_MS)
+    await stores.token_keys.cut_off(account, "user")
     sums = StoredBytes(stores.calls, quotas=AccountQuotas(stores.calls, quotas=Quotas()))
     sums.add_receipts(account, 100)
     sums.add(account, Stored.QUEUES, 1000)
@@ -168,6 +181,12 @@ async def test_a_late_writer_brings_nothing_back(stores: Stores) -> None:
     sums.add(account, Stored.QUEUES, 1000)
     await sums.report()
     await AccountQuotas(stores.calls).change(account, quotas={"sockets": 1}, key_quotas={})
+    with pytest.raises(NoSuchAccount):
+        await stores.token_keys.add(account, Algorithm.HS256, "s" * 32, now_ms=NOW_MS)
+    with pytest.raises(NoSuchAccount):
+        await stores.token_keys.server_key(account, now_ms=NOW_MS)
+    with pytest.raises(NoSuchAccount):
+        await stores.token_keys.cut_off(account, "user")
 
     assert await stores.api_keys.account(account) is None
     left = [name for name in stores.direct.keys("*") if account.encode() in name]

@@ -1,6 +1,7 @@
 """Sessions: records, bindings, queues and pushes."""
 
 import asyncio
+from collections.abc import Set
 from dataclasses import replace
 
 from shared.model.api_keys import new_id
@@ -36,7 +37,7 @@ async def live(stores: Stores, instance: str = EDGE) -> None:
     await Heartbeat(stores.calls, instance=instance, ttl_ms=TTL_MS).beat()
 
 
-async def listeners(stores: Stores, account: str, name: str = "orders.new") -> set[str]:
+async def listeners(stores: Stores, account: str, name: str = "orders.new") -> Set[str]:
     routes = await table_of(stores.routing, account)
     return routes.sessions_for(Event("1", name, b"1"), None)
 

@@ -147,7 +147,7 @@ async def test_an_unknown_epoch_is_lost_whatever_its_offset(
     stores: Stores, trimmed: list[str], place: str
 ) -> None:
     choose, _, behind = CASES[place]
-    for unknown in ("0" * 16, "what", epoch(stores) + ".1", epoch(stores) + ".", "."):
+    for unknown in ("0" * 16, "what", epoch(stores) + "-1-0a0b0c", epoch(stores) + "-", "-", "-0-"):
         resumed = await resume(stores, Mark(unknown, choose(trimmed)))
         assert (resumed.reason, resumed.offset) == (NotRecovered.LOST, trimmed[behind])
         assert resumed.epoch == epoch(stores)

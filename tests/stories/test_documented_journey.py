@@ -119,6 +119,7 @@ async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.C
     await channels_of_the_account(journey, hook)
     await pull(journey)
     await streams(journey, stack, http)
+    await tokens(journey)
     await sessions(journey, stack, http)
 
     await go("DELETE", "/v1/bindings", 204)
@@ -256,6 +257,25 @@ async def reader(journey: Journey, stack: Stack, http: aiohttp.ClientSession) ->
         check("GET", STREAM, Response(response.status, response.headers, text))
     journey.met.add(("GET", STREAM, response.status))
     await journey.go("DELETE", "/v1/bindings", 204)
+
+
+async def tokens(journey: Journey) -> None:
+    go = journey.go
+    made = (await go("POST", "/v1/token-keys", 201, json={"algorithm": "HS256"})).json
+    assert len((await go("GET", "/v1/token-keys", 200)).json["token_keys"]) == 1
+    minted = (await go("POST", "/v1/tokens", 201, json={"sub": "user-1", "publish": ["news.#"]})).json
+    event = {"topic": "news.a", "data": 1}
+    await go("POST", "/v1/events", 202, token=minted["token"], json=event)
+    await go("POST", "/v1/events", 403, token=minted["token"], json={**event, "topic": "a"})
+    await go("PUT", "/v1/streams", 204, json=[{"topics": ["news.#"]}])
+    reader = (await go("POST", "/v1/tokens", 201, json={"sub": "user-1", "read": ["news.#"]})).json["token"]
+    await go("POST", "/v1/tickets", 201, token=reader, json={"topics": ["news.a"]})
+    await go("POST", "/v1/tickets", 403, token=reader, json={"topics": ["a"]})
+    await go("PUT", "/v1/streams", 204, json=[])
+    await go("DELETE", "/v1/sockets", 204, query="?sub=user-1")
+    await go("POST", "/v1/events", 401, token=minted["token"], json=event)
+    await go("DELETE", "/v1/token-keys/{kid}", 204, at={"kid": made["kid"]})
+    await go("DELETE", "/v1/token-keys/{kid}", 404, at={"kid": "tk_1"})
 
 
 async def sessions(journey: Journey, stack: Stack, http: aiohttp.ClientSession) -> None:

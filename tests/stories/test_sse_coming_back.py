@@ -1,6 +1,10 @@
 """Readers of streams come back where they were, through any edge, or are told; and how responses end."""
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -10,6 +14,21 @@ from tests.harness.metrics import metric
 from tests.harness.sse import OTHER, TOPIC, Read, ask, bind, keep, publish
 from tests.harness.stack import Stack
 from tests.harness.waiting import wait_until
+
+
+@contextlib.asynccontextmanager
+async def small_buffers() -> AsyncIterator[aiohttp.ClientSession]:
+    """Its kernel takes little of what the client does not read."""
+
+    def small(address: Any) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        return made
+
+    connector = aiohttp.TCPConnector(socket_factory=small)
+    async with aiohttp.ClientSession(connector=connector, read_bufsize=1024) as session:
+        yield session
 
 
 class TestComingBack:
@@ -76,6 +95,28 @@ class TestComingBack:
         [began] = second.recovered
         assert (began["recovered"], began["reason"], began["first"]) == (False, "trimmed", offsets[-5])
         await second.until_data(range(15, 20))
+
+    async def test_a_purge_is_told_in_an_open_response_and_to_those_who_come_back(
+        self, api: Api, stream_key: ApiKey, read: Read
+    ) -> None:
+        open_one, away = await read(), await read()
+        await publish(api, stream_key, 1, 2)
+        await open_one.until_data([1, 2])
+        await away.until_data([1, 2])
+        await away.close()
+        purged = await api.call("DELETE", f"/v1/streams/{TOPIC}", key=stream_key)
+        assert purged.status == 204, purged.text
+        await open_one.until_begun(2)
+        await publish(api, stream_key, 3)
+        await open_one.until_data([1, 2, 3])
+        back = await read(last_event_id=away.last_event_id)
+        await back.until_data([3])
+        # An id from behind the purge is as good as any.
+        again = await read(last_event_id=open_one.last_event_id)
+        for told in (open_one.recovered[1], back.recovered[0]):
+            assert (told["recovered"], told["reason"]) == (False, "purged")
+        assert again.recovered[0]["recovered"] is True
+        assert open_one.recovered[1]["epoch"] == again.recovered[0]["epoch"] != open_one.recovered[0]["epoch"]
 
     @pytest.mark.parametrize("id", ["garbage", "AX4Y9zcxGy3D__8", "x" * 3000, "*"])
     async def test_an_id_that_is_none_is_told_and_gets_what_there_is(
@@ -144,19 +185,23 @@ class TestTheEnd:
         http: aiohttp.ClientSession,
         topics: tuple[str, ...],
     ) -> None:
-        text = "x" * 100_000
+        text, sent = "x" * 20_000, 0
         with stack.more_edges("sse-small", STREAM_BUFFER_BYTES=256 * 1024) as [edge]:
-            slow, other = await read(*topics, url=edge.url), await read(url=edge.url)
-            slow.pause()
-            sent = 0
-            while not await metric(http, edge.url, "notify_stream_overflows_total"):
-                await publish(api, stream_key, *([sent + more, text] for more in range(2)))
-                sent += 2
-                assert sent < 400, "the kernels' buffers are full by now"
-            slow.go_on()
-            await slow.until_end()
-            assert slow.ends == ["overflow"]
-            await wait_until(lambda: len(other.data) == sent)
+            async with small_buffers() as session:
+                slow = await read(*topics, url=edge.url, http=session)
+                other = await read(url=edge.url)
+                slow.pause()
+                while not await metric(http, edge.url, "notify_stream_overflows_total"):
+                    await publish(api, stream_key, [sent, text])
+                    sent += 1
+                    # So both are live: one that catches up is never too slow.
+                    await other.until_count(sent)
+                    assert sent < 900
+                assert await metric(http, edge.url, "notify_stream_readers") == 1
+                slow.go_on()
+                await slow.until_end()
+                assert slow.ends == ["overflow"]
+                assert await metric(http, edge.url, "notify_streams_closed_total", reason="too-slow") == 1
             assert other.ends == []
             assert [number for number, _ in other.data] == [*range(sent)]
             again = await read(*topics, url=edge.url, last_event_id=slow.last_event_id)

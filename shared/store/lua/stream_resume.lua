@@ -22,10 +22,10 @@ if not epoch then
   return {'', marked ~= '' and 'lost' or '', offset, '', offset}
 end
 
--- A purge adds one to the number behind the point, so an epoch says whether it is older.
+-- A purge adds one to the number of purges in the epoch (stream_purge.lua).
 local function is_older(one, other)
-  local base, number = string.match(one, '^(%x+)%.?(%d*)$')
-  local of, purges = string.match(other, '^(%x+)%.?(%d*)$')
+  local base, number = string.match(one, '^(%x+)%-?(%d*)%-?%x*$')
+  local of, purges = string.match(other, '^(%x+)%-?(%d*)')
   return base == of and tonumber('0' .. number) < tonumber('0' .. purges)
 end
 

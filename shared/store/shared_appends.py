@@ -1,0 +1,86 @@
+"""One append for several requests: what they publish to one channel while the pipeline to Redis waits.
+
+Redis runs the script once instead of once for each request. Events are added in the order of arrival, and
+only to the last append of a channel, while it is not sent: so none overtakes another. The script queues all
+or none, and each request gets the reply.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from shared.redis.connection import Argument, Command, OnReply
+
+# For the requests behind the first one, which has what the append dropped.
+_QUEUED_TOO = [b"queued", 0, b""]
+
+
+class SharedAppend:
+    """An append that waits to be sent, and what it still has room for."""
+
+    __slots__ = ("_command", "_events", "_size_bytes", "_traceparent", "_version")
+
+    def __init__(
+        self, command: Command, *, version: str, traceparent: str, events: int, size_bytes: int
+    ) -> None:
+        self._command = command
+        self._version = version
+        self._traceparent = traceparent
+        self._events = events
+        self._size_bytes = size_bytes
+
+    def add(
+        self,
+        on_reply: OnReply,
+        groups: Sequence[Argument],
+        *,
+        version: str,
+        traceparent: str,
+        events: int,
+        size_bytes: int,
+    ) -> bool:
+        """Adds the events of another request, as the script takes them; False if they need an append of
+        their own: it is sent or full, or they have another version of the bindings or another trace."""
+        command = self._command
+        if (
+            events > self._events
+            or size_bytes > self._size_bytes
+            or version != self._version
+            or traceparent != self._traceparent
+            or command.packed
+        ):
+            return False
+        command.arguments += tuple(groups)
+        self._events -= events
+        self._size_bytes -= size_bytes
+        first = command.on_reply
+        if isinstance(first, _Replies):
+            first.others.append(on_reply)
+        else:
+            assert first is not None
+            command.on_reply = _Replies(first, on_reply)
+        return True
+
+
+class _Replies:
+    """Hands one reply to each request."""
+
+    __slots__ = ("_first", "others")
+
+    def __init__(self, first: OnReply, second: OnReply) -> None:
+        self._first = first
+        self.others = [second]
+
+    def __call__(self, reply: Any) -> None:
+        others = reply if isinstance(reply, Exception) or reply[0] != b"queued" else _QUEUED_TOO
+        _hand_over(self._first, reply)
+        for each in self.others:
+            _hand_over(each, others)
+
+
+def _hand_over(on_reply: OnReply, reply: Any) -> None:
+    try:
+        on_reply(reply)
+    except Exception as error:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "the callback of an append failed", "exception": error})
