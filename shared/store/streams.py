@@ -5,6 +5,7 @@ not: by their ids, and from a time on. Each append trims what the rule no longer
 """
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class Streams:
         self._redis = redis
         self._routing = routing
         self.limits = limits
+        # A log gets the epoch of its first append. Random bytes for each append would be a system call each.
+        self._epochs = map((secrets.token_hex(6) + "{:x}").format, itertools.count(1))
+        # A part of the age longer than they must: `stream_append.lua` renews them now and then.
+        remembered_ms = limits.keep.age_ms * 33 // 32 + _OUTLIVES_MS
+        self._ends = f"{_OUTLIVES_MS} {remembered_ms} {max(1, limits.topics // stream_names.PLACES)}"
 
     async def rules(self, account_id: str) -> StreamRules:
         stored = await self._routing.stream_rules(account_id)
@@ -71,10 +77,8 @@ class Streams:
         """
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
         keep = keep.within(self.limits.keep)
-        remembered_ms = self.limits.keep.age_ms + _OUTLIVES_MS
-        topics_of_place = max(1, self.limits.topics // stream_names.PLACES)
-        arguments: list[Argument] = [secrets.token_hex(8), topic, *keep, _OUTLIVES_MS, remembered_ms]
-        arguments += (topics_of_place, "" if deadline is None else deadline.ms)
+        arguments: list[Argument] = [next(self._epochs), topic, *keep]
+        arguments += ("" if deadline is None else deadline.ms, self._ends)
         for each in events:
             hashed = keyspace.hash_of(identity_of(each))
             arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))

@@ -19,8 +19,7 @@ LONGEST_ID = 2048
 _VERSION = b"\x01"
 _HASH_BYTES = 8
 _NOT_BEGUN = 255
-# Behind a purge it has a point and a number.
-_EPOCH = re.compile(r"[0-9A-Za-z_.-]{0,32}")
+_EPOCH = re.compile(r"[0-9A-Za-z_-]{0,32}")
 _LARGEST = 2**64
 
 
