@@ -1,7 +1,6 @@
 """`GET /v1/stream`: Server-Sent Events of up to 16 topics (docs/protocols/sse.md)."""
 
 import asyncio
-import logging
 import random
 
 from starlette.requests import Request
@@ -19,8 +18,6 @@ from shared.runtime.http.responses import Problem, quota_exceeded, unavailable
 from shared.wire import sse
 from shared.wire.pelion.handshake import bearer
 from shared.wire.stream_requests import StreamRequest, stream_request
-
-logger = logging.getLogger(__name__)
 
 STREAM_PATH = "/v1/stream"
 # A client that pipelines requests and reads no responses is dropped.
@@ -55,12 +52,12 @@ class _StreamResponses:
         try:
             await edge.close_if_stopping(reader)
             await _send_head(reader, send)
-            retry_s = edge.settings.sse_retry_s
-            # Those that are cut together come back one after the other.
-            await reader.serve(receive, retry_s=random.uniform(retry_s, 2 * retry_s))
-        finally:
+        except BaseException:
             await edge.drop(reader)
-            logger.info("stream.closed", extra={"facts": reader.facts})
+            raise
+        retry_s = edge.settings.sse_retry_s
+        # Those that are cut together come back one after the other.
+        reader.begin(retry_s=random.uniform(retry_s, 2 * retry_s))
 
 
 async def _opened(edge: Edge, scope: Scope) -> StreamReader:

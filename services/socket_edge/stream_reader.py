@@ -6,12 +6,11 @@ is sent an end, and comes back with its last id: nothing that it does delays the
 """
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
-
-from starlette.types import Receive
 
 from services.socket_edge.held import HeldConnection
 from services.socket_edge.stream_frames import frames_for
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
     from services.socket_edge.topic_reader import Delivery, Started
     from services.socket_edge.topic_reading import Reading
+
+logger = logging.getLogger(__name__)
 
 STREAM = "stream"
 # A client that has not read the end of its response by then is dropped.
@@ -61,6 +62,8 @@ class StreamReader(HeldConnection):
         # Where in the response each delivery ends that may wait in the buffer, and its number of events.
         self._unsent: deque[tuple[int, int]] = deque()
         self._unsent_events = 0
+        self._has_begun = False
+        self._ending: asyncio.Task[None] | None = None
         self._due_s = edge.event_loop.time() + edge.settings.sse_heartbeat_s
         # What the client's kernel had acknowledged when it last acknowledged something, and when that was.
         self._read = 0
@@ -75,18 +78,24 @@ class StreamReader(HeldConnection):
     def on_events(self, delivery: "Delivery") -> None:
         if self.close_reason is not None:
             return
-        response = self._response
         if self._unsent and self._is_behind():
             telemetry.stream_overflows.add(1)
             self.end(CloseReason.TOO_SLOW)
             return
-        if framed := self._frames.delivered(delivery):
-            response.write(framed)
+        try:
+            framed = self._frames.delivered(delivery)
+        except Exception:
+            # Without an end the client would miss the events, and never know.
+            logger.exception("stream.not-encoded", extra={"facts": {"topic": delivery.topic}})
+            self.end(CloseReason.UNEXPECTED)
+            return
+        if framed:
             count = len(delivery.events)
             self.sent += count
             _SENT.total += count
-            self._unsent.append((response.written_bytes, count))
-            self._unsent_events += count
+            if self._response.write(framed):
+                self._unsent.append((self._response.written_bytes, count))
+                self._unsent_events += count
 
     async def until_room(self) -> bool:
         settings = self._edge.settings
@@ -122,36 +131,54 @@ class StreamReader(HeldConnection):
             self._unsent_events -= self._unsent.popleft()[1]
         return waiting
 
-    # As a request
+    # As a response
 
-    async def serve(self, receive: Receive, *, retry_s: float) -> None:
-        """Serves the response, whose head is sent, until its end."""
-        settings = self._edge.settings
+    def begin(self, *, retry_s: float) -> None:
+        """The head is sent: from now on the response is written by callbacks, and ends by `end`."""
+        settings, self._has_begun = self._edge.settings, True
+        if not self._response.detach(self._on_lost):
+            self._on_lost()
+        if self.close_reason is not None:
+            self._finish(self.close_reason)
+            return
         self._response.bound(min(64 * 1024, settings.stream_buffer_bytes // 2))
         self._response.write(self._frames.framed(sse.retry(round(retry_s * 1000))))
-        if self.close_reason is None:
-            self._join()
-        while self.close_reason is None:
-            if (await receive())["type"] == "http.disconnect":
-                self.end(CloseReason.CLIENT_GONE)
-        if self.close_reason is not CloseReason.CLIENT_GONE:
-            last = sse.overflow() if self.close_reason is CloseReason.TOO_SLOW else sse.end(self.close_reason)
-            self._response.write(self._frames.framed(last))
-            await self._response.end(within_s=ENDING_S)
-
-    def _join(self) -> None:
-        hub = self._edge.topics
         for topic, since in self._since.items():
-            self._readings.append(hub.join(self.account_id, topic, self, since=since))
-
-    # As a connection
+            self._readings.append(self._edge.topics.join(self.account_id, topic, self, since=since))
 
     def end(self, reason: CloseReason) -> None:
-        """Takes no more events; `serve` says why, and ends."""
+        """Takes no more events, says why, and ends the response."""
         if self.close_reason is None:
             self.close_reason = reason
             self._leave()
-            self._response.wake()
+            if self._has_begun:
+                self._finish(reason)
+
+    def _on_lost(self) -> None:
+        self.end(CloseReason.CLIENT_GONE)
+
+    def _finish(self, reason: CloseReason) -> None:
+        if reason is CloseReason.STALLED:
+            self._abort()
+        if not self._response.is_open:
+            self._remove()
+            return
+        last = sse.overflow() if reason is CloseReason.TOO_SLOW else sse.end(reason)
+        self._response.write(self._frames.framed(last))
+        self._ending = self._edge.event_loop.create_task(self._end())
+
+    async def _end(self) -> None:
+        try:
+            await self._response.end(within_s=ENDING_S)
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self.is_held:
+            self._edge.remove(self)
+            logger.info("stream.closed", extra={"facts": self.facts})
+
+    # As a connection
 
     async def close(self, reason: CloseReason) -> None:
         self.end(reason)
@@ -176,9 +203,8 @@ class StreamReader(HeldConnection):
         self._due_s = now_s + self._edge.settings.sse_heartbeat_s
         if self._has_stalled(now_s):
             self.end(CloseReason.STALLED)
-            await self.abort()
-            return
-        self._response.write(self._frames.quiet())
+        else:
+            self._response.write(self._frames.quiet())
 
     def _has_stalled(self, now_s: float) -> bool:
         """Has the client's kernel acknowledged nothing for the time of a pong, while something waits for it?

@@ -217,7 +217,7 @@ class Settings(BaseModel):
     quota_burst_s: Annotated[float, Field(ge=0.5, le=60)] = Field(
         2, description="how much of a rate an account may save up, in seconds of the rate"
     )
-    quota_sockets: Limit = Field(100_000, description="most open sockets and polls of an account")
+    quota_sockets: Limit = Field(100_000, description="most open sockets, polls and streams of an account")
     quota_channels: Limit = Field(
         100_000, description="most API keys of an account, each with one channel at most"
     )
@@ -228,7 +228,9 @@ class Settings(BaseModel):
     stream_events_limit: Count = Field(100_000, description="most events that a stream keeps of a topic")
     stream_age_limit_s: LongSeconds = Field(2_592_000, description="longest time that a stream keeps events")
     stream_topics_limit: Count = Field(10_000, description="most topics of an account with a stream, about")
-    stream_buffer_events: Count = Field(1000, description="most events that wait for a reader of streams")
+    stream_buffer_events: Count = Field(
+        1000, description="most events that wait for a slow reader of streams"
+    )
     stream_buffer_bytes: Bytes = Field(1024 * 1024, description="most bytes that wait for it, about")
     sse_heartbeat_s: Seconds = Field(15, description="interval of comments to a reader of streams")
     sse_retry_s: Seconds = Field(

@@ -93,6 +93,10 @@ class StreamClient:
         await wait_until(lambda: len(self.data) >= len(data), within_s=within_s, what=lambda: self.data)
         assert self.data == list(data)
 
+    async def until_count(self, count: int) -> None:
+        """So many events have come."""
+        await wait_until(lambda: len(self.of("message")) >= count, what=lambda: self.parser.messages[-1:])
+
     async def until_end(self, *, within_s: float = 20) -> None:
         await wait_until(lambda: self.has_ended, within_s=within_s, what=lambda: self.parser.messages[-3:])
 

@@ -44,6 +44,7 @@ from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stream_reads import StreamReads
+from shared.store.streams import Streams
 from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.events import Form
@@ -139,6 +140,7 @@ class Actor:
         self.principals = Principals(self.api_keys)
         self.quotas = AccountQuotas(self.calls)
         self.stream_reads = StreamReads(self.calls)
+        self.streams = Streams(self.calls, self.routing)
         stores = PublishStores(self.routing, self.queues, self.sessions, Receipts(self.calls))
         self.publisher = Publisher(stores)
 
@@ -146,7 +148,7 @@ class Actor:
         """As an edge has them."""
         names = (
             *("api_keys", "channels", "account_channels", "leases", "queues", "wakeups"),
-            *("principals", "quotas", "sessions", "stream_reads"),
+            *("principals", "quotas", "routing", "sessions", "stream_reads", "streams"),
         )
         mine = {name: getattr(self, name) for name in names}
         return cast(

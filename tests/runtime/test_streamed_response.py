@@ -20,35 +20,32 @@ MEGABYTE = b"x" * 1024 * 1024
 
 
 class App:
-    """Sends a head; the test writes the rest."""
+    """Sends a head and returns; the test writes the rest."""
 
     def __init__(self) -> None:
         self.response: StreamedResponse
         self.began = asyncio.Event()
-        self.may_end = asyncio.Event()
-        self.received: list[str] = []
+        self.lost = 0
         self.requests = 0
-        self.has_read: bool | None = None
-        self.within_s = 20.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
-        self.response = scope["extensions"]["http.connection"]["streamed"]()
+        connection = scope["extensions"]["http.connection"]
+        connection["end_with_input"]()
+        self.response = connection["streamed"]()
         headers = [(b"connection", b"close")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        assert self.response.detach(self.on_lost)
         self.began.set()
-        while not self.may_end.is_set():
-            self.received.append((await receive())["type"])
-            if self.received[-1] == "http.disconnect":
-                return
-        self.has_read = await self.response.end(within_s=self.within_s)
+
+    def on_lost(self) -> None:
+        self.lost += 1
 
     def write(self, data: bytes) -> None:
         self.response.write(chunk(data) if self.response.is_chunked else data)
 
-    def end(self) -> None:
-        self.may_end.set()
-        self.response.wake()
+    async def end(self, *, within_s: float = 20) -> bool:
+        return await self.response.end(within_s=within_s)
 
 
 Connect = Callable[[bytes], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
@@ -91,7 +88,7 @@ async def connect(app: App) -> AsyncIterator[Connect]:
     for writer in writers:
         writer.close()
     server.close()
-    await wait_until(lambda: not state.tasks, what="the app to end")
+    await wait_until(lambda: not state.tasks and not state.connections)
 
 
 async def test_each_part_is_a_chunk_that_arrives_at_once(app: App, connect: Connect) -> None:
@@ -102,9 +99,8 @@ async def test_each_part_is_a_chunk_that_arrives_at_once(app: App, connect: Conn
     for part in (b"one\n", b"two\n"):
         app.write(part)
         assert await reader.readexactly(len(part) + 5) == b"4\r\n%b\r\n" % part
-    app.end()
+    assert await app.end()
     assert await reader.read() == b"0\r\n\r\n"
-    assert app.has_read is True
 
 
 async def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection(app: App, connect: Connect) -> None:
@@ -112,26 +108,48 @@ async def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection(app: App, c
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"transfer-encoding" not in head
     app.write(b"one\n")
-    app.end()
+    await app.end()
     assert await reader.read() == b"one\n"
 
 
-async def test_the_application_learns_that_the_client_has_gone(app: App, connect: Connect) -> None:
-    _, writer = await connect(GET)
+@pytest.mark.parametrize("requests", [GET, GET + GET], ids=["one request", "and one behind it"])
+async def test_the_application_learns_once_that_the_client_has_gone(
+    app: App, connect: Connect, requests: bytes
+) -> None:
+    _, writer = await connect(requests)
     writer.transport.abort()
-    await wait_until(lambda: "http.disconnect" in app.received)
+
+    def is_noticed() -> bool:
+        # While a request waits behind it nothing is read: then a write shows that the connection is lost.
+        app.write(b"still there?")
+        return app.lost > 0
+
+    await wait_until(is_noticed)
     assert not app.response.is_open
     app.write(b"for nobody")
     await app.response.until_room()
+    assert await app.end()
+    assert (app.lost, app.requests) == (1, 1)
+
+
+async def test_one_that_is_lost_before_it_begins_says_so(app: App, connect: Connect) -> None:
+    await connect(GET)
+    app.response._plain.abort()
+    assert not app.response.detach(app.on_lost)
 
 
 async def test_a_request_behind_a_streamed_response_is_not_served(app: App, connect: Connect) -> None:
     reader, _ = await connect(GET + GET)
     app.write(b"one")
-    app.end()
+    await app.end()
     body = (await reader.read()).partition(b"\r\n\r\n")[2]
     assert body == b"3\r\none\r\n0\r\n\r\n"
     assert app.requests == 1
+
+
+async def test_the_head_of_the_request_is_not_kept(app: App, connect: Connect) -> None:
+    await connect(GET.replace(b"host", b"x: " + b"y" * 1000 + b"\r\nhost", 1))
+    assert app.response._protocol.headers == app.response._cycle.scope["headers"] == []
 
 
 async def test_there_is_room_again_when_the_client_has_read(app: App, connect: Connect) -> None:
@@ -147,34 +165,31 @@ async def test_there_is_room_again_when_the_client_has_read(app: App, connect: C
         assert await reader.read(4096)
         await asyncio.sleep(0)
     assert app.response.buffered_bytes() <= 64 * 1024
-    app.end()
 
 
 async def test_bytes_that_the_client_has_not_read_are_known(app: App, connect: Connect) -> None:
     reader, _ = await connect(GET)
-    app.write(b"one")
+    assert app.response.write(chunk(b"one")) == 0
     await wait_until(lambda: app.response.read_bytes() == app.response.written_bytes)
-    app.write(MEGABYTE)
+    assert app.response.write(chunk(MEGABYTE)) == app.response.buffered_bytes() > 0
     read = app.response.read_bytes()
     assert read is not None
     assert read < app.response.written_bytes
-    app.end()
+    ending = asyncio.create_task(app.end())
     assert len(await reader.read()) > len(MEGABYTE)
+    assert await ending
 
 
 async def test_a_client_gets_the_rest_before_the_end(app: App, connect: Connect) -> None:
     reader, _ = await connect(GET)
     app.write(MEGABYTE)
-    app.end()
+    ending = asyncio.create_task(app.end())
     assert (await reader.read()).endswith(b"x\r\n0\r\n\r\n")
-    await wait_until(lambda: app.has_read is not None)
-    assert app.has_read is True
+    assert await ending
 
 
 async def test_a_client_that_does_not_read_the_rest_is_dropped(app: App, connect: Connect) -> None:
     reader, _ = await connect(GET)
-    app.within_s = 0.01
     app.write(MEGABYTE)
-    app.end()
-    await wait_until(lambda: app.has_read is False)
+    assert not await app.end(within_s=0.01)
     assert not (await reader.read()).endswith(b"0\r\n\r\n")

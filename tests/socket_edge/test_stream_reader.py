@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from starlette.types import Message
 
 from services.socket_edge.edge import Edge
 from services.socket_edge.stream_reader import StreamReader
@@ -41,7 +40,7 @@ class Peer:
         self.read: int | None = None
         self.was_ended = False
         self.was_aborted = False
-        self.woken = asyncio.Event()
+        self.on_lost: Callable[[], None] = lambda: None
 
     @property
     def written_bytes(self) -> int:
@@ -50,9 +49,10 @@ class Peer:
     def bound(self, size_bytes: int) -> None:
         """Nothing is bounded here."""
 
-    def write(self, part: bytes) -> None:
+    def write(self, part: bytes) -> int:
         assert part
         self.written.append(part)
+        return self.waiting
 
     def buffered_bytes(self) -> int:
         return self.waiting
@@ -63,21 +63,22 @@ class Peer:
     async def until_room(self) -> None:
         await asyncio.sleep(0)
 
-    def wake(self) -> None:
-        self.woken.set()
-
     async def end(self, *, within_s: float) -> bool:
         self.was_ended = True
         return True
 
     def abort(self) -> None:
         self.was_aborted = True
-        self.is_open = False
+        self.goes()
 
-    async def receive(self) -> Message:
-        await self.woken.wait()
-        self.woken.clear()
-        return {"type": "http.request"} if self.is_open else {"type": "http.disconnect"}
+    def detach(self, on_lost: Callable[[], None]) -> bool:
+        self.on_lost = on_lost
+        return self.is_open
+
+    def goes(self) -> None:
+        """The connection is lost."""
+        self.is_open = False
+        self.on_lost()
 
     def parsed(self) -> EventStreamParser:
         """What a browser has of it."""
@@ -239,6 +240,15 @@ def reason_of(reader: StreamReader) -> CloseReason | None:
     return reader.close_reason
 
 
+async def test_events_that_cannot_be_encoded_end_it_with_a_word(begin: Begin, peer: Peer) -> None:
+    reader = begin()
+    reader.begin(retry_s=2)
+    malformed = Event("e", "a", b"1", attributes=b"{")
+    reader.on_events(Delivery("a", "ep", [Retained("1-0", malformed)], "1-0"))
+    [last] = peer.parsed().messages
+    assert (last.type, last.json["reason"], last.json["reconnect"]) == ("end", "unexpected", True)
+
+
 class TestSlowReaders:
     @pytest.mark.parametrize("topics", [("a",), ("a", "b")])
     async def test_too_many_events_that_wait_end_it(
@@ -305,6 +315,7 @@ class TestSlowReaders:
         self, begin: Begin, peer: Peer, clock: Clock
     ) -> None:
         reader = begin()
+        reader.begin(retry_s=2)
         reader.on_events(delivery(1))
         peer.read = 1
         await self.after(reader, clock, HEARTBEAT_S)
@@ -325,11 +336,6 @@ class TestSlowReaders:
 
 
 class TestTheEnd:
-    async def served(self, reader: StreamReader, peer: Peer) -> asyncio.Task[None]:
-        serving = asyncio.create_task(reader.serve(peer.receive, retry_s=2.5))
-        await wait_until(lambda: peer.written or serving.done())
-        return serving
-
     @pytest.mark.parametrize(
         ("reason", "kind"),
         [
@@ -343,36 +349,46 @@ class TestTheEnd:
         self, begin: Begin, peer: Peer, edge: Edge, reason: CloseReason, kind: str
     ) -> None:
         reader = begin("a", "b")
-        serving = await self.served(reader, peer)
+        reader.begin(retry_s=2.5)
+        assert peer.parsed().retry_ms == 2500
         hub = cast(Hub, edge.topics)
         assert list(hub.joined) == ["a", "b"]
         reader.end(reason)
-        await serving
         [last] = peer.parsed().messages
         assert last.type == kind
-        assert peer.was_ended
         assert hub.left == ["a", "b"]
+        assert len(edge.registry) == 1
+        await wait_until(lambda: len(edge.registry) == 0)
+        assert peer.was_ended
 
     async def test_one_that_was_closed_before_it_began_reads_nothing(
         self, begin: Begin, peer: Peer, edge: Edge
     ) -> None:
         reader = begin()
         await reader.close(CloseReason.STOPPING)
-        await (await self.served(reader, peer))
+        assert peer.written == []
+        reader.begin(retry_s=2)
         assert [message.type for message in peer.parsed().messages] == ["end"]
         assert cast(Hub, edge.topics).joined == {}
+        await wait_until(lambda: len(edge.registry) == 0)
 
-    async def test_a_client_that_has_gone_is_told_nothing(self, begin: Begin, peer: Peer, edge: Edge) -> None:
-        reader = begin()
-        serving = await self.served(reader, peer)
-        peer.is_open = False
-        peer.wake()
-        await serving
-        assert reader.close_reason is CloseReason.CLIENT_GONE
-        assert peer.parsed().messages == []
-        assert cast(Hub, edge.topics).left == ["a"]
-        await edge.drop(reader)
-        assert len(edge.registry) == 0
+    @pytest.mark.parametrize("when", ["before", "after", "while it ends"])
+    async def test_a_client_that_has_gone_is_told_nothing_more(
+        self, begin: Begin, peer: Peer, edge: Edge, when: str
+    ) -> None:
+        reader, hub = begin(), cast(Hub, edge.topics)
+        if when == "before":
+            peer.goes()
+        reader.begin(retry_s=2)
+        assert bool(hub.joined) is (when != "before")
+        if when == "while it ends":
+            reader.end(CloseReason.STOPPING)
+        before = list(peer.written)
+        peer.goes()
+        assert peer.written == before
+        assert hub.left == list(hub.joined)
+        await wait_until(lambda: len(edge.registry) == 0)
+        assert reader.close_reason in (CloseReason.CLIENT_GONE, CloseReason.STOPPING)
 
     async def test_a_key_that_is_gone_ends_it(self, begin: Begin, peer: Peer, clock: Clock) -> None:
         reader = begin()

@@ -25,7 +25,13 @@ async def read(stack: Stack, http: aiohttp.ClientSession, stream_key: ApiKey) ->
     """Opens a response, by default of the first edge for TOPIC, and waits until its topics have begun."""
     opened: list[StreamClient] = []
 
-    async def read(*topics: str, url: str = "", by: ApiKey = stream_key, **options: Any) -> StreamClient:
+    async def read(
+        *topics: str,
+        url: str = "",
+        by: ApiKey = stream_key,
+        http: aiohttp.ClientSession = http,
+        **options: Any,
+    ) -> StreamClient:
         wanted = topics or (TOPIC,)
         opened.append(await StreamClient.open(http, url or stack.edges[0].url, by, *wanted, **options))
         await opened[-1].until_begun(len(wanted))

@@ -9,6 +9,7 @@ handled as a plain request, as RFC 9110 allows: some HTTP clients offer h2c with
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -83,6 +84,7 @@ class HttpProtocol(HeadsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._notes: dict[str, str] = {}
+        self.on_lost: Callable[[], None] | None = None
         self._unread_when_lost: int | None = None
         self._acked_when_lost: int | None = None
 
@@ -125,7 +127,7 @@ class HttpProtocol(HeadsProtocol):
                 # Not decoded: %2F in a name is no slash, and another spelling of a path is another path.
                 self.scope["path"] = self.scope["raw_path"].decode("ascii")
             if self.cycle is not None:
-                connection["streamed"] = partial(StreamedResponse, self.cycle)
+                connection["streamed"] = partial(StreamedResponse, self, self.cycle)
                 if self.expect_100_continue:
                     connection["owes_continue"] = partial(_owes_continue, self.cycle)
                 if self._stage.is_leaving:
@@ -348,6 +350,9 @@ class HttpProtocol(HeadsProtocol):
         self._acked_when_lost = acked_bytes(self.transport)
         self._lost = True
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            on_lost, self.on_lost = self.on_lost, None
+            on_lost()
         self.flow.detach()
 
     def _has_all(self) -> bool:

@@ -1,16 +1,21 @@
 """A response whose end is not known when it begins: its parts go straight to the transport.
 
 The application sends the head by ASGI's `send`, so that every layer adds its headers. What follows would cost
-a coroutine in each of these layers; here it is one call, of bytes that many responses may share.
+a coroutine in each of these layers; here it is one call, of bytes that many responses may share. The layers
+themselves end with the head: their frames would take more memory than all else of a response that is quiet.
 """
 
 import asyncio
-from typing import cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import is_broken, unread_bytes
+
+if TYPE_CHECKING:
+    from shared.runtime.http.protocol import HttpProtocol
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -23,17 +28,34 @@ def chunk(data: bytes) -> bytes:
 class StreamedResponse:
     """Made before the head is sent, which must say `connection: close`: with it the connection ends too."""
 
-    __slots__ = ("_cycle", "_plain", "_transport", "is_chunked")
+    __slots__ = ("_cycle", "_plain", "_protocol", "_transport", "is_chunked")
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, protocol: "HttpProtocol", cycle: RequestResponseCycle) -> None:
         # HTTP/1.0 knows no chunks: there the response ends with the connection.
         self.is_chunked = cycle.scope["http_version"] != "1.0"
         """Whether each part must be a `chunk`."""
         if not self.is_chunked:
             cycle.chunked_encoding = False
+        self._protocol = protocol
         self._cycle = cycle
         self._transport = cast(WriteCoalescer, cycle.transport)
         self._plain = self._transport.transport
+
+    def detach(self, on_lost: Callable[[], None]) -> bool:
+        """The head is sent, and the application returns: what follows is written by `write`, until `end`.
+
+        `on_lost` is called when the connection is lost. False if it is lost already; then nothing is called.
+        """
+        if not self.is_open:
+            return False
+        self._protocol.on_lost = on_lost
+        # What uvicorn asks of an application that returns before its response is complete.
+        self._cycle.disconnected = True
+        # Kept until the end otherwise: a head may have 64 KiB.
+        if self._protocol.headers is self._cycle.scope["headers"]:
+            self._protocol.headers = []
+        self._cycle.scope["headers"] = []
+        return True
 
     def bound(self, size_bytes: int) -> None:
         """From so many bytes in the buffer on `until_room` waits, until it is nearly empty."""
@@ -42,17 +64,23 @@ class StreamedResponse:
     @property
     def is_open(self) -> bool:
         """Would data written now be sent?"""
-        return not (self._cycle.disconnected or self._plain.is_closing())
+        return not self._plain.is_closing()
 
     @property
     def written_bytes(self) -> int:
         """Of the whole connection."""
         return self._transport.written_bytes
 
-    def write(self, part: bytes) -> None:
-        """Writes to a response whose head is sent, unless its client has gone."""
-        if self.is_open:
-            self._transport.write_at_once(part)
+    def write(self, part: bytes) -> int:
+        """Writes to a response whose head is sent, unless its client has gone.
+
+        Returns how many bytes wait, since the kernel has not taken them.
+        """
+        plain = self._plain
+        if plain.is_closing():
+            return 0
+        self._transport.write_at_once(part)
+        return plain.get_write_buffer_size()
 
     def buffered_bytes(self) -> int:
         """What the kernel has not taken."""
@@ -67,10 +95,6 @@ class StreamedResponse:
     async def until_room(self) -> None:
         """Until the buffer is not over its bound, or the connection is lost."""
         await self._cycle.flow.drain()
-
-    def wake(self) -> None:
-        """Lets ASGI's `receive` return."""
-        self._cycle.message_event.set()
 
     async def end(self, *, within_s: float) -> bool:
         """Ends the response. A client that does not read the rest in time is dropped: then it is False."""
@@ -88,5 +112,5 @@ class StreamedResponse:
         # What uvicorn does at the end of a response.
         self._cycle.response_complete = True
         self._transport.close()
-        self._cycle.on_response()
+        self._protocol.on_response_complete()
         return has_read
