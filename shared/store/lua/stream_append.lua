@@ -103,8 +103,8 @@ if over > 0 or is_old then
     forget_events(prefix .. '-event:', stream, trimmed)
     -- Of the first one that is left, or less.
     first_ms = ms_of((first or trimmed[count])[1])
-    call('HSET', state, 'last', last, 'bytes', bytes, 'first_ms', first_ms, 'trimmed', trimmed[count][1],
-      'reason', count > over and 'expired' or 'trimmed')
+    call('HSET', state, 'last', last, 'bytes', bytes, 'first_ms', first_ms,
+      'trimmed', trimmed[count][1], 'reason', count > over and 'expired' or 'trimmed')
   else
     call('HSET', state, 'last', last, 'bytes', bytes, 'first_ms', ms_of(first[1]))
   end
