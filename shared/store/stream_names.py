@@ -33,6 +33,8 @@ event offset, id, data, name, time and more; with - instead of + it carries no e
 writes them, `stream_wakeups.py` parses them.
 """
 
+from functools import lru_cache
+
 from shared.store import keyspace
 
 # Changes where every stream is.
@@ -44,11 +46,12 @@ def places(account_id: str) -> list[str]:
     return [f"{{{account_id}/{digit}}}:streams" for digit in "0123456789abcdef"]
 
 
-def names(account_id: str, topic: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def names(account_id: str, topic: str) -> tuple[str, str, str]:
     """Stream, state, and the topics of its place: KEYS of scripts, in this order."""
     hashed = keyspace.hash_of(topic)
     tag = f"{{{account_id}/{hashed[0]}}}:stream"
-    return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
+    return f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"
 
 
 def events(account_id: str, event: str) -> list[str]:

@@ -16,6 +16,7 @@ import orjson
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Mark, Retained, StreamRule, StreamRules, rules_of, stored_rules
+from shared.redis.connection import OnReply
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
@@ -75,14 +76,26 @@ class Streams:
 
         Returns the reply for `end_append`. `event.to` is the id of a channel.
         """
+        arguments = self._append_of(topic, events, keep, "" if deadline is None else deadline.ms)
+        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
+
+    def append_then(
+        self, on_reply: OnReply, account_id: str, topic: str, events: Sequence[Event], *, keep: Keep
+    ) -> None:
+        """The same by callback, which gets the reply for `end_append`, or an exception."""
+        arguments = self._append_of(topic, events, keep, "")
+        self._redis.script_then(on_reply, "stream_append", stream_names.names(account_id, topic), *arguments)
+
+    def _append_of(
+        self, topic: str, events: Sequence[Event], keep: Keep, deadline_ms: int | str
+    ) -> list[Argument]:
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
-        keep = keep.within(self.limits.keep)
-        arguments: list[Argument] = [next(self._epochs), topic, *keep]
-        arguments += ("" if deadline is None else deadline.ms, self._ends)
+        most, age_ms = keep.within(self.limits.keep)
+        arguments: list[Argument] = [next(self._epochs), topic, most, age_ms, deadline_ms, self._ends]
         for each in events:
             hashed = keyspace.hash_of(identity_of(each))
             arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
-        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
+        return arguments
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:
