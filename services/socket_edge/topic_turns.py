@@ -108,8 +108,10 @@ class Reads:
         return page
 
     async def stop(self) -> None:
-        """Ends what is under way."""
+        """Ends what is under way; what waits begins with the next read."""
+        most, self._most = self._most, 0
         await end(*self._tasks)
+        self._most = most
 
     def _serve(self) -> None:
         while self._waiting and self._busy < self._most:

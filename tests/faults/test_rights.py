@@ -58,6 +58,7 @@ OTHERS = {"eval", "evalsha", "info", "ping", "scan", "ssubscribe", "subscribe", 
 UNUSED = {
     "+ping": "the server or the connection was silent for seconds",
     "+set": "a reaper was the first process on an empty Redis",
+    "+sunsubscribe": "a topic had no readers on an edge for half a minute",
     "+unwatch": "two workers took the same job at once",
     "+hscan": "a dispatcher read a large routing table",
     "~{*}:session": "a dispatcher sent a session the outcome of a webhook",

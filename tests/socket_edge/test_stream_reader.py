@@ -1,117 +1,39 @@
-"""A reader of streams: what it writes for what the hub says, when it is too slow, and how it ends."""
+"""A reader of streams: what it writes for what the hub says, and how it ends."""
 
-import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
+from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
-from services.socket_edge.stream_reader import StreamReader
-from services.socket_edge.topic_reader import Delivery, Started
+from services.socket_edge.topic_reader import Delivery
+from shared.model.api_keys import hash_of
 from shared.model.channels import CloseReason
 from shared.model.events import Event
-from shared.model.streams import Mark, NotRecovered, Retained, Start
-from shared.runtime.http.streamed import StreamedResponse, chunk
+from shared.model.streams import Mark, NotRecovered, Retained
+from shared.runtime.loops import in_background
 from shared.wire.stream_ids import marks_in
-from tests.harness.event_stream import EventStreamParser
 from tests.harness.waiting import wait_until
-from tests.socket_edge.conftest import Clock, edge_of
+from tests.socket_edge.conftest import Clock
+from tests.socket_edge.stream_peers import (
+    HEARTBEAT_S,
+    Begin,
+    Hub,
+    Peer,
+    beginning,
+    delivery,
+    edge_for_readers,
+    ids,
+    started,
+)
 from tests.store.stores import Stores
-
-HEARTBEAT_S = 15.0
-SETTINGS = {
-    "sse_heartbeat_s": HEARTBEAT_S,
-    "stream_buffer_events": 10,
-    "stream_buffer_bytes": 4096,
-    "ping_timeout_s": 20.0,
-}
-
-
-class Peer:
-    """A `StreamedResponse` whose client reads what the test says."""
-
-    def __init__(self, *, is_chunked: bool = True) -> None:
-        self.is_chunked = is_chunked
-        self.is_open = True
-        self.written: list[bytes] = []
-        self.waiting = 0
-        self.read: int | None = None
-        self.was_ended = False
-        self.was_aborted = False
-        self.on_lost: Callable[[], None] = lambda: None
-
-    @property
-    def written_bytes(self) -> int:
-        return sum(map(len, self.written))
-
-    def bound(self, size_bytes: int) -> None:
-        """Nothing is bounded here."""
-
-    def write(self, part: bytes) -> int:
-        assert part
-        self.written.append(part)
-        return self.waiting
-
-    def buffered_bytes(self) -> int:
-        return self.waiting
-
-    def read_bytes(self) -> int | None:
-        return self.written_bytes if self.read is None else self.read
-
-    async def until_room(self) -> None:
-        await asyncio.sleep(0)
-
-    async def end(self, *, within_s: float) -> bool:
-        self.was_ended = True
-        return True
-
-    def abort(self) -> None:
-        self.was_aborted = True
-        self.goes()
-
-    def detach(self, on_lost: Callable[[], None]) -> bool:
-        self.on_lost = on_lost
-        return self.is_open
-
-    def goes(self) -> None:
-        """The connection is lost."""
-        self.is_open = False
-        self.on_lost()
-
-    def parsed(self) -> EventStreamParser:
-        """What a browser has of it."""
-        parser = EventStreamParser()
-        for part in self.written:
-            text = part.partition(b"\r\n")[2].removesuffix(b"\r\n") if self.is_chunked else part
-            assert not self.is_chunked or part == chunk(text)
-            parser.feed(text)
-        return parser
-
-
-class Hub:
-    """Notes who reads what."""
-
-    def __init__(self) -> None:
-        self.joined: dict[str, Mark | Start] = {}
-        self.left: list[str] = []
-
-    def join(self, account_id: str, topic: str, reader: object, *, since: Mark | Start) -> Any:
-        self.joined[topic] = since
-        return SimpleNamespace(leave=lambda: self.left.append(topic))
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
 async def edge(stores: Stores, clock: Clock) -> Edge:
-    edge = edge_of(stores, **SETTINGS)
-    edge.topics = cast(Any, Hub())
-    return edge
+    return edge_for_readers(stores)
 
 
 @pytest.fixture
@@ -119,37 +41,9 @@ async def peer() -> Peer:
     return Peer()
 
 
-Begin = Callable[..., StreamReader]
-
-
 @pytest.fixture
 async def begin(edge: Edge, peer: Peer) -> Begin:
-    def begin(*topics: str, peer: Peer = peer) -> StreamReader:
-        reader = StreamReader(
-            edge,
-            account_id="acme",
-            since=dict.fromkeys(topics or ("a",), Start.LATEST),
-            response=cast(StreamedResponse, peer),
-            abort=peer.abort,
-        )
-        edge.hold(reader, wakes=False)
-        return reader
-
-    return begin
-
-
-def started(topic: str = "a", offset: str = "0-0", reason: NotRecovered | None = None) -> Started:
-    return Started(topic, Mark("ep", offset), reason, first="", last=offset)
-
-
-def delivery(*numbers: int, topic: str = "a", last: str = "", size: int = 1) -> Delivery:
-    data = b'"%b"' % (b"x" * size)
-    events = [Retained(f"{number}-0", Event(f"e{number}", topic, data)) for number in numbers]
-    return Delivery(topic, "ep", events, last or events[-1].offset)
-
-
-def ids(parser: EventStreamParser) -> list[str]:
-    return [message.json["id"] for message in parser.messages if message.type == "message"]
+    return beginning(edge, peer)
 
 
 @pytest.mark.parametrize("is_chunked", [True, False])
@@ -236,10 +130,6 @@ async def test_a_hole_is_told_in_the_middle(begin: Begin, peer: Peer) -> None:
     assert marks_in(told.last_event_id, ["a"]) == {"a": Mark("ep", "9-0")}
 
 
-def reason_of(reader: StreamReader) -> CloseReason | None:
-    return reader.close_reason
-
-
 async def test_events_that_cannot_be_encoded_end_it_with_a_word(begin: Begin, peer: Peer) -> None:
     reader = begin()
     reader.begin(retry_s=2)
@@ -247,92 +137,6 @@ async def test_events_that_cannot_be_encoded_end_it_with_a_word(begin: Begin, pe
     reader.on_events(Delivery("a", "ep", [Retained("1-0", malformed)], "1-0"))
     [last] = peer.parsed().messages
     assert (last.type, last.json["reason"], last.json["reconnect"]) == ("end", "unexpected", True)
-
-
-class TestSlowReaders:
-    @pytest.mark.parametrize("topics", [("a",), ("a", "b")])
-    async def test_too_many_events_that_wait_end_it(
-        self, begin: Begin, peer: Peer, edge: Edge, topics: tuple[str, ...]
-    ) -> None:
-        reader = begin(*topics)
-        peer.waiting = 1
-        for number in range(1, 12):
-            reader.on_events(delivery(number))
-            peer.waiting = sum(map(len, peer.written))
-        assert reason_of(reader) is None
-        reader.on_events(delivery(12))
-        assert reason_of(reader) is CloseReason.TOO_SLOW
-        reader.on_events(delivery(13))
-        reader.on_start(started())
-        assert len(peer.written) == 11
-
-    async def test_too_many_bytes_that_wait_end_it(self, begin: Begin, peer: Peer) -> None:
-        reader = begin()
-        # However large: what comes alone is no sign of a slow client.
-        reader.on_events(delivery(1, size=10_000))
-        peer.waiting = 4096
-        reader.on_events(delivery(2))
-        assert reason_of(reader) is None
-        peer.waiting = 4097
-        reader.on_events(delivery(3))
-        assert reason_of(reader) is CloseReason.TOO_SLOW
-
-    async def test_what_the_client_has_read_no_longer_waits(self, begin: Begin, peer: Peer) -> None:
-        reader = begin()
-        for number in range(1, 200):
-            reader.on_events(delivery(number))
-            # Three of them wait.
-            peer.waiting = sum(map(len, peer.written[-3:]))
-        assert reason_of(reader) is None
-        peer.waiting = 0
-        reader.on_events(delivery(*range(200, 300)))
-        assert reason_of(reader) is None
-
-    @pytest.mark.parametrize(("waiting", "events"), [(2049, 1), (2048, 6)])
-    async def test_a_gap_goes_on_when_half_was_read(
-        self, begin: Begin, peer: Peer, waiting: int, events: int
-    ) -> None:
-        reader = begin()
-        assert await reader.until_room()
-        peer.waiting = waiting
-        reader.on_events(delivery(*range(1, events + 1), size=3000))
-        room = asyncio.create_task(reader.until_room())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not room.done()
-        peer.waiting = 0
-        assert await room
-
-    async def test_a_gap_ends_with_the_reader(self, begin: Begin, peer: Peer) -> None:
-        reader = begin()
-        peer.waiting = 5000
-        room = asyncio.create_task(reader.until_room())
-        await reader.close(CloseReason.STOPPING)
-        assert not await room
-        assert not await reader.until_room()
-
-    async def test_a_client_that_acknowledges_nothing_is_dropped(
-        self, begin: Begin, peer: Peer, clock: Clock
-    ) -> None:
-        reader = begin()
-        reader.begin(retry_s=2)
-        reader.on_events(delivery(1))
-        peer.read = 1
-        await self.after(reader, clock, HEARTBEAT_S)
-        # It reads on, slowly.
-        for read in (2, 3):
-            peer.read = read
-            await self.after(reader, clock, HEARTBEAT_S)
-            await self.after(reader, clock, HEARTBEAT_S)
-        assert reason_of(reader) is None
-        await self.after(reader, clock, HEARTBEAT_S)
-        assert peer.was_aborted
-        assert reason_of(reader) is CloseReason.STALLED
-
-    @staticmethod
-    async def after(reader: StreamReader, clock: Clock, seconds: float) -> None:
-        clock.ahead_s += seconds
-        await reader.check(clock.now_s())
 
 
 class TestTheEnd:
@@ -395,3 +199,15 @@ class TestTheEnd:
         reader.key_is_gone()
         await reader.check(clock.now_s())
         assert reader.close_reason is CloseReason.KEY_EXPIRED
+
+    async def test_a_sweep_looks_at_its_bindings_again(
+        self, begin: Begin, edge: Edge, peer: Peer, stores: Stores
+    ) -> None:
+        key, secret = await stores.api_key()
+        reader = begin()
+        reader.begin(retry_s=2)
+        edge.authenticated(reader, Credential(key.id, key.account_id, hash_of(secret), changes=0))
+        async with in_background(edge.stream_rights.run):
+            reader.wake()
+            await wait_until(lambda: reader.close_reason is CloseReason.UNBOUND)
+        assert peer.parsed().messages[-1].json["reconnect"] is False

@@ -50,6 +50,21 @@ class TestReading:
         for reader in readers:
             await reader.until_data(range(50))
 
+    async def test_the_readers_of_all_edges_are_counted(
+        self, api: Api, stream_key: ApiKey, read: Read, stack: Stack
+    ) -> None:
+        await publish(api, stream_key, 1)
+        readers = [await read(url=edge.url) for edge in stack.edges for _ in range(2)]
+
+        async def are(count: int) -> bool:
+            state = await api.call("GET", f"/v1/streams/{TOPIC}", key=stream_key)
+            return bool(state.json["readers"] == count)
+
+        await wait_until(lambda: are(4))
+        for reader in readers[1:]:
+            await reader.close()
+        await wait_until(lambda: are(1))
+
     async def test_the_channel_of_the_key_gets_its_copies_as_before(
         self, api: Api, stream_key: ApiKey, read: Read
     ) -> None:

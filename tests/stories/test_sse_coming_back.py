@@ -175,6 +175,7 @@ class TestTheEnd:
                     # So both are live: one that catches up is never too slow.
                     await other.until_count(sent)
                     assert sent < 900
+                assert await metric(http, edge.url, "notify_stream_readers") == 1
                 slow.go_on()
                 await slow.until_end()
                 assert slow.ends == ["overflow"]
