@@ -116,8 +116,7 @@ class Start(StrEnum):
     """At the first event to be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """Where a reader of a topic is: behind `offset` in the stream of this epoch.
 
     `offset` must be one (`is_offset`). The epoch is "" of a reader who found no stream; others have up to 32

@@ -214,7 +214,10 @@ def retained_entry(topic: str, offset: bytes, values: Sequence[bytes]) -> Retain
 def retained_at(
     topic: str, offset: bytes, event_id: bytes, data: bytes, name: bytes, time: bytes, rare: bytes
 ) -> Retained:
-    more = orjson.loads(rare) if rare else {}
+    if not rare:
+        event = Event(event_id.decode(), topic, data, name.decode(), time.decode())
+        return Retained(offset.decode(), event)
+    more = orjson.loads(rare)
     event = Event(
         id=event_id.decode(),
         topic=topic,
