@@ -117,6 +117,7 @@ wakeups = _count(
 takeovers = _count("notify.takeovers", description="sockets closed because a newer one took the lease")
 handshakes = _count("notify.handshakes", description="WebSocket handshakes, by outcome")
 polls_ended = _count("notify.polls.closed", description="long polls that ended, by outcome")
+streams_closed = _count("notify.streams.closed", description="responses of streams that ended, by reason")
 sockets_closed = _count(
     "notify.sockets.closed",
     description="sockets closed, by close reason",

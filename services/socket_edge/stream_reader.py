@@ -186,6 +186,7 @@ class StreamReader(HeldConnection):
     def _remove(self) -> None:
         if self.is_held:
             self._edge.remove(self)
+            telemetry.streams_closed.add(1, {"reason": self.facts["reason"]})
             logger.info("stream.closed", extra={"facts": self.facts})
 
     # As a connection

@@ -85,12 +85,10 @@ class Publisher:
         taken = Taken([0] * len(posted.events))
         publish = Publish(account, posted, on_end, number, self._now_ms(), started_s, span, taken, deadline)
         try:
-            is_admitted = self._admit(publish)
+            if self._admit(publish):
+                self._match_now(publish)
         except Exception as error:
             self._end(publish, error)
-        else:
-            if is_admitted:
-                self._match(publish)
 
     def _admit(self, publish: Publish) -> bool:
         """Whether the account's rates let it go on now; False: they call `_on_admitted`.

@@ -83,10 +83,10 @@ class SingleAppend(ABC):
 
     def _on_reply(self, reply: Any) -> None:
         self._reply = reply
-        if self.versions.are_read:
+        if self.versions.has_reply and self.versions.every.has_reply:
             self._finish()
         else:
-            self.versions.then(self._finish)
+            self.versions.when_read(self._finish)
 
     def _finish(self) -> None:
         reply = self._reply

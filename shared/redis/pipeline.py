@@ -155,14 +155,22 @@ class Pipeline:
         return self._enqueue(("EVALSHA", sha, len(keys), *keys, *arguments), source=script.source)
 
     def read_then(self, on_reply: OnReply, *arguments: Argument) -> Command | None:
-        return self._add(Command(arguments, None, on_reply=on_reply))
+        command = Command(arguments, None, on_reply=on_reply)
+        self._queue.append(command)
+        if not self._is_busy:
+            self._send_soon()
+        return command
 
     def script_then(
         self, on_reply: OnReply, name: str, keys: Sequence[str], *arguments: Argument
     ) -> Command | None:
         script, sha = self._scripts[name]
         evalsha = ("EVALSHA", sha, len(keys), *keys, *arguments)
-        return self._add(Command(evalsha, None, script.source, on_reply=on_reply))
+        command = Command(evalsha, None, script.source, on_reply=on_reply)
+        self._queue.append(command)
+        if not self._is_busy:
+            self._send_soon()
+        return command
 
     async def scan_page(self, cursor: str, *, count: int) -> tuple[str, list[bytes]]:
         following, names = await self.command("SCAN", cursor or 0, "COUNT", count)
@@ -177,23 +185,20 @@ class Pipeline:
         self._connection.send(commands, on_replies)
 
     def _enqueue(self, arguments: Arguments, *, source: str | None = None) -> asyncio.Future[Any]:
-        loop = self._loop or self._find_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
-        self._add(Command(arguments, reply, source))
+        if not self._is_busy:
+            self._send_soon()
+        assert self._loop is not None
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.append(Command(arguments, reply, source))
         return reply
 
-    def _add(self, command: Command) -> Command:
-        self._queue.append(command)
-        if not self._is_busy:
-            self._is_busy = True
-            # Not at once: the other commands of this turn of the loop join the pipeline.
-            (self._loop or self._find_loop()).call_soon(self._send_queue)
-        return command
-
-    def _find_loop(self) -> asyncio.AbstractEventLoop:
-        # Kept: it is a system call to ask for it.
-        self._loop = asyncio.get_running_loop()
-        return self._loop
+    def _send_soon(self) -> None:
+        """Not at once: the other commands of this turn of the loop join the pipeline."""
+        self._is_busy = True
+        if self._loop is None:
+            # Kept: it is a system call to ask for it.
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._send_queue)
 
     def _send_queue(self) -> None:
         self._reads.clear()
@@ -228,7 +233,11 @@ class Pipeline:
             if not isinstance(reply, Exception):
                 future = command.reply
                 if future is None:
-                    self._call(command, reply)
+                    assert command.on_reply is not None
+                    try:
+                        command.on_reply(reply)
+                    except Exception as error:
+                        self._report(error)
                 elif not future.done():
                     future.set_result(reply)
             elif isinstance(reply, NoScriptError) and command.source is not None:
@@ -240,14 +249,11 @@ class Pipeline:
                 self._fail(command, reply)
         self._queue[:0] = unknown_scripts
 
-    def _call(self, command: Command, reply: Any) -> None:
+    def _report(self, error: Exception) -> None:
         """Reports an error of a callback to the loop: the other commands have replies too."""
-        assert command.on_reply is not None
-        try:
-            command.on_reply(reply)
-        except Exception as error:
-            message = "the callback of a command failed"
-            (self._loop or self._find_loop()).call_exception_handler({"message": message, "exception": error})
+        assert self._loop is not None
+        message = "the callback of a command failed"
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _fail(self, command: Command, error: Exception) -> None:
         future = command.reply
@@ -260,7 +266,11 @@ class Pipeline:
             unavailable.__cause__ = error
             error = unavailable
         if future is None:
-            self._call(command, error)
+            assert command.on_reply is not None
+            try:
+                command.on_reply(error)
+            except Exception as failed:
+                self._report(failed)
             return
         future.set_exception(error)
         # A gather ends with the first error; the loop would log the others as never retrieved.

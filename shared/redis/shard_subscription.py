@@ -5,6 +5,7 @@ loses, and what a server refuses, is subscribed again after a while: elsewhere, 
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -117,12 +118,12 @@ class ShardSubscription:
                 self._timer.cancel()
 
     async def _place_all(self) -> None:
-        if self._cluster is not None and any(slot_of(name) not in self._map.primaries for name in self._next):
+        """Some of the names, those whose primary is known first: reading the map may take a while."""
+        some = list(itertools.islice(self._next, _NAMES_PER_TURN))
+        unknown = [name for name in some if not self._place(name)]
+        if unknown and self._cluster is not None:
             await self._learn(self._cluster)
-        for _ in range(min(_NAMES_PER_TURN, len(self._next))):
-            name = next(iter(self._next))
-            del self._next[name]
-            self._place(name)
+            self._place_later([name for name in unknown if name in self._next and not self._place(name)])
         if self._next:
             self._due.set()
             await asyncio.sleep(0)
@@ -132,19 +133,21 @@ class ShardSubscription:
             self._map = await _read_map(pool) or self._map
             self._map_read_s = time.monotonic()
 
-    def _place(self, name: bytes) -> None:
+    def _place(self, name: bytes) -> bool:
+        """False if no primary is known for it."""
         address, client = None, self._redis
         if self._cluster is not None:
             address = self._map.primaries.get(slot_of(name))
             if address is None:
-                self._place_later([name])
-                return
+                return False
             client = self._cluster.client_of(address)
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = _Link(self, address, client)
+        del self._next[name]
         self._placed[name] = link
         link.add(name)
+        return True
 
     def _place_soon(self, name: bytes) -> None:
         self._next[name] = None
@@ -152,7 +155,9 @@ class ShardSubscription:
 
     def _place_later(self, names: Iterable[bytes]) -> None:
         """After a while, which grows until something is confirmed."""
-        self._later.update(dict.fromkeys(names))
+        for name in names:
+            self._next.pop(name, None)
+            self._later[name] = None
         if self._later and self._timer is None:
             delay_s = min(_LONGEST_RETRY_S, _RETRY_S * 2 ** min(self._failures, 8))
             self._failures += 1

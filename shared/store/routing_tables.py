@@ -140,9 +140,9 @@ class RoutingTables:
             self._shared_versions.clear()
             every = self._every_read = Read(self._redis, *_READ_EVERY)
         versions = self._shared_versions.get(account_id)
-        if versions is None or versions.own.is_sent:
-            own = Read(self._redis, "HGET", keyspace.routing(account_id), "version")
-            versions = self._shared_versions[account_id] = SharedVersions(own, every)
+        if versions is None or versions.is_sent:
+            versions = SharedVersions(self._redis, account_id, every=every)
+            self._shared_versions[account_id] = versions
         return versions
 
     async def read(self, account_id: str) -> None:

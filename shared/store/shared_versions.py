@@ -5,6 +5,7 @@ from typing import Any
 
 from shared.redis.connection import Argument
 from shared.redis.pipeline import RedisCommands
+from shared.store import keyspace
 
 
 class Read:
@@ -34,43 +35,40 @@ class Read:
             go_on()
 
 
-class SharedVersions:
-    """Those of an account's table and of the table of all accounts; each is there once they are read."""
+class SharedVersions(Read):
+    """Reads that of an account's table; `every` reads that of the table of all accounts, for all of them."""
 
-    __slots__ = ("_of_tables", "every", "own")
+    __slots__ = ("_of_tables", "every")
 
-    def __init__(self, own: Read, every: Read) -> None:
-        self.own = own
+    def __init__(self, redis: RedisCommands, account_id: str, *, every: Read) -> None:
         self.every = every
         self._of_tables: tuple[str, str] | None = None
+        super().__init__(redis, "HGET", keyspace.routing(account_id), "version")
 
-    @property
-    def are_read(self) -> bool:
-        """Behind an append of the same pipeline they are."""
-        return self.own.has_reply and self.every.has_reply
-
-    def then(self, go_on: Callable[[], None]) -> None:
-        """Calls back once both are read."""
-        for read in (self.own, self.every):
-            if not read.has_reply:
-                read.then(lambda: self.then(go_on))
-                return
-        go_on()
+    def when_read(self, go_on: Callable[[], None]) -> None:
+        """Calls back once both are read. Behind an append of the same pipeline they are."""
+        if not self.has_reply:
+            self.then(lambda: self.when_read(go_on))
+        elif not self.every.has_reply:
+            self.every.then(go_on)
+        else:
+            go_on()
 
     @property
     def error(self) -> Exception | None:
-        """Why they could not be read."""
+        """Why they could not be read, once they are."""
         if self._of_tables is None:
-            for read in (self.own, self.every):
-                if isinstance(read.reply, Exception):
-                    return read.reply
-            self._of_tables = (self.own.reply or b"").decode(), (self.every.reply[0] or b"").decode()
+            for reply in (self.reply, self.every.reply):
+                if isinstance(reply, Exception):
+                    return reply
+            self._of_tables = (self.reply or b"").decode(), (self.every.reply[0] or b"").decode()
         return None
 
     @property
     def of_tables(self) -> tuple[str, str]:
         """Without an error. '' is the version of an empty table."""
-        assert self._of_tables is not None or self.error is None
+        if (error := self.error) is not None:
+            raise error
         assert self._of_tables is not None
         return self._of_tables
 

@@ -24,10 +24,10 @@ class _HasNoBarrier(WatchedPublisher):
 
     _running: Any = None
 
-    def _match(self, publish: Publish) -> None:
+    def _match_now(self, publish: Publish) -> None:
         account = publish.account
         self._running, account.repair = account.repair, None
-        super()._match(publish)
+        super()._match_now(publish)
         if self._running is not None:
             account.repair, self._running = self._running, None
 

@@ -1,5 +1,6 @@
 """A sharded subscription on a cluster and behind sentinels: names are heard where their slots are."""
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -71,6 +72,25 @@ async def test_each_primary_has_one_connection_for_its_names(running: Subscribed
         if node_of(cluster, name) is first:
             running.remove(name)
     await wait_until(lambda: [connections_to(node) for node in cluster.primaries] == [0, 1, 1])
+
+
+async def test_names_that_are_removed_at_any_time_are_not_heard(redis: Redis, cluster: Cluster) -> None:
+    """Also while the map of slots is read for them."""
+    for turns in range(12):
+        async with subscribed(redis) as running:
+            for name in NAMES:
+                running.subscription.add(name)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for name in NAMES[::2]:
+                running.remove(name)
+            await running.confirmed(*NAMES[1::2])
+            await wait_until(lambda: not any(_is_heard(cluster, name) for name in NAMES[::2]))
+            assert all(_is_heard(cluster, name) for name in NAMES[1::2])
+
+
+def _is_heard(cluster: Cluster, name: str) -> bool:
+    return spublish_at(node_of(cluster, name), name, "x") > 0
 
 
 async def test_a_name_whose_slot_moves_is_heard_from_where_it_is(

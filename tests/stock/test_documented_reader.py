@@ -21,7 +21,17 @@ RETRY = b"retry: 20\n\n"
 # Prints what is read; ends behind so many, or as the reader ends.
 DRIVER = """
 import { readStream, StreamEnded } from "./stream.mjs";
-const [origin, key, topics, options, behaviour] = JSON.parse(process.argv[2]);
+const [origin, key, topics, options, behaviour, text] = JSON.parse(process.argv[2]);
+// A response in pieces of one byte.
+const pieces = (octets) => new ReadableStream({
+  pull(controller) {
+    if (octets.length === 0) return controller.close();
+    controller.enqueue(octets.slice(0, 1));
+    octets = octets.slice(1);
+  },
+});
+const answers = [() => new Response(pieces(Buffer.from(text))), () => new Response("", { status: 401 })];
+if (text) globalThis.fetch = async () => answers.shift()();
 const stop = new AbortController();
 try {
   for await (const each of readStream(origin, topics, key, { ...options, signal: stop.signal })) {
@@ -44,6 +54,28 @@ def message(number: int, *, ends: str = "\n") -> bytes:
 def said(name: str, data: Any, *, at: str = "") -> bytes:
     line = f"id: {at}\n" if at else ""
     return f"event: {name}\ndata: {json.dumps(data)}\n{line}\n".encode()
+
+
+# Prints how long the reader would wait before each attempt: behind a response that ends, then without one.
+WAITS = """
+import { readStream } from "./stream.mjs";
+const attempts = JSON.parse(process.argv[2])[0];
+const [waits, real] = [[], setTimeout];
+globalThis.setTimeout = (then, ms) => {
+  if (ms === 45_000) return real(then, ms);
+  waits.push(ms);
+  return real(then, 0);
+};
+globalThis.fetch = async () => {
+  if (waits.length === attempts) return new Response("", { status: 401 });
+  if (waits.length > 0) throw new TypeError("no network");
+  return new Response(new Blob(["retry: 1000\\n\\n:\\n\\n"]).stream());
+};
+try {
+  for await (const each of readStream("http://gateway", ["a"], "ak_x"));
+} catch {}
+console.log(JSON.stringify(waits));
+"""
 
 
 @dataclass(frozen=True)
@@ -85,25 +117,22 @@ BEGUN = {"topic": "orders.paid", "recovered": True}
 GAP = {"topic": "orders.paid", "recovered": False, "reason": "trimmed"}
 WHOLE = RETRY + said("recovered", BEGUN, at="at-0") + b":\n\n" + message(1) + message(2)
 OF_WHOLE = [{"name": "recovered", "data": BEGUN, "id": "at-0"}, *read(1, 2)]
-UMLAUT = 'data: {"id": "ö€𝄞"}\r\nid: at-9\r\n\r\n'.encode()
-OF_UMLAUT = [{"name": "message", "data": {"id": "ö€𝄞"}, "id": "at-9"}]
+UMLAUTS = 'data: {"id": "ö€𝄞"}\r\nid: at-9\r\n\r\n'.encode()
+OF_UMLAUTS = [{"name": "message", "data": {"id": "ö€𝄞"}, "id": "at-9"}]
 MANY_LINES = b'data: {"id":\ndata:\ndata: "7"}\nfoo: bar\nid: at-7\n\n'
 ODD_IDS = b"id: at-1\n\nid: at\0-9\n\n" + b'data: {"id": "2"}\n\n'
 
 CASES = {
     "goes on behind the last": Case([stream(WHOLE), REFUSED], OF_WHOLE, ["", "at-2"]),
     "begins where it is told": Case([REFUSED], [], ["mine"], options={"lastId": "mine"}),
-    "byte by byte": Case([stream(*(bytes([each]) for each in WHOLE)), REFUSED], OF_WHOLE, ["", "at-2"]),
     "crlf": Case(
         [stream(RETRY, message(1, ends="\r\n"), message(2, ends="\r\n")), REFUSED], read(1, 2), ["", "at-2"]
     ),
     "cr": Case([stream(RETRY, message(1, ends="\r"), message(2)), REFUSED], read(1, 2), ["", "at-2"]),
-    "utf-8 in pieces": Case(
-        [stream(RETRY, *(bytes([each]) for each in UMLAUT)), REFUSED], OF_UMLAUT, ["", "at-9"]
-    ),
     "a byte order mark": Case([stream(b"\xef\xbb\xbf" + RETRY + message(1)), REFUSED], read(1), ["", "at-1"]),
     "data over lines": Case([stream(RETRY, MANY_LINES), REFUSED], read(7), ["", "at-7"]),
-    "an id alone": Case([stream(RETRY, ODD_IDS), REFUSED], read(2, at="at-1"), ["", "at-1"]),
+    "no id of its own": Case([stream(RETRY, ODD_IDS), REFUSED], read(2, at="at-1"), ["", "at-1"]),
+    "an id alone": Case([stream(RETRY, message(1), b"id: at-5\n\n"), REFUSED], read(1), ["", "at-5"]),
     "half an event": Case([stream(WHOLE, message(3)[:-1]), REFUSED], OF_WHOLE, ["", "at-2"]),
     "a reset": Case([stream(WHOLE), stream(resets=True), REFUSED], OF_WHOLE, ["", "at-2", "at-2"]),
     "a gap": Case(
@@ -201,12 +230,12 @@ async def serving(server: Server) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def run(folder: Path, *arguments: Any) -> list[Any]:
+async def run(folder: Path, *arguments: Any, driver: str = DRIVER) -> list[Any]:
     """What the driver printed."""
     [block] = blocks("js", STREAMS_PAGE)
     assert "stream.mjs" in block.splitlines()[0], "the block begins with the name of its file"
     (folder / "stream.mjs").write_text(block)
-    (folder / "driver.mjs").write_text(DRIVER)
+    (folder / "driver.mjs").write_text(driver)
     process = await asyncio.create_subprocess_exec(
         *(program("node"), str(folder / "driver.mjs"), json.dumps(arguments)),
         stdout=asyncio.subprocess.PIPE,
@@ -237,3 +266,26 @@ async def test_it_reads_on_after_whatever_happens(name: str, tmp_path: Path) -> 
     for each in server.requests:
         assert each.query.getall("topic") == TOPICS
         assert each.headers["Authorization"] == f"Bearer {KEY}"
+
+
+WHOLE_CRLF = (RETRY + message(1) + message(2)).replace(b"\n", b"\r\n")
+IN_PIECES = {
+    "lf": (WHOLE, OF_WHOLE),
+    "crlf": (WHOLE_CRLF, read(1, 2)),
+    "utf-8": (RETRY + UMLAUTS, OF_UMLAUTS),
+    "byte order mark": (b"\xef\xbb\xbf" + message(1) + RETRY, read(1)),
+}
+
+
+@pytest.mark.parametrize("name", IN_PIECES)
+async def test_it_reads_pieces_of_one_byte(name: str, tmp_path: Path) -> None:
+    content, reads = IN_PIECES[name]
+    printed = await run(tmp_path, "http://gateway", KEY, TOPICS, {}, "", content.decode())
+    assert printed == [*reads, [True, "401 "]]
+
+
+async def test_it_waits_as_long_as_it_is_told_and_longer_after_each_failure(tmp_path: Path) -> None:
+    [waits] = await run(tmp_path, 8, driver=WAITS)
+    least = [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+    assert all(ms <= waited <= 1.5 * ms for ms, waited in zip(least, waits, strict=True)), waits
+    assert len(set(waits)) == len(waits), "by chance, so that readers do not come back together"

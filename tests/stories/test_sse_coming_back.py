@@ -96,6 +96,28 @@ class TestComingBack:
         assert (began["recovered"], began["reason"], began["first"]) == (False, "trimmed", offsets[-5])
         await second.until_data(range(15, 20))
 
+    async def test_a_purge_is_told_in_an_open_response_and_to_those_who_come_back(
+        self, api: Api, stream_key: ApiKey, read: Read
+    ) -> None:
+        open_one, away = await read(), await read()
+        await publish(api, stream_key, 1, 2)
+        await open_one.until_data([1, 2])
+        await away.until_data([1, 2])
+        await away.close()
+        purged = await api.call("DELETE", f"/v1/streams/{TOPIC}", key=stream_key)
+        assert purged.status == 204, purged.text
+        await open_one.until_begun(2)
+        await publish(api, stream_key, 3)
+        await open_one.until_data([1, 2, 3])
+        back = await read(last_event_id=away.last_event_id)
+        await back.until_data([3])
+        # An id from behind the purge is as good as any.
+        again = await read(last_event_id=open_one.last_event_id)
+        for told in (open_one.recovered[1], back.recovered[0]):
+            assert (told["recovered"], told["reason"]) == (False, "purged")
+        assert again.recovered[0]["recovered"] is True
+        assert open_one.recovered[1]["epoch"] == again.recovered[0]["epoch"] != open_one.recovered[0]["epoch"]
+
     @pytest.mark.parametrize("id", ["garbage", "AX4Y9zcxGy3D__8", "x" * 3000, "*"])
     async def test_an_id_that_is_none_is_told_and_gets_what_there_is(
         self, api: Api, stream_key: ApiKey, read: Read, id: str
@@ -179,6 +201,7 @@ class TestTheEnd:
                 slow.go_on()
                 await slow.until_end()
                 assert slow.ends == ["overflow"]
+                assert await metric(http, edge.url, "notify_streams_closed_total", reason="too-slow") == 1
             assert other.ends == []
             assert [number for number, _ in other.data] == [*range(sent)]
             again = await read(*topics, url=edge.url, last_event_id=slow.last_event_id)

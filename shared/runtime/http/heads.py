@@ -37,11 +37,13 @@ class HeadsProtocol(TurnsProtocol):
         # Clients send the same Host, and often the same URL, with every request of a connection.
         self._valid_host: bytes | None = None
         self._valid_target = (b"", b"")
+        # Whether the head asks for a WebSocket, once that is known.
+        self._upgrades: bool | None = None
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._host, self._hosts, self._coding, self._codings = None, 0, None, 0
-        self._expectations = self._twice = None
+        self._expectations = self._twice = self._upgrades = None
         self._singles = []
         self._is_in_head = True
         self._callbacks += 1
@@ -94,14 +96,16 @@ class HeadsProtocol(TurnsProtocol):
         self.headers.extend(headers)
 
     def _ignores_upgrade(self) -> bool:
-        if not self.parser.should_upgrade():
+        if not self.parser.should_upgrade() or self._upgrades:
             return False
         offers = any(name == b"upgrade" for name, _ in self.headers)
         return offers and not self._should_upgrade()
 
     def _should_upgrade(self) -> bool:
-        upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
-        return upgradable and not has_body(self.headers) and super()._should_upgrade()
+        if self._upgrades is None:
+            upgradable = self.parser.get_method() == b"GET" and self._version == "1.1"
+            self._upgrades = upgradable and not has_body(self.headers) and super()._should_upgrade()
+        return self._upgrades
 
     def _get_upgrade(self) -> bytes | None:
         if b"upgrade" not in self._list_in(b"connection"):

@@ -26,7 +26,6 @@ from shared.runtime.http.known_heads import Head, KnownHead, known_head
 from shared.runtime.http.request_head import RefusedHead, bad_url
 from shared.runtime.http.responses import (
     REQUEST_ID,
-    draining,
     error_body,
     internal_error,
     new_request_id,
@@ -39,7 +38,7 @@ from shared.runtime.http.write_coalescing import WriteCoalescer
 from shared.runtime.send_queue import acked_bytes, has_hung_up, is_broken, unread_bytes
 from shared.runtime.websocket.protocol import SocketProtocol
 from shared.runtime.websocket.upgrade import (
-    Rejection,
+    DRAINING,
     check_upgrade,
     rejection_response,
     response,
@@ -54,7 +53,6 @@ _REQUEST_ID = REQUEST_ID.encode()
 # At shutdown: how long a first request may still take to arrive, and one that the kernel already has.
 _ARRIVING_S = 1.0
 _UNREAD_S = 0.1
-_DRAINING = Rejection(503, draining().detail)
 # What the kernel keeps of a WebSocket client that sends faster than it is read. The kernel doubles it.
 _SOCKET_RECEIVE_BYTES = 16 * 1024
 
@@ -108,6 +106,9 @@ class HttpProtocol(HeadsProtocol):
     def _begin_cycle(self) -> None:
         """Gives the request to the application."""
         self._make_scope()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            # `handle_websocket_upgrade` goes on, behind the head.
+            return
         connection: Connection = {
             "is_open": self._is_open,
             "unread_bytes": self._unread_bytes,
@@ -287,7 +288,7 @@ class HttpProtocol(HeadsProtocol):
         """Hands the connection over to a SocketProtocol."""
         rejection = check_upgrade(self.url, self.headers)
         if rejection is None and self._stage.is_closing:
-            rejection = _DRAINING
+            rejection = DRAINING
         if rejection is not None:
             self.transport.write(rejection_response(rejection, self.headers))
             self.transport.close()

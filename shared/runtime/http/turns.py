@@ -9,6 +9,7 @@ from abc import abstractmethod
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from shared.runtime.http.flow import Flow
 
@@ -44,8 +45,12 @@ class TurnsProtocol(HttpToolsProtocol):
         self._ends_with_input = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # Not uvicorn's: it asks the kernel for the server's address too, which nothing here reads.
+        self.connections.add(self)
+        self.transport = transport
         self.flow = Flow(transport, self._plan_reading)
+        self.client = get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
 
     def _take(self, data: bytes) -> None:
         """Data has arrived."""

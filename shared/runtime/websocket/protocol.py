@@ -18,6 +18,7 @@ A process holds thousands of idle connections, so this module keeps little memor
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Scope
@@ -28,12 +29,12 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
-from shared.runtime.http.responses import draining, internal_error
 from shared.runtime.send_queue import unread_bytes
+from shared.runtime.websocket import upgrade
 from shared.runtime.websocket.control import Control
 from shared.runtime.websocket.frames import encoded, frame_bytes, pong_of_8_bytes
 from shared.runtime.websocket.turns import TurnProtocol
-from shared.runtime.websocket.upgrade import Headers, Rejection, accept_response, rejection_response, response
+from shared.runtime.websocket.upgrade import Headers, Rejection
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,8 @@ _PING_OR_PONG = (Opcode.PING, Opcode.PONG)
 _CLOSE_LIMIT_S = 5.0
 # The application may take so long to end, before the client's close frame is answered without it.
 _END_LIMIT_S = 1.0
-_INTERNAL_ERROR = Rejection(500, internal_error().detail)
-_DRAINING = Rejection(503, draining().detail)
-_UNAVAILABLE = Rejection(503, "the handshake cannot be completed now; connect again")
 # By close code, for a close before the handshake is complete. Other codes get a 403, as ASGI has it.
-_REJECTIONS = {1001: _DRAINING, 1011: _UNAVAILABLE, 1012: _DRAINING}
+_REJECTIONS = {1001: upgrade.DRAINING, 1011: upgrade.UNAVAILABLE, 1012: upgrade.DRAINING}
 # The library logs each connection at INFO and below.
 _library_logger = logging.getLogger("uvicorn.error")
 
@@ -59,13 +57,14 @@ class SocketProtocol(TurnProtocol):
     __slots__ = (
         "_close_sent",
         "_close_timer",
-        "_conn",
         "_fragments",
         "_headers",
         "_inbox",
         "_is_closed_by_peer",
         "_is_text",
         "_last_ping_s",
+        "_library",
+        "_max_size",
         "_on_control_frame",
         "_on_pong",
         "_partial_bytes",
@@ -84,7 +83,8 @@ class SocketProtocol(TurnProtocol):
         super().__init__(transport)
         self._server_state = server_state
         self._headers = headers
-        self._conn = Protocol(SERVER, max_size=config.ws_max_size, logger=_library_logger)
+        self._max_size = config.ws_max_size
+        self._library: Protocol | None = None
         self._inbox: list[Message] = [{"type": "websocket.connect"}]
         self._reader: asyncio.Future[None] | None = None
         self._responded = self._close_sent = False
@@ -98,8 +98,7 @@ class SocketProtocol(TurnProtocol):
         self._on_pong: Callable[[bytes], None] | None = None
         self._on_control_frame: Callable[[int], None] | None = None
         # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
-        self._pongs_due = 0
-        self._unsent_pongs_bytes = 0
+        self._pongs_due = self._unsent_pongs_bytes = 0
         # What is not parsed yet, and what the library has of the next frame.
         self._partial_bytes = 0
         self._fragments: list[bytes] | None = None
@@ -109,8 +108,8 @@ class SocketProtocol(TurnProtocol):
     def serve(self, app: ASGIApp, scope: Scope) -> None:
         """Hands the handshake to the application, in a task of its own."""
         control: Control = {
-            "unread_bytes": self._unread_bytes,
-            "last_ping_s": self._get_last_ping_s,
+            "unread_bytes": partial(unread_bytes, self._transport),
+            "last_ping_s": lambda: self._last_ping_s,
             "write": self._write_frames,
             "hear_pongs": self._register_pong_handler,
             "hear_control_frames": self._register_control_handler,
@@ -127,11 +126,18 @@ class SocketProtocol(TurnProtocol):
         is_expected = isinstance(error, ClientDisconnected) or (task.cancelled() and self._close_sent)
         if not is_expected and (error or not self._responded):
             logger.error("socket.failed", exc_info=error)
-        self._reject(_DRAINING if task.cancelled() else _INTERNAL_ERROR)
+        self._reject(upgrade.DRAINING if task.cancelled() else upgrade.INTERNAL_ERROR)
         if self._is_closed_by_peer:
             self._answer_close()
         elif self._close_timer is None:
             self._transport.close()
+
+    @property
+    def _conn(self) -> Protocol:
+        """The library, from the first frame on that is no plain pong: most idle sockets never need it."""
+        if self._library is None:
+            self._library = Protocol(SERVER, max_size=self._max_size, logger=_library_logger)
+        return self._library
 
     # From the peer
 
@@ -148,9 +154,9 @@ class SocketProtocol(TurnProtocol):
 
     def _parse(self, data: bytes) -> int:
         """Parses a slice. Returns the number of frames that count for the rate."""
-        self._conn.receive_data(data)
-        frames = 0
-        for event in self._conn.events_received():
+        conn, frames = self._conn, 0
+        conn.receive_data(data)
+        for event in conn.events_received():
             # Other events belong to the handshake, which is complete.
             if isinstance(event, Frame):
                 self._partial_bytes -= frame_bytes(len(event.data))
@@ -163,7 +169,7 @@ class SocketProtocol(TurnProtocol):
                 if not self._transport.is_closing():
                     self._receive_frame(event)
         # Pongs before the malformed frame have counted.
-        if self._conn.parser_exc is not None and not self._transport.is_closing():
+        if conn.parser_exc is not None and not self._transport.is_closing():
             self._fail_protocol()
         return frames
 
@@ -246,7 +252,8 @@ class SocketProtocol(TurnProtocol):
         self._responded = self._lost = True
         self._cancel_close_timer()
         # Break the reference cycle with the parser's generator, which would wait for the garbage collector.
-        self._conn.parser.close()
+        if self._library is not None:
+            self._library.parser.close()
         if exc is None:
             self._transport.close()
 
@@ -255,7 +262,7 @@ class SocketProtocol(TurnProtocol):
         if self._responded:
             self._transport.abort()
         else:
-            self._reject(_DRAINING)
+            self._reject(upgrade.DRAINING)
             self._transport.close()
 
     # To and from the application
@@ -276,7 +283,7 @@ class SocketProtocol(TurnProtocol):
             if self._responded:
                 self._transport.abort()
             else:
-                self._reject(_UNAVAILABLE)
+                self._reject(upgrade.UNAVAILABLE)
             return
         self._check_open()
         if not self._responded:
@@ -319,7 +326,7 @@ class SocketProtocol(TurnProtocol):
             more = [*self._server_state.default_headers, *message.get("headers", ())]
             if message.get("subprotocol"):
                 more.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
-            self._transport.write(accept_response(self._headers, more))
+            self._transport.write(upgrade.accept_response(self._headers, more))
             self._responded, self._headers = True, ()
         elif kind == "websocket.http.response.start" and self._refusal is None:
             self._refusal = message["status"], message.get("headers", ()), b""
@@ -328,12 +335,12 @@ class SocketProtocol(TurnProtocol):
             body = first_part + message.get("body", b"")
             self._refusal = status, headers, body
             if not message.get("more_body"):
-                self._refuse(response(status, [*self._server_state.default_headers, *headers], body))
+                self._refuse(upgrade.response(status, [*self._server_state.default_headers, *headers], body))
         elif kind == "websocket.close" and self._refusal is None:
             if rejection := _REJECTIONS.get(message.get("code", 1000)):
                 self._reject(rejection)
             else:
-                self._refuse(response(403, self._server_state.default_headers, b""))
+                self._refuse(upgrade.response(403, self._server_state.default_headers, b""))
         else:
             raise RuntimeError(f"message before the handshake is complete: {kind}")
 
@@ -348,7 +355,7 @@ class SocketProtocol(TurnProtocol):
     def _reject(self, rejection: Rejection) -> None:
         """Responds to the handshake, unless the application has."""
         if not self._responded and not self._transport.is_closing():
-            self._refuse(rejection_response(rejection, self._headers))
+            self._refuse(upgrade.rejection_response(rejection, self._headers))
 
     # Helpers
 
@@ -390,9 +397,3 @@ class SocketProtocol(TurnProtocol):
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = None
-
-    def _unread_bytes(self) -> int:
-        return unread_bytes(self._transport)
-
-    def _get_last_ping_s(self) -> float:
-        return self._last_ping_s

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 
 from shared.runtime.http.request_head import members
-from shared.runtime.http.responses import REQUEST_ID, error_body, new_request_id
+from shared.runtime.http.responses import REQUEST_ID, draining, error_body, internal_error, new_request_id
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, in the order of the request."""
@@ -31,6 +31,11 @@ class Rejection(NamedTuple):
     status: int
     message: str
     header: str = ""
+
+
+DRAINING = Rejection(503, draining().detail)
+INTERNAL_ERROR = Rejection(500, internal_error().detail)
+UNAVAILABLE = Rejection(503, "the handshake cannot be completed now; connect again")
 
 
 def check_upgrade(url: bytes, headers: Headers) -> Rejection | None:
