@@ -56,8 +56,8 @@ def structured(notification: Notification, *, account_id: str, offset: str = "")
     if not is_base64:
         # What JSON means without it. Base64 without it may be anything.
         attributes.setdefault("datacontenttype", "application/json")
-    name = b"data_base64" if is_base64 else b"data"
-    return b'%b,"%b":%b}' % (orjson.dumps(attributes)[:-1], name, notification.data)
+    member = b"data_base64" if is_base64 else b"data"
+    return b'%b,"%b":%b}' % (orjson.dumps(attributes)[:-1], member, notification.data)
 
 
 def retained(found: Retained, *, account_id: str) -> bytes:

@@ -1,7 +1,6 @@
 """Purges of streams: what readers are told, and what is left."""
 
 import re
-from dataclasses import replace
 
 from shared.model.events import Event
 from shared.model.streams import BEGINNING, Keep, Mark, NotRecovered
@@ -34,7 +33,7 @@ async def test_a_purge_is_told_and_later_events_are_read(stores: Stores) -> None
             )
         resumed = await resume(stores, mark)
         assert (resumed.reason, read_by(resumed)) == (None, new)
-        assert (await resume(stores, replace(mark, offset=offsets[7]))).reason is NotRecovered.PURGED
+        assert (await resume(stores, mark._replace(offset=offsets[7]))).reason is NotRecovered.PURGED
     # The purge before is still known, whatever has become of the new events.
     await append(stores, *events(1, 2, 3), keep=Keep(1, DAY_MS))
     assert (await resume(stores, Mark(before, offsets[7]))).reason is NotRecovered.PURGED
