@@ -49,15 +49,17 @@ class _StreamResponses:
             reader = await _opened(edge, scope)
         except StoreUnavailable:
             raise unavailable() from None
+        retry_s = edge.settings.sse_retry_s
         try:
             await edge.close_if_stopping(reader)
             await _send_head(reader, send)
+            # Those that are cut together come back one after the other.
+            reader.begin(retry_s=random.uniform(retry_s, 2 * retry_s))
         except BaseException:
-            await edge.drop(reader)
+            await reader.abort()
+            if reader.is_held:
+                await edge.drop(reader)
             raise
-        retry_s = edge.settings.sse_retry_s
-        # Those that are cut together come back one after the other.
-        reader.begin(retry_s=random.uniform(retry_s, 2 * retry_s))
 
 
 async def _opened(edge: Edge, scope: Scope) -> StreamReader:

@@ -5,9 +5,14 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from starlette.routing import Route
+from starlette.types import Message
 
+from services.socket_edge import sse
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
+from services.socket_edge.sse import stream_routes
+from services.socket_edge.stream_reader import StreamReader
 from services.socket_edge.topic_reader import Delivery
 from shared.model.api_keys import hash_of
 from shared.model.channels import CloseReason
@@ -211,3 +216,30 @@ class TestTheEnd:
             reader.wake()
             await wait_until(lambda: reader.close_reason is CloseReason.UNBOUND)
         assert peer.parsed().messages[-1].json["reconnect"] is False
+
+    async def test_a_bug_at_the_beginning_leaves_no_connection(
+        self, begin: Begin, edge: Edge, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reader, sent = begin(), list[Message]()
+
+        async def opened(*_: object) -> StreamReader:
+            return reader
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            raise AssertionError
+
+        def join(*_: object, **__: object) -> None:
+            raise RuntimeError
+
+        monkeypatch.setattr(sse, "_opened", opened)
+        monkeypatch.setattr(edge.topics, "join", join)
+        [route] = stream_routes(edge)
+        assert isinstance(route, Route)
+        with pytest.raises(RuntimeError):
+            await route.app({"type": "http"}, receive, send)
+        assert sent[0]["status"] == 200
+        assert peer.was_aborted
+        assert len(edge.registry) == 0

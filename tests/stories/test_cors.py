@@ -109,6 +109,7 @@ async def test_the_edge_sends_cors_headers(api: Api, stack: Stack) -> None:
     assert response.status == 426
     assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert (await preflight(edge, "/v2/notification/pull", headers="authorization")).status == 200
+    assert (await preflight(edge, "/v1/stream", headers="authorization, last-event-id")).status == 200
 
 
 async def test_requests_without_an_origin_get_no_cors_headers(api: Api, key: ApiKey) -> None:
