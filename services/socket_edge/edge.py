@@ -21,6 +21,7 @@ from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
 from services.socket_edge.stream_rights import StreamRights
+from services.socket_edge.token_watcher import TokenCredential, TokenWatcher
 from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
@@ -70,6 +71,7 @@ class Edge:
             idle_s=settings.blackhole_idle_s,
         )
         self.credentials = CredentialWatcher(stores.api_keys, self.liveness, registry.all)
+        self.tokens = TokenWatcher(stores.native_tokens.keys, stores.tickets, registry.all)
         self.heartbeat = EdgeHeartbeat(
             stores.heartbeat,
             registry,
@@ -124,7 +126,11 @@ class Edge:
         return self.socket_quota.place_on_channel(account_id, is_connected)
 
     def hold(
-        self, connection: HeldConnection, credential: Credential | None = None, *, wakes: bool = True
+        self,
+        connection: HeldConnection,
+        credential: Credential | TokenCredential | None = None,
+        *,
+        wakes: bool = True,
     ) -> None:
         """From now on wakeups reach the connection, and it ends with its credential.
 
@@ -146,13 +152,17 @@ class Edge:
         if wakes:
             connection.wake()
 
-    def authenticated(self, connection: HeldConnection, credential: Credential) -> None:
+    def authenticated(self, connection: HeldConnection, credential: Credential | TokenCredential) -> None:
         """The connection ends with this credential."""
-        connection.credential = credential
         connection.account_id = credential.account_id
         connection.expires_at_ms = credential.until_ms
+        if isinstance(credential, TokenCredential):
+            connection.token = credential
+            self.tokens.check_new(connection)
+        else:
+            connection.credential = credential
+            self.credentials.check_new(connection, credential)
         self.liveness.watch(connection)
-        self.credentials.check_new(connection, credential)
 
     def flush_acks(self, channel: str) -> None:
         """Acks what the channel's socket here has confirmed, ahead of the claim that takes its lease."""
@@ -187,11 +197,11 @@ class Edge:
         """Reads wakeups and runs the other loops for as long as it is entered."""
         runners = (
             *(self.wakeups, self.heartbeat, self.liveness, self.credentials, self.socket_quota),
-            *(self.topics, self.stream_rights),
+            *(self.topics, self.stream_rights, self.tokens),
         )
         runs = (runner.run for runner in runners)
         try:
-            loops = (self.sweep, self.credentials.watch_version, *runs)
+            loops = (self.sweep, self.credentials.watch_version, self.tokens.watch, *runs)
             async with in_background(*loops):
                 yield
         finally:
@@ -215,3 +225,4 @@ class Edge:
             for connection in connections:
                 connection.wake()
             self.credentials.check(connections)
+            self.tokens.check(connections)

@@ -43,14 +43,14 @@ class StreamReader(HeldConnection):
     def __init__(
         self,
         edge: "Edge",
+        id: str,
         *,
         account_id: str,
         since: Mapping[str, Mark | Start],
         response: StreamedResponse,
         abort: Callable[[], None],
     ) -> None:
-        # A name of its own: many readers have one API key, and no wakeup is for one of them.
-        super().__init__(edge, edge.new_owner())
+        super().__init__(edge, id)
         self.topics = tuple(since)
         self.account_id = account_id
         self.sent = 0
@@ -198,7 +198,10 @@ class StreamReader(HeldConnection):
         self._abort()
 
     def wake(self) -> None:
-        self._edge.stream_rights.check_again(self)
+        if self.token is None:
+            self._edge.stream_rights.check_again(self)
+        else:
+            self._edge.tokens.check([self])
 
     @property
     def next_check_s(self) -> float:

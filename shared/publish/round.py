@@ -124,7 +124,7 @@ class Round:
 
     def _send_all(self) -> Iterator[int]:
         """Sends command after command; yields the cost of each that may end a lot."""
-        matched, taken = self.matched, self.publish.taken
+        matched, taken, events = self.matched, self.publish.taken, self.publish.posted.events
         versions = matched.table.bindings_versions
         fits_one_lot = self.cost <= LOT_COST
         if not fits_one_lot:
@@ -141,6 +141,10 @@ class Round:
             self._channels[channel] = version
             if fits_one_lot:
                 self._append(channel, missing)
+            elif len(missing) == 1:
+                self._append(channel, missing)
+                event = events[missing[0]]
+                yield cost_of(commands=1, copies=1, size_bytes=len(event.data) + len(event.attributes))
             else:
                 yield from self._append_in_lots(channel, missing)
         for session, indexes in matched.sessions.items():

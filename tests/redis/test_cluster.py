@@ -3,7 +3,9 @@
 import ast
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -171,6 +173,22 @@ async def test_a_wrong_command_raises_its_own_error(commands: RedisCommands) -> 
         await commands.command("EXISTS", "a", "b")
     with pytest.raises(ValueError, match="RANDOMKEY"):
         await commands.command("RANDOMKEY")
+
+
+async def test_callbacks_have_replies_of_their_primaries_and_errors(commands: RedisCommands) -> None:
+    await asyncio.gather(*(commands.command("SET", key, key) for key in SPREAD))
+    replies: dict[str, Any] = {}
+
+    for key in SPREAD:
+        assert commands.read_then(partial(replies.__setitem__, key), "GET", key) is None
+    ends = ("queue_ends", ["{a}:channel", "{a}:queue"], "0-0")
+    assert commands.script_then(partial(replies.__setitem__, "script"), *ends) is None
+    commands.read_then(partial(replies.__setitem__, "wrong"), "GET", "a", "b")
+    await wait_until(lambda: len(replies) == len(SPREAD) + 2)
+
+    assert isinstance(replies.pop("wrong"), ResponseError | ClusterCrossSlotError)
+    assert not isinstance(replies.pop("script"), Exception)
+    assert replies == {key: key.encode() for key in SPREAD}
 
 
 async def test_a_migrated_slot_is_found(stores: Stores, cluster: Cluster) -> None:
