@@ -5,6 +5,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeVar
 
 from services.composition import Stores
@@ -12,8 +13,9 @@ from services.serving import Readiness
 from services.socket_edge.admission import Admission
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
-from services.socket_edge.heartbeat import EdgeHeartbeat
+from services.socket_edge.heartbeat import STOP_S, EdgeHeartbeat
 from services.socket_edge.held import HeldConnection, LeaseHolder
+from services.socket_edge.kept_leases import KeptLeases
 from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
@@ -78,6 +80,9 @@ class Edge:
             every_s=settings.heartbeat_s,
             outage_limit_s=settings.redis_outage_limit_s,
             awaited=readiness.awaiting("the heartbeat of the edge"),
+        )
+        self.kept_leases = KeptLeases(
+            lambda lease: self.heartbeat.release_by(partial(stores.leases.release, lease))
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
         self.stream_rights = StreamRights(stores.routing, stores.streams)
@@ -205,6 +210,7 @@ class Edge:
             async with in_background(*loops):
                 yield
         finally:
+            await self.kept_leases.close(within_s=STOP_S)
             await self.heartbeat.stop()
 
     async def shutdown(self) -> None:
@@ -212,6 +218,7 @@ class Edge:
         self._is_draining = True
         await asyncio.sleep(self.settings.drain_delay_s)
         self._refuses = True
+        await self.kept_leases.close(within_s=STOP_S)
         await close_all(self.registry, over_s=self.settings.drain_window_s)
 
     async def sweep(self) -> None:
