@@ -120,6 +120,8 @@ class WakeupReader:
         async for holder in in_turns(self._lease_holders()):
             holder.wake()
         self._edge.credentials.on_change(self._registry.all())
+        # Their tickets may have newer readers.
+        self._edge.tokens.check(self._registry.all())
         self._edge.socket_quota.report_all_again()
         await self._recover_sessions()
         await self._drop_unheld_sessions()
