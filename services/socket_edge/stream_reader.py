@@ -8,7 +8,6 @@ is sent an end, and comes back with its last id: nothing that it does delays the
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,8 @@ class StreamReader(HeldConnection):
         # How many bytes waited in the buffer behind the last delivery.
         self._waiting = 0
         # Where in the response each delivery ends that may wait in the buffer, and its number of events.
-        self._unsent: deque[tuple[int, int]] = deque()
+        # No deque: an empty one takes 760 bytes of each reader.
+        self._unsent: list[tuple[int, int]] = []
         self._unsent_events = 0
         self._has_begun = False
         self._ending: asyncio.Task[None] | None = None
@@ -137,8 +137,13 @@ class StreamReader(HeldConnection):
             self._unsent_events = 0
             return 0
         sent = self._response.written_bytes - waiting
-        while self._unsent and self._unsent[0][0] <= sent:
-            self._unsent_events -= self._unsent.popleft()[1]
+        done = 0
+        for end, count in self._unsent:
+            if end > sent:
+                break
+            done += 1
+            self._unsent_events -= count
+        del self._unsent[:done]
         return waiting
 
     # As a response
