@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from shared.model import topics
@@ -56,20 +55,10 @@ class StreamRules:
 
     def keep_for(self, topic: str) -> Keep | None:
         """How much of the topic is kept; None for one without a stream."""
-        return _keep_for(self, topic)
-
-    def find(self, topic: str) -> Keep | None:
-        """The same, looked up each time."""
         if not may_be_retained(topic):
             return None
         found = self._index.owners(topic, {})
         return self.rules[min(map(int, found))].keep if found else None
-
-
-# Publishers send the same topics again and again.
-@lru_cache(maxsize=4096)
-def _keep_for(rules: StreamRules, topic: str) -> Keep | None:
-    return rules.find(topic)
 
 
 class Published(list[int]):
